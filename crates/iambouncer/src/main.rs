@@ -1,0 +1,2 @@
+//! The `iambouncer` binary.
+fn main() {}

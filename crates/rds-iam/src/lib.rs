@@ -1,0 +1,1 @@
+//! IAM database authentication for Amazon RDS and Aurora.

@@ -1,0 +1,1 @@
+//! RDS look-alike.
