@@ -1,0 +1,310 @@
+//! The messages a pooler sends of its own: to clients as a server would, to servers as a client would.
+//! Owns their layout. Everything appends to a buffer the caller lends; nothing is sent here.
+
+use crate::startup::{CANCEL_CODE, SSL_CODE, Version};
+use crate::tag::{backend, frontend};
+
+/// Appends one message: tag, length, and what `body` writes.
+fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    framed(out, body);
+}
+
+/// Appends a length word and what `body` writes.
+fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    // Only we write these bodies and each is far below 4 GiB.
+    let len = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    out[at..at + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// A zero inside a string would end it early and shift all that follows, so the text is cut there.
+fn c_str(out: &mut Vec<u8>, text: &str) {
+    out.extend(text.bytes().take_while(|&b| b != 0));
+    out.push(0);
+}
+
+/// Contents of an ErrorResponse or NoticeResponse of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorReport<'a> {
+    /// FATAL, ERROR, WARNING, NOTICE.
+    pub severity: &'a str,
+    /// SQLSTATE.
+    pub code: &'a str,
+    /// Primary message, safe to show to a client.
+    pub message: &'a str,
+    /// Detail.
+    pub detail: Option<&'a str>,
+    /// What to do about it.
+    pub hint: Option<&'a str>,
+}
+
+impl<'a> ErrorReport<'a> {
+    /// An error after which the connection closes.
+    pub fn fatal(code: &'a str, message: &'a str) -> Self {
+        Self { severity: "FATAL", code, message, detail: None, hint: None }
+    }
+
+    /// An error after which the session goes on.
+    pub fn error(code: &'a str, message: &'a str) -> Self {
+        Self { severity: "ERROR", ..Self::fatal(code, message) }
+    }
+
+    /// A notice.
+    pub fn notice(message: &'a str) -> Self {
+        Self { severity: "NOTICE", ..Self::fatal("00000", message) }
+    }
+}
+
+fn report(out: &mut Vec<u8>, tag: u8, report: &ErrorReport<'_>) {
+    message(out, tag, |out| {
+        let fields = [
+            (b'S', Some(report.severity)),
+            (b'V', Some(report.severity)),
+            (b'C', Some(report.code)),
+            (b'M', Some(report.message)),
+            (b'D', report.detail),
+            (b'H', report.hint),
+        ];
+        for (kind, value) in fields {
+            if let Some(value) = value {
+                out.push(kind);
+                c_str(out, value);
+            }
+        }
+        out.push(0);
+    });
+}
+
+/// ErrorResponse.
+pub fn error_response(out: &mut Vec<u8>, error: &ErrorReport<'_>) {
+    report(out, backend::ERROR_RESPONSE, error);
+}
+
+/// NoticeResponse.
+pub fn notice_response(out: &mut Vec<u8>, notice: &ErrorReport<'_>) {
+    report(out, backend::NOTICE_RESPONSE, notice);
+}
+
+fn authentication(out: &mut Vec<u8>, code: u32, payload: &[u8]) {
+    message(out, backend::AUTHENTICATION, |out| {
+        out.extend_from_slice(&code.to_be_bytes());
+        out.extend_from_slice(payload);
+    });
+}
+
+/// AuthenticationOk.
+pub fn authentication_ok(out: &mut Vec<u8>) {
+    authentication(out, 0, &[]);
+}
+
+/// AuthenticationCleartextPassword.
+pub fn authentication_cleartext(out: &mut Vec<u8>) {
+    authentication(out, 3, &[]);
+}
+
+/// AuthenticationMD5Password.
+pub fn authentication_md5(out: &mut Vec<u8>, salt: [u8; 4]) {
+    authentication(out, 5, &salt);
+}
+
+/// AuthenticationSASL with the mechanisms offered, best first.
+pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    let mut list = Vec::new();
+    for mechanism in mechanisms {
+        c_str(&mut list, mechanism);
+    }
+    list.push(0);
+    authentication(out, 10, &list);
+}
+
+/// AuthenticationSASLContinue.
+pub fn authentication_sasl_continue(out: &mut Vec<u8>, data: &[u8]) {
+    authentication(out, 11, data);
+}
+
+/// AuthenticationSASLFinal.
+pub fn authentication_sasl_final(out: &mut Vec<u8>, data: &[u8]) {
+    authentication(out, 12, data);
+}
+
+/// ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    message(out, backend::PARAMETER_STATUS, |out| {
+        c_str(out, name);
+        c_str(out, value);
+    });
+}
+
+/// BackendKeyData.
+pub fn backend_key_data(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
+    message(out, backend::BACKEND_KEY_DATA, |out| {
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(key);
+    });
+}
+
+/// NegotiateProtocolVersion: the newest minor version we speak and the `_pq_.` options we do not know.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: Version, unknown_options: &[&str]) {
+    message(out, backend::NEGOTIATE_PROTOCOL_VERSION, |out| {
+        out.extend_from_slice(&newest.0.to_be_bytes());
+        out.extend_from_slice(&u32::try_from(unknown_options.len()).unwrap_or(0).to_be_bytes());
+        for option in unknown_options {
+            c_str(out, option);
+        }
+    });
+}
+
+/// ReadyForQuery, idle.
+pub fn ready_for_query(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[backend::READY_FOR_QUERY, 0, 0, 0, 5, b'I']);
+}
+
+/// A message without body, such as ParseComplete.
+pub fn empty(out: &mut Vec<u8>, tag: u8) {
+    out.extend_from_slice(&[tag, 0, 0, 0, 4]);
+}
+
+/// CommandComplete.
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    message(out, backend::COMMAND_COMPLETE, |out| c_str(out, tag));
+}
+
+/// Type of a result column of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// `text`.
+    Text,
+    /// `int4`.
+    Int4,
+    /// `int8`.
+    Int8,
+}
+
+impl ColumnType {
+    fn oid_and_size(self) -> (u32, i16) {
+        match self {
+            Self::Text => (25, -1),
+            Self::Int4 => (23, 4),
+            Self::Int8 => (20, 8),
+        }
+    }
+}
+
+/// RowDescription in text format.
+pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, ColumnType)]) {
+    message(out, backend::ROW_DESCRIPTION, |out| {
+        out.extend_from_slice(&u16::try_from(columns.len()).unwrap_or(0).to_be_bytes());
+        for (name, kind) in columns {
+            let (oid, size) = kind.oid_and_size();
+            c_str(out, name);
+            out.extend_from_slice(&[0; 6]); // no table, no attribute number
+            out.extend_from_slice(&oid.to_be_bytes());
+            out.extend_from_slice(&size.to_be_bytes());
+            out.extend_from_slice(&(-1i32).to_be_bytes());
+            out.extend_from_slice(&[0; 2]); // text
+        }
+    });
+}
+
+/// DataRow in text format; `None` is NULL.
+pub fn data_row<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {
+    message(out, backend::DATA_ROW, |out| {
+        out.extend_from_slice(&u16::try_from(values.len()).unwrap_or(0).to_be_bytes());
+        for value in values {
+            match value {
+                Some(bytes) => {
+                    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes());
+                    out.extend_from_slice(bytes);
+                }
+                None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
+    });
+}
+
+/// ParameterDescription without parameters.
+pub fn no_parameters(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[backend::PARAMETER_DESCRIPTION, 0, 0, 0, 6, 0, 0]);
+}
+
+/// StartupMessage.
+pub fn startup(out: &mut Vec<u8>, version: Version, parameters: &[(&str, &str)]) {
+    framed(out, |out| {
+        out.extend_from_slice(&version.0.to_be_bytes());
+        for (name, value) in parameters {
+            c_str(out, name);
+            c_str(out, value);
+        }
+        out.push(0);
+    });
+}
+
+/// SSLRequest.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    framed(out, |out| out.extend_from_slice(&SSL_CODE.to_be_bytes()));
+}
+
+/// CancelRequest.
+pub fn cancel_request(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
+    framed(out, |out| {
+        out.extend_from_slice(&CANCEL_CODE.to_be_bytes());
+        out.extend_from_slice(&pid.to_be_bytes());
+        out.extend_from_slice(key);
+    });
+}
+
+/// PasswordMessage. The buffer then holds a secret: the caller wipes it.
+pub fn password(out: &mut Vec<u8>, secret: &str) {
+    message(out, frontend::PASSWORD, |out| c_str(out, secret));
+}
+
+/// SASLInitialResponse.
+pub fn sasl_initial(out: &mut Vec<u8>, mechanism: &str, data: &[u8]) {
+    message(out, frontend::PASSWORD, |out| {
+        c_str(out, mechanism);
+        out.extend_from_slice(&u32::try_from(data.len()).unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(data);
+    });
+}
+
+/// SASLResponse.
+pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
+    message(out, frontend::PASSWORD, |out| out.extend_from_slice(data));
+}
+
+/// Query.
+pub fn query(out: &mut Vec<u8>, sql: &str) {
+    message(out, frontend::QUERY, |out| c_str(out, sql));
+}
+
+/// Terminate.
+pub fn terminate(out: &mut Vec<u8>) {
+    empty(out, frontend::TERMINATE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_count_themselves() {
+        let mut out = Vec::new();
+        query(&mut out, "x");
+        assert_eq!(out, [b'Q', 0, 0, 0, 6, b'x', 0]);
+        out.clear();
+        startup(&mut out, Version::V3_0, &[("user", "u")]);
+        assert_eq!(out, b"\0\0\0\x10\0\x03\0\0user\0u\0\0");
+    }
+
+    #[test]
+    fn a_zero_in_a_text_cannot_add_a_field() {
+        let mut out = Vec::new();
+        startup(&mut out, Version::V3_0, &[("user", "u\0database\0postgres")]);
+        let mut honest = Vec::new();
+        startup(&mut honest, Version::V3_0, &[("user", "u")]);
+        assert_eq!(out, honest);
+    }
+}

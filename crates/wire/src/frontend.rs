@@ -1,0 +1,173 @@
+//! Borrowed views of the client messages a pooler has to read. Owns parsing of heads; it never looks at
+//! parameter values and never needs a whole Bind.
+
+use crate::FormatError;
+use crate::cursor::Cursor;
+use crate::limits::HEADER_BYTES;
+
+/// Statement or portal, in Describe and Close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `S`.
+    Statement,
+    /// `P`.
+    Portal,
+}
+
+/// A whole Parse message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parse<'a> {
+    /// Statement name; empty for the unnamed one.
+    pub name: &'a [u8],
+    /// Everything behind the name: the query text with its zero, and the parameter types. Two statements are
+    /// the same exactly when these bytes are.
+    pub body: &'a [u8],
+}
+
+/// The front of a Bind message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BindHead<'a> {
+    /// Portal name.
+    pub portal: &'a [u8],
+    /// Statement name.
+    pub statement: &'a [u8],
+    /// Bytes of the message up to and including the statement's zero, header included.
+    pub head_len: usize,
+}
+
+/// A whole Describe or Close message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named<'a> {
+    /// Which name space.
+    pub target: Target,
+    /// The name.
+    pub name: &'a [u8],
+}
+
+/// True when a Parse message of which the front is in `message` names its statement; `None` asks for more.
+pub fn parse_is_named(message: &[u8]) -> Option<bool> {
+    message.get(HEADER_BYTES).map(|&first| first != 0)
+}
+
+/// Reads a whole Parse message.
+///
+/// # Errors
+/// The message breaks its own format.
+pub fn parse(message: &[u8]) -> Result<Parse<'_>, FormatError> {
+    let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
+    let name = cursor.name_in_part()?.ok_or(FormatError::UnterminatedString)?;
+    let body = cursor.rest();
+    cursor.c_bytes()?;
+    Ok(Parse { name, body })
+}
+
+/// Reads the front of a Bind message of `len` bytes of which the first are in `part`; `None` asks for more.
+///
+/// # Errors
+/// The names are too long or do not end within the message.
+pub fn bind_head(part: &[u8], len: usize) -> Result<Option<BindHead<'_>>, FormatError> {
+    let complete = part.len() >= len;
+    let part = &part[..part.len().min(len)];
+    let Some(body) = part.get(HEADER_BYTES..) else { return Ok(None) };
+    let mut cursor = Cursor::new(body);
+    let more = || if complete { Err(FormatError::UnterminatedString) } else { Ok(None) };
+    let Some(portal) = cursor.name_in_part()? else { return more() };
+    let Some(statement) = cursor.name_in_part()? else { return more() };
+    Ok(Some(BindHead { portal, statement, head_len: part.len() - cursor.rest().len() }))
+}
+
+/// Reads a whole Describe or Close message.
+///
+/// # Errors
+/// The message breaks its own format.
+pub fn named(message: &[u8]) -> Result<Named<'_>, FormatError> {
+    let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
+    let target = match cursor.u8()? {
+        b'S' => Target::Statement,
+        b'P' => Target::Portal,
+        other => return Err(FormatError::UnknownKind(other)),
+    };
+    let name = cursor.name_in_part()?.ok_or(FormatError::UnterminatedString)?;
+    Ok(Named { target, name })
+}
+
+/// The text of a whole Query message.
+///
+/// # Errors
+/// The text is not terminated or not UTF-8.
+pub fn query(message: &[u8]) -> Result<&str, FormatError> {
+    Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?).c_str()
+}
+
+/// The secret in a whole PasswordMessage, without its zero.
+///
+/// # Errors
+/// The secret is not terminated.
+pub fn password(message: &[u8]) -> Result<&[u8], FormatError> {
+    Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?).c_bytes()
+}
+
+/// A whole SASLInitialResponse: mechanism and the client's first message.
+///
+/// # Errors
+/// The message breaks its own format.
+pub fn sasl_initial(message: &[u8]) -> Result<(&str, &[u8]), FormatError> {
+    let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
+    let mechanism = cursor.c_str()?;
+    let len = cursor.u32()?;
+    if len == u32::MAX {
+        return Ok((mechanism, &[]));
+    }
+    Ok((mechanism, cursor.bytes(len as usize)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bind(portal: &str, statement: &str, tail: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend_from_slice(portal.as_bytes());
+        body.push(0);
+        body.extend_from_slice(statement.as_bytes());
+        body.push(0);
+        body.extend_from_slice(tail);
+        let mut out = vec![b'B'];
+        out.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    #[test]
+    fn a_bind_is_known_from_its_head() {
+        let message = bind("p", "stmt", &[0; 1000]);
+        assert_eq!(bind_head(&message[..7], message.len()), Ok(None));
+        let head = bind_head(&message[..20], message.len()).unwrap().unwrap();
+        assert_eq!((head.portal, head.statement, head.head_len), (&b"p"[..], &b"stmt"[..], 12));
+    }
+
+    #[test]
+    fn a_bind_without_ends_is_an_error() {
+        let message = [b'B', 0, 0, 0, 6, b'p', b'q'];
+        assert_eq!(bind_head(&message, 7), Err(FormatError::UnterminatedString));
+    }
+
+    #[test]
+    fn an_endless_name_is_an_error_before_it_fills_memory() {
+        let message = vec![b'x'; 10_000];
+        assert_eq!(bind_head(&message, 1 << 20), Err(FormatError::NameTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64), len in 0usize..100) {
+            let _ = parse(&bytes);
+            let _ = bind_head(&bytes, len);
+            let _ = named(&bytes);
+            let _ = query(&bytes);
+            let _ = password(&bytes);
+            let _ = sasl_initial(&bytes);
+        }
+    }
+}

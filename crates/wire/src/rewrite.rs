@@ -1,0 +1,91 @@
+//! New heads for messages whose statement name changes between client and server. Owns the arithmetic of the
+//! length word; it never copies the part of a message that stays.
+
+use crate::frontend::BindHead;
+use crate::tag::frontend;
+
+/// Appends a whole Parse for `name` with the query and types of `body` (see [`crate::frontend::Parse::body`]).
+pub fn parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
+    head(out, frontend::PARSE, name.len() + 1 + body.len());
+    out.extend_from_slice(name);
+    out.push(0);
+    out.extend_from_slice(body);
+}
+
+/// Appends the head of a Bind of `len` bytes (header included) that now names `statement`. What follows the
+/// old head in the client's message must be sent behind it unchanged.
+pub fn bind(out: &mut Vec<u8>, old: &BindHead<'_>, len: usize, statement: &[u8]) {
+    let tail = len - old.head_len;
+    head(out, frontend::BIND, old.portal.len() + 1 + statement.len() + 1 + tail);
+    out.extend_from_slice(old.portal);
+    out.push(0);
+    out.extend_from_slice(statement);
+    out.push(0);
+}
+
+/// Appends a Describe of a statement.
+pub fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    named_statement(out, frontend::DESCRIBE, name);
+}
+
+/// Appends a Close of a statement.
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    named_statement(out, frontend::CLOSE, name);
+}
+
+fn named_statement(out: &mut Vec<u8>, tag: u8, name: &[u8]) {
+    head(out, tag, 1 + name.len() + 1);
+    out.push(b'S');
+    out.extend_from_slice(name);
+    out.push(0);
+}
+
+/// Body lengths are bounded by the length words they were read from, so the sum fits 32 bits; the cast
+/// saturates rather than wraps if that ever broke.
+fn head(out: &mut Vec<u8>, tag: u8, body_len: usize) {
+    out.push(tag);
+    out.extend_from_slice(&u32::try_from(body_len + 4).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend as view;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_renamed_bind_differs_in_its_name_only(
+            portal in "[a-z]{0,9}", old in "[a-z]{1,9}", new in "[a-z]{1,20}",
+            tail in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut message = Vec::new();
+            head(&mut message, b'B', portal.len() + old.len() + 2 + tail.len());
+            for name in [&portal, &old] {
+                message.extend_from_slice(name.as_bytes());
+                message.push(0);
+            }
+            message.extend_from_slice(&tail);
+            let before = view::bind_head(&message, message.len()).unwrap().unwrap();
+            let mut renamed = Vec::new();
+            bind(&mut renamed, &before, message.len(), new.as_bytes());
+            renamed.extend_from_slice(&message[before.head_len..]);
+            let len = u32::from_be_bytes(renamed[1..5].try_into().unwrap()) as usize + 1;
+            prop_assert_eq!(len, renamed.len());
+            let after = view::bind_head(&renamed, len).unwrap().unwrap();
+            prop_assert_eq!(after.portal, portal.as_bytes());
+            prop_assert_eq!(after.statement, new.as_bytes());
+            prop_assert_eq!(&renamed[after.head_len..], &tail[..]);
+        }
+
+        #[test]
+        fn a_renamed_parse_keeps_its_body(name in "[a-z]{0,9}", body in "[a-z ]{1,40}") {
+            let body = format!("{body}\0\0\0");
+            let mut out = Vec::new();
+            parse(&mut out, name.as_bytes(), body.as_bytes());
+            let seen = view::parse(&out).unwrap();
+            prop_assert_eq!(seen.name, name.as_bytes());
+            prop_assert_eq!(seen.body, body.as_bytes());
+        }
+    }
+}
