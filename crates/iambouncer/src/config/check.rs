@@ -1,0 +1,246 @@
+//! Checks that need more than one value: which settings fit together and which must not.
+//!
+//! Owns the rules, among them the ones that keep tokens inside verified TLS. Never changes anything.
+
+use super::build::{CONSOLE_DATABASE, Places};
+use super::diagnostics::Diagnostic;
+use super::enums::{AuthType, ServerAuth, TlsMode};
+use super::model::{Config, Database};
+use super::settings_table::Settings;
+
+/// All findings about a configuration as a whole.
+pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    check_listening(&config.settings, places, &mut found);
+    check_authentication(config, places, &mut found);
+    check_tls_files(&config.settings, places, &mut found);
+    if config.all_databases().next().is_none() {
+        found.push(Diagnostic::warning("no database is configured, so only the console can be reached"));
+    }
+    for database in config.all_databases() {
+        check_database(database, &config.settings, places, &mut found);
+        if database.server_auth == ServerAuth::Iam {
+            check_iam(database, &config.settings, places, &mut found);
+        } else {
+            check_no_iam(database, places, &mut found);
+        }
+    }
+    found
+}
+
+fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    if settings.listen_addresses().next().is_none() && settings.unix_socket_dir.is_empty() {
+        let span = places.setting("listen_addr").or_else(|| places.setting("unix_socket_dir"));
+        found.push(
+            Diagnostic::error("nothing to listen on: listen_addr and unix_socket_dir are both empty")
+                .at(span),
+        );
+    }
+}
+
+fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+    let settings = &config.settings;
+    let kind = settings.auth_type;
+    let at = |error: Diagnostic| error.at(places.setting("auth_type"));
+    if !kind.is_working() {
+        let error = Diagnostic::error(format!("auth_type = {kind} does not work yet"));
+        found.push(at(error).help("use scram-sha-256, md5, plain, trust or any"));
+    }
+    let needs_passwords = matches!(kind, AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256);
+    if needs_passwords && settings.auth_file.is_empty() {
+        let warning = format!("auth_type = {kind} without auth_file: no client can log in");
+        found.push(at(Diagnostic::warning(warning)));
+    }
+    if kind == AuthType::Any {
+        for database in config.all_databases().filter(|database| database.user.is_none()) {
+            let error = format!("auth_type = any needs user= on the line of database \"{}\"", database.name);
+            found.push(Diagnostic::error(error).at(places.database(&database.name, "")));
+        }
+    }
+}
+
+fn check_tls_files(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    for side in ["client", "server"] {
+        let name = |part: &str| format!("{side}_tls_{part}_file");
+        let is_set = |part: &str| settings.get_text(&name(part)).is_some_and(|path| !path.is_empty());
+        for (given, missing) in [("key", "cert"), ("cert", "key")] {
+            if is_set(given) && !is_set(missing) {
+                let error = format!("{} is set without {}", name(given), name(missing));
+                found.push(Diagnostic::error(error).at(places.setting(&name(given))));
+            }
+        }
+    }
+    let mode = settings.client_tls_sslmode;
+    let at = |error: String| Diagnostic::error(error).at(places.setting("client_tls_sslmode"));
+    let no_certificate = settings.client_tls_cert_file.is_empty() && settings.client_tls_key_file.is_empty();
+    if mode != TlsMode::Disable && no_certificate {
+        let needs = "client_tls_cert_file and client_tls_key_file";
+        found.push(at(format!("client_tls_sslmode = {mode} needs {needs}")));
+    }
+    if mode.verifies() && settings.client_tls_ca_file.is_empty() {
+        found.push(at(format!("client_tls_sslmode = {mode} needs client_tls_ca_file")));
+    }
+}
+
+fn check_database(database: &Database, settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    if name == CONSOLE_DATABASE {
+        found.push(Diagnostic::error(format!("the database name \"{name}\" is reserved for the console")));
+    }
+    // An IAM line gets its own, more telling message.
+    if database.host.is_empty() && database.server_auth != ServerAuth::Iam {
+        let error = format!("database \"{name}\" has no host, and unix_socket_dir is empty");
+        found.push(Diagnostic::error(error).at(places.database(name, "")));
+    }
+    let own = database.host.iter().filter_map(|host| host.tcp()).find(|host| is_own(host, settings));
+    if let Some(host) = own.filter(|_| database.port == settings.listen_port) {
+        let error = format!("database \"{name}\" points at our own listener, {host}:{}", database.port);
+        let help = "give the address of the server, or listen on another port";
+        found.push(Diagnostic::error(error).at(places.database(name, "host")).help(help));
+    }
+}
+
+/// Whether a host is, without asking DNS, an address we listen on.
+fn is_own(host: &str, settings: &Settings) -> bool {
+    let is_loopback = |host: &str| {
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    settings.listen_addresses().any(|address| match address {
+        "*" | "0.0.0.0" | "::" => is_loopback(host),
+        _ => {
+            address.eq_ignore_ascii_case(host)
+                || (is_loopback(address) && host.eq_ignore_ascii_case("localhost"))
+        }
+    })
+}
+
+fn check_iam(database: &Database, settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    let at = |error: String, key: &str| Diagnostic::error(error).at(places.database(name, key));
+    if database.iam_host.is_none() && !database.host.iter().any(|host| host.tcp().is_some()) {
+        let error = format!("database \"{name}\": server_auth=iam needs a TCP host=, or iam_host=");
+        found.push(at(error, "server_auth").help("a token is made for the name of an RDS endpoint"));
+    }
+    let mode = settings.server_tls_sslmode;
+    if !mode.verifies() {
+        let reason = "a token is a password and is only sent inside verified TLS";
+        let error =
+            format!("database \"{name}\": server_auth=iam with server_tls_sslmode = {mode}: {reason}");
+        found.push(at(error, "server_auth").help("set server_tls_sslmode = verify-full"));
+    }
+    if database.password.is_some() {
+        let error = format!("database \"{name}\": server_auth=iam and password= exclude each other");
+        found.push(at(error, "password").help("remove password="));
+    }
+    if database.aws_role_arn.as_deref().is_some_and(|arn| !is_role_arn(arn)) {
+        let error = format!("database \"{name}\": aws_role_arn is not the ARN of a role");
+        let help = "it looks like arn:aws:iam::123456789012:role/NAME";
+        found.push(at(error, "aws_role_arn").help(help));
+    }
+}
+
+fn check_no_iam(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    let given = [
+        ("iam_host", database.iam_host.is_some()),
+        ("iam_port", database.iam_port.is_some()),
+        ("iam_region", database.iam_region.is_some()),
+        ("aws_profile", database.aws_profile.is_some()),
+        ("aws_role_arn", database.aws_role_arn.is_some()),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+        let warning = format!("database \"{name}\": {key} has no effect without server_auth=iam");
+        found.push(Diagnostic::warning(warning).at(places.database(name, key)));
+    }
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name may have a path before it.
+fn is_role_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
+    let partition_ok = partition == "aws" || partition.starts_with("aws-");
+    let account_ok = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    let name_ok = resource.strip_prefix("role/").is_some_and(|name| {
+        !name.is_empty() && !name.ends_with('/') && name.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    partition_ok && account_ok && name_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MapEnvironment, build, ini};
+    use super::*;
+
+    fn found(settings: &str, databases: &str) -> Vec<String> {
+        let text = format!("[pgbouncer]\nauth_type = trust\n{settings}\n[databases]\n{databases}\n");
+        let document = ini::parse("f", &|_: &str| Ok(text.clone()));
+        let (_, found) = build(&document, &MapEnvironment::default(), &[]);
+        found.into_iter().map(|diagnostic| diagnostic.message).collect()
+    }
+
+    const VERIFIED: &str = "server_tls_sslmode = verify-full";
+
+    #[test]
+    fn iam_demands_verified_tls() {
+        for mode in ["disable", "allow", "prefer", "require"] {
+            let texts = found(&format!("server_tls_sslmode = {mode}"), "a = host=h server_auth=iam");
+            assert!(texts.len() == 1 && texts[0].contains("only sent inside verified TLS"), "{texts:?}");
+        }
+        for mode in ["verify-ca", "verify-full"] {
+            assert!(found(&format!("server_tls_sslmode = {mode}"), "a = host=h server_auth=iam").is_empty());
+        }
+    }
+
+    #[test]
+    fn iam_demands_a_name_and_no_password() {
+        let first = |line: &str| found(VERIFIED, line).into_iter().next().unwrap_or_default();
+        assert!(first("a = server_auth=iam").contains("needs a TCP host="));
+        assert_eq!(first("a = host=/run/pg iam_host=h server_auth=iam"), "");
+        assert!(first("a = host=h server_auth=iam password=x").contains("exclude each other"));
+        assert!(first("a = host=h iam_region=x").contains("no effect without server_auth=iam"));
+    }
+
+    #[test]
+    fn role_arns_have_a_shape() {
+        assert!(is_role_arn("arn:aws:iam::123456789012:role/path/name"));
+        assert!(is_role_arn("arn:aws-us-gov:iam::123456789012:role/x"));
+        for bad in [
+            "x",
+            "arn:aws:iam::12345678901:role/x",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:sts::123456789012:role/x",
+            "arn:aws:iam::123456789012:role/",
+        ] {
+            assert!(!is_role_arn(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_and_certificates_come_in_pairs() {
+        assert_eq!(
+            found("server_tls_key_file = k", "* ="),
+            ["server_tls_key_file is set without server_tls_cert_file"]
+        );
+        let needs = "client_tls_sslmode = require needs client_tls_cert_file and client_tls_key_file";
+        assert_eq!(found("client_tls_sslmode = require", "* ="), [needs]);
+    }
+
+    #[test]
+    fn methods_that_do_not_work_are_refused() {
+        assert_eq!(found("auth_type = hba", "* =")[1], "auth_type = hba does not work yet");
+        assert_eq!(
+            found("auth_type = any", "a = host=h")[1],
+            "auth_type = any needs user= on the line of database \"a\""
+        );
+    }
+
+    #[test]
+    fn pointing_at_ourselves_is_refused() {
+        let listen = "listen_addr = 127.0.0.1";
+        assert!(found(listen, "a = host=localhost port=6432")[0].contains("our own listener"));
+        assert!(found("listen_addr = *", "a = host=::1 port=6432")[0].contains("our own listener"));
+        assert!(found(listen, "a = host=localhost").is_empty());
+        assert!(found(listen, "a = host=db port=6432").is_empty());
+    }
+}

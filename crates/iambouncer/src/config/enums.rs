@@ -1,0 +1,229 @@
+//! The words a setting may take, with PgBouncer's spelling.
+//!
+//! Owns names and parsing only; never decides what a mode does.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::value::Value;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every word, in the order of the documentation.
+            pub const WORDS: &'static [&'static str] = &[$($text),*];
+
+            /// The word as a configuration file spells it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($text => Ok(Self::$variant),)*
+                    _ => Err(format!("is not one of {}", Self::WORDS.join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(self.as_str())
+            }
+        }
+
+        impl Value for $name {
+            type Literal = Self;
+            fn of(literal: Self) -> Self {
+                literal
+            }
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse()
+            }
+            fn text(&self) -> String {
+                self.to_string()
+            }
+        }
+    };
+}
+
+words! {
+    /// How long a client keeps its server.
+    PoolMode {
+        /// Until the client leaves.
+        Session = "session",
+        /// Until the transaction ends.
+        Transaction = "transaction",
+        /// Until the query ends; transactions of several statements are refused.
+        Statement = "statement",
+    }
+}
+
+words! {
+    /// How clients prove who they are.
+    AuthType {
+        /// No proof, but the user has to be known.
+        Trust = "trust",
+        /// No proof and the user name is ignored; every database line names its user.
+        Any = "any",
+        /// Password in clear text.
+        Plain = "plain",
+        /// Salted MD5, or SCRAM for users whose stored secret is one.
+        Md5 = "md5",
+        /// SCRAM-SHA-256.
+        ScramSha256 = "scram-sha-256",
+        /// Decided per connection by the HBA file.
+        Hba = "hba",
+        /// TLS client certificate.
+        Cert = "cert",
+        /// PAM service of the host.
+        Pam = "pam",
+        /// LDAP directory.
+        Ldap = "ldap",
+    }
+}
+
+impl AuthType {
+    /// Whether clients can log in this way today; the others are refused when the file is read,
+    /// since falling back to another method could let somebody in.
+    pub const fn is_working(self) -> bool {
+        matches!(self, Self::Trust | Self::Any | Self::Plain | Self::Md5 | Self::ScramSha256)
+    }
+}
+
+words! {
+    /// How much TLS is wanted; later words are stricter.
+    TlsMode {
+        /// Never.
+        Disable = "disable",
+        /// Only when the other side insists.
+        Allow = "allow",
+        /// When the other side can, without verification.
+        Prefer = "prefer",
+        /// Always, without verification.
+        Require = "require",
+        /// Always, with a certificate from a known CA.
+        VerifyCa = "verify-ca",
+        /// Always, with a certificate from a known CA for exactly this host.
+        VerifyFull = "verify-full",
+    }
+}
+
+impl TlsMode {
+    /// Whether the certificate of the other side is checked at all.
+    pub fn verifies(self) -> bool {
+        self >= Self::VerifyCa
+    }
+}
+
+words! {
+    /// What carries the bytes to and from the kernel.
+    IoEngine {
+        /// The best that this kernel allows.
+        Auto = "auto",
+        /// Readiness with epoll.
+        Epoll = "epoll",
+        /// Completion with io_uring.
+        IoUring = "io_uring",
+    }
+}
+
+words! {
+    /// How the pooler logs in to a server.
+    ServerAuth {
+        /// With the stored password, or none.
+        Password = "password",
+        /// With an IAM token made for each login.
+        Iam = "iam",
+    }
+}
+
+words! {
+    /// Which host of a list the next server login tries first.
+    LoadBalanceHosts {
+        /// The one after the last.
+        RoundRobin = "round-robin",
+        /// Always the first that answers.
+        Disable = "disable",
+    }
+}
+
+/// TLS versions a side may speak; rustls offers 1.2 and 1.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsProtocols {
+    text: String,
+    /// TLS 1.2 is allowed.
+    pub tls12: bool,
+    /// TLS 1.3 is allowed.
+    pub tls13: bool,
+}
+
+impl Value for TlsProtocols {
+    type Literal = &'static str;
+    fn of(literal: &'static str) -> Self {
+        Self { text: literal.to_owned(), tls12: true, tls13: true }
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let (mut tls12, mut tls13) = (false, false);
+        for word in text.split([',', ':', ' ']).map(str::trim).filter(|word| !word.is_empty()) {
+            match word.to_ascii_lowercase().as_str() {
+                "secure" | "default" | "all" | "legacy" => (tls12, tls13) = (true, true),
+                "tlsv1.2" => tls12 = true,
+                "tlsv1.3" => tls13 = true,
+                "tlsv1.0" | "tlsv1.1" => {}
+                "!tlsv1.2" => tls12 = false,
+                "!tlsv1.3" => tls13 = false,
+                "!tlsv1.0" | "!tlsv1.1" => {}
+                _ => return Err("is not secure, all, legacy or a list such as tlsv1.2,tlsv1.3".to_owned()),
+            }
+        }
+        if tls12 || tls13 {
+            Ok(Self { text: text.to_owned(), tls12, tls13 })
+        } else {
+            Err("leaves neither TLS 1.2 nor TLS 1.3, the versions offered here".to_owned())
+        }
+    }
+    fn text(&self) -> String {
+        self.text.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip_in_any_case() {
+        assert_eq!("SCRAM-SHA-256".parse(), Ok(AuthType::ScramSha256));
+        for word in TlsMode::WORDS {
+            assert_eq!(word.parse::<TlsMode>().map(|mode| mode.to_string()), Ok((*word).to_owned()));
+        }
+        assert!("verify_ca".parse::<TlsMode>().is_err_and(|reason| reason.contains("verify-ca")));
+    }
+
+    #[test]
+    fn verification_starts_at_verify_ca() {
+        assert!(!TlsMode::Require.verifies());
+        assert!(TlsMode::VerifyCa.verifies());
+    }
+
+    #[test]
+    fn old_tls_versions_are_dropped_but_never_alone() {
+        let both = TlsProtocols::parse("tlsv1.1,tlsv1.2").expect("1.2 is left");
+        assert!(both.tls12 && !both.tls13);
+        assert!(TlsProtocols::parse("all:!tlsv1.2").is_ok_and(|versions| !versions.tls12));
+        assert!(TlsProtocols::parse("tlsv1.0").is_err());
+        assert!(TlsProtocols::parse("sslv3").is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! Environment variables: which exist, and how they lie over the settings.
+//!
+//! Owns the variable names. Never reads the process environment except in [`ProcessEnvironment`].
+
+use std::collections::BTreeMap;
+
+use super::diagnostics::Diagnostic;
+use super::model::Origin;
+use super::nearest::nearest;
+use super::settings_table::{Settings, table};
+
+/// What all our own variables start with.
+pub const PREFIX: &str = "IAMBOUNCER_";
+
+/// Our own variables that are neither settings nor connection values; the command line reads them.
+pub const OTHER_VARIABLES: &[&str] = &["IAMBOUNCER_CONFIG", "IAMBOUNCER_LOG"];
+
+/// A source of variables.
+pub trait Environment {
+    /// The value of one variable; `None` when unset or not valid UTF-8.
+    fn get(&self, key: &str) -> Option<String>;
+    /// The names of all variables.
+    fn names(&self) -> Vec<String>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, key: &str) -> Option<String> {
+        std::env::var(key).ok()
+    }
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
+}
+
+/// A fixed set of variables.
+#[derive(Clone, Default)]
+pub struct MapEnvironment(BTreeMap<String, String>);
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for MapEnvironment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+impl Environment for MapEnvironment {
+    fn get(&self, key: &str) -> Option<String> {
+        self.0.get(key).cloned()
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+/// A value of the one connection that exists without a file, and the variables that give it.
+pub struct ConnectionValue {
+    /// What it is.
+    pub key: &'static str,
+    /// The flag that gives it.
+    pub flag: &'static str,
+    /// Variables in order of precedence; the first is ours, the others are what people already have.
+    pub variables: &'static [&'static str],
+}
+
+const fn value(key: &'static str, flag: &'static str, variables: &'static [&'static str]) -> ConnectionValue {
+    ConnectionValue { key, flag, variables }
+}
+
+pub(super) const HOST: ConnectionValue =
+    value("host", "ENDPOINT", &["IAMBOUNCER_DB_HOST", "RDS_HOST", "DB_HOST", "PGHOST", "RDSHOST"]);
+pub(super) const PORT: ConnectionValue =
+    value("port", "--port", &["IAMBOUNCER_DB_PORT", "DB_PORT", "PGPORT"]);
+pub(super) const USER: ConnectionValue =
+    value("user", "--user", &["IAMBOUNCER_DB_USER", "DB_USERNAME", "DB_USER", "PGUSER"]);
+pub(super) const DATABASE: ConnectionValue =
+    value("database", "--database", &["IAMBOUNCER_DB_NAME", "DB_NAME", "PGDATABASE"]);
+pub(super) const PASSWORD: ConnectionValue =
+    value("password", "", &["IAMBOUNCER_DB_PASSWORD", "DB_PASSWORD", "PGPASSWORD"]);
+pub(super) const SERVER_AUTH: ConnectionValue =
+    value("server_auth", "--server-auth", &["IAMBOUNCER_SERVER_AUTH", "AWS_IAM"]);
+pub(super) const IAM_HOST: ConnectionValue = value("iam_host", "--iam-host", &["IAMBOUNCER_IAM_HOST"]);
+pub(super) const IAM_PORT: ConnectionValue = value("iam_port", "--iam-port", &["IAMBOUNCER_IAM_PORT"]);
+pub(super) const IAM_REGION: ConnectionValue =
+    value("iam_region", "--region", &["IAMBOUNCER_IAM_REGION", "AWS_RDS_REGION"]);
+pub(super) const REGION_FALLBACK: ConnectionValue =
+    value("iam_region_fallback", "", &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+// Not AWS_PROFILE and AWS_ROLE_ARN: the credential chain reads those itself, with other meanings.
+pub(super) const AWS_PROFILE: ConnectionValue =
+    value("aws_profile", "--aws-profile", &["IAMBOUNCER_AWS_PROFILE"]);
+pub(super) const AWS_ROLE_ARN: ConnectionValue =
+    value("aws_role_arn", "--aws-role-arn", &["IAMBOUNCER_AWS_ROLE_ARN"]);
+
+/// All values that variables can give to the connection of zero-config mode.
+pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
+    &HOST,
+    &PORT,
+    &USER,
+    &DATABASE,
+    &PASSWORD,
+    &SERVER_AUTH,
+    &IAM_HOST,
+    &IAM_PORT,
+    &IAM_REGION,
+    &REGION_FALLBACK,
+    &AWS_PROFILE,
+    &AWS_ROLE_ARN,
+];
+
+/// Lays every `IAMBOUNCER_<SETTING>` over the settings and reports variables that mean nothing.
+pub(super) fn overlay(
+    settings: &mut Settings,
+    origins: &mut Vec<Origin>,
+    environment: &dyn Environment,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = unknown_variables(environment);
+    for row in table() {
+        let variable = row.variable();
+        let Some(value) = environment.get(&variable).filter(|value| !is_service_link(&variable, value))
+        else {
+            continue;
+        };
+        match settings.set(row.name, &value) {
+            Ok(()) => record(origins, row.name, &value, format!("from {variable}")),
+            Err(error) => diagnostics.push(Diagnostic::error(format!("{variable}: {error}"))),
+        }
+    }
+    diagnostics
+}
+
+/// Our variables for the one connection mean nothing next to a file, which names its databases itself.
+pub(super) fn connection_variables_without_effect(environment: &dyn Environment) -> Option<Diagnostic> {
+    let own =
+        CONNECTION_VALUES.iter().flat_map(|value| value.variables).filter(|name| name.starts_with(PREFIX));
+    let given: Vec<&str> = own.copied().filter(|name| environment.get(name).is_some()).collect();
+    (!given.is_empty())
+        .then(|| Diagnostic::warning(format!("without effect next to a file: {}", given.join(", "))))
+}
+
+/// Lays settings given as flags over everything else.
+pub(super) fn overlay_flags(
+    settings: &mut Settings,
+    origins: &mut Vec<Origin>,
+    flags: &[(String, String)],
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for (key, value) in flags {
+        match settings.set(key, value) {
+            Ok(()) => record(origins, key, value, format!("from --{}", key.replace('_', "-"))),
+            Err(error) => {
+                let help = error.help();
+                diagnostics.push(Diagnostic { help, ..Diagnostic::error(error.to_string()) });
+            }
+        }
+    }
+    diagnostics
+}
+
+/// Notes where a value came from; the last source of a key is the one that counts.
+pub(super) fn record(origins: &mut Vec<Origin>, key: &str, value: &str, source: String) {
+    origins.retain(|origin| origin.key != key);
+    origins.push(Origin { key: key.to_owned(), value: value.to_owned(), source });
+}
+
+fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {
+    let settings: Vec<String> = table().iter().map(super::SettingInfo::variable).collect();
+    let connection = CONNECTION_VALUES.iter().flat_map(|value| value.variables).copied();
+    let known: Vec<&str> = settings
+        .iter()
+        .map(String::as_str)
+        .chain(connection.filter(|name| name.starts_with(PREFIX)))
+        .chain(OTHER_VARIABLES.iter().copied())
+        .collect();
+    let mut names = environment.names();
+    names.retain(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));
+    names.retain(|name| !is_service_link(name, &environment.get(name).unwrap_or_default()));
+    names.sort_unstable();
+    names
+        .into_iter()
+        .map(|name| {
+            let help = nearest(&name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
+            Diagnostic { help, ..Diagnostic::error(format!("unknown environment variable {name}")) }
+        })
+        .collect()
+}
+
+/// Kubernetes puts `NAME_SERVICE_HOST`, `NAME_PORT=tcp://…` and the like into every pod next to a
+/// Service called NAME. A Service called `iambouncer` must not keep the pooler from starting.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let scheme = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let port_part = name.split_once("_PORT_").is_some_and(|(_, rest)| {
+        let mut parts = rest.split('_');
+        let number = parts.next().is_some_and(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+        number && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+    });
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || port_part
+        || scheme && name.ends_with("_PORT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(pairs: &[(&str, &str)]) -> (Settings, Vec<Origin>, Vec<Diagnostic>) {
+        let environment: MapEnvironment = pairs.iter().copied().collect();
+        let (mut settings, mut origins) = (Settings::default(), Vec::new());
+        let diagnostics = overlay(&mut settings, &mut origins, &environment);
+        (settings, origins, diagnostics)
+    }
+
+    #[test]
+    fn every_setting_has_a_variable() {
+        for row in table() {
+            let (_, origins, diagnostics) = run(&[(&row.variable(), &row.default_text)]);
+            assert_eq!(diagnostics, [], "{}", row.name);
+            assert_eq!(origins[0].source, format!("from {}", row.variable()));
+        }
+    }
+
+    #[test]
+    fn unknown_variables_name_the_nearest() {
+        let (_, _, diagnostics) =
+            run(&[("IAMBOUNCER_LISTEN_PROT", "1"), ("OTHER", "x"), ("IAMBOUNCER_LOG", "debug")]);
+        assert_eq!(diagnostics.len(), 1);
+        assert_eq!(diagnostics[0].message, "unknown environment variable IAMBOUNCER_LISTEN_PROT");
+        assert_eq!(diagnostics[0].help.as_deref(), Some("did you mean IAMBOUNCER_LISTEN_PORT?"));
+    }
+
+    #[test]
+    fn bad_values_name_their_variable() {
+        let (settings, _, diagnostics) = run(&[("IAMBOUNCER_LISTEN_PORT", "http")]);
+        assert_eq!(settings.listen_port, 6432);
+        assert!(diagnostics[0].message.starts_with("IAMBOUNCER_LISTEN_PORT: "));
+    }
+
+    #[test]
+    fn variables_of_a_kubernetes_service_are_left_alone() {
+        let (settings, _, diagnostics) = run(&[
+            ("IAMBOUNCER_SERVICE_HOST", "10.0.0.1"),
+            ("IAMBOUNCER_SERVICE_PORT", "6432"),
+            ("IAMBOUNCER_SERVICE_PORT_POSTGRES", "6432"),
+            ("IAMBOUNCER_PORT", "tcp://10.0.0.1:6432"),
+            ("IAMBOUNCER_PORT_6432_TCP", "tcp://10.0.0.1:6432"),
+            ("IAMBOUNCER_PORT_6432_TCP_ADDR", "10.0.0.1"),
+            ("IAMBOUNCER_LISTEN_PORT", "tcp://10.0.0.1:6432"),
+        ]);
+        assert_eq!(diagnostics, []);
+        assert_eq!(settings, Settings::default());
+    }
+}

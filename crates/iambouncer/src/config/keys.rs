@@ -1,0 +1,188 @@
+//! Tables of the keys inside `[databases]`, `[users]` and `[peers]` lines.
+//!
+//! One row per key: name, status, text and how to store it. Never checks how keys fit together.
+
+use super::model::{Database, Host, Peer, UserOverrides};
+use super::secret::Secret;
+use super::settings::Status;
+use super::value::Value;
+
+type Store<T> = fn(&mut T, &str) -> Result<(), String>;
+
+/// One row.
+pub struct KeyInfo<T> {
+    /// The key.
+    pub name: &'static str,
+    /// Whether it works.
+    pub status: Status,
+    /// One line for people.
+    pub text: &'static str,
+    pub(super) store: Store<T>,
+}
+
+/// A row that reads one optional field.
+const fn row<T>(name: &'static str, status: Status, text: &'static str, store: Store<T>) -> KeyInfo<T> {
+    KeyInfo { name, status, text, store }
+}
+
+fn put<V: Value>(field: &mut Option<V>, text: &str) -> Result<(), String> {
+    *field = Some(V::parse(text)?);
+    Ok(())
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match u16::parse(text)? {
+        0 => Err("is not a port".to_owned()),
+        port => Ok(port),
+    }
+}
+
+fn hosts(text: &str) -> Result<Vec<Host>, String> {
+    let parts = text.split(',').map(str::trim);
+    parts
+        .map(|part| if part.is_empty() { Err("has an empty host".to_owned()) } else { Ok(Host::parse(part)) })
+        .collect()
+}
+
+use Status::{NotYet, Working};
+
+/// Keys of a `[databases]` line.
+pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
+    row("dbname", Working, "Name on the server; default: the name clients use", |d, v| put(&mut d.dbname, v)),
+    row(
+        "host",
+        Working,
+        "Server name, address or socket directory, or several with commas; default: unix_socket_dir",
+        |d, v| {
+            d.host = hosts(v)?;
+            Ok(())
+        },
+    ),
+    row("port", Working, "Port of the server; default: 5432", |d, v| {
+        d.port = port(v)?;
+        Ok(())
+    }),
+    row("user", Working, "Every client becomes this user on the server", |d, v| put(&mut d.user, v)),
+    row("password", Working, "Password of that user; default: from auth_file", |d, v| {
+        d.password = Some(Secret::new(v));
+        Ok(())
+    }),
+    row("server_auth", Working, "How we log in: password or iam; default: password", |d, v| {
+        d.server_auth = v.parse()?;
+        Ok(())
+    }),
+    row("iam_host", Working, "Host the token is made for, when it cannot be found by DNS", |d, v| {
+        put(&mut d.iam_host, v)
+    }),
+    row("iam_port", Working, "Port the token is made for; default: port", |d, v| {
+        d.iam_port = Some(port(v)?);
+        Ok(())
+    }),
+    row("iam_region", Working, "AWS region; default: from the endpoint", |d, v| put(&mut d.iam_region, v)),
+    row("aws_profile", Working, "Profile in the AWS configuration files", |d, v| put(&mut d.aws_profile, v)),
+    row("aws_role_arn", Working, "Role to assume before making tokens", |d, v| put(&mut d.aws_role_arn, v)),
+    row("pool_size", Working, "Overrides default_pool_size", |d, v| put(&mut d.pool_size, v)),
+    row("min_pool_size", Working, "Overrides the setting", |d, v| put(&mut d.min_pool_size, v)),
+    row("reserve_pool_size", Working, "Overrides the setting", |d, v| put(&mut d.reserve_pool_size, v)),
+    row("reserve_pool", Working, "Old name of reserve_pool_size", |d, v| put(&mut d.reserve_pool_size, v)),
+    row("pool_mode", Working, "Overrides the setting", |d, v| put(&mut d.pool_mode, v)),
+    row("max_db_connections", Working, "Overrides the setting", |d, v| put(&mut d.max_db_connections, v)),
+    row("max_db_client_connections", Working, "Overrides the setting", |d, v| {
+        put(&mut d.max_db_client_connections, v)
+    }),
+    row("server_lifetime", Working, "Overrides the setting", |d, v| put(&mut d.server_lifetime, v)),
+    row("query_wait_timeout", Working, "Overrides the setting", |d, v| put(&mut d.query_wait_timeout, v)),
+    row(
+        "load_balance_hosts",
+        NotYet,
+        "round-robin or disable: order in which several hosts are tried",
+        |d, v| {
+            d.load_balance_hosts = v.parse()?;
+            Ok(())
+        },
+    ),
+    row("connect_query", NotYet, "Query run on each new server connection", |d, v| {
+        put(&mut d.connect_query, v)
+    }),
+    row("application_name", NotYet, "Start value of this parameter on the server", |d, v| {
+        put(&mut d.application_name, v)
+    }),
+    row("client_encoding", NotYet, "Start value of this parameter on the server", |d, v| {
+        put(&mut d.client_encoding, v)
+    }),
+    row("datestyle", NotYet, "Start value of this parameter on the server", |d, v| put(&mut d.datestyle, v)),
+    row("timezone", NotYet, "Start value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
+    row("auth_user", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
+    row("auth_query", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
+    row("auth_dbname", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
+];
+
+/// Keys of a `[users]` line.
+pub static USER_KEYS: &[KeyInfo<UserOverrides>] = &[
+    row("pool_size", Working, "Overrides default_pool_size and the database", |u, v| {
+        put(&mut u.pool_size, v)
+    }),
+    row("reserve_pool_size", Working, "Overrides the setting and the database", |u, v| {
+        put(&mut u.reserve_pool_size, v)
+    }),
+    row("pool_mode", Working, "Overrides the setting and the database", |u, v| put(&mut u.pool_mode, v)),
+    row("max_user_connections", Working, "Overrides the setting", |u, v| put(&mut u.max_user_connections, v)),
+    row("max_user_client_connections", Working, "Overrides the setting", |u, v| {
+        put(&mut u.max_user_client_connections, v)
+    }),
+    row("query_timeout", Working, "Overrides the setting", |u, v| put(&mut u.query_timeout, v)),
+    row("query_wait_timeout", Working, "Overrides the setting and the database", |u, v| {
+        put(&mut u.query_wait_timeout, v)
+    }),
+    row("idle_transaction_timeout", Working, "Overrides the setting", |u, v| {
+        put(&mut u.idle_transaction_timeout, v)
+    }),
+    row("transaction_timeout", Working, "Overrides the setting", |u, v| put(&mut u.transaction_timeout, v)),
+    row("client_idle_timeout", Working, "Overrides the setting", |u, v| put(&mut u.client_idle_timeout, v)),
+];
+
+/// Keys of a `[peers]` line.
+pub static PEER_KEYS: &[KeyInfo<Peer>] = &[
+    row("host", NotYet, "Address or socket directory of the peer", |p, v| {
+        p.host = Some(Host::parse(v));
+        Ok(())
+    }),
+    row("port", NotYet, "Port of the peer; default: 6432", |p, v| {
+        p.port = port(v)?;
+        Ok(())
+    }),
+    row("pool_size", NotYet, "Cancel requests to the peer at a time; default: default_pool_size", |p, v| {
+        put(&mut p.pool_size, v)
+    }),
+];
+
+/// Whether the value of this key may appear in an error message. Unknown keys may not: `passwrod`.
+pub(super) fn is_displayable(key: &str) -> bool {
+    let known =
+        DATABASE_KEYS.iter().any(|row| row.name == key) || USER_KEYS.iter().any(|row| row.name == key);
+    known && !matches!(key, "password" | "connect_query")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = DATABASE_KEYS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn passwords_and_unknown_keys_are_not_displayable() {
+        assert!(is_displayable("host") && !is_displayable("password") && !is_displayable("passwrod"));
+    }
+
+    #[test]
+    fn host_lists_split() {
+        let found = hosts("a, /run/pg,[::1]").expect("three hosts");
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a", "/run/pg", "::1"]);
+        assert!(hosts("a,,b").is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Reading configuration from disk: used at start, by `check`, and by `RELOAD`.
+//!
+//! The only part of the configuration that opens files. Never looks at what certificates contain.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::build::build;
+use super::diagnostics::{Diagnostic, Report};
+use super::environment::Environment;
+use super::ini::{self, Loader, MAX_TOTAL_BYTES};
+use super::model::Config;
+use super::userlist::{self, UserList};
+
+/// A usable configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is worth knowing about it; empty most of the time.
+    pub warnings: Report,
+}
+
+/// Reads, overlays and checks a file. `flags` are settings by name, and win over everything.
+/// The error holds all findings, warnings included.
+pub fn load_file(
+    path: &Path,
+    environment: &dyn Environment,
+    flags: &[(String, String)],
+) -> Result<Loaded, Report> {
+    load(&path.to_string_lossy(), &DiskLoader, environment, flags)
+}
+
+/// [`load_file`] with another source of text.
+pub fn load(
+    path: &str,
+    loader: &dyn Loader,
+    environment: &dyn Environment,
+    flags: &[(String, String)],
+) -> Result<Loaded, Report> {
+    let document = ini::parse(path, loader);
+    let (config, diagnostics) = build(&document, environment, flags);
+    let failed = diagnostics.iter().any(Diagnostic::is_error);
+    let report = Report::new(diagnostics, document.sources);
+    if failed { Err(report) } else { Ok(Loaded { config, warnings: report }) }
+}
+
+/// Reads the `auth_file`. The report shows places, never lines: they hold passwords.
+pub fn load_user_list(path: &Path) -> Result<UserList, Report> {
+    let name = path.to_string_lossy();
+    let text = zeroize::Zeroizing::new(DiskLoader.load(&name).map_err(|reason| {
+        Report::from(vec![Diagnostic::error(format!("cannot read auth_file {name}: {reason}"))])
+    })?);
+    userlist::parse(&name, &text).map_err(Report::from)
+}
+
+struct DiskLoader;
+
+impl Loader for DiskLoader {
+    fn load(&self, path: &str) -> Result<String, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        // One byte more than allowed shows that there is more, without reading all of it.
+        let limit = MAX_TOTAL_BYTES as u64 + 1;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        if bytes.len() > MAX_TOTAL_BYTES {
+            return Err(format!("it is larger than {MAX_TOTAL_BYTES} bytes"));
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("line {line} is not valid UTF-8")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MapEnvironment;
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_an_error_with_its_name() {
+        let report = load_file(Path::new("/nonexistent/x.ini"), &MapEnvironment::default(), &[]);
+        let text = report.map(|_| ()).expect_err("missing").to_string();
+        assert!(text.starts_with("error: cannot read /nonexistent/x.ini: "), "{text}");
+        assert!(load_user_list(Path::new("/nonexistent/users.txt")).is_err());
+    }
+
+    #[test]
+    fn errors_come_rendered() {
+        let loader = |_: &str| {
+            Ok("[pgbouncer]\nauth_type = trust\ndefualt_pool_size = 20\n[databases]\n* =\n".to_owned())
+        };
+        let report =
+            load("pgbouncer.ini", &loader, &MapEnvironment::default(), &[]).map(|_| ()).expect_err("typo");
+        let expected = "error: unknown setting \"defualt_pool_size\"\n  --> pgbouncer.ini:3:1\n  |\n\
+                        3 | defualt_pool_size = 20\n  | ^^^^^^^^^^^^^^^^^\nhelp: did you mean \"default_pool_size\"?\n";
+        assert_eq!(report.to_string(), expected);
+    }
+}

@@ -1,0 +1,40 @@
+//! Configuration: from text (INI file, environment, flags) to one validated [`Config`].
+//!
+//! Owns the table of settings, the parsers and every check that needs no network. Never opens a
+//! socket, and apart from `load` and `ProcessEnvironment` never touches the machine it runs on.
+
+mod build;
+mod check;
+pub mod connstr;
+pub mod diagnostics;
+mod enums;
+pub mod environment;
+pub mod ini;
+mod keys;
+pub mod load;
+mod model;
+mod nearest;
+mod redact;
+pub mod reference;
+mod secret;
+mod settings;
+mod settings_table;
+pub mod userlist;
+mod value;
+pub mod zero_config;
+
+pub use build::build;
+pub use diagnostics::{Diagnostic, Report, Severity, Sources, Span};
+pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};
+pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
+pub use keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
+pub use load::{Loaded, load_file, load_user_list};
+pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
+pub use nearest::nearest;
+pub use reference::settings_markdown;
+pub use secret::Secret;
+pub use settings::{Reload, SettingError, SettingInfo, Status, split_list};
+pub use settings_table::{Settings, table};
+pub use userlist::{UserEntry, UserList};
+pub use value::FileMode;
+pub use zero_config::{Resolved, ZeroConfigFlags, zero_config};

@@ -1,0 +1,97 @@
+//! The reference page of all settings and keys, made from the tables.
+//!
+//! Adds no fact of its own: what is wrong here is wrong in a table.
+
+use super::environment::{CONNECTION_VALUES, PREFIX};
+use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
+use super::settings::Status;
+use super::settings_table::table;
+
+/// The text of `docs/settings.md`.
+pub fn settings_markdown() -> String {
+    let mut page = String::from(
+        "# Settings\n\n\
+         <!-- Made from the tables in crates/iambouncer/src/config by `make doc`. Do not edit. -->\n\n\
+         Precedence: flag, then environment, then file, then default. Times are in seconds, fractions\n\
+         allowed, and 0 means off.\n\n\
+         ## `[pgbouncer]`, also spelled `[iambouncer]`\n\n",
+    );
+    page.push_str(&format!(
+        "Every setting is also a variable: `{PREFIX}` and the name in upper case, such as\n\
+         `IAMBOUNCER_DEFAULT_POOL_SIZE`.\n\n\
+         | Setting | Default | Change | State | What it does |\n|---|---|---|---|---|\n"
+    ));
+    for row in table() {
+        let default =
+            if row.default_text.is_empty() { "(empty)".to_owned() } else { code(&row.default_text) };
+        let change = if row.reloadable() { "reload" } else { "restart" };
+        let text = cell(row.text);
+        page.push_str(&format!(
+            "| `{}` | {default} | {change} | {} | {text} |\n",
+            row.name,
+            state(row.status)
+        ));
+    }
+    keys(
+        &mut page,
+        "[databases]",
+        "`NAME = key=value key='value with spaces'`; the name `*` answers for all others.",
+        DATABASE_KEYS,
+    );
+    keys(&mut page, "[users]", "`NAME = key=value`", USER_KEYS);
+    keys(&mut page, "[peers]", "`NUMBER = key=value`", PEER_KEYS);
+    connection_values(&mut page);
+    page
+}
+
+fn keys<T>(page: &mut String, section: &str, shape: &str, rows: &[KeyInfo<T>]) {
+    page.push_str(&format!("\n## `{section}`\n\n{shape}\n\n| Key | State | What it does |\n|---|---|---|\n"));
+    for row in rows {
+        page.push_str(&format!("| `{}` | {} | {} |\n", row.name, state(row.status), cell(row.text)));
+    }
+}
+
+fn connection_values(page: &mut String) {
+    page.push_str(
+        "\n## Without a file\n\n\
+         The first that is given counts. Empty variables count as absent. `AWS_IAM` is true or false.\n\
+         `iam_region_fallback` is used only when the host does not name its region.\n\n\
+         | Value | Flag | Variables |\n|---|---|---|\n",
+    );
+    for value in CONNECTION_VALUES {
+        let flag = if value.flag.is_empty() { String::new() } else { code(value.flag) };
+        let variables: Vec<String> = value.variables.iter().map(|name| code(name)).collect();
+        page.push_str(&format!("| {} | {flag} | {} |\n", value.key, variables.join(", ")));
+    }
+}
+
+fn state(status: Status) -> &'static str {
+    match status {
+        Status::Working => "works",
+        Status::NotYet => "not yet",
+        Status::Ignored => "ignored",
+    }
+}
+
+fn code(text: &str) -> String {
+    format!("`{}`", cell(text))
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_every_row_once() {
+        let page = settings_markdown();
+        for row in table() {
+            let start = format!("\n| `{}` | ", row.name);
+            let tail = if row.reloadable() { "| reload |" } else { "| restart |" };
+            assert!(page.contains(&start) && page.contains(tail), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! THE table: every setting of PgBouncer and our own, one row each.
+//!
+//! Struct, parser, defaults, `SHOW CONFIG`, environment names and the reference page come from it.
+//! Nothing about a setting is written down anywhere else, and the status column is the only place to flip.
+
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
+use super::settings::{Reload, SettingError, SettingInfo, Status, settings, split_list};
+use super::value::{FileMode, Value};
+
+settings! {
+    admin_users: String = "", Live, Working, "Users who may run every console command";
+    application_name_add_host: bool = false, Live, Working, "Add the client's address to application_name";
+    auth_dbname: String = "", Live, NotYet, "Database in which auth_query runs";
+    auth_file: String = "", Live, Working, "File with users and their passwords or hashes";
+    auth_hba_file: String = "", Live, NotYet, "Rules for auth_type = hba";
+    auth_ident_file: String = "", Live, NotYet, "Maps from certificate or system names to users";
+    auth_ldap_options: String = "", Live, NotYet, "Options for auth_type = ldap";
+    auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Live, NotYet, "Query that looks up a user's password on the server";
+    auth_type: AuthType = AuthType::Md5, Live, Working, "How clients log in";
+    auth_user: String = "", Live, NotYet, "User that runs auth_query";
+    autodb_idle_timeout: Duration = 3600, Live, NotYet, "Forget a pool made by the * line after this many unused seconds";
+    cancel_wait_timeout: Duration = 10, Live, Working, "Seconds a cancel request may wait for a connection";
+    client_idle_timeout: Duration = 0, Live, Working, "Disconnect a client after this many idle seconds";
+    client_login_timeout: Duration = 60, Live, Working, "Disconnect a client that has not logged in after this many seconds";
+    client_tls13_ciphers: String = "", Live, NotYet, "TLS 1.3 cipher suites offered to clients";
+    client_tls_ca_file: String = "", Live, Working, "CA that signs client certificates";
+    client_tls_cert_file: String = "", Live, Working, "Certificate shown to clients";
+    client_tls_ciphers: String = "default", Live, NotYet, "TLS 1.2 cipher suites offered to clients";
+    client_tls_dheparams: String = "auto", Live, Ignored, "Classic Diffie-Hellman parameters (rustls has none)";
+    client_tls_ecdhcurve: String = "auto", Live, NotYet, "Key-exchange group for clients";
+    client_tls_key_file: String = "", Live, Working, "Key of the certificate shown to clients";
+    client_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to clients";
+    client_tls_sslmode: TlsMode = TlsMode::Disable, Live, Working, "TLS wanted from clients";
+    conffile: String = "", Live, Working, "File that RELOAD reads; empty means the one given at start";
+    default_pool_size: u32 = 20, Live, Working, "Server connections per database and user", 0..=1_000_000;
+    disable_pqexec: bool = false, Restart, NotYet, "Refuse several statements in one simple query";
+    dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
+    dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
+    dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
+    idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
+    ignore_startup_parameters: String = "", Live, Working, "Startup parameters accepted and dropped";
+    io_engine: IoEngine = IoEngine::Auto, Restart, Working, "How bytes reach the kernel: auto, epoll or io_uring";
+    job_name: String = "pgbouncer", Restart, Working, "Name of this process in log lines";
+    listen_addr: String = "", Restart, Working, "TCP addresses to listen on; * means all, empty means none";
+    listen_backlog: u32 = 128, Restart, Working, "Connections the kernel may queue before we accept them";
+    listen_port: u16 = 6432, Restart, Working, "TCP port to listen on";
+    log_connections: bool = true, Live, Working, "Log each client login";
+    log_disconnections: bool = true, Live, Working, "Log each disconnect with its reason";
+    log_pooler_errors: bool = true, Live, Working, "Log errors that the pooler itself sends to clients";
+    log_stats: bool = true, Live, Working, "Log totals once per stats_period";
+    logfile: String = "", Live, Working, "File to log to; empty means standard error";
+    login_notify_message: String = "", Live, NotYet, "NOTICE sent to each client after login";
+    max_client_conn: u32 = 100, Live, Working, "Client connections in all", 0..=10_000_000;
+    max_db_client_connections: u32 = 0, Live, Working, "Client connections per database (0 = no limit)";
+    max_db_connections: u32 = 0, Live, Working, "Server connections per database over all users (0 = no limit)";
+    max_packet_size: u32 = 2_147_483_647, Live, Working, "Largest protocol message accepted, in bytes", 1024..=2_147_483_647;
+    max_prepared_statements: u32 = 200, Live, Working, "Prepared statements kept on each server (0 = not tracked)", 0..=1_000_000;
+    max_user_client_connections: u32 = 0, Live, Working, "Client connections per user (0 = no limit)";
+    max_user_connections: u32 = 0, Live, Working, "Server connections per user over all databases (0 = no limit)";
+    min_pool_size: u32 = 0, Live, Working, "Server connections kept open in a pool", 0..=1_000_000;
+    peer_id: u16 = 0, Live, NotYet, "Own number among the peers (0 = no peering)", 0..=16383;
+    pidfile: String = "", Restart, Working, "File that holds the process id";
+    pkt_buf: u32 = 4096, Restart, Ignored, "Size of PgBouncer's packet buffers; ours grow as needed";
+    pool_idle_timeout: Duration = 0, Live, NotYet, "Forget a pool after this many unused seconds";
+    pool_mode: PoolMode = PoolMode::Session, Live, Working, "When a server goes back to its pool";
+    query_timeout: Duration = 0, Live, Working, "Cancel a query that runs longer than this many seconds";
+    query_wait_notify: Duration = 5, Live, NotYet, "NOTICE to a client that has waited this many seconds for a server";
+    query_wait_timeout: Duration = 120, Live, Working, "Disconnect a client that has waited this many seconds for a server";
+    reserve_pool_size: u32 = 0, Live, Working, "Further servers for a pool whose clients wait too long", 0..=1_000_000;
+    reserve_pool_timeout: Duration = 5, Live, Working, "Seconds a client waits before the reserve is opened";
+    resolv_conf: String = "", Restart, Ignored, "Other resolv.conf (c-ares only)";
+    sbuf_loopcnt: u32 = 5, Live, Ignored, "Packets per turn of PgBouncer's event loop";
+    scram_iterations: u32 = 4096, Live, Working, "Rounds in SCRAM secrets made here", 1..=10_000_000;
+    server_check_delay: Duration = 30, Live, NotYet, "Seconds a server may be idle before it is checked";
+    server_check_query: String = "<empty>", Live, NotYet, "Query that checks a server before reuse";
+    server_connect_timeout: Duration = 15, Live, Working, "Seconds for connecting and logging in to a server";
+    server_fast_close: bool = false, Live, NotYet, "Close session-mode servers at the end of the transaction on RELOAD";
+    server_idle_timeout: Duration = 600, Live, Working, "Close a server unused for this many seconds";
+    server_lifetime: Duration = 3600, Live, Working, "Close an unused server older than this many seconds";
+    server_login_retry: Duration = 15, Live, Working, "Pause after a failed server login, in seconds";
+    server_reset_query: String = "DISCARD ALL", Live, Working, "Query run on a server between session-mode clients";
+    server_reset_query_always: bool = false, Live, Working, "Run server_reset_query in every pool mode";
+    server_round_robin: bool = false, Live, Working, "Reuse the server idle longest instead of the last one";
+    server_tls13_ciphers: String = "", Live, NotYet, "TLS 1.3 cipher suites offered to servers";
+    server_tls_ca_file: String = "", Live, Working, "CA that signs server certificates";
+    server_tls_cert_file: String = "", Live, Working, "Certificate shown to servers";
+    server_tls_ciphers: String = "default", Live, NotYet, "TLS 1.2 cipher suites offered to servers";
+    server_tls_key_file: String = "", Live, Working, "Key of the certificate shown to servers";
+    server_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to servers";
+    server_tls_sslmode: TlsMode = TlsMode::Prefer, Live, Working, "TLS wanted from servers";
+    service_name: String = "", Restart, Ignored, "Name of the Windows service";
+    so_reuseport: bool = false, Restart, NotYet, "Let several processes share the port";
+    stats_period: Duration = 60, Live, Working, "Seconds over which averages are taken";
+    stats_users: String = "", Live, Working, "Users who may read the console but change nothing";
+    suspend_timeout: Duration = 10, Live, NotYet, "Seconds for flushing buffers on SUSPEND";
+    syslog: bool = false, Live, NotYet, "Log to syslog";
+    syslog_facility: String = "daemon", Live, NotYet, "Facility of syslog lines";
+    syslog_ident: String = "pgbouncer", Live, NotYet, "Name in syslog lines";
+    tcp_defer_accept: u32 = 1, Live, NotYet, "Seconds the kernel waits for the first byte of a client";
+    tcp_keepalive: bool = true, Live, Working, "Probe silent TCP connections";
+    tcp_keepcnt: u32 = 0, Live, Working, "Lost probes before a connection is given up (0 = system default)", 0..=127;
+    tcp_keepidle: Duration = 0, Live, Working, "Silent seconds before the first probe (0 = system default)";
+    tcp_keepintvl: Duration = 0, Live, Working, "Seconds between probes (0 = system default)";
+    tcp_socket_buffer: u32 = 0, Live, NotYet, "Size of socket buffers in bytes (0 = system default)";
+    tcp_user_timeout: u32 = 0, Live, Working, "Milliseconds sent data may stay unacknowledged (0 = system default)";
+    track_extra_parameters: String = "IntervalStyle", Restart, Working, "Further server parameters kept per client";
+    transaction_timeout: Duration = 0, Live, Working, "Disconnect a client whose transaction runs longer than this many seconds";
+    unix_socket_dir: String = "/tmp", Restart, Working, "Directory of the unix socket; @ makes it abstract, empty means none";
+    unix_socket_group: String = "", Restart, Working, "Group that owns the unix socket";
+    unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the unix socket, in octal";
+    user: String = "", Restart, NotYet, "System user to become after start";
+    verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
+    workers: u32 = 1, Restart, Working, "Threads that move data", 1..=1024;
+}
+
+/// Every setting in alphabetical order.
+pub fn table() -> &'static [SettingInfo] {
+    &TABLE
+}
+
+fn within<T: Value>(value: T, range: RangeInclusive<u64>) -> Result<T, String> {
+    match value.magnitude() {
+        Some(number) if !range.contains(&number) => {
+            Err(format!("is not from {} to {}", range.start(), range.end()))
+        }
+        _ => Ok(value),
+    }
+}
+
+impl Settings {
+    /// `listen_addr`, address by address.
+    pub fn listen_addresses(&self) -> impl Iterator<Item = &str> {
+        split_list(&self.listen_addr)
+    }
+
+    /// `ignore_startup_parameters`, name by name.
+    pub fn ignored_startup_parameters(&self) -> impl Iterator<Item = &str> {
+        split_list(&self.ignore_startup_parameters)
+    }
+
+    /// `track_extra_parameters`, name by name.
+    pub fn extra_parameters(&self) -> impl Iterator<Item = &str> {
+        split_list(&self.track_extra_parameters)
+    }
+
+    /// Whether this user may run every console command.
+    pub fn is_admin(&self, user: &str) -> bool {
+        split_list(&self.admin_users).any(|name| name == user)
+    }
+
+    /// Whether this user may read the console.
+    pub fn is_stats_user(&self, user: &str) -> bool {
+        split_list(&self.stats_users).any(|name| name == user)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_all_of_pgbouncer_and_our_own() {
+        assert_eq!(table().len(), 101 + 2);
+        assert!(table().is_sorted_by_key(|row| row.name));
+    }
+
+    #[test]
+    fn every_default_can_be_set_and_read_back() {
+        for row in table() {
+            let mut settings = Settings::default();
+            settings.set(row.name, &row.default_text).expect(row.name);
+            assert_eq!(settings.get_text(row.name).as_ref(), Some(&row.default_text), "{}", row.name);
+            assert_eq!(settings, Settings::default(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn unknown_names_point_to_the_nearest() {
+        let error = Settings::default().set("defualt_pool_size", "5").expect_err("misspelt");
+        assert_eq!(error.to_string(), "unknown setting \"defualt_pool_size\"");
+        assert_eq!(error.help().as_deref(), Some("did you mean \"default_pool_size\"?"));
+        assert_eq!(Settings::default().get_text("nope"), None);
+    }
+
+    #[test]
+    fn a_refused_value_changes_nothing() {
+        let mut settings = Settings::default();
+        let error = settings.set("workers", "0").expect_err("at least one");
+        assert_eq!(error.to_string(), "workers: value \"0\" is not from 1 to 1024");
+        assert!(settings.set("listen_port", "65536").is_err());
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn lists_split_on_commas() {
+        let mut settings = Settings::default();
+        settings.set("admin_users", " root, ops ,,").expect("text");
+        assert!(settings.is_admin("ops") && !settings.is_admin("") && !settings.is_stats_user("ops"));
+        settings.set("listen_addr", "127.0.0.1, ::1").expect("text");
+        assert_eq!(settings.listen_addresses().collect::<Vec<_>>(), ["127.0.0.1", "::1"]);
+    }
+}

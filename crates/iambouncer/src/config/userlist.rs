@@ -1,0 +1,131 @@
+//! The `auth_file`: one `"user" "password or hash"` per line.
+//!
+//! Never repeats a secret in an error, and never decides what a hash means.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::diagnostics::{Diagnostic, Span, clamp};
+use super::secret::Secret;
+
+/// Longest user name, in bytes.
+pub const MAX_USER_BYTES: usize = 128;
+/// Longest password or hash, in bytes.
+pub const MAX_PASSWORD_BYTES: usize = 2048;
+
+/// What the file says about one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserEntry {
+    /// Clear text, `md5…` or `SCRAM-SHA-256$…`; may be empty.
+    pub password: Secret,
+}
+
+/// All users of the file by name.
+pub type UserList = HashMap<String, UserEntry>;
+
+/// Reads the text of an `auth_file`. All faulty lines are reported; a repeated user takes the last line.
+pub fn parse(file: &str, text: &str) -> Result<UserList, Vec<Diagnostic>> {
+    let file: Arc<str> = file.into();
+    let mut users = UserList::new();
+    let mut diagnostics = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        match parse_line(line) {
+            Ok(None) => {}
+            Ok(Some((user, entry))) => {
+                users.insert(user, entry);
+            }
+            Err((offset, message)) => {
+                let column = clamp(line.get(..offset).map_or(0, |before| before.chars().count()) + 1);
+                let span = Span { file: Arc::clone(&file), line: clamp(index + 1), column, length: 1 };
+                let help = "a line is \"user\" \"password\"; a quote inside is written twice";
+                diagnostics.push(Diagnostic::error(message).at(span).help(help));
+            }
+        }
+    }
+    if diagnostics.is_empty() { Ok(users) } else { Err(diagnostics) }
+}
+
+type Fault = (usize, &'static str);
+
+fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, Fault> {
+    let start = line.len() - line.trim_start().len();
+    if line[start..].is_empty() || line[start..].starts_with(';') {
+        return Ok(None);
+    }
+    let (user, after_user) =
+        quoted(line, start).map_err(|offset| (offset, "expected a user name in quotes"))?;
+    let gap = line[after_user..].len() - line[after_user..].trim_start().len();
+    let (password, _) =
+        quoted(line, after_user + gap).map_err(|offset| (offset, "expected a password in quotes"))?;
+    if user.expose().is_empty() {
+        return Err((start, "the user name is empty"));
+    }
+    if user.expose().len() > MAX_USER_BYTES {
+        return Err((start, "the user name is longer than 128 bytes"));
+    }
+    if password.expose().len() > MAX_PASSWORD_BYTES {
+        return Err((after_user + gap, "the password is longer than 2048 bytes"));
+    }
+    Ok(Some((user.expose().to_owned(), UserEntry { password })))
+}
+
+/// Reads a quoted text at `start`; gives it and the position behind it, or the position of the fault.
+/// Both texts are read as secrets, so that no copy of a password stays in memory by way of this function.
+fn quoted(line: &str, start: usize) -> Result<(Secret, usize), usize> {
+    let Some(body) = line[start..].strip_prefix('"') else { return Err(start) };
+    let mut letters = body.char_indices().peekable();
+    let end = loop {
+        let (index, letter) = letters.next().ok_or(start)?;
+        if letter == '"' && letters.next_if(|(_, next)| *next == '"').is_none() {
+            break index;
+        }
+    };
+    Ok((Secret::new(body[..end].replace("\"\"", "\"")), start + 1 + end + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_plain_md5_scram_and_doubled_quotes() {
+        let text = "; comment\r\n\"ann\" \"se\"\"cret\" rest is dropped\r\n\n  \"b\"\"ob\"\t\"md5abc\"\n\"c\" \"\"\n";
+        let users = parse("users.txt", text).expect("valid");
+        assert_eq!(users["ann"].password.expose(), "se\"cret");
+        assert_eq!(users["b\"ob"].password.expose(), "md5abc");
+        assert_eq!(users["c"].password.expose(), "");
+        assert!(!format!("{users:?}").contains("md5abc"));
+    }
+
+    #[test]
+    fn faults_name_the_line_and_never_the_secret() {
+        let text = "\"ann\" \"hunter2\nbob \"hunter2\"\n\"eve\" hunter2\n\"\" \"hunter2\"\n";
+        let faults = parse("users.txt", text).expect_err("all faulty");
+        let places: Vec<_> =
+            faults.iter().filter_map(|f| f.span.as_ref()).map(|s| (s.line, s.column)).collect();
+        assert_eq!(places, [(1, 7), (2, 1), (3, 7), (4, 1)]);
+        assert!(!super::super::Report::from(faults).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        let line = format!("\"{}\" \"x\"", "u".repeat(MAX_USER_BYTES + 1));
+        assert!(parse("f", &line).is_err());
+        let line = format!("\"u\" \"{}\"", "x".repeat(MAX_PASSWORD_BYTES + 1));
+        assert!(parse("f", &line).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text in "(\\PC|[\"; \r\n\t]){0,60}") {
+            let _ = parse("f", &text);
+        }
+
+        #[test]
+        fn quoting_brings_any_name_back(user in "[^\r\n\0]{1,30}") {
+            let users = parse("f", &format!("\"{}\" \"x\"", user.replace('"', "\"\""))).expect("quoted");
+            proptest::prop_assert!(users.contains_key(&user));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Text to typed value and back, for the types that settings have.
+//!
+//! Owns the accepted spellings and the bounds every number shares; never knows which setting it reads.
+
+use std::fmt;
+use std::time::Duration;
+
+/// PgBouncer keeps numbers in a C `int`; a value above cannot have worked there.
+const MAX_NUMBER: u64 = i32::MAX as u64;
+/// About 31 years: far above any sensible timeout, far below where adding it to a clock overflows.
+const MAX_SECONDS: f64 = 1e9;
+
+/// A type a setting can have.
+pub(super) trait Value: Sized {
+    /// How the table writes a default of this type.
+    type Literal;
+    /// The default as a value.
+    fn of(literal: Self::Literal) -> Self;
+    /// Reads the text of a file, a variable or a `SET`; the error completes the sentence "value …".
+    fn parse(text: &str) -> Result<Self, String>;
+    /// The text `SHOW CONFIG` prints.
+    fn text(&self) -> String;
+    /// The number that a row's range bounds, for types that have one.
+    fn magnitude(&self) -> Option<u64> {
+        None
+    }
+}
+
+fn parse_number(text: &str, max: u64) -> Result<u64, String> {
+    let expected = || format!("is not a whole number from 0 to {max}");
+    // C reads a leading zero as octal, people do not: refuse what would be read in two ways.
+    if text.len() > 1 && text.starts_with('0') {
+        return Err("has a leading zero".to_owned());
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(expected());
+    }
+    text.parse().ok().filter(|number| *number <= max).ok_or_else(expected)
+}
+
+macro_rules! number_values {
+    ($($ty:ident, $max:expr;)*) => {$(
+        impl Value for $ty {
+            type Literal = Self;
+            fn of(literal: Self) -> Self {
+                literal
+            }
+            fn parse(text: &str) -> Result<Self, String> {
+                let number = parse_number(text, $max)?;
+                Self::try_from(number).map_err(|_| "is too large".to_owned())
+            }
+            fn text(&self) -> String {
+                self.to_string()
+            }
+            fn magnitude(&self) -> Option<u64> {
+                Some(u64::from(*self))
+            }
+        }
+    )*};
+}
+
+number_values! {
+    u16, u64::from(u16::MAX);
+    u32, MAX_NUMBER;
+}
+
+impl Value for bool {
+    type Literal = Self;
+    fn of(literal: Self) -> Self {
+        literal
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "yes" | "on" | "true" => Ok(true),
+            "0" | "no" | "off" | "false" => Ok(false),
+            _ => Err("is neither on (1, yes, on, true) nor off (0, no, off, false)".to_owned()),
+        }
+    }
+    fn text(&self) -> String {
+        u8::from(*self).to_string()
+    }
+}
+
+impl Value for String {
+    type Literal = &'static str;
+    fn of(literal: &'static str) -> Self {
+        literal.to_owned()
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        // Values end up in protocol strings and paths, where NUL ends the text early.
+        if text.contains('\0') { Err("contains a NUL byte".to_owned()) } else { Ok(text.to_owned()) }
+    }
+    fn text(&self) -> String {
+        self.clone()
+    }
+}
+
+/// Written in seconds, fractions allowed; zero means off.
+impl Value for Duration {
+    type Literal = u64;
+    fn of(seconds: u64) -> Self {
+        Self::from_secs(seconds)
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let seconds: f64 = text.parse().map_err(|_| "is not a number of seconds".to_owned())?;
+        if !(0.0..=MAX_SECONDS).contains(&seconds) {
+            return Err(format!("is not a number of seconds from 0 to {MAX_SECONDS}"));
+        }
+        Self::try_from_secs_f64(seconds).map_err(|_| "is not a number of seconds".to_owned())
+    }
+    fn text(&self) -> String {
+        self.as_secs_f64().to_string()
+    }
+}
+
+/// Permission bits, written in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:04o}", self.0)
+    }
+}
+
+impl Value for FileMode {
+    type Literal = u32;
+    fn of(bits: u32) -> Self {
+        Self(bits)
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|bits| *bits <= 0o7777)
+            .map(Self)
+            .ok_or_else(|| "is not an octal file mode such as 0777".to_owned())
+    }
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bools_take_all_spellings() {
+        for text in ["1", "yes", "ON", "True"] {
+            assert_eq!(bool::parse(text), Ok(true));
+        }
+        for text in ["0", "no", "off", "FALSE"] {
+            assert_eq!(bool::parse(text), Ok(false));
+        }
+        assert!(bool::parse("2").is_err());
+    }
+
+    #[test]
+    fn numbers_are_bounded_and_decimal() {
+        assert_eq!(u32::parse("2147483647"), Ok(2_147_483_647));
+        assert_eq!(u16::parse("65535"), Ok(65535));
+        for text in ["", "-1", "+1", "1 ", "010", "0x10", "2147483648", "99999999999999999999"] {
+            assert!(u32::parse(text).is_err(), "{text:?}");
+        }
+        assert!(u16::parse("65536").is_err_and(|reason| reason.contains("65535")));
+    }
+
+    #[test]
+    fn seconds_may_have_fractions_but_no_tricks() {
+        assert_eq!(Duration::parse("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(Duration::parse("0"), Ok(Duration::ZERO));
+        assert_eq!(Duration::from_millis(100).text(), "0.1");
+        for text in ["", "-1", "inf", "NaN", "1e300", "10s"] {
+            assert!(Duration::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn file_modes_are_octal() {
+        assert_eq!(FileMode::parse("0770").map(|mode| mode.0), Ok(0o770));
+        assert_eq!(FileMode(0o7).text(), "0007");
+        assert!(FileMode::parse("0790").is_err());
+    }
+}

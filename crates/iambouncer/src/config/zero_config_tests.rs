@@ -1,0 +1,166 @@
+//! Tests of zero-config mode: the sets of variables people have, precedence, and what is refused.
+
+use super::super::{MapEnvironment, PoolMode, TlsMode};
+use super::*;
+
+const ENDPOINT: &str = "db.abc.eu-central-1.rds.amazonaws.com";
+
+fn resolve(
+    endpoint: Option<&str>,
+    flags: &ZeroConfigFlags,
+    pairs: &[(&str, &str)],
+) -> Result<Resolved, Vec<Diagnostic>> {
+    let environment: MapEnvironment = pairs.iter().copied().collect();
+    zero_config(endpoint, flags, &environment)
+}
+
+fn from_variables(pairs: &[(&str, &str)]) -> Resolved {
+    resolve(None, &ZeroConfigFlags::default(), pairs).expect("complete")
+}
+
+fn source<'a>(resolved: &'a Resolved, key: &str) -> &'a str {
+    resolved.origins.iter().find(|origin| origin.key == key).map_or("", |origin| &origin.source)
+}
+
+#[test]
+fn rds_host_set_works_alone() {
+    let resolved = from_variables(&[
+        ("RDS_HOST", ENDPOINT),
+        ("AWS_REGION", "eu-central-1"),
+        ("DB_USERNAME", "app"),
+        ("DB_NAME", "shop"),
+        ("DB_PORT", "5433"),
+    ]);
+    let database = resolved.config.database_for("anything").expect("fallback");
+    assert_eq!(database.host, [Host::Tcp(ENDPOINT.to_owned())]);
+    assert_eq!((database.port, database.user.as_deref()), (5433, Some("app")));
+    assert_eq!(database.server_dbname("anything"), "shop");
+    assert_eq!(database.server_auth, ServerAuth::Iam);
+    assert_eq!(
+        (database.iam_region.as_deref(), database.iam_region_fallback.as_deref()),
+        (None, Some("eu-central-1"))
+    );
+    assert!(resolved.config.databases.contains_key("shop"));
+    assert_eq!(source(&resolved, "host"), "from RDS_HOST");
+    assert_eq!(resolved.warnings, []);
+}
+
+#[test]
+fn aws_iam_set_works_alone() {
+    let resolved = from_variables(&[
+        ("AWS_IAM", "true"),
+        ("AWS_RDS_REGION", "eu-west-1"),
+        ("DB_NAME", "shop"),
+        ("DB_USER", "app"),
+        ("DB_HOST", "db.example"),
+        ("DB_PORT", "5432"),
+    ]);
+    let database = resolved.config.fallback.as_ref().expect("fallback");
+    assert_eq!((database.server_auth, database.iam_region.as_deref()), (ServerAuth::Iam, Some("eu-west-1")));
+    assert_eq!(source(&resolved, "server_auth"), "from AWS_IAM");
+    assert_eq!(resolved.warnings, []);
+}
+
+#[test]
+fn aws_iam_false_means_password_and_hides_it() {
+    let pairs = [("AWS_IAM", "false"), ("DB_PASSWORD", "hunter2"), ("DB_USER", "app"), ("DB_HOST", "db")];
+    let resolved = from_variables(&pairs);
+    let database = resolved.config.fallback.as_ref().expect("fallback");
+    assert_eq!(database.server_auth, ServerAuth::Password);
+    assert_eq!(database.password.as_ref().map(Secret::expose), Some("hunter2"));
+    assert!(!format!("{resolved:?}").contains("hunter2"));
+    assert!(
+        resolve(
+            None,
+            &ZeroConfigFlags::default(),
+            &[("AWS_IAM", "maybe"), ("DB_USER", "a"), ("DB_HOST", "h")]
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn defaults_are_safe_and_named() {
+    let resolved = from_variables(&[("PGHOST", "db"), ("PGUSER", "app"), ("DB_PORT", "")]);
+    let settings = &resolved.config.settings;
+    assert_eq!((settings.listen_addr.as_str(), settings.listen_port), ("127.0.0.1", 6432));
+    assert_eq!(settings.unix_socket_dir, "");
+    assert_eq!((settings.auth_type, settings.pool_mode), (AuthType::Any, PoolMode::Transaction));
+    assert_eq!(settings.server_tls_sslmode, TlsMode::VerifyFull);
+    assert_eq!(source(&resolved, "server_tls_sslmode"), "default without a file");
+    assert_eq!(source(&resolved, "port"), "default");
+    let database = resolved.config.fallback.as_ref().expect("fallback");
+    assert_eq!(database.server_dbname("theirs"), "theirs");
+}
+
+#[test]
+fn flag_over_own_variable_over_alias() {
+    let pairs = [
+        ("RDS_HOST", "alias"),
+        ("IAMBOUNCER_DB_HOST", "own"),
+        ("DB_USER", "alias"),
+        ("IAMBOUNCER_LISTEN_PORT", "7000"),
+        ("IAMBOUNCER_POOL_MODE", "session"),
+    ];
+    let flags = ZeroConfigFlags { user: Some("flag".into()), listen_port: Some(7001), ..Default::default() };
+    let resolved = resolve(None, &flags, &pairs).expect("complete");
+    let database = resolved.config.fallback.as_ref().expect("fallback");
+    assert_eq!((database.host[0].tcp(), database.user.as_deref()), (Some("own"), Some("flag")));
+    assert_eq!(
+        (resolved.config.settings.listen_port, source(&resolved, "listen_port")),
+        (7001, "from --listen-port")
+    );
+    assert_eq!(resolved.config.settings.pool_mode, PoolMode::Session);
+    assert_eq!(
+        resolved.warnings[0].message,
+        "RDS_HOST and IAMBOUNCER_DB_HOST differ; IAMBOUNCER_DB_HOST counts"
+    );
+    let typed = resolve(Some("typed:5999"), &flags, &[("DB_PORT", "1")]).expect("complete");
+    let database = typed.config.fallback.as_ref().expect("fallback");
+    assert_eq!((database.host[0].tcp(), database.port), (Some("typed"), 5999));
+}
+
+#[test]
+fn what_is_missing_is_listed_with_where_it_was_looked_for() {
+    let found = resolve(None, &ZeroConfigFlags::default(), &[]).expect_err("nothing there");
+    assert_eq!(found.len(), 2);
+    for name in ["RDS_HOST", "DB_HOST", "PGHOST"] {
+        assert!(found[0].message.contains(name), "{found:?}");
+    }
+    assert!(found[1].message.contains("--user") && found[1].message.contains("DB_USERNAME"));
+}
+
+#[test]
+fn endpoints_come_in_several_shapes() {
+    let parse = |text: &str| parse_endpoint(text).map(|(host, port)| (host.to_string(), port));
+    assert_eq!(parse("db"), Ok(("db".to_owned(), None)));
+    assert_eq!(parse("db:5433"), Ok(("db".to_owned(), Some(5433))));
+    assert_eq!(parse("2001:db8::1"), Ok(("2001:db8::1".to_owned(), None)));
+    assert_eq!(parse("[::1]:5433"), Ok(("::1".to_owned(), Some(5433))));
+    for bad in ["", "postgres://db", "db:0", "db:x", "[::1", "[::1]x", "a b", "user@db", "a:b:c", ":5432"] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn contradictions_and_traps_are_refused() {
+    let flags = ZeroConfigFlags { user: Some("u".into()), port: Some(1), ..Default::default() };
+    assert!(resolve(Some("db:2"), &flags, &[]).is_err());
+    let own = resolve(Some("localhost:6432"), &ZeroConfigFlags { port: None, ..flags.clone() }, &[]);
+    let own = own.expect_err("our own listener");
+    assert!(own.len() == 1 && own[0].message.contains("our own listener"), "{own:?}");
+    let weak =
+        resolve(Some("db"), &flags, &[("IAMBOUNCER_SERVER_TLS_SSLMODE", "require")]).expect_err("weak TLS");
+    assert!(weak[0].message.contains("verified TLS"));
+    let typo = resolve(Some("db"), &flags, &[("IAMBOUNCER_DB_NAM", "x")]).expect_err("unknown variable");
+    assert_eq!(typo[0].help.as_deref(), Some("did you mean IAMBOUNCER_DB_NAME?"));
+}
+
+#[test]
+fn an_open_door_is_warned_about() {
+    let resolved =
+        from_variables(&[("DB_HOST", "db"), ("DB_USER", "u"), ("IAMBOUNCER_LISTEN_ADDR", "0.0.0.0")]);
+    assert!(resolved.warnings[0].message.contains("whoever reaches the port"));
+    let unused = from_variables(&[("DB_HOST", "db"), ("DB_USER", "u"), ("DB_PASSWORD", "x")]);
+    assert_eq!(unused.warnings[0].message, "DB_PASSWORD is set but not used: the login is by IAM");
+}
