@@ -1,1 +1,30 @@
-//! PostgreSQL connection pooler with IAM.
+//! iambouncer: a PostgreSQL connection pooler that logs in to Amazon RDS and Aurora with IAM.
+//!
+//! Modules from the bottom up; arrows point down only:
+//!
+//! - [`config`], [`faults`], [`parameters`]: values and texts;
+//! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
+//! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
+//! - [`server`], [`pool`]: connections to servers and who gets them;
+//! - [`clients`], [`relay`]: who is connected, and the hot loops;
+//! - [`admin`], [`client`]: the console, and the way in;
+//! - [`pooler`], [`cli`]: the process.
+
+pub mod admin;
+pub mod auth;
+pub mod cli;
+pub mod client;
+pub mod clients;
+pub mod config;
+pub mod context;
+pub mod faults;
+pub mod lifecycle;
+pub mod net;
+pub mod parameters;
+pub mod pool;
+pub mod pooler;
+pub mod prepared;
+pub mod relay;
+pub mod server;
+pub mod stats;
+pub mod worker;

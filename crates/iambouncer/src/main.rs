@@ -1,2 +1,5 @@
-//! The `iambouncer` binary.
-fn main() {}
+//! The `iambouncer` binary. Owns nothing: see [`iambouncer::cli`].
+
+fn main() -> std::process::ExitCode {
+    iambouncer::cli::main()
+}

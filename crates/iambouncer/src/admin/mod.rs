@@ -1,0 +1,16 @@
+//! The console: the database `pgbouncer`. Owns one static table of commands ([`table`]) from which the parser, SHOW
+//! HELP, the columns and the tests derive. It answers the simple and the extended protocol.
+
+mod actions;
+mod console;
+mod session;
+mod show;
+mod show_peers;
+mod show_stats;
+pub mod table;
+
+pub use console::{Console, Reloader};
+pub use session::Session;
+
+/// Name of the database that is the console.
+pub const DATABASE: &str = "pgbouncer";

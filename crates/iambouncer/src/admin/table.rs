@@ -1,0 +1,260 @@
+//! The table of console commands. Owns their names, arguments, help and columns (in PgBouncer's wire order); what a
+//! command does is the function in its row.
+
+use super::console::Console;
+use super::{actions, show, show_peers, show_stats};
+use crate::faults::Fault;
+use std::pin::Pin;
+use std::rc::Rc;
+use wire::encode::ColumnType::{self, Int4, Int8, Text};
+
+/// A row of a result; `None` is NULL.
+pub type Row = Vec<Option<String>>;
+/// A result column.
+pub type Column = (&'static str, ColumnType);
+/// What an action comes to.
+pub type Outcome = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
+
+/// What a command does.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// Shows rows.
+    Rows(&'static [Column], fn(&Console) -> Vec<Row>),
+    /// Sends a notice.
+    Notice(fn() -> String),
+    /// Changes something; gets what stands behind the command's words.
+    Action(fn(Rc<Console>, String) -> Outcome),
+}
+
+/// One command.
+pub struct Command {
+    /// Its words, upper case, one space between.
+    pub words: &'static str,
+    /// Arguments, as help shows them.
+    pub arguments: &'static str,
+    /// Only for `admin_users`.
+    pub admin_only: bool,
+    /// One line.
+    pub help: &'static str,
+    /// What it does.
+    pub run: Run,
+}
+
+const fn shows(
+    words: &'static str,
+    help: &'static str,
+    columns: &'static [Column],
+    rows: fn(&Console) -> Vec<Row>,
+) -> Command {
+    Command { words, arguments: "", admin_only: false, help, run: Run::Rows(columns, rows) }
+}
+
+const fn acts(
+    words: &'static str,
+    arguments: &'static str,
+    help: &'static str,
+    action: fn(Rc<Console>, String) -> Outcome,
+) -> Command {
+    Command { words, arguments, admin_only: true, help, run: Run::Action(action) }
+}
+
+/// Columns of SHOW CLIENTS and SHOW SERVERS.
+const PEERS: &[Column] = &[
+    ("type", Text),
+    ("user", Text),
+    ("database", Text),
+    ("replication", Text),
+    ("state", Text),
+    ("addr", Text),
+    ("port", Int4),
+    ("local_addr", Text),
+    ("local_port", Int4),
+    ("connect_time", Text),
+    ("request_time", Text),
+    ("wait", Int4),
+    ("wait_us", Int4),
+    ("close_needed", Int4),
+    ("ptr", Text),
+    ("link", Text),
+    ("remote_pid", Int4),
+    ("tls", Text),
+    ("application_name", Text),
+    ("prepared_statements", Int4),
+    ("id", Int8),
+];
+
+const DATABASES: &[Column] = &[
+    ("name", Text),
+    ("host", Text),
+    ("port", Int4),
+    ("database", Text),
+    ("force_user", Text),
+    ("pool_size", Int4),
+    ("min_pool_size", Int4),
+    ("reserve_pool_size", Int4),
+    ("server_lifetime", Int4),
+    ("pool_mode", Text),
+    ("load_balance_hosts", Text),
+    ("max_connections", Int4),
+    ("current_connections", Int4),
+    ("max_client_connections", Int4),
+    ("current_client_connections", Int4),
+    ("paused", Int4),
+    ("disabled", Int4),
+];
+
+const POOLS: &[Column] = &[
+    ("database", Text),
+    ("user", Text),
+    ("cl_active", Int4),
+    ("cl_waiting", Int4),
+    ("cl_active_cancel_req", Int4),
+    ("cl_waiting_cancel_req", Int4),
+    ("sv_active", Int4),
+    ("sv_active_cancel", Int4),
+    ("sv_being_canceled", Int4),
+    ("sv_idle", Int4),
+    ("sv_used", Int4),
+    ("sv_tested", Int4),
+    ("sv_login", Int4),
+    ("maxwait", Int4),
+    ("maxwait_us", Int4),
+    ("pool_mode", Text),
+    ("load_balance_hosts", Text),
+];
+
+const STATS: &[Column] = &[
+    ("database", Text),
+    ("total_server_assignment_count", Int8),
+    ("total_xact_count", Int8),
+    ("total_query_count", Int8),
+    ("total_received", Int8),
+    ("total_sent", Int8),
+    ("total_xact_time", Int8),
+    ("total_query_time", Int8),
+    ("total_wait_time", Int8),
+    ("total_client_parse_count", Int8),
+    ("total_server_parse_count", Int8),
+    ("total_bind_count", Int8),
+    ("avg_server_assignment_count", Int8),
+    ("avg_xact_count", Int8),
+    ("avg_query_count", Int8),
+    ("avg_recv", Int8),
+    ("avg_sent", Int8),
+    ("avg_xact_time", Int8),
+    ("avg_query_time", Int8),
+    ("avg_wait_time", Int8),
+    ("avg_client_parse_count", Int8),
+    ("avg_server_parse_count", Int8),
+    ("avg_bind_count", Int8),
+];
+
+/// Every command. A longer one stands before a shorter one with the same beginning.
+pub static COMMANDS: &[Command] = &[
+    Command {
+        words: "SHOW HELP",
+        arguments: "",
+        admin_only: false,
+        help: "this list",
+        run: Run::Notice(help_text),
+    },
+    shows("SHOW VERSION", "version of this program", &[("version", Text)], show::version),
+    shows(
+        "SHOW CONFIG",
+        "settings in force",
+        &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)],
+        show::config,
+    ),
+    shows("SHOW DATABASES", "databases clients may name", DATABASES, show::databases),
+    shows("SHOW POOLS", "pools with their clients and servers", POOLS, show::pools),
+    shows("SHOW CLIENTS", "client connections", PEERS, show_peers::clients),
+    shows("SHOW SERVERS", "server connections", PEERS, show_peers::servers),
+    shows("SHOW STATS", "totals and averages per database", STATS, show_stats::stats),
+    shows("SHOW LISTS", "how many there are of everything", &[("list", Text), ("items", Int4)], show::lists),
+    shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], show::state),
+    shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], show::client_encoding),
+    shows(
+        "SHOW STANDARD_CONFORMING_STRINGS",
+        "for drivers",
+        &[("standard_conforming_strings", Text)],
+        show::standard_conforming_strings,
+    ),
+    shows("SHOW DATESTYLE", "for drivers", &[("DateStyle", Text)], show::datestyle),
+    shows("SHOW TIMEZONE", "for drivers", &[("TimeZone", Text)], show::timezone),
+    acts("SET", "key = value", "changes a setting until the next RELOAD", actions::set),
+    acts("RELOAD", "", "reads the configuration again", actions::reload),
+    acts("PAUSE", "[db]", "waits until servers are free, then holds clients back", actions::pause),
+    acts("RESUME", "[db]", "undoes PAUSE", actions::resume),
+    acts("DISABLE", "db", "refuses new clients of a database", actions::disable),
+    acts("ENABLE", "db", "undoes DISABLE", actions::enable),
+    acts("RECONNECT", "[db]", "replaces server connections as they become free", actions::reconnect),
+    acts("KILL_CLIENT", "id", "ends one client, by its id in SHOW CLIENTS", actions::kill_client),
+    acts("KILL", "[db]", "ends all clients and servers of a database, and pauses it", actions::kill),
+    acts("WAIT_CLOSE", "[db]", "waits until servers that have to go are gone", actions::wait_close),
+    acts(
+        "SHUTDOWN",
+        "[WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]",
+        "ends this process, now or when it is free",
+        actions::shutdown,
+    ),
+];
+
+fn help_text() -> String {
+    let mut text = String::from("Console usage");
+    for command in COMMANDS {
+        let left = format!("{} {}", command.words, command.arguments);
+        text.push_str(&format!("\n\t{:<46} {}", left.trim_end(), command.help));
+    }
+    text
+}
+
+/// The command a text means, and what stands behind its words. `SELECT x` is an alias of `SHOW x`.
+pub fn find(text: &str) -> Option<(&'static Command, String)> {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut upper: Vec<String> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
+    if upper.first().is_some_and(|word| word == "SELECT") {
+        upper[0] = "SHOW".to_owned();
+    }
+    COMMANDS.iter().find_map(|command| {
+        let wanted: Vec<&str> = command.words.split(' ').collect();
+        // `SET key=value` and `SET key = value` are the same; only whole words count.
+        let matches =
+            upper.len() >= wanted.len() && upper.iter().zip(&wanted).all(|(have, want)| have == want);
+        if !matches {
+            return None;
+        }
+        let rest = words[wanted.len()..].join(" ");
+        let takes_arguments = !command.arguments.is_empty();
+        (takes_arguments || rest.is_empty()).then_some((command, rest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_whatever_their_case() {
+        let words = |text: &str| find(text).map(|(command, rest)| (command.words, rest));
+        assert_eq!(words("show pools;"), Some(("SHOW POOLS", String::new())));
+        assert_eq!(words("  SELECT  version "), Some(("SHOW VERSION", String::new())));
+        assert_eq!(words("pause \"App\""), Some(("PAUSE", "\"App\"".to_owned())));
+        assert_eq!(
+            words("SET pool_mode = 'transaction'"),
+            Some(("SET", "pool_mode = 'transaction'".to_owned()))
+        );
+        assert_eq!(words("SHOW POOLS now"), None);
+        assert_eq!(words("SHOW"), None);
+        assert_eq!(words("DROP TABLE x"), None);
+    }
+
+    #[test]
+    fn every_command_is_found_by_its_own_words() {
+        for command in COMMANDS {
+            let text = format!("{} {}", command.words, if command.arguments.is_empty() { "" } else { "x" });
+            let found = find(&text).map(|(found, _)| found.words);
+            assert_eq!(found, Some(command.words));
+        }
+    }
+}

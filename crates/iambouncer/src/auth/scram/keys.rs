@@ -1,0 +1,160 @@
+//! Keys of SCRAM and the form in which they are stored. Owns the key derivation of RFC 5802, 3, and the text
+//! `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey` of `pg_authid`.
+
+use super::{MAX_ITERATIONS, ScramError};
+use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Bytes of a SHA-256 value.
+pub const KEY_BYTES: usize = 32;
+
+/// A key or a hash.
+pub type Key = [u8; KEY_BYTES];
+
+pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    to_key(context.sign().as_ref())
+}
+
+fn sha256(data: &[u8]) -> Key {
+    to_key(digest::digest(&digest::SHA256, data).as_ref())
+}
+
+fn to_key(bytes: &[u8]) -> Key {
+    let mut key = [0; KEY_BYTES];
+    key.copy_from_slice(&bytes[..KEY_BYTES]);
+    key
+}
+
+pub(super) fn xor(a: &Key, b: &Key) -> Key {
+    let mut out = *a;
+    out.iter_mut().zip(b).for_each(|(x, y)| *x ^= y);
+    out
+}
+
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+/// `Hi(password, salt, i)`: everything else follows from it.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct SaltedPassword(Key);
+
+impl SaltedPassword {
+    /// Derives it; takes milliseconds, so not on a worker.
+    ///
+    /// # Errors
+    /// Iterations out of bounds.
+    pub fn derive(password: &str, salt: &[u8], iterations: u32) -> Result<Self, ScramError> {
+        let rounds = NonZeroU32::new(iterations)
+            .filter(|n| n.get() <= MAX_ITERATIONS)
+            .ok_or(ScramError::Iterations(iterations))?;
+        // The server normalises too, and like it we use the text as it is when it cannot be normalised.
+        let prepared =
+            Zeroizing::new(stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password)).into_owned());
+        let mut out = [0; KEY_BYTES];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared.as_bytes(), &mut out);
+        Ok(Self(out))
+    }
+
+    /// The keys that prove the password.
+    pub fn keys(&self) -> ClientKeys {
+        ClientKeys {
+            client: hmac_sha256(&self.0, &[b"Client Key"]),
+            server: hmac_sha256(&self.0, &[b"Server Key"]),
+        }
+    }
+
+    /// What a verifier stores.
+    pub fn secret(&self, salt: &[u8], iterations: u32) -> ScramSecret {
+        let keys = self.keys();
+        ScramSecret { iterations, salt: salt.to_vec(), stored: sha256(&keys.client), server: keys.server }
+    }
+}
+
+/// The two keys that stand for a password once salt and iterations are known. As secret as the password itself.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct ClientKeys {
+    /// ClientKey.
+    pub client: Key,
+    /// ServerKey.
+    pub server: Key,
+}
+
+impl ClientKeys {
+    pub(super) fn stored(&self) -> Key {
+        sha256(&self.client)
+    }
+}
+
+/// What a verifier knows: enough to check a proof, not enough to make one.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct ScramSecret {
+    /// Rounds of PBKDF2.
+    pub iterations: u32,
+    /// Salt.
+    pub salt: Vec<u8>,
+    /// StoredKey = H(ClientKey).
+    pub stored: Key,
+    /// ServerKey.
+    pub server: Key,
+}
+
+impl ScramSecret {
+    /// Reads the stored form; `None` when the text is something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("SCRAM-SHA-256$")?;
+        let (parameters, keys) = rest.split_once('$')?;
+        let (iterations, salt) = parameters.split_once(':')?;
+        let (stored, server) = keys.split_once(':')?;
+        let key = |text: &str| -> Option<Key> { STANDARD.decode(text).ok()?.try_into().ok() };
+        let iterations = iterations.parse().ok().filter(|n| (1..=MAX_ITERATIONS).contains(n))?;
+        Some(Self {
+            iterations,
+            salt: STANDARD.decode(salt).ok()?,
+            stored: key(stored)?,
+            server: key(server)?,
+        })
+    }
+
+    /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
+    /// like any other.
+    pub fn mock(user: &str, process_key: &Key, iterations: u32) -> Self {
+        let salt = hmac_sha256(process_key, &[b"salt", user.as_bytes()]);
+        Self {
+            iterations,
+            salt: salt[..16].to_vec(),
+            stored: hmac_sha256(process_key, &[b"stored", user.as_bytes()]),
+            server: hmac_sha256(process_key, &[b"server", user.as_bytes()]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_made_by_postgresql_15_is_read() {
+        // CREATE ROLE x PASSWORD 'secret' with the salt and keys it stored.
+        let salted = SaltedPassword::derive("secret", b"0123456789abcdef", 4096).unwrap();
+        let made = salted.secret(b"0123456789abcdef", 4096);
+        let text = format!(
+            "SCRAM-SHA-256$4096:{}${}:{}",
+            STANDARD.encode(&made.salt),
+            STANDARD.encode(made.stored),
+            STANDARD.encode(made.server)
+        );
+        let read = ScramSecret::parse(&text).unwrap();
+        assert_eq!((read.iterations, read.stored, read.server), (4096, made.stored, made.server));
+        assert!(ScramSecret::parse("md5abc").is_none());
+        assert!(ScramSecret::parse("SCRAM-SHA-256$0:AA==$AA==:AA==").is_none());
+    }
+}

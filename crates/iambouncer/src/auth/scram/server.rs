@@ -1,0 +1,99 @@
+//! The side that checks a proof. Owns the messages towards a client. It offers no channel binding of its own, so a
+//! client that insists on one, or says that the offer was removed, is turned away.
+
+use super::ScramError;
+use super::keys::{ClientKeys, ScramSecret, hmac_sha256, same, xor};
+use super::message::{attribute, fresh_nonce, is_nonce, text};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// One login as server.
+pub struct ServerExchange {
+    secret: ScramSecret,
+    gs2_header: String,
+    nonce: String,
+    first_bare: String,
+    server_first: String,
+}
+
+impl ServerExchange {
+    /// Reads client-first-message and makes server-first-message, with a given nonce part.
+    ///
+    /// # Errors
+    /// Malformed, or channel binding is asked for.
+    pub fn start(
+        secret: ScramSecret,
+        client_first: &[u8],
+        nonce_part: String,
+    ) -> Result<(Self, String), ScramError> {
+        let message = text(client_first)?;
+        let (flag, rest) = message.split_once(',').ok_or(ScramError::Malformed("no GS2 header"))?;
+        let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed("no GS2 header"))?;
+        match flag {
+            // `y`: the client could bind and believes that we cannot, which is true.
+            "n" | "y" => {}
+            _ if flag.starts_with("p=") => return Err(ScramError::ChannelBinding),
+            _ => return Err(ScramError::Malformed("unknown GS2 flag")),
+        }
+        if !authzid.is_empty() {
+            return Err(ScramError::Malformed("authorization identity is not supported"));
+        }
+        let mut fields = bare;
+        // The name here is ignored, as the server does: the startup packet's counts.
+        attribute(&mut fields, 'n')?;
+        let client_nonce = attribute(&mut fields, 'r')?;
+        if !is_nonce(client_nonce) {
+            return Err(ScramError::Malformed("nonce is not printable"));
+        }
+        let nonce = format!("{client_nonce}{nonce_part}");
+        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&secret.salt), secret.iterations);
+        let exchange = Self {
+            secret,
+            gs2_header: format!("{flag},,"),
+            nonce,
+            first_bare: bare.to_owned(),
+            server_first: server_first.clone(),
+        };
+        Ok((exchange, server_first))
+    }
+
+    /// As [`ServerExchange::start`] with a random nonce part.
+    ///
+    /// # Errors
+    /// As there, or no randomness.
+    pub fn fresh(secret: ScramSecret, client_first: &[u8]) -> Result<(Self, String), ScramError> {
+        Self::start(secret, client_first, fresh_nonce()?)
+    }
+
+    /// Checks client-final-message. Returns server-final-message and the keys that the proof reveals, with which
+    /// the same password can be proven to a server that stores the same secret.
+    ///
+    /// # Errors
+    /// Malformed, another nonce, another GS2 header, or a wrong proof.
+    pub fn finish(&mut self, client_final: &[u8]) -> Result<(String, ClientKeys), ScramError> {
+        let message = text(client_final)?;
+        let (without_proof, proof) = message.rsplit_once(",p=").ok_or(ScramError::Malformed("no proof"))?;
+        let mut fields = without_proof;
+        let binding = attribute(&mut fields, 'c')?;
+        if STANDARD.decode(binding).ok().as_deref() != Some(self.gs2_header.as_bytes()) {
+            return Err(ScramError::ChannelBinding);
+        }
+        if !same(attribute(&mut fields, 'r')?.as_bytes(), self.nonce.as_bytes()) {
+            return Err(ScramError::Nonce);
+        }
+        let proof: [u8; 32] = STANDARD
+            .decode(proof)
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(ScramError::Malformed("proof is not a key"))?;
+        let auth: [&[u8]; 5] =
+            [self.first_bare.as_bytes(), b",", self.server_first.as_bytes(), b",", without_proof.as_bytes()];
+        let client = xor(&proof, &hmac_sha256(&self.secret.stored, &auth));
+        let keys = ClientKeys { client, server: self.secret.server };
+        if !same(&keys.stored(), &self.secret.stored) {
+            return Err(ScramError::Proof);
+        }
+        let signature = hmac_sha256(&self.secret.server, &auth);
+        Ok((format!("v={}", STANDARD.encode(signature)), keys))
+    }
+}

@@ -1,0 +1,19 @@
+//! `iambouncer check FILE`: everything a start would complain about, without starting. Owns the summary line.
+
+use super::Failure;
+use super::run::files_of;
+use crate::config::{ProcessEnvironment, load_file};
+use std::path::Path;
+
+pub(super) fn check(file: &Path) -> Result<(), Failure> {
+    let loaded = load_file(file, &ProcessEnvironment, &[])
+        .map_err(|report| Failure::Configuration(report.to_string()))?;
+    let warnings = loaded.warnings.to_string();
+    if !warnings.is_empty() {
+        eprintln!("{}", warnings.trim_end());
+    }
+    files_of(loaded.config.clone())?;
+    let databases = loaded.config.all_databases().count();
+    println!("{}: ok, {databases} database{}", file.display(), if databases == 1 { "" } else { "s" });
+    Ok(())
+}

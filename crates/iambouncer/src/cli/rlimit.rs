@@ -1,0 +1,50 @@
+//! Open files: raises the soft limit to the hard one and tells when that is not enough. Owns the estimate.
+
+use crate::config::Config;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files that are no connections: log, epoll, listeners, AWS.
+const OTHER_FILES: u64 = 64;
+
+/// Raises the limit and warns if clients and servers may not fit.
+pub(super) fn raise(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum;
+    if limit.current != hard {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let wanted = wanted(config);
+    if wanted > allowed {
+        tracing::warn!(
+            "max_client_conn = {} does not fit: about {wanted} open files may be needed and {allowed} are allowed; \
+             raise the limit (ulimit -n, LimitNOFILE=) or lower max_client_conn",
+            config.settings.max_client_conn
+        );
+    }
+}
+
+/// Clients, and one full pool per database line.
+fn wanted(config: &Config) -> u64 {
+    let servers: u64 = config
+        .all_databases()
+        .map(|line| {
+            let rules = config.pool_rules(line, line.user.as_deref().unwrap_or(""));
+            u64::from(rules.pool_size) + u64::from(rules.reserve_pool_size)
+        })
+        .sum();
+    u64::from(config.settings.max_client_conn) + servers + OTHER_FILES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Database;
+
+    #[test]
+    fn clients_and_pools_are_counted() {
+        let mut config = Config::default();
+        config.databases.insert("a".to_owned(), Database::new("a"));
+        assert_eq!(wanted(&config), 100 + 20 + OTHER_FILES);
+    }
+}

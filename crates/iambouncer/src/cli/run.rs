@@ -1,0 +1,210 @@
+//! `iambouncer run`: from arguments to a running pooler. Owns the order of the start: read everything, bind
+//! everything, then say ready; a mistake ends it before the first client.
+
+use super::Failure;
+use super::arguments::Run;
+use super::logging::{self, LogFile};
+use super::pidfile::PidFile;
+use super::rlimit;
+use crate::config::{
+    Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, load_file, load_user_list,
+    zero_config,
+};
+use crate::context::Loaded;
+use crate::net::listener::{self, Bound};
+use crate::net::{Endpoint, tls_config};
+use crate::pooler::{self, Plan, signals};
+use crate::server::connect::is_own;
+use anyhow::Context as _;
+use rds_iam::{AwsCredentials, TokenEngine};
+use std::net::ToSocketAddrs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the configuration comes from.
+#[derive(Clone)]
+enum Source {
+    File { path: PathBuf, flags: Vec<(String, String)> },
+    Endpoint { config: Box<Config> },
+}
+
+struct FirstRead {
+    source: Source,
+    config: Config,
+    origins: Vec<Origin>,
+    warnings: String,
+}
+
+pub(super) fn run(arguments: Run) -> Result<(), Failure> {
+    let FirstRead { source, config, origins, warnings } = first_read(&arguments)?;
+    let log_file = match config.settings.logfile.as_str() {
+        "" => None,
+        path => Some(
+            LogFile::open(Path::new(path))
+                .with_context(|| format!("cannot open logfile {path}"))
+                .map_err(Failure::Start)?,
+        ),
+    };
+    logging::start(log_file.clone(), config.settings.verbose + u32::from(arguments.verbose), arguments.quiet);
+    for line in warnings.lines() {
+        tracing::warn!("{line}");
+    }
+    for Origin { key, value, source } in &origins {
+        tracing::info!("{key} = {value} ({source})");
+    }
+    let loaded = files_of(config)?;
+    start(loaded, source, log_file).map_err(Failure::Start)
+}
+
+/// A target that exists as a file, or looks like one, is a file; anything else is an endpoint.
+fn first_read(arguments: &Run) -> Result<FirstRead, Failure> {
+    let environment = ProcessEnvironment;
+    let wrong = |report: Report| Failure::Configuration(report.to_string());
+    let named_file = arguments
+        .target
+        .as_deref()
+        .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
+    if let Some(file) = named_file {
+        let path = PathBuf::from(file);
+        let flags = arguments.setting_flags();
+        let read = load_file(&path, &environment, &flags).map_err(wrong)?;
+        let warnings = read.warnings.to_string();
+        let origins = read.config.origins.clone();
+        return Ok(FirstRead {
+            source: Source::File { path, flags },
+            config: read.config,
+            origins,
+            warnings,
+        });
+    }
+    let flags = arguments.zero_config_flags();
+    let resolved = zero_config(arguments.target.as_deref(), &flags, &environment)
+        .map_err(|diagnostics| wrong(diagnostics.into()))?;
+    refuse_own_listener(&resolved.config)?;
+    Ok(FirstRead {
+        source: Source::Endpoint { config: Box::new(resolved.config.clone()) },
+        config: resolved.config,
+        origins: resolved.origins,
+        warnings: Report::from(resolved.warnings).to_string(),
+    })
+}
+
+/// Without a file, the environment may well name the pooler itself as the database: it is what the application
+/// beside it is told.
+fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
+    let settings = &config.settings;
+    let own: Vec<Endpoint> = settings
+        .listen_addresses()
+        .map(|host| if host == "*" { "0.0.0.0" } else { host })
+        .filter_map(|host| (host, settings.listen_port).to_socket_addrs().ok())
+        .flatten()
+        .map(Endpoint::Tcp)
+        .collect();
+    for line in config.all_databases() {
+        for host in line.host.iter().filter_map(Host::tcp) {
+            // A name that does not resolve now may do so later; that is no reason to stop here.
+            for addr in (host, line.port).to_socket_addrs().into_iter().flatten() {
+                let local = addr.ip().is_loopback().then(|| addr.ip());
+                if own.iter().any(|own| is_own(own, addr, local)) {
+                    return Err(Failure::Configuration(format!(
+                        "error: the database {host}:{} is this pooler's own listener {addr}\n  = help: name the \
+                         database's own endpoint, as an argument or in RDS_HOST or DB_HOST",
+                        line.port
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the files a configuration names: users and certificates.
+pub(super) fn files_of(config: Config) -> Result<Loaded, Failure> {
+    let settings = &config.settings;
+    let users = match settings.auth_file.as_str() {
+        "" => UserList::default(),
+        path => {
+            load_user_list(Path::new(path)).map_err(|report| Failure::Configuration(report.to_string()))?
+        }
+    };
+    let tls = |error: tls_config::TlsConfigError| Failure::Configuration(format!("error: {error}"));
+    Ok(Loaded {
+        server_tls: tls_config::for_servers(settings).map_err(tls)?,
+        client_tls: tls_config::for_clients(settings).map_err(tls)?,
+        users: Arc::new(users),
+        config: Arc::new(config),
+    })
+}
+
+fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::Result<()> {
+    let settings = &loaded.config.settings;
+    rlimit::raise(&loaded.config);
+    let bound = bind(settings)?;
+    let _pidfile = match settings.pidfile.as_str() {
+        "" => None,
+        path => Some(PidFile::create(Path::new(path))?),
+    };
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control thread")?;
+    let (signals, tokens) = {
+        let _inside = control.enter();
+        let tokens = TokenEngine::new(AwsCredentials::shared());
+        tokens.spawn_refresher();
+        (signals::catch().context("cannot catch signals")?, tokens)
+    };
+    let plan = Plan {
+        loaded,
+        bound,
+        reloader: Box::new(move || reload(&source, log_file.as_ref())),
+        control: control.handle().clone(),
+        tokens,
+        signals,
+    };
+    pooler::run(plan).context("the worker failed")?;
+    control.shutdown_background();
+    Ok(())
+}
+
+fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String> {
+    if let Some(Err(error)) = log_file.map(LogFile::reopen) {
+        tracing::warn!(%error, "cannot open the logfile anew");
+    }
+    let config = match source {
+        Source::File { path, flags } => {
+            let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
+            for line in read.warnings.to_string().lines() {
+                tracing::warn!("{line}");
+            }
+            read.config
+        }
+        Source::Endpoint { config } => (**config).clone(),
+    };
+    files_of(config).map_err(|failure| match failure {
+        Failure::Configuration(text) => text,
+        Failure::Start(error) => format!("{error:#}"),
+    })
+}
+
+fn bind(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
+    let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
+    let mut bound = listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog)?;
+    if !settings.unix_socket_dir.is_empty() {
+        // Port 0 asks the kernel; the UNIX socket is then named after what it gave.
+        let port = bound.iter().find_map(|bound| match &bound.endpoint {
+            Endpoint::Tcp(addr) => Some(addr.port()),
+            Endpoint::Unix(_) => None,
+        });
+        bound.push(listener::bind_unix(
+            &settings.unix_socket_dir,
+            port.unwrap_or(settings.listen_port),
+            settings.unix_socket_mode.0,
+            settings.listen_backlog,
+        )?);
+    }
+    anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
+    Ok(bound)
+}

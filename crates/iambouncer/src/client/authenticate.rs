@@ -1,0 +1,187 @@
+//! Proving who a client is: `trust any plain md5 scram-sha-256`. Owns the exchange with the client; an unknown user
+//! sees the same messages as a known one with a wrong password.
+
+use crate::auth::md5;
+use crate::auth::scram::SCRAM_SHA_256;
+use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
+use crate::auth::scram::server::ServerExchange;
+use crate::config::AuthType;
+use crate::context::Context;
+use crate::faults::{self, Fault};
+use crate::net::{Inbound, Stream};
+use std::rc::Rc;
+use wire::limits::MAX_PASSWORD_BYTES;
+use wire::{encode, frontend, tag};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Rounds shown to users nobody knows; the server's own default.
+const MOCK_ITERATIONS: u32 = 4096;
+/// Bytes of a fresh salt.
+const SALT_BYTES: usize = 16;
+
+/// A login that failed.
+pub(super) enum Denied {
+    /// The client went away.
+    Gone,
+    /// The client is told.
+    Fault(Fault),
+}
+
+/// Runs the exchange. On success, the keys a SCRAM login revealed, if there was one.
+pub(super) async fn run(
+    context: &Rc<Context>,
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+    user: &str,
+    kind: AuthType,
+) -> Result<Option<ClientKeys>, Denied> {
+    let loaded = context.loaded();
+    let stored = loaded.users.get(user).map(|entry| entry.password.clone());
+    let failed = || Denied::Fault(faults::authentication_failed(user));
+    let mut login = Login { stream, inbound, user };
+    match kind {
+        AuthType::Any => Ok(None),
+        AuthType::Trust if stored.is_some() => Ok(None),
+        AuthType::Trust => Err(failed()),
+        AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
+            let secret = stored.map(|s| Zeroizing::new(s.expose().to_owned())).filter(|s| !s.is_empty());
+            let is_scram = secret.as_ref().is_some_and(|s| ScramSecret::parse(s).is_some());
+            match kind {
+                AuthType::Plain => login.plain(context, secret).await.map(|()| None),
+                // As in PgBouncer: md5 means SCRAM for users whose secret is one.
+                AuthType::Md5 if !is_scram => login.md5(secret).await.map(|()| None),
+                _ => login.scram(context, secret).await.map(Some),
+            }
+        }
+        other => Err(Denied::Fault(faults::authentication_unavailable(other.as_str()))),
+    }
+}
+
+struct Login<'a> {
+    stream: &'a mut Stream,
+    inbound: &'a mut Inbound,
+    user: &'a str,
+}
+
+type StoredSecret = Option<Zeroizing<String>>;
+
+impl Login<'_> {
+    fn failed(&self) -> Denied {
+        Denied::Fault(faults::authentication_failed(self.user))
+    }
+
+    /// Sends a request and reads the client's answer.
+    async fn ask(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Denied> {
+        self.stream.send_all(message).await.map_err(|_| Denied::Gone)?;
+        let received = self.stream.recv_message(self.inbound, MAX_PASSWORD_BYTES as u32).await;
+        let frame = match received {
+            Ok(frame) => frame,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(Denied::Fault(faults::protocol(error)));
+            }
+            Err(_) => return Err(Denied::Gone),
+        };
+        if frame.tag != tag::frontend::PASSWORD {
+            let text = format!("expected a password message, got type {:#04x}", frame.tag);
+            return Err(Denied::Fault(faults::protocol(text)));
+        }
+        let bytes = self.inbound.bytes_mut();
+        let answer = Zeroizing::new(bytes[..frame.len].to_vec());
+        bytes[..frame.len].zeroize();
+        self.inbound.consume(frame.len);
+        Ok(answer)
+    }
+
+    async fn ask_password(&mut self, message: &[u8]) -> Result<Zeroizing<String>, Denied> {
+        let answer = self.ask(message).await?;
+        let bytes = frontend::password(&answer).map_err(|error| Denied::Fault(faults::protocol(error)))?;
+        Ok(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    async fn plain(&mut self, context: &Context, secret: StoredSecret) -> Result<(), Denied> {
+        let mut message = Vec::new();
+        encode::authentication_cleartext(&mut message);
+        let given = self.ask_password(&message).await?;
+        let secret = secret.ok_or_else(|| self.failed())?;
+        let matches = if let Some(stored) = ScramSecret::parse(&secret) {
+            let derived = context
+                .blocking(move || {
+                    SaltedPassword::derive(&given, &stored.salt, stored.iterations)
+                        .map(|salted| same(&salted.keys().server, &stored.server))
+                })
+                .await;
+            matches!(derived, Some(Ok(true)))
+        } else if md5::is_stored(&secret) {
+            same(md5::stored(self.user, &given).as_bytes(), secret.as_bytes())
+        } else {
+            same(given.as_bytes(), secret.as_bytes())
+        };
+        if matches { Ok(()) } else { Err(self.failed()) }
+    }
+
+    async fn md5(&mut self, secret: StoredSecret) -> Result<(), Denied> {
+        let mut salt = [0; 4];
+        random(&mut salt)?;
+        let mut message = Vec::new();
+        encode::authentication_md5(&mut message, salt);
+        let given = self.ask_password(&message).await?;
+        let secret = secret.ok_or_else(|| self.failed())?;
+        let expected = md5::answer(self.user, &secret, salt);
+        if same(given.as_bytes(), expected.as_bytes()) { Ok(()) } else { Err(self.failed()) }
+    }
+
+    async fn scram(&mut self, context: &Rc<Context>, secret: StoredSecret) -> Result<ClientKeys, Denied> {
+        let secret = self.scram_secret(context, secret).await?;
+        let mut message = Vec::new();
+        encode::authentication_sasl(&mut message, &[SCRAM_SHA_256]);
+        let first = self.ask(&message).await?;
+        let violation = |text: String| Denied::Fault(faults::protocol(text));
+        let (mechanism, data) =
+            frontend::sasl_initial(&first).map_err(|error| violation(error.to_string()))?;
+        if mechanism != SCRAM_SHA_256 {
+            return Err(violation("client selected an invalid SASL mechanism".to_owned()));
+        }
+        let (mut exchange, challenge) =
+            ServerExchange::fresh(secret, data).map_err(|error| violation(error.to_string()))?;
+        message.clear();
+        encode::authentication_sasl_continue(&mut message, challenge.as_bytes());
+        let last = self.ask(&message).await?;
+        let data = last.get(wire::limits::HEADER_BYTES..).unwrap_or_default();
+        let (proof, keys) = exchange.finish(data).map_err(|_| self.failed())?;
+        message.clear();
+        encode::authentication_sasl_final(&mut message, proof.as_bytes());
+        self.stream.send_all(&message).await.map_err(|_| Denied::Gone)?;
+        Ok(keys)
+    }
+
+    /// What to check against: the stored secret, one derived from a stored password, or one that nothing fits.
+    async fn scram_secret(&self, context: &Rc<Context>, secret: StoredSecret) -> Result<ScramSecret, Denied> {
+        let mock = || ScramSecret::mock(self.user, &context.process_key, MOCK_ITERATIONS);
+        let Some(secret) = secret else { return Ok(mock()) };
+        if let Some(stored) = ScramSecret::parse(&secret) {
+            return Ok(stored);
+        }
+        if md5::is_stored(&secret) {
+            return Ok(mock());
+        }
+        let mut salt = [0; SALT_BYTES];
+        random(&mut salt)?;
+        let iterations = context.config().settings.scram_iterations;
+        context
+            .blocking(move || {
+                SaltedPassword::derive(&secret, &salt, iterations).map(|k| k.secret(&salt, iterations))
+            })
+            .await
+            .and_then(Result::ok)
+            .ok_or_else(|| self.failed())
+    }
+}
+
+fn same(a: &[u8], b: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+fn random(bytes: &mut [u8]) -> Result<(), Denied> {
+    aws_lc_rs::rand::fill(bytes)
+        .map_err(|_| Denied::Fault(Fault::new(faults::Blame::Us, "58000", "no random numbers available")))
+}

@@ -1,0 +1,125 @@
+//! From an accepted socket to a startup packet: SSL and GSS requests, cancel requests, protocol versions. Owns the
+//! order in which these may come and their limits.
+
+use crate::faults::{self, Fault};
+use crate::net::tls::TlsStream;
+use crate::net::{Inbound, Socket, Stream};
+use rustls::ServerConfig;
+use std::sync::Arc;
+use wire::limits::MAX_CANCEL_KEY_BYTES;
+use wire::startup::{self, Request, Version};
+
+/// SSL and GSS requests a client may send before its startup packet.
+const MAX_ENCRYPTION_REQUESTS: usize = 2;
+
+/// What the first packets came to.
+pub(super) enum Opened {
+    /// A session is wanted.
+    Session {
+        /// The connection, encrypted if that was asked for.
+        stream: Stream,
+        /// Bytes behind the startup packet.
+        inbound: Inbound,
+        /// Protocol version asked for.
+        version: Version,
+        /// Startup parameters.
+        parameters: Vec<(String, String)>,
+    },
+    /// A query is to be cancelled.
+    Cancel {
+        /// Process ID of the key.
+        pid: u32,
+        /// Secret of the key.
+        key: Vec<u8>,
+    },
+}
+
+/// Why there was no startup packet.
+pub(super) enum NotOpened {
+    /// The client closed or failed. Port scanners and health checks do that.
+    Gone,
+    /// TLS failed.
+    Tls(std::io::Error),
+    /// The client is to be told.
+    Fault(Box<Stream>, Fault),
+}
+
+/// Reads the first packets.
+pub(super) async fn open(socket: Socket, tls: Option<Arc<ServerConfig>>) -> Result<Opened, NotOpened> {
+    let mut stream = Stream::Plain(socket);
+    let mut inbound = Inbound::default();
+    let mut requests = 0;
+    loop {
+        let packet = match read_packet(&mut stream, &mut inbound).await {
+            Ok(packet) => packet,
+            Err(Unreadable::Gone) => return Err(NotOpened::Gone),
+            Err(Unreadable::Broken(error)) => {
+                return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error)));
+            }
+        };
+        let request = match startup::parse(&packet) {
+            Ok(request) => request,
+            Err(error) => return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error))),
+        };
+        match request {
+            Request::Ssl | Request::Gss => {
+                requests += 1;
+                // Bytes sent ahead of TLS would be taken for encrypted ones (CVE-2021-23214).
+                if requests > MAX_ENCRYPTION_REQUESTS || !inbound.is_empty() {
+                    let fault = faults::protocol("data before the answer to an encryption request");
+                    return Err(NotOpened::Fault(Box::new(stream), fault));
+                }
+                stream = encrypt(stream, request == Request::Ssl, tls.as_ref()).await?;
+            }
+            Request::Cancel { pid, key } => {
+                let key = key[..key.len().min(MAX_CANCEL_KEY_BYTES)].to_vec();
+                return Ok(Opened::Cancel { pid, key });
+            }
+            Request::Startup(startup) => {
+                let version = startup.version;
+                let parameters =
+                    startup.parameters().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                return Ok(Opened::Session { stream, inbound, version, parameters });
+            }
+        }
+    }
+}
+
+/// Answers an encryption request: `S` and TLS if we have it, else `N` and clear text as before.
+async fn encrypt(
+    mut stream: Stream,
+    is_ssl: bool,
+    tls: Option<&Arc<ServerConfig>>,
+) -> Result<Stream, NotOpened> {
+    let config = tls.filter(|_| is_ssl && stream.tls().is_none());
+    let answer: &[u8] = if config.is_some() { b"S" } else { b"N" };
+    stream.send_all(answer).await.map_err(|_| NotOpened::Gone)?;
+    match (stream, config) {
+        (Stream::Plain(socket), Some(config)) => {
+            let tls = TlsStream::accept(socket, config.clone()).await.map_err(NotOpened::Tls)?;
+            Ok(Stream::Tls(Box::new(tls)))
+        }
+        (stream, _) => Ok(stream),
+    }
+}
+
+enum Unreadable {
+    Gone,
+    Broken(startup::StartupError),
+}
+
+async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u8>, Unreadable> {
+    loop {
+        if let Some(len) = startup::packet_len(inbound.bytes()).map_err(Unreadable::Broken)?
+            && inbound.len() >= len
+        {
+            let packet = inbound.bytes()[..len].to_vec();
+            inbound.consume(len);
+            return Ok(packet);
+        }
+        match stream.recv(inbound).await {
+            Ok(n) if n > 0 => {}
+            _ => return Err(Unreadable::Gone),
+        }
+    }
+}

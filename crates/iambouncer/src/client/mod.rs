@@ -1,0 +1,11 @@
+//! The life of a client's connection before and around its session: first packets, TLS, login, greeting, cancel
+//! requests. Owns who may come in; what they then do is [`crate::relay`]'s or [`crate::admin`]'s.
+
+mod authenticate;
+mod cancel;
+mod greet;
+mod handshake;
+mod serve;
+mod startup;
+
+pub use serve::{Door, serve};

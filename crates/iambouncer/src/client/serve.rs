@@ -1,0 +1,352 @@
+//! One client from accept to close. Owns the order of the steps and what is logged of them.
+
+use super::authenticate::{self, Denied};
+use super::handshake::{self, NotOpened, Opened};
+use super::startup::{self, Wanted};
+use super::{cancel, greet};
+use crate::admin;
+use crate::clients::{ClientInfo, ClientState, ClientTable};
+use crate::config::{AuthType, PoolMode, Settings, TlsMode};
+use crate::context::Context;
+use crate::faults::{self, Fault};
+use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::pool::{DatabaseState, Directory, Pool};
+use crate::relay::{Ending, Session, SessionRules, Start};
+use crate::worker::{self, timers};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use wire::encode;
+use wire::startup::Version;
+
+/// How long a client may hold up the message that turns it away.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a client needs to come in.
+pub struct Door {
+    /// Configuration and tools.
+    pub context: Rc<Context>,
+    /// Databases and pools.
+    pub directory: Rc<Directory>,
+    /// Who is connected.
+    pub clients: Rc<ClientTable>,
+    /// What the console can do.
+    pub console: Rc<admin::Console>,
+    /// No new client any more; the text says why.
+    pub closing: Cell<bool>,
+}
+
+/// Takes a record out of the table, and a client off its database, whatever way the task ends.
+struct Registered<'a> {
+    door: &'a Door,
+    info: Rc<ClientInfo>,
+    database: Option<Rc<DatabaseState>>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.door.clients.remove(&self.info);
+        if let Some(database) = &self.database {
+            database.clients.set(database.clients.get() - 1);
+        }
+        self.door.directory.changed.notify_all();
+    }
+}
+
+/// Serves one client.
+pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint) {
+    let local = socket.local();
+    let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
+    let mut registered = Registered { door: &door, info: info.clone(), database: None };
+    let limit = door.context.config().settings.client_login_timeout;
+    let opened =
+        match timers::timeout(limit, handshake::open(socket, door.context.loaded().client_tls.clone())).await
+        {
+            Some(Ok(opened)) => opened,
+            Some(Err(NotOpened::Gone)) => return,
+            Some(Err(NotOpened::Tls(error))) => {
+                tracing::warn!(client = %info.remote, %error, "TLS with client failed");
+                return;
+            }
+            Some(Err(NotOpened::Fault(stream, fault))) => {
+                return turn_away(&door, &info, *stream, &fault).await;
+            }
+            None => {
+                tracing::warn!(client = %info.remote, "client_login_timeout before a startup packet");
+                return;
+            }
+        };
+    match opened {
+        Opened::Cancel { pid, key } => cancel::handle(&door, pid, &key),
+        Opened::Session { stream, inbound, version, parameters } => {
+            if let Some(tls) = stream.tls() {
+                *info.tls.borrow_mut() = tls.description();
+            }
+            let entry = Entry { door: &door, info: &info, stream, inbound };
+            entry.admit(version, parameters, limit, &mut registered).await;
+        }
+    }
+}
+
+async fn turn_away(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
+    if door.context.config().settings.log_pooler_errors {
+        tracing::warn!(
+            client = %info.remote,
+            user = %info.user.borrow(),
+            database = %info.database.borrow(),
+            code = %fault.code,
+            blame = ?fault.blame,
+            "closing because: {fault}"
+        );
+    }
+    let mut message = Vec::new();
+    fault.encode_fatal(&mut message);
+    let _ = timers::timeout(FAREWELL_LIMIT, stream.send_all(&message)).await;
+}
+
+/// A client between its startup packet and its session.
+struct Entry<'a> {
+    door: &'a Rc<Door>,
+    info: &'a Rc<ClientInfo>,
+    stream: Stream,
+    inbound: Inbound,
+}
+
+/// Where a client is going.
+enum Admitted {
+    Console { is_admin: bool },
+    Session(Rc<Pool>, greet::Greeting),
+}
+
+impl<'a> Entry<'a> {
+    async fn admit(
+        mut self,
+        version: Version,
+        parameters: Vec<(String, String)>,
+        limit: Duration,
+        registered: &mut Registered<'a>,
+    ) {
+        let started = timers::timeout(limit, self.log_in(version, parameters, registered)).await;
+        let admitted = match started {
+            Some(Ok(admitted)) => admitted,
+            Some(Err(Denied::Gone)) => return,
+            Some(Err(Denied::Fault(fault))) => {
+                return turn_away(self.door, self.info, self.stream, &fault).await;
+            }
+            None => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
+        };
+        if self.door.context.config().settings.log_connections {
+            tracing::info!(
+                client = %self.info.remote,
+                user = %self.info.user.borrow(),
+                database = %self.info.database.borrow(),
+                tls = %self.info.tls.borrow(),
+                "client login"
+            );
+        }
+        match admitted {
+            Admitted::Console { is_admin } => self.console(is_admin).await,
+            Admitted::Session(pool, greeting) => self.session(pool, greeting).await,
+        }
+    }
+
+    async fn log_in(
+        &mut self,
+        version: Version,
+        parameters: Vec<(String, String)>,
+        registered: &mut Registered<'a>,
+    ) -> Result<Admitted, Denied> {
+        let config = self.door.context.config();
+        let settings = &config.settings;
+        let wanted = startup::sort(&self.door.context, settings, parameters).map_err(Denied::Fault)?;
+        *self.info.user.borrow_mut() = wanted.user.as_str().into();
+        *self.info.database.borrow_mut() = wanted.database.as_str().into();
+        self.info
+            .application_name
+            .borrow_mut()
+            .clone_from(wanted.application_name.as_ref().unwrap_or(&String::new()));
+        if settings.client_tls_sslmode >= TlsMode::Require
+            && self.stream.tls().is_none()
+            && matches!(self.info.remote, Endpoint::Tcp(_))
+        {
+            return Err(Denied::Fault(faults::tls_required()));
+        }
+        self.negotiate(version, &wanted.unknown_options).await?;
+        if wanted.database == admin::DATABASE {
+            return self.log_in_to_console(settings, &wanted).await;
+        }
+        let database = self.find_database(settings, &wanted)?;
+        let keys = authenticate::run(
+            &self.door.context,
+            &mut self.stream,
+            &mut self.inbound,
+            &wanted.user,
+            settings.auth_type,
+        )
+        .await?;
+        self.take_place(settings, &database, &wanted.user, registered)?;
+        let forced = database.line.borrow().user.clone();
+        let pool = self.door.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
+        if let Some(keys) = keys {
+            pool.learn_scram_keys(keys);
+        }
+        *self.info.pool.borrow_mut() = Some(pool.clone());
+        let mut tracked = wanted.tracked;
+        self.add_host_to_name(settings, &mut tracked);
+        let greeting =
+            greet::greet(&self.door.context, &pool, self.info, &tracked).await.map_err(Denied::Fault)?;
+        Ok(Admitted::Session(pool, greeting))
+    }
+
+    /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.
+    async fn negotiate(&mut self, version: Version, unknown_options: &[String]) -> Result<(), Denied> {
+        if version <= Version::V3_0 && unknown_options.is_empty() {
+            return Ok(());
+        }
+        let mut message = Vec::new();
+        let options: Vec<&str> = unknown_options.iter().map(String::as_str).collect();
+        // 3.2 differs from 3.0 in the length of cancel keys only, and ours are short.
+        encode::negotiate_protocol_version(&mut message, Version::V3_0, &options);
+        self.stream.send_all(&message).await.map_err(|_| Denied::Gone)
+    }
+
+    async fn log_in_to_console(&mut self, settings: &Settings, wanted: &Wanted) -> Result<Admitted, Denied> {
+        let is_admin = settings.is_admin(&wanted.user);
+        let any = settings.auth_type == AuthType::Any;
+        if !is_admin && !settings.is_stats_user(&wanted.user) && !any {
+            return Err(Denied::Fault(faults::authentication_failed(&wanted.user)));
+        }
+        authenticate::run(
+            &self.door.context,
+            &mut self.stream,
+            &mut self.inbound,
+            &wanted.user,
+            settings.auth_type,
+        )
+        .await?;
+        Ok(Admitted::Console { is_admin: is_admin || any })
+    }
+
+    fn find_database(&self, settings: &Settings, wanted: &Wanted) -> Result<Rc<DatabaseState>, Denied> {
+        if self.door.closing.get() {
+            return Err(Denied::Fault(faults::shutting_down()));
+        }
+        if self.door.clients.len() > settings.max_client_conn as usize {
+            return Err(Denied::Fault(faults::too_many_clients("max_client_conn", settings.max_client_conn)));
+        }
+        let database = self
+            .door
+            .directory
+            .database(&wanted.database)
+            .ok_or_else(|| Denied::Fault(faults::unknown_database(&wanted.database)))?;
+        if database.disabled.get() {
+            return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
+        }
+        Ok(database)
+    }
+
+    fn take_place(
+        &self,
+        settings: &Settings,
+        database: &Rc<DatabaseState>,
+        user: &str,
+        registered: &mut Registered<'a>,
+    ) -> Result<(), Denied> {
+        let full = |setting, limit| Err(Denied::Fault(faults::too_many_clients(setting, limit)));
+        let limit =
+            database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
+        if limit > 0 && database.clients.get() >= limit {
+            return full("max_db_client_connections", limit);
+        }
+        let limit = self
+            .door
+            .context
+            .config()
+            .users
+            .get(user)
+            .and_then(|user| user.max_user_client_connections)
+            .unwrap_or(settings.max_user_client_connections);
+        // Only counted when there is a limit: it takes a walk over all clients.
+        if limit > 0 {
+            let logged_in = self
+                .door
+                .clients
+                .list()
+                .iter()
+                .filter(|client| client.state.get() != ClientState::Login && &**client.user.borrow() == user)
+                .count();
+            if logged_in >= limit as usize {
+                return full("max_user_client_connections", limit);
+            }
+        }
+        database.clients.set(database.clients.get() + 1);
+        registered.database = Some(database.clone());
+        Ok(())
+    }
+
+    /// `application_name_add_host`.
+    fn add_host_to_name(&self, settings: &Settings, tracked: &mut Vec<(usize, String)>) {
+        let Some(name) = self.door.context.parameters.position("application_name") else { return };
+        if !settings.application_name_add_host {
+            return;
+        }
+        let given = tracked.iter().position(|(position, _)| *position == name);
+        let text = given.map_or("app".to_owned(), |at| tracked.remove(at).1);
+        tracked.push((name, format!("{text} - {}", self.info.remote)));
+    }
+
+    async fn session(mut self, pool: Rc<Pool>, greeting: greet::Greeting) {
+        if self.stream.send_all(&greeting.message).await.is_err() {
+            return;
+        }
+        let context = self.door.context.clone();
+        let config = context.config();
+        let settings = &config.settings;
+        let mode = pool.rules().pool_mode;
+        let rules = SessionRules {
+            mode,
+            // In session pooling a client has its server to itself: names cannot clash.
+            max_prepared: if mode == PoolMode::Session {
+                0
+            } else {
+                settings.max_prepared_statements as usize
+            },
+            max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
+            always_reset: settings.server_reset_query_always,
+        };
+        let start = Start {
+            rules,
+            client: self.stream,
+            up: self.inbound,
+            parameters: greeting.parameters,
+            parameters_proven: greeting.parameters_proven,
+        };
+        let ending = Box::pin(Session::new(context, pool, self.info.clone(), start).run()).await;
+        log_ending(self.info, settings, &ending);
+    }
+
+    async fn console(self, is_admin: bool) {
+        let session = admin::Session::new(self.door.console.clone(), self.info.clone(), is_admin);
+        if let Some(fault) = session.run(self.stream, self.inbound).await {
+            log_ending(self.info, &self.door.context.config().settings, &Ending::Fault(fault));
+        }
+    }
+}
+
+fn log_ending(info: &ClientInfo, settings: &Settings, ending: &Ending) {
+    let (reason, is_error) = match ending {
+        Ending::ClientLeft => ("client close request".to_owned(), false),
+        Ending::ClientLost(error) => (error.to_string(), false),
+        Ending::ServerFatal => ("server ended the session".to_owned(), true),
+        Ending::Fault(fault) => (fault.to_string(), true),
+    };
+    let wanted = if is_error { settings.log_pooler_errors } else { settings.log_disconnections };
+    if wanted {
+        tracing::info!(
+            client = %info.remote,
+            user = %info.user.borrow(),
+            database = %info.database.borrow(),
+            "closing because: {reason}"
+        );
+    }
+}

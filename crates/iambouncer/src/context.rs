@@ -1,0 +1,109 @@
+//! What every part of a worker may look at: the configuration in force, users, TLS, tokens, the control thread.
+//! Owns the swap at RELOAD; decides nothing.
+
+use crate::config::{Config, UserList};
+use crate::net::Endpoint;
+use crate::net::socket::TcpOptions;
+use crate::parameters::Parameters;
+use crate::prepared::Interner;
+use rds_iam::TokenEngine;
+use rustls::{ClientConfig, ServerConfig};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The parts of the configuration that are files: read at start and at RELOAD, all or nothing.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Validated settings.
+    pub config: Arc<Config>,
+    /// `auth_file`.
+    pub users: Arc<UserList>,
+    /// TLS towards servers; `None` when off.
+    pub server_tls: Option<Arc<ClientConfig>>,
+    /// TLS towards clients; `None` when off.
+    pub client_tls: Option<Arc<ServerConfig>>,
+}
+
+/// Shared by all tasks of a worker.
+pub struct Context {
+    loaded: RefCell<Rc<Loaded>>,
+    /// Where slow work runs: AWS calls, DNS, key derivation.
+    pub control: tokio::runtime::Handle,
+    /// IAM tokens.
+    pub tokens: TokenEngine,
+    /// Session parameters that follow clients.
+    pub parameters: Parameters,
+    /// Texts of prepared statements.
+    pub statements: Interner,
+    /// Where we listen, to recognise ourselves as an upstream.
+    pub own_endpoints: Vec<Endpoint>,
+    /// Random for the life of the process; keys mock SCRAM secrets.
+    pub process_key: [u8; 32],
+}
+
+impl Context {
+    /// A context around a first configuration.
+    pub fn new(
+        loaded: Loaded,
+        control: tokio::runtime::Handle,
+        tokens: TokenEngine,
+        own_endpoints: Vec<Endpoint>,
+        process_key: [u8; 32],
+    ) -> Self {
+        let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
+            .map(str::to_owned)
+            .collect();
+        Self {
+            loaded: RefCell::new(Rc::new(loaded)),
+            control,
+            tokens,
+            parameters: Parameters::new(extra),
+            statements: Interner::default(),
+            own_endpoints,
+            process_key,
+        }
+    }
+
+    /// What is in force now.
+    pub fn loaded(&self) -> Rc<Loaded> {
+        self.loaded.borrow().clone()
+    }
+
+    /// The configuration in force now.
+    pub fn config(&self) -> Arc<Config> {
+        self.loaded.borrow().config.clone()
+    }
+
+    /// Puts another configuration in force.
+    pub fn replace(&self, loaded: Loaded) {
+        *self.loaded.borrow_mut() = Rc::new(loaded);
+    }
+
+    /// TCP settings in force.
+    pub fn tcp_options(&self) -> TcpOptions {
+        let loaded = self.loaded.borrow();
+        let s = &loaded.config.settings;
+        let secs = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+        TcpOptions {
+            keepalive: s.tcp_keepalive,
+            keep_idle_secs: secs(s.tcp_keepidle),
+            keep_interval_secs: secs(s.tcp_keepintvl),
+            keep_count: s.tcp_keepcnt,
+            user_timeout_ms: s.tcp_user_timeout,
+        }
+    }
+
+    /// Runs `future` on the control thread and waits for it here. `None` if it panicked or the thread is gone.
+    pub async fn on_control<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        self.control.spawn(future).await.ok()
+    }
+
+    /// Runs slow arithmetic or a blocking call beside the control thread and waits for it here.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.control.spawn_blocking(work).await.ok()
+    }
+}

@@ -1,0 +1,202 @@
+//! Every error a client can be shown, sorted by whose fault it is. Owns SQLSTATE, text and hint; what is written
+//! here is safe to show, and nothing else ever reaches a client but the server's own messages.
+
+use std::borrow::Cow;
+use wire::encode::{self, ErrorReport};
+
+/// Whose fault an error is; also its label in logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// What the client sent or did.
+    Client,
+    /// The database server.
+    Server,
+    /// Settings, files.
+    Configuration,
+    /// Credentials, tokens, endpoints.
+    Aws,
+    /// A limit of ours, or a bug.
+    Us,
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Whose fault.
+    pub blame: Blame,
+    /// SQLSTATE.
+    pub code: Cow<'static, str>,
+    /// Primary message.
+    pub message: Cow<'static, str>,
+    /// What to do.
+    pub hint: Option<Cow<'static, str>>,
+}
+
+impl Fault {
+    /// A fault with its text.
+    pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { blame, code: Cow::Borrowed(code), message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Appends the ErrorResponse that ends the connection.
+    pub fn encode_fatal(&self, out: &mut Vec<u8>) {
+        let report = ErrorReport::fatal(&self.code, &self.message);
+        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+    }
+
+    /// Appends the ErrorResponse after which the session goes on.
+    pub fn encode_error(&self, out: &mut Vec<u8>) {
+        let report = ErrorReport::error(&self.code, &self.message);
+        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The client broke the protocol.
+pub fn protocol(error: impl std::fmt::Display) -> Fault {
+    Fault::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
+}
+
+/// The client took longer to log in than `client_login_timeout`.
+pub fn login_timeout() -> Fault {
+    Fault::new(Blame::Client, "08P01", "client_login_timeout")
+        .hint("The login was not finished in time; see client_login_timeout.")
+}
+
+/// A session request without a user.
+pub fn no_user() -> Fault {
+    Fault::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
+}
+
+/// A startup parameter nobody knows.
+pub fn unknown_startup_parameter(name: &str) -> Fault {
+    Fault::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
+        .hint("Add the name to ignore_startup_parameters to drop it silently.")
+}
+
+/// A database that neither a line nor `*` covers.
+pub fn unknown_database(name: &str) -> Fault {
+    Fault::new(Blame::Client, "3D000", format!("no such database: {name}"))
+        .hint("Add it to [databases], or add a fallback line named *.")
+}
+
+/// DISABLE is in force.
+pub fn database_disabled(name: &str) -> Fault {
+    Fault::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
+}
+
+/// Wrong password, or a user that does not exist: the client is not told which.
+pub fn authentication_failed(user: &str) -> Fault {
+    Fault::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
+}
+
+/// TLS is required of clients.
+pub fn tls_required() -> Fault {
+    Fault::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
+}
+
+/// An authentication type that is known and not built yet.
+pub fn authentication_unavailable(kind: &str) -> Fault {
+    Fault::new(Blame::Configuration, "28000", format!("auth_type = {kind} does not work yet"))
+}
+
+/// `max_client_conn` and its relatives.
+pub fn too_many_clients(setting: &str, limit: u32) -> Fault {
+    Fault::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
+}
+
+/// `query_wait_timeout`.
+pub fn query_wait_timeout() -> Fault {
+    Fault::new(Blame::Us, "53300", "query_wait_timeout")
+        .hint("No server connection became free in time; see SHOW POOLS for cl_waiting and maxwait.")
+}
+
+/// `query_timeout`.
+pub fn query_timeout() -> Fault {
+    Fault::new(Blame::Client, "57014", "query_timeout")
+}
+
+/// `idle_transaction_timeout`.
+pub fn idle_transaction_timeout() -> Fault {
+    Fault::new(Blame::Client, "25P03", "idle_transaction_timeout")
+}
+
+/// `transaction_timeout`.
+pub fn transaction_timeout() -> Fault {
+    Fault::new(Blame::Client, "25P04", "transaction_timeout")
+}
+
+/// `client_idle_timeout`.
+pub fn client_idle_timeout() -> Fault {
+    Fault::new(Blame::Client, "57P05", "client_idle_timeout")
+}
+
+/// We are going down.
+pub fn shutting_down() -> Fault {
+    Fault::new(Blame::Us, "57P01", "the pooler is shutting down")
+}
+
+/// KILL, KILL_CLIENT.
+pub fn killed() -> Fault {
+    Fault::new(Blame::Us, "57P01", "terminating connection due to administrator command")
+}
+
+/// The server went away in the middle of something.
+pub fn server_lost(reason: impl std::fmt::Display) -> Fault {
+    Fault::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
+        .hint("The transaction is gone; connect again and retry it.")
+}
+
+/// A cancel request hit a query that had not begun.
+pub fn canceled_while_waiting() -> Fault {
+    Fault::new(Blame::Client, "57014", "canceling statement due to user request")
+}
+
+/// BEGIN in statement pooling.
+pub fn transaction_in_statement_mode() -> Fault {
+    Fault::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
+}
+
+/// A statement text above what we intern.
+pub fn statement_too_long(limit: usize) -> Fault {
+    Fault::new(Blame::Client, "54000", format!("a named prepared statement is longer than {limit} bytes"))
+        .hint("Use the unnamed statement for texts of this size.")
+}
+
+/// A value of a tracked parameter that the server refuses.
+pub fn parameter_refused(server_message: &str, code: String) -> Fault {
+    Fault { code: Cow::Owned(code), ..Fault::new(Blame::Client, "22023", server_message.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_a_five_letter_code() {
+        for fault in [
+            protocol("x"),
+            login_timeout(),
+            no_user(),
+            unknown_database("x"),
+            authentication_failed("x"),
+            too_many_clients("max_client_conn", 1),
+            query_wait_timeout(),
+            server_lost("x"),
+        ] {
+            assert_eq!(fault.code.len(), 5, "{fault:?}");
+        }
+    }
+}

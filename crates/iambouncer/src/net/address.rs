@@ -1,0 +1,45 @@
+//! Where a peer is: names for sockets in logs and in the console. Owns no socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// UNIX socket; the path of the listening side. A leading `@` stands for the abstract name space.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The address as the console's `addr` column shows it.
+    pub fn host_text(&self) -> String {
+        match self {
+            Self::Tcp(addr) => addr.ip().to_string(),
+            Self::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// The port as the console's `port` column shows it; 0 for UNIX sockets is filled in by the caller.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(addr) => addr.port(),
+            Self::Unix(path) => path
+                .extension()
+                .and_then(|port| port.to_str())
+                .and_then(|port| port.parse().ok())
+                .unwrap_or(0),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

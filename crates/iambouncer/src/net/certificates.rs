@@ -1,0 +1,164 @@
+//! Reading certificates and keys from PEM files. Owns the errors a user sees when a file is wrong; judges no
+//! certificate.
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+
+/// A file that does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The file cannot be read or is no PEM.
+    #[error("cannot read {what} from {}: {reason}", .path.display())]
+    Unreadable {
+        /// What was looked for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not. Never part of a key.
+        reason: String,
+    },
+    /// The file holds no certificate at all.
+    #[error("{} holds no certificate", .0.display())]
+    Empty(PathBuf),
+    /// The system has no root certificates.
+    #[error("the system has no CA certificates: install the ca-certificates package or name a CA file")]
+    NoSystemRoots,
+}
+
+/// All certificates of a PEM file.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let unreadable = |reason: String| CertificateError::Unreadable {
+        what: "certificates",
+        path: path.to_path_buf(),
+        reason,
+    };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .map_err(|error| unreadable(error.to_string()))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unreadable(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(CertificateError::Empty(path.to_path_buf()));
+    }
+    Ok(certificates)
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| CertificateError::Unreadable {
+        what: "a private key",
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })
+}
+
+/// The roots of a CA file, or the system's where none is named.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CertificateError> {
+    let mut store = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            store.add_parsable_certificates(chain(path)?);
+            if store.is_empty() {
+                return Err(CertificateError::Empty(path.to_path_buf()));
+            }
+        }
+        None => {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if store.is_empty() {
+                return Err(CertificateError::NoSystemRoots);
+            }
+        }
+    }
+    Ok(store)
+}
+
+/// The name of the hash in a certificate's own signature, which `tls-server-end-point` channel binding uses
+/// (RFC 5929, 4.1: MD5 and SHA-1 are replaced by SHA-256).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureHash {
+    /// SHA-256, also in place of older ones.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// Object identifiers, DER-encoded, of signatures with SHA-384 and SHA-512 (RSA PKCS#1, then ECDSA).
+const SHA384_SIGNATURES: [&[u8]; 2] = [
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c],
+    &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
+];
+const SHA512_SIGNATURES: [&[u8]; 2] = [
+    &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
+    &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
+];
+/// Ed25519 names no hash, and RSASSA-PSS hides it in parameters: channel binding is undefined or not worth it.
+const UNBINDABLE: [&[u8]; 2] = [&[0x2b, 0x65, 0x70], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]];
+
+/// Finds the signature's hash: `Certificate ::= SEQUENCE { tbs, SEQUENCE { OID, … }, signature }`. `None` when the
+/// certificate cannot be bound to.
+pub fn signature_hash(certificate: &[u8]) -> Option<SignatureHash> {
+    let (_, certificate, _) = der_element(certificate)?;
+    let (_, _, after_tbs) = der_element(certificate)?;
+    let (_, algorithm, _) = der_element(after_tbs)?;
+    let (tag, oid, _) = der_element(algorithm)?;
+    if tag != 0x06 || UNBINDABLE.contains(&oid) {
+        None
+    } else if SHA384_SIGNATURES.contains(&oid) {
+        Some(SignatureHash::Sha384)
+    } else if SHA512_SIGNATURES.contains(&oid) {
+        Some(SignatureHash::Sha512)
+    } else {
+        Some(SignatureHash::Sha256)
+    }
+}
+
+/// Splits one DER element off: tag, contents, rest.
+fn der_element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = bytes.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (len, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (len, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (len.iter().fold(0usize, |sum, &b| (sum << 8) | usize::from(b)), rest)
+        }
+        _ => return None,
+    };
+    let (contents, rest) = rest.split_at_checked(len)?;
+    Some((tag, contents, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_signature_is_found() {
+        let oid = SHA384_SIGNATURES[1];
+        let mut algorithm = vec![0x30, (oid.len() + 2) as u8, 0x06, oid.len() as u8];
+        algorithm.extend_from_slice(oid);
+        let mut certificate = vec![0x30, (algorithm.len() + 4) as u8, 0x30, 0];
+        certificate.extend_from_slice(&algorithm);
+        certificate.extend_from_slice(&[0x03, 0]);
+        assert_eq!(signature_hash(&certificate), Some(SignatureHash::Sha384));
+        assert_eq!(signature_hash(&certificate[..9]), None);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = chain(Path::new("/nonexistent/ca.pem")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
+    }
+}

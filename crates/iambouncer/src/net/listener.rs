@@ -1,0 +1,173 @@
+//! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
+
+use super::address::Endpoint;
+use super::socket::{Socket, TcpOptions, apply_tcp_options, unix_address};
+use crate::worker::reactor::{self, Source};
+use rustix::io::Errno;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::task::Poll;
+
+/// A bound socket that is not watched yet: made before the workers start, so that a busy port is a start error.
+pub struct Bound {
+    socket: socket2::Socket,
+    /// Where it listens; the port is the real one when 0 was asked for.
+    pub endpoint: Endpoint,
+}
+
+/// Why we cannot listen. The configuration or the machine is at fault.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {reason}")]
+pub struct BindError {
+    address: String,
+    reason: String,
+}
+
+fn bind_error(address: impl Into<String>) -> impl FnOnce(io::Error) -> BindError {
+    let address = address.into();
+    move |error| BindError { address, reason: error.to_string() }
+}
+
+/// Binds every TCP address of a `listen_addr` list; `*` is every interface.
+///
+/// # Errors
+/// A name does not resolve or an address is taken.
+pub fn bind_tcp(hosts: &[String], port: u16, backlog: u32) -> Result<Vec<Bound>, BindError> {
+    let mut bound = Vec::new();
+    for host in hosts {
+        let address = format!("{host}:{port}");
+        let resolved: Vec<SocketAddr> = if host == "*" {
+            let any6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
+            let any4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port));
+            match bind_one(any6, backlog) {
+                // Without V6ONLY the one socket takes both families.
+                Ok(socket) => {
+                    bound.push(socket);
+                    continue;
+                }
+                Err(_) => vec![any4],
+            }
+        } else {
+            (host.as_str(), port).to_socket_addrs().map_err(bind_error(&*address))?.collect()
+        };
+        for addr in resolved {
+            bound.push(bind_one(addr, backlog).map_err(bind_error(addr.to_string()))?);
+        }
+    }
+    Ok(bound)
+}
+
+fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<Bound> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM.nonblocking().cloexec(),
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(backlog.min(i32::MAX as u32) as i32)?;
+    let local = socket.local_addr()?.as_socket().unwrap_or(addr);
+    Ok(Bound { socket, endpoint: Endpoint::Tcp(local) })
+}
+
+/// Binds the UNIX socket that libpq looks for in `dir`; a stale file of a dead process is replaced.
+///
+/// # Errors
+/// Another process listens there, or the directory cannot be written.
+pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<Bound, BindError> {
+    let path = PathBuf::from(format!("{dir}/.s.PGSQL.{port}"));
+    let fail = || bind_error(path.display().to_string());
+    let addr = unix_address(&path).map_err(fail())?;
+    let fresh =
+        || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking().cloexec(), None);
+    let socket = fresh().map_err(fail())?;
+    let is_file = !dir.starts_with('@');
+    if is_file && path.exists() {
+        if fresh().and_then(|probe| probe.connect(&addr)).is_ok() {
+            return Err(fail()(io::Error::other("another process listens there")));
+        }
+        std::fs::remove_file(&path).map_err(fail())?;
+    }
+    socket.bind(&addr).map_err(fail())?;
+    if is_file {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(fail())?;
+    }
+    socket.listen(backlog.min(i32::MAX as u32) as i32).map_err(fail())?;
+    Ok(Bound { socket, endpoint: Endpoint::Unix(path) })
+}
+
+/// A listening socket of this worker. A UNIX socket's file goes with it.
+pub struct Listener {
+    socket: socket2::Socket,
+    source: Rc<Source>,
+    endpoint: Endpoint,
+}
+
+impl Listener {
+    /// Starts to watch a bound socket.
+    ///
+    /// # Errors
+    /// The reactor refuses it.
+    pub fn new(bound: Bound) -> io::Result<Self> {
+        let source = reactor::watch(&bound.socket)?;
+        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint })
+    }
+
+    /// Waits for the next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// As accept(2); of the errors only being out of files or memory is worth a pause.
+    pub async fn accept(&self, options: TcpOptions) -> io::Result<(Socket, Endpoint)> {
+        let (socket, addr) = poll_fn(|_| {
+            self.source.own();
+            loop {
+                if !self.source.is_readable() {
+                    return Poll::Pending;
+                }
+                match self.socket.accept() {
+                    Ok(accepted) => return Poll::Ready(Ok(accepted)),
+                    Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {
+                        self.source.refused_read();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        })
+        .await?;
+        socket.set_nonblocking(true)?;
+        let endpoint = match addr.as_socket() {
+            Some(addr) => {
+                apply_tcp_options(&socket, options)?;
+                Endpoint::Tcp(addr)
+            }
+            None => self.endpoint.clone(),
+        };
+        Ok((Socket::new(socket.into())?, endpoint))
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        reactor::unwatch(&self.socket, &self.source);
+        if let Endpoint::Unix(path) = &self.endpoint
+            && !path.starts_with("@")
+            && Path::exists(path)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

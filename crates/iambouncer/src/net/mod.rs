@@ -1,0 +1,18 @@
+//! The seam to the kernel: sockets, TLS and buffers. Owns every byte that is on its way; knows no message.
+//!
+//! The shape is that of completions: [`Stream::poll_recv`] hands back an [`Inbound`] buffer that was lent only
+//! because bytes are there, [`Stream::poll_send`] takes slices. Nothing above knows what is below.
+
+pub mod address;
+pub mod buffer;
+pub mod certificates;
+pub mod listener;
+pub mod socket;
+pub mod stream;
+pub mod tls;
+pub mod tls_config;
+
+pub use address::Endpoint;
+pub use buffer::Inbound;
+pub use socket::Socket;
+pub use stream::Stream;

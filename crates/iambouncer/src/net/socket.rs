@@ -1,0 +1,257 @@
+//! A connected socket, plain. Owns the file and its place in the reactor; knows no TLS and no message.
+
+use super::address::Endpoint;
+use super::buffer::Inbound;
+use crate::worker::reactor::{self, Source};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Keepalive and buffer settings of TCP sockets, from the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpOptions {
+    /// SO_KEEPALIVE.
+    pub keepalive: bool,
+    /// TCP_KEEPIDLE in seconds; 0 leaves the system's value.
+    pub keep_idle_secs: u32,
+    /// TCP_KEEPINTVL in seconds; 0 leaves the system's value.
+    pub keep_interval_secs: u32,
+    /// TCP_KEEPCNT; 0 leaves the system's value.
+    pub keep_count: u32,
+    /// TCP_USER_TIMEOUT in milliseconds; 0 leaves the system's value.
+    pub user_timeout_ms: u32,
+}
+
+/// A connected, non-blocking stream socket of this worker.
+pub struct Socket {
+    fd: OwnedFd,
+    source: Rc<Source>,
+    wants_write: bool,
+}
+
+impl Socket {
+    /// Takes over a connected or connecting socket, already non-blocking.
+    ///
+    /// # Errors
+    /// The reactor refuses it.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let source = reactor::watch(&fd)?;
+        Ok(Self { fd, source, wants_write: false })
+    }
+
+    /// Connects over TCP. Not cancel safe in the sense that the attempt is given up.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub async fn connect_tcp(addr: SocketAddr, options: TcpOptions) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(addr),
+            socket2::Type::STREAM.nonblocking().cloexec(),
+            Some(socket2::Protocol::TCP),
+        )?;
+        apply_tcp_options(&socket, options)?;
+        Self::connect(socket, &addr.into()).await
+    }
+
+    /// Connects to a UNIX socket; a leading `@` stands for the abstract name space.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
+        let socket =
+            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
+        Self::connect(socket, &unix_address(path)?).await
+    }
+
+    async fn connect(socket: socket2::Socket, addr: &socket2::SockAddr) -> io::Result<Self> {
+        let pending = match socket.connect(addr) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => true,
+            Err(error) => return Err(error),
+        };
+        let mut socket = Self::new(socket.into())?;
+        if pending {
+            socket.want_write()?;
+            poll_fn(|_| {
+                socket.source.own();
+                if socket.source.is_writable() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            socket.room_again()?;
+            rustix::net::sockopt::socket_error(&socket.fd)??;
+        }
+        Ok(socket)
+    }
+
+    /// Receives once. `Ready(Ok(0))` is the end of the stream. A block is lent to `into` only when bytes are
+    /// there. The caller has made room if the block is full.
+    pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
+        self.source.own();
+        if !self.source.is_readable() {
+            return Poll::Pending;
+        }
+        loop {
+            let spare = into.spare();
+            let room = spare.len();
+            if room == 0 {
+                return Poll::Ready(Err(io::Error::other("receive buffer is full")));
+            }
+            match recv(&self.fd, spare, RecvFlags::empty()) {
+                Ok((_, n)) => {
+                    if n < room {
+                        self.source.drained();
+                    }
+                    into.filled(n);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.source.refused_read();
+                    into.filled(0);
+                    return Poll::Pending;
+                }
+                Err(error) => {
+                    into.filled(0);
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
+        }
+    }
+
+    /// Sends as much of `head`, then `body`, as the kernel takes, in one call, and says how much that was.
+    pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        self.source.own();
+        if !self.source.is_writable() {
+            return Poll::Pending;
+        }
+        if self.wants_write {
+            self.room_again()?;
+        }
+        loop {
+            let sent = match (head.is_empty(), body.is_empty()) {
+                (true, _) => send(&self.fd, body, SendFlags::NOSIGNAL),
+                (_, true) => send(&self.fd, head, SendFlags::NOSIGNAL),
+                _ => sendmsg(
+                    &self.fd,
+                    &[IoSlice::new(head), IoSlice::new(body)],
+                    &mut SendAncillaryBuffer::default(),
+                    SendFlags::NOSIGNAL,
+                ),
+            };
+            match sent {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.want_write()?;
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn want_write(&mut self) -> io::Result<()> {
+        self.wants_write = true;
+        reactor::want_write(&self.fd, &self.source)
+    }
+
+    fn room_again(&mut self) -> io::Result<()> {
+        self.wants_write = false;
+        reactor::stop_wanting_write(&self.fd, &self.source)
+    }
+
+    /// True when the kernel has told of bytes, or of the end, that nobody has read. An idle server must be silent.
+    pub fn has_news(&self) -> bool {
+        self.source.is_readable()
+    }
+
+    /// Leaves the reactor without an owner to wake.
+    pub fn disown(&self) {
+        self.source.disown();
+    }
+
+    /// Address of the other end.
+    pub fn peer(&self) -> Option<Endpoint> {
+        endpoint(socket2::SockRef::from(&self.fd).peer_addr().ok()?)
+    }
+
+    /// Address of this end.
+    pub fn local(&self) -> Option<Endpoint> {
+        endpoint(socket2::SockRef::from(&self.fd).local_addr().ok()?)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        reactor::unwatch(&self.fd, &self.source);
+    }
+}
+
+/// Sets what the configuration says of TCP sockets, and TCP_NODELAY always.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn apply_tcp_options(socket: &socket2::Socket, options: TcpOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if options.keepalive {
+        let mut keepalive = socket2::TcpKeepalive::new();
+        let secs = |n: u32| std::time::Duration::from_secs(n.into());
+        if options.keep_idle_secs > 0 {
+            keepalive = keepalive.with_time(secs(options.keep_idle_secs));
+        }
+        if options.keep_interval_secs > 0 {
+            keepalive = keepalive.with_interval(secs(options.keep_interval_secs));
+        }
+        if options.keep_count > 0 {
+            keepalive = keepalive.with_retries(options.keep_count);
+        }
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    if options.user_timeout_ms > 0 {
+        let timeout = std::time::Duration::from_millis(options.user_timeout_ms.into());
+        socket.set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+/// The kernel's address of a UNIX socket path, where `@name` is an abstract one.
+///
+/// # Errors
+/// The path is too long.
+pub fn unix_address(path: &Path) -> io::Result<socket2::SockAddr> {
+    let text = path.to_string_lossy();
+    match text.strip_prefix('@') {
+        Some(name) => socket2::SockAddr::unix(format!("\0{name}")),
+        None => socket2::SockAddr::unix(path),
+    }
+}
+
+fn endpoint(addr: socket2::SockAddr) -> Option<Endpoint> {
+    match addr.as_socket() {
+        Some(addr) => Some(Endpoint::Tcp(addr)),
+        None => Some(Endpoint::Unix(addr.as_pathname().map(Path::to_path_buf).unwrap_or_default())),
+    }
+}
+
+/// A connected pair, for tests.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn pair() -> io::Result<(Socket, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((Socket::new(ours.into())?, theirs))
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,133 @@
+//! A connection to a client or a server, plain or TLS. Owns the choice between the two, and the small helpers
+//! with which logins read one message at a time.
+
+use super::address::Endpoint;
+use super::buffer::Inbound;
+use super::socket::Socket;
+use super::tls::TlsStream;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use wire::scan::{self, Frame};
+
+/// A connection.
+pub enum Stream {
+    /// In clear.
+    Plain(Socket),
+    /// Encrypted.
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// Receives once; see [`Socket::poll_recv`].
+    #[inline]
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_recv(cx, into),
+            Self::Tls(tls) => tls.poll_recv(cx, into),
+        }
+    }
+
+    /// Takes bytes of `head`, then of `body`, to be sent; says how many.
+    #[inline]
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_send(cx, head, body),
+            Self::Tls(tls) => tls.poll_send(cx, head, body),
+        }
+    }
+
+    /// `Ready(Ok)` when everything taken has gone to the kernel.
+    #[inline]
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    /// Sends all of `data`. Not cancel safe.
+    ///
+    /// # Errors
+    /// As send(2).
+    pub async fn send_all(&mut self, data: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < data.len() {
+                match self.poll_send(cx, &data[sent..], &[]) {
+                    Poll::Ready(Ok(n)) => sent += n,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            self.poll_flush(cx)
+        })
+        .await
+    }
+
+    /// Receives once. Cancel safe.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn recv(&mut self, into: &mut Inbound) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_recv(cx, into)).await
+    }
+
+    /// Receives until a whole message stands at the front of `inbound`; the caller consumes it. Cancel safe.
+    ///
+    /// # Errors
+    /// As recv(2); `UnexpectedEof` when the stream ends; `InvalidData` for a length outside the limits.
+    pub async fn recv_message(&mut self, inbound: &mut Inbound, max_bytes: u32) -> io::Result<Frame> {
+        loop {
+            let header = scan::header(inbound.bytes(), max_bytes)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if let Some(frame) = header {
+                if inbound.len() >= frame.len {
+                    return Ok(frame);
+                }
+                inbound.make_room(frame.len);
+            }
+            if self.recv(inbound).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// True when bytes, or the end, may be waiting.
+    pub fn has_news(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_news(),
+            Self::Tls(tls) => tls.has_news(),
+        }
+    }
+
+    /// The TLS layer, if there is one.
+    pub fn tls(&self) -> Option<&TlsStream> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => Some(tls),
+        }
+    }
+
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// From now on nobody is woken when something happens here.
+    pub fn disown(&self) {
+        self.socket().disown();
+    }
+
+    /// Address of the other end.
+    pub fn peer(&self) -> Option<Endpoint> {
+        self.socket().peer()
+    }
+
+    /// Address of this end.
+    pub fn local(&self) -> Option<Endpoint> {
+        self.socket().local()
+    }
+}

@@ -1,0 +1,151 @@
+//! The session parameters that follow a client from server to server: which ones, and sets of their values.
+//! Owns comparison and the SET statement; never talks to anyone.
+//!
+//! Sets are interned, so "does this server already have this client's values" is one pointer comparison.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// What PgBouncer always tracks, in the spelling of the server.
+const ALWAYS: [&str; 5] =
+    ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
+
+/// Sets that only the interner still holds are dropped when there are more than this.
+const MAX_UNUSED_SETS: usize = 1024;
+
+/// Values in the order of [`Parameters::names`]; `None` where neither client nor server has said anything.
+pub type Values = [Option<Box<str>>];
+
+/// An interned set of values: equal sets are the same allocation.
+#[derive(Clone)]
+pub struct ValueSet(Rc<Values>);
+
+impl ValueSet {
+    /// True when all values are equal.
+    #[inline]
+    pub fn same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The values.
+    pub fn values(&self) -> &Values {
+        &self.0
+    }
+}
+
+/// The tracked names and all sets in use on this worker.
+pub struct Parameters {
+    names: Vec<Box<str>>,
+    sets: RefCell<HashSet<Rc<Values>>>,
+}
+
+impl Parameters {
+    /// `extra` are further names (`track_extra_parameters`).
+    pub fn new(extra: impl IntoIterator<Item = String>) -> Self {
+        let mut names: Vec<Box<str>> = ALWAYS.iter().map(|&name| name.into()).collect();
+        for name in extra {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                names.push(name.into());
+            }
+        }
+        Self { names, sets: RefCell::default() }
+    }
+
+    /// Tracked names.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    /// Position of a name, whatever its case.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// The set without any value.
+    pub fn empty(&self) -> ValueSet {
+        self.intern(vec![None; self.names.len()])
+    }
+
+    fn intern(&self, values: Vec<Option<Box<str>>>) -> ValueSet {
+        let mut sets = self.sets.borrow_mut();
+        if let Some(known) = sets.get(values.as_slice()) {
+            return ValueSet(known.clone());
+        }
+        if sets.len() > MAX_UNUSED_SETS {
+            sets.retain(|set| Rc::strong_count(set) > 1);
+        }
+        let set: Rc<Values> = values.into();
+        sets.insert(set.clone());
+        ValueSet(set)
+    }
+
+    /// `set` with one value changed.
+    pub fn with(&self, set: &ValueSet, position: usize, value: &str) -> ValueSet {
+        if set.values().get(position).is_none_or(|old| old.as_deref() == Some(value)) {
+            return set.clone();
+        }
+        let mut values = set.values().to_vec();
+        values[position] = Some(value.into());
+        self.intern(values)
+    }
+
+    /// `set` with the values of `over` where it has any.
+    pub fn overlay(&self, set: &ValueSet, over: &Values) -> ValueSet {
+        let merged = set.values().iter().zip(over).map(|(old, new)| new.clone().or_else(|| old.clone()));
+        self.intern(merged.collect())
+    }
+
+    /// The statement that brings a server from `have` to `want`, or `None` when nothing differs.
+    pub fn set_statement(&self, have: &ValueSet, want: &ValueSet) -> Option<String> {
+        let mut sql = String::new();
+        for ((name, have), want) in self.names.iter().zip(have.values()).zip(want.values()) {
+            let Some(want) = want.as_deref() else { continue };
+            if have.as_deref() == Some(want) {
+                continue;
+            }
+            sql.push_str("SET ");
+            sql.push_str(name);
+            sql.push_str("=E'");
+            // An escape string means the same whatever standard_conforming_strings is at the moment.
+            for c in want.chars() {
+                if matches!(c, '\'' | '\\') {
+                    sql.push(c);
+                }
+                sql.push(c);
+            }
+            sql.push_str("';");
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_sets_are_the_same_set() {
+        let parameters = Parameters::new(["IntervalStyle".to_owned(), "timezone".to_owned()]);
+        assert_eq!(parameters.names().len(), 6);
+        let zone = parameters.position("timezone").unwrap();
+        let empty = parameters.empty();
+        let a = parameters.with(&empty, zone, "UTC");
+        let b = parameters.with(&empty, zone, "UTC");
+        assert!(a.same(&b));
+        assert!(!a.same(&empty));
+        assert_eq!(parameters.set_statement(&empty, &a).as_deref(), Some("SET TimeZone=E'UTC';"));
+        assert_eq!(parameters.set_statement(&a, &b), None);
+    }
+
+    #[test]
+    fn a_value_cannot_leave_its_quotes() {
+        let parameters = Parameters::new([]);
+        let name = parameters.position("application_name").unwrap();
+        let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
+        assert_eq!(
+            parameters.set_statement(&parameters.empty(), &set).unwrap(),
+            r"SET application_name=E'a''; DROP TABLE t; -- \\''';"
+        );
+    }
+}

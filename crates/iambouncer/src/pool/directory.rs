@@ -1,0 +1,190 @@
+//! All databases and pools of a worker. Owns their look-up and creation, and what RELOAD, PAUSE and the limits per
+//! database and user need to find them.
+
+use super::permits::Counter;
+use super::pool::Pool;
+use crate::config::Database;
+use crate::context::Context;
+use crate::worker::notify::Notify;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::{Rc, Weak};
+
+/// A database as clients name it.
+pub struct DatabaseState {
+    /// Name clients use.
+    pub name: Rc<str>,
+    /// Its line, or the fallback's.
+    pub line: RefCell<Rc<Database>>,
+    /// Made from the `*` line.
+    pub is_auto: bool,
+    /// Servers open, all users.
+    pub open: Counter,
+    /// Clients logged in.
+    pub clients: Cell<u32>,
+    /// PAUSE is in force.
+    pub paused: Cell<bool>,
+    /// DISABLE is in force, or the line is gone from the file.
+    pub disabled: Cell<bool>,
+    pools: RefCell<Vec<Weak<Pool>>>,
+}
+
+impl DatabaseState {
+    /// Pools of this database.
+    pub fn pools(&self) -> Vec<Rc<Pool>> {
+        self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// All databases and pools.
+pub struct Directory {
+    context: Rc<Context>,
+    databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
+    pools: RefCell<BTreeMap<(Rc<str>, Rc<str>), Rc<Pool>>>,
+    users: RefCell<HashMap<Rc<str>, Counter>>,
+    /// PAUSE without a name is in force.
+    pub paused: Cell<bool>,
+    /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
+    pub changed: Rc<Notify>,
+}
+
+impl Directory {
+    /// The databases of the configuration in force; `changed` is told of servers that become free or go.
+    pub fn new(context: Rc<Context>, changed: Rc<Notify>) -> Rc<Self> {
+        let directory = Rc::new(Self {
+            context,
+            databases: RefCell::default(),
+            pools: RefCell::default(),
+            users: RefCell::default(),
+            paused: Cell::new(false),
+            changed,
+        });
+        directory.reload();
+        directory
+    }
+
+    /// The database a client names, or `None` if no line covers it.
+    pub fn database(&self, name: &str) -> Option<Rc<DatabaseState>> {
+        if let Some(known) = self.databases.borrow().get(name) {
+            return Some(known.clone());
+        }
+        let config = self.context.config();
+        let line = config.fallback.as_ref()?;
+        Some(self.add_database(name, Rc::new(line.clone()), true))
+    }
+
+    fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
+        let name: Rc<str> = name.into();
+        let state = Rc::new(DatabaseState {
+            name: name.clone(),
+            line: RefCell::new(line),
+            is_auto,
+            open: Counter::default(),
+            clients: Cell::new(0),
+            paused: Cell::new(self.paused.get()),
+            disabled: Cell::new(false),
+            pools: RefCell::default(),
+        });
+        self.databases.borrow_mut().insert(name, state.clone());
+        state
+    }
+
+    /// The pool of a database and a user on the server, made when there is none.
+    pub fn pool(&self, database: &Rc<DatabaseState>, user: &str) -> Rc<Pool> {
+        let key: (Rc<str>, Rc<str>) = (database.name.clone(), user.into());
+        if let Some(pool) = self.pools.borrow().get(&key) {
+            return pool.clone();
+        }
+        let counter = self.users.borrow_mut().entry(key.1.clone()).or_default().clone();
+        let pool =
+            Pool::new(self.context.clone(), database.clone(), key.1.clone(), counter, self.changed.clone());
+        database.pools.borrow_mut().push(Rc::downgrade(&pool));
+        self.pools.borrow_mut().insert(key, pool.clone());
+        pool
+    }
+
+    /// Makes the pools that are to have servers although nobody has asked yet: a forced user and `min_pool_size`.
+    pub fn open_minimum(&self) {
+        for database in self.databases() {
+            let line = database.line.borrow().clone();
+            if let Some(user) = &line.user
+                && !database.is_auto
+                && self.context.config().pool_rules(&line, user).min_pool_size > 0
+            {
+                self.pool(&database, user);
+            }
+        }
+    }
+
+    /// All databases by name.
+    pub fn databases(&self) -> Vec<Rc<DatabaseState>> {
+        self.databases.borrow().values().cloned().collect()
+    }
+
+    /// All pools by database and user.
+    pub fn pools(&self) -> Vec<Rc<Pool>> {
+        self.pools.borrow().values().cloned().collect()
+    }
+
+    /// Brings databases and pools in line with the configuration in force. A changed line retires its servers as
+    /// they become free; a line that is gone refuses new clients.
+    pub fn reload(&self) {
+        let config = self.context.config();
+        for (name, line) in &config.databases {
+            let known = self.databases.borrow().get(name.as_str()).cloned();
+            match known {
+                Some(state) => {
+                    state.disabled.set(false);
+                    Self::replace_line(&state, line);
+                }
+                None => {
+                    self.add_database(name, Rc::new(line.clone()), false);
+                }
+            }
+        }
+        for state in self.databases() {
+            if config.databases.contains_key(&*state.name) {
+                continue;
+            }
+            match &config.fallback {
+                Some(line) => Self::replace_line(&state, line),
+                None => state.disabled.set(true),
+            }
+        }
+        for pool in self.pools() {
+            pool.reload();
+        }
+    }
+
+    fn replace_line(state: &DatabaseState, line: &Database) {
+        if **state.line.borrow() != *line {
+            *state.line.borrow_mut() = Rc::new(line.clone());
+            for pool in state.pools() {
+                pool.retire_all();
+            }
+        }
+    }
+
+    /// Pauses or resumes one database, or all.
+    pub fn set_paused(&self, database: Option<&Rc<DatabaseState>>, paused: bool) {
+        match database {
+            Some(database) => database.paused.set(paused),
+            None => {
+                self.paused.set(paused);
+                for database in self.databases() {
+                    database.paused.set(paused);
+                }
+            }
+        }
+        let chosen = |pool: &Rc<Pool>| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database));
+        for pool in self.pools().iter().filter(|pool| chosen(pool)) {
+            if paused { pool.close_idle() } else { pool.serve_waiters() }
+        }
+    }
+
+    /// Servers that are with a client, being reset or being logged in.
+    pub fn busy_servers(&self, database: Option<&Rc<DatabaseState>>) -> usize {
+        let chosen = |pool: &&Rc<Pool>| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database));
+        self.pools().iter().filter(chosen).map(|pool| pool.busy_servers()).sum()
+    }
+}

@@ -1,0 +1,338 @@
+//! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks and the
+//! limits they have to pass; the login itself is [`crate::server::login`]'s.
+
+use super::permits::Permit;
+use super::pool::{Failure, Pool, Welcome};
+use crate::config::{LoadBalanceHosts, ServerAuth};
+use crate::server::connect::Route;
+use crate::server::login::{self, Credential, LoggedIn, Target};
+use crate::server::{Activity, LoginError, Server, ServerInfo};
+use crate::worker::{self, executor, timers};
+use rds_iam::{Identity, Region, TokenKey};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Logins of one pool under way at a time. More would only queue up at the server.
+const MAX_PARALLEL_LOGINS: usize = 8;
+/// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
+const LIFETIME_SPREAD: f64 = 0.2;
+
+static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Pool {
+    /// Starts as many logins as waiting clients need and limits allow.
+    pub(super) fn grow(self: &Rc<Self>) {
+        if self.database.paused.get() || !self.has_waiters() {
+            return;
+        }
+        while self.logins.get() < self.waiting().0.min(MAX_PARALLEL_LOGINS) {
+            if self.is_backing_off() {
+                self.arm_retry();
+                return;
+            }
+            let Some(permits) = self.take_permits() else { return };
+            self.start_login(permits);
+        }
+    }
+
+    /// Starts one login although nobody waits: for the greeting, or for `min_pool_size`.
+    pub fn grow_by_one(self: &Rc<Self>) {
+        if self.logins.get() == 0
+            && !self.is_backing_off()
+            && let Some(permits) = self.take_permits()
+        {
+            self.start_login(permits);
+        }
+    }
+
+    /// After a failed login the next one waits for `server_login_retry`.
+    pub fn is_backing_off(&self) -> bool {
+        let retry = self.context.config().settings.server_login_retry;
+        self.failure.borrow().as_ref().is_some_and(|failure| worker::now() - failure.at < retry)
+    }
+
+    fn arm_retry(self: &Rc<Self>) {
+        let Some(at) = self.failure.borrow().as_ref().map(|failure| failure.at) else { return };
+        if self.retry_armed.replace(true) {
+            return;
+        }
+        let deadline = at + self.context.config().settings.server_login_retry;
+        let pool = self.clone();
+        executor::spawn(async move {
+            timers::sleep_until(deadline).await;
+            pool.retry_armed.set(false);
+            pool.grow();
+        });
+    }
+
+    /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
+    /// any more.
+    pub(super) fn is_above_size(&self) -> bool {
+        self.open.taken() > self.size_now()
+    }
+
+    /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
+    fn size_now(&self) -> u32 {
+        let rules = self.rules.borrow();
+        let timeout = self.context.config().settings.reserve_pool_timeout;
+        let stressed = rules.reserve_pool_size > 0
+            && !timeout.is_zero()
+            && self.waiting().1.is_some_and(|since| worker::now() - since >= timeout);
+        rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
+    }
+
+    /// A place in each limit, or nothing. A sibling pool's idle server gives way when the database is full.
+    fn take_permits(&self) -> Option<Vec<Permit>> {
+        let config = self.context.config();
+        let limit = |n: u32| (n > 0).then_some(n);
+        let pool = self.open.take(Some(self.size_now()))?;
+        let user_limit = config
+            .users
+            .get(&*self.user)
+            .and_then(|user| user.max_user_connections)
+            .unwrap_or(config.settings.max_user_connections);
+        let user = self.user_open.take(limit(user_limit))?;
+        let line = self.database.line.borrow().clone();
+        let database_limit = limit(line.max_db_connections.unwrap_or(config.settings.max_db_connections));
+        let database = match self.database.open.take(database_limit) {
+            Some(permit) => permit,
+            None => {
+                self.evict_from_sibling();
+                self.database.open.take(database_limit)?
+            }
+        };
+        Some(vec![pool, user, database])
+    }
+
+    /// Closes the idle server of this database that has been idle longest.
+    fn evict_from_sibling(&self) {
+        let siblings = self.database.pools();
+        let oldest = siblings
+            .iter()
+            .filter_map(|pool| {
+                pool.idle.borrow().front().map(|server| (server.info.touched_at.get(), pool.clone()))
+            })
+            .min_by_key(|(at, _)| *at);
+        if let Some((_, pool)) = oldest {
+            let server = pool.idle.borrow_mut().pop_front();
+            if let Some(server) = server {
+                self.close(server);
+            }
+        }
+    }
+
+    fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
+        self.logins.set(self.logins.get() + 1);
+        let pool = self.clone();
+        executor::spawn(async move {
+            let started = worker::now();
+            let outcome = pool.log_in().await;
+            pool.logins.set(pool.logins.get() - 1);
+            match outcome {
+                Ok(logged_in) => pool.login_succeeded(logged_in, permits, started),
+                Err(error) => {
+                    drop(permits);
+                    pool.login_failed(error);
+                }
+            }
+            pool.login_ended.notify_all();
+            pool.changed.notify_all();
+            pool.grow();
+        });
+    }
+
+    async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, LoginError> {
+        let target = self.target()?;
+        let limit = self.context.config().settings.server_connect_timeout;
+        timers::timeout(limit, login::log_in(&self.context, &target))
+            .await
+            .unwrap_or_else(|| Err(LoginError::Timeout(format!("{}:{}", target.host, target.port))))
+    }
+
+    /// Where and as whom the next login goes.
+    fn target(&self) -> Result<Target, LoginError> {
+        let loaded = self.context.loaded();
+        let settings = &loaded.config.settings;
+        let line = self.database.line.borrow().clone();
+        let turn = self.next_host.get();
+        let host = match line.load_balance_hosts {
+            LoadBalanceHosts::RoundRobin => {
+                self.next_host.set(turn.wrapping_add(1));
+                line.host.get(turn % line.host.len().max(1))
+            }
+            // The first one, and the others in turn only after it has failed.
+            LoadBalanceHosts::Disable => line.host.get(turn % line.host.len().max(1)),
+        }
+        .cloned()
+        .ok_or_else(|| LoginError::Resolve {
+            host: String::new(),
+            reason: "no host configured".to_owned(),
+        })?;
+        let credential = match line.server_auth {
+            ServerAuth::Iam => Credential::Iam(self.token_key(&line, host.tcp())?),
+            ServerAuth::Password => self.password(&line, &loaded.users),
+        };
+        let mut parameters = Vec::new();
+        for (name, value) in [
+            ("client_encoding", &line.client_encoding),
+            ("datestyle", &line.datestyle),
+            ("timezone", &line.timezone),
+            ("application_name", &line.application_name),
+        ] {
+            parameters.extend(value.clone().map(|value| (name, value)));
+        }
+        Ok(Target {
+            host,
+            port: line.port,
+            database: line.server_dbname(&self.database.name).to_owned(),
+            user: self.user.to_string(),
+            credential,
+            parameters,
+            connect_query: line.connect_query.clone(),
+            tls_mode: settings.server_tls_sslmode,
+        })
+    }
+
+    fn password(&self, line: &crate::config::Database, users: &crate::config::UserList) -> Credential {
+        if let Some(password) = &line.password {
+            return Credential::Password(password.clone());
+        }
+        match users.get(&*self.user) {
+            Some(entry) if entry.password.expose().starts_with("SCRAM-SHA-256$") => {
+                match self.scram_keys.borrow().clone() {
+                    Some(keys) => Credential::ScramKeys(keys),
+                    None => Credential::Password(entry.password.clone()),
+                }
+            }
+            Some(entry) if !entry.password.expose().is_empty() => {
+                Credential::Password(entry.password.clone())
+            }
+            _ => Credential::None,
+        }
+    }
+
+    fn token_key(&self, line: &crate::config::Database, host: Option<&str>) -> Result<TokenKey, LoginError> {
+        let failed = |reason: String| LoginError::Token { user: self.user.to_string(), reason };
+        let host =
+            line.iam_host.as_deref().or(host).ok_or_else(|| {
+                failed("a UNIX socket has no endpoint to sign for; set iam_host".to_owned())
+            })?;
+        let named = |text: &String| text.parse::<Region>().map_err(|error| failed(error.to_string()));
+        // Never a default: the wrong region is refused by RDS without a word about it.
+        let region = match (&line.iam_region, rds_iam::region_of(host), &line.iam_region_fallback) {
+            (Some(text), _, _) => named(text)?,
+            (None, Some(region), _) => region,
+            (None, None, Some(text)) => named(text)?,
+            (None, None, None) => {
+                return Err(failed(format!("no region can be read from {host}; set iam_region")));
+            }
+        };
+        let identity = Identity {
+            profile: line.aws_profile.clone(),
+            role_arn: line.aws_role_arn.clone(),
+            ..Identity::default()
+        };
+        let port = line.iam_port.unwrap_or(line.port);
+        TokenKey::new(host, port, &*self.user, Some(region), identity)
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn login_succeeded(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>, started: Instant) {
+        *self.failure.borrow_mut() = None;
+        let server = self.new_server(logged_in, permits);
+        tracing::info!(
+            database = %self.database.name,
+            user = %self.user,
+            server = %server.info.route.endpoint,
+            tls = %server.info.tls,
+            pid = server.info.pid,
+            took_ms = (Instant::now() - started).as_millis() as u64,
+            "server login"
+        );
+        self.table.add(&server.info);
+        self.give_back(Box::new(server));
+    }
+
+    fn new_server(&self, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
+        let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
+        let tracked = &self.context.parameters;
+        let mut parameters = tracked.empty();
+        for (name, value) in &reports {
+            if let Some(position) = tracked.position(name) {
+                parameters = tracked.with(&parameters, position, value);
+            }
+        }
+        let application_name =
+            reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
+        let info = Rc::new(ServerInfo {
+            id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
+            pid,
+            cancel_key,
+            remote: stream
+                .peer()
+                .filter(|_| matches!(route, Route { endpoint: crate::net::Endpoint::Tcp(_), .. })),
+            local: stream.local(),
+            route,
+            tls: stream.tls().map(|tls| tls.description()).unwrap_or_default(),
+            connected_wall: SystemTime::now(),
+            activity: Cell::new(Activity::Idle),
+            client_id: Cell::new(0),
+            touched_at: Cell::new(worker::now()),
+            close_needed: Cell::new(false),
+            cancels_in_flight: Cell::new(0),
+            prepared_count: Cell::new(0),
+            application_name: RefCell::new(application_name.unwrap_or_default()),
+        });
+        *self.welcome.borrow_mut() = Some(Rc::new(Welcome { reports, parameters: parameters.clone() }));
+        let lifetime = self.rules.borrow().server_lifetime;
+        let retire_at = (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime));
+        Server { stream, parameters, prepared: Default::default(), info, retire_at, permits }
+    }
+
+    fn login_failed(self: &Rc<Self>, error: LoginError) {
+        let fault = Rc::new(error.to_fault());
+        tracing::error!(
+            database = %self.database.name,
+            user = %self.user,
+            blame = ?fault.blame,
+            code = %fault.code,
+            hint = fault.hint.as_deref().unwrap_or(""),
+            "{error}"
+        );
+        self.next_host.set(self.next_host.get().wrapping_add(1));
+        let refused = error.is_refusal();
+        *self.failure.borrow_mut() = Some(Failure { at: worker::now(), error });
+        // While servers are there, those who wait still get one.
+        if refused && self.open.taken() == 0 {
+            for waiter in self.waiters.borrow_mut().drain(..) {
+                waiter.refuse(&fault);
+            }
+        }
+    }
+}
+
+/// A moment between the shortest and the full lifetime.
+fn spread(lifetime: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness all servers get the full lifetime, which is only less polite.
+    let part = match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 1.0,
+    };
+    lifetime.mul_f64(1.0 - LIFETIME_SPREAD * (1.0 - part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_spread_and_never_longer_than_asked() {
+        let hour = Duration::from_secs(3600);
+        let all: Vec<_> = (0..100).map(|_| spread(hour)).collect();
+        assert!(all.iter().all(|life| *life <= hour && *life >= hour.mul_f64(0.79)));
+        assert!(all.iter().collect::<std::collections::HashSet<_>>().len() > 50);
+    }
+}

@@ -1,0 +1,51 @@
+//! Counted places: how many servers a pool, a database or a user may have, for the whole process. Owns the count;
+//! the limit is the caller's, since RELOAD changes it. Touched when a server is opened or closed, never per query.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A count of places taken.
+#[derive(Clone, Default)]
+pub struct Counter(Arc<AtomicU32>);
+
+/// A place taken; given back when dropped.
+pub struct Permit(Counter);
+
+impl Counter {
+    /// Takes a place if fewer than `limit` are taken. `None` as a limit means no limit.
+    pub fn take(&self, limit: Option<u32>) -> Option<Permit> {
+        let limit = limit.unwrap_or(u32::MAX);
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < limit).then(|| taken + 1))
+            .ok()
+            .map(|_| Permit(self.clone()))
+    }
+
+    /// Places taken now.
+    pub fn taken(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_the_limit_and_every_place_comes_back() {
+        let counter = Counter::default();
+        let a = counter.take(Some(2)).unwrap();
+        let _b = counter.take(Some(2)).unwrap();
+        assert!(counter.take(Some(2)).is_none());
+        drop(a);
+        assert!(counter.take(Some(2)).is_some());
+        assert_eq!(counter.taken(), 1);
+        assert!(counter.take(None).is_some());
+    }
+}

@@ -1,0 +1,342 @@
+//! One pool: idle servers, waiting clients, and the passing of the one to the other. Owns the order of both:
+//! clients first come first served, servers last used first (so that the others can grow old and go).
+
+use super::directory::DatabaseState;
+use super::permits::Counter;
+use super::table::ServerTable;
+use super::waiter::Waiter;
+use crate::auth::scram::keys::ClientKeys;
+use crate::config::PoolRules;
+use crate::context::Context;
+use crate::faults::Fault;
+use crate::parameters::ValueSet;
+use crate::server::{Activity, LoginError, Server};
+use crate::stats::Statistics;
+use crate::worker::notify::Notify;
+use crate::worker::{self, executor};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What a client gets when it asks for a server.
+pub enum Borrow {
+    /// A server, now.
+    Server(Box<Server>),
+    /// A place in the queue.
+    Wait(Rc<Waiter>),
+    /// No, and why.
+    Refused(Rc<Fault>),
+}
+
+/// What the first server reported: every client is greeted with it.
+pub struct Welcome {
+    /// All parameters, in the server's order.
+    pub reports: Vec<(String, String)>,
+    /// The tracked ones among them.
+    pub parameters: ValueSet,
+}
+
+/// The last login that failed.
+pub(super) struct Failure {
+    pub(super) at: Instant,
+    pub(super) error: LoginError,
+}
+
+/// Servers of one database and user.
+pub struct Pool {
+    pub(super) context: Rc<Context>,
+    /// The database.
+    pub database: Rc<DatabaseState>,
+    /// User on the server.
+    pub user: Rc<str>,
+    pub(super) rules: RefCell<PoolRules>,
+    pub(super) idle: RefCell<VecDeque<Box<Server>>>,
+    /// Free, but a cancel request is on its way to them.
+    pub(super) canceling: RefCell<Vec<Box<Server>>>,
+    pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Servers open or being opened.
+    pub(super) open: Counter,
+    pub(super) user_open: Counter,
+    pub(super) logins: Cell<usize>,
+    pub(super) failure: RefCell<Option<Failure>>,
+    pub(super) retry_armed: Cell<bool>,
+    pub(super) next_host: Cell<usize>,
+    /// Servers on their way through the reset query.
+    pub(super) resetting: Cell<usize>,
+    /// Keys a client's SCRAM login revealed.
+    pub(super) scram_keys: RefCell<Option<ClientKeys>>,
+    /// Greeting; `None` until the first server has logged in.
+    pub(super) welcome: RefCell<Option<Rc<Welcome>>>,
+    /// Told when a login has ended, well or not.
+    pub login_ended: Notify,
+    pub(super) changed: Rc<Notify>,
+    /// Open servers.
+    pub table: ServerTable,
+    /// Counters.
+    pub stats: Statistics,
+}
+
+impl Pool {
+    pub(super) fn new(
+        context: Rc<Context>,
+        database: Rc<DatabaseState>,
+        user: Rc<str>,
+        user_open: Counter,
+        changed: Rc<Notify>,
+    ) -> Rc<Self> {
+        let rules = context.config().pool_rules(&database.line.borrow(), &user);
+        Rc::new(Self {
+            context,
+            database,
+            user,
+            rules: RefCell::new(rules),
+            idle: RefCell::default(),
+            canceling: RefCell::default(),
+            waiters: RefCell::default(),
+            open: Counter::default(),
+            user_open,
+            logins: Cell::new(0),
+            failure: RefCell::default(),
+            retry_armed: Cell::new(false),
+            next_host: Cell::new(0),
+            resetting: Cell::new(0),
+            scram_keys: RefCell::default(),
+            welcome: RefCell::default(),
+            login_ended: Notify::default(),
+            changed,
+            table: ServerTable::default(),
+            stats: Statistics::default(),
+        })
+    }
+
+    /// Rules in force.
+    pub fn rules(&self) -> PoolRules {
+        self.rules.borrow().clone()
+    }
+
+    /// Greeting for clients, once a server has logged in.
+    pub fn welcome(&self) -> Option<Rc<Welcome>> {
+        self.welcome.borrow().clone()
+    }
+
+    /// Keeps the keys a client's login revealed for logins to the server.
+    pub fn learn_scram_keys(&self, keys: ClientKeys) {
+        *self.scram_keys.borrow_mut() = Some(keys);
+    }
+
+    /// Asks for a server.
+    pub fn borrow(self: &Rc<Self>) -> Borrow {
+        if !self.database.paused.get() {
+            if self.waiters.borrow().is_empty()
+                && let Some(server) = self.take_idle()
+            {
+                return Borrow::Server(server);
+            }
+            if let Some(fault) = self.refusal() {
+                return Borrow::Refused(fault);
+            }
+        }
+        let waiter = Waiter::new(worker::now());
+        self.waiters.borrow_mut().push_back(waiter.clone());
+        self.grow();
+        Borrow::Wait(waiter)
+    }
+
+    /// The newest idle server that is fit; unfit ones are closed on the way.
+    fn take_idle(&self) -> Option<Box<Server>> {
+        loop {
+            let mut server = {
+                let mut idle = self.idle.borrow_mut();
+                if self.context.config().settings.server_round_robin {
+                    idle.pop_front()
+                } else {
+                    idle.pop_back()
+                }
+            }?;
+            if server.is_fit(&self.context.parameters) {
+                return Some(server);
+            }
+            self.close(server);
+        }
+    }
+
+    /// A login was refused a short while ago and no server is there: asking again would only be refused again.
+    fn refusal(&self) -> Option<Rc<Fault>> {
+        let failure = self.failure.borrow();
+        let failure = failure.as_ref()?;
+        let recent = worker::now() - failure.at < self.context.config().settings.server_login_retry;
+        let alone = self.open.taken() == 0;
+        (recent && alone && failure.error.is_refusal()).then(|| Rc::new(failure.error.to_fault()))
+    }
+
+    /// Takes a server back from a client: to the one who has waited longest, or to the idle ones.
+    pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
+        let info = &server.info;
+        info.client_id.set(0);
+        info.touched_at.set(worker::now());
+        if info.close_needed.get()
+            || server.retire_at.is_some_and(|at| at <= worker::now())
+            || self.is_above_size()
+        {
+            self.close(server);
+            self.grow();
+            return;
+        }
+        if info.cancels_in_flight.get() > 0 {
+            info.activity.set(Activity::BeingCanceled);
+            server.stream.disown();
+            self.canceling.borrow_mut().push(server);
+            return;
+        }
+        if self.database.paused.get() {
+            self.close(server);
+            return;
+        }
+        self.hand_on(server);
+    }
+
+    fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {
+        loop {
+            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
+            match waiter.grant(server) {
+                Ok(()) => return,
+                Err(back) => server = back,
+            }
+        }
+        server.info.activity.set(Activity::Idle);
+        server.stream.disown();
+        self.idle.borrow_mut().push_back(server);
+        self.changed.notify_all();
+    }
+
+    /// Takes back a server whose session may be dirty: it goes through the reset query first.
+    pub fn give_back_dirty(self: &Rc<Self>, mut server: Box<Server>) {
+        let settings = self.context.config();
+        let sql = settings.settings.server_reset_query.clone();
+        if sql.is_empty() {
+            return self.give_back(server);
+        }
+        server.info.client_id.set(0);
+        server.info.activity.set(Activity::Tested);
+        self.resetting.set(self.resetting.get() + 1);
+        let pool = self.clone();
+        executor::spawn(async move {
+            let limit = pool.context.config().settings.server_connect_timeout;
+            let run = crate::server::reset::run(&mut server, &pool.context.parameters, &sql);
+            let clean = worker::timers::timeout(limit, run).await.unwrap_or(false);
+            pool.resetting.set(pool.resetting.get() - 1);
+            if clean {
+                pool.give_back(server);
+            } else {
+                tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
+                pool.discard(server);
+            }
+        });
+    }
+
+    /// A server is of no use any more.
+    pub fn discard(self: &Rc<Self>, server: Box<Server>) {
+        self.close(server);
+        self.grow();
+    }
+
+    pub(super) fn close(&self, server: Box<Server>) {
+        server.close();
+        self.changed.notify_all();
+    }
+
+    /// A cancel request has ended: servers that only waited for it are free.
+    pub fn cancel_ended(self: &Rc<Self>) {
+        let (busy, free): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.canceling.borrow_mut())
+            .into_iter()
+            .partition(|server| server.info.cancels_in_flight.get() > 0);
+        *self.canceling.borrow_mut() = busy;
+        for server in free {
+            self.give_back(server);
+        }
+    }
+
+    /// Gives idle servers to waiting clients (after RESUME) and opens more if they do not suffice.
+    pub fn serve_waiters(self: &Rc<Self>) {
+        while self.has_waiters() {
+            match self.take_idle() {
+                Some(server) => self.hand_on(server),
+                None => break,
+            }
+        }
+        self.grow();
+    }
+
+    /// True when a client waits; those who have left are dropped from the front.
+    pub(super) fn has_waiters(&self) -> bool {
+        let mut waiters = self.waiters.borrow_mut();
+        while waiters.front().is_some_and(|waiter| !waiter.is_waiting()) {
+            waiters.pop_front();
+        }
+        !waiters.is_empty()
+    }
+
+    /// Clients that wait, and since when the first of them does.
+    pub fn waiting(&self) -> (usize, Option<Instant>) {
+        let waiters = self.waiters.borrow();
+        let mut present = waiters.iter().filter(|waiter| waiter.is_waiting());
+        let oldest = present.next().map(|waiter| waiter.since);
+        (oldest.map_or(0, |_| 1 + present.count()), oldest)
+    }
+
+    /// Closes all idle servers (PAUSE, KILL).
+    pub fn close_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        for server in idle {
+            self.close(server);
+        }
+    }
+
+    /// Every server goes as soon as it is free (RECONNECT, changed line).
+    pub fn retire_all(self: &Rc<Self>) {
+        for info in self.table.list() {
+            info.close_needed.set(true);
+        }
+        self.close_idle();
+        *self.welcome.borrow_mut() = None;
+        *self.failure.borrow_mut() = None;
+        self.grow();
+    }
+
+    /// Takes over changed sizes.
+    pub(super) fn reload(self: &Rc<Self>) {
+        *self.rules.borrow_mut() = self.context.config().pool_rules(&self.database.line.borrow(), &self.user);
+        self.grow();
+    }
+
+    /// Number of idle servers.
+    pub fn idle_count(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// Servers open or being opened.
+    pub fn open_count(&self) -> u32 {
+        self.open.taken()
+    }
+
+    /// Logins under way.
+    pub fn login_count(&self) -> usize {
+        self.logins.get()
+    }
+
+    /// Servers that are not idle.
+    pub fn busy_servers(&self) -> usize {
+        (self.open.taken() as usize).saturating_sub(self.idle_count())
+    }
+
+    /// What a client is told that cannot be served at all just now.
+    pub fn refused_fault(&self) -> Option<Fault> {
+        self.refusal().map(|fault| (*fault).clone())
+    }
+
+    /// Why the last login failed, while that is the last thing known.
+    pub fn last_failure(&self) -> Option<Fault> {
+        self.failure.borrow().as_ref().map(|failure| failure.error.to_fault())
+    }
+}

@@ -1,0 +1,45 @@
+//! What the janitor does to a pool a few times a second: old and dead idle servers go, `min_pool_size` is kept,
+//! the reserve opens. Owns no clock of its own.
+
+use super::pool::Pool;
+use crate::worker;
+use std::rc::Rc;
+
+impl Pool {
+    /// One round.
+    pub fn sweep(self: &Rc<Self>) {
+        self.close_worn_out();
+        // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.
+        self.grow();
+        self.keep_minimum();
+    }
+
+    fn close_worn_out(self: &Rc<Self>) {
+        let idle_timeout = self.context.config().settings.server_idle_timeout;
+        let minimum = self.rules.borrow().min_pool_size as usize;
+        let now = worker::now();
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        let mut left = self.open.taken() as usize;
+        let mut kept = std::collections::VecDeque::with_capacity(idle.len());
+        for mut server in idle {
+            let idle_for = now - server.info.touched_at.get();
+            let too_idle = !idle_timeout.is_zero() && idle_for >= idle_timeout && left > minimum;
+            let too_old = server.retire_at.is_some_and(|at| at <= now);
+            if too_idle || too_old || !server.is_fit(&self.context.parameters) {
+                left -= 1;
+                self.close(server);
+            } else {
+                kept.push_back(server);
+            }
+        }
+        *self.idle.borrow_mut() = kept;
+    }
+
+    /// Opens one server at a time up to `min_pool_size`, once the pool has been used or has a user of its own.
+    fn keep_minimum(self: &Rc<Self>) {
+        let minimum = self.rules.borrow().min_pool_size;
+        if self.open.taken() < minimum && !self.database.paused.get() && !self.database.disabled.get() {
+            self.grow_by_one();
+        }
+    }
+}

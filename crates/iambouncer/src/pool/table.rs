@@ -1,0 +1,24 @@
+//! The list of a pool's open servers, wherever they are: idle, linked, being reset. Owns only what the console and
+//! the janitor read; the servers themselves belong to whoever uses them.
+
+use crate::server::ServerInfo;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+/// Servers of one pool.
+#[derive(Default)]
+pub struct ServerTable(RefCell<Vec<Weak<ServerInfo>>>);
+
+impl ServerTable {
+    /// Adds a server; it leaves by being dropped.
+    pub fn add(&self, info: &Rc<ServerInfo>) {
+        let mut list = self.0.borrow_mut();
+        list.retain(|weak| weak.strong_count() > 0);
+        list.push(Rc::downgrade(info));
+    }
+
+    /// All that are open now.
+    pub fn list(&self) -> Vec<Rc<ServerInfo>> {
+        self.0.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+}

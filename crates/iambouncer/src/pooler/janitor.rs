@@ -1,0 +1,100 @@
+//! The sweep a few times a second: pools, deadlines of clients, averages. Owns every time limit that has no timer of
+//! its own, so that a query costs none.
+
+use crate::client::Door;
+use crate::clients::{ClientInfo, ClientState};
+use crate::config::{Config, UserOverrides};
+use crate::faults::{self, Fault};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::stats::Totals;
+use crate::worker::{self, timers};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Time between two sweeps: the grain of all time limits of clients and pools.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Sweeps until the process ends.
+pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
+    let mut period_began = worker::now();
+    loop {
+        door.directory.open_minimum();
+        for pool in door.directory.pools() {
+            pool.sweep();
+        }
+        let config = door.context.config();
+        for client in door.clients.list() {
+            if let Some(fault) = overdue(&config, &client) {
+                client.kill(fault);
+            } else if lifecycle.phase() == Phase::WaitForServers && client.state.get() == ClientState::Waiting
+            {
+                client.kill(faults::shutting_down());
+            }
+        }
+        if worker::now() - period_began >= config.settings.stats_period {
+            period_began = worker::now();
+            end_period(&door, &config);
+        }
+        timers::sleep(PERIOD).await;
+    }
+}
+
+fn elapsed(limit: Duration, since: Option<Instant>) -> bool {
+    !limit.is_zero() && since.is_some_and(|at| worker::now() - at >= limit)
+}
+
+/// The limit a client has run into, if any.
+fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
+    let pool = client.pool.borrow().clone()?;
+    let timing = client.timing.get();
+    let settings = &config.settings;
+    let plain = UserOverrides::default();
+    let user = config.users.get(&**client.user.borrow()).unwrap_or(&plain);
+    match client.state.get() {
+        ClientState::Login => None,
+        ClientState::Waiting => {
+            elapsed(pool.rules().query_wait_timeout, timing.query_at).then(faults::query_wait_timeout)
+        }
+        ClientState::Idle => {
+            let limit = user.client_idle_timeout.unwrap_or(settings.client_idle_timeout);
+            elapsed(limit, Some(timing.quiet_since)).then(faults::client_idle_timeout)
+        }
+        ClientState::Active => {
+            let query = user.query_timeout.unwrap_or(settings.query_timeout);
+            let transaction = user.transaction_timeout.unwrap_or(settings.transaction_timeout);
+            let idle = user.idle_transaction_timeout.unwrap_or(settings.idle_transaction_timeout);
+            let quiet = timing.query_at.is_none();
+            if elapsed(query, timing.query_at) {
+                Some(faults::query_timeout())
+            } else if elapsed(transaction, timing.transaction_at) {
+                Some(faults::transaction_timeout())
+            } else if quiet && timing.transaction_at.is_some() && elapsed(idle, Some(timing.quiet_since)) {
+                Some(faults::idle_transaction_timeout())
+            } else {
+                None
+            }
+        }
+    }
+}
+
+fn end_period(door: &Door, config: &Config) {
+    let pools = door.directory.pools();
+    for pool in &pools {
+        pool.stats.mark();
+    }
+    if config.settings.log_stats {
+        let last = pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b);
+        let seconds = config.settings.stats_period.as_secs().max(1);
+        let per = |sum: u64, count: u64| if count == 0 { 0 } else { sum / count };
+        tracing::info!(
+            "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+            last.transactions / seconds,
+            last.queries / seconds,
+            last.received_bytes / seconds,
+            last.sent_bytes / seconds,
+            per(last.transaction_us, last.transactions),
+            per(last.query_us, last.queries),
+            per(last.wait_us, last.server_assignments),
+        );
+    }
+}

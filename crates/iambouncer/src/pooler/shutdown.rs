@@ -1,0 +1,76 @@
+//! The way down. Owns what each phase waits for; nobody is cut off who was promised to be waited for.
+
+use crate::client::Door;
+use crate::clients::ClientState;
+use crate::faults;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::worker::timers;
+use std::time::Duration;
+
+/// How long clients may take to read that we are going.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Returns when the process may end.
+pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
+    let mut announced = Phase::Running;
+    loop {
+        let phase = lifecycle.phase();
+        if phase != announced {
+            announced = phase;
+            announce(door, phase);
+        }
+        let done = match phase {
+            Phase::Running => false,
+            Phase::WaitForClients => sessions(door) == 0,
+            Phase::WaitForServers => door.directory.busy_servers(None) == 0,
+            Phase::Now => true,
+        };
+        if done {
+            break;
+        }
+        lifecycle.changed.wait().await;
+    }
+    dismiss(door, lifecycle).await;
+    tracing::info!("shut down");
+}
+
+fn announce(door: &Door, phase: Phase) {
+    door.closing.set(phase != Phase::Running);
+    match phase {
+        Phase::Running => {}
+        Phase::WaitForClients => tracing::info!("no new clients; waiting for {} to leave", sessions(door)),
+        Phase::WaitForServers => {
+            tracing::info!("no new clients; waiting for servers to become free");
+            door.directory.set_paused(None, true);
+            for client in door.clients.list() {
+                if client.state.get() == ClientState::Waiting {
+                    client.kill(faults::shutting_down());
+                }
+            }
+        }
+        Phase::Now => tracing::info!("ending now"),
+    }
+}
+
+/// Clients of databases; the console is not waited for.
+fn sessions(door: &Door) -> usize {
+    door.clients
+        .list()
+        .iter()
+        .filter(|client| client.pool.borrow().is_some() || client.state.get() == ClientState::Login)
+        .count()
+}
+
+async fn dismiss(door: &Door, lifecycle: &Lifecycle) {
+    for client in door.clients.list() {
+        client.kill(faults::shutting_down());
+    }
+    timers::timeout(FAREWELL, async {
+        while !door.clients.is_empty()
+            && door.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
+        {
+            lifecycle.changed.wait().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,47 @@
+//! A client's own names for statements. Owns one client's map; it costs nothing until the first named Parse.
+
+use super::statement::Statement;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Name to statement, for one client.
+#[derive(Default)]
+pub struct ClientNames(Option<Box<HashMap<Box<[u8]>, Rc<Statement>>>>);
+
+impl ClientNames {
+    /// The statement a client means.
+    #[inline]
+    pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+        self.0.as_ref()?.get(name)
+    }
+
+    /// Names a statement.
+    pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.0.get_or_insert_default().insert(name.into(), statement);
+    }
+
+    /// Forgets a name and says what it stood for.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
+        let map = self.0.as_mut()?;
+        let removed = map.remove(name);
+        if map.is_empty() {
+            self.0 = None;
+        }
+        removed
+    }
+
+    /// Forgets all (DEALLOCATE ALL, DISCARD ALL).
+    pub fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// Number of names.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |map| map.len())
+    }
+
+    /// True without any name.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+}

@@ -1,0 +1,13 @@
+//! The hot loops: bytes from a client to a server and back. Owns one logged-in client, from its first request to
+//! its goodbye, and the moments at which it gets and leaves a server.
+//!
+//! Per small query on plain TCP: one receive and one send each way, no allocation, no lock. `upstream` reads the
+//! client, `downstream` the server; each scans headers in the receive buffer and sends the very same bytes. Both are
+//! turns of one task, so no state is shared between tasks.
+
+mod downstream;
+mod link;
+mod session;
+mod upstream;
+
+pub use session::{Ending, Session, SessionRules, Start};

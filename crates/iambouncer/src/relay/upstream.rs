@@ -1,0 +1,456 @@
+//! From the client to the server. Owns the decision when a server is needed, what of the client's messages goes on
+//! as it is, and what is renamed, added or held back for prepared statements.
+
+use super::link::Link;
+use super::session::{Ending, Session};
+use crate::faults;
+use crate::net::buffer::SMALL_BLOCK_BYTES;
+use crate::prepared::{Answer, Expected, Statement, Undo};
+use crate::worker;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use wire::frontend::{self, Target};
+use wire::scan::{self, Event, Frame};
+use wire::{encode, rewrite, tag};
+
+/// Longest named Parse that is shared, in bytes. It has to be in memory as a whole.
+const MAX_SHARED_PARSE_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes moved aside so that a head can be put behind them; more are sent first.
+const MAX_SPILL_BYTES: usize = 4096;
+/// Requests that may lie in the buffer of a client without a server: a full buffer asks for one.
+const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
+
+/// What a look at the client's bytes came to.
+enum Scanned {
+    /// Something can be sent.
+    Sendable,
+    /// Nothing, until this many bytes are there.
+    Needs(usize),
+    /// A request is there, and no server yet.
+    AwaitsServer,
+}
+
+impl Session {
+    /// One round: send what is decided, look at what came, receive.
+    pub(super) fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        loop {
+            if self.up_ready > 0 || !self.up_head.is_empty() {
+                ready!(self.poll_send_upstream(cx))?;
+                continue;
+            }
+            if let Some(linked) = self.link.server() {
+                match linked.server.stream.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    // Back-pressure: nothing more is read from the client meanwhile.
+                    Poll::Pending => return Poll::Pending,
+                    // What the server said last is read before it is given up.
+                    Poll::Ready(Err(_)) => return Poll::Pending,
+                }
+            }
+            match self.scan_upstream() {
+                Ok(Scanned::Sendable) => {}
+                Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(cx),
+                Ok(Scanned::Needs(bytes)) => {
+                    if !self.up.is_empty() {
+                        self.up.make_room(bytes);
+                    }
+                    ready!(self.poll_receive_from_client(cx))?;
+                }
+                Err(ending) => return Poll::Ready(Err(ending)),
+            }
+        }
+    }
+
+    fn poll_receive_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        match ready!(self.client.poll_recv(cx, &mut self.up)) {
+            Ok(0) => Poll::Ready(Err(Ending::ClientLeft)),
+            Ok(n) => {
+                self.pool.stats.count(|t| t.received_bytes += n as u64);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(Ending::ClientLost(error))),
+        }
+    }
+
+    /// While a client waits in the queue, only its end and a cancel request are of interest; what it sends more
+    /// stays in its buffer as far as that goes.
+    fn poll_client_while_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        if matches!(self.link, Link::Waiting(_)) && self.info.take_cancel_wait() {
+            return Poll::Ready(self.cancel_waiting_request());
+        }
+        if self.up.len() >= FULL_BUFFER_BYTES {
+            return Poll::Pending;
+        }
+        self.up.make_room(FULL_BUFFER_BYTES);
+        self.poll_receive_from_client(cx)
+    }
+
+    fn poll_send_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        let Some(linked) = self.link.server() else {
+            // Nothing is ever decided without a server.
+            return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
+        };
+        let body = &self.up.bytes()[..self.up_ready];
+        match ready!(linked.server.stream.poll_send(cx, &self.up_head, body)) {
+            Ok(n) => {
+                let from_head = n.min(self.up_head.len());
+                if from_head == self.up_head.len() {
+                    self.up_head.clear();
+                } else {
+                    self.up_head.drain(..from_head);
+                }
+                self.up.consume(n - from_head);
+                self.up_ready -= n - from_head;
+                Poll::Ready(Ok(()))
+            }
+            // The server may have said why before it closed: the other direction reads that.
+            Err(_) if linked.server.stream.has_news() => Poll::Pending,
+            Err(error) => Poll::Ready(Err(Ending::Fault(faults::server_lost(error)))),
+        }
+    }
+
+    fn scan_upstream(&mut self) -> Result<Scanned, Ending> {
+        loop {
+            let bytes = &self.up.bytes()[self.up_ready..];
+            let at_boundary = self.up_scanner.at_boundary();
+            match self.up_scanner.next(bytes).map_err(violation)? {
+                Event::Tail(n) if self.up_discard_tail => self.drop_upstream(n),
+                Event::Tail(n) => self.up_ready += n,
+                // CopyData outside of a COPY: the server would ignore it as well.
+                Event::Run(n) if !self.link.is_linked() || self.owed.skip_to_sync => {
+                    debug_assert!(at_boundary);
+                    self.up_discard_tail = true;
+                    self.drop_upstream(n);
+                }
+                Event::Run(n) => {
+                    self.up_discard_tail = false;
+                    self.up_ready += n;
+                }
+                Event::Incomplete(needed) => {
+                    return Ok(if self.has_sendable() { Scanned::Sendable } else { Scanned::Needs(needed) });
+                }
+                Event::Message(frame) => {
+                    if let Some(scanned) = self.on_client_message(frame)? {
+                        return Ok(if self.has_sendable() { Scanned::Sendable } else { scanned });
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_sendable(&self) -> bool {
+        self.up_ready > 0 || !self.up_head.is_empty()
+    }
+
+    /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
+    fn on_client_message(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        if frame.tag == tag::frontend::TERMINATE {
+            return if self.has_sendable() { Ok(Some(Scanned::Sendable)) } else { Err(Ending::ClientLeft) };
+        }
+        if !self.link.is_linked() {
+            if matches!(self.link, Link::None)
+                && let Some(needed) = self.request_needs()?
+            {
+                return Ok(Some(Scanned::Needs(needed)));
+            }
+            if !self.try_link()? {
+                return Ok(Some(Scanned::AwaitsServer));
+            }
+        }
+        if self.waits_for_own_query() {
+            return Ok(Some(Scanned::AwaitsServer));
+        }
+        if self.owed.skip_to_sync && frame.tag != tag::frontend::SYNC {
+            return Ok(self.discard_message(frame));
+        }
+        match frame.tag {
+            tag::frontend::QUERY => self.forward_ready(frame, Expected::Query),
+            tag::frontend::FUNCTION_CALL => self.forward_ready(frame, Expected::FunctionCall),
+            tag::frontend::SYNC => {
+                self.owed.skip_to_sync = false;
+                self.owed.batch_open = false;
+                self.forward_ready(frame, Expected::Sync);
+            }
+            tag::frontend::PARSE => return self.on_parse(frame),
+            tag::frontend::BIND => return self.on_bind(frame),
+            tag::frontend::DESCRIBE => return self.on_describe(frame),
+            tag::frontend::CLOSE => return self.on_close(frame),
+            tag::frontend::EXECUTE => self.forward_in_batch(frame, Expected::Execute),
+            tag::frontend::FLUSH => self.forward(frame),
+            tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
+                self.owed.answers.push(Expected::CopyEnd);
+                self.forward(frame);
+            }
+            other => return Err(violation(scan::FrameError::UnknownTag(other))),
+        }
+        Ok(None)
+    }
+
+    /// The client's values have never been accepted by a server, and the SET that carries them is not answered
+    /// yet: a request sent now could run under the wrong ones.
+    fn waits_for_own_query(&self) -> bool {
+        !self.parameters_proven && self.owed.answers.is_own()
+    }
+
+    /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
+    /// have to be there for the next look.
+    fn request_needs(&self) -> Result<Option<usize>, Ending> {
+        let bytes = &self.up.bytes()[self.up_ready..];
+        let mut at = 0;
+        loop {
+            if bytes.len() >= FULL_BUFFER_BYTES {
+                return Ok(None);
+            }
+            let header = scan::header(&bytes[at..], self.rules.max_message_bytes).map_err(violation)?;
+            let Some(frame) = header else { return Ok(Some(bytes.len() + 1)) };
+            if at + frame.len > bytes.len() {
+                return Ok(Some((at + frame.len).min(FULL_BUFFER_BYTES)));
+            }
+            match frame.tag {
+                tag::frontend::QUERY
+                | tag::frontend::SYNC
+                | tag::frontend::FLUSH
+                | tag::frontend::FUNCTION_CALL
+                | tag::frontend::TERMINATE => return Ok(None),
+                _ => at += frame.len,
+            }
+        }
+    }
+
+    fn forward(&mut self, frame: Frame) {
+        let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
+        self.up_discard_tail = false;
+        self.up_ready += n;
+    }
+
+    fn forward_ready(&mut self, frame: Frame, expected: Expected) {
+        let now = worker::now();
+        self.info.time(|t| {
+            t.query_at = Some(now);
+            t.transaction_at.get_or_insert(now);
+        });
+        self.owed.answers.push(expected);
+        self.forward(frame);
+    }
+
+    fn forward_in_batch(&mut self, frame: Frame, expected: Expected) {
+        self.owed.batch_open = true;
+        self.owed.answers.push(expected);
+        self.forward(frame);
+    }
+
+    /// Throws `n` bytes away that stand behind `up_ready`.
+    fn drop_upstream(&mut self, n: usize) {
+        self.spill_upstream();
+        self.up.consume(n);
+    }
+
+    /// Moves what is ready aside, so that something else can be put behind it.
+    fn spill_upstream(&mut self) {
+        if self.up_ready > 0 {
+            self.up_head.extend_from_slice(&self.up.bytes()[..self.up_ready]);
+            self.up.consume(self.up_ready);
+            self.up_ready = 0;
+        }
+    }
+
+    /// True when what is ready is too much to be moved aside and has to be sent first.
+    fn must_send_first(&self) -> bool {
+        self.up_ready > MAX_SPILL_BYTES
+    }
+
+    fn discard_message(&mut self, frame: Frame) -> Option<Scanned> {
+        if self.must_send_first() {
+            return Some(Scanned::Sendable);
+        }
+        let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
+        self.up_discard_tail = true;
+        self.drop_upstream(n);
+        None
+    }
+
+    /// The message at the front, if it is there as a whole.
+    fn whole(&self, frame: Frame) -> Result<&[u8], Scanned> {
+        let bytes = &self.up.bytes()[self.up_ready..];
+        bytes.get(..frame.len).ok_or(Scanned::Needs(frame.len))
+    }
+
+    fn on_parse(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        let front = &self.up.bytes()[self.up_ready..];
+        let Some(named) = frontend::parse_is_named(front) else {
+            return Ok(Some(Scanned::Needs(front.len() + 1)));
+        };
+        if !named || self.rules.max_prepared == 0 {
+            self.forward_in_batch(frame, Expected::Parse(Answer::Forward, Undo::None));
+            return Ok(None);
+        }
+        if frame.len > MAX_SHARED_PARSE_BYTES {
+            return Err(Ending::Fault(faults::statement_too_long(MAX_SHARED_PARSE_BYTES)));
+        }
+        if self.must_send_first() {
+            return Ok(Some(Scanned::Sendable));
+        }
+        let message = match self.whole(frame) {
+            Ok(message) => message,
+            Err(scanned) => return Ok(Some(scanned)),
+        };
+        let parse = frontend::parse(message).map_err(violation)?;
+        let statement = self.context.statements.intern(parse.body);
+        let name: Box<[u8]> = parse.name.into();
+        self.pool.stats.count(|t| t.client_parses += 1);
+        self.discard_message(frame);
+        self.owed.batch_open = true;
+        if let Some(taken) = self.names.get(&name).cloned() {
+            // The name is in use: let the server say so in its own words.
+            self.ensure_prepared(&taken);
+            rewrite::parse(&mut self.up_head, &taken.name, &statement.body);
+            self.owed.answers.push(Expected::Parse(Answer::Forward, Undo::None));
+            return Ok(None);
+        }
+        self.names.insert(&name, statement.clone());
+        self.info.prepared_count.set(self.names.len());
+        if self.is_prepared(&statement) {
+            self.owed.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None)));
+        } else {
+            self.add_to_server(&statement);
+            let undo = Undo::NameAndPrepared(name, None, statement.id);
+            self.owed.answers.push(Expected::Parse(Answer::Forward, undo));
+        }
+        Ok(None)
+    }
+
+    fn is_prepared(&mut self, statement: &Statement) -> bool {
+        self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))
+    }
+
+    /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough.
+    fn add_to_server(&mut self, statement: &Rc<Statement>) {
+        let limit = self.rules.max_prepared;
+        let Some(linked) = self.link.server() else { return };
+        let evicted = linked.server.prepared.evict(limit);
+        linked.server.prepared.insert(statement.clone());
+        linked.server.info.prepared_count.set(linked.server.prepared.len());
+        if let Some(evicted) = evicted {
+            rewrite::close_statement(&mut self.up_head, &evicted.name);
+            self.owed.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
+        }
+        rewrite::parse(&mut self.up_head, &statement.name, &statement.body);
+        self.pool.stats.count(|t| t.server_parses += 1);
+    }
+
+    /// Sees to it that the server has the statement before the message that names it.
+    fn ensure_prepared(&mut self, statement: &Rc<Statement>) {
+        if !self.is_prepared(statement) {
+            self.add_to_server(statement);
+            self.owed.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
+        }
+    }
+
+    fn on_bind(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        self.pool.stats.count(|t| t.binds += 1);
+        if self.names.is_empty() {
+            self.forward_in_batch(frame, Expected::Bind);
+            return Ok(None);
+        }
+        let front = &self.up.bytes()[self.up_ready..];
+        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
+            return Ok(Some(Scanned::Needs(front.len() + 1)));
+        };
+        // The unnamed statement, and names we do not know, are the server's to judge.
+        let Some(statement) = self.names.get(head.statement).cloned() else {
+            self.forward_in_batch(frame, Expected::Bind);
+            return Ok(None);
+        };
+        if self.must_send_first() {
+            return Ok(Some(Scanned::Sendable));
+        }
+        self.spill_upstream();
+        self.owed.batch_open = true;
+        self.ensure_prepared(&statement);
+        let front = self.up.bytes();
+        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
+            return Ok(Some(Scanned::Needs(front.len() + 1)));
+        };
+        rewrite::bind(&mut self.up_head, &head, frame.len, &statement.name);
+        let head_len = head.head_len;
+        self.owed.answers.push(Expected::Bind);
+        // The head is replaced, the values go on as they are, however many bytes they have.
+        self.up_scanner.consume(frame, head_len);
+        self.up.consume(head_len);
+        self.up_discard_tail = false;
+        Ok(None)
+    }
+
+    fn on_describe(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        let message = match self.whole(frame) {
+            Ok(message) => message,
+            Err(scanned) => return Ok(Some(scanned)),
+        };
+        let named = frontend::named(message).map_err(violation)?;
+        let known = match named.target {
+            Target::Statement => self.names.get(named.name).cloned(),
+            Target::Portal => None,
+        };
+        let Some(statement) = known else {
+            self.forward_in_batch(frame, Expected::Describe);
+            return Ok(None);
+        };
+        if let Some(scanned) = self.discard_message(frame) {
+            return Ok(Some(scanned));
+        }
+        self.owed.batch_open = true;
+        self.ensure_prepared(&statement);
+        rewrite::describe_statement(&mut self.up_head, &statement.name);
+        self.owed.answers.push(Expected::Describe);
+        Ok(None)
+    }
+
+    fn on_close(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        let message = match self.whole(frame) {
+            Ok(message) => message,
+            Err(scanned) => return Ok(Some(scanned)),
+        };
+        let named = frontend::named(message).map_err(violation)?;
+        let ours = named.target == Target::Statement && self.names.get(named.name).is_some();
+        if !ours {
+            self.forward_in_batch(frame, Expected::Close(Answer::Forward, Undo::None));
+            return Ok(None);
+        }
+        if self.must_send_first() {
+            return Ok(Some(Scanned::Sendable));
+        }
+        let name: Box<[u8]> = named.name.into();
+        self.discard_message(frame);
+        // Only the client forgets it: the server keeps it for the next one.
+        let before = self.names.remove(&name);
+        self.info.prepared_count.set(self.names.len());
+        self.owed.batch_open = true;
+        self.owed.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
+        Ok(None)
+    }
+
+    /// A cancel request came for a query that has not reached a server: it is answered here.
+    fn cancel_waiting_request(&mut self) -> Result<(), Ending> {
+        super::link::abandon(&self.pool, std::mem::replace(&mut self.link, Link::None));
+        self.info.state.set(crate::clients::ClientState::Idle);
+        loop {
+            let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
+            let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
+                // The request is larger than the buffer: there is no end to skip to.
+                return Err(Ending::Fault(faults::canceled_while_waiting()));
+            };
+            self.up.consume(frame.len);
+            if matches!(frame.tag, tag::frontend::QUERY | tag::frontend::SYNC | tag::frontend::FUNCTION_CALL)
+            {
+                break;
+            }
+        }
+        faults::canceled_while_waiting().encode_error(&mut self.down_head);
+        encode::ready_for_query(&mut self.down_head);
+        Ok(())
+    }
+}
+
+fn violation(error: impl std::fmt::Display) -> Ending {
+    Ending::Fault(faults::protocol(error))
+}

@@ -1,0 +1,59 @@
+//! Sending a cancel request to a server. Owns the rule that no cancel ever hits the next client's query: from the
+//! moment a request starts until the server has closed the cancel connection, the server is given to nobody else,
+//! and nothing is sent when it is no longer with the client who asked.
+
+use super::ServerInfo;
+use super::connect;
+use crate::context::Context;
+use crate::net::Inbound;
+use crate::worker::timers;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Cancel requests under way to one server at the most; more would change nothing.
+const MAX_IN_FLIGHT: u32 = 4;
+
+/// Counts a request in [`ServerInfo::cancels_in_flight`] for as long as it exists.
+struct InFlight(Rc<ServerInfo>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.cancels_in_flight.set(self.0.cancels_in_flight.get() - 1);
+    }
+}
+
+/// Cancels what `server` does for `client_id`. Returns when the server is done with the request, or after `limit`.
+pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, limit: Duration) {
+    if server.cancels_in_flight.get() >= MAX_IN_FLIGHT {
+        return;
+    }
+    server.cancels_in_flight.set(server.cancels_in_flight.get() + 1);
+    let in_flight = InFlight(server);
+    let server = &in_flight.0;
+    let outcome = timers::timeout(limit, async {
+        let mut stream = connect::reopen(context, &server.route).await?;
+        if server.client_id.get() != client_id {
+            return Ok::<(), super::LoginError>(());
+        }
+        let mut message = Vec::new();
+        wire::encode::cancel_request(&mut message, server.pid, &server.cancel_key);
+        let lost = |error: std::io::Error| super::LoginError::BrokenOff(error.to_string());
+        stream.send_all(&message).await.map_err(lost)?;
+        // The server closes when it has passed the signal on.
+        let mut inbound = Inbound::default();
+        while stream.recv(&mut inbound).await.is_ok_and(|n| n > 0) {
+            inbound.clear();
+        }
+        Ok(())
+    })
+    .await;
+    match outcome {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::warn!(%error, "cancel request did not get through"),
+        None => {
+            // Whether it arrived is unknown, so the server must not be used again.
+            server.close_needed.set(true);
+            tracing::warn!("cancel request timed out; the server connection will be closed");
+        }
+    }
+}

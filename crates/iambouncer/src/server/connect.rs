@@ -1,0 +1,230 @@
+//! From a host name to an open, possibly encrypted connection. Owns address resolution, the SSLRequest and the six
+//! TLS modes; knows nothing of users.
+
+use super::LoginError;
+use crate::config::{Host, TlsMode};
+use crate::context::Context;
+use crate::net::tls::TlsStream;
+use crate::net::{Endpoint, Inbound, Socket, Stream};
+use rustls::pki_types::ServerName;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Most addresses of one name that are tried in turn.
+const MAX_ADDRESSES: usize = 16;
+
+/// How a server was reached, so that a cancel request goes to the very same place.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Address or path.
+    pub endpoint: Endpoint,
+    /// Name in its certificate; `None` without TLS.
+    pub tls_name: Option<ServerName<'static>>,
+}
+
+/// Whether TLS is asked for on this attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Not asked for.
+    None,
+    /// Asked for; clear text is taken if the server has none.
+    Preferred,
+    /// Asked for and insisted on.
+    Required,
+}
+
+impl Encryption {
+    /// What `mode` means for a first attempt; `allow` comes back for a second one with TLS.
+    pub fn first(mode: TlsMode) -> Self {
+        match mode {
+            TlsMode::Disable | TlsMode::Allow => Self::None,
+            TlsMode::Prefer => Self::Preferred,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => Self::Required,
+        }
+    }
+}
+
+/// Opens a connection to `host`.
+///
+/// # Errors
+/// Names that do not resolve, refused connections, TLS failures, our own listener.
+pub async fn open(
+    context: &Rc<Context>,
+    host: &Host,
+    port: u16,
+    encryption: Encryption,
+) -> Result<(Stream, Route), LoginError> {
+    match host {
+        Host::Unix(dir) => {
+            let path = PathBuf::from(format!("{}/.s.PGSQL.{port}", dir.display()));
+            let endpoint = Endpoint::Unix(path.clone());
+            if context.own_endpoints.contains(&endpoint) {
+                return Err(LoginError::OwnListener(endpoint.to_string()));
+            }
+            let socket =
+                Socket::connect_unix(&path).await.map_err(|error| connect_error(&endpoint, &error))?;
+            Ok((Stream::Plain(socket), Route { endpoint, tls_name: None }))
+        }
+        Host::Tcp(name) => open_tcp(context, name, port, encryption).await,
+    }
+}
+
+fn connect_error(target: impl ToString, error: &std::io::Error) -> LoginError {
+    LoginError::Connect { target: target.to_string(), reason: error.to_string() }
+}
+
+async fn open_tcp(
+    context: &Rc<Context>,
+    name: &str,
+    port: u16,
+    encryption: Encryption,
+) -> Result<(Stream, Route), LoginError> {
+    let mut last = None;
+    for addr in resolve(context, name, port).await? {
+        match Socket::connect_tcp(addr, context.tcp_options()).await {
+            Ok(socket) => {
+                refuse_own_listener(context, &socket, addr)?;
+                return secure(context, socket, addr, name, encryption).await;
+            }
+            Err(error) => last = Some(connect_error(format!("{name} ({addr})"), &error)),
+        }
+    }
+    Err(last
+        .unwrap_or_else(|| LoginError::Resolve { host: name.to_owned(), reason: "no address".to_owned() }))
+}
+
+/// Looks `name` up, away from the worker: the system's resolver blocks.
+///
+/// # Errors
+/// The name does not resolve.
+pub async fn resolve(context: &Context, name: &str, port: u16) -> Result<Vec<SocketAddr>, LoginError> {
+    if let Ok(ip) = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let host = name.to_owned();
+    let failed = |reason: String| LoginError::Resolve { host: name.to_owned(), reason };
+    let found = context
+        .on_control(async move {
+            tokio::net::lookup_host((host, port))
+                .await
+                .map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
+        })
+        .await
+        .ok_or_else(|| failed("lookup was given up".to_owned()))?;
+    found.map_err(|error| failed(error.to_string()))
+}
+
+/// True when connecting to `remote` ends at our own listener `own`.
+pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpAddr>) -> bool {
+    let Endpoint::Tcp(own) = own else { return false };
+    if own.port() != remote.port() {
+        return false;
+    }
+    // A wildcard listener takes every address of this machine; a connection to oneself has equal ends.
+    own.ip() == remote.ip() || (own.ip().is_unspecified() && local_ip == Some(remote.ip()))
+}
+
+fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> Result<(), LoginError> {
+    let local_ip = match socket.local() {
+        Some(Endpoint::Tcp(local)) => Some(local.ip()),
+        _ => None,
+    };
+    if context.own_endpoints.iter().any(|own| is_own(own, addr, local_ip)) {
+        return Err(LoginError::OwnListener(addr.to_string()));
+    }
+    Ok(())
+}
+
+async fn secure(
+    context: &Context,
+    socket: Socket,
+    addr: SocketAddr,
+    name: &str,
+    encryption: Encryption,
+) -> Result<(Stream, Route), LoginError> {
+    let endpoint = Endpoint::Tcp(addr);
+    let tls = context.loaded().server_tls.clone();
+    let (Some(config), true) = (tls, encryption != Encryption::None) else {
+        return Ok((Stream::Plain(socket), Route { endpoint, tls_name: None }));
+    };
+    let mut stream = Stream::Plain(socket);
+    match ask_for_tls(&mut stream).await? {
+        b'S' => {}
+        b'N' if encryption == Encryption::Preferred => {
+            return Ok((stream, Route { endpoint, tls_name: None }));
+        }
+        b'N' => return Err(LoginError::NoTls),
+        other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
+    }
+    let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
+    let failed = |reason: String| LoginError::Tls { target: name.to_owned(), reason };
+    let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
+        .map_err(|error| failed(error.to_string()))?;
+    let tls = TlsStream::connect(socket, config, tls_name.clone())
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls_name: Some(tls_name) }))
+}
+
+/// Sends SSLRequest and reads the one byte that answers it. More than one byte would be text injected before TLS
+/// begins (CVE-2021-23222), so it is an error.
+async fn ask_for_tls(stream: &mut Stream) -> Result<u8, LoginError> {
+    let mut message = Vec::new();
+    wire::encode::ssl_request(&mut message);
+    let broken = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
+    stream.send_all(&message).await.map_err(broken)?;
+    let mut inbound = Inbound::default();
+    stream.recv(&mut inbound).await.map_err(broken)?;
+    match inbound.bytes() {
+        [answer] => Ok(*answer),
+        [] => Err(LoginError::BrokenOff("connection closed after SSLRequest".to_owned())),
+        _ => Err(LoginError::BrokenOff("unencrypted data after the answer to SSLRequest".to_owned())),
+    }
+}
+
+/// Opens a second connection to the place a server was reached at, for a cancel request.
+///
+/// # Errors
+/// As [`open`].
+pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginError> {
+    match &route.endpoint {
+        Endpoint::Unix(path) => Socket::connect_unix(path)
+            .await
+            .map(Stream::Plain)
+            .map_err(|error| connect_error(&route.endpoint, &error)),
+        Endpoint::Tcp(addr) => {
+            let socket = Socket::connect_tcp(*addr, context.tcp_options())
+                .await
+                .map_err(|error| connect_error(addr, &error))?;
+            let (Some(name), Some(config)) = (&route.tls_name, context.loaded().server_tls.clone()) else {
+                return Ok(Stream::Plain(socket));
+            };
+            let mut stream = Stream::Plain(socket);
+            if ask_for_tls(&mut stream).await? != b'S' {
+                return Err(LoginError::NoTls);
+            }
+            let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
+            let tls = TlsStream::connect(socket, config, name.clone())
+                .await
+                .map_err(|error| LoginError::Tls { target: addr.to_string(), reason: error.to_string() })?;
+            Ok(Stream::Tls(Box::new(tls)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_listener_is_recognised_from_the_inside() {
+        let own = Endpoint::Tcp("0.0.0.0:6432".parse().unwrap());
+        let me: SocketAddr = "10.0.0.5:6432".parse().unwrap();
+        assert!(is_own(&own, me, Some(me.ip())));
+        assert!(!is_own(&own, me, Some("10.0.0.6".parse().unwrap())));
+        assert!(!is_own(&own, "10.0.0.5:5432".parse().unwrap(), Some(me.ip())));
+        let loopback = Endpoint::Tcp("127.0.0.1:6432".parse().unwrap());
+        assert!(is_own(&loopback, "127.0.0.1:6432".parse().unwrap(), None));
+    }
+}

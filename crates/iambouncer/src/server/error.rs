@@ -1,0 +1,180 @@
+//! Why a server login failed. Owns the distinction that decides what happens to waiting clients: a refusal is
+//! told to them at once, trouble on the way there is retried while they wait.
+
+use crate::auth::scram::ScramError;
+use crate::faults::{Blame, Fault};
+use std::borrow::Cow;
+
+/// A login that did not come about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// The name does not resolve.
+    #[error("cannot resolve {host}: {reason}")]
+    Resolve {
+        /// Host.
+        host: String,
+        /// Resolver's words.
+        reason: String,
+    },
+    /// No connection.
+    #[error("cannot connect to {target}: {reason}")]
+    Connect {
+        /// Where.
+        target: String,
+        /// System's words.
+        reason: String,
+    },
+    /// `server_connect_timeout`.
+    #[error("login to {0} took longer than server_connect_timeout")]
+    Timeout(String),
+    /// We would be talking to ourselves.
+    #[error("the server address {0} is this pooler's own listener")]
+    OwnListener(String),
+    /// TLS is required and the server has none.
+    #[error("server does not support TLS, but server_tls_sslmode requires it")]
+    NoTls,
+    /// TLS failed: certificate, name, versions.
+    #[error("TLS to {target} failed: {reason}")]
+    Tls {
+        /// Where.
+        target: String,
+        /// rustls' words.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("server login failed: {severity} {message}")]
+    Refused {
+        /// FATAL, ERROR.
+        severity: String,
+        /// SQLSTATE.
+        code: String,
+        /// Server's message.
+        message: String,
+        /// What we make of it.
+        hint: Option<String>,
+    },
+    /// No password is known for the user.
+    #[error("server asks for a password and none is known for user \"{0}\"")]
+    NoPassword(String),
+    /// What is stored of the password does not fit the kind of request.
+    #[error("server asks for {asked}, which cannot be answered from what is stored for user \"{user}\"")]
+    UnusablePassword {
+        /// Kind of request.
+        asked: &'static str,
+        /// User.
+        user: String,
+    },
+    /// IAM: the server did not ask for a token.
+    #[error("server asks user \"{user}\" for {asked}, not for an IAM token")]
+    NotAnIamUser {
+        /// User.
+        user: String,
+        /// Kind of request.
+        asked: &'static str,
+    },
+    /// IAM: the connection is not verified TLS.
+    #[error("an IAM token is sent over verified TLS only; set server_tls_sslmode = verify-full")]
+    TokenNeedsVerifiedTls,
+    /// IAM: no token.
+    #[error("no IAM token for user \"{user}\": {reason}")]
+    Token {
+        /// User.
+        user: String,
+        /// Token engine's words.
+        reason: String,
+    },
+    /// SCRAM failed on our side.
+    #[error("SCRAM with the server failed: {0}")]
+    Scram(#[from] ScramError),
+    /// An authentication request we do not speak.
+    #[error("server asks for authentication method {0}, which is not supported")]
+    UnsupportedAuthentication(u32),
+    /// The server broke the protocol or went away.
+    #[error("server broke off the login: {0}")]
+    BrokenOff(String),
+}
+
+impl LoginError {
+    /// True when the server, or we, said no for a reason that trying again soon will not change.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            // 57P03: starting up, shutting down, in recovery. 53300: full. Both pass.
+            Self::Refused { code, .. } => !matches!(code.as_str(), "57P03" | "53300" | "57P01" | "57P02"),
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::BrokenOff(_) => false,
+            Self::Token { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// What a waiting client is told.
+    pub fn to_fault(&self) -> Fault {
+        let (blame, code): (Blame, Cow<'static, str>) = match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::BrokenOff(_) => {
+                (Blame::Server, "08001".into())
+            }
+            Self::Refused { code, .. } if code.len() == 5 => (Blame::Server, code.clone().into()),
+            Self::Refused { .. } => (Blame::Server, "08004".into()),
+            Self::Token { .. } | Self::NotAnIamUser { .. } => (Blame::Aws, "28000".into()),
+            Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedTls => {
+                (Blame::Configuration, "28000".into())
+            }
+            Self::OwnListener(_) => (Blame::Configuration, "08001".into()),
+            Self::NoTls | Self::Tls { .. } | Self::Scram(_) | Self::UnsupportedAuthentication(_) => {
+                (Blame::Server, "08004".into())
+            }
+        };
+        Fault { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { hint, .. } => hint.clone(),
+            Self::NotAnIamUser { user, .. } => Some(format!(
+                "RDS asks for a token in clear text only from members of rds_iam. Run GRANT rds_iam TO \"{user}\", \
+                 check the spelling and case of the name, and that IAM authentication is enabled on the instance."
+            )),
+            Self::OwnListener(_) => {
+                Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
+            }
+            Self::NoPassword(_) => Some(
+                "Add the user to auth_file, set password= on the database line, or use server_auth = iam."
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// What usually stands behind a refused IAM login. RDS itself does not say which it is.
+pub fn iam_refusal_hint(code: &str, host: &str, port: u16, region: &str, user: &str) -> Option<String> {
+    match code {
+        "28000" => Some(format!(
+            "RDS refused the IAM token and does not say why. Check: the policy allows rds-db:connect for \
+             dbuser \"{user}\"; the token was signed for {host}:{port} in {region}, which must be the instance's own \
+             endpoint; the clock; that the credentials have not ended. The log group iam-db-auth-error knows."
+        )),
+        "28P01" => Some(format!(
+            "The server treated the token as a password: GRANT rds_iam TO \"{user}\", or enable IAM authentication."
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_starting_server_is_waited_for_and_a_wrong_password_is_not() {
+        let refused = |code: &str| LoginError::Refused {
+            severity: "FATAL".into(),
+            code: code.into(),
+            message: "x".into(),
+            hint: None,
+        };
+        assert!(!refused("57P03").is_refusal());
+        assert!(refused("28P01").is_refusal());
+        assert_eq!(refused("28P01").to_fault().code, "28P01");
+        assert_eq!(LoginError::NoTls.to_fault().code, "08004");
+    }
+}

@@ -1,0 +1,371 @@
+//! The login to a server: startup packet, authentication, and the reports up to the first ReadyForQuery.
+//! Owns every answer to an authentication request. A token is given to a clear-text request inside verified TLS
+//! and to nothing else.
+
+use super::connect::{self, Encryption, Route};
+use super::error::{LoginError, iam_refusal_hint};
+use crate::auth::md5;
+use crate::auth::scram::client::{Binding, ClientExchange};
+use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
+use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
+use crate::config::{Host, Secret, TlsMode};
+use crate::context::Context;
+use crate::net::certificates::{self, SignatureHash};
+use crate::net::{Inbound, Stream};
+use aws_lc_rs::digest;
+use rds_iam::{Token, TokenKey};
+use std::rc::Rc;
+use std::sync::Arc;
+use wire::backend::{self, Authentication};
+use wire::startup::Version;
+use wire::{encode, tag};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Largest message a server may send before the login is done, in bytes.
+const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
+/// Most messages of a login: parameter reports and notices are a few dozen.
+const MAX_LOGIN_MESSAGES: usize = 1000;
+
+/// How we prove who we are.
+#[derive(Clone)]
+pub enum Credential {
+    /// Nothing is known: fine for trust.
+    None,
+    /// A password, or what is stored of one.
+    Password(Secret),
+    /// Keys learnt from the client's own SCRAM login, good where the server stores the same secret.
+    ScramKeys(ClientKeys),
+    /// A token.
+    Iam(TokenKey),
+}
+
+/// Where and as whom to log in.
+#[derive(Clone)]
+pub struct Target {
+    /// Host.
+    pub host: Host,
+    /// Port.
+    pub port: u16,
+    /// Database on the server.
+    pub database: String,
+    /// User on the server.
+    pub user: String,
+    /// Proof.
+    pub credential: Credential,
+    /// Further startup parameters.
+    pub parameters: Vec<(&'static str, String)>,
+    /// Run once after the login.
+    pub connect_query: Option<String>,
+    /// TLS mode.
+    pub tls_mode: TlsMode,
+}
+
+/// A finished login.
+pub struct LoggedIn {
+    /// The connection, silent and idle.
+    pub stream: Stream,
+    /// How it was reached.
+    pub route: Route,
+    /// All parameters the server reported, in order.
+    pub reports: Vec<(String, String)>,
+    /// Process ID.
+    pub pid: u32,
+    /// Cancel secret.
+    pub cancel_key: Box<[u8]>,
+}
+
+/// Logs in. A refused IAM login is tried once more with a fresh token, and `allow` once more with TLS.
+///
+/// # Errors
+/// See [`LoginError`].
+pub async fn log_in(context: &Rc<Context>, target: &Target) -> Result<LoggedIn, LoginError> {
+    let Credential::Iam(key) = &target.credential else {
+        return match attempt(context, target, Encryption::first(target.tls_mode), None).await {
+            Err(LoginError::Refused { code, .. }) if target.tls_mode == TlsMode::Allow && code == "28000" => {
+                attempt(context, target, Encryption::Required, None).await
+            }
+            other => other,
+        };
+    };
+    let engine = context.tokens.clone();
+    let wanted = key.clone();
+    let token = fetch(context, key, async move { engine.token(&wanted).await }).await?;
+    let refused = match attempt(context, target, Encryption::Required, Some(&token)).await {
+        Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
+        other => return other,
+    };
+    tracing::info!(user = %target.user, "IAM login refused, trying once more with a fresh token");
+    let (engine, wanted) = (context.tokens.clone(), key.clone());
+    let fresh = fetch(context, key, async move { engine.fresh_after_refusal(&wanted, &token).await })
+        .await
+        .map_err(|_| refused)?;
+    attempt(context, target, Encryption::Required, Some(&fresh)).await
+}
+
+fn is_token_refusal(error: &LoginError) -> bool {
+    matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
+}
+
+async fn fetch(
+    context: &Context,
+    key: &TokenKey,
+    future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
+) -> Result<Arc<Token>, LoginError> {
+    let failed = |reason: String| LoginError::Token { user: key.user.clone(), reason };
+    context
+        .on_control(future)
+        .await
+        .ok_or_else(|| failed("the token engine stopped".to_owned()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+async fn attempt(
+    context: &Rc<Context>,
+    target: &Target,
+    encryption: Encryption,
+    token: Option<&Token>,
+) -> Result<LoggedIn, LoginError> {
+    let (stream, route) = connect::open(context, &target.host, target.port, encryption).await?;
+    let mut login = Login { context, target, token, stream, inbound: Inbound::default() };
+    login.start().await?;
+    let (reports, pid, cancel_key) = login.finish().await?;
+    if let Some(sql) = &target.connect_query {
+        login.run(sql).await?;
+    }
+    Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
+}
+
+struct Login<'a> {
+    context: &'a Rc<Context>,
+    target: &'a Target,
+    token: Option<&'a Token>,
+    stream: Stream,
+    inbound: Inbound,
+}
+
+type Reports = (Vec<(String, String)>, u32, Box<[u8]>);
+
+impl Login<'_> {
+    async fn start(&mut self) -> Result<(), LoginError> {
+        let mut parameters =
+            vec![("user", self.target.user.as_str()), ("database", self.target.database.as_str())];
+        parameters.extend(self.target.parameters.iter().map(|(name, value)| (*name, value.as_str())));
+        let mut message = Vec::new();
+        encode::startup(&mut message, Version::V3_0, &parameters);
+        self.send(&mut message).await
+    }
+
+    /// Sends and wipes: most of these messages hold a secret.
+    async fn send(&mut self, message: &mut Vec<u8>) -> Result<(), LoginError> {
+        let sent = self.stream.send_all(message).await;
+        message.zeroize();
+        sent.map_err(|error| LoginError::BrokenOff(error.to_string()))
+    }
+
+    /// Reads one message; an ErrorResponse ends the login.
+    async fn receive(&mut self) -> Result<(u8, Vec<u8>), LoginError> {
+        let frame = self
+            .stream
+            .recv_message(&mut self.inbound, MAX_LOGIN_MESSAGE_BYTES)
+            .await
+            .map_err(|error| LoginError::BrokenOff(error.to_string()))?;
+        let message = self.inbound.bytes()[..frame.len].to_vec();
+        self.inbound.consume(frame.len);
+        if frame.tag == tag::backend::ERROR_RESPONSE {
+            return Err(self.refusal(&message));
+        }
+        Ok((frame.tag, message))
+    }
+
+    fn refusal(&self, message: &[u8]) -> LoginError {
+        let fields = backend::error_fields(message).unwrap_or_default();
+        let hint = match &self.target.credential {
+            Credential::Iam(key) => {
+                iam_refusal_hint(&fields.code, &key.host, key.port, key.region.as_str(), &key.user)
+            }
+            _ => None,
+        };
+        LoginError::Refused {
+            severity: fields.severity.into_owned(),
+            code: fields.code.into_owned(),
+            message: fields.message.into_owned(),
+            hint: hint.or_else(|| fields.hint.map(std::borrow::Cow::into_owned)),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<Reports, LoginError> {
+        let mut reports = Vec::new();
+        let mut key = (0, Box::default());
+        for _ in 0..MAX_LOGIN_MESSAGES {
+            let (kind, message) = self.receive().await?;
+            match kind {
+                tag::backend::AUTHENTICATION => self.authenticate(&message).await?,
+                tag::backend::PARAMETER_STATUS => {
+                    let (name, value) = backend::parameter_status(&message).map_err(broken)?;
+                    reports.push((name.to_owned(), value.to_owned()));
+                }
+                tag::backend::BACKEND_KEY_DATA => {
+                    let data = backend::key_data(&message).map_err(broken)?;
+                    key = (data.pid, data.key.into());
+                }
+                tag::backend::READY_FOR_QUERY => return Ok((reports, key.0, key.1)),
+                tag::backend::NOTICE_RESPONSE | tag::backend::NEGOTIATE_PROTOCOL_VERSION => {}
+                other => return Err(LoginError::BrokenOff(format!("unexpected message {other:#04x}"))),
+            }
+        }
+        Err(LoginError::BrokenOff("endless login".to_owned()))
+    }
+
+    /// Runs a query of ours and waits for its end.
+    async fn run(&mut self, sql: &str) -> Result<(), LoginError> {
+        let mut message = Vec::new();
+        encode::query(&mut message, sql);
+        self.send(&mut message).await?;
+        for _ in 0..MAX_LOGIN_MESSAGES {
+            if self.receive().await?.0 == tag::backend::READY_FOR_QUERY {
+                return Ok(());
+            }
+        }
+        Err(LoginError::BrokenOff("endless answer to connect_query".to_owned()))
+    }
+
+    async fn authenticate(&mut self, message: &[u8]) -> Result<(), LoginError> {
+        let request = backend::authentication(message).map_err(broken)?;
+        if let Credential::Iam(_) = self.target.credential {
+            return self.authenticate_with_token(&request).await;
+        }
+        match request {
+            Authentication::Ok => Ok(()),
+            Authentication::Cleartext => {
+                let secret = self.password("a clear-text password")?;
+                if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
+                    return Err(self.unusable("a clear-text password"));
+                }
+                self.send_password(secret.expose()).await
+            }
+            Authentication::Md5(salt) => {
+                let secret = self.password("an md5 password")?;
+                if ScramSecret::parse(secret.expose()).is_some() {
+                    return Err(self.unusable("an md5 password"));
+                }
+                let answer = md5::answer(&self.target.user, secret.expose(), salt);
+                self.send_password(&answer).await
+            }
+            Authentication::Sasl(mechanisms) => self.scram(mechanisms).await,
+            Authentication::Unsupported(code) => Err(LoginError::UnsupportedAuthentication(code)),
+            Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
+                Err(LoginError::BrokenOff("SASL message out of order".to_owned()))
+            }
+        }
+    }
+
+    async fn authenticate_with_token(&mut self, request: &Authentication<'_>) -> Result<(), LoginError> {
+        let not_iam = |asked| LoginError::NotAnIamUser { user: self.target.user.clone(), asked };
+        match request {
+            Authentication::Ok => Ok(()),
+            Authentication::Cleartext => {
+                if self.stream.tls().is_none() || !self.target.tls_mode.verifies() {
+                    return Err(LoginError::TokenNeedsVerifiedTls);
+                }
+                let token = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
+                self.send_password(token.expose()).await
+            }
+            Authentication::Md5(_) => Err(not_iam("an md5 password")),
+            Authentication::Sasl(_) => Err(not_iam("SCRAM")),
+            Authentication::Unsupported(code) => Err(LoginError::UnsupportedAuthentication(*code)),
+            Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => Err(not_iam("SCRAM")),
+        }
+    }
+
+    async fn send_password(&mut self, secret: &str) -> Result<(), LoginError> {
+        // Full size at once, so that growing leaves no copy behind.
+        let mut message = Vec::with_capacity(secret.len() + 16);
+        encode::password(&mut message, secret);
+        self.send(&mut message).await
+    }
+
+    fn password(&self, asked: &'static str) -> Result<Secret, LoginError> {
+        match &self.target.credential {
+            Credential::Password(secret) => Ok(secret.clone()),
+            Credential::ScramKeys(_) => Err(self.unusable(asked)),
+            Credential::None | Credential::Iam(_) => Err(LoginError::NoPassword(self.target.user.clone())),
+        }
+    }
+
+    fn unusable(&self, asked: &'static str) -> LoginError {
+        LoginError::UnusablePassword { asked, user: self.target.user.clone() }
+    }
+
+    async fn scram(&mut self, mechanisms: &[u8]) -> Result<(), LoginError> {
+        let offered = |name: &str| mechanisms.split(|&b| b == 0).any(|m| m == name.as_bytes());
+        if !offered(SCRAM_SHA_256) && !offered(SCRAM_SHA_256_PLUS) {
+            return Err(LoginError::BrokenOff("no SASL mechanism in common".to_owned()));
+        }
+        let mut exchange = ClientExchange::fresh(self.binding(offered(SCRAM_SHA_256_PLUS)))?;
+        let mut message = Vec::new();
+        encode::sasl_initial(&mut message, exchange.mechanism(), exchange.first().as_bytes());
+        self.send(&mut message).await?;
+
+        let challenge = self.sasl_step(11).await?;
+        let asked = exchange.challenge(&challenge)?;
+        let keys = self.scram_keys(asked.salt, asked.iterations).await?;
+        let answer = Zeroizing::new(exchange.answer(&keys));
+        encode::sasl_response(&mut message, answer.as_bytes());
+        self.send(&mut message).await?;
+
+        let last = self.sasl_step(12).await?;
+        Ok(exchange.verify(&last)?)
+    }
+
+    /// Channel binding, if both sides can.
+    fn binding(&self, plus_offered: bool) -> Binding {
+        let Some(tls) = self.stream.tls() else { return Binding::Unsupported };
+        let hash = tls.peer_certificate().and_then(|certificate| {
+            let algorithm = match certificates::signature_hash(certificate)? {
+                SignatureHash::Sha256 => &digest::SHA256,
+                SignatureHash::Sha384 => &digest::SHA384,
+                SignatureHash::Sha512 => &digest::SHA512,
+            };
+            Some(digest::digest(algorithm, certificate).as_ref().to_vec())
+        });
+        match hash {
+            Some(hash) if plus_offered => Binding::EndPoint(hash),
+            Some(_) => Binding::NotOffered,
+            None => Binding::Unsupported,
+        }
+    }
+
+    async fn sasl_step(&mut self, code: u32) -> Result<Vec<u8>, LoginError> {
+        let (kind, message) = self.receive().await?;
+        let out_of_order = || LoginError::BrokenOff("SASL message out of order".to_owned());
+        if kind != tag::backend::AUTHENTICATION {
+            return Err(out_of_order());
+        }
+        match (backend::authentication(&message).map_err(broken)?, code) {
+            (Authentication::SaslContinue(data), 11) | (Authentication::SaslFinal(data), 12) => {
+                Ok(data.to_vec())
+            }
+            _ => Err(out_of_order()),
+        }
+    }
+
+    async fn scram_keys(&self, salt: Vec<u8>, iterations: u32) -> Result<ClientKeys, LoginError> {
+        let secret = match &self.target.credential {
+            Credential::ScramKeys(keys) => return Ok(keys.clone()),
+            _ => self.password("SCRAM")?,
+        };
+        if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
+            return Err(self.unusable("SCRAM"));
+        }
+        let derived = self
+            .context
+            .blocking(move || SaltedPassword::derive(secret.expose(), &salt, iterations))
+            .await
+            .ok_or(LoginError::Scram(ScramError::Refused))?;
+        Ok(derived?.keys())
+    }
+}
+
+fn broken(error: wire::FormatError) -> LoginError {
+    LoginError::BrokenOff(error.to_string())
+}

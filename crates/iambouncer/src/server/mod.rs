@@ -1,0 +1,156 @@
+//! One connection to a PostgreSQL server. Owns its stream, what is known of its session, and how it is made
+//! ([`login`]); who may use it is the pool's business.
+
+pub mod cancel;
+pub mod connect;
+pub mod error;
+pub mod login;
+pub mod reset;
+
+use crate::net::{Inbound, Stream};
+use crate::parameters::{Parameters, ValueSet};
+use crate::pool::permits::Permit;
+use crate::prepared::ServerCache;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+use wire::scan::{Event, FROM_SERVER, Scanner};
+use wire::{backend, limits, tag};
+
+pub use error::LoginError;
+
+/// What a server is doing, as SHOW SERVERS says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Linked to a client.
+    Active,
+    /// In the pool.
+    Idle,
+    /// Reset query under way.
+    Tested,
+    /// Free, but a cancel request for it is still on its way.
+    BeingCanceled,
+}
+
+impl Activity {
+    /// The console's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Tested => "tested",
+            Self::BeingCanceled => "being_canceled",
+        }
+    }
+}
+
+/// What the console and cancel requests may know of a server, whoever holds it.
+pub struct ServerInfo {
+    /// Unique in this process.
+    pub id: u64,
+    /// Process ID on the server.
+    pub pid: u32,
+    /// Secret for cancel requests.
+    pub cancel_key: Box<[u8]>,
+    /// Where it was reached: needed to cancel there and nowhere else.
+    pub route: connect::Route,
+    /// Other end.
+    pub remote: Option<crate::net::Endpoint>,
+    /// Our end.
+    pub local: Option<crate::net::Endpoint>,
+    /// TLS version and suite, or empty.
+    pub tls: String,
+    /// When the login was done, for people.
+    pub connected_wall: std::time::SystemTime,
+    /// What it is doing.
+    pub activity: Cell<Activity>,
+    /// Linked client's id, or 0.
+    pub client_id: Cell<u64>,
+    /// Last time it was linked or released.
+    pub touched_at: Cell<Instant>,
+    /// It has to go when it is released (RECONNECT, changed configuration).
+    pub close_needed: Cell<bool>,
+    /// Cancel requests on their way to it. While there are any it serves nobody else.
+    pub cancels_in_flight: Cell<u32>,
+    /// Prepared statements it has, for the console.
+    pub prepared_count: Cell<usize>,
+    /// `application_name` as last reported.
+    pub application_name: RefCell<String>,
+}
+
+/// An open, logged-in server connection. Exactly one task, or the pool, owns it.
+pub struct Server {
+    /// The connection.
+    pub stream: Stream,
+    /// Tracked parameters as the server last reported them.
+    pub parameters: ValueSet,
+    /// Statements it has.
+    pub prepared: ServerCache,
+    /// Shared with the pool's table.
+    pub info: Rc<ServerInfo>,
+    /// When it is too old to be given out again.
+    pub retire_at: Option<Instant>,
+    /// Places in the limits it takes up.
+    pub permits: Vec<Permit>,
+}
+
+impl Server {
+    /// Looks whether an idle server is fit to be used. It must be silent: only parameter reports, notices and
+    /// notifications may have come, and they are read here. Anything else, or the end, makes it unfit.
+    pub fn is_fit(&mut self, parameters: &Parameters) -> bool {
+        if self.info.close_needed.get() {
+            return false;
+        }
+        if !self.stream.has_news() {
+            return true;
+        }
+        let mut inbound = Inbound::default();
+        loop {
+            match self.stream.poll_recv(&mut Context::from_waker(Waker::noop()), &mut inbound) {
+                Poll::Pending => return inbound.is_empty(),
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return false,
+            }
+            if !self.read_reports(parameters, &mut inbound) {
+                return false;
+            }
+        }
+    }
+
+    fn read_reports(&mut self, parameters: &Parameters, inbound: &mut Inbound) -> bool {
+        let mut scanner = Scanner::new(&FROM_SERVER, limits::MAX_WHOLE_BYTES);
+        loop {
+            match scanner.next(inbound.bytes()) {
+                Ok(Event::Run(n)) if scanner.at_boundary() => inbound.consume(n),
+                Ok(Event::Message(frame))
+                    if frame.tag == tag::backend::PARAMETER_STATUS && frame.len <= inbound.len() =>
+                {
+                    self.note_parameter(parameters, &inbound.bytes()[..frame.len]);
+                    let n = scanner.consume(frame, inbound.len());
+                    inbound.consume(n);
+                }
+                Ok(Event::Incomplete(_)) => return true,
+                _ => return false,
+            }
+        }
+    }
+
+    /// Takes over a ParameterStatus. Returns the position of the parameter if it is tracked.
+    pub fn note_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<usize> {
+        let (name, value) = backend::parameter_status(message).ok()?;
+        if name == "application_name" {
+            value.clone_into(&mut self.info.application_name.borrow_mut());
+        }
+        let position = parameters.position(name)?;
+        self.parameters = parameters.with(&self.parameters, position, value);
+        Some(position)
+    }
+
+    /// Says goodbye and closes. Nothing is waited for.
+    pub fn close(mut self) {
+        let mut message = Vec::new();
+        wire::encode::terminate(&mut message);
+        let _ = self.stream.poll_send(&mut Context::from_waker(Waker::noop()), &message, &[]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Counters and averages. Owns plain cells of one worker, summed when somebody asks; no counter is ever shared
+//! between threads.
+
+use std::cell::Cell;
+use std::ops::{Add, Sub};
+
+/// Values of all counters at one moment. Times are microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Times a server was linked to a client.
+    pub server_assignments: u64,
+    /// Transactions ended.
+    pub transactions: u64,
+    /// Queries ended.
+    pub queries: u64,
+    /// Bytes from clients.
+    pub received_bytes: u64,
+    /// Bytes to clients.
+    pub sent_bytes: u64,
+    /// Time in transactions, µs.
+    pub transaction_us: u64,
+    /// Time in queries, µs.
+    pub query_us: u64,
+    /// Time clients waited for a server, µs.
+    pub wait_us: u64,
+    /// Named Parse messages from clients.
+    pub client_parses: u64,
+    /// Named Parse messages to servers.
+    pub server_parses: u64,
+    /// Bind messages from clients.
+    pub binds: u64,
+}
+
+macro_rules! fold {
+    ($trait:ident, $method:ident, $op:ident) => {
+        impl $trait for Totals {
+            type Output = Self;
+            fn $method(self, other: Self) -> Self {
+                Self {
+                    server_assignments: self.server_assignments.$op(other.server_assignments),
+                    transactions: self.transactions.$op(other.transactions),
+                    queries: self.queries.$op(other.queries),
+                    received_bytes: self.received_bytes.$op(other.received_bytes),
+                    sent_bytes: self.sent_bytes.$op(other.sent_bytes),
+                    transaction_us: self.transaction_us.$op(other.transaction_us),
+                    query_us: self.query_us.$op(other.query_us),
+                    wait_us: self.wait_us.$op(other.wait_us),
+                    client_parses: self.client_parses.$op(other.client_parses),
+                    server_parses: self.server_parses.$op(other.server_parses),
+                    binds: self.binds.$op(other.binds),
+                }
+            }
+        }
+    };
+}
+
+fold!(Add, add, wrapping_add);
+fold!(Sub, sub, saturating_sub);
+
+/// Counters of one pool.
+#[derive(Default)]
+pub struct Statistics {
+    now: Cell<Totals>,
+    /// At the end of the last period, and at the end of the one before: averages cover the time between.
+    marks: Cell<(Totals, Totals)>,
+}
+
+impl Statistics {
+    /// Changes counters.
+    #[inline]
+    pub fn count(&self, change: impl FnOnce(&mut Totals)) {
+        let mut totals = self.now.get();
+        change(&mut totals);
+        self.now.set(totals);
+    }
+
+    /// Values now.
+    pub fn totals(&self) -> Totals {
+        self.now.get()
+    }
+
+    /// Ends a period.
+    pub fn mark(&self) {
+        let (last, _) = self.marks.get();
+        self.marks.set((self.now.get(), last));
+    }
+
+    /// What the last whole period added.
+    pub fn last_period(&self) -> Totals {
+        let (last, before) = self.marks.get();
+        last - before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_cover_the_last_whole_period() {
+        let stats = Statistics::default();
+        stats.count(|t| t.queries += 5);
+        stats.mark();
+        stats.count(|t| t.queries += 2);
+        assert_eq!(stats.last_period().queries, 5);
+        stats.mark();
+        assert_eq!(stats.last_period().queries, 2);
+        assert_eq!(stats.totals().queries, 7);
+    }
+}

@@ -1,0 +1,105 @@
+//! One worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; what the
+//! tasks do (clients, logins, pools) lives above. Nothing here is shared between threads but the [`mailbox`].
+//!
+//! Why not a general runtime: the steady state of a pooler is "socket ready, read, look, write". A task table,
+//! an epoll set and a sorted list of deadlines are all it needs, and with nothing atomic in between.
+
+pub mod executor;
+pub mod mailbox;
+pub mod notify;
+pub mod reactor;
+pub mod timers;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+thread_local! {
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The time read once after the last wait. Exact enough for limits and statistics; costs no system call.
+pub fn now() -> Instant {
+    NOW.with(|now| match now.get() {
+        Some(instant) => instant,
+        None => refresh_clock(),
+    })
+}
+
+/// Reads the clock anew.
+fn refresh_clock() -> Instant {
+    let instant = Instant::now();
+    NOW.with(|now| now.set(Some(instant)));
+    instant
+}
+
+/// Waits for the first of two futures: `Some` of what `first` came to, `None` when it was `second`.
+pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> Option<T> {
+    let mut first = pin!(first);
+    let mut second = pin!(second);
+    poll_fn(|cx| match first.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => second.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Runs this thread as a worker until `main` is done.
+///
+/// # Errors
+/// The kernel refuses an epoll set or an eventfd, or waiting fails.
+pub fn run(main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    let mailbox = mailbox::Mailbox::create()?;
+    reactor::install(&mailbox)?;
+    executor::install(mailbox);
+    refresh_clock();
+    let main = executor::spawn(main);
+    while executor::is_alive(main) {
+        let more = executor::turn();
+        let wait = if more { Some(Duration::ZERO) } else { timers::time_to_next(now()) };
+        reactor::wait(wait)?;
+        timers::fire(refresh_clock());
+    }
+    executor::clear();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn tasks_timers_and_other_threads_wake_each_other() {
+        let done = Rc::new(Cell::new(0));
+        let seen = done.clone();
+        run(async move {
+            let inner = seen.clone();
+            let notify = Rc::new(notify::Notify::default());
+            let told = notify.clone();
+            executor::spawn(async move {
+                timers::sleep(Duration::from_millis(5)).await;
+                inner.set(inner.get() + 1);
+                told.notify_all();
+            });
+            notify.wait().await;
+            let (tx, rx) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || tx.send(41));
+            seen.set(seen.get() + rx.await.unwrap());
+        })
+        .unwrap();
+        assert_eq!(done.get(), 42);
+    }
+
+    #[test]
+    fn a_timeout_ends_a_future_that_never_does() {
+        run(async {
+            let never = std::future::pending::<()>();
+            assert!(timers::timeout(Duration::from_millis(3), never).await.is_none());
+            assert_eq!(timers::timeout(Duration::from_secs(60), async { 7 }).await, Some(7));
+        })
+        .unwrap();
+    }
+}
