@@ -1,1 +1,64 @@
 //! IAM database authentication for Amazon RDS and Aurora.
+//!
+//! Owns: what an RDS endpoint name says (region, partition, kind), the token that replaces a password,
+//! the credentials that sign it, and the engine that keeps both fresh.
+//! Never: speaks the PostgreSQL protocol, opens a connection to a database, or guesses a region.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use rds_iam::{Credentials, TokenRequest, region_of, sign};
+//!
+//! let host = "orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com";
+//! let region = region_of(host).ok_or("not an RDS endpoint: name the region yourself")?;
+//! let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "example");
+//! let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_705_322_096);
+//!
+//! let request = TokenRequest { host, port: 5432, user: "app", region: &region };
+//! let token = sign(&request, &credentials, now)?;
+//!
+//! assert!(token.expose().starts_with(host));
+//! assert_eq!(token.expires_at(), now + Duration::from_secs(900));
+//! assert!(!format!("{token:?}").contains("Signature"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A service asks a [`TokenEngine`] instead: it caches, refreshes early and survives AWS outages.
+//!
+//! ```no_run
+//! use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
+//!
+//! # async fn login() -> Result<(), rds_iam::TokenError> {
+//! let engine = TokenEngine::new(AwsCredentials::shared());
+//! let host = "orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com";
+//! let key = TokenKey::new(host, 5432, "app", None, Identity::default())?;
+//! let token = engine.token(&key).await?;
+//! // Send `token.expose()` as the password, inside verified TLS only.
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod aws;
+mod backoff;
+mod cache;
+mod clock;
+mod credentials;
+mod endpoint;
+mod engine;
+mod error;
+mod percent;
+mod region;
+mod slots;
+mod token;
+
+pub use aws::AwsCredentials;
+pub use aws_credential_types::Credentials;
+pub use cache::{CredentialCache, CredentialStatus};
+pub use clock::{Clock, OffsetClock, SystemClock};
+pub use credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
+pub use endpoint::{EndpointKind, RdsEndpoint, region_of};
+pub use engine::{TokenEngine, TokenKey, TokenStatus};
+pub use error::TokenError;
+pub use percent::percent_encode;
+pub use region::{Partition, Region, RegionError};
+pub use token::{MAX_TOKEN_BYTES, MAX_TOKEN_LIFE, SignError, Token, TokenRequest, sign};

@@ -1,0 +1,61 @@
+# The one entry point. `make` alone lists the targets.
+
+# Seconds per fuzz target.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := scanner startup messages
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint doc demo bench fuzz clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler)
+	@tools/setup test
+
+build: ## Build the release binaries into target/release
+	$(CARGO) build --release --locked -p iambouncer -p rds-sim
+
+# The tests start the programs and load the PAM module, so these are built first.
+test: setup ## Run all tests, on a machine with nothing but Rust and make
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked
+
+lint: ## Check format, lints and dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "$(CARGO) deny check"; $(CARGO) deny --locked check; \
+	else \
+		echo "Dependencies are not checked: install cargo-deny with 'cargo install cargo-deny --locked'."; \
+	fi
+
+doc: ## Build the API documentation and write docs/settings.md anew
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p iambouncer --test config_docs
+
+demo: setup ## Watch it work: PostgreSQL that only lets tokens in, and a client that knows none (ONCE=1 to end)
+	$(CARGO) build --release --locked -p iambouncer -p rds-sim
+	$(CARGO) run --release --locked --quiet -p rds-sim --example demo
+
+# Two commands, so that the pooler is built with its own features and no others.
+# BENCH_ONLY, ROUNDS, DURATION, QUICK, PGBOUNCER and IAMBOUNCER reach the program through the environment.
+bench: ## Compare with PgBouncer and write bench/RESULTS.md (QUICK=1 for a short try)
+	@tools/setup bench
+	$(CARGO) build --release --locked -p iambouncer
+	$(CARGO) run --release --locked --quiet -p bench
+
+fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS for each target (needs cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 \
+		|| { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'." >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzz $$target"; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf fuzz/target fuzz/corpus fuzz/artifacts bench/raw

@@ -1,0 +1,33 @@
+//! The certificates of one run: a throw-away authority and one server certificate under it, which PostgreSQL
+//! and both poolers show. Owns their making; it never writes them anywhere.
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+/// PEM texts of one run.
+pub(crate) struct Certs {
+    /// The authority's certificate.
+    pub(crate) ca_pem: String,
+    /// The certificate of 127.0.0.1.
+    pub(crate) certificate_pem: String,
+    /// Its key (ECDSA P-256).
+    pub(crate) key_pem: String,
+}
+
+impl Certs {
+    /// Makes a new authority and a certificate that is good for 127.0.0.1 and localhost.
+    pub(crate) fn make() -> Result<Self> {
+        let ca_key = KeyPair::generate().context("generating the authority's key")?;
+        let mut ca = CertificateParams::new(Vec::new())?;
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name.push(DnType::CommonName, "bench authority");
+        let ca_pem = ca.self_signed(&ca_key)?.pem();
+        let issuer = Issuer::new(ca, ca_key);
+
+        let key = KeyPair::generate().context("generating the server's key")?;
+        let mut server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        server.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+        let certificate_pem = server.signed_by(&key, &issuer)?.pem();
+        Ok(Self { ca_pem, certificate_pem, key_pem: key.serialize_pem() })
+    }
+}

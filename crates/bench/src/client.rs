@@ -1,0 +1,142 @@
+//! A raw client for what pgbench cannot do: hold a thousand idle sessions, read a large result and throw it
+//! away. Owns one connection to a pooler that trusts it; it never looks at a row.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use wire::limits::MAX_MESSAGE_BYTES;
+use wire::scan::{Event, FROM_SERVER, Scanner};
+use wire::startup::Version;
+use wire::tag::backend;
+use wire::{backend as view, encode};
+
+/// First size of the receive buffer. A thousand clients share this process, so it is small …
+const SMALL_BUFFER_BYTES: usize = 4 * 1024;
+/// … and grows to this for a large result.
+const LARGE_BUFFER_BYTES: usize = 256 * 1024;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// Whom to log in as, and where.
+pub(crate) struct Target<'a> {
+    /// Port on 127.0.0.1.
+    pub(crate) port: u16,
+    /// User.
+    pub(crate) user: &'a str,
+    /// Database.
+    pub(crate) database: &'a str,
+    /// TLS, if the session shall have it.
+    pub(crate) tls: Option<&'a TlsConnector>,
+}
+
+/// A logged-in session.
+pub(crate) struct Client {
+    stream: Box<dyn Stream>,
+    scanner: Scanner,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+/// A TLS client that trusts the authority in `ca_pem` and nobody else.
+pub(crate) fn tls_connector(ca_pem: &str) -> Result<TlsConnector> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+impl Client {
+    /// Connects and logs in.
+    pub(crate) async fn login(target: &Target<'_>) -> Result<Self> {
+        let mut tcp = TcpStream::connect(("127.0.0.1", target.port)).await.context("connecting")?;
+        tcp.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match target.tls {
+            None => Box::new(tcp),
+            Some(connector) => {
+                let mut request = Vec::new();
+                encode::ssl_request(&mut request);
+                tcp.write_all(&request).await?;
+                let answer = tcp.read_u8().await.context("asking for TLS")?;
+                if answer != b'S' {
+                    bail!("the pooler offers no TLS");
+                }
+                Box::new(connector.connect(ServerName::try_from("127.0.0.1")?, tcp).await?)
+            }
+        };
+        let scanner = Scanner::new(&FROM_SERVER, MAX_MESSAGE_BYTES);
+        let mut client = Self { stream, scanner, buffer: vec![0; SMALL_BUFFER_BYTES], filled: 0 };
+        let mut startup = Vec::new();
+        let parameters = [("user", target.user), ("database", target.database)];
+        encode::startup(&mut startup, Version::V3_0, &parameters);
+        client.exchange(&startup).await.context("logging in")?;
+        Ok(client)
+    }
+
+    /// Runs a simple query and says how many bytes the answer had.
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<u64> {
+        let mut request = Vec::new();
+        encode::query(&mut request, sql);
+        self.exchange(&request).await.with_context(|| format!("running {sql}"))
+    }
+
+    /// Makes the receive buffer fit for a large result.
+    pub(crate) fn expect_much(&mut self) {
+        self.buffer.resize(LARGE_BUFFER_BYTES, 0);
+    }
+
+    /// Sends `request` and reads up to the next ReadyForQuery.
+    async fn exchange(&mut self, request: &[u8]) -> Result<u64> {
+        self.stream.write_all(request).await?;
+        self.stream.flush().await?;
+        let mut answer_bytes = 0;
+        loop {
+            let free = &mut self.buffer[self.filled..];
+            if free.is_empty() {
+                bail!("the pooler sent a message head longer than {} bytes", self.buffer.len());
+            }
+            let n = self.stream.read(free).await?;
+            if n == 0 {
+                bail!("the pooler closed the connection");
+            }
+            answer_bytes += n as u64;
+            self.filled += n;
+            if self.scan()? {
+                return Ok(answer_bytes);
+            }
+        }
+    }
+
+    /// Walks what has come; true when ReadyForQuery was among it.
+    fn scan(&mut self) -> Result<bool> {
+        let mut at = 0;
+        let mut is_ready = false;
+        loop {
+            let bytes = &self.buffer[at..self.filled];
+            match self.scanner.next(bytes)? {
+                Event::Tail(n) | Event::Run(n) => at += n,
+                Event::Message(frame) => {
+                    if frame.tag == backend::ERROR_RESPONSE {
+                        let fields = view::error_fields(&bytes[..frame.len.min(bytes.len())])?;
+                        bail!("{} {}: {}", fields.severity, fields.code, fields.message);
+                    }
+                    is_ready |= frame.tag == backend::READY_FOR_QUERY;
+                    at += self.scanner.consume(frame, bytes.len());
+                }
+                Event::Incomplete(_) => break,
+            }
+        }
+        self.buffer.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        Ok(is_ready)
+    }
+}

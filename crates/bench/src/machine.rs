@@ -1,0 +1,70 @@
+//! Where and with what a run was made: processor, kernel, versions. Owns asking for them; a question that
+//! cannot be answered reads "unknown" and stops nothing.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::bed::Bed;
+use crate::process;
+use crate::rounds::Binaries;
+
+/// The head of the report.
+pub(crate) struct Machine {
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Machine {
+    /// Asks everything. `load_before` is the load average from before the run began.
+    pub(crate) fn ask(bed: &Bed, binaries: &Binaries, load_before: String) -> Self {
+        let version = |name| ask(&bed.program(name), &["--version"]);
+        let commit =
+            ask(Path::new("git"), &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let facts = vec![
+            ("Date", ask(Path::new("date"), &["-u", "+%Y-%m-%d"])),
+            ("Processor", processor()),
+            ("Cores", cores.to_string()),
+            ("Kernel", ask(Path::new("uname"), &["-sr"])),
+            ("Load before the run", load_before),
+            ("Checkout", commit),
+            ("iambouncer", binaries.iambouncer.version.clone()),
+            ("PgBouncer", binaries.pgbouncer.version.clone()),
+            ("PostgreSQL", version("postgres")),
+            ("pgbench", version("pgbench")),
+        ];
+        Self { facts }
+    }
+
+    /// Writes the table of facts.
+    pub(crate) fn write(&self, page: &mut String, command: &str) {
+        page.push_str("| | |\n|---|---|\n");
+        for (name, value) in &self.facts {
+            let _ = writeln!(page, "| {name} | {value} |");
+        }
+        let _ = writeln!(page, "| Command | `{command}` |\n");
+    }
+}
+
+/// The three load averages.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let fields: Vec<_> = text.split_whitespace().take(3).collect();
+    if fields.is_empty() { unknown() } else { fields.join(" ") }
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name| text.lines().find(|line| line.starts_with(name))?.split_once(':');
+    // Arm machines have no model name.
+    let named = value("model name").or_else(|| value("CPU part"));
+    named.map_or_else(unknown, |(_, name)| name.trim().to_owned())
+}
+
+fn ask(program: &Path, args: &[&str]) -> String {
+    process::ask(program, args).unwrap_or_else(|_| unknown())
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
+}

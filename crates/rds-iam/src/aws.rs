@@ -1,0 +1,185 @@
+//! Credentials from everywhere the AWS SDK looks.
+//!
+//! Owns: one SDK provider per identity, built when first needed: environment, profiles (SSO and
+//! `credential_process` included), web identity, container endpoints (ECS, EKS Pod Identity), instance metadata,
+//! and a role assumed on top.
+//! Never: caches what they return ([`CredentialCache`](crate::CredentialCache) does), never loads anything for an
+//! identity that nobody asked for.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use tokio::sync::OnceCell;
+
+use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
+use crate::slots::Slots;
+
+/// How many identities have a provider at a time.
+const MAX_PROVIDERS: usize = 256;
+/// Where a reason is cut, in characters: errors of the SDK quote answers of servers.
+const MAX_REASON_CHARS: usize = 800;
+/// How deep a chain of errors is followed.
+const MAX_CAUSES: usize = 12;
+/// What CloudTrail shows for roles assumed without a name given.
+const DEFAULT_SESSION_NAME: &str = "rds-iam";
+
+/// The AWS SDK as a [`CredentialSource`].
+#[derive(Debug)]
+pub struct AwsCredentials {
+    providers: Slots<Identity, OnceCell<SharedCredentialsProvider>>,
+}
+
+impl AwsCredentials {
+    /// A source that has loaded nothing yet.
+    pub fn new() -> Self {
+        Self { providers: Slots::new(MAX_PROVIDERS) }
+    }
+
+    /// The same, ready to hand to [`TokenEngine::new`](crate::TokenEngine::new).
+    pub fn shared() -> Arc<dyn CredentialSource> {
+        Arc::new(Self::new())
+    }
+}
+
+impl Default for AwsCredentials {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CredentialSource for AwsCredentials {
+    fn fetch<'a>(&'a self, identity: &'a Identity) -> CredentialFuture<'a> {
+        Box::pin(async move {
+            let cell = self.providers.get(identity);
+            let provider = cell.get_or_try_init(|| load_provider(identity)).await?;
+            provider.provide_credentials().await.map_err(|error| sort_error(&error))
+        })
+    }
+}
+
+async fn load_provider(identity: &Identity) -> Result<SharedCredentialsProvider, CredentialError> {
+    let config = load_config(identity).await;
+    let base = match &identity.profile {
+        Some(profile) => profile_provider(profile, &config),
+        None => config.credentials_provider().ok_or_else(|| CredentialError::NotFound {
+            reason: "the AWS SDK offers no credential source".to_owned(),
+        })?,
+    };
+    let Some(role_arn) = &identity.role_arn else {
+        return Ok(base);
+    };
+    let session_name = identity.session_name.as_deref().unwrap_or(DEFAULT_SESSION_NAME);
+    let mut role =
+        AssumeRoleProvider::builder(role_arn.as_str()).configure(&config).session_name(session_name);
+    if let Some(external_id) = &identity.external_id {
+        role = role.external_id(external_id.as_str());
+    }
+    Ok(SharedCredentialsProvider::new(role.build_from_provider(base).await))
+}
+
+async fn load_config(identity: &Identity) -> SdkConfig {
+    let mut regions = aws_config::default_provider::region::DefaultRegionChain::builder();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(profile) = &identity.profile {
+        regions = regions.profile_name(profile);
+        loader = loader.profile_name(profile);
+    }
+    // Only STS needs this region; that of the database is in the token request. Absent a setting, any STS will do
+    // that the identity's configuration names.
+    let fallback = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
+    loader
+        .region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
+        .load()
+        .await
+}
+
+/// The SDK's region chain as a provider: the chain itself does not implement the trait.
+#[derive(Debug)]
+struct DefaultRegion(aws_config::default_provider::region::DefaultRegionChain);
+
+impl aws_config::meta::region::ProvideRegion for DefaultRegion {
+    fn region(&self) -> aws_config::meta::region::future::ProvideRegion<'_> {
+        aws_config::meta::region::future::ProvideRegion::new(self.0.region())
+    }
+}
+
+/// A profile that was named wins over keys in the environment; in the SDK's own chain it would not.
+fn profile_provider(profile: &str, config: &SdkConfig) -> SharedCredentialsProvider {
+    let provider_config = ProviderConfig::default()
+        .with_behavior_version(Some(BehaviorVersion::latest()))
+        .with_region(config.region().cloned());
+    let provider =
+        ProfileFileCredentialsProvider::builder().configure(&provider_config).profile_name(profile).build();
+    SharedCredentialsProvider::new(provider)
+}
+
+fn sort_error(error: &CredentialsError) -> CredentialError {
+    let reason = reason_of(error);
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) => CredentialError::NotFound { reason },
+        CredentialsError::InvalidConfiguration(_) => CredentialError::Misconfigured { reason },
+        _ if is_refusal(&reason) => CredentialError::Refused { reason },
+        _ => CredentialError::Unavailable { reason },
+    }
+}
+
+/// Whether a reason holds one of the codes with which STS, ECS and IMDS say no for good.
+fn is_refusal(reason: &str) -> bool {
+    const REFUSALS: [&str; 8] = [
+        "AccessDenied",
+        "InvalidIdentityToken",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "UnrecognizedClient",
+        "IDPRejectedClaim",
+        "ASSUME_ROLE_UNAUTHORIZED_ACCESS",
+    ];
+    REFUSALS.iter().any(|code| reason.contains(code))
+}
+
+/// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds
+/// whole answers, keys included.
+fn reason_of(error: &dyn Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        let text = current.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+        cause = current.source().filter(|_| parts.len() < MAX_CAUSES);
+    }
+    parts.join(": ").chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_sorted_by_what_to_do() {
+        let sorted = |error| sort_error(&error);
+        assert!(matches!(sorted(CredentialsError::not_loaded("none")), CredentialError::NotFound { .. }));
+        let wrong = CredentialsError::invalid_configuration("profile x is not defined");
+        assert!(matches!(sorted(wrong), CredentialError::Misconfigured { .. }));
+        let refused =
+            CredentialsError::provider_error("AccessDenied: not authorized to perform sts:AssumeRole");
+        assert!(matches!(sorted(refused), CredentialError::Refused { .. }));
+        let gone = sorted(CredentialsError::provider_error("dispatch failure"));
+        assert!(gone.is_transient() && gone.to_string().contains("dispatch failure"));
+    }
+
+    #[test]
+    fn reasons_are_one_bounded_line() {
+        let reason = reason_of(&CredentialsError::provider_error("a\nb".repeat(2000)));
+        assert!(reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\n'));
+    }
+}

@@ -1,0 +1,338 @@
+//! One set of credentials per identity, kept fresh.
+//!
+//! Owns: when credentials are fetched (once at a time per identity, early, with back-off), how long they are used
+//! and which ones are refused. The providers of the AWS SDK do not cache: each call is a call to STS or to the
+//! metadata service.
+//! Never: signs anything, never hands out credentials that are about to end.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+
+use crate::backoff::{Failures, jitter};
+use crate::clock::{Clock, until};
+use crate::credentials::{CredentialError, CredentialSource, Identity};
+use crate::slots::{Slots, lock};
+
+/// Credentials with less than this left are not handed out: a login may take longer than what remains.
+const MIN_REMAINING: Duration = Duration::from_secs(60);
+/// Refresh when less than this is left, or half of their life if that is less.
+const REFRESH_MARGIN: Duration = Duration::from_secs(20 * 60);
+/// Credentials without an end (static keys, some `credential_process` tools) are asked for again after this.
+const ENDLESS_RECHECK: Duration = Duration::from_secs(15 * 60);
+/// A fetch that takes longer has failed. Chains of several sources with retries fit in.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a refused login, credentials are fetched anew unless that was tried within this time.
+const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// The SDK moves the end of stale instance credentials at most this far into the future.
+const MAX_IMDS_EXTENSION: Duration = Duration::from_secs(15 * 60);
+/// How many identities are kept; they come from configuration, so this is far beyond any real number.
+const MAX_IDENTITIES: usize = 256;
+
+/// Credentials by identity. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct CredentialCache {
+    source: Arc<dyn CredentialSource>,
+    clock: Arc<dyn Clock>,
+    slots: Arc<Slots<Identity, Slot>>,
+}
+
+/// What the cache holds for one identity. No secrets.
+#[derive(Clone, Debug)]
+pub struct CredentialStatus {
+    /// Whose credentials they are.
+    pub identity: Identity,
+    /// The key at hand, if any.
+    pub access_key_id: Option<String>,
+    /// When it ends; `None` also for keys without an end.
+    pub ends_at: Option<SystemTime>,
+    /// How many times a source was asked.
+    pub fetches: u64,
+    /// Why the last fetch failed, if it did.
+    pub last_error: Option<CredentialError>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    /// Held by whoever is fetching.
+    flight: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    held: Option<Held>,
+    failures: Option<Failures<CredentialError>>,
+    last_fetch_at: Option<SystemTime>,
+    fetches: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    credentials: Credentials,
+    refresh_at: SystemTime,
+}
+
+/// What the state of a slot means at a moment.
+enum Verdict {
+    Fresh(Credentials),
+    /// Usable, and it is time to fetch the next ones.
+    Due(Credentials),
+    Missing,
+    /// Nothing usable, and too early to ask again.
+    Quiet(CredentialError),
+}
+
+impl CredentialCache {
+    /// A cache over `source`.
+    pub fn new(source: Arc<dyn CredentialSource>, clock: Arc<dyn Clock>) -> Self {
+        Self { source, clock, slots: Arc::new(Slots::new(MAX_IDENTITIES)) }
+    }
+
+    /// Credentials with at least a minute left. Waits only when there are none; else a due refresh happens in
+    /// the background. Needs a tokio runtime.
+    pub async fn get(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
+        let slot = self.slots.get(identity);
+        match slot.verdict(self.clock.now()) {
+            Verdict::Fresh(credentials) => Ok(credentials),
+            Verdict::Due(credentials) => {
+                self.fetch_in_background(identity, &slot);
+                Ok(credentials)
+            }
+            Verdict::Quiet(error) => Err(error),
+            Verdict::Missing => self.fetch_and_wait(identity, &slot, None).await,
+        }
+    }
+
+    /// As [`get`](Self::get), but never waits: `None` when there is nothing at hand (a fetch is then under way).
+    pub(crate) fn get_now(&self, identity: &Identity) -> Option<Credentials> {
+        let slot = self.slots.get(identity);
+        match slot.verdict(self.clock.now()) {
+            Verdict::Fresh(credentials) => Some(credentials),
+            Verdict::Due(credentials) => {
+                self.fetch_in_background(identity, &slot);
+                Some(credentials)
+            }
+            Verdict::Missing => {
+                self.fetch_in_background(identity, &slot);
+                None
+            }
+            Verdict::Quiet(_) => None,
+        }
+    }
+
+    /// Credentials after a login with `refused_key_id` was refused: fetched anew, unless others are at hand already
+    /// or the last fetch was a moment ago. When that fails, the ones at hand if they still last.
+    pub async fn after_refusal(
+        &self,
+        identity: &Identity,
+        refused_key_id: &str,
+    ) -> Result<Credentials, CredentialError> {
+        let slot = self.slots.get(identity);
+        if let Some(credentials) = slot.answer_after_refusal(refused_key_id, self.clock.now()) {
+            return Ok(credentials);
+        }
+        match self.fetch_and_wait(identity, &slot, Some(refused_key_id)).await {
+            Ok(credentials) => Ok(credentials),
+            Err(error) => slot.usable(self.clock.now()).ok_or(error),
+        }
+    }
+
+    /// What is held, for consoles.
+    pub fn snapshot(&self) -> Vec<CredentialStatus> {
+        self.slots.entries().into_iter().map(|(identity, slot)| slot.status(identity)).collect()
+    }
+
+    fn fetch_in_background(&self, identity: &Identity, slot: &Arc<Slot>) {
+        let Ok(flight) = Arc::clone(&slot.flight).try_lock_owned() else {
+            return; // somebody is at it
+        };
+        let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            // The outcome is in the slot; nobody waits for it here.
+            let _outcome = cache.fetch(&identity, &slot).await;
+            drop(flight);
+        });
+    }
+
+    /// Waits for the one fetch of this identity. It runs as a task of its own, so that a login that gives up does
+    /// not take the fetch down for those who wait behind it.
+    async fn fetch_and_wait(
+        &self,
+        identity: &Identity,
+        slot: &Arc<Slot>,
+        refused_key_id: Option<&str>,
+    ) -> Result<Credentials, CredentialError> {
+        let flight = Arc::clone(&slot.flight).lock_owned().await;
+        let now = self.clock.now();
+        // While this one waited, another may have brought the answer.
+        match refused_key_id {
+            Some(key_id) => {
+                if let Some(credentials) = slot.answer_after_refusal(key_id, now) {
+                    return Ok(credentials);
+                }
+            }
+            None => match slot.verdict(now) {
+                Verdict::Fresh(credentials) | Verdict::Due(credentials) => return Ok(credentials),
+                Verdict::Quiet(error) => return Err(error),
+                Verdict::Missing => {}
+            },
+        }
+        let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
+        let task = tokio::spawn(async move {
+            let outcome = cache.fetch(&identity, &slot).await;
+            drop(flight);
+            outcome
+        });
+        task.await.unwrap_or_else(|stopped| Err(CredentialError::Unavailable { reason: stopped.to_string() }))
+    }
+
+    async fn fetch(&self, identity: &Identity, slot: &Slot) -> Result<Credentials, CredentialError> {
+        let answer = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch(identity)).await;
+        let answer = answer.unwrap_or_else(|_elapsed| {
+            let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
+            Err(CredentialError::Unavailable { reason })
+        });
+        let outcome = slot.record(answer, self.clock.now());
+        match &outcome {
+            Ok(credentials) => tracing::debug!(
+                %identity, access_key_id = credentials.access_key_id(), "AWS credentials fetched"
+            ),
+            Err(error) => tracing::warn!(%identity, %error, "AWS credentials not refreshed"),
+        }
+        outcome
+    }
+}
+
+impl Slot {
+    fn verdict(&self, now: SystemTime) -> Verdict {
+        let state = lock(&self.state);
+        let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
+        match (&state.held, failures) {
+            (Some(held), quiet) if held.is_usable(now) => {
+                if now >= held.refresh_at && quiet.is_none() {
+                    Verdict::Due(held.credentials.clone())
+                } else {
+                    Verdict::Fresh(held.credentials.clone())
+                }
+            }
+            (_, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
+            (_, None) => Verdict::Missing,
+        }
+    }
+
+    fn usable(&self, now: SystemTime) -> Option<Credentials> {
+        let state = lock(&self.state);
+        state.held.as_ref().filter(|held| held.is_usable(now)).map(|held| held.credentials.clone())
+    }
+
+    /// Credentials to try next without a fetch, if there is a case for it.
+    fn answer_after_refusal(&self, refused_key_id: &str, now: SystemTime) -> Option<Credentials> {
+        let state = lock(&self.state);
+        let held = state.held.as_ref().filter(|held| held.is_usable(now))?;
+        let is_other_key = held.credentials.access_key_id() != refused_key_id;
+        // Refusals have many causes that no fetch cures; they must not become a stream of calls to STS.
+        let fetched_lately = state
+            .last_fetch_at
+            .is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < REFETCH_INTERVAL));
+        let is_quiet = state.failures.as_ref().is_some_and(|failures| failures.is_quiet(now));
+        (is_other_key || fetched_lately || is_quiet).then(|| held.credentials.clone())
+    }
+
+    /// Takes what a fetch brought.
+    fn record(
+        &self,
+        answer: Result<Credentials, CredentialError>,
+        now: SystemTime,
+    ) -> Result<Credentials, CredentialError> {
+        let mut state = lock(&self.state);
+        state.fetches += 1;
+        state.last_fetch_at = Some(now);
+        let accepted = answer.and_then(|credentials| accept(credentials, state.held.as_ref(), now));
+        match accepted {
+            Ok(credentials) => {
+                let refresh_at = refresh_time(credentials.expiry(), now);
+                state.held = Some(Held { credentials: credentials.clone(), refresh_at });
+                state.failures = None;
+                Ok(credentials)
+            }
+            Err(error) => {
+                state.failures = Some(Failures::after(state.failures.as_ref(), error.clone(), now));
+                Err(error)
+            }
+        }
+    }
+
+    fn status(&self, identity: Identity) -> CredentialStatus {
+        let state = lock(&self.state);
+        let credentials = state.held.as_ref().map(|held| &held.credentials);
+        CredentialStatus {
+            identity,
+            access_key_id: credentials.map(|credentials| credentials.access_key_id().to_owned()),
+            ends_at: credentials.and_then(Credentials::expiry),
+            fetches: state.fetches,
+            last_error: state.failures.as_ref().map(|failures| failures.last_error.clone()),
+        }
+    }
+}
+
+impl Held {
+    fn is_usable(&self, now: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|end| until(now, end) >= MIN_REMAINING)
+    }
+}
+
+/// Checks the end of fetched credentials, and corrects it where the source is known to bend it.
+fn accept(
+    mut credentials: Credentials,
+    held: Option<&Held>,
+    now: SystemTime,
+) -> Result<Credentials, CredentialError> {
+    let known_end = held
+        .filter(|held| held.credentials.access_key_id() == credentials.access_key_id())
+        .and_then(|held| held.credentials.expiry());
+    // The end of a key never moves. The SDK pretends otherwise when the instance metadata service hands out
+    // expired keys ("static stability"); RDS would refuse them without saying why.
+    match (known_end, credentials.expiry()) {
+        (Some(known), Some(told)) if told > known => {
+            let access_key_id = credentials.access_key_id().to_owned();
+            tracing::warn!(
+                access_key_id,
+                "source moved the end of a known AWS key; keeping the first one told"
+            );
+            *credentials.expiry_mut() = Some(known);
+        }
+        (Some(known), None) => *credentials.expiry_mut() = Some(known),
+        _ => {}
+    }
+    let Some(end) = credentials.expiry() else {
+        return Ok(credentials);
+    };
+    let left = until(now, end);
+    if left < MIN_REMAINING {
+        let access_key_id = credentials.access_key_id().to_owned();
+        return Err(CredentialError::Ended { access_key_id, left_seconds: left.as_secs() });
+    }
+    if left <= MAX_IMDS_EXTENSION {
+        let (access_key_id, left_seconds) = (credentials.access_key_id(), left.as_secs());
+        tracing::info!(
+            access_key_id,
+            left_seconds,
+            "AWS credentials end soon, or are stale and were extended"
+        );
+    }
+    Ok(credentials)
+}
+
+fn refresh_time(end: Option<SystemTime>, now: SystemTime) -> SystemTime {
+    match end {
+        None => now + (ENDLESS_RECHECK - jitter(ENDLESS_RECHECK / 10)),
+        Some(end) => {
+            let left = until(now, end);
+            let margin = REFRESH_MARGIN.min(left / 2);
+            // Up to a tenth earlier, so that many processes do not ask at once.
+            now + (left - margin).saturating_sub(jitter(margin / 10))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Wall-clock time as something that can be handed in.
+//!
+//! Owns: the [`Clock`] trait and its two implementations.
+//! Never: sleeps or schedules; tokens live and die by wall-clock time, so monotonic time has no place here.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Where the engine reads the time. Tests hand in one that they move themselves.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// The current wall-clock time.
+    fn now(&self) -> SystemTime;
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// The machine's clock moved by a number of seconds that may change at any time.
+#[derive(Debug, Default)]
+pub struct OffsetClock {
+    offset_seconds: AtomicI64,
+}
+
+impl OffsetClock {
+    /// A clock that starts `offset_seconds` away from the machine's.
+    pub fn new(offset_seconds: i64) -> Self {
+        Self { offset_seconds: AtomicI64::new(offset_seconds) }
+    }
+
+    /// Moves the clock forward (or back, when negative) by `seconds`.
+    pub fn advance(&self, seconds: i64) {
+        self.offset_seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// How far the clock is from the machine's, in seconds.
+    pub fn offset_seconds(&self) -> i64 {
+        self.offset_seconds.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for OffsetClock {
+    fn now(&self) -> SystemTime {
+        let offset_seconds = self.offset_seconds();
+        let distance = Duration::from_secs(offset_seconds.unsigned_abs());
+        let now = SystemTime::now();
+        let moved = if offset_seconds >= 0 { now.checked_add(distance) } else { now.checked_sub(distance) };
+        // An offset beyond what the platform can express is a typing error; the real time is the safe answer.
+        moved.unwrap_or(now)
+    }
+}
+
+/// How long from `from` until `to`; zero when `to` is already past.
+pub(crate) fn until(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offset_clock_moves_both_ways() {
+        let clock = OffsetClock::new(3600);
+        assert!(clock.now() > SystemTime::now() + Duration::from_secs(3500));
+        clock.advance(-7200);
+        assert_eq!(clock.offset_seconds(), -3600);
+        assert!(clock.now() < SystemTime::now() - Duration::from_secs(3500));
+    }
+
+    #[test]
+    fn until_never_goes_below_zero() {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
+        assert_eq!(until(start, start + Duration::from_secs(5)), Duration::from_secs(5));
+        assert_eq!(until(start, start - Duration::from_secs(5)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,116 @@
+//! Who signs: identities, and the seam behind which credentials come from.
+//!
+//! Owns: [`Identity`], the [`CredentialSource`] trait and its errors.
+//! Never: caches (see `cache`) or knows AWS endpoints (see `aws`).
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use aws_credential_types::Credentials;
+
+use crate::region::Region;
+
+/// Which AWS identity signs. The default is whatever the environment offers: the SDK's usual chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// A profile of the shared AWS configuration files. Given one, the environment's keys are not looked at.
+    pub profile: Option<String>,
+    /// A role to assume with the credentials found, as ARN.
+    pub role_arn: Option<String>,
+    /// The external id that the role's trust policy asks for.
+    pub external_id: Option<String>,
+    /// The session name that CloudTrail shows for the assumed role.
+    pub session_name: Option<String>,
+    /// The region whose STS is asked when neither environment nor profile names one.
+    pub sts_region: Option<Region>,
+}
+
+impl fmt::Display for Identity {
+    /// One line for logs and consoles: `profile=… role=…`, or `default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.profile, &self.role_arn) {
+            (None, None) => f.write_str("default"),
+            (Some(profile), None) => write!(f, "profile={profile}"),
+            (None, Some(role)) => write!(f, "role={role}"),
+            (Some(profile), Some(role)) => write!(f, "profile={profile} role={role}"),
+        }
+    }
+}
+
+/// What a [`CredentialSource`] answers with.
+pub type CredentialFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Credentials, CredentialError>> + Send + 'a>>;
+
+/// Fetches credentials, anew on every call. [`CredentialCache`](crate::CredentialCache) calls it rarely and
+/// never twice at a time for one identity.
+pub trait CredentialSource: fmt::Debug + Send + Sync {
+    /// Fetches credentials for `identity`.
+    fn fetch<'a>(&'a self, identity: &'a Identity) -> CredentialFuture<'a>;
+}
+
+/// Why there are no credentials, sorted by what one does about it. The texts hold no secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// No source had any.
+    #[error("no AWS credentials found: {reason}")]
+    NotFound {
+        /// What was tried.
+        reason: String,
+    },
+    /// A source is set up wrongly.
+    #[error("the AWS credential configuration is wrong: {reason}")]
+    Misconfigured {
+        /// What is wrong.
+        reason: String,
+    },
+    /// AWS answered no.
+    #[error("AWS refused to hand out credentials: {reason}")]
+    Refused {
+        /// AWS's answer.
+        reason: String,
+    },
+    /// A source could not be reached, answered nonsense or took too long.
+    #[error("AWS credentials could not be fetched: {reason}")]
+    Unavailable {
+        /// What happened.
+        reason: String,
+    },
+    /// A source handed out credentials that have ended, or end so soon that no login is sure to succeed.
+    #[error(
+        "the AWS credentials that the source hands out end in {left_seconds} s (key {access_key_id}): \
+         a stale cache, instance metadata that no longer refreshes, or a wrong clock"
+    )]
+    Ended {
+        /// The key they belong to.
+        access_key_id: String,
+        /// What is left of them, in seconds.
+        left_seconds: u64,
+    },
+}
+
+impl CredentialError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Ended { .. } => true,
+            Self::NotFound { .. } | Self::Misconfigured { .. } | Self::Refused { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_reads_well() {
+        let mut identity = Identity::default();
+        assert_eq!(identity.to_string(), "default");
+        identity.role_arn = Some("arn:aws:iam::1:role/x".into());
+        assert_eq!(identity.to_string(), "role=arn:aws:iam::1:role/x");
+        identity.profile = Some("prod".into());
+        assert_eq!(identity.to_string(), "profile=prod role=arn:aws:iam::1:role/x");
+    }
+}

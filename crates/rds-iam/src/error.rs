@@ -1,0 +1,116 @@
+//! Why there is no token, with what to do about it.
+//!
+//! Owns: [`TokenError`]. Never: a secret in a text; all of them may be shown to whoever runs the pooler.
+
+use crate::credentials::CredentialError;
+use crate::token::SignError;
+
+/// Why there is no token, sorted by cause. Every text names the fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The endpoint's name holds no region and none was given.
+    #[error(
+        "\"{host}\" does not tell an AWS region: set the region, and the real RDS endpoint name if this is an alias"
+    )]
+    UnknownRegion {
+        /// The name that was looked at.
+        host: String,
+    },
+    /// No source had credentials for this identity.
+    #[error(
+        "no AWS credentials for identity {identity}: {reason}. Give the pod, task or instance a role, or set \
+         AWS_PROFILE or AWS_ACCESS_KEY_ID"
+    )]
+    NoCredentials {
+        /// The identity, in one line.
+        identity: String,
+        /// What was tried.
+        reason: String,
+    },
+    /// A credential source is set up wrongly.
+    #[error(
+        "AWS credentials of identity {identity} are set up wrongly: {reason}. Correct the AWS configuration"
+    )]
+    Misconfigured {
+        /// The identity, in one line.
+        identity: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// AWS refused to hand out credentials.
+    #[error(
+        "AWS refused credentials for identity {identity}: {reason}. Check the role's ARN and trust policy"
+    )]
+    Refused {
+        /// The identity, in one line.
+        identity: String,
+        /// AWS's answer.
+        reason: String,
+    },
+    /// The only credentials at hand have ended or are about to.
+    #[error(
+        "expired AWS credentials for identity {identity}: {reason}. Check the clock and the credential source"
+    )]
+    ExpiredCredentials {
+        /// The identity, in one line.
+        identity: String,
+        /// Which ones, and how.
+        reason: String,
+    },
+    /// A credential source could not be reached.
+    #[error(
+        "AWS credentials of identity {identity} could not be fetched: {reason}. Check the network path to the \
+         metadata service or STS"
+    )]
+    Unavailable {
+        /// The identity, in one line.
+        identity: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The token could not be signed for what was asked.
+    #[error("the token could not be signed: {0}")]
+    Sign(#[from] SignError),
+}
+
+impl TokenError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::ExpiredCredentials { .. } | Self::Unavailable { .. } => true,
+            Self::Sign(error) => matches!(error, SignError::CredentialsEnded),
+            Self::UnknownRegion { .. }
+            | Self::NoCredentials { .. }
+            | Self::Misconfigured { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// A short name of the cause, for metric labels.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::UnknownRegion { .. } => "unknown_region",
+            Self::NoCredentials { .. } => "no_credentials",
+            Self::Misconfigured { .. } => "misconfigured",
+            Self::Refused { .. } => "refused",
+            Self::ExpiredCredentials { .. } => "expired_credentials",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Sign(_) => "sign",
+        }
+    }
+
+    /// The error of a credential source, with the identity it was asked for.
+    pub(crate) fn from_credentials(identity: &crate::Identity, error: CredentialError) -> Self {
+        let identity = identity.to_string();
+        match error {
+            CredentialError::NotFound { reason } => Self::NoCredentials { identity, reason },
+            CredentialError::Misconfigured { reason } => Self::Misconfigured { identity, reason },
+            CredentialError::Refused { reason } => Self::Refused { identity, reason },
+            CredentialError::Unavailable { reason } => Self::Unavailable { identity, reason },
+            ended @ CredentialError::Ended { .. } => {
+                Self::ExpiredCredentials { identity, reason: ended.to_string() }
+            }
+        }
+    }
+}

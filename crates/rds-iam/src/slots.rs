@@ -1,0 +1,82 @@
+//! A map with a bound on its size: the least recently used entry makes room.
+//!
+//! Owns: that bound. Users of a wildcard database may bring any number of names, and what they bring must not
+//! grow the process. Never: holds its lock while anything else happens.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Shared values by key, at most `capacity` of them.
+#[derive(Debug)]
+pub(crate) struct Slots<K, V> {
+    capacity: usize,
+    inner: Mutex<Inner<K, V>>,
+}
+
+#[derive(Debug)]
+struct Inner<K, V> {
+    entries: HashMap<K, (Arc<V>, u64)>,
+    uses: u64,
+}
+
+impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, inner: Mutex::new(Inner { entries: HashMap::new(), uses: 0 }) }
+    }
+
+    /// The value of `key`, made when missing.
+    pub(crate) fn get(&self, key: &K) -> Arc<V> {
+        let mut inner = lock(&self.inner);
+        inner.uses += 1;
+        let use_number = inner.uses;
+        if let Some((value, last_use)) = inner.entries.get_mut(key) {
+            *last_use = use_number;
+            return Arc::clone(value);
+        }
+        if inner.entries.len() >= self.capacity {
+            inner.evict_oldest();
+        }
+        let value = Arc::new(V::default());
+        inner.entries.insert(key.clone(), (Arc::clone(&value), use_number));
+        value
+    }
+
+    /// All entries, in no order.
+    pub(crate) fn entries(&self) -> Vec<(K, Arc<V>)> {
+        let inner = lock(&self.inner);
+        inner.entries.iter().map(|(key, (value, _))| (key.clone(), Arc::clone(value))).collect()
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Inner<K, V> {
+    fn evict_oldest(&mut self) {
+        let oldest =
+            self.entries.iter().min_by_key(|(_, (_, last_use))| *last_use).map(|(key, _)| key.clone());
+        if let Some(key) = oldest {
+            self.entries.remove(&key);
+        }
+    }
+}
+
+/// Locks even after a panic elsewhere: every change below these locks is one assignment, never half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_recently_used_makes_room() {
+        let slots: Slots<u32, Mutex<u32>> = Slots::new(2);
+        *lock(&slots.get(&1)) = 10;
+        *lock(&slots.get(&2)) = 20;
+        assert_eq!(*lock(&slots.get(&1)), 10);
+        slots.get(&3);
+        let mut keys: Vec<u32> = slots.entries().into_iter().map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [1, 3]);
+    }
+}

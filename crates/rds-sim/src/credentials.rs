@@ -1,0 +1,292 @@
+//! The endpoints that issue credentials: instance metadata (IMDSv2), the container endpoint of ECS and EKS Pod
+//! Identity, and STS (in `sts`), all on one listener.
+//!
+//! Owns: the protocol of the first two, what is issued, how calls are counted, what can be made to fail.
+//! Never: checks signatures of requests to STS – that is not what is simulated – but does check that their key is
+//! known and has not ended.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::http::{HttpServer, Reply, Request};
+use crate::keys::{AccessKey, random_text};
+use crate::simulator::Simulator;
+use crate::sts;
+use crate::time::rfc3339;
+
+/// The header with which an IMDSv2 session is asked for and answered.
+const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+/// The header that carries the session.
+const SESSION_HEADER: &str = "x-aws-ec2-metadata-token";
+const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
+const CONTAINER_PATH: &str = "/container-credentials";
+
+/// What the endpoints hand out, and what they refuse.
+#[derive(Clone, Debug)]
+pub struct CredentialSettings {
+    /// How long issued keys last; zero and past ends are possible with [`issue_ended`](Self::issue_ended).
+    pub life: Duration,
+    /// The length of session tokens, in bytes.
+    pub session_token_bytes: usize,
+    /// The account in ARNs.
+    pub account: String,
+    /// The name of the instance's role.
+    pub role_name: String,
+    /// The region that instance metadata tells.
+    pub region: String,
+    /// What the container endpoint wants to see as `Authorization`.
+    pub authorization: String,
+    /// What AssumeRole must give as external id, if anything.
+    pub external_id: Option<String>,
+    /// What AssumeRoleWithWebIdentity must give as token, if anything in particular.
+    pub web_identity_token: Option<String>,
+    /// Answer everything with this HTTP status.
+    pub fail_with: Option<u16>,
+    /// Let STS deny access.
+    pub deny: bool,
+    /// Wait before every answer.
+    pub delay: Duration,
+    /// Hand out keys that ended this long ago, as instance metadata does when it is out of order.
+    pub issue_ended: Option<Duration>,
+}
+
+/// How often each endpoint was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CredentialCalls {
+    /// IMDSv2: sessions.
+    pub imds_session: u64,
+    /// IMDSv2: name of the role.
+    pub imds_role: u64,
+    /// IMDSv2: credentials.
+    pub imds_credentials: u64,
+    /// Container endpoint.
+    pub container: u64,
+    /// STS AssumeRole.
+    pub assume_role: u64,
+    /// STS AssumeRoleWithWebIdentity.
+    pub assume_role_with_web_identity: u64,
+    /// STS GetCallerIdentity.
+    pub get_caller_identity: u64,
+    /// Anything that was refused or unknown.
+    pub refused: u64,
+}
+
+/// A listening server; dropping it closes it.
+#[derive(Debug)]
+pub struct CredentialServer {
+    server: HttpServer,
+    desk: Arc<Desk>,
+}
+
+/// Where requests are answered.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) simulator: Simulator,
+    settings: Mutex<CredentialSettings>,
+    calls: Mutex<CredentialCalls>,
+    imds_session: String,
+}
+
+impl Default for CredentialSettings {
+    fn default() -> Self {
+        Self {
+            life: Duration::from_secs(3600),
+            session_token_bytes: 700,
+            account: "123456789012".to_owned(),
+            role_name: "rds-sim-role".to_owned(),
+            region: "eu-west-1".to_owned(),
+            authorization: "rds-sim-authorization".to_owned(),
+            external_id: None,
+            web_identity_token: None,
+            fail_with: None,
+            deny: false,
+            delay: Duration::ZERO,
+            issue_ended: None,
+        }
+    }
+}
+
+impl CredentialServer {
+    /// Starts the endpoints. Keys they issue are known to the doors of the same simulator.
+    pub async fn start(
+        simulator: &Simulator,
+        listen: SocketAddr,
+        settings: CredentialSettings,
+    ) -> io::Result<Self> {
+        let desk = Arc::new(Desk {
+            simulator: simulator.clone(),
+            settings: Mutex::new(settings),
+            calls: Mutex::default(),
+            imds_session: random_text(56),
+        });
+        let at_desk = Arc::clone(&desk);
+        let server = HttpServer::start(listen, Arc::new(move |request| at_desk.answer(request))).await?;
+        Ok(Self { server, desk })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// How often each endpoint was called so far.
+    pub fn calls(&self) -> CredentialCalls {
+        *lock(&self.desk.calls)
+    }
+
+    /// Changes what is handed out from now on.
+    pub fn set(&self, change: impl FnOnce(&mut CredentialSettings)) {
+        change(&mut lock(&self.desk.settings));
+    }
+
+    /// The environment in which the SDK finds the instance metadata.
+    pub fn imds_environment(&self) -> Vec<(&'static str, String)> {
+        vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.url("/"))]
+    }
+
+    /// The environment in which the SDK finds the container endpoint. `authorization_file` must hold the text of
+    /// [`CredentialSettings::authorization`] without a final newline.
+    pub fn container_environment(&self, authorization_file: &Path) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", self.url(CONTAINER_PATH)),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", authorization_file.display().to_string()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// The environment in which the SDK asks this STS.
+    pub fn sts_environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL_STS", self.url("")),
+            ("AWS_REGION", lock(&self.desk.settings).region.clone()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// The environment of a pod with a service account's token in `token_file` (IRSA).
+    pub fn web_identity_environment(&self, token_file: &Path) -> Vec<(&'static str, String)> {
+        let role = {
+            let settings = lock(&self.desk.settings);
+            format!("arn:aws:iam::{}:role/{}", settings.account, settings.role_name)
+        };
+        let mut environment = self.sts_environment();
+        environment.push(("AWS_ROLE_ARN", role));
+        environment.push(("AWS_WEB_IDENTITY_TOKEN_FILE", token_file.display().to_string()));
+        environment
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+}
+
+impl Desk {
+    pub(crate) fn settings(&self) -> CredentialSettings {
+        lock(&self.settings).clone()
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut CredentialCalls)) {
+        change(&mut lock(&self.calls));
+    }
+
+    /// A fresh key, known to the doors.
+    pub(crate) fn issue(&self) -> AccessKey {
+        let settings = self.settings();
+        let now = self.simulator.clock().now();
+        let keys = self.simulator.keys();
+        match settings.issue_ended.and_then(|ago| now.checked_sub(ago)) {
+            Some(end) => keys.issue(end, Duration::ZERO, settings.session_token_bytes),
+            None => keys.issue(now, settings.life, settings.session_token_bytes),
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        let CredentialSettings { fail_with, delay, .. } = self.settings();
+        let reply = match fail_with {
+            Some(status) => {
+                self.count(|calls| calls.refused += 1);
+                Reply::text(status, "told to fail")
+            }
+            None => self.route(request),
+        };
+        Reply { delay, ..reply }
+    }
+
+    fn route(&self, request: &Request) -> Reply {
+        match (request.method.as_str(), request.path.as_str()) {
+            ("PUT", "/latest/api/token") => self.imds_open_session(request),
+            ("GET", path) if path.starts_with("/latest/") => self.imds(request),
+            ("GET", CONTAINER_PATH) => self.container(request),
+            ("POST", "/") => sts::answer(self, request),
+            _ => self.refuse(404, "not found"),
+        }
+    }
+
+    fn refuse(&self, status: u16, why: &str) -> Reply {
+        self.count(|calls| calls.refused += 1);
+        Reply::text(status, why)
+    }
+
+    fn imds_open_session(&self, request: &Request) -> Reply {
+        let ttl = request.header(TTL_HEADER);
+        if ttl.parse::<u32>().is_ok_and(|seconds| (1..=21_600).contains(&seconds)) {
+            self.count(|calls| calls.imds_session += 1);
+            // The Rust SDK insists on the answer's copy of the header.
+            Reply { header: Some((TTL_HEADER, ttl.to_owned())), ..Reply::text(200, &*self.imds_session) }
+        } else {
+            self.refuse(400, "bad ttl")
+        }
+    }
+
+    fn imds(&self, request: &Request) -> Reply {
+        if request.header(SESSION_HEADER) != self.imds_session {
+            return self.refuse(401, "no session");
+        }
+        let settings = self.settings();
+        match request.path.as_str() {
+            "/latest/meta-data/placement/region" => Reply::text(200, settings.region),
+            ROLE_PATH => {
+                self.count(|calls| calls.imds_role += 1);
+                Reply::text(200, settings.role_name)
+            }
+            path if path.strip_prefix(ROLE_PATH) == Some(settings.role_name.as_str()) => {
+                self.count(|calls| calls.imds_credentials += 1);
+                Reply::json(self.json_credentials(true))
+            }
+            _ => self.refuse(404, "not found"),
+        }
+    }
+
+    fn container(&self, request: &Request) -> Reply {
+        if request.header("authorization") != self.settings().authorization {
+            return self.refuse(401, "wrong authorization");
+        }
+        self.count(|calls| calls.container += 1);
+        Reply::json(self.json_credentials(false))
+    }
+
+    fn json_credentials(&self, is_imds: bool) -> String {
+        let key = self.issue();
+        let mut json = serde_json::json!({
+            "AccessKeyId": key.access_key_id,
+            "SecretAccessKey": key.secret.as_str(),
+            "Token": key.session_token_text(),
+            "Expiration": key.ends_at.map(rfc3339),
+        });
+        if is_imds {
+            json["Code"] = "Success".into();
+            json["Type"] = "AWS-HMAC".into();
+            json["LastUpdated"] = rfc3339(self.simulator.clock().now()).into();
+        }
+        json.to_string()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

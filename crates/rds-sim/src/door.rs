@@ -1,0 +1,306 @@
+//! The door: what a client of RDS meets, in front of a PostgreSQL that trusts it.
+//!
+//! Owns: TLS, the request for a password, the check of the token, and the very words of RDS' refusals.
+//! Never: decides about users that are not on the IAM list; their logins go to PostgreSQL as they come.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Simulator;
+use crate::log::LoginOutcome;
+use crate::protocol::{ASK_CLEARTEXT, FirstPacket, Startup, fatal, read_first_packet, read_password};
+use crate::relay::relay;
+use crate::tls::Certificates;
+use crate::verify::Target;
+
+/// How many connections a door serves at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 10_000;
+/// How long a client may take until it is logged in; PostgreSQL's default `authentication_timeout`.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// SSLRequest and GSSENCRequest may come once each before the startup message.
+const MAX_FIRST_PACKETS: usize = 3;
+
+/// How to set up a [`Door`].
+#[derive(Clone, Debug)]
+pub struct DoorOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What tokens must be made for; port 0 stands for the port listened on.
+    pub target: Target,
+    /// The users who log in with tokens: the members of `rds_iam`.
+    pub iam_users: Vec<String>,
+    /// The PostgreSQL behind; it must trust the IAM users.
+    pub backend: Backend,
+    /// Refuse everybody without TLS, as `rds.force_ssl` does; IAM users are refused always.
+    pub force_ssl: bool,
+    /// The certificates to show.
+    pub certificates: Certificates,
+}
+
+/// Where the PostgreSQL behind a door listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `host:port`.
+    Tcp(String),
+    /// The path of the socket itself.
+    Unix(PathBuf),
+}
+
+/// A listening door. Dropping it closes it, and every connection through it.
+#[derive(Debug)]
+pub struct Door {
+    address: SocketAddr,
+    target: Target,
+    task: JoinHandle<()>,
+}
+
+impl Backend {
+    /// Reads `HOST:PORT`, or the directory of a unix socket with an optional `:PORT` (5432 without).
+    pub fn parse(text: &str) -> Self {
+        if !text.starts_with('/') {
+            return Self::Tcp(text.to_owned());
+        }
+        let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let (dir, port) = text.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((text, "5432"));
+        Self::Unix(PathBuf::from(dir).join(format!(".s.PGSQL.{port}")))
+    }
+
+    async fn connect(&self) -> io::Result<BackendStream> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        }
+    }
+}
+
+impl From<&crate::postgres::Postgres> for Backend {
+    fn from(server: &crate::postgres::Postgres) -> Self {
+        Self::Unix(server.socket_dir().join(format!(".s.PGSQL.{}", server.port())))
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+type BackendStream = Box<dyn Stream>;
+
+/// What a connection needs to know; shared by all of a door.
+struct Room {
+    simulator: Simulator,
+    options: DoorOptions,
+    acceptor: TlsAcceptor,
+}
+
+impl Door {
+    /// Opens a door.
+    pub async fn open(simulator: &Simulator, mut options: DoorOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let address = listener.local_addr()?;
+        if options.target.port == 0 {
+            options.target.port = address.port();
+        }
+        let target = options.target.clone();
+        let acceptor = TlsAcceptor::from(options.certificates.server_config());
+        let room = Arc::new(Room { simulator: simulator.clone(), options, acceptor });
+        let task = tokio::spawn(accept_all(listener, room));
+        Ok(Self { address, target, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What tokens must be made for.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept_all(listener: TcpListener, room: Arc<Room>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Owned by this task, so that all connections end with it.
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let (stream, peer) = tokio::select! {
+            Some(_ended) = connections.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let room = Arc::clone(&room);
+        connections.spawn(async move {
+            if let Err(error) = room.serve(stream, peer).await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// A connection after its login: both sides, ready to be relayed.
+type LoggedIn<S> = Option<(S, BackendStream)>;
+
+impl Room {
+    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        if self.simulator.faults().take_drop() {
+            return Ok(());
+        }
+        let mut first_byte = [0_u8];
+        if stream.peek(&mut first_byte).await? == 1 && first_byte[0] == TLS_HANDSHAKE {
+            return self.serve_tls(stream, peer).await;
+        }
+        for _ in 0..MAX_FIRST_PACKETS {
+            match in_time(read_first_packet(&mut stream)).await? {
+                FirstPacket::Ssl => {
+                    stream.write_all(b"S").await?;
+                    return self.serve_tls(stream, peer).await;
+                }
+                FirstPacket::Gss => stream.write_all(b"N").await?,
+                FirstPacket::Cancel(packet) => return self.pass_cancel(&packet).await,
+                FirstPacket::Startup(startup) => {
+                    return match in_time(self.log_in_plain(stream, startup, peer)).await? {
+                        Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
+                        None => Ok(()),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let mut tls = in_time(self.acceptor.accept(stream)).await?;
+        match in_time(read_first_packet(&mut tls)).await? {
+            FirstPacket::Cancel(packet) => self.pass_cancel(&packet).await,
+            FirstPacket::Startup(startup) => match in_time(self.log_in_tls(tls, startup, peer)).await? {
+                Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
+                None => Ok(()),
+            },
+            FirstPacket::Ssl | FirstPacket::Gss => Ok(()),
+        }
+    }
+
+    /// Without TLS an IAM user meets the reject line of RDS' pg_hba.conf, and with `force_ssl` nobody has a line.
+    async fn log_in_plain(
+        &self,
+        mut client: TcpStream,
+        startup: Startup,
+        peer: SocketAddr,
+    ) -> io::Result<LoggedIn<TcpStream>> {
+        let whom = format!(
+            "for host \"{}\", user \"{}\", database \"{}\", no encryption",
+            peer.ip(),
+            startup.user,
+            startup.database
+        );
+        let refusal = if self.is_iam_user(&startup.user) {
+            format!("pg_hba.conf rejects connection {whom}")
+        } else if self.options.force_ssl {
+            format!("no pg_hba.conf entry {whom}")
+        } else {
+            return self.pass_on(client, startup).await;
+        };
+        self.simulator.record(&startup.user, &startup.database, LoginOutcome::WithoutTls);
+        client.write_all(&fatal("28000", &refusal)).await?;
+        client.shutdown().await?;
+        Ok(None)
+    }
+
+    async fn log_in_tls<S: Stream>(
+        &self,
+        mut client: S,
+        startup: Startup,
+        _peer: SocketAddr,
+    ) -> io::Result<LoggedIn<S>> {
+        if !self.is_iam_user(&startup.user) {
+            return self.pass_on(client, startup).await;
+        }
+        client.write_all(&ASK_CLEARTEXT).await?;
+        client.flush().await?;
+        let password = match read_password(&mut client).await {
+            Ok(password) => password,
+            Err(error) => {
+                self.simulator.record(&startup.user, &startup.database, LoginOutcome::NoPassword);
+                return Err(error);
+            }
+        };
+        tokio::time::sleep(self.simulator.faults().settings().login_delay).await;
+        let target = &self.options.target;
+        if self.simulator.check_login(&password, &startup.user, &startup.database, target).is_err() {
+            let text = format!("PAM authentication failed for user \"{}\"", startup.user);
+            client.write_all(&fatal("28000", &text)).await?;
+            client.shutdown().await?;
+            return Ok(None);
+        }
+        self.connect_behind(client, startup).await
+    }
+
+    async fn pass_on<S: Stream>(&self, client: S, startup: Startup) -> io::Result<LoggedIn<S>> {
+        self.simulator.record(&startup.user, &startup.database, LoginOutcome::PassedOn);
+        self.connect_behind(client, startup).await
+    }
+
+    async fn connect_behind<S: Stream>(&self, mut client: S, startup: Startup) -> io::Result<LoggedIn<S>> {
+        match self.options.backend.connect().await {
+            Ok(mut backend) => {
+                backend.write_all(&startup.packet).await?;
+                Ok(Some((client, backend)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "PostgreSQL behind the door does not answer");
+                self.simulator.record(&startup.user, &startup.database, LoginOutcome::NoBackend);
+                client.write_all(&fatal("57P03", "the database system is starting up")).await?;
+                client.shutdown().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// PostgreSQL answers a cancel request by closing; so do we, after it did.
+    async fn pass_cancel(&self, packet: &[u8]) -> io::Result<()> {
+        let mut backend = self.options.backend.connect().await?;
+        backend.write_all(packet).await?;
+        let mut nothing = [0_u8];
+        in_time(backend.read(&mut nothing)).await.map(drop)
+    }
+
+    fn is_iam_user(&self, user: &str) -> bool {
+        self.options.iam_users.iter().any(|known| known == user)
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(LOGIN_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "login took too long")))
+}

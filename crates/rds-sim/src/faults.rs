@@ -1,0 +1,138 @@
+//! What the simulator can be told to do wrong.
+//!
+//! Owns: the switches, and the login throttle. Never: decides when a test wants what.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+/// The switches as they stand. All off by default.
+#[derive(Clone, Debug, Default)]
+pub struct FaultSettings {
+    /// New IAM logins accepted per second; the rest is refused. AWS documents 200.
+    pub max_logins_per_second: Option<u32>,
+    /// How long the answer to a password takes.
+    pub login_delay: Duration,
+    /// So many further IAM logins are refused although their token is right.
+    pub refuse_next: u32,
+    /// So many further connections are closed without a word, before any answer.
+    pub drop_next: u32,
+    /// Connections are cut after so many bytes, counted in both directions.
+    pub cut_after_bytes: Option<u64>,
+    /// Established connections pass nothing on.
+    pub stall: bool,
+    /// Tokens signed at or before this second (since 1970) count as expired.
+    pub expire_signed_until: Option<i64>,
+}
+
+/// The switches, shared by all doors of a simulator.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    inner: Arc<Mutex<State>>,
+    /// What established connections listen to.
+    changed: Arc<watch::Sender<Change>>,
+}
+
+/// What established connections need to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) stall: bool,
+    pub(crate) cut_generation: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    settings: FaultSettings,
+    window: Option<(Instant, u32)>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let (changed, _) = watch::channel(Change::default());
+        Self { inner: Arc::default(), changed: Arc::new(changed) }
+    }
+}
+
+impl Faults {
+    /// Changes switches.
+    pub fn set(&self, change: impl FnOnce(&mut FaultSettings)) {
+        let stall = {
+            let mut state = self.lock();
+            change(&mut state.settings);
+            state.settings.stall
+        };
+        self.changed.send_modify(|current| current.stall = stall);
+    }
+
+    /// All switches off.
+    pub fn clear(&self) {
+        self.set(|settings| *settings = FaultSettings::default());
+    }
+
+    /// The switches as they stand.
+    pub fn settings(&self) -> FaultSettings {
+        self.lock().settings.clone()
+    }
+
+    /// Cuts every established connection now, as a failover does.
+    pub fn cut_now(&self) {
+        self.changed.send_modify(|current| current.cut_generation += 1);
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Change> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn take_drop(&self) -> bool {
+        take_one(&mut self.lock().settings.drop_next)
+    }
+
+    pub(crate) fn take_refusal(&self) -> bool {
+        take_one(&mut self.lock().settings.refuse_next)
+    }
+
+    /// Counts a login and says whether it is one too many in its second.
+    pub(crate) fn is_throttled(&self) -> bool {
+        let mut state = self.lock();
+        let Some(limit) = state.settings.max_logins_per_second else {
+            return false;
+        };
+        let now = Instant::now();
+        let (start, count) = match state.window {
+            Some((start, count)) if now.duration_since(start) < Duration::from_secs(1) => (start, count + 1),
+            _ => (now, 1),
+        };
+        state.window = Some((start, count));
+        count > limit
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_one(counter: &mut u32) -> bool {
+    let is_left = *counter > 0;
+    *counter = counter.saturating_sub(1);
+    is_left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_run_out_and_throttle_counts_per_second() {
+        let faults = Faults::default();
+        assert!(!faults.take_refusal() && !faults.is_throttled());
+        faults.set(|settings| {
+            settings.refuse_next = 2;
+            settings.max_logins_per_second = Some(1);
+        });
+        assert!(faults.take_refusal() && faults.take_refusal() && !faults.take_refusal());
+        assert!(!faults.is_throttled() && faults.is_throttled());
+        faults.clear();
+        assert!(!faults.is_throttled());
+    }
+}

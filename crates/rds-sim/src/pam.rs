@@ -1,0 +1,71 @@
+//! The faithful twin: a real PostgreSQL that asks this endpoint through PAM, as RDS asks its own agent.
+//!
+//! Owns: the endpoint that the PAM module posts to, and the texts that configure PostgreSQL and PAM for it.
+//! Never: installs anything; that takes root and is up to whoever runs the tests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::http::{HttpServer, Reply, Request};
+use crate::simulator::Simulator;
+use crate::verify::Target;
+
+/// The port that the PAM module posts to unless told otherwise.
+pub const DEFAULT_PAM_PORT: u16 = 1108;
+
+/// The endpoint of the PAM module; dropping it closes it.
+#[derive(Debug)]
+pub struct PamEndpoint {
+    server: HttpServer,
+}
+
+impl PamEndpoint {
+    /// Serves `POST /authenticateRequest`: 200 for a right token, 403 for a wrong one.
+    pub async fn start(simulator: &Simulator, listen: SocketAddr, target: Target) -> io::Result<Self> {
+        let simulator = simulator.clone();
+        let handler = move |request: &Request| authenticate(&simulator, &target, request);
+        Ok(Self { server: HttpServer::start(listen, Arc::new(handler)).await? })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+}
+
+/// The body is the user, a NUL – which neither can hold – and the token.
+fn authenticate(simulator: &Simulator, target: &Target, request: &Request) -> Reply {
+    if request.method != "POST" || request.path != "/authenticateRequest" {
+        return Reply::text(404, "not found");
+    }
+    let Ok(body) = std::str::from_utf8(&request.body) else {
+        return Reply::text(400, "not UTF-8");
+    };
+    let Some((user, token)) = body.split_once('\0') else {
+        return Reply::text(400, "no user");
+    };
+    match simulator.check_login(token, user, "", target) {
+        Ok(_accepted) => Reply::text(200, "ok"),
+        Err(_refusal) => Reply::text(403, "Forbidden"),
+    }
+}
+
+/// The `pg_hba.conf` of such a server: RDS' order of lines. Everybody but members of `rds_iam` uses passwords;
+/// the superuser gets in over the unix socket.
+pub fn hba_lines(pam_service_name: &str) -> String {
+    format!(
+        "local all all trust\n\
+         hostssl all +rds_iam all pam pamservice={pam_service_name}\n\
+         hostnossl all +rds_iam all reject\n\
+         host all all all scram-sha-256\n"
+    )
+}
+
+/// The text of `/etc/pam.d/<service>` for a module at `module` that posts to `port`.
+pub fn pam_service(module: &Path, port: u16) -> String {
+    let module = module.display();
+    // PostgreSQL asks for the account as well; a token says nothing about it.
+    format!("auth required {module} port={port}\naccount required pam_permit.so\n")
+}

@@ -1,0 +1,267 @@
+//! A throw-away PostgreSQL for tests, the demo and benchmarks.
+//!
+//! Owns: finding Debian's binaries, `initdb` in a temporary directory, one server, and its end.
+//! Never: touches an installed cluster, runs as root, or outlives the process that started it – not even when
+//! that is killed: a small shell supervises the server and ends it when its standard input closes.
+
+mod install;
+mod supervisor;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use install::{
+    Account, SERVER_ACCOUNT, checked_output, find_binaries, free_port, make_directory, run_initdb,
+    server_account, write_owned,
+};
+use supervisor::{Supervisor, answers};
+
+/// How long a server may take until it answers.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two looks at whether it does.
+const READY_POLL: Duration = Duration::from_millis(20);
+/// How often another port is tried when somebody else took the one the kernel had offered.
+const START_ATTEMPTS: u32 = 3;
+
+/// How to start a [`Postgres`].
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `max_connections` of the server.
+    pub max_connections: u32,
+    /// Further lines for `postgresql.conf`; later ones win.
+    pub config_lines: Vec<String>,
+    /// The whole `pg_hba.conf`; without it, everybody on the machine is trusted.
+    pub hba: Option<String>,
+    /// Certificate and key for the server's own TLS; without them it has none.
+    pub tls: Option<PostgresTls>,
+    /// The name of the superuser.
+    pub superuser: String,
+}
+
+/// The server's certificate chain and key, as PEM text.
+#[derive(Clone)]
+pub struct PostgresTls {
+    /// Certificate chain.
+    pub certificate_pem: String,
+    /// Private key.
+    pub key_pem: String,
+}
+
+/// A running server. Dropping it ends the server and removes its files.
+#[derive(Debug)]
+pub struct Postgres {
+    supervisor: Option<Supervisor>,
+    dir: TempDir,
+    bin: PathBuf,
+    port: u16,
+    superuser: String,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// No binaries.
+    #[error("PostgreSQL's server binaries were not found: install the package \"postgresql\" or set PG_BIN")]
+    NotInstalled,
+    /// This process is root, PostgreSQL refuses root, and there is no account to change to.
+    #[error(
+        "there is no account \"{SERVER_ACCOUNT}\" to run the server as; PostgreSQL refuses to run as root"
+    )]
+    NoAccount,
+    /// The temporary directory's path is too long for a unix socket.
+    #[error("the temporary directory {0} is too long a path for a unix socket: set TMPDIR to a shorter one")]
+    PathTooLong(PathBuf),
+    /// A program of PostgreSQL failed; the text is what it said.
+    #[error("{program} failed: {output}")]
+    Program {
+        /// Which one.
+        program: &'static str,
+        /// Its output.
+        output: String,
+    },
+    /// The server did not answer in time; the text is its log.
+    #[error("the server did not become ready; its log:\n{log}")]
+    NotReady {
+        /// The server's log.
+        log: String,
+    },
+    /// A file or process could not be handled.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 100,
+            config_lines: Vec::new(),
+            hba: None,
+            tls: None,
+            superuser: "postgres".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for PostgresTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresTls").finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// Starts a server on a free port of 127.0.0.1 and on a unix socket, and waits until it answers.
+    /// Blocks for a second or two.
+    pub fn start(options: &PostgresOptions) -> Result<Self, PostgresError> {
+        let bin = find_binaries().ok_or(PostgresError::NotInstalled)?;
+        let account = server_account()?;
+        let dir = make_directory(account)?;
+        run_initdb(&bin, dir.path(), account, &options.superuser)?;
+        let mut server = Self { supervisor: None, dir, bin, port: 0, superuser: options.superuser.clone() };
+        for attempt in 1..=START_ATTEMPTS {
+            server.port = free_port()?;
+            server.configure(options, account)?;
+            match server.launch(account) {
+                Err(_) if attempt < START_ATTEMPTS && server.log().contains("could not bind") => {
+                    server.end();
+                }
+                outcome => return outcome.map(|()| server),
+            }
+        }
+        Err(PostgresError::NotReady { log: server.log() })
+    }
+
+    /// The TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory that holds the unix socket.
+    pub fn socket_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The server's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The directory of PostgreSQL's programs.
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin
+    }
+
+    /// The superuser's name.
+    pub fn superuser(&self) -> &str {
+        &self.superuser
+    }
+
+    /// The process id of the postmaster.
+    pub fn server_pid(&self) -> Option<u32> {
+        self.supervisor.as_ref().map(|supervisor| supervisor.server_pid)
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        fs::read(self.dir.path().join("log")).map_or_else(
+            |error| format!("(no log: {error})"),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    /// Runs SQL as superuser in database `postgres`, over the unix socket; answers with unaligned rows.
+    pub fn sql(&self, sql: &str) -> Result<String, PostgresError> {
+        self.sql_in("postgres", sql)
+    }
+
+    /// As [`sql`](Self::sql), in another database.
+    pub fn sql_in(&self, database: &str, sql: &str) -> Result<String, PostgresError> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
+            .arg("-h")
+            .arg(self.dir.path())
+            .args(["-p", &self.port.to_string(), "-U", &self.superuser])
+            .current_dir("/");
+        checked_output(psql, "psql").map(|out| out.trim_end().to_owned())
+    }
+
+    /// Kills the server at once (as a crash would), keeping its files for [`start_again`](Self::start_again).
+    pub fn stop(&mut self) {
+        self.end();
+    }
+
+    /// Starts a stopped server on the same port and files.
+    pub fn start_again(&mut self) -> Result<(), PostgresError> {
+        self.end();
+        self.launch(server_account()?)
+    }
+
+    fn configure(&self, options: &PostgresOptions, account: Option<Account>) -> Result<(), PostgresError> {
+        const TRUST: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n\
+                             local replication all trust\nhost replication all 127.0.0.1/32 trust\n";
+        let data = self.data_dir();
+        let mut config = format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nmax_connections = {}\n\
+             fsync = off\nfull_page_writes = off\nshared_buffers = 32MB\n\
+             log_min_messages = warning\n",
+            self.port,
+            self.dir.path().display(),
+            options.max_connections,
+        );
+        if let Some(tls) = &options.tls {
+            config.push_str("ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n");
+            write_owned(&data.join("server.crt"), &tls.certificate_pem, account)?;
+            write_owned(&data.join("server.key"), &tls.key_pem, account)?;
+        }
+        for line in &options.config_lines {
+            config.push_str(line);
+            config.push('\n');
+        }
+        write_owned(&data.join("postgresql.auto.conf"), "", account)?;
+        write_owned(&data.join("postgresql.conf"), &config, account)?;
+        write_owned(&data.join("pg_hba.conf"), options.hba.as_deref().unwrap_or(TRUST), account)
+    }
+
+    fn launch(&mut self, account: Option<Account>) -> Result<(), PostgresError> {
+        self.supervisor = Some(Supervisor::start(&self.bin, self.dir.path(), account)?);
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let socket = self.dir.path().join(format!(".s.PGSQL.{}", self.port));
+        while Instant::now() < deadline && self.is_running() {
+            if answers(&socket, &self.superuser) {
+                return Ok(());
+            }
+            std::thread::sleep(READY_POLL);
+        }
+        Err(PostgresError::NotReady { log: self.log() })
+    }
+
+    fn is_running(&self) -> bool {
+        self.server_pid().is_some_and(|pid| {
+            // An ended server that nobody has waited for yet still has an entry, in state Z.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+        })
+    }
+
+    /// Ends the server; its files stay until `dir` is dropped.
+    fn end(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            supervisor.end();
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

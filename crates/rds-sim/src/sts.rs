@@ -1,0 +1,145 @@
+//! STS: the three calls that matter for database logins, in the XML that the SDKs read.
+//!
+//! Owns: AssumeRole, AssumeRoleWithWebIdentity and GetCallerIdentity.
+//! Never: evaluates policies; see `credentials` for what can be made to fail.
+
+use std::collections::HashMap;
+
+use crate::credentials::Desk;
+use crate::http::{Reply, Request};
+use crate::keys::random_text;
+use crate::time::rfc3339;
+
+const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+
+/// An error as STS spells it: HTTP status, code, message.
+struct StsError(u16, &'static str, String);
+
+pub(crate) fn answer(desk: &Desk, request: &Request) -> Reply {
+    let form = request.form();
+    let action = form.get("Action").map_or("", String::as_str);
+    let outcome = match action {
+        _ if desk.settings().deny => Err(denied(action)),
+        "AssumeRole" => assume_role(desk, request, &form),
+        "AssumeRoleWithWebIdentity" => assume_role_with_web_identity(desk, &form),
+        "GetCallerIdentity" => get_caller_identity(desk, request),
+        _ => Err(StsError(400, "InvalidAction", format!("Could not find operation {action}"))),
+    };
+    match outcome {
+        Ok(result) => {
+            let metadata =
+                format!("<ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata>", random_text(20));
+            Reply::xml(
+                200,
+                format!(
+                    "<{action}Response xmlns=\"{NAMESPACE}\"><{action}Result>{result}</{action}Result>{metadata}\
+                     </{action}Response>"
+                ),
+            )
+        }
+        Err(StsError(status, code, message)) => {
+            desk.count(|calls| calls.refused += 1);
+            let message = escape(&message);
+            let id = random_text(20);
+            Reply::xml(
+                status,
+                format!(
+                    "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>Sender</Type><Code>{code}</Code>\
+                     <Message>{message}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
+                ),
+            )
+        }
+    }
+}
+
+fn assume_role(desk: &Desk, request: &Request, form: &HashMap<String, String>) -> Result<String, StsError> {
+    check_caller(desk, request)?;
+    let wanted = desk.settings().external_id;
+    if wanted.is_some() && wanted.as_ref() != form.get("ExternalId") {
+        return Err(denied("AssumeRole"));
+    }
+    let result = session_of_role(desk, form)?;
+    desk.count(|calls| calls.assume_role += 1);
+    Ok(result)
+}
+
+/// The one call that needs no signature: the token of the identity provider is the proof.
+fn assume_role_with_web_identity(desk: &Desk, form: &HashMap<String, String>) -> Result<String, StsError> {
+    let given = form.get("WebIdentityToken").map_or("", String::as_str);
+    let wanted = desk.settings().web_identity_token;
+    if given.is_empty() || wanted.is_some_and(|wanted| wanted != given) {
+        let message = "No OpenIDConnect provider found in your account for this token".to_owned();
+        return Err(StsError(400, "InvalidIdentityToken", message));
+    }
+    let result = session_of_role(desk, form)?;
+    desk.count(|calls| calls.assume_role_with_web_identity += 1);
+    Ok(format!("<SubjectFromWebIdentityToken>rds-sim</SubjectFromWebIdentityToken>{result}"))
+}
+
+fn get_caller_identity(desk: &Desk, request: &Request) -> Result<String, StsError> {
+    check_caller(desk, request)?;
+    desk.count(|calls| calls.get_caller_identity += 1);
+    let settings = desk.settings();
+    let account = escape(&settings.account);
+    let role = escape(&settings.role_name);
+    Ok(format!(
+        "<Arn>arn:aws:sts::{account}:assumed-role/{role}/rds-sim</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
+         <Account>{account}</Account>"
+    ))
+}
+
+fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String, StsError> {
+    let field = |name: &'static str| {
+        form.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+            StsError(400, "ValidationError", format!("1 validation error detected: {name} must not be null"))
+        })
+    };
+    let (role_arn, session_name) = (field("RoleArn")?, field("RoleSessionName")?);
+    let role_name = role_arn.rsplit('/').next().unwrap_or(role_arn);
+    let key = desk.issue();
+    let account = desk.settings().account;
+    let arn = escape(&format!("arn:aws:sts::{account}:assumed-role/{role_name}/{session_name}"));
+    Ok(format!(
+        "<AssumedRoleUser><AssumedRoleId>AROARDSSIM:{}</AssumedRoleId><Arn>{arn}</Arn></AssumedRoleUser>\
+         <Credentials><AccessKeyId>{}</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>\
+         <SessionToken>{}</SessionToken><Expiration>{}</Expiration></Credentials>",
+        escape(session_name),
+        key.access_key_id,
+        key.secret.as_str(),
+        key.session_token_text(),
+        key.ends_at.map(rfc3339).unwrap_or_default(),
+    ))
+}
+
+/// The caller's key must be known, not ended, and come with its session token.
+fn check_caller(desk: &Desk, request: &Request) -> Result<(), StsError> {
+    let access_key_id = request
+        .header("authorization")
+        .split_once("Credential=")
+        .and_then(|(_, rest)| rest.split('/').next())
+        .unwrap_or("");
+    let invalid = || {
+        StsError(
+            403,
+            "InvalidClientTokenId",
+            "The security token included in the request is invalid.".to_owned(),
+        )
+    };
+    let key = desk.simulator.keys().get(access_key_id).ok_or_else(invalid)?;
+    if request.header("x-amz-security-token") != key.session_token_text() {
+        return Err(invalid());
+    }
+    if key.ends_at.is_some_and(|end| end <= desk.simulator.clock().now()) {
+        let message = "The security token included in the request is expired".to_owned();
+        return Err(StsError(403, "ExpiredToken", message));
+    }
+    Ok(())
+}
+
+fn denied(action: &str) -> StsError {
+    StsError(403, "AccessDenied", format!("User is not authorized to perform: sts:{action}"))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

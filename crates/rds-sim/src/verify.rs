@@ -1,0 +1,337 @@
+//! The verifier: what RDS does with a token, written from the specification of Signature Version 4.
+//!
+//! Owns: parsing a token, every check, and the signature computed anew with `hmac` and `sha2`.
+//! Never: uses the code that signs. Signer and verifier are held against the same published tokens, so that a
+//! mistake in both cannot pass.
+
+use std::time::SystemTime;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
+use crate::keys::{AccessKey, KeyStore};
+use crate::time::{parse_amz_date, unix_seconds};
+
+/// The oldest a token may be, in seconds.
+const MAX_AGE_SECONDS: i64 = 900;
+/// How far ahead of the verifier's clock a signer's may be, in seconds.
+const MAX_AHEAD_SECONDS: i64 = 300;
+/// How many parameters are looked at; a token has eight or nine.
+const MAX_PARAMETERS: usize = 32;
+/// SHA-256 of nothing: a GET has no body.
+const EMPTY_BODY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// The database that tokens must be made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its endpoint names. Compared without case.
+    pub hosts: Vec<String>,
+    /// The port of the endpoint.
+    pub port: u16,
+    /// Its region.
+    pub region: String,
+}
+
+/// A token that was right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Who signed it.
+    pub access_key_id: String,
+    /// How old it is, in seconds; negative when the signer's clock is ahead.
+    pub age_seconds: i64,
+}
+
+/// What was wrong with a token. RDS tells the client none of this; tests want to know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not a token at all.
+    #[error("malformed token: {0}")]
+    Malformed(&'static str),
+    /// A parameter stands twice, possibly in different case.
+    #[error("parameter {0} stands twice")]
+    Duplicate(String),
+    /// A parameter is missing.
+    #[error("parameter {0} is missing")]
+    Missing(&'static str),
+    /// A parameter has a value that no token has.
+    #[error("parameter {name} is \"{value}\"")]
+    Unexpected {
+        /// Which parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// For another host.
+    #[error("signed for host {0}")]
+    WrongHost(String),
+    /// For another port.
+    #[error("signed for port {0}")]
+    WrongPort(String),
+    /// For another user.
+    #[error("signed for user {0}")]
+    WrongUser(String),
+    /// For another region.
+    #[error("signed for region {0}")]
+    WrongRegion(String),
+    /// Nobody has this key.
+    #[error("unknown access key {0}")]
+    UnknownKey(String),
+    /// The temporary key has ended, and the token with it.
+    #[error("the credentials of {0} have ended")]
+    KeyEnded(String),
+    /// The session token is not the one of this key.
+    #[error("wrong or missing session token for {0}")]
+    WrongSessionToken(String),
+    /// Too old.
+    #[error("expired: {age_seconds} s old")]
+    Expired {
+        /// Its age.
+        age_seconds: i64,
+    },
+    /// From the future.
+    #[error("not yet valid: {ahead_seconds} s ahead")]
+    NotYetValid {
+        /// How far ahead it is.
+        ahead_seconds: i64,
+    },
+    /// All is well but the signature.
+    #[error("wrong signature")]
+    WrongSignature,
+    /// The token was right, but there were too many logins in this second.
+    #[error("throttled")]
+    Throttled,
+    /// The token was right, but the simulator was told to refuse it.
+    #[error("refused on demand")]
+    OnDemand,
+}
+
+/// Checks `token` for `user` at `target`, at time `now`.
+pub fn verify(
+    token: &str,
+    user: &str,
+    target: &Target,
+    keys: &KeyStore,
+    now: SystemTime,
+) -> Result<Accepted, Refusal> {
+    let (authority, query) = token.split_once("/?").ok_or(Refusal::Malformed("no host before \"/?\""))?;
+    let parameters = Parameters::parse(query)?;
+    check_target(authority, user, target, &parameters)?;
+    parameters.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
+    parameters.expect("X-Amz-SignedHeaders", "host")?;
+
+    let date = parameters.get("X-Amz-Date")?;
+    let signed_at = parse_amz_date(date).ok_or(Refusal::Malformed("X-Amz-Date is not a date"))?;
+    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, &target.region)?;
+    let age_seconds = check_age(&parameters, signed_at, now)?;
+    let key = find_key(&scope.access_key_id, &parameters, keys, now)?;
+
+    let expected = signature(authority, date, &scope, &parameters, &key);
+    if !is_equal(expected.as_bytes(), parameters.get("X-Amz-Signature")?.as_bytes()) {
+        return Err(Refusal::WrongSignature);
+    }
+    Ok(Accepted { access_key_id: key.access_key_id, age_seconds })
+}
+
+/// The decoded query, each name once.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn parse(query: &str) -> Result<Self, Refusal> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&') {
+            let (name, value) =
+                pair.split_once('=').ok_or(Refusal::Malformed("a parameter without value"))?;
+            let (name, value) = (percent_decode(name)?, percent_decode(value)?);
+            // Names that differ in case only would let one reader check what another does not see.
+            if pairs.iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(&name)) {
+                return Err(Refusal::Duplicate(name));
+            }
+            if pairs.len() == MAX_PARAMETERS {
+                return Err(Refusal::Malformed("too many parameters"));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn find(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(candidate, _)| candidate == name).map(|(_, value)| value.as_str())
+    }
+
+    fn get(&self, name: &'static str) -> Result<&str, Refusal> {
+        self.find(name).ok_or(Refusal::Missing(name))
+    }
+
+    fn expect(&self, name: &'static str, expected: &str) -> Result<(), Refusal> {
+        match self.get(name)? {
+            value if value == expected => Ok(()),
+            value => Err(Refusal::Unexpected { name, value: value.to_owned() }),
+        }
+    }
+
+    /// All but the signature, encoded and in byte order.
+    fn canonical(&self) -> String {
+        let mut pairs: Vec<(String, String)> = self
+            .0
+            .iter()
+            .filter(|(name, _)| name != "X-Amz-Signature")
+            .map(|(name, value)| (percent_encode(name), percent_encode(value)))
+            .collect();
+        pairs.sort();
+        let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("&")
+    }
+}
+
+/// `AKID/20240115/eu-west-1/rds-db/aws4_request`.
+struct Scope {
+    access_key_id: String,
+    day: String,
+    region: String,
+}
+
+impl Scope {
+    fn parse(credential: &str, date: &str, region: &str) -> Result<Self, Refusal> {
+        let parts: Vec<&str> = credential.split('/').collect();
+        let [access_key_id, day, signed_region, service, terminator] = parts.as_slice() else {
+            return Err(Refusal::Malformed("X-Amz-Credential has not five parts"));
+        };
+        if !date.starts_with(day) || day.len() != 8 {
+            return Err(Refusal::Malformed("X-Amz-Credential and X-Amz-Date differ in the day"));
+        }
+        if *signed_region != region {
+            return Err(Refusal::WrongRegion((*signed_region).to_owned()));
+        }
+        if *service != "rds-db" || *terminator != "aws4_request" {
+            return Err(Refusal::Unexpected { name: "X-Amz-Credential", value: credential.to_owned() });
+        }
+        Ok(Self {
+            access_key_id: (*access_key_id).to_owned(),
+            day: (*day).to_owned(),
+            region: (*signed_region).to_owned(),
+        })
+    }
+}
+
+fn check_target(
+    authority: &str,
+    user: &str,
+    target: &Target,
+    parameters: &Parameters,
+) -> Result<(), Refusal> {
+    let (host, port) = authority.rsplit_once(':').ok_or(Refusal::Malformed("no port after the host"))?;
+    if !target.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
+        return Err(Refusal::WrongHost(host.to_owned()));
+    }
+    if port != target.port.to_string() {
+        return Err(Refusal::WrongPort(port.to_owned()));
+    }
+    parameters.expect("Action", "connect")?;
+    match parameters.get("DBUser")? {
+        signed_user if signed_user == user => Ok(()),
+        signed_user => Err(Refusal::WrongUser(signed_user.to_owned())),
+    }
+}
+
+fn check_age(parameters: &Parameters, signed_at: i64, now: SystemTime) -> Result<i64, Refusal> {
+    let expires = parameters.get("X-Amz-Expires")?;
+    let life_seconds: i64 = expires
+        .parse()
+        .ok()
+        .filter(|seconds| (1..=MAX_AGE_SECONDS).contains(seconds))
+        .ok_or_else(|| Refusal::Unexpected { name: "X-Amz-Expires", value: expires.to_owned() })?;
+    let age_seconds = unix_seconds(now) - signed_at;
+    if age_seconds > life_seconds {
+        return Err(Refusal::Expired { age_seconds });
+    }
+    if age_seconds < -MAX_AHEAD_SECONDS {
+        return Err(Refusal::NotYetValid { ahead_seconds: -age_seconds });
+    }
+    Ok(age_seconds)
+}
+
+fn find_key(
+    access_key_id: &str,
+    parameters: &Parameters,
+    keys: &KeyStore,
+    now: SystemTime,
+) -> Result<AccessKey, Refusal> {
+    let id = || access_key_id.to_owned();
+    let key = keys.get(access_key_id).ok_or_else(|| Refusal::UnknownKey(id()))?;
+    if key.ends_at.is_some_and(|end| end <= now) {
+        return Err(Refusal::KeyEnded(id()));
+    }
+    let given = parameters.find("X-Amz-Security-Token").unwrap_or("");
+    if !is_equal(given.as_bytes(), key.session_token_text().as_bytes()) {
+        return Err(Refusal::WrongSessionToken(id()));
+    }
+    Ok(key)
+}
+
+fn signature(authority: &str, date: &str, scope: &Scope, parameters: &Parameters, key: &AccessKey) -> String {
+    let canonical_request = format!(
+        "GET\n/\n{}\nhost:{}\n\nhost\n{EMPTY_BODY_SHA256}",
+        parameters.canonical(),
+        authority.to_ascii_lowercase(),
+    );
+    let Scope { day, region, .. } = scope;
+    let string_to_sign = format!(
+        "AWS4-HMAC-SHA256\n{date}\n{day}/{region}/rds-db/aws4_request\n{}",
+        hex(&Sha256::digest(canonical_request)),
+    );
+    let mut signing_key = hmac(format!("AWS4{}", key.secret.as_str()).as_bytes(), day);
+    for step in [region.as_str(), "rds-db", "aws4_request"] {
+        signing_key = hmac(&signing_key, step);
+    }
+    hex(&hmac(&signing_key, &string_to_sign))
+}
+
+fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    // An HMAC key may have any length; the error exists for other MACs.
+    Hmac::<Sha256>::new_from_slice(key).map_or_else(
+        |_| Vec::new(),
+        |mut mac| {
+            mac.update(text.as_bytes());
+            mac.finalize().into_bytes().to_vec()
+        },
+    )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Compares without telling by its duration where a difference lies.
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn percent_decode(text: &str) -> Result<String, Refusal> {
+    let malformed = Refusal::Malformed("broken percent-encoding");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
+            return Err(malformed);
+        };
+        bytes.push((high * 16 + low) as u8);
+    }
+    String::from_utf8(bytes).map_err(|_| malformed)
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

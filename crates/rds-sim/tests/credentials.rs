@@ -1,0 +1,247 @@
+//! The real AWS SDK, through the pooler's own engine, against every endpoint that issues credentials.
+//!
+//! The SDK reads the process environment, so each case asks from a child process: this same test program, told by
+//! a variable to make tokens and print them.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
+use rds_sim::{AccessKey, CredentialCalls, CredentialServer, CredentialSettings, Simulator, Target, verify};
+use support::{HOST, KEY_ID, REGION, SECRET};
+
+/// Set in the child: which identity to ask for, as `profile|role|external id`.
+const CHILD_VARIABLE: &str = "RDS_SIM_TEST_IDENTITY";
+const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/app-db";
+const PORT: u16 = 5432;
+/// How many users the child asks tokens for, each twice.
+const USERS: [&str; 3] = ["app", "report", "odd user&DBUser=admin"];
+
+struct Case {
+    simulator: Simulator,
+    server: CredentialServer,
+    dir: tempfile::TempDir,
+}
+
+impl Case {
+    async fn new(settings: CredentialSettings) -> Self {
+        let simulator = Simulator::default();
+        simulator.keys().add(AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap());
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = CredentialServer::start(&simulator, listen, settings).await.unwrap();
+        Self { simulator, server, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// What the child printed: lines of `token=` or `error=`.
+    async fn ask(&self, identity: &str, environment: Vec<(&'static str, String)>) -> Vec<String> {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child", "--nocapture"]).kill_on_drop(true);
+        child
+            .env_clear()
+            .env(CHILD_VARIABLE, identity)
+            .env("AWS_CONFIG_FILE", self.dir.path().join("config"));
+        child.env("AWS_SHARED_CREDENTIALS_FILE", self.dir.path().join("credentials")).envs(environment);
+        let output = tokio::time::timeout(Duration::from_secs(60), child.output()).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text.lines()
+            .filter(|line| line.starts_with("token=") || line.starts_with("error="))
+            .map(Into::into)
+            .collect()
+    }
+
+    /// All of the child's tokens must be right; the answer is whose key signed them – one for all.
+    async fn ask_for_right_tokens(&self, identity: &str, environment: Vec<(&'static str, String)>) -> String {
+        let lines = self.ask(identity, environment).await;
+        assert_eq!(lines.len(), USERS.len(), "{lines:?}");
+        let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
+        let mut signers: Vec<String> = lines
+            .iter()
+            .zip(USERS)
+            .map(|(line, user)| {
+                let token = line.strip_prefix("token=").unwrap_or_else(|| panic!("{line}"));
+                let now = self.simulator.clock().now();
+                verify(token, user, &target, self.simulator.keys(), now).unwrap().access_key_id
+            })
+            .collect();
+        signers.dedup();
+        assert_eq!(signers.len(), 1, "one provider for all keys of an identity");
+        signers.remove(0)
+    }
+}
+
+/// Not a test by itself: what the child does.
+#[tokio::test]
+async fn child() {
+    let Ok(identity) = std::env::var(CHILD_VARIABLE) else {
+        return;
+    };
+    let fields: Vec<Option<String>> =
+        identity.split('|').map(|text| (!text.is_empty()).then(|| text.to_owned())).collect();
+    let identity = Identity {
+        profile: fields[0].clone(),
+        role_arn: fields[1].clone(),
+        external_id: fields[2].clone(),
+        ..Identity::default()
+    };
+    let engine = TokenEngine::new(AwsCredentials::shared());
+    println!();
+    for user in USERS {
+        let key = TokenKey::new(HOST, PORT, user, None, identity.clone()).unwrap();
+        // Several at once: one fetch must serve them all.
+        let (first, second) = tokio::join!(engine.token(&key), engine.token(&key));
+        match (first, second) {
+            (Ok(first), Ok(second)) => {
+                assert_eq!(first.expose(), second.expose());
+                println!("token={}", first.expose());
+            }
+            (Err(error), _) | (_, Err(error)) => println!("error={} {error}", error.label()),
+        }
+    }
+}
+
+fn static_keys() -> Vec<(&'static str, String)> {
+    vec![("AWS_ACCESS_KEY_ID", KEY_ID.to_owned()), ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())]
+}
+
+fn no_metadata() -> (&'static str, String) {
+    ("AWS_EC2_METADATA_DISABLED", "true".to_owned())
+}
+
+#[tokio::test]
+async fn environment() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let mut environment = static_keys();
+    environment.push(no_metadata());
+    assert_eq!(case.ask_for_right_tokens("||", environment).await, KEY_ID);
+    assert_eq!(case.server.calls(), CredentialCalls::default());
+}
+
+#[tokio::test]
+async fn instance_metadata() {
+    let case = Case::new(CredentialSettings::default()).await;
+    case.ask_for_right_tokens("||", case.server.imds_environment()).await;
+    let calls = case.server.calls();
+    assert_eq!((calls.imds_role, calls.imds_credentials, calls.refused), (1, 1, 0), "{calls:?}");
+}
+
+#[tokio::test]
+async fn stale_instance_metadata_is_refused_at_the_door() {
+    // The SDK hands out what ended a minute ago with an end in the future; the database would refuse it.
+    let settings =
+        CredentialSettings { issue_ended: Some(Duration::from_secs(60)), ..CredentialSettings::default() };
+    let case = Case::new(settings).await;
+    let lines = case.ask("||", case.server.imds_environment()).await;
+    let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
+    let token = lines[0].strip_prefix("token=").unwrap();
+    let refusal =
+        verify(token, USERS[0], &target, case.simulator.keys(), case.simulator.clock().now()).unwrap_err();
+    assert!(matches!(refusal, rds_sim::Refusal::KeyEnded(_)), "{refusal}");
+}
+
+#[tokio::test]
+async fn container_endpoint_with_a_long_session_token() {
+    let settings = CredentialSettings { session_token_bytes: 4096, ..CredentialSettings::default() };
+    let case = Case::new(settings).await;
+    let authorization = case.file("authorization", &CredentialSettings::default().authorization);
+    let environment = case.server.container_environment(&authorization);
+    case.ask_for_right_tokens("||", environment).await;
+    assert_eq!(case.server.calls(), CredentialCalls { container: 1, ..CredentialCalls::default() });
+}
+
+#[tokio::test]
+async fn container_endpoint_that_refuses() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let authorization = case.file("authorization", "wrong");
+    let environment = case.server.container_environment(&authorization);
+    let lines = case.ask("||", environment).await;
+    assert!(lines[0].starts_with("error="), "{lines:?}");
+    // Six logins were asked for within the back-off of the first failure.
+    assert_eq!(lines.len(), 3);
+    assert_eq!(case.server.calls().container, 0);
+}
+
+#[tokio::test]
+async fn web_identity() {
+    let settings = CredentialSettings {
+        web_identity_token: Some("a.jwt.token".to_owned()),
+        ..CredentialSettings::default()
+    };
+    let case = Case::new(settings).await;
+    let token = case.file("token", "a.jwt.token");
+    let environment = case.server.web_identity_environment(&token);
+    case.ask_for_right_tokens("||", environment).await;
+    let expected = CredentialCalls { assume_role_with_web_identity: 1, ..CredentialCalls::default() };
+    assert_eq!(case.server.calls(), expected);
+}
+
+#[tokio::test]
+async fn assumed_role_with_external_id() {
+    let settings =
+        CredentialSettings { external_id: Some("tenant-7".to_owned()), ..CredentialSettings::default() };
+    let case = Case::new(settings).await;
+    let mut environment = case.server.sts_environment();
+    environment.extend(static_keys());
+    let signer = case.ask_for_right_tokens(&format!("|{ROLE_ARN}|tenant-7"), environment.clone()).await;
+    assert!(signer.starts_with("ASIA"));
+    assert_eq!(case.server.calls(), CredentialCalls { assume_role: 1, ..CredentialCalls::default() });
+
+    let lines = case.ask(&format!("|{ROLE_ARN}|"), environment).await;
+    assert!(lines[0].starts_with("error=refused") && lines[0].contains("trust policy"), "{lines:?}");
+    assert_eq!(case.server.calls().refused, 1, "a refusal is not asked for again at once");
+}
+
+#[tokio::test]
+async fn a_named_profile_wins_over_the_environment() {
+    let case = Case::new(CredentialSettings::default()).await;
+    case.simulator.keys().add(AccessKey::parse("AKIDPROFILE:other").unwrap());
+    case.file("credentials", "[work]\naws_access_key_id = AKIDPROFILE\naws_secret_access_key = other\n");
+    case.file(
+        "config",
+        &format!("[profile via-role]\nrole_arn = {ROLE_ARN}\nsource_profile = work\nregion = eu-west-1\n"),
+    );
+    let mut environment = case.server.sts_environment();
+    environment.extend(static_keys());
+    assert_eq!(case.ask_for_right_tokens("work||", environment.clone()).await, "AKIDPROFILE");
+    let signer = case.ask_for_right_tokens("via-role||", environment.clone()).await;
+    assert!(signer.starts_with("ASIA"));
+    assert_eq!(case.server.calls().assume_role, 1);
+
+    let lines = case.ask("no-such-profile||", environment).await;
+    assert!(lines[0].starts_with("error=") && lines[0].contains("no-such-profile"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn credential_process() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let script = case.file("process.sh", &process_script(case.dir.path()));
+    case.file("config", &format!("[default]\ncredential_process = sh {}\n", script.display()));
+    let environment = vec![no_metadata(), ("PATH", "/usr/bin:/bin".to_owned())];
+    assert_eq!(case.ask_for_right_tokens("||", environment).await, KEY_ID);
+    let runs = std::fs::read_to_string(case.dir.path().join("runs")).unwrap();
+    assert_eq!(runs.lines().count(), 1);
+}
+
+fn process_script(dir: &Path) -> String {
+    let runs = dir.join("runs");
+    format!(
+        "echo run >> {}\necho '{{\"Version\":1,\"AccessKeyId\":\"{KEY_ID}\",\"SecretAccessKey\":\"{SECRET}\"}}'\n",
+        runs.display()
+    )
+}
+
+#[tokio::test]
+async fn nothing_at_all() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let lines = case.ask("||", vec![no_metadata()]).await;
+    assert!(lines[0].starts_with("error=no_credentials") && lines[0].contains("role"), "{lines:?}");
+}

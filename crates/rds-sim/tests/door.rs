@@ -1,0 +1,149 @@
+//! The door in front of a real PostgreSQL, with a real driver.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use rds_iam::Credentials;
+use rds_sim::LoginOutcome;
+use support::{Stage, connect_plain, refusal, token};
+
+const PAM_REFUSAL: (&str, &str) = ("28000", "PAM authentication failed for user \"app\"");
+
+fn as_text(refusal: &(String, String)) -> (&str, &str) {
+    (&refusal.0, &refusal.1)
+}
+
+#[tokio::test]
+async fn tokens_get_in_and_nothing_else_does() {
+    let stage = Stage::new().await;
+    let app = stage.connect("app", &stage.token("app")).await.unwrap();
+    let row = app.client.query_one("select current_user::text, 40 + 2", &[]).await.unwrap();
+    assert_eq!((row.get::<_, String>(0).as_str(), row.get::<_, i32>(1)), ("app", 42));
+
+    let port = stage.door.target().port;
+    let stranger = Credentials::new("AKIDSTRANGER", support::SECRET, None, None, "test");
+    let wrong = [
+        "password".to_owned(),
+        stage.token("other"),
+        token(&stranger, "app", port, stage.simulator.clock().now()),
+        stage.token("app").replace(support::HOST, "alias.example.com"),
+    ];
+    for password in wrong {
+        assert_eq!(as_text(&refusal(stage.connect("app", &password).await)), PAM_REFUSAL);
+    }
+    assert_eq!(stage.simulator.log().accepted_and_refused(), (1, 4));
+}
+
+#[tokio::test]
+async fn a_session_token_of_full_length_passes() {
+    let stage = Stage::new().await;
+    let now = stage.simulator.clock().now();
+    for session_token_bytes in [4096, rds_sim::MAX_SESSION_TOKEN_BYTES] {
+        let key = stage.simulator.keys().issue(now, Duration::from_secs(600), session_token_bytes);
+        let session_token = key.session_token.as_ref().map(|token| token.to_string());
+        let credentials =
+            Credentials::new(&key.access_key_id, key.secret.as_str(), session_token, key.ends_at, "test");
+        let token = token(&credentials, "app", stage.door.target().port, now);
+        assert!(token.len() > session_token_bytes);
+        stage.connect("app", &token).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_tls_the_words_of_pg_hba() {
+    let stage = Stage::new().await;
+    let app = refusal(connect_plain(stage.door.address(), "app", &stage.token("app")).await);
+    let rejected = "pg_hba.conf rejects connection for host \"127.0.0.1\", user \"app\", database \"postgres\", \
+                    no encryption";
+    assert_eq!(as_text(&app), ("28000", rejected));
+    let plain = refusal(connect_plain(stage.door.address(), "plain", "pw").await);
+    assert!(plain.1.starts_with("no pg_hba.conf entry for host \"127.0.0.1\", user \"plain\""));
+}
+
+#[tokio::test]
+async fn other_users_meet_postgresql_itself() {
+    let hba = "local all postgres trust\nlocal all app trust\nlocal all all scram-sha-256\n".to_owned();
+    let options = rds_sim::postgres::PostgresOptions { hba: Some(hba), ..Default::default() };
+    let stage = Stage::with(options).await;
+    stage.connect("plain", "pw").await.unwrap();
+    let wrong = refusal(stage.connect("plain", &stage.token("plain")).await);
+    assert_eq!(as_text(&wrong), ("28P01", "password authentication failed for user \"plain\""));
+}
+
+#[tokio::test]
+async fn time_passes_by_decree() {
+    let stage = Stage::new().await;
+    let token = stage.token("app");
+    stage.connect("app", &token).await.unwrap();
+    stage.simulator.clock().advance(899);
+    let session = stage.connect("app", &token).await.unwrap();
+    stage.simulator.clock().advance(10);
+    assert_eq!(as_text(&refusal(stage.connect("app", &token).await)), PAM_REFUSAL);
+    // The end of a token ends no session.
+    session.client.query_one("select 1", &[]).await.unwrap();
+    stage.connect("app", &stage.token("app")).await.unwrap();
+    let last = stage.simulator.log().attempts();
+    let expired = LoginOutcome::Refused { reason: "expired: 909 s old".to_owned() };
+    assert_eq!(last[last.len() - 2].outcome, expired);
+}
+
+#[tokio::test]
+async fn faults_at_login() {
+    let stage = Stage::new().await;
+    let faults = stage.simulator.faults().clone();
+
+    faults.set(|settings| settings.refuse_next = 1);
+    assert_eq!(as_text(&refusal(stage.connect("app", &stage.token("app")).await)), PAM_REFUSAL);
+    stage.connect("app", &stage.token("app")).await.unwrap();
+
+    faults.set(|settings| settings.drop_next = 1);
+    let dropped = stage.connect("app", &stage.token("app")).await.err().unwrap();
+    assert!(dropped.as_db_error().is_none());
+
+    faults.set(|settings| settings.max_logins_per_second = Some(0));
+    assert_eq!(as_text(&refusal(stage.connect("app", &stage.token("app")).await)), PAM_REFUSAL);
+    faults.clear();
+
+    faults.set(|settings| settings.login_delay = Duration::from_millis(300));
+    let start = Instant::now();
+    stage.connect("app", &stage.token("app")).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn faults_in_session() {
+    let stage = Stage::new().await;
+    let faults = stage.simulator.faults().clone();
+    let session = stage.connect("app", &stage.token("app")).await.unwrap();
+
+    faults.set(|settings| settings.stall = true);
+    let query = session.client.query_one("select 1", &[]);
+    tokio::pin!(query);
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut query).await.is_err());
+    faults.clear();
+    query.await.unwrap();
+
+    faults.cut_now();
+    assert!(session.client.query_one("select 1", &[]).await.is_err());
+
+    faults.set(|settings| settings.cut_after_bytes = Some(5000));
+    let session = stage.connect("app", &stage.token("app")).await.unwrap();
+    session.client.query_one("select 1", &[]).await.unwrap();
+    assert!(session.client.query_one("select repeat('x', 9000)", &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn cancel_requests_go_through() {
+    let stage = Stage::new().await;
+    let session = stage.connect("app", &stage.token("app")).await.unwrap();
+    let cancel = session.client.cancel_token();
+    let (address, tls) = (stage.door.address(), stage.tls());
+    let query = tokio::spawn(async move { session.client.query_one("select pg_sleep(30)", &[]).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    cancel.cancel_query_raw(stream, tls).await.unwrap();
+    let error = query.await.unwrap().unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "57014");
+}
