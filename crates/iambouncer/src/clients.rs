@@ -62,8 +62,8 @@ pub struct ClientInfo {
     pub slot: u32,
     /// Secret of its cancel key.
     pub secret: [u8; CANCEL_SECRET_BYTES],
-    /// Its task.
-    pub task: TaskKey,
+    /// Its task: one for the login, then one for the session.
+    pub task: Cell<TaskKey>,
     /// Other end.
     pub remote: Endpoint,
     /// Our end.
@@ -96,7 +96,7 @@ impl ClientInfo {
     /// Ends the client with this fault as soon as its task runs.
     pub fn kill(&self, fault: Fault) {
         self.kill.borrow_mut().get_or_insert(fault);
-        executor::wake(self.task);
+        executor::wake(self.task.get());
     }
 
     /// The fault to end with, if there is one. Called by the client's task at every turn.
@@ -108,7 +108,7 @@ impl ClientInfo {
     /// The query that waits for a server is not wanted any more.
     pub fn cancel_wait(&self) {
         self.cancel_wait.set(true);
-        executor::wake(self.task);
+        executor::wake(self.task.get());
     }
 
     /// True once after [`ClientInfo::cancel_wait`].
@@ -162,7 +162,7 @@ impl ClientTable {
             id: self.next_id.get(),
             slot,
             secret,
-            task: executor::current(),
+            task: Cell::new(executor::current()),
             remote,
             local,
             connected_wall: SystemTime::now(),

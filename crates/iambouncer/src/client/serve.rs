@@ -12,7 +12,7 @@ use crate::faults::{self, Fault};
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::pool::{DatabaseState, Directory, Pool};
 use crate::relay::{Ending, Session, SessionRules, Start};
-use crate::worker::{self, timers};
+use crate::worker::{self, executor, timers};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,14 +36,14 @@ pub struct Door {
     pub closing: Cell<bool>,
 }
 
-/// Takes a record out of the table, and a client off its database, whatever way the task ends.
-struct Registered<'a> {
-    door: &'a Door,
+/// Takes a record out of the table, and a client off its database, whatever way its tasks end.
+struct Registered {
+    door: Rc<Door>,
     info: Rc<ClientInfo>,
     database: Option<Rc<DatabaseState>>,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.door.clients.remove(&self.info);
         if let Some(database) = &self.database {
@@ -53,11 +53,20 @@ impl Drop for Registered<'_> {
     }
 }
 
+impl Registered {
+    /// Goes on in a task of its own. The login's task, which is many times larger, ends meanwhile: ten thousand
+    /// idle clients should not each keep the room of a handshake.
+    fn go_on<F: Future<Output = ()> + 'static>(self, next: impl FnOnce(Self) -> F) {
+        let info = self.info.clone();
+        info.task.set(executor::spawn(next(self)));
+    }
+}
+
 /// Serves one client.
 pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint) {
     let local = socket.local();
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let mut registered = Registered { door: &door, info: info.clone(), database: None };
+    let registered = Registered { door: door.clone(), info: info.clone(), database: None };
     let limit = door.context.config().settings.client_login_timeout;
     let opened =
         match timers::timeout(limit, handshake::open(socket, door.context.loaded().client_tls.clone())).await
@@ -83,7 +92,7 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint) {
                 *info.tls.borrow_mut() = tls.description();
             }
             let entry = Entry { door: &door, info: &info, stream, inbound };
-            entry.admit(version, parameters, limit, &mut registered).await;
+            entry.admit(version, parameters, limit, registered).await;
         }
     }
 }
@@ -118,15 +127,15 @@ enum Admitted {
     Session(Rc<Pool>, greet::Greeting),
 }
 
-impl<'a> Entry<'a> {
+impl Entry<'_> {
     async fn admit(
         mut self,
         version: Version,
         parameters: Vec<(String, String)>,
         limit: Duration,
-        registered: &mut Registered<'a>,
+        mut registered: Registered,
     ) {
-        let started = timers::timeout(limit, self.log_in(version, parameters, registered)).await;
+        let started = timers::timeout(limit, self.log_in(version, parameters, &mut registered)).await;
         let admitted = match started {
             Some(Ok(admitted)) => admitted,
             Some(Err(Denied::Gone)) => return,
@@ -145,8 +154,8 @@ impl<'a> Entry<'a> {
             );
         }
         match admitted {
-            Admitted::Console { is_admin } => self.console(is_admin).await,
-            Admitted::Session(pool, greeting) => self.session(pool, greeting).await,
+            Admitted::Console { is_admin } => self.console(is_admin, registered),
+            Admitted::Session(pool, greeting) => self.session(pool, greeting, registered).await,
         }
     }
 
@@ -154,7 +163,7 @@ impl<'a> Entry<'a> {
         &mut self,
         version: Version,
         parameters: Vec<(String, String)>,
-        registered: &mut Registered<'a>,
+        registered: &mut Registered,
     ) -> Result<Admitted, Denied> {
         let config = self.door.context.config();
         let settings = &config.settings;
@@ -250,7 +259,7 @@ impl<'a> Entry<'a> {
         settings: &Settings,
         database: &Rc<DatabaseState>,
         user: &str,
-        registered: &mut Registered<'a>,
+        registered: &mut Registered,
     ) -> Result<(), Denied> {
         let full = |setting, limit| Err(Denied::Fault(faults::too_many_clients(setting, limit)));
         let limit =
@@ -295,7 +304,8 @@ impl<'a> Entry<'a> {
         tracked.push((name, format!("{text} - {}", self.info.remote)));
     }
 
-    async fn session(mut self, pool: Rc<Pool>, greeting: greet::Greeting) {
+    /// Greets the client and starts its session.
+    async fn session(mut self, pool: Rc<Pool>, greeting: greet::Greeting, registered: Registered) {
         if self.stream.send_all(&greeting.message).await.is_err() {
             return;
         }
@@ -321,19 +331,28 @@ impl<'a> Entry<'a> {
             parameters: greeting.parameters,
             parameters_proven: greeting.parameters_proven,
         };
-        let ending = Box::pin(Session::new(context, pool, self.info.clone(), start).run()).await;
-        log_ending(self.info, settings, &ending);
+        let session = Session::new(context, pool, self.info.clone(), start);
+        registered.go_on(|registered| async move {
+            let ending = session.run().await;
+            log_ending(&registered, &ending);
+        });
     }
 
-    async fn console(self, is_admin: bool) {
+    fn console(self, is_admin: bool, registered: Registered) {
         let session = admin::Session::new(self.door.console.clone(), self.info.clone(), is_admin);
-        if let Some(fault) = session.run(self.stream, self.inbound).await {
-            log_ending(self.info, &self.door.context.config().settings, &Ending::Fault(fault));
-        }
+        let (stream, inbound) = (self.stream, self.inbound);
+        registered.go_on(move |registered| async move {
+            if let Some(fault) = session.run(stream, inbound).await {
+                log_ending(&registered, &Ending::Fault(fault));
+            }
+        });
     }
 }
 
-fn log_ending(info: &ClientInfo, settings: &Settings, ending: &Ending) {
+fn log_ending(registered: &Registered, ending: &Ending) {
+    let info = &registered.info;
+    let config = registered.door.context.config();
+    let settings = &config.settings;
     let (reason, is_error) = match ending {
         Ending::ClientLeft => ("client close request".to_owned(), false),
         Ending::ClientLost(error) => (error.to_string(), false),

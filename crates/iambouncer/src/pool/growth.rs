@@ -27,7 +27,7 @@ impl Pool {
         if self.database.paused.get() || !self.has_waiters() {
             return;
         }
-        while self.logins.get() < self.waiting().0.min(MAX_PARALLEL_LOGINS) {
+        while self.logins.get() < self.waiting_up_to(MAX_PARALLEL_LOGINS) {
             if self.is_backing_off() {
                 self.arm_retry();
                 return;
@@ -70,7 +70,9 @@ impl Pool {
     /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
     /// any more.
     pub(super) fn is_above_size(&self) -> bool {
-        self.open.taken() > self.size_now()
+        let open = self.open.taken();
+        // The first comparison is the one made at every release.
+        open > self.rules.borrow().pool_size && open > self.size_now()
     }
 
     /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
@@ -79,7 +81,7 @@ impl Pool {
         let timeout = self.context.config().settings.reserve_pool_timeout;
         let stressed = rules.reserve_pool_size > 0
             && !timeout.is_zero()
-            && self.waiting().1.is_some_and(|since| worker::now() - since >= timeout);
+            && self.waiting_since().is_some_and(|since| worker::now() - since >= timeout);
         rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
     }
 

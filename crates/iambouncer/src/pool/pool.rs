@@ -51,6 +51,8 @@ pub struct Pool {
     /// User on the server.
     pub user: Rc<str>,
     pub(super) rules: RefCell<PoolRules>,
+    /// `server_round_robin`.
+    round_robin: Cell<bool>,
     pub(super) idle: RefCell<VecDeque<Box<Server>>>,
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<Vec<Box<Server>>>,
@@ -85,8 +87,10 @@ impl Pool {
         user_open: Counter,
         changed: Rc<Notify>,
     ) -> Rc<Self> {
-        let rules = context.config().pool_rules(&database.line.borrow(), &user);
+        let config = context.config();
+        let rules = config.pool_rules(&database.line.borrow(), &user);
         Rc::new(Self {
+            round_robin: Cell::new(config.settings.server_round_robin),
             context,
             database,
             user,
@@ -285,6 +289,16 @@ impl Pool {
         (oldest.map_or(0, |_| 1 + present.count()), oldest)
     }
 
+    /// The number of clients that wait, but no more than `most`: all that growing needs to know.
+    pub(super) fn waiting_up_to(&self, most: usize) -> usize {
+        self.waiters.borrow().iter().filter(|waiter| waiter.is_waiting()).take(most).count()
+    }
+
+    /// Since when the first client in the queue waits.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        self.waiters.borrow().iter().find(|waiter| waiter.is_waiting()).map(|waiter| waiter.since)
+    }
+
     /// Closes all idle servers (PAUSE, KILL).
     pub fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
@@ -306,7 +320,9 @@ impl Pool {
 
     /// Takes over changed sizes.
     pub(super) fn reload(self: &Rc<Self>) {
-        *self.rules.borrow_mut() = self.context.config().pool_rules(&self.database.line.borrow(), &self.user);
+        let config = self.context.config();
+        *self.rules.borrow_mut() = config.pool_rules(&self.database.line.borrow(), &self.user);
+        self.round_robin.set(config.settings.server_round_robin);
         self.grow();
     }
 

@@ -1,0 +1,139 @@
+//! The budget of the hot path: no allocation per query. Runs the pooler in this process with an allocator that
+//! counts what its worker thread does. Owns that allocator, which is why it is a test binary of its own.
+
+use iambouncer::config::{MapEnvironment, load_file};
+use iambouncer::context::Loaded;
+use iambouncer::net::listener;
+use iambouncer::pooler::{self, Plan, signals};
+use rds_iam::{AwsCredentials, TokenEngine};
+use rds_sim::postgres::{Postgres, PostgresOptions};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes on to the system's allocator unchanged.
+#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if COUNTED.try_with(Cell::get).unwrap_or(false) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Queries while counting.
+const QUERIES: u64 = 4000;
+/// The janitor allocates a little a few times a second, whatever the load; this is far below one per query.
+const MAX_ALLOCATIONS: u64 = QUERIES / 20;
+
+fn start_pooler(server: &Postgres) -> u16 {
+    let dir = tempfile::tempdir().unwrap();
+    let ini = dir.path().join("pooler.ini");
+    let text = format!(
+        "[databases]\napp = host=127.0.0.1 port={} dbname=postgres user=postgres\n[pgbouncer]\nauth_type = any\n\
+         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\n",
+        server.port()
+    );
+    std::fs::write(&ini, text).unwrap();
+    let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
+    let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16).unwrap();
+    let port = bound[0].endpoint.port();
+    let loaded =
+        Loaded { config: Arc::new(config), users: Arc::default(), server_tls: None, client_tls: None };
+    std::thread::spawn(move || {
+        let control =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let inside = control.enter();
+        let plan = Plan {
+            loaded,
+            bound,
+            reloader: Box::new(|| Err("not here".to_owned())),
+            control: control.handle().clone(),
+            tokens: TokenEngine::new(AwsCredentials::shared()),
+            signals: signals::catch().unwrap(),
+        };
+        drop(inside);
+        COUNTED.set(true);
+        pooler::run(plan).unwrap();
+    });
+    port
+}
+
+fn until_ready(stream: &mut TcpStream) {
+    let mut buffer = [0; 4096];
+    let mut tail = Vec::new();
+    loop {
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "the pooler closed the connection");
+        tail.extend_from_slice(&buffer[..n]);
+        if tail.ends_with(b"Z\0\0\0\x05I") {
+            return;
+        }
+    }
+}
+
+fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+#[test]
+fn no_query_allocates() {
+    let server = Postgres::start(&PostgresOptions::default()).unwrap();
+    let port = start_pooler(&server);
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut startup = Vec::new();
+    let parameters = [("user", "postgres"), ("database", "app")];
+    wire::encode::startup(&mut startup, wire::startup::Version::V3_0, &parameters);
+    stream.write_all(&startup).unwrap();
+    until_ready(&mut stream);
+    let sync = framed(b'S', b"");
+    stream.write_all(&[framed(b'P', b"s\0SELECT 1\0\0\0"), sync.clone()].concat()).unwrap();
+    until_ready(&mut stream);
+
+    let execute = [framed(b'B', b"\0s\0\0\0\0\0\0\0"), framed(b'E', b"\0\0\0\0\0"), sync.clone()].concat();
+    let unnamed = [
+        framed(b'P', b"\0SELECT 1\0\0\0"),
+        framed(b'B', b"\0\0\0\0\0\0\0\0"),
+        framed(b'E', b"\0\0\0\0\0"),
+        sync,
+    ];
+    let requests =
+        [("simple", framed(b'Q', b"SELECT 1\0")), ("prepared", execute), ("extended", unnamed.concat())];
+    for (name, request) in requests {
+        for _ in 0..100 {
+            stream.write_all(&request).unwrap();
+            until_ready(&mut stream);
+        }
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for _ in 0..QUERIES {
+            stream.write_all(&request).unwrap();
+            until_ready(&mut stream);
+        }
+        let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        assert!(made <= MAX_ALLOCATIONS, "{name}: {made} allocations in {QUERIES} queries");
+    }
+}
