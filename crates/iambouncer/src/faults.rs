@@ -175,6 +175,12 @@ pub fn statement_too_long(limit: usize) -> Fault {
         .hint("Use the unnamed statement for texts of this size.")
 }
 
+/// More named statements than one client may have.
+pub fn too_many_statements() -> Fault {
+    Fault::new(Blame::Client, "54000", "too many, or too large, named prepared statements on one connection")
+        .hint("Close statements that are not needed any more.")
+}
+
 /// A value of a tracked parameter that the server refuses.
 pub fn parameter_refused(server_message: &str, code: String) -> Fault {
     Fault { code: Cow::Owned(code), ..Fault::new(Blame::Client, "22023", server_message.to_owned()) }

@@ -2,7 +2,6 @@
 
 use crate::worker::notify::Notify;
 use std::cell::Cell;
-use std::rc::Rc;
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,15 +20,16 @@ pub enum Phase {
 pub struct Lifecycle {
     phase: Cell<Phase>,
     /// Told at every change.
-    pub changed: Rc<Notify>,
+    pub changed: Notify,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { phase: Cell::new(Phase::Running), changed: Notify::default() }
+    }
 }
 
 impl Lifecycle {
-    /// Running; `changed` is told of every change.
-    pub fn new(changed: Rc<Notify>) -> Self {
-        Self { phase: Cell::new(Phase::Running), changed }
-    }
-
     /// Where we are.
     pub fn phase(&self) -> Phase {
         self.phase.get()
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn asking_twice_means_now() {
-        let life = Lifecycle::new(Rc::default());
+        let life = Lifecycle::default();
         life.advance(Phase::WaitForClients);
         assert_eq!(life.phase(), Phase::WaitForClients);
         life.advance(Phase::WaitForServers);

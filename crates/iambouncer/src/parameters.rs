@@ -3,7 +3,7 @@
 //!
 //! Sets are interned, so "does this server already have this client's values" is one pointer comparison.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use std::rc::Rc;
 const ALWAYS: [&str; 5] =
     ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
 
-/// Sets that only the interner still holds are dropped when there are more than this.
+/// Sets that only the interner still holds are dropped when there are more than this, or twice those in use.
 const MAX_UNUSED_SETS: usize = 1024;
 
 /// Values in the order of [`Parameters::names`]; `None` where neither client nor server has said anything.
@@ -38,6 +38,7 @@ impl ValueSet {
 pub struct Parameters {
     names: Vec<Box<str>>,
     sets: RefCell<HashSet<Rc<Values>>>,
+    sweep_above: Cell<usize>,
 }
 
 impl Parameters {
@@ -49,7 +50,7 @@ impl Parameters {
                 names.push(name.into());
             }
         }
-        Self { names, sets: RefCell::default() }
+        Self { names, sets: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED_SETS) }
     }
 
     /// Tracked names.
@@ -72,8 +73,10 @@ impl Parameters {
         if let Some(known) = sets.get(values.as_slice()) {
             return ValueSet(known.clone());
         }
-        if sets.len() > MAX_UNUSED_SETS {
+        if sets.len() > self.sweep_above.get() {
             sets.retain(|set| Rc::strong_count(set) > 1);
+            // Many sets in use must not make every new one look at them all.
+            self.sweep_above.set(MAX_UNUSED_SETS.max(2 * sets.len()));
         }
         let set: Rc<Values> = values.into();
         sets.insert(set.clone());

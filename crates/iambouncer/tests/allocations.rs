@@ -1,6 +1,8 @@
 //! The budget of the hot path: no allocation per query. Runs the pooler in this process with an allocator that
 //! counts what its worker thread does. Owns that allocator, which is why it is a test binary of its own.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::Loaded;
 use iambouncer::net::listener;

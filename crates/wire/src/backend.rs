@@ -151,6 +151,26 @@ pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, FormatError> {
     }
 }
 
+/// The severity of an ErrorResponse that is not translated (field `V`), or else the translated one (`S`), if it is
+/// within `message`, which may be only the front of it.
+pub fn severity(message: &[u8]) -> Option<&[u8]> {
+    let mut cursor = body(message).ok()?;
+    let mut translated = None;
+    loop {
+        let Ok(kind) = cursor.u8() else { return translated };
+        let value = match kind {
+            0 => return translated,
+            _ => cursor.c_bytes().ok(),
+        };
+        match (kind, value) {
+            (b'V', Some(value)) => return Some(value),
+            (b'S', Some(value)) => translated = Some(value),
+            (_, None) => return translated,
+            _ => {}
+        }
+    }
+}
+
 /// The SQLSTATE of an ErrorResponse, if it is within `message` (which may be only the front of it).
 pub fn sqlstate(message: &[u8]) -> Option<[u8; 5]> {
     let mut cursor = body(message).ok()?;
@@ -184,6 +204,8 @@ mod tests {
         assert_eq!(fields.message, "too many clients");
         assert_eq!(fields.hint.as_deref(), Some("try later"));
         assert_eq!(sqlstate(&out), Some(*b"53300"));
+        assert_eq!(severity(&out), Some(&b"FATAL"[..]));
+        assert_eq!(severity(&out[..14]), Some(&b"FATAL"[..]));
     }
 
     proptest! {
@@ -191,6 +213,7 @@ mod tests {
         fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = error_fields(&bytes);
             let _ = sqlstate(&bytes);
+            let _ = severity(&bytes);
             let _ = parameter_status(&bytes);
             let _ = authentication(&bytes);
             let _ = key_data(&bytes);

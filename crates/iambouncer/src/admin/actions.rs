@@ -95,7 +95,10 @@ pub(super) fn pause(console: Rc<Console>, argument: String) -> Outcome {
         tracing::info!(database = argument, "PAUSE");
         while console.directory.busy_servers(database.as_ref()) > 0 {
             console.directory.changed.wait().await;
-            let still = database.as_ref().map_or(console.directory.paused.get(), |d| d.paused.get());
+            let still = match &database {
+                Some(database) => database.paused.get(),
+                None => console.directory.paused.get(),
+            };
             if !still {
                 return Err(Fault::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
             }

@@ -61,7 +61,7 @@ pub(super) fn databases(console: &Console) -> Vec<Row> {
                 text(line.max_db_client_connections.unwrap_or(settings.max_db_client_connections)),
                 text(database.clients.get()),
                 text(u8::from(database.paused.get())),
-                text(u8::from(database.disabled.get())),
+                text(u8::from(database.disabled.get() || database.gone.get())),
             ]
         })
         .collect();

@@ -47,8 +47,8 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
             let [local_addr, local_port] = address(client.local.as_ref());
             vec![
                 text("C"),
-                text(&client.user.borrow()),
-                text(&client.database.borrow()),
+                text(client.user.borrow()),
+                text(client.database.borrow()),
                 text("none"),
                 text(client.state.get().as_str()),
                 addr,

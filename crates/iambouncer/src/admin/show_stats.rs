@@ -47,7 +47,7 @@ fn total_values(t: &Totals) -> [u64; 11] {
 
 fn average_values(t: &Totals, period: Duration) -> [u64; 11] {
     let seconds = period.as_secs().max(1);
-    let per = |sum: u64, count: u64| if count == 0 { 0 } else { sum / count };
+    let per = |sum: u64, count: u64| sum.checked_div(count).unwrap_or(0);
     [
         t.server_assignments / seconds,
         t.transactions / seconds,

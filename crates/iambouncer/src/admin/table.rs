@@ -199,13 +199,16 @@ pub static COMMANDS: &[Command] = &[
     ),
 ];
 
-fn help_text() -> String {
-    let mut text = String::from("Console usage");
-    for command in COMMANDS {
-        let left = format!("{} {}", command.words, command.arguments);
-        text.push_str(&format!("\n\t{:<46} {}", left.trim_end(), command.help));
+impl Command {
+    /// Its line in the help and in the documentation.
+    fn help_line(&self) -> String {
+        let left = format!("{} {}", self.words, self.arguments);
+        format!("{:<46} {}", left.trim_end(), self.help)
     }
-    text
+}
+
+fn help_text() -> String {
+    COMMANDS.iter().fold(String::from("Console usage"), |text, command| text + "\n\t" + &command.help_line())
 }
 
 /// The command a text means, and what stands behind its words. `SELECT x` is an alias of `SHOW x`.
@@ -247,6 +250,14 @@ mod tests {
         assert_eq!(words("SHOW POOLS now"), None);
         assert_eq!(words("SHOW"), None);
         assert_eq!(words("DROP TABLE x"), None);
+    }
+
+    #[test]
+    fn the_documentation_lists_every_command() {
+        let page = include_str!("../../../../docs/console.md");
+        for command in COMMANDS {
+            assert!(page.contains(&command.help_line()), "docs/console.md lacks: {}", command.help_line());
+        }
     }
 
     #[test]

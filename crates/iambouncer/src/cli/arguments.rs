@@ -20,6 +20,7 @@ database: RDS_HOST DB_PORT DB_NAME DB_USERNAME AWS_REGION, or AWS_IAM AWS_RDS_RE
 Every setting can also be given as IAMBOUNCER_<SETTING>.";
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, once")]
 pub(super) enum Command {
     /// Serves clients (the default).
     Run(Run),

@@ -4,8 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
 /// A log file that can be opened anew after it was moved away.
 #[derive(Clone)]
@@ -50,7 +54,7 @@ impl<'a> MakeWriter<'a> for LogFile {
 }
 
 /// Starts logging. `verbosity` counts up from 0 (info); `IAMBOUNCER_LOG` overrides it with a filter of its own. The
-/// libraries below stay quiet: what they would say of requests could hold secrets.
+/// libraries below stay quiet unless that filter names them.
 pub(super) fn start(file: Option<LogFile>, verbosity: u32, quiet: bool) {
     let level = match (quiet, verbosity) {
         (true, _) => "warn",
@@ -60,13 +64,36 @@ pub(super) fn start(file: Option<LogFile>, verbosity: u32, quiet: bool) {
     };
     let own = format!("warn,iambouncer={level},rds_iam={level}");
     let filter = EnvFilter::try_from_env("IAMBOUNCER_LOG").unwrap_or_else(|_| EnvFilter::new(own));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
+    let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
+    let lines = fmt::layer().with_target(false);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = match file {
-        Some(file) => builder.with_ansi(false).with_writer(file).try_init(),
+        Some(file) => {
+            registry().with(lines.with_ansi(false).with_writer(file).with_filter(filter)).try_init()
+        }
         None => {
             let ansi = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(ansi).with_writer(io::stderr).try_init()
+            registry().with(lines.with_ansi(ansi).with_writer(io::stderr).with_filter(filter)).try_init()
         }
     };
+}
+
+/// At `trace` the AWS libraries write out what they sign, session token included, so no filter opens that.
+fn is_harmless(target: &str, level: Level) -> bool {
+    let krate = target.split("::").next().unwrap_or(target);
+    level != Level::TRACE || ["iambouncer", "rds_iam"].contains(&krate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_never_traced() {
+        assert!(is_harmless("iambouncer::pool", Level::TRACE) && is_harmless("rds_iam", Level::TRACE));
+        assert!(is_harmless("aws_config", Level::DEBUG));
+        assert!(!is_harmless("aws_sigv4::http_request::sign", Level::TRACE));
+        assert!(!is_harmless("iambouncer_like", Level::TRACE));
+    }
 }

@@ -5,7 +5,7 @@ use crate::clients::ClientInfo;
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::parameters::ValueSet;
-use crate::pool::Pool;
+use crate::pool::{Eviction, Pool};
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,7 +68,7 @@ async fn wait_for_welcome(pool: &Rc<Pool>) -> Result<Rc<crate::pool::Welcome>, F
         if let Some(fault) = pool.refused_fault() {
             return Err(fault);
         }
-        pool.grow_by_one();
+        pool.grow_by_one(Eviction::Allowed);
         let left = match deadline {
             Some(at) if at <= worker::now() => {
                 // The reason is known and says more than that time ran out.

@@ -49,6 +49,7 @@ impl Drop for Registered {
         if let Some(database) = &self.database {
             database.clients.set(database.clients.get() - 1);
         }
+        self.door.directory.client_left.notify_all();
         self.door.directory.changed.notify_all();
     }
 }
@@ -121,10 +122,10 @@ struct Entry<'a> {
     inbound: Inbound,
 }
 
-/// Where a client is going.
+/// Where a client that has proven who it is wants to go.
 enum Admitted {
     Console { is_admin: bool },
-    Session(Rc<Pool>, greet::Greeting),
+    Session { pool: Rc<Pool>, tracked: Vec<(usize, String)> },
 }
 
 impl Entry<'_> {
@@ -144,6 +145,25 @@ impl Entry<'_> {
             }
             None => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
         };
+        match admitted {
+            Admitted::Console { is_admin } => {
+                self.log_login();
+                self.console(is_admin, registered);
+            }
+            // Waiting for a server is not the client's doing: it has limits of its own.
+            Admitted::Session { pool, tracked } => {
+                match greet::greet(&self.door.context, &pool, self.info, &tracked).await {
+                    Ok(greeting) => {
+                        self.log_login();
+                        self.session(pool, greeting, registered).await;
+                    }
+                    Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
+                }
+            }
+        }
+    }
+
+    fn log_login(&self) {
         if self.door.context.config().settings.log_connections {
             tracing::info!(
                 client = %self.info.remote,
@@ -152,10 +172,6 @@ impl Entry<'_> {
                 tls = %self.info.tls.borrow(),
                 "client login"
             );
-        }
-        match admitted {
-            Admitted::Console { is_admin } => self.console(is_admin, registered),
-            Admitted::Session(pool, greeting) => self.session(pool, greeting, registered).await,
         }
     }
 
@@ -184,7 +200,7 @@ impl Entry<'_> {
         if wanted.database == admin::DATABASE {
             return self.log_in_to_console(settings, &wanted).await;
         }
-        let database = self.find_database(settings, &wanted)?;
+        self.may_enter(settings, &wanted)?;
         let keys = authenticate::run(
             &self.door.context,
             &mut self.stream,
@@ -193,18 +209,18 @@ impl Entry<'_> {
             settings.auth_type,
         )
         .await?;
+        let database = self.enter(&wanted)?;
         self.take_place(settings, &database, &wanted.user, registered)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.door.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
-        if let Some(keys) = keys {
+        // Another user's keys are of no use to a forced user.
+        if let Some(keys) = keys.filter(|_| *pool.user == *wanted.user) {
             pool.learn_scram_keys(keys);
         }
         *self.info.pool.borrow_mut() = Some(pool.clone());
         let mut tracked = wanted.tracked;
         self.add_host_to_name(settings, &mut tracked);
-        let greeting =
-            greet::greet(&self.door.context, &pool, self.info, &tracked).await.map_err(Denied::Fault)?;
-        Ok(Admitted::Session(pool, greeting))
+        Ok(Admitted::Session { pool, tracked })
     }
 
     /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.
@@ -236,18 +252,26 @@ impl Entry<'_> {
         Ok(Admitted::Console { is_admin: is_admin || any })
     }
 
-    fn find_database(&self, settings: &Settings, wanted: &Wanted) -> Result<Rc<DatabaseState>, Denied> {
+    /// What can be said before the client has proven who it is.
+    fn may_enter(&self, settings: &Settings, wanted: &Wanted) -> Result<(), Denied> {
         if self.door.closing.get() {
             return Err(Denied::Fault(faults::shutting_down()));
         }
         if self.door.clients.len() > settings.max_client_conn as usize {
             return Err(Denied::Fault(faults::too_many_clients("max_client_conn", settings.max_client_conn)));
         }
-        let database = self
-            .door
-            .directory
-            .database(&wanted.database)
-            .ok_or_else(|| Denied::Fault(faults::unknown_database(&wanted.database)))?;
+        if !self.door.directory.covers(&wanted.database) {
+            return Err(Denied::Fault(faults::unknown_database(&wanted.database)));
+        }
+        Ok(())
+    }
+
+    fn enter(&self, wanted: &Wanted) -> Result<Rc<DatabaseState>, Denied> {
+        let unknown = || Denied::Fault(faults::unknown_database(&wanted.database));
+        let database = self.door.directory.database(&wanted.database).ok_or_else(unknown)?;
+        if database.gone.get() {
+            return Err(unknown());
+        }
         if database.disabled.get() {
             return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
         }
@@ -300,7 +324,7 @@ impl Entry<'_> {
             return;
         }
         let given = tracked.iter().position(|(position, _)| *position == name);
-        let text = given.map_or("app".to_owned(), |at| tracked.remove(at).1);
+        let text = given.map_or_else(|| "app".to_owned(), |at| tracked.remove(at).1);
         tracked.push((name, format!("{text} - {}", self.info.remote)));
     }
 

@@ -94,24 +94,24 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
     row("query_wait_timeout", Working, "Overrides the setting", |d, v| put(&mut d.query_wait_timeout, v)),
     row(
         "load_balance_hosts",
-        NotYet,
+        Working,
         "round-robin or disable: order in which several hosts are tried",
         |d, v| {
             d.load_balance_hosts = v.parse()?;
             Ok(())
         },
     ),
-    row("connect_query", NotYet, "Query run on each new server connection", |d, v| {
+    row("connect_query", Working, "Query run on each new server connection", |d, v| {
         put(&mut d.connect_query, v)
     }),
-    row("application_name", NotYet, "Start value of this parameter on the server", |d, v| {
+    row("application_name", Working, "Start value of this parameter on the server", |d, v| {
         put(&mut d.application_name, v)
     }),
-    row("client_encoding", NotYet, "Start value of this parameter on the server", |d, v| {
+    row("client_encoding", Working, "Start value of this parameter on the server", |d, v| {
         put(&mut d.client_encoding, v)
     }),
-    row("datestyle", NotYet, "Start value of this parameter on the server", |d, v| put(&mut d.datestyle, v)),
-    row("timezone", NotYet, "Start value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
+    row("datestyle", Working, "Start value of this parameter on the server", |d, v| put(&mut d.datestyle, v)),
+    row("timezone", Working, "Start value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
     row("auth_user", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
     row("auth_query", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
     row("auth_dbname", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),

@@ -35,7 +35,7 @@ settings! {
     client_tls_key_file: String = "", Live, Working, "Key of the certificate shown to clients";
     client_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to clients";
     client_tls_sslmode: TlsMode = TlsMode::Disable, Live, Working, "TLS wanted from clients";
-    conffile: String = "", Live, Working, "File that RELOAD reads; empty means the one given at start";
+    conffile: String = "", Live, NotYet, "File that RELOAD reads; empty means the one given at start";
     default_pool_size: u32 = 20, Live, Working, "Server connections per database and user", 0..=1_000_000;
     disable_pqexec: bool = false, Restart, NotYet, "Refuse several statements in one simple query";
     dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
@@ -43,8 +43,8 @@ settings! {
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
     idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
     ignore_startup_parameters: String = "", Live, Working, "Startup parameters accepted and dropped";
-    io_engine: IoEngine = IoEngine::Auto, Restart, Working, "How bytes reach the kernel: auto, epoll or io_uring";
-    job_name: String = "pgbouncer", Restart, Working, "Name of this process in log lines";
+    io_engine: IoEngine = IoEngine::Auto, Restart, NotYet, "How bytes reach the kernel: auto, epoll or io_uring";
+    job_name: String = "pgbouncer", Restart, NotYet, "Name of this process in log lines";
     listen_addr: String = "", Restart, Working, "TCP addresses to listen on; * means all, empty means none";
     listen_backlog: u32 = 128, Restart, Working, "Connections the kernel may queue before we accept them";
     listen_port: u16 = 6432, Restart, Working, "TCP port to listen on";
@@ -110,11 +110,11 @@ settings! {
     track_extra_parameters: String = "IntervalStyle", Restart, Working, "Further server parameters kept per client";
     transaction_timeout: Duration = 0, Live, Working, "Disconnect a client whose transaction runs longer than this many seconds";
     unix_socket_dir: String = "/tmp", Restart, Working, "Directory of the unix socket; @ makes it abstract, empty means none";
-    unix_socket_group: String = "", Restart, Working, "Group that owns the unix socket";
+    unix_socket_group: String = "", Restart, NotYet, "Group that owns the unix socket";
     unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the unix socket, in octal";
     user: String = "", Restart, NotYet, "System user to become after start";
     verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
-    workers: u32 = 1, Restart, Working, "Threads that move data", 1..=1024;
+    workers: u32 = 1, Restart, NotYet, "Threads that move data", 1..=1024;
 }
 
 /// Every setting in alphabetical order.

@@ -26,15 +26,15 @@ fn lend(bytes: usize) -> Box<[u8]> {
     let kept = STOCK.with(|stock| {
         let mut stock = stock.borrow_mut();
         match bytes {
-            0..=SMALL_BLOCK_BYTES => stock.small.pop(),
-            ..=LARGE_BLOCK_BYTES => stock.large.pop(),
+            n if n <= SMALL_BLOCK_BYTES => stock.small.pop(),
+            n if n <= LARGE_BLOCK_BYTES => stock.large.pop(),
             _ => None,
         }
     });
     kept.unwrap_or_else(|| {
         let size = match bytes {
-            0..=SMALL_BLOCK_BYTES => SMALL_BLOCK_BYTES,
-            ..=LARGE_BLOCK_BYTES => LARGE_BLOCK_BYTES,
+            n if n <= SMALL_BLOCK_BYTES => SMALL_BLOCK_BYTES,
+            n if n <= LARGE_BLOCK_BYTES => LARGE_BLOCK_BYTES,
             more => more.next_power_of_two(),
         };
         vec![0; size].into_boxed_slice()

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 /// Plaintext encrypted per call at the most, in bytes; bounds the scratch buffer.
 const MAX_PLAINTEXT_BYTES: usize = 64 * 1024;
@@ -27,6 +27,9 @@ const RECORD_PLAINTEXT_BYTES: usize = 16 * 1024;
 const MAX_AHEAD_BYTES: usize = LARGE_BLOCK_BYTES - RECORD_PLAINTEXT_BYTES;
 /// Pieces up to this size are put into one record with their head, in bytes.
 const MAX_JOINED_BYTES: usize = RECORD_PLAINTEXT_BYTES;
+
+/// Room for a close_notify record, in bytes.
+const CLOSE_NOTIFY_ROOM_BYTES: usize = 128;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { plain: Vec::new(), cipher: Vec::new() }) };
@@ -314,6 +317,31 @@ impl TlsStream {
     }
 }
 
+impl Drop for TlsStream {
+    /// Says goodbye, if the kernel takes it at once: without it some clients report a truncated connection.
+    fn drop(&mut self) {
+        if !self.outgoing.is_empty() {
+            return;
+        }
+        let mut record = [0; CLOSE_NOTIFY_ROOM_BYTES];
+        let bytes = self.incoming.bytes_mut();
+        let written = match &mut self.engine {
+            Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
+            Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+        };
+        if let Some(n) = written {
+            let _ = self.socket.poll_send(&mut Context::from_waker(Waker::noop()), &record[..n], &[]);
+        }
+    }
+}
+
+fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> Option<usize> {
+    match status.state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(room).ok(),
+        _ => None,
+    }
+}
+
 /// Encrypts `data` if the engine is ready for it; else acts as [`step`] does and returns `None`.
 fn seal<D>(
     status: UnbufferedStatus<'_, '_, D>,
@@ -350,12 +378,15 @@ fn step<D>(
     plain: &mut Inbound,
     outgoing: &mut Vec<u8>,
 ) -> (usize, io::Result<Step>) {
-    let UnbufferedStatus { discard, state } = status;
+    let UnbufferedStatus { mut discard, state } = status;
     let step = match state {
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
             while let Some(record) = traffic.next_record() {
                 match record {
-                    Ok(record) => plain.append(record.payload),
+                    Ok(record) => {
+                        discard += record.discard;
+                        plain.append(record.payload);
+                    }
                     Err(error) => return (discard, Err(tls_error(error))),
                 }
             }

@@ -1,8 +1,8 @@
 //! All databases and pools of a worker. Owns their look-up and creation, and what RELOAD, PAUSE and the limits per
 //! database and user need to find them.
 
+use super::lending::Pool;
 use super::permits::Counter;
-use super::pool::Pool;
 use crate::config::Database;
 use crate::context::Context;
 use crate::worker::notify::Notify;
@@ -24,8 +24,10 @@ pub struct DatabaseState {
     pub clients: Cell<u32>,
     /// PAUSE is in force.
     pub paused: Cell<bool>,
-    /// DISABLE is in force, or the line is gone from the file.
+    /// DISABLE is in force.
     pub disabled: Cell<bool>,
+    /// Its line is gone from the file.
+    pub gone: Cell<bool>,
     pools: RefCell<Vec<Weak<Pool>>>,
 }
 
@@ -36,41 +38,75 @@ impl DatabaseState {
     }
 }
 
+/// Database and user on the server.
+type PoolKey = (Rc<str>, Rc<str>);
+
 /// All databases and pools.
 pub struct Directory {
     context: Rc<Context>,
     databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
-    pools: RefCell<BTreeMap<(Rc<str>, Rc<str>), Rc<Pool>>>,
+    pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     users: RefCell<HashMap<Rc<str>, Counter>>,
     /// PAUSE without a name is in force.
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
     pub changed: Rc<Notify>,
+    /// Told whenever a client is gone.
+    pub client_left: Notify,
 }
 
 impl Directory {
-    /// The databases of the configuration in force; `changed` is told of servers that become free or go.
-    pub fn new(context: Rc<Context>, changed: Rc<Notify>) -> Rc<Self> {
+    /// The databases of the configuration in force.
+    pub fn new(context: Rc<Context>) -> Rc<Self> {
         let directory = Rc::new(Self {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
             users: RefCell::default(),
             paused: Cell::new(false),
-            changed,
+            changed: Rc::default(),
+            client_left: Notify::default(),
         });
         directory.reload();
         directory
     }
 
-    /// The database a client names, or `None` if no line covers it.
+    /// The database of this name, if a client has used it or a line names it.
+    pub fn known(&self, name: &str) -> Option<Rc<DatabaseState>> {
+        self.databases.borrow().get(name).cloned()
+    }
+
+    /// True when a line, or the fallback, covers the name. Registers nothing: anybody can send any name.
+    pub fn covers(&self, name: &str) -> bool {
+        self.known(name).is_some() || self.context.config().fallback.is_some()
+    }
+
+    /// The database a client names, or `None` if no line covers it. For clients that have proven who they are.
     pub fn database(&self, name: &str) -> Option<Rc<DatabaseState>> {
-        if let Some(known) = self.databases.borrow().get(name) {
-            return Some(known.clone());
+        if let Some(known) = self.known(name) {
+            return Some(known);
         }
         let config = self.context.config();
         let line = config.fallback.as_ref()?;
         Some(self.add_database(name, Rc::new(line.clone()), true))
+    }
+
+    /// Drops databases made from the `*` line that nobody uses any more.
+    pub fn forget_unused(&self) {
+        let unused = |database: &Rc<DatabaseState>| {
+            database.is_auto
+                && database.clients.get() == 0
+                && database.pools().iter().all(|pool| pool.open_count() == 0 && !pool.is_backing_off())
+        };
+        let gone: Vec<_> = self.databases().into_iter().filter(unused).collect();
+        for database in gone {
+            self.pools.borrow_mut().retain(|(name, _), _| *name != database.name);
+            self.databases.borrow_mut().remove(&database.name);
+        }
+        let pools = self.pools.borrow();
+        self.users
+            .borrow_mut()
+            .retain(|user, open| open.taken() > 0 || pools.keys().any(|(_, pool_user)| pool_user == user));
     }
 
     fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
@@ -83,6 +119,7 @@ impl Directory {
             clients: Cell::new(0),
             paused: Cell::new(self.paused.get()),
             disabled: Cell::new(false),
+            gone: Cell::new(false),
             pools: RefCell::default(),
         });
         self.databases.borrow_mut().insert(name, state.clone());
@@ -91,7 +128,7 @@ impl Directory {
 
     /// The pool of a database and a user on the server, made when there is none.
     pub fn pool(&self, database: &Rc<DatabaseState>, user: &str) -> Rc<Pool> {
-        let key: (Rc<str>, Rc<str>) = (database.name.clone(), user.into());
+        let key: PoolKey = (database.name.clone(), user.into());
         if let Some(pool) = self.pools.borrow().get(&key) {
             return pool.clone();
         }
@@ -134,7 +171,7 @@ impl Directory {
             let known = self.databases.borrow().get(name.as_str()).cloned();
             match known {
                 Some(state) => {
-                    state.disabled.set(false);
+                    state.gone.set(false);
                     Self::replace_line(&state, line);
                 }
                 None => {
@@ -148,7 +185,7 @@ impl Directory {
             }
             match &config.fallback {
                 Some(line) => Self::replace_line(&state, line),
-                None => state.disabled.set(true),
+                None => state.gone.set(true),
             }
         }
         for pool in self.pools() {

@@ -1,8 +1,8 @@
 //! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks and the
 //! limits they have to pass; the login itself is [`crate::server::login`]'s.
 
+use super::lending::{Failure, Pool, Welcome};
 use super::permits::Permit;
-use super::pool::{Failure, Pool, Welcome};
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
 use crate::server::login::{self, Credential, LoggedIn, Target};
@@ -19,6 +19,15 @@ const MAX_PARALLEL_LOGINS: usize = 8;
 /// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
 const LIFETIME_SPREAD: f64 = 0.2;
 
+/// Whether an idle server of the same database may be closed to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// Somebody waits for the new server.
+    Allowed,
+    /// It would only be nice to have: two pools must not take turns closing each other's.
+    Forbidden,
+}
+
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Pool {
@@ -32,16 +41,17 @@ impl Pool {
                 self.arm_retry();
                 return;
             }
-            let Some(permits) = self.take_permits() else { return };
+            let Some(permits) = self.take_permits(Eviction::Allowed) else { return };
             self.start_login(permits);
         }
     }
 
     /// Starts one login although nobody waits: for the greeting, or for `min_pool_size`.
-    pub fn grow_by_one(self: &Rc<Self>) {
+    pub fn grow_by_one(self: &Rc<Self>, eviction: Eviction) {
         if self.logins.get() == 0
             && !self.is_backing_off()
-            && let Some(permits) = self.take_permits()
+            && !self.database.paused.get()
+            && let Some(permits) = self.take_permits(eviction)
         {
             self.start_login(permits);
         }
@@ -71,8 +81,10 @@ impl Pool {
     /// any more.
     pub(super) fn is_above_size(&self) -> bool {
         let open = self.open.taken();
-        // The first comparison is the one made at every release.
-        open > self.rules.borrow().pool_size && open > self.size_now()
+        let rules = self.rules.borrow();
+        // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
+        open > rules.pool_size
+            && (open > rules.pool_size + rules.reserve_pool_size || self.waiting_since().is_none())
     }
 
     /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
@@ -86,7 +98,7 @@ impl Pool {
     }
 
     /// A place in each limit, or nothing. A sibling pool's idle server gives way when the database is full.
-    fn take_permits(&self) -> Option<Vec<Permit>> {
+    fn take_permits(&self, eviction: Eviction) -> Option<Vec<Permit>> {
         let config = self.context.config();
         let limit = |n: u32| (n > 0).then_some(n);
         let pool = self.open.take(Some(self.size_now()))?;
@@ -100,6 +112,7 @@ impl Pool {
         let database_limit = limit(line.max_db_connections.unwrap_or(config.settings.max_db_connections));
         let database = match self.database.open.take(database_limit) {
             Some(permit) => permit,
+            None if eviction == Eviction::Forbidden => return None,
             None => {
                 self.evict_from_sibling();
                 self.database.open.take(database_limit)?
@@ -194,6 +207,7 @@ impl Pool {
             parameters,
             connect_query: line.connect_query.clone(),
             tls_mode: settings.server_tls_sslmode,
+            tls: loaded.server_tls.clone(),
         })
     }
 
@@ -216,7 +230,8 @@ impl Pool {
     }
 
     fn token_key(&self, line: &crate::config::Database, host: Option<&str>) -> Result<TokenKey, LoginError> {
-        let failed = |reason: String| LoginError::Token { user: self.user.to_string(), reason };
+        let failed =
+            |reason: String| LoginError::Token { user: self.user.to_string(), reason, is_transient: false };
         let host =
             line.iam_host.as_deref().or(host).ok_or_else(|| {
                 failed("a UNIX socket has no endpoint to sign for; set iam_host".to_owned())
@@ -237,7 +252,7 @@ impl Pool {
             ..Identity::default()
         };
         let port = line.iam_port.unwrap_or(line.port);
-        TokenKey::new(host, port, &*self.user, Some(region), identity)
+        TokenKey::new(host, port, &self.user, Some(region), identity)
             .map_err(|error| failed(error.to_string()))
     }
 
@@ -303,7 +318,9 @@ impl Pool {
             hint = fault.hint.as_deref().unwrap_or(""),
             "{error}"
         );
-        self.next_host.set(self.next_host.get().wrapping_add(1));
+        if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
+            self.next_host.set(self.next_host.get().wrapping_add(1));
+        }
         let refused = error.is_refusal();
         *self.failure.borrow_mut() = Some(Failure { at: worker::now(), error });
         // While servers are there, those who wait still get one.

@@ -5,12 +5,13 @@
 
 pub mod directory;
 mod growth;
+mod lending;
 pub mod permits;
-mod pool;
 mod sweep;
 pub mod table;
 pub mod waiter;
 
 pub use directory::{DatabaseState, Directory};
-pub use pool::{Borrow, Pool, Welcome};
+pub use growth::Eviction;
+pub use lending::{Borrow, Pool, Welcome};
 pub use waiter::Waiter;

@@ -1,7 +1,8 @@
 //! What the janitor does to a pool a few times a second: old and dead idle servers go, `min_pool_size` is kept,
 //! the reserve opens. Owns no clock of its own.
 
-use super::pool::Pool;
+use super::growth::Eviction;
+use super::lending::Pool;
 use crate::worker;
 use std::rc::Rc;
 
@@ -39,7 +40,7 @@ impl Pool {
     fn keep_minimum(self: &Rc<Self>) {
         let minimum = self.rules.borrow().min_pool_size;
         if self.open.taken() < minimum && !self.database.paused.get() && !self.database.disabled.get() {
-            self.grow_by_one();
+            self.grow_by_one(Eviction::Forbidden);
         }
     }
 }

@@ -19,6 +19,7 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
     loop {
         door.directory.open_minimum();
+        door.directory.forget_unused();
         for pool in door.directory.pools() {
             pool.sweep();
         }
@@ -85,7 +86,7 @@ fn end_period(door: &Door, config: &Config) {
     if config.settings.log_stats {
         let last = pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b);
         let seconds = config.settings.stats_period.as_secs().max(1);
-        let per = |sum: u64, count: u64| if count == 0 { 0 } else { sum / count };
+        let per = |sum: u64, count: u64| sum.checked_div(count).unwrap_or(0);
         tracing::info!(
             "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
             last.transactions / seconds,

@@ -12,7 +12,6 @@ use crate::context::{Context, Loaded};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::net::listener::{Bound, Listener};
 use crate::pool::Directory;
-use crate::worker::notify::Notify;
 use crate::worker::{self, either, executor, timers};
 use rds_iam::TokenEngine;
 use signals::Signal;
@@ -61,9 +60,8 @@ async fn serve(plan: Plan, process_key: [u8; 32]) -> std::io::Result<()> {
     let Plan { loaded, bound, reloader, control, tokens, signals } = plan;
     let endpoints = bound.iter().map(|bound| bound.endpoint.clone()).collect();
     let context = Rc::new(Context::new(loaded, control, tokens, endpoints, process_key));
-    let changed: Rc<Notify> = Rc::default();
-    let lifecycle = Rc::new(Lifecycle::new(changed.clone()));
-    let directory = Directory::new(context.clone(), changed);
+    let lifecycle = Rc::new(Lifecycle::default());
+    let directory = Directory::new(context.clone());
     let clients: Rc<ClientTable> = Rc::default();
     let console = Rc::new(Console::new(
         context.clone(),

@@ -4,7 +4,7 @@ use crate::client::Door;
 use crate::clients::ClientState;
 use crate::faults;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::worker::timers;
+use crate::worker::{either, timers};
 use std::time::Duration;
 
 /// How long clients may take to read that we are going.
@@ -28,9 +28,13 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
         if done {
             break;
         }
-        lifecycle.changed.wait().await;
+        let news = match phase {
+            Phase::WaitForServers => &*door.directory.changed,
+            _ => &door.directory.client_left,
+        };
+        either(lifecycle.changed.wait(), news.wait()).await;
     }
-    dismiss(door, lifecycle).await;
+    dismiss(door).await;
     tracing::info!("shut down");
 }
 
@@ -52,16 +56,12 @@ fn announce(door: &Door, phase: Phase) {
     }
 }
 
-/// Clients of databases; the console is not waited for.
+/// Clients of databases. The console is not waited for, nor is who has not logged in yet.
 fn sessions(door: &Door) -> usize {
-    door.clients
-        .list()
-        .iter()
-        .filter(|client| client.pool.borrow().is_some() || client.state.get() == ClientState::Login)
-        .count()
+    door.clients.list().iter().filter(|client| client.pool.borrow().is_some()).count()
 }
 
-async fn dismiss(door: &Door, lifecycle: &Lifecycle) {
+async fn dismiss(door: &Door) {
     for client in door.clients.list() {
         client.kill(faults::shutting_down());
     }
@@ -69,7 +69,7 @@ async fn dismiss(door: &Door, lifecycle: &Lifecycle) {
         while !door.clients.is_empty()
             && door.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
         {
-            lifecycle.changed.wait().await;
+            door.directory.client_left.wait().await;
         }
     })
     .await;

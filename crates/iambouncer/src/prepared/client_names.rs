@@ -4,11 +4,29 @@ use super::statement::Statement;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+type Names = HashMap<Box<[u8]>, Rc<Statement>>;
+
+/// Names one client may have.
+const MAX_NAMES: usize = 64 * 1024;
+/// Bytes of text one client may name.
+const MAX_TEXT_BYTES: usize = 256 * 1024 * 1024;
+
 /// Name to statement, for one client.
 #[derive(Default)]
-pub struct ClientNames(Option<Box<HashMap<Box<[u8]>, Rc<Statement>>>>);
+pub struct ClientNames(Option<Box<Names>>);
 
 impl ClientNames {
+    /// True while one more statement stays within the bounds of a client.
+    pub fn has_room_for(&self, statement: &Statement) -> bool {
+        let Some(names) = self.0.as_ref() else { return true };
+        // Summing up is only worth it for texts that could matter.
+        let is_small = statement.body.len() < MAX_TEXT_BYTES / MAX_NAMES;
+        names.len() < MAX_NAMES
+            && (is_small
+                || names.values().map(|known| known.body.len()).sum::<usize>() + statement.body.len()
+                    <= MAX_TEXT_BYTES)
+    }
+
     /// The statement a client means.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {

@@ -40,6 +40,8 @@ pub enum Undo {
 pub enum Expected {
     /// Simple query: everything up to ReadyForQuery.
     Query,
+    /// The same, and it may make the server forget prepared statements (DISCARD, DEALLOCATE).
+    ForgetfulQuery,
     /// Function call: the same.
     FunctionCall,
     /// Our own simple query: everything up to ReadyForQuery is swallowed.
@@ -63,7 +65,14 @@ pub enum Expected {
 impl Expected {
     /// True for entries that end with ReadyForQuery.
     fn is_ready(&self) -> bool {
-        matches!(self, Self::Query | Self::FunctionCall | Self::OwnQuery | Self::Sync)
+        matches!(self, Self::Query | Self::ForgetfulQuery | Self::FunctionCall | Self::OwnQuery | Self::Sync)
+    }
+
+    fn has_undo(&self) -> bool {
+        match self {
+            Self::Parse(_, undo) | Self::Close(_, undo) => !matches!(undo, Undo::None),
+            _ => false,
+        }
     }
 }
 
@@ -73,13 +82,45 @@ pub struct ExpectedAnswers {
     queue: VecDeque<Expected>,
     /// The server reads COPY data: it ignores Flush and Sync until the client ends the COPY.
     copy_in: bool,
+    /// Messages of the extended protocol were sent that no Sync has ended yet.
+    batch_open: bool,
+    /// The server discards everything up to the next Sync, and so do we.
+    skip_to_sync: bool,
+    /// Entries with an undo that a Sync, or a query, already stands behind.
+    sealed_undos: usize,
+    /// Entries of [`Expected::ForgetfulQuery`].
+    forgetful: usize,
 }
 
 impl ExpectedAnswers {
-    /// Nothing is owed.
+    /// Nothing is owed and nothing half done: the server can be let go once it says that it is idle.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.queue.is_empty() && !self.batch_open && !self.skip_to_sync
+    }
+
+    /// No answer is owed.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// The server, and so we, discard everything up to the next Sync.
+    #[inline]
+    pub fn skips_to_sync(&self) -> bool {
+        self.skip_to_sync
+    }
+
+    /// What clients and servers are written down to have may still be taken back by an answer that is owed to an
+    /// earlier batch: a message that builds on it has to wait.
+    #[inline]
+    pub fn names_unsettled(&self) -> bool {
+        self.sealed_undos > 0 || self.forgetful > 0
+    }
+
+    /// An answer that carries an undo is owed.
+    pub fn has_undos(&self) -> bool {
+        self.queue.iter().any(Expected::has_undo)
     }
 
     /// Number of answers owed.
@@ -91,11 +132,35 @@ impl ExpectedAnswers {
     #[inline]
     pub fn push(&mut self, expected: Expected) {
         match expected {
-            Expected::Sync if self.copy_in => {}
-            Expected::CopyEnd if self.copy_in => self.copy_in = false,
-            Expected::CopyEnd if self.queue.is_empty() => {}
-            other => self.queue.push_back(other),
+            Expected::Sync if self.copy_in => return,
+            Expected::CopyEnd => {
+                if self.copy_in {
+                    self.copy_in = false;
+                    return;
+                }
+                if self.queue.is_empty() {
+                    return;
+                }
+            }
+            Expected::Sync | Expected::Query | Expected::ForgetfulQuery | Expected::FunctionCall => {
+                self.batch_open = false;
+                self.skip_to_sync = false;
+                self.sealed_undos = self.queue.iter().filter(|entry| entry.has_undo()).count();
+                self.forgetful += usize::from(matches!(expected, Expected::ForgetfulQuery));
+            }
+            Expected::OwnQuery => {}
+            _ => self.batch_open = true,
         }
+        self.queue.push_back(expected);
+    }
+
+    fn pop(&mut self) -> Option<Expected> {
+        let entry = self.queue.pop_front()?;
+        if entry.has_undo() {
+            self.sealed_undos = self.sealed_undos.saturating_sub(1);
+        }
+        self.forgetful -= usize::from(matches!(entry, Expected::ForgetfulQuery));
+        Some(entry)
     }
 
     /// True when what comes now belongs to a query of ours.
@@ -120,14 +185,17 @@ impl ExpectedAnswers {
                 Some(Expected::Execute),
                 backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
             ) => (true, Answer::Forward),
-            (Some(Expected::Execute | Expected::Query), backend::COPY_IN_RESPONSE) => {
+            (
+                Some(Expected::Execute | Expected::Query | Expected::ForgetfulQuery),
+                backend::COPY_IN_RESPONSE,
+            ) => {
                 self.enter_copy_in();
                 (false, Answer::Forward)
             }
             _ => (false, Answer::Forward),
         };
         if ends {
-            self.queue.pop_front();
+            self.pop();
         }
         answer
     }
@@ -135,11 +203,13 @@ impl ExpectedAnswers {
     /// The server ignores what was sent as Sync before the end of the COPY.
     fn enter_copy_in(&mut self) {
         let mut at = 1;
+        let mut swallowed = false;
         self.copy_in = true;
         while let Some(entry) = self.queue.get(at) {
             match entry {
                 Expected::Sync => {
                     self.queue.remove(at);
+                    swallowed = true;
                 }
                 Expected::CopyEnd => {
                     self.queue.remove(at);
@@ -149,13 +219,18 @@ impl ExpectedAnswers {
                 _ => at += 1,
             }
         }
+        // The Sync that was to end the batch has not: only one behind the COPY will.
+        if swallowed && !self.queue.iter().any(|entry| matches!(entry, Expected::Sync)) {
+            self.batch_open = true;
+        }
     }
 
     /// ReadyForQuery came. True when it answers a query of ours.
     #[inline]
     pub fn ready(&mut self) -> bool {
         self.copy_in = false;
-        while let Some(entry) = self.queue.pop_front() {
+        self.skip_to_sync = false;
+        while let Some(entry) = self.pop() {
             if entry.is_ready() {
                 return matches!(entry, Expected::OwnQuery);
             }
@@ -163,24 +238,24 @@ impl ExpectedAnswers {
         false
     }
 
-    /// An error came. Calls `undo` for every entry that vanishes, last one first. Returns true when the server now
-    /// waits for a Sync that has not been sent yet.
-    pub fn error(&mut self, mut undo: impl FnMut(Undo)) -> bool {
+    /// An error came. Calls `undo` for every entry that vanishes, last one first. If no Sync has been sent yet,
+    /// everything up to the next one is discarded from now on.
+    pub fn error(&mut self, mut undo: impl FnMut(Undo)) {
         self.copy_in = false;
         match self.queue.front() {
-            None | Some(Expected::Query | Expected::FunctionCall | Expected::OwnQuery | Expected::Sync) => {
-                return false;
-            }
+            None => return,
+            Some(entry) if entry.is_ready() => return,
             _ => {}
         }
         let sync = self.queue.iter().position(|entry| matches!(entry, Expected::Sync));
-        let vanished: Vec<Expected> = self.queue.drain(..sync.unwrap_or(self.queue.len())).collect();
+        let count = sync.unwrap_or(self.queue.len());
+        let vanished: Vec<Expected> = (0..count).filter_map(|_| self.pop()).collect();
         for entry in vanished.into_iter().rev() {
             if let Expected::Parse(_, taken_back) | Expected::Close(_, taken_back) = entry {
                 undo(taken_back);
             }
         }
-        sync.is_none()
+        self.skip_to_sync = sync.is_none();
     }
 
     /// Takes the made-up answer that is due now, if any: the tag of the message to send.
@@ -194,17 +269,11 @@ impl ExpectedAnswers {
                 Expected::CopyEnd => None,
                 _ => return None,
             };
-            self.queue.pop_front();
+            self.pop();
             if tag.is_some() {
                 return tag;
             }
         }
-    }
-
-    /// Forgets everything: the server is gone.
-    pub fn clear(&mut self) {
-        self.queue.clear();
-        self.copy_in = false;
     }
 }
 
@@ -214,12 +283,12 @@ mod tests {
 
     fn undone(queue: &mut ExpectedAnswers) -> (Vec<u64>, bool) {
         let mut ids = Vec::new();
-        let waits = queue.error(|undo| {
+        queue.error(|undo| {
             if let Undo::Prepared(id) = undo {
                 ids.push(id);
             }
         });
-        (ids, waits)
+        (ids, queue.skips_to_sync())
     }
 
     #[test]
@@ -277,6 +346,49 @@ mod tests {
         queue.answer(b'C');
         queue.ready();
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_failed_extended_copy_leaves_the_server_skipping_until_the_next_sync() {
+        let mut queue = ExpectedAnswers::default();
+        for expected in [Expected::Bind, Expected::Execute, Expected::Sync] {
+            queue.push(expected);
+        }
+        queue.answer(b'2');
+        queue.answer(b'G');
+        assert_eq!(undone(&mut queue), (vec![], true));
+        assert!(queue.is_empty() && !queue.is_settled());
+        queue.push(Expected::Sync);
+        assert!(!queue.ready());
+        assert!(queue.is_settled());
+    }
+
+    #[test]
+    fn a_copy_whose_sync_was_swallowed_is_an_open_batch() {
+        let mut queue = ExpectedAnswers::default();
+        for expected in [Expected::Execute, Expected::Sync] {
+            queue.push(expected);
+        }
+        queue.answer(b'G');
+        queue.push(Expected::CopyEnd);
+        queue.answer(b'C');
+        assert!(queue.is_empty() && !queue.is_settled());
+    }
+
+    #[test]
+    fn names_are_unsettled_while_an_earlier_batch_may_take_them_back() {
+        let mut queue = ExpectedAnswers::default();
+        queue.push(Expected::Parse(Answer::Forward, Undo::Prepared(1)));
+        assert!(!queue.names_unsettled());
+        queue.push(Expected::Sync);
+        assert!(queue.names_unsettled());
+        queue.answer(b'1');
+        assert!(!queue.names_unsettled());
+        queue.ready();
+        queue.push(Expected::ForgetfulQuery);
+        assert!(queue.names_unsettled());
+        queue.ready();
+        assert!(!queue.names_unsettled());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Statements by their text. Owns the table of all texts in use on this worker and the names servers know them by.
 
 use std::borrow::Borrow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const NAME_PREFIX: &str = "iamb_";
 /// Texts that nobody uses any more are dropped when this many were added since the last look.
 const SWEEP_EVERY: usize = 1024;
+/// The same, when this many bytes of text were added.
+const SWEEP_EVERY_BYTES: usize = 32 * 1024 * 1024;
 
 /// Process-wide, so that a name stays right when a server moves between workers.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -52,7 +54,8 @@ impl Eq for ByBody {}
 #[derive(Default)]
 pub struct Interner {
     table: RefCell<HashSet<ByBody>>,
-    added: std::cell::Cell<usize>,
+    added: Cell<usize>,
+    added_bytes: Cell<usize>,
 }
 
 impl Interner {
@@ -62,9 +65,12 @@ impl Interner {
         if let Some(known) = table.get(body) {
             return known.0.clone();
         }
-        if self.added.replace(self.added.get() + 1) >= SWEEP_EVERY {
+        self.added.set(self.added.get() + 1);
+        self.added_bytes.set(self.added_bytes.get() + body.len());
+        if self.added.get() > SWEEP_EVERY || self.added_bytes.get() > SWEEP_EVERY_BYTES {
             table.retain(|entry| Rc::strong_count(&entry.0) > 1);
             self.added.set(0);
+            self.added_bytes.set(0);
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let name = format!("{NAME_PREFIX}{id}").into_bytes().into();

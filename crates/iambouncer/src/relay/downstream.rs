@@ -13,18 +13,21 @@ use wire::scan::{Event, Frame};
 use wire::tag::backend as from_server;
 
 /// Bytes waiting for a slow client above which nothing more is read from the server.
-const MAX_UNSENT_HEAD_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_UNSENT_HEAD_BYTES: usize = 1024 * 1024;
 
 impl Session {
     /// One round: look at what came, release the server if it is done, send, receive.
     pub(super) fn poll_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         let mut progress = false;
+        let mut received = false;
         loop {
             if !self.link.is_linked() && self.down_ready == 0 && self.down_head.is_empty() {
                 // A TLS client may still have records on the way.
                 let _ = self.client.poll_flush(cx);
                 break;
             }
+            // Due before anything that has come since.
+            self.make_up_answers();
             self.scan_downstream()?;
             self.make_up_answers();
             self.release_if_done()?;
@@ -40,10 +43,15 @@ impl Session {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Ending::ClientLost(error))),
                 Poll::Pending => return Poll::Pending,
             }
+            // Once per round, so that a server that never pauses leaves the others their turn.
+            if received {
+                break;
+            }
             match self.poll_receive_from_server(cx) {
-                Poll::Ready(received) => received?,
+                Poll::Ready(outcome) => outcome?,
                 Poll::Pending => break,
             }
+            received = true;
             progress = true;
         }
         // After a release the client may have the next request in its buffer already.
@@ -67,14 +75,10 @@ impl Session {
 
     fn poll_send_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         let body = &self.down.bytes()[..self.down_ready];
-        match ready!(self.client.poll_send(cx, &self.down_head, body)) {
+        match ready!(self.client.poll_send(cx, self.down_head.pending(), body)) {
             Ok(n) => {
                 let from_head = n.min(self.down_head.len());
-                if from_head == self.down_head.len() {
-                    self.down_head.clear();
-                } else {
-                    self.down_head.drain(..from_head);
-                }
+                self.down_head.advance(from_head);
                 self.down.consume(n - from_head);
                 self.down_ready -= n - from_head;
                 self.pool.stats.count(|t| t.sent_bytes += n as u64);
@@ -90,7 +94,9 @@ impl Session {
             match self.down_scanner.next(bytes).map_err(nonsense)? {
                 Event::Tail(n) => self.take(n, self.down_discard_tail),
                 Event::Run(n) => {
-                    self.down_discard_tail = self.owed.answers.is_own();
+                    // The run is consumed but not taken: what is made up stands before it.
+                    self.make_up_before_run();
+                    self.down_discard_tail = self.answers.is_own();
                     self.take(n, self.down_discard_tail);
                 }
                 Event::Incomplete(_) => break,
@@ -113,31 +119,39 @@ impl Session {
     /// Moves what is ready aside, so that something of ours can follow it.
     fn spill_downstream(&mut self) {
         if self.down_ready > 0 {
-            self.down_head.extend_from_slice(&self.down.bytes()[..self.down_ready]);
+            self.down_head.buffer().extend_from_slice(&self.down.bytes()[..self.down_ready]);
             self.down.consume(self.down_ready);
             self.down_ready = 0;
         }
     }
 
+    /// Sends the answers that are due of those nobody asked the server for. Never inside a message.
     fn make_up_answers(&mut self) {
-        while let Some(tag) = self.owed.answers.due_fake() {
+        if self.down_scanner.at_boundary() {
+            self.make_up_before_run();
+        }
+    }
+
+    /// As [`Session::make_up_answers`], when the scanner has just gone past a run that began at a boundary.
+    fn make_up_before_run(&mut self) {
+        while let Some(tag) = self.answers.due_fake() {
             self.spill_downstream();
-            encode::empty(&mut self.down_head, tag);
+            encode::empty(self.down_head.buffer(), tag);
         }
     }
 
     fn on_server_message(&mut self, frame: Frame) -> Result<(), Ending> {
         self.make_up_answers();
-        let own = self.owed.answers.is_own();
+        let own = self.answers.is_own();
         let discard = match frame.tag {
             from_server::READY_FOR_QUERY => self.on_ready(frame)?,
             from_server::ERROR_RESPONSE => self.on_error(frame, own),
             from_server::PARAMETER_STATUS => self.on_parameter(frame, own),
             from_server::COMMAND_COMPLETE if !own => {
                 self.on_command_complete(frame);
-                self.owed.answers.answer(frame.tag) == Answer::Skip
+                self.answers.answer(frame.tag) == Answer::Skip
             }
-            tag => self.owed.answers.answer(tag) == Answer::Skip,
+            tag => self.answers.answer(tag) == Answer::Skip,
         };
         let n = self.down_scanner.consume(frame, self.down.len() - self.down_ready);
         self.down_discard_tail = discard;
@@ -152,14 +166,14 @@ impl Session {
 
     fn on_ready(&mut self, frame: Frame) -> Result<bool, Ending> {
         let status = backend::ready_for_query(self.message(frame)).map_err(nonsense)?;
-        let own = self.owed.answers.ready();
+        let own = self.answers.ready();
         let Link::Server(linked) = &mut self.link else { return Ok(own) };
         linked.status = status;
         if own {
             // What the server made of our SET is how the client's values are spelled from now on.
             self.parameters = linked.server.parameters.clone();
             self.parameters_proven = true;
-            if let Some(message) = self.owed.own_query_error.take() {
+            if let Some(message) = self.own_query_error.take() {
                 return Err(Ending::Fault(refused_parameter(&message)));
             }
             return Ok(true);
@@ -182,12 +196,13 @@ impl Session {
             t.transactions += u64::from(ended);
             t.transaction_us += transaction_us;
         });
-        if self.owed.answers.is_empty() {
-            timing.query_at = None;
-        }
-        if ended {
-            timing.transaction_at = None;
-        }
+        let quiet = self.answers.is_empty();
+        timing.query_at = (!quiet).then_some(now);
+        timing.transaction_at = match (ended, quiet) {
+            (true, true) => None,
+            (true, false) => Some(now),
+            (false, _) => timing.transaction_at.or(Some(now)),
+        };
         timing.quiet_since = now;
         self.info.timing.set(timing);
     }
@@ -197,14 +212,13 @@ impl Session {
         let fatal =
             backend::error_fields(message).is_ok_and(|fields| matches!(&*fields.severity, "FATAL" | "PANIC"));
         if own && !fatal {
-            self.owed.own_query_error = Some(message.to_vec());
+            self.own_query_error = Some(message.to_vec());
             return true;
         }
         self.saw_fatal |= fatal;
         let Link::Server(linked) = &mut self.link else { return false };
         let names = &mut self.names;
-        let waits = self.owed.answers.error(|undo| Self::undo(names, &mut linked.server, undo));
-        self.owed.skip_to_sync |= waits;
+        self.answers.error(|undo| Self::undo(names, &mut linked.server, undo));
         self.info.prepared_count.set(self.names.len());
         false
     }
@@ -233,6 +247,10 @@ impl Session {
             self.info.prepared_count.set(0);
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.clear();
+                // Statements sent after this command are forgotten here but not there.
+                if self.answers.has_undos() {
+                    linked.server.info.close_needed.set(true);
+                }
             }
         }
     }

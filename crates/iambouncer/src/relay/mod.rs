@@ -6,6 +6,7 @@
 //! turns of one task, so no state is shared between tasks.
 
 mod downstream;
+mod head;
 mod link;
 mod session;
 mod upstream;

@@ -1,7 +1,8 @@
 //! A logged-in client. Owns the turn of its task (read the client, read the server, again while there is progress),
 //! linking, releasing, and what happens at the end.
 
-use super::link::{Link, Linked, Owed, abandon};
+use super::head::Head;
+use super::link::{Link, Linked, abandon};
 use crate::clients::{ClientInfo, ClientState};
 use crate::config::PoolMode;
 use crate::context::Context;
@@ -9,7 +10,7 @@ use crate::faults::{self, Fault};
 use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
 use crate::pool::{Borrow, Pool};
-use crate::prepared::{ClientNames, Expected, Undo};
+use crate::prepared::{ClientNames, Expected, ExpectedAnswers, Undo};
 use crate::server::{Activity, Server};
 use crate::worker::{self, executor, timers};
 use std::future::poll_fn;
@@ -72,7 +73,12 @@ pub struct Session {
     pub(super) rules: SessionRules,
     pub(super) client: Stream,
     pub(super) link: Link,
-    pub(super) owed: Owed,
+    /// What the server owes.
+    pub(super) answers: ExpectedAnswers,
+    /// What the server said against our SET.
+    pub(super) own_query_error: Option<Vec<u8>>,
+    /// A request of the client is held back until our SET is answered.
+    pub(super) holds_request: bool,
     pub(super) names: ClientNames,
     /// Tracked parameters as the client believes them to be.
     pub(super) parameters: ValueSet,
@@ -85,7 +91,7 @@ pub struct Session {
     /// Bytes at the front of `up` that go to the server as they are.
     pub(super) up_ready: usize,
     /// Bytes that go to the server before those.
-    pub(super) up_head: Vec<u8>,
+    pub(super) up_head: Head,
     /// The rest of the client's current message is not sent on.
     pub(super) up_discard_tail: bool,
 
@@ -95,7 +101,7 @@ pub struct Session {
     /// Bytes at the front of `down` that go to the client as they are.
     pub(super) down_ready: usize,
     /// Bytes that go to the client before those.
-    pub(super) down_head: Vec<u8>,
+    pub(super) down_head: Head,
     /// The rest of the server's current message is not sent on.
     pub(super) down_discard_tail: bool,
     /// A FATAL of the server is on its way to the client.
@@ -113,19 +119,21 @@ impl Session {
             rules,
             client,
             link: Link::None,
-            owed: Owed::default(),
+            answers: ExpectedAnswers::default(),
+            own_query_error: None,
+            holds_request: false,
             names: ClientNames::default(),
             parameters,
             parameters_proven,
             up,
             up_scanner: Scanner::new(&FROM_CLIENT, rules.max_message_bytes),
             up_ready: 0,
-            up_head: Vec::new(),
+            up_head: Head::default(),
             up_discard_tail: false,
             down: Inbound::default(),
             down_scanner: Scanner::new(&FROM_SERVER, rules.max_message_bytes),
             down_ready: 0,
-            down_head: Vec::new(),
+            down_head: Head::default(),
             down_discard_tail: false,
             saw_fatal: false,
         }
@@ -208,13 +216,12 @@ impl Session {
         self.info.state.set(ClientState::Active);
         // A cancel request that came too late for the queue is not for the next wait either.
         self.info.take_cancel_wait();
-        self.owed.linked_at = Some(now);
         self.pool.stats.count(|t| t.server_assignments += 1);
         if !server.parameters.same(&self.parameters)
             && let Some(sql) = self.context.parameters.set_statement(&server.parameters, &self.parameters)
         {
-            encode::query(&mut self.up_head, &sql);
-            self.owed.answers.push(Expected::OwnQuery);
+            encode::query(self.up_head.buffer(), &sql);
+            self.answers.push(Expected::OwnQuery);
         }
         self.link = Link::Server(Linked { server, status: TxStatus::Idle });
     }
@@ -223,7 +230,7 @@ impl Session {
     /// has been looked at.
     pub(super) fn release_if_done(&mut self) -> Result<(), Ending> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let nothing_owed = self.owed.answers.is_empty() && !self.owed.batch_open;
+        let nothing_owed = self.answers.is_settled() && !self.holds_request;
         let nothing_half = self.down_scanner.at_boundary()
             && self.down.len() == self.down_ready
             && self.up_ready == 0
@@ -255,8 +262,6 @@ impl Session {
     fn unlink_notes(&mut self) {
         *self.info.server.borrow_mut() = None;
         self.info.state.set(ClientState::Idle);
-        self.owed.linked_at = None;
-        self.owed.skip_to_sync = false;
     }
 
     /// The end of the session for its server: a session-mode server in good order is cleaned and kept, any other
@@ -264,8 +269,7 @@ impl Session {
     fn part(&mut self) {
         let link = std::mem::replace(&mut self.link, Link::None);
         self.unlink_notes();
-        let in_order = self.owed.answers.is_empty()
-            && !self.owed.batch_open
+        let in_order = self.answers.is_settled()
             && self.down_scanner.at_boundary()
             && self.up_scanner.at_boundary()
             && self.up_head.is_empty()
@@ -280,7 +284,7 @@ impl Session {
     }
 
     async fn farewell(&mut self, fault: &Fault) {
-        let mut message = std::mem::take(&mut self.down_head);
+        let mut message = self.down_head.pending().to_vec();
         message.extend_from_slice(&self.down.bytes()[..self.down_ready]);
         fault.encode_fatal(&mut message);
         // A message cut off in the middle cannot be followed by another.

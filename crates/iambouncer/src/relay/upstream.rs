@@ -1,6 +1,7 @@
 //! From the client to the server. Owns the decision when a server is needed, what of the client's messages goes on
 //! as it is, and what is renamed, added or held back for prepared statements.
 
+use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::link::Link;
 use super::session::{Ending, Session};
 use crate::faults;
@@ -10,6 +11,7 @@ use crate::worker;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use wire::frontend::{self, Target};
+use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
 use wire::scan::{self, Event, Frame};
 use wire::{encode, rewrite, tag};
 
@@ -19,6 +21,11 @@ const MAX_SHARED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 const MAX_SPILL_BYTES: usize = 4096;
 /// Requests that may lie in the buffer of a client without a server: a full buffer asks for one.
 const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
+
+/// Answers owed to one client at the most before it is read from again; one buffer full may come on top.
+const MAX_ANSWERS_OWED: usize = 16 * 1024;
+/// Longest Describe or Close, in bytes: a kind and a name.
+const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 /// What a look at the client's bytes came to.
 enum Scanned {
@@ -33,6 +40,7 @@ enum Scanned {
 impl Session {
     /// One round: send what is decided, look at what came, receive.
     pub(super) fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        let mut received = false;
         loop {
             if self.up_ready > 0 || !self.up_head.is_empty() {
                 ready!(self.poll_send_upstream(cx))?;
@@ -51,14 +59,28 @@ impl Session {
                 Ok(Scanned::Sendable) => {}
                 Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(cx),
                 Ok(Scanned::Needs(bytes)) => {
+                    // Once per round, so that a client that never pauses leaves the others their turn.
+                    if received {
+                        return Poll::Ready(Ok(()));
+                    }
+                    if self.is_swamped() {
+                        return Poll::Pending;
+                    }
                     if !self.up.is_empty() {
                         self.up.make_room(bytes);
                     }
                     ready!(self.poll_receive_from_client(cx))?;
+                    received = true;
                 }
                 Err(ending) => return Poll::Ready(Err(ending)),
             }
         }
+    }
+
+    /// Answers pile up that the client does not read or the server has not given: nothing more is read until they
+    /// are fewer. Answers made up here pass no server that could hold them back.
+    fn is_swamped(&self) -> bool {
+        self.down_head.len() > MAX_UNSENT_HEAD_BYTES || self.answers.len() > MAX_ANSWERS_OWED
     }
 
     fn poll_receive_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
@@ -91,14 +113,10 @@ impl Session {
             return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
         };
         let body = &self.up.bytes()[..self.up_ready];
-        match ready!(linked.server.stream.poll_send(cx, &self.up_head, body)) {
+        match ready!(linked.server.stream.poll_send(cx, self.up_head.pending(), body)) {
             Ok(n) => {
                 let from_head = n.min(self.up_head.len());
-                if from_head == self.up_head.len() {
-                    self.up_head.clear();
-                } else {
-                    self.up_head.drain(..from_head);
-                }
+                self.up_head.advance(from_head);
                 self.up.consume(n - from_head);
                 self.up_ready -= n - from_head;
                 Poll::Ready(Ok(()))
@@ -117,7 +135,7 @@ impl Session {
                 Event::Tail(n) if self.up_discard_tail => self.drop_upstream(n),
                 Event::Tail(n) => self.up_ready += n,
                 // CopyData outside of a COPY: the server would ignore it as well.
-                Event::Run(n) if !self.link.is_linked() || self.owed.skip_to_sync => {
+                Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
                     debug_assert!(at_boundary);
                     self.up_discard_tail = true;
                     self.drop_upstream(n);
@@ -147,6 +165,10 @@ impl Session {
         if frame.tag == tag::frontend::TERMINATE {
             return if self.has_sendable() { Ok(Some(Scanned::Sendable)) } else { Err(Ending::ClientLeft) };
         }
+        // Judged before a server is taken for it.
+        if frame.tag == tag::frontend::PASSWORD {
+            return Err(violation(scan::FrameError::UnknownTag(frame.tag)));
+        }
         if !self.link.is_linked() {
             if matches!(self.link, Link::None)
                 && let Some(needed) = self.request_needs()?
@@ -157,19 +179,25 @@ impl Session {
                 return Ok(Some(Scanned::AwaitsServer));
             }
         }
-        if self.waits_for_own_query() {
+        self.holds_request = self.waits_for_own_query();
+        if self.holds_request {
             return Ok(Some(Scanned::AwaitsServer));
         }
-        if self.owed.skip_to_sync && frame.tag != tag::frontend::SYNC {
+        if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
             return Ok(self.discard_message(frame));
         }
         match frame.tag {
-            tag::frontend::QUERY => self.forward_ready(frame, Expected::Query),
+            tag::frontend::QUERY => {
+                let forgets = may_forget(&self.up.bytes()[self.up_ready..]);
+                self.forward_ready(frame, if forgets { Expected::ForgetfulQuery } else { Expected::Query });
+            }
             tag::frontend::FUNCTION_CALL => self.forward_ready(frame, Expected::FunctionCall),
-            tag::frontend::SYNC => {
-                self.owed.skip_to_sync = false;
-                self.owed.batch_open = false;
-                self.forward_ready(frame, Expected::Sync);
+            tag::frontend::SYNC => self.forward_ready(frame, Expected::Sync),
+            // These build on what is written down of names, which an earlier batch may still change.
+            tag::frontend::PARSE | tag::frontend::BIND | tag::frontend::DESCRIBE | tag::frontend::CLOSE
+                if self.answers.names_unsettled() =>
+            {
+                return Ok(Some(Scanned::AwaitsServer));
             }
             tag::frontend::PARSE => return self.on_parse(frame),
             tag::frontend::BIND => return self.on_bind(frame),
@@ -178,7 +206,7 @@ impl Session {
             tag::frontend::EXECUTE => self.forward_in_batch(frame, Expected::Execute),
             tag::frontend::FLUSH => self.forward(frame),
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
-                self.owed.answers.push(Expected::CopyEnd);
+                self.answers.push(Expected::CopyEnd);
                 self.forward(frame);
             }
             other => return Err(violation(scan::FrameError::UnknownTag(other))),
@@ -189,7 +217,7 @@ impl Session {
     /// The client's values have never been accepted by a server, and the SET that carries them is not answered
     /// yet: a request sent now could run under the wrong ones.
     fn waits_for_own_query(&self) -> bool {
-        !self.parameters_proven && self.owed.answers.is_own()
+        !self.parameters_proven && self.answers.is_own()
     }
 
     /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
@@ -224,18 +252,25 @@ impl Session {
     }
 
     fn forward_ready(&mut self, frame: Frame, expected: Expected) {
-        let now = worker::now();
-        self.info.time(|t| {
-            t.query_at = Some(now);
-            t.transaction_at.get_or_insert(now);
-        });
-        self.owed.answers.push(expected);
+        self.start_clock();
+        self.answers.push(expected);
         self.forward(frame);
     }
 
+    /// The first message of a request starts its time; those behind it do not start it again.
+    fn start_clock(&self) {
+        if self.answers.is_empty() || self.answers.is_own() {
+            let now = worker::now();
+            self.info.time(|t| {
+                t.query_at = Some(now);
+                t.transaction_at.get_or_insert(now);
+            });
+        }
+    }
+
     fn forward_in_batch(&mut self, frame: Frame, expected: Expected) {
-        self.owed.batch_open = true;
-        self.owed.answers.push(expected);
+        self.start_clock();
+        self.answers.push(expected);
         self.forward(frame);
     }
 
@@ -248,7 +283,7 @@ impl Session {
     /// Moves what is ready aside, so that something else can be put behind it.
     fn spill_upstream(&mut self) {
         if self.up_ready > 0 {
-            self.up_head.extend_from_slice(&self.up.bytes()[..self.up_ready]);
+            self.up_head.buffer().extend_from_slice(&self.up.bytes()[..self.up_ready]);
             self.up.consume(self.up_ready);
             self.up_ready = 0;
         }
@@ -277,6 +312,9 @@ impl Session {
 
     fn on_parse(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
         let front = &self.up.bytes()[self.up_ready..];
+        if frame.len <= HEADER_BYTES {
+            return Err(violation(wire::FormatError::Truncated));
+        }
         let Some(named) = frontend::parse_is_named(front) else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
@@ -299,22 +337,26 @@ impl Session {
         let name: Box<[u8]> = parse.name.into();
         self.pool.stats.count(|t| t.client_parses += 1);
         self.discard_message(frame);
-        self.owed.batch_open = true;
-        if let Some(taken) = self.names.get(&name).cloned() {
-            // The name is in use: let the server say so in its own words.
-            self.ensure_prepared(&taken);
-            rewrite::parse(&mut self.up_head, &taken.name, &statement.body);
-            self.owed.answers.push(Expected::Parse(Answer::Forward, Undo::None));
+        self.start_clock();
+        if self.names.get(&name).is_some() {
+            // The name is in use. The server says so in its own words when it gets its name for this text twice;
+            // should it not have the text after all, it now has the right one.
+            self.ensure_prepared(&statement);
+            rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+            self.answers.push(Expected::Parse(Answer::Forward, Undo::None));
             return Ok(None);
+        }
+        if !self.names.has_room_for(&statement) {
+            return Err(Ending::Fault(faults::too_many_statements()));
         }
         self.names.insert(&name, statement.clone());
         self.info.prepared_count.set(self.names.len());
         if self.is_prepared(&statement) {
-            self.owed.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None)));
+            self.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None)));
         } else {
             self.add_to_server(&statement);
             let undo = Undo::NameAndPrepared(name, None, statement.id);
-            self.owed.answers.push(Expected::Parse(Answer::Forward, undo));
+            self.answers.push(Expected::Parse(Answer::Forward, undo));
         }
         Ok(None)
     }
@@ -331,10 +373,10 @@ impl Session {
         linked.server.prepared.insert(statement.clone());
         linked.server.info.prepared_count.set(linked.server.prepared.len());
         if let Some(evicted) = evicted {
-            rewrite::close_statement(&mut self.up_head, &evicted.name);
-            self.owed.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
+            rewrite::close_statement(self.up_head.buffer(), &evicted.name);
+            self.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
         }
-        rewrite::parse(&mut self.up_head, &statement.name, &statement.body);
+        rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
         self.pool.stats.count(|t| t.server_parses += 1);
     }
 
@@ -342,13 +384,13 @@ impl Session {
     fn ensure_prepared(&mut self, statement: &Rc<Statement>) {
         if !self.is_prepared(statement) {
             self.add_to_server(statement);
-            self.owed.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
+            self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
         }
     }
 
     fn on_bind(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        self.pool.stats.count(|t| t.binds += 1);
         if self.names.is_empty() {
+            self.pool.stats.count(|t| t.binds += 1);
             self.forward_in_batch(frame, Expected::Bind);
             return Ok(None);
         }
@@ -358,22 +400,24 @@ impl Session {
         };
         // The unnamed statement, and names we do not know, are the server's to judge.
         let Some(statement) = self.names.get(head.statement).cloned() else {
+            self.pool.stats.count(|t| t.binds += 1);
             self.forward_in_batch(frame, Expected::Bind);
             return Ok(None);
         };
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
         }
+        self.pool.stats.count(|t| t.binds += 1);
         self.spill_upstream();
-        self.owed.batch_open = true;
+        self.start_clock();
         self.ensure_prepared(&statement);
         let front = self.up.bytes();
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
-        rewrite::bind(&mut self.up_head, &head, frame.len, &statement.name);
+        rewrite::bind(self.up_head.buffer(), &head, frame.len, &statement.name);
         let head_len = head.head_len;
-        self.owed.answers.push(Expected::Bind);
+        self.answers.push(Expected::Bind);
         // The head is replaced, the values go on as they are, however many bytes they have.
         self.up_scanner.consume(frame, head_len);
         self.up.consume(head_len);
@@ -382,6 +426,9 @@ impl Session {
     }
 
     fn on_describe(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        if frame.len > MAX_NAMED_BYTES {
+            return Err(violation(wire::FormatError::NameTooLong));
+        }
         let message = match self.whole(frame) {
             Ok(message) => message,
             Err(scanned) => return Ok(Some(scanned)),
@@ -398,14 +445,16 @@ impl Session {
         if let Some(scanned) = self.discard_message(frame) {
             return Ok(Some(scanned));
         }
-        self.owed.batch_open = true;
         self.ensure_prepared(&statement);
-        rewrite::describe_statement(&mut self.up_head, &statement.name);
-        self.owed.answers.push(Expected::Describe);
+        rewrite::describe_statement(self.up_head.buffer(), &statement.name);
+        self.answers.push(Expected::Describe);
         Ok(None)
     }
 
     fn on_close(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        if frame.len > MAX_NAMED_BYTES {
+            return Err(violation(wire::FormatError::NameTooLong));
+        }
         let message = match self.whole(frame) {
             Ok(message) => message,
             Err(scanned) => return Ok(Some(scanned)),
@@ -424,8 +473,7 @@ impl Session {
         // Only the client forgets it: the server keeps it for the next one.
         let before = self.names.remove(&name);
         self.info.prepared_count.set(self.names.len());
-        self.owed.batch_open = true;
-        self.owed.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
+        self.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
         Ok(None)
     }
 
@@ -445,10 +493,19 @@ impl Session {
                 break;
             }
         }
-        faults::canceled_while_waiting().encode_error(&mut self.down_head);
-        encode::ready_for_query(&mut self.down_head);
+        faults::canceled_while_waiting().encode_error(self.down_head.buffer());
+        encode::ready_for_query(self.down_head.buffer());
         Ok(())
     }
+}
+
+/// True when a query may make the server forget prepared statements, by its first word. Others that do so in a
+/// function or behind another statement are noticed by their command tag, later.
+fn may_forget(message: &[u8]) -> bool {
+    let text = message.get(HEADER_BYTES..).unwrap_or_default().trim_ascii_start();
+    ["DISCARD", "DEALLOCATE"]
+        .iter()
+        .any(|word| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes())))
 }
 
 fn violation(error: impl std::fmt::Display) -> Ending {

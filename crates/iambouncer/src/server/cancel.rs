@@ -41,10 +41,17 @@ pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, lim
         stream.send_all(&message).await.map_err(lost)?;
         // The server closes when it has passed the signal on.
         let mut inbound = Inbound::default();
-        while stream.recv(&mut inbound).await.is_ok_and(|n| n > 0) {
-            inbound.clear();
+        loop {
+            match stream.recv(&mut inbound).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => inbound.clear(),
+                Err(error) => {
+                    // Whether it was acted on is unknown, so the server must not be used again.
+                    server.close_needed.set(true);
+                    return Err(lost(error));
+                }
+            }
         }
-        Ok(())
     })
     .await;
     match outcome {

@@ -6,21 +6,28 @@ use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::worker::timers;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Most addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 16;
+
+/// Time for one address of several.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 
 /// How a server was reached, so that a cancel request goes to the very same place.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Address or path.
     pub endpoint: Endpoint,
-    /// Name in its certificate; `None` without TLS.
-    pub tls_name: Option<ServerName<'static>>,
+    /// Name in its certificate, and how it is verified; `None` without TLS.
+    pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
 }
 
 /// Whether TLS is asked for on this attempt.
@@ -54,6 +61,7 @@ pub async fn open(
     host: &Host,
     port: u16,
     encryption: Encryption,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<(Stream, Route), LoginError> {
     match host {
         Host::Unix(dir) => {
@@ -64,9 +72,9 @@ pub async fn open(
             }
             let socket =
                 Socket::connect_unix(&path).await.map_err(|error| connect_error(&endpoint, &error))?;
-            Ok((Stream::Plain(socket), Route { endpoint, tls_name: None }))
+            Ok((Stream::Plain(socket), Route { endpoint, tls: None }))
         }
-        Host::Tcp(name) => open_tcp(context, name, port, encryption).await,
+        Host::Tcp(name) => open_tcp(context, name, port, encryption, tls).await,
     }
 }
 
@@ -79,15 +87,24 @@ async fn open_tcp(
     name: &str,
     port: u16,
     encryption: Encryption,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<(Stream, Route), LoginError> {
     let mut last = None;
-    for addr in resolve(context, name, port).await? {
-        match Socket::connect_tcp(addr, context.tcp_options()).await {
-            Ok(socket) => {
+    let found = resolve(context, name, port).await?;
+    // One address that swallows packets must not use up the time of all; the last one gets what is left.
+    let limit = |at: usize| if at + 1 < found.len() { ATTEMPT_LIMIT } else { Duration::ZERO };
+    for (at, &addr) in found.iter().enumerate() {
+        let attempt = Socket::connect_tcp(addr, context.tcp_options());
+        match timers::timeout(limit(at), attempt).await {
+            Some(Ok(socket)) => {
                 refuse_own_listener(context, &socket, addr)?;
-                return secure(context, socket, addr, name, encryption).await;
+                return secure(socket, addr, name, encryption, tls).await;
             }
-            Err(error) => last = Some(connect_error(format!("{name} ({addr})"), &error)),
+            Some(Err(error)) => last = Some(connect_error(format!("{name} ({addr})"), &error)),
+            None => {
+                let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                last = Some(connect_error(format!("{name} ({addr})"), &error));
+            }
         }
     }
     Err(last
@@ -137,22 +154,24 @@ fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> 
 }
 
 async fn secure(
-    context: &Context,
     socket: Socket,
     addr: SocketAddr,
     name: &str,
     encryption: Encryption,
+    tls: Option<&Arc<ClientConfig>>,
 ) -> Result<(Stream, Route), LoginError> {
     let endpoint = Endpoint::Tcp(addr);
-    let tls = context.loaded().server_tls.clone();
     let (Some(config), true) = (tls, encryption != Encryption::None) else {
-        return Ok((Stream::Plain(socket), Route { endpoint, tls_name: None }));
+        if encryption == Encryption::Required {
+            return Err(LoginError::TlsOff);
+        }
+        return Ok((Stream::Plain(socket), Route { endpoint, tls: None }));
     };
     let mut stream = Stream::Plain(socket);
     match ask_for_tls(&mut stream).await? {
         b'S' => {}
         b'N' if encryption == Encryption::Preferred => {
-            return Ok((stream, Route { endpoint, tls_name: None }));
+            return Ok((stream, Route { endpoint, tls: None }));
         }
         b'N' => return Err(LoginError::NoTls),
         other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
@@ -161,10 +180,10 @@ async fn secure(
     let failed = |reason: String| LoginError::Tls { target: name.to_owned(), reason };
     let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
         .map_err(|error| failed(error.to_string()))?;
-    let tls = TlsStream::connect(socket, config, tls_name.clone())
+    let tls = TlsStream::connect(socket, config.clone(), tls_name.clone())
         .await
         .map_err(|error| failed(error.to_string()))?;
-    Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls_name: Some(tls_name) }))
+    Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
 }
 
 /// Sends SSLRequest and reads the one byte that answers it. More than one byte would be text injected before TLS
@@ -197,15 +216,13 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
             let socket = Socket::connect_tcp(*addr, context.tcp_options())
                 .await
                 .map_err(|error| connect_error(addr, &error))?;
-            let (Some(name), Some(config)) = (&route.tls_name, context.loaded().server_tls.clone()) else {
-                return Ok(Stream::Plain(socket));
-            };
+            let Some((name, config)) = &route.tls else { return Ok(Stream::Plain(socket)) };
             let mut stream = Stream::Plain(socket);
             if ask_for_tls(&mut stream).await? != b'S' {
                 return Err(LoginError::NoTls);
             }
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
-            let tls = TlsStream::connect(socket, config, name.clone())
+            let tls = TlsStream::connect(socket, config.clone(), name.clone())
                 .await
                 .map_err(|error| LoginError::Tls { target: addr.to_string(), reason: error.to_string() })?;
             Ok(Stream::Tls(Box::new(tls)))

@@ -33,6 +33,9 @@ pub enum LoginError {
     /// TLS is required and the server has none.
     #[error("server does not support TLS, but server_tls_sslmode requires it")]
     NoTls,
+    /// TLS is required and switched off.
+    #[error("TLS is required here and server_tls_sslmode switches it off")]
+    TlsOff,
     /// TLS failed: certificate, name, versions.
     #[error("TLS to {target} failed: {reason}")]
     Tls {
@@ -82,6 +85,8 @@ pub enum LoginError {
         user: String,
         /// Token engine's words.
         reason: String,
+        /// Trying again may help: AWS is slow or out of reach.
+        is_transient: bool,
     },
     /// SCRAM failed on our side.
     #[error("SCRAM with the server failed: {0}")]
@@ -101,7 +106,7 @@ impl LoginError {
             // 57P03: starting up, shutting down, in recovery. 53300: full. Both pass.
             Self::Refused { code, .. } => !matches!(code.as_str(), "57P03" | "53300" | "57P01" | "57P02"),
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::BrokenOff(_) => false,
-            Self::Token { .. } => false,
+            Self::Token { is_transient, .. } => !is_transient,
             _ => true,
         }
     }
@@ -118,7 +123,7 @@ impl LoginError {
             Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedTls => {
                 (Blame::Configuration, "28000".into())
             }
-            Self::OwnListener(_) => (Blame::Configuration, "08001".into()),
+            Self::OwnListener(_) | Self::TlsOff => (Blame::Configuration, "08001".into()),
             Self::NoTls | Self::Tls { .. } | Self::Scram(_) | Self::UnsupportedAuthentication(_) => {
                 (Blame::Server, "08004".into())
             }

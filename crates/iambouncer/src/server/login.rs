@@ -14,9 +14,10 @@ use crate::net::certificates::{self, SignatureHash};
 use crate::net::{Inbound, Stream};
 use aws_lc_rs::digest;
 use rds_iam::{Token, TokenKey};
+use rustls::ClientConfig;
 use std::rc::Rc;
 use std::sync::Arc;
-use wire::backend::{self, Authentication};
+use wire::backend::{self, Authentication, TxStatus};
 use wire::startup::Version;
 use wire::{encode, tag};
 use zeroize::{Zeroize, Zeroizing};
@@ -58,6 +59,8 @@ pub struct Target {
     pub connect_query: Option<String>,
     /// TLS mode.
     pub tls_mode: TlsMode,
+    /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// A finished login.
@@ -111,12 +114,13 @@ async fn fetch(
     key: &TokenKey,
     future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
 ) -> Result<Arc<Token>, LoginError> {
-    let failed = |reason: String| LoginError::Token { user: key.user.clone(), reason };
+    let failed =
+        |reason: String, is_transient| LoginError::Token { user: key.user.clone(), reason, is_transient };
     context
         .on_control(future)
         .await
-        .ok_or_else(|| failed("the token engine stopped".to_owned()))?
-        .map_err(|error| failed(error.to_string()))
+        .ok_or_else(|| failed("the token engine stopped".to_owned(), true))?
+        .map_err(|error| failed(error.to_string(), error.is_transient()))
 }
 
 async fn attempt(
@@ -125,12 +129,16 @@ async fn attempt(
     encryption: Encryption,
     token: Option<&Token>,
 ) -> Result<LoggedIn, LoginError> {
-    let (stream, route) = connect::open(context, &target.host, target.port, encryption).await?;
+    let (stream, route) =
+        connect::open(context, &target.host, target.port, encryption, target.tls.as_ref()).await?;
     let mut login = Login { context, target, token, stream, inbound: Inbound::default() };
     login.start().await?;
-    let (reports, pid, cancel_key) = login.finish().await?;
+    let (mut reports, pid, cancel_key) = login.finish().await?;
     if let Some(sql) = &target.connect_query {
-        login.run(sql).await?;
+        login.run(sql, &mut reports).await?;
+    }
+    if !login.inbound.is_empty() {
+        return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
     }
     Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
 }
@@ -216,14 +224,26 @@ impl Login<'_> {
         Err(LoginError::BrokenOff("endless login".to_owned()))
     }
 
-    /// Runs a query of ours and waits for its end.
-    async fn run(&mut self, sql: &str) -> Result<(), LoginError> {
+    /// Runs a query of ours, takes over what it changes, and waits for its end.
+    async fn run(&mut self, sql: &str, reports: &mut Vec<(String, String)>) -> Result<(), LoginError> {
         let mut message = Vec::new();
         encode::query(&mut message, sql);
         self.send(&mut message).await?;
         for _ in 0..MAX_LOGIN_MESSAGES {
-            if self.receive().await?.0 == tag::backend::READY_FOR_QUERY {
-                return Ok(());
+            let (kind, message) = self.receive().await?;
+            match kind {
+                tag::backend::PARAMETER_STATUS => {
+                    let (name, value) = backend::parameter_status(&message).map_err(broken)?;
+                    reports.retain(|(known, _)| known != name);
+                    reports.push((name.to_owned(), value.to_owned()));
+                }
+                tag::backend::READY_FOR_QUERY => {
+                    return match backend::ready_for_query(&message).map_err(broken)? {
+                        TxStatus::Idle => Ok(()),
+                        _ => Err(LoginError::BrokenOff("connect_query leaves a transaction open".to_owned())),
+                    };
+                }
+                _ => {}
             }
         }
         Err(LoginError::BrokenOff("endless answer to connect_query".to_owned()))

@@ -56,8 +56,11 @@ pub fn run(main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
     executor::install(mailbox);
     refresh_clock();
     let main = executor::spawn(main);
-    while executor::is_alive(main) {
+    loop {
         let more = executor::turn();
+        if !executor::is_alive(main) {
+            break;
+        }
         let wait = if more { Some(Duration::ZERO) } else { timers::time_to_next(now()) };
         reactor::wait(wait)?;
         timers::fire(refresh_clock());

@@ -29,7 +29,7 @@ pub enum Borrow {
     Refused(Rc<Fault>),
 }
 
-/// What the first server reported: every client is greeted with it.
+/// What the newest server reported: every client is greeted with it.
 pub struct Welcome {
     /// All parameters, in the server's order.
     pub reports: Vec<(String, String)>,
@@ -55,7 +55,7 @@ pub struct Pool {
     round_robin: Cell<bool>,
     pub(super) idle: RefCell<VecDeque<Box<Server>>>,
     /// Free, but a cancel request is on its way to them.
-    pub(super) canceling: RefCell<Vec<Box<Server>>>,
+    pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Servers open or being opened.
     pub(super) open: Counter,
@@ -190,7 +190,7 @@ impl Pool {
         if info.cancels_in_flight.get() > 0 {
             info.activity.set(Activity::BeingCanceled);
             server.stream.disown();
-            self.canceling.borrow_mut().push(server);
+            self.canceling.borrow_mut().push_back(server);
             return;
         }
         if self.database.paused.get() {
@@ -222,6 +222,10 @@ impl Pool {
             return self.give_back(server);
         }
         server.info.client_id.set(0);
+        if server.info.cancels_in_flight.get() > 0 {
+            // The reset query itself could be canceled.
+            return self.discard(server);
+        }
         server.info.activity.set(Activity::Tested);
         self.resetting.set(self.resetting.get() + 1);
         let pool = self.clone();
@@ -245,6 +249,7 @@ impl Pool {
         self.grow();
     }
 
+    #[expect(clippy::boxed_local, reason = "everybody has it in a box")]
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
         self.changed.notify_all();
@@ -252,7 +257,7 @@ impl Pool {
 
     /// A cancel request has ended: servers that only waited for it are free.
     pub fn cancel_ended(self: &Rc<Self>) {
-        let (busy, free): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.canceling.borrow_mut())
+        let (busy, free): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut *self.canceling.borrow_mut())
             .into_iter()
             .partition(|server| server.info.cancels_in_flight.get() > 0);
         *self.canceling.borrow_mut() = busy;
@@ -313,7 +318,6 @@ impl Pool {
             info.close_needed.set(true);
         }
         self.close_idle();
-        *self.welcome.borrow_mut() = None;
         *self.failure.borrow_mut() = None;
         self.grow();
     }

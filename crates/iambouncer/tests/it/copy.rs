@@ -1,0 +1,121 @@
+//! COPY in both directions, in both protocols, finished and failed.
+
+use crate::support::raw::{self, Client, tags};
+use crate::support::{Bouncer, postgres};
+
+fn table(name: &str) -> (Bouncer, Client) {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    postgres().sql_in("app", &format!("DROP TABLE IF EXISTS {name}; CREATE TABLE {name} (n int)")).unwrap();
+    postgres().sql_in("app", &format!("GRANT ALL ON {name} TO app")).unwrap();
+    let client = bouncer.client();
+    (bouncer, client)
+}
+
+#[test]
+fn copy_in_and_out_with_the_simple_protocol() {
+    let (bouncer, mut client) = table("copy_simple");
+    client.send_query("COPY copy_simple FROM STDIN");
+    client.expect(b'G');
+    let lines: String = (0..50_000).map(|n| format!("{n}\n")).collect();
+    for chunk in lines.as_bytes().chunks(30_000) {
+        client.send(&raw::copy_data(chunk));
+    }
+    client.send(&raw::copy_done());
+    assert_eq!(tags(&client.until_ready()), "CZ");
+    let out = client.query("COPY copy_simple TO STDOUT");
+    assert_eq!(out.iter().filter(|message| message.tag == b'd').count(), 50_000);
+    assert_eq!(client.value("SELECT count(*) FROM copy_simple"), "50000");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn copy_in_with_the_extended_protocol_and_its_ignored_sync() {
+    let (bouncer, mut client) = table("copy_extended");
+    let start = [
+        raw::parse("", "COPY copy_extended FROM STDIN"),
+        raw::bind("", "", &[]),
+        raw::execute(),
+        raw::sync(),
+    ];
+    client.send(&start.concat());
+    client.expect(b'1');
+    client.expect(b'2');
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"1\n2\n"), raw::copy_done(), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "CZ");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+    // All in one packet, before the server has said that it wants data.
+    let end = [raw::copy_data(b"3\n"), raw::copy_done(), raw::sync()];
+    client.send(&[start.concat(), end.concat()].concat());
+    assert_eq!(tags(&client.until_ready()), "12GCZ");
+    assert_eq!(client.value("SELECT count(*) FROM copy_extended"), "3");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn a_failed_copy_leaves_the_connection_in_order() {
+    let (bouncer, mut client) = table("copy_failed");
+    client.send_query("COPY copy_failed FROM STDIN");
+    client.expect(b'G');
+    client.send(&raw::copy_data(b"1\nnot a number\n"));
+    client.send(&raw::copy_data(b"2\n"));
+    client.send(&raw::copy_done());
+    assert_eq!(tags(&client.until_ready()), "EZ");
+    client.send_query("COPY copy_failed FROM STDIN");
+    client.expect(b'G');
+    client.send(&raw::copy_fail("changed my mind"));
+    let messages = client.until_ready();
+    assert!(messages[0].error().1.contains("changed my mind"));
+    assert_eq!(client.value("SELECT count(*) FROM copy_failed"), "0");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn copy_data_outside_of_a_copy_is_ignored() {
+    let (bouncer, mut client) = table("copy_stray");
+    client.send(&[raw::copy_data(b"stray"), raw::query("SELECT 1")].concat());
+    assert_eq!(tags(&client.until_ready()), "TDCZ");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn a_failed_extended_copy_does_not_give_a_skipping_server_to_the_next_client() {
+    let (bouncer, mut client) = table("copy_skipping");
+    let mut next = bouncer.client();
+    let start = [
+        raw::parse("", "COPY copy_skipping FROM STDIN"),
+        raw::bind("", "", &[]),
+        raw::execute(),
+        raw::sync(),
+    ];
+    client.send(&start.concat());
+    client.expect(b'1');
+    client.expect(b'2');
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"not a number\n"), raw::copy_done()].concat());
+    client.expect(b'E');
+    // The server now discards everything up to the Sync that the first client still owes.
+    next.send_query("SELECT 'next'");
+    client.send(&raw::sync());
+    client.expect(b'Z');
+    assert_eq!(tags(&next.until_ready()), "TDCZ");
+}
+
+#[test]
+fn a_copy_that_awaits_its_sync_keeps_its_server() {
+    let (bouncer, mut client) = table("copy_open");
+    let mut next = bouncer.client();
+    let start =
+        [raw::parse("", "COPY copy_open FROM STDIN"), raw::bind("", "", &[]), raw::execute(), raw::sync()];
+    client.send(&start.concat());
+    client.expect(b'1');
+    client.expect(b'2');
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"1\n"), raw::copy_done(), raw::flush()].concat());
+    client.expect(b'C');
+    next.send_query("ROLLBACK");
+    client.send(&raw::sync());
+    client.expect(b'Z');
+    next.until_ready();
+    assert_eq!(client.value("SELECT count(*) FROM copy_open"), "1");
+}

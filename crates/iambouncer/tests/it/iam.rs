@@ -1,0 +1,417 @@
+//! IAM from end to end: the pooler's own tokens at a door that checks them as RDS does, what a client sees when one
+//! is refused, and to whom a token is never given.
+
+use crate::support::pam::{PamPostgres, TOKEN_PORT};
+use crate::support::sim::{KEY_ID, RDS_HOST, REGION, SECRET, Sim};
+use crate::support::{Bouncer, Client, bouncer::Start, eventually, postgres};
+use rds_sim::postgres::PostgresOptions;
+use rds_sim::{AccessKey, CredentialServer, CredentialSettings, LoginOutcome};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The login of a client that is turned away: SQLSTATE, message, hint.
+fn turned_away(bouncer: &Bouncer, user: &str, database: &str) -> (String, String, String) {
+    let mut client = Client::start(bouncer.port, &[("user", user), ("database", database)]);
+    let message = client.read().expect("an answer");
+    let (code, text) = message.error();
+    (code, text, message.hint())
+}
+
+/// Refusals are remembered for a moment; after that the next client is let in.
+fn wait_until_let_in(bouncer: &Bouncer) {
+    eventually("the client comes in", || {
+        let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+        client.read().is_some_and(|message| message.tag == b'R')
+    });
+}
+
+/// The moment the pooler signs its next token differs from all before.
+fn wait_for_another_second(sim: &Sim) {
+    let last = sim.signed_at().into_iter().max().unwrap_or(0);
+    eventually("the clock goes on", || sim.now() > last);
+}
+
+#[test]
+fn a_region_or_an_endpoint_name_is_all_it_takes() {
+    let sim = Sim::in_front_of(postgres());
+    for how in [format!("iam_region={REGION}"), format!("iam_host={RDS_HOST}")] {
+        let line = format!("app = host=localhost port={} dbname=app server_auth=iam {how}", sim.port());
+        let bouncer = sim.start(&line).start();
+        let mut client = bouncer.client();
+        assert_eq!(client.value("SELECT current_user"), "app", "{how}");
+        assert!(bouncer.show("SERVERS", "tls")[0].starts_with("TLSv1.3"), "{how}");
+    }
+    assert_eq!(sim.simulator.log().accepted_and_refused(), (2, 0));
+}
+
+#[test]
+fn session_tokens_of_any_length_pass() {
+    for bytes in [700, 4096, 40_000] {
+        let mut sim = Sim::in_front_of(postgres());
+        let session_token = sim.use_session_token(bytes);
+        assert_eq!(session_token.len(), bytes);
+        let bouncer = sim.pooler(&[]);
+        assert_eq!(bouncer.client().value("SELECT 1"), "1", "{bytes} bytes");
+        assert_eq!(sim.simulator.log().accepted_and_refused(), (1, 0), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn one_token_serves_many_logins() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&[]);
+    let mut client = bouncer.client();
+    let mut console = bouncer.console();
+    // Another second would make another token, if one were made for each login.
+    let first = sim.now();
+    eventually("logins in three seconds", || {
+        console.query("RECONNECT app");
+        client.value("SELECT 1");
+        sim.now() > first + 2
+    });
+    let signed_at = sim.signed_at();
+    assert!(signed_at.len() >= 3, "{signed_at:?}");
+    assert!(signed_at.iter().all(|at| *at == signed_at[0]), "{signed_at:?}");
+}
+
+#[test]
+fn after_the_end_of_a_token_sessions_go_on_and_new_logins_take_a_fresh_one() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 2"]);
+    let mut old = bouncer.client();
+    old.query("BEGIN");
+    let pid = old.value("SELECT pg_backend_pid()");
+    let old_token = sim.signed_at()[0];
+    sim.simulator.faults().set(|faults| faults.expire_signed_until = Some(old_token));
+    wait_for_another_second(&sim);
+    let mut new = bouncer.client();
+    assert_ne!(new.value("SELECT pg_backend_pid()"), pid);
+    assert_eq!(old.value("SELECT pg_backend_pid()"), pid);
+    old.query("COMMIT");
+    let refusals = sim.refusals();
+    assert!(refusals.len() == 1 && refusals[0].starts_with("expired"), "{refusals:?}");
+    let signed_at = sim.signed_at();
+    assert!(signed_at.len() == 2 && signed_at[1] > old_token, "{signed_at:?}");
+    assert!(!bouncer.log().contains("ERROR"), "{}", bouncer.log());
+}
+
+#[test]
+fn a_clock_that_is_wrong_stops_new_logins_only_and_they_come_back_with_it() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 2"]);
+    let mut old = bouncer.client();
+    old.query("BEGIN");
+    let pid = old.value("SELECT pg_backend_pid()");
+    sim.simulator.clock().advance(3600);
+    let mut new = bouncer.client();
+    new.send_query("SELECT 'served'");
+    eventually("a login is refused", || sim.refusals().len() >= 2);
+    assert!(sim.refusals().iter().all(|reason| reason.starts_with("expired")), "{:?}", sim.refusals());
+    assert_eq!(old.value("SELECT pg_backend_pid()"), pid);
+    sim.simulator.clock().advance(-3600);
+    assert_eq!(new.until_ready()[1].row(), [Some("served".to_owned())]);
+    assert_eq!(old.value("SELECT pg_backend_pid()"), pid);
+}
+
+#[test]
+fn a_refused_token_is_told_with_its_likely_causes() {
+    let sim = Sim::in_front_of(postgres());
+    let right = format!("dbname=app host=localhost port={} server_auth=iam", sim.port());
+    let lines = format!("app = {right} iam_region={REGION}\nwrong = {right} iam_region=eu-central-1");
+    let bouncer = sim.start(&lines).start();
+    let mut neighbour = bouncer.client();
+    neighbour.query("BEGIN");
+    let pid = neighbour.value("SELECT pg_backend_pid()");
+    let (code, text, hint) = turned_away(&bouncer, "app", "wrong");
+    assert_eq!(code, "28000");
+    assert_eq!(text, "server login failed: FATAL PAM authentication failed for user \"app\"");
+    let port = sim.port().to_string();
+    for cause in
+        ["rds-db:connect", "\"app\"", "eu-central-1", &port, "clock", "credentials", "iam-db-auth-error"]
+    {
+        assert!(hint.contains(cause), "{cause}: {hint}");
+    }
+    // Once, and once more with a fresh token.
+    assert_eq!(sim.refusals(), ["signed for region eu-central-1"; 2]);
+    let databases = bouncer.show("SERVERS", "database");
+    assert_eq!(databases, ["app"]);
+    assert_eq!(neighbour.value("SELECT pg_backend_pid()"), pid);
+    neighbour.query("COMMIT");
+}
+
+#[test]
+fn a_user_without_the_grant_is_told_and_comes_in_once_it_is_there() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&[]);
+    sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+    let (code, text, hint) = turned_away(&bouncer, "app", "app");
+    assert_eq!((code.as_str(), hint.contains("rds-db:connect")), ("28000", true), "{text}");
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
+    wait_until_let_in(&bouncer);
+}
+
+#[test]
+fn a_role_that_is_no_iam_user_never_sees_a_token() {
+    let hba = "local all postgres trust\nlocal all legacy md5\nlocal all all scram-sha-256\n";
+    let server =
+        crate::support::postgres::start(PostgresOptions { hba: Some(hba.to_owned()), ..Default::default() });
+    let roles = "CREATE ROLE app LOGIN PASSWORD 'secret'; SET password_encryption = 'md5'; \
+                 CREATE ROLE legacy LOGIN PASSWORD 'secret'";
+    server.sql(roles).unwrap();
+    let sim = Sim::for_users(&server, RDS_HOST, REGION, &["somebody_else"]);
+    let line =
+        format!("* = host=localhost port={} dbname=postgres server_auth=iam iam_region={REGION}", sim.port());
+    let bouncer = sim.start(&line).set("auth_type = trust").users("\"app\" \"\"\n\"legacy\" \"\"\n").start();
+    for (user, asked) in [("app", "SCRAM"), ("legacy", "an md5 password")] {
+        let (code, text, hint) = turned_away(&bouncer, user, "app");
+        assert_eq!(code, "28000");
+        assert_eq!(text, format!("server asks user \"{user}\" for {asked}, not for an IAM token"));
+        assert!(hint.contains(&format!("GRANT rds_iam TO \"{user}\"")), "{hint}");
+    }
+    let outcomes: Vec<_> =
+        sim.simulator.log().attempts().into_iter().map(|attempt| attempt.outcome).collect();
+    assert!(outcomes.iter().all(|outcome| *outcome == LoginOutcome::PassedOn), "{outcomes:?}");
+    assert!(!server.log().contains("X-Amz"));
+}
+
+/// A server without TLS that writes down all it is sent.
+fn server_without_tls() -> (u16, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut sent = vec![0; 8];
+        stream.read_exact(&mut sent).unwrap();
+        stream.write_all(b"N").unwrap();
+        // The end is all that should come.
+        let _ = stream.read_to_end(&mut sent);
+        sent
+    });
+    (port, served)
+}
+
+#[test]
+fn a_server_without_tls_gets_eight_bytes_and_no_token() {
+    let sim = Sim::in_front_of(postgres());
+    let (port, served) = server_without_tls();
+    let line = format!("app = host=127.0.0.1 port={port} server_auth=iam iam_host={RDS_HOST}");
+    let bouncer = sim.start(&line).start();
+    let (code, text, _) = turned_away(&bouncer, "app", "app");
+    assert_eq!(code, "08004");
+    assert!(text.contains("does not support TLS"), "{text}");
+    let mut request = Vec::new();
+    wire::encode::ssl_request(&mut request);
+    assert_eq!(served.join().unwrap(), request);
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
+}
+
+#[test]
+fn a_server_with_a_certificate_of_somebody_else_gets_no_token() {
+    let sim = Sim::in_front_of(postgres());
+    let stranger = Sim::in_front_of(postgres());
+    let line = format!("app = host=localhost port={} server_auth=iam iam_host={RDS_HOST}", stranger.port());
+    let bouncer = sim.start(&line).start();
+    let (code, text, _) = turned_away(&bouncer, "app", "app");
+    assert_eq!(code, "08004");
+    assert!(text.contains("TLS to localhost failed") && text.contains("certificate"), "{text}");
+    assert_eq!(stranger.simulator.log().attempts(), []);
+}
+
+#[test]
+fn throttled_logins_come_through_in_time() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 4"]);
+    let mut clients: Vec<_> = (0..4).map(|_| bouncer.client()).collect();
+    sim.simulator.faults().set(|faults| faults.max_logins_per_second = Some(1));
+    for client in &mut clients {
+        client.send_query("SELECT 'served' FROM pg_sleep(0.2)");
+    }
+    for client in &mut clients {
+        assert_eq!(client.until_ready()[1].row(), [Some("served".to_owned())]);
+    }
+}
+
+#[test]
+fn late_answers_and_dropped_connections_are_waited_out() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["server_connect_timeout = 2"]);
+    sim.simulator.faults().set(|faults| {
+        faults.login_delay = Duration::from_millis(300);
+        faults.drop_next = 2;
+    });
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    sim.simulator.faults().clear();
+}
+
+#[test]
+fn a_door_that_never_answers_is_named_when_time_is_up() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2"]);
+    sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(30));
+    let (code, text, _) = turned_away(&bouncer, "app", "app");
+    assert_eq!(code, "08001");
+    assert!(text.contains("server_connect_timeout") && text.contains("localhost"), "{text}");
+    eventually("no server is left", || bouncer.show("SERVERS", "state").is_empty());
+}
+
+#[test]
+fn a_failover_costs_the_running_transaction_and_nothing_else() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 2"]);
+    let mut busy = bouncer.client();
+    let mut idle = bouncer.client();
+    busy.query("BEGIN");
+    idle.value("SELECT 1");
+    sim.simulator.faults().cut_now();
+    let end = busy.until_end();
+    assert_eq!(end[0].error().0, "08006");
+    // The idle connection is found dead without anybody using it.
+    bouncer.wait_for_servers(0);
+    assert_eq!(idle.value("SELECT 'goes on'"), "goes on");
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+#[test]
+fn a_connection_cut_inside_a_result_ends_its_client_alone() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 2"]);
+    let mut other = bouncer.client();
+    other.query("BEGIN");
+    sim.simulator.faults().set(|faults| faults.cut_after_bytes = Some(20_000));
+    let mut cut = bouncer.client();
+    cut.send_query("SELECT i FROM generate_series(1, 100000) i");
+    // The cut may well be inside a message, where no ErrorResponse can follow: the end is what tells.
+    let mut received = Vec::new();
+    cut.stream.read_to_end(&mut received).unwrap();
+    assert!(received.len() < 50_000, "{} bytes", received.len());
+    bouncer.wait_for_servers(1);
+    sim.simulator.faults().clear();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    assert_eq!(other.value("SELECT 'undisturbed'"), "undisturbed");
+}
+
+#[test]
+fn without_aws_credentials_the_client_is_told_that() {
+    let sim = Sim::in_front_of(postgres());
+    let line = sim.database();
+    let bouncer = sim.keyless(&line).set("query_wait_timeout = 3").start();
+    let (code, text, _) = turned_away(&bouncer, "app", "app");
+    assert_eq!(code, "28000");
+    assert!(text.starts_with("no IAM token for user \"app\": no AWS credentials"), "{text}");
+    assert!(text.contains("AWS_ACCESS_KEY_ID"), "{text}");
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
+    assert_eq!(sim.simulator.log().attempts(), []);
+}
+
+/// Where a pooler on an instance finds its credentials.
+fn instance(endpoint: &CredentialServer) -> Vec<(&'static str, String)> {
+    let mut variables = endpoint.imds_environment();
+    variables.push(("AWS_EC2_METADATA_DISABLED", "false".to_owned()));
+    variables
+}
+
+#[test]
+fn credentials_come_from_the_instance_the_task_and_the_pod() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sim.credentials(CredentialSettings::default());
+    let authorization = sim.dir().join("authorization");
+    std::fs::write(&authorization, CredentialSettings::default().authorization).unwrap();
+    let service_account = sim.dir().join("service-account");
+    std::fs::write(&service_account, "a token of the cluster").unwrap();
+    let task = endpoint.container_environment(&authorization);
+    let pod = endpoint.web_identity_environment(&service_account);
+    for variables in [instance(&endpoint), task, pod] {
+        sim.simulator.log().clear();
+        let line = sim.database();
+        let start = sim.keyless(&line);
+        let bouncer = variables.iter().fold(start, |start, (key, value)| start.env(key, value)).start();
+        assert_eq!(bouncer.client().value("SELECT current_user"), "app", "{variables:?}");
+        let signed_by = sim.simulator.log().attempts().remove(0).outcome;
+        let LoginOutcome::Accepted { access_key_id, .. } = signed_by else { panic!("{signed_by:?}") };
+        assert!(access_key_id.starts_with("ASIA"), "{variables:?}");
+    }
+    let calls = endpoint.calls();
+    assert_eq!((calls.imds_credentials, calls.container, calls.assume_role_with_web_identity), (1, 1, 1));
+}
+
+/// Everything the console shows.
+fn all_that_is_shown(bouncer: &Bouncer) -> String {
+    let mut console = bouncer.console();
+    let commands =
+        iambouncer::admin::table::COMMANDS.iter().filter(|command| command.words.starts_with("SHOW"));
+    commands
+        .flat_map(|command| console.query(command.words))
+        .map(|message| String::from_utf8_lossy(&message.bytes).into_owned())
+        .collect()
+}
+
+/// Lets a pooler with an open log meet refusals and a success, then looks for the key's secrets in all it said.
+fn assert_no_secret_shown(sim: &Sim, environment: &[(String, String)]) {
+    let line = sim.database();
+    let start = sim.keyless(&line).env("IAMBOUNCER_LOG", "trace");
+    let bouncer = environment.iter().fold(start, |start, (key, value)| start.env(key, value)).start();
+    sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+    let (_, text, hint) = turned_away(&bouncer, "app", "app");
+    wait_until_let_in(&bouncer);
+    let key = sim.last_key();
+    let session_token = key.session_token.unwrap();
+    let told = [("log", bouncer.log()), ("console", all_that_is_shown(&bouncer)), ("client", text + &hint)];
+    for (place, told) in told {
+        assert!(!told.is_empty(), "{place}");
+        for hidden in [key.secret.as_str(), "X-Amz-Signature", "X-Amz-Security-Token", &session_token[..32]] {
+            let line = told.lines().find(|line| line.contains(hidden));
+            assert_eq!(line, None, "{place} shows {hidden}");
+        }
+    }
+}
+
+#[test]
+fn neither_log_nor_console_ever_shows_a_secret() {
+    let mut sim = Sim::in_front_of(postgres());
+    sim.use_session_token(4096);
+    assert_no_secret_shown(&sim, &sim.environment());
+    // The metadata service and STS send secrets as text.
+    let endpoint = sim.credentials(CredentialSettings::default());
+    let service_account = sim.dir().join("service-account");
+    std::fs::write(&service_account, "a token of the cluster").unwrap();
+    for variables in [instance(&endpoint), endpoint.web_identity_environment(&service_account)] {
+        let owned: Vec<_> = variables.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        assert_no_secret_shown(&sim, &owned);
+    }
+}
+
+/// The one test with PostgreSQL's own PAM, which says what the door imitates.
+#[test]
+fn a_real_postgresql_with_pam_lets_the_pooler_in() {
+    let key = AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap();
+    let Some(twin) = PamPostgres::start(RDS_HOST, REGION, key) else {
+        println!("skipped: writing /etc/pam.d takes root");
+        return;
+    };
+    let line = format!(
+        "* = host=localhost port={} dbname=postgres server_auth=iam iam_host={RDS_HOST} iam_port={TOKEN_PORT}\n\
+         stranger = host=localhost port={} dbname=postgres server_auth=iam iam_host={RDS_HOST} iam_port=1",
+        twin.server.port(),
+        twin.server.port()
+    );
+    let bouncer = Start::databases(&line)
+        .set("server_tls_sslmode = verify-full")
+        .set(&format!("server_tls_ca_file = {}", twin.ca_file().display()))
+        .env("AWS_ACCESS_KEY_ID", KEY_ID)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET)
+        .users("\"app\" \"\"\n\"plain\" \"\"\n\"stranger\" \"\"\n\"postgres\" \"\"\n")
+        .start();
+    let mut client = bouncer.client();
+    assert_eq!(client.value("SELECT current_user"), "app");
+    assert_eq!(client.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "t");
+    let (code, text, hint) = turned_away(&bouncer, "stranger", "stranger");
+    assert_eq!(code, "28000");
+    assert_eq!(text, "server login failed: FATAL PAM authentication failed for user \"stranger\"");
+    assert!(hint.contains("rds-db:connect"), "{hint}");
+    let (code, text, hint) = turned_away(&bouncer, "plain", "app");
+    assert_eq!(code, "28000", "{text}");
+    assert!(hint.contains("GRANT rds_iam TO \"plain\""), "{hint}");
+    assert_eq!(twin.simulator.log().accepted_and_refused(), (1, 2));
+}

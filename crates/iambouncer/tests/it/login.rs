@@ -1,0 +1,154 @@
+//! Coming in: authentication of clients, towards servers, TLS on both sides, stalls and wrong passwords.
+
+use crate::support::raw::Client;
+use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
+use rds_sim::postgres::{Postgres, PostgresOptions};
+
+fn driver(port: u16, user: &str, password: &str) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let url = format!(
+            "host=127.0.0.1 port={port} user={user} password={password} dbname=app connect_timeout=10"
+        );
+        let (client, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.map_err(|error| describe(&error))?;
+        let connection = tokio::spawn(connection);
+        let row =
+            client.query_one("SELECT current_user::text", &[]).await.map_err(|error| describe(&error))?;
+        drop(client);
+        let _ = connection.await;
+        Ok(row.get(0))
+    })
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} {}", db.code().code(), db.message()),
+        None => error.to_string(),
+    }
+}
+
+/// A server that asks for passwords in its own way.
+fn strict_server(method: &str, encryption: &str) -> Postgres {
+    let hba = format!("local all all trust\nhost all all 127.0.0.1/32 {method}\n");
+    let server = crate::support::postgres::start(PostgresOptions {
+        hba: Some(hba),
+        config_lines: vec![format!("password_encryption = '{encryption}'")],
+        ..PostgresOptions::default()
+    });
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
+    server.sql("CREATE DATABASE app OWNER app").unwrap();
+    server
+}
+
+#[test]
+fn clients_log_in_with_every_working_method() {
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let md5 = iambouncer::auth::md5::stored("hashed", "secret");
+    let users = format!("\"app\" \"secret\"\n\"hashed\" \"{}\"\n", md5.as_str());
+    for method in ["plain", "md5", "scram-sha-256"] {
+        let bouncer =
+            Start::databases(&databases).set(&format!("auth_type = {method}")).users(&users).start();
+        assert_eq!(driver(bouncer.port, "app", "secret"), Ok("app".to_owned()), "{method}");
+        let wrong = driver(bouncer.port, "app", "wrong").unwrap_err();
+        assert_eq!(wrong, "28P01 password authentication failed for user \"app\"", "{method}");
+        let unknown = driver(bouncer.port, "nobody", "secret").unwrap_err();
+        assert_eq!(unknown, "28P01 password authentication failed for user \"nobody\"", "{method}");
+        if method != "scram-sha-256" {
+            assert_eq!(driver(bouncer.port, "hashed", "secret"), Ok("app".to_owned()), "{method}");
+        }
+        assert!(!bouncer.log().contains("secret"), "{}", bouncer.log());
+    }
+}
+
+#[test]
+fn trust_wants_a_known_user_and_any_does_not() {
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let trust = Start::databases(&databases).start();
+    let mut unknown = Client::start(trust.port, &[("user", "nobody"), ("database", "app")]);
+    assert_eq!(unknown.read().unwrap().error().0, "28P01");
+    let any = Start::databases(&databases).set("auth_type = any").start();
+    assert_eq!(Client::log_in(any.port, "nobody", "app").value("SELECT current_user"), "app");
+}
+
+#[test]
+fn servers_are_logged_in_to_with_every_method() {
+    for (method, encryption) in
+        [("password", "scram-sha-256"), ("md5", "md5"), ("scram-sha-256", "scram-sha-256")]
+    {
+        let server = strict_server(method, encryption);
+        let bouncer = Bouncer::in_front_of(&server, &[]);
+        assert_eq!(bouncer.client().value("SELECT current_user"), "app", "{method}");
+    }
+}
+
+#[test]
+fn a_scram_secret_in_the_auth_file_logs_in_to_a_server_that_stores_the_same() {
+    let server = strict_server("scram-sha-256", "scram-sha-256");
+    let secret = server.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'app'").unwrap();
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
+    let bouncer = Start::databases(&databases)
+        .set("auth_type = scram-sha-256")
+        .users(&format!("\"app\" \"{}\"\n", secret.trim()))
+        .start();
+    assert_eq!(driver(bouncer.port, "app", "secret"), Ok("app".to_owned()));
+    assert!(driver(bouncer.port, "app", "wrong").is_err());
+}
+
+#[test]
+fn a_wrong_server_password_is_told_at_once_and_the_pool_stays_empty() {
+    let server = strict_server("scram-sha-256", "scram-sha-256");
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
+    let bouncer = Start::databases(&databases).users("\"app\" \"not it\"\n\"postgres\" \"\"\n").start();
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let (code, text) = client.read().unwrap().error();
+    assert_eq!(code, "28P01");
+    assert!(text.contains("server login failed"), "{text}");
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
+    assert!(!bouncer.log().contains("not it"));
+}
+
+#[test]
+fn clients_wait_for_a_server_that_is_not_up_yet() {
+    let server = strict_server("trust", "scram-sha-256");
+    let bouncer = Bouncer::in_front_of(&server, &[]);
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    let mut client = bouncer.client();
+    let mut server = server;
+    server.stop();
+    client.send_query("SELECT 'patient'");
+    let mut console = bouncer.console();
+    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    server.start_again().unwrap();
+    assert_eq!(client.until_ready()[1].row(), [Some("patient".to_owned())]);
+}
+
+#[test]
+fn a_client_that_stalls_in_any_phase_of_login_is_turned_away() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["auth_type = md5", "client_login_timeout = 1"]);
+    let mut silent = Client::connect(bouncer.port);
+    let mut half = Client::connect(bouncer.port);
+    half.send(&[0, 0, 0, 50, 0, 3]);
+    let mut no_password = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    no_password.expect(b'R');
+    assert_eq!(silent.read(), None);
+    assert_eq!(half.read(), None);
+    assert_eq!(no_password.read().unwrap().error(), ("08P01".to_owned(), "client_login_timeout".to_owned()));
+    assert_eq!(no_password.read(), None);
+}
+
+#[test]
+fn first_packets_that_are_no_postgresql_are_answered_or_dropped() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut http = Client::connect(bouncer.port);
+    http.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(http.read().unwrap().error().0, "08P01");
+    let mut old = Client::connect(bouncer.port);
+    old.send(&[0, 0, 0, 9, 0, 2, 0, 0, 0]);
+    assert!(old.read().unwrap().error().1.contains("unsupported frontend protocol 2.0"));
+    let mut unknown = Client::start(bouncer.port, &[("user", "app"), ("database", "nowhere")]);
+    assert_eq!(unknown.read().unwrap().error(), ("3D000".to_owned(), "no such database: nowhere".to_owned()));
+    let mut nobody = Client::start(bouncer.port, &[("database", "app")]);
+    assert_eq!(nobody.read().unwrap().error().0, "28000");
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}

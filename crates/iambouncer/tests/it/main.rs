@@ -1,0 +1,19 @@
+//! Integration tests against the real binary and a real PostgreSQL, by theme. One binary, since linking many costs
+//! more than running them.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
+
+#[expect(unreachable_pub, reason = "a support library inside a test binary")]
+mod support;
+
+mod cancel;
+mod console;
+mod copy;
+mod iam;
+mod login;
+mod pooling;
+mod prepared;
+mod protocol;
+mod scenarios;
+mod signals;
+mod tls;
+mod zero_config;

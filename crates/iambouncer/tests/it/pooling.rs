@@ -1,0 +1,185 @@
+//! Who gets a server, when, and what the limits do.
+
+use crate::support::raw::{self, Client, tags};
+use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
+use std::time::Instant;
+
+#[test]
+fn transaction_pooling_shares_one_server() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let mut clients: Vec<Client> = (0..5).map(|_| bouncer.client()).collect();
+    let pids: Vec<String> =
+        clients.iter_mut().map(|client| client.value("SELECT pg_backend_pid()")).collect();
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn a_transaction_keeps_its_server_and_the_others_wait_in_order() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let mut holder = bouncer.client();
+    holder.query("BEGIN");
+    let mut console = bouncer.console();
+    let mut waiting = Vec::new();
+    for i in 0..4 {
+        let mut client = bouncer.client();
+        client.send_query(&format!("SELECT {i}, nextval('pooling_order')"));
+        waiting.push(client);
+        eventually("the client waits", || {
+            console.column("SHOW POOLS", "cl_waiting")[0] == (i + 1).to_string()
+        });
+    }
+    postgres().sql_in("app", "CREATE SEQUENCE IF NOT EXISTS pooling_order").unwrap();
+    postgres().sql_in("app", "GRANT ALL ON SEQUENCE pooling_order TO app").unwrap();
+    postgres().sql_in("app", "ALTER SEQUENCE pooling_order RESTART").unwrap();
+    holder.query("COMMIT");
+    for (i, client) in waiting.iter_mut().enumerate() {
+        let row = client.until_ready()[1].row();
+        assert_eq!(row, [Some(i.to_string()), Some((i + 1).to_string())]);
+    }
+}
+
+#[test]
+fn session_pooling_keeps_the_server_and_cleans_it_for_the_next() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = session", "default_pool_size = 1"]);
+    let mut first = bouncer.client();
+    let pid = first.value("SELECT pg_backend_pid()");
+    first.query("SET work_mem = '77MB'");
+    first.query("CREATE TEMP TABLE mine (n int)");
+    assert_eq!(first.value("SHOW work_mem"), "77MB");
+    first.send(&raw::terminate());
+    let mut second = bouncer.client();
+    assert_eq!(second.value("SELECT pg_backend_pid()"), pid);
+    assert_ne!(second.value("SHOW work_mem"), "77MB");
+    assert_eq!(second.value("SELECT count(*) FROM pg_class WHERE relname = 'mine'"), "0");
+}
+
+#[test]
+fn statement_pooling_refuses_transactions() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = statement"]);
+    let mut client = bouncer.client();
+    assert_eq!(client.value("SELECT 1"), "1");
+    client.send_query("BEGIN");
+    let messages = client.until_end();
+    let (code, text) = messages.last().unwrap().error();
+    assert_eq!(code, "0A000");
+    assert!(text.contains("statement pooling"), "{text}");
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+#[test]
+fn a_client_that_leaves_in_a_transaction_leaves_nothing_behind() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    postgres().sql_in("app", "CREATE TABLE IF NOT EXISTS left_behind (n int)").unwrap();
+    postgres().sql_in("app", "GRANT ALL ON left_behind TO app").unwrap();
+    let mut client = bouncer.client();
+    client.query("BEGIN");
+    assert_eq!(tags(&client.query("INSERT INTO left_behind VALUES (1)")), "CZ");
+    drop(client);
+    assert_eq!(bouncer.client().value("SELECT count(*) FROM left_behind"), "0");
+}
+
+#[test]
+fn query_wait_timeout_tells_the_client() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "query_wait_timeout = 1"]);
+    let mut holder = bouncer.client();
+    holder.query("BEGIN");
+    let mut client = bouncer.client();
+    client.send_query("SELECT 1");
+    let (code, text) = client.until_end().last().unwrap().error();
+    assert_eq!((code.as_str(), text.as_str()), ("53300", "query_wait_timeout"));
+    assert_eq!(tags(&holder.query("COMMIT")), "CZ");
+    assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+}
+
+#[test]
+fn the_reserve_opens_for_those_who_wait_long() {
+    let settings = [
+        "default_pool_size = 1",
+        "reserve_pool_size = 1",
+        "reserve_pool_timeout = 1",
+        "query_wait_timeout = 15",
+    ];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let mut holder = bouncer.client();
+    holder.query("BEGIN");
+    let began = Instant::now();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    assert!(began.elapsed().as_millis() >= 900, "the reserve opened at once");
+}
+
+#[test]
+fn max_db_connections_is_exact_and_an_idle_sibling_gives_way() {
+    let databases =
+        format!("app = host=127.0.0.1 port={} dbname=app max_db_connections=1", postgres().port());
+    let bouncer = Start::databases(&databases).start();
+    let mut app = bouncer.client();
+    assert_eq!(app.value("SELECT current_user"), "app");
+    let mut other = Client::log_in(bouncer.port, "other", "app");
+    assert_eq!(other.value("SELECT current_user"), "other");
+    assert_eq!(bouncer.show("SERVERS", "user"), ["other"]);
+    assert_eq!(app.value("SELECT current_user"), "app");
+    assert_eq!(bouncer.show("SERVERS", "user"), ["app"]);
+}
+
+#[test]
+fn min_pool_size_is_kept_and_replaced() {
+    let databases =
+        format!("app = host=127.0.0.1 port={} dbname=app user=app min_pool_size=3", postgres().port());
+    let bouncer = Start::databases(&databases).start();
+    bouncer.wait_for_servers(3);
+    let pid = bouncer.show("SERVERS", "remote_pid")[0].clone();
+    postgres().sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
+    let mut console = bouncer.console();
+    eventually("the lost server is replaced", || {
+        let pids = console.column("SHOW SERVERS", "remote_pid");
+        pids.len() == 3 && !pids.contains(&pid)
+    });
+}
+
+#[test]
+fn idle_and_old_servers_are_closed() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["server_idle_timeout = 1"]);
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    bouncer.wait_for_servers(0);
+    let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 1"]);
+    let mut client = bouncer.client();
+    let first = client.value("SELECT pg_backend_pid()");
+    eventually("the old server is replaced", || client.value("SELECT pg_backend_pid()") != first);
+}
+
+#[test]
+fn max_client_conn_is_told() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["max_client_conn = 2"]);
+    let _a = bouncer.client();
+    let _b = bouncer.client();
+    let mut refused = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let (code, text) = refused.read().unwrap().error();
+    assert_eq!(code, "53300");
+    assert!(text.contains("max_client_conn"), "{text}");
+    drop(_a);
+    eventually("a place becomes free", || {
+        let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+        client.until_ready().last().is_some_and(|message| message.tag == b'Z')
+    });
+}
+
+#[test]
+fn time_limits_end_the_client_with_their_name() {
+    let cases = [
+        ("query_timeout = 1", "SELECT pg_sleep(30)", "57014"),
+        ("idle_transaction_timeout = 1", "BEGIN", "25P03"),
+        ("transaction_timeout = 1", "BEGIN", "25P04"),
+        ("client_idle_timeout = 1", "SELECT 1", "57P05"),
+    ];
+    for (setting, sql, expected) in cases {
+        let bouncer = Bouncer::in_front_of(postgres(), &[setting]);
+        let mut client = bouncer.client();
+        client.send_query(sql);
+        let messages = client.until_end();
+        let (code, text) = messages.last().unwrap().error();
+        assert_eq!(code, expected, "{setting}: {text}");
+        assert!(setting.starts_with(&text), "{setting}: {text}");
+        assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    }
+}

@@ -1,0 +1,204 @@
+//! The real binary, started with a configuration of the test's own. Owns the process, its directory and its log.
+
+use super::raw::Client;
+use super::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+
+/// A running iambouncer.
+pub struct Bouncer {
+    child: Child,
+    /// Port it listens on.
+    pub port: u16,
+    log: Arc<Mutex<String>>,
+    dir: tempfile::TempDir,
+}
+
+/// How to start one.
+pub struct Start<'a> {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    databases: &'a str,
+    settings: String,
+    users: String,
+}
+
+impl<'a> Start<'a> {
+    /// `databases` are the lines of `[databases]`.
+    pub fn databases(databases: &'a str) -> Self {
+        Self {
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            databases,
+            settings: String::new(),
+            users: "\"app\" \"secret\"\n\"other\" \"other\"\n\"postgres\" \"\"\n".to_owned(),
+        }
+    }
+
+    /// One more line of `[pgbouncer]`.
+    pub fn set(mut self, line: &str) -> Self {
+        self.settings.push_str(line);
+        self.settings.push('\n');
+        self
+    }
+
+    /// Another `auth_file`.
+    pub fn users(mut self, users: &str) -> Self {
+        self.users = users.to_owned();
+        self
+    }
+
+    /// One more environment variable.
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Bouncer {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("users.txt"), &self.users).unwrap();
+        std::fs::write(dir.path().join("pooler.ini"), self.ini(dir.path())).unwrap();
+        let mut arguments = vec![dir.path().join("pooler.ini").display().to_string()];
+        arguments.extend(self.arguments.clone());
+        Bouncer::spawn(&arguments, &self.environment, dir)
+    }
+
+    fn ini(&self, dir: &Path) -> String {
+        let mut text = format!("[databases]\n{}\n[pgbouncer]\n", self.databases);
+        let defaults = [
+            ("listen_addr", "127.0.0.1"),
+            ("listen_port", "0"),
+            ("unix_socket_dir", ""),
+            ("auth_type", "trust"),
+            ("pool_mode", "transaction"),
+            ("admin_users", "postgres"),
+            ("server_login_retry", "1"),
+        ];
+        for (key, value) in defaults {
+            let given = self.settings.lines().any(|line| line.split('=').next().map(str::trim) == Some(key));
+            if !given {
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+        text.push_str(&format!("auth_file = {}\n{}", dir.join("users.txt").display(), self.settings));
+        text
+    }
+}
+
+impl Bouncer {
+    /// A pooler in front of the shared PostgreSQL, database `app`.
+    pub fn in_front_of(server: &rds_sim::postgres::Postgres, settings: &[&str]) -> Self {
+        let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
+        settings.iter().fold(Start::databases(&databases), |start, line| start.set(line)).start()
+    }
+
+    /// Starts the binary with these arguments and nothing in its environment but `environment`.
+    pub fn spawn(arguments: &[String], environment: &[(String, String)], dir: tempfile::TempDir) -> Self {
+        let mut child = command(arguments, environment).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (ready, is_ready) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("ready: accepting connections on ") {
+                    let port =
+                        rest.split(',').find_map(|end| end.trim().rsplit_once(':')?.1.parse::<u16>().ok());
+                    let _ = ready.send(port.unwrap_or(0));
+                }
+                let mut log = sink.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let Ok(port) = is_ready.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("iambouncer did not become ready:\n{}", log.lock().unwrap());
+        };
+        Self { child, port, log, dir }
+    }
+
+    /// A logged-in client of database `app`.
+    pub fn client(&self) -> Client {
+        Client::log_in(self.port, "app", "app")
+    }
+
+    /// A console connection.
+    pub fn console(&self) -> Client {
+        Client::log_in(self.port, "postgres", "pgbouncer")
+    }
+
+    /// One column of a SHOW command, all rows.
+    pub fn show(&self, what: &str, column: &str) -> Vec<String> {
+        self.console().column(&format!("SHOW {what}"), column)
+    }
+
+    /// Waits until SHOW SERVERS lists exactly `n` servers.
+    pub fn wait_for_servers(&self, n: usize) {
+        let mut console = self.console();
+        eventually(&format!("{n} servers"), || console.column("SHOW SERVERS", "state").len() == n);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("iambouncer ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Its configuration file.
+    pub fn ini(&self) -> PathBuf {
+        self.dir.path().join("pooler.ini")
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of iambouncer:\n{}", self.log());
+        }
+    }
+}
+
+/// The binary with a clean environment; it ends when the test's process does.
+pub fn command(arguments: &[String], environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iambouncer"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().map(|(k, v)| (k, v)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    // SAFETY: the call between fork and exec is a bare system call and allocates nothing.
+    #[allow(unsafe_code, reason = "std offers no other way to tie a child to its parent's life")]
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            Ok(())
+        });
+    }
+    command
+}

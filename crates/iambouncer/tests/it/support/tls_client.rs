@@ -1,0 +1,135 @@
+//! A client that speaks TLS, message by message, and the certificates it needs. Owns one encrypted connection.
+
+use super::PATIENCE;
+use super::raw::Message;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use wire::encode;
+use wire::startup::Version;
+
+/// A certificate with its key, and the authority that signed it, as PEM text.
+pub struct Identity {
+    pub ca_pem: String,
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// Makes a client certificate with an authority of its own.
+pub fn client_identity(name: &str) -> Identity {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca_params = CertificateParams::default();
+    ca_params.distinguished_name.push(DnType::CommonName, "authority of clients");
+    ca_params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = ca_params.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca_params, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    Identity { ca_pem: ca.pem(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+}
+
+/// A rustls configuration that trusts one authority and may show a certificate.
+pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let chain = vec![CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    })
+}
+
+/// An encrypted connection.
+pub struct TlsClient {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+}
+
+impl TlsClient {
+    /// Connects and encrypts; the certificate must be for `localhost`.
+    pub fn connect(port: u16, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_nodelay(true)?;
+        let mut request = Vec::new();
+        encode::ssl_request(&mut request);
+        socket.write_all(&request)?;
+        let mut answer = [0];
+        socket.read_exact(&mut answer)?;
+        assert_eq!(answer[0] as char, 'S', "the pooler has no TLS");
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        session.complete_io(&mut socket)?;
+        Ok(Self { stream: StreamOwned::new(session, socket) })
+    }
+
+    /// Connects and logs in where no password is asked for.
+    pub fn log_in(port: u16, config: Arc<ClientConfig>, user: &str, database: &str) -> io::Result<Self> {
+        let mut client = Self::connect(port, config)?;
+        let mut packet = Vec::new();
+        encode::startup(&mut packet, Version::V3_0, &[("user", user), ("database", database)]);
+        client.send(&packet)?;
+        client.until_ready()?;
+        Ok(client)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// The next message.
+    pub fn read(&mut self) -> io::Result<Message> {
+        let mut bytes = vec![0; 5];
+        self.stream.read_exact(&mut bytes)?;
+        let len = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize + 1;
+        bytes.resize(len, 0);
+        self.stream.read_exact(&mut bytes[5..])?;
+        Ok(Message { tag: bytes[0], bytes })
+    }
+
+    /// Messages up to ReadyForQuery; a message of another kind may be `end` as well.
+    pub fn until(&mut self, end: u8) -> io::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        loop {
+            let message = self.read()?;
+            let tag = message.tag;
+            messages.push(message);
+            if tag == end || tag == b'Z' {
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Messages up to ReadyForQuery.
+    pub fn until_ready(&mut self) -> io::Result<Vec<Message>> {
+        self.until(b'Z')
+    }
+
+    /// Sends a simple query and reads its answer.
+    pub fn query(&mut self, sql: &str) -> Vec<Message> {
+        self.send(&super::raw::query(sql)).unwrap();
+        self.until_ready().unwrap()
+    }
+
+    /// The first value of the first row of a simple query.
+    pub fn value(&mut self, sql: &str) -> String {
+        let messages = self.query(sql);
+        let row = messages.iter().find(|message| message.tag == b'D').expect("a row");
+        row.row()[0].clone().unwrap_or_default()
+    }
+}

@@ -1,0 +1,190 @@
+//! Without a file: the sets of variables people have in their manifests, an endpoint as argument, what the start says
+//! and what it refuses. And `check`, which reads a file and starts nothing.
+
+use crate::support::program::{self, Ended};
+use crate::support::sim::{REGION, Sim};
+use crate::support::{Bouncer, Client, postgres};
+use std::net::TcpListener;
+
+/// EX_CONFIG of sysexits.h.
+const EXIT_CONFIGURATION: i32 = 78;
+
+type Variables = Vec<(String, String)>;
+
+fn variables(pairs: &[(&str, &str)]) -> Variables {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Starts without a file: an AWS key, the door's authority and a port of the kernel's choice are always there.
+fn start(sim: &Sim, arguments: &[&str], pairs: &[(&str, &str)]) -> Bouncer {
+    let mut environment = variables(pairs);
+    environment.extend(sim.environment());
+    environment.push(("IAMBOUNCER_SERVER_TLS_CA_FILE".to_owned(), sim.ca_file().display().to_string()));
+    environment.push(("IAMBOUNCER_LISTEN_PORT".to_owned(), "0".to_owned()));
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    Bouncer::spawn(&arguments, &environment, tempfile::tempdir().unwrap())
+}
+
+/// Any client user becomes the one that was configured; any database name reaches the one that was.
+fn assert_serves_everybody(bouncer: &Bouncer) {
+    for (user, database) in [("app", "app"), ("whoever", "app"), ("Somebody Else", "another")] {
+        let mut client = Client::log_in(bouncer.port, user, database);
+        let both = client.value("SELECT current_user || '@' || current_database()");
+        assert_eq!(both, "app@app", "{user} {database}");
+    }
+}
+
+/// The start log says where each value came from, and then that it is ready.
+fn assert_log_explains(bouncer: &Bouncer, lines: &[String]) {
+    let log = bouncer.log();
+    let ready = log.lines().position(|line| line.contains("ready: accepting connections on 127.0.0.1:"));
+    let ready = ready.unwrap_or_else(|| panic!("{log}"));
+    for expected in lines {
+        let at = log.lines().position(|line| line.ends_with(expected.as_str()));
+        assert!(at.is_some_and(|at| at < ready), "{expected}\nin\n{log}");
+    }
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn rds_host_and_its_companions_are_enough() {
+    let sim = Sim::in_front_of(postgres());
+    let port = sim.port().to_string();
+    let pairs = [
+        ("RDS_HOST", "localhost"),
+        ("AWS_REGION", REGION),
+        ("DB_USERNAME", "app"),
+        ("DB_NAME", "app"),
+        ("DB_PORT", &port),
+    ];
+    let bouncer = start(&sim, &[], &pairs);
+    assert_serves_everybody(&bouncer);
+    assert_log_explains(
+        &bouncer,
+        &[
+            "host = localhost (from RDS_HOST)".to_owned(),
+            format!("port = {port} (from DB_PORT)"),
+            "user = app (from DB_USERNAME)".to_owned(),
+            "database = app (from DB_NAME)".to_owned(),
+            format!("iam_region_fallback = {REGION} (from AWS_REGION)"),
+            "server_auth = iam (default without a file)".to_owned(),
+            "server_tls_sslmode = verify-full (default without a file)".to_owned(),
+            "listen_port = 0 (from IAMBOUNCER_LISTEN_PORT)".to_owned(),
+        ],
+    );
+}
+
+#[test]
+fn aws_iam_and_its_companions_are_enough() {
+    let sim = Sim::in_front_of(postgres());
+    let port = sim.port().to_string();
+    let pairs = [
+        ("AWS_IAM", "true"),
+        ("AWS_RDS_REGION", REGION),
+        ("DB_NAME", "app"),
+        ("DB_USER", "app"),
+        ("DB_HOST", "localhost"),
+        ("DB_PORT", &port),
+    ];
+    let bouncer = start(&sim, &[], &pairs);
+    assert_serves_everybody(&bouncer);
+    assert_log_explains(
+        &bouncer,
+        &[
+            "server_auth = iam (from AWS_IAM)".to_owned(),
+            format!("iam_region = {REGION} (from AWS_RDS_REGION)"),
+            "host = localhost (from DB_HOST)".to_owned(),
+            "user = app (from DB_USER)".to_owned(),
+        ],
+    );
+}
+
+#[test]
+fn an_endpoint_and_flags_are_enough() {
+    let sim = Sim::in_front_of(postgres());
+    let port = sim.port().to_string();
+    let words = ["localhost", "--user", "app", "--database", "app", "--port", &port, "--region", REGION];
+    let bouncer = start(&sim, &words, &[]);
+    assert_serves_everybody(&bouncer);
+    assert_log_explains(
+        &bouncer,
+        &[
+            "host = localhost (from the command line)".to_owned(),
+            "user = app (from --user)".to_owned(),
+            format!("iam_region = {REGION} (from --region)"),
+        ],
+    );
+}
+
+#[test]
+fn our_own_listener_is_no_database() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for host in ["localhost", "127.0.0.1"] {
+        let words = [host, "--user", "app", "--port", &free, "--listen-port", &free, "--region", REGION];
+        let Ended { code, stderr, .. } = program::run(&words, &[]);
+        assert_eq!(code, Some(EXIT_CONFIGURATION), "{stderr}");
+        assert!(stderr.contains("own listener") && stderr.contains(&free), "{stderr}");
+    }
+}
+
+/// What only shows when a connection is made is refused then.
+#[test]
+fn our_own_listener_behind_a_reload_is_found_at_the_login() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let own = text.replace(&format!("port={}", postgres().port()), &format!("port={}", bouncer.port));
+    std::fs::write(bouncer.ini(), own).unwrap();
+    bouncer.console().query("RELOAD");
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let message = client.read().unwrap();
+    let (code, text) = message.error();
+    assert_eq!(code, "08001");
+    assert!(text.contains("own listener") && message.hint().contains("own endpoint"), "{text}");
+}
+
+#[test]
+fn what_is_missing_is_named_with_all_the_places_looked_at() {
+    let Ended { code, stderr, .. } = program::run(&[], &variables(&[("DB_USER", "app")]));
+    assert_eq!(code, Some(EXIT_CONFIGURATION));
+    assert!(stderr.starts_with("error: no host: looked for ENDPOINT and for "), "{stderr}");
+    assert!(stderr.contains("RDS_HOST") && stderr.contains("DB_HOST"), "{stderr}");
+    let Ended { code, stderr, .. } = program::run(&["db.example"], &[]);
+    assert_eq!(code, Some(EXIT_CONFIGURATION));
+    assert!(stderr.starts_with("error: no user: looked for --user"), "{stderr}");
+}
+
+#[test]
+fn a_misspelt_variable_of_ours_is_refused_with_the_right_one() {
+    let pairs = [("RDS_HOST", "db"), ("DB_USER", "app"), ("IAMBOUNCER_POOL_MOD", "session")];
+    let Ended { code, stderr, .. } = program::run(&[], &variables(&pairs));
+    assert_eq!(code, Some(EXIT_CONFIGURATION));
+    assert!(stderr.contains("IAMBOUNCER_POOL_MOD") && stderr.contains("IAMBOUNCER_POOL_MODE?"), "{stderr}");
+}
+
+fn check(text: &str) -> Ended {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pooler.ini");
+    std::fs::write(&file, text).unwrap();
+    program::run(&["check", &file.display().to_string()], &[])
+}
+
+#[test]
+fn check_passes_what_would_start() {
+    let right = check("[databases]\napp = host=db.example\n[pgbouncer]\nauth_type = trust\n");
+    assert_eq!(right.code, Some(0), "{right:?}");
+    assert!(right.stdout.ends_with("pooler.ini: ok, 1 database\n"), "{right:?}");
+}
+
+#[test]
+fn check_shows_where_a_file_is_wrong() {
+    let wrong = check(
+        "[databases]\napp = host=db.example\n[pgbouncer]\nauth_type = trust\ndefault_pool_size = many\n",
+    );
+    assert_eq!(wrong.code, Some(EXIT_CONFIGURATION), "{wrong:?}");
+    let shown = "pooler.ini:5:21\n  |\n5 | default_pool_size = many\n  |                     ^^^^\n";
+    assert!(wrong.stderr.contains(shown), "{}", wrong.stderr);
+    let no_tls =
+        check("[databases]\napp = host=db server_auth=iam\n[pgbouncer]\nserver_tls_sslmode = require\n");
+    assert_eq!(no_tls.code, Some(EXIT_CONFIGURATION), "{no_tls:?}");
+    assert!(no_tls.stderr.contains("help: set server_tls_sslmode = verify-full"), "{}", no_tls.stderr);
+}
