@@ -1,0 +1,451 @@
+//! `make demo`: watch it work, on a machine that has never heard of AWS.
+//!
+//! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and four steps that are
+//! checked while they are shown. With `ONCE=1` it ends after them, and not with 0 if one did not come out as said.
+//! Never: prints a token or a key, or leaves anything behind – not even when it is killed: PostgreSQL and iambouncer
+//! each have a small shell beside them that ends them when this process is gone.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rds_sim::postgres::{Postgres, PostgresOptions};
+use rds_sim::{
+    Backend, Certificates, CredentialServer, CredentialSettings, Door, DoorOptions, LoginAttempt,
+    LoginOutcome, Simulator, Target,
+};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the endpoint of the database is called here; a name of RDS would not resolve.
+const HOST: &str = "localhost";
+const REGION: &str = "eu-west-1";
+/// The database user, a member of `rds_iam`, and the database.
+const USER: &str = "app";
+/// Whom the application says it is. Without a file, iambouncer takes any name.
+const CLIENT: &str = "django";
+const CLIENTS: usize = 40;
+const SERVERS: usize = 5;
+const PGBENCH_SECONDS: u64 = 5;
+/// How long a token lasts.
+const TOKEN_LIFE_SECONDS: i64 = 15 * 60;
+/// How far behind its end the first token is moved. The pooler's own clock stays, so what it signs now looks as old
+/// as the clock was moved: that must stay below the life of a token.
+const BEYOND_END_SECONDS: i64 = 3;
+/// How long anything may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(demo()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that is started belongs to the steps or to the stage, and goes with them, however this ends.
+async fn demo() -> Result<ExitCode> {
+    let stage = tokio::select! {
+        stage = steps() => stage?,
+        told = asked_to_end() => {
+            told?;
+            println!("\nended before it was through");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if std::env::var("ONCE").is_ok_and(|value| !matches!(value.as_str(), "" | "0")) {
+        println!("\nAll four came out as they should.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    stage.say_how_to_connect();
+    asked_to_end().await?;
+    println!();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn steps() -> Result<Stage> {
+    let stage = Stage::set_up().await?;
+    stage.introduce();
+    stage.a_password_is_refused().await?;
+    stage.psql_comes_in().await?;
+    stage.many_clients_share_few_servers().await?;
+    stage.the_clock_moves_on().await?;
+    Ok(stage)
+}
+
+/// Ctrl-C and its relatives.
+async fn asked_to_end() -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+/// Everything that runs, in the order it ends.
+struct Stage {
+    pooler: Pooler,
+    door: Door,
+    credentials: CredentialServer,
+    simulator: Simulator,
+    postgres: Postgres,
+}
+
+impl Stage {
+    async fn set_up() -> Result<Self> {
+        let binary = pooler_binary()?;
+        let postgres = tokio::task::spawn_blocking(start_postgres).await??;
+        let simulator = Simulator::default();
+        let certificates = Certificates::generate(&[HOST.to_owned()])?;
+        // In the server's directory, which goes even when nobody is left to remove a file of ours.
+        let ca_file = postgres.socket_dir().join("ca.pem");
+        std::fs::write(&ca_file, certificates.ca_pem())?;
+        let listen = "127.0.0.1:0".parse()?;
+        let options = DoorOptions {
+            listen,
+            target: Target { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
+            iam_users: vec![USER.to_owned()],
+            backend: Backend::from(&postgres),
+            force_ssl: true,
+            certificates,
+        };
+        let door = Door::open(&simulator, options).await?;
+        let credentials = CredentialServer::start(&simulator, listen, CredentialSettings::default()).await?;
+        let log_file = postgres.socket_dir().join("iambouncer.log");
+        let environment = pooler_environment(&door, &credentials, &ca_file, &log_file);
+        let pooler = Pooler::start(&binary, &environment, log_file).await?;
+        Ok(Self { pooler, door, credentials, simulator, postgres })
+    }
+
+    fn introduce(&self) {
+        let (door, credentials) = (self.door.address(), self.credentials.address());
+        println!("PostgreSQL    behind {door}, which takes IAM tokens and nothing else, as RDS does");
+        println!("AWS           {credentials} plays the metadata service with the instance's role");
+        println!("iambouncer    127.0.0.1:{}, without a file; its environment:", self.pooler.port);
+        println!(
+            "              RDS_HOST={HOST} DB_PORT={} DB_USERNAME={USER} DB_NAME={USER} AWS_REGION={REGION}",
+            door.port()
+        );
+        println!(
+            "              (and {SERVERS} servers at most, a free port, the CA of this demo, a log file)"
+        );
+    }
+
+    async fn a_password_is_refused(&self) -> Result<()> {
+        let port = self.door.address().port();
+        step("1  A password at the database's own door");
+        let url = format!("host=127.0.0.1 port={port} user={USER} dbname={USER} sslmode=require");
+        show(&format!("PGPASSWORD=guess psql \"{url}\""));
+        let mut psql = self.program("psql");
+        psql.env("PGPASSWORD", "guess").args(["-X", "-c", "select 1", &url]);
+        let ran = run(psql).await?;
+        let said = ran.stderr.rsplit_once("FATAL:").map_or(ran.stderr.as_str(), |(_, text)| text.trim());
+        tell(&format!("FATAL: {said}"));
+        let expected = format!("PAM authentication failed for user \"{USER}\"");
+        ensure!(!ran.success && said == expected, "step 1: expected {expected:?}, got {:?}", ran.stderr);
+        Ok(())
+    }
+
+    async fn psql_comes_in(&self) -> Result<()> {
+        step("2  The same database through iambouncer: no password, no AWS in the environment");
+        let answer = self.psql(USER, "select 'hello, ' || current_user").await?;
+        ensure!(answer == format!("hello, {USER}"), "step 2: psql said {answer:?}");
+        tell(&answer);
+        let accepted = self.accepted();
+        ensure!(accepted.len() == 1, "step 2: the door saw {} tokens", accepted.len());
+        tell("at the door: 1 token, made by iambouncer, accepted");
+        Ok(())
+    }
+
+    async fn many_clients_share_few_servers(&self) -> Result<()> {
+        step(&format!("3  {CLIENTS} clients of pgbench on {SERVERS} server connections"));
+        let mut fill = self.pgbench();
+        fill.args(["-i", "-q", USER]);
+        let ran = run(fill).await?;
+        ensure!(ran.success, "step 3: pgbench -i failed: {}", ran.stderr);
+        self.bench(PGBENCH_SECONDS, "step 3").await?;
+        let servers = self.servers();
+        tell(&format!(
+            "servers used: {servers}; logins at the door: {}, with 1 token",
+            self.accepted().len()
+        ));
+        ensure!((1..=SERVERS).contains(&servers), "step 3: {servers} servers");
+        ensure!(self.tokens().len() == 1, "step 3: {} tokens", self.tokens().len());
+        Ok(())
+    }
+
+    async fn the_clock_moves_on(&self) -> Result<()> {
+        step("4  The clock moves past the token's life");
+        let first = *self.tokens().first().context("no token was made")?;
+        let moved = self.move_clock_past(first).await;
+        let age = unix_now() + moved - first;
+        tell(&format!(
+            "the database's clock: {moved} s ahead, so the first token is {age} s old; {TOKEN_LIFE_SECONDS} are allowed"
+        ));
+        let mark = self.simulator.log().attempts().len();
+        self.psql_console("reconnect").await?;
+        let answer = self.psql(USER, "select 'still here'").await?;
+        ensure!(answer == "still here", "step 4: psql said {answer:?}");
+        tell(&answer);
+        let attempts = self.simulator.log().attempts().split_off(mark);
+        self.tell_of_the_door(&attempts, first)?;
+        self.bench(1, "step 4").await?;
+        let logins = self.accepted().len() - accepted(&self.simulator.log().attempts()[..mark]).len();
+        ensure!(logins > 1, "step 4: {logins} new logins");
+        tell(&format!("new logins since the clock moved: {logins}"));
+        // What iambouncer signs by its own clock is to be good for another quarter of an hour.
+        self.simulator.clock().advance(-moved);
+        Ok(())
+    }
+
+    /// Moves the simulator's clock until a token signed at `signed_at` has just ended; waits until that leaves
+    /// tokens signed from now on a few seconds. Answers with the distance.
+    async fn move_clock_past(&self, signed_at: i64) -> i64 {
+        loop {
+            let age = unix_now() - signed_at;
+            if age >= 2 * BEYOND_END_SECONDS {
+                let distance = TOKEN_LIFE_SECONDS + BEYOND_END_SECONDS - age;
+                self.simulator.clock().advance(distance);
+                return distance;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What the door made of the logins after its clock was moved.
+    fn tell_of_the_door(&self, attempts: &[LoginAttempt], first_token: i64) -> Result<()> {
+        let refused = attempts.iter().find_map(|attempt| match &attempt.outcome {
+            LoginOutcome::Refused { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        let refused = refused.context("step 4: the old token was not refused")?;
+        ensure!(refused.starts_with("expired"), "step 4: refused because: {refused}");
+        tell(&format!("at the door: the old token refused ({refused})"));
+        let fresh = accepted(attempts);
+        let signed_at = *fresh.last().context("step 4: no fresh token was accepted")?;
+        ensure!(signed_at > first_token, "step 4: the token is not a fresh one");
+        tell(&format!("at the door: a token made {} s ago accepted", unix_now() - signed_at));
+        Ok(())
+    }
+
+    fn say_how_to_connect(&self) {
+        let port = self.pooler.port;
+        println!("\nIt stays up. Connect from another terminal, as anybody:");
+        println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname={USER}\"");
+        println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname=pgbouncer\" -c \"show pools\"");
+        println!("Ctrl-C ends all of it.");
+    }
+
+    /// Runs a query through the pooler, shown first.
+    async fn psql(&self, database: &str, sql: &str) -> Result<String> {
+        let url = format!("host=127.0.0.1 port={} user={CLIENT} dbname={database}", self.pooler.port);
+        show(&format!("psql \"{url}\" -c \"{sql}\""));
+        let mut psql = self.program("psql");
+        psql.args(["-X", "-q", "-A", "-t", "-c", sql, &url]);
+        let ran = run(psql).await?;
+        ensure!(ran.success, "psql failed: {}\niambouncer's log:\n{}", ran.stderr, self.pooler.log());
+        Ok(ran.stdout.trim().to_owned())
+    }
+
+    async fn psql_console(&self, command: &str) -> Result<String> {
+        self.psql("pgbouncer", command).await
+    }
+
+    /// The application: knows an address, and nothing of AWS.
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.postgres.bin_dir().join(name));
+        command.env_clear().env("LC_ALL", "C.UTF-8").env("PGCONNECT_TIMEOUT", "20").current_dir("/");
+        command
+    }
+
+    fn pgbench(&self) -> Command {
+        let mut pgbench = self.program("pgbench");
+        pgbench.args(["-h", "127.0.0.1", "-p", &self.pooler.port.to_string(), "-U", CLIENT]);
+        pgbench
+    }
+
+    async fn bench(&self, seconds: u64, step: &str) -> Result<()> {
+        let (clients, time) = (CLIENTS.to_string(), seconds.to_string());
+        let words = ["-n", "-S", "-M", "prepared", "-c", &clients, "-j", "2", "-T", &time];
+        show(&format!("pgbench {} -h 127.0.0.1 -p {} -U {CLIENT} {USER}", words.join(" "), self.pooler.port));
+        let mut pgbench = self.pgbench();
+        pgbench.args(words).arg(USER);
+        let ran = run(pgbench).await?;
+        ensure!(ran.success, "{step}: pgbench failed: {}\n{}", ran.stderr, self.pooler.log());
+        let line = |start: &str| ran.stdout.lines().find_map(|line| line.strip_prefix(start)).map(str::trim);
+        let tps =
+            line("tps = ").and_then(|rest| rest.split(['.', ' ']).next()).context("pgbench told no tps")?;
+        let failed = line("number of failed transactions:").unwrap_or("0 (0.000%)");
+        tell(&format!("{tps} transactions per second, failed: {failed}"));
+        ensure!(failed.starts_with("0 "), "{step}: transactions failed");
+        Ok(())
+    }
+
+    /// Sessions of the database user at PostgreSQL itself.
+    fn servers(&self) -> usize {
+        let sql = format!("select count(*) from pg_stat_activity where usename = '{USER}'");
+        self.postgres.sql(&sql).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    /// When the tokens of all accepted logins were signed.
+    fn accepted(&self) -> Vec<i64> {
+        accepted(&self.simulator.log().attempts())
+    }
+
+    /// The tokens accepted so far, by when they were signed.
+    fn tokens(&self) -> Vec<i64> {
+        let mut tokens = self.accepted();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    }
+}
+
+fn accepted(attempts: &[LoginAttempt]) -> Vec<i64> {
+    let signed_at = attempts.iter().filter_map(|attempt| match &attempt.outcome {
+        LoginOutcome::Accepted { age_seconds, .. } => Some(attempt.at_seconds - age_seconds),
+        _ => None,
+    });
+    signed_at.collect()
+}
+
+fn start_postgres() -> Result<Postgres> {
+    let postgres = Postgres::start(&PostgresOptions::default())?;
+    postgres.sql(&format!("create role {USER} login"))?;
+    postgres.sql(&format!("create database {USER} owner {USER}"))?;
+    Ok(postgres)
+}
+
+/// What a manifest would say, and what only a machine without AWS needs.
+fn pooler_environment(
+    door: &Door,
+    credentials: &CredentialServer,
+    ca_file: &Path,
+    log_file: &Path,
+) -> Vec<(String, String)> {
+    let mut environment = vec![
+        ("RDS_HOST", HOST.to_owned()),
+        ("DB_PORT", door.address().port().to_string()),
+        ("DB_USERNAME", USER.to_owned()),
+        ("DB_NAME", USER.to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("IAMBOUNCER_DEFAULT_POOL_SIZE", SERVERS.to_string()),
+        ("IAMBOUNCER_LISTEN_PORT", "0".to_owned()),
+        ("IAMBOUNCER_SERVER_TLS_CA_FILE", ca_file.display().to_string()),
+        ("IAMBOUNCER_LOGFILE", log_file.display().to_string()),
+    ];
+    environment.extend(credentials.imds_environment());
+    environment.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Cargo puts examples one directory below the programs.
+fn pooler_binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("the demo is nowhere")?;
+    let binary = target.join("iambouncer");
+    if !binary.is_file() {
+        bail!("{} is not there: run it with `make demo`, which builds it", binary.display());
+    }
+    Ok(binary)
+}
+
+/// Starts the pooler and ends it when its own standard input does, which is when this process is gone.
+const SUPERVISOR: &str = r#"
+"$1" </dev/null >/dev/null 2>>"$2" &
+pid=$!
+read -r _
+kill -QUIT $pid 2>/dev/null
+wait $pid
+"#;
+
+/// A running iambouncer.
+struct Pooler {
+    port: u16,
+    log_file: PathBuf,
+    supervisor: Child,
+}
+
+impl Pooler {
+    async fn start(binary: &Path, environment: &[(String, String)], log_file: PathBuf) -> Result<Self> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", SUPERVISOR, "demo-iambouncer"]).arg(binary).arg(&log_file);
+        shell.env_clear().envs(environment.iter().map(|(key, value)| (key, value)));
+        // A group of its own: Ctrl-C at a terminal reaches this process, whose end then ends the pooler.
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        let supervisor = shell.spawn().context("starting iambouncer")?;
+        let mut pooler = Self { port: 0, log_file, supervisor };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while pooler.port == 0 {
+            ensure!(Instant::now() < deadline, "iambouncer did not become ready:\n{}", pooler.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            pooler.port = port_in(&pooler.log()).unwrap_or(0);
+        }
+        Ok(pooler)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log_file).unwrap_or_default()
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let deadline = Instant::now() + START_TIMEOUT;
+        while matches!(self.supervisor.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn port_in(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("ready: accepting connections on 127.0.0.1:")?;
+    rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+struct Ran {
+    success: bool,
+    stdout: String,
+    stderr: String,
+}
+
+async fn run(mut command: Command) -> Result<Ran> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await;
+    let output = output.with_context(|| format!("{command:?} did not end"))??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Ok(Ran { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+}
+
+fn unix_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn step(title: &str) {
+    println!("\n{title}");
+}
+
+fn show(command: &str) {
+    println!("   $ {command}");
+}
+
+fn tell(line: &str) {
+    println!("     {line}");
+}
