@@ -152,3 +152,41 @@ fn first_packets_that_are_no_postgresql_are_answered_or_dropped() {
     assert_eq!(nobody.read().unwrap().error().0, "28000");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
+
+#[test]
+fn unix_sockets_work_on_both_sides_and_the_file_goes_with_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let databases =
+        format!("app = host={} port={} dbname=app", postgres().socket_dir().display(), postgres().port());
+    let bouncer =
+        Start::databases(&databases).set(&format!("unix_socket_dir = {}", dir.path().display())).start();
+    let path = dir.path().join(format!(".s.PGSQL.{}", bouncer.port));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o777);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let user: String = runtime.block_on(async {
+        let url = format!("host={} port={} user=app dbname=app", dir.path().display(), bouncer.port);
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let row = client.query_one("SELECT current_user::text", &[]).await.unwrap();
+        drop(client);
+        let _ = connection.await;
+        row.get(0)
+    });
+    assert_eq!(user, "app");
+    assert_eq!(bouncer.show("SERVERS", "addr"), ["unix"]);
+    let mut bouncer = bouncer;
+    bouncer.console().query("SHUTDOWN");
+    assert!(bouncer.wait_for_end().success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_first_host_that_is_dead_does_not_keep_clients_out() {
+    // A port nobody listens on: bound, so that nobody else gets it, and never listening.
+    let dead = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    dead.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], postgres().port())).into()).unwrap();
+    let databases = format!("app = host=127.0.0.2,127.0.0.1 port={} dbname=app", postgres().port());
+    let bouncer = Start::databases(&databases).start();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
