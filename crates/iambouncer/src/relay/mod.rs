@@ -9,6 +9,7 @@ mod downstream;
 mod head;
 mod link;
 mod session;
+mod statements;
 mod upstream;
 
 pub use session::{Ending, Session, SessionRules, Start};

@@ -1,22 +1,18 @@
 //! From the client to the server. Owns the decision when a server is needed, what of the client's messages goes on
-//! as it is, and what is renamed, added or held back for prepared statements.
+//! as it is; messages that name prepared statements are [`super::statements`]'s.
 
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::link::Link;
 use super::session::{Ending, Session};
 use crate::faults;
 use crate::net::buffer::SMALL_BLOCK_BYTES;
-use crate::prepared::{Answer, Expected, Statement, Undo};
+use crate::prepared::Expected;
 use crate::worker;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use wire::frontend::{self, Target};
-use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
+use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Event, Frame};
-use wire::{encode, rewrite, tag};
+use wire::{encode, tag};
 
-/// Longest named Parse that is shared, in bytes. It has to be in memory as a whole.
-const MAX_SHARED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes moved aside so that a head can be put behind them; more are sent first.
 const MAX_SPILL_BYTES: usize = 4096;
 /// Requests that may lie in the buffer of a client without a server: a full buffer asks for one.
@@ -24,11 +20,9 @@ const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
 
 /// Answers owed to one client at the most before it is read from again; one buffer full may come on top.
 const MAX_ANSWERS_OWED: usize = 16 * 1024;
-/// Longest Describe or Close, in bytes: a kind and a name.
-const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 /// What a look at the client's bytes came to.
-enum Scanned {
+pub(super) enum Scanned {
     /// Something can be sent.
     Sendable,
     /// Nothing, until this many bytes are there.
@@ -258,7 +252,7 @@ impl Session {
     }
 
     /// The first message of a request starts its time; those behind it do not start it again.
-    fn start_clock(&self) {
+    pub(super) fn start_clock(&self) {
         if self.answers.is_empty() || self.answers.is_own() {
             let now = worker::now();
             self.info.time(|t| {
@@ -268,7 +262,7 @@ impl Session {
         }
     }
 
-    fn forward_in_batch(&mut self, frame: Frame, expected: Expected) {
+    pub(super) fn forward_in_batch(&mut self, frame: Frame, expected: Expected) {
         self.start_clock();
         self.answers.push(expected);
         self.forward(frame);
@@ -281,7 +275,7 @@ impl Session {
     }
 
     /// Moves what is ready aside, so that something else can be put behind it.
-    fn spill_upstream(&mut self) {
+    pub(super) fn spill_upstream(&mut self) {
         if self.up_ready > 0 {
             self.up_head.buffer().extend_from_slice(&self.up.bytes()[..self.up_ready]);
             self.up.consume(self.up_ready);
@@ -290,11 +284,11 @@ impl Session {
     }
 
     /// True when what is ready is too much to be moved aside and has to be sent first.
-    fn must_send_first(&self) -> bool {
+    pub(super) fn must_send_first(&self) -> bool {
         self.up_ready > MAX_SPILL_BYTES
     }
 
-    fn discard_message(&mut self, frame: Frame) -> Option<Scanned> {
+    pub(super) fn discard_message(&mut self, frame: Frame) -> Option<Scanned> {
         if self.must_send_first() {
             return Some(Scanned::Sendable);
         }
@@ -302,179 +296,6 @@ impl Session {
         self.up_discard_tail = true;
         self.drop_upstream(n);
         None
-    }
-
-    /// The message at the front, if it is there as a whole.
-    fn whole(&self, frame: Frame) -> Result<&[u8], Scanned> {
-        let bytes = &self.up.bytes()[self.up_ready..];
-        bytes.get(..frame.len).ok_or(Scanned::Needs(frame.len))
-    }
-
-    fn on_parse(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        let front = &self.up.bytes()[self.up_ready..];
-        if frame.len <= HEADER_BYTES {
-            return Err(violation(wire::FormatError::Truncated));
-        }
-        let Some(named) = frontend::parse_is_named(front) else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
-        };
-        if !named || self.rules.max_prepared == 0 {
-            self.forward_in_batch(frame, Expected::Parse(Answer::Forward, Undo::None));
-            return Ok(None);
-        }
-        if frame.len > MAX_SHARED_PARSE_BYTES {
-            return Err(Ending::Fault(faults::statement_too_long(MAX_SHARED_PARSE_BYTES)));
-        }
-        if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
-        }
-        let message = match self.whole(frame) {
-            Ok(message) => message,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
-        let parse = frontend::parse(message).map_err(violation)?;
-        let statement = self.context.statements.intern(parse.body);
-        let name: Box<[u8]> = parse.name.into();
-        self.pool.stats.count(|t| t.client_parses += 1);
-        self.discard_message(frame);
-        self.start_clock();
-        if self.names.get(&name).is_some() {
-            // The name is in use. The server says so in its own words when it gets its name for this text twice;
-            // should it not have the text after all, it now has the right one.
-            self.ensure_prepared(&statement);
-            rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-            self.answers.push(Expected::Parse(Answer::Forward, Undo::None));
-            return Ok(None);
-        }
-        if !self.names.has_room_for(&statement) {
-            return Err(Ending::Fault(faults::too_many_statements()));
-        }
-        self.names.insert(&name, statement.clone());
-        self.info.prepared_count.set(self.names.len());
-        if self.is_prepared(&statement) {
-            self.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None)));
-        } else {
-            self.add_to_server(&statement);
-            let undo = Undo::NameAndPrepared(name, None, statement.id);
-            self.answers.push(Expected::Parse(Answer::Forward, undo));
-        }
-        Ok(None)
-    }
-
-    fn is_prepared(&mut self, statement: &Statement) -> bool {
-        self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))
-    }
-
-    /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough.
-    fn add_to_server(&mut self, statement: &Rc<Statement>) {
-        let limit = self.rules.max_prepared;
-        let Some(linked) = self.link.server() else { return };
-        let evicted = linked.server.prepared.evict(limit);
-        linked.server.prepared.insert(statement.clone());
-        linked.server.info.prepared_count.set(linked.server.prepared.len());
-        if let Some(evicted) = evicted {
-            rewrite::close_statement(self.up_head.buffer(), &evicted.name);
-            self.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
-        }
-        rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-        self.pool.stats.count(|t| t.server_parses += 1);
-    }
-
-    /// Sees to it that the server has the statement before the message that names it.
-    fn ensure_prepared(&mut self, statement: &Rc<Statement>) {
-        if !self.is_prepared(statement) {
-            self.add_to_server(statement);
-            self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
-        }
-    }
-
-    fn on_bind(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        if self.names.is_empty() {
-            self.pool.stats.count(|t| t.binds += 1);
-            self.forward_in_batch(frame, Expected::Bind);
-            return Ok(None);
-        }
-        let front = &self.up.bytes()[self.up_ready..];
-        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
-        };
-        // The unnamed statement, and names we do not know, are the server's to judge.
-        let Some(statement) = self.names.get(head.statement).cloned() else {
-            self.pool.stats.count(|t| t.binds += 1);
-            self.forward_in_batch(frame, Expected::Bind);
-            return Ok(None);
-        };
-        if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
-        }
-        self.pool.stats.count(|t| t.binds += 1);
-        self.spill_upstream();
-        self.start_clock();
-        self.ensure_prepared(&statement);
-        let front = self.up.bytes();
-        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
-        };
-        rewrite::bind(self.up_head.buffer(), &head, frame.len, &statement.name);
-        let head_len = head.head_len;
-        self.answers.push(Expected::Bind);
-        // The head is replaced, the values go on as they are, however many bytes they have.
-        self.up_scanner.consume(frame, head_len);
-        self.up.consume(head_len);
-        self.up_discard_tail = false;
-        Ok(None)
-    }
-
-    fn on_describe(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        if frame.len > MAX_NAMED_BYTES {
-            return Err(violation(wire::FormatError::NameTooLong));
-        }
-        let message = match self.whole(frame) {
-            Ok(message) => message,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
-        let named = frontend::named(message).map_err(violation)?;
-        let known = match named.target {
-            Target::Statement => self.names.get(named.name).cloned(),
-            Target::Portal => None,
-        };
-        let Some(statement) = known else {
-            self.forward_in_batch(frame, Expected::Describe);
-            return Ok(None);
-        };
-        if let Some(scanned) = self.discard_message(frame) {
-            return Ok(Some(scanned));
-        }
-        self.ensure_prepared(&statement);
-        rewrite::describe_statement(self.up_head.buffer(), &statement.name);
-        self.answers.push(Expected::Describe);
-        Ok(None)
-    }
-
-    fn on_close(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        if frame.len > MAX_NAMED_BYTES {
-            return Err(violation(wire::FormatError::NameTooLong));
-        }
-        let message = match self.whole(frame) {
-            Ok(message) => message,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
-        let named = frontend::named(message).map_err(violation)?;
-        let ours = named.target == Target::Statement && self.names.get(named.name).is_some();
-        if !ours {
-            self.forward_in_batch(frame, Expected::Close(Answer::Forward, Undo::None));
-            return Ok(None);
-        }
-        if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
-        }
-        let name: Box<[u8]> = named.name.into();
-        self.discard_message(frame);
-        // Only the client forgets it: the server keeps it for the next one.
-        let before = self.names.remove(&name);
-        self.info.prepared_count.set(self.names.len());
-        self.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
-        Ok(None)
     }
 
     /// A cancel request came for a query that has not reached a server: it is answered here.
@@ -508,6 +329,6 @@ fn may_forget(message: &[u8]) -> bool {
         .any(|word| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes())))
 }
 
-fn violation(error: impl std::fmt::Display) -> Ending {
+pub(super) fn violation(error: impl std::fmt::Display) -> Ending {
     Ending::Fault(faults::protocol(error))
 }
