@@ -7,10 +7,10 @@ FUZZ_TARGETS := scanner startup messages
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint doc demo bench fuzz clean
+.PHONY: help setup build test lint doc demo bench instructions fuzz clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler)
 	@tools/setup test
@@ -18,9 +18,10 @@ setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler)
 build: ## Build the release binaries into target/release
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim
 
-# The tests start the programs and load the PAM module, so these are built first.
+# The tests start the programs and load the PAM module, so these are built first; with all targets, since tests
+# bring features with them and everything would be compiled twice otherwise.
 test: setup ## Run all tests, on a machine with nothing but Rust and make
-	$(CARGO) build --workspace --locked
+	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 
 lint: ## Check format, lints and dependencies
@@ -43,11 +44,18 @@ demo: setup ## Watch it work: PostgreSQL that only lets tokens in, and a client 
 	@$${CARGO_TARGET_DIR:-target}/release/examples/demo
 
 # Two commands, so that the pooler is built with its own features and no others.
-# BENCH_ONLY, ROUNDS, DURATION, QUICK, PGBOUNCER and IAMBOUNCER reach the program through the environment.
+# BENCH_ONLY, ROUNDS, DURATION, QUICK, PGBOUNCER, IAMBOUNCER and UPDATE_BUDGET reach the program through
+# the environment.
 bench: ## Compare with PgBouncer and write bench/RESULTS.md (QUICK=1 for a short try)
 	@tools/setup bench
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench
+
+# A part of `make bench` by itself, in seconds. Counts, not times: a busy machine does not change them.
+instructions: ## Hold the relay's instructions per query to bench/instructions.txt (UPDATE_BUDGET=1 writes it)
+	@tools/setup bench
+	$(CARGO) build --release --locked -p iambouncer
+	$(CARGO) run --release --locked --quiet -p bench -- --instructions
 
 fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS for each target (needs cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 \

@@ -37,6 +37,14 @@ pub(crate) struct Bed {
 impl Bed {
     /// Starts PostgreSQL, fills it, and writes the files that both poolers read.
     pub(crate) fn make() -> Result<Self> {
+        eprintln!("starting a private PostgreSQL and filling it …");
+        let bed = Self::make_empty()?;
+        bed.fill()?;
+        Ok(bed)
+    }
+
+    /// The same without test data.
+    pub(crate) fn make_empty() -> Result<Self> {
         let certs = Certs::make()?;
         let postgres = Postgres::start(&PostgresOptions {
             max_connections: MAX_CONNECTIONS,
@@ -59,7 +67,8 @@ impl Bed {
         }
         let bed = Self { postgres, certs, dir, account };
         bed.write_files()?;
-        bed.fill()?;
+        bed.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
+        bed.postgres.sql(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
         Ok(bed)
     }
 
@@ -97,8 +106,6 @@ impl Bed {
     }
 
     fn fill(&self) -> Result<()> {
-        self.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
-        self.postgres.sql(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
         let mut pgbench = process::command(&self.program("pgbench"));
         pgbench.args(["-i", "-q", "-s", SCALE, "-h", "127.0.0.1", "-p", &self.postgres_port().to_string()]);
         pgbench.args(["-U", USER, DATABASE]);

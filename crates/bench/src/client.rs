@@ -1,5 +1,6 @@
 //! A raw client for what pgbench cannot do: hold a thousand idle sessions, read a large result and throw it
-//! away. Owns one connection to a pooler that trusts it; it never looks at a row.
+//! away, send a known number of queries. Owns one connection to a pooler that trusts it; it never looks at
+//! a row.
 
 use std::sync::Arc;
 
@@ -12,13 +13,20 @@ use tokio_rustls::TlsConnector;
 use wire::limits::MAX_MESSAGE_BYTES;
 use wire::scan::{Event, FROM_SERVER, Scanner};
 use wire::startup::Version;
-use wire::tag::backend;
+use wire::tag::{backend, frontend};
 use wire::{backend as view, encode};
+
+/// A message on its way out: its tag and the parts of its body.
+type Message<'a> = (u8, &'a [&'a [u8]]);
 
 /// First size of the receive buffer. A thousand clients share this process, so it is small …
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
 /// … and grows to this for a large result.
 const LARGE_BUFFER_BYTES: usize = 256 * 1024;
+/// Name of the one prepared statement, as on the wire.
+const STATEMENT: &[u8] = b"bench\0";
+/// Sync.
+const SYNC: Message<'_> = (frontend::SYNC, &[]);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
@@ -89,6 +97,23 @@ impl Client {
         self.exchange(&request).await.with_context(|| format!("running {sql}"))
     }
 
+    /// Prepares `sql`, which takes no parameters.
+    pub(crate) async fn prepare(&mut self, sql: &str) -> Result<u64> {
+        let no_types = &[0, 0];
+        let parse: Message<'_> = (frontend::PARSE, &[STATEMENT, sql.as_bytes(), b"\0", no_types]);
+        self.exchange(&messages(&[parse, SYNC])).await.with_context(|| format!("preparing {sql}"))
+    }
+
+    /// Runs what was prepared.
+    pub(crate) async fn execute_prepared(&mut self) -> Result<u64> {
+        // The unnamed portal; no formats, no parameters, no result formats.
+        let bind: Message<'_> = (frontend::BIND, &[b"\0", STATEMENT, &[0; 6]]);
+        // The unnamed portal; all rows.
+        let execute: Message<'_> = (frontend::EXECUTE, &[&[0; 5]]);
+        let request = messages(&[bind, execute, SYNC]);
+        self.exchange(&request).await.context("running the prepared statement")
+    }
+
     /// Makes the receive buffer fit for a large result.
     pub(crate) fn expect_much(&mut self) {
         self.buffer.resize(LARGE_BUFFER_BYTES, 0);
@@ -138,5 +163,29 @@ impl Client {
         self.buffer.copy_within(at..self.filled, 0);
         self.filled -= at;
         Ok(is_ready)
+    }
+}
+
+/// The bytes of messages.
+fn messages(list: &[Message<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (tag, parts) in list {
+        let body = parts.concat();
+        bytes.push(*tag);
+        // No statement of ours is near 4 GiB.
+        bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_tag_and_length() {
+        let bytes = messages(&[(b'X', &[b"ab", b"c"]), SYNC]);
+        assert_eq!(bytes, b"X\0\0\0\x07abcS\0\0\0\x04");
     }
 }

@@ -97,15 +97,20 @@ impl Metric {
     }
 }
 
-/// All rows. `both_share_prepared` says whether both binaries know `max_prepared_statements`.
-pub(crate) fn rows(both_share_prepared: bool) -> Vec<Row> {
-    let base = Ini {
+/// What most rows configure. `both_share_prepared` says whether both binaries know `max_prepared_statements`.
+pub(crate) fn base(both_share_prepared: bool) -> Ini {
+    Ini {
         pool_mode: "transaction",
         pool_size: POOL_SIZE,
         server_tls: false,
         client_tls: false,
         max_prepared: both_share_prepared.then_some(MAX_PREPARED),
-    };
+    }
+}
+
+/// All rows, for which `both_share_prepared` is as for [`base`].
+pub(crate) fn rows(both_share_prepared: bool) -> Vec<Row> {
+    let base = base(both_share_prepared);
     let mut rows = Vec::new();
     for server_tls in [false, true] {
         let to_server = if server_tls { "TLS to server" } else { "plain" };

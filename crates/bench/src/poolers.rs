@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use crate::bed::{self, Bed, DATABASE, USER};
 use crate::client::{self, Client, Target};
@@ -130,9 +131,20 @@ pub(crate) struct Pooler {
 impl Pooler {
     /// Starts `binary` and waits until a query through it succeeds.
     pub(crate) fn start(bed: &Bed, side: Side, binary: &Binary, ini: Ini) -> Result<Self> {
+        Self::start_under(bed, side, binary, ini, &[])
+    }
+
+    /// The same, with the program `tool` and its arguments in front of the pooler's own command.
+    pub(crate) fn start_under(
+        bed: &Bed,
+        side: Side,
+        binary: &Binary,
+        ini: Ini,
+        tool: &[String],
+    ) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            match Self::try_start(bed, side, binary, ini) {
+            match Self::try_start(bed, side, binary, ini, tool) {
                 Err(_) if attempt < START_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
@@ -144,11 +156,24 @@ impl Pooler {
         self.process.pid()
     }
 
-    fn try_start(bed: &Bed, side: Side, binary: &Binary, ini: Ini) -> Result<Self> {
+    /// Lets it end in order, which it must not take longer than `limit`.
+    pub(crate) fn end(self, limit: Duration) -> Result<()> {
+        self.process.end(Signal::QUIT, limit)?;
+        Ok(())
+    }
+
+    fn try_start(bed: &Bed, side: Side, binary: &Binary, ini: Ini, tool: &[String]) -> Result<Self> {
         let port = bed::free_port()?;
         let file = bed.dir().join(format!("{}.ini", side.name()));
         fs::write(&file, ini.text(bed.dir(), bed.postgres_port(), port))?;
-        let mut command = process::command(&binary.path);
+        let mut command = match tool {
+            [] => process::command(&binary.path),
+            [program, args @ ..] => {
+                let mut command = process::command(Path::new(program));
+                command.args(args).arg(&binary.path);
+                command
+            }
+        };
         command.arg(&file);
         let log = bed.dir().join(format!("{}.log", side.name()));
         let process = Process::start(command, side.name(), log, bed.account())?;

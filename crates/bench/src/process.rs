@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Pause between two looks at whether a child has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -85,6 +86,16 @@ impl Process {
             from += 1;
         }
         output[from..].trim().to_owned()
+    }
+
+    /// Asks it to end with `signal` and waits until it has.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub(crate) fn end(self, signal: Signal, limit: Duration) -> Result<String> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id of none")?;
+        kill_process(pid, signal).with_context(|| format!("ending {}", self.name))?;
+        self.finish(limit)
     }
 
     /// Waits until it ends by itself and hands back its output.

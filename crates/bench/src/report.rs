@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::budget::Budget;
+use crate::instructions::{Count, NAME};
 use crate::machine::Machine;
 use crate::plan::{Metric, Row};
 use crate::poolers::Side;
@@ -29,8 +31,18 @@ impl Summary {
     }
 }
 
+/// Instructions per query with their budget, or why there are none.
+type Counted = anyhow::Result<(Vec<Count>, Budget)>;
+
 /// The whole page.
-pub(crate) fn page(machine: &Machine, command: &str, ini: &str, rows: &[Row], results: &Results) -> String {
+pub(crate) fn page(
+    machine: &Machine,
+    command: &str,
+    ini: &str,
+    rows: &[Row],
+    results: &Results,
+    counted: Option<&Counted>,
+) -> String {
     let mut page = String::from(
         "# Results\n\n<!-- Written by `make bench`. Do not edit. -->\n\n\
          iambouncer and PgBouncer side by side: the same INI file, the same PostgreSQL, rounds in turns. Each\n\
@@ -40,6 +52,9 @@ pub(crate) fn page(machine: &Machine, command: &str, ini: &str, rows: &[Row], re
     machine.write(&mut page, command);
     for metric in Metric::ALL {
         table(&mut page, metric, rows, results);
+    }
+    if let Some(counted) = counted {
+        instructions(&mut page, counted);
     }
     gaps(&mut page, rows, &results.gaps);
     page.push_str(METHOD);
@@ -58,7 +73,18 @@ const METHOD: &str = "## How it is measured\n\n\
     - Idle clients have run one query each. The growth of the process is divided by their number; memory of\n  \
       the kernel's sockets is not in it.\n\
     - A large result is one SELECT of rows of 1000 bytes, read and thrown away by a raw client.\n\
-    - TLS to the server is `verify-full`. All keys are ECDSA P-256. Neither side logs logins.\n";
+    - TLS to the server is `verify-full`. All keys are ECDSA P-256. Neither side logs logins.\n\
+    - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
+      one connection: the difference between a long and a short run, divided by the difference in queries.\n";
+
+/// A table of our own: it compares with the budget, not with PgBouncer.
+fn instructions(page: &mut String, counted: &Counted) {
+    let _ = writeln!(page, "## {}{} (less is better)\n", NAME[..1].to_uppercase(), &NAME[1..]);
+    let _ = match counted {
+        Ok((counts, budget)) => writeln!(page, "{}", budget.table(counts)),
+        Err(error) => writeln!(page, "Failed: {}\n", format!("{error:#}").replace('\n', " ")),
+    };
+}
 
 fn table(page: &mut String, metric: Metric, rows: &[Row], results: &Results) {
     let summary = |row: usize, side: Side| {

@@ -151,6 +151,8 @@ impl Session {
         ending
     }
 
+    /// One turn of the task. Never inlined: `make instructions` counts what happens in here.
+    #[inline(never)]
     fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<Ending> {
         for _ in 0..MAX_ROUNDS_PER_TURN {
             if let Some(fault) = self.info.take_kill() {
