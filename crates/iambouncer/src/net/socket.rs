@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -238,16 +237,6 @@ fn endpoint(addr: socket2::SockAddr) -> Option<Endpoint> {
         Some(addr) => Some(Endpoint::Tcp(addr)),
         None => Some(Endpoint::Unix(addr.as_pathname().map(Path::to_path_buf).unwrap_or_default())),
     }
-}
-
-/// A connected pair, for tests.
-///
-/// # Errors
-/// As socketpair(2).
-pub fn pair() -> io::Result<(Socket, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((Socket::new(ours.into())?, theirs))
 }
 
 impl AsFd for Socket {

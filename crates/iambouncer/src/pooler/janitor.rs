@@ -85,17 +85,16 @@ fn end_period(door: &Door, config: &Config) {
     }
     if config.settings.log_stats {
         let last = pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b);
-        let seconds = config.settings.stats_period.as_secs().max(1);
-        let per = |sum: u64, count: u64| sum.checked_div(count).unwrap_or(0);
+        let average = last.averaged(config.settings.stats_period);
         tracing::info!(
             "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
-            last.transactions / seconds,
-            last.queries / seconds,
-            last.received_bytes / seconds,
-            last.sent_bytes / seconds,
-            per(last.transaction_us, last.transactions),
-            per(last.query_us, last.queries),
-            per(last.wait_us, last.server_assignments),
+            average.transactions,
+            average.queries,
+            average.received_bytes,
+            average.sent_bytes,
+            average.transaction_us,
+            average.query_us,
+            average.wait_us,
         );
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ops::{Add, Sub};
+use std::time::Duration;
 
 /// Values of all counters at one moment. Times are microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +30,28 @@ pub struct Totals {
     pub server_parses: u64,
     /// Bind messages from clients.
     pub binds: u64,
+}
+
+impl Totals {
+    /// What this sum over `period` is on average, as PgBouncer counts: events and bytes per second, times per
+    /// transaction, query or assignment.
+    pub fn averaged(self, period: Duration) -> Self {
+        let seconds = period.as_secs().max(1);
+        let per = |sum: u64, count: u64| sum.checked_div(count).unwrap_or(0);
+        Self {
+            server_assignments: self.server_assignments / seconds,
+            transactions: self.transactions / seconds,
+            queries: self.queries / seconds,
+            received_bytes: self.received_bytes / seconds,
+            sent_bytes: self.sent_bytes / seconds,
+            transaction_us: per(self.transaction_us, self.transactions),
+            query_us: per(self.query_us, self.queries),
+            wait_us: per(self.wait_us, self.server_assignments),
+            client_parses: self.client_parses / seconds,
+            server_parses: self.server_parses / seconds,
+            binds: self.binds / seconds,
+        }
+    }
 }
 
 macro_rules! fold {
