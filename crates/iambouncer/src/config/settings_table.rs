@@ -43,7 +43,7 @@ settings! {
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
     idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
     ignore_startup_parameters: String = "", Live, Working, "Startup parameters accepted and dropped";
-    io_engine: IoEngine = IoEngine::Auto, Restart, NotYet, "How bytes reach the kernel: auto, epoll or io_uring";
+    io_engine: IoEngine = IoEngine::Auto, Restart, Working, "How bytes reach the kernel: auto, epoll or io_uring";
     job_name: String = "pgbouncer", Restart, NotYet, "Name of this process in log lines";
     listen_addr: String = "", Restart, Working, "TCP addresses to listen on; * means all, empty means none";
     listen_backlog: u32 = 128, Restart, Working, "Connections the kernel may queue before we accept them";

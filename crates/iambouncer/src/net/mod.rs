@@ -4,7 +4,6 @@
 //! because bytes are there, [`Stream::poll_send`] takes slices. Nothing above knows what is below.
 
 pub mod address;
-pub mod buffer;
 pub mod certificates;
 pub mod listener;
 pub mod socket;
@@ -12,7 +11,7 @@ pub mod stream;
 pub mod tls;
 pub mod tls_config;
 
+pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;
-pub use buffer::Inbound;
 pub use socket::Socket;
 pub use stream::Stream;

@@ -1,17 +1,15 @@
-//! A connected socket, plain. Owns the file and its place in the reactor; knows no TLS and no message.
+//! A connected socket, plain. Owns the difference between the worker's two engines; knows no TLS and no message.
 
+use super::Inbound;
 use super::address::Endpoint;
-use super::buffer::Inbound;
-use crate::worker::reactor::{self, Source};
+use crate::worker::reactor::{self, Attached, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// Keepalive and buffer settings of TCP sockets, from the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,19 +28,18 @@ pub struct TcpOptions {
 
 /// A connected, non-blocking stream socket of this worker.
 pub struct Socket {
-    fd: OwnedFd,
-    source: Rc<Source>,
+    io: Attached,
+    /// Room is waited for; only when reads and writes are calls of our own.
     wants_write: bool,
 }
 
 impl Socket {
-    /// Takes over a connected or connecting socket, already non-blocking.
+    /// Takes over a connected socket, already non-blocking.
     ///
     /// # Errors
-    /// The reactor refuses it.
+    /// The worker refuses it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let source = reactor::watch(&fd)?;
-        Ok(Self { fd, source, wants_write: false })
+        Ok(Self { io: reactor::attach(fd)?, wants_write: false })
     }
 
     /// Connects over TCP. Not cancel safe in the sense that the attempt is given up.
@@ -70,75 +67,74 @@ impl Socket {
     }
 
     async fn connect(socket: socket2::Socket, addr: &socket2::SockAddr) -> io::Result<Self> {
-        let pending = match socket.connect(addr) {
-            Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => true,
+        match socket.connect(addr) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
+                reactor::connected(&socket).await?;
+                rustix::net::sockopt::socket_error(&socket)??;
+            }
             Err(error) => return Err(error),
-        };
-        let mut socket = Self::new(socket.into())?;
-        if pending {
-            socket.want_write()?;
-            poll_fn(|_| {
-                socket.source.own();
-                if socket.source.is_writable() { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-            socket.room_again()?;
-            rustix::net::sockopt::socket_error(&socket.fd)??;
         }
-        Ok(socket)
+        Self::new(socket.into())
     }
 
     /// Receives once. `Ready(Ok(0))` is the end of the stream. A block is lent to `into` only when bytes are
     /// there. The caller has made room if the block is full.
+    #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
-        self.source.own();
-        if !self.source.is_readable() {
-            return Poll::Pending;
+        match &self.io {
+            Attached::Ring(channel) => channel.poll_recv(into),
+            Attached::Ready(fd, source) => receive(fd, source, into),
         }
-        loop {
-            let spare = into.spare();
-            let room = spare.len();
-            if room == 0 {
-                return Poll::Ready(Err(io::Error::other("receive buffer is full")));
+    }
+
+    /// Takes bytes of `head`, then of `body`, to be sent, and says how many.
+    pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        match &self.io {
+            Attached::Ring(channel) => channel.poll_send(head, body),
+            Attached::Ready(..) => self.poll_send_directly(head, body),
+        }
+    }
+
+    /// As [`Socket::poll_send`] for `head` and the first `ready` bytes of `body`, which are taken off its front. A
+    /// block that goes out as a whole is not copied.
+    #[inline]
+    pub fn poll_send_front(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &mut Inbound,
+        ready: usize,
+    ) -> Poll<io::Result<usize>> {
+        match &self.io {
+            Attached::Ring(channel) if head.is_empty() && ready == body.len() => {
+                channel.poll_send_block(body)
             }
-            match recv(&self.fd, spare, RecvFlags::empty()) {
-                Ok((_, n)) => {
-                    if n < room {
-                        self.source.drained();
-                    }
-                    into.filled(n);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.source.refused_read();
-                    into.filled(0);
-                    return Poll::Pending;
-                }
-                Err(error) => {
-                    into.filled(0);
-                    return Poll::Ready(Err(error.into()));
-                }
+            _ => {
+                let sent = ready!(self.poll_send(cx, head, &body.bytes()[..ready]))?;
+                body.consume(sent.saturating_sub(head.len()));
+                Poll::Ready(Ok(sent))
             }
         }
     }
 
-    /// Sends as much of `head`, then `body`, as the kernel takes, in one call, and says how much that was.
-    pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
-        self.source.own();
-        if !self.source.is_writable() {
+    /// Sends in one call as much as the kernel takes.
+    fn poll_send_directly(&mut self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        let Attached::Ready(fd, source) = &self.io else { return Poll::Pending };
+        source.own();
+        if !source.is_writable() {
             return Poll::Pending;
         }
         if self.wants_write {
-            self.room_again()?;
+            self.wants_write = false;
+            reactor::stop_wanting_write(fd, source)?;
         }
         loop {
             let sent = match (head.is_empty(), body.is_empty()) {
-                (true, _) => send(&self.fd, body, SendFlags::NOSIGNAL),
-                (_, true) => send(&self.fd, head, SendFlags::NOSIGNAL),
+                (true, _) => send(fd, body, SendFlags::NOSIGNAL),
+                (_, true) => send(fd, head, SendFlags::NOSIGNAL),
                 _ => sendmsg(
-                    &self.fd,
+                    fd,
                     &[IoSlice::new(head), IoSlice::new(body)],
                     &mut SendAncillaryBuffer::default(),
                     SendFlags::NOSIGNAL,
@@ -148,7 +144,8 @@ impl Socket {
                 Ok(n) => return Poll::Ready(Ok(n)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    self.want_write()?;
+                    self.wants_write = true;
+                    reactor::want_write(fd, source)?;
                     return Poll::Pending;
                 }
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -156,40 +153,82 @@ impl Socket {
         }
     }
 
-    fn want_write(&mut self) -> io::Result<()> {
-        self.wants_write = true;
-        reactor::want_write(&self.fd, &self.source)
-    }
-
-    fn room_again(&mut self) -> io::Result<()> {
-        self.wants_write = false;
-        reactor::stop_wanting_write(&self.fd, &self.source)
-    }
-
     /// True when the kernel has told of bytes, or of the end, that nobody has read. An idle server must be silent.
     pub fn has_news(&self) -> bool {
-        self.source.is_readable()
+        match &self.io {
+            Attached::Ring(channel) => channel.has_news(),
+            Attached::Ready(_, source) => source.is_readable(),
+        }
     }
 
-    /// Leaves the reactor without an owner to wake.
+    /// From now on nobody is woken when something happens here.
     pub fn disown(&self) {
-        self.source.disown();
+        match &self.io {
+            Attached::Ring(channel) => channel.disown(),
+            Attached::Ready(_, source) => source.disown(),
+        }
     }
 
     /// Address of the other end.
     pub fn peer(&self) -> Option<Endpoint> {
-        endpoint(socket2::SockRef::from(&self.fd).peer_addr().ok()?)
+        endpoint(socket2::SockRef::from(self).peer_addr().ok()?)
     }
 
     /// Address of this end.
     pub fn local(&self) -> Option<Endpoint> {
-        endpoint(socket2::SockRef::from(&self.fd).local_addr().ok()?)
+        endpoint(socket2::SockRef::from(self).local_addr().ok()?)
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        reactor::unwatch(&self.fd, &self.source);
+        match &self.io {
+            Attached::Ring(channel) => channel.close(),
+            Attached::Ready(fd, source) => reactor::unwatch(fd, source),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.io {
+            Attached::Ring(channel) => channel.as_fd(),
+            Attached::Ready(fd, _) => fd.as_fd(),
+        }
+    }
+}
+
+/// Receives in one call, if the source says that it is worth it.
+fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result<usize>> {
+    source.own();
+    if !source.is_readable() {
+        return Poll::Pending;
+    }
+    loop {
+        let spare = into.spare();
+        let room = spare.len();
+        if room == 0 {
+            return Poll::Ready(Err(io::Error::other("receive buffer is full")));
+        }
+        match recv(fd, spare, RecvFlags::empty()) {
+            Ok((_, n)) => {
+                if n < room {
+                    source.drained();
+                }
+                into.filled(n);
+                return Poll::Ready(Ok(n));
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                source.refused_read();
+                into.filled(0);
+                return Poll::Pending;
+            }
+            Err(error) => {
+                into.filled(0);
+                return Poll::Ready(Err(error.into()));
+            }
+        }
     }
 }
 
@@ -239,8 +278,6 @@ fn endpoint(addr: socket2::SockAddr) -> Option<Endpoint> {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;

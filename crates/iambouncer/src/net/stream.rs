@@ -1,13 +1,13 @@
 //! A connection to a client or a server, plain or TLS. Owns the choice between the two, and the small helpers
 //! with which logins read one message at a time.
 
+use super::Inbound;
 use super::address::Endpoint;
-use super::buffer::Inbound;
 use super::socket::Socket;
 use super::tls::TlsStream;
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use wire::scan::{self, Frame};
 
 /// A connection.
@@ -34,6 +34,25 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.poll_send(cx, head, body),
             Self::Tls(tls) => tls.poll_send(cx, head, body),
+        }
+    }
+
+    /// As [`Stream::poll_send`] for `head` and the first `ready` bytes of `body`, which are taken off its front.
+    #[inline]
+    pub fn poll_send_front(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &mut Inbound,
+        ready: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_send_front(cx, head, body, ready),
+            Self::Tls(tls) => {
+                let sent = ready!(tls.poll_send(cx, head, &body.bytes()[..ready]))?;
+                body.consume(sent.saturating_sub(head.len()));
+                Poll::Ready(Ok(sent))
+            }
         }
     }
 

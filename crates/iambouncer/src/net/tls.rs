@@ -4,8 +4,8 @@
 //! rustls holds no buffer of ours: ciphertext lies in a lent block that goes back when it is decrypted, and
 //! records are built in one scratch buffer of the thread. Only what the kernel does not take at once is kept.
 
-use super::buffer::{Inbound, LARGE_BLOCK_BYTES};
 use super::socket::Socket;
+use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;

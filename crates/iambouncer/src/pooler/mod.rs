@@ -1,6 +1,7 @@
 //! The process as a whole: listeners, janitor, signals, and the way down. Owns the main task of the worker; what a
 //! client or a pool does is theirs.
 
+mod engine;
 mod janitor;
 mod shutdown;
 pub mod signals;
@@ -49,7 +50,8 @@ pub fn run(plan: Plan) -> std::io::Result<()> {
     let mut process_key = [0; 32];
     aws_lc_rs::rand::fill(&mut process_key)
         .map_err(|_| std::io::Error::other("no random numbers available"))?;
-    worker::run(async move {
+    let engine = engine::choose(plan.loaded.config.settings.io_engine)?;
+    worker::run(engine, async move {
         if let Err(error) = serve(plan, process_key).await {
             tracing::error!(%error, "cannot start");
         }

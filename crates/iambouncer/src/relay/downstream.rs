@@ -74,12 +74,11 @@ impl Session {
     }
 
     fn poll_send_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        let body = &self.down.bytes()[..self.down_ready];
-        match ready!(self.client.poll_send(cx, self.down_head.pending(), body)) {
+        let sent = self.client.poll_send_front(cx, self.down_head.pending(), &mut self.down, self.down_ready);
+        match ready!(sent) {
             Ok(n) => {
                 let from_head = n.min(self.down_head.len());
                 self.down_head.advance(from_head);
-                self.down.consume(n - from_head);
                 self.down_ready -= n - from_head;
                 self.pool.stats.count(|t| t.sent_bytes += n as u64);
                 Poll::Ready(Ok(()))

@@ -5,9 +5,8 @@ use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::link::Link;
 use super::session::{Ending, Session};
 use crate::faults;
-use crate::net::buffer::SMALL_BLOCK_BYTES;
 use crate::prepared::Expected;
-use crate::worker;
+use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
 use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Event, Frame};
@@ -106,12 +105,11 @@ impl Session {
             // Nothing is ever decided without a server.
             return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
         };
-        let body = &self.up.bytes()[..self.up_ready];
-        match ready!(linked.server.stream.poll_send(cx, self.up_head.pending(), body)) {
+        let stream = &mut linked.server.stream;
+        match ready!(stream.poll_send_front(cx, self.up_head.pending(), &mut self.up, self.up_ready)) {
             Ok(n) => {
                 let from_head = n.min(self.up_head.len());
                 self.up_head.advance(from_head);
-                self.up.consume(n - from_head);
                 self.up_ready -= n - from_head;
                 Poll::Ready(Ok(()))
             }

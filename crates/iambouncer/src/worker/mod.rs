@@ -4,12 +4,14 @@
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, look, write". A task table,
 //! an epoll set and a sorted list of deadlines are all it needs, and with nothing atomic in between.
 
+pub mod buffer;
 pub mod executor;
 pub mod mailbox;
 pub mod notify;
 pub mod reactor;
 pub mod timers;
 
+use reactor::EngineKind;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -49,10 +51,10 @@ pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Outpu
 /// Runs this thread as a worker until `main` is done.
 ///
 /// # Errors
-/// The kernel refuses an epoll set or an eventfd, or waiting fails.
-pub fn run(main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+/// The kernel refuses the engine or an eventfd, or waiting fails.
+pub fn run(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
     let mailbox = mailbox::Mailbox::create()?;
-    reactor::install(&mailbox)?;
+    reactor::install(engine, &mailbox)?;
     executor::install(mailbox);
     refresh_clock();
     let main = executor::spawn(main);
@@ -66,6 +68,7 @@ pub fn run(main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
         timers::fire(refresh_clock());
     }
     executor::clear();
+    reactor::remove();
     Ok(())
 }
 
@@ -76,9 +79,17 @@ mod tests {
 
     #[test]
     fn tasks_timers_and_other_threads_wake_each_other() {
+        for engine in [EngineKind::Epoll, EngineKind::IoUring] {
+            if engine == EngineKind::Epoll || reactor::probe_ring().is_ok() {
+                std::thread::spawn(move || wake_each_other(engine)).join().unwrap();
+            }
+        }
+    }
+
+    fn wake_each_other(engine: EngineKind) {
         let done = Rc::new(Cell::new(0));
         let seen = done.clone();
-        run(async move {
+        run(engine, async move {
             let inner = seen.clone();
             let notify = Rc::new(notify::Notify::default());
             let told = notify.clone();
@@ -98,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_timeout_ends_a_future_that_never_does() {
-        run(async {
+        run(EngineKind::Epoll, async {
             let never = std::future::pending::<()>();
             assert!(timers::timeout(Duration::from_millis(3), never).await.is_none());
             assert_eq!(timers::timeout(Duration::from_secs(60), async { 7 }).await, Some(7));

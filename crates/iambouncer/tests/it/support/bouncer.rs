@@ -189,6 +189,8 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
         .args(arguments)
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
+        // All tests can be run once more with another engine: `make test` does.
+        .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

@@ -22,7 +22,8 @@ thread_local! {
     static STOCK: RefCell<Stock> = const { RefCell::new(Stock { small: Vec::new(), large: Vec::new() }) };
 }
 
-fn lend(bytes: usize) -> Box<[u8]> {
+/// A block of at least `bytes` bytes, from the stock if it has one.
+pub(super) fn lend(bytes: usize) -> Box<[u8]> {
     let kept = STOCK.with(|stock| {
         let mut stock = stock.borrow_mut();
         match bytes {
@@ -63,6 +64,38 @@ pub struct Inbound {
 }
 
 impl Inbound {
+    /// The first `n` bytes of a block that was lent and filled elsewhere.
+    pub(super) fn of_block(block: Box<[u8]>, n: usize) -> Self {
+        let mut inbound = Self { block: Some(block), ..Self::default() };
+        inbound.filled(n);
+        inbound
+    }
+
+    /// Takes bytes that were received elsewhere: the whole block if this one is empty, else what fits behind what is
+    /// there. Returns how many.
+    pub(super) fn take_from(&mut self, other: &mut Self) -> usize {
+        let n = other.len();
+        if self.is_empty() {
+            let was_hungry = self.hungry;
+            std::mem::swap(self, other);
+            self.hungry |= was_hungry && n > SMALL_BLOCK_BYTES;
+            return n;
+        }
+        let spare = self.spare();
+        let n = n.min(spare.len());
+        spare[..n].copy_from_slice(&other.bytes()[..n]);
+        let was_hungry = self.hungry || other.hungry;
+        self.filled(n);
+        self.hungry |= was_hungry;
+        other.consume(n);
+        n
+    }
+
+    /// The last bytes filled their block: more are likely to be there already.
+    pub fn is_hungry(&self) -> bool {
+        self.hungry
+    }
+
     /// What has been received and not consumed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {

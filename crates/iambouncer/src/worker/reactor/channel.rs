@@ -1,0 +1,327 @@
+//! A connected socket on a ring. Owns what has been received and not asked for, what is being sent, and how either
+//! direction ended; the requests themselves are [`super::ring`]'s.
+//!
+//! Receiving never stops while there is room: one request brings block after block. Sending takes a block over, or
+//! copies a few bytes into one, and is done for the caller at once; the next bytes wait until it has gone out.
+
+use super::with_ring;
+use crate::worker::buffer::{Inbound, SMALL_BLOCK_BYTES};
+use crate::worker::executor::{self, TaskKey};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::Poll;
+
+/// Blocks that may wait to be read before the kernel is told to stop.
+pub(super) const MAX_UNREAD_BLOCKS: usize = 8;
+
+/// The standing request to receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiving {
+    /// None.
+    Off,
+    /// The kernel fills blocks as bytes come.
+    On,
+    /// It has been asked to stop and has not answered.
+    Stopping,
+}
+
+/// How the other side's bytes ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Open,
+    Closed,
+    Failed(Errno),
+}
+
+/// What is on its way out.
+pub(super) enum Sending {
+    /// Nothing.
+    Nothing,
+    /// These bytes. They must not move or change before the kernel has answered.
+    Block(Inbound),
+    /// Nothing, but the kernel had no room and was asked to tell.
+    Room,
+}
+
+/// Blocks not read yet; nearly always one at the most.
+#[derive(Default)]
+struct Unread {
+    first: Option<Inbound>,
+    more: VecDeque<Inbound>,
+}
+
+impl Unread {
+    fn push(&mut self, block: Inbound) {
+        if self.first.is_none() {
+            self.first = Some(block);
+        } else {
+            self.more.push_back(block);
+        }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    /// Moves bytes on, without copying where it can.
+    fn hand_over(&mut self, into: &mut Inbound) -> Option<usize> {
+        let first = self.first.as_mut()?;
+        let n = into.take_from(first);
+        if first.is_empty() {
+            self.first = self.more.pop_front();
+            if self.first.is_none() && self.more.capacity() > 0 {
+                self.more = VecDeque::new();
+            }
+        }
+        Some(n)
+    }
+}
+
+/// A socket on the ring of its thread.
+pub struct Channel {
+    fd: OwnedFd,
+    index: u32,
+    owner: Cell<TaskKey>,
+    receiving: Cell<Receiving>,
+    end: Cell<End>,
+    unread: RefCell<Unread>,
+    sending: RefCell<Sending>,
+    send_error: Cell<Option<Errno>>,
+    wants_room: Cell<bool>,
+    closed: Cell<bool>,
+}
+
+impl Channel {
+    pub(super) fn new(fd: OwnedFd, index: u32) -> Self {
+        Self {
+            fd,
+            index,
+            owner: Cell::new(TaskKey::NONE),
+            receiving: Cell::new(Receiving::Off),
+            end: Cell::new(End::Open),
+            unread: RefCell::default(),
+            sending: RefCell::new(Sending::Nothing),
+            send_error: Cell::new(None),
+            wants_room: Cell::new(false),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// Receives once. `Ready(Ok(0))` is the end of the stream.
+    pub fn poll_recv(&self, into: &mut Inbound) -> Poll<io::Result<usize>> {
+        self.owner.set(executor::current());
+        if into.is_full() {
+            return Poll::Ready(Err(io::Error::other("receive buffer is full")));
+        }
+        if let Some(n) = self.hand_over(into) {
+            self.receive_again()?;
+            return Poll::Ready(Ok(n));
+        }
+        match self.end.get() {
+            End::Closed => return Poll::Ready(Ok(0)),
+            End::Failed(errno) => return Poll::Ready(Err(errno.into())),
+            End::Open => {}
+        }
+        // Large results come faster in large blocks, which only we lend.
+        if into.is_hungry() && with_ring(|ring| Ok(ring.has_reaped_all()))? {
+            match self.receive_directly(into) {
+                Err(Errno::AGAIN) => {}
+                other => return Poll::Ready(other.map_err(io::Error::from)),
+            }
+        }
+        self.receive_again()?;
+        Poll::Pending
+    }
+
+    fn hand_over(&self, into: &mut Inbound) -> Option<usize> {
+        self.unread.borrow_mut().hand_over(into)
+    }
+
+    /// Sees to it that the kernel receives, unless enough lies here unread.
+    #[inline]
+    fn receive_again(&self) -> io::Result<()> {
+        if self.receiving.get() == Receiving::Off && self.wants_more() {
+            with_ring(|ring| ring.start_receiving(self))?;
+        }
+        Ok(())
+    }
+
+    fn receive_directly(&self, into: &mut Inbound) -> Result<usize, Errno> {
+        loop {
+            match recv(&self.fd, into.spare(), RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                Ok((_, n)) => {
+                    into.filled(n);
+                    return Ok(n);
+                }
+                Err(errno) => {
+                    into.filled(0);
+                    return Err(errno);
+                }
+            }
+        }
+    }
+
+    /// Ready when bytes can be taken to be sent.
+    fn poll_room(&self) -> Poll<io::Result<()>> {
+        self.owner.set(executor::current());
+        if let Some(errno) = self.send_error.get() {
+            return Poll::Ready(Err(errno.into()));
+        }
+        if matches!(*self.sending.borrow(), Sending::Nothing) {
+            Poll::Ready(Ok(()))
+        } else {
+            self.wants_room.set(true);
+            Poll::Pending
+        }
+    }
+
+    /// Takes bytes of `head`, then of `body`, to be sent, and says how many. A later failure is told to the next
+    /// caller.
+    pub fn poll_send(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_room())?;
+        if head.len() + body.len() > SMALL_BLOCK_BYTES {
+            return self.send_directly(head, body);
+        }
+        let mut block = Inbound::default();
+        block.append(head);
+        block.append(body);
+        let n = block.len();
+        self.launch(block)?;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Takes the whole block to be sent, without copying it. Leaves `block` empty when it did.
+    pub fn poll_send_block(&self, block: &mut Inbound) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.poll_room())?;
+        let n = block.len();
+        self.launch(std::mem::take(block))?;
+        Poll::Ready(Ok(n))
+    }
+
+    fn launch(&self, block: Inbound) -> io::Result<()> {
+        *self.sending.borrow_mut() = Sending::Block(block);
+        with_ring(|ring| ring.start_sending(self))
+    }
+
+    fn send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        loop {
+            let pieces = [IoSlice::new(head), IoSlice::new(body)];
+            match sendmsg(&self.fd, &pieces, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    *self.sending.borrow_mut() = Sending::Room;
+                    self.wants_room.set(true);
+                    with_ring(|ring| ring.start_sending(self))?;
+                    return Poll::Pending;
+                }
+                Err(errno) => return Poll::Ready(Err(errno.into())),
+            }
+        }
+    }
+
+    /// True when bytes, or the end, are there that nobody has read.
+    pub fn has_news(&self) -> bool {
+        self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
+    }
+
+    /// From now on nobody is woken.
+    pub fn disown(&self) {
+        self.owner.set(TaskKey::NONE);
+    }
+
+    /// The socket goes. What was taken to be sent still goes out as far as the kernel takes it at once.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.disown();
+        *self.unread.borrow_mut() = Unread::default();
+        // Without a ring the thread ends, and the file with it.
+        let _ = with_ring(|ring| ring.close(self));
+    }
+}
+
+/// What the ring does with a channel.
+impl Channel {
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(super) fn receiving(&self) -> Receiving {
+        self.receiving.get()
+    }
+
+    pub(super) fn set_receiving(&self, receiving: Receiving) {
+        self.receiving.set(receiving);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Looks at what is being sent.
+    pub(super) fn with_sending<T>(&self, look: impl FnOnce(&Sending) -> T) -> T {
+        look(&self.sending.borrow())
+    }
+
+    /// True while the kernel owes an answer.
+    pub(super) fn is_busy(&self) -> bool {
+        self.receiving.get() != Receiving::Off || !matches!(*self.sending.borrow(), Sending::Nothing)
+    }
+
+    /// Bytes have come. Returns how many blocks wait.
+    pub(super) fn received(&self, block: Inbound) -> usize {
+        if self.closed.get() {
+            return 0;
+        }
+        let mut unread = self.unread.borrow_mut();
+        unread.push(block);
+        executor::wake(self.owner.get());
+        unread.len()
+    }
+
+    /// True when there is nothing unread and more may come.
+    pub(super) fn wants_more(&self) -> bool {
+        matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
+    }
+
+    /// Nothing more will come.
+    pub(super) fn ended(&self, error: Option<Errno>) {
+        self.end.set(error.map_or(End::Closed, End::Failed));
+        executor::wake(self.owner.get());
+    }
+
+    /// `n` bytes have gone out. True when some are left, to be sent by another request.
+    pub(super) fn sent(&self, n: usize) -> bool {
+        let mut sending = self.sending.borrow_mut();
+        if let Sending::Block(block) = &mut *sending {
+            block.consume(n);
+            if !block.is_empty() && n > 0 {
+                return true;
+            }
+        }
+        *sending = Sending::Nothing;
+        if self.wants_room.replace(false) {
+            executor::wake(self.owner.get());
+        }
+        false
+    }
+
+    /// Nothing more can be sent.
+    pub(super) fn send_failed(&self, errno: Errno) {
+        *self.sending.borrow_mut() = Sending::Nothing;
+        self.send_error.set(Some(errno));
+        executor::wake(self.owner.get());
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

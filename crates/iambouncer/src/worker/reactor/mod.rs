@@ -1,0 +1,273 @@
+//! Where a worker meets the kernel. Owns the choice between the two engines and what both know of a watched file;
+//! the engines are [`epoll`] (readiness, always there) and [`ring`] (io_uring completions, where the kernel lets us).
+
+pub mod channel;
+mod epoll;
+mod provided;
+mod ring;
+
+use super::executor::{self, TaskKey};
+use super::mailbox::Mailbox;
+use channel::Channel;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// An engine, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Tells when a socket is ready; every kernel and container has it.
+    Epoll,
+    /// Does the work itself and tells when it is done; containers often forbid it.
+    IoUring,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+        })
+    }
+}
+
+/// What is known of one watched file. Shared between the engine and whoever waits for the file.
+pub struct Source {
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    hung_up: Cell<bool>,
+    owner: Cell<TaskKey>,
+    index: Cell<u32>,
+    /// Requests the ring has not answered for good; not used by epoll.
+    polls: Cell<u8>,
+}
+
+impl Source {
+    /// A file about which nothing is known: the first refusal tells.
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            readable: Cell::new(true),
+            writable: Cell::new(true),
+            hung_up: Cell::new(false),
+            owner: Cell::new(TaskKey::NONE),
+            index: Cell::new(u32::MAX),
+            polls: Cell::new(0),
+        })
+    }
+
+    /// False when a read would certainly find nothing.
+    #[inline]
+    pub fn is_readable(&self) -> bool {
+        self.readable.get()
+    }
+
+    /// A read found nothing, or less than it had room for. After a hang-up the end is still to be read.
+    #[inline]
+    pub fn drained(&self) {
+        if !self.hung_up.get() {
+            self.readable.set(false);
+        }
+    }
+
+    /// A read was refused with EAGAIN: nothing is there whatever was said before.
+    #[inline]
+    pub fn refused_read(&self) {
+        self.readable.set(false);
+    }
+
+    /// False after a refused write until the kernel has room again.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.writable.get()
+    }
+
+    /// Nobody is to be woken.
+    pub fn disown(&self) {
+        self.owner.set(TaskKey::NONE);
+    }
+
+    /// Names the running task as the one to wake.
+    #[inline]
+    pub fn own(&self) {
+        self.owner.set(executor::current());
+    }
+
+    /// Marks what the kernel has told, and wakes the owner.
+    #[inline]
+    fn tell(&self, readable: bool, writable: bool, hung_up: bool) {
+        if readable || hung_up {
+            self.readable.set(true);
+        }
+        if writable || hung_up {
+            self.writable.set(true);
+        }
+        if hung_up {
+            self.hung_up.set(true);
+        }
+        executor::wake(self.owner.get());
+    }
+}
+
+enum Engine {
+    Epoll(epoll::Epoll),
+    Ring(ring::Ring),
+}
+
+thread_local! {
+    static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
+}
+
+fn not_a_worker() -> io::Error {
+    io::Error::other("sockets can be used on worker threads only")
+}
+
+/// Gives this thread an engine.
+///
+/// # Errors
+/// The kernel refuses it.
+pub(super) fn install(kind: EngineKind, mailbox: &Arc<Mailbox>) -> io::Result<()> {
+    let engine = match kind {
+        EngineKind::Epoll => Engine::Epoll(epoll::Epoll::create(mailbox)?),
+        EngineKind::IoUring => Engine::Ring(ring::Ring::create(mailbox)?),
+    };
+    ENGINE.with(|slot| *slot.borrow_mut() = Some(engine));
+    Ok(())
+}
+
+/// Lets what is on its way go, for a moment, and takes the engine away.
+pub(super) fn remove() {
+    let drained = with(|engine| match engine {
+        Engine::Epoll(_) => Ok(()),
+        Engine::Ring(ring) => ring.drain(),
+    });
+    if let Err(error) = drained {
+        tracing::debug!(%error, "last bytes may not have gone out");
+    }
+    ENGINE.with(|slot| slot.borrow_mut().take());
+}
+
+fn with<T>(use_it: impl FnOnce(&mut Engine) -> io::Result<T>) -> io::Result<T> {
+    ENGINE.with(|slot| use_it(slot.borrow_mut().as_mut().ok_or_else(not_a_worker)?))
+}
+
+/// Runs `use_it` with this thread's ring.
+fn with_ring<T>(use_it: impl FnOnce(&mut ring::Ring) -> io::Result<T>) -> io::Result<T> {
+    with(|engine| match engine {
+        Engine::Ring(ring) => use_it(ring),
+        Engine::Epoll(_) => Err(io::Error::other("this worker has no ring")),
+    })
+}
+
+/// As a connected socket is used on this thread.
+pub enum Attached {
+    /// Reads and writes are system calls of their own, when the source says that they are worth it.
+    Ready(OwnedFd, Rc<Source>),
+    /// The ring reads and writes.
+    Ring(Rc<Channel>),
+}
+
+/// Takes over a connected, non-blocking stream socket.
+///
+/// # Errors
+/// The kernel refuses, or this is no worker thread.
+pub fn attach(fd: OwnedFd) -> io::Result<Attached> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => {
+            let source = epoll.watch(fd.as_fd())?;
+            Ok(Attached::Ready(fd, source))
+        }
+        Engine::Ring(ring) => Ok(Attached::Ring(ring.open(fd))),
+    })
+}
+
+/// Watches `file` for reading, such as a listener.
+///
+/// # Errors
+/// The kernel refuses, or this is no worker thread.
+pub fn watch(file: impl AsFd) -> io::Result<Rc<Source>> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => epoll.watch(file.as_fd()),
+        Engine::Ring(ring) => ring.watch(file.as_fd()),
+    })
+}
+
+/// Forgets a watched file. It must be called before the file is closed, which the owner's `Drop` does.
+pub fn unwatch(file: impl AsFd, source: &Source) {
+    source.disown();
+    let _ = ENGINE.try_with(|slot| {
+        if let Ok(mut engine) = slot.try_borrow_mut() {
+            match engine.as_mut() {
+                Some(Engine::Epoll(epoll)) => epoll.unwatch(file.as_fd(), source),
+                Some(Engine::Ring(ring)) => ring.unwatch(source),
+                None => {}
+            }
+        }
+    });
+}
+
+/// A write was refused: asks the kernel to tell when there is room.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
+    source.writable.set(false);
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, true),
+        Engine::Ring(ring) => ring.watch_writing(file.as_fd(), source),
+    })
+}
+
+/// Takes back [`want_write`] once a write has gone through.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn stop_wanting_write(file: impl AsFd, source: &Source) -> io::Result<()> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, false),
+        Engine::Ring(_) => Ok(()),
+    })
+}
+
+/// Waits until a connecting socket is connected, or has failed to.
+///
+/// # Errors
+/// The kernel refuses to watch it.
+pub async fn connected(file: impl AsFd) -> io::Result<()> {
+    struct Watched<F: AsFd>(F, Rc<Source>);
+    impl<F: AsFd> Drop for Watched<F> {
+        fn drop(&mut self) {
+            unwatch(&self.0, &self.1);
+        }
+    }
+    let source = watch(&file)?;
+    let watched = Watched(file, source);
+    want_write(&watched.0, &watched.1)?;
+    poll_fn(|_| {
+        watched.1.own();
+        if watched.1.is_writable() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    Ok(())
+}
+
+/// Waits for news, marks what they are about and wakes the owners; all of that before any task runs.
+pub(super) fn wait(timeout: Option<Duration>) -> io::Result<()> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => epoll.wait(timeout),
+        Engine::Ring(ring) => ring.wait(timeout),
+    })
+}
+
+/// Whether this kernel and container let us use a ring in the way we want.
+///
+/// # Errors
+/// They do not, and why.
+pub fn probe_ring() -> io::Result<()> {
+    ring::probe()
+}

@@ -1,0 +1,471 @@
+//! The io_uring of a worker. Owns the requests given to the kernel and what they are about; a request is submitted
+//! with the next wait, together with all others, so that a busy turn costs one system call.
+//!
+//! The ring is used by this thread alone and completions are worked off only while it waits (single issuer, deferred
+//! task work): between two waits nothing changes behind our back, which [`Ring::has_reaped_all`] relies on.
+
+#![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
+
+use super::Source;
+use super::channel::{Channel, Receiving, Sending};
+use super::provided::{BLOCKS, GROUP, Provided};
+use crate::worker::mailbox::Mailbox;
+use io_uring::{
+    CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
+};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests collected before the kernel has to be called.
+const SUBMISSIONS: u32 = 1024;
+/// Answers the kernel can leave; more are kept by it until there is room.
+const COMPLETIONS: u32 = 8192;
+/// Waits for the last bytes when the worker ends.
+const MAX_DRAIN_WAITS: usize = 10;
+const DRAIN_WAIT: Duration = Duration::from_millis(20);
+
+/// What a request does; the low byte of its name. The rest is the index of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Op {
+    Bell,
+    Receive,
+    Send,
+    PollRead,
+    PollWrite,
+    Cancel,
+}
+
+impl Op {
+    const ALL: [Self; 6] =
+        [Self::Bell, Self::Receive, Self::Send, Self::PollRead, Self::PollWrite, Self::Cancel];
+
+    fn name(self, index: u32) -> u64 {
+        u64::from(index) << 8 | self as u64
+    }
+
+    fn of(name: u64) -> Option<(Self, u32)> {
+        let op = *Self::ALL.get((name & 0xff) as usize)?;
+        Some((op, (name >> 8) as u32))
+    }
+}
+
+enum Slot {
+    Free,
+    Channel(Rc<Channel>),
+    /// The file is its owner's, who takes the watch back before closing it.
+    Watch {
+        source: Rc<Source>,
+        file: RawFd,
+        closed: bool,
+    },
+}
+
+/// The ring.
+pub(super) struct Ring {
+    submitter: Submitter<'static>,
+    submissions: SubmissionQueue<'static>,
+    completions: CompletionQueue<'static>,
+    provided: Provided,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    answers: Vec<cqueue::Entry>,
+    /// Closed channels whose last bytes have had no chance yet.
+    lingering: Vec<u32>,
+    /// Requests were submitted outside of a wait: their answers may lie there unseen.
+    has_unseen: bool,
+    mailbox: Arc<Mailbox>,
+}
+
+fn build(blocks: u16) -> io::Result<(IoUring, Provided)> {
+    let ring = IoUring::builder()
+        .dontfork()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS)?;
+    let provided = Provided::register(&ring, blocks)?;
+    Ok((ring, provided))
+}
+
+/// Builds a ring and receives a byte the way workers do.
+pub(super) fn probe() -> io::Result<()> {
+    let (mut ring, mut provided) = build(1)?;
+    let (near, far) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::io::write(&far, b"?")?;
+    let request = opcode::RecvMulti::new(types::Fd(near.as_raw_fd()), GROUP).build();
+    // SAFETY: the request names a list of blocks that is never freed, and a file that is open until the answer.
+    unsafe { ring.submission().push(&request) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1)?;
+    let answer = ring.completion().next().ok_or_else(|| io::Error::other("no answer"))?;
+    if answer.result() < 0 {
+        return Err(io::Error::from_raw_os_error(-answer.result()));
+    }
+    let block = cqueue::buffer_select(answer.flags()).and_then(|number| provided.take(number, 1));
+    if block.is_some_and(|block| block.bytes() == b"?") && cqueue::more(answer.flags()) {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel does not receive into lent blocks"))
+    }
+}
+
+impl Ring {
+    /// An idle ring that hears the mailbox's bell.
+    pub(super) fn create(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
+        let (ring, provided) = build(BLOCKS)?;
+        // As long as its worker, which is as long as the process.
+        let (mut submitter, submissions, completions) = Box::leak(Box::new(ring)).split();
+        // Saves the kernel a look-up per call; kernels before 5.18 do without.
+        let _ = submitter.register_ring_fd();
+        let mut ring = Self {
+            submitter,
+            submissions,
+            completions,
+            provided,
+            slots: Vec::new(),
+            free: Vec::new(),
+            answers: Vec::new(),
+            lingering: Vec::new(),
+            has_unseen: false,
+            mailbox: mailbox.clone(),
+        };
+        ring.listen_to_bell()?;
+        Ok(ring)
+    }
+
+    fn listen_to_bell(&mut self) -> io::Result<()> {
+        let mailbox = self.mailbox.clone();
+        self.poll(mailbox.bell().as_raw_fd(), PollFlags::IN, true, Op::Bell.name(0))
+    }
+
+    fn add(&mut self, make: impl FnOnce(u32) -> Slot) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Free);
+            // Bounded by open files long before 2^32.
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[index as usize] = make(index);
+    }
+
+    /// Queues a request.
+    fn push(&mut self, request: &squeue::Entry) -> io::Result<()> {
+        loop {
+            // SAFETY: blocks to receive into are `provided`'s, which lives as long as the process; blocks to send
+            // belong to a channel that stays in its slot, untouched, until the kernel has answered.
+            if unsafe { self.submissions.push(request) }.is_ok() {
+                return Ok(());
+            }
+            self.has_unseen = true;
+            self.submissions.sync();
+            self.submitter.submit()?;
+            self.submissions.sync();
+        }
+    }
+
+    fn poll(&mut self, file: RawFd, flags: PollFlags, again: bool, name: u64) -> io::Result<()> {
+        let file = types::Fd(file);
+        self.push(&opcode::PollAdd::new(file, flags.bits().into()).multi(again).build().user_data(name))
+    }
+
+    fn cancel(&mut self, name: u64) -> io::Result<()> {
+        self.push(&opcode::AsyncCancel::new(name).build().user_data(Op::Cancel.name(0)))
+    }
+
+    /// Takes over a connected socket.
+    pub(super) fn open(&mut self, fd: OwnedFd) -> Rc<Channel> {
+        let mut opened = None;
+        self.add(|index| {
+            let channel = opened.insert(Rc::new(Channel::new(fd, index)));
+            Slot::Channel(channel.clone())
+        });
+        match opened {
+            Some(channel) => channel,
+            None => unreachable!("`add` calls its argument"),
+        }
+    }
+
+    /// Watches a file for reading.
+    pub(super) fn watch(&mut self, file: BorrowedFd<'_>) -> io::Result<Rc<Source>> {
+        let source = Source::new();
+        self.add(|index| {
+            source.index.set(index);
+            Slot::Watch { source: source.clone(), file: file.as_raw_fd(), closed: false }
+        });
+        source.polls.set(1);
+        self.poll_reading(file.as_raw_fd(), source.index.get())?;
+        Ok(source)
+    }
+
+    fn poll_reading(&mut self, file: RawFd, index: u32) -> io::Result<()> {
+        self.poll(file, PollFlags::IN | PollFlags::RDHUP, true, Op::PollRead.name(index))
+    }
+
+    /// Tells once when the file can be written.
+    pub(super) fn watch_writing(&mut self, file: BorrowedFd<'_>, source: &Source) -> io::Result<()> {
+        self.poll(file.as_raw_fd(), PollFlags::OUT, false, Op::PollWrite.name(source.index.get()))?;
+        source.polls.set(source.polls.get() + 1);
+        Ok(())
+    }
+
+    pub(super) fn unwatch(&mut self, source: &Source) {
+        let index = source.index.get();
+        if let Some(Slot::Watch { closed, .. }) = self.slots.get_mut(index as usize) {
+            *closed = true;
+        }
+        // A request that cannot be taken back ends with its file.
+        let _ = self.cancel(Op::PollRead.name(index));
+        let _ = self.cancel(Op::PollWrite.name(index));
+        self.free_if_quiet(index);
+    }
+
+    /// True when no bytes can have been received that we have not seen: a direct read keeps their order.
+    pub(super) fn has_reaped_all(&self) -> bool {
+        !self.has_unseen
+    }
+
+    /// Asks for all that comes.
+    pub(super) fn start_receiving(&mut self, channel: &Channel) -> io::Result<()> {
+        let file = types::Fd(channel.as_fd().as_raw_fd());
+        let name = Op::Receive.name(channel.index());
+        self.push(&opcode::RecvMulti::new(file, GROUP).build().user_data(name))?;
+        channel.set_receiving(Receiving::On);
+        Ok(())
+    }
+
+    /// Sends what the channel holds for that.
+    pub(super) fn start_sending(&mut self, channel: &Channel) -> io::Result<()> {
+        let file = types::Fd(channel.as_fd().as_raw_fd());
+        let name = Op::Send.name(channel.index());
+        // All of it in one answer, unless the connection fails.
+        let flags = (SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits()) as i32;
+        let request = channel.with_sending(|sending| match sending {
+            Sending::Block(block) => {
+                let bytes = block.bytes();
+                let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+                Some(send.user_data(name))
+            }
+            Sending::Room => {
+                let poll = opcode::PollAdd::new(file, u32::from(PollFlags::OUT.bits())).build();
+                Some(poll.user_data(name))
+            }
+            Sending::Nothing => None,
+        });
+        request.map_or(Ok(()), |request| self.push(&request))
+    }
+
+    /// A channel is not used any more. Its slot, and with it the file, is kept until the kernel has answered all.
+    pub(super) fn close(&mut self, channel: &Channel) -> io::Result<()> {
+        let index = channel.index();
+        if channel.receiving() == Receiving::On {
+            channel.set_receiving(Receiving::Stopping);
+            self.cancel(Op::Receive.name(index))?;
+        }
+        if channel.is_busy() {
+            self.lingering.push(index);
+        }
+        self.free_if_quiet(index);
+        Ok(())
+    }
+
+    fn free_if_quiet(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let is_done = match slot {
+            Slot::Free => false,
+            Slot::Channel(channel) => channel.is_closed() && !channel.is_busy(),
+            Slot::Watch { source, closed, .. } => *closed && source.polls.get() == 0,
+        };
+        if is_done {
+            *slot = Slot::Free;
+            self.free.push(index);
+        }
+    }
+
+    /// Submits what is queued, waits, and works off all answers.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.provided.replenish();
+        self.submissions.sync();
+        let timespec = timeout.map(types::Timespec::from);
+        let want = u32::from(timeout.is_none_or(|timeout| !timeout.is_zero()));
+        self.enter(want, timespec.as_ref())?;
+        self.submissions.sync();
+        self.reap()?;
+        self.let_go()
+    }
+
+    /// Calls the kernel. It works off what has come even when nothing is waited for.
+    fn enter(&self, want: u32, timespec: Option<&types::Timespec>) -> io::Result<()> {
+        let queued = self.submissions.len() as u32;
+        // SAFETY: all that is pointed to lives until the call is over.
+        let entered = unsafe {
+            match timespec {
+                Some(timespec) => {
+                    let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+                    let arguments = types::SubmitArgs::new().timespec(timespec);
+                    self.submitter.enter(queued, want, flags.bits(), Some(&arguments))
+                }
+                None => self.submitter.enter::<()>(queued, want, EnterFlags::GETEVENTS.bits(), None),
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Out of time, out of room for answers, or a signal: what is there is to be worked off.
+                Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            let mut answers = std::mem::take(&mut self.answers);
+            self.completions.sync();
+            answers.extend(&mut self.completions);
+            self.completions.sync();
+            for answer in &answers {
+                self.dispatch(answer)?;
+            }
+            answers.clear();
+            self.answers = answers;
+            // The kernel keeps what found no room and hands it over when asked.
+            if !self.submissions.cq_overflow() {
+                self.has_unseen = false;
+                return Ok(());
+            }
+            self.submissions.sync();
+            self.enter(0, None)?;
+            self.submissions.sync();
+        }
+    }
+
+    /// Gives up last bytes the kernel did not take when they were submitted: their reader is gone or stuck.
+    fn let_go(&mut self) -> io::Result<()> {
+        while let Some(index) = self.lingering.pop() {
+            let is_stuck = matches!(&self.slots[index as usize], Slot::Channel(channel)
+                if channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing)));
+            if is_stuck {
+                self.cancel(Op::Send.name(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits a moment for the bytes of channels that are closed.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        for _ in 0..MAX_DRAIN_WAITS {
+            self.wait(Some(Duration::ZERO))?;
+            if self.slots.iter().all(|slot| !matches!(slot, Slot::Channel(_))) {
+                break;
+            }
+            self.wait(Some(DRAIN_WAIT))?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn dispatch(&mut self, answer: &cqueue::Entry) -> io::Result<()> {
+        let Some((op, index)) = Op::of(answer.user_data()) else { return Ok(()) };
+        let (result, flags) = (answer.result(), answer.flags());
+        match op {
+            Op::Receive => self.on_receive(index, result, flags),
+            Op::Send => self.on_send(index, result),
+            Op::Bell => {
+                self.mailbox.deliver();
+                if cqueue::more(flags) { Ok(()) } else { self.listen_to_bell() }
+            }
+            Op::PollRead | Op::PollWrite => self.on_poll(op, index, result, cqueue::more(flags)),
+            Op::Cancel => Ok(()),
+        }
+    }
+
+    fn on_receive(&mut self, index: u32, result: i32, flags: u32) -> io::Result<()> {
+        let n = usize::try_from(result).unwrap_or(0);
+        let block = cqueue::buffer_select(flags).and_then(|number| self.provided.take(number, n));
+        let Some(Slot::Channel(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+        let channel = channel.clone();
+        let waiting = match block {
+            Some(block) if n > 0 => channel.received(block),
+            _ => 0,
+        };
+        if cqueue::more(flags) {
+            if waiting >= super::channel::MAX_UNREAD_BLOCKS && channel.receiving() == Receiving::On {
+                channel.set_receiving(Receiving::Stopping);
+                self.cancel(Op::Receive.name(index))?;
+            }
+            return Ok(());
+        }
+        let was = channel.receiving();
+        channel.set_receiving(Receiving::Off);
+        if channel.is_closed() {
+            self.free_if_quiet(index);
+            return Ok(());
+        }
+        match result {
+            0 => channel.ended(None),
+            // It was stopped because nobody reads: whoever reads again starts it.
+            _ if was == Receiving::Stopping && !channel.wants_more() => {}
+            n if n > 0 => return self.start_receiving(&channel),
+            n => match Errno::from_raw_os_error(-n) {
+                // When all blocks were out, they are back with the next wait.
+                Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN => {
+                    return self.start_receiving(&channel);
+                }
+                errno => channel.ended(Some(errno)),
+            },
+        }
+        Ok(())
+    }
+
+    fn on_send(&mut self, index: u32, result: i32) -> io::Result<()> {
+        let Some(Slot::Channel(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+        let channel = channel.clone();
+        match usize::try_from(result) {
+            // The answer to a poll is a set of flags, not a number of bytes.
+            Ok(n) if channel.sent(n) => return self.start_sending(&channel),
+            Ok(_) => {}
+            Err(_) => channel.send_failed(Errno::from_raw_os_error(-result)),
+        }
+        if channel.is_closed() {
+            self.free_if_quiet(index);
+        }
+        Ok(())
+    }
+
+    fn on_poll(&mut self, op: Op, index: u32, result: i32, more: bool) -> io::Result<()> {
+        let Some(Slot::Watch { source, file, closed }) = self.slots.get(index as usize) else {
+            return Ok(());
+        };
+        let (file, closed) = (*file, *closed);
+        if let Ok(bits) = u16::try_from(result) {
+            let told = PollFlags::from_bits_retain(bits);
+            source.tell(
+                told.contains(PollFlags::IN),
+                told.contains(PollFlags::OUT),
+                told.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP),
+            );
+        }
+        if more {
+            return Ok(());
+        }
+        // A standing request ends when the kernel had no room for its answer.
+        if op == Op::PollRead && !closed && result >= 0 {
+            return self.poll_reading(file, index);
+        }
+        source.polls.set(source.polls.get().saturating_sub(1));
+        self.free_if_quiet(index);
+        Ok(())
+    }
+}
