@@ -1,6 +1,7 @@
 //! Who is connected: one record per client, readable by the console, cancel requests and the janitor while the
 //! client's own task works. Owns the table, the cancel keys and the notes passed to a client's task.
 
+use crate::config::MAX_WORKERS;
 use crate::faults::Fault;
 use crate::net::Endpoint;
 use crate::pool::Pool;
@@ -9,11 +10,12 @@ use crate::worker::executor::{self, TaskKey};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 /// Bytes of the secret in a cancel key of protocol 3.0.
 pub const CANCEL_SECRET_BYTES: usize = 4;
-/// Bits of the process ID that name the client; the others are for the worker, once there are several.
+/// Bits of the process ID in a cancel key that name the client; those above name its worker.
 const CLIENT_BITS: u32 = 24;
 /// Clients that can be told apart in a cancel key.
 const MAX_CLIENT_SLOTS: u32 = 1 << CLIENT_BITS;
@@ -58,8 +60,10 @@ pub struct Timing {
 pub struct ClientInfo {
     /// Unique in this process.
     pub id: u64,
-    /// Its place in the cancel key.
+    /// Its place in the table of its worker.
     pub slot: u32,
+    /// Its worker's number.
+    worker: u32,
     /// Secret of its cancel key.
     pub secret: [u8; CANCEL_SECRET_BYTES],
     /// Its task: one for the login, then one for the session.
@@ -119,7 +123,7 @@ impl ClientInfo {
 
     /// Process ID of the cancel key.
     pub fn cancel_pid(&self) -> u32 {
-        self.slot
+        self.worker << CLIENT_BITS | self.slot
     }
 
     /// Changes the times.
@@ -131,15 +135,27 @@ impl ClientInfo {
     }
 }
 
+/// The number of the worker that knows the client of a cancel key.
+pub fn worker_of(cancel_pid: u32) -> usize {
+    (cancel_pid >> CLIENT_BITS) as usize
+}
+
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
 /// All clients of a worker.
-#[derive(Default)]
 pub struct ClientTable {
+    worker: u32,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
     next_slot: Cell<u32>,
-    next_id: Cell<u64>,
 }
 
 impl ClientTable {
+    /// A table for the worker of this number.
+    pub fn new(worker: usize) -> Self {
+        const { assert!(MAX_WORKERS <= 1 << (i32::BITS - 1 - CLIENT_BITS)) };
+        Self { worker: worker as u32, clients: RefCell::default(), next_slot: Cell::new(0) }
+    }
+
     /// Adds the running task's client. `None` when there is no randomness or no slot left.
     pub fn add(&self, remote: Endpoint, local: Option<Endpoint>, now: Instant) -> Option<Rc<ClientInfo>> {
         let mut clients = self.clients.borrow_mut();
@@ -155,12 +171,12 @@ impl ClientTable {
             }
         }
         self.next_slot.set(slot);
-        self.next_id.set(self.next_id.get() + 1);
         let mut secret = [0; CANCEL_SECRET_BYTES];
         aws_lc_rs::rand::fill(&mut secret).ok()?;
         let info = Rc::new(ClientInfo {
-            id: self.next_id.get(),
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             slot,
+            worker: self.worker,
             secret,
             task: Cell::new(executor::current()),
             remote,
@@ -190,7 +206,7 @@ impl ClientTable {
     /// The client a cancel key belongs to. Secrets are compared in constant time.
     pub fn by_cancel_key(&self, pid: u32, key: &[u8]) -> Option<Rc<ClientInfo>> {
         let clients = self.clients.borrow();
-        let client = clients.get(&pid)?;
+        let client = clients.get(&(pid % MAX_CLIENT_SLOTS))?;
         let matches = aws_lc_rs::constant_time::verify_slices_are_equal(&client.secret, key).is_ok();
         matches.then(|| client.clone())
     }

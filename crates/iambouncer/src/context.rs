@@ -5,7 +5,9 @@ use crate::config::{Config, UserList};
 use crate::net::Endpoint;
 use crate::net::socket::TcpOptions;
 use crate::parameters::Parameters;
+use crate::pool::shared::Registry;
 use crate::prepared::Interner;
+use crate::worker::team::Team;
 use rds_iam::TokenEngine;
 use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
@@ -25,6 +27,23 @@ pub struct Loaded {
     pub client_tls: Option<Arc<ServerConfig>>,
 }
 
+/// What all workers start from.
+#[derive(Clone)]
+pub struct Common {
+    /// First configuration.
+    pub loaded: Loaded,
+    /// The control thread.
+    pub control: tokio::runtime::Handle,
+    /// IAM tokens.
+    pub tokens: TokenEngine,
+    /// What the workers count together.
+    pub registry: Arc<Registry>,
+    /// Where we listen.
+    pub own_endpoints: Vec<Endpoint>,
+    /// Random for the life of the process.
+    pub process_key: [u8; 32],
+}
+
 /// Shared by all tasks of a worker.
 pub struct Context {
     loaded: RefCell<Rc<Loaded>>,
@@ -32,6 +51,10 @@ pub struct Context {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// All workers.
+    pub team: Team,
+    /// What they count together.
+    pub registry: Arc<Registry>,
     /// Session parameters that follow clients.
     pub parameters: Parameters,
     /// Texts of prepared statements.
@@ -43,14 +66,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context around a first configuration.
-    pub fn new(
-        loaded: Loaded,
-        control: tokio::runtime::Handle,
-        tokens: TokenEngine,
-        own_endpoints: Vec<Endpoint>,
-        process_key: [u8; 32],
-    ) -> Self {
+    /// A context around a first configuration, for one worker.
+    pub fn new(common: Common, team: Team) -> Self {
+        let Common { loaded, control, tokens, registry, own_endpoints, process_key } = common;
         let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
             .map(str::to_owned)
             .collect();
@@ -58,6 +76,8 @@ impl Context {
             loaded: RefCell::new(Rc::new(loaded)),
             control,
             tokens,
+            team,
+            registry,
             parameters: Parameters::new(extra),
             statements: Interner::default(),
             own_endpoints,

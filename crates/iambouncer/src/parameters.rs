@@ -68,7 +68,8 @@ impl Parameters {
         self.intern(vec![None; self.names.len()])
     }
 
-    fn intern(&self, values: Vec<Option<Box<str>>>) -> ValueSet {
+    /// The set of these values, in the order of [`Parameters::names`].
+    pub fn intern(&self, values: Vec<Option<Box<str>>>) -> ValueSet {
         let mut sets = self.sets.borrow_mut();
         if let Some(known) = sets.get(values.as_slice()) {
             return ValueSet(known.clone());

@@ -54,7 +54,7 @@ fn start_pooler(server: &Postgres) -> u16 {
     let ini = dir.path().join("pooler.ini");
     let text = format!(
         "[databases]\napp = host=127.0.0.1 port={} dbname=postgres user=postgres\n[pgbouncer]\nauth_type = any\n\
-         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\n",
+         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\nworkers = 1\n",
         server.port()
     );
     std::fs::write(&ini, text).unwrap();
@@ -70,7 +70,7 @@ fn start_pooler(server: &Postgres) -> u16 {
         let plan = Plan {
             loaded,
             bound,
-            reloader: Box::new(|| Err("not here".to_owned())),
+            reloader: Arc::new(|| Err("not here".to_owned())),
             control: control.handle().clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
             signals: signals::catch().unwrap(),

@@ -5,7 +5,8 @@ use super::table::Outcome;
 use crate::faults::{self, Blame, Fault};
 use crate::lifecycle::Phase;
 use crate::net::tls_config;
-use crate::pool::DatabaseState;
+use crate::pool::Pool;
+use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,15 +22,27 @@ fn name(argument: &str) -> String {
     }
 }
 
-/// The database an argument names, or all.
-fn optional_database(console: &Console, argument: &str) -> Result<Option<Rc<DatabaseState>>, Fault> {
+/// The name of the database an argument names, or none for all.
+fn optional_database(console: &Console, argument: &str) -> Result<Option<String>, Fault> {
     if argument.is_empty() { Ok(None) } else { database(console, argument).map(Some) }
 }
 
-fn database(console: &Console, argument: &str) -> Result<Rc<DatabaseState>, Fault> {
+fn database(console: &Console, argument: &str) -> Result<String, Fault> {
     let name = name(argument);
-    let known = console.directory.databases().into_iter().find(|database| *database.name == *name);
-    known.ok_or_else(|| faults::unknown_database(&name))
+    if console.directory.covers(&name) { Ok(name) } else { Err(faults::unknown_database(&name)) }
+}
+
+/// The pools of a database at this worker, or all of them.
+fn chosen(console: &Console, database: Option<&str>) -> Vec<Rc<Pool>> {
+    let all = console.directory.pools();
+    all.into_iter().filter(|pool| database.is_none_or(|name| name == &*pool.database.name)).collect()
+}
+
+fn is_paused(console: &Console, database: Option<&str>) -> bool {
+    match database {
+        Some(name) => console.directory.known(name).is_some_and(|database| database.paused.get()),
+        None => console.directory.paused.get(),
+    }
 }
 
 pub(super) fn set(console: Rc<Console>, argument: String) -> Outcome {
@@ -61,8 +74,7 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> Outcome {
             loaded.server_tls = tls_config::for_servers(settings).map_err(refused)?;
             loaded.client_tls = tls_config::for_clients(settings).map_err(refused)?;
         }
-        console.context.replace(loaded);
-        console.directory.reload();
+        console.put_in_force(loaded).await;
         tracing::info!("SET {key}");
         Ok(())
     })
@@ -84,69 +96,74 @@ pub(super) fn reload(console: Rc<Console>, _: String) -> Outcome {
 pub(super) fn pause(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
-        let already = match &database {
-            Some(database) => database.paused.get(),
-            None => console.directory.paused.get(),
-        };
-        if already {
+        if is_paused(&console, database.as_deref()) {
             return Err(invalid("already paused"));
         }
-        console.directory.set_paused(database.as_ref(), true);
+        console.set_paused(database.clone(), true).await;
         tracing::info!(database = argument, "PAUSE");
-        while console.directory.busy_servers(database.as_ref()) > 0 {
-            console.directory.changed.wait().await;
-            let still = match &database {
-                Some(database) => database.paused.get(),
-                None => console.directory.paused.get(),
-            };
-            if !still {
-                return Err(Fault::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
-            }
-        }
-        Ok(())
+        let drained = console.at_all(move |console| drained(console, database.clone())).await;
+        drained.into_iter().collect()
     })
+}
+
+/// Waits until this worker has no server in use.
+async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), Fault> {
+    let busy = || chosen(&console, database.as_deref()).iter().map(|pool| pool.busy_servers()).sum::<usize>();
+    while busy() > 0 {
+        console.directory.changed.wait().await;
+        if !is_paused(&console, database.as_deref()) {
+            return Err(Fault::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn resume(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
-        if let Some(database) = &database
-            && !database.paused.get()
+        if let Some(name) = &database
+            && !is_paused(&console, Some(name))
         {
-            return Err(invalid(format!("database {} is not paused", database.name)));
+            return Err(invalid(format!("database {name} is not paused")));
         }
-        console.directory.set_paused(database.as_ref(), false);
-        console.directory.changed.notify_all();
+        console.set_paused(database, false).await;
         tracing::info!(database = argument, "RESUME");
         Ok(())
     })
 }
 
 pub(super) fn disable(console: Rc<Console>, argument: String) -> Outcome {
-    Box::pin(async move {
-        database(&console, &argument)?.disabled.set(true);
-        Ok(())
-    })
+    Box::pin(async move { set_disabled(&console, &argument, true).await })
 }
 
 pub(super) fn enable(console: Rc<Console>, argument: String) -> Outcome {
-    Box::pin(async move {
-        database(&console, &argument)?.disabled.set(false);
-        Ok(())
-    })
+    Box::pin(async move { set_disabled(&console, &argument, false).await })
 }
 
-fn chosen(console: &Console, database: Option<&Rc<DatabaseState>>) -> Vec<Rc<crate::pool::Pool>> {
-    let all = console.directory.pools();
-    all.into_iter().filter(|pool| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database))).collect()
+async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Result<(), Fault> {
+    let name = database(console, argument)?;
+    console
+        .at_all(move |console| {
+            if let Some(database) = console.directory.database(&name) {
+                database.disabled.set(disabled);
+            }
+            ready(())
+        })
+        .await;
+    Ok(())
 }
 
 pub(super) fn reconnect(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
-        for pool in chosen(&console, database.as_ref()) {
-            pool.retire_all();
-        }
+        console
+            .at_all(move |console| {
+                for pool in chosen(&console, database.as_deref()) {
+                    pool.retire_all();
+                }
+                ready(())
+            })
+            .await;
         Ok(())
     })
 }
@@ -154,26 +171,40 @@ pub(super) fn reconnect(console: Rc<Console>, argument: String) -> Outcome {
 pub(super) fn wait_close(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
-        let pools = chosen(&console, database.as_ref());
-        let pending = || pools.iter().any(|pool| pool.table.list().iter().any(|s| s.close_needed.get()));
-        while pending() {
-            console.directory.changed.wait().await;
-        }
+        console.at_all(move |console| closed(console, database.clone())).await;
         Ok(())
     })
+}
+
+/// Waits until this worker has closed every server that has to go.
+async fn closed(console: Rc<Console>, database: Option<String>) {
+    let pools = chosen(&console, database.as_deref());
+    let pending = || {
+        let must_go = |pool: &Rc<Pool>| pool.table.list().iter().any(|server| server.close_needed.get());
+        pools.iter().any(must_go) || pools.iter().any(|pool| pool.is_sending_servers())
+    };
+    while pending() {
+        console.directory.changed.wait().await;
+    }
 }
 
 pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
-        console.directory.set_paused(database.as_ref(), true);
-        for client in console.clients.list() {
-            let pool = client.pool.borrow().clone();
-            let hit = pool.is_some_and(|p| database.as_ref().is_none_or(|d| Rc::ptr_eq(d, &p.database)));
-            if hit {
-                client.kill(faults::killed());
-            }
-        }
+        console.set_paused(database.clone(), true).await;
+        console
+            .at_all(move |console| {
+                for client in console.clients.list() {
+                    let pool = client.pool.borrow().clone();
+                    let is_of =
+                        |pool: &Rc<Pool>| database.as_deref().is_none_or(|name| name == &*pool.database.name);
+                    if pool.as_ref().is_some_and(is_of) {
+                        client.kill(faults::killed());
+                    }
+                }
+                ready(())
+            })
+            .await;
         Ok(())
     })
 }
@@ -181,9 +212,14 @@ pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
 pub(super) fn kill_client(console: Rc<Console>, argument: String) -> Outcome {
     Box::pin(async move {
         let id: u64 = argument.parse().map_err(|_| invalid("usage: KILL_CLIENT id"))?;
-        let client = console.clients.list().into_iter().find(|client| client.id == id);
-        client.ok_or_else(|| invalid(format!("no client with id {id}")))?.kill(faults::killed());
-        Ok(())
+        let found = console.at_all(move |console| {
+            let client = console.clients.list().into_iter().find(|client| client.id == id);
+            if let Some(client) = &client {
+                client.kill(faults::killed());
+            }
+            ready(client.is_some())
+        });
+        if found.await.contains(&true) { Ok(()) } else { Err(invalid(format!("no client with id {id}"))) }
     })
 }
 
@@ -196,7 +232,7 @@ pub(super) fn shutdown(console: Rc<Console>, argument: String) -> Outcome {
             _ => return Err(invalid("usage: SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]")),
         };
         tracing::info!(?phase, "SHUTDOWN");
-        console.lifecycle.advance(phase);
+        console.advance(phase);
         Ok(())
     })
 }

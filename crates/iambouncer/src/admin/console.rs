@@ -2,15 +2,18 @@
 
 use crate::clients::ClientTable;
 use crate::context::{Context, Loaded};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
+use crate::worker::home;
+use std::future::ready;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Reads all files anew; runs on the control thread. An error is the text for the user.
-pub type Reloader = Box<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
+pub type Reloader = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 
-/// The state of the process as commands see it.
+/// The state of the process as commands see it, at one worker.
 pub struct Console {
     /// Configuration and tools.
     pub context: Rc<Context>,
@@ -22,7 +25,7 @@ pub struct Console {
     pub lifecycle: Rc<Lifecycle>,
     /// Start of the process.
     pub started: SystemTime,
-    reloader: std::sync::Arc<Reloader>,
+    reloader: Reloader,
 }
 
 impl Console {
@@ -34,7 +37,6 @@ impl Console {
         lifecycle: Rc<Lifecycle>,
         reloader: Reloader,
     ) -> Self {
-        let reloader = std::sync::Arc::new(reloader);
         Self { context, directory, clients, lifecycle, started: SystemTime::now(), reloader }
     }
 
@@ -49,9 +51,64 @@ impl Console {
             .blocking(move || reloader())
             .await
             .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()))?;
-        self.context.replace(loaded);
-        self.directory.reload();
+        self.put_in_force(loaded).await;
         tracing::info!("configuration reloaded");
         Ok(())
+    }
+
+    /// Puts a configuration in force at all workers.
+    pub(super) async fn put_in_force(&self, loaded: Loaded) {
+        self.at_all(move |console| {
+            console.context.replace(loaded.clone());
+            console.directory.reload();
+            ready(())
+        })
+        .await;
+    }
+
+    /// Does something at every worker, with its own console, and gathers the answers.
+    pub(super) async fn at_all<T, F, A>(&self, what: F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
+        A: Future<Output = T> + 'static,
+    {
+        let question = move || {
+            let answer = home::get::<Self>().map(&what);
+            async {
+                match answer {
+                    Some(answer) => Some(answer.await),
+                    None => None,
+                }
+            }
+        };
+        self.context.team.ask_all(question).await.into_iter().flatten().collect()
+    }
+
+    /// All workers go on to a phase of their life.
+    pub fn advance(&self, phase: Phase) {
+        self.lifecycle.advance(phase);
+        self.context.team.tell_others(move || {
+            if let Some(console) = home::get::<Self>() {
+                console.lifecycle.advance(phase);
+            }
+        });
+    }
+
+    /// Pauses or resumes, at all workers, one database or all.
+    pub async fn set_paused(&self, database: Option<String>, paused: bool) {
+        self.at_all(move |console| {
+            match &database {
+                None => console.directory.set_paused(None, paused),
+                Some(name) => {
+                    if let Some(database) = console.directory.database(name) {
+                        console.directory.set_paused(Some(&database), paused);
+                    }
+                }
+            }
+            console.directory.changed.notify_all();
+            ready(())
+        })
+        .await;
     }
 }

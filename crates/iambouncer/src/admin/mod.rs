@@ -3,6 +3,7 @@
 
 mod actions;
 mod console;
+mod gathered;
 mod session;
 mod show;
 mod show_peers;

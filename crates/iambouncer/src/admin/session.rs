@@ -153,7 +153,7 @@ impl Session {
                 if describe {
                     encode::row_description(&mut self.out, columns);
                 }
-                for row in rows(&self.console) {
+                for row in rows.fetch(&self.console).await {
                     debug_assert_eq!(row.len(), columns.len());
                     encode::data_row(&mut self.out, row.iter().map(|v| v.as_deref().map(str::as_bytes)));
                 }

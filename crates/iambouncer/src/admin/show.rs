@@ -1,13 +1,10 @@
 //! SHOW commands about configuration and pools. Owns the rows; the columns stand in the table.
 
 use super::console::Console;
+use super::gathered::Gathered;
 use super::table::Row;
-use crate::clients::ClientState;
 use crate::config::table as settings_table;
 use crate::lifecycle::Phase;
-use crate::pool::Pool;
-use crate::server::Activity;
-use crate::worker;
 
 pub(super) fn text(value: impl ToString) -> Option<String> {
     Some(value.to_string())
@@ -59,7 +56,7 @@ pub(super) fn databases(console: &Console) -> Vec<Row> {
                 text(line.max_db_connections.unwrap_or(settings.max_db_connections)),
                 text(database.open.taken()),
                 text(line.max_db_client_connections.unwrap_or(settings.max_db_client_connections)),
-                text(database.clients.get()),
+                text(database.clients.taken()),
                 text(u8::from(database.paused.get())),
                 text(u8::from(database.disabled.get() || database.gone.get())),
             ]
@@ -83,64 +80,44 @@ fn console_database(settings: &crate::config::Settings) -> Row {
     row
 }
 
-pub(super) fn pools(console: &Console) -> Vec<Row> {
-    console.directory.pools().iter().map(|pool| pool_row(console, pool)).collect()
+pub(super) fn pools(_: &Console, all: &Gathered) -> Vec<Row> {
+    let rows = all.pools.iter().map(|((database, user), pool)| {
+        vec![
+            text(database),
+            text(user),
+            text(pool.clients),
+            text(pool.waiting),
+            text(pool.cancels),
+            text(0),
+            text(pool.active),
+            text(pool.active_cancel),
+            text(pool.being_canceled),
+            text(pool.idle),
+            text(0),
+            text(pool.tested),
+            text(pool.logins),
+            text(pool.longest_wait.as_secs()),
+            text(pool.longest_wait.subsec_micros()),
+            text(pool.mode),
+            text(pool.load_balance_hosts),
+        ]
+    });
+    rows.collect()
 }
 
-fn pool_row(console: &Console, pool: &std::rc::Rc<Pool>) -> Row {
-    let of_pool = |client: &&std::rc::Rc<crate::clients::ClientInfo>| {
-        client.pool.borrow().as_ref().is_some_and(|p| std::rc::Rc::ptr_eq(p, pool))
-    };
-    let clients = console.clients.list();
-    let in_state = |wanted: fn(ClientState) -> bool| {
-        clients.iter().filter(of_pool).filter(|client| wanted(client.state.get())).count()
-    };
-    let servers = pool.table.list();
-    let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
-    let canceling = servers
-        .iter()
-        .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
-        .count();
-    let (_, oldest) = pool.waiting();
-    let wait = oldest.map(|since| worker::now() - since).unwrap_or_default();
-    let rules = pool.rules();
-    vec![
-        text(&pool.database.name),
-        text(&pool.user),
-        text(in_state(|state| matches!(state, ClientState::Active | ClientState::Idle))),
-        text(in_state(|state| state == ClientState::Waiting)),
-        text(servers.iter().map(|server| server.cancels_in_flight.get()).sum::<u32>()),
-        text(0),
-        text(doing(Activity::Active)),
-        text(canceling),
-        text(doing(Activity::BeingCanceled)),
-        text(pool.idle_count()),
-        text(0),
-        text(doing(Activity::Tested)),
-        text(pool.login_count()),
-        text(wait.as_secs()),
-        text(wait.subsec_micros()),
-        text(rules.pool_mode),
-        text(pool.database.line.borrow().load_balance_hosts),
-    ]
-}
-
-pub(super) fn lists(console: &Console) -> Vec<Row> {
-    let pools = console.directory.pools();
-    let clients = console.clients.list();
-    let logging_in = clients.iter().filter(|client| client.state.get() == ClientState::Login).count();
-    let servers: usize = pools.iter().map(|pool| pool.table.list().len()).sum();
-    let idle: usize = pools.iter().map(|pool| pool.idle_count()).sum();
+pub(super) fn lists(console: &Console, all: &Gathered) -> Vec<Row> {
+    let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
+    let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();
     let counts = [
-        ("databases", console.directory.databases().len() + 1),
+        ("databases", all.databases.len() + 1),
         ("users", console.context.loaded().users.len()),
         ("peers", config.peers.len()),
-        ("pools", pools.len()),
+        ("pools", all.pools.len()),
         ("peer_pools", 0),
         ("free_clients", 0),
-        ("used_clients", clients.len() - logging_in),
-        ("login_clients", logging_in),
+        ("used_clients", all.clients - all.logging_in),
+        ("login_clients", all.logging_in),
         ("free_servers", idle),
         ("used_servers", servers.saturating_sub(idle)),
         ("dns_names", 0),

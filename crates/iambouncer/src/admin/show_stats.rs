@@ -2,29 +2,20 @@
 //! [`crate::stats::Totals::averaged`]'s.
 
 use super::console::Console;
+use super::gathered::Gathered;
 use super::show::text;
 use super::table::Row;
 use crate::stats::Totals;
 
-pub(super) fn stats(console: &Console) -> Vec<Row> {
+pub(super) fn stats(console: &Console, all: &Gathered) -> Vec<Row> {
     let period = console.context.config().settings.stats_period;
-    console
-        .directory
-        .databases()
-        .iter()
-        .map(|database| {
-            let pools = database.pools();
-            let sum = |of: fn(&crate::stats::Statistics) -> Totals| {
-                pools.iter().map(|pool| of(&pool.stats)).fold(Totals::default(), |a, b| a + b)
-            };
-            let totals = sum(|stats| stats.totals());
-            let last = sum(|stats| stats.last_period());
-            let mut row = vec![text(&database.name)];
-            row.extend(values(&totals).map(text));
-            row.extend(values(&last.averaged(period)).map(text));
-            row
-        })
-        .collect()
+    let rows = all.databases.iter().map(|(name, counts)| {
+        let mut row = vec![text(name)];
+        row.extend(values(&counts.totals).map(text));
+        row.extend(values(&counts.last.averaged(period)).map(text));
+        row
+    });
+    rows.collect()
 }
 
 /// Counters in the order of the columns.

@@ -2,8 +2,11 @@
 //! command does is the function in its row.
 
 use super::console::Console;
+use super::gathered::Gathered;
 use super::{actions, show, show_peers, show_stats};
 use crate::faults::Fault;
+use Rows::{Distinct, EachWorker, Here, Sums};
+use std::future::ready;
 use std::pin::Pin;
 use std::rc::Rc;
 use wire::encode::ColumnType::{self, Int4, Int8, Text};
@@ -19,11 +22,48 @@ pub type Outcome = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
 #[derive(Clone, Copy)]
 pub enum Run {
     /// Shows rows.
-    Rows(&'static [Column], fn(&Console) -> Vec<Row>),
+    Rows(&'static [Column], Rows),
     /// Sends a notice.
     Notice(fn() -> String),
     /// Changes something; gets what stands behind the command's words.
     Action(fn(Rc<Console>, String) -> Outcome),
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy)]
+pub enum Rows {
+    /// Every worker would say the same.
+    Here(fn(&Console) -> Vec<Row>),
+    /// Each worker has rows of its own.
+    EachWorker(fn(&Console) -> Vec<Row>),
+    /// Each worker has rows; those that begin with the same value are the same.
+    Distinct(fn(&Console) -> Vec<Row>),
+    /// Sums over all workers.
+    Sums(fn(&Console, &Gathered) -> Vec<Row>),
+}
+
+impl Rows {
+    /// The rows of the whole process.
+    pub async fn fetch(self, console: &Console) -> Vec<Row> {
+        match self {
+            Self::Here(rows) => rows(console),
+            Self::EachWorker(rows) => {
+                console.at_all(move |console| ready(rows(&console))).await.into_iter().flatten().collect()
+            }
+            Self::Distinct(rows) => {
+                let mut seen = std::collections::HashSet::new();
+                let mut all: Vec<Row> = console
+                    .at_all(move |console| ready(rows(&console)))
+                    .await
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                all.retain(|row| seen.insert(row.first().cloned()));
+                all
+            }
+            Self::Sums(rows) => rows(console, &Gathered::from_all(console).await),
+        }
+    }
 }
 
 /// One command.
@@ -40,12 +80,7 @@ pub struct Command {
     pub run: Run,
 }
 
-const fn shows(
-    words: &'static str,
-    help: &'static str,
-    columns: &'static [Column],
-    rows: fn(&Console) -> Vec<Row>,
-) -> Command {
+const fn shows(words: &'static str, help: &'static str, columns: &'static [Column], rows: Rows) -> Command {
     Command { words, arguments: "", admin_only: false, help, run: Run::Rows(columns, rows) }
 }
 
@@ -158,29 +193,34 @@ pub static COMMANDS: &[Command] = &[
         help: "this list",
         run: Run::Notice(help_text),
     },
-    shows("SHOW VERSION", "version of this program", &[("version", Text)], show::version),
+    shows("SHOW VERSION", "version of this program", &[("version", Text)], Here(show::version)),
     shows(
         "SHOW CONFIG",
         "settings in force",
         &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)],
-        show::config,
+        Here(show::config),
     ),
-    shows("SHOW DATABASES", "databases clients may name", DATABASES, show::databases),
-    shows("SHOW POOLS", "pools with their clients and servers", POOLS, show::pools),
-    shows("SHOW CLIENTS", "client connections", PEERS, show_peers::clients),
-    shows("SHOW SERVERS", "server connections", PEERS, show_peers::servers),
-    shows("SHOW STATS", "totals and averages per database", STATS, show_stats::stats),
-    shows("SHOW LISTS", "how many there are of everything", &[("list", Text), ("items", Int4)], show::lists),
-    shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], show::state),
-    shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], show::client_encoding),
+    shows("SHOW DATABASES", "databases clients may name", DATABASES, Distinct(show::databases)),
+    shows("SHOW POOLS", "pools with their clients and servers", POOLS, Sums(show::pools)),
+    shows("SHOW CLIENTS", "client connections", PEERS, EachWorker(show_peers::clients)),
+    shows("SHOW SERVERS", "server connections", PEERS, EachWorker(show_peers::servers)),
+    shows("SHOW STATS", "totals and averages per database", STATS, Sums(show_stats::stats)),
+    shows(
+        "SHOW LISTS",
+        "how many there are of everything",
+        &[("list", Text), ("items", Int4)],
+        Sums(show::lists),
+    ),
+    shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], Here(show::state)),
+    shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], Here(show::client_encoding)),
     shows(
         "SHOW STANDARD_CONFORMING_STRINGS",
         "for drivers",
         &[("standard_conforming_strings", Text)],
-        show::standard_conforming_strings,
+        Here(show::standard_conforming_strings),
     ),
-    shows("SHOW DATESTYLE", "for drivers", &[("DateStyle", Text)], show::datestyle),
-    shows("SHOW TIMEZONE", "for drivers", &[("TimeZone", Text)], show::timezone),
+    shows("SHOW DATESTYLE", "for drivers", &[("DateStyle", Text)], Here(show::datestyle)),
+    shows("SHOW TIMEZONE", "for drivers", &[("TimeZone", Text)], Here(show::timezone)),
     acts("SET", "key = value", "changes a setting until the next RELOAD", actions::set),
     acts("RELOAD", "", "reads the configuration again", actions::reload),
     acts("PAUSE", "[db]", "waits until servers are free, then holds clients back", actions::pause),

@@ -159,7 +159,7 @@ fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::R
     let plan = Plan {
         loaded,
         bound,
-        reloader: Box::new(move || reload(&source, log_file.as_ref())),
+        reloader: Arc::new(move || reload(&source, log_file.as_ref())),
         control: control.handle().clone(),
         tokens,
         signals,

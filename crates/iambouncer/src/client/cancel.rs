@@ -2,12 +2,23 @@
 //! [`crate::server::cancel`]'s.
 
 use super::serve::Door;
-use crate::clients::ClientState;
+use crate::clients::{ClientState, worker_of};
 use crate::server;
-use crate::worker::executor;
+use crate::worker::{executor, home};
+
+/// Passes a request on to the worker that knows its client.
+pub(super) fn route(door: &Door, pid: u32, key: Vec<u8>) {
+    let errand = move || {
+        if let Some(door) = home::get::<Door>() {
+            handle(&door, pid, &key);
+        }
+    };
+    // A number nobody has is a wrong key like any other.
+    drop(door.context.team.tell(worker_of(pid), Box::new(errand)));
+}
 
 /// Acts on a request. A wrong key does nothing and is answered by nothing, as in PostgreSQL.
-pub(super) fn handle(door: &Door, pid: u32, key: &[u8]) {
+fn handle(door: &Door, pid: u32, key: &[u8]) {
     let Some(client) = door.clients.by_cancel_key(pid, key) else {
         tracing::debug!(pid, "cancel request with an unknown key");
         return;

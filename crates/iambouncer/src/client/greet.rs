@@ -5,7 +5,7 @@ use crate::clients::ClientInfo;
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::parameters::ValueSet;
-use crate::pool::{Eviction, Pool};
+use crate::pool::Pool;
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) async fn greet(
     let parameters = context.parameters.overlay(&welcome.parameters, &values);
     let mut message = Vec::with_capacity(512);
     encode::authentication_ok(&mut message);
-    for (name, value) in &welcome.reports {
+    for (name, value) in &*welcome.reports {
         let value = match context.parameters.position(name) {
             Some(position) => parameters.values()[position].as_deref().unwrap_or(value),
             None if NOT_PASSED_ON.contains(&name.as_str()) => continue,
@@ -68,7 +68,7 @@ async fn wait_for_welcome(pool: &Rc<Pool>) -> Result<Rc<crate::pool::Welcome>, F
         if let Some(fault) = pool.refused_fault() {
             return Err(fault);
         }
-        pool.grow_by_one(Eviction::Allowed);
+        pool.grow_by_one();
         let left = match deadline {
             Some(at) if at <= worker::now() => {
                 // The reason is known and says more than that time ran out.

@@ -5,11 +5,13 @@ use super::handshake::{self, NotOpened, Opened};
 use super::startup::{self, Wanted};
 use super::{cancel, greet};
 use crate::admin;
-use crate::clients::{ClientInfo, ClientState, ClientTable};
+use crate::clients::{ClientInfo, ClientTable};
 use crate::config::{AuthType, PoolMode, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::pool::permits::Permit;
+use crate::pool::shared::Counted;
 use crate::pool::{DatabaseState, Directory, Pool};
 use crate::relay::{Ending, Session, SessionRules, Start};
 use crate::worker::{self, executor, timers};
@@ -40,15 +42,14 @@ pub struct Door {
 struct Registered {
     door: Rc<Door>,
     info: Rc<ClientInfo>,
-    database: Option<Rc<DatabaseState>>,
+    /// Its places in the limits, given back with the record.
+    permits: Vec<Permit>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.door.clients.remove(&self.info);
-        if let Some(database) = &self.database {
-            database.clients.set(database.clients.get() - 1);
-        }
+        self.permits.clear();
         self.door.directory.client_left.notify_all();
         self.door.directory.changed.notify_all();
     }
@@ -63,11 +64,12 @@ impl Registered {
     }
 }
 
-/// Serves one client.
-pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint) {
+/// Serves one client. `place` is its place among the clients of this worker.
+pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, place: Permit) {
     let local = socket.local();
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let registered = Registered { door: door.clone(), info: info.clone(), database: None };
+    let mut registered = Registered { door: door.clone(), info: info.clone(), permits: vec![place] };
+    registered.permits.extend(door.context.registry.clients.take(None));
     let limit = door.context.config().settings.client_login_timeout;
     let opened =
         match timers::timeout(limit, handshake::open(socket, door.context.loaded().client_tls.clone())).await
@@ -87,7 +89,7 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint) {
             }
         };
     match opened {
-        Opened::Cancel { pid, key } => cancel::handle(&door, pid, &key),
+        Opened::Cancel { pid, key } => cancel::route(&door, pid, key),
         Opened::Session { stream, inbound, version, parameters } => {
             if let Some(tls) = stream.tls() {
                 *info.tls.borrow_mut() = tls.description();
@@ -257,7 +259,7 @@ impl Entry<'_> {
         if self.door.closing.get() {
             return Err(Denied::Fault(faults::shutting_down()));
         }
-        if self.door.clients.len() > settings.max_client_conn as usize {
+        if self.door.context.registry.clients.taken() > settings.max_client_conn {
             return Err(Denied::Fault(faults::too_many_clients("max_client_conn", settings.max_client_conn)));
         }
         if !self.door.directory.covers(&wanted.database) {
@@ -285,35 +287,25 @@ impl Entry<'_> {
         user: &str,
         registered: &mut Registered,
     ) -> Result<(), Denied> {
-        let full = |setting, limit| Err(Denied::Fault(faults::too_many_clients(setting, limit)));
+        let places = |limit: u32| (limit > 0).then_some(limit);
         let limit =
             database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
-        if limit > 0 && database.clients.get() >= limit {
-            return full("max_db_client_connections", limit);
-        }
-        let limit = self
-            .door
-            .context
-            .config()
+        let of_database = database
+            .clients
+            .take(places(limit))
+            .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_db_client_connections", limit)))?;
+        let config = self.door.context.config();
+        let limit = config
             .users
             .get(user)
             .and_then(|user| user.max_user_client_connections)
             .unwrap_or(settings.max_user_client_connections);
-        // Only counted when there is a limit: it takes a walk over all clients.
-        if limit > 0 {
-            let logged_in = self
-                .door
-                .clients
-                .list()
-                .iter()
-                .filter(|client| client.state.get() != ClientState::Login && &**client.user.borrow() == user)
-                .count();
-            if logged_in >= limit as usize {
-                return full("max_user_client_connections", limit);
-            }
-        }
-        database.clients.set(database.clients.get() + 1);
-        registered.database = Some(database.clone());
+        let of_user = self.door.context.registry.counter(Counted::UserClients, user);
+        let of_user = of_user
+            .take(places(limit))
+            .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_user_client_connections", limit)))?;
+        registered.permits.push(of_user);
+        registered.permits.push(of_database);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
 use super::settings::{Reload, SettingError, SettingInfo, Status, settings, split_list};
-use super::value::{FileMode, Value};
+use super::value::{FileMode, Value, Workers};
 
 settings! {
     admin_users: String = "", Live, Working, "Users who may run every console command";
@@ -114,7 +114,7 @@ settings! {
     unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the unix socket, in octal";
     user: String = "", Restart, NotYet, "System user to become after start";
     verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
-    workers: u32 = 1, Restart, NotYet, "Threads that move data", 1..=1024;
+    workers: Workers = Workers::Auto, Restart, Working, "Threads that move data: a number, or auto for one per CPU this process may use";
 }
 
 /// Every setting in alphabetical order.
@@ -189,8 +189,9 @@ mod tests {
     #[test]
     fn a_refused_value_changes_nothing() {
         let mut settings = Settings::default();
-        let error = settings.set("workers", "0").expect_err("at least one");
-        assert_eq!(error.to_string(), "workers: value \"0\" is not from 1 to 1024");
+        let error = settings.set("max_packet_size", "12").expect_err("too small");
+        assert_eq!(error.to_string(), "max_packet_size: value \"12\" is not from 1024 to 2147483647");
+        assert!(settings.set("workers", "0").is_err());
         assert!(settings.set("listen_port", "65536").is_err());
         assert_eq!(settings, Settings::default());
     }

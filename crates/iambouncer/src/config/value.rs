@@ -140,6 +140,51 @@ impl Value for FileMode {
     }
 }
 
+/// Workers a process can have at the most: each has one bit in a mask, and a part of every cancel key.
+pub const MAX_WORKERS: usize = 64;
+
+/// How many threads move data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One per CPU that this process may use.
+    Auto,
+    /// So many.
+    Count(u32),
+}
+
+impl Workers {
+    /// The number, from 1 to [`MAX_WORKERS`]. `auto` looks at the CPUs that affinity and cgroup leave us.
+    pub fn count(self) -> usize {
+        let count = match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Self::Count(count) => count as usize,
+        };
+        count.clamp(1, MAX_WORKERS)
+    }
+}
+
+impl Value for Workers {
+    type Literal = Self;
+    fn of(literal: Self) -> Self {
+        literal
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        match parse_number(text, MAX_NUMBER) {
+            Ok(count @ 1..) if count <= MAX_WORKERS as u64 => Ok(Self::Count(count as u32)),
+            _ => Err(format!("is neither auto nor a number from 1 to {MAX_WORKERS}")),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Count(count) => count.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +218,16 @@ mod tests {
         for text in ["", "-1", "inf", "NaN", "1e300", "10s"] {
             assert!(Duration::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn workers_are_a_number_or_as_many_as_there_are_cpus() {
+        assert_eq!(Workers::parse("AUTO"), Ok(Workers::Auto));
+        assert_eq!(Workers::parse("64"), Ok(Workers::Count(64)));
+        for text in ["0", "65", "-1", "many", ""] {
+            assert!(Workers::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Workers::Auto.count() >= 1);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use super::settings_table::Settings;
 use super::value::Value;
 
 /// What the settings are in this mode unless somebody says otherwise.
-const MODE_DEFAULTS: [(&str, &str); 6] = [
+const MODE_DEFAULTS: [(&str, &str); 7] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
     ("unix_socket_dir", ""),
     ("auth_type", "any"),
     ("pool_mode", "transaction"),
+    ("workers", "1"),
     ("server_tls_sslmode", "verify-full"),
 ];
 const MODE_DEFAULT: &str = "default without a file";

@@ -1,12 +1,13 @@
 //! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
 
 use super::address::Endpoint;
-use super::socket::{Socket, TcpOptions, apply_tcp_options, unix_address};
+use super::socket::{TcpOptions, apply_tcp_options, unix_address};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -120,11 +121,11 @@ impl Listener {
         Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint })
     }
 
-    /// Waits for the next connection. Cancel safe.
+    /// Waits for the next connection, which is nobody's yet: any worker can make a [`super::Socket`] of it. Cancel safe.
     ///
     /// # Errors
     /// As accept(2); of the errors only being out of files or memory is worth a pause.
-    pub async fn accept(&self, options: TcpOptions) -> io::Result<(Socket, Endpoint)> {
+    pub async fn accept(&self, options: TcpOptions) -> io::Result<(OwnedFd, Endpoint)> {
         let (socket, addr) = poll_fn(|_| {
             self.source.own();
             loop {
@@ -151,7 +152,7 @@ impl Listener {
             }
             None => self.endpoint.clone(),
         };
-        Ok((Socket::new(socket.into())?, endpoint))
+        Ok((socket.into(), endpoint))
     }
 
     /// Where it listens.

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod certificates;
 pub mod listener;
+pub mod moving;
 pub mod socket;
 pub mod stream;
 pub mod tls;
@@ -13,5 +14,6 @@ pub mod tls_config;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;
+pub use moving::Moving;
 pub use socket::Socket;
 pub use stream::Stream;

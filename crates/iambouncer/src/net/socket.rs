@@ -5,6 +5,7 @@ use super::address::Endpoint;
 use crate::worker::reactor::{self, Attached, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -167,6 +168,20 @@ impl Socket {
             Attached::Ring(channel) => channel.disown(),
             Attached::Ready(_, source) => source.disown(),
         }
+    }
+
+    /// A file for another worker, once nothing is on its way here. The socket itself is to be dropped.
+    ///
+    /// # Errors
+    /// Bytes have come, or the connection has ended.
+    pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
+        if let Attached::Ring(channel) = &self.io {
+            poll_fn(|_| channel.poll_quiet()).await?;
+        }
+        if self.has_news() {
+            return Err(io::Error::other("the connection is in use"));
+        }
+        self.as_fd().try_clone_to_owned()
     }
 
     /// Address of the other end.

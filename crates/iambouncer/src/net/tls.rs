@@ -14,6 +14,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -40,9 +41,12 @@ struct Scratch {
     cipher: Vec<u8>,
 }
 
-enum Engine {
+/// One side of a TLS connection; knows no socket.
+pub(super) enum Engine {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
+    /// It has gone to another worker; what is left is dropped at once.
+    Moved,
 }
 
 /// Where the engine stands after it was fed all there is.
@@ -66,6 +70,10 @@ pub struct TlsStream {
     /// Ciphertext the kernel has not taken yet.
     outgoing: Vec<u8>,
     peer_closed: bool,
+}
+
+fn moved() -> io::Error {
+    io::Error::other("the connection has gone to another worker")
 }
 
 fn tls_error(error: rustls::Error) -> io::Error {
@@ -95,15 +103,19 @@ impl TlsStream {
         Self::handshake(socket, engine).await
     }
 
-    async fn handshake(socket: Socket, engine: Engine) -> io::Result<Self> {
-        let mut stream = Self {
+    fn new(socket: Socket, engine: Engine) -> Self {
+        Self {
             socket,
             engine,
             incoming: Inbound::default(),
             plain: Inbound::default(),
             outgoing: Vec::new(),
             peer_closed: false,
-        };
+        }
+    }
+
+    async fn handshake(socket: Socket, engine: Engine) -> io::Result<Self> {
+        let mut stream = Self::new(socket, engine);
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
     }
@@ -141,6 +153,7 @@ impl TlsStream {
             let (discard, step) = match &mut self.engine {
                 Engine::Client(c) => step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing),
                 Engine::Server(c) => step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing),
+                Engine::Moved => return Err(moved()),
             };
             self.incoming.consume(discard);
             match step {
@@ -161,6 +174,7 @@ impl TlsStream {
         let _ = match &mut self.engine {
             Engine::Client(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
             Engine::Server(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
+            Engine::Moved => return,
         };
     }
 
@@ -259,6 +273,7 @@ impl TlsStream {
                     &mut self.plain,
                     &mut self.outgoing,
                 ),
+                Engine::Moved => return Err(moved()),
             };
             self.incoming.consume(discard);
             if let Some(n) = outcome? {
@@ -285,24 +300,43 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes the connection off this worker, between two records.
+    ///
+    /// # Errors
+    /// It is not between two records, or the other side has closed.
+    pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, Engine)> {
+        if self.has_news() || !self.outgoing.is_empty() {
+            return Err(io::Error::other("the connection is in use"));
+        }
+        let fd = self.socket.detach().await?;
+        Ok((fd, std::mem::replace(&mut self.engine, Engine::Moved)))
+    }
+
+    /// Puts together what [`TlsStream::detach`] took apart.
+    pub(super) fn attach(socket: Socket, engine: Engine) -> Self {
+        Self::new(socket, engine)
+    }
+
     /// The certificate the other side showed.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.common().peer_certificates().and_then(<[_]>::first)
+        self.common()?.peer_certificates().and_then(<[_]>::first)
     }
 
     /// Version and suite, as the console shows them.
     pub fn description(&self) -> String {
-        let version = self.common().protocol_version().and_then(|v| v.as_str()).unwrap_or("TLS");
-        match self.common().negotiated_cipher_suite() {
+        let common = self.common();
+        let version = common.and_then(|c| c.protocol_version()).and_then(|v| v.as_str()).unwrap_or("TLS");
+        match common.and_then(|c| c.negotiated_cipher_suite()) {
             Some(suite) => format!("{}/{:?}", version.replace('_', "."), suite.suite()),
             None => version.to_owned(),
         }
     }
 
-    fn common(&self) -> &CommonState {
+    fn common(&self) -> Option<&CommonState> {
         match &self.engine {
-            Engine::Client(c) => c,
-            Engine::Server(c) => c,
+            Engine::Client(c) => Some(c),
+            Engine::Server(c) => Some(c),
+            Engine::Moved => None,
         }
     }
 
@@ -328,6 +362,7 @@ impl Drop for TlsStream {
         let written = match &mut self.engine {
             Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
             Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+            Engine::Moved => return,
         };
         if let Some(n) = written {
             let _ = self.socket.poll_send(&mut Context::from_waker(Waker::noop()), &record[..n], &[]);

@@ -3,11 +3,12 @@
 
 use super::lending::Pool;
 use super::permits::Counter;
+use super::shared::Counted;
 use crate::config::Database;
 use crate::context::Context;
 use crate::worker::notify::Notify;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 /// A database as clients name it.
@@ -18,10 +19,10 @@ pub struct DatabaseState {
     pub line: RefCell<Rc<Database>>,
     /// Made from the `*` line.
     pub is_auto: bool,
-    /// Servers open, all users.
+    /// Servers open, of all users and workers.
     pub open: Counter,
-    /// Clients logged in.
-    pub clients: Cell<u32>,
+    /// Clients logged in, at all workers.
+    pub clients: Counter,
     /// PAUSE is in force.
     pub paused: Cell<bool>,
     /// DISABLE is in force.
@@ -46,7 +47,6 @@ pub struct Directory {
     context: Rc<Context>,
     databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
     pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
-    users: RefCell<HashMap<Rc<str>, Counter>>,
     /// PAUSE without a name is in force.
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
@@ -62,7 +62,6 @@ impl Directory {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
-            users: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
             client_left: Notify::default(),
@@ -95,7 +94,7 @@ impl Directory {
     pub fn forget_unused(&self) {
         let unused = |database: &Rc<DatabaseState>| {
             database.is_auto
-                && database.clients.get() == 0
+                && database.clients.taken() == 0
                 && database.pools().iter().all(|pool| pool.open_count() == 0 && !pool.is_backing_off())
         };
         let gone: Vec<_> = self.databases().into_iter().filter(unused).collect();
@@ -103,24 +102,20 @@ impl Directory {
             self.pools.borrow_mut().retain(|(name, _), _| *name != database.name);
             self.databases.borrow_mut().remove(&database.name);
         }
-        let pools = self.pools.borrow();
-        self.users
-            .borrow_mut()
-            .retain(|user, open| open.taken() > 0 || pools.keys().any(|(_, pool_user)| pool_user == user));
     }
 
     fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
         let name: Rc<str> = name.into();
         let state = Rc::new(DatabaseState {
-            name: name.clone(),
             line: RefCell::new(line),
             is_auto,
-            open: Counter::default(),
-            clients: Cell::new(0),
+            open: self.context.registry.counter(Counted::DatabaseServers, &name),
+            clients: self.context.registry.counter(Counted::DatabaseClients, &name),
             paused: Cell::new(self.paused.get()),
             disabled: Cell::new(false),
             gone: Cell::new(false),
             pools: RefCell::default(),
+            name: name.clone(),
         });
         self.databases.borrow_mut().insert(name, state.clone());
         state
@@ -132,12 +127,15 @@ impl Directory {
         if let Some(pool) = self.pools.borrow().get(&key) {
             return pool.clone();
         }
-        let counter = self.users.borrow_mut().entry(key.1.clone()).or_default().clone();
-        let pool =
-            Pool::new(self.context.clone(), database.clone(), key.1.clone(), counter, self.changed.clone());
+        let pool = Pool::new(self.context.clone(), database.clone(), key.1.clone(), self.changed.clone());
         database.pools.borrow_mut().push(Rc::downgrade(&pool));
         self.pools.borrow_mut().insert(key, pool.clone());
         pool
+    }
+
+    /// The pool of these names, if this worker has it.
+    pub fn known_pool(&self, database: &str, user: &str) -> Option<Rc<Pool>> {
+        self.pools.borrow().get(&(database.into(), user.into())).cloned()
     }
 
     /// Makes the pools that are to have servers although nobody has asked yet: a forced user and `min_pool_size`.
@@ -219,9 +217,8 @@ impl Directory {
         }
     }
 
-    /// Servers that are with a client, being reset or being logged in.
-    pub fn busy_servers(&self, database: Option<&Rc<DatabaseState>>) -> usize {
-        let chosen = |pool: &&Rc<Pool>| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database));
-        self.pools().iter().filter(chosen).map(|pool| pool.busy_servers()).sum()
+    /// Servers of this worker that are with a client, being reset, being logged in or on the move.
+    pub fn busy_servers(&self) -> usize {
+        self.pools().iter().map(|pool| pool.busy_servers()).sum()
     }
 }

@@ -1,8 +1,9 @@
 //! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks and the
 //! limits they have to pass; the login itself is [`crate::server::login`]'s.
 
-use super::lending::{Failure, Pool, Welcome};
+use super::lending::{Pool, Welcome};
 use super::permits::Permit;
+use super::shared::Failure;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
 use crate::server::login::{self, Credential, LoggedIn, Target};
@@ -19,9 +20,17 @@ const MAX_PARALLEL_LOGINS: usize = 8;
 /// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
 const LIFETIME_SPREAD: f64 = 0.2;
 
+/// Which limit has no place left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Pool,
+    User,
+    Database,
+}
+
 /// Whether an idle server of the same database may be closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eviction {
+enum Eviction {
     /// Somebody waits for the new server.
     Allowed,
     /// It would only be nice to have: two pools must not take turns closing each other's.
@@ -41,30 +50,48 @@ impl Pool {
                 self.arm_retry();
                 return;
             }
-            let Some(permits) = self.take_permits(Eviction::Allowed) else { return };
+            match self.take_permits(self.size_now(), Eviction::Allowed) {
+                Ok(permits) => self.start_login(permits),
+                Err(full) => return self.note_shortage(full),
+            }
+        }
+    }
+
+    /// Starts one login although nobody waits, unless `most` servers are open: for the greeting, or for
+    /// `min_pool_size`.
+    fn grow_up_to(self: &Rc<Self>, most: u32, eviction: Eviction) {
+        if self.logins.get() == 0
+            && !self.is_backing_off()
+            && !self.database.paused.get()
+            && let Ok(permits) = self.take_permits(most, eviction)
+        {
             self.start_login(permits);
         }
     }
 
-    /// Starts one login although nobody waits: for the greeting, or for `min_pool_size`.
-    pub fn grow_by_one(self: &Rc<Self>, eviction: Eviction) {
-        if self.logins.get() == 0
-            && !self.is_backing_off()
-            && !self.database.paused.get()
-            && let Some(permits) = self.take_permits(eviction)
-        {
-            self.start_login(permits);
+    /// Sees to it that a server logs in, for the greeting of a client.
+    pub fn grow_by_one(self: &Rc<Self>) {
+        self.grow_up_to(self.size_now(), Eviction::Allowed);
+    }
+
+    /// Opens one server at a time up to `min_pool_size`.
+    pub(super) fn keep_minimum(self: &Rc<Self>) {
+        let minimum = self.rules.borrow().min_pool_size;
+        if self.shared.open.taken() < minimum && !self.database.disabled.get() {
+            self.grow_up_to(minimum, Eviction::Forbidden);
         }
     }
 
     /// After a failed login the next one waits for `server_login_retry`.
     pub fn is_backing_off(&self) -> bool {
         let retry = self.context.config().settings.server_login_retry;
-        self.failure.borrow().as_ref().is_some_and(|failure| worker::now() - failure.at < retry)
+        self.shared
+            .failure()
+            .is_some_and(|failure| worker::now().saturating_duration_since(failure.at) < retry)
     }
 
     fn arm_retry(self: &Rc<Self>) {
-        let Some(at) = self.failure.borrow().as_ref().map(|failure| failure.at) else { return };
+        let Some(at) = self.shared.failure().map(|failure| failure.at) else { return };
         if self.retry_armed.replace(true) {
             return;
         }
@@ -80,11 +107,12 @@ impl Pool {
     /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
     /// any more.
     pub(super) fn is_above_size(&self) -> bool {
-        let open = self.open.taken();
+        let open = self.shared.open.taken();
         let rules = self.rules.borrow();
         // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
         open > rules.pool_size
-            && (open > rules.pool_size + rules.reserve_pool_size || self.waiting_since().is_none())
+            && (open > rules.pool_size + rules.reserve_pool_size
+                || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
     }
 
     /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
@@ -97,32 +125,32 @@ impl Pool {
         rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
     }
 
-    /// A place in each limit, or nothing. A sibling pool's idle server gives way when the database is full.
-    fn take_permits(&self, eviction: Eviction) -> Option<Vec<Permit>> {
+    /// A place in each limit; `most` is the pool's. A sibling pool's idle server gives way when the database is full.
+    fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
         let config = self.context.config();
         let limit = |n: u32| (n > 0).then_some(n);
-        let pool = self.open.take(Some(self.size_now()))?;
+        let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
         let user_limit = config
             .users
             .get(&*self.user)
             .and_then(|user| user.max_user_connections)
             .unwrap_or(config.settings.max_user_connections);
-        let user = self.user_open.take(limit(user_limit))?;
+        let user = self.shared.user_open.take(limit(user_limit)).ok_or(Full::User)?;
         let line = self.database.line.borrow().clone();
         let database_limit = limit(line.max_db_connections.unwrap_or(config.settings.max_db_connections));
         let database = match self.database.open.take(database_limit) {
             Some(permit) => permit,
-            None if eviction == Eviction::Forbidden => return None,
+            None if eviction == Eviction::Forbidden => return Err(Full::Database),
             None => {
                 self.evict_from_sibling();
-                self.database.open.take(database_limit)?
+                self.database.open.take(database_limit).ok_or(Full::Database)?
             }
         };
-        Some(vec![pool, user, database])
+        Ok(vec![pool, user, database])
     }
 
-    /// Closes the idle server of this database that has been idle longest.
-    fn evict_from_sibling(&self) {
+    /// Closes the idle server of this database that has been idle longest. True when there was one.
+    pub(super) fn evict_from_sibling(&self) -> bool {
         let siblings = self.database.pools();
         let oldest = siblings
             .iter()
@@ -130,12 +158,12 @@ impl Pool {
                 pool.idle.borrow().front().map(|server| (server.info.touched_at.get(), pool.clone()))
             })
             .min_by_key(|(at, _)| *at);
-        if let Some((_, pool)) = oldest {
-            let server = pool.idle.borrow_mut().pop_front();
-            if let Some(server) = server {
-                self.close(server);
-            }
+        let server = oldest.and_then(|(_, pool)| pool.idle.borrow_mut().pop_front());
+        let found = server.is_some();
+        if let Some(server) = server {
+            self.close(server);
         }
+        found
     }
 
     fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
@@ -217,7 +245,7 @@ impl Pool {
         }
         match users.get(&*self.user) {
             Some(entry) if entry.password.expose().starts_with("SCRAM-SHA-256$") => {
-                match self.scram_keys.borrow().clone() {
+                match self.shared.scram_keys() {
                     Some(keys) => Credential::ScramKeys(keys),
                     None => Credential::Password(entry.password.clone()),
                 }
@@ -257,7 +285,7 @@ impl Pool {
     }
 
     fn login_succeeded(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>, started: Instant) {
-        *self.failure.borrow_mut() = None;
+        self.shared.set_failure(None);
         let server = self.new_server(logged_in, permits);
         tracing::info!(
             database = %self.database.name,
@@ -272,15 +300,10 @@ impl Pool {
         self.give_back(Box::new(server));
     }
 
-    fn new_server(&self, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
+    fn new_server(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
-        let tracked = &self.context.parameters;
-        let mut parameters = tracked.empty();
-        for (name, value) in &reports {
-            if let Some(position) = tracked.position(name) {
-                parameters = tracked.with(&parameters, position, value);
-            }
-        }
+        let welcome = Rc::new(Welcome::new(&self.context.parameters, reports.into()));
+        let reports = &welcome.reports;
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
         let info = Rc::new(ServerInfo {
@@ -302,14 +325,18 @@ impl Pool {
             prepared_count: Cell::new(0),
             application_name: RefCell::new(application_name.unwrap_or_default()),
         });
-        *self.welcome.borrow_mut() = Some(Rc::new(Welcome { reports, parameters: parameters.clone() }));
+        let parameters = welcome.parameters.clone();
+        if self.shared.set_welcome(welcome.reports.clone()) {
+            self.tell_others(Self::login_ended_elsewhere);
+        }
+        *self.welcome.borrow_mut() = Some(welcome);
         let lifetime = self.rules.borrow().server_lifetime;
         let retire_at = (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime));
         Server { stream, parameters, prepared: Default::default(), info, retire_at, permits }
     }
 
     fn login_failed(self: &Rc<Self>, error: LoginError) {
-        let fault = Rc::new(error.to_fault());
+        let fault = error.to_fault();
         tracing::error!(
             database = %self.database.name,
             user = %self.user,
@@ -321,14 +348,29 @@ impl Pool {
         if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
             self.next_host.set(self.next_host.get().wrapping_add(1));
         }
-        let refused = error.is_refusal();
-        *self.failure.borrow_mut() = Some(Failure { at: worker::now(), error });
-        // While servers are there, those who wait still get one.
-        if refused && self.open.taken() == 0 {
+        self.shared.set_failure(Some(Failure { at: worker::now(), error }));
+        self.refuse_if_hopeless();
+        self.tell_others(Self::login_ended_elsewhere);
+    }
+
+    /// The last login was refused and no server is there: whoever waits is told. While servers are there, those who
+    /// wait still get one.
+    fn refuse_if_hopeless(&self) {
+        if let Some(failure) = self.shared.failure()
+            && failure.error.is_refusal()
+            && self.shared.open.taken() == 0
+        {
+            let fault = Rc::new(failure.error.to_fault());
             for waiter in self.waiters.borrow_mut().drain(..) {
                 waiter.refuse(&fault);
             }
         }
+    }
+
+    /// Another worker's login to the same place has ended, well or not.
+    fn login_ended_elsewhere(self: &Rc<Self>) {
+        self.refuse_if_hopeless();
+        self.login_ended.notify_all();
     }
 }
 

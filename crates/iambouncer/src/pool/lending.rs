@@ -2,21 +2,23 @@
 //! clients first come first served, servers last used first (so that the others can grow old and go).
 
 use super::directory::DatabaseState;
-use super::permits::Counter;
+use super::shared::SharedPool;
 use super::table::ServerTable;
 use super::waiter::Waiter;
 use crate::auth::scram::keys::ClientKeys;
 use crate::config::PoolRules;
 use crate::context::Context;
 use crate::faults::Fault;
-use crate::parameters::ValueSet;
-use crate::server::{Activity, LoginError, Server};
+use crate::parameters::{Parameters, ValueSet};
+use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
 use crate::worker::{self, executor};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// What a client gets when it asks for a server.
@@ -29,18 +31,24 @@ pub enum Borrow {
     Refused(Rc<Fault>),
 }
 
-/// What the newest server reported: every client is greeted with it.
+/// What a server reported at its login: clients are greeted with it.
 pub struct Welcome {
     /// All parameters, in the server's order.
-    pub reports: Vec<(String, String)>,
+    pub reports: Arc<[(String, String)]>,
     /// The tracked ones among them.
     pub parameters: ValueSet,
 }
 
-/// The last login that failed.
-pub(super) struct Failure {
-    pub(super) at: Instant,
-    pub(super) error: LoginError,
+impl Welcome {
+    pub(super) fn new(tracked: &Parameters, reports: Arc<[(String, String)]>) -> Self {
+        let mut parameters = tracked.empty();
+        for (name, value) in &*reports {
+            if let Some(position) = tracked.position(name) {
+                parameters = tracked.with(&parameters, position, value);
+            }
+        }
+        Self { reports, parameters }
+    }
 }
 
 /// Servers of one database and user.
@@ -57,18 +65,18 @@ pub struct Pool {
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
-    /// Servers open or being opened.
-    pub(super) open: Counter,
-    pub(super) user_open: Counter,
+    /// What it has in common with the pools of the other workers.
+    pub(super) shared: Arc<SharedPool>,
     pub(super) logins: Cell<usize>,
-    pub(super) failure: RefCell<Option<Failure>>,
+    /// Servers on their way to other workers.
+    pub(super) leaving: Cell<usize>,
     pub(super) retry_armed: Cell<bool>,
+    /// A task looks at the waiting clients every moment.
+    pub(super) looks_again: Cell<bool>,
     pub(super) next_host: Cell<usize>,
     /// Servers on their way through the reset query.
     pub(super) resetting: Cell<usize>,
-    /// Keys a client's SCRAM login revealed.
-    pub(super) scram_keys: RefCell<Option<ClientKeys>>,
-    /// Greeting; `None` until the first server has logged in.
+    /// Greeting; `None` until this worker has needed it.
     pub(super) welcome: RefCell<Option<Rc<Welcome>>>,
     /// Told when a login has ended, well or not.
     pub login_ended: Notify,
@@ -84,9 +92,9 @@ impl Pool {
         context: Rc<Context>,
         database: Rc<DatabaseState>,
         user: Rc<str>,
-        user_open: Counter,
         changed: Rc<Notify>,
     ) -> Rc<Self> {
+        let shared = context.registry.pool(&database.name, &user);
         let config = context.config();
         let rules = config.pool_rules(&database.line.borrow(), &user);
         Rc::new(Self {
@@ -98,14 +106,13 @@ impl Pool {
             idle: RefCell::default(),
             canceling: RefCell::default(),
             waiters: RefCell::default(),
-            open: Counter::default(),
-            user_open,
+            shared,
             logins: Cell::new(0),
-            failure: RefCell::default(),
+            leaving: Cell::new(0),
             retry_armed: Cell::new(false),
+            looks_again: Cell::new(false),
             next_host: Cell::new(0),
             resetting: Cell::new(0),
-            scram_keys: RefCell::default(),
             welcome: RefCell::default(),
             login_ended: Notify::default(),
             changed,
@@ -121,12 +128,16 @@ impl Pool {
 
     /// Greeting for clients, once a server has logged in.
     pub fn welcome(&self) -> Option<Rc<Welcome>> {
+        if self.welcome.borrow().is_none() {
+            let reports = self.shared.welcome()?;
+            *self.welcome.borrow_mut() = Some(Rc::new(Welcome::new(&self.context.parameters, reports)));
+        }
         self.welcome.borrow().clone()
     }
 
     /// Keeps the keys a client's login revealed for logins to the server.
     pub fn learn_scram_keys(&self, keys: ClientKeys) {
-        *self.scram_keys.borrow_mut() = Some(keys);
+        self.shared.set_scram_keys(keys);
     }
 
     /// Asks for a server.
@@ -148,7 +159,7 @@ impl Pool {
     }
 
     /// The newest idle server that is fit; unfit ones are closed on the way.
-    fn take_idle(&self) -> Option<Box<Server>> {
+    pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
             let mut server = {
                 let mut idle = self.idle.borrow_mut();
@@ -167,10 +178,9 @@ impl Pool {
 
     /// A login was refused a short while ago and no server is there: asking again would only be refused again.
     fn refusal(&self) -> Option<Rc<Fault>> {
-        let failure = self.failure.borrow();
-        let failure = failure.as_ref()?;
+        let failure = self.shared.failure()?;
         let recent = worker::now() - failure.at < self.context.config().settings.server_login_retry;
-        let alone = self.open.taken() == 0;
+        let alone = self.shared.open.taken() == 0;
         (recent && alone && failure.error.is_refusal()).then(|| Rc::new(failure.error.to_fault()))
     }
 
@@ -200,7 +210,13 @@ impl Pool {
         self.hand_on(server);
     }
 
-    fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {
+    pub(super) fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {
+        if self.is_needed_elsewhere() {
+            match self.donate_if_fair(server) {
+                Ok(()) => return,
+                Err(back) => server = back,
+            }
+        }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
             match waiter.grant(server) {
@@ -314,11 +330,12 @@ impl Pool {
 
     /// Every server goes as soon as it is free (RECONNECT, changed line).
     pub fn retire_all(self: &Rc<Self>) {
+        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
         for info in self.table.list() {
             info.close_needed.set(true);
         }
         self.close_idle();
-        *self.failure.borrow_mut() = None;
+        self.shared.set_failure(None);
         self.grow();
     }
 
@@ -335,9 +352,14 @@ impl Pool {
         self.idle.borrow().len()
     }
 
-    /// Servers open or being opened.
+    /// Servers open or being opened, by all workers.
     pub fn open_count(&self) -> u32 {
-        self.open.taken()
+        self.shared.open.taken()
+    }
+
+    /// True while a server is on its way to another worker.
+    pub fn is_sending_servers(&self) -> bool {
+        self.leaving.get() > 0
     }
 
     /// Logins under way.
@@ -345,9 +367,9 @@ impl Pool {
         self.logins.get()
     }
 
-    /// Servers that are not idle.
+    /// Servers of this worker that are not idle, and those on their way to it or from it.
     pub fn busy_servers(&self) -> usize {
-        (self.open.taken() as usize).saturating_sub(self.idle_count())
+        (self.table.count() + self.logins.get() + self.leaving.get()).saturating_sub(self.idle_count())
     }
 
     /// What a client is told that cannot be served at all just now.
@@ -357,6 +379,6 @@ impl Pool {
 
     /// Why the last login failed, while that is the last thing known.
     pub fn last_failure(&self) -> Option<Fault> {
-        self.failure.borrow().as_ref().map(|failure| failure.error.to_fault())
+        self.shared.failure().map(|failure| failure.error.to_fault())
     }
 }

@@ -1,17 +1,19 @@
 //! Pools of server connections, one per database and user. Owns who gets a server next, how many there may be,
 //! and when one is opened or closed; it never looks at a query.
 //!
-//! All of it is local to a worker except the counters behind [`permits`], which are exact for the process.
+//! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
+//! and [`balance`] moves servers to workers whose clients wait too long.
 
+mod balance;
 pub mod directory;
 mod growth;
 mod lending;
 pub mod permits;
+pub mod shared;
 mod sweep;
 pub mod table;
 pub mod waiter;
 
 pub use directory::{DatabaseState, Directory};
-pub use growth::Eviction;
 pub use lending::{Borrow, Pool, Welcome};
 pub use waiter::Waiter;

@@ -21,6 +21,11 @@ impl Counter {
             .map(|_| Permit(self.clone()))
     }
 
+    /// True while anybody else holds this counter or a place in it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Places taken now.
     pub fn taken(&self) -> u32 {
         self.0.load(Ordering::Acquire)

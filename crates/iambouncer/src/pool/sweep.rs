@@ -1,7 +1,6 @@
 //! What the janitor does to a pool a few times a second: old and dead idle servers go, `min_pool_size` is kept,
 //! the reserve opens. Owns no clock of its own.
 
-use super::growth::Eviction;
 use super::lending::Pool;
 use crate::worker;
 use std::rc::Rc;
@@ -20,7 +19,7 @@ impl Pool {
         let minimum = self.rules.borrow().min_pool_size as usize;
         let now = worker::now();
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        let mut left = self.open.taken() as usize;
+        let mut left = self.shared.open.taken() as usize;
         let mut kept = std::collections::VecDeque::with_capacity(idle.len());
         for mut server in idle {
             let idle_for = now - server.info.touched_at.get();
@@ -34,13 +33,5 @@ impl Pool {
             }
         }
         *self.idle.borrow_mut() = kept;
-    }
-
-    /// Opens one server at a time up to `min_pool_size`, once the pool has been used or has a user of its own.
-    fn keep_minimum(self: &Rc<Self>) {
-        let minimum = self.rules.borrow().min_pool_size;
-        if self.open.taken() < minimum && !self.database.paused.get() && !self.database.disabled.get() {
-            self.grow_by_one(Eviction::Forbidden);
-        }
     }
 }

@@ -17,6 +17,11 @@ impl ServerTable {
         list.push(Rc::downgrade(info));
     }
 
+    /// Number of those that are open now.
+    pub fn count(&self) -> usize {
+        self.0.borrow().iter().filter(|weak| weak.strong_count() > 0).count()
+    }
+
     /// All that are open now.
     pub fn list(&self) -> Vec<Rc<ServerInfo>> {
         self.0.borrow().iter().filter_map(Weak::upgrade).collect()

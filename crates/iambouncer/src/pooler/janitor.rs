@@ -6,8 +6,10 @@ use crate::clients::{ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
 use crate::faults::{self, Fault};
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::pool::Directory;
 use crate::stats::Totals;
-use crate::worker::{self, timers};
+use crate::worker::{self, home, timers};
+use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +36,7 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
         }
         if worker::now() - period_began >= config.settings.stats_period {
             period_began = worker::now();
-            end_period(&door, &config);
+            end_period(&door, &config).await;
         }
         timers::sleep(PERIOD).await;
     }
@@ -78,23 +80,29 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
     }
 }
 
-fn end_period(door: &Door, config: &Config) {
-    let pools = door.directory.pools();
-    for pool in &pools {
+/// Ends a period of the averages. The first worker logs them, for all.
+async fn end_period(door: &Door, config: &Config) {
+    for pool in door.directory.pools() {
         pool.stats.mark();
     }
-    if config.settings.log_stats {
-        let last = pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b);
-        let average = last.averaged(config.settings.stats_period);
-        tracing::info!(
-            "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
-            average.transactions,
-            average.queries,
-            average.received_bytes,
-            average.sent_bytes,
-            average.transaction_us,
-            average.query_us,
-            average.wait_us,
-        );
+    let team = &door.context.team;
+    if !config.settings.log_stats || team.me() != 0 {
+        return;
     }
+    let parts = team.ask_all(|| {
+        let pools = home::get::<Directory>().map(|directory| directory.pools()).unwrap_or_default();
+        ready(pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b))
+    });
+    let last = parts.await.into_iter().fold(Totals::default(), |a, b| a + b);
+    let average = last.averaged(config.settings.stats_period);
+    tracing::info!(
+        "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+        average.transactions,
+        average.queries,
+        average.received_bytes,
+        average.sent_bytes,
+        average.transaction_us,
+        average.query_us,
+        average.wait_us,
+    );
 }

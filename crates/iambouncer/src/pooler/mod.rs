@@ -1,32 +1,33 @@
-//! The process as a whole: listeners, janitor, signals, and the way down. Owns the main task of the worker; what a
-//! client or a pool does is theirs.
+//! The process as a whole: workers, listeners, janitor, signals, and the way down. Owns the main task of the first
+//! worker; what a client or a pool does is theirs.
 
 mod engine;
 mod janitor;
+mod members;
 mod shutdown;
 pub mod signals;
 
-use crate::admin::Console;
-use crate::client::{self, Door};
-use crate::clients::ClientTable;
-use crate::context::{Context, Loaded};
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::client::Door;
+use crate::context::{Common, Loaded};
+use crate::lifecycle::Phase;
 use crate::net::listener::{Bound, Listener};
-use crate::pool::Directory;
+use crate::pool::shared::Registry;
+use crate::worker::team::Team;
 use crate::worker::{self, either, executor, timers};
 use rds_iam::TokenEngine;
 use signals::Signal;
-use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Connections beyond `max_client_conn` that may be logging in, cancelling or about to be turned away.
-const UNAUTHENTICATED_SPARE: usize = 100;
+const UNAUTHENTICATED_SPARE: u32 = 100;
 /// Pause after accept(2) failed, which means that files or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Everything a worker needs to start.
+/// Everything the workers need to start.
 pub struct Plan {
     /// First configuration.
     pub loaded: Loaded,
@@ -42,46 +43,52 @@ pub struct Plan {
     pub signals: mpsc::Receiver<Signal>,
 }
 
-/// Runs the pooler on this thread until it is told to end.
+/// Runs the pooler until it is told to end, on this thread and one more for each further worker.
 ///
 /// # Errors
 /// The kernel refuses what a worker needs, or no randomness is to be had.
-pub fn run(plan: Plan) -> std::io::Result<()> {
+pub fn run(plan: Plan) -> io::Result<()> {
+    let Plan { loaded, bound, reloader, control, tokens, signals } = plan;
     let mut process_key = [0; 32];
-    aws_lc_rs::rand::fill(&mut process_key)
-        .map_err(|_| std::io::Error::other("no random numbers available"))?;
-    let engine = engine::choose(plan.loaded.config.settings.io_engine)?;
-    worker::run(engine, async move {
-        if let Err(error) = serve(plan, process_key).await {
+    aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
+    let settings = &loaded.config.settings;
+    let engine = engine::choose(settings.io_engine)?;
+    let mut teams = Team::assemble(settings.workers.count())?.into_iter();
+    let Some(first) = teams.next() else { return Err(io::Error::other("no worker")) };
+    tracing::info!("workers = {}", first.len());
+    let common = Common {
+        loaded,
+        control,
+        tokens,
+        registry: Arc::new(Registry::new(first.len())),
+        own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
+        process_key,
+    };
+    let _running = common.registry.running.take(None);
+    let mut others = Vec::new();
+    for team in teams {
+        others.push(members::start(engine, team, common.clone(), reloader.clone())?);
+    }
+    let started = first.clone();
+    let outcome = worker::run(engine, &started, async move {
+        let door = members::open_door(common, first, reloader);
+        if let Err(error) = serve(door, bound, signals).await {
             tracing::error!(%error, "cannot start");
         }
-    })
+    });
+    outcome.and_then(|()| others.into_iter().try_for_each(members::Member::join))
 }
 
-async fn serve(plan: Plan, process_key: [u8; 32]) -> std::io::Result<()> {
-    let Plan { loaded, bound, reloader, control, tokens, signals } = plan;
-    let endpoints = bound.iter().map(|bound| bound.endpoint.clone()).collect();
-    let context = Rc::new(Context::new(loaded, control, tokens, endpoints, process_key));
-    let lifecycle = Rc::new(Lifecycle::default());
-    let directory = Directory::new(context.clone());
-    let clients: Rc<ClientTable> = Rc::default();
-    let console = Rc::new(Console::new(
-        context.clone(),
-        directory.clone(),
-        clients.clone(),
-        lifecycle.clone(),
-        reloader,
-    ));
-    let door =
-        Rc::new(Door { context, directory, clients, console: console.clone(), closing: Cell::new(false) });
+/// The first worker's part: it listens, hears signals, and goes last.
+async fn serve(door: Rc<Door>, bound: Vec<Bound>, signals: mpsc::Receiver<Signal>) -> io::Result<()> {
+    let lifecycle = door.console.lifecycle.clone();
     let mut listening = Vec::new();
     for bound in bound {
         let listener = Listener::new(bound)?;
         listening.push(listener.endpoint().to_string());
         executor::spawn(accept(door.clone(), listener));
     }
-    executor::spawn(janitor::run(door.clone(), lifecycle.clone()));
-    executor::spawn(signals::obey(console, signals));
+    executor::spawn(signals::obey(door.console.clone(), signals));
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
     shutdown::wait(&door, &lifecycle).await;
     Ok(())
@@ -94,12 +101,13 @@ async fn accept(door: Rc<Door>, listener: Listener) {
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                let limit = door.context.config().settings.max_client_conn as usize + UNAUTHENTICATED_SPARE;
-                if door.clients.len() >= limit {
+                let limit =
+                    door.context.config().settings.max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
+                if door.context.registry.clients.taken() >= limit {
                     tracing::warn!(client = %remote, "connection dropped: too many are open already");
                     continue;
                 }
-                executor::spawn(client::serve(door.clone(), socket, remote));
+                members::give_client(&door, socket, remote);
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");

@@ -1,4 +1,4 @@
-//! The way down. Owns what each phase waits for; nobody is cut off who was promised to be waited for.
+//! The way down, at each worker. Owns what each phase waits for; nobody is cut off who was promised to be waited for.
 
 use crate::client::Door;
 use crate::clients::ClientState;
@@ -22,7 +22,7 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
         let done = match phase {
             Phase::Running => false,
             Phase::WaitForClients => sessions(door) == 0,
-            Phase::WaitForServers => door.directory.busy_servers(None) == 0,
+            Phase::WaitForServers => door.directory.busy_servers() == 0,
             Phase::Now => true,
         };
         if done {
@@ -35,16 +35,33 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
         either(lifecycle.changed.wait(), news.wait()).await;
     }
     dismiss(door).await;
-    tracing::info!("shut down");
+    let registry = &door.context.registry;
+    if door.context.team.me() == 0 {
+        // Signals and the console's last words arrive here: this worker goes last.
+        while registry.running.taken() > 1 {
+            lifecycle.changed.wait().await;
+        }
+        tracing::info!("shut down");
+    }
 }
 
 fn announce(door: &Door, phase: Phase) {
     door.closing.set(phase != Phase::Running);
+    if door.context.team.me() == 0 {
+        match phase {
+            Phase::Running => {}
+            Phase::WaitForClients => {
+                tracing::info!(
+                    "no new clients; waiting for {} to leave",
+                    door.context.registry.clients.taken()
+                );
+            }
+            Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to become free"),
+            Phase::Now => tracing::info!("ending now"),
+        }
+    }
     match phase {
-        Phase::Running => {}
-        Phase::WaitForClients => tracing::info!("no new clients; waiting for {} to leave", sessions(door)),
         Phase::WaitForServers => {
-            tracing::info!("no new clients; waiting for servers to become free");
             door.directory.set_paused(None, true);
             for client in door.clients.list() {
                 if client.state.get() == ClientState::Waiting {
@@ -52,7 +69,7 @@ fn announce(door: &Door, phase: Phase) {
                 }
             }
         }
-        Phase::Now => tracing::info!("ending now"),
+        Phase::Running | Phase::WaitForClients | Phase::Now => {}
     }
 }
 

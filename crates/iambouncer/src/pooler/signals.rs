@@ -68,14 +68,11 @@ pub(super) async fn obey(console: Rc<Console>, mut signals: mpsc::Receiver<Signa
                     tracing::error!("configuration not reloaded, the old one stays in force:\n{text}");
                 }
             }
-            Signal::WaitForClients => console.lifecycle.advance(Phase::WaitForClients),
-            Signal::WaitForServers => console.lifecycle.advance(Phase::WaitForServers),
-            Signal::Now => console.lifecycle.advance(Phase::Now),
-            Signal::Pause => console.directory.set_paused(None, true),
-            Signal::Resume => {
-                console.directory.set_paused(None, false);
-                console.directory.changed.notify_all();
-            }
+            Signal::WaitForClients => console.advance(Phase::WaitForClients),
+            Signal::WaitForServers => console.advance(Phase::WaitForServers),
+            Signal::Now => console.advance(Phase::Now),
+            Signal::Pause => console.set_paused(None, true).await,
+            Signal::Resume => console.set_paused(None, false).await,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The statements one server has, least recently used first. Owns the order of eviction.
 
-use super::statement::Statement;
+use super::statement::{Statement, Text};
 use lru::LruCache;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Statements prepared on one server connection.
 pub struct ServerCache(LruCache<u64, Rc<Statement>>);
@@ -41,6 +42,11 @@ impl ServerCache {
     /// The server has forgotten all.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// All of them, least recently used first.
+    pub fn texts(&self) -> Vec<Arc<Text>> {
+        self.0.iter().rev().map(|(_, statement)| statement.text()).collect()
     }
 
     /// Number of statements.

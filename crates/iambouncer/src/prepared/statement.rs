@@ -1,11 +1,13 @@
-//! Statements by their text. Owns the table of all texts in use on this worker and the names servers know them by.
+//! Statements by their text. Owns the table of all texts in use and the names servers know them by: one table for the
+//! process, behind a lock, and in front of it one for each worker, which is all that is looked at once a text is known.
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Names that servers see begin like this. A client's own statement of such a name is none of ours.
 const NAME_PREFIX: &str = "iamb_";
@@ -14,11 +16,8 @@ const SWEEP_EVERY: usize = 1024;
 /// The same, when this many bytes of text were added.
 const SWEEP_EVERY_BYTES: usize = 32 * 1024 * 1024;
 
-/// Process-wide, so that a name stays right when a server moves between workers.
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-/// A statement as servers know it.
-pub struct Statement {
+/// A text and the name it has on all servers, whichever worker holds them.
+pub struct Text {
     /// Unique in this process.
     pub id: u64,
     /// Name on servers.
@@ -27,54 +26,142 @@ pub struct Statement {
     pub body: Box<[u8]>,
 }
 
-/// Compares and hashes by body, so that a table of statements can be searched with the bytes of a message.
-struct ByBody(Rc<Statement>);
+/// A statement as one worker uses it: cheap to share there, without touching what other workers touch.
+pub struct Statement(Arc<Text>);
 
-impl Borrow<[u8]> for ByBody {
+impl Deref for Statement {
+    type Target = Text;
+
+    fn deref(&self) -> &Text {
+        &self.0
+    }
+}
+
+impl Statement {
+    /// The part that can go to another worker.
+    pub fn text(&self) -> Arc<Text> {
+        self.0.clone()
+    }
+}
+
+/// Compares and hashes by body, so that a table can be searched with the bytes of a message.
+struct ByBody<T>(T);
+
+trait HasBody {
+    fn body(&self) -> &[u8];
+}
+
+impl HasBody for Rc<Statement> {
+    fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl HasBody for Arc<Text> {
+    fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl<T: HasBody> Borrow<[u8]> for ByBody<T> {
     fn borrow(&self) -> &[u8] {
-        &self.0.body
+        self.0.body()
     }
 }
 
-impl Hash for ByBody {
+impl<T: HasBody> Hash for ByBody<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.body.hash(state);
+        self.0.body().hash(state);
     }
 }
 
-impl PartialEq for ByBody {
+impl<T: HasBody> PartialEq for ByBody<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.body == other.0.body
+        self.0.body() == other.0.body()
     }
 }
 
-impl Eq for ByBody {}
+impl<T: HasBody> Eq for ByBody<T> {}
+
+/// When a table was last looked through for texts nobody uses.
+#[derive(Debug, Clone, Copy, Default)]
+struct SinceSweep {
+    added: usize,
+    bytes: usize,
+}
+
+impl SinceSweep {
+    /// Counts a text. True when it is time to look.
+    fn add(&mut self, body: &[u8]) -> bool {
+        self.added += 1;
+        self.bytes += body.len();
+        let is_due = self.added > SWEEP_EVERY || self.bytes > SWEEP_EVERY_BYTES;
+        if is_due {
+            *self = Self::default();
+        }
+        is_due
+    }
+}
+
+/// All texts of the process.
+#[derive(Default)]
+struct Texts {
+    table: HashSet<ByBody<Arc<Text>>>,
+    since_sweep: SinceSweep,
+    last_id: u64,
+}
+
+static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
+
+/// The text of this body: the one that is known, or a new one.
+fn text(body: &[u8]) -> Arc<Text> {
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = texts.table.get(body) {
+        return known.0.clone();
+    }
+    if texts.since_sweep.add(body) {
+        texts.table.retain(|entry| Arc::strong_count(&entry.0) > 1);
+    }
+    texts.last_id += 1;
+    let id = texts.last_id;
+    let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
+    let text = Arc::new(Text { id, name, body: body.into() });
+    texts.table.insert(ByBody(text.clone()));
+    text
+}
 
 /// All statements in use on this worker.
 #[derive(Default)]
 pub struct Interner {
-    table: RefCell<HashSet<ByBody>>,
-    added: Cell<usize>,
-    added_bytes: Cell<usize>,
+    table: RefCell<HashSet<ByBody<Rc<Statement>>>>,
+    since_sweep: Cell<SinceSweep>,
 }
 
 impl Interner {
     /// The statement of this body: the one that is known, or a new one.
     pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
-        let mut table = self.table.borrow_mut();
-        if let Some(known) = table.get(body) {
+        if let Some(known) = self.table.borrow().get(body) {
             return known.0.clone();
         }
-        self.added.set(self.added.get() + 1);
-        self.added_bytes.set(self.added_bytes.get() + body.len());
-        if self.added.get() > SWEEP_EVERY || self.added_bytes.get() > SWEEP_EVERY_BYTES {
-            table.retain(|entry| Rc::strong_count(&entry.0) > 1);
-            self.added.set(0);
-            self.added_bytes.set(0);
+        self.add(text(body))
+    }
+
+    /// The statement of a text that comes from another worker.
+    pub fn adopt(&self, text: Arc<Text>) -> Rc<Statement> {
+        if let Some(known) = self.table.borrow().get(&*text.body) {
+            return known.0.clone();
         }
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
-        let statement = Rc::new(Statement { id, name, body: body.into() });
+        self.add(text)
+    }
+
+    fn add(&self, text: Arc<Text>) -> Rc<Statement> {
+        let mut table = self.table.borrow_mut();
+        let mut since_sweep = self.since_sweep.get();
+        if since_sweep.add(&text.body) {
+            table.retain(|entry| Rc::strong_count(&entry.0) > 1);
+        }
+        self.since_sweep.set(since_sweep);
+        let statement = Rc::new(Statement(text));
         table.insert(ByBody(statement.clone()));
         statement
     }
@@ -102,6 +189,15 @@ mod tests {
         let c = interner.intern(b"SELECT 1\0\0\x01\0\0\0\x17");
         assert!(Rc::ptr_eq(&a, &b));
         assert_ne!(a.id, c.id);
+    }
+
+    #[test]
+    fn workers_know_a_text_by_the_same_name() {
+        let (one, other) = (Interner::default(), Interner::default());
+        let here = one.intern(b"SELECT 'both'\0\0\0");
+        assert_eq!(here.id, other.intern(b"SELECT 'both'\0\0\0").id);
+        let third = Interner::default();
+        assert!(Rc::ptr_eq(&third.adopt(here.text()), &third.intern(b"SELECT 'both'\0\0\0")));
     }
 
     #[test]

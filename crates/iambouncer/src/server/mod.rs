@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod connect;
 pub mod error;
 pub mod login;
+pub mod moving;
 pub mod reset;
 
 use crate::net::{Inbound, Stream};

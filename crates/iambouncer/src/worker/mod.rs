@@ -1,14 +1,17 @@
 //! One worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; what the
-//! tasks do (clients, logins, pools) lives above. Nothing here is shared between threads but the [`mailbox`].
+//! tasks do (clients, logins, pools) lives above. Nothing here is shared between threads but the [`mailbox`], through
+//! which the workers of a [`team`] reach each other.
 //!
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, look, write". A task table,
 //! an epoll set and a sorted list of deadlines are all it needs, and with nothing atomic in between.
 
 pub mod buffer;
 pub mod executor;
+pub mod home;
 pub mod mailbox;
 pub mod notify;
 pub mod reactor;
+pub mod team;
 pub mod timers;
 
 use reactor::EngineKind;
@@ -17,6 +20,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use team::Team;
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -51,25 +55,39 @@ pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Outpu
 /// Runs this thread as a worker until `main` is done.
 ///
 /// # Errors
-/// The kernel refuses the engine or an eventfd, or waiting fails.
-pub fn run(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    let mailbox = mailbox::Mailbox::create()?;
-    reactor::install(engine, &mailbox)?;
-    executor::install(mailbox);
+/// The kernel refuses the engine, or waiting fails.
+pub fn run(engine: EngineKind, team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    let mailbox = team.mailbox();
+    mailbox.move_in();
+    reactor::install(engine, mailbox)?;
+    executor::install(mailbox.clone());
     refresh_clock();
     let main = executor::spawn(main);
-    loop {
+    let outcome = loop {
         let more = executor::turn();
         if !executor::is_alive(main) {
-            break;
+            break Ok(());
         }
         let wait = if more { Some(Duration::ZERO) } else { timers::time_to_next(now()) };
-        reactor::wait(wait)?;
+        if let Err(error) = reactor::wait(wait) {
+            break Err(error);
+        }
         timers::fire(refresh_clock());
-    }
+    };
+    mailbox.close();
+    home::clear();
     executor::clear();
     reactor::remove();
-    Ok(())
+    outcome
+}
+
+/// Runs this thread as the only worker.
+///
+/// # Errors
+/// As [`run`].
+#[cfg(test)]
+pub(crate) fn run_alone(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    run(engine, &Team::assemble(1)?[0], main)
 }
 
 #[cfg(test)]
@@ -89,7 +107,7 @@ mod tests {
     fn wake_each_other(engine: EngineKind) {
         let done = Rc::new(Cell::new(0));
         let seen = done.clone();
-        run(engine, async move {
+        run_alone(engine, async move {
             let inner = seen.clone();
             let notify = Rc::new(notify::Notify::default());
             let told = notify.clone();
@@ -109,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_timeout_ends_a_future_that_never_does() {
-        run(EngineKind::Epoll, async {
+        run_alone(EngineKind::Epoll, async {
             let never = std::future::pending::<()>();
             assert!(timers::timeout(Duration::from_millis(3), never).await.is_none());
             assert_eq!(timers::timeout(Duration::from_secs(60), async { 7 }).await, Some(7));

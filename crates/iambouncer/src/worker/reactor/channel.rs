@@ -93,6 +93,8 @@ pub struct Channel {
     send_error: Cell<Option<Errno>>,
     wants_room: Cell<bool>,
     closed: Cell<bool>,
+    /// It goes to another worker: nothing is to be received here any more.
+    is_leaving: Cell<bool>,
 }
 
 impl Channel {
@@ -108,6 +110,7 @@ impl Channel {
             send_error: Cell::new(None),
             wants_room: Cell::new(false),
             closed: Cell::new(false),
+            is_leaving: Cell::new(false),
         }
     }
 
@@ -226,6 +229,18 @@ impl Channel {
         }
     }
 
+    /// Ready when the kernel has nothing to do with this socket any more; it is told to end what it does.
+    pub fn poll_quiet(&self) -> Poll<io::Result<()>> {
+        self.owner.set(executor::current());
+        if !self.is_busy() {
+            return Poll::Ready(Ok(()));
+        }
+        self.wants_room.set(true);
+        self.is_leaving.set(true);
+        with_ring(|ring| ring.stop_receiving(self))?;
+        Poll::Pending
+    }
+
     /// True when bytes, or the end, are there that nobody has read.
     pub fn has_news(&self) -> bool {
         self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
@@ -258,6 +273,9 @@ impl Channel {
 
     pub(super) fn set_receiving(&self, receiving: Receiving) {
         self.receiving.set(receiving);
+        if receiving == Receiving::Off && self.is_leaving.get() {
+            executor::wake(self.owner.get());
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -287,7 +305,7 @@ impl Channel {
 
     /// True when there is nothing unread and more may come.
     pub(super) fn wants_more(&self) -> bool {
-        matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
+        !self.is_leaving.get() && matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
     }
 
     /// Nothing more will come.

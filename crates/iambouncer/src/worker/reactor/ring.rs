@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
 
 use super::Source;
-use super::channel::{Channel, Receiving, Sending};
+use super::channel::{Channel, MAX_UNREAD_BLOCKS, Receiving, Sending};
 use super::provided::{BLOCKS, GROUP, Provided};
 use crate::worker::mailbox::Mailbox;
 use io_uring::{
@@ -266,13 +266,19 @@ impl Ring {
         request.map_or(Ok(()), |request| self.push(&request))
     }
 
+    /// Takes the standing request back.
+    pub(super) fn stop_receiving(&mut self, channel: &Channel) -> io::Result<()> {
+        if channel.receiving() == Receiving::On {
+            channel.set_receiving(Receiving::Stopping);
+            self.cancel(Op::Receive.name(channel.index()))?;
+        }
+        Ok(())
+    }
+
     /// A channel is not used any more. Its slot, and with it the file, is kept until the kernel has answered all.
     pub(super) fn close(&mut self, channel: &Channel) -> io::Result<()> {
         let index = channel.index();
-        if channel.receiving() == Receiving::On {
-            channel.set_receiving(Receiving::Stopping);
-            self.cancel(Op::Receive.name(index))?;
-        }
+        self.stop_receiving(channel)?;
         if channel.is_busy() {
             self.lingering.push(index);
         }
@@ -401,11 +407,7 @@ impl Ring {
             _ => 0,
         };
         if cqueue::more(flags) {
-            if waiting >= super::channel::MAX_UNREAD_BLOCKS && channel.receiving() == Receiving::On {
-                channel.set_receiving(Receiving::Stopping);
-                self.cancel(Op::Receive.name(index))?;
-            }
-            return Ok(());
+            return if waiting >= MAX_UNREAD_BLOCKS { self.stop_receiving(&channel) } else { Ok(()) };
         }
         let was = channel.receiving();
         channel.set_receiving(Receiving::Off);

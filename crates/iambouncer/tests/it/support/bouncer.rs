@@ -189,8 +189,9 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
         .args(arguments)
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
-        // All tests can be run once more with another engine: `make test` does.
+        // All tests can be run once more with another engine or number of workers: `make test` does.
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
+        .envs(std::env::var("TEST_WORKERS").map(|workers| ("IAMBOUNCER_WORKERS", workers)))
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

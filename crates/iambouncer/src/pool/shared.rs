@@ -1,0 +1,229 @@
+//! What the workers' pools of one database and user have in common: limits, the greeting, the last failure, and which
+//! worker is in need of a server. Owns values that are exact for the process; it moves nothing and opens nothing.
+//!
+//! Locks here are taken when a server logs in or a pool is made, never while queries flow.
+
+use super::permits::Counter;
+use crate::auth::scram::keys::ClientKeys;
+use crate::server::LoginError;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+/// Names nobody uses are dropped from a table when this many were added since the last look.
+const SWEEP_EVERY: usize = 256;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The last login that failed.
+#[derive(Clone)]
+pub(super) struct Failure {
+    pub(super) at: Instant,
+    pub(super) error: LoginError,
+}
+
+/// A worker's need of servers, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Need {
+    /// Servers it still wants from others.
+    pub(super) wanted: AtomicU32,
+    /// Servers on their way to it.
+    pub(super) coming: AtomicU32,
+    /// Since when its first client waits, in µs after the process began.
+    pub(super) since_us: AtomicU64,
+}
+
+/// Shared by the pools of one database and user.
+pub struct SharedPool {
+    /// Servers open or being opened.
+    pub(super) open: Counter,
+    /// The same, over all databases of the user.
+    pub(super) user_open: Counter,
+    /// One bit for each worker in need.
+    pub(super) hungry: AtomicU64,
+    pub(super) needs: Box<[Need]>,
+    /// Counts what makes all servers old: one that is on its way between workers meanwhile is not used again.
+    pub(super) retirements: AtomicU64,
+    has_failed: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    welcome: Mutex<Option<Arc<[(String, String)]>>>,
+    scram_keys: Mutex<Option<ClientKeys>>,
+}
+
+impl SharedPool {
+    fn new(workers: usize, user_open: Counter) -> Self {
+        Self {
+            open: Counter::default(),
+            user_open,
+            hungry: AtomicU64::new(0),
+            needs: (0..workers).map(|_| Need::default()).collect(),
+            retirements: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            welcome: Mutex::default(),
+            scram_keys: Mutex::default(),
+        }
+    }
+
+    /// The last login's failure, until one succeeds.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
+        locked(&self.failure).clone()
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<Failure>) {
+        if failure.is_none() && !self.has_failed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut slot = locked(&self.failure);
+        self.has_failed.store(failure.is_some(), Ordering::Release);
+        *slot = failure;
+    }
+
+    /// What the newest server reported at its login.
+    pub(super) fn welcome(&self) -> Option<Arc<[(String, String)]>> {
+        locked(&self.welcome).clone()
+    }
+
+    /// Returns true when it is the first.
+    pub(super) fn set_welcome(&self, reports: Arc<[(String, String)]>) -> bool {
+        locked(&self.welcome).replace(reports).is_none()
+    }
+
+    /// Keys a client's SCRAM login revealed.
+    pub(super) fn scram_keys(&self) -> Option<ClientKeys> {
+        locked(&self.scram_keys).clone()
+    }
+
+    pub(super) fn set_scram_keys(&self, keys: ClientKeys) {
+        *locked(&self.scram_keys) = Some(keys);
+    }
+}
+
+/// What is counted by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// Servers of a database.
+    DatabaseServers,
+    /// Clients of a database.
+    DatabaseClients,
+    /// Servers of a user.
+    UserServers,
+    /// Clients of a user.
+    UserClients,
+}
+
+/// A table that forgets what nobody uses.
+struct Table<K, V> {
+    entries: HashMap<K, V>,
+    added: usize,
+}
+
+impl<K: Eq + Hash, V: Clone> Table<K, V> {
+    fn new() -> Self {
+        Self { entries: HashMap::new(), added: 0 }
+    }
+
+    fn insert(&mut self, key: K, value: V, is_used: impl Fn(&V) -> bool) {
+        self.added += 1;
+        if self.added > SWEEP_EVERY {
+            self.added = 0;
+            self.entries.retain(|_, value| is_used(value));
+        }
+        self.entries.insert(key, value);
+    }
+}
+
+/// Everything the workers count together.
+pub struct Registry {
+    workers: usize,
+    began: Instant,
+    /// Clients connected, those logging in included.
+    pub clients: Counter,
+    /// Workers that have not ended.
+    pub running: Counter,
+    /// Clients of each worker: new ones go where there are fewest.
+    pub loads: Box<[Counter]>,
+    counters: Mutex<Table<(Counted, String), Counter>>,
+    pools: Mutex<Table<(String, String), Weak<SharedPool>>>,
+}
+
+impl Registry {
+    /// Nothing counted yet, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            began: Instant::now(),
+            clients: Counter::default(),
+            running: Counter::default(),
+            loads: (0..workers).map(|_| Counter::default()).collect(),
+            counters: Mutex::new(Table::new()),
+            pools: Mutex::new(Table::new()),
+        }
+    }
+
+    /// The counter of a name, for all workers the same as long as one of them holds it or a permit of it.
+    pub fn counter(&self, what: Counted, name: &str) -> Counter {
+        let mut table = locked(&self.counters);
+        let key = (what, name.to_owned());
+        if let Some(known) = table.entries.get(&key) {
+            return known.clone();
+        }
+        let counter = Counter::default();
+        table.insert(key, counter.clone(), Counter::is_shared);
+        counter
+    }
+
+    /// The shared part of a pool.
+    pub fn pool(&self, database: &str, user: &str) -> Arc<SharedPool> {
+        let user_open = self.counter(Counted::UserServers, user);
+        let mut table = locked(&self.pools);
+        let key = (database.to_owned(), user.to_owned());
+        if let Some(known) = table.entries.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let pool = Arc::new(SharedPool::new(self.workers, user_open));
+        table.insert(key, Arc::downgrade(&pool), |weak| weak.strong_count() > 0);
+        pool
+    }
+
+    /// A moment as the workers tell it to each other: µs after the process began.
+    pub(super) fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_micros() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_get_the_same_counters_and_pools() {
+        let registry = Registry::new(2);
+        let permit = registry.counter(Counted::UserClients, "a").take(None);
+        assert_eq!(registry.counter(Counted::UserClients, "a").taken(), 1);
+        assert_eq!(registry.counter(Counted::UserServers, "a").taken(), 0);
+        drop(permit);
+        let one = registry.pool("d", "u");
+        assert!(Arc::ptr_eq(&one, &registry.pool("d", "u")));
+    }
+
+    #[test]
+    fn names_nobody_uses_are_forgotten_and_counts_in_use_are_not() {
+        let registry = Registry::new(1);
+        let permit = registry.counter(Counted::DatabaseClients, "kept").take(None);
+        for i in 0..=2 * SWEEP_EVERY {
+            registry.counter(Counted::DatabaseClients, &i.to_string());
+        }
+        assert!(locked(&registry.counters).entries.len() <= SWEEP_EVERY + 2);
+        assert_eq!(registry.counter(Counted::DatabaseClients, "kept").taken(), 1);
+        drop(permit);
+    }
+}

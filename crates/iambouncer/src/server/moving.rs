@@ -1,0 +1,102 @@
+//! An idle server on its way to another worker. Owns the form in which it travels; who gets it is the pool's business.
+
+use super::{Activity, Server, ServerInfo, connect};
+use crate::net::{Endpoint, Moving};
+use crate::parameters::Parameters;
+use crate::pool::permits::Permit;
+use crate::prepared::statement::Text;
+use crate::prepared::{Interner, ServerCache};
+use crate::worker;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// A server that belongs to no worker. Dropping it closes the connection and gives its places back.
+pub struct Packed {
+    connection: Moving,
+    parameters: Vec<Option<Box<str>>>,
+    prepared: Vec<Arc<Text>>,
+    facts: Facts,
+    retire_at: Option<Instant>,
+    permits: Vec<Permit>,
+}
+
+/// What stays the same of a [`ServerInfo`].
+struct Facts {
+    id: u64,
+    pid: u32,
+    cancel_key: Box<[u8]>,
+    route: connect::Route,
+    remote: Option<Endpoint>,
+    local: Option<Endpoint>,
+    tls: String,
+    connected_wall: SystemTime,
+    application_name: String,
+}
+
+impl Packed {
+    /// Takes an idle server off this worker.
+    ///
+    /// # Errors
+    /// The server has said something meanwhile, or has gone: it is closed.
+    pub async fn pack(server: Server) -> io::Result<Self> {
+        let Server { stream, parameters, prepared, info, retire_at, permits } = server;
+        let connection = Moving::pack(stream).await?;
+        if info.close_needed.get() {
+            return Err(io::Error::other("it has to go"));
+        }
+        let facts = Facts {
+            id: info.id,
+            pid: info.pid,
+            cancel_key: info.cancel_key.clone(),
+            route: info.route.clone(),
+            remote: info.remote.clone(),
+            local: info.local.clone(),
+            tls: info.tls.clone(),
+            connected_wall: info.connected_wall,
+            application_name: info.application_name.borrow().clone(),
+        };
+        let parameters = parameters.values().to_vec();
+        Ok(Self { connection, parameters, prepared: prepared.texts(), facts, retire_at, permits })
+    }
+
+    /// Makes it a server of this worker.
+    ///
+    /// # Errors
+    /// The worker cannot take the connection.
+    pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<Server> {
+        let stream = self.connection.unpack()?;
+        let mut prepared = ServerCache::default();
+        for text in self.prepared {
+            prepared.insert(statements.adopt(text));
+        }
+        let facts = self.facts;
+        let info = ServerInfo {
+            id: facts.id,
+            pid: facts.pid,
+            cancel_key: facts.cancel_key,
+            route: facts.route,
+            remote: facts.remote,
+            local: facts.local,
+            tls: facts.tls,
+            connected_wall: facts.connected_wall,
+            activity: Cell::new(Activity::Idle),
+            client_id: Cell::new(0),
+            touched_at: Cell::new(worker::now()),
+            close_needed: Cell::new(false),
+            cancels_in_flight: Cell::new(0),
+            prepared_count: Cell::new(prepared.len()),
+            application_name: RefCell::new(facts.application_name),
+        };
+        Ok(Server {
+            stream,
+            parameters: parameters.intern(self.parameters),
+            prepared,
+            info: Rc::new(info),
+            retire_at: self.retire_at,
+            permits: self.permits,
+        })
+    }
+}

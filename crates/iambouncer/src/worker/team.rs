@@ -1,0 +1,107 @@
+//! All workers of the process, as one of them sees them. Owns how they reach each other: errands, and questions that
+//! everybody answers. Nothing here is touched while queries flow.
+
+use super::executor;
+use super::mailbox::{Errand, Mailbox};
+use crate::config::MAX_WORKERS;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// The workers, and which of them this is.
+#[derive(Clone)]
+pub struct Team {
+    mailboxes: Arc<[Arc<Mailbox>]>,
+    me: usize,
+}
+
+impl Team {
+    /// A team of `count` workers (1 to [`MAX_WORKERS`]), one handle for each.
+    ///
+    /// # Errors
+    /// The kernel refuses an eventfd.
+    pub fn assemble(count: usize) -> io::Result<Vec<Self>> {
+        let count = count.clamp(1, MAX_WORKERS);
+        let mailboxes: Arc<[_]> =
+            (0..count).map(|_| Mailbox::create()).collect::<io::Result<Vec<_>>>()?.into();
+        Ok((0..count).map(|me| Self { mailboxes: mailboxes.clone(), me }).collect())
+    }
+
+    /// The number of this worker, from 0.
+    #[inline]
+    pub fn me(&self) -> usize {
+        self.me
+    }
+
+    /// Number of workers.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// True when there is nobody else.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.len() == 1
+    }
+
+    /// Never: a team has one worker at least.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailboxes[self.me]
+    }
+
+    /// Has something done by a worker, also by this one.
+    ///
+    /// # Errors
+    /// It has ended or does not keep up; the errand comes back.
+    pub fn tell(&self, worker: usize, errand: Errand) -> Result<(), Errand> {
+        if worker == self.me {
+            executor::spawn(async move { errand() });
+            return Ok(());
+        }
+        match self.mailboxes.get(worker) {
+            Some(mailbox) => mailbox.post(errand),
+            None => Err(errand),
+        }
+    }
+
+    /// Has something done by all other workers; those that have ended do not matter.
+    pub fn tell_others(&self, errand: impl Fn() + Clone + Send + 'static) {
+        for worker in (0..self.len()).filter(|&worker| worker != self.me) {
+            let _ = self.tell(worker, Box::new(errand.clone()));
+        }
+    }
+
+    /// Asks all workers, this one included, and waits for the answers, in the order of the workers. Those that have
+    /// ended give none.
+    pub async fn ask_all<T, F, A>(&self, question: F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Fn() -> A + Clone + Send + 'static,
+        A: Future<Output = T> + 'static,
+    {
+        let mut answers = Vec::with_capacity(self.len());
+        let asked: Vec<_> = (0..self.len())
+            .filter_map(|worker| {
+                let (answer, answered) = oneshot::channel();
+                let question = question.clone();
+                let errand: Errand = Box::new(move || {
+                    let asked = question();
+                    executor::spawn(async move {
+                        // Nobody may be waiting any more.
+                        let _ = answer.send(asked.await);
+                    });
+                });
+                self.tell(worker, errand).ok().map(|()| answered)
+            })
+            .collect();
+        for answered in asked {
+            answers.extend(answered.await);
+        }
+        answers
+    }
+}
