@@ -1,8 +1,9 @@
 //! Servers between workers. Owns when a worker is in need, who gives it a server, and the way there.
 //!
 //! While every worker has servers enough nothing of this runs: a release reads one word that nobody writes. A worker
-//! in need (no server at all, or a client that has waited for [`PATIENCE`]) says so once to the others. Idle servers
-//! go to it at once; a server that becomes free goes to it when its clients have waited much longer than those here.
+//! in need (no server at all, or a client that has waited for [`PATIENCE`]) says so, and asks those that have idle
+//! servers. These come at once; a server that becomes free comes when the clients here have waited much longer than
+//! those where it is.
 
 use super::directory::Directory;
 use super::growth::Full;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 /// How long a client waits before its worker asks the others.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2);
+/// Time between two requests for room in a full database.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// Time between two looks while clients wait.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -59,17 +62,23 @@ impl Pool {
         1 << self.context.team.me()
     }
 
-    /// Has something done with the pools of the same name of all other workers.
-    pub(super) fn tell_others(self: &Rc<Self>, what: fn(&Rc<Self>)) {
-        if self.context.team.is_alone() {
-            return;
-        }
+    /// Has something done with the pool of the same name of another worker.
+    fn tell(&self, worker: usize, what: fn(&Rc<Self>)) {
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
-        self.context.team.tell_others(move || {
+        let errand = move || {
             if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
                 what(&pool);
             }
-        });
+        };
+        // One that has ended, or is flooded, cannot help.
+        drop(self.context.team.tell(worker, Box::new(errand)));
+    }
+
+    /// The same, at all other workers.
+    pub(super) fn tell_others(&self, what: fn(&Rc<Self>)) {
+        for worker in (0..self.context.team.len()).filter(|&worker| worker != self.context.team.me()) {
+            self.tell(worker, what);
+        }
     }
 
     /// A client waits, and no server can be opened. With other workers there are other ways.
@@ -104,7 +113,7 @@ impl Pool {
         });
     }
 
-    /// Tells the other workers, once, how many servers are wanted here and since when.
+    /// Says how many servers are wanted here and since when, and asks whoever has one to spare.
     fn cry(self: &Rc<Self>, full: Full) {
         let need = &self.shared.needs[self.context.team.me()];
         let coming = need.coming.load(Ordering::Acquire) as usize + self.logins.get();
@@ -116,10 +125,14 @@ impl Pool {
             need.since_us.store(self.context.registry.micros(since), Ordering::Release);
         }
         need.wanted.store(wanted as u32, Ordering::Release);
-        if self.shared.hungry.fetch_or(self.my_bit(), Ordering::AcqRel) & self.my_bit() == 0 {
-            match full {
-                Full::Pool | Full::User => self.tell_others(Self::help),
-                Full::Database => self.tell_others(Self::help_by_closing),
+        self.shared.hungry.fetch_or(self.my_bit(), Ordering::AcqRel);
+        if full == Full::Database {
+            return self.ask_for_room();
+        }
+        for worker in 0..self.shared.needs.len() {
+            let has_idle = self.shared.needs[worker].idle.load(Ordering::Acquire) > 0;
+            if has_idle && worker != self.context.team.me() {
+                self.tell(worker, Self::help);
             }
         }
     }
@@ -148,13 +161,26 @@ impl Pool {
         }
     }
 
-    /// The database is full: if no server of this pool can be given, one of a sibling's is closed to make room.
-    fn help_by_closing(self: &Rc<Self>) {
-        if self.idle_count() > 0 {
-            self.help();
-        } else if self.is_needed_elsewhere() && self.evict_from_sibling() {
-            self.tell_others(Self::grow);
+    /// The database is full. A worker that has an idle server of this pool gives it; another closes one of another
+    /// user's, whatever pools it has.
+    pub(super) fn ask_for_room(&self) {
+        if self.context.team.is_alone() {
+            return;
         }
+        let now = worker::now();
+        if self.asked_for_room_at.get().is_some_and(|at| now.saturating_duration_since(at) < ROOM_PAUSE) {
+            return;
+        }
+        self.asked_for_room_at.set(Some(now));
+        let (database, user) = (self.database.name.to_string(), self.user.to_string());
+        let asker = self.context.team.me();
+        self.context.team.tell_others(move || {
+            let Some(home) = home::get::<Directory>() else { return };
+            match home.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
+                Some(pool) => pool.help(),
+                None => home.make_room(&database, &user, asker),
+            }
+        });
     }
 
     /// Gives a free server to the worker whose clients have waited longest, if they go before those here.
@@ -223,6 +249,24 @@ impl Pool {
             }
             Err(error) => tracing::warn!(%error, "a server from another worker could not be used"),
         }
+    }
+}
+
+impl Directory {
+    /// Closes an idle server of a full database and tells the worker that asked for room.
+    fn make_room(&self, database: &str, user: &str, asker: usize) {
+        if !self.known(database).is_some_and(|database| database.close_oldest_idle()) {
+            return;
+        }
+        let (database, user) = (database.to_owned(), user.to_owned());
+        let errand = move || {
+            if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
+                pool.grow();
+                // A client may wait to be greeted.
+                pool.login_ended.notify_all();
+            }
+        };
+        drop(self.context.team.tell(asker, Box::new(errand)));
     }
 }
 

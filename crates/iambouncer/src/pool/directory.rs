@@ -37,6 +37,21 @@ impl DatabaseState {
     pub fn pools(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
     }
+
+    /// Closes the server that has been idle longest, to make room for another user's. True when there was one.
+    pub(super) fn close_oldest_idle(&self) -> bool {
+        let pools = self.pools();
+        let with_since = pools.iter().filter_map(|pool| pool.idle.oldest_since().map(|since| (since, pool)));
+        let oldest = with_since.min_by_key(|(since, _)| *since);
+        let found = oldest.and_then(|(_, pool)| pool.idle.pop_oldest().map(|server| (pool, server)));
+        match found {
+            Some((pool, server)) => {
+                pool.close(server);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// Database and user on the server.
@@ -44,7 +59,7 @@ type PoolKey = (Rc<str>, Rc<str>);
 
 /// All databases and pools.
 pub struct Directory {
-    context: Rc<Context>,
+    pub(super) context: Rc<Context>,
     databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
     pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// PAUSE without a name is in force.

@@ -60,12 +60,13 @@ impl Pool {
     /// Starts one login although nobody waits, unless `most` servers are open: for the greeting, or for
     /// `min_pool_size`.
     fn grow_up_to(self: &Rc<Self>, most: u32, eviction: Eviction) {
-        if self.logins.get() == 0
-            && !self.is_backing_off()
-            && !self.database.paused.get()
-            && let Ok(permits) = self.take_permits(most, eviction)
-        {
-            self.start_login(permits);
+        if self.logins.get() > 0 || self.is_backing_off() || self.database.paused.get() {
+            return;
+        }
+        match self.take_permits(most, eviction) {
+            Ok(permits) => self.start_login(permits),
+            Err(Full::Database) if eviction == Eviction::Allowed => self.ask_for_room(),
+            Err(_) => {}
         }
     }
 
@@ -142,28 +143,11 @@ impl Pool {
             Some(permit) => permit,
             None if eviction == Eviction::Forbidden => return Err(Full::Database),
             None => {
-                self.evict_from_sibling();
+                self.database.close_oldest_idle();
                 self.database.open.take(database_limit).ok_or(Full::Database)?
             }
         };
         Ok(vec![pool, user, database])
-    }
-
-    /// Closes the idle server of this database that has been idle longest. True when there was one.
-    pub(super) fn evict_from_sibling(&self) -> bool {
-        let siblings = self.database.pools();
-        let oldest = siblings
-            .iter()
-            .filter_map(|pool| {
-                pool.idle.borrow().front().map(|server| (server.info.touched_at.get(), pool.clone()))
-            })
-            .min_by_key(|(at, _)| *at);
-        let server = oldest.and_then(|(_, pool)| pool.idle.borrow_mut().pop_front());
-        let found = server.is_some();
-        if let Some(server) = server {
-            self.close(server);
-        }
-        found
     }
 
     fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {

@@ -2,6 +2,7 @@
 //! clients first come first served, servers last used first (so that the others can grow old and go).
 
 use super::directory::DatabaseState;
+use super::idle::IdleServers;
 use super::shared::SharedPool;
 use super::table::ServerTable;
 use super::waiter::Waiter;
@@ -61,7 +62,7 @@ pub struct Pool {
     pub(super) rules: RefCell<PoolRules>,
     /// `server_round_robin`.
     round_robin: Cell<bool>,
-    pub(super) idle: RefCell<VecDeque<Box<Server>>>,
+    pub(super) idle: IdleServers,
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
@@ -73,6 +74,8 @@ pub struct Pool {
     pub(super) retry_armed: Cell<bool>,
     /// A task looks at the waiting clients every moment.
     pub(super) looks_again: Cell<bool>,
+    /// When the other workers were asked last to make room in the database.
+    pub(super) asked_for_room_at: Cell<Option<Instant>>,
     pub(super) next_host: Cell<usize>,
     /// Servers on their way through the reset query.
     pub(super) resetting: Cell<usize>,
@@ -99,11 +102,11 @@ impl Pool {
         let rules = config.pool_rules(&database.line.borrow(), &user);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
+            idle: IdleServers::new(shared.clone(), context.team.me()),
             context,
             database,
             user,
             rules: RefCell::new(rules),
-            idle: RefCell::default(),
             canceling: RefCell::default(),
             waiters: RefCell::default(),
             shared,
@@ -111,6 +114,7 @@ impl Pool {
             leaving: Cell::new(0),
             retry_armed: Cell::new(false),
             looks_again: Cell::new(false),
+            asked_for_room_at: Cell::new(None),
             next_host: Cell::new(0),
             resetting: Cell::new(0),
             welcome: RefCell::default(),
@@ -161,13 +165,10 @@ impl Pool {
     /// The newest idle server that is fit; unfit ones are closed on the way.
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
-            let mut server = {
-                let mut idle = self.idle.borrow_mut();
-                if self.context.config().settings.server_round_robin {
-                    idle.pop_front()
-                } else {
-                    idle.pop_back()
-                }
+            let mut server = if self.context.config().settings.server_round_robin {
+                self.idle.pop_oldest()
+            } else {
+                self.idle.pop_newest()
             }?;
             if server.is_fit(&self.context.parameters) {
                 return Some(server);
@@ -226,7 +227,7 @@ impl Pool {
         }
         server.info.activity.set(Activity::Idle);
         server.stream.disown();
-        self.idle.borrow_mut().push_back(server);
+        self.idle.push(server);
         self.changed.notify_all();
     }
 
@@ -322,7 +323,7 @@ impl Pool {
 
     /// Closes all idle servers (PAUSE, KILL).
     pub fn close_idle(&self) {
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        let idle = self.idle.take_all();
         for server in idle {
             self.close(server);
         }
@@ -349,7 +350,7 @@ impl Pool {
 
     /// Number of idle servers.
     pub fn idle_count(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.len()
     }
 
     /// Servers open or being opened, by all workers.

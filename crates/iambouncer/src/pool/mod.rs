@@ -7,6 +7,7 @@
 mod balance;
 pub mod directory;
 mod growth;
+mod idle;
 mod lending;
 pub mod permits;
 pub mod shared;

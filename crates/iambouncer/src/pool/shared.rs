@@ -26,7 +26,7 @@ pub(super) struct Failure {
     pub(super) error: LoginError,
 }
 
-/// A worker's need of servers, on a cache line of its own.
+/// What a worker needs and has, on a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
 pub(super) struct Need {
@@ -36,6 +36,8 @@ pub(super) struct Need {
     pub(super) coming: AtomicU32,
     /// Since when its first client waits, in µs after the process began.
     pub(super) since_us: AtomicU64,
+    /// Idle servers it has.
+    pub(super) idle: AtomicU32,
 }
 
 /// Shared by the pools of one database and user.

@@ -18,7 +18,7 @@ impl Pool {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
         let minimum = self.rules.borrow().min_pool_size as usize;
         let now = worker::now();
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        let idle = self.idle.take_all();
         let mut left = self.shared.open.taken() as usize;
         let mut kept = std::collections::VecDeque::with_capacity(idle.len());
         for mut server in idle {
@@ -32,6 +32,6 @@ impl Pool {
                 kept.push_back(server);
             }
         }
-        *self.idle.borrow_mut() = kept;
+        self.idle.put_back(kept);
     }
 }

@@ -70,7 +70,10 @@ impl<'a> Start<'a> {
 
     fn ini(&self, dir: &Path) -> String {
         let mut text = format!("[databases]\n{}\n[pgbouncer]\n", self.databases);
+        // All tests can be run once more with another number of workers: `make test` does.
+        let workers = std::env::var("TEST_WORKERS").unwrap_or_else(|_| "auto".to_owned());
         let defaults = [
+            ("workers", workers.as_str()),
             ("listen_addr", "127.0.0.1"),
             ("listen_port", "0"),
             ("unix_socket_dir", ""),
@@ -189,9 +192,8 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
         .args(arguments)
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
-        // All tests can be run once more with another engine or number of workers: `make test` does.
+        // All tests can be run once more with another engine: `make test` does.
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
-        .envs(std::env::var("TEST_WORKERS").map(|workers| ("IAMBOUNCER_WORKERS", workers)))
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

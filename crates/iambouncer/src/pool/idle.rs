@@ -1,0 +1,68 @@
+//! The idle servers of a pool, in the order in which they were released. Owns that list, and the number of them that
+//! other workers see.
+
+use super::shared::SharedPool;
+use crate::server::Server;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Idle servers of one pool at one worker.
+pub(super) struct IdleServers {
+    servers: RefCell<VecDeque<Box<Server>>>,
+    shared: Arc<SharedPool>,
+    worker: usize,
+}
+
+impl IdleServers {
+    pub(super) fn new(shared: Arc<SharedPool>, worker: usize) -> Self {
+        Self { servers: RefCell::default(), shared, worker }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Box<Server>>) -> T) -> T {
+        let mut servers = self.servers.borrow_mut();
+        let outcome = change(&mut servers);
+        // On a cache line of this worker: nobody looks at it while all have servers enough.
+        self.shared.needs[self.worker].idle.store(servers.len() as u32, Ordering::Release);
+        outcome
+    }
+
+    /// Adds the one released last.
+    pub(super) fn push(&self, server: Box<Server>) {
+        self.change(|servers| servers.push_back(server));
+    }
+
+    /// Takes the one released last.
+    pub(super) fn pop_newest(&self) -> Option<Box<Server>> {
+        self.change(VecDeque::pop_back)
+    }
+
+    /// Takes the one that has been idle longest.
+    pub(super) fn pop_oldest(&self) -> Option<Box<Server>> {
+        self.change(VecDeque::pop_front)
+    }
+
+    /// Since when the first of them is idle.
+    pub(super) fn oldest_since(&self) -> Option<Instant> {
+        self.servers.borrow().front().map(|server| server.info.touched_at.get())
+    }
+
+    /// Takes all, in order.
+    pub(super) fn take_all(&self) -> VecDeque<Box<Server>> {
+        self.change(std::mem::take)
+    }
+
+    /// Puts back what [`IdleServers::take_all`] took, before those released meanwhile.
+    pub(super) fn put_back(&self, mut kept: VecDeque<Box<Server>>) {
+        self.change(|servers| {
+            kept.append(servers);
+            *servers = kept;
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.servers.borrow().len()
+    }
+}
