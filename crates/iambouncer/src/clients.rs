@@ -3,18 +3,22 @@
 
 use crate::config::MAX_WORKERS;
 use crate::faults::Fault;
+use crate::introductions::Introduction;
 use crate::net::Endpoint;
 use crate::pool::Pool;
 use crate::server::ServerInfo;
 use crate::worker::executor::{self, TaskKey};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes of the secret in a cancel key of protocol 3.0.
 pub const CANCEL_SECRET_BYTES: usize = 4;
+/// Secrets drawn at a time: one call of the random number generator costs more than all the bytes it gives.
+const SECRETS_DRAWN: usize = 64;
 /// Bits of the process ID in a cancel key that name the client; those above name its worker.
 const CLIENT_BITS: u32 = 24;
 /// Clients that can be told apart in a cancel key.
@@ -56,7 +60,18 @@ pub struct Timing {
     pub quiet_since: Instant,
 }
 
-/// One client.
+/// The other end, and ours.
+type EndPair = (Endpoint, Option<Endpoint>);
+
+/// Both ends of a client's connection, in few bytes.
+enum Ends {
+    /// What nearly all clients have.
+    V4 { remote: SocketAddrV4, local: SocketAddrV4 },
+    /// IPv6; and UNIX sockets, which are the same for every client of a listener.
+    Other(Rc<EndPair>),
+}
+
+/// One client. There are as many as clients, most of them idle: every field counts.
 pub struct ClientInfo {
     /// Unique in this process.
     pub id: u64,
@@ -68,45 +83,79 @@ pub struct ClientInfo {
     pub secret: [u8; CANCEL_SECRET_BYTES],
     /// Its task: one for the login, then one for the session.
     pub task: Cell<TaskKey>,
-    /// Other end.
-    pub remote: Endpoint,
-    /// Our end.
-    pub local: Option<Endpoint>,
-    /// When it connected, for people.
-    pub connected_wall: SystemTime,
-    /// TLS version and suite, or empty.
-    pub tls: RefCell<String>,
-    /// Name it logged in with.
-    pub user: RefCell<Rc<str>>,
-    /// Database it named.
-    pub database: RefCell<Rc<str>>,
-    /// `application_name` it gave.
-    pub application_name: RefCell<String>,
+    ends: Ends,
+    /// Seconds since 1970 when it connected; enough until 2106.
+    connected_s: u32,
+    introduction: RefCell<Rc<Introduction>>,
     /// What it does.
     pub state: Cell<ClientState>,
     /// Its times.
     pub timing: Cell<Timing>,
     /// Its pool, once logged in.
-    pub pool: RefCell<Option<Rc<Pool>>>,
-    /// The server it is linked to.
-    pub server: RefCell<Option<Rc<ServerInfo>>>,
+    pub pool: OnceCell<Rc<Pool>>,
+    server: Cell<Option<Rc<ServerInfo>>>,
     /// Named statements it has.
-    pub prepared_count: Cell<usize>,
-    kill: RefCell<Option<Fault>>,
+    pub prepared_count: Cell<u32>,
+    kill: Cell<Option<Box<Fault>>>,
     cancel_wait: Cell<bool>,
 }
 
 impl ClientInfo {
     /// Ends the client with this fault as soon as its task runs.
     pub fn kill(&self, fault: Fault) {
-        self.kill.borrow_mut().get_or_insert(fault);
+        // The first reason is the one that is told.
+        self.kill.set(self.kill.take().or_else(|| Some(Box::new(fault))));
         executor::wake(self.task.get());
     }
 
     /// The fault to end with, if there is one. Called by the client's task at every turn.
     #[inline]
     pub fn take_kill(&self) -> Option<Fault> {
-        if self.kill.borrow().is_none() { None } else { self.kill.borrow_mut().take() }
+        self.kill.take().map(|fault| *fault)
+    }
+
+    /// What it has said of itself so far.
+    pub fn introduction(&self) -> Rc<Introduction> {
+        self.introduction.borrow().clone()
+    }
+
+    /// It has said who it is, or calls itself something else.
+    pub fn introduce(&self, introduction: Rc<Introduction>) {
+        *self.introduction.borrow_mut() = introduction;
+    }
+
+    /// The server it is linked to.
+    pub fn server(&self) -> Option<Rc<ServerInfo>> {
+        let server = self.server.take();
+        self.server.set(server.clone());
+        server
+    }
+
+    /// Notes the server it is linked to from now on.
+    #[inline]
+    pub fn set_server(&self, server: Option<Rc<ServerInfo>>) {
+        self.server.set(server);
+    }
+
+    /// Other end.
+    pub fn remote(&self) -> Endpoint {
+        match &self.ends {
+            Ends::V4 { remote, .. } => Endpoint::Tcp(SocketAddr::V4(*remote)),
+            Ends::Other(ends) => ends.0.clone(),
+        }
+    }
+
+    /// Our end.
+    pub fn local(&self) -> Option<Endpoint> {
+        match &self.ends {
+            Ends::V4 { local, .. } => Some(Endpoint::Tcp(SocketAddr::V4(*local))),
+            Ends::Other(ends) => ends.1.clone(),
+        }
+    }
+
+    /// When it connected, for people.
+    pub fn connected_wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.connected_s.into())
     }
 
     /// The query that waits for a server is not wanted any more.
@@ -147,13 +196,26 @@ pub struct ClientTable {
     worker: u32,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
     next_slot: Cell<u32>,
+    /// For the next clients.
+    secrets: RefCell<Vec<[u8; CANCEL_SECRET_BYTES]>>,
+    /// Those who have not said yet who they are.
+    nobody: Rc<Introduction>,
+    /// Of the last client that was not on IPv4.
+    last_ends: RefCell<Option<Rc<EndPair>>>,
 }
 
 impl ClientTable {
     /// A table for the worker of this number.
     pub fn new(worker: usize) -> Self {
         const { assert!(MAX_WORKERS <= 1 << (i32::BITS - 1 - CLIENT_BITS)) };
-        Self { worker: worker as u32, clients: RefCell::default(), next_slot: Cell::new(0) }
+        Self {
+            worker: worker as u32,
+            clients: RefCell::default(),
+            next_slot: Cell::new(0),
+            secrets: RefCell::default(),
+            nobody: Rc::default(),
+            last_ends: RefCell::default(),
+        }
     }
 
     /// Adds the running task's client. `None` when there is no randomness or no slot left.
@@ -171,31 +233,51 @@ impl ClientTable {
             }
         }
         self.next_slot.set(slot);
-        let mut secret = [0; CANCEL_SECRET_BYTES];
-        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        let secret = self.secret()?;
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let info = Rc::new(ClientInfo {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             slot,
             worker: self.worker,
             secret,
             task: Cell::new(executor::current()),
-            remote,
-            local,
-            connected_wall: SystemTime::now(),
-            tls: RefCell::default(),
-            user: RefCell::new("".into()),
-            database: RefCell::new("".into()),
-            application_name: RefCell::default(),
+            ends: self.ends(remote, local),
+            connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
+            introduction: RefCell::new(self.nobody.clone()),
             state: Cell::new(ClientState::Login),
             timing: Cell::new(Timing { query_at: None, transaction_at: None, quiet_since: now }),
-            pool: RefCell::default(),
-            server: RefCell::default(),
+            pool: OnceCell::new(),
+            server: Cell::default(),
             prepared_count: Cell::new(0),
-            kill: RefCell::default(),
+            kill: Cell::default(),
             cancel_wait: Cell::new(false),
         });
         clients.insert(slot, info.clone());
         Some(info)
+    }
+
+    fn secret(&self) -> Option<[u8; CANCEL_SECRET_BYTES]> {
+        let mut secrets = self.secrets.borrow_mut();
+        if secrets.is_empty() {
+            let mut drawn = [[0; CANCEL_SECRET_BYTES]; SECRETS_DRAWN];
+            aws_lc_rs::rand::fill(drawn.as_flattened_mut()).ok()?;
+            secrets.extend(drawn);
+        }
+        secrets.pop()
+    }
+
+    fn ends(&self, remote: Endpoint, local: Option<Endpoint>) -> Ends {
+        if let (Endpoint::Tcp(SocketAddr::V4(remote)), Some(Endpoint::Tcp(SocketAddr::V4(local)))) =
+            (&remote, &local)
+        {
+            return Ends::V4 { remote: *remote, local: *local };
+        }
+        let ends = (remote, local);
+        let mut last = self.last_ends.borrow_mut();
+        if let Some(last) = last.as_ref().filter(|last| ***last == ends) {
+            return Ends::Other(last.clone());
+        }
+        Ends::Other(last.insert(Rc::new(ends)).clone())
     }
 
     /// Takes a client out.
@@ -224,5 +306,58 @@ impl ClientTable {
     /// True when nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.clients.borrow().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(table: &ClientTable, remote: Endpoint, local: Endpoint) -> Rc<ClientInfo> {
+        table.add(remote, Some(local), Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn both_ends_are_kept_whatever_their_kind() {
+        let table = ClientTable::new(0);
+        let tcp = |text: &str| Endpoint::Tcp(text.parse().unwrap());
+        let unix = || Endpoint::Unix("/run/.s.PGSQL.6432".into());
+        for (remote, local) in [
+            (tcp("10.0.0.7:40000"), tcp("10.0.0.1:6432")),
+            (tcp("[::1]:4"), tcp("[::1]:5")),
+            (unix(), unix()),
+        ] {
+            let client = add(&table, remote.clone(), local.clone());
+            assert_eq!((client.remote(), client.local()), (remote, Some(local)));
+        }
+        let shared = |client: &ClientInfo| match &client.ends {
+            Ends::V4 { .. } => None,
+            Ends::Other(ends) => Some(Rc::as_ptr(ends)),
+        };
+        let (first, second) = (add(&table, unix(), unix()), add(&table, unix(), unix()));
+        assert!(shared(&first).is_some() && shared(&first) == shared(&second));
+    }
+
+    #[test]
+    fn a_slot_is_not_taken_again_at_once() {
+        let table = ClientTable::new(0);
+        let end = || Endpoint::Unix("".into());
+        let first = add(&table, end(), end());
+        table.remove(&first);
+        let second = add(&table, end(), end());
+        assert_ne!(first.slot, second.slot);
+        assert_ne!(first.secret, second.secret);
+        assert!(table.by_cancel_key(first.slot, &first.secret).is_none());
+        assert!(table.by_cancel_key(second.slot, &second.secret).is_some());
+    }
+
+    #[test]
+    fn the_first_reason_to_end_is_the_one_that_is_told() {
+        let table = ClientTable::new(0);
+        let client = add(&table, Endpoint::Unix("".into()), Endpoint::Unix("".into()));
+        client.kill(crate::faults::killed());
+        client.kill(crate::faults::shutting_down());
+        assert_eq!(client.take_kill(), Some(crate::faults::killed()));
+        assert_eq!(client.take_kill(), None);
     }
 }

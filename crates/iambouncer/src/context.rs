@@ -2,6 +2,7 @@
 //! Owns the swap at RELOAD; decides nothing.
 
 use crate::config::{Config, UserList};
+use crate::introductions::Introductions;
 use crate::net::Endpoint;
 use crate::net::socket::TcpOptions;
 use crate::parameters::Parameters;
@@ -57,6 +58,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Session parameters that follow clients.
     pub parameters: Parameters,
+    /// Who clients say they are.
+    pub introductions: Introductions,
     /// Texts of prepared statements.
     pub statements: Interner,
     /// Where we listen, to recognise ourselves as an upstream.
@@ -79,6 +82,7 @@ impl Context {
             team,
             registry,
             parameters: Parameters::new(extra),
+            introductions: Introductions::default(),
             statements: Interner::default(),
             own_endpoints,
             process_key,

@@ -18,6 +18,7 @@ pub mod clients;
 pub mod config;
 pub mod context;
 pub mod faults;
+pub mod introductions;
 pub mod lifecycle;
 pub mod net;
 pub mod parameters;

@@ -1,5 +1,5 @@
-//! The budget of the hot path: no allocation per query. Runs the pooler in this process with an allocator that
-//! counts what its worker thread does. Owns that allocator, which is why it is a test binary of its own.
+//! The budgets of memory: no allocation per query, few bytes per idle client. Runs the pooler in this process with an
+//! allocator that counts what its worker thread does. Owns that allocator, which is why it is a test binary of its own.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -13,10 +13,15 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// Allocated and not freed yet.
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+/// The counters are those of all poolers in this process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 thread_local! {
     static COUNTED: Cell<bool> = const { Cell::new(false) };
@@ -30,12 +35,16 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTED.try_with(Cell::get).unwrap_or(false) {
             ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+            LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
         }
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if COUNTED.try_with(Cell::get).unwrap_or(false) {
+            LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(block, layout) }
     }
@@ -49,12 +58,19 @@ const QUERIES: u64 = 4000;
 /// The janitor allocates a little a few times a second, whatever the load; this is far below one per query.
 const MAX_ALLOCATIONS: u64 = QUERIES / 20;
 
+/// Clients that are opened, run one query and stay.
+const IDLE_CLIENTS: i64 = 200;
+/// Bytes for each of them, without what malloc adds. ARCHITECTURE.md says where they are.
+const MAX_BYTES_PER_IDLE_CLIENT: i64 = 512;
+/// How long the last answer's buffers may take to go back.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
 fn start_pooler(server: &Postgres) -> u16 {
     let dir = tempfile::tempdir().unwrap();
     let ini = dir.path().join("pooler.ini");
     let text = format!(
         "[databases]\napp = host=127.0.0.1 port={} dbname=postgres user=postgres\n[pgbouncer]\nauth_type = any\n\
-         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\nworkers = 1\n",
+         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\nmax_client_conn = 300\nworkers = 1\n",
         server.port()
     );
     std::fs::write(&ini, text).unwrap();
@@ -102,16 +118,46 @@ fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-#[test]
-fn no_query_allocates() {
-    let server = Postgres::start(&PostgresOptions::default()).unwrap();
-    let port = start_pooler(&server);
+fn log_in(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let mut startup = Vec::new();
-    let parameters = [("user", "postgres"), ("database", "app")];
+    let parameters = [("user", "postgres"), ("database", "app"), ("application_name", "idle")];
     wire::encode::startup(&mut startup, wire::startup::Version::V3_0, &parameters);
     stream.write_all(&startup).unwrap();
     until_ready(&mut stream);
+    stream
+}
+
+#[test]
+fn an_idle_client_keeps_few_bytes() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Postgres::start(&PostgresOptions::default()).unwrap();
+    let port = start_pooler(&server);
+    let open = || {
+        let mut stream = log_in(port);
+        stream.write_all(&framed(b'Q', b"SELECT 1\0")).unwrap();
+        until_ready(&mut stream);
+        stream
+    };
+    // What the first one costs once – a server, blocks, tables – is not counted.
+    let first = open();
+    let before = LIVE_BYTES.load(Ordering::Relaxed);
+    let clients: Vec<TcpStream> = (0..IDLE_CLIENTS).map(|_| open()).collect();
+    let per_client = || (LIVE_BYTES.load(Ordering::Relaxed) - before) / IDLE_CLIENTS;
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    while per_client() > MAX_BYTES_PER_IDLE_CLIENT && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(per_client() <= MAX_BYTES_PER_IDLE_CLIENT, "{} bytes", per_client());
+    drop((first, clients));
+}
+
+#[test]
+fn no_query_allocates() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Postgres::start(&PostgresOptions::default()).unwrap();
+    let port = start_pooler(&server);
+    let mut stream = log_in(port);
     let sync = framed(b'S', b"");
     stream.write_all(&[framed(b'P', b"s\0SELECT 1\0\0\0"), sync.clone()].concat()).unwrap();
     until_ready(&mut stream);

@@ -22,7 +22,7 @@ fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// A zero inside a string would end it early and shift all that follows, so the text is cut there.
 fn c_str(out: &mut Vec<u8>, text: &str) {
-    out.extend(text.bytes().take_while(|&b| b != 0));
+    out.extend_from_slice(text.as_bytes().split(|&b| b == 0).next().unwrap_or_default());
     out.push(0);
 }
 

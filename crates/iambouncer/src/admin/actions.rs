@@ -195,10 +195,10 @@ pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
         console
             .at_all(move |console| {
                 for client in console.clients.list() {
-                    let pool = client.pool.borrow().clone();
+                    let pool = client.pool.get();
                     let is_of =
                         |pool: &Rc<Pool>| database.as_deref().is_none_or(|name| name == &*pool.database.name);
-                    if pool.as_ref().is_some_and(is_of) {
+                    if pool.is_some_and(is_of) {
                         client.kill(faults::killed());
                     }
                 }

@@ -51,7 +51,7 @@ impl PoolCounts {
             .clients
             .list()
             .into_iter()
-            .filter(|client| client.pool.borrow().as_ref().is_some_and(|p| Rc::ptr_eq(p, pool)))
+            .filter(|client| client.pool.get().is_some_and(|p| Rc::ptr_eq(p, pool)))
             .map(|client| client.state.get())
             .collect();
         let servers = pool.table.list();

@@ -39,23 +39,24 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
         .list()
         .iter()
         .map(|client| {
-            let server = client.server.borrow().clone();
+            let server = client.server();
+            let introduction = client.introduction();
             let timing = client.timing.get();
             let waiting = client.state.get() == ClientState::Waiting;
             let wait = timing.query_at.filter(|_| waiting).map(|at| worker::now() - at).unwrap_or_default();
-            let [addr, port] = address(Some(&client.remote));
-            let [local_addr, local_port] = address(client.local.as_ref());
+            let [addr, port] = address(Some(&client.remote()));
+            let [local_addr, local_port] = address(client.local().as_ref());
             vec![
                 text("C"),
-                text(client.user.borrow()),
-                text(client.database.borrow()),
+                text(&introduction.user),
+                text(&introduction.database),
                 text("none"),
                 text(client.state.get().as_str()),
                 addr,
                 port,
                 local_addr,
                 local_port,
-                moment(client.connected_wall),
+                moment(client.connected_wall()),
                 moment(wall(timing.query_at.unwrap_or(timing.quiet_since))),
                 text(wait.as_secs()),
                 text(wait.subsec_micros()),
@@ -63,8 +64,8 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
                 link('c', client.id),
                 link('s', server.map_or(0, |server| server.id)),
                 text(0),
-                text(client.tls.borrow()),
-                text(client.application_name.borrow()),
+                text(&introduction.tls),
+                text(&introduction.application_name),
                 text(client.prepared_count.get()),
                 text(client.id),
             ]

@@ -47,10 +47,10 @@ pub(super) async fn run(
             let secret = stored.map(|s| Zeroizing::new(s.expose().to_owned())).filter(|s| !s.is_empty());
             let is_scram = secret.as_ref().is_some_and(|s| ScramSecret::parse(s).is_some());
             match kind {
-                AuthType::Plain => login.plain(context, secret).await.map(|()| None),
+                AuthType::Plain => Box::pin(login.plain(context, secret)).await.map(|()| None),
                 // As in PgBouncer: md5 means SCRAM for users whose secret is one.
-                AuthType::Md5 if !is_scram => login.md5(secret).await.map(|()| None),
-                _ => login.scram(context, secret).await.map(Some),
+                AuthType::Md5 if !is_scram => Box::pin(login.md5(secret)).await.map(|()| None),
+                _ => Box::pin(login.scram(context, secret)).await.map(Some),
             }
         }
         other => Err(Denied::Fault(faults::authentication_unavailable(other.as_str()))),

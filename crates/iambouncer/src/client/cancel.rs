@@ -27,8 +27,8 @@ fn handle(door: &Door, pid: u32, key: &[u8]) {
         client.cancel_wait();
         return;
     }
-    let linked = client.server.borrow().clone();
-    let pool = client.pool.borrow().clone();
+    let linked = client.server();
+    let pool = client.pool.get().cloned();
     let (Some(server), Some(pool)) = (linked, pool) else { return };
     let context = door.context.clone();
     let limit = context.config().settings.cancel_wait_timeout;

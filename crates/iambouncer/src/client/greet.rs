@@ -5,7 +5,7 @@ use crate::clients::ClientInfo;
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::parameters::ValueSet;
-use crate::pool::Pool;
+use crate::pool::{Greeting, Pool, Welcome};
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,8 +17,11 @@ const NOT_PASSED_ON: [&str; 2] = ["is_superuser", "session_authorization"];
 /// Longest time between two looks at whether a login can be tried.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
+/// Room for the two messages that follow a greeting, in bytes.
+const TAIL_BYTES: usize = 32;
+
 /// The greeting, and the values the client starts with.
-pub(super) struct Greeting {
+pub(super) struct Greeted {
     pub(super) message: Vec<u8>,
     pub(super) parameters: ValueSet,
     pub(super) parameters_proven: bool,
@@ -33,32 +36,39 @@ pub(super) async fn greet(
     pool: &Rc<Pool>,
     client: &ClientInfo,
     tracked: &[(usize, String)],
-) -> Result<Greeting, Fault> {
+) -> Result<Greeted, Fault> {
     let welcome = wait_for_welcome(pool).await?;
+    let greeting = welcome.greeting(tracked, |welcome| make(context, welcome, tracked));
+    let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
+    message.extend_from_slice(&greeting.messages);
+    encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
+    encode::ready_for_query(&mut message);
+    // What a client asks for is proven by the first server that takes it; application_name always is.
+    let name = context.parameters.position("application_name");
+    let parameters_proven = tracked.iter().all(|(position, _)| Some(*position) == name);
+    Ok(Greeted { message, parameters: greeting.parameters.clone(), parameters_proven })
+}
+
+fn make(context: &Context, welcome: &Welcome, tracked: &[(usize, String)]) -> Greeting {
     let mut values = vec![None; context.parameters.names().len()];
     for (position, value) in tracked {
         values[*position] = Some(value.as_str().into());
     }
     let parameters = context.parameters.overlay(&welcome.parameters, &values);
-    let mut message = Vec::with_capacity(512);
-    encode::authentication_ok(&mut message);
+    let mut messages = Vec::new();
+    encode::authentication_ok(&mut messages);
     for (name, value) in &*welcome.reports {
         let value = match context.parameters.position(name) {
             Some(position) => parameters.values()[position].as_deref().unwrap_or(value),
             None if NOT_PASSED_ON.contains(&name.as_str()) => continue,
             None => value,
         };
-        encode::parameter_status(&mut message, name, value);
+        encode::parameter_status(&mut messages, name, value);
     }
-    encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
-    encode::ready_for_query(&mut message);
-    // What a client asks for is proven by the first server that takes it; application_name always is.
-    let name = context.parameters.position("application_name");
-    let parameters_proven = tracked.iter().all(|(position, _)| Some(*position) == name);
-    Ok(Greeting { message, parameters, parameters_proven })
+    Greeting { asked: tracked.to_vec(), parameters, messages }
 }
 
-async fn wait_for_welcome(pool: &Rc<Pool>) -> Result<Rc<crate::pool::Welcome>, Fault> {
+async fn wait_for_welcome(pool: &Rc<Pool>) -> Result<Rc<Welcome>, Fault> {
     let limit = pool.rules().query_wait_timeout;
     let deadline = (!limit.is_zero()).then(|| worker::now() + limit);
     loop {

@@ -96,7 +96,9 @@ async fn encrypt(
     stream.send_all(answer).await.map_err(|_| NotOpened::Gone)?;
     match (stream, config) {
         (Stream::Plain(socket), Some(config)) => {
-            let tls = TlsStream::accept(socket, config.clone()).await.map_err(NotOpened::Tls)?;
+            // Boxed, since it is ten times as large as all the rest of a login.
+            let accepted = Box::pin(TlsStream::accept(socket, config.clone())).await;
+            let tls = accepted.map_err(NotOpened::Tls)?;
             Ok(Stream::Tls(Box::new(tls)))
         }
         (stream, _) => Ok(stream),

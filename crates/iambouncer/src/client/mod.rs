@@ -5,6 +5,7 @@ mod authenticate;
 mod cancel;
 mod greet;
 mod handshake;
+mod registered;
 mod serve;
 mod startup;
 

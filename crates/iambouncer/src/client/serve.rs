@@ -1,7 +1,8 @@
-//! One client from accept to close. Owns the order of the steps and what is logged of them.
+//! One client from accept to its session. Owns the order of the steps and what is logged of them.
 
 use super::authenticate::{self, Denied};
 use super::handshake::{self, NotOpened, Opened};
+use super::registered::Registered;
 use super::startup::{self, Wanted};
 use super::{cancel, greet};
 use crate::admin;
@@ -9,13 +10,16 @@ use crate::clients::{ClientInfo, ClientTable};
 use crate::config::{AuthType, PoolMode, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::introductions::Introduction;
+use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::pool::permits::Permit;
 use crate::pool::shared::Counted;
 use crate::pool::{DatabaseState, Directory, Pool};
 use crate::relay::{Ending, Session, SessionRules, Start};
-use crate::worker::{self, executor, timers};
+use crate::worker::{self, timers};
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use wire::encode;
@@ -38,62 +42,39 @@ pub struct Door {
     pub closing: Cell<bool>,
 }
 
-/// Takes a record out of the table, and a client off its database, whatever way its tasks end.
-struct Registered {
-    door: Rc<Door>,
-    info: Rc<ClientInfo>,
-    /// Its places in the limits, given back with the record.
-    permits: Vec<Permit>,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.door.clients.remove(&self.info);
-        self.permits.clear();
-        self.door.directory.client_left.notify_all();
-        self.door.directory.changed.notify_all();
-    }
-}
-
-impl Registered {
-    /// Goes on in a task of its own. The login's task, which is many times larger, ends meanwhile: ten thousand
-    /// idle clients should not each keep the room of a handshake.
-    fn go_on<F: Future<Output = ()> + 'static>(self, next: impl FnOnce(Self) -> F) {
-        let info = self.info.clone();
-        info.task.set(executor::spawn(next(self)));
-    }
-}
-
-/// Serves one client. `place` is its place among the clients of this worker.
-pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, place: Permit) {
-    let local = socket.local();
+/// Serves one client of a listener. `place` is its place among the clients of this worker.
+pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: Endpoint, place: Permit) {
+    let local = match listener {
+        // Where it listens says it all, unless that is every address.
+        Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
+        at => Some(at),
+    };
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let mut registered = Registered { door: door.clone(), info: info.clone(), permits: vec![place] };
-    registered.permits.extend(door.context.registry.clients.take(None));
+    let registered = Registered::new(door.clone(), info.clone(), place);
     let limit = door.context.config().settings.client_login_timeout;
-    let opened =
-        match timers::timeout(limit, handshake::open(socket, door.context.loaded().client_tls.clone())).await
-        {
-            Some(Ok(opened)) => opened,
-            Some(Err(NotOpened::Gone)) => return,
-            Some(Err(NotOpened::Tls(error))) => {
-                tracing::warn!(client = %info.remote, %error, "TLS with client failed");
-                return;
-            }
-            Some(Err(NotOpened::Fault(stream, fault))) => {
-                return turn_away(&door, &info, *stream, &fault).await;
-            }
-            None => {
-                tracing::warn!(client = %info.remote, "client_login_timeout before a startup packet");
-                return;
-            }
-        };
+    let opened = {
+        // Pinned here: what takes a future by value has room for it twice.
+        let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone()));
+        timers::timeout(limit, opening).await
+    };
+    let opened = match opened {
+        Some(Ok(opened)) => opened,
+        Some(Err(NotOpened::Gone)) => return,
+        Some(Err(NotOpened::Tls(error))) => {
+            tracing::warn!(client = %info.remote(), %error, "TLS with client failed");
+            return;
+        }
+        Some(Err(NotOpened::Fault(stream, fault))) => {
+            return turn_away(&door, &info, *stream, &fault).await;
+        }
+        None => {
+            tracing::warn!(client = %info.remote(), "client_login_timeout before a startup packet");
+            return;
+        }
+    };
     match opened {
         Opened::Cancel { pid, key } => cancel::route(&door, pid, key),
         Opened::Session { stream, inbound, version, parameters } => {
-            if let Some(tls) = stream.tls() {
-                *info.tls.borrow_mut() = tls.description();
-            }
             let entry = Entry { door: &door, info: &info, stream, inbound };
             entry.admit(version, parameters, limit, registered).await;
         }
@@ -102,10 +83,11 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, place: Perm
 
 async fn turn_away(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
     if door.context.config().settings.log_pooler_errors {
+        let introduction = info.introduction();
         tracing::warn!(
-            client = %info.remote,
-            user = %info.user.borrow(),
-            database = %info.database.borrow(),
+            client = %info.remote(),
+            user = %introduction.user,
+            database = %introduction.database,
             code = %fault.code,
             blame = ?fault.blame,
             "closing because: {fault}"
@@ -138,7 +120,10 @@ impl Entry<'_> {
         limit: Duration,
         mut registered: Registered,
     ) {
-        let started = timers::timeout(limit, self.log_in(version, parameters, &mut registered)).await;
+        let started = {
+            let logging_in = pin!(self.log_in(version, parameters, &mut registered));
+            timers::timeout(limit, logging_in).await
+        };
         let admitted = match started {
             Some(Ok(admitted)) => admitted,
             Some(Err(Denied::Gone)) => return,
@@ -167,11 +152,12 @@ impl Entry<'_> {
 
     fn log_login(&self) {
         if self.door.context.config().settings.log_connections {
+            let introduction = self.info.introduction();
             tracing::info!(
-                client = %self.info.remote,
-                user = %self.info.user.borrow(),
-                database = %self.info.database.borrow(),
-                tls = %self.info.tls.borrow(),
+                client = %self.info.remote(),
+                user = %introduction.user,
+                database = %introduction.database,
+                tls = %introduction.tls,
                 "client login"
             );
         }
@@ -186,15 +172,10 @@ impl Entry<'_> {
         let config = self.door.context.config();
         let settings = &config.settings;
         let wanted = startup::sort(&self.door.context, settings, parameters).map_err(Denied::Fault)?;
-        *self.info.user.borrow_mut() = wanted.user.as_str().into();
-        *self.info.database.borrow_mut() = wanted.database.as_str().into();
-        self.info
-            .application_name
-            .borrow_mut()
-            .clone_from(wanted.application_name.as_ref().unwrap_or(&String::new()));
+        self.introduce(&wanted);
         if settings.client_tls_sslmode >= TlsMode::Require
             && self.stream.tls().is_none()
-            && matches!(self.info.remote, Endpoint::Tcp(_))
+            && matches!(self.info.remote(), Endpoint::Tcp(_))
         {
             return Err(Denied::Fault(faults::tls_required()));
         }
@@ -219,10 +200,21 @@ impl Entry<'_> {
         if let Some(keys) = keys.filter(|_| *pool.user == *wanted.user) {
             pool.learn_scram_keys(keys);
         }
-        *self.info.pool.borrow_mut() = Some(pool.clone());
+        // A client logs in once.
+        let _ = self.info.pool.set(pool.clone());
         let mut tracked = wanted.tracked;
         self.add_host_to_name(settings, &mut tracked);
         Ok(Admitted::Session { pool, tracked })
+    }
+
+    fn introduce(&self, wanted: &Wanted) {
+        let introduction = Introduction {
+            user: wanted.user.as_str().into(),
+            database: wanted.database.as_str().into(),
+            application_name: wanted.application_name.as_deref().unwrap_or_default().into(),
+            tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
+        };
+        self.info.introduce(self.door.context.introductions.share(introduction));
     }
 
     /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.
@@ -304,8 +296,8 @@ impl Entry<'_> {
         let of_user = of_user
             .take(places(limit))
             .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_user_client_connections", limit)))?;
-        registered.permits.push(of_user);
-        registered.permits.push(of_database);
+        registered.places.user = Some(of_user);
+        registered.places.database = Some(of_database);
         Ok(())
     }
 
@@ -317,26 +309,21 @@ impl Entry<'_> {
         }
         let given = tracked.iter().position(|(position, _)| *position == name);
         let text = given.map_or_else(|| "app".to_owned(), |at| tracked.remove(at).1);
-        tracked.push((name, format!("{text} - {}", self.info.remote)));
+        tracked.push((name, format!("{text} - {}", self.info.remote())));
     }
 
     /// Greets the client and starts its session.
-    async fn session(mut self, pool: Rc<Pool>, greeting: greet::Greeting, registered: Registered) {
+    async fn session(mut self, pool: Rc<Pool>, greeting: greet::Greeted, registered: Registered) {
         if self.stream.send_all(&greeting.message).await.is_err() {
             return;
         }
-        let context = self.door.context.clone();
-        let config = context.config();
+        let config = self.door.context.config();
         let settings = &config.settings;
         let mode = pool.rules().pool_mode;
         let rules = SessionRules {
             mode,
             // In session pooling a client has its server to itself: names cannot clash.
-            max_prepared: if mode == PoolMode::Session {
-                0
-            } else {
-                settings.max_prepared_statements as usize
-            },
+            max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
             always_reset: settings.server_reset_query_always,
         };
@@ -347,11 +334,8 @@ impl Entry<'_> {
             parameters: greeting.parameters,
             parameters_proven: greeting.parameters_proven,
         };
-        let session = Session::new(context, pool, self.info.clone(), start);
-        registered.go_on(|registered| async move {
-            let ending = session.run().await;
-            log_ending(&registered, &ending);
-        });
+        let session = Session::new(pool, self.info.clone(), start);
+        registered.serve(session);
     }
 
     fn console(self, is_admin: bool, registered: Registered) {
@@ -359,29 +343,8 @@ impl Entry<'_> {
         let (stream, inbound) = (self.stream, self.inbound);
         registered.go_on(move |registered| async move {
             if let Some(fault) = session.run(stream, inbound).await {
-                log_ending(&registered, &Ending::Fault(fault));
+                registered.log_ending(&Ending::Fault(fault));
             }
         });
-    }
-}
-
-fn log_ending(registered: &Registered, ending: &Ending) {
-    let info = &registered.info;
-    let config = registered.door.context.config();
-    let settings = &config.settings;
-    let (reason, is_error) = match ending {
-        Ending::ClientLeft => ("client close request".to_owned(), false),
-        Ending::ClientLost(error) => (error.to_string(), false),
-        Ending::ServerFatal => ("server ended the session".to_owned(), true),
-        Ending::Fault(fault) => (fault.to_string(), true),
-    };
-    let wanted = if is_error { settings.log_pooler_errors } else { settings.log_disconnections };
-    if wanted {
-        tracing::info!(
-            client = %info.remote,
-            user = %info.user.borrow(),
-            database = %info.database.borrow(),
-            "closing because: {reason}"
-        );
     }
 }

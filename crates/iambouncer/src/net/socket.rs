@@ -28,11 +28,7 @@ pub struct TcpOptions {
 }
 
 /// A connected, non-blocking stream socket of this worker.
-pub struct Socket {
-    io: Attached,
-    /// Room is waited for; only when reads and writes are calls of our own.
-    wants_write: bool,
-}
+pub struct Socket(Attached);
 
 impl Socket {
     /// Takes over a connected socket, already non-blocking.
@@ -40,7 +36,7 @@ impl Socket {
     /// # Errors
     /// The worker refuses it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { io: reactor::attach(fd)?, wants_write: false })
+        Ok(Self(reactor::attach(fd)?))
     }
 
     /// Connects over TCP. Not cancel safe in the sense that the attempt is given up.
@@ -83,7 +79,7 @@ impl Socket {
     /// there. The caller has made room if the block is full.
     #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.poll_recv(into),
             Attached::Ready(fd, source) => receive(fd, source, into),
         }
@@ -91,7 +87,7 @@ impl Socket {
 
     /// Takes bytes of `head`, then of `body`, to be sent, and says how many.
     pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.poll_send(head, body),
             Attached::Ready(..) => self.poll_send_directly(head, body),
         }
@@ -107,7 +103,7 @@ impl Socket {
         body: &mut Inbound,
         ready: usize,
     ) -> Poll<io::Result<usize>> {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) if head.is_empty() && ready == body.len() => {
                 channel.poll_send_block(body)
             }
@@ -120,14 +116,13 @@ impl Socket {
     }
 
     /// Sends in one call as much as the kernel takes.
-    fn poll_send_directly(&mut self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
-        let Attached::Ready(fd, source) = &self.io else { return Poll::Pending };
+    fn poll_send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
+        let Attached::Ready(fd, source) = &self.0 else { return Poll::Pending };
         source.own();
         if !source.is_writable() {
             return Poll::Pending;
         }
-        if self.wants_write {
-            self.wants_write = false;
+        if source.is_room_wanted() {
             reactor::stop_wanting_write(fd, source)?;
         }
         loop {
@@ -145,7 +140,6 @@ impl Socket {
                 Ok(n) => return Poll::Ready(Ok(n)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    self.wants_write = true;
                     reactor::want_write(fd, source)?;
                     return Poll::Pending;
                 }
@@ -156,7 +150,7 @@ impl Socket {
 
     /// True when the kernel has told of bytes, or of the end, that nobody has read. An idle server must be silent.
     pub fn has_news(&self) -> bool {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.has_news(),
             Attached::Ready(_, source) => source.is_readable(),
         }
@@ -164,7 +158,7 @@ impl Socket {
 
     /// From now on nobody is woken when something happens here.
     pub fn disown(&self) {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.disown(),
             Attached::Ready(_, source) => source.disown(),
         }
@@ -175,7 +169,7 @@ impl Socket {
     /// # Errors
     /// Bytes have come, or the connection has ended.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
-        if let Attached::Ring(channel) = &self.io {
+        if let Attached::Ring(channel) = &self.0 {
             poll_fn(|_| channel.poll_quiet()).await?;
         }
         if self.has_news() {
@@ -197,7 +191,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.close(),
             Attached::Ready(fd, source) => reactor::unwatch(fd, source),
         }
@@ -206,7 +200,7 @@ impl Drop for Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.io {
+        match &self.0 {
             Attached::Ring(channel) => channel.as_fd(),
             Attached::Ready(fd, _) => fd.as_fd(),
         }

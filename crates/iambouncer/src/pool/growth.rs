@@ -1,9 +1,10 @@
 //! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks and the
 //! limits they have to pass; the login itself is [`crate::server::login`]'s.
 
-use super::lending::{Pool, Welcome};
+use super::lending::Pool;
 use super::permits::Permit;
 use super::shared::Failure;
+use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
 use crate::server::login::{self, Credential, LoggedIn, Target};
@@ -286,7 +287,7 @@ impl Pool {
 
     fn new_server(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
-        let welcome = Rc::new(Welcome::new(&self.context.parameters, reports.into()));
+        let welcome = Welcome::new(&self.context.parameters, reports.into());
         let reports = &welcome.reports;
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());

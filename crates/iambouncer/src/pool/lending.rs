@@ -6,11 +6,11 @@ use super::idle::IdleServers;
 use super::shared::SharedPool;
 use super::table::ServerTable;
 use super::waiter::Waiter;
+use super::welcome::Welcome;
 use crate::auth::scram::keys::ClientKeys;
 use crate::config::PoolRules;
 use crate::context::Context;
 use crate::faults::Fault;
-use crate::parameters::{Parameters, ValueSet};
 use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
@@ -32,29 +32,10 @@ pub enum Borrow {
     Refused(Rc<Fault>),
 }
 
-/// What a server reported at its login: clients are greeted with it.
-pub struct Welcome {
-    /// All parameters, in the server's order.
-    pub reports: Arc<[(String, String)]>,
-    /// The tracked ones among them.
-    pub parameters: ValueSet,
-}
-
-impl Welcome {
-    pub(super) fn new(tracked: &Parameters, reports: Arc<[(String, String)]>) -> Self {
-        let mut parameters = tracked.empty();
-        for (name, value) in &*reports {
-            if let Some(position) = tracked.position(name) {
-                parameters = tracked.with(&parameters, position, value);
-            }
-        }
-        Self { reports, parameters }
-    }
-}
-
 /// Servers of one database and user.
 pub struct Pool {
-    pub(super) context: Rc<Context>,
+    /// Configuration and tools.
+    pub context: Rc<Context>,
     /// The database.
     pub database: Rc<DatabaseState>,
     /// User on the server.
@@ -134,7 +115,7 @@ impl Pool {
     pub fn welcome(&self) -> Option<Rc<Welcome>> {
         if self.welcome.borrow().is_none() {
             let reports = self.shared.welcome()?;
-            *self.welcome.borrow_mut() = Some(Rc::new(Welcome::new(&self.context.parameters, reports)));
+            *self.welcome.borrow_mut() = Some(Welcome::new(&self.context.parameters, reports));
         }
         self.welcome.borrow().clone()
     }

@@ -14,7 +14,9 @@ pub mod shared;
 mod sweep;
 pub mod table;
 pub mod waiter;
+mod welcome;
 
 pub use directory::{DatabaseState, Directory};
-pub use lending::{Borrow, Pool, Welcome};
+pub use lending::{Borrow, Pool};
 pub use waiter::Waiter;
+pub use welcome::{Greeting, Welcome};

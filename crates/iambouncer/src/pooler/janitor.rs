@@ -48,11 +48,11 @@ fn elapsed(limit: Duration, since: Option<Instant>) -> bool {
 
 /// The limit a client has run into, if any.
 fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
-    let pool = client.pool.borrow().clone()?;
+    let pool = client.pool.get()?;
     let timing = client.timing.get();
     let settings = &config.settings;
     let plain = UserOverrides::default();
-    let user = config.users.get(&**client.user.borrow()).unwrap_or(&plain);
+    let user = config.users.get(&*client.introduction().user).unwrap_or(&plain);
     match client.state.get() {
         ClientState::Login => None,
         ClientState::Waiting => {

@@ -104,7 +104,7 @@ pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Do
 }
 
 /// Gives a new connection to the worker with the fewest clients.
-pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint) {
+pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: Endpoint) {
     let loads = &door.context.registry.loads;
     let Some((worker, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
     let Some(place) = load.take(None) else { return };
@@ -112,7 +112,7 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint) {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
-                executor::spawn(client::serve(door, socket, remote, place));
+                executor::spawn(client::serve(door, socket, remote, listener, place));
             }
             Err(error) => tracing::warn!(client = %remote, %error, "connection dropped"),
         }

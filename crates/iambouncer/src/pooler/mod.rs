@@ -107,7 +107,7 @@ async fn accept(door: Rc<Door>, listener: Listener) {
                     tracing::warn!(client = %remote, "connection dropped: too many are open already");
                     continue;
                 }
-                members::give_client(&door, socket, remote);
+                members::give_client(&door, socket, remote, listener.endpoint().clone());
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");

@@ -75,7 +75,7 @@ fn announce(door: &Door, phase: Phase) {
 
 /// Clients of databases. The console is not waited for, nor is who has not logged in yet.
 fn sessions(door: &Door) -> usize {
-    door.clients.list().iter().filter(|client| client.pool.borrow().is_some()).count()
+    door.clients.list().iter().filter(|client| client.pool.get().is_some()).count()
 }
 
 async fn dismiss(door: &Door) {

@@ -99,6 +99,12 @@ impl ExpectedAnswers {
         self.queue.is_empty() && !self.batch_open && !self.skip_to_sync
     }
 
+    /// As a queue that has never been used: another link can go on with it.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.is_settled() && !self.copy_in && self.sealed_undos == 0 && self.forgetful == 0
+    }
+
     /// No answer is owed.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -258,8 +264,16 @@ impl ExpectedAnswers {
         self.skip_to_sync = sync.is_none();
     }
 
-    /// Takes the made-up answer that is due now, if any: the tag of the message to send.
+    /// True when [`ExpectedAnswers::due_fake`] has something to take. Hardly ever, and asked at every message.
     #[inline]
+    pub fn is_fake_due(&self) -> bool {
+        matches!(
+            self.queue.front(),
+            Some(Expected::Parse(Answer::Fake, _) | Expected::Close(Answer::Fake, _) | Expected::CopyEnd)
+        )
+    }
+
+    /// Takes the made-up answer that is due now, if any: the tag of the message to send.
     pub fn due_fake(&mut self) -> Option<u8> {
         loop {
             let tag = match self.queue.front()? {

@@ -1,10 +1,18 @@
-//! The tie between a client and a server. Owns the state of one link: which server, and what it was last heard to be
-//! doing.
+//! The tie between a client and a server. Owns the state of one link, which server and what it was last heard to be
+//! doing, and the moments at which it is made and ends.
 
-use crate::pool::{Pool, Waiter};
-use crate::server::Server;
+use super::exchange::Exchange;
+use super::session::{Ending, Guest};
+use crate::clients::ClientState;
+use crate::config::PoolMode;
+use crate::faults;
+use crate::pool::{Borrow, Pool, Waiter};
+use crate::prepared::Expected;
+use crate::server::{Activity, Server};
+use crate::worker;
 use std::rc::Rc;
 use wire::backend::TxStatus;
+use wire::encode;
 
 /// A server that works for a client.
 pub(super) struct Linked {
@@ -34,6 +42,126 @@ impl Link {
 
     pub(super) fn is_linked(&self) -> bool {
         matches!(self, Self::Server(_))
+    }
+}
+
+impl Exchange {
+    /// Gets a server, or a place in the queue. True when linked.
+    pub(super) fn try_link(&mut self, guest: &mut Guest) -> Result<bool, Ending> {
+        match &self.link {
+            Link::Server(_) => return Ok(true),
+            Link::Waiting(waiter) => match waiter.poll() {
+                None => return Ok(false),
+                Some(Ok(server)) => {
+                    let waited = worker::now() - waiter.since;
+                    guest.pool.stats.count(|t| t.wait_us += waited.as_micros() as u64);
+                    self.attach(guest, server);
+                }
+                Some(Err(fault)) => {
+                    self.link = Link::None;
+                    return Err(Ending::Fault((*fault).clone()));
+                }
+            },
+            Link::None => match guest.pool.borrow() {
+                Borrow::Server(server) => self.attach(guest, server),
+                Borrow::Wait(waiter) => {
+                    guest.info.state.set(ClientState::Waiting);
+                    guest.info.time(|t| t.query_at = Some(worker::now()));
+                    self.link = Link::Waiting(waiter);
+                    // The pool may have had an answer at once.
+                    return match &self.link {
+                        Link::Waiting(waiter) if !waiter.is_waiting() => self.try_link(guest),
+                        _ => Ok(false),
+                    };
+                }
+                Borrow::Refused(fault) => return Err(Ending::Fault((*fault).clone())),
+            },
+        }
+        Ok(true)
+    }
+
+    fn attach(&mut self, guest: &Guest, server: Box<Server>) {
+        let now = worker::now();
+        server.info.client_id.set(guest.info.id);
+        server.info.activity.set(Activity::Active);
+        server.info.touched_at.set(now);
+        guest.info.set_server(Some(server.info.clone()));
+        guest.info.state.set(ClientState::Active);
+        // A cancel request that came too late for the queue is not for the next wait either.
+        guest.info.take_cancel_wait();
+        guest.pool.stats.count(|t| t.server_assignments += 1);
+        if !server.parameters.same(&guest.parameters)
+            && let Some(sql) =
+                guest.pool.context.parameters.set_statement(&server.parameters, &guest.parameters)
+        {
+            encode::query(self.up_head.buffer(), &sql);
+            self.answers.push(Expected::OwnQuery);
+        }
+        self.link = Link::Server(Linked { server, status: TxStatus::Idle });
+    }
+
+    /// Lets the server go if it owes nothing and the pool mode says so. Called when everything that came from it
+    /// has been looked at.
+    pub(super) fn release_if_done(&mut self, guest: &Guest) -> Result<(), Ending> {
+        let Link::Server(linked) = &self.link else { return Ok(()) };
+        let nothing_owed = self.answers.is_settled() && !self.holds_request;
+        let nothing_half = self.down_scanner.at_boundary()
+            && self.down.len() == self.down_ready
+            && self.up_ready == 0
+            && self.up_head.is_empty()
+            && self.up_scanner.at_boundary();
+        if !nothing_owed || !nothing_half {
+            return Ok(());
+        }
+        if linked.status != TxStatus::Idle {
+            return match guest.rules.mode {
+                PoolMode::Statement => Err(Ending::Fault(faults::transaction_in_statement_mode())),
+                _ => Ok(()),
+            };
+        }
+        if guest.rules.mode != PoolMode::Session {
+            self.release(guest);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, guest: &Guest) {
+        let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
+        guest.unlink_notes();
+        let server = linked.server;
+        server.info.prepared_count.set(server.prepared.len());
+        if guest.rules.always_reset {
+            guest.pool.give_back_dirty(server)
+        } else {
+            guest.pool.give_back(server)
+        }
+    }
+
+    /// The end of the session for its server: a session-mode server in good order is cleaned and kept, any other
+    /// that is still linked is in the middle of something and closed.
+    pub(super) fn part(&mut self, guest: &Guest) {
+        let link = std::mem::replace(&mut self.link, Link::None);
+        guest.unlink_notes();
+        let in_order = self.answers.is_settled()
+            && self.down_scanner.at_boundary()
+            && self.up_scanner.at_boundary()
+            && self.up_head.is_empty()
+            && self.up_ready == 0
+            && !self.saw_fatal;
+        match link {
+            Link::Server(linked) if in_order && linked.status == TxStatus::Idle => {
+                guest.pool.give_back_dirty(linked.server);
+            }
+            other => abandon(&guest.pool, other),
+        }
+    }
+
+    /// What the client is still to be sent before a message of ours can follow; `None` if it is cut off in the middle
+    /// of one.
+    pub(super) fn unsent(&self) -> Option<Vec<u8>> {
+        let mut bytes = self.down_head.pending().to_vec();
+        bytes.extend_from_slice(&self.down.bytes()[..self.down_ready]);
+        (self.down_scanner.at_boundary() || self.down_discard_tail).then_some(bytes)
     }
 }
 

@@ -6,10 +6,11 @@
 //! turns of one task, so no state is shared between tasks.
 
 mod downstream;
+mod exchange;
 mod head;
 mod link;
 mod session;
 mod statements;
 mod upstream;
 
-pub use session::{Ending, Session, SessionRules, Start};
+pub use session::{Ending, Farewell, Session, SessionRules, Start};

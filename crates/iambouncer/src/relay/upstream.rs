@@ -2,8 +2,9 @@
 //! as it is; messages that name prepared statements are [`super::statements`]'s.
 
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
+use super::exchange::Exchange;
 use super::link::Link;
-use super::session::{Ending, Session};
+use super::session::{Ending, Guest};
 use crate::faults;
 use crate::prepared::Expected;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
@@ -30,9 +31,13 @@ pub(super) enum Scanned {
     AwaitsServer,
 }
 
-impl Session {
+impl Exchange {
     /// One round: send what is decided, look at what came, receive.
-    pub(super) fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    pub(super) fn poll_upstream(
+        &mut self,
+        guest: &mut Guest,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Ending>> {
         let mut received = false;
         loop {
             if self.up_ready > 0 || !self.up_head.is_empty() {
@@ -48,9 +53,9 @@ impl Session {
                     Poll::Ready(Err(_)) => return Poll::Pending,
                 }
             }
-            match self.scan_upstream() {
+            match self.scan_upstream(guest) {
                 Ok(Scanned::Sendable) => {}
-                Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(cx),
+                Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(guest, cx),
                 Ok(Scanned::Needs(bytes)) => {
                     // Once per round, so that a client that never pauses leaves the others their turn.
                     if received {
@@ -62,7 +67,7 @@ impl Session {
                     if !self.up.is_empty() {
                         self.up.make_room(bytes);
                     }
-                    ready!(self.poll_receive_from_client(cx))?;
+                    ready!(self.poll_receive_from_client(guest, cx))?;
                     received = true;
                 }
                 Err(ending) => return Poll::Ready(Err(ending)),
@@ -76,11 +81,15 @@ impl Session {
         self.down_head.len() > MAX_UNSENT_HEAD_BYTES || self.answers.len() > MAX_ANSWERS_OWED
     }
 
-    fn poll_receive_from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        match ready!(self.client.poll_recv(cx, &mut self.up)) {
+    fn poll_receive_from_client(
+        &mut self,
+        guest: &mut Guest,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Ending>> {
+        match ready!(guest.client.poll_recv(cx, &mut self.up)) {
             Ok(0) => Poll::Ready(Err(Ending::ClientLeft)),
             Ok(n) => {
-                self.pool.stats.count(|t| t.received_bytes += n as u64);
+                guest.pool.stats.count(|t| t.received_bytes += n as u64);
                 Poll::Ready(Ok(()))
             }
             Err(error) => Poll::Ready(Err(Ending::ClientLost(error))),
@@ -89,15 +98,19 @@ impl Session {
 
     /// While a client waits in the queue, only its end and a cancel request are of interest; what it sends more
     /// stays in its buffer as far as that goes.
-    fn poll_client_while_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
-        if matches!(self.link, Link::Waiting(_)) && self.info.take_cancel_wait() {
-            return Poll::Ready(self.cancel_waiting_request());
+    fn poll_client_while_waiting(
+        &mut self,
+        guest: &mut Guest,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Ending>> {
+        if matches!(self.link, Link::Waiting(_)) && guest.info.take_cancel_wait() {
+            return Poll::Ready(self.cancel_waiting_request(guest));
         }
         if self.up.len() >= FULL_BUFFER_BYTES {
             return Poll::Pending;
         }
         self.up.make_room(FULL_BUFFER_BYTES);
-        self.poll_receive_from_client(cx)
+        self.poll_receive_from_client(guest, cx)
     }
 
     fn poll_send_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
@@ -119,7 +132,7 @@ impl Session {
         }
     }
 
-    fn scan_upstream(&mut self) -> Result<Scanned, Ending> {
+    fn scan_upstream(&mut self, guest: &mut Guest) -> Result<Scanned, Ending> {
         loop {
             let bytes = &self.up.bytes()[self.up_ready..];
             let at_boundary = self.up_scanner.at_boundary();
@@ -140,7 +153,7 @@ impl Session {
                     return Ok(if self.has_sendable() { Scanned::Sendable } else { Scanned::Needs(needed) });
                 }
                 Event::Message(frame) => {
-                    if let Some(scanned) = self.on_client_message(frame)? {
+                    if let Some(scanned) = self.on_client_message(guest, frame)? {
                         return Ok(if self.has_sendable() { Scanned::Sendable } else { scanned });
                     }
                 }
@@ -153,9 +166,13 @@ impl Session {
     }
 
     /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
-    fn on_client_message(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    fn on_client_message(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
         if frame.tag == tag::frontend::TERMINATE {
-            return if self.has_sendable() { Ok(Some(Scanned::Sendable)) } else { Err(Ending::ClientLeft) };
+            if self.has_sendable() {
+                return Ok(Some(Scanned::Sendable));
+            }
+            self.up.clear();
+            return Err(Ending::ClientLeft);
         }
         // Judged before a server is taken for it.
         if frame.tag == tag::frontend::PASSWORD {
@@ -163,15 +180,15 @@ impl Session {
         }
         if !self.link.is_linked() {
             if matches!(self.link, Link::None)
-                && let Some(needed) = self.request_needs()?
+                && let Some(needed) = self.request_needs(guest)?
             {
                 return Ok(Some(Scanned::Needs(needed)));
             }
-            if !self.try_link()? {
+            if !self.try_link(guest)? {
                 return Ok(Some(Scanned::AwaitsServer));
             }
         }
-        self.holds_request = self.waits_for_own_query();
+        self.holds_request = self.waits_for_own_query(guest);
         if self.holds_request {
             return Ok(Some(Scanned::AwaitsServer));
         }
@@ -181,21 +198,22 @@ impl Session {
         match frame.tag {
             tag::frontend::QUERY => {
                 let forgets = may_forget(&self.up.bytes()[self.up_ready..]);
-                self.forward_ready(frame, if forgets { Expected::ForgetfulQuery } else { Expected::Query });
+                let expected = if forgets { Expected::ForgetfulQuery } else { Expected::Query };
+                self.forward_expecting(guest, frame, expected);
             }
-            tag::frontend::FUNCTION_CALL => self.forward_ready(frame, Expected::FunctionCall),
-            tag::frontend::SYNC => self.forward_ready(frame, Expected::Sync),
+            tag::frontend::FUNCTION_CALL => self.forward_expecting(guest, frame, Expected::FunctionCall),
+            tag::frontend::SYNC => self.forward_expecting(guest, frame, Expected::Sync),
             // These build on what is written down of names, which an earlier batch may still change.
             tag::frontend::PARSE | tag::frontend::BIND | tag::frontend::DESCRIBE | tag::frontend::CLOSE
                 if self.answers.names_unsettled() =>
             {
                 return Ok(Some(Scanned::AwaitsServer));
             }
-            tag::frontend::PARSE => return self.on_parse(frame),
-            tag::frontend::BIND => return self.on_bind(frame),
-            tag::frontend::DESCRIBE => return self.on_describe(frame),
-            tag::frontend::CLOSE => return self.on_close(frame),
-            tag::frontend::EXECUTE => self.forward_in_batch(frame, Expected::Execute),
+            tag::frontend::PARSE => return self.on_parse(guest, frame),
+            tag::frontend::BIND => return self.on_bind(guest, frame),
+            tag::frontend::DESCRIBE => return self.on_describe(guest, frame),
+            tag::frontend::CLOSE => return self.on_close(guest, frame),
+            tag::frontend::EXECUTE => self.forward_expecting(guest, frame, Expected::Execute),
             tag::frontend::FLUSH => self.forward(frame),
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
                 self.answers.push(Expected::CopyEnd);
@@ -208,20 +226,20 @@ impl Session {
 
     /// The client's values have never been accepted by a server, and the SET that carries them is not answered
     /// yet: a request sent now could run under the wrong ones.
-    fn waits_for_own_query(&self) -> bool {
-        !self.parameters_proven && self.answers.is_own()
+    fn waits_for_own_query(&self, guest: &Guest) -> bool {
+        !guest.parameters_proven && self.answers.is_own()
     }
 
     /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
     /// have to be there for the next look.
-    fn request_needs(&self) -> Result<Option<usize>, Ending> {
+    fn request_needs(&self, guest: &Guest) -> Result<Option<usize>, Ending> {
         let bytes = &self.up.bytes()[self.up_ready..];
         let mut at = 0;
         loop {
             if bytes.len() >= FULL_BUFFER_BYTES {
                 return Ok(None);
             }
-            let header = scan::header(&bytes[at..], self.rules.max_message_bytes).map_err(violation)?;
+            let header = scan::header(&bytes[at..], guest.rules.max_message_bytes).map_err(violation)?;
             let Some(frame) = header else { return Ok(Some(bytes.len() + 1)) };
             if at + frame.len > bytes.len() {
                 return Ok(Some((at + frame.len).min(FULL_BUFFER_BYTES)));
@@ -243,27 +261,21 @@ impl Session {
         self.up_ready += n;
     }
 
-    fn forward_ready(&mut self, frame: Frame, expected: Expected) {
-        self.start_clock();
+    pub(super) fn forward_expecting(&mut self, guest: &mut Guest, frame: Frame, expected: Expected) {
+        self.start_clock(guest);
         self.answers.push(expected);
         self.forward(frame);
     }
 
     /// The first message of a request starts its time; those behind it do not start it again.
-    pub(super) fn start_clock(&self) {
+    pub(super) fn start_clock(&self, guest: &Guest) {
         if self.answers.is_empty() || self.answers.is_own() {
             let now = worker::now();
-            self.info.time(|t| {
+            guest.info.time(|t| {
                 t.query_at = Some(now);
                 t.transaction_at.get_or_insert(now);
             });
         }
-    }
-
-    pub(super) fn forward_in_batch(&mut self, frame: Frame, expected: Expected) {
-        self.start_clock();
-        self.answers.push(expected);
-        self.forward(frame);
     }
 
     /// Throws `n` bytes away that stand behind `up_ready`.
@@ -297,11 +309,11 @@ impl Session {
     }
 
     /// A cancel request came for a query that has not reached a server: it is answered here.
-    fn cancel_waiting_request(&mut self) -> Result<(), Ending> {
-        super::link::abandon(&self.pool, std::mem::replace(&mut self.link, Link::None));
-        self.info.state.set(crate::clients::ClientState::Idle);
+    fn cancel_waiting_request(&mut self, guest: &mut Guest) -> Result<(), Ending> {
+        super::link::abandon(&guest.pool, std::mem::replace(&mut self.link, Link::None));
+        guest.info.state.set(crate::clients::ClientState::Idle);
         loop {
-            let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
+            let header = scan::header(self.up.bytes(), guest.rules.max_message_bytes).map_err(violation)?;
             let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
                 // The request is larger than the buffer: there is no end to skip to.
                 return Err(Ending::Fault(faults::canceled_while_waiting()));

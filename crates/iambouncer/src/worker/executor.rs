@@ -1,14 +1,15 @@
 //! The task table and the ready queue of this thread. Owns futures; knows neither sockets nor time.
 //!
 //! A task is named by a [`TaskKey`], two integers. Sockets and timers keep the key of the task to wake instead of
-//! a `Waker`, so waking costs a push onto a queue and no atomic operation. The real `Waker` that futures from
-//! other crates get goes through the [`super::mailbox`] when another thread calls it.
+//! a `Waker`, so waking costs a push onto a queue and no atomic operation. Futures from other crates are lent a real
+//! `Waker`, which goes through the [`super::mailbox`] when another thread calls it; see `LentWaker`.
 
 use super::mailbox::Mailbox;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Names a task of this thread. A key outlives its task harmlessly: waking it then does nothing.
@@ -21,27 +22,35 @@ pub struct TaskKey {
 impl TaskKey {
     /// No task.
     pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+
+    fn to_bits(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        Self { index: (bits >> 32) as u32, generation: bits as u32 }
+    }
 }
 
 type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
-
-struct Task {
-    future: TaskFuture,
-    waker: Waker,
-}
 
 struct Slot {
     generation: u32,
     queued: bool,
     /// Taken out while it is polled.
-    task: Option<Task>,
+    task: Option<TaskFuture>,
 }
+
+/// What a task costs here, next to its future.
+#[cfg(test)]
+pub(crate) const SLOT_BYTES: usize = std::mem::size_of::<Slot>();
 
 struct Executor {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<TaskKey>>,
     current: Cell<TaskKey>,
+    waker: Cell<Option<LentWaker>>,
     mailbox: RefCell<Option<Arc<Mailbox>>>,
 }
 
@@ -52,13 +61,15 @@ thread_local! {
             free: RefCell::new(Vec::new()),
             ready: RefCell::new(VecDeque::new()),
             current: Cell::new(TaskKey::NONE),
+            waker: Cell::new(None),
             mailbox: RefCell::new(None),
         }
     };
 }
 
 struct CrossThreadWaker {
-    key: TaskKey,
+    /// A [`TaskKey`].
+    key: AtomicU64,
     mailbox: Option<Arc<Mailbox>>,
 }
 
@@ -68,19 +79,58 @@ impl Wake for CrossThreadWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        let key = TaskKey::from_bits(self.key.load(Ordering::Relaxed));
         match &self.mailbox {
-            Some(mailbox) if !mailbox.is_of_this_thread() => mailbox.wake(self.key),
-            _ => wake(self.key),
+            Some(mailbox) if !mailbox.is_of_this_thread() => mailbox.wake(key),
+            _ => wake(key),
         }
     }
 }
 
+/// The waker that tasks are polled with. Hardly any task needs one, so none has its own: all are lent the same, which
+/// names the task that runs. A future that clones it keeps it for that task, and the others get a fresh one.
+struct LentWaker {
+    shared: Arc<CrossThreadWaker>,
+    waker: Waker,
+}
+
+impl LentWaker {
+    fn new(mailbox: Option<Arc<Mailbox>>) -> Self {
+        let shared = Arc::new(CrossThreadWaker { key: AtomicU64::new(TaskKey::NONE.to_bits()), mailbox });
+        Self { waker: Waker::from(shared.clone()), shared }
+    }
+
+    fn lend_to(&self, key: TaskKey) -> &Waker {
+        self.shared.key.store(key.to_bits(), Ordering::Relaxed);
+        &self.waker
+    }
+
+    /// True when a clone is left, which must go on naming the task that was lent it.
+    fn is_kept(&self) -> bool {
+        // Ours: `shared`, and the one inside `waker`.
+        let kept = Arc::strong_count(&self.shared) > 2;
+        // A thread that has just dropped its clone had read the key before: the next one is stored after that.
+        fence(Ordering::Acquire);
+        kept
+    }
+}
+
 pub(super) fn install(mailbox: Arc<Mailbox>) {
-    EXECUTOR.with(|e| *e.mailbox.borrow_mut() = Some(mailbox));
+    EXECUTOR.with(|e| {
+        *e.mailbox.borrow_mut() = Some(mailbox);
+        // It would ring the bell of the mailbox before.
+        e.waker.set(None);
+    });
 }
 
 /// Starts a task. It is first polled on the next turn.
+#[inline]
 pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskKey {
+    // Boxed at once: what passes a future on copies it.
+    enqueue(Box::pin(future))
+}
+
+fn enqueue(future: TaskFuture) -> TaskKey {
     EXECUTOR.with(|e| {
         let mut slots = e.slots.borrow_mut();
         let index = e.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -90,8 +140,7 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskKey {
         });
         let slot = &mut slots[index as usize];
         let key = TaskKey { index, generation: slot.generation };
-        let waker = Waker::from(Arc::new(CrossThreadWaker { key, mailbox: e.mailbox.borrow().clone() }));
-        slot.task = Some(Task { future: Box::pin(future), waker });
+        slot.task = Some(future);
         slot.queued = true;
         e.ready.borrow_mut().push_back(key);
         key
@@ -132,18 +181,24 @@ pub(super) fn is_alive(key: TaskKey) -> bool {
 pub(super) fn turn() -> bool {
     EXECUTOR.with(|e| {
         let count = e.ready.borrow().len();
+        let fresh = || LentWaker::new(e.mailbox.borrow().clone());
+        let mut waker = e.waker.take().unwrap_or_else(fresh);
         for _ in 0..count {
             let Some(key) = e.ready.borrow_mut().pop_front() else { break };
-            poll(e, key);
+            poll(e, key, waker.lend_to(key));
+            if waker.is_kept() {
+                waker = fresh();
+            }
         }
+        e.waker.set(Some(waker));
         !e.ready.borrow().is_empty()
     })
 }
 
-fn poll(e: &Executor, key: TaskKey) {
+fn poll(e: &Executor, key: TaskKey, waker: &Waker) {
     let Some(mut task) = take(e, key) else { return };
     e.current.set(key);
-    let outcome = task.future.as_mut().poll(&mut Context::from_waker(&task.waker));
+    let outcome = task.as_mut().poll(&mut Context::from_waker(waker));
     e.current.set(TaskKey::NONE);
     let finished = {
         let mut slots = e.slots.borrow_mut();
@@ -165,7 +220,7 @@ fn poll(e: &Executor, key: TaskKey) {
     drop(finished);
 }
 
-fn take(e: &Executor, key: TaskKey) -> Option<Task> {
+fn take(e: &Executor, key: TaskKey) -> Option<TaskFuture> {
     let mut slots = e.slots.borrow_mut();
     let slot = slots.get_mut(key.index as usize)?;
     if slot.generation != key.generation {
@@ -184,4 +239,58 @@ pub(super) fn clear() {
         e.free.borrow_mut().clear();
         e.ready.borrow_mut().clear();
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+
+    /// Waits until another thread has called the waker of this task.
+    async fn woken_through(wakers: mpsc::Sender<Waker>, polls: Rc<Cell<u32>>) {
+        poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            if polls.get() > 1 {
+                return Poll::Ready(());
+            }
+            // The receiver may be gone.
+            let _ = wakers.send(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_waker_that_is_kept_goes_on_naming_its_task() {
+        let polls: [Rc<Cell<u32>>; 2] = Default::default();
+        let seen = polls.clone();
+        super::super::run_alone(crate::worker::reactor::EngineKind::Epoll, async move {
+            let (sender, wakers) = mpsc::channel();
+            for polls in &seen {
+                spawn(woken_through(sender.clone(), polls.clone()));
+            }
+            // Only the first is woken, by another thread, after other tasks have been polled.
+            super::super::timers::sleep(std::time::Duration::from_millis(1)).await;
+            let first = wakers.recv().unwrap();
+            std::thread::spawn(move || first.wake()).join().unwrap();
+            super::super::timers::sleep(std::time::Duration::from_millis(1)).await;
+        })
+        .unwrap();
+        assert_eq!(polls.each_ref().map(|polls| polls.get()), [2, 1]);
+    }
+
+    #[test]
+    fn a_waker_is_only_replaced_when_it_was_kept() {
+        let lent = LentWaker::new(None);
+        let key = TaskKey { index: 3, generation: 9 };
+        let waker = lent.lend_to(key);
+        assert!(!lent.is_kept());
+        let kept = waker.clone();
+        assert!(lent.is_kept());
+        drop(kept);
+        assert!(!lent.is_kept());
+        assert_eq!(TaskKey::from_bits(lent.shared.key.load(Ordering::Relaxed)), key);
+    }
 }

@@ -51,7 +51,8 @@ pub(super) enum Sending {
 #[derive(Default)]
 struct Unread {
     first: Option<Inbound>,
-    more: VecDeque<Inbound>,
+    /// Made only when there are more: an idle connection should not keep room for it.
+    more: Option<Box<VecDeque<Inbound>>>,
 }
 
 impl Unread {
@@ -59,12 +60,12 @@ impl Unread {
         if self.first.is_none() {
             self.first = Some(block);
         } else {
-            self.more.push_back(block);
+            self.more.get_or_insert_default().push_back(block);
         }
     }
 
     fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
     }
 
     /// Moves bytes on, without copying where it can.
@@ -72,9 +73,9 @@ impl Unread {
         let first = self.first.as_mut()?;
         let n = into.take_from(first);
         if first.is_empty() {
-            self.first = self.more.pop_front();
-            if self.first.is_none() && self.more.capacity() > 0 {
-                self.more = VecDeque::new();
+            self.first = self.more.as_mut().and_then(|more| more.pop_front());
+            if self.first.is_none() {
+                self.more = None;
             }
         }
         Some(n)

@@ -42,6 +42,8 @@ pub struct Source {
     readable: Cell<bool>,
     writable: Cell<bool>,
     hung_up: Cell<bool>,
+    /// The kernel was asked to tell of room.
+    wants_room: Cell<bool>,
     owner: Cell<TaskKey>,
     index: Cell<u32>,
     /// Requests the ring has not answered for good; not used by epoll.
@@ -55,6 +57,7 @@ impl Source {
             readable: Cell::new(true),
             writable: Cell::new(true),
             hung_up: Cell::new(false),
+            wants_room: Cell::new(false),
             owner: Cell::new(TaskKey::NONE),
             index: Cell::new(u32::MAX),
             polls: Cell::new(0),
@@ -85,6 +88,12 @@ impl Source {
     #[inline]
     pub fn is_writable(&self) -> bool {
         self.writable.get()
+    }
+
+    /// True from [`want_write`] to [`stop_wanting_write`].
+    #[inline]
+    pub fn is_room_wanted(&self) -> bool {
+        self.wants_room.get()
     }
 
     /// Nobody is to be woken.
@@ -217,6 +226,7 @@ pub fn unwatch(file: impl AsFd, source: &Source) {
 /// The kernel refuses.
 pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
     source.writable.set(false);
+    source.wants_room.set(true);
     with(|engine| match engine {
         Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, true),
         Engine::Ring(ring) => ring.watch_writing(file.as_fd(), source),
@@ -228,6 +238,7 @@ pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
 /// # Errors
 /// The kernel refuses.
 pub fn stop_wanting_write(file: impl AsFd, source: &Source) -> io::Result<()> {
+    source.wants_room.set(false);
     with(|engine| match engine {
         Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, false),
         Engine::Ring(_) => Ok(()),

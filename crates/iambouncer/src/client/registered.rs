@@ -1,0 +1,114 @@
+//! A client that is in the table, from its login's task to its session's. Owns its way out of the table, whatever way
+//! its tasks end, and what is logged of the end.
+
+use super::serve::Door;
+use crate::clients::ClientInfo;
+use crate::pool::permits::Permit;
+use crate::relay::{Ending, Session};
+use crate::worker::executor;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+/// Takes a record out of the table, and a client off its database, when it is dropped.
+pub(super) struct Registered {
+    door: Rc<Door>,
+    info: Rc<ClientInfo>,
+    /// Where it counts as a client.
+    pub(super) places: Places,
+}
+
+/// Places in the limits, given back with the record.
+pub(super) struct Places {
+    _worker: Permit,
+    _process: Option<Permit>,
+    /// In `max_db_client_connections`.
+    pub(super) database: Option<Permit>,
+    /// In `max_user_client_connections`.
+    pub(super) user: Option<Permit>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.door.clients.remove(&self.info);
+        (self.places.database, self.places.user) = (None, None);
+        self.door.directory.client_left.notify_all();
+        self.door.directory.changed.notify_all();
+    }
+}
+
+impl Registered {
+    /// For a client that has just been added to the table. `worker` is its place among the clients of this worker.
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit) -> Self {
+        let process = door.context.registry.clients.take(None);
+        let places = Places { _worker: worker, _process: process, database: None, user: None };
+        Self { door, info, places }
+    }
+
+    /// Goes on in a task of its own. The login's task, which is many times larger, ends meanwhile: ten thousand
+    /// idle clients should not each keep the room of a handshake.
+    pub(super) fn go_on<F: Future<Output = ()> + 'static>(self, next: impl FnOnce(Self) -> F) {
+        let info = self.info.clone();
+        info.task.set(executor::spawn(next(self)));
+    }
+
+    /// Goes on as a session.
+    pub(super) fn serve(self, session: Session) {
+        self.go_on(|registered| SessionTask(Some((session, registered))));
+    }
+
+    /// Logs why the client is gone, if that is wanted.
+    pub(super) fn log_ending(&self, ending: &Ending) {
+        let config = self.door.context.config();
+        let settings = &config.settings;
+        let wanted = match ending {
+            Ending::ClientLeft | Ending::ClientLost(_) => settings.log_disconnections,
+            Ending::ServerFatal | Ending::Fault(_) => settings.log_pooler_errors,
+        };
+        if wanted {
+            let introduction = self.info.introduction();
+            tracing::info!(
+                client = %self.info.remote(),
+                user = %introduction.user,
+                database = %introduction.database,
+                "closing because: {ending}"
+            );
+        }
+    }
+}
+
+/// The task of a session, written by hand: an `async` block would keep the session's place twice.
+struct SessionTask(Option<(Session, Registered)>);
+
+impl Future for SessionTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((session, _)) = &mut self.0 else { return Poll::Ready(()) };
+        let ending = ready!(session.turn(cx));
+        if let Some((session, registered)) = self.0.take() {
+            match session.part(&ending) {
+                None => registered.log_ending(&ending),
+                Some(farewell) => registered.go_on(|registered| async move {
+                    farewell.say().await;
+                    registered.log_ending(&ending);
+                }),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::size_of;
+
+    /// What an idle client costs next to its socket: its task, its place among the tasks, its record. Whoever needs
+    /// more for something that only happens during a request puts it into the exchange.
+    #[test]
+    fn an_idle_client_is_small() {
+        let sizes = [size_of::<SessionTask>(), executor::SLOT_BYTES, size_of::<ClientInfo>()];
+        assert!(sizes.iter().sum::<usize>() <= 296, "{sizes:?} bytes");
+    }
+}

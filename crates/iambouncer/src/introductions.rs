@@ -1,0 +1,91 @@
+//! What clients say and show of themselves at login. Owns the texts, each combination once however many clients share
+//! it; knows no client.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Combinations that nobody has any more are dropped when there are more than this, or twice those in use.
+const MAX_UNUSED: usize = 1024;
+
+/// One combination. Most clients of a pool have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Introduction {
+    /// Name it logged in with.
+    pub user: Box<str>,
+    /// Database it named.
+    pub database: Box<str>,
+    /// `application_name` it gave.
+    pub application_name: Box<str>,
+    /// TLS version and suite, or empty.
+    pub tls: Box<str>,
+}
+
+/// All combinations in use on this worker.
+pub struct Introductions {
+    known: RefCell<HashSet<Rc<Introduction>>>,
+    sweep_above: Cell<usize>,
+}
+
+impl Default for Introductions {
+    fn default() -> Self {
+        Self { known: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED) }
+    }
+}
+
+impl Introductions {
+    /// The one copy of a combination.
+    pub fn share(&self, introduction: Introduction) -> Rc<Introduction> {
+        let mut known = self.known.borrow_mut();
+        if let Some(shared) = known.get(&introduction) {
+            return shared.clone();
+        }
+        if known.len() >= self.sweep_above.get() {
+            known.retain(|shared| Rc::strong_count(shared) > 1);
+            // Many in use must not make every new one look at them all.
+            self.sweep_above.set(MAX_UNUSED.max(2 * known.len()));
+        }
+        let shared = Rc::new(introduction);
+        known.insert(shared.clone());
+        shared
+    }
+
+    /// The same client under another `application_name`.
+    pub fn renamed(&self, introduction: &Introduction, application_name: &str) -> Rc<Introduction> {
+        self.share(Introduction { application_name: application_name.into(), ..introduction.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(application_name: String) -> Introduction {
+        Introduction {
+            user: "ann".into(),
+            application_name: application_name.into(),
+            ..Introduction::default()
+        }
+    }
+
+    #[test]
+    fn clients_that_say_the_same_share_it() {
+        let introductions = Introductions::default();
+        let first = introductions.share(named("psql".to_owned()));
+        assert!(Rc::ptr_eq(&first, &introductions.share(named("psql".to_owned()))));
+        let second = introductions.renamed(&first, "cron");
+        assert_eq!((&*second.user, &*second.application_name), ("ann", "cron"));
+        assert!(Rc::ptr_eq(&first, &introductions.renamed(&second, "psql")));
+    }
+
+    #[test]
+    fn names_nobody_has_any_more_are_forgotten() {
+        let introductions = Introductions::default();
+        let kept = introductions.share(named("kept".to_owned()));
+        for n in 0..10 * MAX_UNUSED {
+            introductions.share(named(n.to_string()));
+        }
+        assert!(introductions.known.borrow().len() <= MAX_UNUSED);
+        assert!(Rc::ptr_eq(&kept, &introductions.share(named("kept".to_owned()))));
+    }
+}
