@@ -260,7 +260,7 @@ impl Directory {
         }
         let (database, user) = (database.to_owned(), user.to_owned());
         let errand = move || {
-            if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
+            if let Some(pool) = home::get::<Self>().and_then(|home| home.known_pool(&database, &user)) {
                 pool.grow();
                 // A client may wait to be greeted.
                 pool.login_ended.notify_all();

@@ -19,6 +19,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Names and values a server reported at its login, in its order.
+pub type Reports = Arc<[(String, String)]>;
+
 /// The last login that failed.
 #[derive(Clone)]
 pub(super) struct Failure {
@@ -53,7 +56,7 @@ pub struct SharedPool {
     pub(super) retirements: AtomicU64,
     has_failed: AtomicBool,
     failure: Mutex<Option<Failure>>,
-    welcome: Mutex<Option<Arc<[(String, String)]>>>,
+    welcome: Mutex<Option<Reports>>,
     scram_keys: Mutex<Option<ClientKeys>>,
 }
 
@@ -90,12 +93,12 @@ impl SharedPool {
     }
 
     /// What the newest server reported at its login.
-    pub(super) fn welcome(&self) -> Option<Arc<[(String, String)]>> {
+    pub(super) fn welcome(&self) -> Option<Reports> {
         locked(&self.welcome).clone()
     }
 
     /// Returns true when it is the first.
-    pub(super) fn set_welcome(&self, reports: Arc<[(String, String)]>) -> bool {
+    pub(super) fn set_welcome(&self, reports: Reports) -> bool {
         locked(&self.welcome).replace(reports).is_none()
     }
 

@@ -1,10 +1,10 @@
 //! What the clients of a pool are greeted with. Owns what the newest server reported, and the last greeting that was
 //! made of it; how one is made is the client's part.
 
+use super::shared::Reports;
 use crate::parameters::{Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A greeting without its cancel key: the same for all clients that ask for the same values.
 pub struct Greeting {
@@ -19,7 +19,7 @@ pub struct Greeting {
 /// What the newest server reported: every client is greeted with it.
 pub struct Welcome {
     /// All parameters, in the server's order.
-    pub reports: Arc<[(String, String)]>,
+    pub reports: Reports,
     /// The tracked ones among them.
     pub parameters: ValueSet,
     last: RefCell<Option<Rc<Greeting>>>,
@@ -27,7 +27,7 @@ pub struct Welcome {
 
 impl Welcome {
     /// Of a server that has logged in.
-    pub(super) fn new(tracked: &Parameters, reports: Arc<[(String, String)]>) -> Rc<Self> {
+    pub(super) fn new(tracked: &Parameters, reports: Reports) -> Rc<Self> {
         let mut parameters = tracked.empty();
         for (name, value) in &*reports {
             if let Some(position) = tracked.position(name) {
@@ -55,7 +55,7 @@ mod tests {
     fn a_greeting_is_made_anew_for_other_values() {
         let tracked = Parameters::new([]);
         let parameters = tracked.empty();
-        let welcome = Welcome::new(&tracked, Arc::new([]));
+        let welcome = Welcome::new(&tracked, std::sync::Arc::new([]));
         let greet = |name: &str| {
             let asked = vec![(4, name.to_owned())];
             let make = |_: &Welcome| Greeting {

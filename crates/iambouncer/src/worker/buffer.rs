@@ -57,8 +57,9 @@ fn give_back(block: Box<[u8]>) {
 #[derive(Default)]
 pub struct Inbound {
     block: Option<Box<[u8]>>,
-    start: usize,
-    end: usize,
+    /// Where the bytes are in the block. Lengths of messages are 32 bits wide, and so is every block.
+    start: u32,
+    end: u32,
     /// The last read filled its block: lend a large one next time.
     hungry: bool,
 }
@@ -100,7 +101,7 @@ impl Inbound {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.block {
-            Some(block) => &block[self.start..self.end],
+            Some(block) => &block[self.start as usize..self.end as usize],
             None => &[],
         }
     }
@@ -108,7 +109,7 @@ impl Inbound {
     /// The same, to be changed in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.block {
-            Some(block) => &mut block[self.start..self.end],
+            Some(block) => &mut block[self.start as usize..self.end as usize],
             None => &mut [],
         }
     }
@@ -116,7 +117,7 @@ impl Inbound {
     /// Number of bytes received and not consumed.
     #[inline]
     pub fn len(&self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
     }
 
     /// Nothing is there, and no block is held.
@@ -128,13 +129,13 @@ impl Inbound {
     /// True when a block is held and there is no room left in it.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.start == 0 && self.block.as_ref().is_some_and(|block| block.len() == self.end)
+        self.start == 0 && self.block.as_ref().is_some_and(|block| block.len() == self.end as usize)
     }
 
     /// Takes `n` bytes off the front; the block goes back to the thread with the last of them.
     #[inline]
     pub fn consume(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
+        self.start += (n as u32).min(self.end - self.start);
         self.release_if_empty();
     }
 
@@ -164,11 +165,11 @@ impl Inbound {
         let block = self.block.get_or_insert_with(|| lend(size));
         if start > 0 {
             // What is left is the front of a message: nearly always a few bytes.
-            block.copy_within(start..end, 0);
+            block.copy_within(start as usize..end as usize, 0);
             self.start = 0;
             self.end = end - start;
         }
-        &mut block[self.end..]
+        &mut block[self.end as usize..]
     }
 
     /// Sees to it that `need` bytes, those that are there included, fit: moves to a larger block if it must. The
@@ -184,16 +185,16 @@ impl Inbound {
             give_back(old);
         }
         self.start = 0;
-        self.end = here;
+        self.end = here as u32;
     }
 
     /// Tells that `n` bytes were received into [`Inbound::spare`].
     #[inline]
     pub fn filled(&mut self, n: usize) {
         if let Some(block) = &self.block {
-            self.end = (self.end + n).min(block.len());
+            self.end = (self.end as usize + n).min(block.len()) as u32;
             // A large block is kept in use while reads fill at least a small one.
-            self.hungry = self.end == block.len() || (self.hungry && n > SMALL_BLOCK_BYTES);
+            self.hungry = self.end as usize == block.len() || (self.hungry && n > SMALL_BLOCK_BYTES);
         }
         self.release_if_empty();
     }
