@@ -5,6 +5,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := scanner startup messages
 
 CARGO ?= cargo
+TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test lint doc demo bench instructions fuzz clean
@@ -12,18 +13,21 @@ CARGO ?= cargo
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler)
+setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler, Valgrind)
 	@tools/setup test
 
 build: ## Build the release binaries into target/release
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim
 
 # The tests start the programs and load the PAM module, so these are built first; with all targets, since tests
-# bring features with them and everything would be compiled twice otherwise.
+# bring features with them and everything would be compiled twice otherwise. At the end the release build of the
+# pooler is held to its budget of instructions, by the `bench` that is there by then.
 test: setup ## Run all tests, on a machine with nothing but Rust and make
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
-	TEST_IO_ENGINE=epoll $(CARGO) test --locked -p iambouncer --test it
+	TEST_IO_ENGINE=epoll TEST_WORKERS=1 $(CARGO) test --locked -p iambouncer --test it
+	$(CARGO) build --release --locked -p iambouncer
+	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
 
 lint: ## Check format, lints and dependencies
 	$(CARGO) fmt --all --check
@@ -42,19 +46,17 @@ doc: ## Build the API documentation and write docs/settings.md anew
 # One build for both programs: two would compile what they share twice, with other features.
 demo: setup ## Watch it work: PostgreSQL that only lets tokens in, and a client that knows none (ONCE=1 to end)
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim --bins --example demo
-	@$${CARGO_TARGET_DIR:-target}/release/examples/demo
+	@$(TARGET)/release/examples/demo
 
-# Two commands, so that the pooler is built with its own features and no others.
-# BENCH_ONLY, ROUNDS, DURATION, QUICK, PGBOUNCER, IAMBOUNCER and UPDATE_BUDGET reach the program through
-# the environment.
-bench: ## Compare with PgBouncer and write bench/RESULTS.md (QUICK=1 for a short try)
+# Two commands, so that the pooler is built with its own features and no others. Variables reach the program
+# through the environment; bench/NOTES.md lists them.
+bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md (QUICK=1 for a short try)
 	@tools/setup bench
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench
 
 # A part of `make bench` by itself, in seconds. Counts, not times: a busy machine does not change them.
-instructions: ## Hold the relay's instructions per query to bench/instructions.txt (UPDATE_BUDGET=1 writes it)
-	@tools/setup bench
+instructions: setup ## Hold the relay's instructions per query to bench/instructions.txt (UPDATE_BUDGET=1 writes it)
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench -- --instructions
 

@@ -20,8 +20,10 @@ pub(crate) const USER: &str = "bench";
 pub(crate) const DATABASE: &str = "bench";
 /// pgbench's scale: a million rows, which fit the server's memory.
 const SCALE: &str = "10";
-/// Room for two poolers with a session pool each, pgbench and us.
-const MAX_CONNECTIONS: u32 = 300;
+/// How many clients may come without a pooler, each with a server connection of its own.
+pub(crate) const MAX_UNPOOLED_CLIENTS: u32 = 256;
+/// Room for those, while all poolers keep a session pool each.
+const MAX_CONNECTIONS: u32 = MAX_UNPOOLED_CLIENTS + 450;
 /// How long making the test data may take.
 const INIT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -35,7 +37,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Starts PostgreSQL, fills it, and writes the files that both poolers read.
+    /// Starts PostgreSQL, fills it, and writes the files that all poolers read.
     pub(crate) fn make() -> Result<Self> {
         eprintln!("starting a private PostgreSQL and filling it …");
         let bed = Self::make_empty()?;
@@ -57,15 +59,11 @@ impl Bed {
             ..PostgresOptions::default()
         })?;
         let dir = postgres.socket_dir().join("bench");
-        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let owner = fs::metadata(postgres.socket_dir())?;
         let is_root = rustix::process::geteuid().is_root();
         let account = is_root.then(|| Account { uid: owner.uid(), gid: owner.gid() });
-        if let Some(Account { uid, gid }) = account {
-            // PostgreSQL's supervisor cleans up in PostgreSQL's name, so the directory has to be its own.
-            chown(&dir, Some(uid), Some(gid)).context("handing over the directory")?;
-        }
         let bed = Self { postgres, certs, dir, account };
+        bed.make_dir(&bed.dir)?;
         bed.write_files()?;
         bed.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
         bed.postgres.sql(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
@@ -75,6 +73,16 @@ impl Bed {
     /// The directory for everything a run writes down.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Makes a directory in the bed's.
+    pub(crate) fn make_dir(&self, dir: &Path) -> Result<()> {
+        fs::create_dir(dir).with_context(|| format!("creating {}", dir.display()))?;
+        if let Some(Account { uid, gid }) = self.account {
+            // PostgreSQL's supervisor cleans up in PostgreSQL's name, so the directory has to be its own.
+            chown(dir, Some(uid), Some(gid)).context("handing over the directory")?;
+        }
+        Ok(())
     }
 
     /// Whom the poolers run as; `None` means as ourselves.

@@ -1,5 +1,5 @@
 //! The certificates of one run: a throw-away authority and one server certificate under it, which PostgreSQL
-//! and both poolers show. Owns their making; it never writes them anywhere.
+//! and the poolers show. Owns their making; it never writes them anywhere.
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};

@@ -3,8 +3,10 @@
 //! a row.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustls::client::Resumption;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -56,10 +58,12 @@ pub(crate) fn tls_connector(ca_pem: &str) -> Result<TlsConnector> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    // Ten thousand clients stand for ten thousand strangers: nobody resumes what another has begun.
+    config.resumption = Resumption::disabled();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -117,6 +121,23 @@ impl Client {
     /// Makes the receive buffer fit for a large result.
     pub(crate) fn expect_much(&mut self) {
         self.buffer.resize(LARGE_BUFFER_BYTES, 0);
+    }
+
+    /// Runs a simple query with a large result and reads for `time` at `bytes_per_s`; the rest stays unread.
+    pub(crate) async fn read_slowly(&mut self, sql: &str, bytes_per_s: u32, time: Duration) -> Result<()> {
+        let mut request = Vec::new();
+        encode::query(&mut request, sql);
+        self.stream.write_all(&request).await?;
+        self.stream.flush().await?;
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            let n = self.stream.read(&mut self.buffer).await?;
+            if n == 0 {
+                bail!("the pooler closed the connection");
+            }
+            tokio::time::sleep(Duration::from_secs_f64(n as f64 / f64::from(bytes_per_s))).await;
+        }
+        Ok(())
     }
 
     /// Sends `request` and reads up to the next ReadyForQuery.

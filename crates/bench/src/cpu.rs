@@ -15,6 +15,9 @@ const TICK_NS: u64 = 10_000_000;
 /// Fields of `/proc/PID/stat` between the command's closing bracket and `utime`.
 const FIELDS_BEFORE_UTIME: usize = 11;
 
+/// Written to `/proc/PID/clear_refs`, makes the peak of resident memory what is resident now.
+const RESET_PEAK: &str = "5";
+
 /// A reading of a process's CPU time.
 #[derive(Debug)]
 pub(crate) struct CpuTime {
@@ -71,6 +74,31 @@ impl Memory {
     }
 }
 
+/// The most memory a process has held since a moment, in KiB.
+#[derive(Debug)]
+pub(crate) struct Peak {
+    pid: u32,
+    before_kib: u64,
+}
+
+impl Peak {
+    /// Begins anew: forgets what process `pid` has held before.
+    pub(crate) fn watch(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/clear_refs");
+        fs::write(&path, RESET_PEAK).with_context(|| format!("writing {path}"))?;
+        Ok(Self { pid, before_kib: Memory::read(pid)?.rss_kib })
+    }
+
+    /// By how much the peak exceeds what was held at the beginning.
+    pub(crate) fn growth_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak_kib = line.and_then(first_number).with_context(|| format!("{path} has no peak"))?;
+        Ok(peak_kib.saturating_sub(self.before_kib))
+    }
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
@@ -108,5 +136,6 @@ mod tests {
         let pid = std::process::id();
         assert!(CpuTime::read(pid).is_ok());
         assert!(Memory::read(pid).unwrap().rss_kib > 0);
+        assert!(Peak::watch(pid).unwrap().growth_kib().is_ok());
     }
 }

@@ -15,10 +15,14 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, DATABASE, USER};
 use crate::client::{Client, Target};
+use crate::contenders::Contender;
+use crate::entrants::Entrant;
 use crate::plan;
-use crate::poolers::{Binary, Pooler, Side};
+use crate::poolers::Pooler;
 use crate::process;
 
+/// Whose relay is counted: with epoll, whose system calls Valgrind and every kernel know.
+pub(crate) const CONTENDER: Contender = Contender::Epoll;
 /// What the report and the filter call this.
 pub(crate) const NAME: &str = "instructions per query in the relay";
 /// The function during which callgrind collects, with all it calls. It has to be a function of its own in the
@@ -70,13 +74,13 @@ pub(crate) struct Count {
 ///
 /// # Errors
 /// Valgrind is missing, the pooler failed, or callgrind has seen nothing of the relay.
-pub(crate) fn measure(bed: &Bed, iambouncer: &Binary) -> Result<Vec<Count>> {
+pub(crate) fn measure(bed: &Bed, iambouncer: &Entrant) -> Result<Vec<Count>> {
     process::ask(Path::new("valgrind"), &["--version"])
         .context("Valgrind is missing: `tools/setup bench` installs it")?;
     Kind::ALL.into_iter().map(|kind| count(bed, iambouncer, kind)).collect()
 }
 
-fn count(bed: &Bed, iambouncer: &Binary, kind: Kind) -> Result<Count> {
+fn count(bed: &Bed, iambouncer: &Entrant, kind: Kind) -> Result<Count> {
     let short = run(bed, iambouncer, kind, SHORT_QUERIES)?;
     let long = run(bed, iambouncer, kind, LONG_QUERIES)?;
     let Some(difference) = long.checked_sub(short) else {
@@ -88,7 +92,7 @@ fn count(bed: &Bed, iambouncer: &Binary, kind: Kind) -> Result<Count> {
 }
 
 /// One pooler from start to end, with `queries` over one connection; hands back all that was collected.
-fn run(bed: &Bed, iambouncer: &Binary, kind: Kind, queries: u64) -> Result<u64> {
+fn run(bed: &Bed, iambouncer: &Entrant, kind: Kind, queries: u64) -> Result<u64> {
     let file = bed.dir().join(format!("callgrind.{}.{queries}", kind.key()));
     let valgrind = [
         "valgrind".to_owned(),
@@ -99,8 +103,8 @@ fn run(bed: &Bed, iambouncer: &Binary, kind: Kind, queries: u64) -> Result<u64> 
         format!("--toggle-collect={RELAY}"),
         format!("--callgrind-out-file={}", file.display()),
     ];
-    let pooler = Pooler::start_under(bed, Side::Iambouncer, iambouncer, plan::base(true), &valgrind)
-        .context("starting iambouncer under Valgrind")?;
+    let pooler =
+        Pooler::start_under(bed, iambouncer, plan::base(true), &valgrind).context("under Valgrind")?;
     ask(pooler.port, kind, queries)?;
     pooler.end(END_LIMIT)?;
     let profile =

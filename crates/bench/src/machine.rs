@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::bed::Bed;
+use crate::entrants::Entrants;
 use crate::process;
-use crate::rounds::Binaries;
 
 /// The head of the report.
 pub(crate) struct Machine {
@@ -16,23 +16,22 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Asks everything. `load_before` is the load average from before the run began.
-    pub(crate) fn ask(bed: &Bed, binaries: &Binaries, load_before: String) -> Self {
+    pub(crate) fn ask(bed: &Bed, entrants: &Entrants, load_before: String) -> Self {
         let version = |name| ask(&bed.program(name), &["--version"]);
         let commit =
             ask(Path::new("git"), &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let facts = vec![
+        let mut facts = vec![
             ("Date", ask(Path::new("date"), &["-u", "+%Y-%m-%d"])),
             ("Processor", processor()),
             ("Cores", cores.to_string()),
             ("Kernel", ask(Path::new("uname"), &["-sr"])),
             ("Load before the run", load_before),
             ("Checkout", commit),
-            ("iambouncer", binaries.iambouncer.version.clone()),
-            ("PgBouncer", binaries.pgbouncer.version.clone()),
-            ("PostgreSQL", version("postgres")),
-            ("pgbench", version("pgbench")),
         ];
+        let programs = entrants.0.iter().filter(|entrant| entrant.program.is_some());
+        facts.extend(programs.map(|entrant| (entrant.contender.name(), entrant.version.clone())));
+        facts.extend([("PostgreSQL", version("postgres")), ("pgbench", version("pgbench"))]);
         Self { facts }
     }
 

@@ -1,14 +1,55 @@
-//! What is measured: one table of rows, from which come the runs and the report. Owns the list; it runs nothing.
+//! What is measured: one table of rows, from which come the runs and the report. Owns the list, who takes part
+//! in which row, and how often; it runs nothing.
 
-use crate::load::Load;
-use crate::poolers::Ini;
+use std::time::Duration;
+
+use crate::bed::MAX_UNPOOLED_CLIENTS;
+use crate::contenders::{Contender, Kind};
+use crate::formats::Ini;
+use crate::load::{Length, Load, Pgbench};
+use crate::metrics::Section;
 
 /// Pool size of all transaction-pooling rows.
 const POOL_SIZE: u32 = 20;
 /// Clients of the login rows: enough to keep a pooler busy, few enough to leave PostgreSQL alone.
 const LOGIN_CLIENTS: u32 = 8;
-/// Prepared statements per server, where both sides know the setting.
+/// Clients of the rows about threads.
+const CORES_CLIENTS: u32 = 64;
+/// Prepared statements per server, where both readers of the INI file know the setting.
 const MAX_PREPARED: u32 = 200;
+/// Clients beside a large result: fewer than the pool has servers, so that nobody queues.
+const CLIENTS_BESIDE: u32 = 8;
+/// What they do per second where they are not as fast as they can be: little enough to leave cores idle.
+const RATE_BESIDE_PER_S: u32 = 2000;
+/// Rounds at most of rows with a new process each time: they take long.
+const FRESH_ROUNDS: u32 = 2;
+/// Rounds at most of the sweep and of the rows about threads.
+const FEW_ROUNDS: u32 = 3;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Rounds per row and contender, at most.
+    pub(crate) rounds: u32,
+    /// Length of one pgbench run.
+    pub(crate) length: Length,
+    /// How long a pool is filled before its first round.
+    pub(crate) warm_up: Option<Length>,
+    /// Idle sessions.
+    pub(crate) idle_clients: u32,
+    /// Pause between opening them and reading the memory.
+    pub(crate) settle: Duration,
+    /// Size of the large result that is timed.
+    pub(crate) bulk_megabytes: u64,
+    /// Size of the large result beside others.
+    pub(crate) beside_mebibytes: u64,
+    /// How long the others are measured alone; beside the result it is twice that.
+    pub(crate) beside_s: u32,
+    /// How long a slow client reads.
+    pub(crate) slow: Duration,
+    /// Clients of the sweep.
+    pub(crate) sweep: &'static [u32],
+}
 
 /// What a row does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +60,17 @@ pub(crate) enum Work {
     Idle,
     /// One large result.
     Bulk,
+    /// A large result beside such short queries.
+    Beside(Pgbench),
+    /// A large result to a client that reads slowly.
+    Slow,
+}
+
+impl Work {
+    /// Whether each round needs a new process: memory given back by an earlier one would hide growth.
+    pub(crate) fn wants_fresh(self) -> bool {
+        matches!(self, Self::Idle | Self::Beside(_) | Self::Slow)
+    }
 }
 
 /// One row of the tables.
@@ -26,6 +78,8 @@ pub(crate) enum Work {
 pub(crate) struct Row {
     /// Name, and what the filter looks at.
     pub(crate) name: String,
+    /// Where it is in the report.
+    pub(crate) section: Section,
     /// What it does.
     pub(crate) work: Work,
     /// How the poolers are configured.
@@ -34,83 +88,80 @@ pub(crate) struct Row {
     pub(crate) shares_prepared: bool,
 }
 
-/// A table of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Metric {
-    /// CPU time of the pooler per transaction.
-    CpuPerTransaction,
-    /// Transactions per second.
-    Throughput,
-    /// CPU time of the pooler per login.
-    CpuPerLogin,
-    /// Logins per second.
-    Logins,
-    /// Growth of PSS per idle client.
-    PssPerClient,
-    /// Growth of RSS per idle client.
-    RssPerClient,
-    /// CPU time of the pooler per megabyte of a large result.
-    CpuPerMegabyte,
-    /// Megabytes per second of a large result.
-    MegabytesPerSecond,
-}
-
-impl Metric {
-    /// All, in the order of the report.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::CpuPerTransaction,
-        Self::Throughput,
-        Self::CpuPerLogin,
-        Self::Logins,
-        Self::PssPerClient,
-        Self::RssPerClient,
-        Self::CpuPerMegabyte,
-        Self::MegabytesPerSecond,
-    ];
-
-    /// Heading of the table.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::CpuPerTransaction => "CPU time of the pooler per transaction, µs (less is better)",
-            Self::Throughput => "Transactions per second (more is better)",
-            Self::CpuPerLogin => "CPU time of the pooler per login, query and logout, µs (less is better)",
-            Self::Logins => "Logins per second (more is better)",
-            Self::PssPerClient => "Memory per idle client: growth of PSS, KiB (less is better)",
-            Self::RssPerClient => "Memory per idle client: growth of RSS, KiB (less is better)",
-            Self::CpuPerMegabyte => "CPU time of the pooler per MB of a large result, µs (less is better)",
-            Self::MegabytesPerSecond => "Large result, MB per second (more is better)",
+impl Row {
+    /// Whether the row is about `contender` at all. One that takes part and cannot is a gap; one that does not
+    /// take part is just not there.
+    pub(crate) fn admits(&self, contender: Contender) -> bool {
+        match self.section {
+            // Only iambouncer has the setting.
+            Section::Cores => contender == Contender::Iambouncer,
+            // The plot is about clients, not about engines.
+            Section::Sweep if contender == Contender::Epoll => false,
+            _ if self.ini.server_tls && !contender.verifies_servers() => false,
+            _ => match contender.kind() {
+                Kind::Pooler => true,
+                Kind::Relay => self.suits_unpooled(),
+                // Nothing has no memory.
+                Kind::Nothing => self.suits_unpooled() && self.work != Work::Slow,
+            },
         }
     }
 
-    /// Word in the raw lines.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Self::CpuPerTransaction => "cpu_us_per_transaction",
-            Self::Throughput => "transactions_per_s",
-            Self::CpuPerLogin => "cpu_us_per_login",
-            Self::Logins => "logins_per_s",
-            Self::PssPerClient => "pss_kib_per_client",
-            Self::RssPerClient => "rss_kib_per_client",
-            Self::CpuPerMegabyte => "cpu_us_per_mb",
-            Self::MegabytesPerSecond => "mb_per_s",
+    /// How often it is measured, if `rounds` were asked for.
+    pub(crate) fn rounds(&self, rounds: u32) -> u32 {
+        match self.section {
+            Section::Queries | Section::Logins | Section::Bulk => rounds,
+            Section::Idle | Section::Beside => rounds.min(FRESH_ROUNDS),
+            Section::Sweep | Section::Cores => rounds.min(FEW_ROUNDS),
         }
+    }
+
+    /// Whether every client can have a server connection of its own, with nobody in between who ends TLS.
+    fn suits_unpooled(&self) -> bool {
+        let fits = match self.work {
+            Work::Pgbench(_, clients) => clients <= MAX_UNPOOLED_CLIENTS,
+            Work::Idle => false,
+            Work::Bulk | Work::Beside(_) | Work::Slow => true,
+        };
+        fits && self.ini.pool_mode == "transaction" && !self.ini.client_tls
     }
 }
 
-/// What most rows configure. `both_share_prepared` says whether both binaries know `max_prepared_statements`.
-pub(crate) fn base(both_share_prepared: bool) -> Ini {
+/// What most rows configure. `shared_prepared` says whether all readers of the INI file know
+/// `max_prepared_statements`.
+pub(crate) fn base(shared_prepared: bool) -> Ini {
     Ini {
         pool_mode: "transaction",
         pool_size: POOL_SIZE,
         server_tls: false,
         client_tls: false,
-        max_prepared: both_share_prepared.then_some(MAX_PREPARED),
+        max_prepared: shared_prepared.then_some(MAX_PREPARED),
+        workers: None,
     }
 }
 
-/// All rows, for which `both_share_prepared` is as for [`base`].
-pub(crate) fn rows(both_share_prepared: bool) -> Vec<Row> {
-    let base = base(both_share_prepared);
+/// All rows, for which `shared_prepared` is as for [`base`].
+pub(crate) fn rows(shared_prepared: bool, settings: &Settings) -> Vec<Row> {
+    let base = base(shared_prepared);
+    let mut rows = queries(base);
+    rows.extend(singles(base, settings));
+    rows.extend(settings.sweep.iter().map(|&clients| {
+        let name = format!("sweep, {clients} client{}", if clients == 1 { "" } else { "s" });
+        row(name, Section::Sweep, Work::Pgbench(Load::Select("simple"), clients), base)
+    }));
+    rows.extend([1, 2].map(|workers| {
+        let name = format!("all cores, {CORES_CLIENTS} clients, workers = {workers}");
+        let work = Work::Pgbench(Load::Select("simple"), CORES_CLIENTS);
+        row(name, Section::Cores, work, Ini { workers: Some(workers), ..base })
+    }));
+    rows
+}
+
+fn row(name: String, section: Section, work: Work, ini: Ini) -> Row {
+    Row { name, section, work, ini, shares_prepared: false }
+}
+
+fn queries(base: Ini) -> Vec<Row> {
     let mut rows = Vec::new();
     for server_tls in [false, true] {
         let to_server = if server_tls { "TLS to server" } else { "plain" };
@@ -120,49 +171,88 @@ pub(crate) fn rows(both_share_prepared: bool) -> Vec<Row> {
                 let work = Work::Pgbench(Load::Select(mode), clients);
                 let is_prepared = mode == "prepared";
                 let ini = Ini { server_tls, ..base };
-                rows.push(Row { name: name.clone(), work, ini, shares_prepared: is_prepared });
-                if is_prepared && !both_share_prepared {
+                rows.push(Row {
+                    shares_prepared: is_prepared,
+                    ..row(name.clone(), Section::Queries, work, ini)
+                });
+                if is_prepared && base.max_prepared.is_none() {
                     // A PgBouncer that cannot share statements still has a figure in session pooling.
                     let ini = Ini { pool_mode: "session", pool_size: clients, ..ini };
-                    let name = format!("{name}, session pooling");
-                    rows.push(Row { name, work, ini, shares_prepared: false });
+                    rows.push(row(format!("{name}, session pooling"), Section::Queries, work, ini));
                 }
             }
         }
     }
-    rows.extend(single_rows(base));
     rows
 }
 
-fn single_rows(base: Ini) -> Vec<Row> {
-    let row = |name: &str, work, server_tls, client_tls| Row {
-        name: name.to_owned(),
-        work,
-        ini: Ini { server_tls, client_tls, ..base },
-        shares_prepared: false,
-    };
+fn singles(base: Ini, settings: &Settings) -> Vec<Row> {
+    let Settings { idle_clients, bulk_megabytes, beside_mebibytes, .. } = settings;
     let logins = Work::Pgbench(Load::Logins, LOGIN_CLIENTS);
-    vec![
-        row("logins, plain", logins, false, false),
-        row("logins, TLS from client", logins, false, true),
-        row("idle clients, plain", Work::Idle, false, false),
-        row("idle clients, TLS from client", Work::Idle, false, true),
-        row("large result, plain", Work::Bulk, false, false),
-        row("large result, TLS to server", Work::Bulk, true, false),
-    ]
+    let client_tls = Ini { client_tls: true, ..base };
+    let server_tls = Ini { server_tls: true, ..base };
+    let size = match beside_mebibytes {
+        1024 => "1 GiB".to_owned(),
+        _ => format!("{beside_mebibytes} MiB"),
+    };
+    let beside = |rate_per_s| {
+        let load = Load::Select("simple");
+        let length = Length::Seconds(settings.beside_s);
+        Work::Beside(Pgbench { load, clients: CLIENTS_BESIDE, tls: false, length, rate_per_s })
+    };
+    let rows = [
+        ("logins, plain".to_owned(), Section::Logins, logins, base),
+        ("logins, TLS from client".to_owned(), Section::Logins, logins, client_tls),
+        (format!("{idle_clients} idle clients, plain"), Section::Idle, Work::Idle, base),
+        (format!("{idle_clients} idle clients, TLS from client"), Section::Idle, Work::Idle, client_tls),
+        (format!("large result, {bulk_megabytes} MB, plain"), Section::Bulk, Work::Bulk, base),
+        (format!("large result, {bulk_megabytes} MB, TLS to server"), Section::Bulk, Work::Bulk, server_tls),
+        (format!("{size} beside {CLIENTS_BESIDE} busy clients"), Section::Beside, beside(None), base),
+        (
+            format!("{size} beside {CLIENTS_BESIDE} clients, {RATE_BESIDE_PER_S} transactions per second"),
+            Section::Beside,
+            beside(Some(RATE_BESIDE_PER_S)),
+            base,
+        ),
+        (format!("{size} to a slow client"), Section::Beside, Work::Slow, base),
+    ];
+    rows.into_iter().map(|(name, section, work, ini)| row(name, section, work, ini)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args;
     use std::collections::BTreeSet;
+
+    fn all() -> Vec<Row> {
+        rows(false, &args::FULL)
+    }
 
     #[test]
     fn names_are_unique() {
-        for both in [false, true] {
-            let all = rows(both);
+        for shared_prepared in [false, true] {
+            let all = rows(shared_prepared, &args::FULL);
             let names: BTreeSet<_> = all.iter().map(|row| &row.name).collect();
             assert_eq!(names.len(), all.len());
+        }
+    }
+
+    #[test]
+    fn every_section_has_rows() {
+        for section in Section::ALL {
+            assert!(all().iter().any(|row| row.section == section), "{section:?}");
+        }
+    }
+
+    #[test]
+    fn who_pools_nothing_gets_no_more_clients_than_there_are_servers() {
+        let unpooled = all().into_iter().filter(|row| row.admits(Contender::HaProxy));
+        for row in unpooled {
+            assert!(!row.ini.server_tls && !row.ini.client_tls, "{}", row.name);
+            if let Work::Pgbench(_, clients) = row.work {
+                assert!(clients <= MAX_UNPOOLED_CLIENTS, "{}", row.name);
+            }
         }
     }
 }

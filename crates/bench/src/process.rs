@@ -15,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How much of a child's output an error quotes, in bytes.
 const MAX_QUOTE_BYTES: usize = 2000;
 
-/// Whom a child runs as. PgBouncer refuses root, so both poolers run as the owner of the database's files.
+/// Whom a child runs as. PgBouncer refuses root, so all poolers run as the owner of the database's files.
 #[derive(Clone, Copy)]
 pub(crate) struct Account {
     /// User.

@@ -1,81 +1,170 @@
-//! Turns samples into the Markdown of `bench/RESULTS.md`. Owns medians, ratios and layout; it measures nothing.
+//! Turns samples into the Markdown of `bench/RESULTS.md`. Owns columns, ratios and layout; it measures nothing.
 
 use std::fmt::Write as _;
 
 use crate::budget::Budget;
+use crate::contenders::Contender;
 use crate::instructions::{Count, NAME};
 use crate::machine::Machine;
-use crate::plan::{Metric, Row};
-use crate::poolers::Side;
-use crate::rounds::{Gap, Results};
-
-/// Median and range of one cell.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Summary {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Summary {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        };
-        Some(Self { median, min, max })
-    }
-}
+use crate::metrics::{Metric, Section};
+use crate::plan::Row;
+use crate::summary::{Gap, Results, Summary};
 
 /// Instructions per query with their budget, or why there are none.
 type Counted = anyhow::Result<(Vec<Count>, Budget)>;
 
-/// The whole page.
-pub(crate) fn page(
-    machine: &Machine,
-    command: &str,
-    ini: &str,
-    rows: &[Row],
-    results: &Results,
-    counted: Option<&Counted>,
-) -> String {
-    let mut page = String::from(
-        "# Results\n\n<!-- Written by `make bench`. Do not edit. -->\n\n\
-         iambouncer and PgBouncer side by side: the same INI file, the same PostgreSQL, rounds in turns. Each\n\
-         cell is the median of the rounds with the smallest and largest in brackets. The ratio is iambouncer's\n\
-         median over PgBouncer's.\n\n",
-    );
-    machine.write(&mut page, command);
-    for metric in Metric::ALL {
-        table(&mut page, metric, rows, results);
-    }
-    if let Some(counted) = counted {
-        instructions(&mut page, counted);
-    }
-    gaps(&mut page, rows, &results.gaps);
-    page.push_str(METHOD);
-    let _ = writeln!(page, "\n## The INI file of the first row\n\n```ini\n{}\n```", ini.trim_end());
-    page
+/// Everything the page is made of.
+pub(crate) struct Page<'a> {
+    /// Where it was measured.
+    pub(crate) machine: &'a Machine,
+    /// The command that makes it again.
+    pub(crate) command: &'a str,
+    /// The first row's INI file.
+    pub(crate) ini: &'a str,
+    /// What was measured.
+    pub(crate) rows: &'a [Row],
+    /// What came of it.
+    pub(crate) results: &'a Results,
+    /// Instructions, if they were counted.
+    pub(crate) counted: Option<&'a Counted>,
+    /// The plot beside the page, if there is one.
+    pub(crate) plot: Option<&'a str>,
 }
+
+impl Page<'_> {
+    /// The whole page.
+    pub(crate) fn text(&self) -> String {
+        let mut page = String::from(HEAD);
+        self.machine.write(&mut page, self.command);
+        for section in Section::ALL {
+            self.section(&mut page, section);
+        }
+        if let Some(counted) = self.counted {
+            instructions(&mut page, counted);
+        }
+        gaps(&mut page, self.rows, &self.results.gaps);
+        page.push_str(METHOD);
+        let ini = self.ini.trim_end();
+        let _ = writeln!(page, "\n## The INI file of the first row\n\n```ini\n{ini}\n```");
+        page
+    }
+
+    fn section(&self, page: &mut String, section: Section) {
+        let tables: String = section.metrics().iter().map(|&metric| self.table(section, metric)).collect();
+        if tables.is_empty() {
+            return;
+        }
+        let _ = writeln!(page, "## {}\n", section.title());
+        if let (Section::Sweep, Some(plot)) = (section, self.plot) {
+            let _ = writeln!(page, "![Throughput and p99 against clients]({plot})\n");
+        }
+        page.push_str(&tables);
+    }
+
+    /// A column for each contender that has figures, and then its ratios.
+    fn table(&self, section: Section, metric: Metric) -> String {
+        let rows: Vec<_> = self.rows.iter().enumerate().filter(|(_, row)| row.section == section).collect();
+        let cell = |row, contender| self.results.summary(row, contender, metric);
+        let has_figures =
+            |contender: &Contender| rows.iter().any(|&(row, _)| cell(row, *contender).is_some());
+        let columns: Vec<_> = Contender::ALL.into_iter().filter(has_figures).collect();
+        if columns.is_empty() {
+            return String::new();
+        }
+        let mut table = format!("### {}\n\n", metric.title());
+        let ratios = ratios(&columns, metric);
+        let names = columns.iter().map(|column| column.name().to_owned());
+        let quotients = ratios.iter().map(|one| format!("{} / {}", one.short(), Contender::BASE.short()));
+        line(&mut table, "", names.chain(quotients));
+        let rules = vec!["---:".to_owned(); columns.len() + ratios.len()];
+        let _ = writeln!(table, "|---|{}|", rules.join("|"));
+        for (index, row) in rows {
+            if !columns.iter().any(|&column| cell(index, column).is_some()) {
+                continue;
+            }
+            let base = cell(index, Contender::BASE);
+            let figures = columns.iter().map(|&column| figures(cell(index, column)));
+            let quotients = ratios.iter().map(|&one| quotient(cell(index, one), base));
+            line(&mut table, &row.name, figures.chain(quotients));
+        }
+        table.push('\n');
+        table
+    }
+}
+
+/// How much of a reason the page quotes; the run itself has shown all of it.
+const MAX_REASON_CHARS: usize = 200;
+
+const HEAD: &str = "# Results\n\n<!-- Written by `make bench`. Do not edit. -->\n\n\
+    iambouncer and others side by side: the same PostgreSQL, the same INI file where they read one, rounds in\n\
+    turns. Each cell is the median of the rounds, with the smallest and largest in brackets if they differ. A\n\
+    ratio is a median over PgBouncer's. HAProxy only relays bytes, with one server connection for each client:\n\
+    it is the price of being in between at all. Direct is without anything in between. `bench/NOTES.md` says how\n\
+    to read the tables.\n\n";
 
 const METHOD: &str = "## How it is measured\n\n\
     - Load generator, pooler and PostgreSQL share the machine and talk over TCP on 127.0.0.1. On few cores\n  \
       the throughput says how fast all three are together; the CPU time is the pooler's alone.\n\
     - CPU time is the scheduler's count (`/proc/PID/task/*/schedstat`), user and system, of all threads of\n  \
       the pooler, from before pgbench starts to after it has ended: its logins are included.\n\
-    - Transactions are those of `pgbench -S`: one indexed SELECT of one row each. A second of warm-up fills\n  \
-      the pool before the first round.\n\
+    - Transactions are those of `pgbench -S`: one indexed SELECT of one row each. Some thousand before the first\n  \
+      round fill the pool. Latencies are pgbench's own log of every transaction.\n\
     - A login row is `pgbench -S -C` with 8 clients: connect, one query, disconnect.\n\
-    - Idle clients have run one query each. The growth of the process is divided by their number; memory of\n  \
-      the kernel's sockets is not in it.\n\
-    - A large result is one SELECT of rows of 1000 bytes, read and thrown away by a raw client.\n\
-    - TLS to the server is `verify-full`. All keys are ECDSA P-256. Neither side logs logins.\n\
+    - Idle clients have run one query each; none resumes the TLS session of another. The growth of the process\n  \
+      is divided by their number; memory of the kernel's sockets is not in it. What stays is read when the\n  \
+      memory has stopped shrinking after all have left.\n\
+    - A large result is one SELECT of rows of 1000 bytes, read and thrown away by a raw client. OLTP\n  \
+      beside it is `pgbench -S` in simple mode; its p99 is that of the time in which the result was read. With\n  \
+      a rate given, latency counts from when a transaction was due, so every stall is in it. A slow client\n  \
+      reads 20 MB per second, for a few seconds. The growth is that of the peak of resident memory.\n\
+    - More and more clients: simple mode, plain, a pool of 20.\n\
+    - TLS to the server is `verify-full`. All keys are ECDSA P-256. Nobody logs logins. All have one thread\n  \
+      for data, unless a row says otherwise.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
+
+/// Whose ratios a table has: those that are in it beside the base. What has nothing in between has no ratio.
+fn ratios(columns: &[Contender], metric: Metric) -> Vec<Contender> {
+    if !metric.has_ratio() || !columns.contains(&Contender::BASE) {
+        return Vec::new();
+    }
+    let others = columns.iter().copied();
+    others.filter(|&one| one != Contender::BASE && one != Contender::Direct).collect()
+}
+
+fn line(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let cells: Vec<_> = cells.collect();
+    let separator = if name.is_empty() { "" } else { " " };
+    let _ = writeln!(table, "| {name}{separator}| {} |", cells.join(" | "));
+}
+
+fn figures(summary: Option<Summary>) -> String {
+    match summary {
+        None => "n/a".to_owned(),
+        // One round, or rounds that agree: no range.
+        Some(Summary { median, min, max }) if min >= max => figure(median),
+        Some(Summary { median, min, max }) => {
+            format!("{} ({}–{})", figure(median), figure(min), figure(max))
+        }
+    }
+}
+
+fn quotient(of: Option<Summary>, base: Option<Summary>) -> String {
+    match (of, base) {
+        (Some(of), Some(base)) if base.median > 0.0 => format!("{:.2}", of.median / base.median),
+        _ => "–".to_owned(),
+    }
+}
+
+/// Three digits that mean something.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
 
 /// A table of our own: it compares with the budget, not with PgBouncer.
 fn instructions(page: &mut String, counted: &Counted) {
@@ -86,47 +175,6 @@ fn instructions(page: &mut String, counted: &Counted) {
     };
 }
 
-fn table(page: &mut String, metric: Metric, rows: &[Row], results: &Results) {
-    let summary = |row: usize, side: Side| {
-        let of_cell = results.samples.iter().filter(|s| s.row == row && s.side == side && s.metric == metric);
-        Summary::of(of_cell.map(|sample| sample.value).collect())
-    };
-    let mut lines = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let [ours, theirs] = Side::BOTH.map(|side| summary(index, side));
-        if ours.is_none() && theirs.is_none() {
-            continue;
-        }
-        let ratio = match (ours, theirs) {
-            (Some(ours), Some(theirs)) if theirs.median > 0.0 => {
-                format!("{:.2}", ours.median / theirs.median)
-            }
-            _ => "–".to_owned(),
-        };
-        let _ = writeln!(lines, "| {} | {} | {} | {ratio} |", row.name, cell(ours), cell(theirs));
-    }
-    if !lines.is_empty() {
-        let _ = writeln!(page, "## {}\n", metric.title());
-        let _ = writeln!(page, "| | iambouncer | PgBouncer | ratio |\n|---|---:|---:|---:|\n{lines}");
-    }
-}
-
-fn cell(summary: Option<Summary>) -> String {
-    summary.map_or_else(
-        || "n/a".to_owned(),
-        |Summary { median, min, max }| format!("{} ({}–{})", figure(median), figure(min), figure(max)),
-    )
-}
-
-/// Three digits that mean something.
-fn figure(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
 fn gaps(page: &mut String, rows: &[Row], gaps: &[Gap]) {
     if gaps.is_empty() {
         return;
@@ -135,10 +183,19 @@ fn gaps(page: &mut String, rows: &[Row], gaps: &[Gap]) {
     for gap in gaps {
         let Some(row) = rows.get(gap.row) else { continue };
         let kind = if gap.is_failure { "failed" } else { "not applicable" };
-        let reason = gap.reason.lines().collect::<Vec<_>>().join(" ");
-        let _ = writeln!(page, "- {}, {}: {kind}: {reason}", row.name, gap.side.name());
+        let _ = writeln!(page, "- {}, {}: {kind}: {}", row.name, gap.contender.name(), brief(&gap.reason));
     }
     page.push('\n');
+}
+
+/// One line, and not a whole log.
+fn brief(reason: &str) -> String {
+    let words: Vec<_> = reason.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{} …", line[..end].trim_end()),
+        None => line,
+    }
 }
 
 #[cfg(test)]
@@ -146,14 +203,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(Summary::of(vec![]), None);
-        assert_eq!(Summary::of(vec![3.0, 1.0, 2.0]), Some(Summary { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Summary::of(vec![4.0, 1.0]), Some(Summary { median: 2.5, min: 1.0, max: 4.0 }));
+    fn figures_keep_three_digits() {
+        assert_eq!([1234.5, 12.34, 1.234, 0.1234].map(figure), ["1234", "12.3", "1.23", "0.123"]);
     }
 
     #[test]
-    fn figures_keep_three_digits() {
-        assert_eq!([figure(1234.5), figure(12.34), figure(1.234)], ["1234", "12.3", "1.23"]);
+    fn a_reason_is_one_short_line() {
+        assert_eq!(brief("a\n  b"), "a b");
+        let long = brief(&"é ".repeat(500));
+        assert!(long.chars().count() <= MAX_REASON_CHARS + 2 && long.ends_with('…'), "{long}");
+    }
+
+    #[test]
+    fn only_who_is_in_between_has_a_ratio() {
+        let all = [Contender::Iambouncer, Contender::PgBouncer, Contender::Direct];
+        assert_eq!(ratios(&all, Metric::Throughput), [Contender::Iambouncer]);
+        assert_eq!(ratios(&all, Metric::PeakGrowth), []);
+        assert_eq!(ratios(&all[..1], Metric::Throughput), []);
     }
 }

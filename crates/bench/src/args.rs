@@ -1,0 +1,199 @@
+//! The command line and the environment. Owns how much a full and a short run measure, and the command that
+//! makes a run again; it starts nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use clap::builder::FalseyValueParser;
+
+use crate::contenders::Contender;
+use crate::instructions;
+use crate::load::Length;
+use crate::plan::{self, Settings};
+
+/// Where Debian puts PgBouncer; `/usr/sbin` is not on everybody's path.
+const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+/// Where Debian puts HAProxy.
+const DEBIAN_HAPROXY: &str = "/usr/sbin/haproxy";
+
+/// How much a run measures that is not told otherwise.
+pub(crate) const FULL: Settings = Settings {
+    rounds: 5,
+    length: Length::Seconds(2),
+    warm_up: Some(Length::Transactions(5000)),
+    idle_clients: 10_000,
+    settle: Duration::from_secs(2),
+    bulk_megabytes: 200,
+    beside_mebibytes: 1024,
+    beside_s: 2,
+    slow: Duration::from_secs(3),
+    sweep: &[1, 4, 16, 64, 256, 1000],
+};
+
+/// How much a short run measures: everything, once, and too little to mean anything.
+const QUICK: Settings = Settings {
+    rounds: 1,
+    length: Length::Transactions(3000),
+    warm_up: None,
+    idle_clients: 200,
+    settle: Duration::from_millis(200),
+    bulk_megabytes: 20,
+    beside_mebibytes: 128,
+    beside_s: 1,
+    slow: Duration::from_secs(1),
+    sweep: &[1, 64, 1000],
+};
+
+/// Compares iambouncer with PgBouncer and others on this machine.
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// Measure only rows whose name contains this, such as "simple" or "logins"
+    #[arg(env = "BENCH_ONLY")]
+    pub(crate) only: Option<String>,
+    /// Rounds per row and contender, at most [default: 5]
+    #[arg(long, env = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Seconds per run of pgbench [default: 2]
+    #[arg(long, env = "DURATION", value_parser = clap::value_parser!(u32).range(1..))]
+    duration: Option<u32>,
+    /// One short round, to see that everything runs
+    #[arg(long, env = "QUICK", value_parser = FalseyValueParser::new())]
+    pub(crate) quick: bool,
+    /// Only count instructions per query in the relay, and compare them with the budget
+    #[arg(long)]
+    instructions: bool,
+    /// Make the instructions counted the new budget
+    #[arg(long, env = "UPDATE_BUDGET", value_parser = FalseyValueParser::new())]
+    pub(crate) update_budget: bool,
+    /// The iambouncer to measure [default: the one beside this program]
+    #[arg(long, env = "IAMBOUNCER")]
+    iambouncer: Option<PathBuf>,
+    /// The PgBouncer to compare with
+    #[arg(long, env = "PGBOUNCER", default_value = DEBIAN_PGBOUNCER)]
+    pgbouncer: PathBuf,
+    /// The HAProxy to compare with
+    #[arg(long, env = "HAPROXY", default_value = DEBIAN_HAPROXY)]
+    haproxy: PathBuf,
+    /// A PgCat to compare with
+    #[arg(long, env = "PGCAT")]
+    pgcat: Option<PathBuf>,
+    /// A PgDog to compare with
+    #[arg(long, env = "PGDOG")]
+    pgdog: Option<PathBuf>,
+    /// A pg_doorman to compare with
+    #[arg(long, env = "PG_DOORMAN")]
+    pg_doorman: Option<PathBuf>,
+    /// An Odyssey to compare with
+    #[arg(long, env = "ODYSSEY")]
+    odyssey: Option<PathBuf>,
+}
+
+impl Args {
+    /// The pooler to measure: the one named, or the one beside this program.
+    pub(crate) fn iambouncer(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.iambouncer {
+            return Ok(path.clone());
+        }
+        let here = std::env::current_exe().context("finding this program")?;
+        Ok(here.with_file_name("iambouncer"))
+    }
+
+    /// The programs of all that take part.
+    pub(crate) fn programs(&self) -> Result<Vec<(Contender, PathBuf)>> {
+        let iambouncer = self.iambouncer()?;
+        let always = [
+            (Contender::Iambouncer, iambouncer.clone()),
+            (Contender::Epoll, iambouncer),
+            (Contender::PgBouncer, self.pgbouncer.clone()),
+            (Contender::HaProxy, self.haproxy.clone()),
+        ];
+        let optional = self.optional().into_iter();
+        let optional = optional.filter_map(|(contender, _, path)| Some((contender, path.clone()?)));
+        Ok(always.into_iter().chain(optional).collect())
+    }
+
+    /// How much is measured.
+    pub(crate) fn settings(&self) -> Settings {
+        if self.quick {
+            return QUICK;
+        }
+        Settings {
+            rounds: self.rounds.unwrap_or(FULL.rounds),
+            length: self.duration.map_or(FULL.length, Length::Seconds),
+            beside_s: self.duration.unwrap_or(FULL.beside_s),
+            ..FULL
+        }
+    }
+
+    /// Whether counting instructions is among the rows.
+    pub(crate) fn wants_instructions(&self) -> bool {
+        self.only.as_ref().is_none_or(|only| instructions::NAME.contains(only.as_str()))
+    }
+
+    /// Whether nothing else is, so that neither test data nor others are needed.
+    pub(crate) fn only_instructions(&self) -> bool {
+        let rows = plan::rows(false, &self.settings());
+        let is_row = |only: &String| rows.iter().any(|row| row.name.contains(only.as_str()));
+        self.instructions || self.wants_instructions() && self.only.as_ref().is_some_and(|only| !is_row(only))
+    }
+
+    /// The command that makes this run again.
+    pub(crate) fn command_line(&self) -> String {
+        let mut command = String::from("make bench");
+        if self.quick {
+            command.push_str(" QUICK=1");
+        } else if let Settings { rounds, length: Length::Seconds(seconds), .. } = self.settings() {
+            command.push_str(&format!(" ROUNDS={rounds} DURATION={seconds}"));
+        }
+        if let Some(only) = &self.only {
+            command.push_str(&format!(" BENCH_ONLY='{only}'"));
+        }
+        let named = [
+            ("PGBOUNCER", Some(&self.pgbouncer).filter(|&path| path != Path::new(DEBIAN_PGBOUNCER))),
+            ("HAPROXY", Some(&self.haproxy).filter(|&path| path != Path::new(DEBIAN_HAPROXY))),
+        ];
+        let optional = self.optional().map(|(_, variable, path)| (variable, path.as_ref()));
+        for (variable, path) in named.into_iter().chain(optional) {
+            if let Some(path) = path {
+                command.push_str(&format!(" {variable}={}", path.display()));
+            }
+        }
+        command
+    }
+
+    /// Those that take part where they are named, with the variable that names them.
+    fn optional(&self) -> [(Contender, &'static str, &Option<PathBuf>); 4] {
+        [
+            (Contender::PgCat, "PGCAT", &self.pgcat),
+            (Contender::PgDog, "PGDOG", &self.pgdog),
+            (Contender::PgDoorman, "PG_DOORMAN", &self.pg_doorman),
+            (Contender::Odyssey, "ODYSSEY", &self.odyssey),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Args {
+        Args::parse_from([&["bench"], args].concat())
+    }
+
+    #[test]
+    fn the_command_names_what_differs() {
+        let args = parse(&["--rounds=3", "--pgcat=/opt/pgcat", "simple"]);
+        let command = "make bench ROUNDS=3 DURATION=2 BENCH_ONLY='simple' PGCAT=/opt/pgcat";
+        assert_eq!(args.command_line(), command);
+        assert!(args.programs().unwrap().contains(&(Contender::PgCat, "/opt/pgcat".into())));
+    }
+
+    #[test]
+    fn instructions_alone_need_no_others() {
+        assert!(parse(&["instructions"]).only_instructions());
+        assert!(!parse(&["simple"]).only_instructions());
+        assert!(!parse(&[]).only_instructions());
+    }
+}

@@ -1,0 +1,51 @@
+//! PgBouncer's INI file, which iambouncer reads as well. Neither side gets a line that the other does not get;
+//! the exceptions are the settings that only iambouncer has: one worker, as PgBouncer has one, except in the rows
+//! about several, and the engine of the column.
+
+use std::fmt::Write as _;
+
+use super::{Ini, MAX_CLIENTS, Site};
+use crate::bed::{DATABASE, USER};
+
+/// Workers of ours where nothing else is said.
+const ONE_CORE: u32 = 1;
+
+impl Ini {
+    /// The whole file; for iambouncer with its `io_engine`.
+    pub(crate) fn text(&self, site: &Site<'_>, io_engine: Option<&str>) -> String {
+        let dir = site.dir.display();
+        let Site { postgres_port, listen_port, .. } = site;
+        let Self { pool_mode, pool_size, .. } = self;
+        let mut ini = format!(
+            "[databases]\n{DATABASE} = host=127.0.0.1 port={postgres_port} dbname={DATABASE} user={USER}\n\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen_port}\nunix_socket_dir =\n\
+             auth_type = trust\nauth_file = {dir}/users.txt\npool_mode = {pool_mode}\n\
+             default_pool_size = {pool_size}\nmax_client_conn = {MAX_CLIENTS}\nlog_connections = 0\n\
+             log_disconnections = 0\nlog_stats = 0\n"
+        );
+        if self.server_tls {
+            let _ = writeln!(ini, "server_tls_sslmode = verify-full\nserver_tls_ca_file = {dir}/ca.pem");
+        } else {
+            ini.push_str("server_tls_sslmode = disable\n");
+        }
+        if self.client_tls {
+            let _ = writeln!(
+                ini,
+                "client_tls_sslmode = require\nclient_tls_cert_file = {dir}/pooler.crt\n\
+                 client_tls_key_file = {dir}/pooler.key"
+            );
+        }
+        let count = |value: Option<u32>| value.map(|value| value.to_string());
+        let further = [
+            ("max_prepared_statements", count(self.max_prepared)),
+            ("workers", io_engine.and(count(self.workers.or(Some(ONE_CORE))))),
+            ("io_engine", io_engine.map(str::to_owned)),
+        ];
+        for (name, value) in further {
+            if let Some(value) = value {
+                let _ = writeln!(ini, "{name} = {value}");
+            }
+        }
+        ini
+    }
+}

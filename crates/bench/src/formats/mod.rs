@@ -1,0 +1,140 @@
+//! What each program is told, in its own format. Owns the common terms: what a row asks for, and where things
+//! are; each format has a file of its own. It writes nothing to disk.
+//!
+//! All contenders get the same pool, the same TLS and the same limits. What a format cannot say keeps the
+//! program's default.
+
+mod haproxy;
+mod ini;
+mod odyssey;
+mod pg_doorman;
+mod pgcat;
+mod pgdog;
+
+use std::path::Path;
+
+use crate::contenders::Contender;
+
+/// Room for the idle clients of the memory rows and then some.
+pub(crate) const MAX_CLIENTS: u32 = 12_000;
+
+/// What varies between the measurements' configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ini {
+    /// `pool_mode`: transaction or session.
+    pub(crate) pool_mode: &'static str,
+    /// `default_pool_size`.
+    pub(crate) pool_size: u32,
+    /// TLS, verified in full, to the server.
+    pub(crate) server_tls: bool,
+    /// TLS required from clients.
+    pub(crate) client_tls: bool,
+    /// `max_prepared_statements`, where both readers of the INI file know the setting.
+    pub(crate) max_prepared: Option<u32>,
+    /// `workers` of ours, where it is not one.
+    pub(crate) workers: Option<u32>,
+}
+
+/// Where things are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// Directory of certificates and users.
+    pub(crate) dir: &'a Path,
+    /// PostgreSQL's port on 127.0.0.1.
+    pub(crate) postgres_port: u16,
+    /// Where the program shall listen on 127.0.0.1.
+    pub(crate) listen_port: u16,
+}
+
+/// A program's configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Names and texts of the files.
+    pub(crate) files: Vec<(String, String)>,
+    /// The command line, without the program.
+    pub(crate) args: Vec<String>,
+}
+
+/// The configuration of `contender`; one that is not a program has none.
+pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option<Config> {
+    let file = |ending: &str| format!("{}.{ending}", contender.file());
+    let path = |name: &str| site.dir.join(name).display().to_string();
+    let one = |name: String, text: String, options: &[&str]| {
+        let args = options.iter().map(|&option| option.to_owned()).chain([path(&name)]).collect();
+        Some(Config { files: vec![(name, text)], args })
+    };
+    match contender {
+        Contender::Direct => None,
+        Contender::PgBouncer => one(file("ini"), ini.text(site, None), &[]),
+        Contender::Iambouncer => one(file("ini"), ini.text(site, Some("auto")), &[]),
+        Contender::Epoll => one(file("ini"), ini.text(site, Some("epoll")), &[]),
+        Contender::HaProxy => one(file("cfg"), haproxy::text(site), &["-db", "-f"]),
+        Contender::PgCat => one(file("toml"), pgcat::text(ini, site), &[]),
+        Contender::PgDoorman => one(file("toml"), pg_doorman::text(ini, site), &[]),
+        Contender::Odyssey => one(file("conf"), odyssey::text(ini, site), &[]),
+        Contender::PgDog => {
+            let (general, users) = (file("toml"), file("users.toml"));
+            let args = vec!["--config".to_owned(), path(&general), "--users".to_owned(), path(&users)];
+            Some(Config { files: vec![(general, pgdog::text(ini, site)), (users, pgdog::users())], args })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contenders::Kind;
+
+    fn site() -> Site<'static> {
+        Site { dir: Path::new("/d"), postgres_port: 5001, listen_port: 6001 }
+    }
+
+    const INI: Ini = Ini {
+        pool_mode: "transaction",
+        pool_size: 23,
+        server_tls: true,
+        client_tls: true,
+        max_prepared: None,
+        workers: None,
+    };
+
+    fn text(contender: Contender, ini: &Ini, site: &Site<'_>) -> String {
+        let files = config(contender, ini, site).map_or_else(Vec::new, |config| config.files);
+        files.into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn only_port_and_our_own_settings_differ_between_readers_of_the_ini_file() {
+        let ours = text(Contender::Iambouncer, &INI, &site());
+        let theirs = text(Contender::PgBouncer, &INI, &Site { listen_port: 6002, ..site() });
+        let common = ours.replace("workers = 1\nio_engine = auto\n", "");
+        assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), theirs);
+        let epoll = text(Contender::Epoll, &INI, &site());
+        assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), ours);
+    }
+
+    #[test]
+    fn every_program_learns_ports_and_pool() {
+        for contender in Contender::ALL.into_iter().filter(|&one| one != Contender::Direct) {
+            let text = text(contender, &INI, &site());
+            let pool = contender != Contender::HaProxy;
+            for (word, is_due) in [("5001", true), ("6001", true), ("23", pool), ("transaction", pool)] {
+                assert!(!is_due || text.contains(word), "{}: no {word} in {text}", contender.name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_pooler_learns_of_tls() {
+        for contender in Contender::ALL.into_iter().filter(|one| one.kind() == Kind::Pooler) {
+            let with = text(contender, &INI, &site());
+            let without = text(contender, &Ini { server_tls: false, client_tls: false, ..INI }, &site());
+            let verifies = contender.verifies_servers();
+            for (word, is_due) in [("/d/ca.pem", verifies), ("/d/pooler.crt", true), ("/d/pooler.key", true)]
+            {
+                assert_eq!(with.contains(word), is_due, "{}: {word}", contender.name());
+                assert!(!without.contains(word), "{}: {word}", contender.name());
+            }
+        }
+    }
+}

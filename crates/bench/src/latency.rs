@@ -1,0 +1,103 @@
+//! Latencies of single transactions, as pgbench writes them down with `--log`. Owns the reading of its lines
+//! and the percentiles; it starts nothing.
+//!
+//! A line is: client, transaction, latency in µs, script, and when it ended, in whole seconds and µs.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+/// Columns before the latency.
+const COLUMNS_BEFORE_LATENCY: usize = 2;
+/// Columns between the latency and the time.
+const COLUMNS_BEFORE_TIME: usize = 1;
+
+/// One transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Transaction {
+    latency_us: u64,
+    /// Since 1970.
+    ended: Duration,
+}
+
+/// The transactions of one run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Latencies(Vec<Transaction>);
+
+impl Latencies {
+    /// Reads all files in `dir`, one for each thread of pgbench.
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
+        let mut all = Self::default();
+        for file in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+            let path = file?.path();
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            all.parse(&text)?;
+        }
+        Ok(all)
+    }
+
+    /// Those that ended between `from` and `to`.
+    pub(crate) fn between(&self, from: SystemTime, to: SystemTime) -> Result<Self> {
+        let (from, to) = (from.duration_since(UNIX_EPOCH)?, to.duration_since(UNIX_EPOCH)?);
+        Ok(Self(self.0.iter().filter(|one| (from..=to).contains(&one.ended)).copied().collect()))
+    }
+
+    /// What `percent` of the transactions did not exceed, in ms; `None` without transactions.
+    pub(crate) fn percentile_ms(&self, percent: usize) -> Option<f64> {
+        let mut sorted: Vec<_> = self.0.iter().map(|one| one.latency_us).collect();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * percent).div_ceil(100);
+        Some(*sorted.get(rank.checked_sub(1)?)? as f64 / 1000.0)
+    }
+
+    fn parse(&mut self, text: &str) -> Result<()> {
+        for line in text.lines() {
+            self.0.push(transaction(line).with_context(|| format!("pgbench's log has a line {line:?}"))?);
+        }
+        Ok(())
+    }
+}
+
+fn transaction(line: &str) -> Option<Transaction> {
+    let mut columns = line.split(' ').skip(COLUMNS_BEFORE_LATENCY);
+    let latency_us = columns.next()?.parse().ok()?;
+    let mut columns = columns.skip(COLUMNS_BEFORE_TIME);
+    let seconds = Duration::from_secs(columns.next()?.parse().ok()?);
+    let ended = seconds + Duration::from_micros(columns.next()?.parse().ok()?);
+    Some(Transaction { latency_us, ended })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Latencies {
+        let mut latencies = Latencies::default();
+        latencies.parse(text).unwrap();
+        latencies
+    }
+
+    #[test]
+    fn percentiles_are_ranks() {
+        let text: String = (1..=200).rev().map(|n| format!("0 1 {n}000 0 9 0\n")).collect();
+        assert_eq!(of(&text).percentile_ms(50), Some(100.0));
+        assert_eq!(of(&text).percentile_ms(99), Some(198.0));
+        assert_eq!(of("3 1 1500 0 9 0").percentile_ms(99), Some(1.5));
+        assert_eq!(of("").percentile_ms(99), None);
+    }
+
+    #[test]
+    fn a_part_is_cut_out_by_time() {
+        let all = of("0 1 1000 0 10 0\n0 2 2000 0 11 500000\n0 3 3000 0 13 0\n");
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(all.between(at(11), at(12)).unwrap().percentile_ms(99), Some(2.0));
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        assert!(Latencies::default().parse("0 1 skipped 0 9 0").is_err());
+        assert!(Latencies::default().parse("0 1 5").is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! The plot of the report: throughput and p99 against clients. Owns its look; it measures nothing and says
+//! nothing that the tables do not.
+//!
+//! The page may be light or dark, and a picture in it does not know. So there is no background, and all colours
+//! are of middle brightness.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::combinators::WithKeyPoints;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::prelude::*;
+
+use crate::contenders::Contender;
+use crate::metrics::{Metric, Section};
+use crate::plan::{Row, Work};
+use crate::summary::Results;
+
+/// Width and height in pixels.
+const SIZE: (u32, u32) = (1000, 420);
+/// Height of the line with the names.
+const LEGEND_HEIGHT: u32 = 34;
+/// Where the names begin …
+const LEGEND_LEFT: i32 = 70;
+/// … and their distance, if there are not too many.
+const LEGEND_STEP: i32 = 130;
+/// Length of a name's line.
+const LEGEND_LINE: i32 = 24;
+/// Axes and text.
+const GREY: RGBColor = RGBColor(128, 128, 128);
+/// What part of [`GREY`] the grid has.
+const GRID_OPACITY: f64 = 0.25;
+/// Radius of a point.
+const POINT: u32 = 4;
+/// How much room is above the highest point of a linear axis.
+const HEADROOM: f64 = 1.08;
+/// How much room is at both ends of a logarithmic one.
+const ROOM: f64 = 1.6;
+
+/// A contender's line: clients and figures.
+type Line = (Contender, Vec<(f64, f64)>);
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws the sweep into `file`. False when nothing of it was measured.
+pub(crate) fn draw(file: &Path, rows: &[Row], results: &Results) -> Result<bool> {
+    let [throughput, latency] =
+        [Metric::Throughput, Metric::LatencyP99].map(|metric| lines(rows, results, metric));
+    let (Some(clients), Some(tps), Some(ms)) = (xs(&throughput), ys(&throughput), ys(&latency)) else {
+        return Ok(false);
+    };
+    let root = SVGBackend::new(file, SIZE).into_drawing_area();
+    let (legend, panels) = root.split_vertically(LEGEND_HEIGHT);
+    let (left, right) = panels.split_horizontally(SIZE.0 / 2);
+    let drawn = names(&legend, &throughput)
+        .and_then(|()| {
+            panel(&left, &throughput, &clients, 0.0..tps.end * HEADROOM, "Transactions per second", false)
+        })
+        .and_then(|()| {
+            let range = ms.start / ROOM..ms.end * ROOM;
+            let axis = range.clone().log_scale().with_key_points(round_figures(&range));
+            panel(&right, &latency, &clients, axis, "Latency: p99, ms", true)
+        })
+        .and_then(|()| Ok(root.present()?));
+    drawn.map_err(|error| anyhow!("drawing {}: {error}", file.display()))?;
+    Ok(true)
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn lines(rows: &[Row], results: &Results, metric: Metric) -> Vec<Line> {
+    let of = |contender| {
+        let points = rows.iter().enumerate().filter_map(|(index, row)| match row.work {
+            Work::Pgbench(_, clients) if row.section == Section::Sweep => {
+                Some((f64::from(clients), results.summary(index, contender, metric)?.median))
+            }
+            _ => None,
+        });
+        (contender, points.collect::<Vec<_>>())
+    };
+    Contender::ALL.into_iter().map(of).filter(|(_, points)| !points.is_empty()).collect()
+}
+
+/// All numbers of clients, in order.
+fn xs(lines: &[Line]) -> Option<Vec<f64>> {
+    let mut all: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|&(x, _)| x)).collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
+    (all.len() > 1).then_some(all)
+}
+
+/// Smallest and largest figure.
+fn ys(lines: &[Line]) -> Option<Range<f64>> {
+    let all = || lines.iter().flat_map(|(_, points)| points.iter().map(|&(_, y)| y));
+    Some(all().min_by(f64::total_cmp)?..all().max_by(f64::total_cmp)?)
+}
+
+fn names(area: &Area<'_>, lines: &[Line]) -> Drawn {
+    let middle = LEGEND_HEIGHT as i32 / 2;
+    let step = LEGEND_STEP.min((SIZE.0 as i32 - LEGEND_LEFT) / lines.len().max(1) as i32);
+    for (index, (contender, _)) in lines.iter().enumerate() {
+        let x = LEGEND_LEFT + step * index as i32;
+        let colour = colour(*contender);
+        area.draw(&PathElement::new([(x, middle), (x + LEGEND_LINE, middle)], colour.stroke_width(2)))?;
+        area.draw(&Circle::new((x + LEGEND_LINE / 2, middle), POINT, colour.filled()))?;
+        let text = ("sans-serif", 15).into_font().color(&GREY);
+        area.draw(&Text::new(contender.name(), (x + LEGEND_LINE + 8, middle - 8), text))?;
+    }
+    Ok(())
+}
+
+/// Clients on a logarithmic axis that names exactly those measured.
+fn x_axis(clients: &[f64]) -> WithKeyPoints<LogCoord<f64>> {
+    let (first, last) = (clients[0], clients[clients.len() - 1]);
+    (first * 0.85..last * 1.15).log_scale().with_key_points(clients.to_vec())
+}
+
+/// One panel: its heading, its axis, and how that is labelled.
+fn panel<Y, C>(area: &Area<'_>, lines: &[Line], clients: &[f64], y: Y, title: &str, digits: bool) -> Drawn
+where
+    Y: AsRangedCoord<CoordDescType = C, Value = f64>,
+    C: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let font = |size| ("sans-serif", size).into_font().color(&GREY);
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, font(17))
+        .margin(10)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d(x_axis(clients), y)?;
+    chart
+        .configure_mesh()
+        .axis_style(GREY)
+        .bold_line_style(GREY.mix(GRID_OPACITY))
+        .light_line_style(TRANSPARENT)
+        .label_style(font(14))
+        .axis_desc_style(font(15))
+        .x_desc("clients")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| if digits { format!("{y}") } else { format!("{y:.0}") })
+        .draw()?;
+    for (contender, points) in lines {
+        let style = colour(*contender);
+        let line = LineSeries::new(points.iter().copied(), style.filled().stroke_width(2));
+        chart.draw_series(line.point_size(POINT))?;
+    }
+    Ok(())
+}
+
+/// 1, 2, 5, 10 and so on, as far as they are in `range`.
+fn round_figures(range: &Range<f64>) -> Vec<f64> {
+    let decades = -3..=5;
+    let all = decades.flat_map(|exponent| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(exponent)));
+    all.filter(|figure| range.contains(figure)).collect()
+}
+
+fn colour(contender: Contender) -> RGBColor {
+    match contender {
+        Contender::Iambouncer => RGBColor(47, 129, 247),
+        Contender::Epoll => RGBColor(110, 170, 230),
+        Contender::PgBouncer => RGBColor(224, 117, 45),
+        Contender::HaProxy => RGBColor(46, 160, 90),
+        Contender::Direct => RGBColor(162, 89, 217),
+        Contender::PgCat => RGBColor(205, 60, 70),
+        Contender::PgDog => RGBColor(214, 73, 143),
+        Contender::PgDoorman => RGBColor(23, 162, 162),
+        Contender::Odyssey => RGBColor(163, 150, 32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_on_the_axis_are_round() {
+        assert_eq!(round_figures(&(0.4..12.0)), [0.5, 1.0, 2.0, 5.0, 10.0]);
+    }
+
+    #[test]
+    fn one_number_of_clients_is_no_line() {
+        let line = |points: &[(f64, f64)]| vec![(Contender::Direct, points.to_vec())];
+        assert_eq!(xs(&line(&[(1.0, 5.0)])), None);
+        assert_eq!(xs(&line(&[(4.0, 5.0), (1.0, 6.0)])), Some(vec![1.0, 4.0]));
+        assert_eq!(ys(&line(&[(4.0, 5.0), (1.0, 6.0)])), Some(5.0..6.0));
+    }
+}
