@@ -38,7 +38,7 @@ impl Ini {
         let count = |value: Option<u32>| value.map(|value| value.to_string());
         let further = [
             ("max_prepared_statements", count(self.max_prepared)),
-            ("workers", io_engine.and(count(self.workers.or(Some(ONE_CORE))))),
+            ("workers", io_engine.and_then(|_| count(self.workers.or(Some(ONE_CORE))))),
             ("io_engine", io_engine.map(str::to_owned)),
         ];
         for (name, value) in further {

@@ -4,6 +4,8 @@ use super::address::Endpoint;
 use super::socket::{TcpOptions, apply_tcp_options, unix_address};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -109,6 +111,8 @@ pub struct Listener {
     socket: socket2::Socket,
     source: Rc<Source>,
     endpoint: Endpoint,
+    /// As last set on the socket.
+    options: Cell<Option<TcpOptions>>,
 }
 
 impl Listener {
@@ -118,7 +122,7 @@ impl Listener {
     /// The reactor refuses it.
     pub fn new(bound: Bound) -> io::Result<Self> {
         let source = reactor::watch(&bound.socket)?;
-        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint })
+        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options: Cell::new(None) })
     }
 
     /// Waits for the next connection, which is nobody's yet: any worker can make a [`super::Socket`] of it. Cancel safe.
@@ -126,33 +130,32 @@ impl Listener {
     /// # Errors
     /// As accept(2); of the errors only being out of files or memory is worth a pause.
     pub async fn accept(&self, options: TcpOptions) -> io::Result<(OwnedFd, Endpoint)> {
+        if self.options.get() != Some(options) {
+            // Connections inherit what the listener has, which saves calls for each of them.
+            if matches!(self.endpoint, Endpoint::Tcp(_)) {
+                self.socket.set_keepalive(options.keepalive)?;
+                apply_tcp_options(&self.socket, options)?;
+            }
+            self.options.set(Some(options));
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, addr) = poll_fn(|_| {
             self.source.own();
             loop {
                 if !self.source.is_readable() {
                     return Poll::Pending;
                 }
-                match self.socket.accept() {
+                match acceptfrom_with(&self.socket, flags) {
                     Ok(accepted) => return Poll::Ready(Ok(accepted)),
-                    Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {
-                        self.source.refused_read();
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(Errno::AGAIN) => self.source.refused_read(),
+                    Err(Errno::INTR | Errno::CONNABORTED) => {}
                     Err(error) => return Poll::Ready(Err(error)),
                 }
             }
         })
         .await?;
-        socket.set_nonblocking(true)?;
-        let endpoint = match addr.as_socket() {
-            Some(addr) => {
-                apply_tcp_options(&socket, options)?;
-                Endpoint::Tcp(addr)
-            }
-            None => self.endpoint.clone(),
-        };
-        Ok((socket.into(), endpoint))
+        let remote = addr.and_then(|addr| SocketAddr::try_from(addr).ok());
+        Ok((socket, remote.map_or_else(|| self.endpoint.clone(), Endpoint::Tcp)))
     }
 
     /// Where it listens.

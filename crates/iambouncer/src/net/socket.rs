@@ -13,7 +13,7 @@ use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 /// Keepalive and buffer settings of TCP sockets, from the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpOptions {
     /// SO_KEEPALIVE.
     pub keepalive: bool,
@@ -175,7 +175,12 @@ impl Socket {
         if self.has_news() {
             return Err(io::Error::other("the connection is in use"));
         }
-        self.as_fd().try_clone_to_owned()
+        let file = self.as_fd().try_clone_to_owned()?;
+        if let Attached::Ready(fd, _) = &self.0 {
+            // The clone keeps the socket open, so closing ours would not take it off the set.
+            reactor::stop_watching(fd);
+        }
+        Ok(file)
     }
 
     /// Address of the other end.
@@ -193,7 +198,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         match &self.0 {
             Attached::Ring(channel) => channel.close(),
-            Attached::Ready(fd, source) => reactor::unwatch(fd, source),
+            Attached::Ready(_, source) => reactor::forget(source),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Source;
 use crate::worker::mailbox::Mailbox;
 use rustix::event::{Timespec, epoll};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,10 +67,13 @@ impl Epoll {
     }
 
     pub(super) fn unwatch(&mut self, file: BorrowedFd<'_>, source: &Source) {
+        self.remove(file);
+        self.forget(source);
+    }
+
+    /// Hears nothing more of a file.
+    pub(super) fn remove(&self, file: BorrowedFd<'_>) {
         let _ = epoll::delete(&self.epoll, file);
-        let index = source.index.get();
-        self.sources[index as usize] = None;
-        self.free.push(index);
     }
 
     /// Adds or drops interest in writing.
@@ -82,6 +85,28 @@ impl Epoll {
     ) -> io::Result<()> {
         let data = epoll::EventData::new_u64(source.index.get().into());
         Ok(epoll::modify(&self.epoll, file, data, interest(in_writing))?)
+    }
+
+    /// The set itself, which can be watched for having news.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Works off all news there are, without waiting.
+    pub(super) fn work_off(&mut self) -> io::Result<()> {
+        loop {
+            self.wait(Some(Duration::ZERO))?;
+            if self.events.len() < MAX_EVENTS {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets a file that is about to be closed, and that nothing else refers to: the kernel then forgets it too.
+    pub(super) fn forget(&mut self, source: &Source) {
+        let index = source.index.get();
+        self.sources[index as usize] = None;
+        self.free.push(index);
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

@@ -46,8 +46,6 @@ pub struct Source {
     wants_room: Cell<bool>,
     owner: Cell<TaskKey>,
     index: Cell<u32>,
-    /// Requests the ring has not answered for good; not used by epoll.
-    polls: Cell<u8>,
 }
 
 impl Source {
@@ -60,7 +58,6 @@ impl Source {
             wants_room: Cell::new(false),
             owner: Cell::new(TaskKey::NONE),
             index: Cell::new(u32::MAX),
-            polls: Cell::new(0),
         })
     }
 
@@ -125,7 +122,7 @@ impl Source {
 
 enum Engine {
     Epoll(epoll::Epoll),
-    Ring(ring::Ring),
+    Ring(Box<ring::Ring>),
 }
 
 thread_local! {
@@ -143,7 +140,7 @@ fn not_a_worker() -> io::Error {
 pub(super) fn install(kind: EngineKind, mailbox: &Arc<Mailbox>) -> io::Result<()> {
     let engine = match kind {
         EngineKind::Epoll => Engine::Epoll(epoll::Epoll::create(mailbox)?),
-        EngineKind::IoUring => Engine::Ring(ring::Ring::create(mailbox)?),
+        EngineKind::IoUring => Engine::Ring(Box::new(ring::Ring::create(mailbox)?)),
     };
     ENGINE.with(|slot| *slot.borrow_mut() = Some(engine));
     Ok(())
@@ -162,7 +159,18 @@ pub(super) fn remove() {
 }
 
 fn with<T>(use_it: impl FnOnce(&mut Engine) -> io::Result<T>) -> io::Result<T> {
-    ENGINE.with(|slot| use_it(slot.borrow_mut().as_mut().ok_or_else(not_a_worker)?))
+    // A socket may be dropped while the thread ends and its locals are gone.
+    ENGINE
+        .try_with(|slot| use_it(slot.borrow_mut().as_mut().ok_or_else(not_a_worker)?))
+        .unwrap_or_else(|_| Err(not_a_worker()))
+}
+
+/// Runs `use_it` with the set of files that are watched: a ring has one inside, for what is not a stream of bytes.
+fn with_watched<T>(use_it: impl FnOnce(&mut epoll::Epoll) -> io::Result<T>) -> io::Result<T> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => use_it(epoll),
+        Engine::Ring(ring) => use_it(ring.watched()),
+    })
 }
 
 /// Runs `use_it` with this thread's ring.
@@ -200,23 +208,32 @@ pub fn attach(fd: OwnedFd) -> io::Result<Attached> {
 /// # Errors
 /// The kernel refuses, or this is no worker thread.
 pub fn watch(file: impl AsFd) -> io::Result<Rc<Source>> {
-    with(|engine| match engine {
-        Engine::Epoll(epoll) => epoll.watch(file.as_fd()),
-        Engine::Ring(ring) => ring.watch(file.as_fd()),
-    })
+    with_watched(|watched| watched.watch(file.as_fd()))
 }
 
-/// Forgets a watched file. It must be called before the file is closed, which the owner's `Drop` does.
+/// Forgets a watched file.
 pub fn unwatch(file: impl AsFd, source: &Source) {
     source.disown();
-    let _ = ENGINE.try_with(|slot| {
-        if let Ok(mut engine) = slot.try_borrow_mut() {
-            match engine.as_mut() {
-                Some(Engine::Epoll(epoll)) => epoll.unwatch(file.as_fd(), source),
-                Some(Engine::Ring(ring)) => ring.unwatch(source),
-                None => {}
-            }
-        }
+    let _ = with_watched(|watched| {
+        watched.unwatch(file.as_fd(), source);
+        Ok(())
+    });
+}
+
+/// Takes a file off the set although it stays open elsewhere. Its source is still to be forgotten.
+pub(crate) fn stop_watching(file: impl AsFd) {
+    let _ = with_watched(|watched| {
+        watched.remove(file.as_fd());
+        Ok(())
+    });
+}
+
+/// Forgets a watched file that is closed next, and that nothing else refers to. Saves the kernel a call.
+pub fn forget(source: &Source) {
+    source.disown();
+    let _ = with_watched(|watched| {
+        watched.forget(source);
+        Ok(())
     });
 }
 
@@ -227,10 +244,7 @@ pub fn unwatch(file: impl AsFd, source: &Source) {
 pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
     source.writable.set(false);
     source.wants_room.set(true);
-    with(|engine| match engine {
-        Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, true),
-        Engine::Ring(ring) => ring.watch_writing(file.as_fd(), source),
-    })
+    with_watched(|watched| watched.watch_writing(file.as_fd(), source, true))
 }
 
 /// Takes back [`want_write`] once a write has gone through.
@@ -239,10 +253,7 @@ pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
 /// The kernel refuses.
 pub fn stop_wanting_write(file: impl AsFd, source: &Source) -> io::Result<()> {
     source.wants_room.set(false);
-    with(|engine| match engine {
-        Engine::Epoll(epoll) => epoll.watch_writing(file.as_fd(), source, false),
-        Engine::Ring(_) => Ok(()),
-    })
+    with_watched(|watched| watched.watch_writing(file.as_fd(), source, false))
 }
 
 /// Waits until a connecting socket is connected, or has failed to.

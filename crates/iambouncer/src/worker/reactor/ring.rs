@@ -6,8 +6,8 @@
 
 #![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
 
-use super::Source;
 use super::channel::{Channel, MAX_UNREAD_BLOCKS, Receiving, Sending};
+use super::epoll::Epoll;
 use super::provided::{BLOCKS, GROUP, Provided};
 use crate::worker::mailbox::Mailbox;
 use io_uring::{
@@ -17,7 +17,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,17 +34,14 @@ const DRAIN_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Op {
-    Bell,
+    Watched,
     Receive,
     Send,
-    PollRead,
-    PollWrite,
     Cancel,
 }
 
 impl Op {
-    const ALL: [Self; 6] =
-        [Self::Bell, Self::Receive, Self::Send, Self::PollRead, Self::PollWrite, Self::Cancel];
+    const ALL: [Self; 4] = [Self::Watched, Self::Receive, Self::Send, Self::Cancel];
 
     fn name(self, index: u32) -> u64 {
         u64::from(index) << 8 | self as u64
@@ -56,31 +53,22 @@ impl Op {
     }
 }
 
-enum Slot {
-    Free,
-    Channel(Rc<Channel>),
-    /// The file is its owner's, who takes the watch back before closing it.
-    Watch {
-        source: Rc<Source>,
-        file: RawFd,
-        closed: bool,
-    },
-}
-
 /// The ring.
 pub(super) struct Ring {
     submitter: Submitter<'static>,
     submissions: SubmissionQueue<'static>,
     completions: CompletionQueue<'static>,
     provided: Provided,
-    slots: Vec<Slot>,
+    slots: Vec<Option<Rc<Channel>>>,
     free: Vec<u32>,
     answers: Vec<cqueue::Entry>,
     /// Closed channels whose last bytes have had no chance yet.
     lingering: Vec<u32>,
     /// Requests were submitted outside of a wait: their answers may lie there unseen.
     has_unseen: bool,
-    mailbox: Arc<Mailbox>,
+    /// Files that are not streams of bytes: the mailbox's bell, listeners, sockets that connect. Not in the ring, which
+    /// keeps a file open for a while when a process is killed: its successor could not listen at once.
+    watched: Epoll,
 }
 
 fn build(blocks: u16) -> io::Result<(IoUring, Provided)> {
@@ -140,24 +128,21 @@ impl Ring {
             answers: Vec::new(),
             lingering: Vec::new(),
             has_unseen: false,
-            mailbox: mailbox.clone(),
+            watched: Epoll::create(mailbox)?,
         };
-        ring.listen_to_bell()?;
+        ring.watch_watched()?;
         Ok(ring)
     }
 
-    fn listen_to_bell(&mut self) -> io::Result<()> {
-        let mailbox = self.mailbox.clone();
-        self.poll(mailbox.bell().as_raw_fd(), PollFlags::IN, true, Op::Bell.name(0))
+    fn watch_watched(&mut self) -> io::Result<()> {
+        let file = types::Fd(self.watched.file().as_raw_fd());
+        let poll = opcode::PollAdd::new(file, u32::from(PollFlags::IN.bits())).multi(true).build();
+        self.push(&poll.user_data(Op::Watched.name(0)))
     }
 
-    fn add(&mut self, make: impl FnOnce(u32) -> Slot) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::Free);
-            // Bounded by open files long before 2^32.
-            (self.slots.len() - 1) as u32
-        });
-        self.slots[index as usize] = make(index);
+    /// The files that are watched.
+    pub(super) fn watched(&mut self) -> &mut Epoll {
+        &mut self.watched
     }
 
     /// Queues a request.
@@ -175,60 +160,20 @@ impl Ring {
         }
     }
 
-    fn poll(&mut self, file: RawFd, flags: PollFlags, again: bool, name: u64) -> io::Result<()> {
-        let file = types::Fd(file);
-        self.push(&opcode::PollAdd::new(file, flags.bits().into()).multi(again).build().user_data(name))
-    }
-
     fn cancel(&mut self, name: u64) -> io::Result<()> {
         self.push(&opcode::AsyncCancel::new(name).build().user_data(Op::Cancel.name(0)))
     }
 
     /// Takes over a connected socket.
     pub(super) fn open(&mut self, fd: OwnedFd) -> Rc<Channel> {
-        let mut opened = None;
-        self.add(|index| {
-            let channel = opened.insert(Rc::new(Channel::new(fd, index)));
-            Slot::Channel(channel.clone())
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // Bounded by open files long before 2^32.
+            (self.slots.len() - 1) as u32
         });
-        match opened {
-            Some(channel) => channel,
-            None => unreachable!("`add` calls its argument"),
-        }
-    }
-
-    /// Watches a file for reading.
-    pub(super) fn watch(&mut self, file: BorrowedFd<'_>) -> io::Result<Rc<Source>> {
-        let source = Source::new();
-        self.add(|index| {
-            source.index.set(index);
-            Slot::Watch { source: source.clone(), file: file.as_raw_fd(), closed: false }
-        });
-        source.polls.set(1);
-        self.poll_reading(file.as_raw_fd(), source.index.get())?;
-        Ok(source)
-    }
-
-    fn poll_reading(&mut self, file: RawFd, index: u32) -> io::Result<()> {
-        self.poll(file, PollFlags::IN | PollFlags::RDHUP, true, Op::PollRead.name(index))
-    }
-
-    /// Tells once when the file can be written.
-    pub(super) fn watch_writing(&mut self, file: BorrowedFd<'_>, source: &Source) -> io::Result<()> {
-        self.poll(file.as_raw_fd(), PollFlags::OUT, false, Op::PollWrite.name(source.index.get()))?;
-        source.polls.set(source.polls.get() + 1);
-        Ok(())
-    }
-
-    pub(super) fn unwatch(&mut self, source: &Source) {
-        let index = source.index.get();
-        if let Some(Slot::Watch { closed, .. }) = self.slots.get_mut(index as usize) {
-            *closed = true;
-        }
-        // A request that cannot be taken back ends with its file.
-        let _ = self.cancel(Op::PollRead.name(index));
-        let _ = self.cancel(Op::PollWrite.name(index));
-        self.free_if_quiet(index);
+        let channel = Rc::new(Channel::new(fd, index));
+        self.slots[index as usize] = Some(channel.clone());
+        channel
     }
 
     /// True when no bytes can have been received that we have not seen: a direct read keeps their order.
@@ -288,13 +233,8 @@ impl Ring {
 
     fn free_if_quiet(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        let is_done = match slot {
-            Slot::Free => false,
-            Slot::Channel(channel) => channel.is_closed() && !channel.is_busy(),
-            Slot::Watch { source, closed, .. } => *closed && source.polls.get() == 0,
-        };
-        if is_done {
-            *slot = Slot::Free;
+        if slot.as_ref().is_some_and(|channel| channel.is_closed() && !channel.is_busy()) {
+            *slot = None;
             self.free.push(index);
         }
     }
@@ -360,9 +300,10 @@ impl Ring {
     /// Gives up last bytes the kernel did not take when they were submitted: their reader is gone or stuck.
     fn let_go(&mut self) -> io::Result<()> {
         while let Some(index) = self.lingering.pop() {
-            let is_stuck = matches!(&self.slots[index as usize], Slot::Channel(channel)
-                if channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing)));
-            if is_stuck {
+            let is_stuck = |channel: &Rc<Channel>| {
+                channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing))
+            };
+            if self.slots[index as usize].as_ref().is_some_and(is_stuck) {
                 self.cancel(Op::Send.name(index))?;
             }
         }
@@ -373,7 +314,7 @@ impl Ring {
     pub(super) fn drain(&mut self) -> io::Result<()> {
         for _ in 0..MAX_DRAIN_WAITS {
             self.wait(Some(Duration::ZERO))?;
-            if self.slots.iter().all(|slot| !matches!(slot, Slot::Channel(_))) {
+            if self.slots.iter().all(Option::is_none) {
                 break;
             }
             self.wait(Some(DRAIN_WAIT))?;
@@ -388,11 +329,10 @@ impl Ring {
         match op {
             Op::Receive => self.on_receive(index, result, flags),
             Op::Send => self.on_send(index, result),
-            Op::Bell => {
-                self.mailbox.deliver();
-                if cqueue::more(flags) { Ok(()) } else { self.listen_to_bell() }
+            Op::Watched => {
+                self.watched.work_off()?;
+                if cqueue::more(flags) { Ok(()) } else { self.watch_watched() }
             }
-            Op::PollRead | Op::PollWrite => self.on_poll(op, index, result, cqueue::more(flags)),
             Op::Cancel => Ok(()),
         }
     }
@@ -400,7 +340,7 @@ impl Ring {
     fn on_receive(&mut self, index: u32, result: i32, flags: u32) -> io::Result<()> {
         let n = usize::try_from(result).unwrap_or(0);
         let block = cqueue::buffer_select(flags).and_then(|number| self.provided.take(number, n));
-        let Some(Slot::Channel(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+        let Some(Some(channel)) = self.slots.get(index as usize) else { return Ok(()) };
         let channel = channel.clone();
         let waiting = match block {
             Some(block) if n > 0 => channel.received(block),
@@ -432,7 +372,7 @@ impl Ring {
     }
 
     fn on_send(&mut self, index: u32, result: i32) -> io::Result<()> {
-        let Some(Slot::Channel(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+        let Some(Some(channel)) = self.slots.get(index as usize) else { return Ok(()) };
         let channel = channel.clone();
         match usize::try_from(result) {
             // The answer to a poll is a set of flags, not a number of bytes.
@@ -443,31 +383,6 @@ impl Ring {
         if channel.is_closed() {
             self.free_if_quiet(index);
         }
-        Ok(())
-    }
-
-    fn on_poll(&mut self, op: Op, index: u32, result: i32, more: bool) -> io::Result<()> {
-        let Some(Slot::Watch { source, file, closed }) = self.slots.get(index as usize) else {
-            return Ok(());
-        };
-        let (file, closed) = (*file, *closed);
-        if let Ok(bits) = u16::try_from(result) {
-            let told = PollFlags::from_bits_retain(bits);
-            source.tell(
-                told.contains(PollFlags::IN),
-                told.contains(PollFlags::OUT),
-                told.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP),
-            );
-        }
-        if more {
-            return Ok(());
-        }
-        // A standing request ends when the kernel had no room for its answer.
-        if op == Op::PollRead && !closed && result >= 0 {
-            return self.poll_reading(file, index);
-        }
-        source.polls.set(source.polls.get().saturating_sub(1));
-        self.free_if_quiet(index);
         Ok(())
     }
 }
