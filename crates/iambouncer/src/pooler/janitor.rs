@@ -1,6 +1,7 @@
 //! The sweep a few times a second: pools, deadlines of clients, averages. Owns every time limit that has no timer of
 //! its own, so that a query costs none.
 
+use super::memory::Ebb;
 use crate::client::Door;
 use crate::clients::{ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
@@ -19,11 +20,16 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Sweeps until the process ends.
 pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
+    let ebb = Ebb::default();
     loop {
         door.directory.open_minimum();
         door.directory.forget_unused();
         for pool in door.directory.pools() {
             pool.sweep();
+        }
+        if door.context.team.me() == 0 && ebb.is_low(door.context.registry.clients.taken()) {
+            tracing::debug!("most clients have left: free memory goes back to the system");
+            door.context.control.spawn_blocking(super::memory::give_back);
         }
         let config = door.context.config();
         for client in door.clients.list() {

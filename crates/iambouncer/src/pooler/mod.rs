@@ -4,6 +4,7 @@
 mod engine;
 mod janitor;
 mod members;
+mod memory;
 mod shutdown;
 pub mod signals;
 

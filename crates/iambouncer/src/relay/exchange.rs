@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use wire::scan::{FROM_CLIENT, FROM_SERVER, Scanner};
 
 /// Turns of read-and-send in both directions before other tasks get theirs.
-const MAX_ROUNDS_PER_TURN: usize = 16;
+const MAX_ROUNDS_PER_TURN: usize = 4;
 /// Exchanges kept for the next clients that need one: as many as can begin in one turn of the worker.
 const MAX_KEPT: usize = 256;
 

@@ -1,0 +1,53 @@
+//! Memory after many clients have left. Owns the decision to give it back to the system: the allocator keeps what was
+//! freed between things that stay, however long nobody needs it.
+
+use std::cell::Cell;
+
+/// Fewer clients than this gone are not worth a look at the whole heap.
+const MIN_GONE: u32 = 1000;
+
+/// Watches the number of clients.
+#[derive(Default)]
+pub(super) struct Ebb {
+    /// Most clients since memory was given back last.
+    highest: Cell<u32>,
+}
+
+impl Ebb {
+    /// True when more than half of the clients there were have gone. Then it begins anew.
+    pub(super) fn is_low(&self, clients: u32) -> bool {
+        let highest = self.highest.get().max(clients);
+        let is_low = highest - clients >= MIN_GONE && clients < highest / 2;
+        self.highest.set(if is_low { clients } else { highest });
+        is_low
+    }
+}
+
+/// Gives free memory back. Takes some milliseconds with a large heap, so not on a worker.
+pub(super) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code, reason = "a function of the C library")]
+    // SAFETY: it may be called at any time and from any thread; it touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_once_after_most_have_left() {
+        let ebb = Ebb::default();
+        assert!(!ebb.is_low(10_000));
+        assert!(!ebb.is_low(5_000));
+        assert!(ebb.is_low(4_999));
+        assert!(!ebb.is_low(4_000));
+        assert!(!ebb.is_low(4_000));
+        assert!(ebb.is_low(0));
+        // A few clients coming and going are nothing to look at.
+        assert!(!ebb.is_low(900));
+        assert!(!ebb.is_low(0));
+    }
+}
