@@ -1,9 +1,9 @@
 //! Servers between workers. Owns when a worker is in need, who gives it a server, and the way there.
 //!
 //! While every worker has servers enough nothing of this runs: a release reads one word that nobody writes. A worker
-//! in need (no server at all, or a client that has waited for [`PATIENCE`]) says so, and asks those that have idle
-//! servers. These come at once; a server that becomes free comes when the clients here have waited much longer than
-//! those where it is.
+//! in need (no server at all, or a client that has waited for [`PATIENCE`]) asks those that have idle servers, and
+//! gets as many as it wants at once. A server that becomes free comes only when the clients here have waited much
+//! longer than those where it is, and one at a time: when all workers are short of servers alike, none moves.
 
 use super::directory::Directory;
 use super::growth::Full;
@@ -18,11 +18,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a client waits before its worker asks the others.
-pub(super) const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_millis(2);
+/// Clients that wait for a busy server let others go first who have waited twice as long as they and this much more.
+/// It is above what workers of a busy machine differ by for no reason of theirs.
+const MARGIN: Duration = Duration::from_millis(10);
+/// A need that was not told anew for so long is not believed: its worker has what it wanted, or gets no time to run.
+const NEED_LIFE: Duration = Duration::from_millis(4);
 /// Time between two requests for room in a full database.
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// Time between two looks while clients wait.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A place among the servers on their way to a worker.
 struct Coming {
@@ -37,24 +42,29 @@ impl Drop for Coming {
 }
 
 impl Need {
-    /// Promises one server. False when enough are promised.
+    /// Promises one idle server. False when enough are promised.
     fn promise(&self) -> bool {
-        let promised = self
-            .wanted
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |wanted| wanted.checked_sub(1))
-            .is_ok();
-        if promised {
-            self.coming.fetch_add(1, Ordering::AcqRel);
-        }
-        promised
+        let wanted = &self.wanted;
+        let one_less =
+            wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |wanted| wanted.checked_sub(1));
+        one_less.is_ok()
+    }
+
+    /// How long the first client has waited, if the worker has said so lately.
+    fn waited_us(&self, now_us: u64) -> Option<u64> {
+        let is_fresh = now_us.saturating_sub(self.told_us.load(Ordering::Acquire)) <= micros(NEED_LIFE);
+        is_fresh.then(|| now_us.saturating_sub(self.since_us.load(Ordering::Acquire)))
     }
 }
 
-/// Whether clients elsewhere, the first of whom has waited for `there_us`, get a server before those here, the first of
-/// whom has waited for `here_us`: when nobody waits here, or they have waited twice as long and some more. The margin
-/// keeps servers from going to and fro between workers whose clients wait about equally long.
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
+
+/// Whether clients elsewhere, the first of whom has waited for `there_us`, get a busy server that becomes free before
+/// those here, the first of whom has waited for `here_us`.
 fn goes_first(there_us: u64, here_us: Option<u64>) -> bool {
-    here_us.is_none_or(|here_us| there_us >= 2 * here_us + PATIENCE.as_micros() as u64)
+    here_us.is_none_or(|here_us| there_us >= 2 * here_us + micros(MARGIN))
 }
 
 impl Pool {
@@ -114,8 +124,9 @@ impl Pool {
     }
 
     /// Says how many servers are wanted here and since when, and asks whoever has one to spare.
-    fn cry(self: &Rc<Self>, full: Full) {
-        let need = &self.shared.needs[self.context.team.me()];
+    fn cry(&self, full: Full) {
+        let me = self.context.team.me();
+        let need = &self.shared.needs[me];
         let coming = need.coming.load(Ordering::Acquire) as usize + self.logins.get();
         let wanted = self.waiting().0.saturating_sub(coming);
         if wanted == 0 {
@@ -124,6 +135,7 @@ impl Pool {
         if let Some(since) = self.waiting_since() {
             need.since_us.store(self.context.registry.micros(since), Ordering::Release);
         }
+        need.told_us.store(self.context.registry.micros(worker::now()), Ordering::Release);
         need.wanted.store(wanted as u32, Ordering::Release);
         self.shared.hungry.fetch_or(self.my_bit(), Ordering::AcqRel);
         if full == Full::Database {
@@ -131,7 +143,7 @@ impl Pool {
         }
         for worker in 0..self.shared.needs.len() {
             let has_idle = self.shared.needs[worker].idle.load(Ordering::Acquire) > 0;
-            if has_idle && worker != self.context.team.me() {
+            if has_idle && worker != me {
                 self.tell(worker, Self::help);
             }
         }
@@ -151,13 +163,17 @@ impl Pool {
 
     /// Gives idle servers to workers in need.
     fn help(self: &Rc<Self>) {
-        while self.is_needed_elsewhere() && !self.has_waiters() && !self.database.paused.get() {
+        while !self.has_waiters() && !self.database.paused.get() {
+            let needs = &self.shared.needs;
+            let others = (0..needs.len()).filter(|&worker| worker != self.context.team.me());
+            let Some(to) = others
+                .filter(|&worker| needs[worker].wanted.load(Ordering::Acquire) > 0)
+                .min_by_key(|&worker| needs[worker].since_us.load(Ordering::Acquire))
+            else {
+                return;
+            };
             let Some(server) = self.take_idle() else { return };
-            match self.donate_if_fair(server) {
-                Ok(()) => {}
-                // Enough are on their way.
-                Err(server) => return self.hand_on(server),
-            }
+            if needs[to].promise() { self.send_to(to, server) } else { self.keep(server) }
         }
     }
 
@@ -183,30 +199,37 @@ impl Pool {
         });
     }
 
-    /// Gives a free server to the worker whose clients have waited longest, if they go before those here.
+    /// Gives a server that has become free to the worker whose clients have waited longest, if they go before those
+    /// here. One server for each time that worker has said so.
     ///
     /// # Errors
     /// They do not: the server comes back.
     pub(super) fn donate_if_fair(self: &Rc<Self>, server: Box<Server>) -> Result<(), Box<Server>> {
         let me = self.context.team.me();
-        let now_us = self.context.registry.micros(worker::now());
-        let here =
-            self.waiting_since().map(|since| now_us.saturating_sub(self.context.registry.micros(since)));
+        let registry = &self.context.registry;
+        let now_us = registry.micros(worker::now());
+        let here = self.waiting_since().map(|since| now_us.saturating_sub(registry.micros(since)));
         let hungry = self.shared.hungry.load(Ordering::Acquire);
         let neediest = (0..self.shared.needs.len())
             .filter(|&worker| worker != me && hungry & (1 << worker) != 0)
-            .filter(|&worker| self.shared.needs[worker].wanted.load(Ordering::Acquire) > 0)
-            .min_by_key(|&worker| self.shared.needs[worker].since_us.load(Ordering::Acquire));
-        let Some(to) = neediest else { return Err(server) };
-        let there = now_us.saturating_sub(self.shared.needs[to].since_us.load(Ordering::Acquire));
-        if !goes_first(there, here) || !self.shared.needs[to].promise() {
-            return Err(server);
+            .filter_map(|worker| Some((self.shared.needs[worker].waited_us(now_us)?, worker)))
+            .max();
+        match neediest {
+            Some((there, to)) if goes_first(there, here) => {
+                let bit = 1 << to;
+                if self.shared.hungry.fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
+                    // Somebody else was faster.
+                    return Err(server);
+                }
+                self.send_to(to, server);
+                Ok(())
+            }
+            _ => Err(server),
         }
-        self.send_to(to, server);
-        Ok(())
     }
 
     fn send_to(self: &Rc<Self>, to: usize, server: Box<Server>) {
+        self.shared.needs[to].coming.fetch_add(1, Ordering::AcqRel);
         let coming = Coming { shared: self.shared.clone(), to };
         let retirements = self.shared.retirements.load(Ordering::Acquire);
         self.leaving.set(self.leaving.get() + 1);
@@ -276,10 +299,9 @@ mod tests {
 
     #[test]
     fn who_has_waited_much_longer_goes_first() {
-        let patience = PATIENCE.as_micros() as u64;
         assert!(goes_first(0, None));
-        assert!(!goes_first(patience, Some(1)));
-        assert!(goes_first(patience + 2, Some(1)));
+        assert!(!goes_first(micros(MARGIN), Some(1)));
+        assert!(goes_first(micros(MARGIN) + 2, Some(1)));
         // Between equals nobody goes first, so a server never goes to and fro.
         for waited in [0, 10, 1_000_000] {
             assert!(!goes_first(waited, Some(waited)));
@@ -291,6 +313,14 @@ mod tests {
         let need = Need::default();
         need.wanted.store(2, Ordering::Release);
         assert!(need.promise() && need.promise() && !need.promise());
-        assert_eq!(need.coming.load(Ordering::Acquire), 2);
+    }
+
+    #[test]
+    fn a_need_told_long_ago_is_not_believed() {
+        let need = Need::default();
+        need.since_us.store(1_000, Ordering::Release);
+        need.told_us.store(20_000, Ordering::Release);
+        assert_eq!(need.waited_us(21_000), Some(20_000));
+        assert_eq!(need.waited_us(20_001 + micros(NEED_LIFE)), None);
     }
 }

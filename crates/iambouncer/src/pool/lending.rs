@@ -206,6 +206,11 @@ impl Pool {
                 Err(back) => server = back,
             }
         }
+        self.keep(server);
+    }
+
+    /// Puts a server among the idle ones.
+    pub(super) fn keep(&self, server: Box<Server>) {
         server.info.activity.set(Activity::Idle);
         server.stream.disown();
         self.idle.push(server);

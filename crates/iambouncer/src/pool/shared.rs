@@ -33,12 +33,14 @@ pub(super) struct Failure {
 #[derive(Default)]
 #[repr(align(64))]
 pub(super) struct Need {
-    /// Servers it still wants from others.
+    /// Idle servers it still wants from others.
     pub(super) wanted: AtomicU32,
     /// Servers on their way to it.
     pub(super) coming: AtomicU32,
     /// Since when its first client waits, in µs after the process began.
     pub(super) since_us: AtomicU64,
+    /// When it said so last, likewise.
+    pub(super) told_us: AtomicU64,
     /// Idle servers it has.
     pub(super) idle: AtomicU32,
 }
@@ -49,7 +51,7 @@ pub struct SharedPool {
     pub(super) open: Counter,
     /// The same, over all databases of the user.
     pub(super) user_open: Counter,
-    /// One bit for each worker in need.
+    /// One bit for each worker in need: it would take a server that becomes free.
     pub(super) hungry: AtomicU64,
     pub(super) needs: Box<[Need]>,
     /// Counts what makes all servers old: one that is on its way between workers meanwhile is not used again.
