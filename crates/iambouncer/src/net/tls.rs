@@ -219,7 +219,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Encrypts and sends; takes up to [`MAX_PLAINTEXT_BYTES`] at a time and says how much it took. What was taken
+    /// Encrypts and sends; takes up to 64 KiB at a time and says how much it took. What was taken
     /// may still lie in this stream: see [`TlsStream::poll_flush`].
     pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;

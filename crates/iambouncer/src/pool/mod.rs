@@ -2,7 +2,7 @@
 //! and when one is opened or closed; it never looks at a query.
 //!
 //! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
-//! and [`balance`] moves servers to workers whose clients wait too long.
+//! and `balance` moves servers to workers whose clients wait too long.
 
 mod balance;
 pub mod directory;

@@ -1,5 +1,5 @@
 //! A connected socket on a ring. Owns what has been received and not asked for, what is being sent, and how either
-//! direction ended; the requests themselves are [`super::ring`]'s.
+//! direction ended; the requests themselves are `super::ring`'s.
 //!
 //! Receiving never stops while there is room: one request brings block after block. Sending takes a block over, or
 //! copies a few bytes into one, and is done for the caller at once; the next bytes wait until it has gone out.

@@ -1,5 +1,5 @@
 //! Where a worker meets the kernel. Owns the choice between the two engines and what both know of a watched file;
-//! the engines are [`epoll`] (readiness, always there) and [`ring`] (io_uring completions, where the kernel lets us).
+//! the engines are `epoll` (readiness, always there) and `ring` (io_uring completions, where the kernel lets us).
 
 pub mod channel;
 mod epoll;
