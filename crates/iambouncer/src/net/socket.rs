@@ -115,6 +115,14 @@ impl Socket {
         }
     }
 
+    /// `Ready(Ok)` when the kernel has all that was taken.
+    pub fn poll_settled(&self) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Attached::Ring(channel) => channel.poll_room(),
+            Attached::Ready(..) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Sends in one call as much as the kernel takes.
     fn poll_send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         let Attached::Ready(fd, source) = &self.0 else { return Poll::Pending };

@@ -56,7 +56,7 @@ impl Stream {
         }
     }
 
-    /// `Ready(Ok)` when everything taken has gone to the kernel.
+    /// `Ready(Ok)` when nothing of what was taken is kept back for want of room.
     #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -65,7 +65,14 @@ impl Stream {
         }
     }
 
-    /// Sends all of `data`. Not cancel safe.
+    /// `Ready(Ok)` when the kernel has everything. Whoever sends a stream of messages uses [`Stream::poll_flush`], which
+    /// does not wait for bytes that are in good hands.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.socket().poll_settled()
+    }
+
+    /// Sends all of `data` and waits until the kernel has it. Not cancel safe.
     ///
     /// # Errors
     /// As send(2).
@@ -79,7 +86,7 @@ impl Stream {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            self.poll_flush(cx)
+            self.poll_settled(cx)
         })
         .await
     }

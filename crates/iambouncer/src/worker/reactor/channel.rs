@@ -171,8 +171,8 @@ impl Channel {
         }
     }
 
-    /// Ready when bytes can be taken to be sent.
-    fn poll_room(&self) -> Poll<io::Result<()>> {
+    /// Ready when the kernel has taken all there was to send, and more can be taken.
+    pub fn poll_room(&self) -> Poll<io::Result<()>> {
         self.owner.set(executor::current());
         if let Some(errno) = self.send_error.get() {
             return Poll::Ready(Err(errno.into()));
