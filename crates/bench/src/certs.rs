@@ -2,7 +2,9 @@
 //! and the poolers show. Owns their making; it never writes them anywhere.
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize,
+};
 
 /// PEM texts of one run.
 pub(crate) struct Certs {
@@ -10,7 +12,7 @@ pub(crate) struct Certs {
     pub(crate) ca_pem: String,
     /// The certificate of 127.0.0.1.
     pub(crate) certificate_pem: String,
-    /// Its key (ECDSA P-256).
+    /// Its key (RSA, 2048 bits).
     pub(crate) key_pem: String,
 }
 
@@ -24,7 +26,9 @@ impl Certs {
         let ca_pem = ca.self_signed(&ca_key)?.pem();
         let issuer = Issuer::new(ca, ca_key);
 
-        let key = KeyPair::generate().context("generating the server's key")?;
+        // What RDS and most companies' authorities give out.
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
+            .context("generating the server's key")?;
         let mut server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
         server.distinguished_name.push(DnType::CommonName, "127.0.0.1");
         let certificate_pem = server.signed_by(&key, &issuer)?.pem();

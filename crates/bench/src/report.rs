@@ -118,7 +118,7 @@ const METHOD: &str = "## How it is measured\n\n\
       a rate given, latency counts from when a transaction was due, so every stall is in it. A slow client\n  \
       reads 20 MB per second, for a few seconds. The growth is that of the peak of resident memory.\n\
     - More and more clients: simple mode, plain, a pool of 20.\n\
-    - TLS to the server is `verify-full`. All keys are ECDSA P-256. Nobody logs logins. All have one thread\n  \
+    - TLS to the server is `verify-full`. All keys are RSA-2048. Nobody logs logins. All have one thread\n  \
       for data, unless a row says otherwise.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
