@@ -3,18 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use iambouncer::config::{MapEnvironment, load_file};
-use iambouncer::context::Loaded;
-use iambouncer::net::listener;
-use iambouncer::pooler::{self, Plan, signals};
-use rds_iam::{AwsCredentials, TokenEngine};
+#[expect(unreachable_pub, reason = "a support library inside a test binary")]
+mod in_process;
+
+use in_process::{framed, log_in, until_ready};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -66,66 +65,7 @@ const MAX_BYTES_PER_IDLE_CLIENT: i64 = 512;
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 fn start_pooler(server: &Postgres) -> u16 {
-    let dir = tempfile::tempdir().unwrap();
-    let ini = dir.path().join("pooler.ini");
-    let text = format!(
-        "[databases]\napp = host=127.0.0.1 port={} dbname=postgres user=postgres\n[pgbouncer]\nauth_type = any\n\
-         pool_mode = transaction\nserver_tls_sslmode = disable\nlog_stats = 0\nmax_client_conn = 300\nworkers = 1\n",
-        server.port()
-    );
-    std::fs::write(&ini, text).unwrap();
-    let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
-    let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16).unwrap();
-    let port = bound[0].endpoint.port();
-    let loaded =
-        Loaded { config: Arc::new(config), users: Arc::default(), server_tls: None, client_tls: None };
-    std::thread::spawn(move || {
-        let control =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let inside = control.enter();
-        let plan = Plan {
-            loaded,
-            bound,
-            reloader: Arc::new(|| Err("not here".to_owned())),
-            control: control.handle().clone(),
-            tokens: TokenEngine::new(AwsCredentials::shared()),
-            signals: signals::catch().unwrap(),
-        };
-        drop(inside);
-        COUNTED.set(true);
-        pooler::run(plan).unwrap();
-    });
-    port
-}
-
-fn until_ready(stream: &mut TcpStream) {
-    let mut buffer = [0; 4096];
-    let mut tail = Vec::new();
-    loop {
-        let n = stream.read(&mut buffer).unwrap();
-        assert!(n > 0, "the pooler closed the connection");
-        tail.extend_from_slice(&buffer[..n]);
-        if tail.ends_with(b"Z\0\0\0\x05I") {
-            return;
-        }
-    }
-}
-
-fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
-    out.extend_from_slice(body);
-    out
-}
-
-fn log_in(port: u16) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let mut startup = Vec::new();
-    let parameters = [("user", "postgres"), ("database", "app"), ("application_name", "idle")];
-    wire::encode::startup(&mut startup, wire::startup::Version::V3_0, &parameters);
-    stream.write_all(&startup).unwrap();
-    until_ready(&mut stream);
-    stream
+    in_process::start_pooler(server, "workers = 1", || COUNTED.set(true))
 }
 
 #[test]

@@ -110,10 +110,11 @@ pub(super) fn pause(console: Rc<Console>, argument: String) -> Outcome {
 async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), Fault> {
     let busy = || chosen(&console, database.as_deref()).iter().map(|pool| pool.busy_servers()).sum::<usize>();
     while busy() > 0 {
-        console.directory.changed.wait().await;
+        // RESUME may have come before this worker was asked.
         if !is_paused(&console, database.as_deref()) {
             return Err(Fault::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
         }
+        console.directory.changed.wait().await;
     }
     Ok(())
 }

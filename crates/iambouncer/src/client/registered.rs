@@ -26,12 +26,14 @@ pub(super) struct Places {
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
     pub(super) user: Option<Permit>,
+    /// Among the clients that a gentle end waits for.
+    pub(super) session: Option<Permit>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
         self.door.clients.remove(&self.info);
-        (self.places.database, self.places.user) = (None, None);
+        (self.places.database, self.places.user, self.places.session) = (None, None, None);
         self.door.directory.client_left.notify_all();
         self.door.directory.changed.notify_all();
     }
@@ -41,7 +43,7 @@ impl Registered {
     /// For a client that has just been added to the table. `worker` is its place among the clients of this worker.
     pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit) -> Self {
         let process = door.context.registry.clients.take(None);
-        let places = Places { _worker: worker, _process: process, database: None, user: None };
+        let places = Places { _worker: worker, _process: process, database: None, user: None, session: None };
         Self { door, info, places }
     }
 
@@ -109,6 +111,6 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         let sizes = [size_of::<SessionTask>(), executor::SLOT_BYTES, size_of::<ClientInfo>()];
-        assert!(sizes.iter().sum::<usize>() <= 296, "{sizes:?} bytes");
+        assert!(sizes.iter().sum::<usize>() <= 304, "{sizes:?} bytes");
     }
 }

@@ -296,6 +296,7 @@ impl Entry<'_> {
         let of_user = of_user
             .take(places(limit))
             .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_user_client_connections", limit)))?;
+        registered.places.session = self.door.context.registry.sessions.take(None);
         registered.places.user = Some(of_user);
         registered.places.database = Some(of_database);
         Ok(())

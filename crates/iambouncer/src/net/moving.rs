@@ -34,6 +34,8 @@ impl Moving {
     /// The worker's engine refuses it.
     pub fn unpack(self) -> io::Result<Stream> {
         let socket = Socket::new(self.fd)?;
+        // It may lie idle here from the start: its end has to be heard all the same.
+        socket.listen()?;
         Ok(match self.tls {
             None => Stream::Plain(socket),
             Some(engine) => Stream::Tls(Box::new(TlsStream::attach(socket, *engine))),

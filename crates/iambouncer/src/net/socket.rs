@@ -164,6 +164,17 @@ impl Socket {
         }
     }
 
+    /// Hears from now on what comes, although nobody reads yet.
+    ///
+    /// # Errors
+    /// The worker's engine refuses it.
+    pub fn listen(&self) -> io::Result<()> {
+        match &self.0 {
+            Attached::Ring(channel) => channel.receive_again(),
+            Attached::Ready(..) => Ok(()),
+        }
+    }
+
     /// From now on nobody is woken when something happens here.
     pub fn disown(&self) {
         match &self.0 {
@@ -177,10 +188,15 @@ impl Socket {
     /// # Errors
     /// Bytes have come, or the connection has ended.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
-        if let Attached::Ring(channel) = &self.0 {
-            poll_fn(|_| channel.poll_quiet()).await?;
-        }
-        if self.has_news() {
+        let is_quiet = match &self.0 {
+            Attached::Ring(channel) => {
+                poll_fn(|_| channel.poll_quiet()).await?;
+                !channel.has_news()
+            }
+            // One that nobody has read from yet, or not to the end, counts as readable whatever is there.
+            Attached::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
+        };
+        if !is_quiet {
             return Err(io::Error::other("the connection is in use"));
         }
         let file = self.as_fd().try_clone_to_owned()?;
@@ -218,6 +234,11 @@ impl AsFd for Socket {
             Attached::Ready(fd, _) => fd.as_fd(),
         }
     }
+}
+
+/// True when neither bytes nor the end are there.
+fn has_nothing(fd: &OwnedFd) -> bool {
+    matches!(recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
 /// Receives in one call, if the source says that it is worth it.

@@ -1,6 +1,7 @@
 //! The same bytes over both engines: order, limits, and what becomes of a socket that is dropped.
 
 use super::*;
+use crate::net::{Moving, Stream};
 use crate::worker::reactor::EngineKind;
 use crate::worker::{self, timers};
 use std::future::poll_fn;
@@ -166,5 +167,64 @@ fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
             peer.read_to_end(&mut all).unwrap();
             assert!(!all.is_empty());
         },
+    );
+}
+
+#[test]
+fn a_socket_that_has_just_come_can_go_on_to_another_worker() {
+    on_every_engine(
+        |stream| async move {
+            let mut fd = socket(stream).detach().await.unwrap();
+            for _ in 0..3 {
+                // With epoll one that nobody had read from counted as in use, and was closed.
+                fd = Socket::new(fd).unwrap().detach().await.unwrap();
+            }
+            send_all(&mut Socket::new(fd).unwrap(), b"here").await;
+        },
+        |mut peer| {
+            let mut text = String::new();
+            peer.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "here");
+        },
+    );
+}
+
+#[test]
+fn a_socket_with_something_to_read_does_not_go() {
+    on_every_engine(
+        |stream| async move {
+            let mut socket = socket(stream);
+            let mut inbound = Inbound::default();
+            poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap();
+            // The rest, and the end, are told within the next turns.
+            let limit = Duration::from_secs(20);
+            let told = timers::timeout(limit, async {
+                while !socket.has_news() {
+                    timers::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            told.await.unwrap();
+            assert!(socket.detach().await.is_err());
+        },
+        |mut peer| peer.write_all(b"something").unwrap(),
+    );
+}
+
+#[test]
+fn a_socket_that_lies_idle_after_a_move_hears_of_its_end() {
+    on_every_engine(
+        |stream| async move {
+            let moving = Moving::pack(Stream::Plain(socket(stream))).await.unwrap();
+            let mut stream = moving.unpack().unwrap();
+            stream.send_all(b"go").await.unwrap();
+            // On a ring nobody received before the first read.
+            let told = timers::timeout(Duration::from_secs(20), async {
+                while !stream.has_news() {
+                    timers::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            told.await.unwrap();
+        },
+        |mut peer| peer.read_exact(&mut [0; 2]).unwrap(),
     );
 }

@@ -25,7 +25,7 @@ const MARGIN: Duration = Duration::from_millis(10);
 /// A need that was not told anew for so long is not believed: its worker has what it wanted, or gets no time to run.
 const NEED_LIFE: Duration = Duration::from_millis(4);
 /// Time between two requests for room in a full database.
-const ROOM_PAUSE: Duration = Duration::from_millis(10);
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
 /// Time between two looks while clients wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -178,25 +178,27 @@ impl Pool {
     }
 
     /// The database is full. A worker that has an idle server of this pool gives it; another closes one of another
-    /// user's, whatever pools it has.
+    /// user's, whatever pools it has. One worker is asked at a time, since each of them might close one.
     pub(super) fn ask_for_room(&self) {
-        if self.context.team.is_alone() {
-            return;
-        }
-        let now = worker::now();
-        if self.asked_for_room_at.get().is_some_and(|at| now.saturating_duration_since(at) < ROOM_PAUSE) {
+        let (team, now) = (&self.context.team, worker::now());
+        let pausing =
+            self.asked_for_room_at.get().is_some_and(|at| now.saturating_duration_since(at) < ROOM_PAUSE);
+        if team.is_alone() || pausing {
             return;
         }
         self.asked_for_room_at.set(Some(now));
+        let asker = team.me();
+        let next = 1 + self.asked_for_room.get() % (team.len() - 1);
+        self.asked_for_room.set(next);
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
-        let asker = self.context.team.me();
-        self.context.team.tell_others(move || {
+        let errand = move || {
             let Some(home) = home::get::<Directory>() else { return };
             match home.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
                 Some(pool) => pool.help(),
                 None => home.make_room(&database, &user, asker),
             }
-        });
+        };
+        drop(team.tell((asker + next) % team.len(), Box::new(errand)));
     }
 
     /// Gives a server that has become free to the worker whose clients have waited longest, if they go before those
@@ -231,21 +233,20 @@ impl Pool {
     fn send_to(self: &Rc<Self>, to: usize, server: Box<Server>) {
         self.shared.needs[to].coming.fetch_add(1, Ordering::AcqRel);
         let coming = Coming { shared: self.shared.clone(), to };
-        let retirements = self.shared.retirements.load(Ordering::Acquire);
         self.leaving.set(self.leaving.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
             let packed = Packed::pack(*server).await;
             pool.leaving.set(pool.leaving.get() - 1);
             match packed {
-                Ok(packed) => pool.post(packed, coming, retirements),
+                Ok(packed) => pool.post(packed, coming),
                 Err(error) => tracing::debug!(%error, "a server could not go to another worker"),
             }
             pool.changed.notify_all();
         });
     }
 
-    fn post(&self, packed: Packed, coming: Coming, retirements: u64) {
+    fn post(&self, packed: Packed, coming: Coming) {
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
         let to = coming.to;
         let errand = move || {
@@ -254,19 +255,17 @@ impl Pool {
                 return;
             };
             drop(coming);
-            pool.take_in(packed, retirements);
+            pool.take_in(packed);
         };
         // A worker that has ended drops it, which closes it and gives its places back.
         drop(self.context.team.tell(to, Box::new(errand)));
     }
 
     /// A server has come from another worker.
-    fn take_in(self: &Rc<Self>, packed: Packed, retirements: u64) {
+    fn take_in(self: &Rc<Self>, packed: Packed) {
         match packed.unpack(&self.context.parameters, &self.context.statements) {
             Ok(server) => {
-                if self.shared.retirements.load(Ordering::Acquire) != retirements {
-                    server.info.close_needed.set(true);
-                }
+                self.note_retirements(&server);
                 self.table.add(&server.info);
                 self.give_back(Box::new(server));
             }

@@ -156,10 +156,11 @@ impl Pool {
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
+            let retirements = pool.shared.retirements.load(Ordering::Acquire);
             let outcome = pool.log_in().await;
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
-                Ok(logged_in) => pool.login_succeeded(logged_in, permits, started),
+                Ok(logged_in) => pool.login_succeeded(logged_in, permits, started, retirements),
                 Err(error) => {
                     drop(permits);
                     pool.login_failed(error);
@@ -269,9 +270,16 @@ impl Pool {
             .map_err(|error| failed(error.to_string()))
     }
 
-    fn login_succeeded(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>, started: Instant) {
+    fn login_succeeded(
+        self: &Rc<Self>,
+        logged_in: LoggedIn,
+        permits: Vec<Permit>,
+        started: Instant,
+        retirements: u64,
+    ) {
         self.shared.set_failure(None);
-        let server = self.new_server(logged_in, permits);
+        let server = Server { retirements, ..self.new_server(logged_in, permits) };
+        self.note_retirements(&server);
         tracing::info!(
             database = %self.database.name,
             user = %self.user,
@@ -317,7 +325,7 @@ impl Pool {
         *self.welcome.borrow_mut() = Some(welcome);
         let lifetime = self.rules.borrow().server_lifetime;
         let retire_at = (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime));
-        Server { stream, parameters, prepared: Default::default(), info, retire_at, permits }
+        Server { stream, parameters, prepared: Default::default(), info, retire_at, retirements: 0, permits }
     }
 
     fn login_failed(self: &Rc<Self>, error: LoginError) {

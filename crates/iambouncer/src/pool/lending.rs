@@ -55,8 +55,9 @@ pub struct Pool {
     pub(super) retry_armed: Cell<bool>,
     /// A task looks at the waiting clients every moment.
     pub(super) looks_again: Cell<bool>,
-    /// When the other workers were asked last to make room in the database.
+    /// When another worker was asked last to make room in the database, and which, counted from this one.
     pub(super) asked_for_room_at: Cell<Option<Instant>>,
+    pub(super) asked_for_room: Cell<usize>,
     pub(super) next_host: Cell<usize>,
     /// Servers on their way through the reset query.
     pub(super) resetting: Cell<usize>,
@@ -96,6 +97,7 @@ impl Pool {
             retry_armed: Cell::new(false),
             looks_again: Cell::new(false),
             asked_for_room_at: Cell::new(None),
+            asked_for_room: Cell::new(0),
             next_host: Cell::new(0),
             resetting: Cell::new(0),
             welcome: RefCell::default(),
@@ -324,6 +326,13 @@ impl Pool {
         self.close_idle();
         self.shared.set_failure(None);
         self.grow();
+    }
+
+    /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
+    pub(super) fn note_retirements(&self, server: &Server) {
+        if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
+            server.info.close_needed.set(true);
+        }
     }
 
     /// Takes over changed sizes.

@@ -54,7 +54,8 @@ pub struct SharedPool {
     /// One bit for each worker in need: it would take a server that becomes free.
     pub(super) hungry: AtomicU64,
     pub(super) needs: Box<[Need]>,
-    /// Counts what makes all servers old: one that is on its way between workers meanwhile is not used again.
+    /// Counts what makes all servers old, once for each worker that marks its own. One that is logging in or on its
+    /// way between workers meanwhile is not used again.
     pub(super) retirements: AtomicU64,
     has_failed: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -154,6 +155,8 @@ pub struct Registry {
     began: Instant,
     /// Clients connected, those logging in included.
     pub clients: Counter,
+    /// Clients of databases: logged in, and not on the console.
+    pub sessions: Counter,
     /// Workers that have not ended.
     pub running: Counter,
     /// Clients of each worker: new ones go where there are fewest.
@@ -169,6 +172,7 @@ impl Registry {
             workers,
             began: Instant::now(),
             clients: Counter::default(),
+            sessions: Counter::default(),
             running: Counter::default(),
             loads: (0..workers).map(|_| Counter::default()).collect(),
             counters: Mutex::new(Table::new()),

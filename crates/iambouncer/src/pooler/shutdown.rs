@@ -4,7 +4,7 @@ use crate::client::Door;
 use crate::clients::ClientState;
 use crate::faults;
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::worker::{either, timers};
+use crate::worker::{either, home, timers};
 use std::time::Duration;
 
 /// How long clients may take to read that we are going.
@@ -21,7 +21,8 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
         }
         let done = match phase {
             Phase::Running => false,
-            Phase::WaitForClients => sessions(door) == 0,
+            // Of all workers: until then a console here is of use, and a server may be needed elsewhere.
+            Phase::WaitForClients => door.context.registry.sessions.taken() == 0,
             Phase::WaitForServers => door.directory.busy_servers() == 0,
             Phase::Now => true,
         };
@@ -34,6 +35,12 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
         };
         either(lifecycle.changed.wait(), news.wait()).await;
     }
+    // The last client may have left here, and the others wait for that too.
+    door.context.team.tell_others(|| {
+        if let Some(lifecycle) = home::get::<Lifecycle>() {
+            lifecycle.changed.notify_all();
+        }
+    });
     dismiss(door).await;
     let registry = &door.context.registry;
     if door.context.team.me() == 0 {
@@ -71,11 +78,6 @@ fn announce(door: &Door, phase: Phase) {
         }
         Phase::Running | Phase::WaitForClients | Phase::Now => {}
     }
-}
-
-/// Clients of databases. The console is not waited for, nor is who has not logged in yet.
-fn sessions(door: &Door) -> usize {
-    door.clients.list().iter().filter(|client| client.pool.get().is_some()).count()
 }
 
 async fn dismiss(door: &Door) {

@@ -229,6 +229,13 @@ impl Exchange {
             self.own_query_error = Some(message.to_vec());
             return true;
         }
+        if fatal && self.is_free(guest) {
+            // It ends behind its last answer, as it would have in the pool: no business of this client's.
+            if let Link::Server(linked) = &self.link {
+                linked.server.info.close_needed.set(true);
+            }
+            return true;
+        }
         self.saw_fatal |= fatal;
         let Link::Server(linked) = &mut self.link else { return false };
         let names = &mut guest.names;

@@ -104,13 +104,8 @@ impl Exchange {
     /// has been looked at.
     pub(super) fn release_if_done(&mut self, guest: &Guest) -> Result<(), Ending> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let nothing_owed = self.answers.is_settled() && !self.holds_request;
-        let nothing_half = self.down_scanner.at_boundary()
-            && self.down.len() == self.down_ready
-            && self.up_ready == 0
-            && self.up_head.is_empty()
-            && self.up_scanner.at_boundary();
-        if !nothing_owed || !nothing_half {
+        let nothing_half = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
+        if !self.owes_nothing() || !nothing_half || self.saw_fatal {
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
@@ -123,6 +118,21 @@ impl Exchange {
             self.release(guest);
         }
         Ok(())
+    }
+
+    /// True when every request is answered and no other has begun.
+    fn owes_nothing(&self) -> bool {
+        self.answers.is_settled()
+            && !self.holds_request
+            && self.up_ready == 0
+            && self.up_head.is_empty()
+            && self.up_scanner.at_boundary()
+    }
+
+    /// True when the server is the client's only until what came from it has been looked at.
+    pub(super) fn is_free(&self, guest: &Guest) -> bool {
+        let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
+        is_idle && guest.rules.mode != PoolMode::Session && self.owes_nothing()
     }
 
     fn release(&mut self, guest: &Guest) {

@@ -92,6 +92,8 @@ pub struct Server {
     pub info: Rc<ServerInfo>,
     /// When it is too old to be given out again.
     pub retire_at: Option<Instant>,
+    /// How often all servers of its pool had been retired when its login began.
+    pub retirements: u64,
     /// Places in the limits it takes up.
     pub permits: Vec<Permit>,
 }

@@ -20,6 +20,7 @@ pub struct Packed {
     prepared: Vec<Arc<Text>>,
     facts: Facts,
     retire_at: Option<Instant>,
+    retirements: u64,
     permits: Vec<Permit>,
 }
 
@@ -42,7 +43,7 @@ impl Packed {
     /// # Errors
     /// The server has said something meanwhile, or has gone: it is closed.
     pub async fn pack(server: Server) -> io::Result<Self> {
-        let Server { stream, parameters, prepared, info, retire_at, permits } = server;
+        let Server { stream, parameters, prepared, info, retire_at, retirements, permits } = server;
         let connection = Moving::pack(stream).await?;
         if info.close_needed.get() {
             return Err(io::Error::other("it has to go"));
@@ -59,7 +60,15 @@ impl Packed {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.values().to_vec();
-        Ok(Self { connection, parameters, prepared: prepared.texts(), facts, retire_at, permits })
+        Ok(Self {
+            connection,
+            parameters,
+            prepared: prepared.texts(),
+            facts,
+            retire_at,
+            retirements,
+            permits,
+        })
     }
 
     /// Makes it a server of this worker.
@@ -96,6 +105,7 @@ impl Packed {
             prepared,
             info: Rc::new(info),
             retire_at: self.retire_at,
+            retirements: self.retirements,
             permits: self.permits,
         })
     }

@@ -4,11 +4,20 @@
 use super::executor::{self, TaskKey};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 /// Errands that may wait at one worker. Orders and servers on the move are few; whoever sends more is told.
 const MAX_ERRANDS: usize = 16 * 1024;
+
+static BELLS_RUNG: AtomicU64 = AtomicU64::new(0);
+
+/// How often the workers of this process were woken by other threads. While queries flow it stands still; a test
+/// counts.
+pub fn bells_rung() -> u64 {
+    BELLS_RUNG.load(Ordering::Relaxed)
+}
 
 /// Something to be done on another worker's thread. It runs in a task of its own.
 pub type Errand = Box<dyn FnOnce() + Send>;
@@ -55,6 +64,7 @@ impl Mailbox {
     }
 
     fn ring(&self) {
+        BELLS_RUNG.fetch_add(1, Ordering::Relaxed);
         // A full counter means that the bell rings already.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }

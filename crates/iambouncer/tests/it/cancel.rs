@@ -3,7 +3,8 @@
 use crate::support::raw::{Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
 
-fn cancel(port: u16, pid: u32, key: &[u8]) {
+/// Sends a cancel request and waits until it was passed on.
+pub(crate) fn cancel(port: u16, pid: u32, key: &[u8]) {
     let mut request = Vec::new();
     wire::encode::cancel_request(&mut request, pid, key);
     let mut connection = Client::connect(port);

@@ -128,7 +128,7 @@ fn a_reload_takes_over_renewed_certificates() {
 }
 
 /// A PostgreSQL with TLS on 127.0.0.1, which its certificate names, and on 127.0.0.2, which it does not.
-fn tls_server(hba: &str, certificates: &Certificates) -> Postgres {
+pub(crate) fn tls_server(hba: &str, certificates: &Certificates) -> Postgres {
     let server = crate::support::postgres::start(PostgresOptions {
         hba: Some(format!("local all all trust\n{hba}\n")),
         tls: Some(certificates.for_postgres()),
@@ -161,20 +161,21 @@ fn encrypted(bouncer: &Bouncer) -> Result<bool, (String, String)> {
     Ok(ssl)
 }
 
-struct Authority {
-    certificates: Certificates,
+/// An authority, and its certificate as a file.
+pub(crate) struct Authority {
+    pub(crate) certificates: Certificates,
     dir: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let certificates = Certificates::generate(&["localhost".to_owned()]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), certificates.ca_pem()).unwrap();
         Self { certificates, dir }
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    pub(crate) fn file(&self) -> std::path::PathBuf {
         self.dir.path().join("ca.pem")
     }
 }

@@ -148,7 +148,7 @@ impl Channel {
 
     /// Sees to it that the kernel receives, unless enough lies here unread.
     #[inline]
-    fn receive_again(&self) -> io::Result<()> {
+    pub fn receive_again(&self) -> io::Result<()> {
         if self.receiving.get() == Receiving::Off && self.wants_more() {
             with_ring(|ring| ring.start_receiving(self))?;
         }

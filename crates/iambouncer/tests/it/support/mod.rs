@@ -7,11 +7,13 @@ pub mod postgres;
 pub mod program;
 pub mod raw;
 pub mod sim;
+pub mod team;
 pub mod tls_client;
 
 pub use bouncer::Bouncer;
 pub use postgres::postgres;
 pub use raw::Client;
+pub use team::Team;
 
 use std::time::{Duration, Instant};
 

@@ -124,6 +124,14 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// True when something has come, be it the end.
+    pub fn has_news(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// The next message, or `None` at the end of the stream.
     pub fn read(&mut self) -> Option<Message> {
         let mut header = [0; 5];

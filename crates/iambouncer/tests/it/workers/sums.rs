@@ -1,0 +1,104 @@
+//! What the console shows: all workers' clients, servers and counts, each once.
+
+use super::moving::{begin_all, commit_all};
+use crate::support::raw::Client;
+use crate::support::{Team, eventually};
+use std::collections::BTreeSet;
+
+/// The value of a row that is found by its first column.
+fn item(console: &mut Client, what: &str, key: (&str, &str), column: &str) -> String {
+    let keys = console.column(&format!("SHOW {what}"), key.0);
+    let at = keys.iter().position(|name| name == key.1).unwrap_or_else(|| panic!("{key:?} in {keys:?}"));
+    assert_eq!(keys.iter().filter(|name| *name == key.1).count(), 1, "{key:?} once in SHOW {what}");
+    console.column(&format!("SHOW {what}"), column)[at].clone()
+}
+
+#[test]
+fn the_console_shows_what_all_workers_have_each_once() {
+    let team = Team::start("workers_shown", 3, &["default_pool_size = 4"]);
+    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    team.wait_for_clients(6);
+    let backends = begin_all(&mut clients[..3]);
+    let mut console = team.bouncer.console();
+
+    let pool: Vec<String> = ["cl_active", "cl_waiting", "sv_active", "sv_login"]
+        .iter()
+        .map(|column| item(&mut console, "POOLS", ("database", "app"), column))
+        .collect();
+    assert_eq!(pool, ["6", "0", "3", "0"]);
+
+    assert_eq!(console.column("SHOW CLIENTS", "user").iter().filter(|u| **u == team.user).count(), 6);
+    let ids: BTreeSet<String> = console.column("SHOW CLIENTS", "id").into_iter().collect();
+    assert_eq!(ids.len(), 7, "six and the console, each once: {ids:?}");
+    // Who works with whom is told by both ends.
+    let linked = |console: &mut Client, what: &str| -> BTreeSet<(String, String)> {
+        let own = console.column(&format!("SHOW {what}"), "ptr");
+        let other = console.column(&format!("SHOW {what}"), "link");
+        own.into_iter().zip(other).filter(|(_, other)| !other.is_empty()).collect()
+    };
+    let from_clients = linked(&mut console, "CLIENTS");
+    let from_servers = linked(&mut console, "SERVERS").into_iter().map(|(own, other)| (other, own)).collect();
+    assert_eq!((from_clients.len(), &from_clients), (3, &from_servers));
+
+    let active: BTreeSet<String> = console
+        .column("SHOW SERVERS", "remote_pid")
+        .into_iter()
+        .zip(console.column("SHOW SERVERS", "state"))
+        .filter_map(|(pid, state)| (state == "active").then_some(pid))
+        .collect();
+    assert_eq!(active, backends);
+
+    let open = team.observer().backends().len().to_string();
+    assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_connections"), open);
+    assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_client_connections"), "6");
+    for (name, count) in [("databases", "2"), ("pools", "1"), ("used_clients", "7"), ("login_clients", "0")] {
+        assert_eq!(item(&mut console, "LISTS", ("list", name), "items"), count, "{name}");
+    }
+    assert_eq!(item(&mut console, "LISTS", ("list", "used_servers"), "items"), "3");
+    commit_all(&mut clients[..3]);
+}
+
+#[test]
+fn queries_and_transactions_of_all_workers_are_counted() {
+    let team = Team::start("workers_counted", 3, &["default_pool_size = 2"]);
+    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    for _ in 0..10 {
+        for client in &mut clients {
+            assert_eq!(client.value("SELECT 1"), "1");
+        }
+    }
+    let mut console = team.bouncer.console();
+    for column in ["total_query_count", "total_xact_count", "total_server_assignment_count"] {
+        eventually(column, || item(&mut console, "STATS", ("database", "app"), column) == "60");
+    }
+    let mut sent = 0;
+    for client in &mut clients {
+        sent += client.query("SELECT repeat('x', 1000)").iter().map(|m| m.bytes.len()).sum::<usize>();
+    }
+    let told: usize = item(&mut console, "STATS", ("database", "app"), "total_sent").parse().unwrap();
+    assert!(told >= sent, "{told} of at least {sent} bytes");
+}
+
+#[test]
+fn waiting_clients_of_all_workers_are_counted_and_the_first_one_tells_maxwait() {
+    let team = Team::start("workers_maxwait", 3, &["default_pool_size = 1"]);
+    let mut holder = team.client_at(1);
+    let mut waiting = team.clients_at(&[0, 1, 2]);
+    holder.query("BEGIN");
+    waiting[0].send_query("SELECT 1");
+    team.wait_for_waiting(1);
+    let mut console = team.bouncer.console();
+    eventually("one has waited for a second", || team.in_pools(&mut console, "maxwait") != "0");
+    for client in &mut waiting[1..] {
+        client.send_query("SELECT 1");
+    }
+    team.wait_for_waiting(3);
+    assert_ne!(team.in_pools(&mut console, "maxwait"), "0");
+    assert_eq!(team.in_pools(&mut console, "sv_active"), "1");
+    holder.query("COMMIT");
+    for client in &mut waiting {
+        client.until_ready();
+    }
+    eventually("nobody waits", || team.in_pools(&mut console, "cl_waiting") == "0");
+    assert_eq!(team.in_pools(&mut console, "maxwait"), "0");
+}
