@@ -164,7 +164,7 @@ fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::R
         tokens,
         signals,
     };
-    pooler::run(plan).context("the worker failed")?;
+    pooler::run(plan).context("cannot run")?;
     control.shutdown_background();
     Ok(())
 }
