@@ -48,11 +48,13 @@ demo: setup ## Watch it work: PostgreSQL that only lets tokens in, and a client 
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim --bins --example demo
 	@$(TARGET)/release/examples/demo
 
-# Two commands, so that the pooler is built with its own features and no others. Variables reach the program
+# Two builds, so that the pooler is built with its own features and no others. The example is the other design for
+# several threads, in the section "All cores"; without it that column is missing. Variables reach the program
 # through the environment; bench/NOTES.md lists them.
 bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md (QUICK=1 for a short try)
 	@tools/setup bench
 	$(CARGO) build --release --locked -p iambouncer
+	$(CARGO) build --release --locked -p bench --bin bench --example mutex_pool
 	$(CARGO) run --release --locked --quiet -p bench
 
 # A part of `make bench` by itself, in seconds. Counts, not times: a busy machine does not change them.

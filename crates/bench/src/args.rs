@@ -17,6 +17,8 @@ use crate::plan::{self, Settings};
 const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 /// Where Debian puts HAProxy.
 const DEBIAN_HAPROXY: &str = "/usr/sbin/haproxy";
+/// Where cargo puts the spike, beside this program.
+const MUTEX_POOL: &str = "examples/mutex_pool";
 
 /// How much a run measures that is not told otherwise.
 pub(crate) const FULL: Settings = Settings {
@@ -103,7 +105,9 @@ impl Args {
     /// The programs of all that take part.
     pub(crate) fn programs(&self) -> Result<Vec<(Contender, PathBuf)>> {
         let iambouncer = self.iambouncer()?;
+        let here = std::env::current_exe().context("finding this program")?;
         let always = [
+            (Contender::MutexPool, here.with_file_name(MUTEX_POOL)),
             (Contender::Iambouncer, iambouncer.clone()),
             (Contender::Epoll, iambouncer),
             (Contender::PgBouncer, self.pgbouncer.clone()),

@@ -22,6 +22,8 @@ pub(crate) enum Contender {
     PgDoorman,
     /// Odyssey, where a binary is given.
     Odyssey,
+    /// The other design for several threads: the example `mutex_pool`, where it is built.
+    MutexPool,
 }
 
 /// What a contender does with connections.
@@ -47,7 +49,7 @@ struct Names {
 
 impl Contender {
     /// All, in the order in which they are measured and shown.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Iambouncer,
         Self::Epoll,
         Self::PgBouncer,
@@ -57,6 +59,7 @@ impl Contender {
         Self::PgDog,
         Self::PgDoorman,
         Self::Odyssey,
+        Self::MutexPool,
     ];
 
     /// The one that all others are divided by.
@@ -88,12 +91,17 @@ impl Contender {
 
     /// Whether it can be told to verify the server's certificate by an authority of our own.
     pub(crate) fn verifies_servers(self) -> bool {
-        self.kind() == Kind::Pooler && self != Self::PgCat
+        self.kind() == Kind::Pooler && self != Self::PgCat && !self.is_spike()
     }
 
-    /// Whether it takes part only where somebody names its program.
+    /// Whether it answers one question and is no pooler to use: no TLS, no logins, one pool, one mode.
+    pub(crate) fn is_spike(self) -> bool {
+        self == Self::MutexPool
+    }
+
+    /// Whether a run is complete without it: it takes part only where its program is named or built.
     pub(crate) fn is_optional(self) -> bool {
-        matches!(self, Self::PgCat | Self::PgDog | Self::PgDoorman | Self::Odyssey)
+        self.is_spike() || matches!(self, Self::PgCat | Self::PgDog | Self::PgDoorman | Self::Odyssey)
     }
 
     /// How its program is asked for its version.
@@ -112,6 +120,7 @@ impl Contender {
             Self::PgDog => ("PgDog", "PgDog", "pgdog"),
             Self::PgDoorman => ("pg_doorman", "pg_doorman", "pg_doorman"),
             Self::Odyssey => ("Odyssey", "Odyssey", "odyssey"),
+            Self::MutexPool => ("tokio, mutex per pool", "mutex", "mutex-pool"),
         };
         Names { column, short, file }
     }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::bed::Bed;
 use crate::contenders::{Contender, Kind};
+use crate::plan::Row;
 use crate::process;
 
 /// The first PgBouncer that can share prepared statements in transaction pooling.
@@ -18,7 +19,7 @@ const FIRST_WITH_PREPARED: (u32, u32) = (1, 21);
 pub(crate) struct Entrant {
     /// Which one.
     pub(crate) contender: Contender,
-    /// Its program; [`Contender::Direct`] has none.
+    /// Its program; [`Contender::Direct`] has none, and neither has a spike that is not built.
     pub(crate) program: Option<PathBuf>,
     /// First line of `--version`.
     pub(crate) version: String,
@@ -40,13 +41,28 @@ impl Entrant {
         Ok(Self { contender, program: Some(program), version })
     }
 
+    /// One that would take part if it were built.
+    fn not_built(contender: Contender) -> Self {
+        Self { contender, program: None, version: String::new() }
+    }
+
+    /// Why it has no figures in `row`, in which it should take part; `None` if nothing is known against it.
+    pub(crate) fn gap(&self, row: &Row) -> Option<String> {
+        let Self { contender, program, version } = self;
+        if program.is_none() && contender.kind() != Kind::Nothing {
+            return Some("not built; `make bench` does".to_owned());
+        }
+        (row.shares_prepared && !self.shares_prepared())
+            .then(|| format!("{version} cannot share prepared statements in transaction pooling"))
+    }
+
     /// No program at all: clients talk to PostgreSQL.
     pub(crate) fn direct() -> Self {
         Self { contender: Contender::Direct, program: None, version: String::new() }
     }
 
     /// Whether a prepared statement works on any server of a transaction pool.
-    pub(crate) fn shares_prepared(&self) -> bool {
+    fn shares_prepared(&self) -> bool {
         self.contender.kind() != Kind::Pooler
             || pgbouncer_version(&self.version).is_none_or(|version| version >= FIRST_WITH_PREPARED)
     }
@@ -63,7 +79,11 @@ impl Entrants {
             if contender.kind() == Kind::Nothing {
                 entrants.push(Entrant::direct());
             } else if let Some((_, original)) = programs.iter().find(|(one, _)| *one == contender) {
-                entrants.push(Entrant::install(bed, contender, original)?);
+                entrants.push(if contender.is_spike() && !original.exists() {
+                    Entrant::not_built(contender)
+                } else {
+                    Entrant::install(bed, contender, original)?
+                });
             }
         }
         Ok(Self(entrants))
@@ -84,6 +104,7 @@ fn pgbouncer_version(line: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{args, plan};
 
     #[test]
     fn versions_are_read() {
@@ -101,5 +122,13 @@ mod tests {
         assert!(!with("PgBouncer 1.18.0").shares_prepared());
         assert!(with("PgBouncer 1.24.1").shares_prepared());
         assert!(Entrant::direct().shares_prepared());
+    }
+
+    #[test]
+    fn what_is_not_built_is_a_gap_and_direct_is_none() {
+        let rows = plan::rows(false, &args::FULL);
+        let row = rows.iter().find(|row| row.admits(Contender::MutexPool)).unwrap();
+        assert!(Entrant::not_built(Contender::MutexPool).gap(row).is_some());
+        assert!(Entrant::direct().gap(row).is_none());
     }
 }

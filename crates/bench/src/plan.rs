@@ -13,8 +13,9 @@ use crate::metrics::Section;
 const POOL_SIZE: u32 = 20;
 /// Clients of the login rows: enough to keep a pooler busy, few enough to leave PostgreSQL alone.
 const LOGIN_CLIENTS: u32 = 8;
-/// Clients of the rows about threads.
-const CORES_CLIENTS: u32 = 64;
+/// Clients and pool size of the rows about threads. In the second pair nobody has a server for long, so it shows how
+/// one comes to the thread whose client waits.
+const CORES: [(u32, u32); 2] = [(64, POOL_SIZE), (16, 4)];
 /// Prepared statements per server, where both readers of the INI file know the setting.
 const MAX_PREPARED: u32 = 200;
 /// Clients beside a large result: fewer than the pool has servers, so that nobody queues.
@@ -93,8 +94,11 @@ impl Row {
     /// take part is just not there.
     pub(crate) fn admits(&self, contender: Contender) -> bool {
         match self.section {
-            // Only iambouncer has the setting.
-            Section::Cores => contender == Contender::Iambouncer,
+            // Both of our engines, since what they are compared with has epoll; nobody else has the setting.
+            Section::Cores => {
+                matches!(contender, Contender::Iambouncer | Contender::Epoll | Contender::MutexPool)
+            }
+            _ if contender.is_spike() => false,
             // The plot is about clients, not about engines.
             Section::Sweep if contender == Contender::Epoll => false,
             _ if self.ini.server_tls && !contender.verifies_servers() => false,
@@ -149,12 +153,20 @@ pub(crate) fn rows(shared_prepared: bool, settings: &Settings) -> Vec<Row> {
         let name = format!("sweep, {clients} client{}", if clients == 1 { "" } else { "s" });
         row(name, Section::Sweep, Work::Pgbench(Load::Select("simple"), clients), base)
     }));
-    rows.extend([1, 2].map(|workers| {
-        let name = format!("all cores, {CORES_CLIENTS} clients, workers = {workers}");
-        let work = Work::Pgbench(Load::Select("simple"), CORES_CLIENTS);
-        row(name, Section::Cores, work, Ini { workers: Some(workers), ..base })
-    }));
+    rows.extend(cores(base));
     rows
+}
+
+fn cores(base: Ini) -> impl Iterator<Item = Row> {
+    CORES.into_iter().flat_map(move |(clients, pool_size)| {
+        [1, 2].map(|workers| {
+            let pool =
+                if pool_size == POOL_SIZE { String::new() } else { format!(" on a pool of {pool_size}") };
+            let name = format!("all cores, {clients} clients{pool}, workers = {workers}");
+            let work = Work::Pgbench(Load::Select("simple"), clients);
+            row(name, Section::Cores, work, Ini { workers: Some(workers), pool_size, ..base })
+        })
+    })
 }
 
 fn row(name: String, section: Section, work: Work, ini: Ini) -> Row {
@@ -242,6 +254,14 @@ mod tests {
     fn every_section_has_rows() {
         for section in Section::ALL {
             assert!(all().iter().any(|row| row.section == section), "{section:?}");
+        }
+    }
+
+    #[test]
+    fn the_spike_takes_part_only_where_threads_are_compared() {
+        for row in all() {
+            let is_compared = row.section == Section::Cores;
+            assert_eq!(row.admits(Contender::MutexPool), is_compared, "{}", row.name);
         }
     }
 

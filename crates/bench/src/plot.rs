@@ -166,6 +166,7 @@ fn colour(contender: Contender) -> RGBColor {
         Contender::PgDog => RGBColor(214, 73, 143),
         Contender::PgDoorman => RGBColor(23, 162, 162),
         Contender::Odyssey => RGBColor(163, 150, 32),
+        Contender::MutexPool => RGBColor(128, 110, 90),
     }
 }
 

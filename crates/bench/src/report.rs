@@ -118,6 +118,8 @@ const METHOD: &str = "## How it is measured\n\n\
       a rate given, latency counts from when a transaction was due, so every stall is in it. A slow client\n  \
       reads 20 MB per second, for a few seconds. The growth is that of the peak of resident memory.\n\
     - More and more clients: simple mode, plain, a pool of 20.\n\
+    - All cores: simple mode, plain. \"tokio, mutex per pool\" is `crates/bench/examples/mutex_pool.rs`: no pooler to\n  \
+      use, but the other design for several threads.\n\
     - TLS to the server is `verify-full`. All keys are RSA-2048. Nobody logs logins. All have one thread\n  \
       for data, unless a row says otherwise.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \

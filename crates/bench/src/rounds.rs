@@ -73,9 +73,7 @@ impl<'a> Run<'a> {
         let mut running = Vec::new();
         for entrant in self.entrants.0.iter().filter(|entrant| row.admits(entrant.contender)) {
             let contender = entrant.contender;
-            if row.shares_prepared && !entrant.shares_prepared() {
-                let version = &entrant.version;
-                let reason = format!("{version} cannot share prepared statements in transaction pooling");
+            if let Some(reason) = entrant.gap(row) {
                 results.gaps.push(Gap { row: index, contender, reason, is_failure: false });
                 continue;
             }

@@ -6,6 +6,7 @@
 
 mod haproxy;
 mod ini;
+mod mutex_pool;
 mod odyssey;
 mod pg_doorman;
 mod pgcat;
@@ -65,6 +66,7 @@ pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option
     };
     match contender {
         Contender::Direct => None,
+        Contender::MutexPool => Some(Config { files: Vec::new(), args: mutex_pool::args(ini, site) }),
         Contender::PgBouncer => one(file("ini"), ini.text(site, None), &[]),
         Contender::Iambouncer => one(file("ini"), ini.text(site, Some("auto")), &[]),
         Contender::Epoll => one(file("ini"), ini.text(site, Some("epoll")), &[]),
@@ -116,9 +118,11 @@ mod tests {
     #[test]
     fn every_program_learns_ports_and_pool() {
         for contender in Contender::ALL.into_iter().filter(|&one| one != Contender::Direct) {
-            let text = text(contender, &INI, &site());
+            let args = config(contender, &INI, &site()).map_or_else(Vec::new, |config| config.args);
+            let text = text(contender, &INI, &site()) + &args.join(" ");
             let pool = contender != Contender::HaProxy;
-            for (word, is_due) in [("5001", true), ("6001", true), ("23", pool), ("transaction", pool)] {
+            let mode = pool && !contender.is_spike();
+            for (word, is_due) in [("5001", true), ("6001", true), ("23", pool), ("transaction", mode)] {
                 assert!(!is_due || text.contains(word), "{}: no {word} in {text}", contender.name());
             }
         }
@@ -126,7 +130,8 @@ mod tests {
 
     #[test]
     fn every_pooler_learns_of_tls() {
-        for contender in Contender::ALL.into_iter().filter(|one| one.kind() == Kind::Pooler) {
+        let poolers = Contender::ALL.into_iter().filter(|one| one.kind() == Kind::Pooler && !one.is_spike());
+        for contender in poolers {
             let with = text(contender, &INI, &site());
             let without = text(contender, &Ini { server_tls: false, client_tls: false, ..INI }, &site());
             let verifies = contender.verifies_servers();
