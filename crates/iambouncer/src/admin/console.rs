@@ -1,7 +1,9 @@
 //! What commands work on. Owns references only, and the one lasting thing a console needs: how to reload.
 
+use super::table::Action;
 use crate::clients::ClientTable;
 use crate::context::{Context, Loaded};
+use crate::faults::{self, Fault};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::worker::home;
@@ -9,6 +11,9 @@ use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// The worker that hears signals and runs commands.
+const FIRST: usize = 0;
 
 /// Reads all files anew; runs on the control thread. An error is the text for the user.
 pub type Reloader = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
@@ -56,14 +61,34 @@ impl Console {
         Ok(())
     }
 
-    /// Puts a configuration in force at all workers.
+    /// Puts a configuration in force at all workers; here at once, so that the next change builds on it.
     pub(super) async fn put_in_force(&self, loaded: Loaded) {
+        self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
             console.directory.reload();
             ready(())
         })
         .await;
+    }
+
+    /// Runs a command that changes something. Always at the first worker: the others hear of all changes from it, in
+    /// one order.
+    pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), Fault> {
+        let team = &self.context.team;
+        if team.me() == FIRST {
+            return action(self.clone(), argument).await;
+        }
+        let done = team.ask(FIRST, move || {
+            let console = home::get::<Self>();
+            async move {
+                match console {
+                    Some(console) => action(console, argument).await,
+                    None => Err(faults::shutting_down()),
+                }
+            }
+        });
+        done.await.unwrap_or_else(|| Err(faults::shutting_down()))
     }
 
     /// Does something at every worker, with its own console, and gathers the answers.

@@ -159,7 +159,7 @@ impl Session {
                 }
             }
             Run::Notice(notice) => encode::notice_response(&mut self.out, &ErrorReport::notice(&notice())),
-            Run::Action(action) => action(self.console.clone(), rest).await?,
+            Run::Action(action) => self.console.act(action, rest).await?,
         }
         encode::command_complete(&mut self.out, first_word);
         Ok(())

@@ -15,6 +15,8 @@ use wire::encode::ColumnType::{self, Int4, Int8, Text};
 pub type Row = Vec<Option<String>>;
 /// A result column.
 pub type Column = (&'static str, ColumnType);
+/// A command that changes something; gets what stands behind its words.
+pub type Action = fn(Rc<Console>, String) -> Outcome;
 /// What an action comes to.
 pub type Outcome = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
 
@@ -25,8 +27,8 @@ pub enum Run {
     Rows(&'static [Column], Rows),
     /// Sends a notice.
     Notice(fn() -> String),
-    /// Changes something; gets what stands behind the command's words.
-    Action(fn(Rc<Console>, String) -> Outcome),
+    /// Changes something.
+    Action(Action),
 }
 
 /// Where rows come from.
@@ -84,12 +86,7 @@ const fn shows(words: &'static str, help: &'static str, columns: &'static [Colum
     Command { words, arguments: "", admin_only: false, help, run: Run::Rows(columns, rows) }
 }
 
-const fn acts(
-    words: &'static str,
-    arguments: &'static str,
-    help: &'static str,
-    action: fn(Rc<Console>, String) -> Outcome,
-) -> Command {
+const fn acts(words: &'static str, arguments: &'static str, help: &'static str, action: Action) -> Command {
     Command { words, arguments, admin_only: true, help, run: Run::Action(action) }
 }
 

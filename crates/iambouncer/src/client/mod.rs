@@ -9,4 +9,5 @@ mod registered;
 mod serve;
 mod startup;
 
+pub use registered::Seat;
 pub use serve::{Door, serve};

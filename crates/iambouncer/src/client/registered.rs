@@ -18,10 +18,17 @@ pub(super) struct Registered {
     pub(super) places: Places,
 }
 
+/// What a connection takes up from the moment it is accepted.
+pub struct Seat {
+    /// Among the clients of its worker.
+    pub worker: Permit,
+    /// Among all clients.
+    pub process: Permit,
+}
+
 /// Places in the limits, given back with the record.
 pub(super) struct Places {
-    _worker: Permit,
-    _process: Option<Permit>,
+    _seat: Seat,
     /// In `max_db_client_connections`.
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
@@ -40,10 +47,9 @@ impl Drop for Registered {
 }
 
 impl Registered {
-    /// For a client that has just been added to the table. `worker` is its place among the clients of this worker.
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit) -> Self {
-        let process = door.context.registry.clients.take(None);
-        let places = Places { _worker: worker, _process: process, database: None, user: None, session: None };
+    /// For a client that has just been added to the table.
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, seat: Seat) -> Self {
+        let places = Places { _seat: seat, database: None, user: None, session: None };
         Self { door, info, places }
     }
 

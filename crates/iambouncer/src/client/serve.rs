@@ -2,7 +2,7 @@
 
 use super::authenticate::{self, Denied};
 use super::handshake::{self, NotOpened, Opened};
-use super::registered::Registered;
+use super::registered::{Registered, Seat};
 use super::startup::{self, Wanted};
 use super::{cancel, greet};
 use crate::admin;
@@ -13,7 +13,6 @@ use crate::faults::{self, Fault};
 use crate::introductions::Introduction;
 use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
-use crate::pool::permits::Permit;
 use crate::pool::shared::Counted;
 use crate::pool::{DatabaseState, Directory, Pool};
 use crate::relay::{Ending, Session, SessionRules, Start};
@@ -42,15 +41,15 @@ pub struct Door {
     pub closing: Cell<bool>,
 }
 
-/// Serves one client of a listener. `place` is its place among the clients of this worker.
-pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: Endpoint, place: Permit) {
+/// Serves one client of a listener.
+pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: Endpoint, seat: Seat) {
     let local = match listener {
         // Where it listens says it all, unless that is every address.
         Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
         at => Some(at),
     };
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let registered = Registered::new(door.clone(), info.clone(), place);
+    let registered = Registered::new(door.clone(), info.clone(), seat);
     let limit = door.context.config().settings.client_login_timeout;
     let opened = {
         // Pinned here: what takes a future by value has room for it twice.

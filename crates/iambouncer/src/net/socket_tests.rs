@@ -4,9 +4,11 @@ use super::*;
 use crate::net::{Moving, Stream};
 use crate::worker::reactor::EngineKind;
 use crate::worker::{self, timers};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Runs a test as a worker on every engine this machine has.
@@ -145,30 +147,51 @@ fn a_slow_reader_gets_everything_in_order() {
     );
 }
 
+/// Set by the peer when it has seen the end.
+static IS_GONE: AtomicBool = AtomicBool::new(false);
+
 #[test]
 fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
-    on_every_engine(
-        |stream| async move {
-            let mut socket = socket(stream);
-            let data = pattern(10_000);
-            poll_fn(|cx| {
-                // Until nothing more is taken.
-                while socket.poll_send(cx, &data, &[])?.is_ready() {}
-                Poll::Ready(std::io::Result::Ok(()))
-            })
-            .await
-            .unwrap();
-            drop(socket);
-            timers::sleep(Duration::from_millis(20)).await;
-        },
-        |mut peer| {
-            // Ends only when the socket is closed; the worker's end does not close a socket that a ring holds.
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).unwrap();
-            assert!(!all.is_empty());
-        },
-    );
+    // Blocks that the kernel takes whole or not at all, and blocks of which it takes a part.
+    for block_bytes in [10_000, 250_000] {
+        BLOCK_BYTES.store(block_bytes, Ordering::Release);
+        on_every_engine(
+            |stream| async move {
+                IS_GONE.store(false, Ordering::Release);
+                let mut socket = socket(stream);
+                poll_fn(|cx| {
+                    // Until nothing more is taken.
+                    loop {
+                        let mut block = Inbound::default();
+                        block.append(&pattern(BLOCK_BYTES.load(Ordering::Acquire)));
+                        let ready = block.len();
+                        if socket.poll_send_front(cx, &[], &mut block, ready)?.is_pending() {
+                            return Poll::Ready(std::io::Result::Ok(()));
+                        }
+                    }
+                })
+                .await
+                .unwrap();
+                drop(socket);
+                let seen = timers::timeout(Duration::from_secs(20), async {
+                    while !IS_GONE.load(Ordering::Acquire) {
+                        timers::sleep(Duration::from_millis(1)).await;
+                    }
+                });
+                seen.await.unwrap();
+            },
+            |peer| {
+                // Hears of the end without reading a byte.
+                let mut polled = [PollFd::new(&peer, PollFlags::empty())];
+                let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+                assert_eq!(rustix::event::poll(&mut polled, Some(&limit)), Ok(1));
+                IS_GONE.store(true, Ordering::Release);
+            },
+        );
+    }
 }
+
+static BLOCK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn a_socket_that_has_just_come_can_go_on_to_another_worker() {

@@ -305,7 +305,8 @@ impl TlsStream {
     /// # Errors
     /// It is not between two records, or the other side has closed.
     pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, Engine)> {
-        if self.has_news() || !self.outgoing.is_empty() {
+        let is_between = self.plain.is_empty() && self.incoming.is_empty() && self.outgoing.is_empty();
+        if self.peer_closed || !is_between {
             return Err(io::Error::other("the connection is in use"));
         }
         let fd = self.socket.detach().await?;

@@ -91,7 +91,7 @@ impl Pool {
         }
     }
 
-    /// A client waits, and no server can be opened. With other workers there are other ways.
+    /// A client waits, and no server is there at once. With other workers there are other ways.
     pub(super) fn note_shortage(self: &Rc<Self>, full: Full) {
         if self.context.team.is_alone() {
             return;
@@ -113,7 +113,7 @@ impl Pool {
         executor::spawn(async move {
             loop {
                 timers::sleep(LOOK_AGAIN).await;
-                if pool.database.paused.get() || pool.is_backing_off() || !pool.has_waiters() {
+                if pool.database.paused.get() || !pool.has_waiters() {
                     break;
                 }
                 pool.grow();
@@ -127,8 +127,8 @@ impl Pool {
     fn cry(&self, full: Full) {
         let me = self.context.team.me();
         let need = &self.shared.needs[me];
-        let coming = need.coming.load(Ordering::Acquire) as usize + self.logins.get();
-        let wanted = self.waiting().0.saturating_sub(coming);
+        // Logins under way are not counted on: they may hang, or be refused.
+        let wanted = self.waiting().0.saturating_sub(need.coming.load(Ordering::Acquire) as usize);
         if wanted == 0 {
             return;
         }
@@ -236,11 +236,14 @@ impl Pool {
         self.leaving.set(self.leaving.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
-            let packed = Packed::pack(*server).await;
+            // A server that does not read its last bytes would hold this up for ever.
+            let limit = pool.context.config().settings.server_connect_timeout;
+            let packed = timers::timeout(limit, Packed::pack(*server)).await;
             pool.leaving.set(pool.leaving.get() - 1);
             match packed {
-                Ok(packed) => pool.post(packed, coming),
-                Err(error) => tracing::debug!(%error, "a server could not go to another worker"),
+                Some(Ok(packed)) => pool.post(packed, coming),
+                Some(Err(error)) => tracing::debug!(%error, "a server could not go to another worker"),
+                None => tracing::warn!("a server could not go to another worker: it does not read"),
             }
             pool.changed.notify_all();
         });

@@ -49,13 +49,15 @@ impl Pool {
         while self.logins.get() < self.waiting_up_to(MAX_PARALLEL_LOGINS) {
             if self.is_backing_off() {
                 self.arm_retry();
-                return;
+                break;
             }
             match self.take_permits(self.size_now(), Eviction::Allowed) {
                 Ok(permits) => self.start_login(permits),
                 Err(full) => return self.note_shortage(full),
             }
         }
+        // Logins take their time, or are not to be tried for a while: another worker may have a server to spare.
+        self.note_shortage(Full::Pool);
     }
 
     /// Starts one login although nobody waits, unless `most` servers are open: for the greeting, or for

@@ -269,6 +269,8 @@ impl Pool {
         for server in free {
             self.give_back(server);
         }
+        // The request kept its server in the table although it may have been closed meanwhile.
+        self.changed.notify_all();
     }
 
     /// Gives idle servers to waiting clients (after RESUME) and opens more if they do not suffice.

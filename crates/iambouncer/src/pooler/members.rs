@@ -107,12 +107,17 @@ pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Do
 pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: Endpoint) {
     let loads = &door.context.registry.loads;
     let Some((worker, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
-    let Some(place) = load.take(None) else { return };
+    let (Some(worker_place), Some(process_place)) =
+        (load.take(None), door.context.registry.clients.take(None))
+    else {
+        return;
+    };
+    let seat = client::Seat { worker: worker_place, process: process_place };
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
-                executor::spawn(client::serve(door, socket, remote, listener, place));
+                executor::spawn(client::serve(door, socket, remote, listener, seat));
             }
             Err(error) => tracing::warn!(client = %remote, %error, "connection dropped"),
         }

@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 
 /// Connections beyond `max_client_conn` that may be logging in, cancelling or about to be turned away.
 const UNAUTHENTICATED_SPARE: u32 = 100;
+/// Connections accepted before everybody else on the first worker gets a turn.
+const MAX_ACCEPTED_PER_TURN: u32 = 64;
 /// Pause after accept(2) failed, which means that files or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -97,6 +99,7 @@ async fn serve(door: Rc<Door>, bound: Vec<Bound>, signals: mpsc::Receiver<Signal
 
 async fn accept(door: Rc<Door>, listener: Listener) {
     let lifecycle = door.console.lifecycle.clone();
+    let mut accepted_in_turn = 0;
     while lifecycle.phase() == Phase::Running {
         let accepted = listener.accept(door.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
@@ -109,6 +112,11 @@ async fn accept(door: Rc<Door>, listener: Listener) {
                     continue;
                 }
                 members::give_client(&door, socket, remote, listener.endpoint().clone());
+                accepted_in_turn += 1;
+                if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
+                    accepted_in_turn = 0;
+                    executor::yield_now().await;
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");

@@ -147,6 +147,19 @@ fn enqueue(future: TaskFuture) -> TaskKey {
     })
 }
 
+/// Lets all others have their turn first.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        wake(current());
+        Poll::Pending
+    })
+    .await;
+}
+
 /// The task being polled.
 #[inline]
 pub fn current() -> TaskKey {

@@ -76,6 +76,24 @@ impl Team {
         }
     }
 
+    /// Asks a worker, which may be this one. `None` when it has ended.
+    pub async fn ask<T, A>(&self, worker: usize, question: impl FnOnce() -> A + Send + 'static) -> Option<T>
+    where
+        T: Send + 'static,
+        A: Future<Output = T> + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let errand: Errand = Box::new(move || {
+            let asked = question();
+            executor::spawn(async move {
+                // Nobody may be waiting any more.
+                let _ = answer.send(asked.await);
+            });
+        });
+        self.tell(worker, errand).ok()?;
+        answered.await.ok()
+    }
+
     /// Asks all workers, this one included, and waits for the answers, in the order of the workers. Those that have
     /// ended give none.
     pub async fn ask_all<T, F, A>(&self, question: F) -> Vec<T>

@@ -281,32 +281,39 @@ impl Ring {
             self.completions.sync();
             answers.extend(&mut self.completions);
             self.completions.sync();
+            self.has_unseen = false;
             for answer in &answers {
                 self.dispatch(answer)?;
             }
             answers.clear();
             self.answers = answers;
             // The kernel keeps what found no room and hands it over when asked.
-            if !self.submissions.cq_overflow() {
-                self.has_unseen = false;
+            if self.submissions.cq_overflow() {
+                self.submissions.sync();
+                self.enter(0, None)?;
+                self.submissions.sync();
+            } else if !self.has_unseen {
                 return Ok(());
             }
-            self.submissions.sync();
-            self.enter(0, None)?;
-            self.submissions.sync();
         }
     }
 
-    /// Gives up last bytes the kernel did not take when they were submitted: their reader is gone or stuck.
+    /// Gives up last bytes the kernel did not take when they were submitted: their reader is gone or stuck. Until the
+    /// kernel has answered, since a request is hard to find while it is being tried.
     fn let_go(&mut self) -> io::Result<()> {
-        while let Some(index) = self.lingering.pop() {
-            let is_stuck = |channel: &Rc<Channel>| {
-                channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing))
-            };
-            if self.slots[index as usize].as_ref().is_some_and(is_stuck) {
-                self.cancel(Op::Send.name(index))?;
-            }
+        if self.lingering.is_empty() {
+            return Ok(());
         }
+        let mut stuck = std::mem::take(&mut self.lingering);
+        stuck.retain(|&index| {
+            self.slots[index as usize].as_ref().is_some_and(|channel| {
+                channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing))
+            })
+        });
+        for &index in &stuck {
+            self.cancel(Op::Send.name(index))?;
+        }
+        self.lingering = stuck;
         Ok(())
     }
 
@@ -376,7 +383,9 @@ impl Ring {
         let channel = channel.clone();
         match usize::try_from(result) {
             // The answer to a poll is a set of flags, not a number of bytes.
-            Ok(n) if channel.sent(n) => return self.start_sending(&channel),
+            Ok(n) if channel.sent(n) && !channel.is_closed() => return self.start_sending(&channel),
+            // Taken back when a part had gone out: the rest never will.
+            Ok(_) if channel.is_closed() => channel.send_failed(Errno::CANCELED),
             Ok(_) => {}
             Err(_) => channel.send_failed(Errno::from_raw_os_error(-result)),
         }
@@ -384,5 +393,16 @@ impl Ring {
             self.free_if_quiet(index);
         }
         Ok(())
+    }
+}
+
+impl Drop for Ring {
+    /// What the kernel may still look at is never freed.
+    fn drop(&mut self) {
+        for channel in self.slots.drain(..).flatten() {
+            if channel.is_busy() {
+                std::mem::forget(channel);
+            }
+        }
     }
 }
