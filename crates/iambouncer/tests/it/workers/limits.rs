@@ -140,3 +140,16 @@ fn clients_of_a_user_and_of_a_database_are_limited_exactly() {
         }
     }
 }
+
+#[test]
+fn a_worker_whose_logins_are_refused_borrows_from_the_others() {
+    let team = Team::start("workers_refused", 3, &["default_pool_size = 3", "server_login_retry = 600"]);
+    let mut clients = team.clients_at(&[0, 1, 2]);
+    postgres().sql("ALTER ROLE workers_refused CONNECTION LIMIT 1").unwrap();
+    // The pool has room for more, PostgreSQL has not. Nobody asked the other workers while logins were not to be tried.
+    for _ in 0..3 {
+        for client in &mut clients {
+            assert_eq!(client.value("SELECT current_user"), "workers_refused");
+        }
+    }
+}
