@@ -77,16 +77,19 @@ async fn time_passes_by_decree() {
     let stage = Stage::new().await;
     let token = stage.token("app");
     stage.connect("app", &token).await.unwrap();
-    stage.simulator.clock().advance(899);
+    // A slow machine adds seconds of its own, so neither side of the limit is hit exactly.
+    stage.simulator.clock().advance(840);
     let session = stage.connect("app", &token).await.unwrap();
-    stage.simulator.clock().advance(10);
+    stage.simulator.clock().advance(80);
     assert_eq!(as_text(&refusal(stage.connect("app", &token).await)), PAM_REFUSAL);
     // The end of a token ends no session.
     session.client.query_one("select 1", &[]).await.unwrap();
     stage.connect("app", &stage.token("app")).await.unwrap();
     let last = stage.simulator.log().attempts();
-    let expired = LoginOutcome::Refused { reason: "expired: 909 s old".to_owned() };
-    assert_eq!(last[last.len() - 2].outcome, expired);
+    let LoginOutcome::Refused { reason } = &last[last.len() - 2].outcome else { panic!("{last:?}") };
+    let age = reason.strip_prefix("expired: ").and_then(|rest| rest.strip_suffix(" s old"));
+    let age_s: u64 = age.unwrap_or_else(|| panic!("{reason}")).parse().unwrap();
+    assert!((920..980).contains(&age_s), "{reason}");
 }
 
 #[tokio::test]
