@@ -11,6 +11,7 @@ use super::lending::Pool;
 use super::shared::{Need, SharedPool};
 use crate::server::Server;
 use crate::server::moving::Packed;
+use crate::worker::mailbox::Errand;
 use crate::worker::{self, executor, home, timers};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,20 +74,15 @@ impl Pool {
     }
 
     /// Has something done with the pool of the same name of another worker.
-    fn tell(&self, worker: usize, what: fn(&Rc<Self>)) {
-        let (database, user) = (self.database.name.to_string(), self.user.to_string());
-        let errand = move || {
-            if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
-                what(&pool);
-            }
-        };
-        // One that has ended, or is flooded, cannot help.
-        drop(self.context.team.tell(worker, Box::new(errand)));
+    fn tell(&self, worker: usize, what: impl FnOnce(&Rc<Self>) + Send + 'static) {
+        let errand = with_pool(&self.database.name, &self.user, what);
+        // One that has ended, or is flooded, cannot help. A server on its way to it is closed with the errand.
+        drop(self.context.team.tell(worker, errand));
     }
 
     /// The same, at all other workers.
     pub(super) fn tell_others(&self, what: fn(&Rc<Self>)) {
-        for worker in (0..self.context.team.len()).filter(|&worker| worker != self.context.team.me()) {
+        for worker in self.context.team.others() {
             self.tell(worker, what);
         }
     }
@@ -125,8 +121,7 @@ impl Pool {
 
     /// Says how many servers are wanted here and since when, and asks whoever has one to spare.
     fn cry(&self, full: Full) {
-        let me = self.context.team.me();
-        let need = &self.shared.needs[me];
+        let need = &self.shared.needs[self.context.team.me()];
         // Logins under way are not counted on: they may hang, or be refused.
         let wanted = self.waiting().0.saturating_sub(need.coming.load(Ordering::Acquire) as usize);
         if wanted == 0 {
@@ -141,9 +136,8 @@ impl Pool {
         if full == Full::Database {
             return self.ask_for_room();
         }
-        for worker in 0..self.shared.needs.len() {
-            let has_idle = self.shared.needs[worker].idle.load(Ordering::Acquire) > 0;
-            if has_idle && worker != me {
+        for worker in self.context.team.others() {
+            if self.shared.needs[worker].idle.load(Ordering::Acquire) > 0 {
                 self.tell(worker, Self::help);
             }
         }
@@ -165,8 +159,10 @@ impl Pool {
     fn help(self: &Rc<Self>) {
         while !self.has_waiters() && !self.database.paused.get() {
             let needs = &self.shared.needs;
-            let others = (0..needs.len()).filter(|&worker| worker != self.context.team.me());
-            let Some(to) = others
+            let Some(to) = self
+                .context
+                .team
+                .others()
                 .filter(|&worker| needs[worker].wanted.load(Ordering::Acquire) > 0)
                 .min_by_key(|&worker| needs[worker].since_us.load(Ordering::Acquire))
             else {
@@ -207,13 +203,15 @@ impl Pool {
     /// # Errors
     /// They do not: the server comes back.
     pub(super) fn donate_if_fair(self: &Rc<Self>, server: Box<Server>) -> Result<(), Box<Server>> {
-        let me = self.context.team.me();
         let registry = &self.context.registry;
         let now_us = registry.micros(worker::now());
         let here = self.waiting_since().map(|since| now_us.saturating_sub(registry.micros(since)));
         let hungry = self.shared.hungry.load(Ordering::Acquire);
-        let neediest = (0..self.shared.needs.len())
-            .filter(|&worker| worker != me && hungry & (1 << worker) != 0)
+        let neediest = self
+            .context
+            .team
+            .others()
+            .filter(|&worker| hungry & (1 << worker) != 0)
             .filter_map(|worker| Some((self.shared.needs[worker].waited_us(now_us)?, worker)))
             .max();
         match neediest {
@@ -241,27 +239,15 @@ impl Pool {
             let packed = timers::timeout(limit, Packed::pack(*server)).await;
             pool.leaving.set(pool.leaving.get() - 1);
             match packed {
-                Some(Ok(packed)) => pool.post(packed, coming),
+                Some(Ok(packed)) => pool.tell(to, |pool| {
+                    drop(coming);
+                    pool.take_in(packed);
+                }),
                 Some(Err(error)) => tracing::debug!(%error, "a server could not go to another worker"),
                 None => tracing::warn!("a server could not go to another worker: it does not read"),
             }
             pool.changed.notify_all();
         });
-    }
-
-    fn post(&self, packed: Packed, coming: Coming) {
-        let (database, user) = (self.database.name.to_string(), self.user.to_string());
-        let to = coming.to;
-        let errand = move || {
-            let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user))
-            else {
-                return;
-            };
-            drop(coming);
-            pool.take_in(packed);
-        };
-        // A worker that has ended drops it, which closes it and gives its places back.
-        drop(self.context.team.tell(to, Box::new(errand)));
     }
 
     /// A server has come from another worker.
@@ -283,16 +269,23 @@ impl Directory {
         if !self.known(database).is_some_and(|database| database.close_oldest_idle()) {
             return;
         }
-        let (database, user) = (database.to_owned(), user.to_owned());
-        let errand = move || {
-            if let Some(pool) = home::get::<Self>().and_then(|home| home.known_pool(&database, &user)) {
-                pool.grow();
-                // A client may wait to be greeted.
-                pool.login_ended.notify_all();
-            }
-        };
-        drop(self.context.team.tell(asker, Box::new(errand)));
+        let errand = with_pool(database, user, |pool| {
+            pool.grow();
+            // A client may wait to be greeted.
+            pool.login_ended.notify_all();
+        });
+        drop(self.context.team.tell(asker, errand));
     }
+}
+
+/// An errand for the pool of these names at whatever worker it comes to; without such a pool there it is dropped.
+fn with_pool(database: &str, user: &str, what: impl FnOnce(&Rc<Pool>) + Send + 'static) -> Errand {
+    let (database, user) = (database.to_owned(), user.to_owned());
+    Box::new(move || {
+        if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
+            what(&pool);
+        }
+    })
 }
 
 #[cfg(test)]

@@ -131,9 +131,10 @@ impl Pool {
 
     /// A place in each limit; `most` is the pool's. A sibling pool's idle server gives way when the database is full.
     fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
+        // First, since it is what a waiting client nearly always runs into.
+        let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
         let config = self.context.config();
         let limit = |n: u32| (n > 0).then_some(n);
-        let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
         let user_limit = config
             .users
             .get(&*self.user)

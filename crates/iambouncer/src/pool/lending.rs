@@ -148,11 +148,8 @@ impl Pool {
     /// The newest idle server that is fit; unfit ones are closed on the way.
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
-            let mut server = if self.context.config().settings.server_round_robin {
-                self.idle.pop_oldest()
-            } else {
-                self.idle.pop_newest()
-            }?;
+            let mut server =
+                if self.round_robin.get() { self.idle.pop_oldest() } else { self.idle.pop_newest() }?;
             if server.is_fit(&self.context.parameters) {
                 return Some(server);
             }

@@ -39,6 +39,12 @@ impl Team {
         self.mailboxes.len()
     }
 
+    /// The numbers of the other workers.
+    pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let me = self.me;
+        (0..self.len()).filter(move |&worker| worker != me)
+    }
+
     /// True when there is nobody else.
     #[inline]
     pub fn is_alone(&self) -> bool {
@@ -71,13 +77,17 @@ impl Team {
 
     /// Has something done by all other workers; those that have ended do not matter.
     pub fn tell_others(&self, errand: impl Fn() + Clone + Send + 'static) {
-        for worker in (0..self.len()).filter(|&worker| worker != self.me) {
+        for worker in self.others() {
             let _ = self.tell(worker, Box::new(errand.clone()));
         }
     }
 
-    /// Asks a worker, which may be this one. `None` when it has ended.
-    pub async fn ask<T, A>(&self, worker: usize, question: impl FnOnce() -> A + Send + 'static) -> Option<T>
+    /// Puts a question to a worker; the answer comes when it has one.
+    fn put<T, A>(
+        &self,
+        worker: usize,
+        question: impl FnOnce() -> A + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>>
     where
         T: Send + 'static,
         A: Future<Output = T> + 'static,
@@ -90,8 +100,16 @@ impl Team {
                 let _ = answer.send(asked.await);
             });
         });
-        self.tell(worker, errand).ok()?;
-        answered.await.ok()
+        self.tell(worker, errand).ok().map(|()| answered)
+    }
+
+    /// Asks a worker, which may be this one. `None` when it has ended.
+    pub async fn ask<T, A>(&self, worker: usize, question: impl FnOnce() -> A + Send + 'static) -> Option<T>
+    where
+        T: Send + 'static,
+        A: Future<Output = T> + 'static,
+    {
+        self.put(worker, question)?.await.ok()
     }
 
     /// Asks all workers, this one included, and waits for the answers, in the order of the workers. Those that have
@@ -102,21 +120,9 @@ impl Team {
         F: Fn() -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        let mut answers = Vec::with_capacity(self.len());
-        let asked: Vec<_> = (0..self.len())
-            .filter_map(|worker| {
-                let (answer, answered) = oneshot::channel();
-                let question = question.clone();
-                let errand: Errand = Box::new(move || {
-                    let asked = question();
-                    executor::spawn(async move {
-                        // Nobody may be waiting any more.
-                        let _ = answer.send(asked.await);
-                    });
-                });
-                self.tell(worker, errand).ok().map(|()| answered)
-            })
-            .collect();
+        // All are asked before the first answer is waited for.
+        let asked: Vec<_> = (0..self.len()).filter_map(|worker| self.put(worker, question.clone())).collect();
+        let mut answers = Vec::with_capacity(asked.len());
         for answered in asked {
             answers.extend(answered.await);
         }

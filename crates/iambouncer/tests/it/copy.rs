@@ -11,6 +11,20 @@ fn table(name: &str) -> (Bouncer, Client) {
     (bouncer, client)
 }
 
+/// The messages that begin a COPY into `table` with the extended protocol.
+fn start(table: &str) -> Vec<u8> {
+    let copy = raw::parse("", &format!("COPY {table} FROM STDIN"));
+    [copy, raw::bind("", "", &[]), raw::execute(), raw::sync()].concat()
+}
+
+/// Sends [`start`] and waits until the server wants data.
+fn begin(client: &mut Client, table: &str) {
+    client.send(&start(table));
+    client.expect(b'1');
+    client.expect(b'2');
+    client.expect(b'G');
+}
+
 #[test]
 fn copy_in_and_out_with_the_simple_protocol() {
     let (bouncer, mut client) = table("copy_simple");
@@ -31,22 +45,13 @@ fn copy_in_and_out_with_the_simple_protocol() {
 #[test]
 fn copy_in_with_the_extended_protocol_and_its_ignored_sync() {
     let (bouncer, mut client) = table("copy_extended");
-    let start = [
-        raw::parse("", "COPY copy_extended FROM STDIN"),
-        raw::bind("", "", &[]),
-        raw::execute(),
-        raw::sync(),
-    ];
-    client.send(&start.concat());
-    client.expect(b'1');
-    client.expect(b'2');
-    client.expect(b'G');
+    begin(&mut client, "copy_extended");
     client.send(&[raw::copy_data(b"1\n2\n"), raw::copy_done(), raw::sync()].concat());
     assert_eq!(tags(&client.until_ready()), "CZ");
     assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
     // All in one packet, before the server has said that it wants data.
     let end = [raw::copy_data(b"3\n"), raw::copy_done(), raw::sync()];
-    client.send(&[start.concat(), end.concat()].concat());
+    client.send(&[start("copy_extended"), end.concat()].concat());
     assert_eq!(tags(&client.until_ready()), "12GCZ");
     assert_eq!(client.value("SELECT count(*) FROM copy_extended"), "3");
     assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
@@ -82,16 +87,7 @@ fn copy_data_outside_of_a_copy_is_ignored() {
 fn a_failed_extended_copy_does_not_give_a_skipping_server_to_the_next_client() {
     let (bouncer, mut client) = table("copy_skipping");
     let mut next = bouncer.client();
-    let start = [
-        raw::parse("", "COPY copy_skipping FROM STDIN"),
-        raw::bind("", "", &[]),
-        raw::execute(),
-        raw::sync(),
-    ];
-    client.send(&start.concat());
-    client.expect(b'1');
-    client.expect(b'2');
-    client.expect(b'G');
+    begin(&mut client, "copy_skipping");
     client.send(&[raw::copy_data(b"not a number\n"), raw::copy_done()].concat());
     client.expect(b'E');
     // The server now discards everything up to the Sync that the first client still owes.
@@ -105,12 +101,7 @@ fn a_failed_extended_copy_does_not_give_a_skipping_server_to_the_next_client() {
 fn a_copy_that_awaits_its_sync_keeps_its_server() {
     let (bouncer, mut client) = table("copy_open");
     let mut next = bouncer.client();
-    let start =
-        [raw::parse("", "COPY copy_open FROM STDIN"), raw::bind("", "", &[]), raw::execute(), raw::sync()];
-    client.send(&start.concat());
-    client.expect(b'1');
-    client.expect(b'2');
-    client.expect(b'G');
+    begin(&mut client, "copy_open");
     client.send(&[raw::copy_data(b"1\n"), raw::copy_done(), raw::flush()].concat());
     client.expect(b'C');
     next.send_query("ROLLBACK");
