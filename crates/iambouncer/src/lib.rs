@@ -2,7 +2,7 @@
 //!
 //! Modules from the bottom up; arrows point down only:
 //!
-//! - [`config`], [`faults`], [`parameters`]: values and texts;
+//! - [`config`], [`faults`], [`causes`], [`parameters`]: values and texts;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod causes;
 pub mod cli;
 pub mod client;
 pub mod clients;

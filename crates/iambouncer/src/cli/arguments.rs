@@ -59,6 +59,12 @@ pub(super) struct Run {
     /// Role to assume.
     #[arg(long)]
     aws_role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    #[arg(long)]
+    aws_external_id: Option<String>,
+    /// Session name that CloudTrail shows for the role.
+    #[arg(long)]
+    aws_role_session_name: Option<String>,
     /// Address to listen on.
     #[arg(long)]
     listen_addr: Option<String>,
@@ -102,6 +108,8 @@ impl Run {
             iam_port: self.iam_port,
             aws_profile: self.aws_profile.clone(),
             aws_role_arn: self.aws_role_arn.clone(),
+            aws_external_id: self.aws_external_id.clone(),
+            aws_role_session_name: self.aws_role_session_name.clone(),
             listen_addr: self.listen_addr.clone(),
             listen_port: self.listen_port,
             settings: self.settings.clone(),

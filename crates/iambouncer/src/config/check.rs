@@ -8,6 +8,9 @@ use super::enums::{AuthType, ServerAuth, TlsMode};
 use super::model::{Config, Database};
 use super::settings_table::Settings;
 
+const EXTERNAL_ID_CHARS: &str = "+=,.@:/-_";
+const SESSION_NAME_CHARS: &str = "+=,.@-_";
+
 /// All findings about a configuration as a whole.
 pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -138,6 +141,30 @@ fn check_iam(database: &Database, settings: &Settings, places: &Places, found: &
         let help = "it looks like arn:aws:iam::123456789012:role/NAME";
         found.push(at(error, "aws_role_arn").help(help));
     }
+    check_role_options(database, places, found);
+}
+
+/// Characters and lengths that STS takes for an external id and a session name (AssumeRole, API reference).
+fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    let options = [
+        ("aws_external_id", &database.aws_external_id, EXTERNAL_ID_CHARS, 1224),
+        ("aws_role_session_name", &database.aws_role_session_name, SESSION_NAME_CHARS, 64),
+    ];
+    for (key, value, others, longest) in options {
+        let Some(value) = value else { continue };
+        let is_legal = (2..=longest).contains(&value.len())
+            && value.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c));
+        if !is_legal {
+            let error =
+                format!("database \"{name}\": {key} must have 2 to {longest} letters, digits or {others}");
+            found.push(Diagnostic::error(error).at(places.database(name, key)));
+        }
+        if database.aws_role_arn.is_none() {
+            let warning = format!("database \"{name}\": {key} has no effect without aws_role_arn");
+            found.push(Diagnostic::warning(warning).at(places.database(name, key)));
+        }
+    }
 }
 
 fn check_no_iam(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
@@ -148,6 +175,8 @@ fn check_no_iam(database: &Database, places: &Places, found: &mut Vec<Diagnostic
         ("iam_region", database.iam_region.is_some()),
         ("aws_profile", database.aws_profile.is_some()),
         ("aws_role_arn", database.aws_role_arn.is_some()),
+        ("aws_external_id", database.aws_external_id.is_some()),
+        ("aws_role_session_name", database.aws_role_session_name.is_some()),
     ];
     for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
         let warning = format!("database \"{name}\": {key} has no effect without server_auth=iam");
@@ -199,6 +228,19 @@ mod tests {
         assert_eq!(first("a = host=/run/pg iam_host=h server_auth=iam"), "");
         assert!(first("a = host=h server_auth=iam password=x").contains("exclude each other"));
         assert!(first("a = host=h iam_region=x").contains("no effect without server_auth=iam"));
+    }
+
+    #[test]
+    fn role_options_are_what_sts_takes() {
+        let line = |options: &str| {
+            let role = "aws_role_arn=arn:aws:iam::123456789012:role/x";
+            found(VERIFIED, &format!("a = host=h server_auth=iam {role} {options}"))
+        };
+        assert_eq!(line("aws_external_id=a:b/c aws_role_session_name=pool@prod"), Vec::<String>::new());
+        assert!(line("aws_external_id=x")[0].contains("2 to 1224"));
+        assert!(line("aws_role_session_name=a/b")[0].contains("2 to 64"));
+        let alone = found(VERIFIED, "a = host=h server_auth=iam aws_external_id=abc");
+        assert!(alone[0].contains("no effect without aws_role_arn"), "{alone:?}");
     }
 
     #[test]

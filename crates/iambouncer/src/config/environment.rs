@@ -92,6 +92,10 @@ pub(super) const AWS_PROFILE: ConnectionValue =
     value("aws_profile", "--aws-profile", &["IAMBOUNCER_AWS_PROFILE"]);
 pub(super) const AWS_ROLE_ARN: ConnectionValue =
     value("aws_role_arn", "--aws-role-arn", &["IAMBOUNCER_AWS_ROLE_ARN"]);
+pub(super) const AWS_EXTERNAL_ID: ConnectionValue =
+    value("aws_external_id", "--aws-external-id", &["IAMBOUNCER_AWS_EXTERNAL_ID"]);
+pub(super) const AWS_ROLE_SESSION_NAME: ConnectionValue =
+    value("aws_role_session_name", "--aws-role-session-name", &["IAMBOUNCER_AWS_ROLE_SESSION_NAME"]);
 
 /// All values that variables can give to the connection of zero-config mode.
 pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
@@ -107,6 +111,8 @@ pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
     &REGION_FALLBACK,
     &AWS_PROFILE,
     &AWS_ROLE_ARN,
+    &AWS_EXTERNAL_ID,
+    &AWS_ROLE_SESSION_NAME,
 ];
 
 /// Lays every `IAMBOUNCER_<SETTING>` over the settings and reports variables that mean nothing.

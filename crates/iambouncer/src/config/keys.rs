@@ -81,6 +81,12 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
     row("iam_region", Working, "AWS region; default: from the endpoint", |d, v| put(&mut d.iam_region, v)),
     row("aws_profile", Working, "Profile in the AWS configuration files", |d, v| put(&mut d.aws_profile, v)),
     row("aws_role_arn", Working, "Role to assume before making tokens", |d, v| put(&mut d.aws_role_arn, v)),
+    row("aws_external_id", Working, "External id that the role's trust policy asks for", |d, v| {
+        put(&mut d.aws_external_id, v)
+    }),
+    row("aws_role_session_name", Working, "Session name CloudTrail shows for the role", |d, v| {
+        put(&mut d.aws_role_session_name, v)
+    }),
     row("pool_size", Working, "Overrides default_pool_size", |d, v| put(&mut d.pool_size, v)),
     row("min_pool_size", Working, "Overrides the setting", |d, v| put(&mut d.min_pool_size, v)),
     row("reserve_pool_size", Working, "Overrides the setting", |d, v| put(&mut d.reserve_pool_size, v)),

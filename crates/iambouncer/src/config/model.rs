@@ -140,6 +140,10 @@ pub struct Database {
     pub aws_profile: Option<String>,
     /// Role to assume before signing.
     pub aws_role_arn: Option<String>,
+    /// External id that the role's trust policy asks for.
+    pub aws_external_id: Option<String>,
+    /// Session name that CloudTrail shows for the role.
+    pub aws_role_session_name: Option<String>,
 }
 
 impl Database {
@@ -176,6 +180,8 @@ impl Database {
             iam_region_fallback: None,
             aws_profile: None,
             aws_role_arn: None,
+            aws_external_id: None,
+            aws_role_session_name: None,
         }
     }
 

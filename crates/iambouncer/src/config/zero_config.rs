@@ -48,6 +48,10 @@ pub struct ZeroConfigFlags {
     pub aws_profile: Option<String>,
     /// Role to assume.
     pub aws_role_arn: Option<String>,
+    /// External id of that role.
+    pub aws_external_id: Option<String>,
+    /// Session name of that role.
+    pub aws_role_session_name: Option<String>,
     /// Address to listen on.
     pub listen_addr: Option<String>,
     /// Port to listen on.
@@ -131,6 +135,9 @@ impl Resolver<'_> {
             if wants_fallback { self.pick(&environment::REGION_FALLBACK, None) } else { None };
         let aws_profile = self.pick(&environment::AWS_PROFILE, flags.aws_profile.clone());
         let aws_role_arn = self.pick(&environment::AWS_ROLE_ARN, flags.aws_role_arn.clone());
+        let aws_external_id = self.pick(&environment::AWS_EXTERNAL_ID, flags.aws_external_id.clone());
+        let aws_role_session_name =
+            self.pick(&environment::AWS_ROLE_SESSION_NAME, flags.aws_role_session_name.clone());
         let (host, port) = host?;
         Some(Database {
             host: vec![host],
@@ -145,6 +152,8 @@ impl Resolver<'_> {
             iam_region_fallback,
             aws_profile,
             aws_role_arn,
+            aws_external_id,
+            aws_role_session_name,
             ..Database::new("*")
         })
     }

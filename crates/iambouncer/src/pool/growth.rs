@@ -7,10 +7,10 @@ use super::shared::Failure;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
-use crate::server::login::{self, Credential, LoggedIn, Target};
-use crate::server::{Activity, LoginError, Server, ServerInfo};
+use crate::server::login::{self, Credential, LoggedIn, Progress, Target};
+use crate::server::signing::Signing;
+use crate::server::{Activity, FailedLogin, LoginError, Server, ServerInfo};
 use crate::worker::{self, executor, timers};
-use rds_iam::{Identity, Region, TokenKey};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,12 +175,17 @@ impl Pool {
         });
     }
 
-    async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, LoginError> {
-        let target = self.target()?;
+    async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
+        let progress = Progress::default();
+        let target = self.target().map_err(|error| progress.explain(error))?;
         let limit = self.context.config().settings.server_connect_timeout;
-        timers::timeout(limit, login::log_in(&self.context, &target))
+        timers::timeout(limit, login::log_in(&self.context, &target, &progress))
             .await
-            .unwrap_or_else(|| Err(LoginError::Timeout(format!("{}:{}", target.host, target.port))))
+            .unwrap_or_else(|| {
+                let target = format!("{}:{}", target.host, target.port);
+                Err(LoginError::Timeout { target, stage: progress.stage() })
+            })
+            .map_err(|error| progress.explain(error))
     }
 
     /// Where and as whom the next login goes.
@@ -203,7 +208,7 @@ impl Pool {
             reason: "no host configured".to_owned(),
         })?;
         let credential = match line.server_auth {
-            ServerAuth::Iam => Credential::Iam(self.token_key(&line, host.tcp())?),
+            ServerAuth::Iam => Credential::Iam(Signing::of(&line)),
             ServerAuth::Password => self.password(&line, &loaded.users),
         };
         let mut parameters = Vec::new();
@@ -244,33 +249,6 @@ impl Pool {
             }
             _ => Credential::None,
         }
-    }
-
-    fn token_key(&self, line: &crate::config::Database, host: Option<&str>) -> Result<TokenKey, LoginError> {
-        let failed =
-            |reason: String| LoginError::Token { user: self.user.to_string(), reason, is_transient: false };
-        let host =
-            line.iam_host.as_deref().or(host).ok_or_else(|| {
-                failed("a UNIX socket has no endpoint to sign for; set iam_host".to_owned())
-            })?;
-        let named = |text: &String| text.parse::<Region>().map_err(|error| failed(error.to_string()));
-        // Never a default: the wrong region is refused by RDS without a word about it.
-        let region = match (&line.iam_region, rds_iam::region_of(host), &line.iam_region_fallback) {
-            (Some(text), _, _) => named(text)?,
-            (None, Some(region), _) => region,
-            (None, None, Some(text)) => named(text)?,
-            (None, None, None) => {
-                return Err(failed(format!("no region can be read from {host}; set iam_region")));
-            }
-        };
-        let identity = Identity {
-            profile: line.aws_profile.clone(),
-            role_arn: line.aws_role_arn.clone(),
-            ..Identity::default()
-        };
-        let port = line.iam_port.unwrap_or(line.port);
-        TokenKey::new(host, port, &self.user, Some(region), identity)
-            .map_err(|error| failed(error.to_string()))
     }
 
     fn login_succeeded(
@@ -331,20 +309,24 @@ impl Pool {
         Server { stream, parameters, prepared: Default::default(), info, retire_at, retirements: 0, permits }
     }
 
-    fn login_failed(self: &Rc<Self>, error: LoginError) {
-        let fault = error.to_fault();
+    fn login_failed(self: &Rc<Self>, failed: FailedLogin) {
+        let fault = failed.error.to_fault();
+        let cause = failed.cause.info();
         tracing::error!(
             database = %self.database.name,
             user = %self.user,
             blame = ?fault.blame,
             code = %fault.code,
-            hint = fault.hint.as_deref().unwrap_or(""),
-            "{error}"
+            cause = cause.id,
+            reason = cause.label,
+            hint = %failed.hint,
+            "{}",
+            failed.error
         );
         if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
             self.next_host.set(self.next_host.get().wrapping_add(1));
         }
-        self.shared.set_failure(Some(Failure { at: worker::now(), error }));
+        self.shared.set_failure(Some(Failure { at: worker::now(), login: failed }));
         self.refuse_if_hopeless();
         self.tell_others(Self::login_ended_elsewhere);
     }
@@ -353,10 +335,10 @@ impl Pool {
     /// wait still get one.
     fn refuse_if_hopeless(&self) {
         if let Some(failure) = self.shared.failure()
-            && failure.error.is_refusal()
+            && failure.login.error.is_refusal()
             && self.shared.open.taken() == 0
         {
-            let fault = Rc::new(failure.error.to_fault());
+            let fault = Rc::new(failure.login.to_fault());
             for waiter in self.waiters.borrow_mut().drain(..) {
                 waiter.refuse(&fault);
             }

@@ -162,7 +162,7 @@ impl Pool {
         let failure = self.shared.failure()?;
         let recent = worker::now() - failure.at < self.context.config().settings.server_login_retry;
         let alone = self.shared.open.taken() == 0;
-        (recent && alone && failure.error.is_refusal()).then(|| Rc::new(failure.error.to_fault()))
+        (recent && alone && failure.login.error.is_refusal()).then(|| Rc::new(failure.login.to_fault()))
     }
 
     /// Takes a server back from a client: to the one who has waited longest, or to the idle ones.
@@ -374,6 +374,6 @@ impl Pool {
 
     /// Why the last login failed, while that is the last thing known.
     pub fn last_failure(&self) -> Option<Fault> {
-        self.shared.failure().map(|failure| failure.error.to_fault())
+        self.shared.failure().map(|failure| failure.login.to_fault())
     }
 }

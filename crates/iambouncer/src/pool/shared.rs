@@ -5,7 +5,7 @@
 
 use super::permits::Counter;
 use crate::auth::scram::keys::ClientKeys;
-use crate::server::LoginError;
+use crate::server::FailedLogin;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -26,7 +26,7 @@ pub type Reports = Arc<[(String, String)]>;
 #[derive(Clone)]
 pub(super) struct Failure {
     pub(super) at: Instant,
-    pub(super) error: LoginError,
+    pub(super) login: FailedLogin,
 }
 
 /// What a worker needs and has, on a cache line of its own.

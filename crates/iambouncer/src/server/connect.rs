@@ -2,13 +2,17 @@
 //! TLS modes; knows nothing of users.
 
 use super::LoginError;
+use super::error::{Stage, TlsTrouble};
+use super::login::Target;
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::worker::timers;
+use rds_iam::TokenKey;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,29 +56,94 @@ impl Encryption {
     }
 }
 
-/// Opens a connection to `host`.
+/// Where a login goes, looked up once: the name a token is signed for and the address it is sent to come from the same
+/// answer.
+pub enum Place {
+    /// A socket on this machine.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its directory, as configured.
+        directory: String,
+    },
+    /// Addresses of a name.
+    Tcp {
+        /// The name, as configured.
+        name: String,
+        /// Its addresses.
+        addresses: Vec<SocketAddr>,
+        /// The first RDS endpoint among the names it stands for.
+        rds_name: Option<String>,
+    },
+}
+
+impl Place {
+    /// Looks a target up.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    pub async fn find(context: &Context, target: &Target) -> Result<Self, LoginError> {
+        match &target.host {
+            Host::Unix(dir) => {
+                let directory = dir.display().to_string();
+                Ok(Self::Unix { path: format!("{directory}/.s.PGSQL.{}", target.port).into(), directory })
+            }
+            Host::Tcp(name) => {
+                let addresses = resolve(context, name, target.port).await?;
+                Ok(Self::Tcp { name: name.clone(), addresses, rds_name: None })
+            }
+        }
+    }
+
+    /// Name or directory, as configured.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unix { directory, .. } => directory,
+            Self::Tcp { name, .. } => name,
+        }
+    }
+
+    /// The first RDS endpoint among the names behind the host.
+    pub fn rds_name(&self) -> Option<&String> {
+        match self {
+            Self::Unix { .. } => None,
+            Self::Tcp { rds_name, .. } => rds_name.as_ref(),
+        }
+    }
+
+    /// The name that the certificate must hold where a token is sent: the endpoint's own, if the token is for one.
+    pub fn tls_name<'a>(&'a self, key: &'a TokenKey) -> &'a str {
+        if rds_iam::RdsEndpoint::parse(&key.host).is_some() { &key.host } else { self.name() }
+    }
+}
+
+/// Opens a connection to `place`. The certificate is for `tls_name`, or the place's own name.
 ///
 /// # Errors
-/// Names that do not resolve, refused connections, TLS failures, our own listener.
+/// Refused connections, TLS failures, our own listener.
 pub async fn open(
     context: &Rc<Context>,
-    host: &Host,
-    port: u16,
+    place: &Place,
     encryption: Encryption,
     tls: Option<&Arc<ClientConfig>>,
+    tls_name: Option<&str>,
+    stage: &Cell<Stage>,
 ) -> Result<(Stream, Route), LoginError> {
-    match host {
-        Host::Unix(dir) => {
-            let path = PathBuf::from(format!("{}/.s.PGSQL.{port}", dir.display()));
+    match place {
+        Place::Unix { path, .. } => {
             let endpoint = Endpoint::Unix(path.clone());
             if context.own_endpoints.contains(&endpoint) {
                 return Err(LoginError::OwnListener(endpoint.to_string()));
             }
             let socket =
-                Socket::connect_unix(&path).await.map_err(|error| connect_error(&endpoint, &error))?;
+                Socket::connect_unix(path).await.map_err(|error| connect_error(&endpoint, &error))?;
             Ok((Stream::Plain(socket), Route { endpoint, tls: None }))
         }
-        Host::Tcp(name) => open_tcp(context, name, port, encryption, tls).await,
+        Place::Tcp { name, addresses, .. } => {
+            let (socket, addr) = open_tcp(context, name, addresses).await?;
+            stage.set(Stage::Tls);
+            secure(socket, addr, tls_name.unwrap_or(name), encryption, tls).await
+        }
     }
 }
 
@@ -82,23 +151,25 @@ fn connect_error(target: impl ToString, error: &std::io::Error) -> LoginError {
     LoginError::Connect { target: target.to_string(), reason: error.to_string() }
 }
 
+fn tls_error(target: impl ToString, error: &std::io::Error) -> LoginError {
+    let trouble = TlsTrouble::of(error);
+    LoginError::Tls { target: target.to_string(), reason: error.to_string(), trouble }
+}
+
 async fn open_tcp(
     context: &Rc<Context>,
     name: &str,
-    port: u16,
-    encryption: Encryption,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<(Stream, Route), LoginError> {
+    addresses: &[SocketAddr],
+) -> Result<(Socket, SocketAddr), LoginError> {
     let mut last = None;
-    let found = resolve(context, name, port).await?;
     // One address that swallows packets must not use up the time of all; the last one gets what is left.
-    let limit = |at: usize| if at + 1 < found.len() { ATTEMPT_LIMIT } else { Duration::ZERO };
-    for (at, &addr) in found.iter().enumerate() {
+    let limit = |at: usize| if at + 1 < addresses.len() { ATTEMPT_LIMIT } else { Duration::ZERO };
+    for (at, &addr) in addresses.iter().enumerate() {
         let attempt = Socket::connect_tcp(addr, context.tcp_options());
         match timers::timeout(limit(at), attempt).await {
             Some(Ok(socket)) => {
                 refuse_own_listener(context, &socket, addr)?;
-                return secure(socket, addr, name, encryption, tls).await;
+                return Ok((socket, addr));
             }
             Some(Err(error)) => last = Some(connect_error(format!("{name} ({addr})"), &error)),
             None => {
@@ -177,12 +248,12 @@ async fn secure(
         other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
     }
     let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
-    let failed = |reason: String| LoginError::Tls { target: name.to_owned(), reason };
+    let target = || format!("{name} ({addr})");
     let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| tls_error(target(), &std::io::Error::other(error)))?;
     let tls = TlsStream::connect(socket, config.clone(), tls_name.clone())
         .await
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| tls_error(target(), &error))?;
     Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
 }
 
@@ -224,7 +295,7 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
             let tls = TlsStream::connect(socket, config.clone(), name.clone())
                 .await
-                .map_err(|error| LoginError::Tls { target: addr.to_string(), reason: error.to_string() })?;
+                .map_err(|error| tls_error(addr, &error))?;
             Ok(Stream::Tls(Box::new(tls)))
         }
     }

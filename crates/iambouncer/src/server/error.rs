@@ -2,8 +2,60 @@
 //! told to them at once, trouble on the way there is retried while they wait.
 
 use crate::auth::scram::ScramError;
+use crate::causes::Cause;
 use crate::faults::{Blame, Fault};
 use std::borrow::Cow;
+
+/// How far a login has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stage {
+    /// Looking the name up, or connecting.
+    #[default]
+    Network,
+    /// Setting up TLS.
+    Tls,
+    /// Waiting for AWS credentials to sign with.
+    Credentials,
+    /// Waiting for the server's next word.
+    Answer,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Network => "no connection came about",
+            Self::Tls => "TLS was not set up",
+            Self::Credentials => "no AWS credentials came",
+            Self::Answer => "the server did not finish the login",
+        })
+    }
+}
+
+/// What kind of failure TLS met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsTrouble {
+    /// The certificate is for other names.
+    WrongName,
+    /// Nobody we trust has signed it, or it has ended.
+    Untrusted,
+    /// Versions, alerts, no TLS at all.
+    Other,
+}
+
+impl TlsTrouble {
+    /// Of an error that a TLS handshake ended with.
+    pub fn of(error: &std::io::Error) -> Self {
+        use rustls::CertificateError as Fault;
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::InvalidCertificate(
+                Fault::NotValidForName | Fault::NotValidForNameContext { .. },
+            )) => Self::WrongName,
+            Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// A login that did not come about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +77,16 @@ pub enum LoginError {
         reason: String,
     },
     /// `server_connect_timeout`.
-    #[error("login to {0} took longer than server_connect_timeout")]
-    Timeout(String),
+    #[error("login to {target} took longer than server_connect_timeout ({stage})")]
+    Timeout {
+        /// Where.
+        target: String,
+        /// How far it had come.
+        stage: Stage,
+    },
+    /// `iam_login_rate`.
+    #[error("too many IAM logins to {0} are waiting for their turn (iam_login_rate)")]
+    LoginRate(String),
     /// We would be talking to ourselves.
     #[error("the server address {0} is this pooler's own listener")]
     OwnListener(String),
@@ -43,6 +103,8 @@ pub enum LoginError {
         target: String,
         /// rustls' words.
         reason: String,
+        /// What kind of failure it is.
+        trouble: TlsTrouble,
     },
     /// The server said no.
     #[error("server login failed: {severity} {message}")]
@@ -85,6 +147,8 @@ pub enum LoginError {
         user: String,
         /// Token engine's words.
         reason: String,
+        /// What it means.
+        cause: Cause,
         /// Trying again may help: AWS is slow or out of reach.
         is_transient: bool,
     },
@@ -105,7 +169,11 @@ impl LoginError {
         match self {
             // 57P03: starting up, shutting down, in recovery. 53300: full. Both pass.
             Self::Refused { code, .. } => !matches!(code.as_str(), "57P03" | "53300" | "57P01" | "57P02"),
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::BrokenOff(_) => false,
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Timeout { .. }
+            | Self::LoginRate(_)
+            | Self::BrokenOff(_) => false,
             Self::Token { is_transient, .. } => !is_transient,
             _ => true,
         }
@@ -114,9 +182,10 @@ impl LoginError {
     /// What a waiting client is told.
     pub fn to_fault(&self) -> Fault {
         let (blame, code): (Blame, Cow<'static, str>) = match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout(_) | Self::BrokenOff(_) => {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::BrokenOff(_) => {
                 (Blame::Server, "08001".into())
             }
+            Self::LoginRate(_) => (Blame::Us, "53300".into()),
             Self::Refused { code, .. } if code.len() == 5 => (Blame::Server, code.clone().into()),
             Self::Refused { .. } => (Blame::Server, "08004".into()),
             Self::Token { .. } | Self::NotAnIamUser { .. } => (Blame::Aws, "28000".into()),
@@ -131,12 +200,13 @@ impl LoginError {
         Fault { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
     }
 
-    fn hint(&self) -> Option<String> {
+    /// What can be said of this very case; what helps in general is the cause's.
+    pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
             Self::NotAnIamUser { user, .. } => Some(format!(
-                "RDS asks for a token in clear text only from members of rds_iam. Run GRANT rds_iam TO \"{user}\", \
-                 check the spelling and case of the name, and that IAM authentication is enabled on the instance."
+                "RDS asks for a token in clear text only from members of rds_iam: run GRANT rds_iam TO \"{}\".",
+                user.replace('"', "\"\"")
             )),
             Self::OwnListener(_) => {
                 Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
@@ -147,21 +217,6 @@ impl LoginError {
             ),
             _ => None,
         }
-    }
-}
-
-/// What usually stands behind a refused IAM login. RDS itself does not say which it is.
-pub fn iam_refusal_hint(code: &str, host: &str, port: u16, region: &str, user: &str) -> Option<String> {
-    match code {
-        "28000" => Some(format!(
-            "RDS refused the IAM token and does not say why. Check: the policy allows rds-db:connect for \
-             dbuser \"{user}\"; the token was signed for {host}:{port} in {region}, which must be the instance's own \
-             endpoint; the clock; that the credentials have not ended. The log group iam-db-auth-error knows."
-        )),
-        "28P01" => Some(format!(
-            "The server treated the token as a password: GRANT rds_iam TO \"{user}\", or enable IAM authentication."
-        )),
-        _ => None,
     }
 }
 

@@ -2,12 +2,15 @@
 //! Owns every answer to an authentication request. A token is given to a clear-text request inside verified TLS
 //! and to nothing else.
 
-use super::connect::{self, Encryption, Route};
-use super::error::{LoginError, iam_refusal_hint};
+use super::connect::{self, Encryption, Place, Route};
+use super::error::{LoginError, Stage};
+use super::signing::Signing;
+use super::verdict::{FailedLogin, Proof, Signed, StoredToken};
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
+use crate::causes::Cause;
 use crate::config::{Host, Secret, TlsMode};
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
@@ -15,8 +18,10 @@ use crate::net::{Inbound, Stream};
 use aws_lc_rs::digest;
 use rds_iam::{Token, TokenKey};
 use rustls::ClientConfig;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 use wire::backend::{self, Authentication, TxStatus};
 use wire::startup::Version;
 use wire::{encode, tag};
@@ -36,8 +41,8 @@ pub enum Credential {
     Password(Secret),
     /// Keys learnt from the client's own SCRAM login, good where the server stores the same secret.
     ScramKeys(ClientKeys),
-    /// A token.
-    Iam(TokenKey),
+    /// A token, made for this login.
+    Iam(Signing),
 }
 
 /// Where and as whom to log in.
@@ -77,76 +82,139 @@ pub struct LoggedIn {
     pub cancel_key: Box<[u8]>,
 }
 
+/// How far a login has come and what the server was given, for whoever has to explain why it failed. Outlives a
+/// login that is cut short.
+#[derive(Default)]
+pub struct Progress {
+    stage: Cell<Stage>,
+    proof: RefCell<Proof>,
+}
+
+impl Progress {
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// What an error after all this means.
+    pub fn explain(&self, error: LoginError) -> FailedLogin {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        FailedLogin::new(error, &self.proof.borrow(), since.as_secs() as i64)
+    }
+}
+
 /// Logs in. A refused IAM login is tried once more with a fresh token, and `allow` once more with TLS.
 ///
 /// # Errors
 /// See [`LoginError`].
-pub async fn log_in(context: &Rc<Context>, target: &Target) -> Result<LoggedIn, LoginError> {
-    let Credential::Iam(key) = &target.credential else {
-        return match attempt(context, target, Encryption::first(target.tls_mode), None).await {
+pub async fn log_in(
+    context: &Rc<Context>,
+    target: &Target,
+    progress: &Progress,
+) -> Result<LoggedIn, LoginError> {
+    let place = Place::find(context, target).await?;
+    let attempt = Attempt { context, target, place: &place, progress };
+    let Credential::Iam(signing) = &target.credential else {
+        return match attempt.run(Encryption::first(target.tls_mode), None).await {
             Err(LoginError::Refused { code, .. }) if target.tls_mode == TlsMode::Allow && code == "28000" => {
-                attempt(context, target, Encryption::Required, None).await
+                attempt.run(Encryption::Required, None).await
             }
             other => other,
         };
     };
+    let key = signing.key(target, &place)?;
     let engine = context.tokens.clone();
     let wanted = key.clone();
-    let token = fetch(context, key, async move { engine.token(&wanted).await }).await?;
-    let refused = match attempt(context, target, Encryption::Required, Some(&token)).await {
+    let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
+    let refused = match attempt.run(Encryption::Required, Some((&key, &token))).await {
         Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
         other => return other,
     };
     tracing::info!(user = %target.user, "IAM login refused, trying once more with a fresh token");
     let (engine, wanted) = (context.tokens.clone(), key.clone());
-    let fresh = fetch(context, key, async move { engine.fresh_after_refusal(&wanted, &token).await })
+    let fresh = attempt
+        .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
         .await
         .map_err(|_| refused)?;
-    attempt(context, target, Encryption::Required, Some(&fresh)).await
+    attempt.run(Encryption::Required, Some((&key, &fresh))).await
 }
 
 fn is_token_refusal(error: &LoginError) -> bool {
     matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
 }
 
-async fn fetch(
-    context: &Context,
-    key: &TokenKey,
-    future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
-) -> Result<Arc<Token>, LoginError> {
-    let failed =
-        |reason: String, is_transient| LoginError::Token { user: key.user.clone(), reason, is_transient };
-    context
-        .on_control(future)
-        .await
-        .ok_or_else(|| failed("the token engine stopped".to_owned(), true))?
-        .map_err(|error| failed(error.to_string(), error.is_transient()))
+/// One login, perhaps tried twice.
+struct Attempt<'a> {
+    context: &'a Rc<Context>,
+    target: &'a Target,
+    place: &'a Place,
+    progress: &'a Progress,
 }
 
-async fn attempt(
-    context: &Rc<Context>,
-    target: &Target,
-    encryption: Encryption,
-    token: Option<&Token>,
-) -> Result<LoggedIn, LoginError> {
-    let (stream, route) =
-        connect::open(context, &target.host, target.port, encryption, target.tls.as_ref()).await?;
-    let mut login = Login { context, target, token, stream, inbound: Inbound::default() };
-    login.start().await?;
-    let (mut reports, pid, cancel_key) = login.finish().await?;
-    if let Some(sql) = &target.connect_query {
-        login.run(sql, &mut reports).await?;
+impl Attempt<'_> {
+    async fn fetch(
+        &self,
+        key: &TokenKey,
+        future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
+    ) -> Result<Arc<Token>, LoginError> {
+        self.progress.stage.set(Stage::Credentials);
+        let failed = |reason: String, cause, is_transient| LoginError::Token {
+            user: key.user.clone(),
+            reason,
+            cause,
+            is_transient,
+        };
+        self.context
+            .on_control(future)
+            .await
+            .ok_or_else(|| failed("the token engine stopped".to_owned(), Cause::MetadataUnreachable, true))?
+            .map_err(|error| failed(error.to_string(), token_cause(&error), error.is_transient()))
     }
-    if !login.inbound.is_empty() {
-        return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
+
+    async fn run(
+        &self,
+        encryption: Encryption,
+        token: Option<(&TokenKey, &Arc<Token>)>,
+    ) -> Result<LoggedIn, LoginError> {
+        let Self { context, target, place, progress } = *self;
+        progress.stage.set(Stage::Network);
+        let tls_name = token.map(|(key, _)| place.tls_name(key));
+        let (stream, route) =
+            connect::open(context, place, encryption, target.tls.as_ref(), tls_name, &progress.stage).await?;
+        progress.stage.set(Stage::Answer);
+        let token = token.map(|(key, token)| (key, &**token));
+        let mut login =
+            Login { context, target, place, progress, token, stream, inbound: Inbound::default() };
+        login.start().await?;
+        let (mut reports, pid, cancel_key) = login.finish().await?;
+        if let Some(sql) = &target.connect_query {
+            login.run(sql, &mut reports).await?;
+        }
+        if !login.inbound.is_empty() {
+            return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
+        }
+        Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
     }
-    Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
+}
+
+fn token_cause(error: &rds_iam::TokenError) -> Cause {
+    match error.label() {
+        "unknown_region" => Cause::WrongRegion,
+        "no_credentials" => Cause::NoCredentials,
+        "misconfigured" => Cause::Configuration,
+        "refused" => Cause::RoleRefused,
+        "expired_credentials" => Cause::CredentialsEnding,
+        "unavailable" => Cause::MetadataUnreachable,
+        _ => Cause::TokenTooLong,
+    }
 }
 
 struct Login<'a> {
     context: &'a Rc<Context>,
     target: &'a Target,
-    token: Option<&'a Token>,
+    place: &'a Place,
+    progress: &'a Progress,
+    token: Option<(&'a TokenKey, &'a Token)>,
     stream: Stream,
     inbound: Inbound,
 }
@@ -187,17 +255,11 @@ impl Login<'_> {
 
     fn refusal(&self, message: &[u8]) -> LoginError {
         let fields = backend::error_fields(message).unwrap_or_default();
-        let hint = match &self.target.credential {
-            Credential::Iam(key) => {
-                iam_refusal_hint(&fields.code, &key.host, key.port, key.region.as_str(), &key.user)
-            }
-            _ => None,
-        };
         LoginError::Refused {
             severity: fields.severity.into_owned(),
             code: fields.code.into_owned(),
             message: fields.message.into_owned(),
-            hint: hint.or_else(|| fields.hint.map(std::borrow::Cow::into_owned)),
+            hint: fields.hint.map(std::borrow::Cow::into_owned),
         }
     }
 
@@ -287,13 +349,31 @@ impl Login<'_> {
                 if self.stream.tls().is_none() || !self.target.tls_mode.verifies() {
                     return Err(LoginError::TokenNeedsVerifiedTls);
                 }
-                let token = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
+                let (key, token) = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
+                self.progress.proof.replace(Proof::Token(Box::new(self.signed(key, token))));
                 self.send_password(token.expose()).await
             }
             Authentication::Md5(_) => Err(not_iam("an md5 password")),
             Authentication::Sasl(_) => Err(not_iam("SCRAM")),
             Authentication::Unsupported(code) => Err(LoginError::UnsupportedAuthentication(*code)),
             Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => Err(not_iam("SCRAM")),
+        }
+    }
+
+    /// What may be said of a token that is sent now.
+    fn signed(&self, key: &TokenKey, token: &Token) -> Signed {
+        let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Signed {
+            host: key.host.clone(),
+            port: key.port,
+            region: key.region.to_string(),
+            user: key.user.clone(),
+            access_key_id: token.access_key_id().to_owned(),
+            ends_at_seconds: ends.as_secs() as i64,
+            dialed_host: self.place.rds_name().map_or_else(|| self.place.name(), String::as_str).to_owned(),
+            dialed_port: self.target.port,
+            is_port_given: matches!(&self.target.credential, Credential::Iam(Signing { port: Some(_), .. })),
+            ..Signed::default()
         }
     }
 
@@ -306,7 +386,11 @@ impl Login<'_> {
 
     fn password(&self, asked: &'static str) -> Result<Secret, LoginError> {
         match &self.target.credential {
-            Credential::Password(secret) => Ok(secret.clone()),
+            Credential::Password(secret) => {
+                let stored = StoredToken::read(secret.expose());
+                self.progress.proof.replace(stored.map_or(Proof::Password, Proof::StoredToken));
+                Ok(secret.clone())
+            }
             Credential::ScramKeys(_) => Err(self.unusable(asked)),
             Credential::None | Credential::Iam(_) => Err(LoginError::NoPassword(self.target.user.clone())),
         }

@@ -7,6 +7,8 @@ pub mod error;
 pub mod login;
 pub mod moving;
 pub mod reset;
+pub mod signing;
+pub mod verdict;
 
 use crate::net::{Inbound, Stream};
 use crate::parameters::{Parameters, ValueSet};
@@ -20,6 +22,7 @@ use wire::scan::{Event, FROM_SERVER, Scanner};
 use wire::{backend, limits, tag};
 
 pub use error::LoginError;
+pub use verdict::FailedLogin;
 
 /// What a server is doing, as SHOW SERVERS says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

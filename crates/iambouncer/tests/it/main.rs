@@ -17,5 +17,6 @@ mod protocol;
 mod scenarios;
 mod signals;
 mod tls;
+mod verdicts;
 mod workers;
 mod zero_config;

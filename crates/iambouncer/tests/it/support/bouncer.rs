@@ -133,6 +133,14 @@ impl Bouncer {
         Client::log_in(self.port, "app", "app")
     }
 
+    /// The login of a client that is turned away: SQLSTATE, message, hint.
+    pub fn turned_away(&self, user: &str, database: &str) -> (String, String, String) {
+        let mut client = Client::start(self.port, &[("user", user), ("database", database)]);
+        let message = client.read().expect("an answer");
+        let (code, text) = message.error();
+        (code, text, message.hint())
+    }
+
     /// A console connection.
     pub fn console(&self) -> Client {
         Client::log_in(self.port, "postgres", "pgbouncer")

@@ -93,7 +93,10 @@ impl Sim {
 
     /// The line of database `app`.
     pub fn database(&self) -> String {
-        format!("app = host=localhost port={} dbname=app server_auth=iam iam_host={RDS_HOST}", self.port())
+        let port = self.port();
+        format!(
+            "app = host=localhost port={port} dbname=app server_auth=iam iam_host={RDS_HOST} iam_port={port}"
+        )
     }
 
     /// A pooler that is about to be started, without an AWS key.

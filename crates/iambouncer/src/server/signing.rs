@@ -1,0 +1,89 @@
+//! What a token of one login is made for. Owns the choice of name, port and region – what is configured, else the first
+//! RDS name behind the host – and never a default region: RDS refuses the wrong one without a word about it.
+
+use super::connect::Place;
+use super::error::LoginError;
+use super::login::Target;
+use crate::causes::Cause;
+use crate::config::Database;
+use rds_iam::{Identity, Region, TokenKey, region_of};
+
+/// What a database line says about its tokens.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// `iam_host`.
+    pub host: Option<String>,
+    /// `iam_port`.
+    pub port: Option<u16>,
+    /// `iam_region`.
+    pub region: Option<String>,
+    /// Region for names that tell none.
+    pub region_fallback: Option<String>,
+    /// Who signs.
+    pub identity: Identity,
+}
+
+impl Signing {
+    /// Of a line.
+    pub fn of(line: &Database) -> Self {
+        Self {
+            host: line.iam_host.clone(),
+            port: line.iam_port,
+            region: line.iam_region.clone(),
+            region_fallback: line.iam_region_fallback.clone(),
+            identity: identity_of(line),
+        }
+    }
+
+    /// Whether the names behind the host have to be known to sign.
+    pub fn follows_aliases(&self, host: &str) -> bool {
+        self.host.is_none() && rds_iam::RdsEndpoint::parse(host).is_none()
+    }
+
+    /// The token to ask for.
+    ///
+    /// # Errors
+    /// A UNIX socket without `iam_host`, and a region that nothing tells.
+    pub fn key(&self, target: &Target, place: &Place) -> Result<TokenKey, LoginError> {
+        let failed = |reason: String, cause| LoginError::Token {
+            user: target.user.clone(),
+            reason,
+            cause,
+            is_transient: false,
+        };
+        let host = match (&self.host, place.rds_name(), target.host.tcp()) {
+            (Some(host), _, _) | (None, Some(host), _) => host.as_str(),
+            (None, None, Some(host)) => host,
+            (None, None, None) => {
+                let reason = "a UNIX socket has no endpoint to sign for; set iam_host".to_owned();
+                return Err(failed(reason, Cause::SignedHost));
+            }
+        };
+        let named = |text: &String| {
+            text.parse::<Region>().map_err(|error| failed(error.to_string(), Cause::WrongRegion))
+        };
+        let region = match (&self.region, region_of(host), &self.region_fallback) {
+            (Some(text), _, _) | (None, None, Some(text)) => named(text)?,
+            (None, Some(region), _) => region,
+            (None, None, None) => {
+                let reason = format!("no region can be read from {host}; set iam_region");
+                return Err(failed(reason, Cause::WrongRegion));
+            }
+        };
+        let identity = Identity { sts_region: Some(region.clone()), ..self.identity.clone() };
+        let port = self.port.unwrap_or(target.port);
+        TokenKey::new(host, port, &target.user, Some(region), identity)
+            .map_err(|error| failed(error.to_string(), Cause::WrongRegion))
+    }
+}
+
+/// Who signs for a database line.
+pub fn identity_of(line: &Database) -> Identity {
+    Identity {
+        profile: line.aws_profile.clone(),
+        role_arn: line.aws_role_arn.clone(),
+        external_id: line.aws_external_id.clone(),
+        session_name: line.aws_role_session_name.clone(),
+        sts_region: None,
+    }
+}
