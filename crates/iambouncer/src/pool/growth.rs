@@ -31,7 +31,7 @@ pub(super) enum Full {
 
 /// Whether an idle server of the same database may be closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Eviction {
+pub(super) enum Eviction {
     /// Somebody waits for the new server.
     Allowed,
     /// It would only be nice to have: two pools must not take turns closing each other's.
@@ -86,6 +86,11 @@ impl Pool {
         }
     }
 
+    /// As many logins are under way as ever are at a time.
+    pub(super) fn logins_are_many(&self) -> bool {
+        self.logins.get() >= MAX_PARALLEL_LOGINS
+    }
+
     /// After a failed login the next one waits for `server_login_retry`.
     pub fn is_backing_off(&self) -> bool {
         let retry = self.context.config().settings.server_login_retry;
@@ -130,7 +135,7 @@ impl Pool {
     }
 
     /// A place in each limit; `most` is the pool's. A sibling pool's idle server gives way when the database is full.
-    fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
+    pub(super) fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
         // First, since it is what a waiting client nearly always runs into.
         let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
         let config = self.context.config();
@@ -154,7 +159,7 @@ impl Pool {
         Ok(vec![pool, user, database])
     }
 
-    fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
+    pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
         self.logins.set(self.logins.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
@@ -259,6 +264,7 @@ impl Pool {
         retirements: u64,
     ) {
         self.shared.set_failure(None);
+        self.last_login.set(Instant::now() - started);
         let server = Server { retirements, ..self.new_server(logged_in, permits) };
         self.note_retirements(&server);
         tracing::info!(
@@ -280,7 +286,10 @@ impl Pool {
         let reports = &welcome.reports;
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
+        let lifetime = self.rules.borrow().server_lifetime;
         let info = Rc::new(ServerInfo {
+            retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
+            has_successor: Cell::new(false),
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             pid,
             cancel_key,
@@ -304,9 +313,7 @@ impl Pool {
             self.tell_others(Self::login_ended_elsewhere);
         }
         *self.welcome.borrow_mut() = Some(welcome);
-        let lifetime = self.rules.borrow().server_lifetime;
-        let retire_at = (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime));
-        Server { stream, parameters, prepared: Default::default(), info, retire_at, retirements: 0, permits }
+        Server { stream, parameters, prepared: Default::default(), info, retirements: 0, permits }
     }
 
     fn login_failed(self: &Rc<Self>, failed: FailedLogin) {
@@ -327,6 +334,7 @@ impl Pool {
             self.next_host.set(self.next_host.get().wrapping_add(1));
         }
         self.shared.set_failure(Some(Failure { at: worker::now(), login: failed }));
+        self.forget_successors();
         self.refuse_if_hopeless();
         self.tell_others(Self::login_ended_elsewhere);
     }

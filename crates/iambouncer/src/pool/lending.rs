@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a client gets when it asks for a server.
 pub enum Borrow {
@@ -50,6 +50,8 @@ pub struct Pool {
     /// What it has in common with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     pub(super) logins: Cell<usize>,
+    /// How long the last login took.
+    pub(super) last_login: Cell<Duration>,
     /// Servers on their way to other workers.
     pub(super) leaving: Cell<usize>,
     pub(super) retry_armed: Cell<bool>,
@@ -93,6 +95,7 @@ impl Pool {
             waiters: RefCell::default(),
             shared,
             logins: Cell::new(0),
+            last_login: Cell::default(),
             leaving: Cell::new(0),
             retry_armed: Cell::new(false),
             looks_again: Cell::new(false),
@@ -171,12 +174,10 @@ impl Pool {
         info.client_id.set(0);
         info.touched_at.set(worker::now());
         if info.close_needed.get()
-            || server.retire_at.is_some_and(|at| at <= worker::now())
+            || info.retire_at.is_some_and(|at| at <= worker::now())
             || self.is_above_size()
         {
-            self.close(server);
-            self.grow();
-            return;
+            return self.give_up(server);
         }
         if info.cancels_in_flight.get() > 0 {
             info.activity.set(Activity::BeingCanceled);
@@ -189,6 +190,17 @@ impl Pool {
             return;
         }
         self.hand_on(server);
+    }
+
+    /// Closes a server that must not be used again, and sees to those who wait, or to its successor.
+    fn give_up(self: &Rc<Self>, server: Box<Server>) {
+        let info = server.info.clone();
+        let is_surplus = self.is_above_size();
+        self.close(server);
+        self.grow();
+        if !is_surplus && !info.close_needed.get() {
+            self.succeed(&info);
+        }
     }
 
     pub(super) fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {

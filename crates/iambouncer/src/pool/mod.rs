@@ -11,6 +11,7 @@ mod idle;
 mod lending;
 pub mod permits;
 pub mod shared;
+mod succession;
 mod sweep;
 pub mod table;
 pub mod waiter;

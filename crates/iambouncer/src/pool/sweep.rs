@@ -8,6 +8,7 @@ use std::rc::Rc;
 impl Pool {
     /// One round.
     pub fn sweep(self: &Rc<Self>) {
+        self.prepare_successors();
         self.close_worn_out();
         // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.
         self.grow();
@@ -24,10 +25,14 @@ impl Pool {
         for mut server in idle {
             let idle_for = now - server.info.touched_at.get();
             let too_idle = !idle_timeout.is_zero() && idle_for >= idle_timeout && left > minimum;
-            let too_old = server.retire_at.is_some_and(|at| at <= now);
+            let too_old = server.info.retire_at.is_some_and(|at| at <= now);
             if too_idle || too_old || !server.is_fit(&self.context.parameters) {
                 left -= 1;
+                let info = server.info.clone();
                 self.close(server);
+                if too_old && !too_idle {
+                    self.succeed(&info);
+                }
             } else {
                 kept.push_back(server);
             }

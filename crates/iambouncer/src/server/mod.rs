@@ -59,6 +59,10 @@ pub struct ServerInfo {
     pub cancel_key: Box<[u8]>,
     /// Where it was reached: needed to cancel there and nowhere else.
     pub route: connect::Route,
+    /// When it is too old to be given out again.
+    pub retire_at: Option<Instant>,
+    /// Another has logged in to take its place, or is about to.
+    pub has_successor: Cell<bool>,
     /// Other end.
     pub remote: Option<crate::net::Endpoint>,
     /// Our end.
@@ -93,8 +97,6 @@ pub struct Server {
     pub prepared: ServerCache,
     /// Shared with the pool's table.
     pub info: Rc<ServerInfo>,
-    /// When it is too old to be given out again.
-    pub retire_at: Option<Instant>,
     /// How often all servers of its pool had been retired when its login began.
     pub retirements: u64,
     /// Places in the limits it takes up.

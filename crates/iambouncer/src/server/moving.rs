@@ -19,7 +19,6 @@ pub struct Packed {
     parameters: Vec<Option<Box<str>>>,
     prepared: Vec<Arc<Text>>,
     facts: Facts,
-    retire_at: Option<Instant>,
     retirements: u64,
     permits: Vec<Permit>,
 }
@@ -30,6 +29,8 @@ struct Facts {
     pid: u32,
     cancel_key: Box<[u8]>,
     route: connect::Route,
+    retire_at: Option<Instant>,
+    has_successor: bool,
     remote: Option<Endpoint>,
     local: Option<Endpoint>,
     tls: String,
@@ -43,7 +44,7 @@ impl Packed {
     /// # Errors
     /// The server has said something meanwhile, or has gone: it is closed.
     pub async fn pack(server: Server) -> io::Result<Self> {
-        let Server { stream, parameters, prepared, info, retire_at, retirements, permits } = server;
+        let Server { stream, parameters, prepared, info, retirements, permits } = server;
         let connection = Moving::pack(stream).await?;
         if info.close_needed.get() {
             return Err(io::Error::other("it has to go"));
@@ -53,6 +54,8 @@ impl Packed {
             pid: info.pid,
             cancel_key: info.cancel_key.clone(),
             route: info.route.clone(),
+            retire_at: info.retire_at,
+            has_successor: info.has_successor.get(),
             remote: info.remote.clone(),
             local: info.local.clone(),
             tls: info.tls.clone(),
@@ -60,15 +63,7 @@ impl Packed {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.values().to_vec();
-        Ok(Self {
-            connection,
-            parameters,
-            prepared: prepared.texts(),
-            facts,
-            retire_at,
-            retirements,
-            permits,
-        })
+        Ok(Self { connection, parameters, prepared: prepared.texts(), facts, retirements, permits })
     }
 
     /// Makes it a server of this worker.
@@ -87,6 +82,8 @@ impl Packed {
             pid: facts.pid,
             cancel_key: facts.cancel_key,
             route: facts.route,
+            retire_at: facts.retire_at,
+            has_successor: Cell::new(facts.has_successor),
             remote: facts.remote,
             local: facts.local,
             tls: facts.tls,
@@ -104,7 +101,6 @@ impl Packed {
             parameters: parameters.intern(self.parameters),
             prepared,
             info: Rc::new(info),
-            retire_at: self.retire_at,
             retirements: self.retirements,
             permits: self.permits,
         })

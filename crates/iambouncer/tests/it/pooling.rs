@@ -1,8 +1,9 @@
 //! Who gets a server, when, and what the limits do.
 
 use crate::support::raw::{self, Client, tags};
+use crate::support::sim::Sim;
 use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 fn transaction_pooling_shares_one_server() {
@@ -183,4 +184,32 @@ fn time_limits_end_the_client_with_their_name() {
         assert!(setting.starts_with(&text), "{setting}: {text}");
         assert_eq!(bouncer.client().value("SELECT 1"), "1");
     }
+}
+
+#[test]
+fn a_slow_login_does_not_sit_on_a_request_when_servers_grow_old() {
+    let sim = Sim::in_front_of(postgres());
+    let delay = Duration::from_millis(1500);
+    sim.simulator.faults().set(|faults| faults.login_delay = delay);
+    let bouncer = sim.pooler(&["default_pool_size = 2", "server_lifetime = 8"]);
+    let mut client = bouncer.client();
+    let first = client.value("SELECT pg_backend_pid()");
+    let mut longest = Duration::ZERO;
+    eventually("another server has taken over", || {
+        let asked = Instant::now();
+        let pid = client.value("SELECT pg_backend_pid()");
+        longest = longest.max(asked.elapsed());
+        pid != first
+    });
+    assert!(longest < delay, "a request waited {longest:?}");
+}
+
+#[test]
+fn a_full_pool_is_renewed_without_anybody_asking() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 2"]);
+    let first = bouncer.client().value("SELECT pg_backend_pid()");
+    eventually("another server is there", || {
+        let pids = bouncer.show("SERVERS", "remote_pid");
+        pids.len() == 1 && pids[0] != first
+    });
 }

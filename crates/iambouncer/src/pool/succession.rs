@@ -1,0 +1,89 @@
+//! Servers that follow ageing ones. Owns when a successor logs in: before its predecessor ends where the limits have
+//! room for both, else in the same moment – so that a login, slow as IAM's are, does not sit on a client's request.
+
+use super::growth::Eviction;
+use super::lending::Pool;
+use crate::server::{Activity, ServerInfo};
+use crate::worker;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A successor begins at least so long before its predecessor ends, …
+const MIN_LEAD: Duration = Duration::from_secs(5);
+/// … at most so long, …
+const MAX_LEAD: Duration = Duration::from_secs(30);
+/// … and else so many times as long as the last login took.
+const LOGINS_AHEAD: u32 = 3;
+/// No lead is longer than this part of a server's life.
+const LEAD_PART_OF_LIFE: u32 = 4;
+
+impl Pool {
+    /// Starts the logins of successors for which there is room.
+    pub(super) fn prepare_successors(self: &Rc<Self>) {
+        let lifetime = self.rules.borrow().server_lifetime;
+        if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
+            return;
+        }
+        let lead = lead(self.last_login.get(), lifetime);
+        for info in self.table.list() {
+            let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
+            if is_due && !info.has_successor.get() && self.is_in_use(&info) {
+                info.has_successor.set(self.log_in_successor());
+            }
+        }
+    }
+
+    /// A server has ended by age: its place is taken at once, if that has not happened yet.
+    pub(super) fn succeed(self: &Rc<Self>, ended: &ServerInfo) {
+        if !ended.has_successor.get() && self.is_in_use(ended) && !self.database.paused.get() {
+            self.log_in_successor();
+        }
+    }
+
+    /// The logins have failed: whoever counted on one of them tries again.
+    pub(super) fn forget_successors(&self) {
+        for info in self.table.list() {
+            info.has_successor.set(false);
+        }
+    }
+
+    fn log_in_successor(self: &Rc<Self>) -> bool {
+        if self.is_backing_off() || self.logins_are_many() {
+            return false;
+        }
+        let size = self.rules.borrow().pool_size;
+        match self.take_permits(size, Eviction::Forbidden) {
+            Ok(permits) => {
+                self.start_login(permits);
+                true
+            }
+            Err(_full) => false,
+        }
+    }
+
+    /// A server that nobody has used for `server_idle_timeout` needs no successor.
+    fn is_in_use(&self, info: &ServerInfo) -> bool {
+        let idle_timeout = self.context.config().settings.server_idle_timeout;
+        info.activity.get() == Activity::Active
+            || idle_timeout.is_zero()
+            || worker::now() - info.touched_at.get() < idle_timeout
+    }
+}
+
+fn lead(last_login: Duration, lifetime: Duration) -> Duration {
+    (last_login * LOGINS_AHEAD).clamp(MIN_LEAD, MAX_LEAD).min(lifetime / LEAD_PART_OF_LIFE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_logins_begin_earlier_and_short_lives_bound_it() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(lead(Duration::from_millis(20), hour), MIN_LEAD);
+        assert_eq!(lead(Duration::from_secs(4), hour), Duration::from_secs(12));
+        assert_eq!(lead(Duration::from_secs(60), hour), MAX_LEAD);
+        assert_eq!(lead(Duration::ZERO, Duration::from_secs(8)), Duration::from_secs(2));
+    }
+}
