@@ -1,6 +1,8 @@
 //! What every part of a worker may look at: the configuration in force, users, TLS, tokens, the control thread.
 //! Owns the swap at RELOAD; decides nothing.
 
+use crate::auth::iam::desk::ProofDesk;
+use crate::auth::ident::IdentMap;
 use crate::config::{Config, UserList};
 use crate::introductions::Introductions;
 use crate::net::Endpoint;
@@ -22,6 +24,8 @@ pub struct Loaded {
     pub config: Arc<Config>,
     /// `auth_file`.
     pub users: Arc<UserList>,
+    /// `auth_ident_file`.
+    pub ident: Arc<IdentMap>,
     /// TLS towards servers; `None` when off.
     pub server_tls: Option<Arc<ClientConfig>>,
     /// TLS towards clients; `None` when off.
@@ -37,6 +41,8 @@ pub struct Common {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Clients' proofs of AWS identities.
+    pub proofs: ProofDesk,
     /// What the workers count together.
     pub registry: Arc<Registry>,
     /// Where we listen.
@@ -52,6 +58,8 @@ pub struct Context {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Clients' proofs of AWS identities.
+    pub proofs: ProofDesk,
     /// All workers.
     pub team: Team,
     /// What they count together.
@@ -71,7 +79,7 @@ pub struct Context {
 impl Context {
     /// A context around a first configuration, for one worker.
     pub fn new(common: Common, team: Team) -> Self {
-        let Common { loaded, control, tokens, registry, own_endpoints, process_key } = common;
+        let Common { loaded, control, tokens, proofs, registry, own_endpoints, process_key } = common;
         let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
             .map(str::to_owned)
             .collect();
@@ -79,6 +87,7 @@ impl Context {
             loaded: RefCell::new(Rc::new(loaded)),
             control,
             tokens,
+            proofs,
             team,
             registry,
             parameters: Parameters::new(extra),
@@ -102,6 +111,8 @@ impl Context {
     /// Puts another configuration in force.
     pub fn replace(&self, loaded: Loaded) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
+        // Another endpoint, another database: what was asked before may have another answer.
+        self.proofs.tokens.forget();
     }
 
     /// TCP settings in force.

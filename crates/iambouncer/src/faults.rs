@@ -107,6 +107,30 @@ pub fn tls_required() -> Fault {
     Fault::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
 }
 
+/// A proof of an AWS identity must not be readable on the way.
+pub fn proof_needs_tls() -> Fault {
+    Fault::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
+        .hint("Connect with sslmode=require or stricter.")
+}
+
+/// A token, or another proof of an AWS identity, is not good.
+pub fn proof_refused(user: &str, reason: &str) -> Fault {
+    Fault::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
+        .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
+}
+
+/// An AWS identity that no map lets be this user.
+pub fn not_mapped(user: &str, arn: &str) -> Fault {
+    Fault::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
+        .hint("A line of auth_ident_file has to map this identity to this user.")
+}
+
+/// STS gives no answer, so nobody can be let in who is not known yet.
+pub fn sts_unavailable(reason: &str) -> Fault {
+    Fault::new(Blame::Aws, "08006", format!("the AWS identity cannot be checked now: {reason}"))
+        .hint("Try again in a moment.")
+}
+
 /// An authentication type that is known and not built yet.
 pub fn authentication_unavailable(kind: &str) -> Fault {
     Fault::new(Blame::Configuration, "28000", format!("auth_type = {kind} does not work yet"))

@@ -41,6 +41,7 @@
 mod aws;
 mod backoff;
 mod cache;
+mod caller_proof;
 mod clock;
 mod credentials;
 mod endpoint;
@@ -54,6 +55,9 @@ mod token;
 pub use aws::AwsCredentials;
 pub use aws_credential_types::Credentials;
 pub use cache::{CredentialCache, CredentialStatus};
+pub use caller_proof::{
+    CALLER_AUDIENCE_HEADER, CALLER_PROOF_PREFIX, CallerProof, CallerProofRequest, sign_caller_proof,
+};
 pub use clock::{Clock, OffsetClock, SystemClock};
 pub use credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
 pub use endpoint::{EndpointKind, RdsEndpoint, region_of};

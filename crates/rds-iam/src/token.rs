@@ -79,6 +79,9 @@ pub enum SignError {
     /// The user is empty or holds a NUL, which PostgreSQL cannot carry.
     #[error("the database user is empty or holds a NUL byte")]
     InvalidUser,
+    /// The audience of a caller proof is empty, too long, or no visible ASCII.
+    #[error("the audience is empty, longer than 255 bytes, or no visible ASCII")]
+    InvalidAudience,
     /// The credentials end before the token would start.
     #[error("the AWS credentials ended before the token was signed")]
     CredentialsEnded,

@@ -51,6 +51,8 @@ pub struct CredentialSettings {
     pub deny: bool,
     /// Wait before every answer.
     pub delay: Duration,
+    /// Answer everything with this status, content type and body.
+    pub answer_with: Option<(u16, &'static str, String)>,
     /// Hand out keys that ended this long ago, as instance metadata does when it is out of order.
     pub issue_ended: Option<Duration>,
 }
@@ -106,6 +108,7 @@ impl Default for CredentialSettings {
             fail_with: None,
             deny: false,
             delay: Duration::ZERO,
+            answer_with: None,
             issue_ended: None,
         }
     }
@@ -206,13 +209,14 @@ impl Desk {
     }
 
     fn answer(&self, request: &Request) -> Reply {
-        let CredentialSettings { fail_with, delay, .. } = self.settings();
-        let reply = match fail_with {
-            Some(status) => {
+        let CredentialSettings { fail_with, answer_with, delay, .. } = self.settings();
+        let reply = match (answer_with, fail_with) {
+            (Some((status, content_type, body)), _) => {
                 self.count(|calls| calls.refused += 1);
-                Reply::text(status, "told to fail")
+                Reply { content_type, ..Reply::text(status, body) }
             }
-            None => self.route(request),
+            (None, Some(status)) => self.refuse(status, "told to fail"),
+            (None, None) => self.route(request),
         };
         Reply { delay, ..reply }
     }
@@ -223,6 +227,7 @@ impl Desk {
             ("GET", path) if path.starts_with("/latest/") => self.imds(request),
             ("GET", CONTAINER_PATH) => self.container(request),
             ("POST", "/") => sts::answer(self, request),
+            ("GET", "/") => sts::answer_presigned(self, request),
             _ => self.refuse(404, "not found"),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: HashMap<String, String>,
+    /// As it came: what is signed.
+    pub(crate) raw_query: String,
     headers: hyper::HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -124,6 +126,7 @@ async fn answer(
                 method: head.method.to_string(),
                 path: head.uri.path().to_owned(),
                 query: parse_form(head.uri.query().unwrap_or("")),
+                raw_query: head.uri.query().unwrap_or("").to_owned(),
                 headers: head.headers,
                 body: body.to_bytes(),
             };

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 
-use crate::credentials::Desk;
+use crate::credentials::{CredentialSettings, Desk};
 use crate::http::{Reply, Request};
 use crate::keys::random_text;
 use crate::time::rfc3339;
+use crate::verify::verify_sts_call;
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
@@ -86,6 +87,37 @@ fn get_caller_identity(desk: &Desk, request: &Request) -> Result<String, StsErro
         "<Arn>arn:aws:sts::{account}:assumed-role/{role}/rds-sim</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
          <Account>{account}</Account>"
     ))
+}
+
+/// GetCallerIdentity as a presigned URL: whoever holds the URL may ask who signed it.
+pub(crate) fn answer_presigned(desk: &Desk, request: &Request) -> Reply {
+    let now = desk.simulator.clock().now();
+    let verdict =
+        verify_sts_call(&request.raw_query, |name| request.header(name), desk.simulator.keys(), now);
+    let is_whoami = request.query.get("Action").is_some_and(|action| action == "GetCallerIdentity");
+    let error = |status, code: &str, message: String| {
+        desk.count(|calls| calls.refused += 1);
+        let body = serde_json::json!({"Error": {"Code": code, "Message": message, "Type": "Sender"}});
+        Reply { status, ..Reply::json(body.to_string()) }
+    };
+    match verdict {
+        _ if desk.settings().deny || !is_whoami => error(403, "AccessDenied", "not authorized".to_owned()),
+        Err(refusal) => error(403, "SignatureDoesNotMatch", refusal.to_string()),
+        Ok(_key) => {
+            desk.count(|calls| calls.get_caller_identity += 1);
+            let CredentialSettings { account, role_name, .. } = desk.settings();
+            let result = serde_json::json!({
+                "Account": account,
+                "Arn": format!("arn:aws:sts::{account}:assumed-role/{role_name}/rds-sim"),
+                "UserId": "AROARDSSIM:rds-sim",
+            });
+            let body = serde_json::json!({"GetCallerIdentityResponse": {
+                "GetCallerIdentityResult": result,
+                "ResponseMetadata": {"RequestId": random_text(20)},
+            }});
+            Reply::json(body.to_string())
+        }
+    }
 }
 
 fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String, StsError> {

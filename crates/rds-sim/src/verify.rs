@@ -122,15 +122,50 @@ pub fn verify(
 
     let date = parameters.get("X-Amz-Date")?;
     let signed_at = parse_amz_date(date).ok_or(Refusal::Malformed("X-Amz-Date is not a date"))?;
-    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, &target.region)?;
+    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, "rds-db")?;
+    if scope.region != target.region {
+        return Err(Refusal::WrongRegion(scope.region));
+    }
     let age_seconds = check_age(&parameters, signed_at, now)?;
     let key = find_key(&scope.access_key_id, &parameters, keys, now)?;
 
-    let expected = signature(authority, date, &scope, &parameters, &key);
+    let headers = [("host", authority.to_ascii_lowercase())];
+    let expected = signature("rds-db", &headers, date, &scope, &parameters, &key);
     if !is_equal(expected.as_bytes(), parameters.get("X-Amz-Signature")?.as_bytes()) {
         return Err(Refusal::WrongSignature);
     }
     Ok(Accepted { access_key_id: key.access_key_id, age_seconds })
+}
+
+/// Checks a presigned GET of STS, whose headers `header` tells. Returns the key that signed it. As STS does, it takes
+/// no notice of `X-Amz-Expires`.
+pub(crate) fn verify_sts_call<'a>(
+    query: &str,
+    header: impl Fn(&str) -> &'a str,
+    keys: &KeyStore,
+    now: SystemTime,
+) -> Result<AccessKey, Refusal> {
+    let parameters = Parameters::parse(query)?;
+    parameters.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
+    let date = parameters.get("X-Amz-Date")?;
+    let signed_at = parse_amz_date(date).ok_or(Refusal::Malformed("X-Amz-Date is not a date"))?;
+    let age_seconds = unix_seconds(now) - signed_at;
+    if age_seconds > MAX_AGE_SECONDS {
+        return Err(Refusal::Expired { age_seconds });
+    }
+    if age_seconds < -MAX_AHEAD_SECONDS {
+        return Err(Refusal::NotYetValid { ahead_seconds: -age_seconds });
+    }
+    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, "sts")?;
+    let key = find_key(&scope.access_key_id, &parameters, keys, now)?;
+    let names = parameters.get("X-Amz-SignedHeaders")?;
+    let headers: Vec<(&str, String)> =
+        names.split(';').map(|name| (name, header(name).trim().to_owned())).collect();
+    let expected = signature("sts", &headers, date, &scope, &parameters, &key);
+    if !is_equal(expected.as_bytes(), parameters.get("X-Amz-Signature")?.as_bytes()) {
+        return Err(Refusal::WrongSignature);
+    }
+    Ok(key)
 }
 
 /// The decoded query, each name once.
@@ -192,7 +227,7 @@ struct Scope {
 }
 
 impl Scope {
-    fn parse(credential: &str, date: &str, region: &str) -> Result<Self, Refusal> {
+    fn parse(credential: &str, date: &str, wanted_service: &str) -> Result<Self, Refusal> {
         let parts: Vec<&str> = credential.split('/').collect();
         let [access_key_id, day, signed_region, service, terminator] = parts.as_slice() else {
             return Err(Refusal::Malformed("X-Amz-Credential has not five parts"));
@@ -200,10 +235,7 @@ impl Scope {
         if !date.starts_with(day) || day.len() != 8 {
             return Err(Refusal::Malformed("X-Amz-Credential and X-Amz-Date differ in the day"));
         }
-        if *signed_region != region {
-            return Err(Refusal::WrongRegion((*signed_region).to_owned()));
-        }
-        if *service != "rds-db" || *terminator != "aws4_request" {
+        if *service != wanted_service || *terminator != "aws4_request" {
             return Err(Refusal::Unexpected { name: "X-Amz-Credential", value: credential.to_owned() });
         }
         Ok(Self {
@@ -269,19 +301,26 @@ fn find_key(
     Ok(key)
 }
 
-fn signature(authority: &str, date: &str, scope: &Scope, parameters: &Parameters, key: &AccessKey) -> String {
-    let canonical_request = format!(
-        "GET\n/\n{}\nhost:{}\n\nhost\n{EMPTY_BODY_SHA256}",
-        parameters.canonical(),
-        authority.to_ascii_lowercase(),
-    );
+/// `headers` in the order of their names, which are lower case.
+fn signature(
+    service: &str,
+    headers: &[(&str, String)],
+    date: &str,
+    scope: &Scope,
+    parameters: &Parameters,
+    key: &AccessKey,
+) -> String {
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
+    let canonical_request =
+        format!("GET\n/\n{}\n{lines}\n{}\n{EMPTY_BODY_SHA256}", parameters.canonical(), names.join(";"));
     let Scope { day, region, .. } = scope;
     let string_to_sign = format!(
-        "AWS4-HMAC-SHA256\n{date}\n{day}/{region}/rds-db/aws4_request\n{}",
+        "AWS4-HMAC-SHA256\n{date}\n{day}/{region}/{service}/aws4_request\n{}",
         hex(&Sha256::digest(canonical_request)),
     );
     let mut signing_key = hmac(format!("AWS4{}", key.secret.as_str()).as_bytes(), day);
-    for step in [region.as_str(), "rds-db", "aws4_request"] {
+    for step in [region.as_str(), service, "aws4_request"] {
         signing_key = hmac(&signing_key, step);
     }
     hex(&hmac(&signing_key, &string_to_sign))

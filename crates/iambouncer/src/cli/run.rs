@@ -6,6 +6,7 @@ use super::arguments::Run;
 use super::logging::{self, LogFile};
 use super::pidfile::PidFile;
 use super::rlimit;
+use crate::auth::ident::{self, IdentMap};
 use crate::config::{
     Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, load_file, load_user_list,
     zero_config,
@@ -127,13 +128,28 @@ pub(super) fn files_of(config: Config) -> Result<Loaded, Failure> {
             load_user_list(Path::new(path)).map_err(|report| Failure::Configuration(report.to_string()))?
         }
     };
+    let ident = load_ident_map(&settings.auth_ident_file)?;
     let tls = |error: tls_config::TlsConfigError| Failure::Configuration(format!("error: {error}"));
     Ok(Loaded {
         server_tls: tls_config::for_servers(settings).map_err(tls)?,
         client_tls: tls_config::for_clients(settings).map_err(tls)?,
         users: Arc::new(users),
+        ident: Arc::new(ident),
         config: Arc::new(config),
     })
+}
+
+fn load_ident_map(path: &str) -> Result<IdentMap, Failure> {
+    if path.is_empty() {
+        return Ok(IdentMap::default());
+    }
+    let wrong = |reason: String| Failure::Configuration(format!("error: auth_ident_file {path}: {reason}"));
+    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    if size > ident::MAX_FILE_BYTES as u64 {
+        return Err(wrong(format!("longer than {} bytes", ident::MAX_FILE_BYTES)));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::Result<()> {

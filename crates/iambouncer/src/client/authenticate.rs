@@ -1,6 +1,7 @@
-//! Proving who a client is: `trust any plain md5 scram-sha-256`. Owns the exchange with the client; an unknown user
+//! Proving who a client is: `trust any plain md5 scram-sha-256`, and the way to `iam` and `iam-sts`. Owns the exchange with the client; an unknown user
 //! sees the same messages as a known one with a wrong password.
 
+use super::{iam, iam_sts};
 use crate::auth::md5;
 use crate::auth::scram::SCRAM_SHA_256;
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
@@ -33,6 +34,7 @@ pub(super) async fn run(
     stream: &mut Stream,
     inbound: &mut Inbound,
     user: &str,
+    database: &str,
     kind: AuthType,
 ) -> Result<Option<ClientKeys>, Denied> {
     let loaded = context.loaded();
@@ -53,14 +55,17 @@ pub(super) async fn run(
                 _ => Box::pin(login.scram(context, secret)).await.map(Some),
             }
         }
+        AuthType::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
+        AuthType::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
         other => Err(Denied::Fault(faults::authentication_unavailable(other.as_str()))),
     }
 }
 
-struct Login<'a> {
-    stream: &'a mut Stream,
+/// A client that is being asked.
+pub(super) struct Login<'a> {
+    pub(super) stream: &'a mut Stream,
     inbound: &'a mut Inbound,
-    user: &'a str,
+    pub(super) user: &'a str,
 }
 
 type StoredSecret = Option<Zeroizing<String>>;
@@ -98,10 +103,15 @@ impl Login<'_> {
         Ok(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))
     }
 
-    async fn plain(&mut self, context: &Context, secret: StoredSecret) -> Result<(), Denied> {
+    /// Asks for a password in clear text.
+    pub(super) async fn ask_cleartext(&mut self) -> Result<Zeroizing<String>, Denied> {
         let mut message = Vec::new();
         encode::authentication_cleartext(&mut message);
-        let given = self.ask_password(&message).await?;
+        self.ask_password(&message).await
+    }
+
+    async fn plain(&mut self, context: &Context, secret: StoredSecret) -> Result<(), Denied> {
+        let given = self.ask_cleartext().await?;
         let secret = secret.ok_or_else(|| self.failed())?;
         let matches = if let Some(stored) = ScramSecret::parse(&secret) {
             let derived = context

@@ -5,9 +5,12 @@ mod authenticate;
 mod cancel;
 mod greet;
 mod handshake;
+mod iam;
+mod iam_sts;
 mod registered;
 mod serve;
 mod startup;
+mod sts;
 
 pub use registered::Seat;
 pub use serve::{Door, serve};

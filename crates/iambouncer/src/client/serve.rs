@@ -188,6 +188,7 @@ impl Entry<'_> {
             &mut self.stream,
             &mut self.inbound,
             &wanted.user,
+            &wanted.database,
             settings.auth_type,
         )
         .await?;
@@ -239,7 +240,9 @@ impl Entry<'_> {
             &mut self.stream,
             &mut self.inbound,
             &wanted.user,
-            settings.auth_type,
+            &wanted.database,
+            // The console has no endpoint that a token could be for.
+            if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
         )
         .await?;
         Ok(Admitted::Console { is_admin: is_admin || any })

@@ -49,6 +49,9 @@ fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagno
         let error = Diagnostic::error(format!("auth_type = {kind} does not work yet"));
         found.push(at(error).help("use scram-sha-256, md5, plain, trust or any"));
     }
+    if matches!(kind, AuthType::Iam | AuthType::IamSts) {
+        check_proofs(config, places, found);
+    }
     let needs_passwords = matches!(kind, AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256);
     if needs_passwords && settings.auth_file.is_empty() {
         let warning = format!("auth_type = {kind} without auth_file: no client can log in");
@@ -59,6 +62,32 @@ fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagno
             let error = format!("auth_type = any needs user= on the line of database \"{}\"", database.name);
             found.push(Diagnostic::error(error).at(places.database(&database.name, "")));
         }
+    }
+}
+
+/// Proofs of AWS identities are as good as passwords: they travel in TLS, and tokens are shown to a database that has
+/// proven itself.
+fn check_proofs(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+    let settings = &config.settings;
+    let kind = settings.auth_type;
+    let mut needs = |error: String, key: &str| {
+        found.push(Diagnostic::error(format!("auth_type = {kind} needs {error}")).at(places.setting(key)));
+    };
+    if settings.client_tls_sslmode == TlsMode::Disable {
+        needs("TLS with clients: set client_tls_sslmode = require".to_owned(), "auth_type");
+    }
+    if kind == AuthType::IamSts {
+        if settings.iam_sts_audience.is_empty() {
+            needs("iam_sts_audience, a name of your own for this pooler".to_owned(), "auth_type");
+        }
+        if settings.auth_ident_file.is_empty() {
+            needs("auth_ident_file, which maps AWS identities to users".to_owned(), "auth_type");
+        }
+    } else if !settings.server_tls_sslmode.verifies() {
+        needs(
+            "server_tls_sslmode = verify-full: tokens are shown to the database".to_owned(),
+            "server_tls_sslmode",
+        );
     }
 }
 

@@ -83,6 +83,10 @@ words! {
         Md5 = "md5",
         /// SCRAM-SHA-256.
         ScramSha256 = "scram-sha-256",
+        /// An RDS token for the database's endpoint.
+        Iam = "iam",
+        /// A presigned call of STS that names an AWS identity.
+        IamSts = "iam-sts",
         /// Decided per connection by the HBA file.
         Hba = "hba",
         /// TLS client certificate.
@@ -98,7 +102,10 @@ impl AuthType {
     /// Whether clients can log in this way today; the others are refused when the file is read,
     /// since falling back to another method could let somebody in.
     pub const fn is_working(self) -> bool {
-        matches!(self, Self::Trust | Self::Any | Self::Plain | Self::Md5 | Self::ScramSha256)
+        matches!(
+            self,
+            Self::Trust | Self::Any | Self::Plain | Self::Md5 | Self::ScramSha256 | Self::Iam | Self::IamSts
+        )
     }
 }
 

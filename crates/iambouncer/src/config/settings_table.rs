@@ -17,7 +17,7 @@ settings! {
     auth_dbname: String = "", Live, NotYet, "Database in which auth_query runs";
     auth_file: String = "", Live, Working, "File with users and their passwords or hashes";
     auth_hba_file: String = "", Live, NotYet, "Rules for auth_type = hba";
-    auth_ident_file: String = "", Live, NotYet, "Maps from certificate or system names to users";
+    auth_ident_file: String = "", Live, Working, "Maps from AWS identities to users, in the form of pg_ident.conf (auth_type = iam-sts)";
     auth_ldap_options: String = "", Live, NotYet, "Options for auth_type = ldap";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Live, NotYet, "Query that looks up a user's password on the server";
     auth_type: AuthType = AuthType::Md5, Live, Working, "How clients log in";
@@ -41,6 +41,8 @@ settings! {
     dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
     dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
+    iam_map: String = "iam", Live, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
+    iam_sts_audience: String = "", Live, Working, "Audience that proofs for auth_type = iam-sts must be made for";
     idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
     ignore_startup_parameters: String = "", Live, Working, "Startup parameters accepted and dropped";
     io_engine: IoEngine = IoEngine::Auto, Restart, Working, "How bytes reach the kernel: auto, epoll or io_uring";

@@ -63,6 +63,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         loaded,
         control,
         tokens,
+        proofs: Default::default(),
         registry: Arc::new(Registry::new(first.len())),
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
         process_key,

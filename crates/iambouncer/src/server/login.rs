@@ -21,6 +21,7 @@ use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::SystemTime;
 use wire::backend::{self, Authentication, TxStatus};
 use wire::startup::Version;
@@ -43,6 +44,13 @@ pub enum Credential {
     ScramKeys(ClientKeys),
     /// A token, made for this login.
     Iam(Signing),
+    /// A token somebody else has made, to be shown once.
+    Given {
+        /// What it is for.
+        key: TokenKey,
+        /// The token.
+        token: Secret,
+    },
 }
 
 /// Where and as whom to log in.
@@ -103,6 +111,15 @@ impl Progress {
     }
 }
 
+impl LoggedIn {
+    /// Says goodbye and closes: it was about the login only.
+    pub fn close(mut self) {
+        let mut message = Vec::new();
+        encode::terminate(&mut message);
+        let _ = self.stream.poll_send(&mut std::task::Context::from_waker(Waker::noop()), &message, &[]);
+    }
+}
+
 /// Logs in. A refused IAM login is tried once more with a fresh token, and `allow` once more with TLS.
 ///
 /// # Errors
@@ -114,19 +131,18 @@ pub async fn log_in(
 ) -> Result<LoggedIn, LoginError> {
     let place = Place::find(context, target).await?;
     let attempt = Attempt { context, target, place: &place, progress };
-    let Credential::Iam(signing) = &target.credential else {
-        return match attempt.run(Encryption::first(target.tls_mode), None).await {
-            Err(LoginError::Refused { code, .. }) if target.tls_mode == TlsMode::Allow && code == "28000" => {
-                attempt.run(Encryption::Required, None).await
-            }
-            other => other,
-        };
+    let signing = match &target.credential {
+        Credential::Iam(signing) => signing,
+        Credential::Given { key, token } => {
+            return attempt.run(Encryption::Required, Some(Shown::given(key, token))).await;
+        }
+        _ => return attempt.run_with_password().await,
     };
-    let key = signing.key(target, &place)?;
+    let key = signing.key(target, place.rds_name())?;
     let engine = context.tokens.clone();
     let wanted = key.clone();
     let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
-    let refused = match attempt.run(Encryption::Required, Some((&key, &token))).await {
+    let refused = match attempt.run(Encryption::Required, Some(Shown::ours(&key, &token))).await {
         Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
         other => return other,
     };
@@ -136,11 +152,33 @@ pub async fn log_in(
         .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
         .await
         .map_err(|_| refused)?;
-    attempt.run(Encryption::Required, Some((&key, &fresh))).await
+    attempt.run(Encryption::Required, Some(Shown::ours(&key, &fresh))).await
 }
 
 fn is_token_refusal(error: &LoginError) -> bool {
     matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
+}
+
+/// A token as it is shown to a server.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    key: &'a TokenKey,
+    text: &'a str,
+    access_key_id: &'a str,
+    ends_at_seconds: i64,
+}
+
+impl<'a> Shown<'a> {
+    fn ours(key: &'a TokenKey, token: &'a Token) -> Self {
+        let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ends_at_seconds = ends.as_secs() as i64;
+        Self { key, text: token.expose(), access_key_id: token.access_key_id(), ends_at_seconds }
+    }
+
+    /// Its time has been looked at by whoever hands it on.
+    fn given(key: &'a TokenKey, token: &'a Secret) -> Self {
+        Self { key, text: token.expose(), access_key_id: "", ends_at_seconds: i64::MAX }
+    }
 }
 
 /// One login, perhaps tried twice.
@@ -171,18 +209,23 @@ impl Attempt<'_> {
             .map_err(|error| failed(error.to_string(), token_cause(&error), error.is_transient()))
     }
 
-    async fn run(
-        &self,
-        encryption: Encryption,
-        token: Option<(&TokenKey, &Arc<Token>)>,
-    ) -> Result<LoggedIn, LoginError> {
+    async fn run_with_password(&self) -> Result<LoggedIn, LoginError> {
+        let mode = self.target.tls_mode;
+        match self.run(Encryption::first(mode), None).await {
+            Err(LoginError::Refused { code, .. }) if mode == TlsMode::Allow && code == "28000" => {
+                self.run(Encryption::Required, None).await
+            }
+            other => other,
+        }
+    }
+
+    async fn run(&self, encryption: Encryption, token: Option<Shown<'_>>) -> Result<LoggedIn, LoginError> {
         let Self { context, target, place, progress } = *self;
         progress.stage.set(Stage::Network);
-        let tls_name = token.map(|(key, _)| place.tls_name(key));
+        let tls_name = token.map(|token| place.tls_name(token.key));
         let (stream, route) =
             connect::open(context, place, encryption, target.tls.as_ref(), tls_name, &progress.stage).await?;
         progress.stage.set(Stage::Answer);
-        let token = token.map(|(key, token)| (key, &**token));
         let mut login =
             Login { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
@@ -214,7 +257,7 @@ struct Login<'a> {
     target: &'a Target,
     place: &'a Place,
     progress: &'a Progress,
-    token: Option<(&'a TokenKey, &'a Token)>,
+    token: Option<Shown<'a>>,
     stream: Stream,
     inbound: Inbound,
 }
@@ -313,7 +356,7 @@ impl Login<'_> {
 
     async fn authenticate(&mut self, message: &[u8]) -> Result<(), LoginError> {
         let request = backend::authentication(message).map_err(broken)?;
-        if let Credential::Iam(_) = self.target.credential {
+        if self.token.is_some() {
             return self.authenticate_with_token(&request).await;
         }
         match request {
@@ -344,14 +387,16 @@ impl Login<'_> {
     async fn authenticate_with_token(&mut self, request: &Authentication<'_>) -> Result<(), LoginError> {
         let not_iam = |asked| LoginError::NotAnIamUser { user: self.target.user.clone(), asked };
         match request {
+            // A server that trusts everybody says nothing about a token that is here to be judged.
+            Authentication::Ok if self.is_probe() && !self.has_shown_token() => Err(not_iam("nothing")),
             Authentication::Ok => Ok(()),
             Authentication::Cleartext => {
                 if self.stream.tls().is_none() || !self.target.tls_mode.verifies() {
                     return Err(LoginError::TokenNeedsVerifiedTls);
                 }
-                let (key, token) = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
-                self.progress.proof.replace(Proof::Token(Box::new(self.signed(key, token))));
-                self.send_password(token.expose()).await
+                let token = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
+                self.progress.proof.replace(Proof::Token(Box::new(self.signed(token))));
+                self.send_password(token.text).await
             }
             Authentication::Md5(_) => Err(not_iam("an md5 password")),
             Authentication::Sasl(_) => Err(not_iam("SCRAM")),
@@ -360,19 +405,31 @@ impl Login<'_> {
         }
     }
 
+    fn is_probe(&self) -> bool {
+        matches!(self.target.credential, Credential::Given { .. })
+    }
+
+    fn has_shown_token(&self) -> bool {
+        matches!(*self.progress.proof.borrow(), Proof::Token(_))
+    }
+
     /// What may be said of a token that is sent now.
-    fn signed(&self, key: &TokenKey, token: &Token) -> Signed {
-        let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    fn signed(&self, token: Shown<'_>) -> Signed {
+        let key = token.key;
         Signed {
             host: key.host.clone(),
             port: key.port,
             region: key.region.to_string(),
             user: key.user.clone(),
-            access_key_id: token.access_key_id().to_owned(),
-            ends_at_seconds: ends.as_secs() as i64,
+            access_key_id: token.access_key_id.to_owned(),
+            ends_at_seconds: token.ends_at_seconds,
             dialed_host: self.place.rds_name().map_or_else(|| self.place.name(), String::as_str).to_owned(),
             dialed_port: self.target.port,
-            is_port_given: matches!(&self.target.credential, Credential::Iam(Signing { port: Some(_), .. })),
+            is_port_given: match &self.target.credential {
+                Credential::Iam(signing) => signing.port.is_some(),
+                // Checked against what is configured before it came here.
+                _ => true,
+            },
             ..Signed::default()
         }
     }
@@ -392,7 +449,9 @@ impl Login<'_> {
                 Ok(secret.clone())
             }
             Credential::ScramKeys(_) => Err(self.unusable(asked)),
-            Credential::None | Credential::Iam(_) => Err(LoginError::NoPassword(self.target.user.clone())),
+            Credential::None | Credential::Iam(_) | Credential::Given { .. } => {
+                Err(LoginError::NoPassword(self.target.user.clone()))
+            }
         }
     }
 

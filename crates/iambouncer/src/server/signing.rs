@@ -1,7 +1,6 @@
 //! What a token of one login is made for. Owns the choice of name, port and region – what is configured, else the first
 //! RDS name behind the host – and never a default region: RDS refuses the wrong one without a word about it.
 
-use super::connect::Place;
 use super::error::LoginError;
 use super::login::Target;
 use crate::causes::Cause;
@@ -40,18 +39,18 @@ impl Signing {
         self.host.is_none() && rds_iam::RdsEndpoint::parse(host).is_none()
     }
 
-    /// The token to ask for.
+    /// The token to ask for. `rds_name` is the first RDS endpoint among the names behind the host.
     ///
     /// # Errors
     /// A UNIX socket without `iam_host`, and a region that nothing tells.
-    pub fn key(&self, target: &Target, place: &Place) -> Result<TokenKey, LoginError> {
+    pub fn key(&self, target: &Target, rds_name: Option<&String>) -> Result<TokenKey, LoginError> {
         let failed = |reason: String, cause| LoginError::Token {
             user: target.user.clone(),
             reason,
             cause,
             is_transient: false,
         };
-        let host = match (&self.host, place.rds_name(), target.host.tcp()) {
+        let host = match (&self.host, rds_name, target.host.tcp()) {
             (Some(host), _, _) | (None, Some(host), _) => host.as_str(),
             (None, None, Some(host)) => host,
             (None, None, None) => {

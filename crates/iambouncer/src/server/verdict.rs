@@ -33,7 +33,7 @@ pub struct Signed {
     pub region: String,
     /// Database user.
     pub user: String,
-    /// Key that signed it.
+    /// Key that signed it; empty for a client's token.
     pub access_key_id: String,
     /// When it ends, in seconds since 1970.
     pub ends_at_seconds: i64,
@@ -270,7 +270,10 @@ pub fn skew_text(skew_seconds: i64) -> String {
 fn policy_hint(signed: &Signed) -> String {
     let Signed { host, port, region, user, .. } = signed;
     let who = signed.arn.as_deref().map_or_else(
-        || format!("The identity behind key {}", signed.access_key_id),
+        || match signed.access_key_id.as_str() {
+            "" => "The identity that made the token".to_owned(),
+            key => format!("The identity behind key {key}"),
+        },
         |arn| format!("The identity {arn}"),
     );
     let account = signed.arn.as_deref().and_then(|arn| arn.split(':').nth(4)).unwrap_or("<account>");

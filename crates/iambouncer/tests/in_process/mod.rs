@@ -25,8 +25,13 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
     let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16).unwrap();
     let port = bound[0].endpoint.port();
-    let loaded =
-        Loaded { config: Arc::new(config), users: Arc::default(), server_tls: None, client_tls: None };
+    let loaded = Loaded {
+        config: Arc::new(config),
+        users: Arc::default(),
+        ident: Arc::default(),
+        server_tls: None,
+        client_tls: None,
+    };
     std::thread::spawn(move || {
         let control =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

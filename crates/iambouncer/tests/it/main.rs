@@ -6,6 +6,7 @@
 mod support;
 
 mod cancel;
+mod client_proofs;
 mod console;
 mod copy;
 mod farewells;

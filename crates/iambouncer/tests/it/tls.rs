@@ -2,7 +2,7 @@
 //! SCRAM that is bound to the connection.
 
 use crate::support::raw::{self, Message, tags};
-use crate::support::tls_client::{Identity, TlsClient, client_config, client_identity};
+use crate::support::tls_client::{ClientSide, TlsClient, client_config, client_identity};
 use crate::support::{Bouncer, Client, bouncer::Start, postgres};
 use rds_sim::Certificates;
 use rds_sim::postgres::{Postgres, PostgresOptions};
@@ -13,49 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-/// Certificate, key and authorities of a pooler, as files.
-struct ClientSide {
-    dir: tempfile::TempDir,
-    certificates: Certificates,
-    identity: Identity,
-}
-
-impl ClientSide {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let certificates = Certificates::generate(&["localhost".to_owned()]).unwrap();
-        let identity = client_identity("app");
-        let server = certificates.for_postgres();
-        let files = [
-            ("cert.pem", &server.certificate_pem),
-            ("key.pem", &server.key_pem),
-            ("ca.pem", &identity.ca_pem),
-        ];
-        for (name, text) in files {
-            std::fs::write(dir.path().join(name), text).unwrap();
-        }
-        Self { dir, certificates, identity }
-    }
-
-    fn bouncer(&self, databases: &str, mode: &str) -> Bouncer {
-        let file = |name: &str| self.dir.path().join(name).display().to_string();
-        Start::databases(databases)
-            .set(&format!("client_tls_sslmode = {mode}"))
-            .set(&format!("client_tls_cert_file = {}", file("cert.pem")))
-            .set(&format!("client_tls_key_file = {}", file("key.pem")))
-            .set(&format!("client_tls_ca_file = {}", file("ca.pem")))
-            .start()
-    }
-
-    fn config(&self) -> Arc<ClientConfig> {
-        client_config(self.certificates.ca_pem(), None)
-    }
-
-    fn config_with_certificate(&self, identity: &Identity) -> Arc<ClientConfig> {
-        client_config(self.certificates.ca_pem(), Some(identity))
-    }
-}
 
 fn plain_line() -> String {
     format!("app = host=127.0.0.1 port={} dbname=app", postgres().port())

@@ -1,8 +1,10 @@
 //! A client that speaks TLS, message by message, and the certificates it needs. Owns one encrypted connection.
 
 use super::PATIENCE;
+use super::bouncer::{Bouncer, Start};
 use super::raw::Message;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rds_sim::Certificates;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -53,6 +55,64 @@ pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Arc<ClientCon
     })
 }
 
+/// Certificate, key and authorities of a pooler, as files.
+pub struct ClientSide {
+    pub dir: tempfile::TempDir,
+    pub certificates: Certificates,
+    pub identity: Identity,
+}
+
+impl ClientSide {
+    /// For the name `localhost`.
+    pub fn new() -> Self {
+        Self::for_names(&["localhost"])
+    }
+
+    /// For these names.
+    pub fn for_names(names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificates = Certificates::generate(&names).unwrap();
+        let identity = client_identity("app");
+        let server = certificates.for_postgres();
+        let files = [
+            ("cert.pem", server.certificate_pem.as_str()),
+            ("key.pem", server.key_pem.as_str()),
+            ("ca.pem", identity.ca_pem.as_str()),
+            ("authority.pem", certificates.ca_pem()),
+        ];
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        Self { dir, certificates, identity }
+    }
+
+    /// A pooler's settings for TLS with clients.
+    pub fn set<'a>(&self, start: Start<'a>, mode: &str) -> Start<'a> {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        start
+            .set(&format!("client_tls_sslmode = {mode}"))
+            .set(&format!("client_tls_cert_file = {}", file("cert.pem")))
+            .set(&format!("client_tls_key_file = {}", file("key.pem")))
+            .set(&format!("client_tls_ca_file = {}", file("ca.pem")))
+    }
+
+    /// A pooler with TLS for clients.
+    pub fn bouncer(&self, databases: &str, mode: &str) -> Bouncer {
+        self.set(Start::databases(databases), mode).start()
+    }
+
+    /// What a client needs to trust it.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        client_config(self.certificates.ca_pem(), None)
+    }
+
+    /// That, and a certificate of the client's own.
+    pub fn config_with_certificate(&self, identity: &Identity) -> Arc<ClientConfig> {
+        client_config(self.certificates.ca_pem(), Some(identity))
+    }
+}
+
 /// An encrypted connection.
 pub struct TlsClient {
     stream: StreamOwned<ClientConnection, TcpStream>,
@@ -85,6 +145,35 @@ impl TlsClient {
         client.send(&packet)?;
         client.until_ready()?;
         Ok(client)
+    }
+
+    /// Connects and logs in with a password in clear text; else SQLSTATE, message and hint.
+    pub fn log_in_with(
+        port: u16,
+        config: Arc<ClientConfig>,
+        user: &str,
+        database: &str,
+        password: &str,
+    ) -> Result<Self, (String, String, String)> {
+        let mut client = Self::connect(port, config).unwrap();
+        let mut packet = Vec::new();
+        encode::startup(&mut packet, Version::V3_0, &[("user", user), ("database", database)]);
+        client.send(&packet).unwrap();
+        let refusal = |message: Message| {
+            let (code, text) = message.error();
+            (code, text, message.hint())
+        };
+        let asked = client.read().unwrap();
+        if asked.tag == b'E' {
+            return Err(refusal(asked));
+        }
+        packet.clear();
+        encode::password(&mut packet, password);
+        client.send(&packet).unwrap();
+        match client.until(b'E').unwrap().pop() {
+            Some(last) if last.tag == b'E' => Err(refusal(last)),
+            _ => Ok(client),
+        }
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

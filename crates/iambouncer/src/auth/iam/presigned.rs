@@ -1,0 +1,202 @@
+//! The query of a presigned request (Signature Version 4, "Adding signing information to the query string"), as an
+//! untrusted peer sends it. Owns its syntax and its times; what has to be in it is said by its callers.
+
+use super::ProofError;
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// How long a presigned request lives at most, in seconds.
+pub const MAX_LIFE_SECONDS: i64 = 900;
+/// How far a maker's clock may be ahead of ours, in seconds; AWS's own tolerance.
+pub const MAX_FUTURE_SECONDS: i64 = 300;
+/// More parameters than any presigned request has.
+const MAX_PARAMETERS: usize = 16;
+/// Longest name or value shown in an error, in characters.
+const MAX_SHOWN_CHARS: usize = 80;
+/// `X-Amz-Date`.
+const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+/// Hexadecimal digits of a signature.
+const SIGNATURE_CHARS: usize = 64;
+
+/// Decoded parameters, each there once. Debug shows names only.
+pub struct Query(Vec<(String, String)>);
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// The scope in `X-Amz-Credential`, behind the access key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// Region.
+    pub region: &'a str,
+    /// Service.
+    pub service: &'a str,
+}
+
+/// When a presigned request was made and when it ends, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// `X-Amz-Date`.
+    pub made_at: i64,
+    /// That and its life.
+    pub ends_at: i64,
+}
+
+impl Query {
+    /// Reads `name=value&…`. Every name must be one of `allowed`, in this very spelling, and there once.
+    ///
+    /// # Errors
+    /// See [`ProofError`].
+    pub fn parse(text: &str, allowed: &[&'static str]) -> Result<Self, ProofError> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for pair in text.split('&') {
+            let (name, value) =
+                pair.split_once('=').ok_or(ProofError::NotOne("query of a presigned request"))?;
+            let (Some(name), Some(value)) = (percent_decode(name), percent_decode(value)) else {
+                return Err(ProofError::NotOne("percent-encoded query"));
+            };
+            if found.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+                return Err(ProofError::Repeated(shown(&name)));
+            }
+            if !allowed.contains(&name.as_str()) || found.len() >= MAX_PARAMETERS {
+                return Err(ProofError::UnknownParameter(shown(&name)));
+            }
+            found.push((name, value));
+        }
+        Ok(Self(found))
+    }
+
+    /// A parameter's value.
+    pub fn get(&self, name: &'static str) -> Result<&str, ProofError> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).ok_or(ProofError::Missing(name))
+    }
+
+    /// All of them, in the order they came.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Demands a value.
+    pub fn expect(&self, name: &'static str, wanted: &str) -> Result<(), ProofError> {
+        expect(name, self.get(name)?, wanted)
+    }
+
+    /// Algorithm, signature and scope, as far as their form goes.
+    pub fn scope(&self) -> Result<Scope<'_>, ProofError> {
+        self.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
+        let signature = self.get("X-Amz-Signature")?;
+        if signature.len() != SIGNATURE_CHARS || !signature.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(ProofError::NotOne("signature"));
+        }
+        let date = self.get("X-Amz-Date")?;
+        let parts: Vec<&str> = self.get("X-Amz-Credential")?.split('/').collect();
+        let [key, day, region, service, "aws4_request"] = parts[..] else {
+            return Err(ProofError::NotOne("credential scope"));
+        };
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(ProofError::NotOne("access key"));
+        }
+        expect("the day in X-Amz-Credential", day, date.get(..8).unwrap_or_default())?;
+        Ok(Scope { region, service })
+    }
+
+    /// Date and life, against our clock. Nobody else enforces the life of a presigned STS call.
+    pub fn times(&self, now_seconds: i64) -> Result<Times, ProofError> {
+        let date = self.get("X-Amz-Date")?;
+        let made = PrimitiveDateTime::parse(date, DATE).map_err(|_| ProofError::NotOne("date"))?;
+        let made_at = made.assume_utc().unix_timestamp();
+        let life: i64 = self.get("X-Amz-Expires")?.parse().map_err(|_| ProofError::NotOne("lifetime"))?;
+        if !(1..=MAX_LIFE_SECONDS).contains(&life) {
+            return Err(ProofError::Life(life));
+        }
+        if made_at - now_seconds > MAX_FUTURE_SECONDS {
+            return Err(ProofError::Future(made_at - now_seconds));
+        }
+        let ends_at = made_at + life;
+        if ends_at <= now_seconds {
+            return Err(ProofError::Ended(now_seconds - ends_at));
+        }
+        Ok(Times { made_at, ends_at })
+    }
+}
+
+/// Demands that `given` is `wanted`.
+pub fn expect(what: &'static str, given: &str, wanted: &str) -> Result<(), ProofError> {
+    if given == wanted {
+        return Ok(());
+    }
+    Err(ProofError::Mismatch { what, given: shown(given), wanted: wanted.to_owned() })
+}
+
+/// The part of a peer's text that may stand in an error.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
+}
+
+/// Decodes `%41`; `None` for broken escapes, control characters and what is no UTF-8. `+` is a plus.
+pub fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        if first == b'%' {
+            let (digits, after) = after.split_at_checked(2)?;
+            let digit = |b: u8| char::from(b).to_digit(16);
+            bytes.push(u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?);
+            rest = after;
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[&str] = &["Action", "X-Amz-Date", "X-Amz-Expires"];
+
+    #[test]
+    fn names_are_there_once_in_any_spelling() {
+        let parse = |text: &str| Query::parse(text, NAMES).map(|query| query.pairs().count());
+        assert_eq!(parse("Action=connect&X-Amz-Date=1"), Ok(2));
+        assert_eq!(parse("Action=a&Action=b"), Err(ProofError::Repeated("Action".into())));
+        assert_eq!(parse("Action=a&action=b"), Err(ProofError::Repeated("action".into())));
+        assert_eq!(parse("Action=a&%41ction=b"), Err(ProofError::Repeated("Action".into())));
+        assert_eq!(parse("action=a"), Err(ProofError::UnknownParameter("action".into())));
+        assert_eq!(parse("Other=a"), Err(ProofError::UnknownParameter("Other".into())));
+        for broken in ["", "Action", "Action=%4", "Action=%zz", "Action=%00", "Action=%ff", "Action=a&"] {
+            assert!(parse(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn times_are_enforced_here() {
+        let made_at = 1_705_322_096;
+        let times = |life: &str, now| {
+            let text = format!("X-Amz-Date=20240115T123456Z&X-Amz-Expires={life}");
+            Query::parse(&text, NAMES).unwrap().times(now)
+        };
+        assert_eq!(times("900", made_at), Ok(Times { made_at, ends_at: made_at + 900 }));
+        assert_eq!(times("900", made_at + 900), Err(ProofError::Ended(0)));
+        assert_eq!(times("60", made_at + 100), Err(ProofError::Ended(40)));
+        assert_eq!(times("901", made_at), Err(ProofError::Life(901)));
+        assert_eq!(times("0", made_at), Err(ProofError::Life(0)));
+        assert_eq!(times("-1", made_at), Err(ProofError::Life(-1)));
+        assert_eq!(times("900", made_at - 301), Err(ProofError::Future(301)));
+        assert!(times("900", made_at - 300).is_ok());
+        assert!(times("nine", made_at).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let query = Query::parse("Action=secret", NAMES).unwrap();
+        assert!(!format!("{query:?}").contains("secret"));
+    }
+}

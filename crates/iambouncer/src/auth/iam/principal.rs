@@ -1,0 +1,76 @@
+//! Who AWS says somebody is. Owns the canonical form of an ARN that maps may name: a role without its session, since
+//! whoever assumes it chooses the session's name.
+
+/// Longest ARN that is looked at, in bytes.
+const MAX_ARN_BYTES: usize = 2048;
+
+/// The principal behind the ARN that GetCallerIdentity returns, fit to be mapped.
+///
+/// An assumed role becomes `arn:…:iam::ACCOUNT:role/NAME`: the path of the role is not in STS's answer, so maps name
+/// roles without it. Users keep theirs. `None` for root, federated users and what is no ARN.
+pub fn canonical(arn: &str) -> Option<String> {
+    if arn.len() > MAX_ARN_BYTES || !arn.bytes().all(|b| b.is_ascii_graphic()) {
+        return None;
+    }
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", partition, service, "", account, resource] = parts[..] else { return None };
+    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+    if !is_account || !is_partition(partition) {
+        return None;
+    }
+    let (kind, name) = resource.split_once('/')?;
+    match (service, kind) {
+        ("sts", "assumed-role") => {
+            let (role, session) = name.split_once('/')?;
+            let is_whole = !role.is_empty() && !session.is_empty() && !session.contains('/');
+            is_whole.then(|| format!("arn:{partition}:iam::{account}:role/{role}"))
+        }
+        ("iam", "user") => (!name.is_empty() && !name.ends_with('/')).then(|| arn.to_owned()),
+        _ => None,
+    }
+}
+
+fn is_partition(text: &str) -> bool {
+    text == "aws" || text.strip_prefix("aws-").is_some_and(|rest| !rest.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_dropped_and_never_mapped_on() {
+        let canonical = |arn: &str| canonical(arn).unwrap_or_default();
+        assert_eq!(
+            canonical("arn:aws:sts::123456789012:assumed-role/orders/admin"),
+            "arn:aws:iam::123456789012:role/orders"
+        );
+        assert_eq!(
+            canonical("arn:aws-us-gov:sts::123456789012:assumed-role/a.b@c/i-0123"),
+            "arn:aws-us-gov:iam::123456789012:role/a.b@c"
+        );
+        let user = "arn:aws:iam::123456789012:user/team/ann";
+        assert_eq!(canonical(user), user);
+    }
+
+    #[test]
+    fn what_no_map_should_name_is_nobody() {
+        for arn in [
+            "",
+            "ann",
+            "arn:aws:iam::123456789012:root",
+            "arn:aws:sts::123456789012:federated-user/ann",
+            "arn:aws:sts::123456789012:assumed-role/orders",
+            "arn:aws:sts::123456789012:assumed-role//session",
+            "arn:aws:sts::123456789012:assumed-role/orders/a/b",
+            "arn:aws:sts::12345678901:assumed-role/orders/a",
+            "arn:evil:sts::123456789012:assumed-role/orders/a",
+            "arn:aws:sts:x:123456789012:assumed-role/orders/a",
+            "arn:aws:iam::123456789012:user/",
+            "arn:aws:sts::123456789012:assumed-role/or ders/a",
+            "arn:aws:iam::123456789012:role/orders",
+        ] {
+            assert_eq!(canonical(arn), None, "{arn}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `auth_type = iam`: the client's password is an RDS token for the database's endpoint. Owns the order: what costs
+//! nothing is checked first, then what is remembered, and one probe login to the database decides. Nobody but AWS can
+//! say whether a token is right, and RDS is how to ask.
+//!
+//! The token is used for the probe and for nothing else: servers of the pool log in as the pooler.
+
+use super::authenticate::{Denied, Login};
+use crate::auth::iam::presigned::Times;
+use crate::auth::iam::token::{self, Expected};
+use crate::auth::iam::verdicts::{Known, ProofKey, Question};
+use crate::auth::iam::{ProofError, desk::ProofDesk};
+use crate::config::{Database, Host, Secret};
+use crate::context::Context;
+use crate::faults::{self, Fault};
+use crate::server::connect::Place;
+use crate::server::login::{self, Credential, Progress, Target};
+use crate::server::signing::Signing;
+use crate::server::{FailedLogin, LoginError};
+use crate::worker::timers;
+use rds_iam::TokenKey;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
+
+/// Between two looks at whether somebody else's question has been answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Seconds since 1970.
+pub(super) fn now_seconds() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64
+}
+
+/// Asks the client for its token and lets the database judge it.
+pub(super) async fn prove(
+    context: &Rc<Context>,
+    login: &mut Login<'_>,
+    database: &str,
+) -> Result<(), Denied> {
+    if login.stream.tls().is_none() {
+        return Err(Denied::Fault(faults::proof_needs_tls()));
+    }
+    let token = login.ask_cleartext().await?;
+    let user = login.user;
+    let config = context.config();
+    let line =
+        config.database_for(database).ok_or_else(|| Denied::Fault(faults::unknown_database(database)))?;
+    let claim = Claim::read(context, line, database, user, &token).await.map_err(Denied::Fault)?;
+    let port = claim.key.port.to_string();
+    let proof =
+        ProofKey::new(&context.process_key, &[&token, user, &claim.target.database, &claim.key.host, &port]);
+    let ProofDesk { tokens, .. } = &context.proofs;
+    loop {
+        match tokens.look_up(proof, now_seconds()) {
+            Known::Good(()) => return Ok(()),
+            Known::Bad(fault) => return Err(Denied::Fault(fault)),
+            Known::Asked => timers::sleep(LOOK_AGAIN).await,
+            Known::Unknown(question) => {
+                return claim.probe(context, question).await.map_err(Denied::Fault);
+            }
+        }
+    }
+}
+
+/// A token whose form is right, and where it has to be shown.
+struct Claim {
+    target: Target,
+    key: TokenKey,
+    times: Times,
+}
+
+impl Claim {
+    /// Checks a token against each host of a line; it has to be for one of them.
+    async fn read(
+        context: &Rc<Context>,
+        line: &Database,
+        database: &str,
+        user: &str,
+        token: &Zeroizing<String>,
+    ) -> Result<Self, Fault> {
+        let mut first_error = None;
+        for host in &line.host {
+            let target = target_of(context, line, database, user, host);
+            let key = endpoint_of(&Signing::of(line), context, &target)
+                .await
+                .map_err(|error| FailedLogin::new(error, &Default::default(), now_seconds()).to_fault())?;
+            let region = key.region.to_string();
+            let expected = Expected { host: &key.host, port: key.port, region: &region, user };
+            match token::check(token, &expected, now_seconds()) {
+                Ok(times) => {
+                    let given = Credential::Given { key: key.clone(), token: Secret::new(token.as_str()) };
+                    return Ok(Self { target: Target { credential: given, ..target }, key, times });
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
+        tracing::warn!(user, database, reason = %error, "the IAM token of a client is refused");
+        Err(faults::proof_refused(user, &error.for_client()))
+    }
+
+    /// Logs in to the database with the client's token, once.
+    async fn probe(self, context: &Rc<Context>, question: Question<(), Fault>) -> Result<(), Fault> {
+        let Ok(_place) = context.proofs.probes.acquire().await else {
+            return Err(faults::shutting_down());
+        };
+        let limit = context.config().settings.server_connect_timeout;
+        let progress = Progress::default();
+        let probed = timers::timeout(limit, login::log_in(context, &self.target, &progress)).await;
+        let user = &self.target.user;
+        match probed {
+            Some(Ok(probe)) => {
+                probe.close();
+                tracing::debug!(user, "the database has accepted the IAM token of a client");
+                question.good((), self.times.ends_at);
+                Ok(())
+            }
+            Some(Err(error)) => {
+                let refuses_proof = matches!(&error, LoginError::Refused { code, .. } if code.starts_with("28"))
+                    || matches!(&error, LoginError::NotAnIamUser { .. });
+                let failed = progress.explain(error);
+                let reason = failed.cause.info();
+                tracing::warn!(
+                    user,
+                    cause = reason.id,
+                    "the IAM token of a client was shown to the database: {}",
+                    failed.error
+                );
+                let mut fault = failed.to_fault();
+                if refuses_proof {
+                    fault = faults::proof_refused(user, &failed.error.to_string()).hint(failed.hint);
+                    question.bad(fault.clone(), now_seconds());
+                }
+                Err(fault)
+            }
+            None => {
+                let target = format!("{}:{}", self.target.host, self.target.port);
+                Err(progress.explain(LoginError::Timeout { target, stage: progress.stage() }).to_fault())
+            }
+        }
+    }
+}
+
+fn target_of(context: &Context, line: &Database, database: &str, user: &str, host: &Host) -> Target {
+    let loaded = context.loaded();
+    Target {
+        host: host.clone(),
+        port: line.port,
+        database: line.server_dbname(database).to_owned(),
+        user: user.to_owned(),
+        credential: Credential::None,
+        parameters: Vec::new(),
+        connect_query: None,
+        tls_mode: loaded.config.settings.server_tls_sslmode,
+        tls: loaded.server_tls.clone(),
+    }
+}
+
+/// Name, port and region that a client's token has to be for: those of the pool's own tokens.
+async fn endpoint_of(signing: &Signing, context: &Context, target: &Target) -> Result<TokenKey, LoginError> {
+    let needs_names = target.host.tcp().is_some_and(|host| signing.follows_aliases(host));
+    let place = if needs_names { Some(Place::find(context, target).await?) } else { None };
+    signing.key(target, place.as_ref().and_then(Place::rds_name))
+}

@@ -1,0 +1,92 @@
+//! `auth_type = iam-sts`: the client's password is a presigned `sts:GetCallerIdentity` for our audience. Owns the order
+//! – form, memory, STS – and the step from the identity to the database user by the map file. Works with every
+//! PostgreSQL; the policy of RDS has no say in it.
+
+use super::authenticate::{Denied, Login};
+use super::iam::now_seconds;
+use super::sts::{self, StsError};
+use crate::auth::iam::caller::{self, CallerProof};
+use crate::auth::iam::principal;
+use crate::auth::iam::verdicts::{Known, ProofKey, Question};
+use crate::context::Context;
+use crate::faults::{self, Fault};
+use crate::worker::timers;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at whether somebody else's question has been answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Asks the client for its proof, STS for its identity, and the map for its rights.
+pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), Denied> {
+    if login.stream.tls().is_none() {
+        return Err(Denied::Fault(faults::proof_needs_tls()));
+    }
+    let password = login.ask_cleartext().await?;
+    let user = login.user;
+    let proof = caller::read(&password, now_seconds()).map_err(|error| {
+        tracing::warn!(user, reason = %error, "the proof of an AWS identity of a client is refused");
+        Denied::Fault(faults::proof_refused(user, &error.for_client()))
+    })?;
+    let key = ProofKey::new(&context.process_key, &[&password]);
+    drop(password);
+    let arn = identity(context, user, proof, key).await.map_err(Denied::Fault)?;
+    let loaded = context.loaded();
+    if loaded.ident.allows(&loaded.config.settings.iam_map, &arn, user) {
+        return Ok(());
+    }
+    tracing::warn!(user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
+    Err(Denied::Fault(faults::not_mapped(user, &arn)))
+}
+
+async fn identity(
+    context: &Rc<Context>,
+    user: &str,
+    proof: CallerProof,
+    key: ProofKey,
+) -> Result<Arc<str>, Fault> {
+    loop {
+        match context.proofs.callers.look_up(key, now_seconds()) {
+            Known::Good(arn) => return Ok(arn),
+            Known::Bad(fault) => return Err(fault),
+            Known::Asked => timers::sleep(LOOK_AGAIN).await,
+            Known::Unknown(question) => return ask(context, user, proof, question).await,
+        }
+    }
+}
+
+async fn ask(
+    context: &Rc<Context>,
+    user: &str,
+    proof: CallerProof,
+    question: Question<Arc<str>, Fault>,
+) -> Result<Arc<str>, Fault> {
+    let Ok(_place) = context.proofs.questions.acquire().await else {
+        return Err(faults::shutting_down());
+    };
+    let ends_at = proof.times.ends_at;
+    let audience = context.config().settings.iam_sts_audience.clone();
+    let answer = context.on_control(async move { sts::ask(&proof, &audience).await }).await;
+    let outcome = match answer {
+        Some(Ok(arn)) => principal::canonical(&arn).ok_or(StsError::NoPrincipal(arn)),
+        Some(Err(error)) => Err(error),
+        None => Err(StsError::Unreachable("the question was given up".to_owned())),
+    };
+    match outcome {
+        Ok(arn) => {
+            let arn: Arc<str> = arn.into();
+            question.good(arn.clone(), ends_at);
+            Ok(arn)
+        }
+        Err(error) => {
+            tracing::warn!(user, %error, "STS does not vouch for a client");
+            if error.is_passing() {
+                return Err(faults::sts_unavailable(&error.to_string()));
+            }
+            let fault = faults::proof_refused(user, &error.to_string());
+            question.bad(fault.clone(), now_seconds());
+            Err(fault)
+        }
+    }
+}

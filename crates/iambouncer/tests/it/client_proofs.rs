@@ -1,0 +1,371 @@
+//! Clients that prove an AWS identity: RDS tokens that the database judges, and calls of STS that a map turns into
+//! users. Each is refused for everything that is wrong with it, and costs nobody more than it must.
+
+use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
+use crate::support::tls_client::{ClientSide, TlsClient};
+use crate::support::{Bouncer, Client, eventually, postgres};
+use rds_iam::{CallerProofRequest, Credentials, TokenRequest, sign, sign_caller_proof};
+use rds_sim::{AccessKey, CredentialServer, CredentialSettings, LoginOutcome};
+use std::time::{Duration, SystemTime};
+
+const CLIENT_KEY: &str = "AKIDCLIENT";
+const CLIENT_SECRET: &str = "secret/of+the-client";
+const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
+
+fn client_credentials() -> Credentials {
+    Credentials::new(CLIENT_KEY, CLIENT_SECRET, None, None, "tests")
+}
+
+struct Signed<'a> {
+    host: &'a str,
+    port: u16,
+    user: &'a str,
+    region: &'a str,
+    age: Duration,
+}
+
+impl Signed<'_> {
+    fn token(&self) -> String {
+        let region = self.region.parse().unwrap();
+        let request = TokenRequest { host: self.host, port: self.port, user: self.user, region: &region };
+        sign(&request, &client_credentials(), SystemTime::now() - self.age).unwrap().expose().to_owned()
+    }
+}
+
+/// A pooler whose clients show RDS tokens.
+struct Rds {
+    sim: Sim,
+    side: ClientSide,
+    bouncer: Bouncer,
+}
+
+impl Rds {
+    fn start() -> Self {
+        let sim = Sim::in_front_of(postgres());
+        sim.simulator.keys().add(AccessKey::parse(&format!("{CLIENT_KEY}:{CLIENT_SECRET}")).unwrap());
+        let side = ClientSide::new();
+        let line = sim.database();
+        let bouncer = side.set(sim.start(&line), "allow").set("auth_type = iam").start();
+        Self { sim, side, bouncer }
+    }
+
+    fn signed(&self) -> Signed<'_> {
+        Signed { host: RDS_HOST, port: self.sim.port(), user: "app", region: REGION, age: Duration::ZERO }
+    }
+
+    fn log_in(&self, token: &str) -> Result<TlsClient, (String, String, String)> {
+        TlsClient::log_in_with(self.bouncer.port, self.side.config(), "app", "app", token)
+    }
+
+    /// Who signed the tokens that came in, in order.
+    fn accepted(&self) -> Vec<String> {
+        let outcomes = self.sim.simulator.log().attempts().into_iter().map(|attempt| attempt.outcome);
+        outcomes
+            .filter_map(|outcome| match outcome {
+                LoginOutcome::Accepted { access_key_id, .. } => Some(access_key_id),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn the_database_judges_a_clients_token_once_and_the_pool_logs_in_as_the_pooler() {
+    let rds = Rds::start();
+    let token = rds.signed().token();
+    let mut clients: Vec<TlsClient> = (0..5).map(|_| rds.log_in(&token).ok().unwrap()).collect();
+    for client in &mut clients {
+        assert_eq!(client.value("SELECT current_user"), "app");
+    }
+    assert_eq!(rds.accepted(), [CLIENT_KEY, KEY_ID]);
+    // Another token is another question.
+    let older = Signed { age: Duration::from_secs(60), ..rds.signed() }.token();
+    assert_eq!(rds.log_in(&older).ok().unwrap().value("SELECT 1"), "1");
+    assert_eq!(rds.accepted(), [CLIENT_KEY, KEY_ID, CLIENT_KEY]);
+    assert!(!rds.bouncer.log().contains("X-Amz-Signature"));
+}
+
+#[test]
+fn a_token_is_never_taken_in_the_clear() {
+    let rds = Rds::start();
+    let (code, text, _) = rds.bouncer.turned_away("app", "app");
+    assert_eq!((code.as_str(), text.contains("SSL")), ("28000", true), "{text}");
+    assert_eq!(rds.sim.simulator.log().attempts(), []);
+}
+
+#[test]
+fn what_can_be_seen_to_be_wrong_never_reaches_the_database() {
+    let rds = Rds::start();
+    let good = || rds.signed();
+    let cases = [
+        ("DBUser is admin", Signed { user: "admin", ..good() }.token()),
+        (
+            "the endpoint in the token",
+            Signed { host: "other.c1.eu-west-1.rds.amazonaws.com", ..good() }.token(),
+        ),
+        ("the port in the token", Signed { port: 1, ..good() }.token()),
+        ("the region in the token", Signed { region: "eu-central-1", ..good() }.token()),
+        ("it ended", Signed { age: Duration::from_secs(1000), ..good() }.token()),
+        ("there twice", good().token() + "&dbuser=admin"),
+        ("no RDS token", "a password".to_owned()),
+        ("no RDS token", String::new()),
+    ];
+    for (part, token) in cases {
+        let (code, text, hint) = rds.log_in(&token).err().expect(part);
+        assert_eq!(code, "28000", "{part}");
+        assert!(text.contains(part), "{part}: {text}");
+        assert!(hint.contains("fresh IAM token"), "{hint}");
+        // What would be right is not told to somebody who has proven nothing.
+        assert!(!text.contains(RDS_HOST), "{text}");
+    }
+    assert_eq!(rds.sim.simulator.log().attempts(), []);
+    assert!(rds.bouncer.log().contains(&format!("not {RDS_HOST}")), "{}", rds.bouncer.log());
+}
+
+#[test]
+fn a_wrong_signature_is_shown_to_the_database_once_in_a_while() {
+    let rds = Rds::start();
+    let mut token = rds.signed().token();
+    let last = token.pop().unwrap();
+    token.push(if last == '0' { '1' } else { '0' });
+    for _ in 0..3 {
+        let (code, text, hint) = rds.log_in(&token).err().unwrap();
+        assert_eq!(code, "28000");
+        assert!(text.contains("PAM authentication failed") && hint.contains("[IAM003]"), "{text} {hint}");
+    }
+    assert_eq!(rds.sim.refusals(), ["wrong signature"]);
+    // The others are not concerned.
+    assert_eq!(rds.log_in(&rds.signed().token()).ok().unwrap().value("SELECT 1"), "1");
+}
+
+#[test]
+fn trouble_on_the_way_to_the_database_is_no_verdict() {
+    let rds = Rds::start();
+    let token = rds.signed().token();
+    rds.sim.simulator.faults().set(|faults| faults.drop_next = 1);
+    let (code, _, _) = rds.log_in(&token).err().unwrap();
+    assert_eq!(code, "08001");
+    assert_eq!(rds.log_in(&token).ok().unwrap().value("SELECT 1"), "1");
+}
+
+#[test]
+fn a_user_outside_rds_iam_is_told_and_its_token_stays_with_the_pooler() {
+    let sim = Sim::for_users(postgres(), RDS_HOST, REGION, &["somebody_else"]);
+    let side = ClientSide::new();
+    let line = sim.database();
+    let bouncer = side.set(sim.start(&line), "require").set("auth_type = iam").start();
+    postgres().sql("CREATE ROLE no_iam_user LOGIN PASSWORD 'secret'").unwrap();
+    let signed =
+        Signed { host: RDS_HOST, port: sim.port(), user: "no_iam_user", region: REGION, age: Duration::ZERO };
+    let outcome = TlsClient::log_in_with(bouncer.port, side.config(), "no_iam_user", "app", &signed.token());
+    // The server behind trusts it and asks for nothing: a token that nobody has looked at proves nothing.
+    let (code, text, _) = outcome.err().unwrap();
+    assert_eq!(code, "28000", "{text}");
+    assert!(text.contains("no_iam_user"), "{text}");
+}
+
+#[test]
+fn the_console_asks_for_a_password_where_clients_show_tokens() {
+    let rds = Rds::start();
+    let mut client = TlsClient::connect(rds.bouncer.port, rds.side.config()).unwrap();
+    let mut packet = Vec::new();
+    let who = [("user", "postgres"), ("database", "pgbouncer")];
+    wire::encode::startup(&mut packet, wire::startup::Version::V3_0, &who);
+    client.send(&packet).unwrap();
+    let asked = client.read().unwrap();
+    assert_eq!(&asked.bytes[5..9], [0, 0, 0, 10], "SCRAM is asked for");
+}
+
+/// A pooler whose clients show calls of STS.
+struct Sts {
+    sim: Sim,
+    side: ClientSide,
+    endpoint: CredentialServer,
+    map: std::path::PathBuf,
+    bouncer: Bouncer,
+}
+
+impl Sts {
+    fn start() -> Self {
+        Self::with_map(&format!("iam {ROLE} app\niam {ROLE} postgres\n"))
+    }
+
+    fn with_map(text: &str) -> Self {
+        let sim = Sim::in_front_of(postgres());
+        sim.simulator.keys().add(AccessKey::parse(&format!("{CLIENT_KEY}:{CLIENT_SECRET}")).unwrap());
+        let settings = CredentialSettings {
+            account: "123456789012".to_owned(),
+            role_name: "orders".to_owned(),
+            ..CredentialSettings::default()
+        };
+        let endpoint = sim.credentials(settings);
+        let side = ClientSide::new();
+        let map = sim.dir().join("ident.conf");
+        std::fs::write(&map, text).unwrap();
+        let line = sim.database();
+        let mut start = side
+            .set(sim.start(&line), "allow")
+            .set("auth_type = iam-sts")
+            .set("iam_sts_audience = tests")
+            .set(&format!("auth_ident_file = {}", map.display()));
+        for (key, value) in endpoint.sts_environment() {
+            start = start.env(key, &value);
+        }
+        let bouncer = start.start();
+        Self { sim, side, endpoint, map, bouncer }
+    }
+
+    fn log_in_as(&self, user: &str, proof: &str) -> Result<TlsClient, (String, String, String)> {
+        TlsClient::log_in_with(self.bouncer.port, self.side.config(), user, "app", proof)
+    }
+
+    fn log_in(&self, proof: &str) -> Result<TlsClient, (String, String, String)> {
+        self.log_in_as("app", proof)
+    }
+
+    fn refused(&self, proof: &str) -> (String, String) {
+        let (code, text, _) = self.log_in(proof).err().expect("a refusal");
+        (code, text)
+    }
+
+    fn questions(&self) -> u64 {
+        self.endpoint.calls().get_caller_identity
+    }
+}
+
+fn proof_for(audience: &str, age: Duration, credentials: &Credentials) -> String {
+    let region = REGION.parse().unwrap();
+    let request = CallerProofRequest { region: &region, audience };
+    sign_caller_proof(&request, credentials, SystemTime::now() - age).unwrap().expose().to_owned()
+}
+
+fn proof() -> String {
+    proof_for("tests", Duration::ZERO, &client_credentials())
+}
+
+#[test]
+fn a_role_is_mapped_to_users_and_sts_is_asked_once() {
+    let sts = Sts::start();
+    let proof = proof();
+    for _ in 0..5 {
+        assert_eq!(sts.log_in(&proof).ok().unwrap().value("SELECT current_user"), "app");
+    }
+    assert_eq!(sts.questions(), 1);
+    let (code, text, hint) = sts.log_in_as("admin", &proof).err().unwrap();
+    assert_eq!(code, "28000");
+    assert_eq!(text, format!("{ROLE} may not log in as \"admin\""));
+    assert!(hint.contains("auth_ident_file"), "{hint}");
+    // The map is asked each time, so that RELOAD takes rights away at once.
+    std::fs::write(&sts.map, format!("iam {ROLE} other\n")).unwrap();
+    let mut console =
+        TlsClient::log_in_with(sts.bouncer.port, sts.side.config(), "postgres", "pgbouncer", &proof)
+            .ok()
+            .unwrap();
+    console.query("RELOAD");
+    assert!(sts.refused(&proof).1.contains("may not log in"));
+    assert_eq!(sts.questions(), 1);
+    let log = sts.bouncer.log();
+    assert!(!log.contains("X-Amz-Signature") && !log.contains("iambouncer-sts-v1"), "{log}");
+}
+
+#[test]
+fn a_proof_for_somebody_else_is_refused() {
+    let sts = Sts::start();
+    let (code, text) = sts.refused(&proof_for("another-pooler", Duration::ZERO, &client_credentials()));
+    assert_eq!(code, "28000");
+    assert!(text.contains("STS refuses the proof"), "{text}");
+}
+
+#[test]
+fn wrong_keys_and_old_proofs_are_refused() {
+    let sts = Sts::start();
+    let stranger = Credentials::new(CLIENT_KEY, "another secret", None, None, "tests");
+    assert!(sts.refused(&proof_for("tests", Duration::ZERO, &stranger)).1.contains("STS refuses"));
+    let asked = sts.endpoint.calls().refused;
+    // STS takes no notice of the life a proof was made for; we do.
+    let (_, text) = sts.refused(&proof_for("tests", Duration::from_secs(1000), &client_credentials()));
+    assert!(text.contains("it ended"), "{text}");
+    assert!(sts.refused("a password").1.contains("no proof of an AWS identity"));
+    assert_eq!(sts.endpoint.calls().refused, asked, "nobody was asked");
+}
+
+#[test]
+fn a_refused_proof_is_not_asked_about_again_at_once() {
+    let sts = Sts::start();
+    let stranger = Credentials::new("AKIDNOBODY", "secret", None, None, "tests");
+    let proof = proof_for("tests", Duration::ZERO, &stranger);
+    for _ in 0..4 {
+        assert!(sts.refused(&proof).1.contains("STS refuses"));
+    }
+    assert_eq!(sts.endpoint.calls().refused, 1);
+}
+
+#[test]
+fn a_proof_is_never_taken_in_the_clear() {
+    let sts = Sts::start();
+    let mut client = Client::start(sts.bouncer.port, &[("user", "app"), ("database", "app")]);
+    assert!(client.read().unwrap().error().1.contains("SSL"));
+    assert_eq!(sts.questions(), 0);
+}
+
+#[test]
+fn strange_answers_name_nobody_and_are_no_verdict() {
+    let sts = Sts::start();
+    let json = "application/json";
+    let arn = format!("{{\"Arn\": \"{ROLE}\"}}");
+    let nested = |arn: &str| {
+        format!(
+            "{{\"GetCallerIdentityResponse\": {{\"GetCallerIdentityResult\": \
+             {{\"Arn\": \"{arn}\", \"Account\": \"123456789012\", \"UserId\": \"x\"}}}}}}"
+        )
+    };
+    let good = nested("arn:aws:sts::123456789012:assumed-role/orders/x");
+    let answers = [
+        (200, "text/xml", good.clone()),
+        (200, json, arn),
+        (200, json, "garbage".to_owned()),
+        (200, json, format!("{good}{}", " ".repeat(100_000))),
+        (200, json, nested("arn:aws:sts::999999999999:assumed-role/orders/x")),
+        (302, json, good.clone()),
+        (500, json, good.clone()),
+        (429, json, good.clone()),
+        (503, json, good),
+    ];
+    let proof = proof();
+    for (status, content_type, body) in answers {
+        sts.endpoint.set(|settings| settings.answer_with = Some((status, content_type, body.clone())));
+        let (code, text) = sts.refused(&proof);
+        assert_eq!(code, "08006", "{status} {content_type} {body}: {text}");
+    }
+    sts.endpoint.set(|settings| settings.answer_with = None);
+    assert_eq!(sts.log_in(&proof).ok().unwrap().value("SELECT 1"), "1");
+}
+
+#[test]
+fn root_and_federated_users_are_nobody() {
+    let sts = Sts::with_map("iam /.* app\n");
+    for arn in ["arn:aws:iam::123456789012:root", "arn:aws:sts::123456789012:federated-user/x"] {
+        let body = format!(
+            "{{\"GetCallerIdentityResponse\": {{\"GetCallerIdentityResult\": \
+             {{\"Arn\": \"{arn}\", \"Account\": \"123456789012\"}}}}}}"
+        );
+        sts.endpoint.set(|settings| settings.answer_with = Some((200, "application/json", body.clone())));
+        let age = Duration::from_secs(u64::from(arn.contains("root")));
+        let (_, text) = sts.refused(&proof_for("tests", age, &client_credentials()));
+        assert!(text.contains("neither a role nor a user"), "{text}");
+    }
+}
+
+#[test]
+fn while_sts_is_away_those_who_are_known_come_in() {
+    let sts = Sts::start();
+    let known = proof();
+    assert!(sts.log_in(&known).is_ok());
+    sts.endpoint.set(|settings| settings.fail_with = Some(500));
+    assert!(sts.log_in(&known).is_ok());
+    let other = proof_for("tests", Duration::from_secs(5), &client_credentials());
+    assert_eq!(sts.refused(&other).0, "08006");
+    sts.endpoint.set(|settings| settings.fail_with = None);
+    assert!(sts.log_in(&other).is_ok());
+    eventually("servers are there", || sts.sim.simulator.log().accepted_and_refused().0 >= 1);
+}
