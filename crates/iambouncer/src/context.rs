@@ -11,7 +11,7 @@ use crate::parameters::Parameters;
 use crate::pool::shared::Registry;
 use crate::prepared::Interner;
 use crate::worker::team::Team;
-use rds_iam::TokenEngine;
+use rds_iam::{LoginLimiter, Resolver, TokenEngine};
 use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -41,6 +41,10 @@ pub struct Common {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Names with their aliases; `None` where DNS is not set up.
+    pub resolver: Option<Resolver>,
+    /// How many IAM logins may begin.
+    pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
     /// What the workers count together.
@@ -58,6 +62,10 @@ pub struct Context {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Names with their aliases; `None` where DNS is not set up.
+    pub resolver: Option<Resolver>,
+    /// How many IAM logins may begin.
+    pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
     /// All workers.
@@ -79,7 +87,17 @@ pub struct Context {
 impl Context {
     /// A context around a first configuration, for one worker.
     pub fn new(common: Common, team: Team) -> Self {
-        let Common { loaded, control, tokens, proofs, registry, own_endpoints, process_key } = common;
+        let Common {
+            loaded,
+            control,
+            tokens,
+            resolver,
+            login_rate,
+            proofs,
+            registry,
+            own_endpoints,
+            process_key,
+        } = common;
         let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
             .map(str::to_owned)
             .collect();
@@ -87,6 +105,8 @@ impl Context {
             loaded: RefCell::new(Rc::new(loaded)),
             control,
             tokens,
+            resolver,
+            login_rate,
             proofs,
             team,
             registry,
@@ -111,6 +131,7 @@ impl Context {
     /// Puts another configuration in force.
     pub fn replace(&self, loaded: Loaded) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
+        self.login_rate.set_rate(self.config().settings.iam_login_rate);
         // Another endpoint, another database: what was asked before may have another answer.
         self.proofs.tokens.forget();
     }

@@ -47,8 +47,10 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod limiter;
 mod percent;
 mod region;
+mod resolve;
 mod slots;
 mod token;
 
@@ -63,6 +65,8 @@ pub use credentials::{CredentialError, CredentialFuture, CredentialSource, Ident
 pub use endpoint::{EndpointKind, RdsEndpoint, region_of};
 pub use engine::{TokenEngine, TokenKey, TokenStatus};
 pub use error::TokenError;
+pub use limiter::{DEFAULT_LOGINS_PER_SECOND, LoginLimiter, Overloaded};
 pub use percent::percent_encode;
 pub use region::{Partition, Region, RegionError};
+pub use resolve::{ResolveError, Resolved, Resolver};
 pub use token::{MAX_TOKEN_BYTES, MAX_TOKEN_LIFE, SignError, Token, TokenRequest, sign};

@@ -35,6 +35,7 @@
 
 mod control;
 mod credentials;
+mod dns;
 mod door;
 mod faults;
 mod http;
@@ -52,6 +53,7 @@ mod verify;
 
 pub use control::ControlServer;
 pub use credentials::{CredentialCalls, CredentialServer, CredentialSettings};
+pub use dns::{DnsEntry, DnsServer};
 pub use door::{Backend, Door, DoorOptions};
 pub use faults::{FaultSettings, Faults};
 pub use keys::{AccessKey, KeyStore, MAX_SESSION_TOKEN_BYTES};

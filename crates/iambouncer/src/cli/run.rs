@@ -17,7 +17,7 @@ use crate::net::{Endpoint, tls_config};
 use crate::pooler::{self, Plan, signals};
 use crate::server::connect::is_own;
 use anyhow::Context as _;
-use rds_iam::{AwsCredentials, TokenEngine};
+use rds_iam::{AwsCredentials, Resolver, TokenEngine};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -172,17 +172,29 @@ fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::R
         tokens.spawn_refresher();
         (signals::catch().context("cannot catch signals")?, tokens)
     };
+    let resolver = resolver(&loaded.config.settings);
     let plan = Plan {
         loaded,
         bound,
         reloader: Arc::new(move || reload(&source, log_file.as_ref())),
         control: control.handle().clone(),
         tokens,
+        resolver,
         signals,
     };
     pooler::run(plan).context("cannot run")?;
     control.shutdown_background();
     Ok(())
+}
+
+/// Names with their aliases. Without them only those databases suffer whose host is an alias.
+pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
+    let made = match (settings.dns_server_address(), settings.resolv_conf.as_str()) {
+        (Some(server), _) => Resolver::from_server(server),
+        (None, "") => Resolver::from_system(),
+        (None, path) => Resolver::from_file(Path::new(path)),
+    };
+    made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
 fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String> {

@@ -157,7 +157,11 @@ fn target_of(context: &Context, line: &Database, database: &str, user: &str, hos
 
 /// Name, port and region that a client's token has to be for: those of the pool's own tokens.
 async fn endpoint_of(signing: &Signing, context: &Context, target: &Target) -> Result<TokenKey, LoginError> {
-    let needs_names = target.host.tcp().is_some_and(|host| signing.follows_aliases(host));
-    let place = if needs_names { Some(Place::find(context, target).await?) } else { None };
+    let place = match target.host.tcp() {
+        Some(host) if signing.follows_aliases(host) => {
+            Some(Place::find_tcp(context, host, target.port, true).await?)
+        }
+        _ => None,
+    };
     signing.key(target, place.as_ref().and_then(Place::rds_name))
 }

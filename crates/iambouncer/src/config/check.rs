@@ -15,6 +15,7 @@ const SESSION_NAME_CHARS: &str = "+=,.@-_";
 pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_listening(&config.settings, places, &mut found);
+    check_names(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);
     if config.all_databases().next().is_none() {
@@ -38,6 +39,13 @@ fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnos
             Diagnostic::error("nothing to listen on: listen_addr and unix_socket_dir are both empty")
                 .at(span),
         );
+    }
+}
+
+fn check_names(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    if !settings.dns_server.is_empty() && settings.dns_server_address().is_none() {
+        let error = format!("dns_server: \"{}\" is not ADDRESS or ADDRESS:PORT", settings.dns_server);
+        found.push(Diagnostic::error(error).at(places.setting("dns_server")));
     }
 }
 
@@ -270,6 +278,14 @@ mod tests {
         assert!(line("aws_role_session_name=a/b")[0].contains("2 to 64"));
         let alone = found(VERIFIED, "a = host=h server_auth=iam aws_external_id=abc");
         assert!(alone[0].contains("no effect without aws_role_arn"), "{alone:?}");
+    }
+
+    #[test]
+    fn a_name_server_is_an_address() {
+        for good in ["10.0.0.2", "10.0.0.2:5353", "::1", "[::1]:53"] {
+            assert_eq!(found(&format!("dns_server = {good}"), "a = host=h"), Vec::<String>::new());
+        }
+        assert!(found("dns_server = ns.example.com", "a = host=h")[0].contains("is not ADDRESS"));
     }
 
     #[test]

@@ -40,7 +40,9 @@ settings! {
     disable_pqexec: bool = false, Restart, NotYet, "Refuse several statements in one simple query";
     dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
     dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
+    dns_server: String = "", Restart, Working, "Name server to ask for servers, ADDRESS or ADDRESS:PORT, in place of the system's";
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
+    iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Live, Working, "IAM logins that may begin per second and server, for all pools together; RDS takes 200 (0 = no limit)", 0..=100_000;
     iam_map: String = "iam", Live, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
     iam_sts_audience: String = "", Live, Working, "Audience that proofs for auth_type = iam-sts must be made for";
     idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
@@ -74,7 +76,7 @@ settings! {
     query_wait_timeout: Duration = 120, Live, Working, "Disconnect a client that has waited this many seconds for a server";
     reserve_pool_size: u32 = 0, Live, Working, "Further servers for a pool whose clients wait too long", 0..=1_000_000;
     reserve_pool_timeout: Duration = 5, Live, Working, "Seconds a client waits before the reserve is opened";
-    resolv_conf: String = "", Restart, Ignored, "Other resolv.conf (c-ares only)";
+    resolv_conf: String = "", Restart, Working, "Other resolv.conf whose name servers are asked for servers";
     sbuf_loopcnt: u32 = 5, Live, Ignored, "Packets per turn of PgBouncer's event loop";
     scram_iterations: u32 = 4096, Live, Working, "Rounds in SCRAM secrets made here", 1..=10_000_000;
     server_check_delay: Duration = 30, Live, NotYet, "Seconds a server may be idle before it is checked";
@@ -117,6 +119,22 @@ settings! {
     user: String = "", Restart, NotYet, "System user to become after start";
     verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
     workers: Workers = Workers::Auto, Restart, Working, "Threads that move data: a number, or auto for one per CPU this process may use";
+}
+
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
+
+impl Settings {
+    /// Whether other name servers than the system's are to be asked.
+    pub fn names_dns_servers(&self) -> bool {
+        !self.dns_server.is_empty() || !self.resolv_conf.is_empty()
+    }
+
+    /// `dns_server` as an address; `None` when it is empty or none.
+    pub fn dns_server_address(&self) -> Option<std::net::SocketAddr> {
+        let text = self.dns_server.as_str();
+        text.parse().ok().or_else(|| Some((text.parse::<std::net::IpAddr>().ok()?, DNS_PORT).into()))
+    }
 }
 
 /// Every setting in alphabetical order.

@@ -15,7 +15,7 @@ use crate::net::listener::{Bound, Listener};
 use crate::pool::shared::Registry;
 use crate::worker::team::Team;
 use crate::worker::{self, either, executor, timers};
-use rds_iam::TokenEngine;
+use rds_iam::{LoginLimiter, Resolver, TokenEngine};
 use signals::Signal;
 use std::io;
 use std::rc::Rc;
@@ -42,6 +42,8 @@ pub struct Plan {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Names with their aliases; `None` where DNS is not set up.
+    pub resolver: Option<Resolver>,
     /// What the process is told by signals.
     pub signals: mpsc::Receiver<Signal>,
 }
@@ -51,7 +53,8 @@ pub struct Plan {
 /// # Errors
 /// The kernel refuses what a worker needs, or no randomness is to be had.
 pub fn run(plan: Plan) -> io::Result<()> {
-    let Plan { loaded, bound, reloader, control, tokens, signals } = plan;
+    let Plan { loaded, bound, reloader, control, tokens, resolver, signals } = plan;
+    let login_rate = loaded.config.settings.iam_login_rate;
     let mut process_key = [0; 32];
     aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
     let settings = &loaded.config.settings;
@@ -63,6 +66,8 @@ pub fn run(plan: Plan) -> io::Result<()> {
         loaded,
         control,
         tokens,
+        resolver,
+        login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),
         registry: Arc::new(Registry::new(first.len())),
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),

@@ -3,7 +3,7 @@
 
 use super::LoginError;
 use super::error::{Stage, TlsTrouble};
-use super::login::Target;
+use super::login::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
@@ -89,10 +89,42 @@ impl Place {
                 Ok(Self::Unix { path: format!("{directory}/.s.PGSQL.{}", target.port).into(), directory })
             }
             Host::Tcp(name) => {
-                let addresses = resolve(context, name, target.port).await?;
-                Ok(Self::Tcp { name: name.clone(), addresses, rds_name: None })
+                let is_alias = match &target.credential {
+                    Credential::Iam(signing) => signing.follows_aliases(name),
+                    Credential::Given { .. } => rds_iam::RdsEndpoint::parse(name).is_none(),
+                    _ => false,
+                };
+                Self::find_tcp(context, name, target.port, is_alias).await
             }
         }
+    }
+
+    /// Looks a name up; with `is_alias` also the names it stands for.
+    ///
+    /// # Errors
+    /// The name does not resolve.
+    pub async fn find_tcp(
+        context: &Context,
+        name: &str,
+        port: u16,
+        is_alias: bool,
+    ) -> Result<Self, LoginError> {
+        // The system's resolver knows more sources of names, and neither aliases nor other name servers.
+        let needs_dns = is_alias || context.config().settings.names_dns_servers();
+        if let Some(resolver) = context.resolver.clone().filter(|_| needs_dns) {
+            let host = name.to_owned();
+            match context.on_control(async move { resolver.resolve(&host).await }).await {
+                Some(Ok(found)) => {
+                    let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+                    return Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: found.rds_name });
+                }
+                // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
+                Some(Err(error)) => tracing::debug!(name, %error, "no answer from DNS, asking the system"),
+                None => {}
+            }
+        }
+        let addresses = resolve(context, name, port).await?;
+        Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: None })
     }
 
     /// Name or directory, as configured.

@@ -15,6 +15,7 @@ use crate::config::{Host, Secret, TlsMode};
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
 use crate::net::{Inbound, Stream};
+use crate::worker::{self, timers};
 use aws_lc_rs::digest;
 use rds_iam::{Token, TokenKey};
 use rustls::ClientConfig;
@@ -134,11 +135,13 @@ pub async fn log_in(
     let signing = match &target.credential {
         Credential::Iam(signing) => signing,
         Credential::Given { key, token } => {
+            attempt.wait_for_turn(key).await?;
             return attempt.run(Encryption::Required, Some(Shown::given(key, token))).await;
         }
         _ => return attempt.run_with_password().await,
     };
     let key = signing.key(target, place.rds_name())?;
+    attempt.wait_for_turn(&key).await?;
     let engine = context.tokens.clone();
     let wanted = key.clone();
     let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
@@ -152,6 +155,7 @@ pub async fn log_in(
         .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
         .await
         .map_err(|_| refused)?;
+    attempt.wait_for_turn(&key).await?;
     attempt.run(Encryption::Required, Some(Shown::ours(&key, &fresh))).await
 }
 
@@ -190,6 +194,17 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// `iam_login_rate`, over all pools of the server.
+    async fn wait_for_turn(&self, key: &TokenKey) -> Result<(), LoginError> {
+        let target = target_name(key);
+        let wait = self.context.login_rate.reserve(&target, worker::now());
+        let wait = wait.map_err(|_| LoginError::LoginRate(target))?;
+        if !wait.is_zero() {
+            timers::sleep(wait).await;
+        }
+        Ok(())
+    }
+
     async fn fetch(
         &self,
         key: &TokenKey,
@@ -238,6 +253,11 @@ impl Attempt<'_> {
         }
         Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
     }
+}
+
+/// What the limit of logins is kept for.
+fn target_name(key: &TokenKey) -> String {
+    format!("{}:{}", key.host, key.port)
 }
 
 fn token_cause(error: &rds_iam::TokenError) -> Cause {
@@ -425,6 +445,7 @@ impl Login<'_> {
             ends_at_seconds: token.ends_at_seconds,
             dialed_host: self.place.rds_name().map_or_else(|| self.place.name(), String::as_str).to_owned(),
             dialed_port: self.target.port,
+            logins_last_second: self.context.login_rate.lately(&target_name(key), worker::now()),
             is_port_given: match &self.target.credential {
                 Credential::Iam(signing) => signing.port.is_some(),
                 // Checked against what is configured before it came here.

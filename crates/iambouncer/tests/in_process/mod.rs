@@ -42,6 +42,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
             reloader: Arc::new(|| Err("not here".to_owned())),
             control: control.handle().clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
+            resolver: None,
             signals: signals::catch().unwrap(),
         };
         drop(inside);

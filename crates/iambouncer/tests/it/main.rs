@@ -5,6 +5,7 @@
 #[expect(unreachable_pub, reason = "a support library inside a test binary")]
 mod support;
 
+mod aliases;
 mod cancel;
 mod client_proofs;
 mod console;

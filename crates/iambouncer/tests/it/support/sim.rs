@@ -5,8 +5,8 @@ use super::Bouncer;
 use super::bouncer::Start;
 use rds_sim::postgres::Postgres;
 use rds_sim::{
-    AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, Door, DoorOptions, LoginOutcome,
-    Simulator, Target,
+    AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, DnsServer, Door, DoorOptions,
+    LoginOutcome, Simulator, Target,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -116,6 +116,11 @@ impl Sim {
     pub fn pooler(&self, settings: &[&str]) -> Bouncer {
         let line = self.database();
         settings.iter().fold(self.start(&line), |start, setting| start.set(setting)).start()
+    }
+
+    /// A name server that knows no name yet.
+    pub fn dns(&self) -> DnsServer {
+        self.runtime.block_on(DnsServer::start()).unwrap()
     }
 
     /// Endpoints that issue credentials this door knows.

@@ -1,0 +1,80 @@
+//! Names that stand for an RDS endpoint, and the limit of logins: what is signed, where it is sent, and how fast.
+
+use crate::support::sim::{RDS_HOST, REGION, Sim};
+use crate::support::{Bouncer, postgres};
+use rds_sim::{DnsEntry, DnsServer};
+use std::time::{Duration, Instant};
+
+const ALIAS: &str = "orders.internal.example";
+
+fn here() -> DnsEntry {
+    DnsEntry::Addresses(vec!["127.0.0.1".parse().unwrap()])
+}
+
+/// A pooler that knows the endpoint by an alias only.
+fn behind_alias(sim: &Sim, dns: &DnsServer, more: &str) -> Bouncer {
+    let line = format!("app = host={ALIAS} port={} dbname=app server_auth=iam {more}", sim.port());
+    sim.start(&line).set(&format!("dns_server = {}", dns.address())).start()
+}
+
+#[test]
+fn an_alias_is_followed_to_the_endpoint_and_the_same_answer_says_where_to_connect() {
+    let sim = Sim::in_front_of(postgres());
+    let dns = sim.dns();
+    dns.set(ALIAS, DnsEntry::Alias("database.example".to_owned()));
+    dns.set("database.example", DnsEntry::Alias(RDS_HOST.to_owned()));
+    // A public instance: its endpoint is an alias itself, and its address is not in any other zone.
+    dns.set(RDS_HOST, DnsEntry::Alias("ec2-127-0-0-1.example".to_owned()));
+    dns.set("ec2-127-0-0-1.example", here());
+    let bouncer = behind_alias(&sim, &dns, "");
+    assert_eq!(bouncer.client().value("SELECT current_user"), "app");
+    assert_eq!(sim.simulator.log().accepted_and_refused(), (1, 0));
+}
+
+#[test]
+fn an_alias_that_shows_no_endpoint_needs_iam_host() {
+    let sim = Sim::in_front_of(postgres());
+    let dns = sim.dns();
+    dns.set(ALIAS, here());
+    let bouncer = behind_alias(&sim, &dns, "");
+    let (code, text, hint) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "28000");
+    assert!(text.contains(&format!("no region can be read from {ALIAS}")), "{text}");
+    assert!(hint.ends_with("[IAM012]"), "{hint}");
+    // The endpoint's certificate is checked for its own name, wherever it is reached.
+    let bouncer = behind_alias(&sim, &dns, &format!("iam_host={RDS_HOST}"));
+    assert_eq!(bouncer.client().value("SELECT current_user"), "app");
+}
+
+#[test]
+fn an_alias_nobody_knows_is_named() {
+    let sim = Sim::in_front_of(postgres());
+    let dns = sim.dns();
+    let line = format!("app = host={ALIAS} port=5432 dbname=app server_auth=iam iam_region={REGION}");
+    let bouncer = sim
+        .start(&line)
+        .set(&format!("dns_server = {}", dns.address()))
+        .set("query_wait_timeout = 1")
+        .start();
+    let (code, text, hint) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "08001", "{text}");
+    assert!(text.contains(ALIAS) && hint.ends_with("[IAM020]"), "{text} / {hint}");
+    assert!(dns.questions() > 0);
+}
+
+#[test]
+fn logins_keep_to_their_rate_over_all_pools() {
+    let sim = Sim::in_front_of(postgres());
+    let one = sim.database();
+    let two = one.replacen("app =", "two =", 1);
+    let bouncer = sim.start(&format!("{one}\n{two}")).set("iam_login_rate = 1").start();
+    let began = Instant::now();
+    let mut first = bouncer.client();
+    first.query("BEGIN");
+    let mut second = bouncer.client();
+    second.query("BEGIN");
+    let mut third = crate::support::Client::log_in(bouncer.port, "app", "two");
+    third.query("SELECT 1");
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(sim.simulator.log().accepted_and_refused(), (3, 0));
+}

@@ -1,0 +1,161 @@
+//! A name server for tests: aliases and addresses, as a private zone would hold them.
+//!
+//! Owns: one UDP socket and a table that tests change. Never: asks anybody else; what is not in the table does not
+//! exist.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// Longest question that is read, in bytes.
+const MAX_QUESTION_BYTES: usize = 1500;
+/// Aliases that are followed within one answer.
+const MAX_CHAIN: usize = 32;
+/// How long answers hold, in seconds; as short as RDS's own.
+const TTL_SECONDS: u32 = 5;
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum DnsEntry {
+    /// Another name.
+    Alias(String),
+    /// Addresses.
+    Addresses(Vec<IpAddr>),
+}
+
+#[derive(Debug, Default)]
+struct Zone {
+    names: HashMap<String, DnsEntry>,
+    is_silent: bool,
+    is_failing: bool,
+    questions: u64,
+}
+
+/// A listening name server; dropping it closes it.
+#[derive(Debug)]
+pub struct DnsServer {
+    address: SocketAddr,
+    zone: Arc<Mutex<Zone>>,
+    task: JoinHandle<()>,
+}
+
+impl DnsServer {
+    /// Starts one on a port of the kernel's choice.
+    pub async fn start() -> io::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        let address = socket.local_addr()?;
+        let zone = Arc::new(Mutex::new(Zone::default()));
+        let task = tokio::spawn(serve(socket, Arc::clone(&zone)));
+        Ok(Self { address, zone, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sets what a name stands for.
+    pub fn set(&self, name: &str, entry: DnsEntry) {
+        lock(&self.zone).names.insert(name.to_ascii_lowercase(), entry);
+    }
+
+    /// Answers nothing from now on, or again.
+    pub fn set_silent(&self, is_silent: bool) {
+        lock(&self.zone).is_silent = is_silent;
+    }
+
+    /// Answers SERVFAIL from now on, or not any more.
+    pub fn set_failing(&self, is_failing: bool) {
+        lock(&self.zone).is_failing = is_failing;
+    }
+
+    /// How many questions came.
+    pub fn questions(&self) -> u64 {
+        lock(&self.zone).questions
+    }
+}
+
+impl Drop for DnsServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+    let mut buffer = vec![0; MAX_QUESTION_BYTES];
+    while let Ok((len, asker)) = socket.recv_from(&mut buffer).await {
+        let Ok(question) = Message::from_vec(&buffer[..len]) else { continue };
+        let answer = lock(&zone).answer(&question);
+        if let Some(bytes) = answer.and_then(|answer| answer.to_vec().ok()) {
+            // Whoever asked may have gone.
+            let _sent = socket.send_to(&bytes, asker).await;
+        }
+    }
+}
+
+impl Zone {
+    fn answer(&mut self, question: &Message) -> Option<Message> {
+        self.questions += 1;
+        if self.is_silent {
+            return None;
+        }
+        let query = question.queries.first()?;
+        let mut answer = Message::response(question.metadata.id, OpCode::Query);
+        answer.metadata.recursion_desired = question.metadata.recursion_desired;
+        answer.metadata.recursion_available = true;
+        answer.add_query(query.clone());
+        if self.is_failing {
+            answer.metadata.response_code = ResponseCode::ServFail;
+            return Some(answer);
+        }
+        let mut name = plain(query.name());
+        for _ in 0..MAX_CHAIN {
+            match self.names.get(&name) {
+                None => {
+                    answer.metadata.response_code = ResponseCode::NXDomain;
+                    break;
+                }
+                Some(DnsEntry::Alias(target)) => {
+                    let alias = RData::CNAME(CNAME(full(target)?));
+                    answer.add_answer(Record::from_rdata(full(&name)?, TTL_SECONDS, alias));
+                    name = target.to_ascii_lowercase();
+                }
+                Some(DnsEntry::Addresses(addresses)) => {
+                    let owner = full(&name)?;
+                    let records =
+                        addresses.iter().filter_map(|address| match (address, query.query_type()) {
+                            (IpAddr::V4(ip), RecordType::A) => Some(RData::A(A(*ip))),
+                            (IpAddr::V6(ip), RecordType::AAAA) => Some(RData::AAAA(AAAA(*ip))),
+                            _ => None,
+                        });
+                    answer.add_answers(
+                        records
+                            .map(|data| Record::from_rdata(owner.clone(), TTL_SECONDS, data))
+                            .collect::<Vec<_>>(),
+                    );
+                    break;
+                }
+            }
+        }
+        Some(answer)
+    }
+}
+
+fn plain(name: &Name) -> String {
+    name.to_string().trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn full(name: &str) -> Option<Name> {
+    Name::from_ascii(format!("{name}.")).ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
