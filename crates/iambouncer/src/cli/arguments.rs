@@ -20,7 +20,6 @@ database: RDS_HOST DB_PORT DB_NAME DB_USERNAME AWS_REGION, or AWS_IAM AWS_RDS_RE
 Every setting can also be given as IAMBOUNCER_<SETTING>.";
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it, once")]
 pub(super) enum Command {
     /// Serves clients (the default).
     Run(Run),
@@ -29,12 +28,32 @@ pub(super) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Prints an IAM token, to be used as a password within 15 minutes.
+    Token(Token),
+    /// Prints what has to be allowed: the IAM policy, the SQL grants, Terraform.
+    Policy(Policy),
+    /// Runs a command with a pooler of its own; PG* and DATABASE_URL point there.
+    Exec(Exec),
+    /// Runs psql with a pooler of its own.
+    Connect(Connect),
+    /// Asks a running pooler whether it is well; for health checks of containers.
+    Healthcheck(Healthcheck),
+    /// Waits until a running pooler has started.
+    Wait(Wait),
+    /// Prints the SCRAM secret of a password, for auth_file or ALTER ROLE.
+    Hash(Hash),
+    /// Prints completions for a shell.
+    Completions {
+        /// Which one.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page.
+    Man,
 }
 
-#[derive(Args)]
-pub(super) struct Run {
-    /// A configuration file, or the endpoint of a database.
-    pub(super) target: Option<String>,
+/// Which server, without a file. What is not given comes from the environment.
+#[derive(Args, Clone, Default)]
+pub(super) struct Server {
     /// User on the server (without a file).
     #[arg(long, short = 'U')]
     user: Option<String>,
@@ -65,15 +84,23 @@ pub(super) struct Run {
     /// Session name that CloudTrail shows for the role.
     #[arg(long)]
     aws_role_session_name: Option<String>,
+    /// Any setting, as KEY=VALUE. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+pub(super) struct Run {
+    /// A configuration file, or the endpoint of a database.
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) server: Server,
     /// Address to listen on.
     #[arg(long)]
     listen_addr: Option<String>,
     /// Port to listen on.
     #[arg(long, short = 'p')]
     listen_port: Option<u16>,
-    /// Any setting, as KEY=VALUE. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    settings: Vec<(String, String)>,
     /// More log lines. May be repeated.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
@@ -82,20 +109,160 @@ pub(super) struct Run {
     pub(super) quiet: bool,
 }
 
+/// How a token is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum TokenFormat {
+    /// The token and a newline.
+    Raw,
+    /// Lines for a shell: export PGHOST=… PGPASSWORD=…
+    Env,
+    /// An object with token, host, port, user, region and end.
+    Json,
+    /// A connection URL.
+    Url,
+    /// A line for ~/.pgpass.
+    Pgpass,
+}
+
+#[derive(Args)]
+pub(super) struct Token {
+    /// The endpoint of the database.
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) server: Server,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "raw")]
+    pub(super) format: TokenFormat,
+    /// A proof of the AWS identity for a pooler with auth_type = iam-sts, in place of a token of RDS.
+    #[arg(long, requires = "audience", conflicts_with_all = ["target", "format"])]
+    pub(super) sts: bool,
+    /// Whom the proof is for: the pooler's iam_sts_audience.
+    #[arg(long, requires = "sts")]
+    pub(super) audience: Option<String>,
+}
+
+/// What is printed of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum PolicyFormat {
+    /// The IAM policy.
+    Json,
+    /// The statements for the database.
+    Sql,
+    /// The same policy for Terraform.
+    Terraform,
+    /// All of them, with explanations.
+    All,
+}
+
+#[derive(Args)]
+pub(super) struct Policy {
+    /// The endpoint of the database.
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) server: Server,
+    /// Account of the database, twelve digits.
+    #[arg(long, value_parser = account)]
+    pub(super) account: String,
+    /// Resource id of the instance (db-…), cluster (cluster-…) or proxy (prx-…).
+    #[arg(long, value_parser = resource_id)]
+    pub(super) resource_id: String,
+    /// What to print.
+    #[arg(long, value_enum, default_value = "all")]
+    pub(super) format: PolicyFormat,
+}
+
+#[derive(Args)]
+pub(super) struct Exec {
+    /// The endpoint of the database.
+    #[arg(long = "host", short = 'H')]
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) server: Server,
+    /// The command and its arguments, behind `--`.
+    #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
+    pub(super) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Args)]
+pub(super) struct Connect {
+    /// The endpoint of the database.
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) server: Server,
+    /// Arguments for psql, behind `--`.
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub(super) arguments: Vec<std::ffi::OsString>,
+}
+
+/// Which question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Probe {
+    /// It has started.
+    Startup,
+    /// Its loops turn.
+    Liveness,
+    /// It takes clients.
+    Readiness,
+}
+
+#[derive(Args)]
+pub(super) struct Healthcheck {
+    /// What to ask.
+    #[arg(value_enum, default_value = "readiness")]
+    pub(super) probe: Probe,
+    /// Where the pooler's HTTP endpoints are.
+    #[arg(long, default_value = "127.0.0.1:9127", env = "IAMBOUNCER_HTTP")]
+    pub(super) address: String,
+    /// Seconds to wait for the answer.
+    #[arg(long, default_value_t = 2)]
+    pub(super) timeout: u64,
+}
+
+#[derive(Args)]
+pub(super) struct Wait {
+    /// Seconds to wait at most.
+    #[arg(long, default_value_t = 30)]
+    pub(super) max: u64,
+    /// Where the pooler's HTTP endpoints are.
+    #[arg(long, default_value = "127.0.0.1:9127", env = "IAMBOUNCER_HTTP")]
+    pub(super) address: String,
+}
+
+#[derive(Args)]
+pub(super) struct Hash {
+    /// Print a whole line for auth_file, for this user.
+    #[arg(long, short = 'U')]
+    pub(super) user: Option<String>,
+    /// Rounds.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(super) iterations: u32,
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let is_account = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+    if is_account { Ok(text.to_owned()) } else { Err("an AWS account has twelve digits".to_owned()) }
+}
+
+fn resource_id(text: &str) -> Result<String, String> {
+    let is_id = ["db-", "cluster-", "prx-"].iter().any(|prefix| {
+        text.strip_prefix(prefix)
+            .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()))
+    });
+    if is_id {
+        return Ok(text.to_owned());
+    }
+    Err("it begins with db-, cluster- or prx-, and is not the name of the instance; `aws rds describe-db-instances \
+         --query DBInstances[].DbiResourceId` or `aws rds describe-db-clusters --query DBClusters[].DbClusterResourceId` \
+         lists them"
+        .to_owned())
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-impl Run {
-    /// Settings given as flags, for a start with a file.
-    pub(super) fn setting_flags(&self) -> Vec<(String, String)> {
-        let mut flags = self.settings.clone();
-        flags.extend(self.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value)));
-        flags.extend(self.listen_port.map(|value| ("listen_port".to_owned(), value.to_string())));
-        flags
-    }
-
+impl Server {
     /// The flags of a start without a file.
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
         ZeroConfigFlags {
@@ -110,9 +277,28 @@ impl Run {
             aws_role_arn: self.aws_role_arn.clone(),
             aws_external_id: self.aws_external_id.clone(),
             aws_role_session_name: self.aws_role_session_name.clone(),
+            listen_addr: None,
+            listen_port: None,
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl Run {
+    /// Settings given as flags, for a start with a file.
+    pub(super) fn setting_flags(&self) -> Vec<(String, String)> {
+        let mut flags = self.server.settings.clone();
+        flags.extend(self.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value)));
+        flags.extend(self.listen_port.map(|value| ("listen_port".to_owned(), value.to_string())));
+        flags
+    }
+
+    /// The flags of a start without a file.
+    pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
+        ZeroConfigFlags {
             listen_addr: self.listen_addr.clone(),
             listen_port: self.listen_port,
-            settings: self.settings.clone(),
+            ..self.server.zero_config_flags()
         }
     }
 }
@@ -133,6 +319,6 @@ mod tests {
         assert_eq!(parse(&["x", "a.ini"]).run.target.as_deref(), Some("a.ini"));
         assert!(matches!(parse(&["x", "check", "a.ini"]).command, Some(Command::Check { .. })));
         let run = parse(&["x", "db.example", "--user", "u", "--set", "pool_mode = session"]).run;
-        assert_eq!(run.settings, [("pool_mode".to_owned(), "session".to_owned())]);
+        assert_eq!(run.server.settings, [("pool_mode".to_owned(), "session".to_owned())]);
     }
 }

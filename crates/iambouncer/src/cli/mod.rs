@@ -2,13 +2,19 @@
 
 mod arguments;
 mod check;
+mod exec;
+mod hash;
 mod logging;
 mod pidfile;
+mod policy;
+mod probe;
 mod rlimit;
 mod run;
+mod token;
 
 use arguments::{Arguments, Command};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Something failed while running.
@@ -25,13 +31,23 @@ enum Failure {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {
-        Some(Command::Check { file }) => check::check(&file),
-        Some(Command::Run(run)) => run::run(run),
-        None => run::run(arguments.run),
+        Some(Command::Check { file }) => done(check::check(&file)),
+        Some(Command::Run(run)) => done(run::run(run)),
+        Some(Command::Token(wanted)) => done(token::print(&wanted)),
+        Some(Command::Policy(wanted)) => done(policy::print(&wanted)),
+        Some(Command::Exec(wanted)) => exec::exec(wanted),
+        Some(Command::Connect(wanted)) => exec::connect(wanted),
+        Some(Command::Healthcheck(wanted)) => done(probe::healthcheck(&wanted)),
+        Some(Command::Wait(wanted)) => done(probe::wait(&wanted)),
+        Some(Command::Hash(wanted)) => done(hash::print(&wanted)),
+        Some(Command::Completions { shell }) => done(completions(shell)),
+        Some(Command::Man) => done(man()),
+        None => done(run::run(arguments.run)),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure::Configuration(text)) => {
             eprintln!("{}", text.trim_end());
             ExitCode::from(EXIT_CONFIGURATION)
@@ -40,5 +56,27 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(EXIT_FAILURE)
         }
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "iambouncer", &mut text);
+    print(&text)
+}
+
+fn man() -> Result<(), Failure> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Arguments::command())
+        .render(&mut text)
+        .map_err(|error| Failure::Start(error.into()))?;
+    print(&text)
+}
+
+/// Writes to standard output. Whoever reads it may have had enough: that is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Start(error.into())),
+        _ => Ok(()),
     }
 }

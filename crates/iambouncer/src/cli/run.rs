@@ -6,6 +6,7 @@ use super::arguments::Run;
 use super::logging::{self, LogFile};
 use super::pidfile::PidFile;
 use super::rlimit;
+use crate::admin::Reloader;
 use crate::auth::ident::{self, IdentMap};
 use crate::config::{
     Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, load_file, load_user_list,
@@ -14,13 +15,16 @@ use crate::config::{
 use crate::context::Loaded;
 use crate::net::listener::{self, Bound};
 use crate::net::{Endpoint, tls_config};
-use crate::pooler::{self, Plan, signals};
+use crate::pooler::signals::{self, Signal};
+use crate::pooler::{self, Plan};
 use crate::server::connect::is_own;
 use anyhow::Context as _;
 use rds_iam::{AwsCredentials, Resolver, TokenEngine};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 /// Where the configuration comes from.
 #[derive(Clone)]
@@ -92,7 +96,7 @@ fn first_read(arguments: &Run) -> Result<FirstRead, Failure> {
 
 /// Without a file, the environment may well name the pooler itself as the database: it is what the application
 /// beside it is told.
-fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
+pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
     let settings = &config.settings;
     let own: Vec<Endpoint> = settings
         .listen_addresses()
@@ -160,31 +164,40 @@ fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::R
         "" => None,
         path => Some(PidFile::create(Path::new(path))?),
     };
-    let control = tokio::runtime::Builder::new_multi_thread()
+    let control = control_runtime()?;
+    let reloader = Arc::new(move || reload(&source, log_file.as_ref()));
+    launch(loaded, bound, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
+    control.shutdown_background();
+    Ok(())
+}
+
+/// Where slow things run: AWS, DNS, HTTP.
+pub(super) fn control_runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
-        .context("cannot start the control thread")?;
-    let (signals, tokens) = {
-        let _inside = control.enter();
-        let tokens = TokenEngine::new(AwsCredentials::shared());
-        tokens.spawn_refresher();
-        (signals::catch().context("cannot catch signals")?, tokens)
-    };
+        .context("cannot start the control thread")
+}
+
+/// Runs the pooler on this thread until a signal ends it.
+pub(super) fn launch(
+    loaded: Loaded,
+    bound: Vec<Bound>,
+    reloader: Reloader,
+    control: &Runtime,
+    signals: impl FnOnce(&Runtime) -> anyhow::Result<mpsc::Receiver<Signal>>,
+) -> anyhow::Result<()> {
+    let inside = control.enter();
+    let tokens = TokenEngine::new(AwsCredentials::shared());
+    tokens.spawn_refresher();
+    let signals = signals(control)?;
+    drop(inside);
     let resolver = resolver(&loaded.config.settings);
-    let plan = Plan {
-        loaded,
-        bound,
-        reloader: Arc::new(move || reload(&source, log_file.as_ref())),
-        control: control.handle().clone(),
-        tokens,
-        resolver,
-        signals,
-    };
-    pooler::run(plan).context("cannot run")?;
-    control.shutdown_background();
-    Ok(())
+    let control = control.handle().clone();
+    let plan = Plan { loaded, bound, reloader, control, tokens, resolver, signals };
+    pooler::run(plan).context("cannot run")
 }
 
 /// Names with their aliases. Without them only those databases suffer whose host is an alias.
@@ -217,7 +230,7 @@ fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String>
     })
 }
 
-fn bind(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
+pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
     let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
     let mut bound = listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog)?;
     if !settings.unix_socket_dir.is_empty() {

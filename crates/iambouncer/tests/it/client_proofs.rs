@@ -269,6 +269,17 @@ fn a_role_is_mapped_to_users_and_sts_is_asked_once() {
 }
 
 #[test]
+fn the_command_line_makes_proofs() {
+    let sts = Sts::start();
+    let environment =
+        [("AWS_ACCESS_KEY_ID", CLIENT_KEY), ("AWS_SECRET_ACCESS_KEY", CLIENT_SECRET), ("AWS_REGION", REGION)];
+    let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let made = crate::support::program::run(&["token", "--sts", "--audience", "tests"], &environment);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert_eq!(sts.log_in(made.stdout.trim_end()).ok().unwrap().value("SELECT current_user"), "app");
+}
+
+#[test]
 fn a_proof_for_somebody_else_is_refused() {
     let sts = Sts::start();
     let (code, text) = sts.refused(&proof_for("another-pooler", Duration::ZERO, &client_credentials()));

@@ -19,6 +19,7 @@ mod protocol;
 mod scenarios;
 mod signals;
 mod tls;
+mod tools;
 mod verdicts;
 mod workers;
 mod zero_config;

@@ -124,6 +124,17 @@ impl ScramSecret {
         })
     }
 
+    /// The form in which it is stored, here as in PostgreSQL.
+    pub fn stored_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!(
+            "SCRAM-SHA-256${}:{}${}:{}",
+            self.iterations,
+            STANDARD.encode(&self.salt),
+            STANDARD.encode(self.stored),
+            STANDARD.encode(self.server)
+        ))
+    }
+
     /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
     /// like any other.
     pub fn mock(user: &str, process_key: &Key, iterations: u32) -> Self {
@@ -146,12 +157,8 @@ mod tests {
         // CREATE ROLE x PASSWORD 'secret' with the salt and keys it stored.
         let salted = SaltedPassword::derive("secret", b"0123456789abcdef", 4096).unwrap();
         let made = salted.secret(b"0123456789abcdef", 4096);
-        let text = format!(
-            "SCRAM-SHA-256$4096:{}${}:{}",
-            STANDARD.encode(&made.salt),
-            STANDARD.encode(made.stored),
-            STANDARD.encode(made.server)
-        );
+        let text = made.stored_text();
+        assert!(text.starts_with("SCRAM-SHA-256$4096:MDEyMzQ1Njc4OWFiY2RlZg==$"), "{}", *text);
         let read = ScramSecret::parse(&text).unwrap();
         assert_eq!((read.iterations, read.stored, read.server), (4096, made.stored, made.server));
         assert!(ScramSecret::parse("md5abc").is_none());

@@ -1,0 +1,213 @@
+//! `iambouncer exec -- COMMAND` and `iambouncer connect`: a pooler for one command, gone with it. Owns the child: its
+//! environment, the signals it gets and the exit code it leaves. The listener is on the loopback and behind a password
+//! that only the child's environment holds.
+
+use super::Failure;
+use super::arguments::{Connect, Exec, Server};
+use super::{logging, run};
+use crate::config::{ProcessEnvironment, Report, Secret, UserEntry, UserList, zero_config};
+use crate::context::Loaded;
+use crate::net::Endpoint;
+use crate::net::listener::Bound;
+use crate::pooler::signals::Signal;
+use anyhow::{Context as _, anyhow};
+use rds_iam::percent_encode;
+use rustix::process::{Pid, kill_process};
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of randomness in the password.
+const PASSWORD_BYTES: usize = 24;
+/// The command is not there, or cannot be run; as shells say it.
+const EXIT_NOT_FOUND: u8 = 127;
+const EXIT_NOT_RUNNABLE: u8 = 126;
+/// What shells add to the number of a signal.
+const EXIT_SIGNAL_BASE: i32 = 128;
+/// Signals on their way to the child.
+const MAX_QUEUED: usize = 16;
+/// What is different from a start without a file. Whoever gives `--set` has the last word.
+const SETTINGS: [(&str, &str); 4] =
+    [("listen_addr", "127.0.0.1"), ("listen_port", "0"), ("auth_type", "scram-sha-256"), ("workers", "1")];
+
+pub(super) fn exec(wanted: Exec) -> Result<ExitCode, Failure> {
+    with_pooler(wanted.target.as_deref(), &wanted.server, wanted.command)
+}
+
+pub(super) fn connect(wanted: Connect) -> Result<ExitCode, Failure> {
+    let mut command = vec![OsString::from("psql")];
+    command.extend(wanted.arguments);
+    with_pooler(wanted.target.as_deref(), &wanted.server, command)
+}
+
+fn with_pooler(target: Option<&str>, server: &Server, command: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let mut flags = server.zero_config_flags();
+    let own = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    flags.settings = own.chain(flags.settings).collect();
+    let resolved = zero_config(target, &flags, &ProcessEnvironment)
+        .map_err(|found| Failure::Configuration(Report::from(found).to_string()))?;
+    logging::start(None, resolved.config.settings.verbose, resolved.config.settings.verbose == 0);
+    run::refuse_own_listener(&resolved.config)?;
+    let line =
+        resolved.config.fallback.clone().ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
+    let user = line.user.clone().unwrap_or_default();
+    let database = line.dbname.unwrap_or_else(|| user.clone());
+    let password = random_password().map_err(Failure::Start)?;
+    let users = UserList::from([(user.clone(), UserEntry { password: password.clone() })]);
+    let loaded = Loaded { users: Arc::new(users), ..run::files_of(resolved.config)? };
+    let bound = run::bind(&loaded.config.settings).map_err(Failure::Start)?;
+    let address = Address { port: port_of(&bound), user, database, password };
+    serve(loaded, bound, command, &address).map_err(Failure::Start)
+}
+
+/// Where the child finds the pooler.
+struct Address {
+    port: u16,
+    user: String,
+    database: String,
+    password: Secret,
+}
+
+impl Address {
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let Self { port, user, database, password } = self;
+        let password = password.expose();
+        let url = format!(
+            "postgresql://{}:{password}@127.0.0.1:{port}/{}?sslmode=disable",
+            percent_encode(user),
+            percent_encode(database)
+        );
+        vec![
+            ("PGHOST", "127.0.0.1".to_owned()),
+            ("PGPORT", port.to_string()),
+            ("PGUSER", user.clone()),
+            ("PGDATABASE", database.clone()),
+            ("PGPASSWORD", password.to_owned()),
+            ("PGSSLMODE", "disable".to_owned()),
+            ("DATABASE_URL", url),
+        ]
+    }
+}
+
+fn serve(
+    loaded: Loaded,
+    bound: Vec<Bound>,
+    command: Vec<OsString>,
+    address: &Address,
+) -> anyhow::Result<ExitCode> {
+    let control = run::control_runtime()?;
+    let (ends, signals) = mpsc::channel(1);
+    let (left, code) = oneshot::channel();
+    let (program, arguments) = command.split_first().context("no command")?;
+    let mut child = Command::new(program);
+    child.args(arguments).envs(address.environment());
+    // What would lead libpq somewhere else, or make it ask for TLS.
+    for name in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGSSLROOTCERT", "PGREQUIREAUTH"] {
+        child.env_remove(name);
+    }
+    let program = program.to_string_lossy().into_owned();
+    control.spawn(async move {
+        let code = attend(child, &program).await;
+        // The pooler ends with its only reason to be; if it has ended already, nobody listens.
+        let _ = left.send(code);
+        let _ = ends.send(Signal::Now).await;
+    });
+    run::launch(
+        loaded,
+        bound,
+        Arc::new(|| Err("there is no file to read again".to_owned())),
+        &control,
+        |_| Ok(signals),
+    )?;
+    let code = control.block_on(code).context("the command was lost")?;
+    control.shutdown_background();
+    Ok(code)
+}
+
+/// Runs the child to its end and hands on the signals that come meanwhile.
+async fn attend(mut command: Command, program: &str) -> ExitCode {
+    let mut signals = match forwarded() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("error: cannot catch signals: {error}");
+            return ExitCode::from(super::EXIT_FAILURE);
+        }
+    };
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("error: cannot run {program}: {error}");
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            return ExitCode::from(if is_missing { EXIT_NOT_FOUND } else { EXIT_NOT_RUNNABLE });
+        }
+    };
+    loop {
+        tokio::select! {
+            ended = child.wait() => return match ended {
+                Ok(status) => exit_code(status),
+                Err(error) => {
+                    eprintln!("error: {program} was lost: {error}");
+                    ExitCode::from(super::EXIT_FAILURE)
+                }
+            },
+            Some(signal) = signals.recv() => {
+                // Gone once it has been waited for, so this is never somebody else.
+                let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+                if let (Some(pid), Some(signal)) = (pid, rustix::process::Signal::from_named_raw(signal)) {
+                    let _ = kill_process(pid, signal);
+                }
+            }
+        }
+    }
+}
+
+/// Signals that are meant for the child. At a terminal the keyboard's go to it directly, and are only ignored here.
+fn forwarded() -> std::io::Result<mpsc::Receiver<i32>> {
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+    let at_terminal = std::io::stdin().is_terminal();
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ];
+    for kind in kinds {
+        let mut caught = signal(kind)?;
+        let is_ours = !(at_terminal && [SignalKind::interrupt(), SignalKind::quit()].contains(&kind));
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while caught.recv().await.is_some() {
+                if is_ours && sender.send(kind.as_raw_value()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(receiver)
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| EXIT_SIGNAL_BASE + signal));
+    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(super::EXIT_FAILURE))
+}
+
+fn port_of(bound: &[Bound]) -> u16 {
+    let port = |bound: &Bound| match &bound.endpoint {
+        Endpoint::Tcp(address) => Some(address.port()),
+        Endpoint::Unix(_) => None,
+    };
+    bound.iter().find_map(port).unwrap_or_default()
+}
+
+fn random_password() -> anyhow::Result<Secret> {
+    let mut bytes = [0; PASSWORD_BYTES];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("no random numbers available"))?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}

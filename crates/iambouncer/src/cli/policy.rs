@@ -1,0 +1,137 @@
+//! `iambouncer policy`: what has to be allowed for a login, as text. Owns the texts; asks nobody.
+
+use super::Failure;
+use super::arguments::{Policy, PolicyFormat};
+use super::token::line_of;
+use rds_iam::{EndpointKind, RdsEndpoint, Region};
+
+pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
+    let line = line_of(wanted.target.as_deref(), &wanted.server)?;
+    let host = line.host.first().map(ToString::to_string).unwrap_or_default();
+    let host = line.iam_host.clone().unwrap_or(host);
+    let region = line
+        .iam_region
+        .as_deref()
+        .map(str::parse::<Region>)
+        .transpose()
+        .map_err(|error| Failure::Configuration(format!("error: {error}")))?
+        .or_else(|| rds_iam::region_of(&host))
+        .ok_or_else(|| {
+            Failure::Configuration(format!("error: no region can be read from {host}; give --region"))
+        })?;
+    let user = line.user.unwrap_or_default();
+    let grant = Grant { region, account: &wanted.account, resource_id: &wanted.resource_id, user: &user };
+    let mut text = match wanted.format {
+        PolicyFormat::Json => grant.json(),
+        PolicyFormat::Sql => grant.sql(),
+        PolicyFormat::Terraform => grant.terraform(),
+        PolicyFormat::All => grant.all(),
+    };
+    if let Some(warning) = grant.mismatch(&host) {
+        eprintln!("warning: {warning}");
+    }
+    text.push('\n');
+    super::print(text.as_bytes())
+}
+
+struct Grant<'a> {
+    region: Region,
+    account: &'a str,
+    resource_id: &'a str,
+    user: &'a str,
+}
+
+impl Grant<'_> {
+    fn arn(&self) -> String {
+        let partition = self.region.partition().arn_name();
+        format!(
+            "arn:{partition}:rds-db:{}:{}:dbuser:{}/{}",
+            self.region, self.account, self.resource_id, self.user
+        )
+    }
+
+    fn json(&self) -> String {
+        let policy = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": "rds-db:connect", "Resource": self.arn()}],
+        });
+        format!("{policy:#}")
+    }
+
+    fn sql(&self) -> String {
+        let user = self.user.replace('"', "\"\"");
+        format!("CREATE USER \"{user}\" WITH LOGIN;\nGRANT rds_iam TO \"{user}\";")
+    }
+
+    fn terraform(&self) -> String {
+        // `${` and `%{` begin expressions in Terraform's strings.
+        let arn =
+            self.arn().replace('\\', "\\\\").replace('"', "\\\"").replace("${", "$${").replace("%{", "%%{");
+        format!(
+            "data \"aws_iam_policy_document\" \"rds_connect\" {{\n  statement {{\n    actions   = [\"rds-db:connect\"]\n    \
+             resources = [\"{arn}\"]\n  }}\n}}"
+        )
+    }
+
+    fn all(&self) -> String {
+        format!(
+            "# The IAM policy of the pooler's role:\n{}\n\n-- In the database, as its owner:\n{}\n\n# The same policy for \
+             Terraform:\n{}",
+            self.json(),
+            self.sql(),
+            self.terraform()
+        )
+    }
+
+    /// The kind of the endpoint and the kind of the resource id should be the same.
+    fn mismatch(&self, host: &str) -> Option<String> {
+        let wanted = match RdsEndpoint::parse(host)?.kind() {
+            EndpointKind::Proxy => "prx-",
+            EndpointKind::ClusterWriter | EndpointKind::ClusterReader | EndpointKind::ClusterCustom => {
+                "cluster-"
+            }
+            // An instance of Aurora is covered by its cluster's id.
+            _ => return None,
+        };
+        (!self.resource_id.starts_with(wanted)).then(|| {
+            format!(
+                "{host} is covered by a resource id that begins with {wanted}, not by {}",
+                self.resource_id
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant<'a>(user: &'a str, region: &str) -> Grant<'a> {
+        Grant { region: region.parse().unwrap(), account: "123456789012", resource_id: "db-ABC", user }
+    }
+
+    #[test]
+    fn the_arn_is_of_the_regions_partition() {
+        assert_eq!(
+            grant("app", "eu-west-1").arn(),
+            "arn:aws:rds-db:eu-west-1:123456789012:dbuser:db-ABC/app"
+        );
+        assert!(grant("app", "cn-north-1").arn().starts_with("arn:aws-cn:rds-db:cn-north-1:"));
+    }
+
+    #[test]
+    fn strange_names_stay_inside_their_quotes() {
+        assert!(grant("o\"k", "eu-west-1").sql().contains("CREATE USER \"o\"\"k\""));
+        assert!(grant("${x}", "eu-west-1").terraform().contains("/$${x}\"]"));
+        let json: serde_json::Value = serde_json::from_str(&grant("a\"b", "eu-west-1").json()).unwrap();
+        assert!(json["Statement"][0]["Resource"].as_str().unwrap().ends_with("/a\"b"));
+    }
+
+    #[test]
+    fn a_cluster_needs_the_id_of_a_cluster() {
+        let grant = grant("app", "eu-west-1");
+        assert!(grant.mismatch("x.cluster-c1.eu-west-1.rds.amazonaws.com").is_some());
+        assert!(grant.mismatch("x.proxy-c1.eu-west-1.rds.amazonaws.com").is_some());
+        assert!(grant.mismatch("x.c1.eu-west-1.rds.amazonaws.com").is_none());
+    }
+}

@@ -1,0 +1,192 @@
+//! `iambouncer token`: one token on standard output, in the form its user needs. Owns the forms; what is worth knowing
+//! about the token goes to standard error, and only when a person is there to read it.
+
+use super::Failure;
+use super::arguments::{Server, Token, TokenFormat};
+use crate::config::{Database, ProcessEnvironment, Report, Settings, zero_config};
+use crate::server::signing::identity_of;
+use anyhow::{Context as _, anyhow};
+use rds_iam::{
+    AwsCredentials, CallerProofRequest, Clock as _, CredentialCache, RdsEndpoint, Region, SystemClock,
+    TokenKey, TokenRequest, percent_encode, sign, sign_caller_proof,
+};
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
+
+pub(super) fn print(wanted: &Token) -> Result<(), Failure> {
+    let runtime = super::run::control_runtime().map_err(Failure::Start)?;
+    let text = match &wanted.audience {
+        Some(audience) if wanted.sts => {
+            let flags = wanted.server.zero_config_flags();
+            runtime.block_on(proof(&flags.region, &wanted.server, audience)).map_err(Failure::Start)?
+        }
+        _ => {
+            let (line, settings) = server_of(wanted.target.as_deref(), &wanted.server)?;
+            runtime.block_on(token(&line, &settings, wanted.format)).map_err(Failure::Start)?
+        }
+    };
+    super::print(text.as_bytes())
+}
+
+/// The server that arguments and environment name.
+pub(super) fn line_of(target: Option<&str>, server: &Server) -> Result<Database, Failure> {
+    server_of(target, server).map(|(line, _)| line)
+}
+
+fn server_of(target: Option<&str>, server: &Server) -> Result<(Database, Settings), Failure> {
+    let resolved = zero_config(target, &server.zero_config_flags(), &ProcessEnvironment)
+        .map_err(|found| Failure::Configuration(Report::from(found).to_string()))?;
+    let line = resolved.config.fallback.ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
+    Ok((line, resolved.config.settings))
+}
+
+async fn token(
+    line: &Database,
+    settings: &Settings,
+    format: TokenFormat,
+) -> anyhow::Result<Zeroizing<String>> {
+    let key = key_of(line, settings).await?;
+    let clock = Arc::new(SystemClock);
+    let credentials = CredentialCache::new(AwsCredentials::shared(), clock.clone());
+    let credentials = credentials.get(&key.identity).await?;
+    let request = TokenRequest { host: &key.host, port: key.port, user: &key.user, region: &key.region };
+    let token = sign(&request, &credentials, clock.now())?;
+    let ends = OffsetDateTime::from(token.expires_at()).format(&Rfc3339)?;
+    if std::io::stdout().is_terminal() {
+        eprintln!(
+            "for {} on {}:{} in {}, signed by key {}, until {ends}",
+            key.user,
+            key.host,
+            key.port,
+            key.region,
+            token.access_key_id()
+        );
+    }
+    let database = line.dbname.as_deref().unwrap_or(&key.user);
+    Ok(spell(&key, database, token.expose(), token.access_key_id(), &ends, format))
+}
+
+async fn key_of(line: &Database, settings: &Settings) -> anyhow::Result<TokenKey> {
+    let user = line.user.as_deref().context("no user")?;
+    let host = line.host.first().and_then(|host| host.tcp());
+    let signed = match (&line.iam_host, host) {
+        (Some(host), _) => host.clone(),
+        (None, Some(host)) if RdsEndpoint::parse(host).is_some() => host.to_owned(),
+        (None, Some(host)) => endpoint_behind(host, settings).await,
+        (None, None) => anyhow::bail!("a UNIX socket has no endpoint to sign for; give --iam-host"),
+    };
+    let named = line.iam_region.as_deref().map(str::parse::<Region>).transpose()?;
+    let fallback = line.iam_region_fallback.as_deref().map(str::parse::<Region>).transpose()?;
+    let region = named.or_else(|| rds_iam::region_of(&signed)).or(fallback);
+    Ok(TokenKey::new(&signed, line.iam_port.unwrap_or(line.port), user, region, identity_of(line))?)
+}
+
+/// The RDS endpoint a name stands for, or the name itself.
+async fn endpoint_behind(host: &str, settings: &Settings) -> String {
+    let Some(resolver) = super::run::resolver(settings) else { return host.to_owned() };
+    let found = resolver.resolve(host).await.ok();
+    found.and_then(|found| found.rds_name).unwrap_or_else(|| host.to_owned())
+}
+
+fn spell(
+    key: &TokenKey,
+    database: &str,
+    token: &str,
+    access_key_id: &str,
+    ends: &str,
+    format: TokenFormat,
+) -> Zeroizing<String> {
+    let TokenKey { host, port, user, region, .. } = key;
+    Zeroizing::new(match format {
+        TokenFormat::Raw => format!("{token}\n"),
+        TokenFormat::Env => {
+            let pairs = [
+                ("PGHOST", host.as_str()),
+                ("PGPORT", &port.to_string()),
+                ("PGUSER", user),
+                ("PGDATABASE", database),
+                ("PGSSLMODE", "verify-full"),
+                ("PGPASSWORD", token),
+            ];
+            pairs.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect()
+        }
+        TokenFormat::Json => {
+            let object = serde_json::json!({
+                "token": token, "host": host, "port": port, "user": user, "database": database,
+                "region": region.as_str(), "access_key_id": access_key_id, "expires_at": ends,
+            });
+            format!("{object:#}\n")
+        }
+        TokenFormat::Url => format!(
+            "postgresql://{}:{}@{host}:{port}/{}?sslmode=verify-full\n",
+            percent_encode(user),
+            percent_encode(token),
+            percent_encode(database)
+        ),
+        TokenFormat::Pgpass => {
+            let escaped = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+            format!("{}:{port}:{}:{}:{}\n", escaped(host), escaped(database), escaped(user), escaped(token))
+        }
+    })
+}
+
+/// In single quotes, as every shell of POSIX reads it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+async fn proof(
+    region: &Option<String>,
+    server: &Server,
+    audience: &str,
+) -> anyhow::Result<Zeroizing<String>> {
+    let flags = server.zero_config_flags();
+    let variable = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
+    let region: Region =
+        region.clone().or(variable).context("no region: give --region, or set AWS_REGION")?.parse()?;
+    let identity = rds_iam::Identity {
+        profile: flags.aws_profile,
+        role_arn: flags.aws_role_arn,
+        external_id: flags.aws_external_id,
+        session_name: flags.aws_role_session_name,
+        sts_region: Some(region.clone()),
+    };
+    let clock = Arc::new(SystemClock);
+    let credentials = CredentialCache::new(AwsCredentials::shared(), clock.clone()).get(&identity).await?;
+    let request = CallerProofRequest { region: &region, audience };
+    let proof = sign_caller_proof(&request, &credentials, clock.now())?;
+    if std::io::stdout().is_terminal() {
+        eprintln!(
+            "for audience {audience}, signed by key {}, good for 15 minutes",
+            credentials.access_key_id()
+        );
+    }
+    Ok(Zeroizing::new(format!("{}\n", proof.expose())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rds_iam::Identity;
+
+    fn spelled(format: TokenFormat) -> String {
+        let host = "db.c1.eu-west-1.rds.amazonaws.com";
+        let key = TokenKey::new(host, 5432, "o'k:\\", None, Identity::default()).unwrap();
+        spell(&key, "d b", "t:o?k&en'", "AKID", "2026-01-01T00:00:00Z", format).to_string()
+    }
+
+    #[test]
+    fn every_form_escapes_what_it_must() {
+        assert_eq!(spelled(TokenFormat::Raw), "t:o?k&en'\n");
+        let env = spelled(TokenFormat::Env);
+        assert!(env.contains("export PGUSER='o'\\''k:\\'\n"), "{env}");
+        assert!(spelled(TokenFormat::Url).contains("//o%27k%3A%5C:t%3Ao%3Fk%26en%27@db.c1"));
+        let host = "db.c1.eu-west-1.rds.amazonaws.com";
+        assert_eq!(spelled(TokenFormat::Pgpass), format!("{host}:5432:d b:o'k\\:\\\\:t\\:o?k&en'\n"));
+        let json: serde_json::Value = serde_json::from_str(&spelled(TokenFormat::Json)).unwrap();
+        assert_eq!((json["token"].as_str(), json["port"].as_u64()), (Some("t:o?k&en'"), Some(5432)));
+    }
+}
