@@ -4,6 +4,7 @@
 use crate::auth::iam::desk::ProofDesk;
 use crate::auth::ident::IdentMap;
 use crate::config::{Config, UserList};
+use crate::identities::Identities;
 use crate::introductions::Introductions;
 use crate::net::Endpoint;
 use crate::net::socket::TcpOptions;
@@ -41,6 +42,8 @@ pub struct Common {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Who AWS takes us for.
+    pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
     /// How many IAM logins may begin.
@@ -62,6 +65,8 @@ pub struct Context {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Who AWS takes us for.
+    pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
     /// How many IAM logins may begin.
@@ -91,6 +96,7 @@ impl Context {
             loaded,
             control,
             tokens,
+            identities,
             resolver,
             login_rate,
             proofs,
@@ -105,6 +111,7 @@ impl Context {
             loaded: RefCell::new(Rc::new(loaded)),
             control,
             tokens,
+            identities,
             resolver,
             login_rate,
             proofs,

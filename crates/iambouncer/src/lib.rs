@@ -19,6 +19,7 @@ pub mod clients;
 pub mod config;
 pub mod context;
 pub mod faults;
+pub mod identities;
 pub mod introductions;
 pub mod lifecycle;
 pub mod net;

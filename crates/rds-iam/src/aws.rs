@@ -14,6 +14,8 @@ use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use tokio::sync::OnceCell;
@@ -84,7 +86,7 @@ async fn load_provider(identity: &Identity) -> Result<SharedCredentialsProvider,
     Ok(SharedCredentialsProvider::new(role.build_from_provider(base).await))
 }
 
-async fn load_config(identity: &Identity) -> SdkConfig {
+pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
     let mut regions = aws_config::default_provider::region::DefaultRegionChain::builder();
     let mut loader = aws_config::defaults(BehaviorVersion::latest());
     if let Some(profile) = &identity.profile {
@@ -120,6 +122,34 @@ fn profile_provider(profile: &str, config: &SdkConfig) -> SharedCredentialsProvi
     SharedCredentialsProvider::new(provider)
 }
 
+/// Where credentials come from, for people. The SDK notes each step: a role assumed with keys of a profile has two.
+pub(crate) fn provider_of(credentials: &Credentials) -> String {
+    use AwsCredentialFeature as Step;
+    let steps = credentials.get_property::<Vec<Step>>().map(Vec::as_slice).unwrap_or_default();
+    let words = steps.iter().filter_map(|step| match step {
+        Step::CredentialsEnvVars => Some("environment"),
+        Step::CredentialsEnvVarsStsWebIdToken
+        | Step::CredentialsStsAssumeRoleWebId
+        | Step::CredentialsProfileStsWebIdToken => Some("web identity"),
+        Step::CredentialsStsAssumeRole => Some("assumed role"),
+        Step::CredentialsProfile
+        | Step::CredentialsProfileSourceProfile
+        | Step::CredentialsProfileNamedProvider => Some("profile"),
+        Step::CredentialsSso | Step::CredentialsProfileSso => Some("SSO"),
+        Step::CredentialsProcess | Step::CredentialsProfileProcess => Some("process"),
+        Step::CredentialsHttp => Some("container"),
+        Step::CredentialsImds => Some("instance metadata"),
+        _ => None,
+    });
+    let mut found: Vec<&str> = Vec::new();
+    for word in words {
+        if !found.contains(&word) {
+            found.push(word);
+        }
+    }
+    if found.is_empty() { "code".to_owned() } else { found.join(", ") }
+}
+
 fn sort_error(error: &CredentialsError) -> CredentialError {
     let reason = reason_of(error);
     match error {
@@ -147,7 +177,7 @@ fn is_refusal(reason: &str) -> bool {
 
 /// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds
 /// whole answers, keys included.
-fn reason_of(error: &dyn Error) -> String {
+pub(crate) fn reason_of(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut cause = Some(error);
     while let Some(current) = cause {

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 
+use crate::aws::provider_of;
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
 use crate::credentials::{CredentialError, CredentialSource, Identity};
@@ -45,6 +46,8 @@ pub struct CredentialStatus {
     pub identity: Identity,
     /// The key at hand, if any.
     pub access_key_id: Option<String>,
+    /// Where it comes from, in words such as "instance metadata"; `None` without a key.
+    pub provider: Option<String>,
     /// When it ends; `None` also for keys without an end.
     pub ends_at: Option<SystemTime>,
     /// How many times a source was asked.
@@ -270,6 +273,7 @@ impl Slot {
         CredentialStatus {
             identity,
             access_key_id: credentials.map(|credentials| credentials.access_key_id().to_owned()),
+            provider: credentials.map(provider_of),
             ends_at: credentials.and_then(Credentials::expiry),
             fetches: state.fetches,
             last_error: state.failures.as_ref().map(|failures| failures.last_error.clone()),

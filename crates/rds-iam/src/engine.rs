@@ -167,6 +167,12 @@ impl TokenEngine {
         }
     }
 
+    /// Credentials of an identity, as tokens are signed with them.
+    pub async fn credentials(&self, identity: &Identity) -> Result<Credentials, TokenError> {
+        let credentials = self.inner.credentials.get(identity).await;
+        credentials.map_err(|error| TokenError::from_credentials(identity, error))
+    }
+
     /// What is held, for a console; never the tokens themselves.
     pub fn snapshot(&self) -> Vec<TokenStatus> {
         let entries = self.inner.slots.entries();

@@ -41,6 +41,7 @@
 mod aws;
 mod backoff;
 mod cache;
+mod caller;
 mod caller_proof;
 mod clock;
 mod credentials;
@@ -57,6 +58,7 @@ mod token;
 pub use aws::AwsCredentials;
 pub use aws_credential_types::Credentials;
 pub use cache::{CredentialCache, CredentialStatus};
+pub use caller::{Caller, CallerAnswer, CallerError, ask_caller};
 pub use caller_proof::{
     CALLER_AUDIENCE_HEADER, CALLER_PROOF_PREFIX, CallerProof, CallerProofRequest, sign_caller_proof,
 };

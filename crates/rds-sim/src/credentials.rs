@@ -17,7 +17,7 @@ use crate::http::{HttpServer, Reply, Request};
 use crate::keys::{AccessKey, random_text};
 use crate::simulator::Simulator;
 use crate::sts;
-use crate::time::rfc3339;
+use crate::time::{http_date, rfc3339};
 
 /// The header with which an IMDSv2 session is asked for and answered.
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -218,7 +218,7 @@ impl Desk {
             (None, Some(status)) => self.refuse(status, "told to fail"),
             (None, None) => self.route(request),
         };
-        Reply { delay, ..reply }
+        Reply { delay, date: Some(http_date(self.simulator.clock().now())), ..reply }
     }
 
     fn route(&self, request: &Request) -> Reply {

@@ -37,6 +37,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     pub(crate) header: Option<(&'static str, String)>,
+    /// What the answerer's clock says, as HTTP spells it.
+    pub(crate) date: Option<String>,
     pub(crate) body: String,
     pub(crate) delay: Duration,
 }
@@ -64,7 +66,14 @@ impl Request {
 
 impl Reply {
     pub(crate) fn text(status: u16, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain", header: None, body: body.into(), delay: Duration::ZERO }
+        Self {
+            status,
+            content_type: "text/plain",
+            header: None,
+            date: None,
+            body: body.into(),
+            delay: Duration::ZERO,
+        }
     }
 
     pub(crate) fn json(body: impl Into<String>) -> Self {
@@ -136,6 +145,9 @@ async fn answer(
     tokio::time::sleep(reply.delay).await;
     let mut response =
         hyper::Response::builder().status(reply.status).header("content-type", reply.content_type);
+    if let Some(date) = reply.date {
+        response = response.header("date", date);
+    }
     if let Some((name, value)) = reply.header {
         response = response.header(name, value);
     }

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use crate::credentials::{CredentialSettings, Desk};
 use crate::http::{Reply, Request};
 use crate::keys::random_text;
-use crate::time::rfc3339;
+use crate::time::{parse_amz_date, rfc3339, unix_seconds};
 use crate::verify::verify_sts_call;
 
+/// How far a caller's clock may be off, in seconds.
+const MAX_SKEW_SECONDS: i64 = 300;
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// An error as STS spells it: HTTP status, code, message.
@@ -161,7 +163,13 @@ fn check_caller(desk: &Desk, request: &Request) -> Result<(), StsError> {
     if request.header("x-amz-security-token") != key.session_token_text() {
         return Err(invalid());
     }
-    if key.ends_at.is_some_and(|end| end <= desk.simulator.clock().now()) {
+    let now = desk.simulator.clock().now();
+    let made_at = parse_amz_date(request.header("x-amz-date")).unwrap_or_default();
+    if (unix_seconds(now) - made_at).abs() > MAX_SKEW_SECONDS {
+        let message = format!("Signature not yet current or expired: {}", request.header("x-amz-date"));
+        return Err(StsError(403, "SignatureDoesNotMatch", message));
+    }
+    if key.ends_at.is_some_and(|end| end <= now) {
         let message = "The security token included in the request is expired".to_owned();
         return Err(StsError(403, "ExpiredToken", message));
     }

@@ -51,6 +51,21 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// `Mon, 15 Jan 2024 12:34:56 GMT`, as HTTP's `Date` spells it.
+pub(crate) fn http_date(time: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = unix_seconds(time);
+    let days = seconds.div_euclid(SECONDS_PER_DAY);
+    let (year, month, day) = civil_from_days(days);
+    let weekday = DAYS[days.rem_euclid(7) as usize];
+    let month = MONTHS[(month - 1).rem_euclid(12) as usize];
+    let second = seconds.rem_euclid(SECONDS_PER_DAY);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
 /// Reads `20240115T123456Z`, exactly; the answer is in seconds since 1970.
 pub(crate) fn parse_amz_date(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
@@ -128,5 +143,12 @@ mod tests {
         clock.advance(1200);
         assert_eq!(other.offset_seconds(), 1200);
         assert!(other.now() > SystemTime::now() + Duration::from_secs(1190));
+    }
+
+    #[test]
+    fn dates_of_http_have_the_right_weekday() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_705_322_096);
+        assert_eq!(http_date(at), "Mon, 15 Jan 2024 12:34:56 GMT");
+        assert_eq!(http_date(SystemTime::UNIX_EPOCH), "Thu, 01 Jan 1970 00:00:00 GMT");
     }
 }

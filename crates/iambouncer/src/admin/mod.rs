@@ -8,6 +8,7 @@ mod session;
 mod show;
 mod show_peers;
 mod show_stats;
+mod show_tokens;
 pub mod table;
 
 pub use console::{Console, Reloader};

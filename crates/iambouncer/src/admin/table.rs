@@ -3,7 +3,7 @@
 
 use super::console::Console;
 use super::gathered::Gathered;
-use super::{actions, show, show_peers, show_stats};
+use super::{actions, show, show_peers, show_stats, show_tokens};
 use crate::faults::Fault;
 use Rows::{Distinct, EachWorker, Here, Sums};
 use std::future::ready;
@@ -155,6 +155,22 @@ const POOLS: &[Column] = &[
     ("load_balance_hosts", Text),
 ];
 
+const TOKENS: &[Column] = &[
+    ("endpoint", Text),
+    ("user", Text),
+    ("region", Text),
+    ("identity", Text),
+    ("arn", Text),
+    ("provider", Text),
+    ("access_key_id", Text),
+    ("age", Int4),
+    ("left", Int4),
+    ("credentials_until", Text),
+    ("refusals", Int8),
+    ("logins_per_second", Int4),
+    ("last_error", Text),
+];
+
 const STATS: &[Column] = &[
     ("database", Text),
     ("total_server_assignment_count", Int8),
@@ -208,6 +224,7 @@ pub static COMMANDS: &[Command] = &[
         &[("list", Text), ("items", Int4)],
         Sums(show::lists),
     ),
+    shows("SHOW TOKENS", "IAM tokens and who makes them", TOKENS, Here(show_tokens::tokens)),
     shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], Here(show::state)),
     shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], Here(show::client_encoding)),
     shows(

@@ -163,5 +163,6 @@ async fn endpoint_of(signing: &Signing, context: &Context, target: &Target) -> R
         }
         _ => None,
     };
-    signing.key(target, place.as_ref().and_then(Place::rds_name))
+    let rds_name = place.as_ref().and_then(Place::rds_name);
+    signing.key(target.host.tcp(), target.port, &target.user, rds_name)
 }

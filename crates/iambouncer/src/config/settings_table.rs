@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn knows_all_of_pgbouncer_and_our_own() {
-        assert_eq!(table().len(), 101 + 2);
+        assert_eq!(table().len(), 101 + 6);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -1,6 +1,7 @@
 //! The process as a whole: workers, listeners, janitor, signals, and the way down. Owns the main task of the first
 //! worker; what a client or a pool does is theirs.
 
+mod announce;
 mod engine;
 mod janitor;
 mod members;
@@ -10,6 +11,7 @@ pub mod signals;
 
 use crate::client::Door;
 use crate::context::{Common, Loaded};
+use crate::identities::Identities;
 use crate::lifecycle::Phase;
 use crate::net::listener::{Bound, Listener};
 use crate::pool::shared::Registry;
@@ -62,10 +64,13 @@ pub fn run(plan: Plan) -> io::Result<()> {
     let mut teams = Team::assemble(settings.workers.count())?.into_iter();
     let Some(first) = teams.next() else { return Err(io::Error::other("no worker")) };
     tracing::info!("workers = {}", first.len());
+    let identities = Identities::new(tokens.clone(), control.clone());
+    announce::endpoints(&loaded.config, &identities, resolver.as_ref(), &control);
     let common = Common {
         loaded,
         control,
         tokens,
+        identities,
         resolver,
         login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),

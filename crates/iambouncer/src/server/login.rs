@@ -140,7 +140,7 @@ pub async fn log_in(
         }
         _ => return attempt.run_with_password().await,
     };
-    let key = signing.key(target, place.rds_name())?;
+    let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
     attempt.wait_for_turn(&key).await?;
     let engine = context.tokens.clone();
     let wanted = key.clone();
@@ -150,6 +150,8 @@ pub async fn log_in(
         other => return other,
     };
     tracing::info!(user = %target.user, "IAM login refused, trying once more with a fresh token");
+    // The answer comes too late for this login, and in time for what the next one says.
+    context.identities.look_up(&key.identity);
     let (engine, wanted) = (context.tokens.clone(), key.clone());
     let fresh = attempt
         .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
@@ -436,7 +438,10 @@ impl Login<'_> {
     /// What may be said of a token that is sent now.
     fn signed(&self, token: Shown<'_>) -> Signed {
         let key = token.key;
+        let known = self.context.identities.get(&key.identity);
         Signed {
+            arn: known.caller.filter(|_| !self.is_probe()).map(|caller| caller.arn),
+            clock_skew_seconds: known.clock_skew_seconds,
             host: key.host.clone(),
             port: key.port,
             region: key.region.to_string(),
@@ -451,7 +456,6 @@ impl Login<'_> {
                 // Checked against what is configured before it came here.
                 _ => true,
             },
-            ..Signed::default()
         }
     }
 

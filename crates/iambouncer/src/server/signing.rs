@@ -2,7 +2,6 @@
 //! RDS name behind the host – and never a default region: RDS refuses the wrong one without a word about it.
 
 use super::error::LoginError;
-use super::login::Target;
 use crate::causes::Cause;
 use crate::config::Database;
 use rds_iam::{Identity, Region, TokenKey, region_of};
@@ -43,14 +42,20 @@ impl Signing {
     ///
     /// # Errors
     /// A UNIX socket without `iam_host`, and a region that nothing tells.
-    pub fn key(&self, target: &Target, rds_name: Option<&String>) -> Result<TokenKey, LoginError> {
+    pub fn key(
+        &self,
+        host: Option<&str>,
+        port: u16,
+        user: &str,
+        rds_name: Option<&String>,
+    ) -> Result<TokenKey, LoginError> {
         let failed = |reason: String, cause| LoginError::Token {
-            user: target.user.clone(),
+            user: user.to_owned(),
             reason,
             cause,
             is_transient: false,
         };
-        let host = match (&self.host, rds_name, target.host.tcp()) {
+        let host = match (&self.host, rds_name, host) {
             (Some(host), _, _) | (None, Some(host), _) => host.as_str(),
             (None, None, Some(host)) => host,
             (None, None, None) => {
@@ -70,8 +75,8 @@ impl Signing {
             }
         };
         let identity = Identity { sts_region: Some(region.clone()), ..self.identity.clone() };
-        let port = self.port.unwrap_or(target.port);
-        TokenKey::new(host, port, &target.user, Some(region), identity)
+        let port = self.port.unwrap_or(port);
+        TokenKey::new(host, port, user, Some(region), identity)
             .map_err(|error| failed(error.to_string(), Cause::WrongRegion))
     }
 }

@@ -12,6 +12,7 @@ mod console;
 mod copy;
 mod farewells;
 mod iam;
+mod identities;
 mod login;
 mod pooling;
 mod prepared;

@@ -1,0 +1,117 @@
+//! Who AWS takes the pooler for: ARN, source and clock of every identity that signs tokens. Owns what was learnt and
+//! when to ask again; the question runs on the control thread and nobody waits for it.
+
+use rds_iam::{Caller, CallerAnswer, Identity, SystemClock, TokenEngine, ask_caller};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The same question is not asked again within this time.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Identities that are remembered; they come from configuration.
+const MAX_IDENTITIES: usize = 256;
+/// A clock that is off by more is worth a warning.
+const SKEW_WARNING_SECONDS: i64 = 60;
+
+/// What is known of one identity.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Who it is, once AWS has said so.
+    pub caller: Option<Caller>,
+    /// By how many seconds our clock is ahead of AWS's.
+    pub clock_skew_seconds: Option<i64>,
+    /// Why the last question has no answer.
+    pub last_error: Option<String>,
+}
+
+#[derive(Default)]
+struct Entry {
+    known: Known,
+    asked_at: Option<Instant>,
+}
+
+/// All identities. Clones share them.
+#[derive(Clone)]
+pub struct Identities {
+    tokens: TokenEngine,
+    control: tokio::runtime::Handle,
+    entries: Arc<Mutex<HashMap<Identity, Entry>>>,
+}
+
+impl Identities {
+    /// None known yet.
+    pub fn new(tokens: TokenEngine, control: tokio::runtime::Handle) -> Self {
+        Self { tokens, control, entries: Arc::default() }
+    }
+
+    /// What is known of an identity.
+    pub fn get(&self, identity: &Identity) -> Known {
+        locked(&self.entries).get(identity).map(|entry| entry.known.clone()).unwrap_or_default()
+    }
+
+    /// Asks AWS who an identity is, unless that was asked a moment ago. Does not wait.
+    pub fn look_up(&self, identity: &Identity) {
+        {
+            let mut entries = locked(&self.entries);
+            if entries.len() >= MAX_IDENTITIES && !entries.contains_key(identity) {
+                return;
+            }
+            let entry = entries.entry(identity.clone()).or_default();
+            if entry.asked_at.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER) {
+                return;
+            }
+            entry.asked_at = Some(Instant::now());
+        }
+        let (this, identity) = (self.clone(), identity.clone());
+        self.control.spawn(async move { this.ask(&identity).await });
+    }
+
+    async fn ask(&self, identity: &Identity) {
+        let credentials = match self.tokens.credentials(identity).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::warn!(%identity, "AWS identity unknown: {error}");
+                return self.note(identity, |known| known.last_error = Some(error.to_string()));
+            }
+        };
+        let CallerAnswer { caller, clock_skew_seconds } =
+            ask_caller(identity, &credentials, &SystemClock).await;
+        if let Some(skew) = clock_skew_seconds.filter(|skew| skew.abs() > SKEW_WARNING_SECONDS) {
+            tracing::warn!("{}", crate::server::verdict::skew_text(skew));
+        }
+        let all = self.tokens.credentials_snapshot();
+        let status = all.into_iter().find(|status| status.identity == *identity);
+        let provider = status.as_ref().and_then(|status| status.provider.clone()).unwrap_or_default();
+        match &caller {
+            Ok(Caller { arn, .. }) => {
+                let until = status.and_then(|status| status.ends_at).map(text_of_time);
+                let until = until.unwrap_or_else(|| "no end".to_owned());
+                let key = credentials.access_key_id();
+                tracing::info!(%identity, %arn, provider, key, until, "AWS identity");
+            }
+            // Not all may reach STS, and no login needs it.
+            Err(error) => tracing::warn!(%identity, provider, "AWS identity unknown: {error}"),
+        }
+        self.note(identity, |known| {
+            known.last_error = caller.as_ref().err().map(ToString::to_string);
+            known.caller = caller.ok().or_else(|| known.caller.take());
+            known.clock_skew_seconds = clock_skew_seconds.or(known.clock_skew_seconds);
+        });
+    }
+
+    fn note(&self, identity: &Identity, change: impl FnOnce(&mut Known)) {
+        if let Some(entry) = locked(&self.entries).get_mut(identity) {
+            change(&mut entry.known);
+        }
+    }
+}
+
+/// A moment for people, in UTC.
+pub fn text_of_time(at: std::time::SystemTime) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    time::OffsetDateTime::from(at).format(&format).unwrap_or_default()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,165 @@
+//! Who AWS takes the pooler for: what the start says, SHOW TOKENS, the clock – and days on which AWS is not well.
+
+use crate::support::sim::{KEY_ID, RDS_HOST, REGION, SECRET, Sim};
+use crate::support::{Bouncer, eventually, postgres};
+use rds_sim::{CredentialServer, CredentialSettings};
+use std::time::Duration;
+
+const ARN: &str = "arn:aws:sts::123456789012:assumed-role/orders/rds-sim";
+
+fn sts(sim: &Sim) -> CredentialServer {
+    sim.credentials(CredentialSettings {
+        account: "123456789012".to_owned(),
+        role_name: "orders".to_owned(),
+        ..CredentialSettings::default()
+    })
+}
+
+/// A pooler that can ask STS who it is.
+fn pooler_with(sim: &Sim, endpoint: &CredentialServer, settings: &[&str]) -> Bouncer {
+    let line = sim.database();
+    let mut start = settings.iter().fold(sim.start(&line), |start, setting| start.set(setting));
+    for (key, value) in endpoint.sts_environment() {
+        start = start.env(key, &value);
+    }
+    start.start()
+}
+
+#[test]
+fn the_start_says_what_is_signed_and_by_whom() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    let bouncer = pooler_with(&sim, &endpoint, &[]);
+    eventually("both lines", || {
+        let log = bouncer.log();
+        let signed = format!("endpoint=\"{RDS_HOST}:{}\" region={REGION}", sim.port());
+        let by = format!("arn={ARN} provider=\"environment\" key=\"{KEY_ID}\" until=\"no end\"");
+        log.contains(&signed) && log.contains(&by)
+    });
+    assert_eq!(endpoint.calls().get_caller_identity, 1);
+}
+
+#[test]
+fn show_tokens_tells_everything_but_the_token() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    let bouncer = pooler_with(&sim, &endpoint, &[]);
+    assert_eq!(bouncer.show("TOKENS", "endpoint"), Vec::<String>::new());
+    bouncer.client().value("SELECT 1");
+    eventually("the ARN is known", || bouncer.show("TOKENS", "arn") == [ARN]);
+    let column = |name: &str| bouncer.show("TOKENS", name).remove(0);
+    assert_eq!(column("endpoint"), format!("{RDS_HOST}:{}", sim.port()));
+    assert_eq!((column("user").as_str(), column("provider").as_str()), ("app", "environment"));
+    assert_eq!(column("access_key_id"), KEY_ID);
+    assert!(column("age").parse::<u32>().unwrap() < 60);
+    assert!((840..=900).contains(&column("left").parse::<u32>().unwrap()));
+    let all = format!(
+        "{:?}",
+        bouncer.console().query("SHOW TOKENS").iter().map(|m| m.bytes.clone()).collect::<Vec<_>>()
+    );
+    assert!(!all.contains(SECRET) && !all.contains("X-Amz"));
+    sim.simulator.faults().set(|faults| faults.refuse_next = 1);
+    bouncer.console().query("RECONNECT app");
+    bouncer.client().value("SELECT 1");
+    assert_eq!(column("refusals"), "1");
+}
+
+#[test]
+fn a_clock_that_is_off_by_an_hour_is_the_cause() {
+    for offset_seconds in [3600, -3600] {
+        let sim = Sim::in_front_of(postgres());
+        sim.simulator.clock().advance(offset_seconds);
+        let endpoint = sts(&sim);
+        let bouncer = pooler_with(&sim, &endpoint, &[]);
+        let direction = if offset_seconds > 0 { "behind" } else { "ahead of" };
+        eventually("the clocks are compared", || bouncer.log().contains(&format!("s {direction} AWS's")));
+        let (code, text, hint) = bouncer.turned_away("app", "app");
+        assert_eq!(code, "28000", "{text}");
+        assert!(hint.contains("This machine's clock is 3") && hint.ends_with("[IAM013]"), "{hint}");
+    }
+}
+
+#[test]
+fn without_the_policy_the_hint_names_the_identity_and_the_arn_to_allow() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    let bouncer = pooler_with(&sim, &endpoint, &[]);
+    eventually("the identity is known", || bouncer.log().contains(ARN));
+    sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+    let (_, _, hint) = bouncer.turned_away("app", "app");
+    let wanted = format!("arn:aws:rds-db:{REGION}:123456789012:dbuser:<resource id>/app");
+    assert!(hint.contains(ARN) && hint.contains(&wanted) && hint.contains("clock is right"), "{hint}");
+}
+
+#[test]
+fn while_sts_is_away_nobody_notices_who_does_not_need_it() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    endpoint.set(|settings| settings.fail_with = Some(500));
+    let bouncer = pooler_with(&sim, &endpoint, &[]);
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    eventually("it is said", || bouncer.log().contains("AWS identity unknown: STS"));
+}
+
+#[test]
+fn endpoints_that_answer_garbage_are_named() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    let answer = (200, "text/html", "<html>log in to the portal</html>".to_owned());
+    endpoint.set(|settings| settings.answer_with = Some(answer.clone()));
+    let authorization = sim.dir().join("authorization");
+    std::fs::write(&authorization, "rds-sim-authorization").unwrap();
+    let line = sim.database();
+    let mut start = sim.keyless(&line).set("query_wait_timeout = 3");
+    for (key, value) in endpoint.container_environment(&authorization) {
+        start = start.env(key, &value);
+    }
+    let bouncer = start.start();
+    let (code, text, hint) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "28000", "{text}");
+    assert!(text.contains("could not be fetched") && hint.ends_with("[IAM015]"), "{text} / {hint}");
+    assert!(!bouncer.log().contains("log in to the portal"), "{}", bouncer.log());
+}
+
+#[test]
+fn a_role_that_may_not_be_assumed_is_named() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    endpoint.set(|settings| settings.external_id = Some("the-right-one".to_owned()));
+    let role = "aws_role_arn=arn:aws:iam::123456789012:role/orders";
+    let start = |more: &str| {
+        let line = format!("{} {role} {more}", sim.database());
+        let mut start = sim.start(&line);
+        for (key, value) in endpoint.sts_environment() {
+            start = start.env(key, &value);
+        }
+        start.start()
+    };
+    let (code, text, hint) = start("aws_external_id=another").turned_away("app", "app");
+    assert_eq!(code, "28000", "{text}");
+    assert!(
+        text.contains("AccessDenied") && hint.contains("aws_external_id") && hint.ends_with("[IAM016]"),
+        "{text} / {hint}"
+    );
+    let bouncer = start("aws_external_id=the-right-one aws_role_session_name=pool");
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    assert_eq!(bouncer.show("TOKENS", "provider"), ["environment, assumed role"]);
+}
+
+#[test]
+fn credentials_about_to_end_are_not_used() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    endpoint.set(|settings| settings.life = Duration::from_secs(30));
+    let authorization = sim.dir().join("authorization");
+    std::fs::write(&authorization, "rds-sim-authorization").unwrap();
+    let line = sim.database();
+    let mut start = sim.keyless(&line).set("query_wait_timeout = 3");
+    for (key, value) in endpoint.container_environment(&authorization) {
+        start = start.env(key, &value);
+    }
+    let (code, text, hint) = start.start().turned_away("app", "app");
+    assert_eq!(code, "28000", "{text}");
+    assert!(text.contains("expired AWS credentials") && hint.ends_with("[IAM009]"), "{text} / {hint}");
+    assert_eq!(sim.simulator.log().attempts(), []);
+}

@@ -1,0 +1,137 @@
+//! Who AWS takes us for, and what its clock says: one `sts:GetCallerIdentity`, which needs no permission at all.
+//!
+//! Owns: the call and the comparison of the clocks, which also works when the call is refused – a wrong clock is one
+//! reason for that.
+//! Never: caches; callers ask rarely.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_sts::config::timeout::TimeoutConfig;
+use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents, SharedCredentialsProvider};
+use aws_sdk_sts::error::BoxError;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use crate::aws::{load_config, reason_of};
+use crate::clock::Clock;
+use crate::credentials::Identity;
+use crate::slots::lock;
+
+/// Longest time for one call, retries included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for one attempt.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// An identity as AWS sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its ARN; for a role that of the session.
+    pub arn: String,
+    /// Its account.
+    pub account: String,
+}
+
+/// What came of asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerAnswer {
+    /// Who we are, or why nobody said so.
+    pub caller: Result<Caller, CallerError>,
+    /// By how many seconds our clock is ahead of AWS's; `None` when no answer came at all.
+    pub clock_skew_seconds: Option<i64>,
+}
+
+/// Why AWS did not say who we are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallerError {
+    /// Nothing names a region whose STS could be asked.
+    #[error("no region is known whose STS could be asked: set AWS_REGION")]
+    NoRegion,
+    /// STS said no.
+    #[error("STS refuses the credentials: {0}")]
+    Refused(String),
+    /// No answer, or none that can be read.
+    #[error("STS cannot be asked: {0}")]
+    Unavailable(String),
+}
+
+/// Asks STS who `credentials` belong to. The endpoint and region are those of the identity's configuration.
+pub async fn ask_caller(identity: &Identity, credentials: &Credentials, clock: &dyn Clock) -> CallerAnswer {
+    let shared = load_config(identity).await;
+    if shared.region().is_none() {
+        return CallerAnswer { caller: Err(CallerError::NoRegion), clock_skew_seconds: None };
+    }
+    let date = DateReader::default();
+    let timeouts = TimeoutConfig::builder()
+        .operation_timeout(CALL_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .build();
+    let config = aws_sdk_sts::config::Builder::from(&shared)
+        .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
+        .timeout_config(timeouts)
+        .interceptor(date.clone())
+        .build();
+    let answer = aws_sdk_sts::Client::from_conf(config).get_caller_identity().send().await;
+    let caller = match answer {
+        Ok(answer) => match (answer.arn, answer.account) {
+            (Some(arn), Some(account)) => Ok(Caller { arn, account }),
+            _ => Err(CallerError::Unavailable("the answer names nobody".to_owned())),
+        },
+        Err(error) if error.as_service_error().is_some() => Err(CallerError::Refused(text_of(&error))),
+        Err(error) => Err(CallerError::Unavailable(text_of(&error))),
+    };
+    let server_time = *lock(&date.0);
+    CallerAnswer { caller, clock_skew_seconds: server_time.map(|theirs| seconds_ahead(clock.now(), theirs)) }
+}
+
+fn text_of(error: &dyn Error) -> String {
+    reason_of(error)
+}
+
+/// Positive when `ours` is later.
+fn seconds_ahead(ours: SystemTime, theirs: SystemTime) -> i64 {
+    match ours.duration_since(theirs) {
+        Ok(ahead) => ahead.as_secs() as i64,
+        Err(behind) => -(behind.duration().as_secs() as i64),
+    }
+}
+
+/// Remembers the `Date` of the last answer.
+#[derive(Clone, Debug, Default)]
+struct DateReader(Arc<Mutex<Option<SystemTime>>>);
+
+impl Intercept for DateReader {
+    fn name(&self) -> &'static str {
+        "DateReader"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let read = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
+        if let Some(time) = read.and_then(|time| SystemTime::try_from(time).ok()) {
+            *lock(&self.0) = Some(time);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_ahead_is_positive() {
+        let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(seconds_ahead(theirs + Duration::from_secs(7), theirs), 7);
+        assert_eq!(seconds_ahead(theirs - Duration::from_secs(7), theirs), -7);
+    }
+}
