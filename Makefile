@@ -39,7 +39,7 @@ lint: ## Check format, lints and dependencies
 		echo "Dependencies are not checked: install cargo-deny with 'cargo install cargo-deny --locked'."; \
 	fi
 
-doc: ## Build the API documentation and write docs/settings.md anew
+doc: ## Build the API documentation and write the pages in docs/ that tables give
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p iambouncer --test config_docs
 

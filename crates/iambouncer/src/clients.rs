@@ -298,6 +298,11 @@ impl ClientTable {
         self.clients.borrow().values().cloned().collect()
     }
 
+    /// Looks at all, without taking them along.
+    pub fn visit(&self, mut look: impl FnMut(&ClientInfo)) {
+        self.clients.borrow().values().for_each(|client| look(client));
+    }
+
     /// Number of clients, those still logging in included.
     pub fn len(&self) -> usize {
         self.clients.borrow().len()

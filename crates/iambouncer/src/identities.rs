@@ -44,6 +44,11 @@ impl Identities {
         Self { tokens, control, entries: Arc::default() }
     }
 
+    /// What makes the tokens.
+    pub fn tokens(&self) -> &TokenEngine {
+        &self.tokens
+    }
+
     /// What is known of an identity.
     pub fn get(&self, identity: &Identity) -> Known {
         locked(&self.entries).get(identity).map(|entry| entry.known.clone()).unwrap_or_default()

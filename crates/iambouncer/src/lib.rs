@@ -7,7 +7,7 @@
 //! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
 //! - [`clients`], [`relay`]: who is connected, and the hot loops;
-//! - [`admin`], [`client`]: the console, and the way in;
+//! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
 //! - [`pooler`], [`cli`]: the process.
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod clients;
 pub mod config;
 pub mod context;
 pub mod faults;
+pub mod http;
 pub mod identities;
 pub mod introductions;
 pub mod lifecycle;
@@ -30,4 +31,5 @@ pub mod prepared;
 pub mod relay;
 pub mod server;
 pub mod stats;
+pub mod vitals;
 pub mod worker;

@@ -1,14 +1,25 @@
-//! The committed reference page is the one the tables give.
+//! The committed reference pages are those the tables give.
+
+#![allow(clippy::expect_used, reason = "a failed step fails the test")]
 
 use std::path::Path;
 
-#[test]
-fn settings_page_matches_the_tables() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
-    let wanted = iambouncer::config::settings_markdown();
+/// Compares a page in docs/ with what it should be, or writes it when that is asked for.
+fn check(page: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     if std::env::var_os("UPDATE_DOCS").is_some_and(|value| value == "1") {
-        std::fs::write(&path, &wanted).expect("docs/ can be written");
+        std::fs::write(&path, wanted).expect("docs/ can be written");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == wanted, "docs/settings.md is out of date: run `make doc`");
+    assert!(committed == wanted, "docs/{page} is out of date: run `make doc`");
+}
+
+#[test]
+fn settings_page_matches_the_tables() {
+    check("settings.md", &iambouncer::config::settings_markdown());
+}
+
+#[test]
+fn metrics_page_matches_the_table() {
+    check("metrics.md", &iambouncer::http::metrics_markdown());
 }

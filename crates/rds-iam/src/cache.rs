@@ -52,6 +52,8 @@ pub struct CredentialStatus {
     pub ends_at: Option<SystemTime>,
     /// How many times a source was asked.
     pub fetches: u64,
+    /// How many of these failed.
+    pub failed_fetches: u64,
     /// Why the last fetch failed, if it did.
     pub last_error: Option<CredentialError>,
 }
@@ -69,6 +71,7 @@ struct SlotState {
     failures: Option<Failures<CredentialError>>,
     last_fetch_at: Option<SystemTime>,
     fetches: u64,
+    failed_fetches: u64,
 }
 
 #[derive(Debug)]
@@ -261,6 +264,7 @@ impl Slot {
                 Ok(credentials)
             }
             Err(error) => {
+                state.failed_fetches += 1;
                 state.failures = Some(Failures::after(state.failures.as_ref(), error.clone(), now));
                 Err(error)
             }
@@ -276,6 +280,7 @@ impl Slot {
             provider: credentials.map(provider_of),
             ends_at: credentials.and_then(Credentials::expiry),
             fetches: state.fetches,
+            failed_fetches: state.failed_fetches,
             last_error: state.failures.as_ref().map(|failures| failures.last_error.clone()),
         }
     }

@@ -300,3 +300,13 @@ async fn nothing_printable_holds_the_token() {
     let shown = shown + &format!("{:?}", bench.engine.credentials_snapshot());
     assert!(!shown.contains("X-Amz-Signature") && !shown.contains("SESSION-") && !shown.contains("SECRET-"));
 }
+
+#[tokio::test]
+async fn fetches_are_counted_with_those_that_failed() {
+    let bench = bench(&[Step::Refused, Step::Key("AK1", None)]);
+    bench.engine.token(&bench.key).await.unwrap_err();
+    bench.clock.advance(10 * MINUTE);
+    bench.engine.token(&bench.key).await.unwrap();
+    let status = &bench.engine.credentials_snapshot()[0];
+    assert_eq!((status.fetches, status.failed_fetches), (2, 1));
+}

@@ -347,6 +347,8 @@ fn pooler_environment(
         ("AWS_REGION", REGION.to_owned()),
         ("IAMBOUNCER_DEFAULT_POOL_SIZE", SERVERS.to_string()),
         ("IAMBOUNCER_LISTEN_PORT", "0".to_owned()),
+        // No probes here: with them it would log in once before the first client.
+        ("IAMBOUNCER_HTTP_PORT", "0".to_owned()),
         ("IAMBOUNCER_SERVER_TLS_CA_FILE", ca_file.display().to_string()),
         ("IAMBOUNCER_LOGFILE", log_file.display().to_string()),
     ];

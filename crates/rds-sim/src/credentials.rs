@@ -74,6 +74,8 @@ pub struct CredentialCalls {
     pub assume_role_with_web_identity: u64,
     /// STS GetCallerIdentity.
     pub get_caller_identity: u64,
+    /// The same, presigned by somebody else.
+    pub presigned: u64,
     /// Anything that was refused or unknown.
     pub refused: u64,
 }

@@ -106,7 +106,7 @@ pub(crate) fn answer_presigned(desk: &Desk, request: &Request) -> Reply {
         _ if desk.settings().deny || !is_whoami => error(403, "AccessDenied", "not authorized".to_owned()),
         Err(refusal) => error(403, "SignatureDoesNotMatch", refusal.to_string()),
         Ok(_key) => {
-            desk.count(|calls| calls.get_caller_identity += 1);
+            desk.count(|calls| calls.presigned += 1);
             let CredentialSettings { account, role_name, .. } = desk.settings();
             let result = serde_json::json!({
                 "Account": account,

@@ -1,6 +1,6 @@
 //! PgBouncer's INI file, which iambouncer reads as well. Neither side gets a line that the other does not get;
 //! the exceptions are the settings that only iambouncer has: one worker, as PgBouncer has one, except in the rows
-//! about several, and the engine of the column.
+//! about several, the engine of the column, and no HTTP port.
 
 use std::fmt::Write as _;
 
@@ -40,6 +40,8 @@ impl Ini {
             ("max_prepared_statements", count(self.max_prepared)),
             ("workers", io_engine.and_then(|_| count(self.workers.or(Some(ONE_CORE))))),
             ("io_engine", io_engine.map(str::to_owned)),
+            // PgBouncer has no such port.
+            ("http_port", io_engine.map(|_| "0".to_owned())),
         ];
         for (name, value) in further {
             if let Some(value) = value {

@@ -51,12 +51,13 @@ impl Console {
     /// A file is wrong; what was in force stays so.
     pub async fn reload(&self) -> Result<(), String> {
         let reloader = self.reloader.clone();
-        let loaded = self
+        let read = self
             .context
             .blocking(move || reloader())
             .await
-            .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()))?;
-        self.put_in_force(loaded).await;
+            .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()));
+        self.context.registry.vitals.reloaded(read.is_ok(), SystemTime::now());
+        self.put_in_force(read?).await;
         tracing::info!("configuration reloaded");
         Ok(())
     }

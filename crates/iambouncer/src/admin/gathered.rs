@@ -6,8 +6,9 @@ use crate::config::{LoadBalanceHosts, PoolMode};
 use crate::pool::Pool;
 use crate::server::Activity;
 use crate::stats::Totals;
+use crate::stats::histogram::Buckets;
 use crate::worker;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub struct PoolCounts {
     /// Clients without a server that want none, and with one.
     pub clients: usize,
+    /// Those of them with one.
+    pub busy_clients: usize,
     /// Clients that wait for a server.
     pub waiting: usize,
     /// How long the first of them has waited.
@@ -35,6 +38,8 @@ pub struct PoolCounts {
     pub tested: usize,
     /// Logins under way.
     pub logins: usize,
+    /// Servers it may have.
+    pub size: u32,
     /// Mode in force.
     pub mode: PoolMode,
     /// Order of hosts in force.
@@ -43,23 +48,34 @@ pub struct PoolCounts {
     pub totals: Totals,
     /// What the last whole period added to them.
     pub last: Totals,
+    /// How long queries took.
+    pub queries: Buckets,
+    /// How long transactions took.
+    pub transactions: Buckets,
+    /// How long clients waited for a server, those included that got one at once.
+    pub waits: Buckets,
+}
+
+/// Clients of one pool by what they do.
+#[derive(Debug, Clone, Copy, Default)]
+struct ClientCounts {
+    idle: usize,
+    busy: usize,
+    waiting: usize,
 }
 
 impl PoolCounts {
-    fn of(pool: &Rc<Pool>, console: &Console) -> Self {
-        let clients: Vec<_> = console
-            .clients
-            .list()
-            .into_iter()
-            .filter(|client| client.pool.get().is_some_and(|p| Rc::ptr_eq(p, pool)))
-            .map(|client| client.state.get())
-            .collect();
+    fn of(pool: &Pool, clients: ClientCounts) -> Self {
+        let totals = pool.stats.totals();
+        let waits = pool.stats.waits.buckets();
+        let rules = pool.rules();
         let servers = pool.table.list();
         let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
         let (_, oldest) = pool.waiting();
         Self {
-            clients: clients.iter().filter(|s| matches!(s, ClientState::Active | ClientState::Idle)).count(),
-            waiting: clients.iter().filter(|&&state| state == ClientState::Waiting).count(),
+            clients: clients.idle + clients.busy,
+            busy_clients: clients.busy,
+            waiting: clients.waiting,
             longest_wait: oldest.map(|since| worker::now() - since).unwrap_or_default(),
             cancels: servers.iter().map(|server| server.cancels_in_flight.get()).sum(),
             active: doing(Activity::Active),
@@ -71,15 +87,21 @@ impl PoolCounts {
             idle: pool.idle_count(),
             tested: doing(Activity::Tested),
             logins: pool.login_count(),
-            mode: pool.rules().pool_mode,
+            size: rules.pool_size,
+            mode: rules.pool_mode,
             load_balance_hosts: pool.database.line.borrow().load_balance_hosts,
-            totals: pool.stats.totals(),
+            totals,
             last: pool.stats.last_period(),
+            queries: pool.stats.queries.buckets(),
+            transactions: pool.stats.transactions.buckets(),
+            waits: waits.with_instant(totals.server_assignments.saturating_sub(waits.count())),
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds what another worker knows of the same pool.
+    pub fn add(&mut self, other: &Self) {
         self.clients += other.clients;
+        self.busy_clients += other.busy_clients;
         self.waiting += other.waiting;
         self.longest_wait = self.longest_wait.max(other.longest_wait);
         self.cancels += other.cancels;
@@ -91,6 +113,9 @@ impl PoolCounts {
         self.logins += other.logins;
         self.totals = self.totals + other.totals;
         self.last = self.last + other.last;
+        self.queries = self.queries + other.queries;
+        self.transactions = self.transactions + other.transactions;
+        self.waits = self.waits + other.waits;
     }
 
     /// Servers that are open, in whatever state.
@@ -110,6 +135,8 @@ pub struct Gathered {
     pub clients: usize,
     /// Clients logging in.
     pub logging_in: usize,
+    /// Clients on the console.
+    pub on_console: usize,
 }
 
 /// Counters of a database, and what the last whole period added to them.
@@ -123,34 +150,51 @@ pub struct DatabaseCounts {
 
 impl Gathered {
     /// This worker's part.
-    fn here(console: &Console) -> Self {
+    pub fn here(console: &Console) -> Self {
         let mut part = Self::default();
+        // Once over all clients, however many pools there are.
+        let mut clients: HashMap<*const Pool, ClientCounts> = HashMap::new();
+        console.clients.visit(|client| {
+            part.clients += 1;
+            let counts = client.pool.get().map(|pool| clients.entry(Rc::as_ptr(pool)).or_default());
+            match (client.state.get(), counts) {
+                (ClientState::Login, _) => part.logging_in += 1,
+                (_, None) => part.on_console += 1,
+                (ClientState::Idle, Some(counts)) => counts.idle += 1,
+                (ClientState::Active, Some(counts)) => counts.busy += 1,
+                (ClientState::Waiting, Some(counts)) => counts.waiting += 1,
+            }
+        });
         for database in console.directory.databases() {
             part.databases.insert(database.name.to_string(), DatabaseCounts::default());
         }
         for pool in console.directory.pools() {
-            let counts = PoolCounts::of(&pool, console);
-            part.pools.insert((pool.database.name.to_string(), pool.user.to_string()), counts);
+            let clients = clients.get(&Rc::as_ptr(&pool)).copied().unwrap_or_default();
+            let key = (pool.database.name.to_string(), pool.user.to_string());
+            part.pools.insert(key, PoolCounts::of(&pool, clients));
         }
-        let clients = console.clients.list();
-        part.clients = clients.len();
-        part.logging_in = clients.iter().filter(|client| client.state.get() == ClientState::Login).count();
         part
     }
 
     /// What all workers know.
     pub async fn from_all(console: &Console) -> Self {
         let parts = console.at_all(|console| ready(Self::here(&console))).await;
+        Self::sum(parts.iter())
+    }
+
+    /// The parts of several workers as one.
+    pub fn sum<'a>(parts: impl Iterator<Item = &'a Self>) -> Self {
         let mut whole = Self::default();
         for part in parts {
             whole.clients += part.clients;
             whole.logging_in += part.logging_in;
-            whole.databases.extend(part.databases);
-            for (key, counts) in part.pools {
-                match whole.pools.get_mut(&key) {
-                    Some(sum) => sum.add(&counts),
+            whole.on_console += part.on_console;
+            whole.databases.extend(part.databases.iter().map(|(name, counts)| (name.clone(), *counts)));
+            for (key, counts) in &part.pools {
+                match whole.pools.get_mut(key) {
+                    Some(sum) => sum.add(counts),
                     None => {
-                        whole.pools.insert(key, counts);
+                        whole.pools.insert(key.clone(), counts.clone());
                     }
                 }
             }
@@ -161,5 +205,33 @@ impl Gathered {
             sum.last = sum.last + counts.last;
         }
         whole
+    }
+}
+
+#[cfg(test)]
+impl Default for PoolCounts {
+    /// An empty pool, for tests.
+    fn default() -> Self {
+        Self {
+            clients: 0,
+            busy_clients: 0,
+            waiting: 0,
+            longest_wait: Duration::ZERO,
+            cancels: 0,
+            active: 0,
+            active_cancel: 0,
+            being_canceled: 0,
+            idle: 0,
+            tested: 0,
+            logins: 0,
+            size: 0,
+            mode: PoolMode::Transaction,
+            load_balance_hosts: LoadBalanceHosts::RoundRobin,
+            totals: Totals::default(),
+            last: Totals::default(),
+            queries: Buckets::default(),
+            transactions: Buckets::default(),
+            waits: Buckets::default(),
+        }
     }
 }

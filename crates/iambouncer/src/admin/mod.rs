@@ -3,7 +3,7 @@
 
 mod actions;
 mod console;
-mod gathered;
+pub mod gathered;
 mod session;
 mod show;
 mod show_peers;

@@ -4,6 +4,7 @@
 
 use super::Failure;
 use super::arguments::{Connect, Exec, Server};
+use super::run::Sockets;
 use super::{logging, run};
 use crate::config::{ProcessEnvironment, Report, Secret, UserEntry, UserList, zero_config};
 use crate::context::Loaded;
@@ -117,9 +118,10 @@ fn serve(
         let _ = left.send(code);
         let _ = ends.send(Signal::Now).await;
     });
+    let sockets = Sockets { clients: bound, http: Vec::new() };
     run::launch(
         loaded,
-        bound,
+        sockets,
         Arc::new(|| Err("there is no file to read again".to_owned())),
         &control,
         |_| Ok(signals),

@@ -13,6 +13,7 @@ use crate::config::{
     zero_config,
 };
 use crate::context::Loaded;
+use crate::http;
 use crate::net::listener::{self, Bound};
 use crate::net::{Endpoint, tls_config};
 use crate::pooler::signals::{self, Signal};
@@ -159,14 +160,14 @@ fn load_ident_map(path: &str) -> Result<IdentMap, Failure> {
 fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::Result<()> {
     let settings = &loaded.config.settings;
     rlimit::raise(&loaded.config);
-    let bound = bind(settings)?;
+    let sockets = Sockets { clients: bind(settings)?, http: http::bind(&loaded.config)? };
     let _pidfile = match settings.pidfile.as_str() {
         "" => None,
         path => Some(PidFile::create(Path::new(path))?),
     };
     let control = control_runtime()?;
     let reloader = Arc::new(move || reload(&source, log_file.as_ref()));
-    launch(loaded, bound, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
+    launch(loaded, sockets, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
     control.shutdown_background();
     Ok(())
 }
@@ -181,10 +182,17 @@ pub(super) fn control_runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the control thread")
 }
 
+/// What a pooler listens on.
+pub(super) struct Sockets {
+    pub(super) clients: Vec<Bound>,
+    /// Probes and metrics.
+    pub(super) http: Vec<Bound>,
+}
+
 /// Runs the pooler on this thread until a signal ends it.
 pub(super) fn launch(
     loaded: Loaded,
-    bound: Vec<Bound>,
+    sockets: Sockets,
     reloader: Reloader,
     control: &Runtime,
     signals: impl FnOnce(&Runtime) -> anyhow::Result<mpsc::Receiver<Signal>>,
@@ -196,7 +204,8 @@ pub(super) fn launch(
     drop(inside);
     let resolver = resolver(&loaded.config.settings);
     let control = control.handle().clone();
-    let plan = Plan { loaded, bound, reloader, control, tokens, resolver, signals };
+    let Sockets { clients: bound, http } = sockets;
+    let plan = Plan { loaded, bound, reloader, control, tokens, resolver, http, signals };
     pooler::run(plan).context("cannot run")
 }
 

@@ -36,5 +36,5 @@ pub use secret::Secret;
 pub use settings::{Reload, SettingError, SettingInfo, Status, split_list};
 pub use settings_table::{Settings, table};
 pub use userlist::{UserEntry, UserList};
-pub use value::{FileMode, MAX_WORKERS, Workers};
+pub use value::{FileMode, HttpPort, MAX_WORKERS, Workers};
 pub use zero_config::{Resolved, ZeroConfigFlags, zero_config};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
 use super::settings::{Reload, SettingError, SettingInfo, Status, settings, split_list};
-use super::value::{FileMode, Value, Workers};
+use super::value::{FileMode, HttpPort, Value, Workers};
 
 settings! {
     admin_users: String = "", Live, Working, "Users who may run every console command";
@@ -42,6 +42,8 @@ settings! {
     dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
     dns_server: String = "", Restart, Working, "Name server to ask for servers, ADDRESS or ADDRESS:PORT, in place of the system's";
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
+    http_addr: String = "127.0.0.1", Restart, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
+    http_port: HttpPort = HttpPort::Number(9127), Restart, Working, "Port for probes and metrics; 0 means none, auto a free one that the log names";
     iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Live, Working, "IAM logins that may begin per second and server, for all pools together; RDS takes 200 (0 = no limit)", 0..=100_000;
     iam_map: String = "iam", Live, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
     iam_sts_audience: String = "", Live, Working, "Audience that proofs for auth_type = iam-sts must be made for";
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn knows_all_of_pgbouncer_and_our_own() {
-        assert_eq!(table().len(), 101 + 6);
+        assert_eq!(table().len(), 101 + 8);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -185,6 +185,41 @@ impl Value for Workers {
     }
 }
 
+/// Where the HTTP endpoints are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpPort {
+    /// Nowhere.
+    Off,
+    /// At a port of the kernel's choice.
+    Auto,
+    /// At this one.
+    Number(u16),
+}
+
+impl Value for HttpPort {
+    type Literal = Self;
+    fn of(literal: Self) -> Self {
+        literal
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        match u16::parse(text) {
+            Ok(0) => Ok(Self::Off),
+            Ok(port) => Ok(Self::Number(port)),
+            Err(_) => Err(format!("is neither auto nor a port from 0 to {}", u16::MAX)),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            Self::Off => "0".to_owned(),
+            Self::Auto => "auto".to_owned(),
+            Self::Number(port) => port.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +263,16 @@ mod tests {
             assert!(Workers::parse(text).is_err(), "{text:?}");
         }
         assert!(Workers::Auto.count() >= 1);
+    }
+
+    #[test]
+    fn http_ports_are_numbers_none_or_any() {
+        assert_eq!(HttpPort::parse("Auto"), Ok(HttpPort::Auto));
+        assert_eq!(HttpPort::parse("0"), Ok(HttpPort::Off));
+        assert_eq!(HttpPort::parse("65535"), Ok(HttpPort::Number(65535)));
+        for text in ["", "-1", "65536", "off", "080"] {
+            assert!(HttpPort::parse(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub struct Bound {
     pub endpoint: Endpoint,
 }
 
+impl Bound {
+    /// The socket, for whoever watches it in another way. A UNIX socket's file stays.
+    pub fn into_std(self) -> std::net::TcpListener {
+        self.socket.into()
+    }
+}
+
 /// Why we cannot listen. The configuration or the machine is at fault.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {reason}")]

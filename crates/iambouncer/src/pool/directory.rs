@@ -166,6 +166,17 @@ impl Directory {
         }
     }
 
+    /// The pools in which a server can be logged in to before any client has come, made where there are none: those of
+    /// lines that name their user.
+    pub fn pools_without_clients(&self) -> Vec<Rc<Pool>> {
+        let lines = self.databases().into_iter().filter(|database| !database.is_auto && !database.gone.get());
+        let pools = lines.filter_map(|database| {
+            let user = database.line.borrow().user.clone()?;
+            Some(self.pool(&database, &user)).filter(|pool| pool.can_log_in_alone())
+        });
+        pools.collect()
+    }
+
     /// All databases by name.
     pub fn databases(&self) -> Vec<Rc<DatabaseState>> {
         self.databases.borrow().values().cloned().collect()

@@ -10,6 +10,7 @@ use crate::server::connect::Route;
 use crate::server::login::{self, Credential, LoggedIn, Progress, Target};
 use crate::server::signing::Signing;
 use crate::server::{Activity, FailedLogin, LoginError, Server, ServerInfo};
+use crate::vitals::FirstLogin;
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -76,6 +77,17 @@ impl Pool {
     /// Sees to it that a server logs in, for the greeting of a client.
     pub fn grow_by_one(self: &Rc<Self>) {
         self.grow_up_to(self.size_now(), Eviction::Allowed);
+    }
+
+    /// True when a login needs nothing that only a client brings: the keys behind a SCRAM secret come with its login.
+    pub fn can_log_in_alone(&self) -> bool {
+        let line = self.database.line.borrow();
+        let loaded = self.context.loaded();
+        self.rules.borrow().pool_size > 0
+            && !self.database.disabled.get()
+            && (line.server_auth == ServerAuth::Iam
+                || line.password.is_some()
+                || !loaded.users.get(&*self.user).is_some_and(|entry| is_scram_secret(&entry.password)))
     }
 
     /// Opens one server at a time up to `min_pool_size`.
@@ -243,12 +255,10 @@ impl Pool {
             return Credential::Password(password.clone());
         }
         match users.get(&*self.user) {
-            Some(entry) if entry.password.expose().starts_with("SCRAM-SHA-256$") => {
-                match self.shared.scram_keys() {
-                    Some(keys) => Credential::ScramKeys(keys),
-                    None => Credential::Password(entry.password.clone()),
-                }
-            }
+            Some(entry) if is_scram_secret(&entry.password) => match self.shared.scram_keys() {
+                Some(keys) => Credential::ScramKeys(keys),
+                None => Credential::Password(entry.password.clone()),
+            },
             Some(entry) if !entry.password.expose().is_empty() => {
                 Credential::Password(entry.password.clone())
             }
@@ -264,7 +274,10 @@ impl Pool {
         retirements: u64,
     ) {
         self.shared.set_failure(None);
-        self.last_login.set(Instant::now() - started);
+        let took = Instant::now() - started;
+        self.last_login.set(took);
+        self.context.registry.logins.count_success(took, worker::now());
+        self.context.registry.vitals.settle_first_login(FirstLogin::Done);
         let server = Server { retirements, ..self.new_server(logged_in, permits) };
         self.note_retirements(&server);
         tracing::info!(
@@ -273,7 +286,7 @@ impl Pool {
             server = %server.info.route.endpoint,
             tls = %server.info.tls,
             pid = server.info.pid,
-            took_ms = (Instant::now() - started).as_millis() as u64,
+            took_ms = took.as_millis() as u64,
             "server login"
         );
         self.table.add(&server.info);
@@ -319,6 +332,7 @@ impl Pool {
     fn login_failed(self: &Rc<Self>, failed: FailedLogin) {
         let fault = failed.error.to_fault();
         let cause = failed.cause.info();
+        self.context.registry.logins.count_failure(cause.label, worker::now());
         tracing::error!(
             database = %self.database.name,
             user = %self.user,
@@ -358,6 +372,10 @@ impl Pool {
         self.refuse_if_hopeless();
         self.login_ended.notify_all();
     }
+}
+
+fn is_scram_secret(stored: &crate::config::Secret) -> bool {
+    stored.expose().starts_with("SCRAM-SHA-256$")
 }
 
 /// A moment between the shortest and the full lifetime.

@@ -6,6 +6,8 @@
 use super::permits::Counter;
 use crate::auth::scram::keys::ClientKeys;
 use crate::server::FailedLogin;
+use crate::stats::logins::LoginCounters;
+use crate::vitals::Vitals;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -161,16 +163,23 @@ pub struct Registry {
     pub running: Counter,
     /// Clients of each worker: new ones go where there are fewest.
     pub loads: Box<[Counter]>,
+    /// Logins to servers.
+    pub logins: LoginCounters,
+    /// What probes ask for.
+    pub vitals: Vitals,
     counters: Mutex<Table<(Counted, String), Counter>>,
     pools: Mutex<Table<(String, String), Weak<SharedPool>>>,
 }
 
 impl Registry {
-    /// Nothing counted yet, for so many workers.
-    pub fn new(workers: usize) -> Self {
+    /// Nothing counted yet, for so many workers. `awaits_login` if readiness is to wait for a login.
+    pub fn new(workers: usize, awaits_login: bool) -> Self {
+        let began = Instant::now();
         Self {
             workers,
-            began: Instant::now(),
+            began,
+            logins: LoginCounters::new(began),
+            vitals: Vitals::new(workers, began, awaits_login),
             clients: Counter::default(),
             sessions: Counter::default(),
             running: Counter::default(),
@@ -217,7 +226,7 @@ mod tests {
 
     #[test]
     fn workers_get_the_same_counters_and_pools() {
-        let registry = Registry::new(2);
+        let registry = Registry::new(2, false);
         let permit = registry.counter(Counted::UserClients, "a").take(None);
         assert_eq!(registry.counter(Counted::UserClients, "a").taken(), 1);
         assert_eq!(registry.counter(Counted::UserServers, "a").taken(), 0);
@@ -228,7 +237,7 @@ mod tests {
 
     #[test]
     fn names_nobody_uses_are_forgotten_and_counts_in_use_are_not() {
-        let registry = Registry::new(1);
+        let registry = Registry::new(1, false);
         let permit = registry.counter(Counted::DatabaseClients, "kept").take(None);
         for i in 0..=2 * SWEEP_EVERY {
             registry.counter(Counted::DatabaseClients, &i.to_string());

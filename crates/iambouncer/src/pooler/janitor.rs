@@ -23,6 +23,7 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
     let ebb = Ebb::default();
     loop {
         door.directory.open_minimum();
+        super::first_login::seek(&door);
         door.directory.forget_unused();
         for pool in door.directory.pools() {
             pool.sweep();

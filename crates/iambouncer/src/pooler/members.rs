@@ -99,6 +99,7 @@ pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Do
     home::put(console);
     home::put(lifecycle.clone());
     home::put(door.clone());
+    executor::spawn(super::heartbeat::run(door.context.clone()));
     executor::spawn(super::janitor::run(door.clone(), lifecycle));
     door
 }

@@ -3,6 +3,8 @@
 
 mod announce;
 mod engine;
+mod first_login;
+mod heartbeat;
 mod janitor;
 mod members;
 mod memory;
@@ -11,6 +13,7 @@ pub mod signals;
 
 use crate::client::Door;
 use crate::context::{Common, Loaded};
+use crate::http;
 use crate::identities::Identities;
 use crate::lifecycle::Phase;
 use crate::net::listener::{Bound, Listener};
@@ -46,6 +49,8 @@ pub struct Plan {
     pub tokens: TokenEngine,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
+    /// Bound sockets for probes and metrics; none, if nobody wants them.
+    pub http: Vec<Bound>,
     /// What the process is told by signals.
     pub signals: mpsc::Receiver<Signal>,
 }
@@ -55,7 +60,7 @@ pub struct Plan {
 /// # Errors
 /// The kernel refuses what a worker needs, or no randomness is to be had.
 pub fn run(plan: Plan) -> io::Result<()> {
-    let Plan { loaded, bound, reloader, control, tokens, resolver, signals } = plan;
+    let Plan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
     let login_rate = loaded.config.settings.iam_login_rate;
     let mut process_key = [0; 32];
     aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
@@ -66,6 +71,8 @@ pub fn run(plan: Plan) -> io::Result<()> {
     tracing::info!("workers = {}", first.len());
     let identities = Identities::new(tokens.clone(), control.clone());
     announce::endpoints(&loaded.config, &identities, resolver.as_ref(), &control);
+    let registry = Arc::new(Registry::new(first.len(), !http.is_empty()));
+    http::serve(&control, http, first.outside(), registry.clone(), identities.clone())?;
     let common = Common {
         loaded,
         control,
@@ -74,7 +81,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         resolver,
         login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),
-        registry: Arc::new(Registry::new(first.len())),
+        registry,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
         process_key,
     };
@@ -103,6 +110,7 @@ async fn serve(door: Rc<Door>, bound: Vec<Bound>, signals: mpsc::Receiver<Signal
         executor::spawn(accept(door.clone(), listener));
     }
     executor::spawn(signals::obey(door.console.clone(), signals));
+    door.context.registry.vitals.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
     shutdown::wait(&door, &lifecycle).await;
     Ok(())

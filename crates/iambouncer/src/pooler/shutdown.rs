@@ -54,6 +54,7 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
 
 fn announce(door: &Door, phase: Phase) {
     door.closing.set(phase != Phase::Running);
+    door.context.registry.vitals.drain();
     if door.context.team.me() == 0 {
         match phase {
             Phase::Running => {}

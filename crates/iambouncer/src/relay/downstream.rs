@@ -210,6 +210,10 @@ impl Exchange {
             t.transactions += u64::from(ended);
             t.transaction_us += transaction_us;
         });
+        guest.pool.stats.queries.observe(query_us);
+        if ended {
+            guest.pool.stats.transactions.observe(transaction_us);
+        }
         let quiet = self.answers.is_empty();
         timing.query_at = (!quiet).then_some(now);
         timing.transaction_at = match (ended, quiet) {

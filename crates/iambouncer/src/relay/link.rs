@@ -53,8 +53,9 @@ impl Exchange {
             Link::Waiting(waiter) => match waiter.poll() {
                 None => return Ok(false),
                 Some(Ok(server)) => {
-                    let waited = worker::now() - waiter.since;
-                    guest.pool.stats.count(|t| t.wait_us += waited.as_micros() as u64);
+                    let waited_us = (worker::now() - waiter.since).as_micros() as u64;
+                    guest.pool.stats.count(|t| t.wait_us += waited_us);
+                    guest.pool.stats.waits.observe(waited_us);
                     self.attach(guest, server);
                 }
                 Some(Err(fault)) => {

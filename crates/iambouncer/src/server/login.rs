@@ -15,9 +15,10 @@ use crate::config::{Host, Secret, TlsMode};
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
 use crate::net::{Inbound, Stream};
+use crate::stats::logins::TOKEN_OK;
 use crate::worker::{self, timers};
 use aws_lc_rs::digest;
-use rds_iam::{Token, TokenKey};
+use rds_iam::{Token, TokenError, TokenKey};
 use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -219,11 +220,15 @@ impl Attempt<'_> {
             cause,
             is_transient,
         };
+        let fetched =
+            self.context.on_control(future).await.ok_or_else(|| {
+                failed("the token engine stopped".to_owned(), Cause::MetadataUnreachable, true)
+            })?;
         self.context
-            .on_control(future)
-            .await
-            .ok_or_else(|| failed("the token engine stopped".to_owned(), Cause::MetadataUnreachable, true))?
-            .map_err(|error| failed(error.to_string(), token_cause(&error), error.is_transient()))
+            .registry
+            .logins
+            .count_token(fetched.as_ref().map_or_else(TokenError::label, |_| TOKEN_OK));
+        fetched.map_err(|error| failed(error.to_string(), token_cause(&error), error.is_transient()))
     }
 
     async fn run_with_password(&self) -> Result<LoggedIn, LoginError> {

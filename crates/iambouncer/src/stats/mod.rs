@@ -1,6 +1,10 @@
-//! Counters and averages. Owns plain cells of one worker, summed when somebody asks; no counter is ever shared
-//! between threads.
+//! Counters and averages. Owns plain cells of one worker, summed when somebody asks; nothing that queries change is ever
+//! shared between threads. What is rare, [`logins`], is counted for the whole process.
 
+pub mod histogram;
+pub mod logins;
+
+use histogram::Histogram;
 use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -84,6 +88,12 @@ fold!(Sub, sub, saturating_sub);
 #[derive(Default)]
 pub struct Statistics {
     now: Cell<Totals>,
+    /// How long queries took; as many as [`Totals::queries`].
+    pub queries: Histogram,
+    /// How long transactions took; as many as [`Totals::transactions`].
+    pub transactions: Histogram,
+    /// How long those clients waited for a server that did not get one at once.
+    pub waits: Histogram,
     /// At the end of the last period, and at the end of the one before: averages cover the time between.
     marks: Cell<(Totals, Totals)>,
 }

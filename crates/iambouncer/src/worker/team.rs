@@ -82,6 +82,11 @@ impl Team {
         }
     }
 
+    /// The same workers, for a thread that is none of them.
+    pub fn outside(&self) -> Outside {
+        Outside { mailboxes: self.mailboxes.clone() }
+    }
+
     /// Puts a question to a worker; the answer comes when it has one.
     fn put<T, A>(
         &self,
@@ -127,5 +132,27 @@ impl Team {
             answers.extend(answered.await);
         }
         answers
+    }
+}
+
+/// The workers, as other threads see them.
+#[derive(Clone)]
+pub struct Outside {
+    mailboxes: Arc<[Arc<Mailbox>]>,
+}
+
+impl Outside {
+    /// Puts a question to a worker, which answers at its next turn. `None` when it has ended or does not keep up.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        worker: usize,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (answer, answered) = oneshot::channel();
+        let errand: Errand = Box::new(move || {
+            // Nobody may be waiting any more.
+            let _ = answer.send(question());
+        });
+        self.mailboxes.get(worker)?.post(errand).ok().map(|()| answered)
     }
 }

@@ -43,6 +43,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
             control: control.handle().clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
             resolver: None,
+            http: Vec::new(),
             signals: signals::catch().unwrap(),
         };
         drop(inside);

@@ -229,7 +229,7 @@ impl Sts {
     }
 
     fn questions(&self) -> u64 {
-        self.endpoint.calls().get_caller_identity
+        self.endpoint.calls().presigned
     }
 }
 

@@ -143,7 +143,7 @@ fn a_role_that_may_not_be_assumed_is_named() {
     );
     let bouncer = start("aws_external_id=the-right-one aws_role_session_name=pool");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    assert_eq!(bouncer.show("TOKENS", "provider"), ["environment, assumed role"]);
+    assert_eq!(bouncer.show("TOKENS", "provider"), ["assumed role"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod client_proofs;
 mod console;
 mod copy;
 mod farewells;
+mod http;
 mod iam;
 mod identities;
 mod login;

@@ -16,7 +16,7 @@ fn django_ini(sim: &Sim, dir: &Path) -> String {
     let replacements = [
         (format!("host={DJANGO_HOST}"), format!("host=localhost iam_host={DJANGO_HOST}")),
         ("port=5432".to_owned(), format!("port={}", sim.port())),
-        ("listen_port = 6432".to_owned(), "listen_port = 0\nunix_socket_dir =".to_owned()),
+        ("listen_port = 6432".to_owned(), "listen_port = 0\nhttp_port = 0\nunix_socket_dir =".to_owned()),
         ("/etc/pgbouncer/userlist.txt".to_owned(), file("userlist.txt")),
         ("/var/run/pgbouncer/pgbouncer.pid".to_owned(), file("pgbouncer.pid")),
         ("/var/log/pgbouncer/pgbouncer.log".to_owned(), file("pgbouncer.log")),

@@ -106,7 +106,7 @@ fn pidfile_and_logfile_are_kept_as_promised() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let ini = format!(
-        "[databases]\napp = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = 0\n\
+        "[databases]\napp = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = 0\nhttp_port = 0\n\
          unix_socket_dir =\nauth_type = trust\nauth_file = {}\npidfile = {}\nlogfile = {}\n",
         postgres().port(),
         path("users.txt").display(),

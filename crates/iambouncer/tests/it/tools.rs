@@ -188,3 +188,21 @@ fn refused_logins_of_a_command_explain_themselves() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("HINT") && ended.stderr.contains("[IAM012]"), "{ended:?}");
 }
+
+#[test]
+fn a_running_pooler_is_asked_for_its_health() {
+    let bouncer = crate::support::Bouncer::in_front_of(postgres(), &["http_port = auto"]);
+    let log = bouncer.log();
+    let line = log.lines().find_map(|line| line.split_once("http://")).unwrap_or_else(|| panic!("{log}")).1;
+    let address = line.split(|c: char| !(c.is_ascii_digit() || ".:".contains(c))).next().unwrap();
+    let ask = |words: &[&str]| program::run(&[words, &["--address", address]].concat(), &[]);
+    assert_eq!(ask(&["wait"]).code, Some(0));
+    for probe in ["startup", "liveness", "readiness"] {
+        assert_eq!(ask(&["healthcheck", probe]).code, Some(0), "{probe}");
+    }
+    drop(bouncer);
+    let gone = program::run(&["healthcheck", "--address", address], &[]);
+    assert_eq!(gone.code, Some(1), "{gone:?}");
+    let late = program::run(&["wait", "--max", "1", "--address", address], &[]);
+    assert!(late.code == Some(1) && late.stderr.contains("has not started within 1 s"), "{late:?}");
+}

@@ -21,6 +21,7 @@ fn start(sim: &Sim, arguments: &[&str], pairs: &[(&str, &str)]) -> Bouncer {
     environment.extend(sim.environment());
     environment.push(("IAMBOUNCER_SERVER_TLS_CA_FILE".to_owned(), sim.ca_file().display().to_string()));
     environment.push(("IAMBOUNCER_LISTEN_PORT".to_owned(), "0".to_owned()));
+    environment.push(("IAMBOUNCER_HTTP_PORT".to_owned(), "0".to_owned()));
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     Bouncer::spawn(&arguments, &environment, tempfile::tempdir().unwrap())
 }

@@ -77,6 +77,7 @@ impl<'a> Start<'a> {
             ("workers", workers.as_str()),
             ("listen_addr", "127.0.0.1"),
             ("listen_port", "0"),
+            ("http_port", "0"),
             ("unix_socket_dir", ""),
             ("auth_type", "trust"),
             ("pool_mode", "transaction"),
@@ -126,6 +127,13 @@ impl Bouncer {
             panic!("iambouncer did not become ready:\n{}", log.lock().unwrap());
         };
         Self { child, port, log, dir }
+    }
+
+    /// Where its probes and metrics are; it has to be started with `http_port = auto`.
+    pub fn http_port(&self) -> u16 {
+        let log = self.log();
+        let (_, rest) = log.split_once("probes and metrics on http://127.0.0.1:").expect("HTTP is on");
+        rest.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// A logged-in client of database `app`.

@@ -2,6 +2,7 @@
 //! message by message. Owns starting and ending; every process it starts ends with the test.
 
 pub mod bouncer;
+pub mod http;
 pub mod pam;
 pub mod postgres;
 pub mod program;

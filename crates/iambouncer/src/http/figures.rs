@@ -1,0 +1,231 @@
+//! All that one scrape shows, as plain values. Owns what is made of the token engine's and the counters' own shapes;
+//! names and units are the table's.
+
+use super::cardinality::{OTHER, PoolKey};
+use crate::admin::gathered::PoolCounts;
+use crate::identities::{Identities, Known};
+use crate::pool::shared::Registry;
+use crate::stats::histogram::Buckets;
+use crate::vitals::LastReload;
+use rds_iam::{CredentialStatus, TokenStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Tokens with series of their own; the rest is one.
+const MAX_TOKENS: usize = 200;
+/// Tokens that nobody asked for in this time are not renewed any more, so their end means nothing.
+const IDLE_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Endpoint, user and identity.
+type TokenName = (String, String, String);
+
+/// What there is to say about a token.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct TokenFigures {
+    /// Seconds since it was signed.
+    pub(super) age: Option<f64>,
+    /// Seconds until it ends.
+    pub(super) left: Option<f64>,
+    /// Logins with tokens of this name that were refused.
+    pub(super) refusals: u64,
+}
+
+/// What there is to say about the credentials of an identity.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CredentialFigures {
+    pub(super) identity: String,
+    /// Who AWS says it is; empty until then.
+    pub(super) arn: String,
+    /// Where its credentials come from.
+    pub(super) provider: String,
+    /// Seconds that our clock is ahead of AWS's.
+    pub(super) clock_skew: Option<i64>,
+    /// Seconds until they end; `None` for those that do not, and those that nobody uses.
+    pub(super) left: Option<f64>,
+    pub(super) fetched: u64,
+    pub(super) failed: u64,
+}
+
+/// Logins to servers.
+#[derive(Debug, Default)]
+pub(super) struct LoginFigures {
+    pub(super) took: Buckets,
+    pub(super) took_us: u64,
+    pub(super) failures: Vec<(&'static str, u64)>,
+    pub(super) tokens: Vec<(&'static str, u64)>,
+    pub(super) per_second: f64,
+}
+
+/// One scrape.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) pools: Vec<(PoolKey, PoolCounts)>,
+    pub(super) logging_in: usize,
+    pub(super) on_console: usize,
+    pub(super) workers_answered: usize,
+    pub(super) workers_silent: usize,
+    pub(super) scrape_errors: u64,
+    pub(super) logins: LoginFigures,
+    pub(super) tokens: BTreeMap<TokenName, TokenFigures>,
+    pub(super) credentials: Vec<CredentialFigures>,
+    pub(super) is_ready: bool,
+    pub(super) is_draining: bool,
+    pub(super) last_reload: LastReload,
+    pub(super) began_at: SystemTime,
+}
+
+impl LoginFigures {
+    pub(super) fn read(registry: &Registry, now: Instant) -> Self {
+        let (took, took_us) = registry.logins.took.read();
+        Self {
+            took,
+            took_us,
+            failures: registry.logins.failures.read(),
+            tokens: registry.logins.tokens.read(),
+            per_second: registry.logins.per_second(now),
+        }
+    }
+}
+
+/// Tokens and credentials as the engine holds them.
+pub(super) fn iam(
+    identities: &Identities,
+    now: SystemTime,
+) -> (BTreeMap<TokenName, TokenFigures>, Vec<CredentialFigures>) {
+    let engine = identities.tokens();
+    let mut tokens = engine.snapshot();
+    tokens.retain(|token| token.last_used_at.is_some_and(|at| seconds(at, now) < IDLE_AFTER.as_secs_f64()));
+    let in_use: BTreeSet<String> = tokens.iter().map(|token| token.key.identity.to_string()).collect();
+    let credentials = engine.credentials_snapshot();
+    let credentials =
+        credentials.iter().map(|status| credential(status, &identities.get(&status.identity), &in_use, now));
+    let mut by_identity: BTreeMap<String, CredentialFigures> = BTreeMap::new();
+    for figures in credentials {
+        by_identity
+            .entry(figures.identity.clone())
+            .and_modify(|known| known.merge(&figures))
+            .or_insert(figures);
+    }
+    (name_tokens(&tokens, now, MAX_TOKENS), by_identity.into_values().collect())
+}
+
+fn name_tokens(tokens: &[TokenStatus], now: SystemTime, most: usize) -> BTreeMap<TokenName, TokenFigures> {
+    let mut named: BTreeMap<TokenName, TokenFigures> = BTreeMap::new();
+    for token in tokens {
+        let key = &token.key;
+        let name = (format!("{}:{}", key.host, key.port), key.user.clone(), key.identity.to_string());
+        let figures = TokenFigures {
+            age: token.signed_at.map(|at| seconds(at, now)),
+            left: token.expires_at.map(|at| seconds(now, at)),
+            refusals: token.refusals,
+        };
+        named.entry(name).or_default().merge(figures);
+    }
+    let mut rest = TokenFigures::default();
+    while named.len() > most {
+        if let Some((_, figures)) = named.pop_last() {
+            rest.merge(figures);
+        }
+    }
+    if rest != TokenFigures::default() {
+        let other = || OTHER.to_owned();
+        named.insert((other(), other(), other()), rest);
+    }
+    named
+}
+
+impl TokenFigures {
+    /// The worse of two: what is older, what ends earlier.
+    fn merge(&mut self, other: Self) {
+        self.age = larger(self.age, other.age);
+        self.left = smaller(self.left, other.left);
+        self.refusals += other.refusals;
+    }
+}
+
+impl CredentialFigures {
+    /// Identities that differ only in what has no label.
+    fn merge(&mut self, other: &Self) {
+        self.left = smaller(self.left, other.left);
+        self.fetched += other.fetched;
+        self.failed += other.failed;
+    }
+}
+
+fn credential(
+    status: &CredentialStatus,
+    known: &Known,
+    in_use: &BTreeSet<String>,
+    now: SystemTime,
+) -> CredentialFigures {
+    let identity = status.identity.to_string();
+    CredentialFigures {
+        left: status.ends_at.filter(|_| in_use.contains(&identity)).map(|at| seconds(now, at)),
+        arn: known.caller.as_ref().map(|caller| caller.arn.clone()).unwrap_or_default(),
+        provider: status.provider.clone().unwrap_or_default(),
+        clock_skew: known.clock_skew_seconds,
+        fetched: status.fetches.saturating_sub(status.failed_fetches),
+        failed: status.failed_fetches,
+        identity,
+    }
+}
+
+fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b).reduce(f64::max)
+}
+
+fn smaller(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b).reduce(f64::min)
+}
+
+/// From one moment to another; negative when that was before.
+pub(super) fn seconds(from: SystemTime, to: SystemTime) -> f64 {
+    match to.duration_since(from) {
+        Ok(ahead) => ahead.as_secs_f64(),
+        Err(behind) => -behind.duration().as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rds_iam::{Identity, Region, TokenKey};
+
+    fn token(user: &str, region: &str, signed_at: u64) -> TokenStatus {
+        let region: Region = region.parse().unwrap();
+        let key = TokenKey::new("db.example", 5432, user, Some(region), Identity::default()).unwrap();
+        TokenStatus {
+            key,
+            access_key_id: None,
+            signed_at: Some(at(signed_at)),
+            expires_at: Some(at(signed_at + 900)),
+            last_used_at: Some(at(signed_at)),
+            refusals: 1,
+            last_error: None,
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn tokens_of_one_name_are_one_series_that_tells_the_worse() {
+        let tokens = [token("u", "eu-west-1", 1000), token("u", "eu-west-2", 1100)];
+        let named = name_tokens(&tokens, at(1950), 10);
+        let figures = TokenFigures { age: Some(950.0), left: Some(-50.0), refusals: 2 };
+        let name = ("db.example:5432".to_owned(), "u".to_owned(), "default".to_owned());
+        assert_eq!(named, BTreeMap::from([(name, figures)]));
+    }
+
+    #[test]
+    fn there_are_never_more_series_than_the_bound_and_one() {
+        let users: Vec<String> = (0..10).map(|i| format!("u{i}")).collect();
+        let tokens: Vec<_> = users.iter().map(|user| token(user, "eu-west-1", 1000)).collect();
+        let named = name_tokens(&tokens, at(1000), 3);
+        assert_eq!(named.len(), 4);
+        assert_eq!(named.values().map(|figures| figures.refusals).sum::<u64>(), 10);
+        let other = || OTHER.to_owned();
+        assert_eq!(named[&(other(), other(), other())].refusals, 7);
+    }
+}

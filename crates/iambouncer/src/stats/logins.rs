@@ -1,0 +1,180 @@
+//! Logins to servers, for the whole process: how many succeeded and how long they took, how many failed and why, and how
+//! many there were lately. Owns atomics that every worker adds to; a login is rare enough for that, a query is not.
+
+use super::histogram::SharedHistogram;
+use crate::causes::Cause;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a request for a token came to when one was handed out.
+pub const TOKEN_OK: &str = "ok";
+/// The other ends of a request for a token: the labels of [`rds_iam::TokenError`].
+const TOKEN_ERRORS: [&str; 7] = [
+    "unknown_region",
+    "no_credentials",
+    "misconfigured",
+    "refused",
+    "expired_credentials",
+    "unavailable",
+    "sign",
+];
+/// Counts what has none of the known labels.
+const UNKNOWN: &str = "unknown";
+/// Seconds the rate of logins is an average of.
+const RATE_SECONDS: u64 = 10;
+/// Seconds that are told apart: those of the average, the running one, and some that late readers still look at.
+const RING: usize = 16;
+
+/// Counters by label. The labels are known beforehand, so that each is there, with 0, from the beginning.
+pub struct Labelled(Box<[(&'static str, AtomicU64)]>);
+
+impl Labelled {
+    fn new(labels: impl IntoIterator<Item = &'static str>) -> Self {
+        let mut counters: Vec<(&'static str, AtomicU64)> = Vec::new();
+        for label in labels.into_iter().chain([UNKNOWN]) {
+            if counters.iter().all(|(known, _)| *known != label) {
+                counters.push((label, AtomicU64::new(0)));
+            }
+        }
+        Self(counters.into())
+    }
+
+    fn count(&self, label: &str) {
+        let known = self.0.iter().find(|(known, _)| *known == label).or_else(|| self.0.last());
+        if let Some((_, counter)) = known {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Labels and counts.
+    pub fn read(&self) -> Vec<(&'static str, u64)> {
+        self.0.iter().map(|(label, counter)| (*label, counter.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// Counts by second, of the last few seconds.
+#[derive(Default)]
+struct Recent([AtomicU64; RING]);
+
+impl Recent {
+    /// A second and its count in one word.
+    fn unpack(word: u64) -> (u64, u64) {
+        (word >> 32, word & u64::from(u32::MAX))
+    }
+
+    fn count(&self, second: u64) {
+        let slot = &self.0[second as usize % RING];
+        // A count of an older second is overwritten.
+        let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| match Self::unpack(word) {
+            (of, _) if of == second => Some(word + 1),
+            _ => Some(second << 32 | 1),
+        });
+    }
+
+    /// Average over the last whole seconds.
+    fn per_second(&self, second: u64) -> f64 {
+        let since = second.saturating_sub(RATE_SECONDS);
+        let words = self.0.iter().map(|slot| Self::unpack(slot.load(Ordering::Relaxed)));
+        let sum: u64 = words.filter(|(of, _)| (since..second).contains(of)).map(|(_, count)| count).sum();
+        sum as f64 / RATE_SECONDS as f64
+    }
+}
+
+/// All counters of logins to servers.
+pub struct LoginCounters {
+    began: Instant,
+    /// How long those took that succeeded.
+    pub took: SharedHistogram,
+    /// Those that failed, by the labels of [`Cause`].
+    pub failures: Labelled,
+    /// Requests for IAM tokens by what came of them.
+    pub tokens: Labelled,
+    recent: Recent,
+}
+
+impl LoginCounters {
+    /// Nothing counted yet.
+    pub fn new(began: Instant) -> Self {
+        Self {
+            began,
+            took: SharedHistogram::default(),
+            failures: Labelled::new(Cause::ALL.iter().map(|cause| cause.info().label)),
+            tokens: Labelled::new([TOKEN_OK].into_iter().chain(TOKEN_ERRORS)),
+            recent: Recent::default(),
+        }
+    }
+
+    /// A login has succeeded.
+    pub fn count_success(&self, took: Duration, at: Instant) {
+        self.took.observe(took);
+        self.recent.count(self.second(at));
+    }
+
+    /// A login has failed; `label` says why.
+    pub fn count_failure(&self, label: &'static str, at: Instant) {
+        self.failures.count(label);
+        self.recent.count(self.second(at));
+    }
+
+    /// A token was asked for; `label` is [`TOKEN_OK`] or the error's.
+    pub fn count_token(&self, label: &'static str) {
+        self.tokens.count(label);
+    }
+
+    /// Logins per second, well ended or not, over the last ten seconds.
+    pub fn per_second(&self, at: Instant) -> f64 {
+        self.recent.per_second(self.second(at))
+    }
+
+    /// Seconds since the process began, from 1, so that an empty slot is of no second.
+    fn second(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_secs() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_counter_and_what_has_none_is_counted_too() {
+        let began = Instant::now();
+        let counters = LoginCounters::new(began);
+        for cause in Cause::ALL {
+            counters.count_failure(cause.info().label, began);
+        }
+        counters.count_failure("never heard of", began);
+        let counts = counters.failures.read();
+        assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), Cause::ALL.len() as u64 + 1);
+        counters.count_token(TOKEN_OK);
+        assert_eq!(counters.tokens.read()[0], (TOKEN_OK, 1));
+    }
+
+    #[test]
+    fn errors_of_tokens_have_the_labels_of_their_library() {
+        let unknown = rds_iam::TokenError::UnknownRegion { host: String::new() };
+        assert_eq!(unknown.label(), TOKEN_ERRORS[0]);
+        let identity = || String::new();
+        let unavailable = rds_iam::TokenError::Unavailable { identity: identity(), reason: String::new() };
+        assert!(TOKEN_ERRORS.contains(&unavailable.label()));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_ten_whole_seconds() {
+        let began = Instant::now();
+        let counters = LoginCounters::new(began);
+        let at = |seconds| began + Duration::from_secs(seconds);
+        for _ in 0..30 {
+            counters.count_success(Duration::ZERO, at(0));
+        }
+        counters.count_failure("other", at(5));
+        assert_eq!(counters.per_second(at(0)), 0.0, "the running second is not over");
+        assert_eq!(counters.per_second(at(6)), 3.1);
+        assert_eq!(counters.per_second(at(11)), 0.1);
+        assert_eq!(counters.per_second(at(16)), 0.0);
+        // A second that shares a slot with an old one starts from nothing.
+        counters.count_success(Duration::ZERO, at(RING as u64));
+        assert_eq!(counters.per_second(at(RING as u64 + 1)), 0.1);
+    }
+}

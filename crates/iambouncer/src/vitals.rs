@@ -1,0 +1,188 @@
+//! The state of the process that probes ask for: started, draining, first login, and whether each worker's loop still
+//! turns. Owns atomics that are written a few times and read by anybody; nothing here waits for anything.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Stands in a worker's heartbeat once it has ended.
+const ENDED: u64 = u64::MAX;
+
+/// Whether a server has been logged in to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FirstLogin {
+    /// Not yet, and somebody waits for it.
+    Awaited = 0,
+    /// Yes.
+    Done = 1,
+    /// Nobody can log in before a client comes, or nobody wants to know.
+    NotNeeded = 2,
+}
+
+/// What the configuration last came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastReload {
+    /// When one was put in force last, in seconds since 1970; the start counts.
+    pub succeeded_at_s: u64,
+    /// The last attempt succeeded.
+    pub is_last_good: bool,
+}
+
+/// Vital signs.
+pub struct Vitals {
+    began: Instant,
+    /// The start of the process, for people.
+    pub began_wall: SystemTime,
+    is_started: AtomicBool,
+    is_draining: AtomicBool,
+    first_login: AtomicU8,
+    /// Of each worker, in ms after `began`.
+    beats: Box<[AtomicU64]>,
+    reloaded_at_s: AtomicU64,
+    has_reload_failed: AtomicBool,
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Vitals {
+    /// Of a process that begins now with so many workers. `awaits_login` if readiness is to wait for a login.
+    pub fn new(workers: usize, began: Instant, awaits_login: bool) -> Self {
+        let first_login = if awaits_login { FirstLogin::Awaited } else { FirstLogin::NotNeeded };
+        let began_wall = SystemTime::now();
+        Self {
+            began,
+            began_wall,
+            is_started: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
+            first_login: AtomicU8::new(first_login as u8),
+            beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            reloaded_at_s: AtomicU64::new(unix_seconds(began_wall)),
+            has_reload_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Clients are accepted.
+    pub fn start(&self) {
+        self.is_started.store(true, Ordering::Release);
+    }
+
+    /// True once clients are accepted.
+    pub fn is_started(&self) -> bool {
+        self.is_started.load(Ordering::Acquire)
+    }
+
+    /// No new clients any more. There is no way back.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// True once no new clients are let in.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// The first login has happened, or is not needed. What was said first holds: readiness is not lost again.
+    pub fn settle_first_login(&self, as_what: FirstLogin) {
+        let awaited = FirstLogin::Awaited as u8;
+        let _ =
+            self.first_login.compare_exchange(awaited, as_what as u8, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Whether there was a login.
+    pub fn first_login(&self) -> FirstLogin {
+        match self.first_login.load(Ordering::Acquire) {
+            0 => FirstLogin::Awaited,
+            1 => FirstLogin::Done,
+            _ => FirstLogin::NotNeeded,
+        }
+    }
+
+    /// A worker's loop has turned.
+    pub fn beat(&self, worker: usize, at: Instant) {
+        if let Some(beat) = self.beats.get(worker) {
+            beat.store(self.ms(at), Ordering::Release);
+        }
+    }
+
+    /// A worker has ended: its loop is not expected to turn.
+    pub fn end(&self, worker: usize) {
+        if let Some(beat) = self.beats.get(worker) {
+            beat.store(ENDED, Ordering::Release);
+        }
+    }
+
+    /// Workers whose loop has not turned for longer than `limit`, and for how long.
+    pub fn silent(&self, now: Instant, limit: Duration) -> Vec<(usize, Duration)> {
+        let silences = self.beats.iter().enumerate().filter_map(|(worker, beat)| {
+            let beat = beat.load(Ordering::Acquire);
+            (beat != ENDED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
+        });
+        silences.filter(|(_, silence)| *silence > limit).collect()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.beats.len()
+    }
+
+    /// The configuration was read anew, well or not.
+    pub fn reloaded(&self, is_good: bool, at: SystemTime) {
+        if is_good {
+            self.reloaded_at_s.store(unix_seconds(at), Ordering::Relaxed);
+        }
+        self.has_reload_failed.store(!is_good, Ordering::Relaxed);
+    }
+
+    /// What the configuration last came to.
+    pub fn last_reload(&self) -> LastReload {
+        LastReload {
+            succeeded_at_s: self.reloaded_at_s.load(Ordering::Relaxed),
+            is_last_good: !self.has_reload_failed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_does_not_turn_is_found_and_one_that_has_ended_is_not() {
+        let began = Instant::now();
+        let vitals = Vitals::new(3, began, true);
+        let (limit, at) = (Duration::from_secs(10), |seconds| began + Duration::from_secs(seconds));
+        vitals.beat(0, at(20));
+        vitals.beat(1, at(5));
+        vitals.end(2);
+        assert_eq!(vitals.silent(at(15), limit), []);
+        assert_eq!(vitals.silent(at(21), limit), [(1, Duration::from_secs(16))]);
+        vitals.beat(1, at(21));
+        assert_eq!(vitals.silent(at(21), limit), []);
+    }
+
+    #[test]
+    fn the_first_login_is_never_awaited_again() {
+        let vitals = Vitals::new(1, Instant::now(), true);
+        assert_eq!(vitals.first_login(), FirstLogin::Awaited);
+        vitals.settle_first_login(FirstLogin::NotNeeded);
+        vitals.settle_first_login(FirstLogin::Awaited);
+        assert_eq!(vitals.first_login(), FirstLogin::NotNeeded);
+    }
+
+    #[test]
+    fn a_failed_reload_leaves_the_time_of_the_last_good_one() {
+        let vitals = Vitals::new(1, Instant::now(), false);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        vitals.reloaded(true, at(100));
+        vitals.reloaded(false, at(200));
+        assert_eq!(vitals.last_reload(), LastReload { succeeded_at_s: 100, is_last_good: false });
+        vitals.reloaded(true, at(300));
+        assert_eq!(vitals.last_reload(), LastReload { succeeded_at_s: 300, is_last_good: true });
+    }
+}

@@ -1,0 +1,163 @@
+//! HTTP as a probe and a Prometheus speak it, written by hand so that a test can also speak it badly; and a reader of
+//! OpenMetrics text that accepts nothing but that. Owns no process.
+
+use super::PATIENCE;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
+}
+
+/// Connects and sends nothing.
+pub fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends these bytes and reads all that comes back. `None` when nothing does.
+pub fn send(port: u16, request: &[u8]) -> Option<Answer> {
+    let mut stream = connect(port);
+    // The other side may have seen enough before all of it is sent.
+    let _ = stream.write_all(request);
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        bytes.extend_from_slice(&chunk[..n]);
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// A plain request.
+pub fn request(port: u16, method: &str, path: &str) -> Answer {
+    let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    send(port, text.as_bytes()).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+}
+
+/// A GET.
+pub fn get(port: u16, path: &str) -> Answer {
+    request(port, "GET", path)
+}
+
+/// What a scrape said.
+#[derive(Debug, Clone, Default)]
+pub struct Scrape {
+    pub text: String,
+    /// Kinds by family.
+    pub kinds: BTreeMap<String, String>,
+    /// Values by name and labels, as they are written.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// Scrapes and checks every line.
+pub fn scrape(port: u16) -> Scrape {
+    let answer = get(port, "/metrics");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer:?}");
+    parse(&answer.body)
+}
+
+fn parse(text: &str) -> Scrape {
+    let mut scrape = Scrape { text: text.to_owned(), ..Scrape::default() };
+    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let mut family = String::new();
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# ") {
+            let (word, rest) = rest.split_once(' ').expect(line);
+            let (name, what) = rest.split_once(' ').expect(line);
+            assert!(["HELP", "TYPE", "UNIT"].contains(&word), "{line}");
+            if word == "HELP" {
+                name.clone_into(&mut family);
+                assert!(!scrape.kinds.contains_key(name), "described twice: {line}");
+            }
+            assert_eq!(name, family, "{line}");
+            if word == "TYPE" {
+                scrape.kinds.insert(name.to_owned(), what.to_owned());
+            }
+            assert!(word != "UNIT" || name.ends_with(&format!("_{what}")), "{line}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect(line);
+        let name = check_series(series);
+        let endings: &[&str] = match scrape.kinds[&family].as_str() {
+            "counter" => &["_total"],
+            "gauge" => &[""],
+            "info" => &["_info"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            other => panic!("{other}: {line}"),
+        };
+        assert!(endings.iter().any(|ending| name == format!("{family}{ending}")), "{line} in {family}");
+        let value: f64 = value.parse().expect(line);
+        assert!(scrape.values.insert(series.to_owned(), value).is_none(), "twice: {line}");
+    }
+    scrape
+}
+
+/// Checks `name{label="value",…}` character by character; returns the name.
+fn check_series(series: &str) -> &str {
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let Some((name, rest)) = series.split_once('{') else {
+        assert!(word(series), "{series}");
+        return series;
+    };
+    assert!(word(name), "{series}");
+    let mut rest = rest;
+    let mut seen = BTreeSet::new();
+    loop {
+        let (label, after) = rest.split_once("=\"").expect(series);
+        assert!(word(label) && seen.insert(label), "{series}");
+        let mut bytes = after.bytes().enumerate();
+        let end = loop {
+            match bytes.next().expect(series) {
+                (_, b'\\') => {
+                    let (_, escaped) = bytes.next().expect(series);
+                    assert!(b"\\\"n".contains(&escaped), "{series}");
+                }
+                (at, b'"') => break at,
+                _ => {}
+            }
+        };
+        match &after[end + 1..] {
+            "}" => return name,
+            more => rest = more.strip_prefix(',').expect(series),
+        }
+    }
+}
+
+impl Scrape {
+    /// The sum of a metric's series that have all these labels; `None` when there is none.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let wanted: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let matching = self.values.iter().filter(|(series, _)| {
+            let (own, rest) = series.split_once('{').unwrap_or((series, ""));
+            own == name && wanted.iter().all(|label| rest.contains(label))
+        });
+        matching.map(|(_, value)| *value).reduce(|a, b| a + b)
+    }
+
+    /// All counters, those of histograms included.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, f64)> {
+        let is_counter = |series: &str| {
+            let name = series.split('{').next().unwrap_or(series);
+            ["_total", "_bucket", "_count", "_sum"].iter().any(|ending| name.ends_with(ending))
+        };
+        self.values
+            .iter()
+            .map(|(series, value)| (series.as_str(), *value))
+            .filter(move |(s, _)| is_counter(s))
+    }
+}
