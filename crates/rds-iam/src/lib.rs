@@ -52,6 +52,7 @@ mod limiter;
 mod percent;
 mod region;
 mod resolve;
+pub mod roots;
 mod slots;
 mod token;
 

@@ -42,6 +42,8 @@ pub(super) enum Command {
     Wait(Wait),
     /// Prints the SCRAM secret of a password, for auth_file or ALTER ROLE.
     Hash(Hash),
+    /// Lists the built-in certificate authorities, with their origin and last day.
+    Authorities,
     /// Prints completions for a shell.
     Completions {
         /// Which one.

@@ -1,6 +1,7 @@
 //! The command line. Owns arguments, exit codes and what is printed before the log takes over.
 
 mod arguments;
+mod authorities;
 mod check;
 mod exec;
 mod hash;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Some(Command::Healthcheck(wanted)) => done(probe::healthcheck(&wanted)),
         Some(Command::Wait(wanted)) => done(probe::wait(&wanted)),
         Some(Command::Hash(wanted)) => done(hash::print(&wanted)),
+        Some(Command::Authorities) => done(authorities::print()),
         Some(Command::Completions { shell }) => done(completions(shell)),
         Some(Command::Man) => done(man()),
         None => done(run::run(arguments.run)),

@@ -151,7 +151,7 @@ fn client() -> Result<&'static HttpsClient, StsError> {
         return Ok(client);
     }
     let failed = |error: &dyn std::error::Error| StsError::Unreachable(chain(error));
-    let roots = certificates::roots(None).map_err(|error| failed(&error))?;
+    let roots = certificates::server_roots("").map_err(|error| failed(&error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -92,7 +92,7 @@ settings! {
     server_reset_query_always: bool = false, Live, Working, "Run server_reset_query in every pool mode";
     server_round_robin: bool = false, Live, Working, "Reuse the server idle longest instead of the last one";
     server_tls13_ciphers: String = "", Live, NotYet, "TLS 1.3 cipher suites offered to servers";
-    server_tls_ca_file: String = "", Live, Working, "CA that signs server certificates";
+    server_tls_ca_file: String = "", Live, Working, "Authorities that sign server certificates: files, rds for the built-in ones of RDS, system for this machine's; empty means rds, system";
     server_tls_cert_file: String = "", Live, Working, "Certificate shown to servers";
     server_tls_ciphers: String = "default", Live, NotYet, "TLS 1.2 cipher suites offered to servers";
     server_tls_key_file: String = "", Live, Working, "Key of the certificate shown to servers";

@@ -59,27 +59,52 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
-/// The roots of a CA file, or the system's where none is named.
+/// The authorities of a CA file.
 ///
 /// # Errors
 /// See [`CertificateError`].
-pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CertificateError> {
+pub fn roots(ca_file: &Path) -> Result<RootCertStore, CertificateError> {
     let mut store = RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            store.add_parsable_certificates(chain(path)?);
-            if store.is_empty() {
-                return Err(CertificateError::Empty(path.to_path_buf()));
+    add_file(&mut store, ca_file)?;
+    Ok(store)
+}
+
+/// The authorities of a list: files, `rds` for those of RDS that are built in, `system` for this machine's. An empty
+/// list is `rds, system`.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn server_roots(list: &str) -> Result<RootCertStore, CertificateError> {
+    let mut store = RootCertStore::empty();
+    let list = if list.trim().is_empty() { "rds, system" } else { list };
+    for part in crate::config::split_list(list) {
+        match part {
+            "rds" => {
+                store.add_parsable_certificates(built_in(rds_iam::roots::rds_pem()));
+                store.add_parsable_certificates(built_in(rds_iam::roots::amazon_pem()));
             }
-        }
-        None => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if store.is_empty() {
-                return Err(CertificateError::NoSystemRoots);
+            "system" => {
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
+            path => add_file(&mut store, Path::new(path))?,
         }
     }
+    if store.is_empty() {
+        return Err(CertificateError::NoSystemRoots);
+    }
     Ok(store)
+}
+
+fn add_file(store: &mut RootCertStore, path: &Path) -> Result<(), CertificateError> {
+    let (added, _ignored) = store.add_parsable_certificates(chain(path)?);
+    if added == 0 {
+        return Err(CertificateError::Empty(path.to_path_buf()));
+    }
+    Ok(())
+}
+
+fn built_in(pem: &'static str) -> impl Iterator<Item = CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok)
 }
 
 /// The name of the hash in a certificate's own signature, which `tls-server-end-point` channel binding uses
@@ -154,6 +179,14 @@ mod tests {
         certificate.extend_from_slice(&[0x03, 0]);
         assert_eq!(signature_hash(&certificate), Some(SignatureHash::Sha384));
         assert_eq!(signature_hash(&certificate[..9]), None);
+    }
+
+    #[test]
+    fn every_built_in_authority_is_usable() {
+        let authorities = rds_iam::roots::authorities().len();
+        assert_eq!(server_roots("rds").unwrap().len(), authorities);
+        assert!(server_roots("").unwrap().len() >= authorities);
+        assert!(server_roots("rds, /nonexistent/ca.pem").is_err());
     }
 
     #[test]

@@ -55,10 +55,9 @@ pub fn for_servers(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, Tls
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(&settings.server_tls_protocols))
         .map_err(refused)?;
-    let ca_file = file(&settings.server_tls_ca_file);
     let verifier: Arc<dyn ServerCertVerifier> = match mode {
         TlsMode::VerifyFull | TlsMode::VerifyCa => {
-            let roots = Arc::new(certificates::roots(ca_file)?);
+            let roots = Arc::new(certificates::server_roots(&settings.server_tls_ca_file)?);
             let strict =
                 WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(refused)?;
             if mode == TlsMode::VerifyFull { strict } else { Arc::new(AnyName(strict)) }
@@ -94,7 +93,7 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
         .map_err(refused)?;
     let builder = match mode {
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
-            let roots = Arc::new(certificates::roots(file(&settings.client_tls_ca_file))?);
+            let roots = Arc::new(certificates::roots(Path::new(&settings.client_tls_ca_file))?);
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(roots, provider).build().map_err(refused)?;
             builder.with_client_cert_verifier(verifier)

@@ -165,6 +165,17 @@ fn an_authority_nobody_knows_is_told() {
 }
 
 #[test]
+fn the_built_in_authorities_do_not_know_everybody_and_a_file_adds_to_them() {
+    let sim = Sim::in_front_of(postgres());
+    let line = sim.database();
+    let built_in = sim.start(&line).set("server_tls_ca_file = rds").start();
+    expect_cause(&built_in, "08004", "IAM017", "tls_trust", &["UnknownIssuer"]);
+    let both = format!("server_tls_ca_file = rds, {}", sim.ca_file().display());
+    let bouncer = sim.start(&line).set(&both).start();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+#[test]
 fn nobody_at_the_port_is_told_when_patience_ends() {
     let sim = Sim::in_front_of(postgres());
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
