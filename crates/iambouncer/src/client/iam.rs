@@ -9,12 +9,13 @@ use crate::auth::iam::presigned::Times;
 use crate::auth::iam::token::{self, Expected};
 use crate::auth::iam::verdicts::{Known, ProofKey, Question};
 use crate::auth::iam::{ProofError, desk::ProofDesk};
-use crate::config::{Database, Host, Secret};
+use crate::config::{Database, Secret};
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::server::connect::Place;
-use crate::server::login::{self, Credential, Progress, Target};
+use crate::server::login::{self, Progress};
 use crate::server::signing::Signing;
+use crate::server::target::{Credential, Target};
 use crate::server::{FailedLogin, LoginError};
 use crate::worker::timers;
 use rds_iam::TokenKey;
@@ -79,7 +80,7 @@ impl Claim {
     ) -> Result<Self, Fault> {
         let mut first_error = None;
         for host in &line.host {
-            let target = target_of(context, line, database, user, host);
+            let target = Target::bare(&context.loaded(), line, database, user, host, Credential::None);
             let key = endpoint_of(&Signing::of(line), context, &target)
                 .await
                 .map_err(|error| FailedLogin::new(error, &Default::default(), now_seconds()).to_fault())?;
@@ -137,21 +138,6 @@ impl Claim {
                 Err(progress.explain(LoginError::Timeout { target, stage: progress.stage() }).to_fault())
             }
         }
-    }
-}
-
-fn target_of(context: &Context, line: &Database, database: &str, user: &str, host: &Host) -> Target {
-    let loaded = context.loaded();
-    Target {
-        host: host.clone(),
-        port: line.port,
-        database: line.server_dbname(database).to_owned(),
-        user: user.to_owned(),
-        credential: Credential::None,
-        parameters: Vec::new(),
-        connect_query: None,
-        tls_mode: loaded.config.settings.server_tls_sslmode,
-        tls: loaded.server_tls.clone(),
     }
 }
 

@@ -7,8 +7,8 @@ use super::shared::Failure;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
-use crate::server::login::{self, Credential, LoggedIn, Progress, Target};
-use crate::server::signing::Signing;
+use crate::server::login::{self, LoggedIn, Progress};
+use crate::server::target::{Target, is_scram_secret};
 use crate::server::{Activity, FailedLogin, LoginError, Server, ServerInfo};
 use crate::vitals::FirstLogin;
 use crate::worker::{self, executor, timers};
@@ -208,7 +208,6 @@ impl Pool {
     /// Where and as whom the next login goes.
     fn target(&self) -> Result<Target, LoginError> {
         let loaded = self.context.loaded();
-        let settings = &loaded.config.settings;
         let line = self.database.line.borrow().clone();
         let turn = self.next_host.get();
         let host = match line.load_balance_hosts {
@@ -224,46 +223,8 @@ impl Pool {
             host: String::new(),
             reason: "no host configured".to_owned(),
         })?;
-        let credential = match line.server_auth {
-            ServerAuth::Iam => Credential::Iam(Signing::of(&line)),
-            ServerAuth::Password => self.password(&line, &loaded.users),
-        };
-        let mut parameters = Vec::new();
-        for (name, value) in [
-            ("client_encoding", &line.client_encoding),
-            ("datestyle", &line.datestyle),
-            ("timezone", &line.timezone),
-            ("application_name", &line.application_name),
-        ] {
-            parameters.extend(value.clone().map(|value| (name, value)));
-        }
-        Ok(Target {
-            host,
-            port: line.port,
-            database: line.server_dbname(&self.database.name).to_owned(),
-            user: self.user.to_string(),
-            credential,
-            parameters,
-            connect_query: line.connect_query.clone(),
-            tls_mode: settings.server_tls_sslmode,
-            tls: loaded.server_tls.clone(),
-        })
-    }
-
-    fn password(&self, line: &crate::config::Database, users: &crate::config::UserList) -> Credential {
-        if let Some(password) = &line.password {
-            return Credential::Password(password.clone());
-        }
-        match users.get(&*self.user) {
-            Some(entry) if is_scram_secret(&entry.password) => match self.shared.scram_keys() {
-                Some(keys) => Credential::ScramKeys(keys),
-                None => Credential::Password(entry.password.clone()),
-            },
-            Some(entry) if !entry.password.expose().is_empty() => {
-                Credential::Password(entry.password.clone())
-            }
-            _ => Credential::None,
-        }
+        let keys = || self.shared.scram_keys();
+        Ok(Target::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
     }
 
     fn login_succeeded(
@@ -372,10 +333,6 @@ impl Pool {
         self.refuse_if_hopeless();
         self.login_ended.notify_all();
     }
-}
-
-fn is_scram_secret(stored: &crate::config::Secret) -> bool {
-    stored.expose().starts_with("SCRAM-SHA-256$")
 }
 
 /// A moment between the shortest and the full lifetime.

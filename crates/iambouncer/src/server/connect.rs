@@ -3,7 +3,7 @@
 
 use super::LoginError;
 use super::error::{Stage, TlsTrouble};
-use super::login::{Credential, Target};
+use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;

@@ -4,14 +4,14 @@
 
 use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
-use super::signing::Signing;
+use super::target::{Credential, Target};
 use super::verdict::{FailedLogin, Proof, Signed, StoredToken};
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use crate::causes::Cause;
-use crate::config::{Host, Secret, TlsMode};
+use crate::config::{Secret, TlsMode};
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
 use crate::net::{Inbound, Stream};
@@ -19,7 +19,6 @@ use crate::stats::logins::TOKEN_OK;
 use crate::worker::{self, timers};
 use aws_lc_rs::digest;
 use rds_iam::{Token, TokenError, TokenKey};
-use rustls::ClientConfig;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,49 +33,6 @@ use zeroize::{Zeroize, Zeroizing};
 const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 /// Most messages of a login: parameter reports and notices are a few dozen.
 const MAX_LOGIN_MESSAGES: usize = 1000;
-
-/// How we prove who we are.
-#[derive(Clone)]
-pub enum Credential {
-    /// Nothing is known: fine for trust.
-    None,
-    /// A password, or what is stored of one.
-    Password(Secret),
-    /// Keys learnt from the client's own SCRAM login, good where the server stores the same secret.
-    ScramKeys(ClientKeys),
-    /// A token, made for this login.
-    Iam(Signing),
-    /// A token somebody else has made, to be shown once.
-    Given {
-        /// What it is for.
-        key: TokenKey,
-        /// The token.
-        token: Secret,
-    },
-}
-
-/// Where and as whom to log in.
-#[derive(Clone)]
-pub struct Target {
-    /// Host.
-    pub host: Host,
-    /// Port.
-    pub port: u16,
-    /// Database on the server.
-    pub database: String,
-    /// User on the server.
-    pub user: String,
-    /// Proof.
-    pub credential: Credential,
-    /// Further startup parameters.
-    pub parameters: Vec<(&'static str, String)>,
-    /// Run once after the login.
-    pub connect_query: Option<String>,
-    /// TLS mode.
-    pub tls_mode: TlsMode,
-    /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
-    pub tls: Option<Arc<ClientConfig>>,
-}
 
 /// A finished login.
 pub struct LoggedIn {

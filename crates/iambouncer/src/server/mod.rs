@@ -8,6 +8,7 @@ pub mod login;
 pub mod moving;
 pub mod reset;
 pub mod signing;
+pub mod target;
 pub mod verdict;
 
 use crate::net::{Inbound, Stream};

@@ -1,0 +1,132 @@
+//! Where and as whom a login goes. Owns what a database line, a user and the files behind them come to; makes no
+//! connection.
+
+use super::signing::Signing;
+use crate::auth::scram::keys::ClientKeys;
+use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
+use crate::context::Loaded;
+use rds_iam::TokenKey;
+use rustls::ClientConfig;
+use std::sync::Arc;
+
+/// How we prove who we are.
+#[derive(Clone)]
+pub enum Credential {
+    /// Nothing is known: fine for trust.
+    None,
+    /// A password, or what is stored of one.
+    Password(Secret),
+    /// Keys learnt from the client's own SCRAM login, good where the server stores the same secret.
+    ScramKeys(ClientKeys),
+    /// A token, made for this login.
+    Iam(Signing),
+    /// A token somebody else has made, to be shown once.
+    Given {
+        /// What it is for.
+        key: TokenKey,
+        /// The token.
+        token: Secret,
+    },
+}
+
+/// Where and as whom to log in.
+#[derive(Clone)]
+pub struct Target {
+    /// Host.
+    pub host: Host,
+    /// Port.
+    pub port: u16,
+    /// Database on the server.
+    pub database: String,
+    /// User on the server.
+    pub user: String,
+    /// Proof.
+    pub credential: Credential,
+    /// Further startup parameters.
+    pub parameters: Vec<(&'static str, String)>,
+    /// Run once after the login.
+    pub connect_query: Option<String>,
+    /// TLS mode.
+    pub tls_mode: TlsMode,
+    /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    /// The login of `user` to one host of a line, for a client that asks for `database`. `scram_keys` are what a client's
+    /// own login has left of its password.
+    pub fn new(
+        loaded: &Loaded,
+        line: &Database,
+        database: &str,
+        user: &str,
+        host: &Host,
+        scram_keys: impl FnOnce() -> Option<ClientKeys>,
+    ) -> Self {
+        let credential = match line.server_auth {
+            ServerAuth::Iam => Credential::Iam(Signing::of(line)),
+            ServerAuth::Password => password(loaded, line, user, scram_keys),
+        };
+        let parameters = [
+            ("client_encoding", &line.client_encoding),
+            ("datestyle", &line.datestyle),
+            ("timezone", &line.timezone),
+            ("application_name", &line.application_name),
+        ];
+        let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        Self {
+            connect_query: line.connect_query.clone(),
+            ..Self::bare(loaded, line, database, user, host, credential).with(parameters.collect())
+        }
+    }
+
+    /// The same without anything a session would need: for logins that only prove something.
+    pub fn bare(
+        loaded: &Loaded,
+        line: &Database,
+        database: &str,
+        user: &str,
+        host: &Host,
+        credential: Credential,
+    ) -> Self {
+        Self {
+            host: host.clone(),
+            port: line.port,
+            database: line.server_dbname(database).to_owned(),
+            user: user.to_owned(),
+            credential,
+            parameters: Vec::new(),
+            connect_query: None,
+            tls_mode: loaded.config.settings.server_tls_sslmode,
+            tls: loaded.server_tls.clone(),
+        }
+    }
+
+    fn with(self, parameters: Vec<(&'static str, String)>) -> Self {
+        Self { parameters, ..self }
+    }
+}
+
+/// True when what is stored is a SCRAM secret: it proves nothing without the keys that a client's login brings.
+pub fn is_scram_secret(stored: &Secret) -> bool {
+    stored.expose().starts_with("SCRAM-SHA-256$")
+}
+
+fn password(
+    loaded: &Loaded,
+    line: &Database,
+    user: &str,
+    scram_keys: impl FnOnce() -> Option<ClientKeys>,
+) -> Credential {
+    if let Some(password) = &line.password {
+        return Credential::Password(password.clone());
+    }
+    match loaded.users.get(user) {
+        Some(entry) if is_scram_secret(&entry.password) => match scram_keys() {
+            Some(keys) => Credential::ScramKeys(keys),
+            None => Credential::Password(entry.password.clone()),
+        },
+        Some(entry) if !entry.password.expose().is_empty() => Credential::Password(entry.password.clone()),
+        _ => Credential::None,
+    }
+}
