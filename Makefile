@@ -25,7 +25,7 @@ build: ## Build the release binaries into target/release
 test: setup ## Run all tests, on a machine with nothing but Rust and make
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
-	TEST_IO_ENGINE=epoll $(CARGO) test --locked -p iambouncer --test it
+	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it
 	$(CARGO) build --release --locked -p iambouncer
 	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
 

@@ -16,9 +16,8 @@ fn expect_cause(bouncer: &Bouncer, code: &str, id: &str, reason: &str, parts: &[
     for part in parts {
         assert!(text.contains(part) || hint.contains(part), "{part}: {text} / {hint}");
     }
-    let log = bouncer.log();
-    let line = log.lines().find(|line| line.contains("cause=")).unwrap_or_default();
-    assert!(line.contains(&format!("cause=\"{id}\" reason=\"{reason}\"")), "{log}");
+    let line = bouncer.wait_for_line("cause=");
+    assert!(line.contains(&format!("cause=\"{id}\" reason=\"{reason}\"")), "{line}");
 }
 
 #[test]

@@ -111,14 +111,16 @@ impl Bouncer {
         let sink = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                // First into the log: whoever hears "ready" may look for that very line.
+                let mut log = sink.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+                drop(log);
                 if let Some((_, rest)) = line.split_once("ready: accepting connections on ") {
                     let port =
                         rest.split(',').find_map(|end| end.trim().rsplit_once(':')?.1.parse::<u16>().ok());
                     let _ = ready.send(port.unwrap_or(0));
                 }
-                let mut log = sink.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
             }
         });
         let Ok(port) = is_ready.recv_timeout(PATIENCE) else {
@@ -184,6 +186,18 @@ impl Bouncer {
     /// Everything it has logged.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of its log that holds `part`. The log comes through a pipe, so a client may have its answer
+    /// before this process has read the line that was written earlier.
+    pub fn wait_for_line(&self, part: &str) -> String {
+        let find = |log: &str| log.lines().find(|line| line.contains(part)).map(str::to_owned);
+        let mut found = None;
+        eventually(&format!("a log line with {part}"), || {
+            found = find(&self.log());
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// Its configuration file.
