@@ -36,6 +36,37 @@ macro_rules! causes {
     };
 }
 
+/// Where the sections about causes and checks are read.
+const DOCUMENTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs");
+
+/// The address of a section of a document, as GitHub makes it from the heading.
+pub(crate) fn section_url(page: &str, heading: &str) -> String {
+    let slug = heading.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        '-' | '_' => Some(c),
+        _ if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
+        _ => None,
+    });
+    format!("{DOCUMENTS}/{page}#{}", slug.collect::<String>())
+}
+
+impl Cause {
+    /// What is told about it in one case: what was found, what to do, and the number.
+    pub fn hint(self, finding: Option<&str>) -> String {
+        let CauseInfo { fix, id, .. } = self.info();
+        match finding {
+            Some(finding) => format!("{finding} {fix} [{id}]"),
+            None => format!("{fix} [{id}]"),
+        }
+    }
+
+    /// Its section in the document people search for.
+    pub fn url(self) -> String {
+        let CauseInfo { id, title, .. } = self.info();
+        section_url("pam-authentication-failed.md", &format!("{id}: {title}"))
+    }
+}
+
 causes! {
     StaticToken = "IAM001", "static_token", "a token is stored as a password",
         "Remove the stored token and set server_auth=iam on the database line: tokens are made for each login.";
@@ -56,8 +87,9 @@ causes! {
         "Set iam_port to the port of the RDS endpoint, or remove it.";
     CredentialsEnding = "IAM009", "expired", "the AWS credentials have ended",
         "Check the source of the credentials and the clock: a token dies with the credentials that signed it.";
-    TokenTooLong = "IAM010", "token_too_long", "no valid token can be made of this",
-        "PostgreSQL takes passwords up to 64 KiB: use a smaller session token (fewer session tags or policies).";
+    BrokenToken = "IAM010", "token_broken", "a token is cut off, or cannot be made",
+        "Store no tokens; set server_auth=iam. PostgreSQL takes passwords up to 64 KiB: if a session token is longer, \
+         use fewer session tags or policies.";
     InheritedGrant = "IAM011", "rds_iam_inherited", "a user with a password is asked for a token",
         "REVOKE rds_iam from the role or from the role it inherits it from, or set server_auth=iam.";
     WrongRegion = "IAM012", "wrong_region", "the token was made for another region",
@@ -116,5 +148,14 @@ mod tests {
             let heading = format!("### {}: {}\n", row.id, row.title);
             assert!(page.contains(&heading), "missing: {heading}");
         }
+    }
+
+    #[test]
+    fn addresses_of_sections_are_those_of_github() {
+        let url = Cause::NotRdsIam.url();
+        assert!(
+            url.ends_with("/docs/pam-authentication-failed.md#iam004-the-role-is-no-iam-user-or-iam-is-off"),
+            "{url}"
+        );
     }
 }

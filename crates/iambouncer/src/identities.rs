@@ -24,6 +24,16 @@ pub struct Known {
     pub last_error: Option<String>,
 }
 
+impl Known {
+    /// What was known and is not told anew stays.
+    fn learn(&mut self, answer: CallerAnswer) {
+        let CallerAnswer { caller, clock_skew_seconds } = answer;
+        self.last_error = caller.as_ref().err().map(ToString::to_string);
+        self.caller = caller.ok().or_else(|| self.caller.take());
+        self.clock_skew_seconds = clock_skew_seconds.or(self.clock_skew_seconds);
+    }
+}
+
 #[derive(Default)]
 struct Entry {
     known: Known,
@@ -52,6 +62,14 @@ impl Identities {
     /// What is known of an identity.
     pub fn get(&self, identity: &Identity) -> Known {
         locked(&self.entries).get(identity).map(|entry| entry.known.clone()).unwrap_or_default()
+    }
+
+    /// Takes over what AWS has told somebody who asked for himself.
+    pub fn remember(&self, identity: &Identity, answer: CallerAnswer) {
+        let mut entries = locked(&self.entries);
+        let entry = entries.entry(identity.clone()).or_default();
+        entry.asked_at = Some(Instant::now());
+        entry.known.learn(answer);
     }
 
     /// Asks AWS who an identity is, unless that was asked a moment ago. Does not wait.
@@ -97,11 +115,7 @@ impl Identities {
             // Not all may reach STS, and no login needs it.
             Err(error) => tracing::warn!(%identity, provider, "AWS identity unknown: {error}"),
         }
-        self.note(identity, |known| {
-            known.last_error = caller.as_ref().err().map(ToString::to_string);
-            known.caller = caller.ok().or_else(|| known.caller.take());
-            known.clock_skew_seconds = clock_skew_seconds.or(known.clock_skew_seconds);
-        });
+        self.note(identity, |known| known.learn(CallerAnswer { caller, clock_skew_seconds }));
     }
 
     fn note(&self, identity: &Identity, change: impl FnOnce(&mut Known)) {

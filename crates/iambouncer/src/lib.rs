@@ -8,6 +8,7 @@
 //! - [`server`], [`pool`]: connections to servers and who gets them;
 //! - [`clients`], [`relay`]: who is connected, and the hot loops;
 //! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
+//! - [`doctor`]: what is in the way of a login;
 //! - [`pooler`], [`cli`]: the process.
 
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod client;
 pub mod clients;
 pub mod config;
 pub mod context;
+pub mod doctor;
 pub mod faults;
 pub mod http;
 pub mod identities;

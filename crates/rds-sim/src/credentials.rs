@@ -35,7 +35,7 @@ pub struct CredentialSettings {
     pub session_token_bytes: usize,
     /// The account in ARNs.
     pub account: String,
-    /// The name of the instance's role.
+    /// The name of the instance's role; empty for an instance without one.
     pub role_name: String,
     /// The region that instance metadata tells.
     pub region: String,
@@ -257,6 +257,8 @@ impl Desk {
         let settings = self.settings();
         match request.path.as_str() {
             "/latest/meta-data/placement/region" => Reply::text(200, settings.region),
+            // An instance without a role has nothing there.
+            ROLE_PATH if settings.role_name.is_empty() => self.refuse(404, "not found"),
             ROLE_PATH => {
                 self.count(|calls| calls.imds_role += 1);
                 Reply::text(200, settings.role_name)

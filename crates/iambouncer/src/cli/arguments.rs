@@ -28,6 +28,8 @@ pub(super) enum Command {
         /// The file.
         file: PathBuf,
     },
+    /// Says what is in the way of a login, and what to do about it.
+    Doctor(Doctor),
     /// Prints an IAM token, to be used as a password within 15 minutes.
     Token(Token),
     /// Prints what has to be allowed: the IAM policy, the SQL grants, Terraform.
@@ -109,6 +111,24 @@ pub(super) struct Run {
     /// Warnings and errors only.
     #[arg(long, short)]
     pub(super) quiet: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Doctor {
+    /// A configuration file, or the endpoint of a database.
+    pub(super) target: Option<String>,
+    /// With a file, --database chooses a line and --user is for lines that name none.
+    #[command(flatten)]
+    pub(super) server: Server,
+    /// Print an object for programs.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Exit with 1 for warnings, too.
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Show the log of what is tried.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
 }
 
 /// How a token is printed.
@@ -265,6 +285,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl Server {
+    /// Settings, for a start with a file.
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
     /// The flags of a start without a file.
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
         ZeroConfigFlags {

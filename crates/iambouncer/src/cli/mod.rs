@@ -3,6 +3,7 @@
 mod arguments;
 mod authorities;
 mod check;
+mod doctor;
 mod exec;
 mod hash;
 mod logging;
@@ -36,6 +37,7 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         Some(Command::Check { file }) => done(check::check(&file)),
         Some(Command::Run(run)) => done(run::run(run)),
+        Some(Command::Doctor(wanted)) => doctor::run(&wanted),
         Some(Command::Token(wanted)) => done(token::print(&wanted)),
         Some(Command::Policy(wanted)) => done(policy::print(&wanted)),
         Some(Command::Exec(wanted)) => exec::exec(wanted),

@@ -9,8 +9,8 @@ use super::rlimit;
 use crate::admin::Reloader;
 use crate::auth::ident::{self, IdentMap};
 use crate::config::{
-    Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, load_file, load_user_list,
-    zero_config,
+    Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, ZeroConfigFlags, load_file,
+    load_user_list, zero_config,
 };
 use crate::context::Loaded;
 use crate::http;
@@ -34,15 +34,28 @@ enum Source {
     Endpoint { config: Box<Config> },
 }
 
-struct FirstRead {
+/// A configuration as it was found.
+pub(super) struct FirstRead {
     source: Source,
-    config: Config,
+    pub(super) config: Config,
     origins: Vec<Origin>,
-    warnings: String,
+    pub(super) warnings: String,
+}
+
+impl FirstRead {
+    /// The file it came from.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File { path, .. } => Some(path),
+            Source::Endpoint { .. } => None,
+        }
+    }
 }
 
 pub(super) fn run(arguments: Run) -> Result<(), Failure> {
-    let FirstRead { source, config, origins, warnings } = first_read(&arguments)?;
+    let target = arguments.target.as_deref();
+    let FirstRead { source, config, origins, warnings } =
+        first_read(target, arguments.setting_flags(), &arguments.zero_config_flags())?;
     let log_file = match config.settings.logfile.as_str() {
         "" => None,
         path => Some(
@@ -63,16 +76,18 @@ pub(super) fn run(arguments: Run) -> Result<(), Failure> {
 }
 
 /// A target that exists as a file, or looks like one, is a file; anything else is an endpoint.
-fn first_read(arguments: &Run) -> Result<FirstRead, Failure> {
+pub(super) fn first_read(
+    target: Option<&str>,
+    file_flags: Vec<(String, String)>,
+    flags: &ZeroConfigFlags,
+) -> Result<FirstRead, Failure> {
     let environment = ProcessEnvironment;
     let wrong = |report: Report| Failure::Configuration(report.to_string());
-    let named_file = arguments
-        .target
-        .as_deref()
+    let named_file = target
         .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
     if let Some(file) = named_file {
         let path = PathBuf::from(file);
-        let flags = arguments.setting_flags();
+        let flags = file_flags;
         let read = load_file(&path, &environment, &flags).map_err(wrong)?;
         let warnings = read.warnings.to_string();
         let origins = read.config.origins.clone();
@@ -83,9 +98,8 @@ fn first_read(arguments: &Run) -> Result<FirstRead, Failure> {
             warnings,
         });
     }
-    let flags = arguments.zero_config_flags();
-    let resolved = zero_config(arguments.target.as_deref(), &flags, &environment)
-        .map_err(|diagnostics| wrong(diagnostics.into()))?;
+    let resolved =
+        zero_config(target, flags, &environment).map_err(|diagnostics| wrong(diagnostics.into()))?;
     refuse_own_listener(&resolved.config)?;
     Ok(FirstRead {
         source: Source::Endpoint { config: Box::new(resolved.config.clone()) },

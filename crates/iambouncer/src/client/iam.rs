@@ -13,7 +13,8 @@ use crate::config::{Database, Secret};
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::server::connect::Place;
-use crate::server::login::{self, Progress};
+use crate::server::login;
+use crate::server::progress::Progress;
 use crate::server::signing::Signing;
 use crate::server::target::{Credential, Target};
 use crate::server::{FailedLogin, LoginError};
@@ -104,18 +105,17 @@ impl Claim {
         let Ok(_place) = context.proofs.probes.acquire().await else {
             return Err(faults::shutting_down());
         };
-        let limit = context.config().settings.server_connect_timeout;
         let progress = Progress::default();
-        let probed = timers::timeout(limit, login::log_in(context, &self.target, &progress)).await;
+        let probed = login::log_in(context, &self.target, &progress).await;
         let user = &self.target.user;
         match probed {
-            Some(Ok(probe)) => {
+            Ok(probe) => {
                 probe.close();
                 tracing::debug!(user, "the database has accepted the IAM token of a client");
                 question.good((), self.times.ends_at);
                 Ok(())
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 let refuses_proof = matches!(&error, LoginError::Refused { code, .. } if code.starts_with("28"))
                     || matches!(&error, LoginError::NotAnIamUser { .. });
                 let failed = progress.explain(error);
@@ -132,10 +132,6 @@ impl Claim {
                     question.bad(fault.clone(), now_seconds());
                 }
                 Err(fault)
-            }
-            None => {
-                let target = format!("{}:{}", self.target.host, self.target.port);
-                Err(progress.explain(LoginError::Timeout { target, stage: progress.stage() }).to_fault())
             }
         }
     }

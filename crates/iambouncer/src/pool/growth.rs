@@ -7,7 +7,8 @@ use super::shared::Failure;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
-use crate::server::login::{self, LoggedIn, Progress};
+use crate::server::login::{self, LoggedIn};
+use crate::server::progress::Progress;
 use crate::server::target::{Target, is_scram_secret};
 use crate::server::{Activity, FailedLogin, LoginError, Server, ServerInfo};
 use crate::vitals::FirstLogin;
@@ -195,14 +196,8 @@ impl Pool {
     async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
         let progress = Progress::default();
         let target = self.target().map_err(|error| progress.explain(error))?;
-        let limit = self.context.config().settings.server_connect_timeout;
-        timers::timeout(limit, login::log_in(&self.context, &target, &progress))
-            .await
-            .unwrap_or_else(|| {
-                let target = format!("{}:{}", target.host, target.port);
-                Err(LoginError::Timeout { target, stage: progress.stage() })
-            })
-            .map_err(|error| progress.explain(error))
+        let logged_in = login::log_in(&self.context, &target, &progress).await;
+        logged_in.map_err(|error| progress.explain(error))
     }
 
     /// Where and as whom the next login goes.

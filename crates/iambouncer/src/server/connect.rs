@@ -2,7 +2,8 @@
 //! TLS modes; knows nothing of users.
 
 use super::LoginError;
-use super::error::{Stage, TlsTrouble};
+use super::error::TlsTrouble;
+use super::progress::Progress;
 use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
@@ -12,7 +13,6 @@ use crate::worker::timers;
 use rds_iam::TokenKey;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -135,6 +135,14 @@ impl Place {
         }
     }
 
+    /// Addresses of the name.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Self::Unix { .. } => &[],
+            Self::Tcp { addresses, .. } => addresses,
+        }
+    }
+
     /// The first RDS endpoint among the names behind the host.
     pub fn rds_name(&self) -> Option<&String> {
         match self {
@@ -159,7 +167,7 @@ pub async fn open(
     encryption: Encryption,
     tls: Option<&Arc<ClientConfig>>,
     tls_name: Option<&str>,
-    stage: &Cell<Stage>,
+    progress: &Progress,
 ) -> Result<(Stream, Route), LoginError> {
     match place {
         Place::Unix { path, .. } => {
@@ -169,11 +177,12 @@ pub async fn open(
             }
             let socket =
                 Socket::connect_unix(path).await.map_err(|error| connect_error(&endpoint, &error))?;
+            progress.connected(endpoint.clone());
             Ok((Stream::Plain(socket), Route { endpoint, tls: None }))
         }
         Place::Tcp { name, addresses, .. } => {
             let (socket, addr) = open_tcp(context, name, addresses).await?;
-            stage.set(Stage::Tls);
+            progress.connected(Endpoint::Tcp(addr));
             secure(socket, addr, tls_name.unwrap_or(name), encryption, tls).await
         }
     }

@@ -4,8 +4,9 @@
 
 use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
+use super::progress::Progress;
 use super::target::{Credential, Target};
-use super::verdict::{FailedLogin, Proof, Signed, StoredToken};
+use super::verdict::{Proof, Signed, StoredToken, cause_of};
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
@@ -19,7 +20,6 @@ use crate::stats::logins::TOKEN_OK;
 use crate::worker::{self, timers};
 use aws_lc_rs::digest;
 use rds_iam::{Token, TokenError, TokenKey};
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -48,27 +48,6 @@ pub struct LoggedIn {
     pub cancel_key: Box<[u8]>,
 }
 
-/// How far a login has come and what the server was given, for whoever has to explain why it failed. Outlives a
-/// login that is cut short.
-#[derive(Default)]
-pub struct Progress {
-    stage: Cell<Stage>,
-    proof: RefCell<Proof>,
-}
-
-impl Progress {
-    /// How far it has come.
-    pub fn stage(&self) -> Stage {
-        self.stage.get()
-    }
-
-    /// What an error after all this means.
-    pub fn explain(&self, error: LoginError) -> FailedLogin {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        FailedLogin::new(error, &self.proof.borrow(), since.as_secs() as i64)
-    }
-}
-
 impl LoggedIn {
     /// Says goodbye and closes: it was about the login only.
     pub fn close(mut self) {
@@ -78,7 +57,8 @@ impl LoggedIn {
     }
 }
 
-/// Logs in. A refused IAM login is tried once more with a fresh token, and `allow` once more with TLS.
+/// Logs in within `server_connect_timeout`. A refused IAM login is tried once more with a fresh token, and `allow` once
+/// more with TLS.
 ///
 /// # Errors
 /// See [`LoginError`].
@@ -87,7 +67,21 @@ pub async fn log_in(
     target: &Target,
     progress: &Progress,
 ) -> Result<LoggedIn, LoginError> {
+    let limit = context.config().settings.server_connect_timeout;
+    timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
+        let target = format!("{}:{}", target.host, target.port);
+        Err(LoginError::Timeout { target, stage: progress.stage() })
+    })
+}
+
+async fn attempt(
+    context: &Rc<Context>,
+    target: &Target,
+    progress: &Progress,
+) -> Result<LoggedIn, LoginError> {
+    progress.enter(Stage::Network);
     let place = Place::find(context, target).await?;
+    progress.found(&place);
     let attempt = Attempt { context, target, place: &place, progress };
     let signing = match &target.credential {
         Credential::Iam(signing) => signing,
@@ -169,7 +163,7 @@ impl Attempt<'_> {
         key: &TokenKey,
         future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
     ) -> Result<Arc<Token>, LoginError> {
-        self.progress.stage.set(Stage::Credentials);
+        self.progress.enter(Stage::Credentials);
         let failed = |reason: String, cause, is_transient| LoginError::Token {
             user: key.user.clone(),
             reason,
@@ -184,7 +178,10 @@ impl Attempt<'_> {
             .registry
             .logins
             .count_token(fetched.as_ref().map_or_else(TokenError::label, |_| TOKEN_OK));
-        fetched.map_err(|error| failed(error.to_string(), token_cause(&error), error.is_transient()))
+        if let Ok(token) = &fetched {
+            self.progress.token(key, token);
+        }
+        fetched.map_err(|error| failed(error.to_string(), cause_of(&error), error.is_transient()))
     }
 
     async fn run_with_password(&self) -> Result<LoggedIn, LoginError> {
@@ -199,11 +196,11 @@ impl Attempt<'_> {
 
     async fn run(&self, encryption: Encryption, token: Option<Shown<'_>>) -> Result<LoggedIn, LoginError> {
         let Self { context, target, place, progress } = *self;
-        progress.stage.set(Stage::Network);
+        progress.enter(Stage::Network);
         let tls_name = token.map(|token| place.tls_name(token.key));
         let (stream, route) =
-            connect::open(context, place, encryption, target.tls.as_ref(), tls_name, &progress.stage).await?;
-        progress.stage.set(Stage::Answer);
+            connect::open(context, place, encryption, target.tls.as_ref(), tls_name, progress).await?;
+        progress.opened(&stream);
         let mut login =
             Login { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
@@ -221,18 +218,6 @@ impl Attempt<'_> {
 /// What the limit of logins is kept for.
 fn target_name(key: &TokenKey) -> String {
     format!("{}:{}", key.host, key.port)
-}
-
-fn token_cause(error: &rds_iam::TokenError) -> Cause {
-    match error.label() {
-        "unknown_region" => Cause::WrongRegion,
-        "no_credentials" => Cause::NoCredentials,
-        "misconfigured" => Cause::Configuration,
-        "refused" => Cause::RoleRefused,
-        "expired_credentials" => Cause::CredentialsEnding,
-        "unavailable" => Cause::MetadataUnreachable,
-        _ => Cause::TokenTooLong,
-    }
 }
 
 struct Login<'a> {
@@ -339,6 +324,9 @@ impl Login<'_> {
 
     async fn authenticate(&mut self, message: &[u8]) -> Result<(), LoginError> {
         let request = backend::authentication(message).map_err(broken)?;
+        if let Some(what) = in_words(&request) {
+            self.progress.asked(what);
+        }
         if self.token.is_some() {
             return self.authenticate_with_token(&request).await;
         }
@@ -371,14 +359,16 @@ impl Login<'_> {
         let not_iam = |asked| LoginError::NotAnIamUser { user: self.target.user.clone(), asked };
         match request {
             // A server that trusts everybody says nothing about a token that is here to be judged.
-            Authentication::Ok if self.is_probe() && !self.has_shown_token() => Err(not_iam("nothing")),
+            Authentication::Ok if self.is_probe() && !self.progress.has_given_token() => {
+                Err(not_iam("nothing"))
+            }
             Authentication::Ok => Ok(()),
             Authentication::Cleartext => {
                 if self.stream.tls().is_none() || !self.target.tls_mode.verifies() {
                     return Err(LoginError::TokenNeedsVerifiedTls);
                 }
                 let token = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
-                self.progress.proof.replace(Proof::Token(Box::new(self.signed(token))));
+                self.progress.give(Proof::Token(Box::new(self.signed(token))));
                 self.send_password(token.text).await
             }
             Authentication::Md5(_) => Err(not_iam("an md5 password")),
@@ -390,10 +380,6 @@ impl Login<'_> {
 
     fn is_probe(&self) -> bool {
         matches!(self.target.credential, Credential::Given { .. })
-    }
-
-    fn has_shown_token(&self) -> bool {
-        matches!(*self.progress.proof.borrow(), Proof::Token(_))
     }
 
     /// What may be said of a token that is sent now.
@@ -431,7 +417,7 @@ impl Login<'_> {
         match &self.target.credential {
             Credential::Password(secret) => {
                 let stored = StoredToken::read(secret.expose());
-                self.progress.proof.replace(stored.map_or(Proof::Password, Proof::StoredToken));
+                self.progress.give(stored.map_or(Proof::Password, Proof::StoredToken));
                 Ok(secret.clone())
             }
             Credential::ScramKeys(_) => Err(self.unusable(asked)),
@@ -512,6 +498,17 @@ impl Login<'_> {
             .await
             .ok_or(LoginError::Scram(ScramError::Refused))?;
         Ok(derived?.keys())
+    }
+}
+
+/// What a server asks for; `None` for what only goes on with it.
+fn in_words(request: &Authentication<'_>) -> Option<&'static str> {
+    match request {
+        Authentication::Cleartext => Some("a password in clear text"),
+        Authentication::Md5(_) => Some("an md5 password"),
+        Authentication::Sasl(_) => Some("SCRAM"),
+        Authentication::Unsupported(_) => Some("something else"),
+        Authentication::Ok | Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => None,
     }
 }
 

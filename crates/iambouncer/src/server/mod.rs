@@ -6,6 +6,7 @@ pub mod connect;
 pub mod error;
 pub mod login;
 pub mod moving;
+pub mod progress;
 pub mod reset;
 pub mod signing;
 pub mod target;

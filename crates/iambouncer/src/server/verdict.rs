@@ -5,7 +5,7 @@ use super::LoginError;
 use super::error::{Stage, TlsTrouble};
 use crate::causes::Cause;
 use crate::faults::Fault;
-use rds_iam::{EndpointKind, RdsEndpoint, region_of};
+use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
 use std::borrow::Cow;
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -21,6 +21,19 @@ pub const MAX_CLOCK_SKEW_SECONDS: i64 = 300;
 const POSTGRES_PORT: u16 = 5432;
 /// RDS takes so many IAM logins a second.
 pub const RDS_LOGINS_PER_SECOND: u32 = 200;
+
+/// What it means that there is no token.
+pub fn cause_of(error: &TokenError) -> Cause {
+    match error.label() {
+        "unknown_region" => Cause::WrongRegion,
+        "no_credentials" => Cause::NoCredentials,
+        "misconfigured" => Cause::Configuration,
+        "refused" => Cause::RoleRefused,
+        "expired_credentials" => Cause::CredentialsEnding,
+        "unavailable" => Cause::MetadataUnreachable,
+        _ => Cause::BrokenToken,
+    }
+}
 
 /// A token that was sent, and what was known at that moment. No secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +85,8 @@ pub struct StoredToken {
     pub made_at_seconds: i64,
     /// For how long, in seconds.
     pub life_seconds: i64,
+    /// It has all its parts, up to the last digit of the signature.
+    pub is_whole: bool,
 }
 
 impl StoredToken {
@@ -86,10 +101,19 @@ impl StoredToken {
         };
         let made = PrimitiveDateTime::parse(value("X-Amz-Date")?, DATE).ok()?.assume_utc();
         let life_seconds = value("X-Amz-Expires").and_then(|text| text.parse().ok()).unwrap_or(LIFE_SECONDS);
-        Some(Self { made_at_seconds: made.unix_timestamp(), life_seconds })
+        let is_signature = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_whole =
+            value("X-Amz-Credential").is_some() && value("X-Amz-Signature").is_some_and(is_signature);
+        Some(Self { made_at_seconds: made.unix_timestamp(), life_seconds, is_whole })
     }
 
-    fn weigh(&self, now_seconds: i64) -> (Cause, Option<String>) {
+    /// What it means that such a password is in use, at a moment in seconds since 1970.
+    pub fn weigh(&self, now_seconds: i64) -> (Cause, Option<String>) {
+        if !self.is_whole {
+            let text =
+                "The stored password is a token without its end, or with changed characters.".to_owned();
+            return (Cause::BrokenToken, Some(text));
+        }
         if self.life_seconds > LIFE_SECONDS {
             let text = format!("The stored password is a token made for {} s.", self.life_seconds);
             return (Cause::TokenLife, Some(text));
@@ -132,9 +156,7 @@ impl FailedLogin {
             LoginError::Refused { hint, .. } => hint.clone(),
             other => other.hint(),
         };
-        let finding = finding.or(own).map(|text| format!("{text} ")).unwrap_or_default();
-        let info = cause.info();
-        Self { hint: format!("{finding}{} [{}]", info.fix, info.id), error, cause }
+        Self { hint: cause.hint(finding.or(own).as_deref()), error, cause }
     }
 
     /// What a waiting client is told.
@@ -391,7 +413,9 @@ mod tests {
     #[test]
     fn a_stored_token_is_told_with_its_age() {
         let token = format!(
-            "{HOST}:5432/?Action=connect&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900&X-Amz-Signature=0"
+            "{HOST}:5432/?Action=connect&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900\
+             &X-Amz-Signature={}",
+            "0".repeat(64)
         );
         let stored = |text: &str| Proof::StoredToken(StoredToken::read(text).unwrap());
         let failed = with("28000", "PAM authentication failed", &stored(&token));
@@ -401,6 +425,8 @@ mod tests {
         assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
         let long = token.replace("Expires=900", "Expires=3600");
         assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, Cause::TokenLife);
+        let cut = &token[..token.len() - 1];
+        assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, Cause::BrokenToken);
         for other in ["secret", "a?b", "", "x/?X-Amz-Date=yesterday"] {
             assert_eq!(StoredToken::read(other), None);
         }

@@ -10,6 +10,7 @@ mod cancel;
 mod client_proofs;
 mod console;
 mod copy;
+mod doctor;
 mod farewells;
 mod http;
 mod iam;

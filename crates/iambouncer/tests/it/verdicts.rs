@@ -118,8 +118,10 @@ fn with_iam_off_the_server_takes_the_token_for_a_password() {
 fn a_token_stored_as_a_password_is_told_with_its_age() {
     let sim = Sim::in_front_of(postgres());
     let token = format!(
-        "{RDS_HOST}:{}/?Action=connect&DBUser=app&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900&X-Amz-Signature=0",
-        sim.port()
+        "{RDS_HOST}:{}/?Action=connect&DBUser=app&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900\
+         &X-Amz-Signature={}",
+        sim.port(),
+        "0".repeat(64)
     );
     let line = format!("app = host=localhost port={} dbname=app user=app password='{token}'", sim.port());
     let bouncer = sim.start(&line).start();
@@ -128,6 +130,9 @@ fn a_token_stored_as_a_password_is_told_with_its_age() {
     let home_made = line.replace("Expires=900", "Expires=86400");
     let bouncer = sim.start(&home_made).start();
     expect_cause(&bouncer, "28000", "IAM018", "token_life", &["made for 86400 s"]);
+    let cut = line.replace("0000'", "'");
+    let bouncer = sim.start(&cut).start();
+    expect_cause(&bouncer, "28000", "IAM010", "token_broken", &["without its end"]);
 }
 
 #[test]

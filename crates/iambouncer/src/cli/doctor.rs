@@ -1,0 +1,105 @@
+//! `iambouncer doctor`: what is in the way of a login. Owns the first check, which is the configuration itself, and the
+//! exit code; everything else is [`crate::doctor`]'s.
+
+use super::Failure;
+use super::arguments::Doctor;
+use super::{logging, run};
+use crate::causes::Cause;
+use crate::config::ProcessEnvironment;
+use crate::context::Loaded;
+use crate::doctor::checks::{Check, Finding, Report};
+use crate::doctor::{Order, examine, report};
+use anyhow::Context as _;
+use rds_iam::{AwsCredentials, TokenEngine};
+use std::process::ExitCode;
+
+pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
+    if wanted.verbose > 0 {
+        logging::start(None, u32::from(wanted.verbose) - 1, false);
+    }
+    let found = match read(wanted) {
+        Ok((loaded, config, is_file)) => {
+            let mut found = look(wanted, loaded, is_file).map_err(Failure::Start)?;
+            found.general.insert(0, config);
+            found
+        }
+        Err(Failure::Configuration(text)) => Report { general: vec![mistake(&text)], targets: Vec::new() },
+        Err(other) => return Err(other),
+    };
+    let text = if wanted.json { format!("{:#}\n", report::json(&found)) } else { report::text(&found) };
+    super::print(text.as_bytes())?;
+    let is_bad = report::is_bad(&found, wanted.strict);
+    Ok(if is_bad { ExitCode::from(super::EXIT_FAILURE) } else { ExitCode::SUCCESS })
+}
+
+/// The configuration and its files, what is to be said of them, and whether it is a file.
+fn read(wanted: &Doctor) -> Result<(Loaded, Finding, bool), Failure> {
+    let flags = wanted.server.zero_config_flags();
+    let first = run::first_read(wanted.target.as_deref(), wanted.server.settings(), &flags)?;
+    let file = first.file().map(|path| path.display().to_string());
+    let is_file = file.is_some();
+    let place = file.unwrap_or_else(|| "arguments and environment".to_owned());
+    let warnings = first.warnings;
+    let loaded = run::files_of(first.config)?;
+    let finding = match warnings.lines().find_map(|line| line.strip_prefix("warning: ")) {
+        Some(first) => Finding::warning(
+            Check::Config,
+            format!("{place}: {first}"),
+            Cause::Configuration,
+            Some(&told(&warnings)),
+        ),
+        None => Finding::pass(Check::Config, format!("{place}: no mistakes")),
+    };
+    Ok((loaded, finding, is_file))
+}
+
+fn look(wanted: &Doctor, loaded: Loaded, is_file: bool) -> anyhow::Result<Report> {
+    let runtime = run::control_runtime()?;
+    let resolver = run::resolver(&loaded.config.settings);
+    let flags = wanted.server.zero_config_flags();
+    let order = Order {
+        loaded,
+        control: runtime.handle().clone(),
+        tokens: TokenEngine::new(AwsCredentials::shared()),
+        resolver,
+        database: flags.database.filter(|_| is_file),
+        user: flags.user,
+    };
+    let found = examine(order, &ProcessEnvironment).context("cannot run");
+    runtime.shutdown_background();
+    found
+}
+
+fn mistake(text: &str) -> Finding {
+    let first = text.lines().next().unwrap_or_default();
+    let summary = first.strip_prefix("error: ").unwrap_or(first);
+    Finding::failure(Check::Config, summary, Cause::Configuration, Some(&told(text)))
+}
+
+/// The sentences of a report of mistakes, without its source lines and carets.
+fn told(text: &str) -> String {
+    let kept = text.lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches("= ");
+        ["error: ", "warning: ", "help: "].iter().find_map(|word| line.strip_prefix(word))
+    });
+    let sentence = |line: &str| match line.ends_with(['.', '?', '!']) {
+        true => line.to_owned(),
+        false => format!("{line}."),
+    };
+    kept.map(sentence).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_told_in_sentences() {
+        let text = "error: unknown setting \"pol_mode\"\n  --> a.ini:3:1\n  |\n3 | pol_mode = x\n  | ^^^^\nhelp: did you \
+                    mean \"pool_mode\"?\nerror: b\n";
+        let finding = mistake(text);
+        assert_eq!(finding.summary, "unknown setting \"pol_mode\"");
+        let hint = finding.verdict.unwrap().hint;
+        assert!(hint.starts_with("unknown setting \"pol_mode\". did you mean \"pool_mode\"? b. "), "{hint}");
+    }
+}

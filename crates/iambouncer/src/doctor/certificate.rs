@@ -1,0 +1,91 @@
+//! What a server's certificate says, in words, and who would have to be trusted for it. Owns the reading; trust itself
+//! is rustls' business.
+
+use crate::config::{Settings, TlsMode};
+use crate::context::Context;
+use crate::net::tls_config;
+use crate::server::connect::{self, Encryption, Place};
+use crate::server::progress::Progress;
+use rustls::pki_types::CertificateDer;
+use std::rc::Rc;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+/// Names of a certificate that are printed.
+const MAX_NAMES: usize = 6;
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// A certificate in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Described {
+    /// For whom it was made.
+    pub(super) names: String,
+    /// Who has signed it.
+    pub(super) issuer: String,
+    /// Days until it ends; negative when it has ended.
+    pub(super) days_left: i64,
+}
+
+/// Reads a certificate; `None` when it is none.
+pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Option<Described> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+    let mut names: Vec<String> = names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        names.push(parsed.subject().to_string());
+    }
+    let more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    Some(Described {
+        names: names.join(", "),
+        issuer: parsed.issuer().to_string(),
+        days_left: (parsed.validity().not_after.timestamp() - now_seconds).div_euclid(SECONDS_PER_DAY),
+    })
+}
+
+impl std::fmt::Display for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { names, issuer, days_left } = self;
+        match days_left {
+            0.. => write!(f, "for {names}, signed by {issuer}, ends in {days_left} days"),
+            _ => write!(f, "for {names}, signed by {issuer}, ended {} days ago", -days_left),
+        }
+    }
+}
+
+/// The certificate of a server that nobody trusts: one more connection, over which nothing but a handshake goes.
+pub(super) async fn show(
+    context: &Rc<Context>,
+    place: &Place,
+    settings: &Settings,
+) -> Option<CertificateDer<'static>> {
+    let anybody = Settings { server_tls_sslmode: TlsMode::Require, ..settings.clone() };
+    let tls = tls_config::for_servers(&anybody).ok().flatten()?;
+    let progress = Progress::default();
+    let opened = connect::open(context, place, Encryption::Required, Some(&tls), None, &progress).await;
+    let (stream, _) = opened.ok()?;
+    stream.tls()?.peer_certificate().cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_told_with_its_names_and_its_end() {
+        let names: Vec<String> = (0..8).map(|n| format!("db{n}.example")).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let described = describe(made.cert.der(), 0).unwrap();
+        assert!(described.names.starts_with("db0.example, ") && described.names.ends_with("2 more"));
+        assert!(described.to_string().contains(" days") && described.days_left > 365);
+        assert_eq!(describe(&CertificateDer::from(vec![1, 2, 3]), 0), None);
+    }
+}

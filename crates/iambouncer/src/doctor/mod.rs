@@ -1,0 +1,180 @@
+//! `doctor`: what is in the way of a login, told before anybody waits for one. Owns the order of the checks: each needs
+//! those before it. It runs on a worker of its own and uses the pooler's own login, so that it sees what the pooler
+//! would see; it serves nobody and changes nothing on a server.
+
+mod aws;
+mod certificate;
+pub mod checks;
+mod metadata;
+pub mod report;
+mod server;
+mod sql;
+mod stored;
+
+use crate::config::{Config, Database, Environment, Host, ServerAuth};
+use crate::context::{Common, Context, Loaded};
+use crate::identities::Identities;
+use crate::pool::shared::Registry;
+use crate::server::signing::{Signing, identity_of};
+use crate::worker::reactor::EngineKind;
+use crate::worker::{self, team::Team};
+use aws::AwsDesk;
+use checks::{Check, Examined, Finding, Report};
+use rds_iam::{Identity, LoginLimiter, Resolver, TokenEngine};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::runtime::Handle;
+
+/// Where a `*` line is tried without a name: the database every RDS instance has.
+const USUAL_DATABASE: &str = "postgres";
+
+/// What is to be examined.
+pub struct Order {
+    /// The configuration and its files.
+    pub loaded: Loaded,
+    /// Where slow work runs.
+    pub control: Handle,
+    /// IAM tokens.
+    pub tokens: TokenEngine,
+    /// Names with their aliases.
+    pub resolver: Option<Resolver>,
+    /// Only this database.
+    pub database: Option<String>,
+    /// The user, for lines that name none.
+    pub user: Option<String>,
+}
+
+/// Examines every way to a server that a configuration names.
+///
+/// # Errors
+/// The kernel refuses what a worker needs, or no randomness is to be had.
+pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Result<Report> {
+    let passwords = stored::check(&order.loaded, environment, now_seconds());
+    let Order { loaded, control, tokens, resolver, database, user } = order;
+    let ways = ways(&loaded.config, database.as_deref(), user.as_deref());
+    let identities = Identities::new(tokens.clone(), control.clone());
+    let desk = AwsDesk { tokens: tokens.clone(), identities: identities.clone(), environment };
+    let mut known = HashMap::new();
+    for identity in ways.iter().filter_map(|way| way.identity.as_ref()) {
+        if !known.contains_key(identity) {
+            known.insert(identity.clone(), control.block_on(desk.check(identity)));
+        }
+    }
+    let mut process_key = [0; 32];
+    aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
+    let login_rate = LoginLimiter::new(loaded.config.settings.iam_login_rate);
+    let common = Common {
+        loaded,
+        identities,
+        control,
+        tokens,
+        resolver,
+        login_rate,
+        proofs: Default::default(),
+        registry: Arc::new(Registry::new(1, false)),
+        own_endpoints: Vec::new(),
+        process_key,
+    };
+    let targets = on_a_worker(common, move |context| try_all(context, ways, known))?;
+    Ok(Report { general: vec![passwords], targets })
+}
+
+/// Runs `work` on a worker of its own, on this thread.
+fn on_a_worker<T, F>(common: Common, work: impl FnOnce(Rc<Context>) -> F + 'static) -> io::Result<T>
+where
+    T: 'static,
+    F: Future<Output = T>,
+{
+    let teams = Team::assemble(1)?;
+    let Some(team) = teams.into_iter().next() else { return Err(io::Error::other("no worker")) };
+    let outcome = Rc::new(RefCell::new(None));
+    let sink = outcome.clone();
+    let place = team.clone();
+    worker::run(EngineKind::Epoll, &place, async move {
+        let done = work(Rc::new(Context::new(common, team))).await;
+        sink.replace(Some(done));
+    })?;
+    outcome.take().ok_or_else(|| io::Error::other("the worker ended before its work"))
+}
+
+async fn try_all(
+    context: Rc<Context>,
+    ways: Vec<Way>,
+    known: HashMap<Identity, Vec<Finding>>,
+) -> Vec<Examined> {
+    let mut examined = Vec::new();
+    for way in ways {
+        let mut findings =
+            way.identity.as_ref().and_then(|identity| known.get(identity)).cloned().unwrap_or_default();
+        match &way.user {
+            Some(user) => findings.extend(server::check(&context, &way, user).await),
+            None => {
+                let text = "the line names no user: give one with --user";
+                findings.push(Finding::not_reached(Check::Login, text));
+            }
+        }
+        let Way { line, database, host, user, .. } = way;
+        examined.push(Examined { database, host: host.to_string(), port: line.port, user, findings });
+    }
+    examined
+}
+
+/// One way to a server.
+struct Way {
+    /// Its database line.
+    line: Database,
+    /// Name that clients use.
+    database: String,
+    /// One of the line's hosts.
+    host: Host,
+    /// User on the server.
+    user: Option<String>,
+    /// Who signs, where tokens are made.
+    identity: Option<Identity>,
+}
+
+fn ways(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (database, line) in lines(config, database) {
+        let user = line.user.as_deref().or(user).map(str::to_owned);
+        for host in &line.host {
+            let identity = (line.server_auth == ServerAuth::Iam)
+                .then(|| identity_for(line, host, user.as_deref().unwrap_or_default()));
+            let (line, host) = (line.clone(), host.clone());
+            ways.push(Way { line, database: database.clone(), host, user: user.clone(), identity });
+        }
+    }
+    ways
+}
+
+/// The lines to try, each with the name that a client would use.
+fn lines<'a>(config: &'a Config, wanted: Option<&str>) -> Vec<(String, &'a Database)> {
+    if let Some(wanted) = wanted {
+        return config.database_for(wanted).map(|line| (wanted.to_owned(), line)).into_iter().collect();
+    }
+    let named = config.databases.iter().map(|(name, line)| (name.clone(), line));
+    // Without a file the named line and the fallback are the same server.
+    let fallback =
+        config.fallback.as_ref().filter(|line| !config.databases.values().any(|named| is_same(named, line)));
+    let fallback =
+        fallback.map(|line| (line.dbname.clone().unwrap_or_else(|| USUAL_DATABASE.to_owned()), line));
+    named.chain(fallback).collect()
+}
+
+fn is_same(one: &Database, other: &Database) -> bool {
+    *one == Database { name: one.name.clone(), ..other.clone() }
+}
+
+/// Who signs, with the region that the login itself would use: the engine then fetches its credentials only once.
+fn identity_for(line: &Database, host: &Host, user: &str) -> Identity {
+    let key = Signing::of(line).key(host.tcp(), line.port, user, None);
+    key.map_or_else(|_| identity_of(line), |key| key.identity)
+}
+
+fn now_seconds() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64
+}

@@ -1,0 +1,168 @@
+//! A report as people and programs read it. Owns both forms and their stability: names in JSON do not change.
+
+use super::checks::{Examined, Finding, Report, Status};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+/// Number of the form of the JSON; a change that breaks readers raises it.
+const JSON_FORM: u32 = 1;
+/// Width of the names of checks.
+const NAME_COLUMNS: usize = 12;
+/// Where explanations are folded.
+const TEXT_COLUMNS: usize = 100;
+
+/// For people: a line for each check, and a block for each cause with what to do.
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.general {
+        push_line(&mut text, finding);
+    }
+    for target in &report.targets {
+        text.push_str(&format!("\n{}\n", title(target)));
+        for finding in &target.findings {
+            push_line(&mut text, finding);
+        }
+    }
+    let mut told = HashSet::new();
+    let all = report.general.iter().chain(report.targets.iter().flat_map(|target| &target.findings));
+    for finding in all {
+        let Some(verdict) = &finding.verdict else { continue };
+        if told.insert(&verdict.hint) {
+            let info = verdict.cause.info();
+            text.push_str(&format!("\n{} {}: {}\n", finding.status.sign(), info.id, info.title));
+            for line in fold(&verdict.hint, TEXT_COLUMNS - 2) {
+                text.push_str(&format!("  {line}\n"));
+            }
+            text.push_str(&format!("  {}\n", verdict.cause.url()));
+        }
+    }
+    text
+}
+
+fn title(target: &Examined) -> String {
+    let Examined { database, host, port, user, .. } = target;
+    let user = user.as_deref().map_or_else(|| "no user".to_owned(), |user| format!("user {user}"));
+    format!("database {database}: {host}:{port}, {user}")
+}
+
+fn push_line(text: &mut String, finding: &Finding) {
+    let took =
+        finding.took.map(|took| format!(" ({:.1} ms)", took.as_secs_f64() * 1000.0)).unwrap_or_default();
+    let number = finding.verdict.as_ref().map(|verdict| format!(" [{}]", verdict.cause.info().id));
+    text.push_str(&format!(
+        "  {} {:NAME_COLUMNS$} {}{took}{}\n",
+        finding.status.sign(),
+        finding.check.id(),
+        finding.summary,
+        number.unwrap_or_default()
+    ));
+}
+
+/// Breaks at spaces; a word that is longer stays whole, since it is an ARN or a name that somebody copies.
+fn fold(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// For programs.
+pub fn json(report: &Report) -> Value {
+    let targets = report.targets.iter().map(|target| {
+        json!({
+            "database": target.database,
+            "host": target.host,
+            "port": target.port,
+            "user": target.user,
+            "checks": target.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "form": JSON_FORM,
+        "version": env!("CARGO_PKG_VERSION"),
+        "result": report.status().name(),
+        "checks": report.general.iter().map(finding_json).collect::<Vec<_>>(),
+        "targets": targets.collect::<Vec<_>>(),
+    })
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    let mut value = json!({
+        "id": finding.check.id(),
+        "status": finding.status.name(),
+        "summary": finding.summary,
+        "docs": finding.check.url(),
+    });
+    if let Some(took) = finding.took {
+        value["took_ms"] = json!(took.as_micros() as f64 / 1000.0);
+    }
+    if let Some(verdict) = &finding.verdict {
+        let info = verdict.cause.info();
+        value["cause"] = json!({
+            "id": info.id,
+            "reason": info.label,
+            "title": info.title,
+            "hint": verdict.hint,
+            "docs": verdict.cause.url(),
+        });
+    }
+    value
+}
+
+/// True when a caller should be told by the exit code.
+pub fn is_bad(report: &Report, strict: bool) -> bool {
+    report.status() >= if strict { Status::Warning } else { Status::Failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checks::Check;
+    use super::*;
+    use crate::causes::Cause;
+    use std::time::Duration;
+
+    fn report() -> Report {
+        let failure = Finding::failure(Check::Login, "refused", Cause::NotAuthorized, Some("RDS says no."));
+        let target = Examined {
+            database: "app".into(),
+            host: "db".into(),
+            port: 5432,
+            user: None,
+            findings: vec![Finding::pass(Check::Tcp, "open").took(Duration::from_micros(1250)), failure],
+        };
+        Report { general: vec![Finding::pass(Check::Config, "ok")], targets: vec![target] }
+    }
+
+    #[test]
+    fn people_see_a_line_for_each_check_and_a_block_for_each_cause() {
+        let text = text(&report());
+        assert!(text.starts_with("  ✔ config       ok\n\ndatabase app: db:5432, no user\n"), "{text}");
+        assert!(
+            text.contains("  ✔ tcp          open (1.2 ms)\n  ✘ login        refused [IAM003]\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n✘ IAM003: the policy does not allow this login\n  RDS says no. "), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= TEXT_COLUMNS || line.contains("://")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn programs_get_the_same_by_stable_names() {
+        let value = json(&report());
+        let check = &value["targets"][0]["checks"][1];
+        assert_eq!((value["result"].as_str(), value["form"].as_u64()), (Some("failure"), Some(1)));
+        assert_eq!((check["id"].as_str(), check["status"].as_str()), (Some("login"), Some("failure")));
+        assert_eq!(check["cause"]["id"], "IAM003");
+        assert_eq!(value["targets"][0]["checks"][0]["took_ms"], 1.25);
+        assert!(is_bad(&report(), false) && !is_bad(&Report::default(), true));
+    }
+}

@@ -1,0 +1,253 @@
+//! The way to a server, tried by the very login the pooler makes. Owns what each of its steps looks like from outside,
+//! and which step an error belongs to.
+
+use super::Way;
+use super::certificate;
+use super::checks::{Check, Finding, Status, Verdict};
+use super::sql;
+use crate::causes::Cause;
+use crate::config::{Host, ServerAuth};
+use crate::context::Context;
+use crate::net::Endpoint;
+use crate::server::connect::Place;
+use crate::server::error::Stage;
+use crate::server::login;
+use crate::server::progress::{Connected, Found, Progress, Secured, Seen, TokenMade};
+use crate::server::target::Target;
+use crate::server::{FailedLogin, LoginError};
+use crate::{identities, worker};
+use rds_iam::{EndpointKind, RdsEndpoint};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+/// Addresses that are printed.
+const MAX_ADDRESSES: usize = 4;
+/// A certificate that ends sooner is told, in days.
+const SOON_DAYS: i64 = 14;
+
+impl Way {
+    fn is_iam(&self) -> bool {
+        self.line.server_auth == ServerAuth::Iam
+    }
+
+    /// The checks of a login, in order; those after the first failure are not reached.
+    fn checks(&self) -> impl Iterator<Item = Check> {
+        let all =
+            [Check::Dns, Check::Token, Check::Tcp, Check::Tls, Check::Request, Check::Login, Check::Sql];
+        let is_iam = self.is_iam();
+        all.into_iter().filter(move |check| is_iam || *check != Check::Token)
+    }
+}
+
+/// Tries a login and tells all its steps.
+pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<Finding> {
+    let loaded = context.loaded();
+    let target = Target::new(&loaded, &way.line, &way.database, user, &way.host, || None);
+    let progress = Progress::default();
+    let began = worker::now();
+    match login::log_in(context, &target, &progress).await {
+        Ok(mut logged_in) => {
+            let took = worker::now() - began;
+            let mut findings = done(way, context, &progress.seen());
+            findings.push(Finding::pass(Check::Login, "accepted").took(took));
+            let expected = sql::Expected {
+                is_iam: way.is_iam(),
+                is_writer: is_writer(way),
+                pool_size: loaded.config.pool_rules(&way.line, user).pool_size,
+            };
+            findings.push(sql::check(&mut logged_in.stream, &expected).await);
+            logged_in.close();
+            findings
+        }
+        Err(error) => {
+            let seen = progress.seen();
+            let failing = failing(way, &seen, progress.stage(), &error);
+            let failed = progress.explain(error);
+            let mut findings = done(way, context, &seen);
+            findings.retain(|finding| {
+                way.checks().take_while(|check| *check != failing).any(|c| c == finding.check)
+            });
+            let hint = hint_of(context, &target, way, &failed).await;
+            findings.push(Finding {
+                check: failing,
+                status: Status::Failure,
+                summary: failed.error.to_string(),
+                took: None,
+                verdict: Some(Verdict { cause: failed.cause, hint }),
+            });
+            let rest = way.checks().skip_while(|check| *check != failing).skip(1);
+            findings.extend(rest.map(|check| Finding::not_reached(check, "not reached")));
+            findings
+        }
+    }
+}
+
+fn is_writer(way: &Way) -> bool {
+    let kind = way.host.tcp().and_then(RdsEndpoint::parse).map(|endpoint| endpoint.kind());
+    matches!(kind, Some(EndpointKind::ClusterWriter | EndpointKind::GlobalWriter))
+}
+
+/// The step that an error belongs to: the first that was not done, unless the error says it better.
+fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
+    match error {
+        LoginError::NotAnIamUser { .. } => return Check::Request,
+        LoginError::Tls { .. }
+        | LoginError::NoTls
+        | LoginError::TlsOff
+        | LoginError::TokenNeedsVerifiedTls => {
+            return Check::Tls;
+        }
+        LoginError::Token { .. } | LoginError::LoginRate(_) => return Check::Token,
+        LoginError::OwnListener(_) => return Check::Tcp,
+        _ => {}
+    }
+    match seen {
+        Seen { found: None, .. } => Check::Dns,
+        Seen { token: None, .. } if way.is_iam() => Check::Token,
+        Seen { connected: None, .. } => Check::Tcp,
+        _ if stage == Stage::Tls => Check::Tls,
+        Seen { asked: None, .. } => Check::Request,
+        _ => Check::Login,
+    }
+}
+
+/// The steps that were done.
+fn done(way: &Way, context: &Rc<Context>, seen: &Seen) -> Vec<Finding> {
+    let steps = [
+        seen.found.as_ref().map(|found| dns(way, found)),
+        seen.token.as_ref().map(token),
+        seen.connected.as_ref().map(tcp),
+        seen.connected.as_ref().map(|connected| tls(context, connected, seen.secured.as_ref())),
+        Some(request(way, seen.asked)),
+    ];
+    steps.into_iter().flatten().collect()
+}
+
+fn dns(way: &Way, found: &Found) -> Finding {
+    let Host::Tcp(name) = &way.host else {
+        return Finding::pass(Check::Dns, "a UNIX socket has no name to look up");
+    };
+    let mut words: Vec<String> =
+        found.addresses.iter().take(MAX_ADDRESSES).map(|address| address.ip().to_string()).collect();
+    if found.addresses.len() > MAX_ADDRESSES {
+        words.push(format!("{} more", found.addresses.len() - MAX_ADDRESSES));
+    }
+    let alias = found.rds_name.as_ref().filter(|rds_name| !rds_name.eq_ignore_ascii_case(name));
+    let alias = alias.map(|rds_name| format!("; stands for {rds_name}")).unwrap_or_default();
+    Finding::pass(Check::Dns, words.join(", ") + &alias).took(found.took)
+}
+
+fn token(made: &TokenMade) -> Finding {
+    let TokenMade { key, access_key_id, ends_at, bytes } = made;
+    let until = identities::text_of_time(*ends_at);
+    let text = format!(
+        "for {}:{} in {}, {bytes} bytes, by key {access_key_id}, until {until}",
+        key.host, key.port, key.region
+    );
+    Finding::pass(Check::Token, text)
+}
+
+fn tcp(connected: &Connected) -> Finding {
+    Finding::pass(Check::Tcp, connected.endpoint.to_string()).took(connected.took)
+}
+
+fn tls(context: &Rc<Context>, connected: &Connected, secured: Option<&Secured>) -> Finding {
+    let mode = context.config().settings.server_tls_sslmode;
+    let Some(Secured { description, certificate, took }) = secured else {
+        let is_local = match &connected.endpoint {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp(address) => address.ip().is_loopback(),
+        };
+        let text = format!("no encryption (server_tls_sslmode = {mode})");
+        return if is_local {
+            Finding::pass(Check::Tls, text)
+        } else {
+            unsafe_tls(text, "Everybody on the way can read.")
+        };
+    };
+    let described =
+        certificate.as_ref().and_then(|certificate| certificate::describe(certificate, now_seconds()));
+    let days_left = described.as_ref().map_or(i64::MAX, |described| described.days_left);
+    let described = described.map(|described| format!(", {described}")).unwrap_or_default();
+    let text = format!("{description}{described}");
+    if !mode.verifies() {
+        let text = format!("{text}, not verified (server_tls_sslmode = {mode})");
+        return unsafe_tls(text, "Whoever stands in the way can answer in the server's place.");
+    }
+    if days_left < SOON_DAYS {
+        return Finding::warning(Check::Tls, text, Cause::TlsTrust, Some("The certificate ends soon."))
+            .took(*took);
+    }
+    Finding::pass(Check::Tls, text).took(*took)
+}
+
+fn unsafe_tls(text: String, found: &str) -> Finding {
+    Finding::warning(Check::Tls, text, Cause::TlsOff, Some(found))
+}
+
+fn request(way: &Way, asked: Option<&str>) -> Finding {
+    let text = match asked {
+        None => "nothing: the server trusts this user".to_owned(),
+        Some(asked) if way.is_iam() => format!("{asked}, so the user is a member of rds_iam"),
+        Some(asked) => asked.to_owned(),
+    };
+    Finding::pass(Check::Request, text)
+}
+
+/// The hint the log and the client would get, with the certificate in front where that is what it is about.
+async fn hint_of(context: &Rc<Context>, target: &Target, way: &Way, failed: &FailedLogin) -> String {
+    if !matches!(failed.error, LoginError::Tls { .. }) {
+        return failed.hint.clone();
+    }
+    let Ok(place) = Place::find(context, target).await else { return failed.hint.clone() };
+    let config = context.config();
+    let shown = certificate::show(context, &place, &config.settings).await;
+    let shown = shown.and_then(|certificate| certificate::describe(&certificate, now_seconds()));
+    let mut found = match shown {
+        Some(described) => format!("The server's certificate is {described}."),
+        None => "The server shows no certificate that can be read.".to_owned(),
+    };
+    let region = way.host.tcp().and_then(rds_iam::region_of);
+    if let Some(region) = region.filter(|region| !rds_iam::roots::covers(region)) {
+        found.push_str(&format!(
+            " The authorities of {region} are not built in: download global-bundle.pem from AWS and set \
+             server_tls_ca_file = rds, /path/global-bundle.pem."
+        ));
+    }
+    format!("{found} {}", failed.hint)
+}
+
+fn now_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    since.as_secs() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Database;
+
+    fn way(server_auth: ServerAuth) -> Way {
+        let line = Database { server_auth, ..Database::new("app") };
+        Way { line, database: "app".into(), host: Host::parse("db.example"), user: None, identity: None }
+    }
+
+    #[test]
+    fn an_error_belongs_to_the_first_step_that_was_not_done() {
+        let (iam, plain) = (way(ServerAuth::Iam), way(ServerAuth::Password));
+        let broken = LoginError::BrokenOff("x".to_owned());
+        let mut seen = Seen::default();
+        assert_eq!(failing(&iam, &seen, Stage::Network, &broken), Check::Dns);
+        seen.found = Some(Found { addresses: vec![], rds_name: None, took: Duration::ZERO });
+        assert_eq!(failing(&iam, &seen, Stage::Credentials, &broken), Check::Token);
+        assert_eq!(failing(&plain, &seen, Stage::Network, &broken), Check::Tcp);
+        let endpoint = Endpoint::Tcp("127.0.0.1:1".parse().unwrap());
+        seen.connected = Some(Connected { endpoint, took: Duration::ZERO });
+        assert_eq!(failing(&plain, &seen, Stage::Tls, &broken), Check::Tls);
+        assert_eq!(failing(&plain, &seen, Stage::Answer, &broken), Check::Request);
+        let not_iam = LoginError::NotAnIamUser { user: "app".into(), asked: "SCRAM" };
+        seen.asked = Some("SCRAM");
+        assert_eq!(failing(&plain, &seen, Stage::Answer, &broken), Check::Login);
+        assert_eq!(failing(&iam, &seen, Stage::Answer, &not_iam), Check::Request);
+    }
+}

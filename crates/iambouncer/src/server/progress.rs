@@ -1,0 +1,160 @@
+//! How far a login has come and what it met on its way, for whoever has to explain it. Owns what is written down; it
+//! outlives a login that is cut short, and decides nothing.
+
+use super::connect::Place;
+use super::error::{LoginError, Stage};
+use super::verdict::{FailedLogin, Proof};
+use crate::net::{Endpoint, Stream};
+use crate::worker;
+use rds_iam::{Token, TokenKey};
+use rustls::pki_types::CertificateDer;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The steps of a login that were done, each with what it found.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The name has addresses.
+    pub found: Option<Found>,
+    /// A token is at hand.
+    pub token: Option<TokenMade>,
+    /// A connection is open.
+    pub connected: Option<Connected>,
+    /// TLS is set up.
+    pub secured: Option<Secured>,
+    /// What the server asked for, in words.
+    pub asked: Option<&'static str>,
+}
+
+/// A name that was looked up.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its addresses; none for a UNIX socket.
+    pub addresses: Vec<SocketAddr>,
+    /// The first RDS endpoint among the names it stands for.
+    pub rds_name: Option<String>,
+    /// Time it took.
+    pub took: Duration,
+}
+
+/// A token that was made; not the token itself.
+#[derive(Debug, Clone)]
+pub struct TokenMade {
+    /// What it is for.
+    pub key: TokenKey,
+    /// Key that signed it.
+    pub access_key_id: String,
+    /// When it ends.
+    pub ends_at: SystemTime,
+    /// Its length.
+    pub bytes: usize,
+}
+
+/// A connection that was opened.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// Where it goes.
+    pub endpoint: Endpoint,
+    /// Time it took.
+    pub took: Duration,
+}
+
+/// TLS that was set up.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Version and cipher.
+    pub description: String,
+    /// The server's own certificate.
+    pub certificate: Option<CertificateDer<'static>>,
+    /// Time it took.
+    pub took: Duration,
+}
+
+/// How far a login has come and what the server was given.
+#[derive(Default)]
+pub struct Progress {
+    stage: Cell<Stage>,
+    proof: RefCell<Proof>,
+    seen: RefCell<Seen>,
+    lap_began: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// What it has met.
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// What an error after all this means.
+    pub fn explain(&self, error: LoginError) -> FailedLogin {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        FailedLogin::new(error, &self.proof.borrow(), since.as_secs() as i64)
+    }
+
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.lap_began.set(Some(worker::now()));
+    }
+
+    /// What the server is about to be given.
+    pub(super) fn give(&self, proof: Proof) {
+        self.proof.replace(proof);
+    }
+
+    pub(super) fn has_given_token(&self) -> bool {
+        matches!(*self.proof.borrow(), Proof::Token(_))
+    }
+
+    pub(super) fn found(&self, place: &Place) {
+        let found = Found {
+            addresses: place.addresses().to_vec(),
+            rds_name: place.rds_name().cloned(),
+            took: self.lap(),
+        };
+        self.seen.borrow_mut().found = Some(found);
+    }
+
+    pub(super) fn token(&self, key: &TokenKey, token: &Token) {
+        let made = TokenMade {
+            key: key.clone(),
+            access_key_id: token.access_key_id().to_owned(),
+            ends_at: token.expires_at(),
+            bytes: token.expose().len(),
+        };
+        self.seen.borrow_mut().token = Some(made);
+    }
+
+    pub(super) fn connected(&self, endpoint: Endpoint) {
+        let connected = Connected { endpoint, took: self.lap() };
+        self.seen.borrow_mut().connected = Some(connected);
+        self.enter(Stage::Tls);
+    }
+
+    /// The connection is as it will be: with TLS, or without.
+    pub(super) fn opened(&self, stream: &Stream) {
+        if let Some(tls) = stream.tls() {
+            let secured = Secured {
+                description: tls.description(),
+                certificate: tls.peer_certificate().cloned(),
+                took: self.lap(),
+            };
+            self.seen.borrow_mut().secured = Some(secured);
+        }
+        self.enter(Stage::Answer);
+    }
+
+    pub(super) fn asked(&self, what: &'static str) {
+        self.seen.borrow_mut().asked = Some(what);
+    }
+
+    /// Time since the stage was entered.
+    fn lap(&self) -> Duration {
+        self.lap_began.get().map(|began| worker::now().saturating_duration_since(began)).unwrap_or_default()
+    }
+}
