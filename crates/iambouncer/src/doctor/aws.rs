@@ -156,11 +156,7 @@ fn nobody(error: &CallerError, skew: Option<i64>) -> Finding {
             let found = "AWS does not accept these credentials for anything.";
             Finding::failure(Check::Identity, text, Cause::NoCredentials, Some(found))
         }
-        CallerError::NoRegion => Finding::not_reached(Check::Identity, text),
-        _ => {
-            let found = "Logins do not need STS; only the name behind the credentials stays unknown.";
-            Finding::warning(Check::Identity, text, Cause::MetadataUnreachable, Some(found))
-        }
+        _ => Finding::not_reached(Check::Identity, format!("{text}; logins do not need it")),
     }
 }
 

@@ -114,7 +114,7 @@ async fn first_row(stream: &mut Stream, sql: &str) -> Result<Vec<Option<String>>
             stream.recv_message(&mut inbound, MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
         let message = &inbound.bytes()[..frame.len];
         match frame.tag {
-            tag::backend::DATA_ROW => row = row.or(Some(columns(message))),
+            tag::backend::DATA_ROW => row = row.or_else(|| Some(columns(message))),
             tag::backend::ERROR_RESPONSE => {
                 let fields = backend::error_fields(message).unwrap_or_default();
                 failure = Some(fields.message.into_owned());
