@@ -13,7 +13,7 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler, Valgrind)
+setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler, Valgrind, Python, Node)
 	@tools/setup test
 
 build: ## Build the release binaries into target/release
@@ -23,6 +23,7 @@ build: ## Build the release binaries into target/release
 # bring features with them and everything would be compiled twice otherwise. At the end the release build of the
 # pooler is held to its budget of instructions, by the `bench` that is there by then.
 test: setup ## Run all tests, on a machine with nothing but Rust and make
+	@tools/drivers
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it
