@@ -16,6 +16,7 @@ mod http;
 mod iam;
 mod identities;
 mod login;
+mod moto;
 mod pooling;
 mod prepared;
 mod protocol;

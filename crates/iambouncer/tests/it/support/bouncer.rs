@@ -228,6 +228,12 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    end_with_the_test(&mut command);
+    command
+}
+
+/// The process ends when the thread that starts it does, however that comes about.
+pub fn end_with_the_test(command: &mut Command) {
     // SAFETY: the call between fork and exec is a bare system call and allocates nothing.
     #[allow(unsafe_code, reason = "std offers no other way to tie a child to its parent's life")]
     unsafe {
@@ -236,5 +242,4 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
             Ok(())
         });
     }
-    command
 }

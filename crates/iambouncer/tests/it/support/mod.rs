@@ -2,7 +2,9 @@
 //! message by message. Owns starting and ending; every process it starts ends with the test.
 
 pub mod bouncer;
+pub mod drivers;
 pub mod http;
+pub mod moto;
 pub mod pam;
 pub mod postgres;
 pub mod program;

@@ -1,11 +1,11 @@
-//! Runs of the binary that end by themselves, and one that logs to a file. Owns those processes; every one has ended
+//! Runs of the binary and of other programs that end by themselves, and one that logs to a file. Owns those processes; every one has ended
 //! when its value is gone.
 
 use super::bouncer::command;
 use super::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 /// What a run came to.
@@ -19,7 +19,12 @@ pub struct Ended {
 /// Runs the binary to its end, which has to come soon.
 pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Ended {
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-    let mut child = command(&arguments, environment).stderr(Stdio::piped()).spawn().unwrap();
+    to_end(&mut command(&arguments, environment))
+}
+
+/// Runs a command to its end, which has to come soon. What it prints has to fit a pipe.
+pub fn to_end(command: &mut Command) -> Ended {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -30,7 +35,7 @@ pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Ended {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ended =
         Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    assert!(in_time, "{arguments:?} did not end: {ended:?}");
+    assert!(in_time, "{command:?} did not end: {ended:?}");
     ended
 }
 
