@@ -8,8 +8,8 @@ use rds_iam::{CallerProofRequest, Credentials, TokenRequest, sign, sign_caller_p
 use rds_sim::{AccessKey, CredentialServer, CredentialSettings, LoginOutcome};
 use std::time::{Duration, SystemTime};
 
-const CLIENT_KEY: &str = "AKIDCLIENT";
-const CLIENT_SECRET: &str = "secret/of+the-client";
+pub(crate) const CLIENT_KEY: &str = "AKIDCLIENT";
+pub(crate) const CLIENT_SECRET: &str = "secret/of+the-client";
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
 
 fn client_credentials() -> Credentials {
@@ -177,16 +177,16 @@ fn the_console_asks_for_a_password_where_clients_show_tokens() {
 }
 
 /// A pooler whose clients show calls of STS.
-struct Sts {
+pub(crate) struct Sts {
     sim: Sim,
-    side: ClientSide,
+    pub(crate) side: ClientSide,
     endpoint: CredentialServer,
     map: std::path::PathBuf,
-    bouncer: Bouncer,
+    pub(crate) bouncer: Bouncer,
 }
 
 impl Sts {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with_map(&format!("iam {ROLE} app\niam {ROLE} postgres\n"))
     }
 

@@ -11,6 +11,7 @@ mod client_proofs;
 mod console;
 mod copy;
 mod doctor;
+mod drivers;
 mod farewells;
 mod http;
 mod iam;

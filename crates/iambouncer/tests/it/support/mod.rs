@@ -4,6 +4,7 @@
 pub mod bouncer;
 pub mod drivers;
 pub mod http;
+pub mod lambda;
 pub mod moto;
 pub mod pam;
 pub mod postgres;

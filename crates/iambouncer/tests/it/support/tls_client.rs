@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use wire::encode;
 use wire::startup::Version;
@@ -100,6 +101,11 @@ impl ClientSide {
     /// A pooler with TLS for clients.
     pub fn bouncer(&self, databases: &str, mode: &str) -> Bouncer {
         self.set(Start::databases(databases), mode).start()
+    }
+
+    /// The file with the authority of the pooler's certificate.
+    pub fn authority_file(&self) -> PathBuf {
+        self.dir.path().join("authority.pem")
     }
 
     /// What a client needs to trust it.
