@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 const ALIAS: &str = "orders.internal.example";
 
-pub fn here() -> DnsEntry {
+pub(super) fn here() -> DnsEntry {
     DnsEntry::Addresses(vec!["127.0.0.1".parse().unwrap()])
 }
 
