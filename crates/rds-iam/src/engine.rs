@@ -173,6 +173,11 @@ impl TokenEngine {
         credentials.map_err(|error| TokenError::from_credentials(identity, error))
     }
 
+    /// The cache behind it, for whoever asks AWS for something else as the same identities.
+    pub fn credential_cache(&self) -> &CredentialCache {
+        &self.inner.credentials
+    }
+
     /// What is held, for a console; never the tokens themselves.
     pub fn snapshot(&self) -> Vec<TokenStatus> {
         let entries = self.inner.slots.entries();

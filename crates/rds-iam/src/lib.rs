@@ -53,6 +53,8 @@ mod percent;
 mod region;
 mod resolve;
 pub mod roots;
+#[cfg(feature = "secrets-manager")]
+pub mod secrets;
 mod slots;
 mod token;
 

@@ -1,0 +1,326 @@
+//! Secrets that were read, kept fresh.
+//!
+//! Owns: when a secret is read again (with jitter, in the background, once at a time), what becomes of the version
+//! before, and how long a refused password may be a rotation that is under way.
+//! Never: forgets a secret because Secrets Manager is away – a password has no end of its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::{DatabaseSecret, SecretError, SecretKey, SecretSource};
+use crate::backoff::{Failures, jitter};
+use crate::clock::{Clock, until};
+use crate::slots::{Slots, lock};
+
+/// How long a secret is used before it is read again, unless somebody says otherwise.
+pub const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
+/// How long clients may still show what a secret held before, unless somebody says otherwise.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
+/// A read that takes longer has failed.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a refusal a secret is read anew, at most this often.
+const REREAD_INTERVAL: Duration = Duration::from_secs(2);
+/// While a rotation is under way the database has the new password and AWSCURRENT is still the old one; seen to last a
+/// minute with rotations that RDS manages. So long, a password that has worked before counts as being rotated.
+const ROTATION_LIMIT: Duration = Duration::from_secs(120);
+/// How many secrets are kept; they come from configuration, so this is far beyond any real number.
+const MAX_SECRETS: usize = 256;
+
+/// Secrets by name and identity. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct SecretCache {
+    source: Arc<dyn SecretSource>,
+    clock: Arc<dyn Clock>,
+    slots: Arc<Slots<SecretKey, Slot>>,
+    times: Arc<Times>,
+}
+
+#[derive(Debug)]
+struct Times {
+    refresh_ms: AtomicU64,
+    grace_ms: AtomicU64,
+}
+
+/// What the cache holds of one secret. Nothing secret.
+#[derive(Clone, Debug)]
+pub struct SecretStatus {
+    /// Which.
+    pub key: SecretKey,
+    /// Database user of the version at hand.
+    pub username: Option<String>,
+    /// The version at hand.
+    pub version_id: Option<String>,
+    /// When that was read last.
+    pub read_at: Option<SystemTime>,
+    /// Until when clients may still show what it held before.
+    pub previous_until: Option<SystemTime>,
+    /// How many times it was read.
+    pub reads: u64,
+    /// How many of these failed.
+    pub failed_reads: u64,
+    /// How many times another version came.
+    pub rotations: u64,
+    /// Why the last read failed, if it did.
+    pub last_error: Option<SecretError>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    /// Held by whoever is reading.
+    flight: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    held: Option<Held>,
+    previous: Option<(Arc<DatabaseSecret>, SystemTime)>,
+    failures: Option<Failures<SecretError>>,
+    last_read_at: Option<SystemTime>,
+    /// A server has taken some version of it.
+    has_worked: bool,
+    refused_since: Option<SystemTime>,
+    reads: u64,
+    failed_reads: u64,
+    rotations: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    secret: Arc<DatabaseSecret>,
+    read_at: SystemTime,
+    refresh_at: SystemTime,
+}
+
+/// What the state of a slot means at a moment.
+enum Verdict {
+    Fresh(Arc<DatabaseSecret>),
+    /// Usable, and it is time to read it again.
+    Due(Arc<DatabaseSecret>),
+    Missing,
+    /// Nothing at hand, and too early to ask again.
+    Quiet(SecretError),
+}
+
+impl SecretCache {
+    /// A cache over `source`, with the usual times.
+    pub fn new(source: Arc<dyn SecretSource>, clock: Arc<dyn Clock>) -> Self {
+        let times = Times { refresh_ms: AtomicU64::new(0), grace_ms: AtomicU64::new(0) };
+        let cache = Self { source, clock, slots: Arc::new(Slots::new(MAX_SECRETS)), times: Arc::new(times) };
+        cache.set_times(DEFAULT_REFRESH, DEFAULT_GRACE);
+        cache
+    }
+
+    /// From now on secrets are read again after `refresh`, and what they held before counts for `grace`.
+    pub fn set_times(&self, refresh: Duration, grace: Duration) {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.times.refresh_ms.store(ms(refresh), Ordering::Relaxed);
+        self.times.grace_ms.store(ms(grace), Ordering::Relaxed);
+    }
+
+    /// The secret at hand. Waits only when there is none; else a due read happens in the background. Needs a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// It was never read and cannot be read now.
+    pub async fn get(&self, key: &SecretKey) -> Result<Arc<DatabaseSecret>, SecretError> {
+        let slot = self.slots.get(key);
+        match slot.verdict(self.clock.now()) {
+            Verdict::Fresh(secret) => Ok(secret),
+            Verdict::Due(secret) => {
+                self.read_in_background(key, &slot);
+                Ok(secret)
+            }
+            Verdict::Quiet(error) => Err(error),
+            Verdict::Missing => self.read_and_wait(key, &slot, None).await,
+        }
+    }
+
+    /// The secret at hand and, for some time after a rotation, what it held before: what clients may show.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_with_previous(&self, key: &SecretKey) -> Result<Vec<Arc<DatabaseSecret>>, SecretError> {
+        let current = self.get(key).await?;
+        let previous = self.slots.get(key).previous(self.clock.now());
+        Ok(std::iter::once(current).chain(previous).collect())
+    }
+
+    /// Something else than `refused`, if the secret holds something else by now: read anew, unless that was done a
+    /// moment ago.
+    pub async fn after_refusal(
+        &self,
+        key: &SecretKey,
+        refused: &DatabaseSecret,
+    ) -> Option<Arc<DatabaseSecret>> {
+        let slot = self.slots.get(key);
+        let other = |secret: &Arc<DatabaseSecret>| !secret.opens_the_same(refused);
+        if let Some(secret) = slot.held().filter(other) {
+            return Some(secret);
+        }
+        if slot.was_read_lately(self.clock.now()) {
+            return None;
+        }
+        self.read_and_wait(key, &slot, Some(refused)).await.ok().filter(other)
+    }
+
+    /// A server has taken the secret.
+    pub fn worked(&self, key: &SecretKey) {
+        let slot = self.slots.get(key);
+        let mut state = lock(&slot.state);
+        state.has_worked = true;
+        state.refused_since = None;
+    }
+
+    /// A server has refused the secret, and it holds nothing else. True while that may be a rotation that is under
+    /// way: it has worked before, and not too long ago.
+    pub fn may_be_in_rotation(&self, key: &SecretKey) -> bool {
+        let now = self.clock.now();
+        let slot = self.slots.get(key);
+        let mut state = lock(&slot.state);
+        let since = *state.refused_since.get_or_insert(now);
+        state.has_worked && until(since, now) < ROTATION_LIMIT
+    }
+
+    /// What is held, for consoles.
+    pub fn snapshot(&self) -> Vec<SecretStatus> {
+        let now = self.clock.now();
+        self.slots.entries().into_iter().map(|(key, slot)| slot.status(key, now)).collect()
+    }
+
+    fn read_in_background(&self, key: &SecretKey, slot: &Arc<Slot>) {
+        let Ok(flight) = Arc::clone(&slot.flight).try_lock_owned() else {
+            return; // somebody is at it
+        };
+        let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
+        tokio::spawn(async move {
+            // The outcome is in the slot; nobody waits for it here.
+            let _outcome = cache.read(&key, &slot).await;
+            drop(flight);
+        });
+    }
+
+    /// Waits for the one read of this secret. It runs as a task of its own, so that a login that gives up does not
+    /// take it down for those who wait behind.
+    async fn read_and_wait(
+        &self,
+        key: &SecretKey,
+        slot: &Arc<Slot>,
+        refused: Option<&DatabaseSecret>,
+    ) -> Result<Arc<DatabaseSecret>, SecretError> {
+        let flight = Arc::clone(&slot.flight).lock_owned().await;
+        // While this one waited, another may have brought the answer.
+        match (refused, slot.verdict(self.clock.now())) {
+            (None, Verdict::Fresh(secret) | Verdict::Due(secret)) => return Ok(secret),
+            (_, Verdict::Quiet(error)) => return Err(error),
+            (Some(refused), Verdict::Fresh(secret)) if !secret.opens_the_same(refused) => return Ok(secret),
+            _ => {}
+        }
+        let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
+        let arn = key.arn.to_string();
+        let task = tokio::spawn(async move {
+            let outcome = cache.read(&key, &slot).await;
+            drop(flight);
+            outcome
+        });
+        task.await
+            .unwrap_or_else(|stopped| Err(SecretError::Unavailable { arn, reason: stopped.to_string() }))
+    }
+
+    async fn read(&self, key: &SecretKey, slot: &Slot) -> Result<Arc<DatabaseSecret>, SecretError> {
+        let answer = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch(key)).await;
+        let answer = answer.unwrap_or_else(|_elapsed| {
+            let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
+            Err(SecretError::Unavailable { arn: key.arn.to_string(), reason })
+        });
+        let refresh = Duration::from_millis(self.times.refresh_ms.load(Ordering::Relaxed));
+        let grace = Duration::from_millis(self.times.grace_ms.load(Ordering::Relaxed));
+        let (outcome, is_rotated) = slot.record(answer, self.clock.now(), refresh, grace);
+        match &outcome {
+            Ok(secret) if is_rotated => tracing::info!(
+                secret = %key.arn, user = %secret.username, version = %secret.version_id, "secret rotated"
+            ),
+            Ok(secret) => tracing::debug!(secret = %key.arn, version = %secret.version_id, "secret read"),
+            Err(error) => tracing::warn!(%error, "secret not read"),
+        }
+        outcome
+    }
+}
+
+impl Slot {
+    fn verdict(&self, now: SystemTime) -> Verdict {
+        let state = lock(&self.state);
+        let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
+        match (&state.held, failures) {
+            (Some(held), None) if now >= held.refresh_at => Verdict::Due(Arc::clone(&held.secret)),
+            (Some(held), _) => Verdict::Fresh(Arc::clone(&held.secret)),
+            (None, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
+            (None, None) => Verdict::Missing,
+        }
+    }
+
+    fn held(&self) -> Option<Arc<DatabaseSecret>> {
+        lock(&self.state).held.as_ref().map(|held| Arc::clone(&held.secret))
+    }
+
+    fn previous(&self, now: SystemTime) -> Option<Arc<DatabaseSecret>> {
+        let state = lock(&self.state);
+        state.previous.as_ref().filter(|(_, end)| now < *end).map(|(secret, _)| Arc::clone(secret))
+    }
+
+    /// Refusals have many causes that no read cures; they must not become a stream of calls.
+    fn was_read_lately(&self, now: SystemTime) -> bool {
+        let last = lock(&self.state).last_read_at;
+        last.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < REREAD_INTERVAL))
+    }
+
+    /// Takes what a read brought. True if it is another version than before.
+    fn record(
+        &self,
+        answer: Result<DatabaseSecret, SecretError>,
+        now: SystemTime,
+        refresh: Duration,
+        grace: Duration,
+    ) -> (Result<Arc<DatabaseSecret>, SecretError>, bool) {
+        let mut state = lock(&self.state);
+        state.reads += 1;
+        state.last_read_at = Some(now);
+        let read = match answer {
+            Ok(read) => Arc::new(read),
+            Err(error) => {
+                state.failed_reads += 1;
+                state.failures = Some(Failures::after(state.failures.as_ref(), error.clone(), now));
+                return (Err(error), false);
+            }
+        };
+        state.failures = None;
+        let before = state.held.take().map(|held| held.secret);
+        let is_rotated = before.as_ref().is_some_and(|before| !before.opens_the_same(&read));
+        if let Some(before) = before.filter(|_| is_rotated) {
+            state.previous = Some((before, now + grace));
+            state.refused_since = None;
+            state.rotations += 1;
+        }
+        // Up to a tenth earlier, so that many processes do not ask at once.
+        let refresh_at = now + (refresh - jitter(refresh / 10));
+        state.held = Some(Held { secret: Arc::clone(&read), read_at: now, refresh_at });
+        (Ok(read), is_rotated)
+    }
+
+    fn status(&self, key: SecretKey, now: SystemTime) -> SecretStatus {
+        let state = lock(&self.state);
+        let held = state.held.as_ref();
+        SecretStatus {
+            key,
+            username: held.map(|held| held.secret.username.clone()),
+            version_id: held.map(|held| held.secret.version_id.clone()),
+            read_at: held.map(|held| held.read_at),
+            previous_until: state.previous.as_ref().map(|(_, end)| *end).filter(|end| now < *end),
+            reads: state.reads,
+            failed_reads: state.failed_reads,
+            rotations: state.rotations,
+            last_error: state.failures.as_ref().map(|failures| failures.last_error.clone()),
+        }
+    }
+}
