@@ -98,6 +98,9 @@ impl CredentialCache {
 
     /// Credentials with at least a minute left. Waits only when there are none; else a due refresh happens in
     /// the background. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The source has none within 30 seconds. The same error then comes for a second to a minute, unasked.
     pub async fn get(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
         let slot = self.slots.get(identity);
         match slot.verdict(self.clock.now()) {
@@ -129,7 +132,7 @@ impl CredentialCache {
     }
 
     /// Credentials after a login with `refused_key_id` was refused: fetched anew, unless others are at hand already
-    /// or the last fetch was a moment ago. When that fails, the ones at hand if they still last.
+    /// or the last fetch was a moment ago. When that fails, the ones at hand if they still last, and else the error.
     pub async fn after_refusal(
         &self,
         identity: &Identity,

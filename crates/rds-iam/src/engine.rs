@@ -21,8 +21,9 @@ use crate::token::{Token, TokenRequest, sign};
 
 /// How many tokens are kept. Beyond it the least recently used one goes; a new one costs microseconds.
 const MAX_KEYS: usize = 4096;
-/// A token with less left than this is not handed out: the login itself takes time.
-const MIN_TOKEN_LEFT: Duration = Duration::from_secs(20);
+/// What is left of a token at least when it is handed out: 20 seconds. Between asking for it and the end of the login,
+/// less has to pass. Most have more than five minutes; only while AWS is out of reach do they come close to their end.
+pub const MIN_TOKEN_LEFT: Duration = Duration::from_secs(20);
 /// A token signed further ahead than this means that the clock was set back.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
 /// Tokens that nobody asked for in this time are no longer renewed in the background.
@@ -46,7 +47,11 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// A key; without a region given it must be in the endpoint's name.
+    /// A key; without a region given it must be in the endpoint's name. The host is taken as it is but for its case and
+    /// a final dot.
+    ///
+    /// # Errors
+    /// [`TokenError::UnknownRegion`] if neither tells a region. What cannot be signed for, [`TokenEngine::token`] tells.
     pub fn new(
         host: &str,
         port: u16,
@@ -132,8 +137,12 @@ impl TokenEngine {
         Self { inner: Arc::new(Inner { credentials, clock, slots: Slots::new(MAX_KEYS) }) }
     }
 
-    /// A token with at least some seconds left. Waits only when there is neither a token nor credentials; while
+    /// A token with at least [`MIN_TOKEN_LEFT`] left. Waits only when there is neither a token nor credentials; while
     /// AWS is out of reach, a token at hand serves until its end.
+    ///
+    /// # Errors
+    /// There is neither a token nor credentials to sign one with, or what the key says cannot be signed for.
+    /// [`TokenError::is_transient`] tells whether asking again may help.
     pub async fn token(&self, key: &TokenKey) -> Result<Arc<Token>, TokenError> {
         let slot = self.inner.slots.get(key);
         lock(&slot).last_used_at = Some(self.inner.clock.now());
@@ -141,7 +150,11 @@ impl TokenEngine {
     }
 
     /// A token after a login with `refused` was refused: that one is dropped – unless another has replaced it
-    /// already – and credentials are fetched anew, at most once in a while. Meant to be tried once.
+    /// already – and credentials are fetched anew, at most twice a minute; in between, those at hand sign. Meant to be
+    /// tried once; [`log_in`](Self::log_in) does so.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
     pub async fn fresh_after_refusal(
         &self,
         key: &TokenKey,
@@ -167,7 +180,10 @@ impl TokenEngine {
         }
     }
 
-    /// Credentials of an identity, as tokens are signed with them.
+    /// Credentials of an identity, as tokens are signed with them. They have a minute left at least.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token), except that nothing is signed.
     pub async fn credentials(&self, identity: &Identity) -> Result<Credentials, TokenError> {
         let credentials = self.inner.credentials.get(identity).await;
         credentials.map_err(|error| TokenError::from_credentials(identity, error))

@@ -136,6 +136,10 @@ impl fmt::Debug for Token {
 ///
 /// The host is lower-cased and the port always kept, in the signature as well as in the token: SDKs differ in
 /// both, and this is the one form that every verifier of `host:port` computes.
+///
+/// # Errors
+/// The request holds what cannot be signed for, the credentials have ended, or the token would be longer than
+/// [`MAX_TOKEN_BYTES`].
 pub fn sign(
     request: &TokenRequest<'_>,
     credentials: &Credentials,
