@@ -22,7 +22,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A service asks a [`TokenEngine`] instead: it caches, refreshes early and survives AWS outages.
+//! A service asks a [`TokenEngine`] instead: it caches, refreshes early and survives AWS outages. The page [`pools`]
+//! shows it inside `sqlx`, `deadpool-postgres`, `bb8` and plain `tokio-postgres`.
 //!
 //! ```no_run
 //! use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
@@ -51,6 +52,9 @@ mod error;
 mod limiter;
 mod login;
 mod percent;
+// As a page. Its code needs drivers, so the crate rds-iam-examples compiles it, and this crate's own tests do not.
+#[cfg_attr(not(doctest), doc = include_str!("pools.md"))]
+pub mod pools {}
 mod region;
 mod resolve;
 pub mod roots;

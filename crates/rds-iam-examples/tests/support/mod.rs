@@ -1,0 +1,171 @@
+//! The look-alike that the examples log in to. Owns: PostgreSQL, the door in front of it, one AWS key, and an engine on
+//! the door's clock. Everything ends with [`Stage`].
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rds_iam::{Clock, CredentialFuture, CredentialSource, Credentials, Identity, TokenEngine};
+use rds_sim::postgres::{Postgres, PostgresOptions};
+use rds_sim::{
+    AccessKey, Backend, Certificates, Door, DoorOptions, LoginOutcome, SimClock, Simulator, Target,
+};
+use tempfile::TempDir;
+
+/// The name in the certificate that also resolves here.
+const HOST: &str = "localhost";
+const REGION: &str = "eu-west-1";
+/// More than the 15 minutes that a token lasts.
+pub(crate) const BEYOND_LIFE_SECONDS: i64 = 16 * 60;
+/// How long the AWS key lasts.
+const KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// As long as those of STS are.
+const SESSION_TOKEN_BYTES: usize = 1200;
+/// How long a program may run, and how long [`Stage::eventually`] tries.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Stage {
+    pub(crate) simulator: Simulator,
+    door: Door,
+    key: AccessKey,
+    dir: TempDir,
+    _postgres: Postgres,
+}
+
+/// The clock of the look-alike, for the engine.
+#[derive(Debug)]
+struct Same(SimClock);
+
+impl Clock for Same {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+}
+
+/// One key for everybody.
+#[derive(Debug)]
+struct OneKey(Credentials);
+
+impl CredentialSource for OneKey {
+    fn fetch<'a>(&'a self, _: &'a Identity) -> CredentialFuture<'a> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let start = || {
+            let postgres = Postgres::start(&PostgresOptions::default()).unwrap();
+            postgres.sql("create role app login").unwrap();
+            postgres.sql("create database app owner app").unwrap();
+            postgres
+        };
+        let postgres = tokio::task::spawn_blocking(start).await.unwrap();
+        let certificates = Certificates::generate(&[HOST.to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), certificates.ca_pem()).unwrap();
+        let simulator = Simulator::default();
+        let key = simulator.keys().issue(simulator.clock().now(), KEY_LIFE, SESSION_TOKEN_BYTES);
+        let options = DoorOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            target: Target { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
+            iam_users: vec!["app".to_owned()],
+            backend: Backend::from(&postgres),
+            force_ssl: true,
+            certificates,
+        };
+        let door = Door::open(&simulator, options).await.unwrap();
+        Self { simulator, door, key, dir, _postgres: postgres }
+    }
+
+    /// An engine on the look-alike's clock, without a refresher.
+    pub(crate) fn engine(&self) -> TokenEngine {
+        let key = &self.key;
+        let session_token = key.session_token.as_ref().map(|token| token.to_string());
+        let credentials =
+            Credentials::new(&key.access_key_id, key.secret.as_str(), session_token, key.ends_at, "test");
+        let clock = Same(self.simulator.clock().clone());
+        TokenEngine::with_clock(Arc::new(OneKey(credentials)), Arc::new(clock))
+    }
+
+    /// The variables that an example reads.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.variables().into_iter().find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    fn variables(&self) -> [(&'static str, String); 8] {
+        let secret = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        [
+            ("PGHOST", HOST.to_owned()),
+            ("PGPORT", self.door.address().port().to_string()),
+            ("PGUSER", "app".to_owned()),
+            ("PGSSLROOTCERT", self.dir.path().join("ca.pem").display().to_string()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.key.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.key.secret.to_string()),
+            ("AWS_SESSION_TOKEN", secret(self.key.session_token.as_ref().map(|token| token.as_str()))),
+        ]
+    }
+
+    /// The next right token is refused.
+    pub(crate) fn refuse_once(&self) {
+        self.simulator.faults().set(|settings| settings.refuse_next = 1);
+    }
+
+    /// Ends all sessions, as a failover does.
+    pub(crate) fn cut_all(&self) {
+        self.simulator.faults().cut_now();
+    }
+
+    /// So many logins were accepted, each with another token, signed when the login was due, and none was refused.
+    pub(crate) fn assert_fresh_logins(&self, count: usize) {
+        let attempts = self.simulator.log().attempts();
+        let mut signed_at = Vec::new();
+        for attempt in &attempts {
+            let LoginOutcome::Accepted { age_seconds, .. } = attempt.outcome else { panic!("{attempts:?}") };
+            assert!(age_seconds < BEYOND_LIFE_SECONDS / 2, "{attempts:?}");
+            signed_at.push(attempt.at_seconds - age_seconds);
+        }
+        signed_at.dedup();
+        assert_eq!((attempts.len(), signed_at.len()), (count, count), "{attempts:?}");
+    }
+
+    /// One login was refused on demand, and the last one accepted.
+    pub(crate) fn assert_one_refusal(&self) {
+        assert_eq!(self.refusals(), ["refused on demand"]);
+        let last = self.simulator.log().attempts().pop().unwrap();
+        assert!(matches!(last.outcome, LoginOutcome::Accepted { .. }), "{last:?}");
+    }
+
+    /// Why logins were refused.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let attempts = self.simulator.log().attempts();
+        let reasons = attempts.into_iter().filter_map(|attempt| match attempt.outcome {
+            LoginOutcome::Refused { reason } => Some(reason),
+            _ => None,
+        });
+        reasons.collect()
+    }
+
+    /// Tries until it is so: a pool that hands out connections untested has a lost one now and then.
+    pub(crate) async fn eventually(&self, is_so: impl AsyncFn() -> bool) {
+        let tries = async {
+            while !is_so().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(TIME_LIMIT, tries).await.expect("it is not so in time");
+    }
+}
+
+/// Runs an example by itself, as a person would, and returns what it prints. Cargo builds examples with all tests.
+pub(crate) async fn run_program(stage: &Stage, example: &str) -> String {
+    let own = std::env::current_exe().unwrap();
+    let program = own.ancestors().nth(2).unwrap().join("examples").join(example);
+    assert!(program.is_file(), "cargo build -p rds-iam-examples --examples makes {}", program.display());
+    let mut command = tokio::process::Command::new(program);
+    command.env_clear().envs(stage.variables()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(TIME_LIMIT, command.output()).await.expect("it does not end").unwrap();
+    assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
