@@ -8,7 +8,7 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint doc demo bench instructions fuzz clean
+.PHONY: help setup build test lint doc demo bench bench-tokens instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) build --release --locked -p bench --bin bench --example mutex_pool
 	$(CARGO) run --release --locked --quiet -p bench
+
+# Python and Node.js are the machine's; what they need is pinned and put below the target directory.
+bench-tokens: ## Mint tokens next to boto3 and @aws-sdk/rds-signer, and write bench/TOKENS.md
+	@tools/drivers
+	$(CARGO) run --release --locked --quiet -p bench -- --tokens
 
 # A part of `make bench` by itself, in seconds. Counts, not times: a busy machine does not change them.
 instructions: setup ## Hold the relay's instructions per query to bench/instructions.txt (UPDATE_BUDGET=1 writes it)

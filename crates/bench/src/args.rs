@@ -56,7 +56,7 @@ pub(crate) struct Args {
     pub(crate) only: Option<String>,
     /// Rounds per row and contender, at most [default: 5]
     #[arg(long, env = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: Option<u32>,
+    pub(crate) rounds: Option<u32>,
     /// Seconds per run of pgbench [default: 2]
     #[arg(long, env = "DURATION", value_parser = clap::value_parser!(u32).range(1..))]
     duration: Option<u32>,
@@ -66,6 +66,12 @@ pub(crate) struct Args {
     /// Only count instructions per query in the relay, and compare them with the budget
     #[arg(long)]
     instructions: bool,
+    /// Only mint tokens, next to signers of other languages
+    #[arg(long)]
+    pub(crate) tokens: bool,
+    /// Where tools/drivers has put these [default: `drivers` in the target directory that this program is in]
+    #[arg(long, env = "DRIVERS")]
+    drivers: Option<PathBuf>,
     /// Make the instructions counted the new budget
     #[arg(long, env = "UPDATE_BUDGET", value_parser = FalseyValueParser::new())]
     pub(crate) update_budget: bool,
@@ -100,6 +106,16 @@ impl Args {
         }
         let here = std::env::current_exe().context("finding this program")?;
         Ok(here.with_file_name("iambouncer"))
+    }
+
+    /// The directory of drivers in other languages.
+    pub(crate) fn drivers(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.drivers {
+            return Ok(path.clone());
+        }
+        let here = std::env::current_exe().context("finding this program")?;
+        let target = here.ancestors().nth(2).context("this program is in no target directory")?;
+        Ok(target.join("drivers"))
     }
 
     /// The programs of all that take part.
@@ -165,6 +181,13 @@ impl Args {
             }
         }
         command
+    }
+
+    /// The command that mints tokens again.
+    pub(crate) fn tokens_command_line(&self) -> String {
+        let rounds = self.rounds.map(|rounds| format!(" ROUNDS={rounds}")).unwrap_or_default();
+        let quick = if self.quick { " QUICK=1" } else { "" };
+        format!("make bench-tokens{quick}{rounds}")
     }
 
     /// Those that take part where they are named, with the variable that names them.

@@ -18,6 +18,14 @@ impl Machine {
     /// Asks everything. `load_before` is the load average from before the run began.
     pub(crate) fn ask(bed: &Bed, entrants: &Entrants, load_before: String) -> Self {
         let version = |name| ask(&bed.program(name), &["--version"]);
+        let programs = entrants.0.iter().filter(|entrant| entrant.program.is_some());
+        let versions = programs.map(|entrant| (entrant.contender.name(), entrant.version.clone()));
+        let postgres = [("PostgreSQL", version("postgres")), ("pgbench", version("pgbench"))];
+        Self::here(load_before, versions.chain(postgres))
+    }
+
+    /// Asks for all but versions, which are given.
+    pub(crate) fn here(load_before: String, versions: impl Iterator<Item = (&'static str, String)>) -> Self {
         let commit =
             ask(Path::new("git"), &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -29,9 +37,7 @@ impl Machine {
             ("Load before the run", load_before),
             ("Checkout", commit),
         ];
-        let programs = entrants.0.iter().filter(|entrant| entrant.program.is_some());
-        facts.extend(programs.map(|entrant| (entrant.contender.name(), entrant.version.clone())));
-        facts.extend([("PostgreSQL", version("postgres")), ("pgbench", version("pgbench"))]);
+        facts.extend(versions);
         Self { facts }
     }
 

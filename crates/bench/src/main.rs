@@ -1,5 +1,6 @@
 //! `make bench`: iambouncer, PgBouncer and others side by side, written into `bench/RESULTS.md`.
 //! `make instructions`: what a query costs in our relay, against `bench/instructions.txt`.
+//! `make bench-tokens`: what a token costs, next to the signers of other languages; see `tokens`.
 //!
 //! Owns the order of a run. It never edits a result: the page is made from the samples, and only a full run
 //! replaces what is under version control.
@@ -29,6 +30,7 @@ mod process;
 mod report;
 mod rounds;
 mod summary;
+mod tokens;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -55,6 +57,9 @@ const OTHER_FILES: u64 = 200;
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.tokens {
+        return tokens::run(&args, &bench_dir());
+    }
     let files = raise_file_limit()?;
     if args.only_instructions() { count(&args) } else { compare(&args, files) }
 }

@@ -134,13 +134,15 @@ fn ratios(columns: &[Contender], metric: Metric) -> Vec<Contender> {
     others.filter(|&one| one != Contender::BASE && one != Contender::Direct).collect()
 }
 
-fn line(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+/// A line of a table; without a name, its head.
+pub(crate) fn line(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     let cells: Vec<_> = cells.collect();
     let separator = if name.is_empty() { "" } else { " " };
     let _ = writeln!(table, "| {name}{separator}| {} |", cells.join(" | "));
 }
 
-fn figures(summary: Option<Summary>) -> String {
+/// A cell: the median, and the range where there is one.
+pub(crate) fn figures(summary: Option<Summary>) -> String {
     match summary {
         None => "n/a".to_owned(),
         // One round, or rounds that agree: no range.
@@ -151,7 +153,8 @@ fn figures(summary: Option<Summary>) -> String {
     }
 }
 
-fn quotient(of: Option<Summary>, base: Option<Summary>) -> String {
+/// A cell: one median over another.
+pub(crate) fn quotient(of: Option<Summary>, base: Option<Summary>) -> String {
     match (of, base) {
         (Some(of), Some(base)) if base.median > 0.0 => format!("{:.2}", of.median / base.median),
         _ => "–".to_owned(),

@@ -70,7 +70,8 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// Of any number of figures; `None` of none.
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
