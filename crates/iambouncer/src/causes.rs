@@ -123,6 +123,13 @@ causes! {
         "Check that host and port are those of a PostgreSQL server.";
     NoSuchDatabase = "IAM026", "no_such_database", "the server has no such database, or the user may not enter it",
         "Correct dbname= on the database line, or GRANT CONNECT.";
+    SecretRefused = "IAM027", "secret_refused", "Secrets Manager does not hand out the secret",
+        "Allow secretsmanager:GetSecretValue on the secret, and kms:Decrypt if it has a key of its own; check its ARN \
+         and that it is not scheduled for deletion.";
+    SecretMalformed = "IAM028", "secret_malformed", "the secret holds no user name and password",
+        "RDS and RDS Proxy write a JSON object with \"username\" and \"password\".";
+    SecretsUnreachable = "IAM029", "secrets_unreachable", "Secrets Manager does not answer",
+        "Check the network path to it: in a private network it needs a VPC endpoint for secretsmanager.";
     Other = "IAM099", "other", "the server refused the login",
         "See the server's own message and its log.";
 }

@@ -3,7 +3,7 @@
 
 use crate::auth::iam::desk::ProofDesk;
 use crate::auth::ident::IdentMap;
-use crate::config::{Config, UserList};
+use crate::config::{Config, Settings, UserList};
 use crate::identities::Identities;
 use crate::introductions::Introductions;
 use crate::net::Endpoint;
@@ -12,7 +12,8 @@ use crate::parameters::Parameters;
 use crate::pool::shared::Registry;
 use crate::prepared::Interner;
 use crate::worker::team::Team;
-use rds_iam::{LoginLimiter, Resolver, TokenEngine};
+use rds_iam::secrets::{AwsSecrets, SecretCache};
+use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
 use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -42,6 +43,8 @@ pub struct Common {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Passwords of Secrets Manager.
+    pub secrets: SecretCache,
     /// Who AWS takes us for.
     pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
@@ -58,6 +61,14 @@ pub struct Common {
     pub process_key: [u8; 32],
 }
 
+/// The secrets that a configuration names, read with the credentials that tokens are signed with.
+pub fn secrets_for(tokens: &TokenEngine, settings: &Settings) -> SecretCache {
+    let source = AwsSecrets::shared(tokens.credential_cache().clone());
+    let secrets = SecretCache::new(source, Arc::new(SystemClock));
+    secrets.set_times(settings.secret_refresh, settings.secret_grace);
+    secrets
+}
+
 /// Shared by all tasks of a worker.
 pub struct Context {
     loaded: RefCell<Rc<Loaded>>,
@@ -65,6 +76,8 @@ pub struct Context {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
+    /// Passwords of Secrets Manager.
+    pub secrets: SecretCache,
     /// Who AWS takes us for.
     pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
@@ -96,6 +109,7 @@ impl Context {
             loaded,
             control,
             tokens,
+            secrets,
             identities,
             resolver,
             login_rate,
@@ -111,6 +125,7 @@ impl Context {
             loaded: RefCell::new(Rc::new(loaded)),
             control,
             tokens,
+            secrets,
             identities,
             resolver,
             login_rate,
@@ -138,7 +153,9 @@ impl Context {
     /// Puts another configuration in force.
     pub fn replace(&self, loaded: Loaded) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
-        self.login_rate.set_rate(self.config().settings.iam_login_rate);
+        let config = self.config();
+        self.login_rate.set_rate(config.settings.iam_login_rate);
+        self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);
         // Another endpoint, another database: what was asked before may have another answer.
         self.proofs.tokens.forget();
     }

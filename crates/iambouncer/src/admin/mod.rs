@@ -7,6 +7,7 @@ pub mod gathered;
 mod session;
 mod show;
 mod show_peers;
+mod show_secrets;
 mod show_stats;
 mod show_tokens;
 pub mod table;

@@ -3,7 +3,7 @@
 
 use super::console::Console;
 use super::gathered::Gathered;
-use super::{actions, show, show_peers, show_stats, show_tokens};
+use super::{actions, show, show_peers, show_secrets, show_stats, show_tokens};
 use crate::faults::Fault;
 use Rows::{Distinct, EachWorker, Here, Sums};
 use std::future::ready;
@@ -171,6 +171,19 @@ const TOKENS: &[Column] = &[
     ("last_error", Text),
 ];
 
+const SECRETS: &[Column] = &[
+    ("secret", Text),
+    ("identity", Text),
+    ("user", Text),
+    ("version", Text),
+    ("age", Int4),
+    ("previous_until", Text),
+    ("reads", Int8),
+    ("failed_reads", Int8),
+    ("rotations", Int8),
+    ("last_error", Text),
+];
+
 const STATS: &[Column] = &[
     ("database", Text),
     ("total_server_assignment_count", Int8),
@@ -224,6 +237,7 @@ pub static COMMANDS: &[Command] = &[
         &[("list", Text), ("items", Int4)],
         Sums(show::lists),
     ),
+    shows("SHOW SECRETS", "secrets of AWS Secrets Manager", SECRETS, Here(show_secrets::secrets)),
     shows("SHOW TOKENS", "IAM tokens and who makes them", TOKENS, Here(show_tokens::tokens)),
     shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], Here(show::state)),
     shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], Here(show::client_encoding)),

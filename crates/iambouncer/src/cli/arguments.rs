@@ -76,6 +76,9 @@ pub(super) struct Server {
     /// Port to sign tokens for.
     #[arg(long)]
     iam_port: Option<u16>,
+    /// Secret of AWS Secrets Manager that holds user name and password, in place of IAM.
+    #[arg(long)]
+    secret_arn: Option<String>,
     /// Profile of the shared AWS configuration.
     #[arg(long)]
     aws_profile: Option<String>,
@@ -300,6 +303,7 @@ impl Server {
             server_auth: None,
             iam_host: self.iam_host.clone(),
             iam_port: self.iam_port,
+            secret_arn: self.secret_arn.clone(),
             aws_profile: self.aws_profile.clone(),
             aws_role_arn: self.aws_role_arn.clone(),
             aws_external_id: self.aws_external_id.clone(),

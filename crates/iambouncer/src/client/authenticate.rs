@@ -1,11 +1,12 @@
-//! Proving who a client is: `trust any plain md5 scram-sha-256`, and the way to `iam` and `iam-sts`. Owns the exchange with the client; an unknown user
-//! sees the same messages as a known one with a wrong password.
+//! Proving who a client is: `trust any plain md5 scram-sha-256`, and the way to `iam` and `iam-sts`. Owns the exchange
+//! with the client; an unknown user sees the same messages as a known one with a wrong password.
 
+use super::stored::Stored;
 use super::{iam, iam_sts};
 use crate::auth::md5;
-use crate::auth::scram::SCRAM_SHA_256;
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
+use crate::auth::scram::{SCRAM_SHA_256, ScramError};
 use crate::config::AuthType;
 use crate::context::Context;
 use crate::faults::{self, Fault};
@@ -37,22 +38,20 @@ pub(super) async fn run(
     database: &str,
     kind: AuthType,
 ) -> Result<Option<ClientKeys>, Denied> {
-    let loaded = context.loaded();
-    let stored = loaded.users.get(user).map(|entry| entry.password.clone());
     let failed = || Denied::Fault(faults::authentication_failed(user));
     let mut login = Login { stream, inbound, user };
     match kind {
         AuthType::Any => Ok(None),
-        AuthType::Trust if stored.is_some() => Ok(None),
+        AuthType::Trust if Box::pin(Stored::find(context, database, user)).await.is_known() => Ok(None),
         AuthType::Trust => Err(failed()),
         AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
-            let secret = stored.map(|s| Zeroizing::new(s.expose().to_owned())).filter(|s| !s.is_empty());
-            let is_scram = secret.as_ref().is_some_and(|s| ScramSecret::parse(s).is_some());
+            let stored = Box::pin(Stored::find(context, database, user)).await;
+            let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
             match kind {
-                AuthType::Plain => Box::pin(login.plain(context, secret)).await.map(|()| None),
+                AuthType::Plain => Box::pin(login.plain(context, &stored)).await.map(|()| None),
                 // As in PgBouncer: md5 means SCRAM for users whose secret is one.
-                AuthType::Md5 if !is_scram => Box::pin(login.md5(secret)).await.map(|()| None),
-                _ => Box::pin(login.scram(context, secret)).await.map(Some),
+                AuthType::Md5 if !is_scram => Box::pin(login.md5(context, &stored)).await.map(|()| None),
+                _ => Box::pin(login.scram(context, &stored)).await.map(Some),
             }
         }
         AuthType::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
@@ -67,8 +66,6 @@ pub(super) struct Login<'a> {
     inbound: &'a mut Inbound,
     pub(super) user: &'a str,
 }
-
-type StoredSecret = Option<Zeroizing<String>>;
 
 impl Login<'_> {
     fn failed(&self) -> Denied {
@@ -110,38 +107,56 @@ impl Login<'_> {
         self.ask_password(&message).await
     }
 
-    async fn plain(&mut self, context: &Context, secret: StoredSecret) -> Result<(), Denied> {
+    async fn plain(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<(), Denied> {
         let given = self.ask_cleartext().await?;
-        let secret = secret.ok_or_else(|| self.failed())?;
-        let matches = if let Some(stored) = ScramSecret::parse(&secret) {
-            let derived = context
-                .blocking(move || {
-                    SaltedPassword::derive(&given, &stored.salt, stored.iterations)
-                        .map(|salted| same(&salted.keys().server, &stored.server))
-                })
-                .await;
-            matches!(derived, Some(Ok(true)))
-        } else if md5::is_stored(&secret) {
-            same(md5::stored(self.user, &given).as_bytes(), secret.as_bytes())
-        } else {
-            same(given.as_bytes(), secret.as_bytes())
-        };
-        if matches { Ok(()) } else { Err(self.failed()) }
+        for text in stored.texts() {
+            if self.is_password(context, &given, &text).await {
+                return Ok(());
+            }
+        }
+        match stored.newer(context, self.user).await {
+            Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(()),
+            _ => Err(self.failed()),
+        }
     }
 
-    async fn md5(&mut self, secret: StoredSecret) -> Result<(), Denied> {
+    /// Whether a password is the one behind a stored text: the same, or what its hash or SCRAM secret was made of.
+    async fn is_password(&self, context: &Context, given: &Zeroizing<String>, text: &str) -> bool {
+        if let Some(secret) = ScramSecret::parse(text) {
+            let given = given.clone();
+            let derived = context.blocking(move || {
+                SaltedPassword::derive(&given, &secret.salt, secret.iterations)
+                    .map(|salted| same(&salted.keys().server, &secret.server))
+            });
+            return matches!(derived.await, Some(Ok(true)));
+        }
+        match md5::is_stored(text) {
+            true => same(md5::stored(self.user, given).as_bytes(), text.as_bytes()),
+            false => same(given.as_bytes(), text.as_bytes()),
+        }
+    }
+
+    async fn md5(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<(), Denied> {
         let mut salt = [0; 4];
         random(&mut salt)?;
         let mut message = Vec::new();
         encode::authentication_md5(&mut message, salt);
         let given = self.ask_password(&message).await?;
-        let secret = secret.ok_or_else(|| self.failed())?;
-        let expected = md5::answer(self.user, &secret, salt);
-        if same(given.as_bytes(), expected.as_bytes()) { Ok(()) } else { Err(self.failed()) }
+        let user = self.user;
+        let is_answer = |text: &Zeroizing<String>| {
+            same(given.as_bytes(), Zeroizing::new(md5::answer(user, text, salt)).as_bytes())
+        };
+        if stored.texts().iter().any(is_answer)
+            || stored.newer(context, user).await.is_some_and(|text| is_answer(&text))
+        {
+            return Ok(());
+        }
+        Err(self.failed())
     }
 
-    async fn scram(&mut self, context: &Rc<Context>, secret: StoredSecret) -> Result<ClientKeys, Denied> {
-        let secret = self.scram_secret(context, secret).await?;
+    async fn scram(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<ClientKeys, Denied> {
+        let (secret, others) = self.scram_secrets(context, stored.texts()).await?;
+        let (salt, iterations) = (secret.salt.clone(), secret.iterations);
         let mut message = Vec::new();
         encode::authentication_sasl(&mut message, &[SCRAM_SHA_256]);
         let first = self.ask(&message).await?;
@@ -151,35 +166,68 @@ impl Login<'_> {
         if mechanism != SCRAM_SHA_256 {
             return Err(violation("client selected an invalid SASL mechanism".to_owned()));
         }
-        let (mut exchange, challenge) =
+        let (exchange, challenge) =
             ServerExchange::fresh(secret, data).map_err(|error| violation(error.to_string()))?;
         message.clear();
         encode::authentication_sasl_continue(&mut message, challenge.as_bytes());
         let last = self.ask(&message).await?;
         let data = last.get(wire::limits::HEADER_BYTES..).unwrap_or_default();
-        let (proof, keys) = exchange.finish(data).map_err(|_| self.failed())?;
+        let mut finished = exchange.finish(data);
+        for other in others {
+            finished = finished.or_else(|_| exchange.finish_with(&other, data));
+        }
+        // Nothing of the exchange so far depends on the password, so one that is known only now still counts.
+        if matches!(finished, Err(ScramError::Proof))
+            && let Some(newer) = stored.newer(context, self.user).await
+        {
+            let newer = self.derive(context, newer, salt, iterations).await?;
+            finished = exchange.finish_with(&newer, data);
+        }
+        let (proof, keys) = finished.map_err(|_| self.failed())?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
         self.stream.send_all(&message).await.map_err(|_| Denied::Gone)?;
         Ok(keys)
     }
 
-    /// What to check against: the stored secret, one derived from a stored password, or one that nothing fits.
-    async fn scram_secret(&self, context: &Rc<Context>, secret: StoredSecret) -> Result<ScramSecret, Denied> {
+    /// What to check against: the stored secret, one derived from a stored password, or one that nothing fits. Then
+    /// those of further passwords, with the same salt.
+    async fn scram_secrets(
+        &self,
+        context: &Rc<Context>,
+        texts: Vec<Zeroizing<String>>,
+    ) -> Result<(ScramSecret, Vec<ScramSecret>), Denied> {
+        let mut texts = texts.into_iter();
         let mock = || ScramSecret::mock(self.user, &context.process_key, MOCK_ITERATIONS);
-        let Some(secret) = secret else { return Ok(mock()) };
-        if let Some(stored) = ScramSecret::parse(&secret) {
-            return Ok(stored);
+        let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
+        if let Some(stored) = ScramSecret::parse(&first) {
+            return Ok((stored, Vec::new()));
         }
-        if md5::is_stored(&secret) {
-            return Ok(mock());
+        if md5::is_stored(&first) {
+            return Ok((mock(), Vec::new()));
         }
-        let mut salt = [0; SALT_BYTES];
+        let mut salt = vec![0; SALT_BYTES];
         random(&mut salt)?;
         let iterations = context.config().settings.scram_iterations;
+        let first = self.derive(context, first, salt.clone(), iterations).await?;
+        let mut others = Vec::new();
+        for text in texts {
+            others.push(self.derive(context, text, salt.clone(), iterations).await?);
+        }
+        Ok((first, others))
+    }
+
+    /// The SCRAM secret of a password.
+    async fn derive(
+        &self,
+        context: &Context,
+        password: Zeroizing<String>,
+        salt: Vec<u8>,
+        iterations: u32,
+    ) -> Result<ScramSecret, Denied> {
         context
             .blocking(move || {
-                SaltedPassword::derive(&secret, &salt, iterations).map(|k| k.secret(&salt, iterations))
+                SaltedPassword::derive(&password, &salt, iterations).map(|k| k.secret(&salt, iterations))
             })
             .await
             .and_then(Result::ok)

@@ -10,6 +10,7 @@ mod iam_sts;
 mod registered;
 mod serve;
 mod startup;
+mod stored;
 mod sts;
 
 pub use registered::Seat;

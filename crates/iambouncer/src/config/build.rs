@@ -65,6 +65,7 @@ pub fn build(
     diagnostics.extend(connection_variables_without_effect(environment));
     diagnostics.extend(overlay_flags(&mut config.settings, &mut config.origins, flags));
     default_hosts(&mut config);
+    default_users(&mut config);
     diagnostics.extend(check(&config, &places));
     diagnostics.extend(status_warnings(&config, &builder.weak_keys));
     let mut all = document.diagnostics.clone();
@@ -191,6 +192,16 @@ fn default_hosts(config: &mut Config) {
     for database in config.databases.values_mut().chain(config.fallback.as_mut()) {
         if database.host.is_empty() {
             database.host.push(Host::Unix(directory.clone().into()));
+        }
+    }
+}
+
+/// Whoever comes through a line with a secret is the secret's user on the server. That name may change with every
+/// rotation, so the pool is named after the secret itself.
+pub(super) fn default_users(config: &mut Config) {
+    for database in config.databases.values_mut().chain(config.fallback.as_mut()) {
+        if let (None, Some(arn)) = (&database.user, &database.secret_arn) {
+            database.user = Some(arn.name().to_owned());
         }
     }
 }

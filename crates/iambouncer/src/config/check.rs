@@ -28,6 +28,9 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
         } else {
             check_no_iam(database, places, &mut found);
         }
+        if database.secret_arn.is_some() {
+            check_secret(database, places, &mut found);
+        }
     }
     found
 }
@@ -173,12 +176,7 @@ fn check_iam(database: &Database, settings: &Settings, places: &Places, found: &
         let error = format!("database \"{name}\": server_auth=iam and password= exclude each other");
         found.push(at(error, "password").help("remove password="));
     }
-    if database.aws_role_arn.as_deref().is_some_and(|arn| !is_role_arn(arn)) {
-        let error = format!("database \"{name}\": aws_role_arn is not the ARN of a role");
-        let help = "it looks like arn:aws:iam::123456789012:role/NAME";
-        found.push(at(error, "aws_role_arn").help(help));
-    }
-    check_role_options(database, places, found);
+    check_role(database, places, found);
 }
 
 /// Characters and lengths that STS takes for an external id and a session name (AssumeRole, API reference).
@@ -204,19 +202,46 @@ fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diag
     }
 }
 
+/// A login has one proof. The rest of the line says who reads the secret.
+fn check_secret(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    let others = [
+        ("password", database.password.is_some(), "remove password="),
+        ("server_auth", database.server_auth == ServerAuth::Iam, "remove secret_arn=, or server_auth=iam"),
+    ];
+    for (key, _, help) in others.into_iter().filter(|(_, is_given, _)| *is_given) {
+        let given = if key == "server_auth" { "server_auth=iam" } else { "password=" };
+        let error = format!("database \"{name}\": secret_arn and {given} exclude each other");
+        found.push(Diagnostic::error(error).at(places.database(name, "secret_arn")).help(help));
+    }
+    check_role(database, places, found);
+}
+
+fn check_role(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+    let name = &database.name;
+    if database.aws_role_arn.as_deref().is_some_and(|arn| !is_role_arn(arn)) {
+        let error = format!("database \"{name}\": aws_role_arn is not the ARN of a role");
+        let help = "it looks like arn:aws:iam::123456789012:role/NAME";
+        found.push(Diagnostic::error(error).at(places.database(name, "aws_role_arn")).help(help));
+    }
+    check_role_options(database, places, found);
+}
+
 fn check_no_iam(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
+    let has_secret = database.secret_arn.is_some();
     let given = [
         ("iam_host", database.iam_host.is_some()),
         ("iam_port", database.iam_port.is_some()),
         ("iam_region", database.iam_region.is_some()),
-        ("aws_profile", database.aws_profile.is_some()),
-        ("aws_role_arn", database.aws_role_arn.is_some()),
-        ("aws_external_id", database.aws_external_id.is_some()),
-        ("aws_role_session_name", database.aws_role_session_name.is_some()),
+        ("aws_profile", database.aws_profile.is_some() && !has_secret),
+        ("aws_role_arn", database.aws_role_arn.is_some() && !has_secret),
+        ("aws_external_id", database.aws_external_id.is_some() && !has_secret),
+        ("aws_role_session_name", database.aws_role_session_name.is_some() && !has_secret),
     ];
     for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
-        let warning = format!("database \"{name}\": {key} has no effect without server_auth=iam");
+        let with = if key.starts_with("aws_") { "server_auth=iam or secret_arn" } else { "server_auth=iam" };
+        let warning = format!("database \"{name}\": {key} has no effect without {with}");
         found.push(Diagnostic::warning(warning).at(places.database(name, key)));
     }
 }
@@ -265,6 +290,19 @@ mod tests {
         assert_eq!(first("a = host=/run/pg iam_host=h server_auth=iam"), "");
         assert!(first("a = host=h server_auth=iam password=x").contains("exclude each other"));
         assert!(first("a = host=h iam_region=x").contains("no effect without server_auth=iam"));
+    }
+
+    #[test]
+    fn a_secret_excludes_other_proofs_and_needs_a_shape() {
+        let arn = "secret_arn=arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-a1B2c3";
+        assert_eq!(found("", &format!("a = host=h {arn} aws_profile=prod")), Vec::<String>::new());
+        assert!(found("", &format!("a = host=h {arn} password=x"))[0].contains("exclude each other"));
+        assert!(
+            found(VERIFIED, &format!("a = host=h {arn} server_auth=iam"))[0].contains("exclude each other")
+        );
+        assert!(found("", "a = host=h secret_arn=prod/app")[0].contains("is not the ARN of a secret"));
+        assert!(found("", &format!("a = host=h {arn} aws_role_arn=x"))[0].contains("not the ARN of a role"));
+        assert!(found("", "a = host=h aws_profile=x")[0].contains("without server_auth=iam or secret_arn"));
     }
 
     #[test]

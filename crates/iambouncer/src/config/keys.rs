@@ -79,8 +79,14 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
         Ok(())
     }),
     row("iam_region", Working, "AWS region; default: from the endpoint", |d, v| put(&mut d.iam_region, v)),
+    row("secret_arn", Working, "Secret of AWS Secrets Manager that holds user name and password", |d, v| {
+        d.secret_arn = Some(v.parse().map_err(|error: rds_iam::secrets::SecretArnError| error.to_string())?);
+        Ok(())
+    }),
     row("aws_profile", Working, "Profile in the AWS configuration files", |d, v| put(&mut d.aws_profile, v)),
-    row("aws_role_arn", Working, "Role to assume before making tokens", |d, v| put(&mut d.aws_role_arn, v)),
+    row("aws_role_arn", Working, "Role to assume before making tokens or reading the secret", |d, v| {
+        put(&mut d.aws_role_arn, v)
+    }),
     row("aws_external_id", Working, "External id that the role's trust policy asks for", |d, v| {
         put(&mut d.aws_external_id, v)
     }),

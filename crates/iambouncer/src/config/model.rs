@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::enums::{LoadBalanceHosts, PoolMode, ServerAuth};
 use super::secret::Secret;
 use super::settings_table::Settings;
+use rds_iam::secrets::SecretArn;
 
 /// Everything that was configured, checked as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,6 +137,8 @@ pub struct Database {
     /// Region to use only when the host does not tell (from `AWS_REGION`, which names the region
     /// that the pod runs in and not necessarily the one of the database).
     pub iam_region_fallback: Option<String>,
+    /// Secret of Secrets Manager that holds user and password; `user` then only names the pool.
+    pub secret_arn: Option<SecretArn>,
     /// Profile whose credentials sign the token.
     pub aws_profile: Option<String>,
     /// Role to assume before signing.
@@ -178,6 +181,7 @@ impl Database {
             iam_port: None,
             iam_region: None,
             iam_region_fallback: None,
+            secret_arn: None,
             aws_profile: None,
             aws_role_arn: None,
             aws_external_id: None,

@@ -81,6 +81,8 @@ settings! {
     resolv_conf: String = "", Restart, Working, "Other resolv.conf whose name servers are asked for servers";
     sbuf_loopcnt: u32 = 5, Live, Ignored, "Packets per turn of PgBouncer's event loop";
     scram_iterations: u32 = 4096, Live, Working, "Rounds in SCRAM secrets made here", 1..=10_000_000;
+    secret_grace: Duration = 3600, Live, Working, "Seconds that clients may still show what a secret (secret_arn) held before its rotation";
+    secret_refresh: Duration = 600, Live, Working, "Seconds after which a secret (secret_arn) is read again";
     server_check_delay: Duration = 30, Live, NotYet, "Seconds a server may be idle before it is checked";
     server_check_query: String = "<empty>", Live, NotYet, "Query that checks a server before reuse";
     server_connect_timeout: Duration = 15, Live, Working, "Seconds for connecting and logging in to a server";
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn knows_all_of_pgbouncer_and_our_own() {
-        assert_eq!(table().len(), 101 + 8);
+        assert_eq!(table().len(), 101 + 10);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

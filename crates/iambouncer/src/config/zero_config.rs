@@ -12,6 +12,7 @@ use super::model::{Config, Database, Host, Origin};
 use super::secret::Secret;
 use super::settings_table::Settings;
 use super::value::Value;
+use rds_iam::secrets::SecretArn;
 
 /// What the settings are in this mode unless somebody says otherwise.
 const MODE_DEFAULTS: [(&str, &str); 7] = [
@@ -44,6 +45,8 @@ pub struct ZeroConfigFlags {
     pub iam_host: Option<String>,
     /// Port the token is signed for.
     pub iam_port: Option<u16>,
+    /// Secret that holds user and password.
+    pub secret_arn: Option<String>,
     /// Profile whose credentials sign.
     pub aws_profile: Option<String>,
     /// Role to assume.
@@ -119,13 +122,18 @@ impl Resolver<'_> {
     /// The one server, or `None` when host or user is missing or unreadable.
     fn connection(&mut self, endpoint: Option<&str>, flags: &ZeroConfigFlags) -> Option<Database> {
         let host = self.host(endpoint, flags.port);
+        let secret_arn = self.secret_arn(flags.secret_arn.clone());
         let user = self.pick(&environment::USER, flags.user.clone());
+        let user = user.or_else(|| secret_arn.as_ref().map(|arn| arn.name().to_owned()));
         if user.is_none() {
             self.missing("user", &environment::USER);
         }
         let dbname = self.pick(&environment::DATABASE, flags.database.clone());
-        let server_auth = self.server_auth(flags.server_auth);
-        let password = self.password(server_auth);
+        let server_auth = match &secret_arn {
+            Some(_) => ServerAuth::Password,
+            None => self.server_auth(flags.server_auth),
+        };
+        let password = if secret_arn.is_some() { None } else { self.password(server_auth) };
         let iam_host = self.pick(&environment::IAM_HOST, flags.iam_host.clone());
         let iam_port = self.port(&environment::IAM_PORT, flags.iam_port);
         let is_iam = server_auth == ServerAuth::Iam;
@@ -150,6 +158,7 @@ impl Resolver<'_> {
             iam_port,
             iam_region,
             iam_region_fallback,
+            secret_arn,
             aws_profile,
             aws_role_arn,
             aws_external_id,
@@ -225,6 +234,18 @@ impl Resolver<'_> {
             Err(reason) => {
                 self.found.push(Diagnostic::error(format!("server_auth: \"{text}\" {reason} ({source})")));
                 ServerAuth::Iam
+            }
+        }
+    }
+
+    fn secret_arn(&mut self, flag: Option<String>) -> Option<SecretArn> {
+        let text = self.pick(&environment::SECRET_ARN, flag)?;
+        match text.parse() {
+            Ok(arn) => Some(arn),
+            Err(reason) => {
+                let source = self.source_of("secret_arn");
+                self.found.push(Diagnostic::error(format!("secret_arn \"{text}\" {reason} ({source})")));
+                None
             }
         }
     }

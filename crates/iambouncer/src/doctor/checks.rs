@@ -36,6 +36,7 @@ checks! {
     Identity = "identity", "who AWS takes us for";
     Clock = "clock", "this machine's clock next to AWS's";
     Dns = "dns", "addresses and aliases of the host";
+    Secret = "secret", "the secret of Secrets Manager, and whom it names";
     Token = "token", "the token, and what it is made for";
     Tcp = "tcp", "a connection to the server";
     Tls = "tls", "encryption and the server's certificate";

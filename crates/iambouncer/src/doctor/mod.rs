@@ -12,10 +12,11 @@ mod sql;
 mod stored;
 
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
-use crate::context::{Common, Context, Loaded};
+use crate::context::{Common, Context, Loaded, secrets_for};
 use crate::identities::Identities;
 use crate::pool::shared::Registry;
 use crate::server::signing::{Signing, identity_of};
+use crate::server::target::secret_of;
 use crate::worker::reactor::EngineKind;
 use crate::worker::{self, team::Team};
 use aws::AwsDesk;
@@ -68,6 +69,7 @@ pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Resu
     aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
     let login_rate = LoginLimiter::new(loaded.config.settings.iam_login_rate);
     let common = Common {
+        secrets: secrets_for(&tokens, &loaded.config.settings),
         loaded,
         identities,
         control,
@@ -133,7 +135,7 @@ struct Way {
     host: Host,
     /// User on the server.
     user: Option<String>,
-    /// Who signs, where tokens are made.
+    /// Who signs, where tokens are made or a secret is read.
     identity: Option<Identity>,
 }
 
@@ -142,8 +144,7 @@ fn ways(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<Way>
     for (database, line) in lines(config, database) {
         let user = line.user.as_deref().or(user).map(str::to_owned);
         for host in &line.host {
-            let identity = (line.server_auth == ServerAuth::Iam)
-                .then(|| identity_for(line, host, user.as_deref().unwrap_or_default()));
+            let identity = identity_for(line, host, user.as_deref().unwrap_or_default());
             let (line, host) = (line.clone(), host.clone());
             ways.push(Way { line, database: database.clone(), host, user: user.clone(), identity });
         }
@@ -170,9 +171,14 @@ fn is_same(one: &Database, other: &Database) -> bool {
 }
 
 /// Who signs, with the region that the login itself would use: the engine then fetches its credentials only once.
-fn identity_for(line: &Database, host: &Host, user: &str) -> Identity {
-    let key = Signing::of(line).key(host.tcp(), line.port, user, None);
-    key.map_or_else(|_| identity_of(line), |key| key.identity)
+fn identity_for(line: &Database, host: &Host, user: &str) -> Option<Identity> {
+    match (line.server_auth, secret_of(line)) {
+        (ServerAuth::Iam, _) => {
+            let key = Signing::of(line).key(host.tcp(), line.port, user, None);
+            Some(key.map_or_else(|_| identity_of(line), |key| key.identity))
+        }
+        (ServerAuth::Password, secret) => secret.map(|key| key.identity),
+    }
 }
 
 fn now_seconds() -> i64 {

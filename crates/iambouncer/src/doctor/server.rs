@@ -12,7 +12,7 @@ use crate::net::Endpoint;
 use crate::server::connect::Place;
 use crate::server::error::Stage;
 use crate::server::login;
-use crate::server::progress::{Connected, Found, Progress, Secured, Seen, TokenMade};
+use crate::server::progress::{Connected, Found, Progress, SecretRead, Secured, Seen, TokenMade};
 use crate::server::target::Target;
 use crate::server::{FailedLogin, LoginError};
 use crate::{identities, worker};
@@ -25,6 +25,18 @@ const MAX_ADDRESSES: usize = 4;
 /// A certificate that ends sooner is told, in days.
 const SOON_DAYS: i64 = 14;
 
+/// The checks of a login.
+const LOGIN_CHECKS: [Check; 8] = [
+    Check::Dns,
+    Check::Secret,
+    Check::Token,
+    Check::Tcp,
+    Check::Tls,
+    Check::Request,
+    Check::Login,
+    Check::Sql,
+];
+
 impl Way {
     fn is_iam(&self) -> bool {
         self.line.server_auth == ServerAuth::Iam
@@ -32,10 +44,12 @@ impl Way {
 
     /// The checks of a login, in order; those after the first failure are not reached.
     fn checks(&self) -> impl Iterator<Item = Check> {
-        let all =
-            [Check::Dns, Check::Token, Check::Tcp, Check::Tls, Check::Request, Check::Login, Check::Sql];
-        let is_iam = self.is_iam();
-        all.into_iter().filter(move |check| is_iam || *check != Check::Token)
+        let (is_iam, has_secret) = (self.is_iam(), self.line.secret_arn.is_some());
+        LOGIN_CHECKS.into_iter().filter(move |check| match check {
+            Check::Token => is_iam,
+            Check::Secret => has_secret,
+            _ => true,
+        })
     }
 }
 
@@ -98,12 +112,15 @@ fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
             return Check::Tls;
         }
         LoginError::Token { .. } | LoginError::LoginRate(_) => return Check::Token,
+        LoginError::Secret { .. } => return Check::Secret,
+        LoginError::SecretPassword { .. } => return Check::Login,
         LoginError::OwnListener(_) => return Check::Tcp,
         _ => {}
     }
     match seen {
         Seen { found: None, .. } => Check::Dns,
         Seen { token: None, .. } if way.is_iam() => Check::Token,
+        Seen { secret: None, .. } if way.line.secret_arn.is_some() => Check::Secret,
         Seen { connected: None, .. } => Check::Tcp,
         _ if stage == Stage::Tls => Check::Tls,
         Seen { asked: None, .. } => Check::Request,
@@ -115,6 +132,7 @@ fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
 fn done(way: &Way, context: &Rc<Context>, seen: &Seen) -> Vec<Finding> {
     let steps = [
         seen.found.as_ref().map(|found| dns(way, found)),
+        seen.secret.as_ref().map(secret),
         seen.token.as_ref().map(token),
         seen.connected.as_ref().map(tcp),
         seen.connected.as_ref().map(|connected| tls(context, connected, seen.secured.as_ref())),
@@ -135,6 +153,10 @@ fn dns(way: &Way, found: &Found) -> Finding {
     let alias = found.rds_name.as_ref().filter(|rds_name| !rds_name.eq_ignore_ascii_case(name));
     let alias = alias.map(|rds_name| format!("; stands for {rds_name}")).unwrap_or_default();
     Finding::pass(Check::Dns, words.join(", ") + &alias).took(found.took)
+}
+
+fn secret(read: &SecretRead) -> Finding {
+    Finding::pass(Check::Secret, format!("user {}, version {}", read.username, read.version_id))
 }
 
 fn token(made: &TokenMade) -> Finding {

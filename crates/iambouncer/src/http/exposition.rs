@@ -92,6 +92,7 @@ mod tests {
             logins: LoginFigures::default(),
             tokens: BTreeMap::new(),
             credentials: Vec::new(),
+            secrets: Vec::new(),
             is_ready: true,
             is_draining: false,
             last_reload: LastReload { succeeded_at_s: 1_700_000_000, is_last_good: true },

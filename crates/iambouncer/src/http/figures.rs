@@ -7,6 +7,7 @@ use crate::identities::{Identities, Known};
 use crate::pool::shared::Registry;
 use crate::stats::histogram::Buckets;
 use crate::vitals::LastReload;
+use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -46,6 +47,17 @@ pub(super) struct CredentialFigures {
     pub(super) failed: u64,
 }
 
+/// What there is to say about a secret.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SecretFigures {
+    pub(super) arn: String,
+    /// Seconds since it was read.
+    pub(super) age: Option<f64>,
+    pub(super) read: u64,
+    pub(super) failed: u64,
+    pub(super) rotations: u64,
+}
+
 /// Logins to servers.
 #[derive(Debug, Default)]
 pub(super) struct LoginFigures {
@@ -68,6 +80,7 @@ pub(super) struct Figures {
     pub(super) logins: LoginFigures,
     pub(super) tokens: BTreeMap<TokenName, TokenFigures>,
     pub(super) credentials: Vec<CredentialFigures>,
+    pub(super) secrets: Vec<SecretFigures>,
     pub(super) is_ready: bool,
     pub(super) is_draining: bool,
     pub(super) last_reload: LastReload,
@@ -109,6 +122,23 @@ pub(super) fn iam(
     (name_tokens(&tokens, now, MAX_TOKENS), by_identity.into_values().collect())
 }
 
+/// Secrets as the cache holds them. They come from configuration, so they are few. One that two identities read is one
+/// series.
+pub(super) fn secrets(cache: &SecretCache, now: SystemTime) -> Vec<SecretFigures> {
+    let mut by_arn: BTreeMap<String, SecretFigures> = BTreeMap::new();
+    for status in cache.snapshot() {
+        let figures = SecretFigures {
+            arn: status.key.arn.to_string(),
+            age: status.read_at.map(|at| seconds(at, now)),
+            read: status.reads.saturating_sub(status.failed_reads),
+            failed: status.failed_reads,
+            rotations: status.rotations,
+        };
+        by_arn.entry(figures.arn.clone()).and_modify(|known| known.merge(&figures)).or_insert(figures);
+    }
+    by_arn.into_values().collect()
+}
+
 fn name_tokens(tokens: &[TokenStatus], now: SystemTime, most: usize) -> BTreeMap<TokenName, TokenFigures> {
     let mut named: BTreeMap<TokenName, TokenFigures> = BTreeMap::new();
     for token in tokens {
@@ -140,6 +170,15 @@ impl TokenFigures {
         self.age = larger(self.age, other.age);
         self.left = smaller(self.left, other.left);
         self.refusals += other.refusals;
+    }
+}
+
+impl SecretFigures {
+    fn merge(&mut self, other: &Self) {
+        self.age = larger(self.age, other.age);
+        self.read += other.read;
+        self.failed += other.failed;
+        self.rotations = self.rotations.max(other.rotations);
     }
 }
 

@@ -1,7 +1,7 @@
 //! THE table of metrics: name, kind, unit, labels, help, and where the values come from. Owns all of that; the text of a
 //! scrape, the reference page and the tests are made from it, and no metric is anywhere else.
 
-use super::figures::{CredentialFigures, Figures, TokenFigures, seconds};
+use super::figures::{CredentialFigures, Figures, SecretFigures, TokenFigures, seconds};
 use crate::admin::gathered::PoolCounts;
 use crate::stats::histogram::Buckets;
 use std::time::SystemTime;
@@ -204,6 +204,18 @@ static TABLE: &[Metric] = &[
             [("ok", c.fetched), ("failed", c.failed)].map(|(result, count)| sample([&c.identity, result], Value::Count(count)))
         };
         f.credentials.iter().flat_map(both).collect()
+    }),
+    row("secret_age", Gauge, SECONDS, &["secret"], "How long ago the secret at hand was read from Secrets Manager.", |f| {
+        f.secrets.iter().filter_map(|s| Some(sample([&s.arn], Value::Gauge(s.age?)))).collect()
+    }),
+    row("secret_reads", Counter, None, &["secret", "result"], "Reads of secrets: ok or failed.", |f| {
+        let both = |s: &SecretFigures| {
+            [("ok", s.read), ("failed", s.failed)].map(|(result, count)| sample([&s.arn, result], Value::Count(count)))
+        };
+        f.secrets.iter().flat_map(both).collect()
+    }),
+    row("secret_rotations", Counter, None, &["secret"], "How many times a read brought another user name or password than before.", |f| {
+        f.secrets.iter().map(|s| sample([&s.arn], Value::Count(s.rotations))).collect()
     }),
     row("aws_clock_skew", Gauge, SECONDS, &["identity"], "Seconds that this machine's clock is ahead of AWS's, when it was last compared.", |f| {
         f.credentials.iter().filter_map(|c| Some(sample([&c.identity], Value::Gauge(c.clock_skew? as f64)))).collect()

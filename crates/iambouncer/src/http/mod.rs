@@ -27,6 +27,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rds_iam::secrets::SecretCache;
 use scrape::Scraper;
 use std::convert::Infallible;
 use std::io;
@@ -118,9 +119,10 @@ pub fn serve(
     workers: Outside,
     registry: Arc<Registry>,
     identities: Identities,
+    secrets: SecretCache,
 ) -> io::Result<()> {
     let _inside = control.enter();
-    let scraper = Scraper::new(workers, registry.clone(), identities);
+    let scraper = Scraper::new(workers, registry.clone(), identities, secrets);
     let shared = Arc::new(Shared { registry, scraper });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     for bound in bound {

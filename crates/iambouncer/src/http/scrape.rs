@@ -2,7 +2,7 @@
 //! one round for all who ask at the same time.
 
 use super::cardinality::{Cardinality, MAX_POOLS};
-use super::figures::{Figures, LoginFigures, iam};
+use super::figures::{Figures, LoginFigures, iam, secrets};
 use super::health;
 use crate::admin::Console;
 use crate::admin::gathered::Gathered;
@@ -10,6 +10,7 @@ use crate::identities::Identities;
 use crate::pool::shared::Registry;
 use crate::worker::home;
 use crate::worker::team::Outside;
+use rds_iam::secrets::SecretCache;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot::Receiver;
@@ -51,13 +52,26 @@ pub(super) struct Scraper {
     question: Question,
     registry: Arc<Registry>,
     identities: Identities,
+    secrets: SecretCache,
     rounds: tokio::sync::Mutex<Rounds>,
 }
 
 impl Scraper {
     /// Over these workers.
-    pub(super) fn new(workers: Outside, registry: Arc<Registry>, identities: Identities) -> Self {
-        Self { workers, question: part_of_this_worker, registry, identities, rounds: Default::default() }
+    pub(super) fn new(
+        workers: Outside,
+        registry: Arc<Registry>,
+        identities: Identities,
+        secrets: SecretCache,
+    ) -> Self {
+        Self {
+            workers,
+            question: part_of_this_worker,
+            registry,
+            identities,
+            secrets,
+            rounds: Default::default(),
+        }
     }
 
     /// Figures that are no older than this call. Of many who come during a round, one begins the next and the others
@@ -103,6 +117,7 @@ impl Scraper {
             logins: LoginFigures::read(&self.registry, Instant::now()),
             tokens,
             credentials,
+            secrets: secrets(&self.secrets, SystemTime::now()),
             is_ready: health::readiness(vitals).is_good,
             is_draining: vitals.is_draining(),
             last_reload: vitals.last_reload(),
@@ -162,8 +177,9 @@ mod tests {
     fn scraper(team: &Team, control: &tokio::runtime::Handle) -> Scraper {
         let registry = Arc::new(Registry::new(team.len(), false));
         let tokens = TokenEngine::new(AwsCredentials::shared());
+        let secrets = crate::context::secrets_for(&tokens, &Default::default());
         let identities = Identities::new(tokens, control.clone());
-        Scraper { question: answer, ..Scraper::new(team.outside(), registry, identities) }
+        Scraper { question: answer, ..Scraper::new(team.outside(), registry, identities, secrets) }
     }
 
     fn queries(figures: &Figures) -> u64 {

@@ -1,10 +1,12 @@
-//! What a start says about IAM: for each database the endpoint and region that tokens are made for, and who makes them.
-//! Owns these lines; it runs beside the start and holds nothing up.
+//! What a start says about AWS: for each database the endpoint and region that tokens are made for, or the secret that
+//! holds its password, and who asks. Owns these lines; it runs beside the start and holds nothing up.
 
 use crate::config::{Config, ServerAuth};
 use crate::identities::Identities;
 use crate::server::signing::Signing;
+use crate::server::target::secret_of;
 use rds_iam::Resolver;
+use rds_iam::secrets::SecretKey;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -16,6 +18,13 @@ pub(super) fn endpoints(
     control: &Handle,
 ) {
     let (config, identities, resolver) = (config.clone(), identities.clone(), resolver.cloned());
+    for line in config.all_databases() {
+        if let Some(SecretKey { arn, identity }) = secret_of(line) {
+            let database = &line.name;
+            tracing::info!(database, secret = %arn, %identity, "user and password come from Secrets Manager");
+            identities.look_up(&identity);
+        }
+    }
     control.spawn(async move {
         for line in config.all_databases().filter(|line| line.server_auth == ServerAuth::Iam) {
             let signing = Signing::of(line);

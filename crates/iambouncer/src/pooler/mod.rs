@@ -12,7 +12,7 @@ mod shutdown;
 pub mod signals;
 
 use crate::client::Door;
-use crate::context::{Common, Loaded};
+use crate::context::{Common, Loaded, secrets_for};
 use crate::http;
 use crate::identities::Identities;
 use crate::lifecycle::Phase;
@@ -72,11 +72,13 @@ pub fn run(plan: Plan) -> io::Result<()> {
     let identities = Identities::new(tokens.clone(), control.clone());
     announce::endpoints(&loaded.config, &identities, resolver.as_ref(), &control);
     let registry = Arc::new(Registry::new(first.len(), !http.is_empty()));
-    http::serve(&control, http, first.outside(), registry.clone(), identities.clone())?;
+    let secrets = secrets_for(&tokens, settings);
+    http::serve(&control, http, first.outside(), registry.clone(), identities.clone(), secrets.clone())?;
     let common = Common {
         loaded,
         control,
         tokens,
+        secrets,
         identities,
         resolver,
         login_rate: LoginLimiter::new(login_rate),

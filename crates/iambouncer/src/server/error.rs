@@ -25,7 +25,7 @@ impl std::fmt::Display for Stage {
         f.write_str(match self {
             Self::Network => "no connection came about",
             Self::Tls => "TLS was not set up",
-            Self::Credentials => "no AWS credentials came",
+            Self::Credentials => "no credentials came",
             Self::Answer => "the server did not finish the login",
         })
     }
@@ -152,6 +152,28 @@ pub enum LoginError {
         /// Trying again may help: AWS is slow or out of reach.
         is_transient: bool,
     },
+    /// No secret.
+    #[error("{reason}")]
+    Secret {
+        /// The cache's words.
+        reason: String,
+        /// What it means.
+        cause: Cause,
+        /// Trying again may help.
+        is_transient: bool,
+    },
+    /// The server does not take what a secret holds.
+    #[error("server login failed: {message} (password of secret {secret}, version {version})")]
+    SecretPassword {
+        /// The secret.
+        secret: String,
+        /// Its version.
+        version: String,
+        /// The server's message.
+        message: String,
+        /// It may be in the middle of a rotation: the database has the new password, AWSCURRENT is still the old one.
+        may_be_in_rotation: bool,
+    },
     /// SCRAM failed on our side.
     #[error("SCRAM with the server failed: {0}")]
     Scram(#[from] ScramError),
@@ -174,7 +196,8 @@ impl LoginError {
             | Self::Timeout { .. }
             | Self::LoginRate(_)
             | Self::BrokenOff(_) => false,
-            Self::Token { is_transient, .. } => !is_transient,
+            Self::Token { is_transient, .. } | Self::Secret { is_transient, .. } => !is_transient,
+            Self::SecretPassword { may_be_in_rotation, .. } => !may_be_in_rotation,
             _ => true,
         }
     }
@@ -188,7 +211,10 @@ impl LoginError {
             Self::LoginRate(_) => (Blame::Us, "53300".into()),
             Self::Refused { code, .. } if code.len() == 5 => (Blame::Server, code.clone().into()),
             Self::Refused { .. } => (Blame::Server, "08004".into()),
-            Self::Token { .. } | Self::NotAnIamUser { .. } => (Blame::Aws, "28000".into()),
+            Self::Token { .. } | Self::Secret { .. } | Self::NotAnIamUser { .. } => {
+                (Blame::Aws, "28000".into())
+            }
+            Self::SecretPassword { .. } => (Blame::Server, "28P01".into()),
             Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedTls => {
                 (Blame::Configuration, "28000".into())
             }
@@ -211,6 +237,13 @@ impl LoginError {
             Self::OwnListener(_) => {
                 Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
             }
+            Self::SecretPassword { may_be_in_rotation, .. } => Some(
+                match may_be_in_rotation {
+                    true => "The secret may be in the middle of a rotation; it is read again until that is over.",
+                    false => "The secret and the role in the database hold different passwords: rotate the secret, or correct it.",
+                }
+                .to_owned(),
+            ),
             Self::NoPassword(_) => Some(
                 "Add the user to auth_file, set password= on the database line, or use server_auth = iam."
                     .to_owned(),

@@ -6,7 +6,7 @@ use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
 use super::progress::Progress;
 use super::target::{Credential, Target};
-use super::verdict::{Proof, Signed, StoredToken, cause_of};
+use super::verdict::{Proof, Signed, StoredToken, cause_of, cause_of_secret};
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
@@ -19,6 +19,7 @@ use crate::net::{Inbound, Stream};
 use crate::stats::logins::TOKEN_OK;
 use crate::worker::{self, timers};
 use aws_lc_rs::digest;
+use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
 use rds_iam::{Token, TokenError, TokenKey};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +34,9 @@ use zeroize::{Zeroize, Zeroizing};
 const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 /// Most messages of a login: parameter reports and notices are a few dozen.
 const MAX_LOGIN_MESSAGES: usize = 1000;
+
+/// SQLSTATE of a password that is not the role's, and of a role that is not there.
+const WRONG_PASSWORD: &str = "28P01";
 
 /// A finished login.
 pub struct LoggedIn {
@@ -89,6 +93,7 @@ async fn attempt(
             attempt.wait_for_turn(key).await?;
             return attempt.run(Encryption::Required, Some(Shown::given(key, token))).await;
         }
+        Credential::Secret(key) => return attempt.run_with_secret(key).await,
         _ => return attempt.run_with_password().await,
     };
     let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
@@ -114,6 +119,10 @@ async fn attempt(
 
 fn is_token_refusal(error: &LoginError) -> bool {
     matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
+}
+
+fn is_wrong_password(outcome: &Result<LoggedIn, LoginError>) -> bool {
+    matches!(outcome, Err(LoginError::Refused { code, .. }) if code == WRONG_PASSWORD)
 }
 
 /// A token as it is shown to a server.
@@ -182,6 +191,57 @@ impl Attempt<'_> {
             self.progress.token(key, token);
         }
         fetched.map_err(|error| failed(error.to_string(), cause_of(&error), error.is_transient()))
+    }
+
+    /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
+    async fn run_with_secret(&self, key: &SecretKey) -> Result<LoggedIn, LoginError> {
+        self.progress.enter(Stage::Credentials);
+        let secrets = &self.context.secrets;
+        let (cache, wanted) = (secrets.clone(), key.clone());
+        let asked = self.context.on_control(async move { cache.get(&wanted).await }).await;
+        let stopped = || SecretError::Unavailable { arn: key.arn.to_string(), reason: "stopped".to_owned() };
+        let mut secret = asked.unwrap_or_else(|| Err(stopped())).map_err(|error| LoginError::Secret {
+            reason: error.to_string(),
+            cause: cause_of_secret(&error),
+            is_transient: error.is_transient(),
+        })?;
+        let mut outcome = self.run_as(&secret).await;
+        if is_wrong_password(&outcome) {
+            let (cache, wanted, refused) = (secrets.clone(), key.clone(), secret.clone());
+            let newer =
+                self.context.on_control(async move { cache.after_refusal(&wanted, &refused).await }).await;
+            if let Some(newer) = newer.flatten() {
+                secret = newer;
+                outcome = self.run_as(&secret).await;
+            }
+        }
+        match outcome {
+            Err(LoginError::Refused { code, message, .. }) if code == WRONG_PASSWORD => {
+                Err(LoginError::SecretPassword {
+                    secret: key.arn.to_string(),
+                    version: secret.version_id.clone(),
+                    message,
+                    may_be_in_rotation: secrets.may_be_in_rotation(key),
+                })
+            }
+            other => {
+                if other.is_ok() {
+                    secrets.worked(key);
+                }
+                other
+            }
+        }
+    }
+
+    async fn run_as(&self, secret: &DatabaseSecret) -> Result<LoggedIn, LoginError> {
+        self.progress.secret(secret);
+        let target = Target {
+            user: secret.username.clone(),
+            credential: Credential::Password(Secret::new(secret.expose())),
+            ..self.target.clone()
+        };
+        let Self { context, place, progress, .. } = *self;
+        Attempt { context, place, progress, target: &target }.run_with_password().await
     }
 
     async fn run_with_password(&self) -> Result<LoggedIn, LoginError> {
@@ -421,7 +481,7 @@ impl Login<'_> {
                 Ok(secret.clone())
             }
             Credential::ScramKeys(_) => Err(self.unusable(asked)),
-            Credential::None | Credential::Iam(_) | Credential::Given { .. } => {
+            Credential::None | Credential::Iam(_) | Credential::Secret(_) | Credential::Given { .. } => {
                 Err(LoginError::NoPassword(self.target.user.clone()))
             }
         }

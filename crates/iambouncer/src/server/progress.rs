@@ -6,6 +6,7 @@ use super::error::{LoginError, Stage};
 use super::verdict::{FailedLogin, Proof};
 use crate::net::{Endpoint, Stream};
 use crate::worker;
+use rds_iam::secrets::DatabaseSecret;
 use rds_iam::{Token, TokenKey};
 use rustls::pki_types::CertificateDer;
 use std::cell::{Cell, RefCell};
@@ -19,6 +20,8 @@ pub struct Seen {
     pub found: Option<Found>,
     /// A token is at hand.
     pub token: Option<TokenMade>,
+    /// A secret is at hand.
+    pub secret: Option<SecretRead>,
     /// A connection is open.
     pub connected: Option<Connected>,
     /// TLS is set up.
@@ -49,6 +52,15 @@ pub struct TokenMade {
     pub ends_at: SystemTime,
     /// Its length.
     pub bytes: usize,
+}
+
+/// A secret that was read; not its password.
+#[derive(Debug, Clone)]
+pub struct SecretRead {
+    /// Database user it holds.
+    pub username: String,
+    /// Its version.
+    pub version_id: String,
 }
 
 /// A connection that was opened.
@@ -128,6 +140,11 @@ impl Progress {
             bytes: token.expose().len(),
         };
         self.seen.borrow_mut().token = Some(made);
+    }
+
+    pub(super) fn secret(&self, secret: &DatabaseSecret) {
+        let (username, version_id) = (secret.username.clone(), secret.version_id.clone());
+        self.seen.borrow_mut().secret = Some(SecretRead { username, version_id });
     }
 
     pub(super) fn connected(&self, endpoint: Endpoint) {

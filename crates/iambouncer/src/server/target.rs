@@ -1,11 +1,12 @@
 //! Where and as whom a login goes. Owns what a database line, a user and the files behind them come to; makes no
 //! connection.
 
-use super::signing::Signing;
+use super::signing::{Signing, identity_of};
 use crate::auth::scram::keys::ClientKeys;
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::Loaded;
-use rds_iam::TokenKey;
+use rds_iam::secrets::SecretKey;
+use rds_iam::{Identity, TokenKey};
 use rustls::ClientConfig;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub enum Credential {
     ScramKeys(ClientKeys),
     /// A token, made for this login.
     Iam(Signing),
+    /// User name and password of a secret.
+    Secret(SecretKey),
     /// A token somebody else has made, to be shown once.
     Given {
         /// What it is for.
@@ -63,9 +66,10 @@ impl Target {
         host: &Host,
         scram_keys: impl FnOnce() -> Option<ClientKeys>,
     ) -> Self {
-        let credential = match line.server_auth {
-            ServerAuth::Iam => Credential::Iam(Signing::of(line)),
-            ServerAuth::Password => password(loaded, line, user, scram_keys),
+        let credential = match (line.server_auth, secret_of(line)) {
+            (ServerAuth::Iam, _) => Credential::Iam(Signing::of(line)),
+            (ServerAuth::Password, Some(key)) => Credential::Secret(key),
+            (ServerAuth::Password, None) => password(loaded, line, user, scram_keys),
         };
         let parameters = [
             ("client_encoding", &line.client_encoding),
@@ -105,6 +109,14 @@ impl Target {
     fn with(self, parameters: Vec<(&'static str, String)>) -> Self {
         Self { parameters, ..self }
     }
+}
+
+/// The secret that a line names, and who reads it.
+pub fn secret_of(line: &Database) -> Option<SecretKey> {
+    let arn = line.secret_arn.clone()?;
+    // Whoever assumes a role asks the STS of the secret's region, unless the AWS configuration names another.
+    let identity = Identity { sts_region: Some(arn.region().clone()), ..identity_of(line) };
+    Some(SecretKey { arn, identity })
 }
 
 /// True when what is stored is a SCRAM secret: it proves nothing without the keys that a client's login brings.

@@ -5,6 +5,7 @@ use super::LoginError;
 use super::error::{Stage, TlsTrouble};
 use crate::causes::Cause;
 use crate::faults::Fault;
+use rds_iam::secrets::SecretError;
 use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
 use std::borrow::Cow;
 use time::PrimitiveDateTime;
@@ -32,6 +33,16 @@ pub fn cause_of(error: &TokenError) -> Cause {
         "expired_credentials" => Cause::CredentialsEnding,
         "unavailable" => Cause::MetadataUnreachable,
         _ => Cause::BrokenToken,
+    }
+}
+
+/// What it means that there is no secret.
+pub fn cause_of_secret(error: &SecretError) -> Cause {
+    match error {
+        SecretError::Credentials { error, .. } => cause_of(error),
+        SecretError::Refused { .. } => Cause::SecretRefused,
+        SecretError::Malformed { .. } => Cause::SecretMalformed,
+        _ => Cause::SecretsUnreachable,
     }
 }
 
@@ -181,10 +192,11 @@ fn plain_cause(error: &LoginError) -> Cause {
         LoginError::Tls { trouble: TlsTrouble::Untrusted, .. } => Cause::TlsTrust,
         LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,
         LoginError::NotAnIamUser { .. } => Cause::NotRdsIam,
-        LoginError::Token { cause, .. } => *cause,
-        LoginError::NoPassword(_) | LoginError::UnusablePassword { .. } | LoginError::Scram(_) => {
-            Cause::Password
-        }
+        LoginError::Token { cause, .. } | LoginError::Secret { cause, .. } => *cause,
+        LoginError::SecretPassword { .. }
+        | LoginError::NoPassword(_)
+        | LoginError::UnusablePassword { .. }
+        | LoginError::Scram(_) => Cause::Password,
         LoginError::UnsupportedAuthentication(_) => Cause::Protocol,
         LoginError::OwnListener(_) => Cause::Configuration,
         LoginError::Refused { .. } => Cause::Other,

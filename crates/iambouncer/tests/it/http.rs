@@ -212,8 +212,9 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
         let family = name.trim_end_matches("_total").trim_end_matches("_info");
         assert!(before.kinds.contains_key(family), "{name}");
         let example = if metric.kind == Kind::Histogram { format!("{name}_count") } else { name.clone() };
-        // Those that there is a series of for each token or identity.
-        let needs_iam = name.contains("_aws_") || metric.labels.contains(&"endpoint");
+        // Those that there is a series of for each token, identity or secret.
+        let of_aws = ["endpoint", "identity", "secret"];
+        let needs_iam = metric.labels.iter().any(|label| of_aws.contains(label));
         assert_eq!(before.sum(&example, &[]).is_some(), !needs_iam, "{name}");
     }
     let pool = [("database", "app"), ("user", "app")];

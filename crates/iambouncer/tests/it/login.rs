@@ -4,7 +4,8 @@ use crate::support::raw::Client;
 use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 
-fn driver(port: u16, user: &str, password: &str) -> Result<String, String> {
+/// Logs in as a driver does, and says who it is on the server, or why not.
+pub(super) fn driver(port: u16, user: &str, password: &str) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let url = format!(

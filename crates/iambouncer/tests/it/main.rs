@@ -22,6 +22,7 @@ mod pooling;
 mod prepared;
 mod protocol;
 mod scenarios;
+mod secrets;
 mod signals;
 mod tls;
 mod tools;

@@ -14,9 +14,9 @@ use crate::clock::{Clock, until};
 use crate::slots::{Slots, lock};
 
 /// How long a secret is used before it is read again, unless somebody says otherwise.
-pub const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
+const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
 /// How long clients may still show what a secret held before, unless somebody says otherwise.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
+const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
 /// A read that takes longer has failed.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a refusal a secret is read anew, at most this often.

@@ -57,7 +57,7 @@ mod tests {
 
     fn run(stored: &str, given: &str) -> Result<(), ScramError> {
         let mut client = ClientExchange::new(Binding::Unsupported, "client-nonce".into());
-        let (mut server, challenge) =
+        let (server, challenge) =
             ServerExchange::start(secret(stored), client.first().as_bytes(), "server-nonce".into())?;
         let asked = client.challenge(challenge.as_bytes())?;
         let keys = SaltedPassword::derive(given, &asked.salt, asked.iterations)?.keys();
@@ -97,14 +97,14 @@ mod tests {
     #[test]
     fn the_key_a_login_reveals_logs_in_elsewhere() {
         let mut client = ClientExchange::new(Binding::Unsupported, "a".into());
-        let (mut server, challenge) =
+        let (server, challenge) =
             ServerExchange::start(secret("pw"), client.first().as_bytes(), "b".into()).unwrap();
         let asked = client.challenge(challenge.as_bytes()).unwrap();
         let keys = SaltedPassword::derive("pw", &asked.salt, asked.iterations).unwrap().keys();
         let (_, learned) = server.finish(client.answer(&keys).as_bytes()).unwrap();
 
         let mut again = ClientExchange::new(Binding::Unsupported, "c".into());
-        let (mut upstream, challenge) =
+        let (upstream, challenge) =
             ServerExchange::start(secret("pw"), again.first().as_bytes(), "d".into()).unwrap();
         again.challenge(challenge.as_bytes()).unwrap();
         assert!(upstream.finish(again.answer(&learned).as_bytes()).is_ok());

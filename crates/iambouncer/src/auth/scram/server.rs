@@ -70,7 +70,20 @@ impl ServerExchange {
     ///
     /// # Errors
     /// Malformed, another nonce, another GS2 header, or a wrong proof.
-    pub fn finish(&mut self, client_final: &[u8]) -> Result<(String, ClientKeys), ScramError> {
+    pub fn finish(&self, client_final: &[u8]) -> Result<(String, ClientKeys), ScramError> {
+        self.finish_with(&self.secret, client_final)
+    }
+
+    /// As [`finish`](Self::finish), held against the secret of another password. It has to have the same salt and
+    /// iterations, which the client knows already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_with(
+        &self,
+        secret: &ScramSecret,
+        client_final: &[u8],
+    ) -> Result<(String, ClientKeys), ScramError> {
         let message = text(client_final)?;
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or(ScramError::Malformed("no proof"))?;
         let mut fields = without_proof;
@@ -88,12 +101,12 @@ impl ServerExchange {
             .ok_or(ScramError::Malformed("proof is not a key"))?;
         let auth: [&[u8]; 5] =
             [self.first_bare.as_bytes(), b",", self.server_first.as_bytes(), b",", without_proof.as_bytes()];
-        let client = xor(&proof, &hmac_sha256(&self.secret.stored, &auth));
-        let keys = ClientKeys { client, server: self.secret.server };
-        if !same(&keys.stored(), &self.secret.stored) {
+        let client = xor(&proof, &hmac_sha256(&secret.stored, &auth));
+        let keys = ClientKeys { client, server: secret.server };
+        if !same(&keys.stored(), &secret.stored) {
             return Err(ScramError::Proof);
         }
-        let signature = hmac_sha256(&self.secret.server, &auth);
+        let signature = hmac_sha256(&secret.server, &auth);
         Ok((format!("v={}", STANDARD.encode(signature)), keys))
     }
 }
