@@ -155,6 +155,9 @@ fn sort_error(error: &CredentialsError) -> CredentialError {
     match error {
         CredentialsError::CredentialsNotLoaded(_) => CredentialError::NotFound { reason },
         CredentialsError::InvalidConfiguration(_) => CredentialError::Misconfigured { reason },
+        _ if needs_sso_login(&reason) => {
+            CredentialError::NotFound { reason: format!("{reason}; run `aws sso login`") }
+        }
         _ if is_refusal(&reason) => CredentialError::Refused { reason },
         _ => CredentialError::Unavailable { reason },
     }
@@ -173,6 +176,13 @@ fn is_refusal(reason: &str) -> bool {
         "ASSUME_ROLE_UNAUTHORIZED_ACCESS",
     ];
     REFUSALS.iter().any(|code| reason.contains(code))
+}
+
+/// Whether somebody's session with Identity Center is missing or over: the SDK has a type of its own for that, and
+/// shows it to nobody.
+fn needs_sso_login(reason: &str) -> bool {
+    const SIGNS: [&str; 4] = ["/sso/cache/", "UnauthorizedException", "SSO token", "SSO session"];
+    SIGNS.iter().any(|sign| reason.contains(sign))
 }
 
 /// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds

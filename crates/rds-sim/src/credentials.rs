@@ -1,5 +1,5 @@
 //! The endpoints that issue credentials: instance metadata (IMDSv2), the container endpoint of ECS and EKS Pod
-//! Identity, and STS (in `sts`), all on one listener.
+//! Identity, STS (in `sts`) and Identity Center (in `sso`), all on one listener.
 //!
 //! Owns: the protocol of the first two, what is issued, how calls are counted, what can be made to fail.
 //! Never: checks signatures of requests to STS – that is not what is simulated – but does check that their key is
@@ -16,8 +16,8 @@ use serde::Serialize;
 use crate::http::{HttpServer, Reply, Request};
 use crate::keys::{AccessKey, random_text};
 use crate::simulator::Simulator;
-use crate::sts;
 use crate::time::{http_date, rfc3339};
+use crate::{sso, sts};
 
 /// The header with which an IMDSv2 session is asked for and answered.
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -45,6 +45,8 @@ pub struct CredentialSettings {
     pub external_id: Option<String>,
     /// What AssumeRoleWithWebIdentity must give as token, if anything in particular.
     pub web_identity_token: Option<String>,
+    /// The access token that Identity Center takes, and gives for a refresh token.
+    pub sso_access_token: String,
     /// Answer everything with this HTTP status.
     pub fail_with: Option<u16>,
     /// Let STS deny access.
@@ -76,6 +78,10 @@ pub struct CredentialCalls {
     pub get_caller_identity: u64,
     /// The same, presigned by somebody else.
     pub presigned: u64,
+    /// Identity Center: credentials of a role.
+    pub sso_credentials: u64,
+    /// Identity Center: a new access token for a refresh token.
+    pub sso_refresh: u64,
     /// Anything that was refused or unknown.
     pub refused: u64,
 }
@@ -93,6 +99,7 @@ pub(crate) struct Desk {
     pub(crate) simulator: Simulator,
     settings: Mutex<CredentialSettings>,
     calls: Mutex<CredentialCalls>,
+    role_sessions: Mutex<Vec<String>>,
     imds_session: String,
 }
 
@@ -107,6 +114,7 @@ impl Default for CredentialSettings {
             authorization: "rds-sim-authorization".to_owned(),
             external_id: None,
             web_identity_token: None,
+            sso_access_token: "rds-sim-access-token".to_owned(),
             fail_with: None,
             deny: false,
             delay: Duration::ZERO,
@@ -127,6 +135,7 @@ impl CredentialServer {
             simulator: simulator.clone(),
             settings: Mutex::new(settings),
             calls: Mutex::default(),
+            role_sessions: Mutex::default(),
             imds_session: random_text(56),
         });
         let at_desk = Arc::clone(&desk);
@@ -173,6 +182,20 @@ impl CredentialServer {
         ]
     }
 
+    /// The environment in which the SDK asks this Identity Center for profiles with `sso_…` keys.
+    pub fn sso_environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL_SSO", self.url("")),
+            ("AWS_ENDPOINT_URL_SSO_OIDC", self.url("")),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// Roles and session names that STS was asked for, as `role/session`, in order.
+    pub fn role_sessions(&self) -> Vec<String> {
+        lock(&self.desk.role_sessions).clone()
+    }
+
     /// The environment of a pod with a service account's token in `token_file` (IRSA).
     pub fn web_identity_environment(&self, token_file: &Path) -> Vec<(&'static str, String)> {
         let role = {
@@ -197,6 +220,10 @@ impl Desk {
 
     pub(crate) fn count(&self, change: impl FnOnce(&mut CredentialCalls)) {
         change(&mut lock(&self.calls));
+    }
+
+    pub(crate) fn note_role_session(&self, role: &str, session: &str) {
+        lock(&self.role_sessions).push(format!("{role}/{session}"));
     }
 
     /// A fresh key, known to the doors.
@@ -228,6 +255,8 @@ impl Desk {
             ("PUT", "/latest/api/token") => self.imds_open_session(request),
             ("GET", path) if path.starts_with("/latest/") => self.imds(request),
             ("GET", CONTAINER_PATH) => self.container(request),
+            ("GET", "/federation/credentials") => sso::role_credentials(self, request),
+            ("POST", "/token") => sso::refresh(self, request),
             ("POST", "/") => sts::answer(self, request),
             ("GET", "/") => sts::answer_presigned(self, request),
             _ => self.refuse(404, "not found"),

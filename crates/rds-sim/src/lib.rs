@@ -46,6 +46,7 @@ pub mod postgres;
 mod protocol;
 mod relay;
 mod simulator;
+mod sso;
 mod sts;
 mod time;
 mod tls;

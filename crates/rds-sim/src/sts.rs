@@ -130,6 +130,7 @@ fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String
     };
     let (role_arn, session_name) = (field("RoleArn")?, field("RoleSessionName")?);
     let role_name = role_arn.rsplit('/').next().unwrap_or(role_arn);
+    desk.note_role_session(role_name, session_name);
     let key = desk.issue();
     let account = desk.settings().account;
     let arn = escape(&format!("arn:aws:sts::{account}:assumed-role/{role_name}/{session_name}"));

@@ -13,7 +13,7 @@ use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
 use rds_sim::{AccessKey, CredentialCalls, CredentialServer, CredentialSettings, Simulator, Target, verify};
 use support::{HOST, KEY_ID, REGION, SECRET};
 
-/// Set in the child: which identity to ask for, as `profile|role|external id`.
+/// Set in the child: which identity to ask for, as `profile|role|external id|session name`.
 const CHILD_VARIABLE: &str = "RDS_SIM_TEST_IDENTITY";
 const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/app-db";
 const PORT: u16 = 5432;
@@ -28,10 +28,13 @@ struct Case {
 
 impl Case {
     async fn new(settings: CredentialSettings) -> Self {
+        Self::at("127.0.0.1:0", settings).await
+    }
+
+    async fn at(listen: &str, settings: CredentialSettings) -> Self {
         let simulator = Simulator::default();
         simulator.keys().add(AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap());
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let server = CredentialServer::start(&simulator, listen, settings).await.unwrap();
+        let server = CredentialServer::start(&simulator, listen.parse().unwrap(), settings).await.unwrap();
         Self { simulator, server, dir: tempfile::tempdir().unwrap() }
     }
 
@@ -91,6 +94,7 @@ async fn child() {
         profile: fields[0].clone(),
         role_arn: fields[1].clone(),
         external_id: fields[2].clone(),
+        session_name: fields.get(3).cloned().flatten(),
         ..Identity::default()
     };
     let engine = TokenEngine::new(AwsCredentials::shared());
@@ -237,6 +241,148 @@ fn process_script(dir: &Path) -> String {
         "echo run >> {}\necho '{{\"Version\":1,\"AccessKeyId\":\"{KEY_ID}\",\"SecretAccessKey\":\"{SECRET}\"}}'\n",
         runs.display()
     )
+}
+
+/// A role with the credentials of another role, with keys of a third profile: two questions, whatever the number of
+/// logins.
+#[tokio::test]
+async fn a_chain_of_profiles() {
+    let case = Case::new(CredentialSettings::default()).await;
+    case.file(
+        "credentials",
+        &format!("[keys]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n"),
+    );
+    let first = "[profile first]\nrole_arn = arn:aws:iam::123456789012:role/first\nsource_profile = keys\n";
+    let second = format!(
+        "[profile second]\nrole_arn = {ROLE_ARN}\nsource_profile = first\nrole_session_name = chained\nregion = eu-west-1\n"
+    );
+    case.file("config", &format!("{first}{second}"));
+    let signer = case.ask_for_right_tokens("second||", case.server.sts_environment()).await;
+    assert!(signer.starts_with("ASIA"));
+    assert_eq!(case.server.calls(), CredentialCalls { assume_role: 2, ..CredentialCalls::default() });
+    assert_eq!(case.server.role_sessions()[1], "app-db/chained");
+}
+
+/// The way of a central pooler in Kubernetes: the pod's own role, and a role of the database's account on top.
+#[tokio::test]
+async fn a_role_on_top_of_a_web_identity() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let token = case.file("token", "a.jwt.token");
+    let environment = case.server.web_identity_environment(&token);
+    case.ask_for_right_tokens(&format!("|{ROLE_ARN}||pooler@prod"), environment).await;
+    let expected =
+        CredentialCalls { assume_role_with_web_identity: 1, assume_role: 1, ..CredentialCalls::default() };
+    assert_eq!(case.server.calls(), expected);
+    assert_eq!(case.server.role_sessions()[1], "app-db/pooler@prod");
+}
+
+/// Set in a process that has a network of its own.
+const AT_HOME_VARIABLE: &str = "RDS_SIM_TEST_AT_HOME";
+/// The metadata of EC2, the credentials of ECS and those of EKS Pod Identity: addresses that are the same everywhere.
+const METADATA: &str = "169.254.169.254";
+const ECS: &str = "169.254.170.2";
+const POD_IDENTITY: &str = "169.254.170.23";
+
+/// ECS gives tasks a path only, and EC2 nothing at all, so these sources can be met at their own addresses alone: in a
+/// network name space that has them.
+#[tokio::test]
+async fn the_fixed_addresses_of_ec2_ecs_and_eks() {
+    let addresses =
+        [METADATA, ECS, POD_IDENTITY].map(|address| format!("ip address add {address}/32 dev lo && "));
+    let script =
+        format!("ip link set lo up && {}exec \"$0\" --exact at_home --nocapture", addresses.concat());
+    let mut command = tokio::process::Command::new("sh");
+    // Whoever is not root is so in a user name space.
+    let unshare = "[ \"$(id -u)\" = 0 ] || user=\"--user --map-root-user\"; exec unshare $user --net sh -c \"$0\" \"$1\"";
+    command.args(["-c", unshare, &script]);
+    command.arg(std::env::current_exe().unwrap()).kill_on_drop(true);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(AT_HOME_VARIABLE, "yes");
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "needs name spaces and ip(8): {text}{told}"
+    );
+}
+
+/// Not a test by itself: what happens in that network.
+#[tokio::test]
+async fn at_home() {
+    if std::env::var_os(AT_HOME_VARIABLE).is_none() {
+        return;
+    }
+    let case = Case::at("0.0.0.0:80", CredentialSettings::default()).await;
+    let authorization = CredentialSettings::default().authorization;
+
+    case.ask_for_right_tokens("||", Vec::new()).await;
+    let calls = case.server.calls();
+    assert_eq!((calls.imds_role, calls.imds_credentials, calls.refused), (1, 1, 0), "{calls:?}");
+
+    let path = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/container-credentials".to_owned());
+    let proof = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", authorization.clone());
+    case.ask_for_right_tokens("||", vec![path, proof, no_metadata()]).await;
+    assert_eq!(case.server.calls(), CredentialCalls { container: 1, ..calls });
+
+    let url = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{POD_IDENTITY}/container-credentials"));
+    let file = case.file("authorization", &authorization).display().to_string();
+    case.ask_for_right_tokens(
+        "||",
+        vec![url, ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file), no_metadata()],
+    )
+    .await;
+    assert_eq!(case.server.calls(), CredentialCalls { container: 2, ..calls });
+}
+
+/// Where the SDK looks for what `aws sso login` has written: the SHA-1 of the start URL, or of the session's name.
+const SSO_URL: (&str, &str) =
+    ("https://rds-sim.awsapps.com/start", ".aws/sso/cache/df7e95a797b1a10da50cf7540949ff4cfb2f3cdd.json");
+const SSO_SESSION: (&str, &str) = ("rds-sim", ".aws/sso/cache/4142b5ed8af1d913390246560c5ce94f61cee12a.json");
+const SSO_ROLE: &str = "sso_account_id = 123456789012\nsso_role_name = DbConnect\nregion = eu-west-1\n";
+
+#[tokio::test]
+async fn sso_with_a_start_url() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let (url, cache) = SSO_URL;
+    case.file("config", &format!("[default]\nsso_start_url = {url}\nsso_region = eu-west-1\n{SSO_ROLE}"));
+    let mut environment = case.server.sso_environment();
+    environment.push(("HOME", case.dir.path().display().to_string()));
+
+    let lines = case.ask("||", environment.clone()).await;
+    assert!(lines[0].starts_with("error=no_credentials") && lines[0].contains("aws sso login"), "{lines:?}");
+
+    std::fs::create_dir_all(case.dir.path().join(cache).parent().unwrap()).unwrap();
+    let access_token = CredentialSettings::default().sso_access_token;
+    let token = serde_json::json!({
+        "startUrl": url, "region": "eu-west-1", "accessToken": access_token, "expiresAt": "2099-01-01T00:00:00Z",
+    });
+    case.file(cache, &token.to_string());
+    case.ask_for_right_tokens("||", environment.clone()).await;
+    assert_eq!(case.server.calls(), CredentialCalls { sso_credentials: 1, ..CredentialCalls::default() });
+
+    case.file(cache, &token.to_string().replace(&access_token, "revoked"));
+    let lines = case.ask("||", environment).await;
+    assert!(lines[0].starts_with("error=no_credentials") && lines[0].contains("aws sso login"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn sso_with_a_session_that_is_refreshed() {
+    let case = Case::new(CredentialSettings::default()).await;
+    let ((name, cache), (url, _)) = (SSO_SESSION, SSO_URL);
+    let session = format!("[sso-session {name}]\nsso_start_url = {url}\nsso_region = eu-west-1\n");
+    case.file("config", &format!("{session}[profile dev]\nsso_session = {name}\n{SSO_ROLE}"));
+    std::fs::create_dir_all(case.dir.path().join(cache).parent().unwrap()).unwrap();
+    let token = serde_json::json!({
+        "startUrl": url, "region": "eu-west-1", "accessToken": "old", "expiresAt": "2020-01-01T00:00:00Z",
+        "clientId": "client", "clientSecret": "client-secret", "refreshToken": "refresh-token",
+        "registrationExpiresAt": "2099-01-01T00:00:00Z",
+    });
+    case.file(cache, &token.to_string());
+    let mut environment = case.server.sso_environment();
+    environment.push(("HOME", case.dir.path().display().to_string()));
+    case.ask_for_right_tokens("dev||", environment).await;
+    let expected = CredentialCalls { sso_refresh: 1, sso_credentials: 1, ..CredentialCalls::default() };
+    assert_eq!(case.server.calls(), expected);
 }
 
 #[tokio::test]
