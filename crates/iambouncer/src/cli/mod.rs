@@ -3,6 +3,7 @@
 mod arguments;
 mod authorities;
 mod check;
+mod core_dumps;
 mod doctor;
 mod exec;
 mod hash;
@@ -32,6 +33,7 @@ enum Failure {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    core_dumps::forbid();
     let arguments = Arguments::parse();
     let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {

@@ -3,6 +3,7 @@
 
 use super::Failure;
 use super::arguments::Run;
+use super::core_dumps;
 use super::logging::{self, LogFile};
 use super::pidfile::PidFile;
 use super::rlimit;
@@ -173,6 +174,9 @@ fn load_ident_map(path: &str) -> Result<IdentMap, Failure> {
 
 fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::Result<()> {
     let settings = &loaded.config.settings;
+    if settings.core_dumps {
+        core_dumps::allow();
+    }
     rlimit::raise(&loaded.config);
     let sockets = Sockets { clients: bind(settings)?, http: http::bind(&loaded.config)? };
     let _pidfile = match settings.pidfile.as_str() {

@@ -36,6 +36,7 @@ settings! {
     client_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to clients";
     client_tls_sslmode: TlsMode = TlsMode::Disable, Live, Working, "TLS wanted from clients";
     conffile: String = "", Live, NotYet, "File that RELOAD reads; empty means the one given at start";
+    core_dumps: bool = false, Restart, Working, "Let a crash write a core file; it holds tokens, passwords and data of clients";
     default_pool_size: u32 = 20, Live, Working, "Server connections per database and user", 0..=1_000_000;
     disable_pqexec: bool = false, Restart, NotYet, "Refuse several statements in one simple query";
     dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn knows_all_of_pgbouncer_and_our_own() {
-        assert_eq!(table().len(), 101 + 10);
+        assert_eq!(table().len(), 101 + 11);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -45,7 +45,8 @@ impl Rds {
         sim.simulator.keys().add(AccessKey::parse(&format!("{CLIENT_KEY}:{CLIENT_SECRET}")).unwrap());
         let side = ClientSide::new();
         let line = sim.database();
-        let bouncer = side.set(sim.start(&line), "allow").set("auth_type = iam").start();
+        let bouncer =
+            side.set(sim.start(&line), "allow").set("auth_type = iam").env("IAMBOUNCER_LOG", "trace").start();
         Self { sim, side, bouncer }
     }
 
@@ -206,6 +207,7 @@ impl Sts {
         let mut start = side
             .set(sim.start(&line), "allow")
             .set("auth_type = iam-sts")
+            .env("IAMBOUNCER_LOG", "trace")
             .set("iam_sts_audience = tests")
             .set(&format!("auth_ident_file = {}", map.display()));
         for (key, value) in endpoint.sts_environment() {

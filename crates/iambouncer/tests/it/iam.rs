@@ -298,7 +298,7 @@ fn credentials_come_from_the_instance_the_task_and_the_pod() {
 }
 
 /// Everything the console shows.
-fn all_that_is_shown(bouncer: &Bouncer) -> String {
+pub(super) fn all_that_is_shown(bouncer: &Bouncer) -> String {
     let mut console = bouncer.console();
     let commands =
         iambouncer::admin::table::COMMANDS.iter().filter(|command| command.words.starts_with("SHOW"));

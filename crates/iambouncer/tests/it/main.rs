@@ -10,6 +10,7 @@ mod cancel;
 mod client_proofs;
 mod console;
 mod copy;
+mod core_dumps;
 mod doctor;
 mod drivers;
 mod farewells;

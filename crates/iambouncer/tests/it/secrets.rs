@@ -1,9 +1,10 @@
 //! Databases whose user and password are in Secrets Manager: logins, both ways of rotation, bad days of Secrets Manager,
 //! and clients that show the same secret. The secrets are moto's, the server is a real PostgreSQL that asks for SCRAM.
 
+use crate::iam::all_that_is_shown;
 use crate::login::driver;
 use crate::support::bouncer::Start;
-use crate::support::http::scrape;
+use crate::support::http::{get, scrape};
 use crate::support::moto::{CURRENT, Moto};
 use crate::support::sim::Sim;
 use crate::support::{Bouncer, Client, eventually, postgres, program};
@@ -12,6 +13,10 @@ use rds_sim::postgres::{Postgres, PostgresOptions};
 use serde_json::json;
 
 const NAME: &str = "prod/app";
+/// Passwords that stand nowhere else, so that a place that shows one is found.
+const FIRST: &str = "hush-one";
+const SECOND: &str = "hush-two";
+const MISTYPED: &str = "hush-mistyped";
 
 /// A server, a secret with the password of its role `app`, and where both are.
 struct Site {
@@ -25,11 +30,11 @@ impl Site {
         let hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned();
         let server =
             crate::support::postgres::start(PostgresOptions { hba: Some(hba), ..Default::default() });
-        server.sql("CREATE ROLE app LOGIN PASSWORD 'first'").unwrap();
+        server.sql(&format!("CREATE ROLE app LOGIN PASSWORD '{FIRST}'")).unwrap();
         server.sql("CREATE ROLE app_clone LOGIN PASSWORD 'clone'").unwrap();
         server.sql("CREATE DATABASE app OWNER app").unwrap();
         let moto = Moto::start();
-        moto.create_secret(NAME, &value("app", "first"));
+        moto.create_secret(NAME, &value("app", FIRST));
         let described = moto.call("DescribeSecret", &json!({ "SecretId": NAME })).unwrap();
         let arn = described["ARN"].as_str().unwrap().to_owned();
         Self { server, moto, arn }
@@ -92,7 +97,9 @@ fn a_login_takes_user_and_password_from_the_secret_and_reads_it_once() {
     assert_eq!(figures.sum("iambouncer_secret_rotations_total", &[secret]), Some(0.0));
     assert!(figures.sum("iambouncer_secret_age_seconds", &[secret]) > Some(0.0));
     bouncer.wait_for_line(&format!("secret={} identity=default", site.arn));
-    assert!(!bouncer.log().contains("first"), "{}", bouncer.log());
+    for told in [bouncer.log(), all_that_is_shown(&bouncer)] {
+        assert!(!told.contains(FIRST), "{told}");
+    }
 }
 
 #[test]
@@ -104,7 +111,7 @@ fn a_rotated_password_is_used_at_once_and_drops_nobody() {
     let pid = old.value("SELECT pg_backend_pid()");
     // After a refusal a secret is read again unless that was done within two seconds.
     eventually("the first read is some time ago", || shown(&bouncer, "age").parse::<u32>().unwrap() >= 3);
-    site.rotate("second");
+    site.rotate(SECOND);
     let mut new = bouncer.client();
     new.query("BEGIN");
     assert_eq!(new.value("SELECT current_user"), "app");
@@ -121,13 +128,13 @@ fn in_the_middle_of_a_rotation_clients_wait_and_are_served() {
     let site = Site::new();
     let bouncer = site.pooler(&[]);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    site.set_password("second");
+    site.set_password(SECOND);
     bouncer.console().query("RECONNECT");
     bouncer.wait_for_servers(0);
     let mut waiting = bouncer.client();
     waiting.send_query("SELECT 'served'");
     bouncer.wait_for_line("may be in the middle of a rotation");
-    site.moto.rotate(NAME, &value("app", "second"));
+    site.moto.rotate(NAME, &value("app", SECOND));
     assert_eq!(waiting.until_ready()[1].row(), [Some("served".to_owned())]);
 }
 
@@ -220,17 +227,17 @@ fn clients_show_the_same_secret_before_and_after_its_rotation() {
         let site = Site::new();
         let bouncer = site.pooler(&[&format!("auth_type = {method}"), "secret_grace = 3600"]);
         let try_with = |user: &str, password: &str| driver(bouncer.port, user, password);
-        assert_eq!(try_with("app", "first"), Ok("app".to_owned()), "{method}");
+        assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}");
         let refused = "28P01 password authentication failed for user \"app\"";
         assert_eq!(try_with("app", "wrong").unwrap_err(), refused, "{method}");
         // A name that the secret does not hold is looked up in auth_file.
         assert_eq!(try_with("other", "other"), Ok("app".to_owned()), "{method}");
-        site.rotate("second");
+        site.rotate(SECOND);
         // The client knows before the pooler does. A read of a moment ago stands for two seconds.
-        eventually("the new password counts", || try_with("app", "second") == Ok("app".to_owned()));
-        assert_eq!(try_with("app", "first"), Ok("app".to_owned()), "{method}: still counts");
+        eventually("the new password counts", || try_with("app", SECOND) == Ok("app".to_owned()));
+        assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}: still counts");
         assert_eq!(try_with("app", "third").unwrap_err(), refused, "{method}");
-        assert!(!bouncer.log().contains("second"), "{}", bouncer.log());
+        assert!(!bouncer.log().contains(SECOND), "{}", bouncer.log());
     }
 }
 
@@ -238,10 +245,28 @@ fn clients_show_the_same_secret_before_and_after_its_rotation() {
 fn without_grace_the_password_before_counts_no_more() {
     let site = Site::new();
     let bouncer = site.pooler(&["auth_type = scram-sha-256", "secret_grace = 0"]);
-    assert_eq!(driver(bouncer.port, "app", "first"), Ok("app".to_owned()));
-    site.rotate("second");
-    eventually("the new password counts", || driver(bouncer.port, "app", "second").is_ok());
-    assert!(driver(bouncer.port, "app", "first").is_err());
+    assert_eq!(driver(bouncer.port, "app", FIRST), Ok("app".to_owned()));
+    site.rotate(SECOND);
+    eventually("the new password counts", || driver(bouncer.port, "app", SECOND).is_ok());
+    assert!(driver(bouncer.port, "app", FIRST).is_err());
+}
+
+#[test]
+fn no_password_is_shown_at_the_most_verbose_level() {
+    let site = Site::new();
+    let line = site.line();
+    let start =
+        site.start(&line).set("auth_type = plain").set("http_port = auto").env("IAMBOUNCER_LOG", "trace");
+    let bouncer = start.start();
+    assert!(driver(bouncer.port, "app", FIRST).is_ok());
+    site.rotate(SECOND);
+    eventually("the new password counts", || driver(bouncer.port, "app", SECOND).is_ok());
+    assert!(driver(bouncer.port, "app", MISTYPED).is_err());
+    let metrics = get(bouncer.http_port(), "/metrics").body;
+    for (place, told) in [("log", bouncer.log()), ("metrics", metrics)] {
+        assert!(!told.is_empty(), "{place}");
+        assert_eq!(told.lines().find(|line| line.contains("hush-")), None, "{place}");
+    }
 }
 
 #[test]
@@ -285,7 +310,7 @@ fn without_a_file_a_secret_is_enough() {
     for part in ["✔ secret       user app, version ", "✔ request      SCRAM", "✔ login", "✔ sql"] {
         assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
     }
-    assert!(!ended.stdout.contains("first"), "{ended:?}");
+    assert!(!ended.stdout.contains(FIRST), "{ended:?}");
     site.set_password("changed");
     let ended = program::run(&["doctor"], &variables);
     assert!(ended.stdout.contains("✘ login") && ended.stdout.contains("[IAM023]"), "{ended:?}");

@@ -104,7 +104,8 @@ impl Bouncer {
 
     /// Starts the binary with these arguments and nothing in its environment but `environment`.
     pub fn spawn(arguments: &[String], environment: &[(String, String)], dir: tempfile::TempDir) -> Self {
-        let mut child = command(arguments, environment).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command(arguments, environment);
+        let mut child = command.current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, is_ready) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -167,10 +168,14 @@ impl Bouncer {
         eventually(&format!("{n} servers"), || console.column("SHOW SERVERS", "state").len() == n);
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     /// Waits for its end.
@@ -198,6 +203,11 @@ impl Bouncer {
             found.is_some()
         });
         found.unwrap()
+    }
+
+    /// Where it runs, with its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its configuration file.

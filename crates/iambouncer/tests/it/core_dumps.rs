@@ -1,0 +1,41 @@
+//! What a crash leaves behind: nothing, unless somebody has asked for it.
+
+use crate::support::sim::{SECRET, Sim};
+use crate::support::{Bouncer, postgres};
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use std::os::unix::process::ExitStatusExt;
+
+/// Lets a pooler crash after an IAM login, where the system writes core files for everybody. True if it wrote one.
+fn leaves_a_core(settings: &[&str]) -> (bool, Vec<u8>) {
+    let sim = Sim::in_front_of(postgres());
+    let mut bouncer: Bouncer = sim.pooler(settings);
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    let unlimited = Rlimit { current: None, maximum: None };
+    prlimit(Some(bouncer.pid()), Resource::Core, unlimited).unwrap();
+    bouncer.signal(Signal::ABORT);
+    let status = bouncer.wait_for_end();
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status:?}");
+    let file = std::fs::read_dir(bouncer.dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("core"));
+    (status.core_dumped(), file.map(|path| std::fs::read(path).unwrap()).unwrap_or_default())
+}
+
+#[test]
+fn a_crash_writes_no_secret_into_a_core_file() {
+    let (is_dumped, bytes) = leaves_a_core(&[]);
+    assert!(!is_dumped && bytes.is_empty());
+}
+
+/// The other test means something only if there are core files here, and secrets in them.
+#[test]
+fn core_dumps_can_be_had() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let (is_dumped, bytes) = leaves_a_core(&["core_dumps = 1"]);
+    assert!(is_dumped, "core_pattern is {pattern}");
+    // Elsewhere a program of the system takes them, or another folder.
+    if pattern.trim() == "core" {
+        assert!(bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes()), "{} bytes", bytes.len());
+    }
+}
