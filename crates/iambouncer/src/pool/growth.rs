@@ -4,6 +4,7 @@
 use super::lending::Pool;
 use super::permits::Permit;
 use super::shared::Failure;
+use super::succession::TakeOver;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
@@ -132,8 +133,12 @@ impl Pool {
         let open = self.shared.open.taken();
         let rules = self.rules.borrow();
         // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
-        open > rules.pool_size
-            && (open > rules.pool_size + rules.reserve_pool_size
+        if open <= rules.pool_size {
+            return false;
+        }
+        let size = rules.pool_size + self.shared.overlapping.taken();
+        open > size
+            && (open > size + rules.reserve_pool_size
                 || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
     }
 
@@ -173,6 +178,11 @@ impl Pool {
     }
 
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
+        self.start_login_for(permits, None);
+    }
+
+    /// As [`start_login`](Self::start_login); with `takes_over` that server goes as soon as the new one is in.
+    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, takes_over: Option<TakeOver>) {
         self.logins.set(self.logins.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
@@ -181,7 +191,12 @@ impl Pool {
             let outcome = pool.log_in().await;
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
-                Ok(logged_in) => pool.login_succeeded(logged_in, permits, started, retirements),
+                Ok(logged_in) => {
+                    pool.login_succeeded(logged_in, permits, started, retirements);
+                    if let Some(takes_over) = takes_over {
+                        pool.yield_to_successor(takes_over);
+                    }
+                }
                 Err(error) => {
                     drop(permits);
                     pool.login_failed(error);
@@ -259,6 +274,7 @@ impl Pool {
         let info = Rc::new(ServerInfo {
             retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
             has_successor: Cell::new(false),
+            overlap: RefCell::default(),
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             pid,
             cancel_key,

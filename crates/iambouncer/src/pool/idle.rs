@@ -49,6 +49,14 @@ impl IdleServers {
         self.servers.borrow().front().map(|server| server.info.touched_at.get())
     }
 
+    /// Takes the one with this id, if it is idle.
+    pub(super) fn take(&self, id: u64) -> Option<Box<Server>> {
+        self.change(|servers| {
+            let at = servers.iter().position(|server| server.info.id == id)?;
+            servers.remove(at)
+        })
+    }
+
     /// Takes all, in order.
     pub(super) fn take_all(&self) -> VecDeque<Box<Server>> {
         self.change(std::mem::take)

@@ -51,6 +51,8 @@ pub(super) struct Need {
 pub struct SharedPool {
     /// Servers open or being opened.
     pub(super) open: Counter,
+    /// Servers above the size for the moment in which one takes over from another.
+    pub(super) overlapping: Counter,
     /// The same, over all databases of the user.
     pub(super) user_open: Counter,
     /// One bit for each worker in need: it would take a server that becomes free.
@@ -69,6 +71,7 @@ impl SharedPool {
     fn new(workers: usize, user_open: Counter) -> Self {
         Self {
             open: Counter::default(),
+            overlapping: Counter::default(),
             user_open,
             hungry: AtomicU64::new(0),
             needs: (0..workers).map(|_| Need::default()).collect(),

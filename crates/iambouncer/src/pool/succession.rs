@@ -1,8 +1,10 @@
-//! Servers that follow ageing ones. Owns when a successor logs in: before its predecessor ends where the limits have
-//! room for both, else in the same moment – so that a login, slow as IAM's are, does not sit on a client's request.
+//! Servers that follow ageing ones. Owns when a successor logs in: before its predecessor ends, so that a login, slow as
+//! IAM's are, does not sit on a client's request. A full pool has one server more for that moment. Where the limits of
+//! database or user have no room for it, the successor logs in when its predecessor has ended.
 
-use super::growth::Eviction;
+use super::growth::{Eviction, Full};
 use super::lending::Pool;
+use super::permits::Permit;
 use crate::server::{Activity, ServerInfo};
 use crate::worker;
 use std::rc::Rc;
@@ -16,6 +18,15 @@ const MAX_LEAD: Duration = Duration::from_secs(30);
 const LOGINS_AHEAD: u32 = 3;
 /// No lead is longer than this part of a server's life.
 const LEAD_PART_OF_LIFE: u32 = 4;
+/// Servers that a pool may have above its size while one takes over from another.
+const MAX_OVERLAPPING: u32 = 1;
+
+/// A login that takes the place of a server which serves until then.
+pub(super) struct TakeOver {
+    predecessor: Rc<ServerInfo>,
+    /// The place above the pool's size.
+    overlap: Permit,
+}
 
 impl Pool {
     /// Starts the logins of successors for which there is room.
@@ -28,7 +39,7 @@ impl Pool {
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due && !info.has_successor.get() && self.is_in_use(&info) {
-                info.has_successor.set(self.log_in_successor());
+                info.has_successor.set(self.log_in_successor() || self.log_in_overlapping(&info));
             }
         }
     }
@@ -58,6 +69,34 @@ impl Pool {
                 true
             }
             Err(_full) => false,
+        }
+    }
+
+    /// One above the pool's size, which the predecessor gives back as soon as the successor is in.
+    fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>) -> bool {
+        if self.is_backing_off() || self.logins_are_many() {
+            return false;
+        }
+        let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
+        let size = self.rules.borrow().pool_size;
+        // Not a way around other limits, nor beside a reserve that is open.
+        if self.take_permits(size, Eviction::Forbidden).err() != Some(Full::Pool) {
+            return false;
+        }
+        let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
+            return false;
+        };
+        self.start_login_for(permits, Some(TakeOver { predecessor: predecessor.clone(), overlap }));
+        true
+    }
+
+    /// The successor is in: the predecessor goes now, or as soon as its client has done with it.
+    pub(super) fn yield_to_successor(self: &Rc<Self>, takes_over: TakeOver) {
+        let TakeOver { predecessor, overlap } = takes_over;
+        predecessor.close_needed.set(true);
+        match self.idle.take(predecessor.id) {
+            Some(server) => self.close(server),
+            None => *predecessor.overlap.borrow_mut() = Some(overlap),
         }
     }
 

@@ -65,6 +65,8 @@ pub struct ServerInfo {
     pub retire_at: Option<Instant>,
     /// Another has logged in to take its place, or is about to.
     pub has_successor: Cell<bool>,
+    /// While it is there, the pool has a server more than its size: this one, whose successor is in already.
+    pub overlap: RefCell<Option<Permit>>,
     /// Other end.
     pub remote: Option<crate::net::Endpoint>,
     /// Our end.

@@ -204,6 +204,57 @@ fn a_slow_login_does_not_sit_on_a_request_when_servers_grow_old() {
     assert!(longest < delay, "a request waited {longest:?}");
 }
 
+/// The pool has one server and somebody always wants it: its successor has to be in before it goes.
+#[test]
+fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
+    let sim = Sim::in_front_of(postgres());
+    let delay = Duration::from_millis(1500);
+    sim.simulator.faults().set(|faults| faults.login_delay = delay);
+    let bouncer = sim.pooler(&["default_pool_size = 1", "server_lifetime = 8"]);
+    let mut client = bouncer.client();
+    let mut console = bouncer.console();
+    let first = client.value("SELECT pg_backend_pid()");
+    let (mut longest, mut most) = (Duration::ZERO, 0);
+    eventually("another server has taken over", || {
+        let asked = Instant::now();
+        let pid = client.value("SELECT pg_backend_pid()");
+        longest = longest.max(asked.elapsed());
+        most = most.max(console.column("SHOW SERVERS", "state").len());
+        pid != first
+    });
+    assert!(longest < delay, "a request waited {longest:?}");
+    assert!(most <= 2, "{most} servers at a time");
+    bouncer.wait_for_servers(1);
+}
+
+/// A transaction that goes on keeps its server beyond the take-over, and the pool is back at its size with its end.
+#[test]
+fn a_busy_server_goes_after_its_successor_has_come() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 4"]);
+    let mut busy = bouncer.client();
+    busy.query("BEGIN");
+    let first = busy.value("SELECT pg_backend_pid()");
+    bouncer.wait_for_servers(2);
+    let mut other = bouncer.client();
+    assert_ne!(other.value("SELECT pg_backend_pid()"), first);
+    assert_eq!(busy.value("SELECT pg_backend_pid()"), first);
+    busy.query("COMMIT");
+    bouncer.wait_for_servers(1);
+}
+
+#[test]
+fn the_limit_of_a_database_holds_when_servers_grow_old() {
+    let settings = ["default_pool_size = 1", "server_lifetime = 2", "max_db_connections = 1"];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let mut client = bouncer.client();
+    let mut console = bouncer.console();
+    let first = client.value("SELECT pg_backend_pid()");
+    eventually("another server is there", || {
+        assert!(console.column("SHOW SERVERS", "state").len() <= 1);
+        client.value("SELECT pg_backend_pid()") != first
+    });
+}
+
 #[test]
 fn a_full_pool_is_renewed_without_anybody_asking() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 2"]);
