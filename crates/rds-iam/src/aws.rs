@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -21,6 +22,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::sync::OnceCell;
 
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
+use crate::instance::with_true_end;
 use crate::slots::Slots;
 
 /// How many identities have a provider at a time.
@@ -61,7 +63,8 @@ impl CredentialSource for AwsCredentials {
         Box::pin(async move {
             let cell = self.providers.get(identity);
             let provider = cell.get_or_try_init(|| load_provider(identity)).await?;
-            provider.provide_credentials().await.map_err(|error| sort_error(&error))
+            let credentials = provider.provide_credentials().await.map_err(|error| sort_error(&error))?;
+            with_true_end(credentials, SystemTime::now()).await
         })
     }
 }

@@ -49,6 +49,7 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod instance;
 mod limiter;
 mod login;
 mod percent;

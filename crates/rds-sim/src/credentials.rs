@@ -55,6 +55,8 @@ pub struct CredentialSettings {
     pub delay: Duration,
     /// Answer everything with this status, content type and body.
     pub answer_with: Option<(u16, &'static str, String)>,
+    /// Each call gets a key of its own; AWS hands out the same one for hours.
+    pub reissue: bool,
     /// Hand out keys that ended this long ago, as instance metadata does when it is out of order.
     pub issue_ended: Option<Duration>,
 }
@@ -100,6 +102,7 @@ pub(crate) struct Desk {
     settings: Mutex<CredentialSettings>,
     calls: Mutex<CredentialCalls>,
     role_sessions: Mutex<Vec<String>>,
+    last_issued: Mutex<Option<AccessKey>>,
     imds_session: String,
 }
 
@@ -119,6 +122,7 @@ impl Default for CredentialSettings {
             deny: false,
             delay: Duration::ZERO,
             answer_with: None,
+            reissue: true,
             issue_ended: None,
         }
     }
@@ -136,6 +140,7 @@ impl CredentialServer {
             settings: Mutex::new(settings),
             calls: Mutex::default(),
             role_sessions: Mutex::default(),
+            last_issued: Mutex::default(),
             imds_session: random_text(56),
         });
         let at_desk = Arc::clone(&desk);
@@ -229,12 +234,18 @@ impl Desk {
     /// A fresh key, known to the doors.
     pub(crate) fn issue(&self) -> AccessKey {
         let settings = self.settings();
+        let mut last = lock(&self.last_issued);
+        if let Some(key) = last.as_ref().filter(|_| !settings.reissue) {
+            return key.clone();
+        }
         let now = self.simulator.clock().now();
         let keys = self.simulator.keys();
-        match settings.issue_ended.and_then(|ago| now.checked_sub(ago)) {
+        let key = match settings.issue_ended.and_then(|ago| now.checked_sub(ago)) {
             Some(end) => keys.issue(end, Duration::ZERO, settings.session_token_bytes),
             None => keys.issue(now, settings.life, settings.session_token_bytes),
-        }
+        };
+        *last = Some(key.clone());
+        key
     }
 
     fn answer(&self, request: &Request) -> Reply {

@@ -139,17 +139,25 @@ async fn instance_metadata() {
 }
 
 #[tokio::test]
-async fn stale_instance_metadata_is_refused_at_the_door() {
+async fn stale_instance_metadata_is_not_believed() {
     // The SDK hands out what ended a minute ago with an end in the future; the database would refuse it.
-    let settings =
-        CredentialSettings { issue_ended: Some(Duration::from_secs(60)), ..CredentialSettings::default() };
+    let issue_ended = Some(Duration::from_secs(60));
+    let settings = CredentialSettings { issue_ended, reissue: false, ..CredentialSettings::default() };
     let case = Case::new(settings).await;
     let lines = case.ask("||", case.server.imds_environment()).await;
-    let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
-    let token = lines[0].strip_prefix("token=").unwrap();
-    let refusal =
-        verify(token, USERS[0], &target, case.simulator.keys(), case.simulator.clock().now()).unwrap_err();
-    assert!(matches!(refusal, rds_sim::Refusal::KeyEnded(_)), "{refusal}");
+    assert!(lines[0].starts_with("error=expired_credentials"), "{lines:?}");
+    assert!(lines[0].contains("instance metadata that no longer refreshes"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn instance_metadata_that_is_renewed_late_is_believed() {
+    // An end where the SDK would put an invented one.
+    let life = Duration::from_secs(750);
+    let settings = CredentialSettings { life, reissue: false, ..CredentialSettings::default() };
+    let case = Case::new(settings).await;
+    case.ask_for_right_tokens("||", case.server.imds_environment()).await;
+    let calls = case.server.calls();
+    assert_eq!((calls.imds_role, calls.imds_credentials), (2, 2), "it is looked at twice: {calls:?}");
 }
 
 #[tokio::test]

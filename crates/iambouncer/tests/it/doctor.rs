@@ -340,6 +340,16 @@ fn credentials_about_to_end_are_told() {
     case.report().expect_failure_with_token("credentials", "IAM009", &["expired"]);
 }
 
+#[test]
+fn an_instance_whose_credentials_have_ended_is_told() {
+    let case = Case::without_key();
+    let issue_ended = Some(Duration::from_secs(600));
+    let endpoint =
+        case.sim.credentials(CredentialSettings { issue_ended, reissue: false, ..Default::default() });
+    let case = case.env("AWS_EC2_METADATA_DISABLED", "false").env_all(endpoint.imds_environment());
+    case.report().expect_failure_with_token("credentials", "IAM009", &["instance metadata", "expired"]);
+}
+
 /// IAM011.
 #[test]
 fn a_password_where_a_token_is_asked_for_is_an_inherited_grant() {
