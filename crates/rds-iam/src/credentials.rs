@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 
 use aws_credential_types::Credentials;
@@ -12,7 +13,9 @@ use aws_credential_types::Credentials;
 use crate::region::Region;
 
 /// Which AWS identity signs. The default is whatever the environment offers: the SDK's usual chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+///
+/// Two are equal if they are the same to AWS, whatever STS would be asked: credentials are fetched once for both.
+#[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// A profile of the shared AWS configuration files. Given one, the environment's keys are not looked at.
     pub profile: Option<String>,
@@ -22,8 +25,30 @@ pub struct Identity {
     pub external_id: Option<String>,
     /// The session name that CloudTrail shows for the assumed role.
     pub session_name: Option<String>,
-    /// The region whose STS is asked when neither environment nor profile names one.
+    /// The region whose STS is asked when neither environment nor profile names one. Of several equal identities, the
+    /// first one's counts.
     pub sts_region: Option<Region>,
+}
+
+impl Identity {
+    fn who(&self) -> [&Option<String>; 4] {
+        let Self { profile, role_arn, external_id, session_name, sts_region: _ } = self;
+        [profile, role_arn, external_id, session_name]
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.who() == other.who()
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.who().hash(state);
+    }
 }
 
 impl fmt::Display for Identity {

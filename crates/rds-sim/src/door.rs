@@ -254,6 +254,7 @@ impl Room {
                 return Err(error);
             }
         };
+        let under_way = self.simulator.login_under_way();
         tokio::time::sleep(self.simulator.faults().settings().login_delay).await;
         let target = &self.options.target;
         if self.simulator.check_login(&password, &startup.user, &startup.database, target).is_err() {
@@ -262,6 +263,7 @@ impl Room {
             client.shutdown().await?;
             return Ok(None);
         }
+        drop(under_way);
         self.connect_behind(client, startup).await
     }
 

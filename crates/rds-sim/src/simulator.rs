@@ -2,6 +2,9 @@
 //!
 //! Owns: the decision about a login. Never: listens anywhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::faults::Faults;
 use crate::keys::KeyStore;
 use crate::log::{LoginAttempt, LoginLog, LoginOutcome};
@@ -15,9 +18,37 @@ pub struct Simulator {
     keys: KeyStore,
     faults: Faults,
     log: LoginLog,
+    logging_in: Arc<LoggingIn>,
+}
+
+/// IAM logins between their token and its verdict.
+#[derive(Debug, Default)]
+struct LoggingIn {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them, as long as it is there.
+pub(crate) struct LoginUnderWay(Arc<LoggingIn>);
+
+impl Drop for LoginUnderWay {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Simulator {
+    /// How many IAM logins have been under way at a time, at the most.
+    pub fn most_logins_at_once(&self) -> usize {
+        self.logging_in.most.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn login_under_way(&self) -> LoginUnderWay {
+        let now = 1 + self.logging_in.now.fetch_add(1, Ordering::SeqCst);
+        self.logging_in.most.fetch_max(now, Ordering::SeqCst);
+        LoginUnderWay(Arc::clone(&self.logging_in))
+    }
+
     /// The clock, to be moved.
     pub fn clock(&self) -> &SimClock {
         &self.clock

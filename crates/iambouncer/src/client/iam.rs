@@ -18,6 +18,7 @@ use crate::server::progress::Progress;
 use crate::server::signing::Signing;
 use crate::server::target::{Credential, Target};
 use crate::server::{FailedLogin, LoginError};
+use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use std::rc::Rc;
@@ -38,7 +39,9 @@ pub(super) async fn prove(
     login: &mut Login<'_>,
     database: &str,
 ) -> Result<(), Denied> {
+    let logins = &context.registry.logins;
     if login.stream.tls().is_none() {
+        logins.count_proof(ProofOutcome::NoTls);
         return Err(Denied::Fault(faults::proof_needs_tls()));
     }
     let token = login.ask_cleartext().await?;
@@ -53,8 +56,14 @@ pub(super) async fn prove(
     let ProofDesk { tokens, .. } = &context.proofs;
     loop {
         match tokens.look_up(proof, now_seconds()) {
-            Known::Good(()) => return Ok(()),
-            Known::Bad(fault) => return Err(Denied::Fault(fault)),
+            Known::Good(()) => {
+                logins.count_proof(ProofOutcome::Remembered);
+                return Ok(());
+            }
+            Known::Bad(fault) => {
+                logins.count_proof(ProofOutcome::Refused);
+                return Err(Denied::Fault(fault));
+            }
             Known::Asked => timers::sleep(LOOK_AGAIN).await,
             Known::Unknown(question) => {
                 return claim.probe(context, question).await.map_err(Denied::Fault);
@@ -96,6 +105,7 @@ impl Claim {
             }
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
+        context.registry.logins.count_proof(ProofOutcome::Malformed);
         tracing::warn!(user, database, reason = %error, "the IAM token of a client is refused");
         Err(faults::proof_refused(user, &error.for_client()))
     }
@@ -111,6 +121,7 @@ impl Claim {
         match probed {
             Ok(probe) => {
                 probe.close();
+                context.registry.logins.count_proof(ProofOutcome::Accepted);
                 tracing::debug!(user, "the database has accepted the IAM token of a client");
                 question.good((), self.times.ends_at);
                 Ok(())
@@ -118,11 +129,15 @@ impl Claim {
             Err(error) => {
                 let refuses_proof = matches!(&error, LoginError::Refused { code, .. } if code.starts_with("28"))
                     || matches!(&error, LoginError::NotAnIamUser { .. });
+                let outcome = if refuses_proof { ProofOutcome::Refused } else { ProofOutcome::Unavailable };
+                context.registry.logins.count_proof(outcome);
                 let failed = progress.explain(error);
-                let reason = failed.cause.info();
+                let cause = failed.cause.info();
                 tracing::warn!(
                     user,
-                    cause = reason.id,
+                    cause = cause.id,
+                    reason = cause.label,
+                    hint = %failed.hint,
                     "the IAM token of a client was shown to the database: {}",
                     failed.error
                 );

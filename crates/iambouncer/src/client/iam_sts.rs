@@ -10,6 +10,7 @@ use crate::auth::iam::principal;
 use crate::auth::iam::verdicts::{Known, ProofKey, Question};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,22 +21,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Asks the client for its proof, STS for its identity, and the map for its rights.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), Denied> {
+    let logins = &context.registry.logins;
     if login.stream.tls().is_none() {
+        logins.count_proof(ProofOutcome::NoTls);
         return Err(Denied::Fault(faults::proof_needs_tls()));
     }
     let password = login.ask_cleartext().await?;
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
+        logins.count_proof(ProofOutcome::Malformed);
         tracing::warn!(user, reason = %error, "the proof of an AWS identity of a client is refused");
         Denied::Fault(faults::proof_refused(user, &error.for_client()))
     })?;
-    let key = ProofKey::new(&context.process_key, &[&password]);
+    // With another audience it is another question.
+    let audience = context.config().settings.iam_sts_audience.clone();
+    let key = ProofKey::new(&context.process_key, &[&password, &audience]);
     drop(password);
-    let arn = identity(context, user, proof, key).await.map_err(Denied::Fault)?;
+    let arn = identity(context, user, proof, key, audience).await.map_err(Denied::Fault)?;
     let loaded = context.loaded();
     if loaded.ident.allows(&loaded.config.settings.iam_map, &arn, user) {
         return Ok(());
     }
+    logins.count_proof(ProofOutcome::NotMapped);
     tracing::warn!(user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
     Err(Denied::Fault(faults::not_mapped(user, &arn)))
 }
@@ -45,13 +52,20 @@ async fn identity(
     user: &str,
     proof: CallerProof,
     key: ProofKey,
+    audience: String,
 ) -> Result<Arc<str>, Fault> {
     loop {
         match context.proofs.callers.look_up(key, now_seconds()) {
-            Known::Good(arn) => return Ok(arn),
-            Known::Bad(fault) => return Err(fault),
+            Known::Good(arn) => {
+                context.registry.logins.count_proof(ProofOutcome::Remembered);
+                return Ok(arn);
+            }
+            Known::Bad(fault) => {
+                context.registry.logins.count_proof(ProofOutcome::Refused);
+                return Err(fault);
+            }
             Known::Asked => timers::sleep(LOOK_AGAIN).await,
-            Known::Unknown(question) => return ask(context, user, proof, question).await,
+            Known::Unknown(question) => return ask(context, user, proof, question, audience).await,
         }
     }
 }
@@ -61,12 +75,12 @@ async fn ask(
     user: &str,
     proof: CallerProof,
     question: Question<Arc<str>, Fault>,
+    audience: String,
 ) -> Result<Arc<str>, Fault> {
     let Ok(_place) = context.proofs.questions.acquire().await else {
         return Err(faults::shutting_down());
     };
     let ends_at = proof.times.ends_at;
-    let audience = context.config().settings.iam_sts_audience.clone();
     let answer = context.on_control(async move { sts::ask(&proof, &audience).await }).await;
     let outcome = match answer {
         Some(Ok(arn)) => principal::canonical(&arn).ok_or(StsError::NoPrincipal(arn)),
@@ -76,14 +90,17 @@ async fn ask(
     match outcome {
         Ok(arn) => {
             let arn: Arc<str> = arn.into();
+            context.registry.logins.count_proof(ProofOutcome::Accepted);
             question.good(arn.clone(), ends_at);
             Ok(arn)
         }
         Err(error) => {
             tracing::warn!(user, %error, "STS does not vouch for a client");
             if error.is_passing() {
+                context.registry.logins.count_proof(ProofOutcome::Unavailable);
                 return Err(faults::sts_unavailable(&error.to_string()));
             }
+            context.registry.logins.count_proof(ProofOutcome::Refused);
             let fault = faults::proof_refused(user, &error.to_string());
             question.bad(fault.clone(), now_seconds());
             Err(fault)

@@ -65,6 +65,9 @@ pub(super) struct LoginFigures {
     pub(super) took_us: u64,
     pub(super) failures: Vec<(&'static str, u64)>,
     pub(super) tokens: Vec<(&'static str, u64)>,
+    pub(super) token_took: Buckets,
+    pub(super) token_took_us: u64,
+    pub(super) proofs: Vec<(&'static str, u64)>,
     pub(super) per_second: f64,
 }
 
@@ -90,11 +93,15 @@ pub(super) struct Figures {
 impl LoginFigures {
     pub(super) fn read(registry: &Registry, now: Instant) -> Self {
         let (took, took_us) = registry.logins.took.read();
+        let (token_took, token_took_us) = registry.logins.token_took.read();
         Self {
             took,
             took_us,
             failures: registry.logins.failures.read(),
             tokens: registry.logins.tokens.read(),
+            token_took,
+            token_took_us,
+            proofs: registry.logins.proofs.read(),
             per_second: registry.logins.per_second(now),
         }
     }

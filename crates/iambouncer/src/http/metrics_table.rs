@@ -187,6 +187,12 @@ static TABLE: &[Metric] = &[
     row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or why there was none.", |f| {
         f.logins.tokens.iter().map(|(result, count)| sample([result], Value::Count(*count))).collect()
     }),
+    row("iam_token_generate", Histogram, SECONDS, &[], "How long requests for IAM tokens took that were granted: signing, and fetching credentials where that was due.", |f| {
+        one(Value::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
+    }),
+    row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities that clients have shown (auth_type iam and iam-sts), by what came of them.", |f| {
+        f.logins.proofs.iter().map(|(result, count)| sample([result], Value::Count(*count))).collect()
+    }),
     row("iam_token_age", Gauge, SECONDS, TOKEN, "How long ago the token at hand was signed.", |f| {
         tokens(f, |t| t.age.map(Value::Gauge))
     }),

@@ -16,11 +16,10 @@ use crate::config::{Secret, TlsMode};
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
 use crate::net::{Inbound, Stream};
-use crate::stats::logins::TOKEN_OK;
 use crate::worker::{self, timers};
 use aws_lc_rs::digest;
 use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
-use rds_iam::{Token, TokenError, TokenKey};
+use rds_iam::{Token, TokenKey};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -173,6 +172,7 @@ impl Attempt<'_> {
         future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
     ) -> Result<Arc<Token>, LoginError> {
         self.progress.enter(Stage::Credentials);
+        let began = worker::now();
         let failed = |reason: String, cause, is_transient| LoginError::Token {
             user: key.user.clone(),
             reason,
@@ -183,12 +183,13 @@ impl Attempt<'_> {
             self.context.on_control(future).await.ok_or_else(|| {
                 failed("the token engine stopped".to_owned(), Cause::MetadataUnreachable, true)
             })?;
-        self.context
-            .registry
-            .logins
-            .count_token(fetched.as_ref().map_or_else(TokenError::label, |_| TOKEN_OK));
-        if let Ok(token) = &fetched {
-            self.progress.token(key, token);
+        let logins = &self.context.registry.logins;
+        match &fetched {
+            Ok(token) => {
+                logins.count_token(worker::now().saturating_duration_since(began));
+                self.progress.token(key, token);
+            }
+            Err(error) => logins.count_missing_token(error.label()),
         }
         fetched.map_err(|error| failed(error.to_string(), cause_of(&error), error.is_transient()))
     }

@@ -312,6 +312,8 @@ fn policy_hint(signed: &Signed) -> String {
     );
     let account = signed.arn.as_deref().and_then(|arn| arn.split(':').nth(4)).unwrap_or("<account>");
     let partition = signed.arn.as_deref().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws");
+    // Of a token that a client has made nothing is known but what it says itself.
+    let credentials = if signed.access_key_id.is_empty() { "" } else { "; its credentials last" };
     let clock = match signed.clock_skew_seconds {
         Some(skew) => format!("the clock is right to {} s", skew.abs().max(1)),
         None => "the clock could not be compared".to_owned(),
@@ -327,8 +329,8 @@ fn policy_hint(signed: &Signed) -> String {
     };
     format!(
         "RDS refused the token and does not say why. {who} most likely lacks rds-db:connect on \
-         arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}. What is known: {place}; its \
-         credentials last; {clock}. The log group iam-db-auth-error has the reason."
+         arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}. What is known: {place}{credentials}; \
+         {clock}. The log group iam-db-auth-error has the reason."
     )
 }
 

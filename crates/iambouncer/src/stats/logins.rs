@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What a request for a token came to when one was handed out.
-pub const TOKEN_OK: &str = "ok";
+const TOKEN_OK: &str = "ok";
 /// The other ends of a request for a token: the labels of [`rds_iam::TokenError`].
 const TOKEN_ERRORS: [&str; 7] = [
     "unknown_region",
@@ -18,6 +18,49 @@ const TOKEN_ERRORS: [&str; 7] = [
     "unavailable",
     "sign",
 ];
+/// What a client's proof of an AWS identity came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofOutcome {
+    /// AWS has accepted it.
+    Accepted,
+    /// It was accepted before.
+    Remembered,
+    /// Its form, its time or what it was made for is wrong: nobody was asked.
+    Malformed,
+    /// AWS has refused it, now or a moment ago.
+    Refused,
+    /// It was right, and no line of the map lets it be that user.
+    NotMapped,
+    /// Nobody could be asked.
+    Unavailable,
+    /// It would have come in clear text.
+    NoTls,
+}
+
+impl ProofOutcome {
+    const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::Remembered,
+        Self::Malformed,
+        Self::Refused,
+        Self::NotMapped,
+        Self::Unavailable,
+        Self::NoTls,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Remembered => "remembered",
+            Self::Malformed => "malformed",
+            Self::Refused => "refused",
+            Self::NotMapped => "not_mapped",
+            Self::Unavailable => "unavailable",
+            Self::NoTls => "no_tls",
+        }
+    }
+}
+
 /// Counts what has none of the known labels.
 const UNKNOWN: &str = "unknown";
 /// Seconds the rate of logins is an average of.
@@ -89,6 +132,10 @@ pub struct LoginCounters {
     pub failures: Labelled,
     /// Requests for IAM tokens by what came of them.
     pub tokens: Labelled,
+    /// How long those took that were granted: signing, and fetching credentials where that was due.
+    pub token_took: SharedHistogram,
+    /// Clients' proofs of AWS identities by what came of them.
+    pub proofs: Labelled,
     recent: Recent,
 }
 
@@ -100,6 +147,8 @@ impl LoginCounters {
             took: SharedHistogram::default(),
             failures: Labelled::new(Cause::ALL.iter().map(|cause| cause.info().label)),
             tokens: Labelled::new([TOKEN_OK].into_iter().chain(TOKEN_ERRORS)),
+            token_took: SharedHistogram::default(),
+            proofs: Labelled::new(ProofOutcome::ALL.map(ProofOutcome::label)),
             recent: Recent::default(),
         }
     }
@@ -116,9 +165,20 @@ impl LoginCounters {
         self.recent.count(self.second(at));
     }
 
-    /// A token was asked for; `label` is [`TOKEN_OK`] or the error's.
-    pub fn count_token(&self, label: &'static str) {
+    /// A token was asked for and granted.
+    pub fn count_token(&self, took: Duration) {
+        self.tokens.count(TOKEN_OK);
+        self.token_took.observe(took);
+    }
+
+    /// A token was asked for and there is none; `label` is the error's.
+    pub fn count_missing_token(&self, label: &'static str) {
         self.tokens.count(label);
+    }
+
+    /// A client has shown a proof of an AWS identity.
+    pub fn count_proof(&self, outcome: ProofOutcome) {
+        self.proofs.count(outcome.label());
     }
 
     /// Logins per second, well ended or not, over the last ten seconds.
@@ -147,7 +207,11 @@ mod tests {
         let counts = counters.failures.read();
         assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
         assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), Cause::ALL.len() as u64 + 1);
-        counters.count_token(TOKEN_OK);
+        counters.count_token(Duration::ZERO);
+        for outcome in ProofOutcome::ALL {
+            counters.count_proof(outcome);
+        }
+        assert!(counters.proofs.read().iter().all(|(label, count)| (*count == 1) == (*label != UNKNOWN)));
         assert_eq!(counters.tokens.read()[0], (TOKEN_OK, 1));
     }
 

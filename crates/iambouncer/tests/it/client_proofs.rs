@@ -1,10 +1,12 @@
 //! Clients that prove an AWS identity: RDS tokens that the database judges, and calls of STS that a map turns into
 //! users. Each is refused for everything that is wrong with it, and costs nobody more than it must.
 
+use crate::support::bouncer::Start;
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use crate::support::tls_client::{ClientSide, TlsClient};
 use crate::support::{Bouncer, Client, eventually, postgres};
 use rds_iam::{CallerProofRequest, Credentials, TokenRequest, sign, sign_caller_proof};
+use rds_sim::postgres::Postgres;
 use rds_sim::{AccessKey, CredentialServer, CredentialSettings, LoginOutcome};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +18,7 @@ fn client_credentials() -> Credentials {
     Credentials::new(CLIENT_KEY, CLIENT_SECRET, None, None, "tests")
 }
 
-struct Signed<'a> {
+pub(crate) struct Signed<'a> {
     host: &'a str,
     port: u16,
     user: &'a str,
@@ -25,7 +27,7 @@ struct Signed<'a> {
 }
 
 impl Signed<'_> {
-    fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         let region = self.region.parse().unwrap();
         let request = TokenRequest { host: self.host, port: self.port, user: self.user, region: &region };
         sign(&request, &client_credentials(), SystemTime::now() - self.age).unwrap().expose().to_owned()
@@ -33,28 +35,57 @@ impl Signed<'_> {
 }
 
 /// A pooler whose clients show RDS tokens.
-struct Rds {
-    sim: Sim,
-    side: ClientSide,
-    bouncer: Bouncer,
+pub(crate) struct Rds {
+    pub(crate) sim: Sim,
+    pub(crate) side: ClientSide,
+    pub(crate) bouncer: Bouncer,
 }
 
 impl Rds {
-    fn start() -> Self {
-        let sim = Sim::in_front_of(postgres());
+    pub(crate) fn start() -> Self {
+        Self::with(|start| start)
+    }
+
+    /// With more settings.
+    pub(crate) fn with(change: impl FnOnce(Start<'_>) -> Start<'_>) -> Self {
+        Self::start_in_front_of(postgres(), &["app"], str::to_owned, change)
+    }
+
+    /// With other database lines than the one of `app`.
+    pub(crate) fn with_lines(lines: impl FnOnce(&str) -> String) -> Self {
+        Self::start_in_front_of(postgres(), &["app"], lines, |start| start)
+    }
+
+    /// In front of a server of the test's own, with these IAM users.
+    pub(crate) fn in_front_of(server: &Postgres, users: &[&str]) -> Self {
+        Self::start_in_front_of(server, users, str::to_owned, |start| start)
+    }
+
+    fn start_in_front_of(
+        server: &Postgres,
+        users: &[&str],
+        lines: impl FnOnce(&str) -> String,
+        change: impl FnOnce(Start<'_>) -> Start<'_>,
+    ) -> Self {
+        let sim = Sim::for_users(server, RDS_HOST, REGION, users);
         sim.simulator.keys().add(AccessKey::parse(&format!("{CLIENT_KEY}:{CLIENT_SECRET}")).unwrap());
         let side = ClientSide::new();
-        let line = sim.database();
-        let bouncer =
-            side.set(sim.start(&line), "allow").set("auth_type = iam").env("IAMBOUNCER_LOG", "trace").start();
+        let lines = lines(&sim.database());
+        let start = side.set(sim.start(&lines), "allow").set("auth_type = iam").set("http_port = auto");
+        let bouncer = change(start.env("IAMBOUNCER_LOG", "trace")).start();
         Self { sim, side, bouncer }
+    }
+
+    /// A right one, made so long ago.
+    pub(crate) fn signed_ago(&self, age: Duration) -> Signed<'_> {
+        Signed { age, ..self.signed() }
     }
 
     fn signed(&self) -> Signed<'_> {
         Signed { host: RDS_HOST, port: self.sim.port(), user: "app", region: REGION, age: Duration::ZERO }
     }
 
-    fn log_in(&self, token: &str) -> Result<TlsClient, (String, String, String)> {
+    pub(crate) fn log_in(&self, token: &str) -> Result<TlsClient, (String, String, String)> {
         TlsClient::log_in_with(self.bouncer.port, self.side.config(), "app", "app", token)
     }
 
@@ -133,6 +164,8 @@ fn a_wrong_signature_is_shown_to_the_database_once_in_a_while() {
         let (code, text, hint) = rds.log_in(&token).err().unwrap();
         assert_eq!(code, "28000");
         assert!(text.contains("PAM authentication failed") && hint.contains("[IAM003]"), "{text} {hint}");
+        // Nothing is known of a client's credentials.
+        assert!(!hint.contains("credentials last"), "{hint}");
     }
     assert_eq!(rds.sim.refusals(), ["wrong signature"]);
     // The others are not concerned.
@@ -181,7 +214,7 @@ fn the_console_asks_for_a_password_where_clients_show_tokens() {
 pub(crate) struct Sts {
     sim: Sim,
     pub(crate) side: ClientSide,
-    endpoint: CredentialServer,
+    pub(crate) endpoint: CredentialServer,
     map: std::path::PathBuf,
     pub(crate) bouncer: Bouncer,
 }
@@ -192,6 +225,15 @@ impl Sts {
     }
 
     fn with_map(text: &str) -> Self {
+        Self::with_map_and(text, None)
+    }
+
+    /// Where STS is somebody else.
+    pub(crate) fn with_endpoint(url: &str) -> Self {
+        Self::with_map_and(&format!("iam {ROLE} app\n"), Some(url))
+    }
+
+    fn with_map_and(text: &str, sts: Option<&str>) -> Self {
         let sim = Sim::in_front_of(postgres());
         sim.simulator.keys().add(AccessKey::parse(&format!("{CLIENT_KEY}:{CLIENT_SECRET}")).unwrap());
         let settings = CredentialSettings {
@@ -207,30 +249,34 @@ impl Sts {
         let mut start = side
             .set(sim.start(&line), "allow")
             .set("auth_type = iam-sts")
+            .set("http_port = auto")
             .env("IAMBOUNCER_LOG", "trace")
             .set("iam_sts_audience = tests")
             .set(&format!("auth_ident_file = {}", map.display()));
         for (key, value) in endpoint.sts_environment() {
             start = start.env(key, &value);
         }
+        if let Some(url) = sts {
+            start = start.env("AWS_ENDPOINT_URL_STS", url);
+        }
         let bouncer = start.start();
         Self { sim, side, endpoint, map, bouncer }
     }
 
-    fn log_in_as(&self, user: &str, proof: &str) -> Result<TlsClient, (String, String, String)> {
+    pub(crate) fn log_in_as(&self, user: &str, proof: &str) -> Result<TlsClient, (String, String, String)> {
         TlsClient::log_in_with(self.bouncer.port, self.side.config(), user, "app", proof)
     }
 
-    fn log_in(&self, proof: &str) -> Result<TlsClient, (String, String, String)> {
+    pub(crate) fn log_in(&self, proof: &str) -> Result<TlsClient, (String, String, String)> {
         self.log_in_as("app", proof)
     }
 
-    fn refused(&self, proof: &str) -> (String, String) {
+    pub(crate) fn refused(&self, proof: &str) -> (String, String) {
         let (code, text, _) = self.log_in(proof).err().expect("a refusal");
         (code, text)
     }
 
-    fn questions(&self) -> u64 {
+    pub(crate) fn questions(&self) -> u64 {
         self.endpoint.calls().presigned
     }
 }
@@ -241,8 +287,13 @@ fn proof_for(audience: &str, age: Duration, credentials: &Credentials) -> String
     sign_caller_proof(&request, credentials, SystemTime::now() - age).unwrap().expose().to_owned()
 }
 
+/// A right one for the tests' pooler, made so long ago.
+pub(crate) fn proof_aged(age: Duration) -> String {
+    proof_for("tests", age, &client_credentials())
+}
+
 fn proof() -> String {
-    proof_for("tests", Duration::ZERO, &client_credentials())
+    proof_aged(Duration::ZERO)
 }
 
 #[test]

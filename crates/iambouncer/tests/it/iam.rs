@@ -297,6 +297,29 @@ fn credentials_come_from_the_instance_the_task_and_the_pod() {
     assert_eq!((calls.imds_credentials, calls.container, calls.assume_role_with_web_identity), (1, 1, 1));
 }
 
+/// The region is the database's, the credentials are the pooler's.
+#[test]
+fn one_identity_is_one_fetch_whatever_the_regions_of_its_databases() {
+    let sim = Sim::in_front_of(postgres());
+    let other = Sim::for_users(postgres(), RDS_HOST, "eu-central-1", &["app"]);
+    let endpoint = sim.credentials(CredentialSettings { reissue: false, ..Default::default() });
+    let lines =
+        format!("{}\n{} iam_region=eu-central-1", sim.database(), other.database().replacen("app", "far", 1));
+    let mut start = sim.keyless(&lines);
+    for (key, value) in instance(&endpoint) {
+        start = start.env(key, &value);
+    }
+    let both =
+        std::fs::read_to_string(sim.ca_file()).unwrap() + &std::fs::read_to_string(other.ca_file()).unwrap();
+    std::fs::write(sim.ca_file(), both).unwrap();
+    let bouncer = start.start();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    // The other door knows no key of ours, and says which one it was shown.
+    other.simulator.keys().add(sim.last_key());
+    assert_eq!(crate::support::Client::log_in(bouncer.port, "app", "far").value("SELECT 2"), "2");
+    assert_eq!(endpoint.calls().imds_credentials, 1);
+}
+
 /// Everything the console shows.
 pub(super) fn all_that_is_shown(bouncer: &Bouncer) -> String {
     let mut console = bouncer.console();

@@ -21,6 +21,7 @@ mod login;
 mod moto;
 mod pooling;
 mod prepared;
+mod proof_bounds;
 mod protocol;
 mod scenarios;
 mod secrets;

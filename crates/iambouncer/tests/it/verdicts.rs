@@ -1,32 +1,26 @@
 //! What a refused login means, as the user reads it: the same cause in the client's hint and in the log, for servers
 //! and configurations that are broken in one way each.
 
+use crate::support::bouncer::Start;
 use crate::support::sim::{RDS_HOST, REGION, Sim};
-use crate::support::{Bouncer, Client, postgres};
+use crate::support::{Client, postgres};
 use rds_sim::postgres::PostgresOptions;
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// A client of database `app` is turned away with this cause, in words that hold `parts`, and the log says the same.
-#[track_caller]
-fn expect_cause(bouncer: &Bouncer, code: &str, id: &str, reason: &str, parts: &[&str]) {
-    let (given, text, hint) = bouncer.turned_away("app", "app");
-    assert_eq!(given, code, "{text} / {hint}");
-    assert!(hint.ends_with(&format!("[{id}]")), "{text} / {hint}");
-    for part in parts {
-        assert!(text.contains(part) || hint.contains(part), "{part}: {text} / {hint}");
-    }
-    let line = bouncer.wait_for_line("cause=");
-    assert!(line.contains(&format!("cause=\"{id}\" reason=\"{reason}\"")), "{line}");
+/// Metrics are where a cause is counted.
+const WATCHED: &str = "http_port = auto";
+
+fn watched<'a>(sim: &Sim, line: &'a str) -> Start<'a> {
+    sim.start(line).set(WATCHED)
 }
 
 #[test]
 fn a_region_that_contradicts_the_endpoint_is_named() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("{} iam_region=eu-central-1", sim.database());
-    let bouncer = sim.start(&line).start();
-    expect_cause(
-        &bouncer,
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause(
         "28000",
         "IAM012",
         "wrong_region",
@@ -42,8 +36,8 @@ fn an_endpoint_that_is_not_the_servers_own_is_told_by_its_certificate() {
     let other = RDS_HOST.replace("db.", "other.");
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_host={other}", sim.port());
-    let bouncer = sim.start(&line).start();
-    expect_cause(&bouncer, "08004", "IAM007", "signed_host", &[&other, RDS_HOST, "iam_host"]);
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause("08004", "IAM007", "signed_host", &[&other, RDS_HOST, "iam_host"]);
     assert_eq!(sim.simulator.log().attempts(), [], "no token was sent");
 }
 
@@ -53,9 +47,9 @@ fn a_name_that_is_no_endpoint_is_told() {
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_region={REGION}", sim.port());
-    let bouncer = sim.start(&line).start();
+    let bouncer = watched(&sim, &line).start();
     let what = format!("localhost:{}, which is not the name of an RDS endpoint", sim.port());
-    expect_cause(&bouncer, "28000", "IAM007", "signed_host", &[&what, "iam_host"]);
+    bouncer.expect_cause("28000", "IAM007", "signed_host", &[&what, "iam_host"]);
 }
 
 #[test]
@@ -64,18 +58,17 @@ fn the_port_of_a_tunnel_in_the_token_is_told() {
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_host={RDS_HOST}", sim.port());
-    let bouncer = sim.start(&line).start();
+    let bouncer = watched(&sim, &line).start();
     let port = format!("signed for port {}", sim.port());
-    expect_cause(&bouncer, "28000", "IAM008", "signed_port", &[&port, "iam_port"]);
+    bouncer.expect_cause("28000", "IAM008", "signed_port", &[&port, "iam_port"]);
 }
 
 #[test]
 fn a_missing_policy_is_what_is_left_and_the_next_login_works_once_it_is_there() {
     let sim = Sim::in_front_of(postgres());
-    let bouncer = sim.pooler(&[]);
+    let bouncer = sim.pooler(&[WATCHED]);
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
-    expect_cause(
-        &bouncer,
+    bouncer.expect_cause(
         "28000",
         "IAM003",
         "not_authorized",
@@ -103,9 +96,8 @@ fn with_iam_off_the_server_takes_the_token_for_a_password() {
     server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
     let sim = Sim::for_users(&server, RDS_HOST, REGION, &[]);
     let line = sim.database();
-    let bouncer = sim.start(&line).start();
-    expect_cause(
-        &bouncer,
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause(
         "28P01",
         "IAM004",
         "not_rds_iam",
@@ -124,32 +116,32 @@ fn a_token_stored_as_a_password_is_told_with_its_age() {
         "0".repeat(64)
     );
     let line = format!("app = host=localhost port={} dbname=app user=app password='{token}'", sim.port());
-    let bouncer = sim.start(&line).start();
-    expect_cause(&bouncer, "28000", "IAM001", "static_token", &["a token that ended", "server_auth=iam"]);
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause("28000", "IAM001", "static_token", &["a token that ended", "server_auth=iam"]);
     assert!(!bouncer.log().contains("X-Amz-Signature"), "{}", bouncer.log());
     let home_made = line.replace("Expires=900", "Expires=86400");
-    let bouncer = sim.start(&home_made).start();
-    expect_cause(&bouncer, "28000", "IAM018", "token_life", &["made for 86400 s"]);
+    let bouncer = watched(&sim, &home_made).start();
+    bouncer.expect_cause("28000", "IAM018", "token_life", &["made for 86400 s"]);
     let cut = line.replace("0000'", "'");
-    let bouncer = sim.start(&cut).start();
-    expect_cause(&bouncer, "28000", "IAM010", "token_broken", &["without its end"]);
+    let bouncer = watched(&sim, &cut).start();
+    bouncer.expect_cause("28000", "IAM010", "token_broken", &["without its end"]);
 }
 
 #[test]
 fn a_password_where_rds_wants_a_token_is_an_inherited_grant() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("app = host=localhost port={} dbname=app user=app password=secret", sim.port());
-    let bouncer = sim.start(&line).start();
-    expect_cause(&bouncer, "28000", "IAM011", "rds_iam_inherited", &["REVOKE rds_iam"]);
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause("28000", "IAM011", "rds_iam_inherited", &["REVOKE rds_iam"]);
 }
 
 #[test]
 fn an_iam_user_without_tls_is_told_about_tls() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("app = host=localhost port={} dbname=app user=app password=secret", sim.port());
-    let bouncer = sim.start(&line).set("server_tls_sslmode = disable").start();
+    let bouncer = watched(&sim, &line).set("server_tls_sslmode = disable").start();
     let parts = ["pg_hba.conf rejects connection", "no encryption", "verify-full"];
-    expect_cause(&bouncer, "28000", "IAM006", "tls_off", &parts);
+    bouncer.expect_cause("28000", "IAM006", "tls_off", &parts);
 }
 
 #[test]
@@ -157,14 +149,8 @@ fn an_authority_nobody_knows_is_told() {
     let sim = Sim::in_front_of(postgres());
     let stranger = Sim::in_front_of(postgres());
     let line = stranger.database();
-    let bouncer = sim.start(&line).start();
-    expect_cause(
-        &bouncer,
-        "08004",
-        "IAM017",
-        "tls_trust",
-        &["invalid peer certificate", "server_tls_ca_file"],
-    );
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause("08004", "IAM017", "tls_trust", &["invalid peer certificate", "server_tls_ca_file"]);
     assert_eq!(stranger.simulator.log().attempts(), []);
 }
 
@@ -172,10 +158,10 @@ fn an_authority_nobody_knows_is_told() {
 fn the_built_in_authorities_do_not_know_everybody_and_a_file_adds_to_them() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
-    let built_in = sim.start(&line).set("server_tls_ca_file = rds").start();
-    expect_cause(&built_in, "08004", "IAM017", "tls_trust", &["UnknownIssuer"]);
+    let built_in = watched(&sim, &line).set("server_tls_ca_file = rds").start();
+    built_in.expect_cause("08004", "IAM017", "tls_trust", &["UnknownIssuer"]);
     let both = format!("server_tls_ca_file = rds, {}", sim.ca_file().display());
-    let bouncer = sim.start(&line).set(&both).start();
+    let bouncer = watched(&sim, &line).set(&both).start();
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
@@ -186,33 +172,33 @@ fn nobody_at_the_port_is_told_when_patience_ends() {
     let port = free.local_addr().unwrap().port();
     drop(free);
     let line = format!("app = host=localhost port={port} dbname=app server_auth=iam iam_host={RDS_HOST}");
-    let bouncer = sim.start(&line).set("query_wait_timeout = 1").start();
-    expect_cause(&bouncer, "08001", "IAM020", "network", &["refused", "security groups"]);
+    let bouncer = watched(&sim, &line).set("query_wait_timeout = 1").start();
+    bouncer.expect_cause("08001", "IAM020", "network", &["refused", "security groups"]);
 }
 
 #[test]
 fn a_server_that_never_answers_the_token_may_be_short_of_memory() {
     let sim = Sim::in_front_of(postgres());
     sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(30));
-    let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2"]);
+    let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2", WATCHED]);
     let parts = ["server_connect_timeout", "did not finish the login", "memory"];
-    expect_cause(&bouncer, "08001", "IAM014", "throttled", &parts);
+    bouncer.expect_cause("08001", "IAM014", "throttled", &parts);
 }
 
 #[test]
 fn a_database_that_does_not_exist_is_no_matter_of_iam() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database().replace("dbname=app", "dbname=nowhere");
-    let bouncer = sim.start(&line).start();
-    expect_cause(&bouncer, "3D000", "IAM026", "no_such_database", &["\"nowhere\"", "dbname="]);
+    let bouncer = watched(&sim, &line).start();
+    bouncer.expect_cause("3D000", "IAM026", "no_such_database", &["\"nowhere\"", "dbname="]);
 }
 
 #[test]
 fn no_credentials_are_told_with_every_source_that_was_tried() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
-    let bouncer = sim.keyless(&line).set("query_wait_timeout = 3").start();
-    expect_cause(&bouncer, "28000", "IAM002", "no_credentials", &["no AWS credentials", "aws_profile"]);
+    let bouncer = sim.keyless(&line).set(WATCHED).set("query_wait_timeout = 3").start();
+    bouncer.expect_cause("28000", "IAM002", "no_credentials", &["no AWS credentials", "aws_profile"]);
 }
 
 #[test]
@@ -226,13 +212,16 @@ fn user_names_with_every_legal_character_log_in() {
         "<tag>",
         "übergröße-数据",
         "UPPER.lower_0",
+        " spaces at both ends ",
+        "tab\tand\u{7f}",
+        &"n".repeat(63),
     ];
     for name in names {
         postgres().sql(&format!("CREATE ROLE \"{}\" LOGIN", name.replace('"', "\"\""))).unwrap();
     }
     let sim = Sim::for_users(postgres(), RDS_HOST, REGION, &names);
     let line = sim.database();
-    let bouncer = sim.start(&line).set("auth_type = trust").users(&users(&names)).start();
+    let bouncer = watched(&sim, &line).set("auth_type = trust").users(&users(&names)).start();
     for name in names {
         let mut client = Client::log_in(bouncer.port, name, "app");
         assert_eq!(client.value("SELECT current_user"), name);

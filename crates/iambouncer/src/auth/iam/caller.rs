@@ -170,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn every_spelling_becomes_our_own() {
+        let url = url();
+        let odd = url.replace("Action=", "%41ction=").replace("session%2B%2F%3D", "sessio%6e%2b/%3d");
+        assert_ne!(odd, url);
+        let written = |url: &str| read_url(url).unwrap().path_and_query.to_string();
+        assert_eq!(written(&odd), written(&url));
+    }
+
+    #[test]
     fn size_and_prefix_are_looked_at_first() {
         assert_eq!(read(&"x".repeat(20_000), NOW).unwrap_err(), ProofError::TooLong(MAX_PROOF_BYTES));
         assert!(matches!(read("k8s-aws-v1.aHR0cHM6Ly9zdHM", NOW), Err(ProofError::NotOne(_))));

@@ -16,6 +16,8 @@ const MAX_PARAMETERS: usize = 16;
 const MAX_SHOWN_CHARS: usize = 80;
 /// `X-Amz-Date`.
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
+/// The one value that may hold any character but NUL, as names of PostgreSQL's roles may.
+const USER: &str = "DBUser";
 /// Hexadecimal digits of a signature.
 const SIGNATURE_CHARS: usize = 64;
 
@@ -59,6 +61,9 @@ impl Query {
             let (Some(name), Some(value)) = (percent_decode(name), percent_decode(value)) else {
                 return Err(ProofError::NotOne("percent-encoded query"));
             };
+            if name != USER && value.chars().any(char::is_control) {
+                return Err(ProofError::NotOne("percent-encoded query"));
+            }
             if found.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
                 return Err(ProofError::Repeated(shown(&name)));
             }
@@ -138,7 +143,7 @@ fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
 }
 
-/// Decodes `%41`; `None` for broken escapes, control characters and what is no UTF-8. `+` is a plus.
+/// Decodes `%41`; `None` for broken escapes, NUL and what is no UTF-8. `+` is a plus.
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -153,25 +158,36 @@ pub fn percent_decode(text: &str) -> Option<String> {
             rest = after;
         }
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
+    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NAMES: &[&str] = &["Action", "X-Amz-Date", "X-Amz-Expires"];
+    const NAMES: &[&str] = &["Action", "DBUser", "X-Amz-Date", "X-Amz-Expires"];
 
     #[test]
     fn names_are_there_once_in_any_spelling() {
         let parse = |text: &str| Query::parse(text, NAMES).map(|query| query.pairs().count());
         assert_eq!(parse("Action=connect&X-Amz-Date=1"), Ok(2));
+        assert_eq!(parse("DBUser=line%0Abreak"), Ok(1), "PostgreSQL has such names");
         assert_eq!(parse("Action=a&Action=b"), Err(ProofError::Repeated("Action".into())));
         assert_eq!(parse("Action=a&action=b"), Err(ProofError::Repeated("action".into())));
         assert_eq!(parse("Action=a&%41ction=b"), Err(ProofError::Repeated("Action".into())));
         assert_eq!(parse("action=a"), Err(ProofError::UnknownParameter("action".into())));
         assert_eq!(parse("Other=a"), Err(ProofError::UnknownParameter("Other".into())));
-        for broken in ["", "Action", "Action=%4", "Action=%zz", "Action=%00", "Action=%ff", "Action=a&"] {
+        for broken in [
+            "",
+            "Action",
+            "Action=%4",
+            "Action=%zz",
+            "Action=%00",
+            "Action=%0a",
+            "DBUser=%00",
+            "Action=%ff",
+            "Action=a&",
+        ] {
             assert!(parse(broken).is_err(), "{broken}");
         }
     }

@@ -152,6 +152,24 @@ impl Bouncer {
         (code, text, message.hint())
     }
 
+    /// A client of database `app` is turned away with this cause, in words that hold `parts`, and the log and the
+    /// metrics say the same. The pooler has to be started with `http_port = auto`.
+    #[track_caller]
+    pub fn expect_cause(&self, code: &str, id: &str, reason: &str, parts: &[&str]) {
+        let (given, text, hint) = self.turned_away("app", "app");
+        assert_eq!(given, code, "{text} / {hint}");
+        assert!(hint.ends_with(&format!("[{id}]")), "{text} / {hint}");
+        for part in parts {
+            assert!(text.contains(part) || hint.contains(part), "{part}: {text} / {hint}");
+        }
+        let line = self.wait_for_line("cause=");
+        assert!(line.contains(&format!("cause=\"{id}\" reason=\"{reason}\"")), "{line}");
+        let failures = "iambouncer_server_login_failures_total";
+        let scrape = super::http::scrape(self.http_port());
+        let of_this = scrape.sum(failures, &[("reason", reason)]);
+        assert!(of_this >= Some(1.0) && scrape.sum(failures, &[]) == of_this, "{reason}: {of_this:?}");
+    }
+
     /// A console connection.
     pub fn console(&self) -> Client {
         Client::log_in(self.port, "postgres", "pgbouncer")

@@ -1,0 +1,239 @@
+//! What clients' proofs of AWS identities may cost, and how STS is asked: how many questions at a time, for how long, in
+//! which words, and never anybody else. STS is a listener of the test's own where the words matter.
+
+use crate::client_proofs::{Rds, Sts, proof_aged};
+use crate::support::tls_client::TlsClient;
+use crate::support::{Bouncer, Client, eventually};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// An STS that answers as it is told and remembers what it was asked.
+struct Listener {
+    port: u16,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    asked: Mutex<Vec<String>>,
+    open: AtomicUsize,
+    has_closed: AtomicBool,
+    /// Questions that were open at a time before the first of them was given up.
+    most: AtomicUsize,
+}
+
+impl Listener {
+    /// `answer` is everything that is sent back; none means that nobody is answered, ever.
+    fn answering(answer: Option<String>) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let listener = Self { port, seen: Arc::default() };
+        let seen = listener.seen.clone();
+        std::thread::spawn(move || {
+            for stream in socket.incoming().map_while(Result::ok) {
+                let (seen, answer) = (seen.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &seen, answer));
+            }
+        });
+        listener
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.seen.asked.lock().unwrap().clone()
+    }
+
+    fn pooler(&self) -> (Sts, String) {
+        (Sts::with_endpoint(&format!("http://127.0.0.1:{}", self.port)), proof_aged(Duration::ZERO))
+    }
+}
+
+fn serve(mut stream: TcpStream, seen: &Seen, answer: Option<String>) {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        request.push(byte[0]);
+    }
+    // The pooler asks who it is itself, with a POST. That is not what is looked at.
+    if !request.starts_with(b"GET ") {
+        return;
+    }
+    let open = 1 + seen.open.fetch_add(1, Ordering::SeqCst);
+    if !seen.has_closed.load(Ordering::SeqCst) {
+        seen.most.fetch_max(open, Ordering::SeqCst);
+    }
+    seen.asked.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
+    match answer {
+        Some(answer) => drop(stream.write_all(answer.as_bytes())),
+        // Until the other side has had enough.
+        None => drop(stream.read(&mut byte)),
+    }
+    seen.has_closed.store(true, Ordering::SeqCst);
+    seen.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+#[test]
+fn the_question_is_written_in_our_own_words() {
+    let sts = Listener::answering(Some(
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+    ));
+    let (pooler, proof) = sts.pooler();
+    assert_eq!(pooler.refused(&proof).0, "28000");
+    let asked = sts.asked().remove(0).to_ascii_lowercase();
+    assert!(asked.starts_with("get /?action=getcalleridentity&"), "{asked}");
+    for line in
+        ["accept: application/json", "host: sts.eu-west-1.amazonaws.com", "x-iambouncer-audience: tests"]
+    {
+        assert!(asked.lines().any(|given| given == line), "{line}\n{asked}");
+    }
+}
+
+#[test]
+fn a_redirection_is_followed_by_nobody() {
+    let elsewhere = Listener::answering(Some("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()));
+    let location = format!("http://127.0.0.1:{}/", elsewhere.port);
+    let sts = Listener::answering(Some(format!(
+        "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )));
+    let (pooler, proof) = sts.pooler();
+    let (code, text) = pooler.refused(&proof);
+    assert_eq!(code, "08006");
+    assert!(text.contains("a redirection"), "{text}");
+    assert_eq!((sts.asked().len(), elsewhere.asked().len()), (1, 0));
+}
+
+#[test]
+fn an_sts_that_never_answers_is_given_up() {
+    let sts = Listener::answering(None);
+    let (pooler, proof) = sts.pooler();
+    let began = Instant::now();
+    let (code, text) = pooler.refused(&proof);
+    assert_eq!(code, "08006");
+    assert!(text.contains("did not answer in time"), "{text}");
+    assert!(began.elapsed() >= Duration::from_secs(4), "it was given its time");
+}
+
+#[test]
+fn a_throttled_question_is_asked_three_times() {
+    let answer = "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let sts = Listener::answering(Some(answer.into()));
+    let (pooler, proof) = sts.pooler();
+    assert_eq!(pooler.refused(&proof).0, "08006");
+    assert_eq!(sts.asked().len(), 3);
+}
+
+#[test]
+fn no_more_than_sixteen_questions_are_open_at_a_time() {
+    let sts = Listener::answering(None);
+    let (pooler, _) = sts.pooler();
+    let clients: Vec<_> = (0..24)
+        .map(|age| {
+            let (port, config) = (pooler.bouncer.port, pooler.side.config());
+            let proof = proof_aged(Duration::from_secs(age));
+            std::thread::spawn(move || TlsClient::log_in_with(port, config, "app", "app", &proof).is_err())
+        })
+        .collect();
+    for client in clients {
+        assert!(client.join().unwrap());
+    }
+    assert_eq!(sts.asked().len(), 24);
+    assert_eq!(sts.seen.most.load(Ordering::SeqCst), 16);
+}
+
+#[test]
+fn no_more_than_eight_tokens_are_shown_to_the_database_at_a_time() {
+    let rds = Rds::with(|start| start.set("default_pool_size = 1"));
+    rds.sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(300));
+    let clients: Vec<_> = (0..20)
+        .map(|age| {
+            let (port, config) = (rds.bouncer.port, rds.side.config());
+            let token = rds.signed_ago(Duration::from_secs(age)).token();
+            std::thread::spawn(move || TlsClient::log_in_with(port, config, "app", "app", &token).is_ok())
+        })
+        .collect();
+    for client in clients {
+        assert!(client.join().unwrap());
+    }
+    // The pool's own login comes on top of the probes.
+    let most = rds.sim.simulator.most_logins_at_once();
+    assert!(most <= 8 + 1, "{most}");
+    assert_eq!(proofs(&rds.bouncer, "accepted"), 20.0);
+}
+
+/// A verdict is about one database: another line of the same endpoint is another question.
+#[test]
+fn a_token_that_is_known_for_one_database_is_a_question_for_another() {
+    let rds = Rds::with_lines(|line| {
+        format!("{line}\n{}", line.replacen("app = ", "other = ", 1).replace("dbname=app", "dbname=postgres"))
+    });
+    let token = rds.signed_ago(Duration::ZERO).token();
+    for (database, questions) in [("app", 1), ("app", 1), ("other", 2), ("other", 2)] {
+        let client = TlsClient::log_in_with(rds.bouncer.port, rds.side.config(), "app", database, &token);
+        assert!(client.is_ok(), "{database}");
+        assert_eq!(proofs(&rds.bouncer, "accepted"), f64::from(questions), "{database}");
+    }
+}
+
+#[test]
+fn another_audience_is_another_question() {
+    let sts = Sts::start();
+    let proof = proof_aged(Duration::ZERO);
+    assert!(sts.log_in(&proof).is_ok());
+    let ini = std::fs::read_to_string(sts.bouncer.ini()).unwrap();
+    std::fs::write(sts.bouncer.ini(), ini.replace("iam_sts_audience = tests", "iam_sts_audience = others"))
+        .unwrap();
+    sts.bouncer.signal(rustix::process::Signal::HUP);
+    eventually("a proof for the old audience is refused", || sts.log_in(&proof).is_err());
+}
+
+#[test]
+fn what_clients_show_is_counted_by_what_came_of_it() {
+    let sts = Sts::start();
+    let proof = proof_aged(Duration::ZERO);
+    for _ in 0..3 {
+        assert!(sts.log_in(&proof).is_ok());
+    }
+    sts.refused("a password");
+    sts.refused(&proof_aged(Duration::from_secs(1000)));
+    assert!(sts.log_in_as("admin", &proof).is_err());
+    let mut plain = Client::start(sts.bouncer.port, &[("user", "app"), ("database", "app")]);
+    plain.read().unwrap();
+    sts.endpoint.set(|settings| settings.fail_with = Some(500));
+    sts.refused(&proof_aged(Duration::from_secs(1)));
+    sts.endpoint.set(|settings| (settings.fail_with, settings.deny) = (None, true));
+    sts.refused(&proof_aged(Duration::from_secs(2)));
+    sts.refused(&proof_aged(Duration::from_secs(2)));
+    let counted = ["accepted", "remembered", "malformed", "not_mapped", "no_tls", "unavailable", "refused"]
+        .map(|result| proofs(&sts.bouncer, result));
+    assert_eq!(counted, [1.0, 3.0, 2.0, 1.0, 1.0, 1.0, 2.0]);
+}
+
+#[test]
+fn a_token_of_a_user_outside_rds_iam_is_never_sent_to_a_server_that_wants_something_else() {
+    let hba = "local all postgres trust\nlocal all all scram-sha-256\n".to_owned();
+    let options = rds_sim::postgres::PostgresOptions { hba: Some(hba), ..Default::default() };
+    let server = crate::support::postgres::start(options);
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
+    let rds = Rds::in_front_of(&server, &["somebody_else"]);
+    let (code, text, hint) = rds.log_in(&rds.signed_ago(Duration::ZERO).token()).err().unwrap();
+    assert_eq!(code, "28000");
+    assert!(text.contains("SCRAM") && hint.ends_with("[IAM004]"), "{text} {hint}");
+    assert!(!server.log().contains("X-Amz"));
+    let log = rds.bouncer.wait_for_line("was shown to the database");
+    assert!(log.contains("cause=\"IAM004\" reason=\"not_rds_iam\""), "{log}");
+}
+
+fn proofs(bouncer: &Bouncer, result: &str) -> f64 {
+    let scrape = crate::support::http::scrape(bouncer.http_port());
+    scrape.sum("iambouncer_client_proofs_total", &[("result", result)]).unwrap()
+}
+
+#[test]
+fn sixty_kilobytes_of_nothing_are_refused_without_asking() {
+    let sts = Sts::start();
+    let (_, text) = sts.refused(&"x".repeat(60_000));
+    assert!(text.contains("longer than"), "{text}");
+    assert_eq!(sts.questions(), 0);
+}
