@@ -130,6 +130,8 @@ causes! {
         "RDS and RDS Proxy write a JSON object with \"username\" and \"password\".";
     SecretsUnreachable = "IAM029", "secrets_unreachable", "Secrets Manager does not answer",
         "Check the network path to it: in a private network it needs a VPC endpoint for secretsmanager.";
+    SecretPassword = "IAM030", "secret_password", "the server does not take the secret's password",
+        "The secret and the role in the database must hold the same password: rotate the secret, or correct it.";
     Other = "IAM099", "other", "the server refused the login",
         "See the server's own message and its log.";
 }

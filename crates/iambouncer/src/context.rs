@@ -11,6 +11,7 @@ use crate::net::socket::TcpOptions;
 use crate::parameters::Parameters;
 use crate::pool::shared::Registry;
 use crate::prepared::Interner;
+use crate::server::target::secret_of;
 use crate::worker::team::Team;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
@@ -156,6 +157,7 @@ impl Context {
         let config = self.config();
         self.login_rate.set_rate(config.settings.iam_login_rate);
         self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);
+        self.secrets.keep_only(&config.all_databases().filter_map(secret_of).collect());
         // Another endpoint, another database: what was asked before may have another answer.
         self.proofs.tokens.forget();
     }

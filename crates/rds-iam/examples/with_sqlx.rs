@@ -87,7 +87,8 @@ impl RdsPool {
     /// From now on the pool connects with this token. Cheap while it is the same, which it is for ten minutes.
     fn hand_over(&self, token: Arc<Token>) {
         let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        if !handed_over.as_ref().is_some_and(|last| Arc::ptr_eq(last, &token)) {
+        // Others may have been refused meanwhile, and have handed over a newer one.
+        if handed_over.as_ref().is_none_or(|last| last.expires_at() < token.expires_at()) {
             self.pool.set_connect_options(self.options.clone().password(token.expose()));
             *handed_over = Some(token);
         }

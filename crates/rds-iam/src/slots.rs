@@ -42,6 +42,12 @@ impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
         value
     }
 
+    /// Drops the entries of all other keys.
+    #[cfg(feature = "secrets-manager")]
+    pub(crate) fn retain(&self, is_kept: impl Fn(&K) -> bool) {
+        lock(&self.inner).entries.retain(|key, _| is_kept(key));
+    }
+
     /// All entries, in no order.
     pub(crate) fn entries(&self) -> Vec<(K, Arc<V>)> {
         let inner = lock(&self.inner);

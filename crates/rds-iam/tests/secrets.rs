@@ -188,17 +188,68 @@ async fn a_refusal_reads_again_once_in_a_while() {
 }
 
 #[tokio::test]
+async fn many_who_are_refused_at_once_read_once_although_nothing_has_changed() {
+    let bench = Bench::new();
+    let first = bench.cache.get(&key()).await.unwrap();
+    bench.clock.advance(10);
+    let all: Vec<_> = (0..50)
+        .map(|_| {
+            let (cache, first) = (bench.cache.clone(), first.clone());
+            tokio::spawn(async move { cache.after_refusal(&key(), &first).await.is_none() })
+        })
+        .collect();
+    for one in all {
+        assert!(one.await.unwrap());
+    }
+    assert_eq!(bench.reads(), 2);
+}
+
+#[tokio::test]
+async fn the_times_in_force_count_for_what_was_read_before() {
+    let bench = Bench::new();
+    bench.password().await.unwrap();
+    bench.rotate("app", "second");
+    bench.cache.set_times(Duration::from_secs(5), Duration::from_secs(3600));
+    bench.clock.advance(5);
+    bench.password().await.unwrap();
+    bench.settle(2).await;
+    assert_eq!(bench.cache.get_with_previous(&key()).await.unwrap().len(), 2);
+    bench.cache.set_times(Duration::from_secs(5), Duration::ZERO);
+    assert_eq!(bench.cache.get_with_previous(&key()).await.unwrap().len(), 1, "the grace is over at once");
+    bench.cache.keep_only(&Default::default());
+    assert_eq!(bench.cache.snapshot().len(), 0);
+}
+
+/// Many processes that start together must not ask together for ever.
+#[tokio::test]
+async fn reads_are_spread() {
+    let mut due_early = 0;
+    for _ in 0..200 {
+        let bench = Bench::new();
+        bench.password().await.unwrap();
+        bench.clock.advance(REFRESH_SECONDS * 95 / 100);
+        bench.password().await.unwrap();
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        due_early += bench.reads() - 1;
+    }
+    assert!((20..180).contains(&due_early), "{due_early} of 200");
+}
+
+#[tokio::test]
 async fn a_refused_password_is_a_rotation_only_if_it_has_worked_and_not_for_long() {
     let bench = Bench::new();
     bench.password().await.unwrap();
-    assert!(!bench.cache.may_be_in_rotation(&key()), "it never worked");
-    bench.cache.worked(&key());
-    assert!(bench.cache.may_be_in_rotation(&key()));
+    let may_be = |server: &str| bench.cache.may_be_in_rotation(&key(), server);
+    assert!(!may_be("db:5432"), "it never worked");
+    bench.cache.worked(&key(), "db:5432");
+    assert!(may_be("db:5432") && !may_be("other:5432"));
     bench.clock.advance(119);
-    assert!(bench.cache.may_be_in_rotation(&key()));
+    assert!(may_be("db:5432"));
     bench.clock.advance(2);
-    assert!(!bench.cache.may_be_in_rotation(&key()));
-    bench.cache.worked(&key());
-    assert!(bench.cache.may_be_in_rotation(&key()));
+    bench.cache.worked(&key(), "another:5432");
+    assert!(!may_be("db:5432"), "another server's word does not count");
+    bench.cache.worked(&key(), "db:5432");
+    assert!(may_be("db:5432"));
     assert!(!format!("{:?}", bench.cache).contains("first"));
 }

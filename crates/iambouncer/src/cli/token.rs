@@ -39,6 +39,10 @@ pub(super) fn line_of(target: Option<&str>, server: &Server) -> Result<Database,
 fn server_of(target: Option<&str>, server: &Server) -> Result<(Database, Settings), Failure> {
     let resolved = zero_config(target, &server.zero_config_flags(), &ProcessEnvironment)
         .map_err(|found| Failure::Configuration(Report::from(found).to_string()))?;
+    if resolved.config.all_databases().any(|line| line.secret_arn.is_some()) {
+        let text = "error: a secret is named (--secret-arn, DB_SECRET_ARN), and this is about logins by IAM";
+        return Err(Failure::Configuration(text.to_owned()));
+    }
     let line = resolved.config.fallback.ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
     Ok((line, resolved.config.settings))
 }

@@ -16,11 +16,6 @@ use wire::limits::MAX_PASSWORD_BYTES;
 use wire::{encode, frontend, tag};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Rounds shown to users nobody knows; the server's own default.
-const MOCK_ITERATIONS: u32 = 4096;
-/// Bytes of a fresh salt.
-const SALT_BYTES: usize = 16;
-
 /// A login that failed.
 pub(super) enum Denied {
     /// The client went away.
@@ -42,7 +37,7 @@ pub(super) async fn run(
     let mut login = Login { stream, inbound, user };
     match kind {
         AuthType::Any => Ok(None),
-        AuthType::Trust if Box::pin(Stored::find(context, database, user)).await.is_known() => Ok(None),
+        AuthType::Trust if Box::pin(Stored::is_known(context, database, user)).await => Ok(None),
         AuthType::Trust => Err(failed()),
         AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
             let stored = Box::pin(Stored::find(context, database, user)).await;
@@ -198,7 +193,9 @@ impl Login<'_> {
         texts: Vec<Zeroizing<String>>,
     ) -> Result<(ScramSecret, Vec<ScramSecret>), Denied> {
         let mut texts = texts.into_iter();
-        let mock = || ScramSecret::mock(self.user, &context.process_key, MOCK_ITERATIONS);
+        let iterations = context.config().settings.scram_iterations;
+        // The salt of a user is always the same, known or not: two logins would tell them apart otherwise.
+        let mock = || ScramSecret::mock(self.user, &context.process_key, iterations);
         let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
         if let Some(stored) = ScramSecret::parse(&first) {
             return Ok((stored, Vec::new()));
@@ -206,9 +203,7 @@ impl Login<'_> {
         if md5::is_stored(&first) {
             return Ok((mock(), Vec::new()));
         }
-        let mut salt = vec![0; SALT_BYTES];
-        random(&mut salt)?;
-        let iterations = context.config().settings.scram_iterations;
+        let salt = ScramSecret::salt_of(self.user, &context.process_key);
         let first = self.derive(context, first, salt.clone(), iterations).await?;
         let mut others = Vec::new();
         for text in texts {

@@ -17,21 +17,16 @@ use crate::server::login;
 use crate::server::progress::Progress;
 use crate::server::signing::Signing;
 use crate::server::target::{Credential, Target};
-use crate::server::{FailedLogin, LoginError};
+use crate::server::{FailedLogin, LoginError, now_seconds};
 use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Between two looks at whether somebody else's question has been answered.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Seconds since 1970.
-pub(super) fn now_seconds() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64
-}
 
 /// Asks the client for its token and lets the database judge it.
 pub(super) async fn prove(

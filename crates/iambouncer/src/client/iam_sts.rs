@@ -3,13 +3,13 @@
 //! PostgreSQL; the policy of RDS has no say in it.
 
 use super::authenticate::{Denied, Login};
-use super::iam::now_seconds;
 use super::sts::{self, StsError};
 use crate::auth::iam::caller::{self, CallerProof};
 use crate::auth::iam::principal;
 use crate::auth::iam::verdicts::{Known, ProofKey, Question};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::server::now_seconds;
 use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use std::rc::Rc;

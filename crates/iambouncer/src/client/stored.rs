@@ -1,6 +1,7 @@
 //! What a client's password is held against: the entry of `auth_file`, or the secret that its database line names. Owns
 //! the choice between them; how passwords are compared is [`super::authenticate`]'s.
 
+use crate::admin;
 use crate::context::Context;
 use crate::server::target::secret_of;
 use rds_iam::secrets::{DatabaseSecret, SecretKey};
@@ -9,71 +10,89 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What is known of a user.
-pub(super) enum Stored {
-    /// Nothing.
-    Nothing,
+pub(super) struct Stored {
     /// What stands in `auth_file`: a password, a hash, a SCRAM secret, or an empty text.
-    Entry(Zeroizing<String>),
-    /// What the secret holds, and for some time what it held before.
-    Secret { key: SecretKey, versions: Vec<Arc<DatabaseSecret>> },
+    entry: Option<Zeroizing<String>>,
+    secret: Option<OfSecret>,
+}
+
+/// The secret of the user's database.
+struct OfSecret {
+    key: SecretKey,
+    /// What it held when this was looked up, whoever that is for.
+    held: Arc<DatabaseSecret>,
+    /// Those of its versions, the one before included, that are for this user.
+    versions: Vec<Arc<DatabaseSecret>>,
 }
 
 impl Stored {
-    /// Looks a user of a database up. The secret counts for the user it names; all others are those of `auth_file`.
+    /// Looks a user of a database up. The secret counts for the user it names; all others are those of `auth_file`, and
+    /// so are those of the console.
     pub(super) async fn find(context: &Rc<Context>, database: &str, user: &str) -> Self {
         let config = context.config();
-        if let Some(key) = config.database_for(database).and_then(secret_of) {
-            let versions = versions(context, &key, user).await;
-            if !versions.is_empty() {
-                return Self::Secret { key, versions };
-            }
-        }
-        let loaded = context.loaded();
-        loaded
-            .users
-            .get(user)
-            .map_or(Self::Nothing, |entry| Self::Entry(Zeroizing::new(entry.password.expose().to_owned())))
+        let line = config.database_for(database).filter(|_| database != admin::DATABASE);
+        let secret = match line.and_then(secret_of) {
+            Some(key) => OfSecret::find(context, key, user).await,
+            None => None,
+        };
+        Self { entry: Self::entry(context, user), secret }
     }
 
-    /// True when the user is known at all, whatever the password.
-    pub(super) fn is_known(&self) -> bool {
-        !matches!(self, Self::Nothing)
+    /// The same, without asking AWS where `auth_file` says enough: any entry lets a user in that proves nothing.
+    pub(super) async fn is_known(context: &Rc<Context>, database: &str, user: &str) -> bool {
+        if Self::entry(context, user).is_some() {
+            return true;
+        }
+        let stored = Self::find(context, database, user).await;
+        stored.secret.is_some_and(|secret| !secret.versions.is_empty())
+    }
+
+    fn entry(context: &Context, user: &str) -> Option<Zeroizing<String>> {
+        let loaded = context.loaded();
+        loaded.users.get(user).map(|entry| Zeroizing::new(entry.password.expose().to_owned()))
     }
 
     /// Texts that a password may be held against; none that is empty.
     pub(super) fn texts(&self) -> Vec<Zeroizing<String>> {
-        let texts = match self {
-            Self::Nothing => Vec::new(),
-            Self::Entry(text) => vec![text.clone()],
-            Self::Secret { versions, .. } => versions.iter().map(|version| text_of(version)).collect(),
+        let texts: Vec<_> = match &self.secret {
+            Some(secret) if !secret.versions.is_empty() => {
+                secret.versions.iter().map(|version| text_of(version)).collect()
+            }
+            _ => self.entry.iter().cloned().collect(),
         };
         texts.into_iter().filter(|text| !text.is_empty()).collect()
     }
 
     /// After a proof that fits nothing: what the secret holds by now, if that is something else and for this user. A
-    /// client may well know of a rotation before the pooler.
+    /// client may well know of a rotation, or of the other user's turn, before the pooler.
     pub(super) async fn newer(&self, context: &Rc<Context>, user: &str) -> Option<Zeroizing<String>> {
-        let Self::Secret { key, versions } = self else { return None };
-        let (cache, key, refused) = (context.secrets.clone(), key.clone(), versions.first()?.clone());
+        let OfSecret { key, held, versions } = self.secret.as_ref()?;
+        if versions.is_empty() && self.entry.is_some() {
+            return None;
+        }
+        let (cache, key, held) = (context.secrets.clone(), key.clone(), held.clone());
         let newer =
-            context.on_control(async move { cache.after_refusal(&key, &refused).await }).await.flatten()?;
+            context.on_control(async move { cache.after_refusal(&key, &held).await }).await.flatten()?;
         (newer.username == user).then(|| text_of(&newer))
+    }
+}
+
+impl OfSecret {
+    async fn find(context: &Rc<Context>, key: SecretKey, user: &str) -> Option<Self> {
+        let (cache, wanted) = (context.secrets.clone(), key.clone());
+        let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!(user, "a client cannot be held against its secret: {error}");
+                return None;
+            }
+        };
+        let held = all.first()?.clone();
+        let versions = all.into_iter().filter(|version| version.username == user).collect();
+        Some(Self { key, held, versions })
     }
 }
 
 fn text_of(secret: &DatabaseSecret) -> Zeroizing<String> {
     Zeroizing::new(secret.expose().to_owned())
-}
-
-/// The versions that are for this user. With alternating users each version is for another one.
-async fn versions(context: &Rc<Context>, key: &SecretKey, user: &str) -> Vec<Arc<DatabaseSecret>> {
-    let (cache, wanted) = (context.secrets.clone(), key.clone());
-    match context.on_control(async move { cache.get_with_previous(&wanted).await }).await {
-        Some(Ok(versions)) => versions.into_iter().filter(|version| version.username == user).collect(),
-        Some(Err(error)) => {
-            tracing::warn!(user, "a client cannot be held against its secret: {error}");
-            Vec::new()
-        }
-        None => Vec::new(),
-    }
 }

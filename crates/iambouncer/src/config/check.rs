@@ -46,6 +46,11 @@ fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnos
 }
 
 fn check_names(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+    if settings.secret_refresh.is_zero() {
+        let error =
+            Diagnostic::error("secret_refresh: a secret is read again after 1 second at the earliest");
+        found.push(error.at(places.setting("secret_refresh")));
+    }
     if !settings.dns_server.is_empty() && settings.dns_server_address().is_none() {
         let error = format!("dns_server: \"{}\" is not ADDRESS or ADDRESS:PORT", settings.dns_server);
         found.push(Diagnostic::error(error).at(places.setting("dns_server")));
@@ -64,7 +69,8 @@ fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagno
         check_proofs(config, places, found);
     }
     let needs_passwords = matches!(kind, AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256);
-    if needs_passwords && settings.auth_file.is_empty() {
+    let has_secret = config.all_databases().any(|database| database.secret_arn.is_some());
+    if needs_passwords && settings.auth_file.is_empty() && !has_secret {
         let warning = format!("auth_type = {kind} without auth_file: no client can log in");
         found.push(at(Diagnostic::warning(warning)));
     }
@@ -302,6 +308,9 @@ mod tests {
         );
         assert!(found("", "a = host=h secret_arn=prod/app")[0].contains("is not the ARN of a secret"));
         assert!(found("", &format!("a = host=h {arn} aws_role_arn=x"))[0].contains("not the ARN of a role"));
+        let clients = found("auth_type = plain", &format!("a = host=h {arn}"));
+        assert!(!clients.iter().any(|text| text.contains("no client can log in")), "{clients:?}");
+        assert!(found("secret_refresh = 0", "a = host=h")[0].contains("1 second"));
         assert!(found("", "a = host=h aws_profile=x")[0].contains("without server_auth=iam or secret_arn"));
     }
 

@@ -88,7 +88,7 @@ pub(super) const IAM_REGION: ConnectionValue =
 pub(super) const REGION_FALLBACK: ConnectionValue =
     value("iam_region_fallback", "", &["AWS_REGION", "AWS_DEFAULT_REGION"]);
 pub(super) const SECRET_ARN: ConnectionValue =
-    value("secret_arn", "--secret-arn", &["IAMBOUNCER_SECRET_ARN", "DB_SECRET_ARN", "SECRET_ARN"]);
+    value("secret_arn", "--secret-arn", &["IAMBOUNCER_SECRET_ARN", "DB_SECRET_ARN"]);
 // Not AWS_PROFILE and AWS_ROLE_ARN: the credential chain reads those itself, with other meanings.
 pub(super) const AWS_PROFILE: ConnectionValue =
     value("aws_profile", "--aws-profile", &["IAMBOUNCER_AWS_PROFILE"]);

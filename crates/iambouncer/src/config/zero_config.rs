@@ -129,10 +129,7 @@ impl Resolver<'_> {
             self.missing("user", &environment::USER);
         }
         let dbname = self.pick(&environment::DATABASE, flags.database.clone());
-        let server_auth = match &secret_arn {
-            Some(_) => ServerAuth::Password,
-            None => self.server_auth(flags.server_auth),
-        };
+        let server_auth = self.server_auth(flags.server_auth, secret_arn.is_some());
         let password = if secret_arn.is_some() { None } else { self.password(server_auth) };
         let iam_host = self.pick(&environment::IAM_HOST, flags.iam_host.clone());
         let iam_port = self.port(&environment::IAM_PORT, flags.iam_port);
@@ -215,10 +212,11 @@ impl Resolver<'_> {
         }
     }
 
-    fn server_auth(&mut self, flag: Option<ServerAuth>) -> ServerAuth {
+    fn server_auth(&mut self, flag: Option<ServerAuth>, has_secret: bool) -> ServerAuth {
         let Some(text) = self.pick(&environment::SERVER_AUTH, flag.map(|auth| auth.to_string())) else {
-            record(&mut self.origins, "server_auth", ServerAuth::Iam.as_str(), MODE_DEFAULT.to_owned());
-            return ServerAuth::Iam;
+            let default = if has_secret { ServerAuth::Password } else { ServerAuth::Iam };
+            record(&mut self.origins, "server_auth", default.as_str(), MODE_DEFAULT.to_owned());
+            return default;
         };
         let source = self.source_of("server_auth");
         let parsed = if source == "from AWS_IAM" {
@@ -244,7 +242,7 @@ impl Resolver<'_> {
             Ok(arn) => Some(arn),
             Err(reason) => {
                 let source = self.source_of("secret_arn");
-                self.found.push(Diagnostic::error(format!("secret_arn \"{text}\" {reason} ({source})")));
+                self.found.push(Diagnostic::error(format!("secret_arn \"{text}\" ({source}) {reason}")));
                 None
             }
         }

@@ -164,3 +164,25 @@ fn an_open_door_is_warned_about() {
     let unused = from_variables(&[("DB_HOST", "db"), ("DB_USER", "u"), ("DB_PASSWORD", "x")]);
     assert_eq!(unused.warnings[0].message, "DB_PASSWORD is set but not used: the login is by IAM");
 }
+
+#[test]
+fn a_secret_takes_the_place_of_iam_and_does_not_go_with_it() {
+    let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/app-a1B2c3";
+    let resolved = from_variables(&[("DB_HOST", ENDPOINT), ("DB_SECRET_ARN", arn)]);
+    let line = resolved.config.database_for("anything").expect("fallback");
+    assert_eq!((line.server_auth, line.user.as_deref()), (ServerAuth::Password, Some("prod/app")));
+    assert_eq!(source(&resolved, "secret_arn"), "from DB_SECRET_ARN");
+    for iam in [("AWS_IAM", "true"), ("IAMBOUNCER_SERVER_AUTH", "iam")] {
+        let pairs = [("DB_HOST", ENDPOINT), ("DB_SECRET_ARN", arn), iam];
+        let found = resolve(None, &ZeroConfigFlags::default(), &pairs).expect_err("both");
+        assert!(found.iter().any(|found| found.message.contains("exclude each other")), "{found:?}");
+    }
+    let wrong = [("DB_HOST", ENDPOINT), ("DB_SECRET_ARN", "prod/app"), ("DB_USER", "app")];
+    let found = resolve(None, &ZeroConfigFlags::default(), &wrong).expect_err("no ARN");
+    assert!(
+        found[0]
+            .message
+            .starts_with("secret_arn \"prod/app\" (from DB_SECRET_ARN) is not the ARN of a secret"),
+        "{found:?}"
+    );
+}

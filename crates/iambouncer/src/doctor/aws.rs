@@ -52,12 +52,26 @@ impl AwsDesk<'_> {
     async fn no_credentials(&self, identity: &Identity, error: &TokenError) -> Finding {
         let cause = cause_of(error);
         let summary = error.to_string();
-        if let Some((cause, found)) = self.web_identity_fault() {
+        // Profiles name their sources themselves.
+        let is_chain = identity.profile.is_none();
+        if is_chain && let Some((cause, found)) = self.web_identity_fault() {
             return Finding::failure(Check::Credentials, summary, cause, Some(&found));
         }
-        // Profiles name their sources themselves; the instance's comes last in the chain of those who name none.
-        let asks_instance = identity.profile.is_none()
-            && matches!(error, TokenError::NoCredentials { .. } | TokenError::Unavailable { .. });
+        // The SDK's chain ends at the first of these that is set, and asks the instance last.
+        let source = [
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        ]
+        .into_iter()
+        .find(|name| self.environment.get(name).is_some());
+        if let Some(name) = source.filter(|_| is_chain) {
+            let found =
+                format!("The credentials are to come from where {name} says, and nowhere else is looked.");
+            return Finding::failure(Check::Credentials, summary, cause, Some(&found));
+        }
+        let asks_instance =
+            is_chain && matches!(error, TokenError::NoCredentials { .. } | TokenError::Unavailable { .. });
         if asks_instance && let Some((cause, found)) = metadata::probe(self.environment).await.finding() {
             return Finding::failure(Check::Credentials, summary, cause, Some(&found));
         }

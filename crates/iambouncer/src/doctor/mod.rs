@@ -11,10 +11,12 @@ mod server;
 mod sql;
 mod stored;
 
+use crate::causes::Cause;
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
 use crate::context::{Common, Context, Loaded, secrets_for};
 use crate::identities::Identities;
 use crate::pool::shared::Registry;
+use crate::server::now_seconds;
 use crate::server::signing::{Signing, identity_of};
 use crate::server::target::secret_of;
 use crate::worker::reactor::EngineKind;
@@ -27,7 +29,6 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 /// Where a `*` line is tried without a name: the database every RDS instance has.
@@ -57,6 +58,10 @@ pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Resu
     let passwords = stored::check(&order.loaded, environment, now_seconds());
     let Order { loaded, control, tokens, resolver, database, user } = order;
     let ways = ways(&loaded.config, database.as_deref(), user.as_deref());
+    if let Some(unknown) = database.filter(|_| ways.is_empty()) {
+        let finding = unknown_database(&loaded.config, &unknown);
+        return Ok(Report { general: vec![finding, passwords], targets: Vec::new() });
+    }
     let identities = Identities::new(tokens.clone(), control.clone());
     let desk = AwsDesk { tokens: tokens.clone(), identities: identities.clone(), environment };
     let mut known = HashMap::new();
@@ -120,6 +125,8 @@ async fn try_all(
             }
         }
         let Way { line, database, host, user, .. } = way;
+        // With a secret the line's user only names the pool; who it is on the server stands in the finding.
+        let user = user.filter(|_| line.secret_arn.is_none());
         examined.push(Examined { database, host: host.to_string(), port: line.port, user, findings });
     }
     examined
@@ -166,6 +173,17 @@ fn lines<'a>(config: &'a Config, wanted: Option<&str>) -> Vec<(String, &'a Datab
     named.chain(fallback).collect()
 }
 
+fn unknown_database(config: &Config, wanted: &str) -> Finding {
+    let known: Vec<&str> = config.databases.keys().map(String::as_str).collect();
+    let found = format!("There are lines for: {}.", known.join(", "));
+    Finding::failure(
+        Check::Config,
+        format!("no line for database \"{wanted}\""),
+        Cause::Configuration,
+        Some(&found),
+    )
+}
+
 fn is_same(one: &Database, other: &Database) -> bool {
     *one == Database { name: one.name.clone(), ..other.clone() }
 }
@@ -179,8 +197,4 @@ fn identity_for(line: &Database, host: &Host, user: &str) -> Option<Identity> {
         }
         (ServerAuth::Password, secret) => secret.map(|key| key.identity),
     }
-}
-
-fn now_seconds() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64
 }

@@ -41,8 +41,8 @@ pub fn text(report: &Report) -> String {
 
 fn title(target: &Examined) -> String {
     let Examined { database, host, port, user, .. } = target;
-    let user = user.as_deref().map_or_else(|| "no user".to_owned(), |user| format!("user {user}"));
-    format!("database {database}: {host}:{port}, {user}")
+    let user = user.as_deref().map(|user| format!(", user {user}")).unwrap_or_default();
+    format!("database {database}: {host}:{port}{user}")
 }
 
 fn push_line(text: &mut String, finding: &Finding) {
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn people_see_a_line_for_each_check_and_a_block_for_each_cause() {
         let text = text(&report());
-        assert!(text.starts_with("  ✔ config       ok\n\ndatabase app: db:5432, no user\n"), "{text}");
+        assert!(text.starts_with("  ✔ config       ok\n\ndatabase app: db:5432\n"), "{text}");
         assert!(
             text.contains("  ✔ tcp          open (1.2 ms)\n  ✘ login        refused [IAM003]\n"),
             "{text}"

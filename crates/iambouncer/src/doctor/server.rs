@@ -13,12 +13,12 @@ use crate::server::connect::Place;
 use crate::server::error::Stage;
 use crate::server::login;
 use crate::server::progress::{Connected, Found, Progress, SecretRead, Secured, Seen, TokenMade};
-use crate::server::target::Target;
-use crate::server::{FailedLogin, LoginError};
+use crate::server::target::{self, Credential, Target};
+use crate::server::{FailedLogin, LoginError, now_seconds};
+use crate::worker::timers;
 use crate::{identities, worker};
 use rds_iam::{EndpointKind, RdsEndpoint};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
 
 /// Addresses that are printed.
 const MAX_ADDRESSES: usize = 4;
@@ -69,8 +69,20 @@ pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<F
                 is_writer: is_writer(way),
                 pool_size: loaded.config.pool_rules(&way.line, user).pool_size,
             };
-            findings.push(sql::check(&mut logged_in.stream, &expected).await);
+            let limit = loaded.config.settings.server_connect_timeout;
+            let asked = timers::timeout(limit, sql::check(&mut logged_in.stream, &expected)).await;
+            findings.push(asked.unwrap_or_else(|| {
+                let text = "no answer to a query within server_connect_timeout";
+                Finding::failure(Check::Sql, text, Cause::ServerBusy, None)
+            }));
             logged_in.close();
+            findings
+        }
+        Err(LoginError::UnusablePassword { asked: "SCRAM", .. }) if is_scram_secret(&target) => {
+            let mut findings = done(way, context, &progress.seen());
+            let text = "needs keys that only a client's own login brings: a SCRAM secret is stored";
+            findings.push(Finding::not_reached(Check::Login, text));
+            findings.push(Finding::not_reached(Check::Sql, "not reached"));
             findings
         }
         Err(error) => {
@@ -94,6 +106,10 @@ pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<F
             findings
         }
     }
+}
+
+fn is_scram_secret(target: &Target) -> bool {
+    matches!(&target.credential, Credential::Password(stored) if target::is_scram_secret(stored))
 }
 
 fn is_writer(way: &Way) -> bool {
@@ -123,6 +139,8 @@ fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
         Seen { secret: None, .. } if way.line.secret_arn.is_some() => Check::Secret,
         Seen { connected: None, .. } => Check::Tcp,
         _ if stage == Stage::Tls => Check::Tls,
+        // A server that trusts asks for nothing, and may refuse for other reasons all the same.
+        _ if matches!(error, LoginError::Refused { code, .. } if !code.starts_with("28")) => Check::Login,
         Seen { asked: None, .. } => Check::Request,
         _ => Check::Login,
     }
@@ -223,8 +241,9 @@ async fn hint_of(context: &Rc<Context>, target: &Target, way: &Way, failed: &Fai
     }
     let Ok(place) = Place::find(context, target).await else { return failed.hint.clone() };
     let config = context.config();
-    let shown = certificate::show(context, &place, &config.settings).await;
-    let shown = shown.and_then(|certificate| certificate::describe(&certificate, now_seconds()));
+    let limit = config.settings.server_connect_timeout;
+    let shown = timers::timeout(limit, certificate::show(context, &place, &config.settings)).await;
+    let shown = shown.flatten().and_then(|certificate| certificate::describe(&certificate, now_seconds()));
     let mut found = match shown {
         Some(described) => format!("The server's certificate is {described}."),
         None => "The server shows no certificate that can be read.".to_owned(),
@@ -239,15 +258,11 @@ async fn hint_of(context: &Rc<Context>, target: &Target, way: &Way, failed: &Fai
     format!("{found} {}", failed.hint)
 }
 
-fn now_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_secs() as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Database;
+    use std::time::Duration;
 
     fn way(server_auth: ServerAuth) -> Way {
         let line = Database { server_auth, ..Database::new("app") };

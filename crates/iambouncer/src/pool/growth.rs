@@ -88,6 +88,7 @@ impl Pool {
         self.rules.borrow().pool_size > 0
             && !self.database.disabled.get()
             && (line.server_auth == ServerAuth::Iam
+                || line.secret_arn.is_some()
                 || line.password.is_some()
                 || !loaded.users.get(&*self.user).is_some_and(|entry| is_scram_secret(&entry.password)))
     }

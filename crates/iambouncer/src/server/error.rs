@@ -16,6 +16,8 @@ pub enum Stage {
     Tls,
     /// Waiting for AWS credentials to sign with.
     Credentials,
+    /// Waiting for Secrets Manager.
+    Secret,
     /// Waiting for the server's next word.
     Answer,
 }
@@ -25,7 +27,8 @@ impl std::fmt::Display for Stage {
         f.write_str(match self {
             Self::Network => "no connection came about",
             Self::Tls => "TLS was not set up",
-            Self::Credentials => "no credentials came",
+            Self::Credentials => "no AWS credentials came",
+            Self::Secret => "Secrets Manager did not answer",
             Self::Answer => "the server did not finish the login",
         })
     }
@@ -237,12 +240,9 @@ impl LoginError {
             Self::OwnListener(_) => {
                 Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
             }
-            Self::SecretPassword { may_be_in_rotation, .. } => Some(
-                match may_be_in_rotation {
-                    true => "The secret may be in the middle of a rotation; it is read again until that is over.",
-                    false => "The secret and the role in the database hold different passwords: rotate the secret, or correct it.",
-                }
-                .to_owned(),
+            Self::SecretPassword { may_be_in_rotation: true, .. } => Some(
+                "The secret may be in the middle of a rotation; it is read again until that is over."
+                    .to_owned(),
             ),
             Self::NoPassword(_) => Some(
                 "Add the user to auth_file, set password= on the database line, or use server_auth = iam."

@@ -196,8 +196,9 @@ impl Attempt<'_> {
 
     /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
     async fn run_with_secret(&self, key: &SecretKey) -> Result<LoggedIn, LoginError> {
-        self.progress.enter(Stage::Credentials);
+        self.progress.enter(Stage::Secret);
         let secrets = &self.context.secrets;
+        let server = format!("{}:{}", self.target.host, self.target.port);
         let (cache, wanted) = (secrets.clone(), key.clone());
         let asked = self.context.on_control(async move { cache.get(&wanted).await }).await;
         let stopped = || SecretError::Unavailable { arn: key.arn.to_string(), reason: "stopped".to_owned() };
@@ -208,6 +209,7 @@ impl Attempt<'_> {
         })?;
         let mut outcome = self.run_as(&secret).await;
         if is_wrong_password(&outcome) {
+            self.progress.enter(Stage::Secret);
             let (cache, wanted, refused) = (secrets.clone(), key.clone(), secret.clone());
             let newer =
                 self.context.on_control(async move { cache.after_refusal(&wanted, &refused).await }).await;
@@ -222,12 +224,12 @@ impl Attempt<'_> {
                     secret: key.arn.to_string(),
                     version: secret.version_id.clone(),
                     message,
-                    may_be_in_rotation: secrets.may_be_in_rotation(key),
+                    may_be_in_rotation: secrets.may_be_in_rotation(key, &server),
                 })
             }
             other => {
                 if other.is_ok() {
-                    secrets.worked(key);
+                    secrets.worked(key, &server);
                 }
                 other
             }

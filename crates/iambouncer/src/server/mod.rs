@@ -19,7 +19,7 @@ use crate::prepared::ServerCache;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use wire::scan::{Event, FROM_SERVER, Scanner};
 use wire::{backend, limits, tag};
 
@@ -49,6 +49,12 @@ impl Activity {
             Self::BeingCanceled => "being_canceled",
         }
     }
+}
+
+/// Seconds since 1970.
+pub fn now_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() as i64
 }
 
 /// What the console and cancel requests may know of a server, whoever holds it.

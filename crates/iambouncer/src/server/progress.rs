@@ -105,8 +105,7 @@ impl Progress {
 
     /// What an error after all this means.
     pub fn explain(&self, error: LoginError) -> FailedLogin {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        FailedLogin::new(error, &self.proof.borrow(), since.as_secs() as i64)
+        FailedLogin::new(error, &self.proof.borrow(), super::now_seconds())
     }
 
     pub(super) fn enter(&self, stage: Stage) {

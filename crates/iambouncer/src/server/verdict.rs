@@ -129,7 +129,7 @@ impl StoredToken {
             let text = format!("The stored password is a token made for {} s.", self.life_seconds);
             return (Cause::TokenLife, Some(text));
         }
-        let ended = now_seconds - self.made_at_seconds - self.life_seconds;
+        let ended = now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.life_seconds);
         let text = if ended >= 0 {
             format!("The stored password is a token that ended {} min ago.", ended / 60)
         } else {
@@ -161,6 +161,8 @@ impl FailedLogin {
                 stored.weigh(now_seconds)
             }
             (LoginError::Refused { code, message, .. }, _) => password_cause(code, message),
+            // The server has the token and takes its time: it asks an agent, which asks AWS.
+            (LoginError::Timeout { stage: Stage::Answer, .. }, Proof::Token(_)) => (Cause::Throttled, None),
             _ => (plain_cause(&error), None),
         };
         let own = match &error {
@@ -181,9 +183,9 @@ fn plain_cause(error: &LoginError) -> Cause {
     match error {
         LoginError::Resolve { .. } | LoginError::Connect { .. } => Cause::Network,
         LoginError::Timeout { stage, .. } => match stage {
-            // The server has the token and takes its time: it asks an agent, which asks AWS.
-            Stage::Answer => Cause::Throttled,
+            Stage::Answer => Cause::ServerBusy,
             Stage::Credentials => Cause::MetadataUnreachable,
+            Stage::Secret => Cause::SecretsUnreachable,
             Stage::Network | Stage::Tls => Cause::Network,
         },
         LoginError::LoginRate { .. } => Cause::Throttled,
@@ -193,10 +195,10 @@ fn plain_cause(error: &LoginError) -> Cause {
         LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,
         LoginError::NotAnIamUser { .. } => Cause::NotRdsIam,
         LoginError::Token { cause, .. } | LoginError::Secret { cause, .. } => *cause,
-        LoginError::SecretPassword { .. }
-        | LoginError::NoPassword(_)
-        | LoginError::UnusablePassword { .. }
-        | LoginError::Scram(_) => Cause::Password,
+        LoginError::SecretPassword { .. } => Cause::SecretPassword,
+        LoginError::NoPassword(_) | LoginError::UnusablePassword { .. } | LoginError::Scram(_) => {
+            Cause::Password
+        }
         LoginError::UnsupportedAuthentication(_) => Cause::Protocol,
         LoginError::OwnListener(_) => Cause::Configuration,
         LoginError::Refused { .. } => Cause::Other,
@@ -439,6 +441,10 @@ mod tests {
         assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
         let long = token.replace("Expires=900", "Expires=3600");
         assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, Cause::TokenLife);
+        for odd in ["-9223372036854775808", "9223372036854775807", "-1"] {
+            let odd = token.replace("Expires=900", &format!("Expires={odd}"));
+            assert!(StoredToken::read(&odd).is_some_and(|token| token.weigh(NOW).1.is_some()), "{odd}");
+        }
         let cut = &token[..token.len() - 1];
         assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, Cause::BrokenToken);
         for other in ["secret", "a?b", "", "x/?X-Amz-Date=yesterday"] {

@@ -4,6 +4,8 @@
 use crate::support::program::{self, Ended};
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use crate::support::{eventually, postgres};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rds_sim::postgres::PostgresOptions;
 use rds_sim::{CredentialServer, CredentialSettings};
 use serde_json::Value;
@@ -153,7 +155,7 @@ fn a_healthy_way_is_told_step_by_step() {
         "✔ passwords",
         &format!("✔ credentials  key {KEY_ID} from environment, without an end"),
         &format!("✔ identity     {arn}"),
-        "✔ clock        right to 1 s",
+        "✔ clock        right to ",
         "✔ dns          127.0.0.1",
         &format!("✔ token        for {RDS_HOST}:{} in {REGION}", case.sim.port()),
         "✔ tcp          127.0.0.1:",
@@ -229,6 +231,14 @@ fn no_credentials_are_told_with_the_reason_of_their_place() {
         Case::without_key().env("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token").env("AWS_ROLE_ARN", ROLE);
     let found = file.env("AWS_REGION", REGION).report();
     found.expect_failure_with_token("credentials", "IAM002", &["/nowhere/token", "cannot be read"]);
+    // A service account's token that nobody has renewed.
+    let case = Case::without_key();
+    case.sts.set(|settings| settings.web_identity_token = Some("another".to_owned()));
+    let ended = URL_SAFE_NO_PAD.encode(br#"{"exp":1700000000}"#);
+    let path = case.sim.dir().join("service-account");
+    std::fs::write(&path, format!("head.{ended}.signature")).unwrap();
+    let case = case.env("AWS_WEB_IDENTITY_TOKEN_FILE", path.to_str().unwrap()).env("AWS_ROLE_ARN", ROLE);
+    case.report().expect_failure_with_token("credentials", "IAM016", &["service-account", "ended "]);
 }
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
@@ -470,10 +480,10 @@ fn an_rds_proxy_has_a_resource_id_of_its_own() {
 /// IAM020.
 #[test]
 fn a_server_that_is_not_there_is_told_by_the_step_it_is_missed_at() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    // Nobody listens where a connection of ours comes from.
     let case = Case::new();
+    let ours = std::net::TcpStream::connect(("127.0.0.1", case.sim.port())).unwrap();
+    let port = ours.local_addr().unwrap().port();
     let line =
         format!("app = host=localhost port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}");
     case.line(line).report().expect_failure("tcp", "IAM020", &["refused", "security groups"]);
@@ -505,6 +515,43 @@ fn lines_without_a_user_get_one_from_the_command_line() {
     assert!(found.check("login")["summary"].as_str().unwrap().contains("--user"));
     let ended = case.run(&["--user", "app", "--database", "app"]);
     assert!(ended.stdout.contains("user app") && ended.stdout.contains("✔ login"), "{ended:?}");
+}
+
+#[test]
+fn a_database_that_no_line_names_is_a_mistake() {
+    let ended = Case::new().run(&["--database", "ap"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.contains("no line for database \"ap\"") && ended.stdout.contains("lines for: app."),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_stored_scram_secret_is_no_failure() {
+    let hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned();
+    let server = crate::support::postgres::start(PostgresOptions { hba: Some(hba), ..Default::default() });
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
+    let stored = server.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'app'").unwrap();
+    let line = format!("app = host=127.0.0.1 port={} dbname=postgres user=app", server.port());
+    let mut case = Case::new().line(line);
+    case.settings = vec!["server_tls_sslmode = disable".to_owned()];
+    case.users = format!("\"app\" \"{}\"\n", stored.trim());
+    let found = case.report();
+    assert_eq!((found.code, found.check("login")["status"].as_str()), (Some(0), Some("skipped")));
+    assert!(found.check("login")["summary"].as_str().unwrap().contains("SCRAM secret"));
+}
+
+#[test]
+fn a_container_that_is_named_and_does_not_answer_is_told_by_name() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let case = Case::without_key()
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials")
+        .env("AWS_EC2_METADATA_DISABLED", "false")
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint);
+    let parts = ["AWS_CONTAINER_CREDENTIALS_FULL_URI says"];
+    case.report().expect_failure_with_token("credentials", "IAM015", &parts);
 }
 
 #[test]

@@ -18,10 +18,10 @@ use crate::aws::{load_config, reason_of};
 use crate::cache::CredentialCache;
 use crate::error::TokenError;
 
-/// Longest time for one call, retries included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time for one call, retries included: well within the time that logins have.
+const CALL_TIMEOUT: Duration = Duration::from_secs(9);
 /// Longest time for one attempt.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// The stage is always named: it is what is meant.
 const CURRENT: &str = "AWSCURRENT";
 /// Answers that pass by themselves, by the names Secrets Manager gives them.

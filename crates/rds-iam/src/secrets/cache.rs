@@ -4,6 +4,7 @@
 //! before, and how long a refused password may be a rotation that is under way.
 //! Never: forgets a secret because Secrets Manager is away – a password has no end of its own.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,12 @@ const REREAD_INTERVAL: Duration = Duration::from_secs(2);
 /// While a rotation is under way the database has the new password and AWSCURRENT is still the old one; seen to last a
 /// minute with rotations that RDS manages. So long, a password that has worked before counts as being rotated.
 const ROTATION_LIMIT: Duration = Duration::from_secs(120);
+/// Secrets are not read again sooner, whatever is asked for.
+const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// Reads come up to this part of the time earlier, so that many processes do not ask at once.
+const JITTER_PART: u32 = 10;
+/// Servers of one secret whose logins are told apart; more than any cluster has.
+const MAX_SERVERS: usize = 256;
 /// How many secrets are kept; they come from configuration, so this is far beyond any real number.
 const MAX_SECRETS: usize = 256;
 
@@ -75,12 +82,12 @@ struct Slot {
 #[derive(Debug, Default)]
 struct SlotState {
     held: Option<Held>,
+    /// What it held before, and when that changed.
     previous: Option<(Arc<DatabaseSecret>, SystemTime)>,
     failures: Option<Failures<SecretError>>,
     last_read_at: Option<SystemTime>,
-    /// A server has taken some version of it.
-    has_worked: bool,
-    refused_since: Option<SystemTime>,
+    /// What servers have said to it, by their names.
+    servers: HashMap<String, ServerRecord>,
     reads: u64,
     failed_reads: u64,
     rotations: u64,
@@ -90,7 +97,24 @@ struct SlotState {
 struct Held {
     secret: Arc<DatabaseSecret>,
     read_at: SystemTime,
-    refresh_at: SystemTime,
+    /// How much earlier than due it is read again, in parts of the longest jitter.
+    haste: f64,
+}
+
+/// What one server has said.
+#[derive(Clone, Copy, Debug, Default)]
+struct ServerRecord {
+    /// It has taken some version.
+    has_worked: bool,
+    refused_since: Option<SystemTime>,
+}
+
+impl Held {
+    fn is_due(&self, now: SystemTime, refresh: Duration) -> bool {
+        let due = self.read_at + refresh - (refresh / JITTER_PART).mul_f64(self.haste);
+        // A clock that was set back must not stretch the wait beyond its bound.
+        now >= due || now < self.read_at
+    }
 }
 
 /// What the state of a slot means at a moment.
@@ -115,8 +139,21 @@ impl SecretCache {
     /// From now on secrets are read again after `refresh`, and what they held before counts for `grace`.
     pub fn set_times(&self, refresh: Duration, grace: Duration) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.times.refresh_ms.store(ms(refresh), Ordering::Relaxed);
+        self.times.refresh_ms.store(ms(refresh.max(MIN_REFRESH)), Ordering::Relaxed);
         self.times.grace_ms.store(ms(grace), Ordering::Relaxed);
+    }
+
+    /// Forgets every other secret: they are not configured any more.
+    pub fn keep_only(&self, keys: &HashSet<SecretKey>) {
+        self.slots.retain(|key| keys.contains(key));
+    }
+
+    fn refresh(&self) -> Duration {
+        Duration::from_millis(self.times.refresh_ms.load(Ordering::Relaxed))
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.times.grace_ms.load(Ordering::Relaxed))
     }
 
     /// The secret at hand. Waits only when there is none; else a due read happens in the background. Needs a tokio
@@ -126,7 +163,7 @@ impl SecretCache {
     /// It was never read and cannot be read now.
     pub async fn get(&self, key: &SecretKey) -> Result<Arc<DatabaseSecret>, SecretError> {
         let slot = self.slots.get(key);
-        match slot.verdict(self.clock.now()) {
+        match slot.verdict(self.clock.now(), self.refresh()) {
             Verdict::Fresh(secret) => Ok(secret),
             Verdict::Due(secret) => {
                 self.read_in_background(key, &slot);
@@ -143,7 +180,7 @@ impl SecretCache {
     /// As [`get`](Self::get).
     pub async fn get_with_previous(&self, key: &SecretKey) -> Result<Vec<Arc<DatabaseSecret>>, SecretError> {
         let current = self.get(key).await?;
-        let previous = self.slots.get(key).previous(self.clock.now());
+        let previous = self.slots.get(key).previous(self.clock.now(), self.grace());
         Ok(std::iter::once(current).chain(previous).collect())
     }
 
@@ -165,28 +202,29 @@ impl SecretCache {
         self.read_and_wait(key, &slot, Some(refused)).await.ok().filter(other)
     }
 
-    /// A server has taken the secret.
-    pub fn worked(&self, key: &SecretKey) {
+    /// A server of this name has taken the secret.
+    pub fn worked(&self, key: &SecretKey, server: &str) {
         let slot = self.slots.get(key);
-        let mut state = lock(&slot.state);
-        state.has_worked = true;
-        state.refused_since = None;
+        if let Some(record) = lock(&slot.state).server(server) {
+            *record = ServerRecord { has_worked: true, refused_since: None };
+        }
     }
 
-    /// A server has refused the secret, and it holds nothing else. True while that may be a rotation that is under
-    /// way: it has worked before, and not too long ago.
-    pub fn may_be_in_rotation(&self, key: &SecretKey) -> bool {
+    /// A server of this name has refused the secret, and it holds nothing else. True while that may be a rotation that
+    /// is under way: it has worked there before, and has not been refused for long.
+    pub fn may_be_in_rotation(&self, key: &SecretKey, server: &str) -> bool {
         let now = self.clock.now();
         let slot = self.slots.get(key);
         let mut state = lock(&slot.state);
-        let since = *state.refused_since.get_or_insert(now);
-        state.has_worked && until(since, now) < ROTATION_LIMIT
+        let Some(record) = state.server(server) else { return false };
+        let since = *record.refused_since.get_or_insert(now);
+        record.has_worked && until(since, now) < ROTATION_LIMIT
     }
 
     /// What is held, for consoles.
     pub fn snapshot(&self) -> Vec<SecretStatus> {
-        let now = self.clock.now();
-        self.slots.entries().into_iter().map(|(key, slot)| slot.status(key, now)).collect()
+        let (now, grace) = (self.clock.now(), self.grace());
+        self.slots.entries().into_iter().map(|(key, slot)| slot.status(key, now, grace)).collect()
     }
 
     fn read_in_background(&self, key: &SecretKey, slot: &Arc<Slot>) {
@@ -210,11 +248,16 @@ impl SecretCache {
         refused: Option<&DatabaseSecret>,
     ) -> Result<Arc<DatabaseSecret>, SecretError> {
         let flight = Arc::clone(&slot.flight).lock_owned().await;
-        // While this one waited, another may have brought the answer.
-        match (refused, slot.verdict(self.clock.now())) {
-            (None, Verdict::Fresh(secret) | Verdict::Due(secret)) => return Ok(secret),
-            (_, Verdict::Quiet(error)) => return Err(error),
-            (Some(refused), Verdict::Fresh(secret)) if !secret.opens_the_same(refused) => return Ok(secret),
+        // While this one waited, another may have brought the answer, whatever it is.
+        let now = self.clock.now();
+        match slot.verdict(now, self.refresh()) {
+            Verdict::Fresh(secret) | Verdict::Due(secret)
+                if refused.is_none_or(|refused| !secret.opens_the_same(refused))
+                    || slot.was_read_lately(now) =>
+            {
+                return Ok(secret);
+            }
+            Verdict::Quiet(error) => return Err(error),
             _ => {}
         }
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
@@ -234,9 +277,7 @@ impl SecretCache {
             let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
             Err(SecretError::Unavailable { arn: key.arn.to_string(), reason })
         });
-        let refresh = Duration::from_millis(self.times.refresh_ms.load(Ordering::Relaxed));
-        let grace = Duration::from_millis(self.times.grace_ms.load(Ordering::Relaxed));
-        let (outcome, is_rotated) = slot.record(answer, self.clock.now(), refresh, grace);
+        let (outcome, is_rotated) = slot.record(answer, self.clock.now());
         match &outcome {
             Ok(secret) if is_rotated => tracing::info!(
                 secret = %key.arn, user = %secret.username, version = %secret.version_id, "secret rotated"
@@ -248,12 +289,21 @@ impl SecretCache {
     }
 }
 
+impl SlotState {
+    fn server(&mut self, name: &str) -> Option<&mut ServerRecord> {
+        if self.servers.len() >= MAX_SERVERS && !self.servers.contains_key(name) {
+            return None;
+        }
+        Some(self.servers.entry(name.to_owned()).or_default())
+    }
+}
+
 impl Slot {
-    fn verdict(&self, now: SystemTime) -> Verdict {
+    fn verdict(&self, now: SystemTime, refresh: Duration) -> Verdict {
         let state = lock(&self.state);
         let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
         match (&state.held, failures) {
-            (Some(held), None) if now >= held.refresh_at => Verdict::Due(Arc::clone(&held.secret)),
+            (Some(held), None) if held.is_due(now, refresh) => Verdict::Due(Arc::clone(&held.secret)),
             (Some(held), _) => Verdict::Fresh(Arc::clone(&held.secret)),
             (None, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
             (None, None) => Verdict::Missing,
@@ -264,9 +314,11 @@ impl Slot {
         lock(&self.state).held.as_ref().map(|held| Arc::clone(&held.secret))
     }
 
-    fn previous(&self, now: SystemTime) -> Option<Arc<DatabaseSecret>> {
-        let state = lock(&self.state);
-        state.previous.as_ref().filter(|(_, end)| now < *end).map(|(secret, _)| Arc::clone(secret))
+    /// What it held before, unless that is over; then it is forgotten.
+    fn previous(&self, now: SystemTime, grace: Duration) -> Option<Arc<DatabaseSecret>> {
+        let mut state = lock(&self.state);
+        state.previous.take_if(|(_, changed_at)| now >= *changed_at + grace);
+        state.previous.as_ref().map(|(secret, _)| Arc::clone(secret))
     }
 
     /// Refusals have many causes that no read cures; they must not become a stream of calls.
@@ -280,8 +332,6 @@ impl Slot {
         &self,
         answer: Result<DatabaseSecret, SecretError>,
         now: SystemTime,
-        refresh: Duration,
-        grace: Duration,
     ) -> (Result<Arc<DatabaseSecret>, SecretError>, bool) {
         let mut state = lock(&self.state);
         state.reads += 1;
@@ -298,17 +348,16 @@ impl Slot {
         let before = state.held.take().map(|held| held.secret);
         let is_rotated = before.as_ref().is_some_and(|before| !before.opens_the_same(&read));
         if let Some(before) = before.filter(|_| is_rotated) {
-            state.previous = Some((before, now + grace));
-            state.refused_since = None;
+            state.previous = Some((before, now));
+            state.servers.values_mut().for_each(|record| record.refused_since = None);
             state.rotations += 1;
         }
-        // Up to a tenth earlier, so that many processes do not ask at once.
-        let refresh_at = now + (refresh - jitter(refresh / 10));
-        state.held = Some(Held { secret: Arc::clone(&read), read_at: now, refresh_at });
+        let haste = jitter(Duration::from_secs(1)).as_secs_f64();
+        state.held = Some(Held { secret: Arc::clone(&read), read_at: now, haste });
         (Ok(read), is_rotated)
     }
 
-    fn status(&self, key: SecretKey, now: SystemTime) -> SecretStatus {
+    fn status(&self, key: SecretKey, now: SystemTime, grace: Duration) -> SecretStatus {
         let state = lock(&self.state);
         let held = state.held.as_ref();
         SecretStatus {
@@ -316,7 +365,7 @@ impl Slot {
             username: held.map(|held| held.secret.username.clone()),
             version_id: held.map(|held| held.secret.version_id.clone()),
             read_at: held.map(|held| held.read_at),
-            previous_until: state.previous.as_ref().map(|(_, end)| *end).filter(|end| now < *end),
+            previous_until: state.previous.as_ref().map(|(_, at)| *at + grace).filter(|end| now < *end),
             reads: state.reads,
             failed_reads: state.failed_reads,
             rotations: state.rotations,

@@ -12,6 +12,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 /// Bytes of a SHA-256 value.
 pub const KEY_BYTES: usize = 32;
 
+/// Bytes of a salt.
+const SALT_BYTES: usize = 16;
+
 /// A key or a hash.
 pub type Key = [u8; KEY_BYTES];
 
@@ -135,13 +138,17 @@ impl ScramSecret {
         ))
     }
 
+    /// The salt of a user in this process, known or not.
+    pub fn salt_of(user: &str, process_key: &Key) -> Vec<u8> {
+        hmac_sha256(process_key, &[b"salt", user.as_bytes()])[..SALT_BYTES].to_vec()
+    }
+
     /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
     /// like any other.
     pub fn mock(user: &str, process_key: &Key, iterations: u32) -> Self {
-        let salt = hmac_sha256(process_key, &[b"salt", user.as_bytes()]);
         Self {
             iterations,
-            salt: salt[..16].to_vec(),
+            salt: Self::salt_of(user, process_key),
             stored: hmac_sha256(process_key, &[b"stored", user.as_bytes()]),
             server: hmac_sha256(process_key, &[b"server", user.as_bytes()]),
         }
