@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod check_aws;
 pub mod connstr;
 pub mod diagnostics;
 mod enums;

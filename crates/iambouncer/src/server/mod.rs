@@ -4,6 +4,7 @@
 pub mod cancel;
 pub mod connect;
 pub mod error;
+mod exchange;
 pub mod login;
 pub mod moving;
 pub mod progress;

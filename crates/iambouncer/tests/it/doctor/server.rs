@@ -1,0 +1,176 @@
+//! Servers, and what is signed for them, that are in the way.
+
+use super::{Case, Found};
+use crate::support::postgres;
+use crate::support::sim::{RDS_HOST, REGION, Sim};
+use rds_sim::postgres::PostgresOptions;
+use std::time::Duration;
+
+/// IAM003.
+#[test]
+fn a_missing_policy_is_told_with_the_arn_to_allow() {
+    let case = Case::new();
+    case.sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+    let found = case.report();
+    let arn = format!("arn:aws:rds-db:{REGION}:123456789012:dbuser:<resource id>/app");
+    found.expect_failure("login", "IAM003", &["PAM authentication failed", &arn, "iam-db-auth-error"]);
+}
+
+/// IAM004.
+#[test]
+fn a_role_outside_rds_iam_is_told_before_a_token_is_sent() {
+    let found = in_front_of_passwords("scram-sha-256");
+    found.expect_failure("request", "IAM004", &["SCRAM", "GRANT rds_iam TO", "enable IAM database"]);
+    assert!(found.ids("skipped").contains(&"login"));
+}
+
+#[test]
+fn with_iam_off_the_token_is_taken_for_a_password() {
+    let found = in_front_of_passwords("password");
+    found.expect_failure("login", "IAM004", &["for a password", "enable IAM database"]);
+}
+
+/// A server where `app` has a password and is no IAM user.
+fn in_front_of_passwords(method: &str) -> Found {
+    let hba = format!("local all postgres trust\nlocal all all {method}\n");
+    let server = crate::support::postgres::start(PostgresOptions { hba: Some(hba), ..Default::default() });
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
+    Case::with(Sim::for_users(&server, RDS_HOST, REGION, &[])).report()
+}
+
+/// IAM006.
+#[test]
+fn an_iam_user_without_encryption_is_told_about_tls() {
+    let case = Case::new();
+    let line = format!("app = host=localhost port={} dbname=app user=app password=secret", case.sim.port());
+    let case = Case { settings: vec!["server_tls_sslmode = disable".to_owned()], ..case.line(line) };
+    case.report().expect_failure("request", "IAM006", &["no encryption", "verify-full"]);
+}
+
+/// IAM007, IAM008, IAM012: what is signed is not what the server is.
+#[test]
+fn a_token_for_another_name_port_or_region_is_told() {
+    let broken = |change: &dyn Fn(&str) -> String| {
+        let case = Case::new();
+        case.sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+        let line = change(&case.line);
+        let port = case.sim.port();
+        (case.line(line).report(), port)
+    };
+    let (found, port) = broken(&|line| {
+        let line = line.replace(&format!("iam_host={RDS_HOST}"), &format!("iam_region={REGION}"));
+        line.split_whitespace().filter(|word| !word.starts_with("iam_port=")).collect::<Vec<_>>().join(" ")
+    });
+    found.expect_failure("login", "IAM007", &[&format!("signed for localhost:{port}"), "iam_host"]);
+    let (found, port) = broken(&|line| {
+        line.split_whitespace().filter(|word| !word.starts_with("iam_port=")).collect::<Vec<_>>().join(" ")
+    });
+    found.expect_failure("login", "IAM008", &[&format!("signed for port {port}"), "iam_port"]);
+    let (found, _) = broken(&|line| format!("{line} iam_region=eu-central-1"));
+    found.expect_failure("login", "IAM012", &[REGION, "eu-central-1"]);
+    let (found, _) = broken(&|line| line.replace(RDS_HOST, "db.example.com"));
+    found.expect_failure("token", "IAM012", &["no region can be read from db.example.com"]);
+    let other = RDS_HOST.replace("db.", "other.");
+    let (found, _) = broken(&|line| line.replace(RDS_HOST, &other));
+    found.expect_failure("tls", "IAM007", &["The server's certificate is for localhost, ", RDS_HOST]);
+}
+
+/// IAM011.
+#[test]
+fn a_password_where_a_token_is_asked_for_is_an_inherited_grant() {
+    let case = Case::new();
+    let line = format!("app = host=localhost port={} dbname=app user=app password=secret", case.sim.port());
+    case.line(line).report().expect_failure("login", "IAM011", &["REVOKE rds_iam"]);
+}
+
+#[test]
+fn the_way_a_password_user_inherits_rds_iam_is_told() {
+    let server = crate::support::postgres::start(PostgresOptions::default());
+    for sql in [
+        "CREATE ROLE rds_iam",
+        "CREATE ROLE team IN ROLE rds_iam",
+        "CREATE ROLE app LOGIN PASSWORD 'secret' IN ROLE team",
+        "CREATE ROLE small LOGIN PASSWORD 'secret' CONNECTION LIMIT 3",
+    ] {
+        server.sql(sql).unwrap();
+    }
+    let with = |user: &str| {
+        let port = server.port();
+        let line = format!("app = host=127.0.0.1 port={port} dbname=postgres user={user} password=secret");
+        Case { settings: vec!["server_tls_sslmode = disable".to_owned()], ..Case::new().line(line) }.report()
+    };
+    with("app").expect_warning("sql", "IAM011", &["team > rds_iam"]);
+    with("small").expect_warning("sql", "IAM024", &["20 servers", "CONNECTION LIMIT leaves 3"]);
+}
+
+/// IAM014.
+#[test]
+fn a_server_that_takes_too_long_over_a_token_may_be_short_of_memory() {
+    let case = Case::new().set("server_connect_timeout = 1");
+    case.sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(30));
+    case.report().expect_failure("login", "IAM014", &["did not finish the login", "memory"]);
+}
+
+/// IAM017.
+#[test]
+fn an_authority_nobody_trusts_is_named_with_the_certificate() {
+    let case = Case::new();
+    let stranger = Sim::in_front_of(postgres());
+    let line = stranger.database() + " user=app";
+    let parts = ["invalid peer certificate", "The server's certificate is for localhost", "signed by CN="];
+    case.line(line).report().expect_failure("tls", "IAM017", &parts);
+    assert_eq!(stranger.simulator.log().attempts(), []);
+}
+
+#[test]
+fn a_region_whose_authorities_are_not_built_in_is_told() {
+    let host = "db.c9akciq32rgh.il-central-1.rds.amazonaws.com";
+    let sim = Sim::for_users(postgres(), host, "il-central-1", &["app"]);
+    let dns = sim.dns();
+    dns.set(host, crate::aliases::here());
+    let port = sim.port();
+    let case = Case::new();
+    let settings =
+        vec!["server_tls_sslmode = verify-full".to_owned(), format!("dns_server = {}", dns.address())];
+    let line = format!("app = host={host} port={port} dbname=app user=app server_auth=iam");
+    let found = Case { settings, ..case.line(line) }.report();
+    found.expect_failure("tls", "IAM017", &["il-central-1 are not built in", "server_tls_ca_file = rds, "]);
+}
+
+/// IAM019.
+#[test]
+fn an_rds_proxy_has_a_resource_id_of_its_own() {
+    let host = "p.proxy-c9akciq32rgh.eu-west-1.rds.amazonaws.com";
+    let sim = Sim::for_users(postgres(), host, REGION, &["app"]);
+    sim.simulator.faults().set(|faults| faults.refuse_next = 2);
+    let case = Case::with(sim);
+    let line = case.line.replace(RDS_HOST, host);
+    case.line(line).report().expect_failure("login", "IAM019", &["prx-"]);
+}
+
+/// IAM020.
+#[test]
+fn a_server_that_is_not_there_is_told_by_the_step_it_is_missed_at() {
+    // Nobody listens where a connection of ours comes from.
+    let case = Case::new();
+    let ours = std::net::TcpStream::connect(("127.0.0.1", case.sim.port())).unwrap();
+    let port = ours.local_addr().unwrap().port();
+    let line =
+        format!("app = host=localhost port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}");
+    case.line(line).report().expect_failure("tcp", "IAM020", &["refused", "security groups"]);
+    let line = format!(
+        "app = host=nowhere.invalid port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}"
+    );
+    Case::new().line(line).report().expect_failure("dns", "IAM020", &["nowhere.invalid"]);
+}
+
+/// IAM024, IAM025, IAM026.
+#[test]
+fn what_is_no_matter_of_iam_is_told_apart() {
+    let case = Case::new();
+    let line = case.line.replace("dbname=app", "dbname=nowhere");
+    case.line(line).report().expect_failure("login", "IAM026", &["\"nowhere\"", "dbname="]);
+    let case = Case::new();
+    case.sim.simulator.faults().set(|faults| faults.drop_next = 9);
+    case.report().expect_failure("tls", "IAM025", &["host and port"]);
+}
