@@ -118,6 +118,7 @@ fn change(settings: &mut FaultSettings, name: &str, value: &str) -> Option<()> {
             settings.login_delay = Duration::from_millis(milliseconds.min(MAX_DELAY_MILLISECONDS));
         }
         "refuse_next" => settings.refuse_next = value.parse().ok()?,
+        "time_out_next" => settings.time_out_next = value.parse().ok()?,
         "drop_next" => settings.drop_next = value.parse().ok()?,
         "cut_after_bytes" => settings.cut_after_bytes = optional(value)?,
         "stall" => settings.stall = value.parse().ok()?,

@@ -37,6 +37,8 @@ pub struct CredentialSettings {
     pub account: String,
     /// The name of the instance's role; empty for an instance without one.
     pub role_name: String,
+    /// The name of the session in the ARN that GetCallerIdentity tells.
+    pub caller_session: String,
     /// The region that instance metadata tells.
     pub region: String,
     /// What the container endpoint wants to see as `Authorization`.
@@ -113,6 +115,7 @@ impl Default for CredentialSettings {
             session_token_bytes: 700,
             account: "123456789012".to_owned(),
             role_name: "rds-sim-role".to_owned(),
+            caller_session: "rds-sim".to_owned(),
             region: "eu-west-1".to_owned(),
             authorization: "rds-sim-authorization".to_owned(),
             external_id: None,

@@ -35,7 +35,7 @@ struct Zone {
     names: HashMap<String, DnsEntry>,
     is_silent: bool,
     is_failing: bool,
-    questions: u64,
+    questions: HashMap<String, u64>,
 }
 
 /// A listening name server; dropping it closes it.
@@ -78,7 +78,12 @@ impl DnsServer {
 
     /// How many questions came.
     pub fn questions(&self) -> u64 {
-        lock(&self.zone).questions
+        lock(&self.zone).questions.values().sum()
+    }
+
+    /// How many questions came for this very name; those that aliases lead to are not asked for.
+    pub fn questions_for(&self, name: &str) -> u64 {
+        lock(&self.zone).questions.get(name).copied().unwrap_or_default()
     }
 }
 
@@ -102,11 +107,11 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
 
 impl Zone {
     fn answer(&mut self, question: &Message) -> Option<Message> {
-        self.questions += 1;
+        let query = question.queries.first()?;
+        *self.questions.entry(plain(query.name())).or_default() += 1;
         if self.is_silent {
             return None;
         }
-        let query = question.queries.first()?;
         let mut answer = Message::response(question.metadata.id, OpCode::Query);
         answer.metadata.recursion_desired = question.metadata.recursion_desired;
         answer.metadata.recursion_available = true;

@@ -256,6 +256,11 @@ impl Room {
         };
         let under_way = self.simulator.login_under_way();
         tokio::time::sleep(self.simulator.faults().settings().login_delay).await;
+        if self.simulator.faults().take_time_out() {
+            client.write_all(&fatal("57014", "canceling authentication due to timeout")).await?;
+            client.shutdown().await?;
+            return Ok(None);
+        }
         let target = &self.options.target;
         if self.simulator.check_login(&password, &startup.user, &startup.database, target).is_err() {
             let text = format!("PAM authentication failed for user \"{}\"", startup.user);

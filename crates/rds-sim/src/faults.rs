@@ -16,6 +16,9 @@ pub struct FaultSettings {
     pub login_delay: Duration,
     /// So many further IAM logins are refused although their token is right.
     pub refuse_next: u32,
+    /// So many further IAM logins are told that authentication took too long, as a server does that is short of memory
+    /// for the check.
+    pub time_out_next: u32,
     /// So many further connections are closed without a word, before any answer.
     pub drop_next: u32,
     /// Connections are cut after so many bytes, counted in both directions.
@@ -86,6 +89,10 @@ impl Faults {
 
     pub(crate) fn take_drop(&self) -> bool {
         take_one(&mut self.lock().settings.drop_next)
+    }
+
+    pub(crate) fn take_time_out(&self) -> bool {
+        take_one(&mut self.lock().settings.time_out_next)
     }
 
     pub(crate) fn take_refusal(&self) -> bool {

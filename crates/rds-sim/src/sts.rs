@@ -85,8 +85,9 @@ fn get_caller_identity(desk: &Desk, request: &Request) -> Result<String, StsErro
     let settings = desk.settings();
     let account = escape(&settings.account);
     let role = escape(&settings.role_name);
+    let session = escape(&settings.caller_session);
     Ok(format!(
-        "<Arn>arn:aws:sts::{account}:assumed-role/{role}/rds-sim</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
+        "<Arn>arn:aws:sts::{account}:assumed-role/{role}/{session}</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
          <Account>{account}</Account>"
     ))
 }

@@ -13,6 +13,8 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use time::{Duration, OffsetDateTime};
+
 use crate::postgres::PostgresTls;
 
 /// Names that every certificate holds besides the endpoint's.
@@ -35,6 +37,11 @@ pub struct CertificateError(String);
 impl Certificates {
     /// Makes certificates for the given host names, and for the local machine.
     pub fn generate(hosts: &[String]) -> Result<Self, CertificateError> {
+        Self::generate_until(hosts, None)
+    }
+
+    /// The same, with the day on which the server's certificate ends, counted from now; it may be past.
+    pub fn generate_until(hosts: &[String], days_left: Option<i64>) -> Result<Self, CertificateError> {
         let fail = |error: &dyn fmt::Display| CertificateError(error.to_string());
         let ca_key = KeyPair::generate().map_err(|error| fail(&error))?;
         let ca_params = ca_params();
@@ -42,7 +49,7 @@ impl Certificates {
         let issuer = Issuer::new(ca_params, ca_key);
 
         let key = KeyPair::generate().map_err(|error| fail(&error))?;
-        let server = server_params(hosts)
+        let server = server_params(hosts, days_left)
             .and_then(|params| params.signed_by(&key, &issuer))
             .map_err(|error| fail(&error))?;
 
@@ -93,7 +100,7 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-fn server_params(hosts: &[String]) -> Result<CertificateParams, rcgen::Error> {
+fn server_params(hosts: &[String], days_left: Option<i64>) -> Result<CertificateParams, rcgen::Error> {
     let mut names: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     for name in LOCAL_NAMES {
         if !names.iter().any(|known| known == name) {
@@ -102,6 +109,9 @@ fn server_params(hosts: &[String]) -> Result<CertificateParams, rcgen::Error> {
     }
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "rds-sim");
+    if let Some(days) = days_left {
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
+    }
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// Names of a certificate that are printed.
 const MAX_NAMES: usize = 6;
-const SECONDS_PER_DAY: i64 = 86_400;
+pub(super) const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A certificate in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) struct Described {
     pub(super) names: String,
     /// Who has signed it.
     pub(super) issuer: String,
-    /// Days until it ends; negative when it has ended.
-    pub(super) days_left: i64,
+    /// Seconds until it ends; negative when it has ended.
+    pub(super) seconds_left: i64,
 }
 
 /// Reads a certificate; `None` when it is none.
@@ -47,16 +47,17 @@ pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Op
     Some(Described {
         names: names.join(", "),
         issuer: parsed.issuer().to_string(),
-        days_left: (parsed.validity().not_after.timestamp() - now_seconds).div_euclid(SECONDS_PER_DAY),
+        seconds_left: parsed.validity().not_after.timestamp() - now_seconds,
     })
 }
 
 impl std::fmt::Display for Described {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { names, issuer, days_left } = self;
-        match days_left {
-            0.. => write!(f, "for {names}, signed by {issuer}, ends in {days_left} days"),
-            _ => write!(f, "for {names}, signed by {issuer}, ended {} days ago", -days_left),
+        let Self { names, issuer, seconds_left } = self;
+        let days = seconds_left.abs() / SECONDS_PER_DAY;
+        match seconds_left {
+            0.. => write!(f, "for {names}, signed by {issuer}, ends in {days} days"),
+            _ => write!(f, "for {names}, signed by {issuer}, ended {days} days ago"),
         }
     }
 }
@@ -85,7 +86,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let described = describe(made.cert.der(), 0).unwrap();
         assert!(described.names.starts_with("db0.example, ") && described.names.ends_with("2 more"));
-        assert!(described.to_string().contains(" days") && described.days_left > 365);
+        assert!(described.to_string().contains(" days") && described.seconds_left > 365 * SECONDS_PER_DAY);
         assert_eq!(describe(&CertificateDer::from(vec![1, 2, 3]), 0), None);
     }
 }

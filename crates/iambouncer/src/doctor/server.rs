@@ -22,8 +22,8 @@ use std::rc::Rc;
 
 /// Addresses that are printed.
 const MAX_ADDRESSES: usize = 4;
-/// A certificate that ends sooner is told, in days.
-const SOON_DAYS: i64 = 14;
+/// A certificate that ends sooner is told.
+const SOON_SECONDS: i64 = 14 * certificate::SECONDS_PER_DAY;
 
 /// The checks of a login.
 const LOGIN_CHECKS: [Check; 8] = [
@@ -207,14 +207,14 @@ fn tls(context: &Rc<Context>, connected: &Connected, secured: Option<&Secured>) 
     };
     let described =
         certificate.as_ref().and_then(|certificate| certificate::describe(certificate, now_seconds()));
-    let days_left = described.as_ref().map_or(i64::MAX, |described| described.days_left);
+    let seconds_left = described.as_ref().map_or(i64::MAX, |described| described.seconds_left);
     let described = described.map(|described| format!(", {described}")).unwrap_or_default();
     let text = format!("{description}{described}");
     if !mode.verifies() {
         let text = format!("{text}, not verified (server_tls_sslmode = {mode})");
         return unsafe_tls(text, "Whoever stands in the way can answer in the server's place.");
     }
-    if days_left < SOON_DAYS {
+    if seconds_left < SOON_SECONDS {
         return Finding::warning(Check::Tls, text, Cause::TlsTrust, Some("The certificate ends soon."))
             .took(*took);
     }

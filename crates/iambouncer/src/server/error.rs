@@ -39,8 +39,10 @@ impl std::fmt::Display for Stage {
 pub enum TlsTrouble {
     /// The certificate is for other names.
     WrongName,
-    /// Nobody we trust has signed it, or it has ended.
+    /// Nobody we trust has signed it.
     Untrusted,
+    /// Its time is over, or has not come.
+    Ended,
     /// Versions, alerts, no TLS at all.
     Other,
 }
@@ -54,6 +56,12 @@ impl TlsTrouble {
             Some(rustls::Error::InvalidCertificate(
                 Fault::NotValidForName | Fault::NotValidForNameContext { .. },
             )) => Self::WrongName,
+            Some(rustls::Error::InvalidCertificate(
+                Fault::Expired
+                | Fault::ExpiredContext { .. }
+                | Fault::NotValidYet
+                | Fault::NotValidYetContext { .. },
+            )) => Self::Ended,
             Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted,
             _ => Self::Other,
         }
@@ -237,6 +245,10 @@ impl LoginError {
                 "RDS asks for a token in clear text only from members of rds_iam: run GRANT rds_iam TO \"{}\".",
                 user.replace('"', "\"\"")
             )),
+            Self::Tls { trouble: TlsTrouble::Ended, .. } => Some(
+                "The certificate's time is over: let RDS issue another one, or correct this machine's clock."
+                    .to_owned(),
+            ),
             Self::OwnListener(_) => {
                 Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
             }

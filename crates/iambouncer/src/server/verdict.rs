@@ -191,7 +191,7 @@ fn plain_cause(error: &LoginError) -> Cause {
         LoginError::LoginRate { .. } => Cause::Throttled,
         LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedTls => Cause::TlsOff,
         LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => Cause::SignedHost,
-        LoginError::Tls { trouble: TlsTrouble::Untrusted, .. } => Cause::TlsTrust,
+        LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => Cause::TlsTrust,
         LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,
         LoginError::NotAnIamUser { .. } => Cause::NotRdsIam,
         LoginError::Token { cause, .. } | LoginError::Secret { cause, .. } => *cause,

@@ -29,6 +29,9 @@ fn an_alias_is_followed_to_the_endpoint_and_the_same_answer_says_where_to_connec
     let bouncer = behind_alias(&sim, &dns, "");
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
     assert_eq!(sim.simulator.log().accepted_and_refused(), (1, 0));
+    // What is signed for is never looked up by itself: it could have another address by then.
+    assert!(dns.questions_for(ALIAS) > 0);
+    assert_eq!((dns.questions_for(RDS_HOST), dns.questions_for("database.example")), (0, 0));
 }
 
 #[test]

@@ -62,13 +62,24 @@ fn an_instance_whose_credentials_have_ended_is_told() {
 /// IAM013.
 #[test]
 fn a_clock_that_is_an_hour_off_is_the_cause() {
-    let case = Case::new();
-    case.sim.simulator.clock().advance(3600);
-    let found = case.report();
-    assert_eq!(found.ids("failure"), ["clock", "login"], "{:#}", found.value);
-    for check in ["clock", "login"] {
-        found.expect_words(check, "IAM013", &["behind AWS's", "Synchronise the clock"]);
+    for (seconds, words) in [(3600, "behind AWS's"), (-3600, "ahead of AWS's")] {
+        let case = Case::new();
+        case.sim.simulator.clock().advance(seconds);
+        let found = case.report();
+        assert_eq!(found.ids("failure"), ["clock", "login"], "{:#}", found.value);
+        for check in ["clock", "login"] {
+            found.expect_words(check, "IAM013", &[words, "Synchronise the clock"]);
+        }
     }
+}
+
+/// IAM021, in Kubernetes.
+#[test]
+fn the_node_in_place_of_the_pod_is_noticed() {
+    let case = Case::new().env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    case.sts.set(|settings| settings.caller_session = "i-0123456789abcdef0".to_owned());
+    let parts = ["i-0123456789abcdef0", "eks.amazonaws.com/role-arn"];
+    case.report().expect_warning("identity", "IAM021", &parts);
 }
 
 /// IAM015.

@@ -174,3 +174,79 @@ fn what_is_no_matter_of_iam_is_told_apart() {
     case.sim.simulator.faults().set(|faults| faults.drop_next = 9);
     case.report().expect_failure("tls", "IAM025", &["host and port"]);
 }
+
+/// IAM017, by the calendar.
+#[test]
+fn a_certificate_that_has_ended_or_ends_soon_is_told_with_its_days() {
+    let with = |days| {
+        Case::with(Sim::with_certificate_until(Some(days), postgres(), RDS_HOST, REGION, &["app"])).report()
+    };
+    with(-3).expect_failure(
+        "tls",
+        "IAM017",
+        &["certificate expired", "ended 3 days ago", "let RDS issue another one"],
+    );
+    with(5).expect_warning("tls", "IAM017", &["ends in ", " days", "ends soon"]);
+}
+
+/// IAM014, as a server says it that is short of memory for the check.
+#[test]
+fn an_authentication_that_took_too_long_is_no_matter_of_the_policy() {
+    let case = Case::new();
+    case.sim.simulator.faults().set(|faults| faults.time_out_next = 1);
+    case.report().expect_failure("login", "IAM014", &["canceling authentication due to timeout", "memory"]);
+}
+
+/// IAM020, where nobody answers at all: the queue of a listener is full, and further packets are dropped.
+#[test]
+fn a_server_that_swallows_packets_is_told_at_the_connection() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    // One place, and one more that Linux gives.
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        queued.push(stream);
+    }
+    let case = Case::new().set("server_connect_timeout = 1");
+    let port = address.port();
+    let line =
+        format!("app = host=127.0.0.1 port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}");
+    case.line(line).report().expect_failure(
+        "tcp",
+        "IAM020",
+        &["no connection came about", "security groups"],
+    );
+}
+
+/// IAM023, IAM024.
+#[test]
+fn a_wrong_password_and_a_server_that_is_starting_are_told_apart() {
+    let hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned();
+    let server = crate::support::postgres::start(PostgresOptions { hba: Some(hba), ..Default::default() });
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
+    let port = server.port();
+    let line = format!("app = host=127.0.0.1 port={port} dbname=postgres user=app password=wrong");
+    let mut case = Case::new().line(line);
+    case.settings = vec!["server_tls_sslmode = disable".to_owned()];
+    case.report().expect_failure("login", "IAM023", &["password authentication failed", "auth_file"]);
+
+    let sim = Sim::for_users(&server, RDS_HOST, REGION, &["app"]);
+    drop(server);
+    Case::with(sim).report().expect_failure("login", "IAM024", &["starting up"]);
+}
+
+#[test]
+fn an_alias_is_shown_with_what_it_stands_for() {
+    let case = Case::new();
+    let dns = case.sim.dns();
+    dns.set("orders.internal.example", rds_sim::DnsEntry::Alias(RDS_HOST.to_owned()));
+    dns.set(RDS_HOST, crate::aliases::here());
+    let port = case.sim.port();
+    let line = format!("app = host=orders.internal.example port={port} dbname=app user=app server_auth=iam");
+    let found = case.line(line).set(&format!("dns_server = {}", dns.address())).report();
+    let summary = found.check("dns")["summary"].as_str().unwrap().to_owned();
+    assert_eq!(summary, format!("127.0.0.1; stands for {RDS_HOST}"));
+    assert_eq!(found.check("login")["status"], "pass");
+}

@@ -36,10 +36,21 @@ impl Sim {
 
     /// A door for an endpoint and IAM users of the test's own.
     pub fn for_users(server: &Postgres, host: &str, region: &str, users: &[&str]) -> Self {
+        Self::with_certificate_until(None, server, host, region, users)
+    }
+
+    /// The same with a certificate that ends so many days from now, or ended.
+    pub fn with_certificate_until(
+        days_left: Option<i64>,
+        server: &Postgres,
+        host: &str,
+        region: &str,
+        users: &[&str],
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let hosts = vec!["localhost".to_owned(), host.to_owned()];
-        let certificates = Certificates::generate(&hosts).unwrap();
+        let certificates = Certificates::generate_until(&hosts, days_left).unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), certificates.ca_pem()).unwrap();
         let simulator = Simulator::default();
