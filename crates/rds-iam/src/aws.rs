@@ -153,6 +153,16 @@ pub(crate) fn provider_of(credentials: &Credentials) -> String {
     if found.is_empty() { "code".to_owned() } else { found.join(", ") }
 }
 
+/// Takes over where the same key came from `before`, if the new copy does not tell: while metadata is away, the SDK hands
+/// out what it remembers, without its origin.
+pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credentials>) {
+    let known = before.and_then(|before| before.get_property::<Vec<AwsCredentialFeature>>());
+    let steps = credentials.get_property_mut_or_default::<Vec<AwsCredentialFeature>>();
+    if let Some(known) = known.filter(|_| steps.is_empty()) {
+        steps.clone_from(known);
+    }
+}
+
 fn sort_error(error: &CredentialsError) -> CredentialError {
     let reason = reason_of(error);
     match error {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 
-use crate::aws::provider_of;
+use crate::aws::{keep_origin, provider_of};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
 use crate::credentials::{CredentialError, CredentialSource, Identity};
@@ -295,15 +295,16 @@ impl Held {
     }
 }
 
-/// Checks the end of fetched credentials, and corrects it where the source is known to bend it.
+/// Checks the end of fetched credentials, and corrects end and origin where the source is known to bend them.
 fn accept(
     mut credentials: Credentials,
     held: Option<&Held>,
     now: SystemTime,
 ) -> Result<Credentials, CredentialError> {
-    let known_end = held
-        .filter(|held| held.credentials.access_key_id() == credentials.access_key_id())
-        .and_then(|held| held.credentials.expiry());
+    let known = held.map(|held| &held.credentials);
+    let known = known.filter(|known| known.access_key_id() == credentials.access_key_id());
+    keep_origin(&mut credentials, known);
+    let known_end = known.and_then(Credentials::expiry);
     // The end of a key never moves. The SDK pretends otherwise when the instance metadata service hands out
     // expired keys ("static stability"); RDS would refuse them without saying why.
     match (known_end, credentials.expiry()) {
