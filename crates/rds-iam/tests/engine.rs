@@ -310,3 +310,21 @@ async fn fetches_are_counted_with_those_that_failed() {
     let status = &bench.engine.credentials_snapshot()[0];
     assert_eq!((status.fetches, status.failed_fetches), (2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_background_task_renews_what_is_due_and_ends_with_the_engine() {
+    let bench = bench(&[Step::Key("AK1", Some(60 * MINUTE)), Step::Key("AK2", Some(60 * MINUTE))]);
+    let refresher = bench.engine.spawn_refresher();
+    bench.engine.token(&bench.key).await.unwrap();
+    bench.clock.advance(45 * MINUTE);
+    // The paused timer goes on by itself when nobody has anything else to do.
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(bench.calls(), 2);
+    bench.clock.advance(11 * MINUTE);
+    tokio::time::sleep(MINUTE).await;
+    let status = bench.engine.snapshot().remove(0);
+    assert_eq!(status.access_key_id.as_deref(), Some("AK2"));
+    assert_eq!(status.signed_at, Some(bench.clock.now()), "a token is made without being asked for");
+    drop(bench);
+    tokio::time::timeout(MINUTE, refresher).await.expect("it ends with the last clone").unwrap();
+}
