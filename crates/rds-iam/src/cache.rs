@@ -1,8 +1,7 @@
 //! One set of credentials per identity, kept fresh.
 //!
 //! Owns: when credentials are fetched (once at a time per identity, early, with back-off), how long they are used
-//! and which ones are refused. The providers of the AWS SDK do not cache: each call is a call to STS or to the
-//! metadata service.
+//! and which ones are refused. The SDK's providers do not cache: each call is one to STS or to instance metadata.
 //! Never: signs anything, never hands out credentials that are about to end.
 
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use aws_credential_types::Credentials;
 use crate::aws::{keep_origin, provider_of};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
-use crate::credentials::{CredentialError, CredentialSource, Identity};
+use crate::credentials::{CredentialError, CredentialSource, Identity, outcome_of};
 use crate::slots::{Slots, lock};
 
 /// Credentials with less than this left are not handed out: a login may take longer than what remains.
@@ -28,7 +27,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 /// The SDK moves the end of stale instance credentials at most this far into the future.
 const MAX_IMDS_EXTENSION: Duration = Duration::from_secs(15 * 60);
-/// How many identities are kept; they come from configuration, so this is far beyond any real number.
+/// How many identities are kept; configuration has far fewer.
 const MAX_IDENTITIES: usize = 256;
 
 /// Credentials by identity. Clones share everything.
@@ -198,7 +197,7 @@ impl CredentialCache {
     }
 
     async fn fetch(&self, identity: &Identity, slot: &Slot) -> Result<Credentials, CredentialError> {
-        let answer = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch(identity)).await;
+        let answer = tokio::time::timeout(FETCH_TIMEOUT, outcome_of(self.source.fetch(identity))).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
             let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
             Err(CredentialError::Unavailable { reason })

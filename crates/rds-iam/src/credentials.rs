@@ -4,9 +4,11 @@
 //! Never: caches (see `cache`) or knows AWS endpoints (see `aws`).
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::Poll;
 
 use aws_credential_types::Credentials;
 
@@ -72,6 +74,18 @@ pub type CredentialFuture<'a> =
 pub trait CredentialSource: fmt::Debug + Send + Sync {
     /// Fetches credentials for `identity`.
     fn fetch<'a>(&'a self, identity: &'a Identity) -> CredentialFuture<'a>;
+}
+
+/// What a fetch comes to. The SDK panics on some answers that are no good – a role's name that is no path – and that is
+/// a failure like others: counted, and not tried again at once.
+pub(crate) async fn outcome_of(mut fetch: CredentialFuture<'_>) -> Result<Credentials, CredentialError> {
+    poll_fn(move |context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(context)));
+        // The message is on its way to stderr; it may quote anything, so it goes nowhere else.
+        let reason = || "the AWS SDK gave up on an answer that it did not expect".to_owned();
+        polled.unwrap_or_else(|_panic| Poll::Ready(Err(CredentialError::Unavailable { reason: reason() })))
+    })
+    .await
 }
 
 /// Why there are no credentials, sorted by what one does about it. The texts hold no secrets.

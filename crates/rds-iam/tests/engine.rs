@@ -36,6 +36,7 @@ enum Step {
     Key(&'static str, Option<Duration>),
     Fails,
     Refused,
+    Panics,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,7 @@ impl CredentialSource for Script {
                     Ok(Credentials::new(id, "SECRET-KEY", Some("SESSION-TOKEN".into()), end, "script"))
                 }
                 Step::Fails => Err(CredentialError::Unavailable { reason: "STS is away".into() }),
+                Step::Panics => panic!("SECRET-KEY is no path"),
                 Step::Refused => Err(CredentialError::Refused { reason: "AccessDenied".into() }),
             }
         })
@@ -209,6 +211,25 @@ async fn failures_back_off_and_answer_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_source_that_panics_has_failed_like_any_other() {
+    let bench = bench(&[Step::Panics, Step::Key("AK1", Some(60 * MINUTE)), Step::Panics]);
+    for _ in 0..10 {
+        let text = bench.engine.token(&bench.key).await.unwrap_err().to_string();
+        assert!(text.contains("did not expect") && !text.contains("SECRET-KEY"), "{text}");
+    }
+    assert_eq!(bench.calls(), 1);
+    bench.clock.advance(MINUTE);
+    bench.engine.token(&bench.key).await.unwrap();
+    bench.clock.advance(45 * MINUTE);
+    for _ in 0..10 {
+        assert_eq!(bench.engine.token(&bench.key).await.unwrap().access_key_id(), "AK1");
+        bench.engine.refresh_due().await;
+        bench.settle().await;
+    }
+    assert_eq!(bench.engine.credentials_snapshot()[0].failed_fetches, 2);
+}
+
+#[tokio::test]
 async fn a_refusal_drops_that_token_and_fetches_once_in_a_while() {
     let hour = Some(60 * MINUTE);
     let bench = bench(&[Step::Key("AK1", hour), Step::Key("AK2", hour), Step::Key("AK3", hour)]);
@@ -317,14 +338,13 @@ async fn the_background_task_renews_what_is_due_and_ends_with_the_engine() {
     let refresher = bench.engine.spawn_refresher();
     bench.engine.token(&bench.key).await.unwrap();
     bench.clock.advance(45 * MINUTE);
-    // The paused timer goes on by itself when nobody has anything else to do.
     tokio::time::sleep(MINUTE).await;
     assert_eq!(bench.calls(), 2);
     bench.clock.advance(11 * MINUTE);
     tokio::time::sleep(MINUTE).await;
     let status = bench.engine.snapshot().remove(0);
-    assert_eq!(status.access_key_id.as_deref(), Some("AK2"));
-    assert_eq!(status.signed_at, Some(bench.clock.now()), "a token is made without being asked for");
+    let made = (status.access_key_id.as_deref(), status.signed_at);
+    assert_eq!(made, (Some("AK2"), Some(bench.clock.now())), "a token is made without being asked for");
     drop(bench);
     tokio::time::timeout(MINUTE, refresher).await.expect("it ends with the last clone").unwrap();
 }
