@@ -55,8 +55,10 @@ pub struct CredentialSettings {
     pub deny: bool,
     /// Wait before every answer.
     pub delay: Duration,
-    /// Answer everything with this status, content type and body.
+    /// Answer everything with this status, content type and body; all paths but this one, if one is given, as usual.
     pub answer_with: Option<(u16, &'static str, String)>,
+    /// The one path that [`answer_with`](Self::answer_with) is for.
+    pub answer_at: Option<&'static str>,
     /// Each call gets a key of its own; AWS hands out the same one for hours.
     pub reissue: bool,
     /// Hand out keys that ended this long ago, as instance metadata does when it is out of order.
@@ -125,6 +127,7 @@ impl Default for CredentialSettings {
             deny: false,
             delay: Duration::ZERO,
             answer_with: None,
+            answer_at: None,
             reissue: true,
             issue_ended: None,
         }
@@ -252,7 +255,8 @@ impl Desk {
     }
 
     fn answer(&self, request: &Request) -> Reply {
-        let CredentialSettings { fail_with, answer_with, delay, .. } = self.settings();
+        let CredentialSettings { fail_with, answer_with, answer_at, delay, .. } = self.settings();
+        let answer_with = answer_with.filter(|_| answer_at.is_none_or(|path| path == request.path));
         let reply = match (answer_with, fail_with) {
             (Some((status, content_type, body)), _) => {
                 self.count(|calls| calls.refused += 1);

@@ -65,6 +65,11 @@ impl AwsSecrets {
                 _ => SecretError::Unavailable { arn: arn(), reason },
             }
         })?;
+        if answer.secret_string.is_none() && answer.secret_binary.is_none() {
+            // Not Secrets Manager's words: something on the way has answered in its place.
+            let reason = "the answer holds no secret".to_owned();
+            return Err(SecretError::Unavailable { arn: arn(), reason });
+        }
         let text = answer.secret_string.map(Zeroizing::new);
         let malformed = |reason| SecretError::Malformed { arn: arn(), reason };
         let text = text.ok_or_else(|| malformed("it is binary, not text"))?;
