@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 
 /// How many keys are kept; issuing more forgets the one that ends first.
 const MAX_KEYS: usize = 10_000;
-/// The longest session token that can be asked for, in bytes: a token with it must fit a password message.
-pub const MAX_SESSION_TOKEN_BYTES: usize = 40_000;
+/// The longest session token that can be asked for, in bytes. A token with it fits no password message, so that this
+/// can be tried, too.
+pub const MAX_SESSION_TOKEN_BYTES: usize = 64 * 1024;
 
 /// An access key.
 #[derive(Clone)]

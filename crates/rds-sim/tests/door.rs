@@ -40,7 +40,7 @@ async fn tokens_get_in_and_nothing_else_does() {
 async fn a_session_token_of_full_length_passes() {
     let stage = Stage::new().await;
     let now = stage.simulator.clock().now();
-    for session_token_bytes in [4096, rds_sim::MAX_SESSION_TOKEN_BYTES] {
+    for session_token_bytes in [4096, 65_000] {
         let key = stage.simulator.keys().issue(now, Duration::from_secs(600), session_token_bytes);
         let session_token = key.session_token.as_ref().map(|token| token.to_string());
         let credentials =

@@ -19,6 +19,7 @@ mod http;
 mod iam;
 mod identities;
 mod login;
+mod long_tokens;
 mod moto;
 mod pooling;
 mod prepared;
