@@ -21,6 +21,7 @@ mod identities;
 mod login;
 mod long_tokens;
 mod moto;
+mod per_database;
 mod pooling;
 mod prepared;
 mod proof_bounds;
