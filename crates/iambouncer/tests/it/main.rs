@@ -12,6 +12,7 @@ mod client_proofs;
 mod console;
 mod copy;
 mod core_dumps;
+mod credentials_shown;
 mod doctor;
 mod drivers;
 mod farewells;

@@ -1,0 +1,169 @@
+//! What metrics, SHOW TOKENS and the log say of credentials that have an end, with the right numbers; and the limit of
+//! logins, which holds for all workers together.
+
+use crate::support::bouncer::Start;
+use crate::support::http::{Scrape, scrape};
+use crate::support::sim::Sim;
+use crate::support::team::worker_of_client;
+use crate::support::{Bouncer, Client, eventually, postgres};
+use rds_sim::{CredentialServer, CredentialSettings};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const ARN: &str = "arn:aws:sts::123456789012:assumed-role/rds-sim-role/rds-sim";
+const LIFE: Duration = Duration::from_secs(2 * 3600);
+/// What may pass between two looks at the clock.
+const SLOWEST_SECONDS: f64 = 30.0;
+const IDENTITY: (&str, &str) = ("identity", "default");
+
+/// A task of ECS, which may ask STS.
+fn task<'a>(sim: &Sim, endpoint: &CredentialServer, line: &'a str) -> Start<'a> {
+    let authorization = sim.dir().join("authorization");
+    std::fs::write(&authorization, CredentialSettings::default().authorization).unwrap();
+    let mut variables = endpoint.container_environment(&authorization);
+    variables.extend(endpoint.sts_environment());
+    let start = sim.keyless(line).set("http_port = auto");
+    variables.into_iter().fold(start, |start, (key, value)| start.env(key, &value))
+}
+
+fn endpoint(sim: &Sim) -> CredentialServer {
+    sim.credentials(CredentialSettings { life: LIFE, ..CredentialSettings::default() })
+}
+
+/// Seconds that are left of the key that was handed out.
+fn seconds_left(sim: &Sim) -> f64 {
+    let end = sim.last_key().ends_at.expect("an end");
+    end.duration_since(sim.simulator.clock().now()).unwrap().as_secs_f64()
+}
+
+fn when_identified(bouncer: &Bouncer) -> Scrape {
+    let info = |scrape: &Scrape| scrape.sum("iambouncer_aws_identity_info", &[("arn", ARN)]);
+    let mut last = scrape(bouncer.http_port());
+    eventually("STS has said who it is", || {
+        last = scrape(bouncer.http_port());
+        info(&last).is_some()
+    });
+    last
+}
+
+#[test]
+fn metrics_tell_the_end_the_origin_and_the_clock_of_credentials() {
+    for ahead_seconds in [-120, 0, 120] {
+        let sim = Sim::in_front_of(postgres());
+        // The clock of AWS is off to the other side.
+        sim.simulator.clock().advance(-ahead_seconds);
+        let endpoint = endpoint(&sim);
+        let line = sim.database();
+        let bouncer = task(&sim, &endpoint, &line).start();
+        assert_eq!(bouncer.client().value("SELECT 1"), "1");
+        let shown = when_identified(&bouncer);
+
+        let labels = [IDENTITY, ("arn", ARN), ("provider", "container")];
+        assert_eq!(shown.sum("iambouncer_aws_identity_info", &labels), Some(1.0), "{}", shown.text);
+        let skew = shown.sum("iambouncer_aws_clock_skew_seconds", &[IDENTITY]).expect("a clock");
+        assert!((skew - ahead_seconds as f64).abs() <= SLOWEST_SECONDS, "{skew}, not {ahead_seconds}");
+        // The end is a moment on AWS's clock; what is left of it is counted on this machine's.
+        let expected = seconds_left(&sim) - ahead_seconds as f64;
+        let left = shown.sum("iambouncer_aws_credentials_expires_seconds", &[IDENTITY]).expect("an end");
+        assert!((left - expected).abs() <= SLOWEST_SECONDS, "{left}, not {expected}");
+    }
+}
+
+#[test]
+fn metrics_count_fetches_that_fail_and_show_no_end_without_credentials() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = endpoint(&sim);
+    endpoint.set(|settings| settings.fail_with = Some(403));
+    let line = sim.database();
+    let bouncer = task(&sim, &endpoint, &line).set("query_wait_timeout = 30").start();
+    let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    bouncer.wait_for_line("cause=\"IAM015\"");
+    let fetches = |scrape: &Scrape, result| {
+        scrape.sum("iambouncer_aws_credentials_refresh_total", &[IDENTITY, ("result", result)])
+    };
+    let shown = scrape(bouncer.http_port());
+    assert!(fetches(&shown, "failed") >= Some(1.0) && fetches(&shown, "ok") == Some(0.0), "{}", shown.text);
+    assert_eq!(shown.sum("iambouncer_aws_credentials_expires_seconds", &[]), None);
+    let labels = [IDENTITY, ("arn", ""), ("provider", "")];
+    assert_eq!(shown.sum("iambouncer_aws_identity_info", &labels), Some(1.0), "{}", shown.text);
+    let (error, shown_error) = ("could not be fetched", bouncer.show("TOKENS", "last_error"));
+    assert!(shown_error.len() == 1 && shown_error[0].contains(error), "{shown_error:?}");
+
+    endpoint.set(|settings| settings.fail_with = None);
+    waiting.until_ready();
+    assert_eq!(fetches(&scrape(bouncer.http_port()), "ok"), Some(1.0));
+    assert_eq!(bouncer.show("TOKENS", "last_error"), [""]);
+}
+
+#[test]
+fn show_tokens_and_the_start_tell_when_the_credentials_end() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = endpoint(&sim);
+    let line = sim.database();
+    let bouncer = task(&sim, &endpoint, &line).start();
+    bouncer.client().value("SELECT 1");
+    when_identified(&bouncer);
+    let key = sim.last_key();
+    let end = iambouncer::identities::text_of_time(whole_seconds(key.ends_at.unwrap()));
+    let column = |name: &str| bouncer.show("TOKENS", name).remove(0);
+    assert_eq!(
+        (column("credentials_until"), column("access_key_id")),
+        (end.clone(), key.access_key_id.clone())
+    );
+    assert_eq!((column("provider").as_str(), column("last_error").as_str()), ("container", ""));
+    let line = bouncer.wait_for_line("AWS identity identity=default");
+    let said = format!("arn={ARN} provider=\"container\" key=\"{}\" until=\"{end}\"", key.access_key_id);
+    assert!(line.ends_with(&said), "{line}");
+}
+
+/// Ends are handed out in whole seconds.
+fn whole_seconds(at: std::time::SystemTime) -> std::time::SystemTime {
+    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap();
+    std::time::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+#[test]
+fn show_tokens_counts_the_logins_of_the_last_second() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&[]);
+    let (mut client, mut console) = (bouncer.client(), bouncer.console());
+    let lately = |console: &mut Client| {
+        console.column("SHOW TOKENS", "logins_per_second").remove(0).parse::<usize>().unwrap()
+    };
+    eventually("the first login is some time ago", || lately(&mut console) == 0);
+    eventually("logins are counted", || {
+        console.query("RECONNECT app");
+        client.value("SELECT 1");
+        let (counted, (all, _)) = (lately(&mut console), sim.simulator.log().accepted_and_refused());
+        assert!(counted <= all, "{counted} of {all}");
+        counted > 1
+    });
+    eventually("they are some time ago", || lately(&mut console) == 0);
+}
+
+#[test]
+fn logins_keep_to_their_rate_over_all_workers() {
+    const CLIENTS_PER_WORKER: usize = 2;
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["workers = 2", "iam_login_rate = 1"]);
+    let began = Instant::now();
+    let mut at: BTreeMap<usize, Vec<Client>> = BTreeMap::new();
+    eventually("clients at both workers", || {
+        let client = bouncer.client();
+        at.entry(worker_of_client(&client)).or_default().push(client);
+        at.len() == 2 && at.values().all(|clients| clients.len() >= CLIENTS_PER_WORKER)
+    });
+    let mut clients: Vec<Client> =
+        at.into_values().flat_map(|clients| clients.into_iter().take(CLIENTS_PER_WORKER)).collect();
+    for client in &mut clients {
+        client.send_query("BEGIN");
+    }
+    for client in &mut clients {
+        client.until_ready();
+    }
+    let (accepted, refused) = sim.simulator.log().accepted_and_refused();
+    let elapsed = began.elapsed();
+    assert!(accepted >= 2 * CLIENTS_PER_WORKER && refused == 0, "{accepted} {refused}");
+    // The first is free. Two workers that count by themselves would let two in at a time.
+    assert!(elapsed >= Duration::from_secs(accepted as u64 - 1), "{accepted} in {elapsed:?}");
+}
