@@ -9,6 +9,7 @@ mod aliases;
 mod bad_days;
 mod cancel;
 mod client_proofs;
+mod commands;
 mod console;
 mod copy;
 mod core_dumps;
