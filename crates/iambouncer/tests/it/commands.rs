@@ -35,9 +35,10 @@ fn listening(bouncer: &Bouncer) -> BTreeSet<u16> {
 
 #[test]
 fn without_http_nothing_listens_but_the_pooler() {
-    let on = Bouncer::in_front_of(postgres(), &["http_port = auto"]);
+    // Whoever is not root may look into a process only if it is dumpable.
+    let on = Bouncer::in_front_of(postgres(), &["http_port = auto", "core_dumps = 1"]);
     assert_eq!(listening(&on), BTreeSet::from([on.port, on.http_port()]));
-    let off = Bouncer::in_front_of(postgres(), &["http_port = 0"]);
+    let off = Bouncer::in_front_of(postgres(), &["http_port = 0", "core_dumps = 1"]);
     assert_eq!(listening(&off), BTreeSet::from([off.port]));
     assert!(!off.log().contains("probes and metrics on"), "{}", off.log());
     let words = ["healthcheck", "--address", &format!("127.0.0.1:{}", on.http_port())];
