@@ -6,7 +6,6 @@ use crate::support::tls_client::TlsClient;
 use crate::support::{Bouncer, Client, eventually};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,11 +17,7 @@ struct Listener {
 
 #[derive(Default)]
 struct Seen {
-    asked: Mutex<Vec<String>>,
-    open: AtomicUsize,
-    has_closed: AtomicBool,
-    /// Questions that were open at a time before the first of them was given up.
-    most: AtomicUsize,
+    asked: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Listener {
@@ -42,7 +37,7 @@ impl Listener {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.seen.asked.lock().unwrap().clone()
+        self.seen.asked.lock().unwrap().iter().map(|(_, request)| request.clone()).collect()
     }
 
     fn pooler(&self) -> (Sts, String) {
@@ -60,18 +55,13 @@ fn serve(mut stream: TcpStream, seen: &Seen, answer: Option<String>) {
     if !request.starts_with(b"GET ") {
         return;
     }
-    let open = 1 + seen.open.fetch_add(1, Ordering::SeqCst);
-    if !seen.has_closed.load(Ordering::SeqCst) {
-        seen.most.fetch_max(open, Ordering::SeqCst);
-    }
-    seen.asked.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
+    let text = String::from_utf8_lossy(&request).into_owned();
+    seen.asked.lock().unwrap().push((Instant::now(), text));
     match answer {
         Some(answer) => drop(stream.write_all(answer.as_bytes())),
         // Until the other side has had enough.
         None => drop(stream.read(&mut byte)),
     }
-    seen.has_closed.store(true, Ordering::SeqCst);
-    seen.open.fetch_sub(1, Ordering::SeqCst);
 }
 
 #[test]
@@ -138,8 +128,12 @@ fn no_more_than_sixteen_questions_are_open_at_a_time() {
     for client in clients {
         assert!(client.join().unwrap());
     }
-    assert_eq!(sts.asked().len(), 24);
-    assert_eq!(sts.seen.most.load(Ordering::SeqCst), 16);
+    let mut times: Vec<Instant> = sts.seen.asked.lock().unwrap().iter().map(|(at, _)| *at).collect();
+    times.sort_unstable();
+    assert_eq!(times.len(), 24);
+    // The seventeenth had to wait until the first was given up.
+    let waited = times[16] - times[0];
+    assert!(waited >= Duration::from_secs(4), "{waited:?}");
 }
 
 #[test]
