@@ -22,7 +22,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::sync::OnceCell;
 
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
-use crate::instance::with_true_end;
+use crate::instance::KnownEnds;
 use crate::slots::Slots;
 
 /// How many identities have a provider at a time.
@@ -38,12 +38,13 @@ const DEFAULT_SESSION_NAME: &str = "rds-iam";
 #[derive(Debug)]
 pub struct AwsCredentials {
     providers: Slots<Identity, OnceCell<SharedCredentialsProvider>>,
+    ends: KnownEnds,
 }
 
 impl AwsCredentials {
     /// A source that has loaded nothing yet.
     pub fn new() -> Self {
-        Self { providers: Slots::new(MAX_PROVIDERS) }
+        Self { providers: Slots::new(MAX_PROVIDERS), ends: KnownEnds::default() }
     }
 
     /// The same, ready to hand to [`TokenEngine::new`](crate::TokenEngine::new).
@@ -64,7 +65,7 @@ impl CredentialSource for AwsCredentials {
             let cell = self.providers.get(identity);
             let provider = cell.get_or_try_init(|| load_provider(identity)).await?;
             let credentials = provider.provide_credentials().await.map_err(|error| sort_error(&error))?;
-            with_true_end(credentials, SystemTime::now()).await
+            self.ends.correct(credentials, SystemTime::now()).await
         })
     }
 }

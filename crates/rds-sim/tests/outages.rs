@@ -228,6 +228,24 @@ async fn credentials_the_sdk_remembers_keep_their_origin() {
 }
 
 #[tokio::test]
+async fn ended_credentials_that_the_sdk_remembers_are_not_believed() {
+    let issue_ended = Some(Duration::from_secs(60));
+    let (simulator, server) = start(CredentialSettings { issue_ended, reissue: false, ..settings() }).await;
+    let mut engine = Engine::start(&simulator, server.imds_environment());
+    let error = engine.ask().await.unwrap_err();
+    assert!(error.starts_with("expired_credentials "), "{error}");
+    // From now on the SDK answers from its memory, without a word about whose credentials they are, and with the end it
+    // made up.
+    server.set(|settings| settings.fail_with = Some(500));
+    let refused = server.calls().refused;
+    engine.advance(2).await;
+    let error = engine.ask().await.unwrap_err();
+    assert!(error.starts_with("expired_credentials "), "{error}");
+    assert!(server.calls().refused > refused, "the SDK did not even ask");
+    engine.end().await;
+}
+
+#[tokio::test]
 async fn an_sts_that_nobody_listens_for_is_invisible_while_credentials_last() {
     let (simulator, server) = start(settings()).await;
     let file = service_account();

@@ -42,6 +42,8 @@ impl Ini {
             ("io_engine", io_engine.map(str::to_owned)),
             // PgBouncer has no such port.
             ("http_port", io_engine.map(|_| "0".to_owned())),
+            // What is measured is read from /proc, which nobody but root may for a process that is not dumpable.
+            ("core_dumps", io_engine.map(|_| "1".to_owned())),
         ];
         for (name, value) in further {
             if let Some(value) = value {

@@ -109,7 +109,7 @@ mod tests {
     fn only_port_and_our_own_settings_differ_between_readers_of_the_ini_file() {
         let ours = text(Contender::Iambouncer, &INI, &site());
         let theirs = text(Contender::PgBouncer, &INI, &Site { listen_port: 6002, ..site() });
-        let common = ours.replace("workers = 1\nio_engine = auto\nhttp_port = 0\n", "");
+        let common = ours.replace("workers = 1\nio_engine = auto\nhttp_port = 0\ncore_dumps = 1\n", "");
         assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), theirs);
         let epoll = text(Contender::Epoll, &INI, &site());
         assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), ours);

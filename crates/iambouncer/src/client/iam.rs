@@ -86,9 +86,10 @@ impl Claim {
         let mut first_error = None;
         for host in &line.host {
             let target = Target::bare(&context.loaded(), line, database, user, host, Credential::None);
-            let key = endpoint_of(&Signing::of(line), context, &target)
-                .await
-                .map_err(|error| FailedLogin::new(error, &Default::default(), now_seconds()).to_fault())?;
+            let key = endpoint_of(&Signing::of(line), context, &target).await.map_err(|error| {
+                context.registry.logins.count_proof(ProofOutcome::Unavailable);
+                FailedLogin::new(error, &Default::default(), now_seconds()).to_fault()
+            })?;
             let region = key.region.to_string();
             let expected = Expected { host: &key.host, port: key.port, region: &region, user };
             match token::check(token, &expected, now_seconds()) {

@@ -37,9 +37,10 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     let audience = context.config().settings.iam_sts_audience.clone();
     let key = ProofKey::new(&context.process_key, &[&password, &audience]);
     drop(password);
-    let arn = identity(context, user, proof, key, audience).await.map_err(Denied::Fault)?;
+    let (arn, outcome) = identity(context, user, proof, key, audience).await.map_err(Denied::Fault)?;
     let loaded = context.loaded();
     if loaded.ident.allows(&loaded.config.settings.iam_map, &arn, user) {
+        logins.count_proof(outcome);
         return Ok(());
     }
     logins.count_proof(ProofOutcome::NotMapped);
@@ -53,19 +54,19 @@ async fn identity(
     proof: CallerProof,
     key: ProofKey,
     audience: String,
-) -> Result<Arc<str>, Fault> {
+) -> Result<(Arc<str>, ProofOutcome), Fault> {
     loop {
         match context.proofs.callers.look_up(key, now_seconds()) {
-            Known::Good(arn) => {
-                context.registry.logins.count_proof(ProofOutcome::Remembered);
-                return Ok(arn);
-            }
+            Known::Good(arn) => return Ok((arn, ProofOutcome::Remembered)),
             Known::Bad(fault) => {
                 context.registry.logins.count_proof(ProofOutcome::Refused);
                 return Err(fault);
             }
             Known::Asked => timers::sleep(LOOK_AGAIN).await,
-            Known::Unknown(question) => return ask(context, user, proof, question, audience).await,
+            Known::Unknown(question) => {
+                let arn = ask(context, user, proof, question, audience).await?;
+                return Ok((arn, ProofOutcome::Accepted));
+            }
         }
     }
 }
@@ -90,7 +91,6 @@ async fn ask(
     match outcome {
         Ok(arn) => {
             let arn: Arc<str> = arn.into();
-            context.registry.logins.count_proof(ProofOutcome::Accepted);
             question.good(arn.clone(), ends_at);
             Ok(arn)
         }

@@ -58,21 +58,23 @@ impl AwsDesk<'_> {
             return Finding::failure(Check::Credentials, summary, cause, Some(&found));
         }
         // The SDK's chain ends at the first of these that is set, and asks the instance last.
+        let is_missing = matches!(error, TokenError::NoCredentials { .. } | TokenError::Unavailable { .. });
         let source = [
             "AWS_WEB_IDENTITY_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
         ]
         .into_iter()
         .find(|name| self.environment.get(name).is_some());
-        if let Some(name) = source.filter(|_| is_chain) {
+        if let Some(name) = source.filter(|_| is_chain && is_missing) {
             let found =
                 format!("The credentials are to come from where {name} says, and nowhere else is looked.");
             return Finding::failure(Check::Credentials, summary, cause, Some(&found));
         }
-        let asks_instance =
-            is_chain && matches!(error, TokenError::NoCredentials { .. } | TokenError::Unavailable { .. });
-        if asks_instance && let Some((cause, found)) = metadata::probe(self.environment).await.finding() {
+        if is_chain
+            && is_missing
+            && let Some((cause, found)) = metadata::probe(self.environment).await.finding()
+        {
             return Finding::failure(Check::Credentials, summary, cause, Some(&found));
         }
         Finding::failure(Check::Credentials, summary, cause, None)

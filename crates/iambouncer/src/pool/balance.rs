@@ -169,6 +169,9 @@ impl Pool {
                 return;
             };
             let Some(server) = self.take_idle() else { return };
+            if server.info.yields.get() {
+                return self.keep(server);
+            }
             if needs[to].promise() { self.send_to(to, server) } else { self.keep(server) }
         }
     }
@@ -203,6 +206,9 @@ impl Pool {
     /// # Errors
     /// They do not: the server comes back.
     pub(super) fn donate_if_fair(self: &Rc<Self>, server: Box<Server>) -> Result<(), Box<Server>> {
+        if server.info.yields.get() {
+            return Err(server);
+        }
         let registry = &self.context.registry;
         let now_us = registry.micros(worker::now());
         let here = self.waiting_since().map(|since| now_us.saturating_sub(registry.micros(since)));

@@ -131,13 +131,15 @@ impl Pool {
     /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
     /// any more.
     pub(super) fn is_above_size(&self) -> bool {
-        let open = self.shared.open.taken();
         let rules = self.rules.borrow();
+        let open = self.shared.open.taken();
         // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
         if open <= rules.pool_size {
             return false;
         }
+        // In this order: a server that goes meanwhile gives back its place in the pool first.
         let size = rules.pool_size + self.shared.overlapping.taken();
+        let open = self.shared.open.taken();
         open > size
             && (open > size + rules.reserve_pool_size
                 || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
@@ -275,6 +277,7 @@ impl Pool {
         let info = Rc::new(ServerInfo {
             retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
             has_successor: Cell::new(false),
+            yields: Cell::new(false),
             overlap: RefCell::default(),
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             pid,

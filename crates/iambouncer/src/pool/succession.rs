@@ -5,9 +5,10 @@
 use super::growth::{Eviction, Full};
 use super::lending::Pool;
 use super::permits::Permit;
+use crate::config::PoolMode;
 use crate::server::{Activity, ServerInfo};
 use crate::worker;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 /// A successor begins at least so long before its predecessor ends, …
@@ -23,9 +24,18 @@ const MAX_OVERLAPPING: u32 = 1;
 
 /// A login that takes the place of a server which serves until then.
 pub(super) struct TakeOver {
-    predecessor: Rc<ServerInfo>,
-    /// The place above the pool's size.
-    overlap: Permit,
+    /// Gone if the server has gone by itself.
+    predecessor: Weak<ServerInfo>,
+    /// The place above the pool's size, until the predecessor has it.
+    overlap: Option<Permit>,
+}
+
+impl Drop for TakeOver {
+    fn drop(&mut self) {
+        if let Some(predecessor) = self.predecessor.upgrade() {
+            predecessor.yields.set(false);
+        }
+    }
 }
 
 impl Pool {
@@ -39,7 +49,7 @@ impl Pool {
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due && !info.has_successor.get() && self.is_in_use(&info) {
-                info.has_successor.set(self.log_in_successor() || self.log_in_overlapping(&info));
+                info.has_successor.set(self.log_in_successor() || self.log_in_overlapping(&info, lead));
             }
         }
     }
@@ -72,9 +82,16 @@ impl Pool {
         }
     }
 
-    /// One above the pool's size, which the predecessor gives back as soon as the successor is in.
-    fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>) -> bool {
-        if self.is_backing_off() || self.logins_are_many() {
+    /// One above the pool's size, which the predecessor gives back as soon as the successor is in. Not for one that may
+    /// be with its client for hours: it would keep the place all the time.
+    fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>, lead: Duration) -> bool {
+        let is_held = predecessor.activity.get() == Activity::Active
+            && worker::now().saturating_duration_since(predecessor.touched_at.get()) > lead;
+        if is_held
+            || self.rules.borrow().pool_mode == PoolMode::Session
+            || self.is_backing_off()
+            || self.logins_are_many()
+        {
             return false;
         }
         let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
@@ -86,17 +103,21 @@ impl Pool {
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
-        self.start_login_for(permits, Some(TakeOver { predecessor: predecessor.clone(), overlap }));
+        predecessor.yields.set(true);
+        self.start_login_for(
+            permits,
+            Some(TakeOver { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) }),
+        );
         true
     }
 
     /// The successor is in: the predecessor goes now, or as soon as its client has done with it.
-    pub(super) fn yield_to_successor(self: &Rc<Self>, takes_over: TakeOver) {
-        let TakeOver { predecessor, overlap } = takes_over;
+    pub(super) fn yield_to_successor(self: &Rc<Self>, mut takes_over: TakeOver) {
+        let Some(predecessor) = takes_over.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
         match self.idle.take(predecessor.id) {
             Some(server) => self.close(server),
-            None => *predecessor.overlap.borrow_mut() = Some(overlap),
+            None => *predecessor.overlap.borrow_mut() = takes_over.overlap.take(),
         }
     }
 

@@ -72,6 +72,8 @@ pub struct ServerInfo {
     pub retire_at: Option<Instant>,
     /// Another has logged in to take its place, or is about to.
     pub has_successor: Cell<bool>,
+    /// A login is under way that takes its place; it stays with its worker until then.
+    pub yields: Cell<bool>,
     /// While it is there, the pool has a server more than its size: this one, whose successor is in already.
     pub overlap: RefCell<Option<Permit>>,
     /// Other end.
@@ -106,12 +108,13 @@ pub struct Server {
     pub parameters: ValueSet,
     /// Statements it has.
     pub prepared: ServerCache,
+    /// Places in the limits it takes up. Given back before the place above the size that the next field may hold, so
+    /// that nobody counts one server too many.
+    pub permits: Vec<Permit>,
     /// Shared with the pool's table.
     pub info: Rc<ServerInfo>,
     /// How often all servers of its pool had been retired when its login began.
     pub retirements: u64,
-    /// Places in the limits it takes up.
-    pub permits: Vec<Permit>,
 }
 
 impl Server {

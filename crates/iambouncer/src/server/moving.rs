@@ -84,6 +84,7 @@ impl Packed {
             route: facts.route,
             retire_at: facts.retire_at,
             has_successor: Cell::new(facts.has_successor),
+            yields: Cell::new(false),
             overlap: RefCell::default(),
             remote: facts.remote,
             local: facts.local,

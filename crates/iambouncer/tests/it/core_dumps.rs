@@ -11,7 +11,8 @@ fn leaves_a_core(settings: &[&str]) -> (bool, Vec<u8>) {
     let mut bouncer: Bouncer = sim.pooler(settings);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
     let unlimited = Rlimit { current: None, maximum: None };
-    prlimit(Some(bouncer.pid()), Resource::Core, unlimited).unwrap();
+    // Refused to others than root where the hard limit is lower; then there is no core either.
+    let _ = prlimit(Some(bouncer.pid()), Resource::Core, unlimited);
     bouncer.signal(Signal::ABORT);
     let status = bouncer.wait_for_end();
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status:?}");
@@ -32,6 +33,13 @@ fn a_crash_writes_no_secret_into_a_core_file() {
 #[test]
 fn core_dumps_can_be_had() {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let control = "ulimit -c unlimited && kill -ABRT $$";
+    let control =
+        std::process::Command::new("sh").args(["-c", control]).current_dir(dir.path()).status().unwrap();
+    if !control.core_dumped() {
+        return eprintln!("this system writes no core files for anybody: core_pattern is {pattern}");
+    }
     let (is_dumped, bytes) = leaves_a_core(&["core_dumps = 1"]);
     assert!(is_dumped, "core_pattern is {pattern}");
     // Elsewhere a program of the system takes them, or another folder.

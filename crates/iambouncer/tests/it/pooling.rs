@@ -227,19 +227,62 @@ fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
     bouncer.wait_for_servers(1);
 }
 
-/// A transaction that goes on keeps its server beyond the take-over, and the pool is back at its size with its end.
+/// A transaction that begins in that moment keeps its server, and the pool is back at its size with its end.
 #[test]
-fn a_busy_server_goes_after_its_successor_has_come() {
-    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 4"]);
-    let mut busy = bouncer.client();
-    busy.query("BEGIN");
+fn a_server_that_is_busy_when_its_successor_comes_goes_when_it_is_free() {
+    let sim = Sim::in_front_of(postgres());
+    let bouncer = sim.pooler(&["default_pool_size = 1", "server_lifetime = 8"]);
+    let (mut busy, mut console) = (bouncer.client(), bouncer.console());
     let first = busy.value("SELECT pg_backend_pid()");
+    sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(800));
+    eventually("its successor is logging in", || {
+        busy.query("SELECT 1");
+        console.column("SHOW POOLS", "sv_login").iter().any(|count| count != "0")
+    });
+    busy.query("BEGIN");
+    assert_eq!(busy.value("SELECT pg_backend_pid()"), first);
     bouncer.wait_for_servers(2);
     let mut other = bouncer.client();
     assert_ne!(other.value("SELECT pg_backend_pid()"), first);
     assert_eq!(busy.value("SELECT pg_backend_pid()"), first);
     busy.query("COMMIT");
     bouncer.wait_for_servers(1);
+    assert_ne!(busy.value("SELECT pg_backend_pid()"), first);
+}
+
+/// Clients of a session pool keep their servers as long as they like: none comes on top.
+#[test]
+fn a_session_pool_never_has_more_servers_than_its_size() {
+    let settings = ["pool_mode = session", "default_pool_size = 1", "server_lifetime = 2"];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let mut client = bouncer.client();
+    let mut console = bouncer.console();
+    let first = client.value("SELECT pg_backend_pid()");
+    let began = Instant::now();
+    eventually("its server is older than it may become", || {
+        assert_eq!(console.column("SHOW SERVERS", "state").len(), 1);
+        assert_eq!(client.value("SELECT pg_backend_pid()"), first);
+        began.elapsed() > Duration::from_secs(3)
+    });
+}
+
+/// The server whose successor is logging in stays where that is known, however much other workers want it. A server on
+/// its way between workers is in nobody's list, or in two, so the size counts when all is quiet.
+#[test]
+fn a_full_pool_of_three_workers_is_at_its_size_after_its_servers_have_grown_old() {
+    let sim = Sim::in_front_of(postgres());
+    sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(500));
+    let bouncer = sim.pooler(&["workers = 3", "default_pool_size = 2", "server_lifetime = 4"]);
+    let mut clients: Vec<_> = (0..6).map(|_| bouncer.client()).collect();
+    let mut console = bouncer.console();
+    let mut pids = std::collections::BTreeSet::new();
+    eventually("six servers have come and gone", || {
+        for client in &mut clients {
+            pids.insert(client.value("SELECT pg_backend_pid()"));
+        }
+        pids.len() >= 8
+    });
+    eventually("its size", || console.column("SHOW SERVERS", "state").len() == 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! database can tell whether the signature is right and the policy allows it.
 
 use super::ProofError;
-use super::presigned::{Query, Times, expect, percent_decode};
+use super::presigned::{Query, Times, expect};
 
 /// Longest token that is looked at, in bytes: what PostgreSQL takes as a password.
 pub const MAX_TOKEN_BYTES: usize = 65_530;
@@ -55,13 +55,6 @@ pub fn check(token: &str, expected: &Expected<'_>, now_seconds: i64) -> Result<T
     query.times(now_seconds)
 }
 
-/// The user a token says it is for; for messages only.
-pub fn user_of(token: &str) -> Option<String> {
-    let (_, query) = token.split_once("/?")?;
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("DBUser="))?;
-    percent_decode(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +79,6 @@ mod tests {
         assert_eq!(check(&token("app"), &EXPECTED, NOW + 900), Err(ProofError::Ended(0)));
         let strange = "a&DBUser=admin é";
         assert!(check(&token(strange), &Expected { user: strange, ..EXPECTED }, NOW).is_ok());
-        assert_eq!(user_of(&token(strange)).as_deref(), Some(strange));
     }
 
     #[test]
