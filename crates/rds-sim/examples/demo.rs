@@ -1,6 +1,6 @@
 //! `make demo`: watch it work, on a machine that has never heard of AWS.
 //!
-//! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and four steps that are
+//! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and five steps that are
 //! checked while they are shown. With `ONCE=1` it ends after them, and not with 0 if one did not come out as said.
 //! Never: prints a token or a key, or leaves anything behind – not even when it is killed: PostgreSQL and iambouncer
 //! each have a small shell beside them that ends them when this process is gone.
@@ -18,8 +18,12 @@ use rds_sim::{
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What the endpoint of the database is called here; a name of RDS would not resolve.
+/// Where the database is: as through a tunnel, since a name of RDS would not resolve.
 const HOST: &str = "localhost";
+/// What its endpoint is called, in tokens and in its certificate.
+const ENDPOINT: &str = "mydb.c9akciq32rgh.eu-west-1.rds.amazonaws.com";
+/// How long its certificate lasts, in days, as RDS's do.
+const CERTIFICATE_DAYS: i64 = 365;
 const REGION: &str = "eu-west-1";
 /// The database user, a member of `rds_iam`, and the database.
 const USER: &str = "app";
@@ -66,7 +70,7 @@ async fn demo() -> Result<ExitCode> {
         }
     };
     if std::env::var("ONCE").is_ok_and(|value| !matches!(value.as_str(), "" | "0")) {
-        println!("\nAll four came out as they should.");
+        println!("\nAll five came out as they should.");
         return Ok(ExitCode::SUCCESS);
     }
     stage.say_how_to_connect();
@@ -82,6 +86,7 @@ async fn steps() -> Result<Stage> {
     stage.psql_comes_in().await?;
     stage.many_clients_share_few_servers().await?;
     stage.the_clock_moves_on().await?;
+    stage.the_doctor_looks().await?;
     Ok(stage)
 }
 
@@ -100,6 +105,8 @@ async fn asked_to_end() -> Result<()> {
 
 /// Everything that runs, in the order it ends.
 struct Stage {
+    binary: PathBuf,
+    environment: Vec<(String, String)>,
     pooler: Pooler,
     door: Door,
     credentials: CredentialServer,
@@ -112,14 +119,14 @@ impl Stage {
         let binary = pooler_binary()?;
         let postgres = tokio::task::spawn_blocking(start_postgres).await??;
         let simulator = Simulator::default();
-        let certificates = Certificates::generate(&[HOST.to_owned()])?;
+        let certificates = Certificates::generate_until(&[ENDPOINT.to_owned()], Some(CERTIFICATE_DAYS))?;
         // In the server's directory, which goes even when nobody is left to remove a file of ours.
         let ca_file = postgres.socket_dir().join("ca.pem");
         std::fs::write(&ca_file, certificates.ca_pem())?;
         let listen = "127.0.0.1:0".parse()?;
         let options = DoorOptions {
             listen,
-            target: Target { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
+            target: Target { hosts: vec![ENDPOINT.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec![USER.to_owned()],
             backend: Backend::from(&postgres),
             force_ssl: true,
@@ -130,7 +137,7 @@ impl Stage {
         let log_file = postgres.socket_dir().join("iambouncer.log");
         let environment = pooler_environment(&door, &credentials, &ca_file, &log_file);
         let pooler = Pooler::start(&binary, &environment, log_file).await?;
-        Ok(Self { pooler, door, credentials, simulator, postgres })
+        Ok(Self { binary, environment, pooler, door, credentials, simulator, postgres })
     }
 
     fn introduce(&self) {
@@ -142,6 +149,7 @@ impl Stage {
             "              RDS_HOST={HOST} DB_PORT={} DB_USERNAME={USER} DB_NAME={USER} AWS_REGION={REGION}",
             door.port()
         );
+        println!("              IAMBOUNCER_IAM_HOST={ENDPOINT} IAMBOUNCER_IAM_PORT={}", door.port());
         println!(
             "              (and {SERVERS} servers at most, a free port, the CA of this demo, a log file)"
         );
@@ -211,6 +219,22 @@ impl Stage {
         tell(&format!("new logins since the clock moved: {logins}"));
         // What iambouncer signs by its own clock is to be good for another quarter of an hour.
         self.simulator.clock().advance(-moved);
+        Ok(())
+    }
+
+    /// Both tries of a login are refused, as they are without a policy.
+    async fn the_doctor_looks(&self) -> Result<()> {
+        step("5  The role has lost its policy; the doctor looks, in iambouncer's environment");
+        self.simulator.faults().set(|faults| faults.refuse_next = 2);
+        show("iambouncer doctor");
+        let mut doctor = Command::new(&self.binary);
+        doctor.arg("doctor").env_clear().envs(self.environment.iter().map(|(key, value)| (key, value)));
+        doctor.env("AWS_ENDPOINT_URL_STS", format!("http://{}", self.credentials.address()));
+        let ran = run(doctor).await?;
+        println!("{}", ran.stdout);
+        let missing =
+            ["✘ login ", "✘ IAM003: ", ":dbuser:"].into_iter().find(|part| !ran.stdout.contains(part));
+        ensure!(!ran.success && missing.is_none(), "step 5: expected a failure and {missing:?} in it");
         Ok(())
     }
 
@@ -341,7 +365,9 @@ fn pooler_environment(
 ) -> Vec<(String, String)> {
     let mut environment = vec![
         ("RDS_HOST", HOST.to_owned()),
+        ("IAMBOUNCER_IAM_HOST", ENDPOINT.to_owned()),
         ("DB_PORT", door.address().port().to_string()),
+        ("IAMBOUNCER_IAM_PORT", door.address().port().to_string()),
         ("DB_USERNAME", USER.to_owned()),
         ("DB_NAME", USER.to_owned()),
         ("AWS_REGION", REGION.to_owned()),
@@ -421,6 +447,7 @@ fn port_in(log: &str) -> Option<u16> {
     rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
+#[derive(Debug)]
 struct Ran {
     success: bool,
     stdout: String,
@@ -431,7 +458,7 @@ async fn run(mut command: Command) -> Result<Ran> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await;
     let output = output.with_context(|| format!("{command:?} did not end"))??;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     Ok(Ran { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }
 

@@ -30,7 +30,9 @@ pub fn text(report: &Report) -> String {
         if told.insert(&verdict.hint) {
             let info = verdict.cause.info();
             text.push_str(&format!("\n{} {}: {}\n", finding.status.sign(), info.id, info.title));
-            for line in fold(&verdict.hint, TEXT_COLUMNS - 2) {
+            // The number stands above already.
+            let hint = verdict.hint.trim_end_matches(&format!(" [{}]", info.id));
+            for line in fold(hint, TEXT_COLUMNS - 2) {
                 text.push_str(&format!("  {line}\n"));
             }
             text.push_str(&format!("  {}\n", verdict.cause.url()));
@@ -149,6 +151,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n✘ IAM003: the policy does not allow this login\n  RDS says no. "), "{text}");
+        assert_eq!(text.matches("IAM003").count(), 2, "{text}");
         assert!(
             text.lines().all(|line| line.chars().count() <= TEXT_COLUMNS || line.contains("://")),
             "{text}"
