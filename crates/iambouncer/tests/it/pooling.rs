@@ -231,10 +231,10 @@ fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
 #[test]
 fn a_server_that_is_busy_when_its_successor_comes_goes_when_it_is_free() {
     let sim = Sim::in_front_of(postgres());
-    let bouncer = sim.pooler(&["default_pool_size = 1", "server_lifetime = 8"]);
+    let bouncer = sim.pooler(&["default_pool_size = 1", "server_lifetime = 12"]);
     let (mut busy, mut console) = (bouncer.client(), bouncer.console());
     let first = busy.value("SELECT pg_backend_pid()");
-    sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(800));
+    sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(2));
     eventually("its successor is logging in", || {
         busy.query("SELECT 1");
         console.column("SHOW POOLS", "sv_login").iter().any(|count| count != "0")
