@@ -144,12 +144,19 @@ impl Bouncer {
         Client::log_in(self.port, "app", "app")
     }
 
-    /// The login of a client that is turned away: SQLSTATE, message, hint.
+    /// The login of a client that is turned away: SQLSTATE, message, hint. Clients whose patience ended before the
+    /// first login of a server did know nothing yet: then the next one is asked.
     pub fn turned_away(&self, user: &str, database: &str) -> (String, String, String) {
-        let mut client = Client::start(self.port, &[("user", user), ("database", database)]);
-        let message = client.read().expect("an answer");
-        let (code, text) = message.error();
-        (code, text, message.hint())
+        let mut told = None;
+        eventually("a client that is told why", || {
+            let mut client = Client::start(self.port, &[("user", user), ("database", database)]);
+            let message = client.read().expect("an answer");
+            let (code, text) = message.error();
+            let knows = text != "query_wait_timeout";
+            told = Some((code, text, message.hint()));
+            knows
+        });
+        told.expect("an answer")
     }
 
     /// A client of database `app` is turned away with this cause, in words that hold `parts`, and the log and the
