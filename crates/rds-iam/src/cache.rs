@@ -13,6 +13,7 @@ use crate::aws::{keep_origin, provider_of};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
 use crate::credentials::{CredentialError, CredentialSource, Identity, outcome_of};
+use crate::flight::Flight;
 use crate::slots::{Slots, lock};
 
 /// Credentials with less than this left are not handed out: a login may take longer than what remains.
@@ -60,8 +61,7 @@ pub struct CredentialStatus {
 #[derive(Debug, Default)]
 struct Slot {
     state: Mutex<SlotState>,
-    /// Held by whoever is fetching.
-    flight: Arc<tokio::sync::Mutex<()>>,
+    flight: Flight,
 }
 
 #[derive(Debug, Default)]
@@ -153,26 +153,19 @@ impl CredentialCache {
     }
 
     fn fetch_in_background(&self, identity: &Identity, slot: &Arc<Slot>) {
-        let Ok(flight) = Arc::clone(&slot.flight).try_lock_owned() else {
-            return; // somebody is at it
-        };
+        let Some(turn) = slot.flight.turn_now() else { return };
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
-        tokio::spawn(async move {
-            // The outcome is in the slot; nobody waits for it here.
-            let _outcome = cache.fetch(&identity, &slot).await;
-            drop(flight);
-        });
+        turn.spawn(async move { cache.fetch(&identity, &slot).await });
     }
 
-    /// Waits for the one fetch of this identity. It runs as a task of its own, so that a login that gives up does
-    /// not take the fetch down for those who wait behind it.
+    /// Waits for the one fetch of this identity.
     async fn fetch_and_wait(
         &self,
         identity: &Identity,
         slot: &Arc<Slot>,
         refused_key_id: Option<&str>,
     ) -> Result<Credentials, CredentialError> {
-        let flight = Arc::clone(&slot.flight).lock_owned().await;
+        let turn = slot.flight.turn().await;
         let now = self.clock.now();
         // While this one waited, another may have brought the answer.
         match refused_key_id {
@@ -188,12 +181,8 @@ impl CredentialCache {
             },
         }
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
-        let task = tokio::spawn(async move {
-            let outcome = cache.fetch(&identity, &slot).await;
-            drop(flight);
-            outcome
-        });
-        task.await.unwrap_or_else(|stopped| Err(CredentialError::Unavailable { reason: stopped.to_string() }))
+        let fetched = turn.run(async move { cache.fetch(&identity, &slot).await }).await;
+        fetched.unwrap_or_else(|stopped| Err(CredentialError::Unavailable { reason: stopped.to_string() }))
     }
 
     async fn fetch(&self, identity: &Identity, slot: &Slot) -> Result<Credentials, CredentialError> {

@@ -49,6 +49,7 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod flight;
 mod instance;
 mod limiter;
 mod login;

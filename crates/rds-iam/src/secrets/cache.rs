@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::{DatabaseSecret, SecretError, SecretKey, SecretSource};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
+use crate::flight::Flight;
 use crate::slots::{Slots, lock};
 
 /// How long a secret is used before it is read again, unless somebody says otherwise.
@@ -75,8 +76,7 @@ pub struct SecretStatus {
 #[derive(Debug, Default)]
 struct Slot {
     state: Mutex<SlotState>,
-    /// Held by whoever is reading.
-    flight: Arc<tokio::sync::Mutex<()>>,
+    flight: Flight,
 }
 
 #[derive(Debug, Default)]
@@ -228,26 +228,19 @@ impl SecretCache {
     }
 
     fn read_in_background(&self, key: &SecretKey, slot: &Arc<Slot>) {
-        let Ok(flight) = Arc::clone(&slot.flight).try_lock_owned() else {
-            return; // somebody is at it
-        };
+        let Some(turn) = slot.flight.turn_now() else { return };
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
-        tokio::spawn(async move {
-            // The outcome is in the slot; nobody waits for it here.
-            let _outcome = cache.read(&key, &slot).await;
-            drop(flight);
-        });
+        turn.spawn(async move { cache.read(&key, &slot).await });
     }
 
-    /// Waits for the one read of this secret. It runs as a task of its own, so that a login that gives up does not
-    /// take it down for those who wait behind.
+    /// Waits for the one read of this secret.
     async fn read_and_wait(
         &self,
         key: &SecretKey,
         slot: &Arc<Slot>,
         refused: Option<&DatabaseSecret>,
     ) -> Result<Arc<DatabaseSecret>, SecretError> {
-        let flight = Arc::clone(&slot.flight).lock_owned().await;
+        let turn = slot.flight.turn().await;
         // While this one waited, another may have brought the answer, whatever it is.
         let now = self.clock.now();
         match slot.verdict(now, self.refresh()) {
@@ -262,13 +255,8 @@ impl SecretCache {
         }
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
         let arn = key.arn.to_string();
-        let task = tokio::spawn(async move {
-            let outcome = cache.read(&key, &slot).await;
-            drop(flight);
-            outcome
-        });
-        task.await
-            .unwrap_or_else(|stopped| Err(SecretError::Unavailable { arn, reason: stopped.to_string() }))
+        let read = turn.run(async move { cache.read(&key, &slot).await }).await;
+        read.unwrap_or_else(|stopped| Err(SecretError::Unavailable { arn, reason: stopped.to_string() }))
     }
 
     async fn read(&self, key: &SecretKey, slot: &Slot) -> Result<Arc<DatabaseSecret>, SecretError> {
