@@ -88,12 +88,11 @@ pub(super) fn first_read(
         .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
     if let Some(file) = named_file {
         let path = PathBuf::from(file);
-        let flags = file_flags;
-        let read = load_file(&path, &environment, &flags).map_err(wrong)?;
+        let read = load_file(&path, &environment, &file_flags).map_err(wrong)?;
         let warnings = read.warnings.to_string();
         let origins = read.config.origins.clone();
         return Ok(FirstRead {
-            source: Source::File { path, flags },
+            source: Source::File { path, flags: file_flags },
             config: read.config,
             origins,
             warnings,

@@ -198,7 +198,7 @@ fn default_hosts(config: &mut Config) {
 
 /// Whoever comes through a line with a secret is the secret's user on the server. That name may change with every
 /// rotation, so the pool is named after the secret itself.
-pub(super) fn default_users(config: &mut Config) {
+fn default_users(config: &mut Config) {
     for database in config.databases.values_mut().chain(config.fallback.as_mut()) {
         if let (None, Some(arn)) = (&database.user, &database.secret_arn) {
             database.user = Some(arn.name().to_owned());

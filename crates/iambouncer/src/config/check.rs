@@ -163,10 +163,11 @@ fn is_own(host: &str, settings: &Settings) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{MapEnvironment, build, ini};
 
-    fn found(settings: &str, databases: &str) -> Vec<String> {
+    /// What is said of these settings and database lines.
+    pub(in super::super) fn found(settings: &str, databases: &str) -> Vec<String> {
         let text = format!("[pgbouncer]\nauth_type = trust\n{settings}\n[databases]\n{databases}\n");
         let document = ini::parse("f", &|_: &str| Ok(text.clone()));
         let (_, found) = build(&document, &MapEnvironment::default(), &[]);

@@ -63,11 +63,14 @@ fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diag
 pub(super) fn check_secret(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
     let others = [
-        ("password", database.password.is_some(), "remove password="),
-        ("server_auth", database.server_auth == ServerAuth::Iam, "remove secret_arn=, or server_auth=iam"),
+        ("password=", database.password.is_some(), "remove password="),
+        (
+            "server_auth=iam",
+            database.server_auth == ServerAuth::Iam,
+            "remove secret_arn=, or server_auth=iam",
+        ),
     ];
-    for (key, _, help) in others.into_iter().filter(|(_, is_given, _)| *is_given) {
-        let given = if key == "server_auth" { "server_auth=iam" } else { "password=" };
+    for (given, _, help) in others.into_iter().filter(|(_, is_given, _)| *is_given) {
         let error = format!("database \"{name}\": secret_arn and {given} exclude each other");
         found.push(Diagnostic::error(error).at(places.database(name, "secret_arn")).help(help));
     }
@@ -117,15 +120,9 @@ fn is_role_arn(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MapEnvironment, build, ini};
+    use super::super::check::tests::found;
     use super::*;
 
-    fn found(settings: &str, databases: &str) -> Vec<String> {
-        let text = format!("[pgbouncer]\nauth_type = trust\n{settings}\n[databases]\n{databases}\n");
-        let document = ini::parse("f", &|_: &str| Ok(text.clone()));
-        let (_, found) = build(&document, &MapEnvironment::default(), &[]);
-        found.into_iter().map(|diagnostic| diagnostic.message).collect()
-    }
     const VERIFIED: &str = "server_tls_sslmode = verify-full";
 
     #[test]

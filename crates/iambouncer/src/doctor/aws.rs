@@ -6,16 +6,16 @@ use super::metadata;
 use crate::causes::Cause;
 use crate::config::Environment;
 use crate::identities::{Identities, text_of_time};
+use crate::server::now_seconds;
 use crate::server::verdict::{MAX_CLOCK_SKEW_SECONDS, cause_of, skew_text};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rds_iam::{
-    CallerAnswer, CallerError, Credentials, Identity, SystemClock, TokenEngine, TokenError, ask_caller,
+    CallerAnswer, CallerError, Credentials, Identity, MAX_TOKEN_LIFE, SystemClock, TokenEngine, TokenError,
+    ask_caller,
 };
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// Credentials that end sooner are told: tokens end with them.
-const TOKEN_LIFE: Duration = Duration::from_secs(900);
 /// A clock that is off by more is told.
 const SKEW_WARNING_SECONDS: i64 = 60;
 /// Largest web identity token that is looked at, in bytes.
@@ -97,7 +97,7 @@ impl AwsDesk<'_> {
                 return Some((Cause::NoCredentials, found));
             }
         };
-        let ended = seconds_since(end_of_jwt(&text)?);
+        let ended = now_seconds() - end_of_jwt(&text)?;
         (ended > 0).then(|| {
             let found =
                 format!("The token in {path} (AWS_WEB_IDENTITY_TOKEN_FILE) ended {} min ago.", ended / 60);
@@ -114,7 +114,7 @@ impl AwsDesk<'_> {
             .map_or_else(|| "without an end".to_owned(), |at| format!("until {}", text_of_time(at)));
         let summary = format!("key {} from {provider}, {until}", credentials.access_key_id());
         let left = credentials.expiry().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        match left.filter(|left| *left < TOKEN_LIFE) {
+        match left.filter(|left| *left < MAX_TOKEN_LIFE) {
             Some(left) => {
                 let found =
                     format!("They end in {} s, and a token of 15 minutes ends with them.", left.as_secs());
@@ -200,11 +200,6 @@ fn role_and_session(arn: &str) -> Option<(&str, &str)> {
 fn end_of_jwt(text: &str) -> Option<i64> {
     let claims = URL_SAFE_NO_PAD.decode(text.trim().split('.').nth(1)?).ok()?;
     serde_json::from_slice::<serde_json::Value>(&claims).ok()?.get("exp")?.as_i64()
-}
-
-fn seconds_since(at_seconds: i64) -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs() as i64 - at_seconds
 }
 
 #[cfg(test)]

@@ -165,10 +165,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// All checks, in order.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.general.iter().chain(self.targets.iter().flat_map(|target| &target.findings))
+    }
+
     /// The worst of all checks.
     pub fn status(&self) -> Status {
-        let all = self.general.iter().chain(self.targets.iter().flat_map(|target| &target.findings));
-        all.map(|finding| finding.status).max().unwrap_or(Status::Pass).max(Status::Pass)
+        self.findings().map(|finding| finding.status).max().unwrap_or(Status::Pass).max(Status::Pass)
     }
 }
 

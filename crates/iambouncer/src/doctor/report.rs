@@ -24,8 +24,7 @@ pub fn text(report: &Report) -> String {
         }
     }
     let mut told = HashSet::new();
-    let all = report.general.iter().chain(report.targets.iter().flat_map(|target| &target.findings));
-    for finding in all {
+    for finding in report.findings() {
         let Some(verdict) = &finding.verdict else { continue };
         if told.insert(&verdict.hint) {
             let info = verdict.cause.info();

@@ -49,7 +49,11 @@ impl Pool {
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due && !info.has_successor.get() && self.is_in_use(&info) {
-                info.has_successor.set(self.log_in_successor() || self.log_in_overlapping(&info, lead));
+                info.has_successor.set(match self.log_in_successor() {
+                    Ok(()) => true,
+                    // The other limits hold, and logins that are not to be tried are not tried this way either.
+                    Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
+                });
             }
         }
     }
@@ -57,7 +61,8 @@ impl Pool {
     /// A server has ended by age: its place is taken at once, if that has not happened yet.
     pub(super) fn succeed(self: &Rc<Self>, ended: &ServerInfo) {
         if !ended.has_successor.get() && self.is_in_use(ended) && !self.database.paused.get() {
-            self.log_in_successor();
+            // If there is no room, whoever waits for a server makes it log in.
+            let _begun = self.log_in_successor();
         }
     }
 
@@ -68,46 +73,37 @@ impl Pool {
         }
     }
 
-    fn log_in_successor(self: &Rc<Self>) -> bool {
+    /// Starts a login within the pool's size.
+    ///
+    /// # Errors
+    /// The limit that is full; `None` while no login is to be tried.
+    fn log_in_successor(self: &Rc<Self>) -> Result<(), Option<Full>> {
         if self.is_backing_off() || self.logins_are_many() {
-            return false;
+            return Err(None);
         }
         let size = self.rules.borrow().pool_size;
-        match self.take_permits(size, Eviction::Forbidden) {
-            Ok(permits) => {
-                self.start_login(permits);
-                true
-            }
-            Err(_full) => false,
-        }
+        let permits = self.take_permits(size, Eviction::Forbidden).map_err(Some)?;
+        self.start_login(permits);
+        Ok(())
     }
 
-    /// One above the pool's size, which the predecessor gives back as soon as the successor is in. Not for one that may
-    /// be with its client for hours: it would keep the place all the time.
+    /// One above the size of a pool that is full, which the predecessor gives back as soon as the successor is in. Not for
+    /// one that may be with its client for hours: it would keep the place all the time.
     fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>, lead: Duration) -> bool {
         let is_held = predecessor.activity.get() == Activity::Active
             && worker::now().saturating_duration_since(predecessor.touched_at.get()) > lead;
-        if is_held
-            || self.rules.borrow().pool_mode == PoolMode::Session
-            || self.is_backing_off()
-            || self.logins_are_many()
-        {
+        if is_held || self.rules.borrow().pool_mode == PoolMode::Session {
             return false;
         }
         let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
         let size = self.rules.borrow().pool_size;
-        // Not a way around other limits, nor beside a reserve that is open.
-        if self.take_permits(size, Eviction::Forbidden).err() != Some(Full::Pool) {
-            return false;
-        }
+        // Nor beside a reserve that is open: then this is not enough.
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
         predecessor.yields.set(true);
-        self.start_login_for(
-            permits,
-            Some(TakeOver { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) }),
-        );
+        let predecessor = Rc::downgrade(predecessor);
+        self.start_login_for(permits, Some(TakeOver { predecessor, overlap: Some(overlap) }));
         true
     }
 

@@ -79,8 +79,9 @@ impl Target {
         ];
         let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         Self {
+            parameters: parameters.collect(),
             connect_query: line.connect_query.clone(),
-            ..Self::bare(loaded, line, database, user, host, credential).with(parameters.collect())
+            ..Self::bare(loaded, line, database, user, host, credential)
         }
     }
 
@@ -104,10 +105,6 @@ impl Target {
             tls_mode: loaded.config.settings.server_tls_sslmode,
             tls: loaded.server_tls.clone(),
         }
-    }
-
-    fn with(self, parameters: Vec<(&'static str, String)>) -> Self {
-        Self { parameters, ..self }
     }
 }
 
