@@ -98,6 +98,18 @@ pub struct ClientInfo {
     pub prepared_count: Cell<u32>,
     kill: Cell<Option<Box<Fault>>>,
     cancel_wait: Cell<bool>,
+    end_check: Cell<EndCheck>,
+}
+
+/// Whether the end of a client that is not read from has to be looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndCheck {
+    /// It is read from, so its end is noticed.
+    NotNeeded,
+    /// It is not read from.
+    Wanted,
+    /// Its task is to look now.
+    Due,
 }
 
 impl ClientInfo {
@@ -168,6 +180,24 @@ impl ClientInfo {
     #[inline]
     pub fn take_cancel_wait(&self) -> bool {
         self.cancel_wait.replace(false)
+    }
+
+    /// Called by the client's task while it does not read from the client: true when it has to look whether the client
+    /// has gone.
+    pub fn is_end_check_due(&self) -> bool {
+        self.end_check.replace(EndCheck::Wanted) == EndCheck::Due
+    }
+
+    /// Has the client's task look whether the client has gone, if it would not notice. Called a few times a second.
+    pub fn check_end(&self) {
+        match self.end_check.get() {
+            EndCheck::NotNeeded => {}
+            EndCheck::Due => self.end_check.set(EndCheck::NotNeeded),
+            EndCheck::Wanted => {
+                self.end_check.set(EndCheck::Due);
+                executor::wake(self.task.get());
+            }
+        }
     }
 
     /// Process ID of the cancel key.
@@ -251,6 +281,7 @@ impl ClientTable {
             prepared_count: Cell::new(0),
             kill: Cell::default(),
             cancel_wait: Cell::new(false),
+            end_check: Cell::new(EndCheck::NotNeeded),
         });
         clients.insert(slot, info.clone());
         Some(info)

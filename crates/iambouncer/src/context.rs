@@ -10,7 +10,7 @@ use crate::net::Endpoint;
 use crate::net::socket::TcpOptions;
 use crate::parameters::Parameters;
 use crate::pool::shared::Registry;
-use crate::prepared::Interner;
+use crate::prepared::{Interner, UnnamedTexts};
 use crate::server::target::secret_of;
 use crate::worker::team::Team;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
@@ -97,6 +97,8 @@ pub struct Context {
     pub introductions: Introductions,
     /// Texts of prepared statements.
     pub statements: Interner,
+    /// Texts of unnamed statements.
+    pub unnamed: UnnamedTexts,
     /// Where we listen, to recognise ourselves as an upstream.
     pub own_endpoints: Vec<Endpoint>,
     /// Random for the life of the process; keys mock SCRAM secrets.
@@ -136,6 +138,7 @@ impl Context {
             parameters: Parameters::new(extra),
             introductions: Introductions::default(),
             statements: Interner::default(),
+            unnamed: UnnamedTexts::default(),
             own_endpoints,
             process_key,
         }

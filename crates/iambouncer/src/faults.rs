@@ -193,10 +193,15 @@ pub fn transaction_in_statement_mode() -> Fault {
     Fault::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
 }
 
-/// A statement text above what we intern.
-pub fn statement_too_long(limit: usize) -> Fault {
-    Fault::new(Blame::Client, "54000", format!("a named prepared statement is longer than {limit} bytes"))
-        .hint("Use the unnamed statement for texts of this size.")
+/// A name of a prepared statement that is in use.
+pub fn duplicate_statement(name: &str) -> Fault {
+    Fault::new(Blame::Client, "42P05", format!("prepared statement \"{name}\" already exists"))
+}
+
+/// The server sent something that no request waits for.
+pub fn server_out_of_step() -> Fault {
+    Fault::new(Blame::Server, "08P01", "the server sent a message that no request waits for")
+        .hint("The connection to the server is closed; connect again and retry the transaction.")
 }
 
 /// More named statements than one client may have.

@@ -4,7 +4,7 @@
 //!
 //! - [`config`], [`faults`], [`causes`], [`parameters`]: values and texts;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
-//! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
+//! - [`auth`], [`prepared`], [`answers`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
 //! - [`clients`], [`relay`]: who is connected, and the hot loops;
 //! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
@@ -12,6 +12,7 @@
 //! - [`pooler`], [`cli`]: the process.
 
 pub mod admin;
+pub mod answers;
 pub mod auth;
 pub mod causes;
 pub mod cli;

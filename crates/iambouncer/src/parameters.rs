@@ -11,6 +11,9 @@ use std::rc::Rc;
 const ALWAYS: [&str; 5] =
     ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
 
+/// Position of `client_encoding`.
+const CLIENT_ENCODING: usize = 0;
+
 /// Sets that only the interner still holds are dropped when there are more than this, or twice those in use.
 const MAX_UNUSED_SETS: usize = 1024;
 
@@ -100,28 +103,40 @@ impl Parameters {
         self.intern(merged.collect())
     }
 
-    /// The statement that brings a server from `have` to `want`, or `None` when nothing differs.
-    pub fn set_statement(&self, have: &ValueSet, want: &ValueSet) -> Option<String> {
-        let mut sql = String::new();
-        for ((name, have), want) in self.names.iter().zip(have.values()).zip(want.values()) {
-            let Some(want) = want.as_deref() else { continue };
-            if have.as_deref() == Some(want) {
+    /// The queries that bring a server from `have` to `want`, in order; none when nothing differs. The server reads a
+    /// whole query in the encoding that was in force before it, so `client_encoding` has one of its own, in front.
+    pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
+        let (mut encoding, mut others) = (String::new(), String::new());
+        for (position, ((name, have), want)) in
+            self.names.iter().zip(have.values()).zip(want.values()).enumerate()
+        {
+            if have == want {
                 continue;
             }
-            sql.push_str("SET ");
-            sql.push_str(name);
-            sql.push_str("=E'");
-            // An escape string means the same whatever standard_conforming_strings is at the moment.
-            for c in want.chars() {
-                if matches!(c, '\'' | '\\') {
-                    sql.push(c);
-                }
-                sql.push(c);
+            let sql = if position == CLIENT_ENCODING { &mut encoding } else { &mut others };
+            match want.as_deref() {
+                Some(want) => push_set(sql, name, want),
+                // The client has no wish, and the server has another client's.
+                None => sql.extend(["RESET ", name, ";"]),
             }
-            sql.push_str("';");
         }
-        (!sql.is_empty()).then_some(sql)
+        [encoding, others].into_iter().filter(|sql| !sql.is_empty()).collect()
     }
+}
+
+/// Appends `SET name=…` in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character may
+/// be a backslash or, read wrongly, swallow the quote that ends the text.
+fn push_set(sql: &mut String, name: &str, value: &str) {
+    sql.extend(["SET ", name, "=E'"]);
+    // An escape string means the same whatever standard_conforming_strings is at the moment.
+    for c in value.chars() {
+        match c {
+            '\'' | '\\' => sql.extend([c, c]),
+            c if c.is_ascii() => sql.push(c),
+            c => sql.push_str(&format!("\\U{:08X}", u32::from(c))),
+        }
+    }
+    sql.push_str("';");
 }
 
 #[cfg(test)]
@@ -138,8 +153,9 @@ mod tests {
         let b = parameters.with(&empty, zone, "UTC");
         assert!(a.same(&b));
         assert!(!a.same(&empty));
-        assert_eq!(parameters.set_statement(&empty, &a).as_deref(), Some("SET TimeZone=E'UTC';"));
-        assert_eq!(parameters.set_statement(&a, &b), None);
+        assert_eq!(parameters.set_statements(&empty, &a), ["SET TimeZone=E'UTC';"]);
+        assert!(parameters.set_statements(&a, &b).is_empty());
+        assert_eq!(parameters.set_statements(&a, &empty), ["RESET TimeZone;"]);
     }
 
     #[test]
@@ -148,8 +164,20 @@ mod tests {
         let name = parameters.position("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
         assert_eq!(
-            parameters.set_statement(&parameters.empty(), &set).unwrap(),
-            r"SET application_name=E'a''; DROP TABLE t; -- \\''';"
+            parameters.set_statements(&parameters.empty(), &set),
+            [r"SET application_name=E'a''; DROP TABLE t; -- \\''';"]
+        );
+    }
+
+    #[test]
+    fn the_encoding_comes_first_and_no_byte_depends_on_it() {
+        let parameters = Parameters::new([]);
+        let name = parameters.position("application_name").unwrap();
+        let set = parameters.with(&parameters.empty(), name, "表'");
+        let set = parameters.with(&set, CLIENT_ENCODING, "SJIS");
+        assert_eq!(
+            parameters.set_statements(&parameters.empty(), &set),
+            ["SET client_encoding=E'SJIS';", r"SET application_name=E'\U00008868''';"]
         );
     }
 }

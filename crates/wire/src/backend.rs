@@ -151,6 +151,21 @@ pub fn error_fields(message: &[u8]) -> Result<ErrorFields<'_>, FormatError> {
     }
 }
 
+/// One field of a whole ErrorResponse or NoticeResponse, as bytes.
+pub fn error_field(message: &[u8], kind: u8) -> Option<&[u8]> {
+    let mut cursor = body(message).ok()?;
+    loop {
+        let here = cursor.u8().ok()?;
+        if here == 0 {
+            return None;
+        }
+        let value = cursor.c_bytes().ok()?;
+        if here == kind {
+            return Some(value);
+        }
+    }
+}
+
 /// The severity of an ErrorResponse that is not translated (field `V`), or else the translated one (`S`), if it is
 /// within `message`, which may be only the front of it.
 pub fn severity(message: &[u8]) -> Option<&[u8]> {
@@ -213,6 +228,7 @@ mod tests {
         fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = error_fields(&bytes);
             let _ = sqlstate(&bytes);
+            let _ = error_field(&bytes, b'M');
             let _ = severity(&bytes);
             let _ = parameter_status(&bytes);
             let _ = authentication(&bytes);

@@ -91,6 +91,20 @@ pub fn named(message: &[u8]) -> Result<Named<'_>, FormatError> {
     Ok(Named { target, name })
 }
 
+/// The portal of an Execute message of `len` bytes of which the first are in `part`; `None` asks for more.
+///
+/// # Errors
+/// The name is too long or does not end within the message.
+pub fn execute_portal(part: &[u8], len: usize) -> Result<Option<&[u8]>, FormatError> {
+    let complete = part.len() >= len;
+    let part = &part[..part.len().min(len)];
+    let Some(body) = part.get(HEADER_BYTES..) else { return Ok(None) };
+    match Cursor::new(body).name_in_part()? {
+        None if complete => Err(FormatError::UnterminatedString),
+        name => Ok(name),
+    }
+}
+
 /// The text of a whole Query message.
 ///
 /// # Errors

@@ -12,6 +12,13 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
     out.extend_from_slice(body);
 }
 
+/// Appends the head of a Parse for `name`; `body_len` bytes of query and types must be sent behind it.
+pub fn parse_head(out: &mut Vec<u8>, name: &[u8], body_len: usize) {
+    head(out, frontend::PARSE, name.len() + 1 + body_len);
+    out.extend_from_slice(name);
+    out.push(0);
+}
+
 /// Appends the head of a Bind of `len` bytes (header included) that now names `statement`. What follows the
 /// old head in the client's message must be sent behind it unchanged.
 pub fn bind(out: &mut Vec<u8>, old: &BindHead<'_>, len: usize, statement: &[u8]) {

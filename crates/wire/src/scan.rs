@@ -51,7 +51,6 @@ pub static FROM_SERVER: Interest = Interest::new(
         backend::DATA_ROW,
         backend::COPY_DATA,
         backend::COPY_DONE,
-        backend::NOTICE_RESPONSE,
         backend::NOTIFICATION_RESPONSE,
         backend::FUNCTION_CALL_RESPONSE,
     ],
@@ -73,6 +72,7 @@ pub static FROM_SERVER: Interest = Interest::new(
     ],
     &[
         backend::READY_FOR_QUERY,
+        backend::NOTICE_RESPONSE,
         backend::PARAMETER_STATUS,
         backend::ERROR_RESPONSE,
         backend::COMMAND_COMPLETE,

@@ -4,21 +4,22 @@
 use super::serve::Door;
 use crate::clients::{ClientState, worker_of};
 use crate::server;
-use crate::worker::{executor, home};
+use crate::worker::home;
 
-/// Passes a request on to the worker that knows its client.
-pub(super) fn route(door: &Door, pid: u32, key: Vec<u8>) {
-    let errand = move || {
+/// Passes a request on to the worker that knows its client. Returns when the server has accepted it: drivers take the end
+/// of the connection as the acknowledgement, and may send the next query right after it.
+pub(super) async fn route(door: &Door, pid: u32, key: Vec<u8>) {
+    let question = move || async move {
         if let Some(door) = home::get::<Door>() {
-            handle(&door, pid, &key);
+            handle(&door, pid, &key).await;
         }
     };
     // A number nobody has is a wrong key like any other.
-    drop(door.context.team.tell(worker_of(pid), Box::new(errand)));
+    let _ = door.context.team.ask(worker_of(pid), question).await;
 }
 
 /// Acts on a request. A wrong key does nothing and is answered by nothing, as in PostgreSQL.
-fn handle(door: &Door, pid: u32, key: &[u8]) {
+async fn handle(door: &Door, pid: u32, key: &[u8]) {
     let Some(client) = door.clients.by_cancel_key(pid, key) else {
         tracing::debug!(pid, "cancel request with an unknown key");
         return;
@@ -30,10 +31,7 @@ fn handle(door: &Door, pid: u32, key: &[u8]) {
     let linked = client.server();
     let pool = client.pool.get().cloned();
     let (Some(server), Some(pool)) = (linked, pool) else { return };
-    let context = door.context.clone();
-    let limit = context.config().settings.cancel_wait_timeout;
-    executor::spawn(async move {
-        server::cancel::send(&context, server, client.id, limit).await;
-        pool.cancel_ended();
-    });
+    let limit = door.context.config().settings.cancel_wait_timeout;
+    server::cancel::send(&door.context, server, client.id, limit).await;
+    pool.cancel_ended();
 }

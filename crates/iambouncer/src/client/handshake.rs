@@ -27,6 +27,8 @@ pub(super) enum Opened {
     },
     /// A query is to be cancelled.
     Cancel {
+        /// The connection, which is to stay open until the request is done.
+        stream: Stream,
         /// Process ID of the key.
         pid: u32,
         /// Secret of the key.
@@ -73,7 +75,7 @@ pub(super) async fn open(socket: Socket, tls: Option<Arc<ServerConfig>>) -> Resu
             }
             Request::Cancel { pid, key } => {
                 let key = key[..key.len().min(MAX_CANCEL_KEY_BYTES)].to_vec();
-                return Ok(Opened::Cancel { pid, key });
+                return Ok(Opened::Cancel { stream, pid, key });
             }
             Request::Startup(startup) => {
                 let version = startup.version;

@@ -7,7 +7,7 @@ use super::startup::{self, Wanted};
 use super::{cancel, greet};
 use crate::admin;
 use crate::clients::{ClientInfo, ClientTable};
-use crate::config::{AuthType, PoolMode, Settings, TlsMode};
+use crate::config::{AuthType, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
 use crate::introductions::Introduction;
@@ -15,7 +15,7 @@ use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::pool::shared::Counted;
 use crate::pool::{DatabaseState, Directory, Pool};
-use crate::relay::{Ending, Session, SessionRules, Start};
+use crate::relay::{Ending, Session, Start};
 use crate::worker::{self, timers};
 use std::cell::Cell;
 use std::pin::pin;
@@ -72,7 +72,10 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         }
     };
     match opened {
-        Opened::Cancel { pid, key } => cancel::route(&door, pid, key),
+        Opened::Cancel { stream, pid, key } => {
+            cancel::route(&door, pid, key).await;
+            drop(stream);
+        }
         Opened::Session { stream, inbound, version, parameters } => {
             let entry = Entry { door: &door, info: &info, stream, inbound };
             entry.admit(version, parameters, limit, registered).await;
@@ -320,18 +323,7 @@ impl Entry<'_> {
         if self.stream.send_all(&greeting.message).await.is_err() {
             return;
         }
-        let config = self.door.context.config();
-        let settings = &config.settings;
-        let mode = pool.rules().pool_mode;
-        let rules = SessionRules {
-            mode,
-            // In session pooling a client has its server to itself: names cannot clash.
-            max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
-            max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
-            always_reset: settings.server_reset_query_always,
-        };
         let start = Start {
-            rules,
             client: self.stream,
             up: self.inbound,
             parameters: greeting.parameters,

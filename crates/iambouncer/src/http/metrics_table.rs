@@ -180,6 +180,9 @@ static TABLE: &[Metric] = &[
     row("server_login_failures", Counter, None, &["reason"], "Logins to servers that failed, by cause.", |f| {
         f.logins.failures.iter().map(|(reason, count)| sample([reason], Value::Count(*count))).collect()
     }),
+    row("protocol_mismatches", Counter, None, &[], "Servers that sent what no request was waiting for; each was closed. Anything but 0 is a bug of the server, of what stands between, or of the pooler.", |_| {
+        one(Value::Count(crate::server::out_of_step::mismatches()))
+    }),
     row("server_logins_per_second", Gauge, None, &[], "Logins to servers, well ended or not, over the last ten seconds; RDS takes 200 IAM logins a second.", |f| {
         one(Value::Gauge(f.logins.per_second))
     }),

@@ -3,6 +3,7 @@
 use super::Inbound;
 use super::address::Endpoint;
 use crate::worker::reactor::{self, Attached, Source};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use std::future::poll_fn;
@@ -205,6 +206,14 @@ impl Socket {
             reactor::stop_watching(fd);
         }
         Ok(file)
+    }
+
+    /// True when the other end has closed the connection, or its half of it. Costs a system call.
+    pub fn has_hung_up(&self) -> bool {
+        let end = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(end)
     }
 
     /// Address of the other end.

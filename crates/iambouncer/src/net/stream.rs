@@ -127,6 +127,12 @@ impl Stream {
         }
     }
 
+    /// True when the other end has closed the connection, or its half of it, whether or not bytes are unread. Costs a
+    /// system call.
+    pub fn has_hung_up(&self) -> bool {
+        self.socket().has_hung_up()
+    }
+
     /// The TLS layer, if there is one.
     pub fn tls(&self) -> Option<&TlsStream> {
         match self {

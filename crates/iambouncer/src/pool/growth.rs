@@ -270,7 +270,7 @@ impl Pool {
     fn new_server(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
         let welcome = Welcome::new(&self.context.parameters, reports.into());
-        let reports = &welcome.reports;
+        let reports = welcome.reports.clone();
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
         let lifetime = self.rules.borrow().server_lifetime;
@@ -302,7 +302,19 @@ impl Pool {
             self.tell_others(Self::login_ended_elsewhere);
         }
         *self.welcome.borrow_mut() = Some(welcome);
-        Server { stream, parameters, prepared: Default::default(), info, retirements: 0, permits }
+        let mut server = Server {
+            stream,
+            parameters,
+            reported: 0,
+            prepared: Default::default(),
+            unnamed: Default::default(),
+            has_client_names: false,
+            info,
+            retirements: 0,
+            permits,
+        };
+        server.note_reported(&self.context.parameters, &reports);
+        server
     }
 
     fn login_failed(self: &Rc<Self>, failed: FailedLogin) {

@@ -3,7 +3,9 @@
 
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
-use super::shared::SharedPool;
+use super::permits::Counter;
+use super::session_rules::SessionRules;
+use super::shared::{Counted, SharedPool};
 use super::table::ServerTable;
 use super::waiter::Waiter;
 use super::welcome::Welcome;
@@ -41,6 +43,10 @@ pub struct Pool {
     /// User on the server.
     pub user: Rc<str>,
     pub(super) rules: RefCell<PoolRules>,
+    /// Changes of the database's schema.
+    schema_changes: Counter,
+    /// What they mean for sessions: another allocation after every RELOAD and SET.
+    session_rules: RefCell<Rc<SessionRules>>,
     /// `server_round_robin`.
     round_robin: Cell<bool>,
     pub(super) idle: IdleServers,
@@ -84,13 +90,16 @@ impl Pool {
         let shared = context.registry.pool(&database.name, &user);
         let config = context.config();
         let rules = config.pool_rules(&database.line.borrow(), &user);
+        let schema_changes = context.registry.counter(Counted::SchemaChanges, &database.name);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
             idle: IdleServers::new(shared.clone(), context.team.me()),
             context,
             database,
             user,
+            session_rules: RefCell::new(Rc::new(SessionRules::new(&config, &rules))),
             rules: RefCell::new(rules),
+            schema_changes,
             canceling: RefCell::default(),
             waiters: RefCell::default(),
             shared,
@@ -114,6 +123,28 @@ impl Pool {
     /// Rules in force.
     pub fn rules(&self) -> PoolRules {
         self.rules.borrow().clone()
+    }
+
+    /// What holds for a session that begins now.
+    pub fn session_rules(&self) -> Rc<SessionRules> {
+        self.session_rules.borrow().clone()
+    }
+
+    /// What holds now, if it may be something else than `known`.
+    #[inline]
+    pub fn changed_session_rules(&self, known: &Rc<SessionRules>) -> Option<Rc<SessionRules>> {
+        let rules = self.session_rules.borrow();
+        (!Rc::ptr_eq(&rules, known)).then(|| rules.clone())
+    }
+
+    /// Another value than before when a client has changed the database's schema.
+    pub fn schema_version(&self) -> u32 {
+        self.schema_changes.taken()
+    }
+
+    /// A client has changed the database's schema: statements that were prepared before may be outdated.
+    pub fn schema_changed(&self) {
+        self.schema_changes.advance();
     }
 
     /// Greeting for clients, once a server has logged in.
@@ -350,6 +381,7 @@ impl Pool {
     pub(super) fn reload(self: &Rc<Self>) {
         let config = self.context.config();
         *self.rules.borrow_mut() = config.pool_rules(&self.database.line.borrow(), &self.user);
+        *self.session_rules.borrow_mut() = Rc::new(SessionRules::new(&config, &self.rules.borrow()));
         self.round_robin.set(config.settings.server_round_robin);
         self.grow();
     }

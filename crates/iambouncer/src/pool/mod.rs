@@ -10,6 +10,7 @@ mod growth;
 mod idle;
 mod lending;
 pub mod permits;
+mod session_rules;
 pub mod shared;
 mod succession;
 mod sweep;
@@ -19,5 +20,6 @@ mod welcome;
 
 pub use directory::{DatabaseState, Directory};
 pub use lending::{Borrow, Pool};
+pub use session_rules::SessionRules;
 pub use waiter::Waiter;
 pub use welcome::{Greeting, Welcome};

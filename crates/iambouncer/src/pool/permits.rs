@@ -21,6 +21,11 @@ impl Counter {
             .map(|_| Permit(self.clone()))
     }
 
+    /// Another value than before, for a count that only says whether something has changed.
+    pub fn advance(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// True while anybody else holds this counter or a place in it.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1

@@ -131,6 +131,8 @@ pub enum Counted {
     UserServers,
     /// Clients of a user.
     UserClients,
+    /// Changes of a database's schema, by clients of ours.
+    SchemaChanges,
 }
 
 /// A table that forgets what nobody uses.

@@ -34,6 +34,7 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
         }
         let config = door.context.config();
         for client in door.clients.list() {
+            client.check_end();
             if let Some(fault) = overdue(&config, &client) {
                 client.kill(fault);
             } else if lifecycle.phase() == Phase::WaitForServers && client.state.get() == ClientState::Waiting

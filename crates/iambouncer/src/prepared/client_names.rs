@@ -48,9 +48,25 @@ impl ClientNames {
         removed
     }
 
-    /// Forgets all (DEALLOCATE ALL, DISCARD ALL).
-    pub fn clear(&mut self) {
-        self.0 = None;
+    /// The client's name of this statement; any of them if there are several.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        let (name, _) = self.0.as_ref()?.iter().find(|(_, statement)| statement.id == id)?;
+        Some(name)
+    }
+
+    /// True when a statement is among them that only the server has that was sent it.
+    pub fn has_private(&self) -> bool {
+        self.0.as_ref().is_some_and(|names| names.values().any(|statement| statement.is_private()))
+    }
+
+    /// Forgets all but those for which `stays` is true.
+    pub fn clear_except(&mut self, stays: impl Fn(&[u8]) -> bool) {
+        if let Some(names) = &mut self.0 {
+            names.retain(|name, _| stays(name));
+            if names.is_empty() {
+                self.0 = None;
+            }
+        }
     }
 
     /// Number of names.

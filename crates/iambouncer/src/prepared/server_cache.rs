@@ -1,16 +1,39 @@
-//! The statements one server has, least recently used first. Owns the order of eviction.
+//! The statements one server has, least recently used first. Owns the order of eviction, and which of them are in doubt.
 
 use super::statement::{Statement, Text};
 use lru::LruCache;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Statements in doubt that are told apart; with more of them all are in doubt.
+const MAX_DOUBTFUL: usize = 64;
+/// A [`ServerCache::insert`] at a version of the schema that is not known: older than any.
+pub const UNKNOWN_VERSION: u32 = u32::MAX;
+
+struct Entry {
+    statement: Rc<Statement>,
+    /// Version of the schema when it was prepared.
+    version: u32,
+}
+
+/// Statements that the server may or may not have under their names: they are closed before they are prepared again.
+#[derive(Default)]
+enum Doubt {
+    #[default]
+    None,
+    Some(Vec<u64>),
+    All,
+}
+
 /// Statements prepared on one server connection.
-pub struct ServerCache(LruCache<u64, Rc<Statement>>);
+pub struct ServerCache {
+    entries: LruCache<u64, Entry>,
+    doubt: Doubt,
+}
 
 impl Default for ServerCache {
     fn default() -> Self {
-        Self(LruCache::unbounded())
+        Self { entries: LruCache::unbounded(), doubt: Doubt::None }
     }
 }
 
@@ -18,45 +41,100 @@ impl ServerCache {
     /// True when the server has it; it then counts as just used.
     #[inline]
     pub fn touch(&mut self, id: u64) -> bool {
-        self.0.get(&id).is_some()
+        self.entries.get(&id).is_some()
     }
 
-    /// Writes down that the server gets it.
-    pub fn insert(&mut self, statement: Rc<Statement>) {
-        self.0.push(statement.id, statement);
+    /// The version of the schema at which the server has prepared it, if it has.
+    pub fn version(&self, id: u64) -> Option<u32> {
+        self.entries.peek(&id).map(|entry| entry.version)
+    }
+
+    /// The statement, if the server has it.
+    pub fn get(&self, id: u64) -> Option<Rc<Statement>> {
+        self.entries.peek(&id).map(|entry| entry.statement.clone())
+    }
+
+    /// Records that the server gets it.
+    pub fn insert(&mut self, statement: Rc<Statement>, version: u32) {
+        if let Doubt::Some(ids) = &mut self.doubt {
+            ids.retain(|id| *id != statement.id);
+        }
+        self.entries.push(statement.id, Entry { statement, version });
     }
 
     /// Takes [`ServerCache::insert`] back.
     pub fn remove(&mut self, id: u64) {
-        self.0.pop(&id);
+        self.entries.pop(&id);
+    }
+
+    /// The server has said that it does not have it, or cannot use what it has.
+    pub fn doubt(&mut self, id: u64) {
+        self.entries.pop(&id);
+        match &mut self.doubt {
+            Doubt::None => self.doubt = Doubt::Some(vec![id]),
+            Doubt::Some(ids) if ids.len() < MAX_DOUBTFUL => ids.push(id),
+            doubt => *doubt = Doubt::All,
+        }
+    }
+
+    /// The server has dropped statements of which we have not been told.
+    pub fn doubt_all(&mut self) {
+        self.entries.clear();
+        self.doubt = Doubt::All;
+    }
+
+    /// True when the server may have something under the statement's name although it is not in here.
+    pub fn is_doubtful(&self, id: u64) -> bool {
+        match &self.doubt {
+            Doubt::None => false,
+            Doubt::Some(ids) => ids.contains(&id),
+            Doubt::All => true,
+        }
     }
 
     /// The statement to close before another is added, if `limit` is reached.
     pub fn evict(&mut self, limit: usize) -> Option<Rc<Statement>> {
-        if self.0.len() < limit {
+        if self.entries.len() < limit {
             return None;
         }
-        self.0.pop_lru().map(|(_, statement)| statement)
+        self.entries.pop_lru().map(|(_, entry)| entry.statement)
     }
 
-    /// The server has forgotten all.
+    /// The statement that [`ServerCache::evict`] would give.
+    pub fn next_evicted(&self, limit: usize) -> Option<u64> {
+        if self.entries.len() < limit { None } else { self.entries.peek_lru().map(|(id, _)| *id) }
+    }
+
+    /// The server has dropped all but those for which `stays` is true.
+    pub fn clear_except(&mut self, stays: impl Fn(u64) -> bool) {
+        let mut all = std::mem::replace(&mut self.entries, LruCache::unbounded());
+        while let Some((id, entry)) = all.pop_lru() {
+            if stays(id) {
+                self.entries.push(id, entry);
+            }
+        }
+        self.doubt = Doubt::None;
+    }
+
+    /// The server has dropped all.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.entries.clear();
+        self.doubt = Doubt::None;
     }
 
-    /// All of them, least recently used first.
-    pub fn texts(&self) -> Vec<Arc<Text>> {
-        self.0.iter().rev().map(|(_, statement)| statement.text()).collect()
+    /// All of them with the version of the schema at which they were prepared, least recently used first.
+    pub fn texts(&self) -> Vec<(Arc<Text>, u32)> {
+        self.entries.iter().rev().map(|(_, entry)| (entry.statement.text(), entry.version)).collect()
     }
 
     /// Number of statements.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// True without any.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 }
 
@@ -70,11 +148,43 @@ mod tests {
         let interner = Interner::default();
         let mut cache = ServerCache::default();
         let (a, b) = (interner.intern(b"a\0\0\0"), interner.intern(b"b\0\0\0"));
-        cache.insert(a.clone());
-        cache.insert(b.clone());
+        cache.insert(a.clone(), 0);
+        cache.insert(b.clone(), 0);
         assert!(cache.touch(a.id));
         assert!(cache.evict(3).is_none());
+        assert_eq!(cache.next_evicted(2), Some(b.id));
         assert_eq!(cache.evict(2).unwrap().id, b.id);
         assert!(cache.touch(a.id));
+    }
+
+    #[test]
+    fn a_statement_in_doubt_is_closed_before_it_is_prepared_again() {
+        let interner = Interner::default();
+        let mut cache = ServerCache::default();
+        let (a, b) = (interner.intern(b"a\0\0\0"), interner.intern(b"b\0\0\0"));
+        cache.insert(a.clone(), 0);
+        cache.insert(b.clone(), 0);
+        cache.doubt(a.id);
+        assert!(!cache.touch(a.id) && cache.is_doubtful(a.id) && !cache.is_doubtful(b.id));
+        cache.insert(a.clone(), 0);
+        assert!(!cache.is_doubtful(a.id));
+        cache.doubt_all();
+        assert!(cache.is_empty() && cache.is_doubtful(a.id) && cache.is_doubtful(b.id));
+        cache.clear();
+        assert!(!cache.is_doubtful(a.id));
+    }
+
+    #[test]
+    fn what_is_prepared_behind_a_deallocate_all_stays() {
+        let interner = Interner::default();
+        let mut cache = ServerCache::default();
+        let all: Vec<_> =
+            [&b"a\0\0\0"[..], b"b\0\0\0", b"c\0\0\0"].iter().map(|text| interner.intern(text)).collect();
+        for statement in &all {
+            cache.insert(statement.clone(), 0);
+        }
+        cache.clear_except(|id| id != all[1].id);
+        assert_eq!(cache.next_evicted(0), Some(all[0].id));
+        assert!(cache.touch(all[0].id) && cache.touch(all[2].id) && !cache.touch(all[1].id));
     }
 }

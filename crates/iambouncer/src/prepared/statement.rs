@@ -1,6 +1,7 @@
 //! Statements by their text. Owns the table of all texts in use and the names servers know them by: one table for the
 //! process, behind a lock, and in front of it one for each worker, which is all that is looked at once a text is known.
 
+use super::effect::Effect;
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Names that servers see begin like this. A client's own statement of such a name is none of ours.
-const NAME_PREFIX: &str = "iamb_";
+pub const NAME_PREFIX: &str = "iamb_";
 /// Texts that nobody uses any more are dropped when this many were added since the last look.
 const SWEEP_EVERY: usize = 1024;
 /// The same, when this many bytes of text were added.
@@ -22,8 +23,10 @@ pub struct Text {
     pub id: u64,
     /// Name on servers.
     pub name: Box<[u8]>,
-    /// Query text with its zero, and parameter types: see [`wire::frontend::Parse::body`].
+    /// Query text with its zero, and parameter types: see [`wire::frontend::Parse::body`]. Empty for a private text.
     pub body: Box<[u8]>,
+    /// What it may do.
+    pub effect: Effect,
 }
 
 /// A statement as one worker uses it: cheap to share there, without touching what other workers touch.
@@ -38,6 +41,11 @@ impl Deref for Statement {
 }
 
 impl Statement {
+    /// Its text is not kept: see [`Interner::private`].
+    pub fn is_private(&self) -> bool {
+        self.0.body.is_empty()
+    }
+
     /// The part that can go to another worker.
     pub fn text(&self) -> Arc<Text> {
         self.0.clone()
@@ -45,9 +53,9 @@ impl Statement {
 }
 
 /// Compares and hashes by body, so that a table can be searched with the bytes of a message.
-struct ByBody<T>(T);
+pub(super) struct ByBody<T>(pub(super) T);
 
-trait HasBody {
+pub(super) trait HasBody {
     fn body(&self) -> &[u8];
 }
 
@@ -85,14 +93,14 @@ impl<T: HasBody> Eq for ByBody<T> {}
 
 /// When a table was last looked through for texts nobody uses.
 #[derive(Debug, Clone, Copy, Default)]
-struct SinceSweep {
+pub(super) struct SinceSweep {
     added: usize,
     bytes: usize,
 }
 
 impl SinceSweep {
     /// Counts a text. True when it is time to look.
-    fn add(&mut self, body: &[u8]) -> bool {
+    pub(super) fn add(&mut self, body: &[u8]) -> bool {
         self.added += 1;
         self.bytes += body.len();
         let is_due = self.added > SWEEP_EVERY || self.bytes > SWEEP_EVERY_BYTES;
@@ -124,10 +132,13 @@ fn text(body: &[u8]) -> Arc<Text> {
     }
     texts.last_id += 1;
     let id = texts.last_id;
-    let name = format!("{NAME_PREFIX}{id}").into_bytes().into();
-    let text = Arc::new(Text { id, name, body: body.into() });
+    let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect: Effect::of(body) });
     texts.table.insert(ByBody(text.clone()));
     text
+}
+
+fn server_name(id: u64) -> Box<[u8]> {
+    format!("{NAME_PREFIX}{id}").into_bytes().into()
 }
 
 /// All statements in use on this worker.
@@ -144,6 +155,14 @@ impl Interner {
             return known.0.clone();
         }
         self.add(text(body))
+    }
+
+    /// A statement that is not shared and whose text is not kept: only the server that was sent it has it.
+    pub fn private(effect: Effect) -> Rc<Statement> {
+        let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.last_id += 1;
+        let id = texts.last_id;
+        Rc::new(Statement(Arc::new(Text { id, name: server_name(id), body: Box::default(), effect })))
     }
 
     /// The statement of a text that comes from another worker.

@@ -3,12 +3,16 @@
 
 use super::head::Head;
 use super::link::Link;
+use super::retry::Retry;
 use super::session::{Ending, Guest};
+use crate::answers::ExpectedAnswers;
+use crate::config::PoolMode;
 use crate::net::Inbound;
-use crate::prepared::{ClientNames, ExpectedAnswers, Undo};
-use crate::server::Server;
+use crate::pool::SessionRules;
+use crate::prepared::Effect;
 use crate::worker::executor;
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use wire::scan::{FROM_CLIENT, FROM_SERVER, Scanner};
 
@@ -25,6 +29,8 @@ thread_local! {
 /// What is going on between a client and the servers. It begins with the first byte of a request and is over when
 /// nothing is owed, half said or half sent in either direction and no server is held.
 pub(super) struct Exchange {
+    /// What holds until the server is released.
+    pub(super) rules: Rc<SessionRules>,
     pub(super) link: Link,
     /// What the server owes.
     pub(super) answers: ExpectedAnswers,
@@ -32,6 +38,24 @@ pub(super) struct Exchange {
     pub(super) own_query_error: Option<Vec<u8>>,
     /// A request of the client is held back until our SET is answered.
     pub(super) holds_request: bool,
+    /// What the unnamed portal may do when it is executed.
+    pub(super) unnamed_portal: Effect,
+    /// The same for all named portals together.
+    pub(super) named_portals: Effect,
+    /// The batch under way, in case it has to be sent again.
+    pub(super) retry: Retry,
+    /// A Flush of ours is due at the next end of a message.
+    pub(super) flush_due: bool,
+    /// It was sent for answers that the client waits for.
+    pub(super) awaited_flush_sent: bool,
+    /// It was sent because too many answers were owed.
+    pub(super) swamped_flush_sent: bool,
+    /// The client's batch was refused here and is discarded up to its Sync.
+    pub(super) refused_batch: bool,
+    /// The transaction has changed the schema.
+    pub(super) changed_schema: bool,
+    /// The server sent what nobody asked for: it must never be used again.
+    pub(super) is_out_of_step: bool,
 
     /// From the client, not sent on yet.
     pub(super) up: Inbound,
@@ -58,21 +82,33 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// One at its beginning, from the stock if there is one.
-    pub(super) fn lend(max_message_bytes: u32) -> Box<Self> {
-        let kept = STOCK.with_borrow_mut(Vec::pop);
-        let mut exchange = kept.unwrap_or_else(|| Box::new(Self::new(max_message_bytes)));
+    pub(super) fn lend(rules: Rc<SessionRules>) -> Box<Self> {
+        let max_message_bytes = rules.max_message_bytes;
+        let Some(mut exchange) = STOCK.with_borrow_mut(Vec::pop) else { return Box::new(Self::new(rules)) };
         // The limit was the last client's.
+        exchange.rules = rules;
         exchange.up_scanner = Scanner::new(&FROM_CLIENT, max_message_bytes);
         exchange.down_scanner = Scanner::new(&FROM_SERVER, max_message_bytes);
         exchange
     }
 
-    fn new(max_message_bytes: u32) -> Self {
+    fn new(rules: Rc<SessionRules>) -> Self {
+        let max_message_bytes = rules.max_message_bytes;
         Self {
+            rules,
             link: Link::None,
             answers: ExpectedAnswers::default(),
             own_query_error: None,
             holds_request: false,
+            unnamed_portal: Effect::None,
+            named_portals: Effect::None,
+            retry: Retry::default(),
+            flush_due: false,
+            awaited_flush_sent: false,
+            swamped_flush_sent: false,
+            refused_batch: false,
+            changed_schema: false,
+            is_out_of_step: false,
             up: Inbound::default(),
             up_scanner: Scanner::new(&FROM_CLIENT, max_message_bytes),
             up_ready: 0,
@@ -84,6 +120,18 @@ impl Exchange {
             down_head: Head::default(),
             down_discard_tail: false,
             saw_fatal: false,
+        }
+    }
+
+    /// Takes over rules that RELOAD or SET has changed.
+    #[inline]
+    pub(super) fn refresh_rules(&mut self, guest: &mut Guest) {
+        if let Some(rules) = guest.pool.changed_session_rules(&self.rules) {
+            let before = std::mem::replace(&mut self.rules, rules);
+            if before.mode == PoolMode::Session && self.rules.mode != PoolMode::Session {
+                // Its text was not kept, and its server goes.
+                guest.unnamed = None;
+            }
         }
     }
 
@@ -111,7 +159,20 @@ impl Exchange {
             && self.answers.is_fresh()
             && self.own_query_error.is_none()
             && !self.holds_request
+            && !self.refused_batch
             && !self.saw_fatal
+            && !self.is_out_of_step
+    }
+
+    /// What was noted of a link that has ended means nothing for the next.
+    pub(super) fn forget_link(&mut self) {
+        self.unnamed_portal = Effect::None;
+        self.named_portals = Effect::None;
+        self.retry.forget();
+        self.flush_due = false;
+        self.awaited_flush_sent = false;
+        self.swamped_flush_sent = false;
+        self.changed_schema = false;
     }
 
     /// Reads the client, reads the server, and again while there is progress.
@@ -136,46 +197,30 @@ impl Exchange {
         executor::wake(executor::current());
         Poll::Pending
     }
-
-    /// Takes back what was written down for an answer that became an error.
-    pub(super) fn undo(names: &mut ClientNames, server: &mut Server, undo: Undo) {
-        let mut rename = |name: Box<[u8]>, before| match before {
-            Some(statement) => names.insert(&name, statement),
-            None => {
-                names.remove(&name);
-            }
-        };
-        match undo {
-            Undo::None => {}
-            Undo::Name(name, before) => rename(name, before),
-            Undo::Prepared(id) => server.prepared.remove(id),
-            Undo::NameAndPrepared(name, before, id) => {
-                rename(name, before);
-                server.prepared.remove(id);
-            }
-            Undo::Closed(statement) => server.prepared.insert(statement),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepared::Expected;
+    use crate::answers::Expected;
 
     #[test]
     fn an_exchange_is_lent_again_as_new() {
-        let mut exchange = Exchange::lend(100);
+        let rules = |max_message_bytes| {
+            let mode = PoolMode::Transaction;
+            Rc::new(SessionRules { mode, max_prepared: 0, max_message_bytes, always_reset: false })
+        };
+        let mut exchange = Exchange::lend(rules(100));
         exchange.up.append(b"request");
-        exchange.answers.push(Expected::Query);
+        exchange.answers.push(Expected::QUERY);
         assert!(!exchange.is_over());
         exchange.up.clear();
         assert!(!exchange.is_over());
-        exchange.answers.ready();
+        exchange.answers.ready().unwrap();
         assert!(exchange.is_over());
         let first = std::ptr::from_ref(&*exchange);
         exchange.give_back();
-        let mut again = Exchange::lend(5);
+        let mut again = Exchange::lend(rules(5));
         assert!(std::ptr::eq(first, &*again) && again.is_over());
         assert!(again.up_scanner.next(b"Q\0\0\0\x09").is_err(), "the limit is the new client's");
     }

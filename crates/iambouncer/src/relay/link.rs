@@ -3,11 +3,11 @@
 
 use super::exchange::Exchange;
 use super::session::{Ending, Guest};
+use crate::answers::Expected;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
 use crate::faults;
 use crate::pool::{Borrow, Pool, Waiter};
-use crate::prepared::Expected;
 use crate::server::{Activity, Server};
 use crate::worker;
 use std::rc::Rc;
@@ -91,32 +91,34 @@ impl Exchange {
         // A cancel request that came too late for the queue is not for the next wait either.
         guest.info.take_cancel_wait();
         guest.pool.stats.count(|t| t.server_assignments += 1);
-        if !server.parameters.same(&guest.parameters)
-            && let Some(sql) =
-                guest.pool.context.parameters.set_statement(&server.parameters, &guest.parameters)
-        {
-            encode::query(self.up_head.buffer(), &sql);
-            self.answers.push(Expected::OwnQuery);
+        if !server.parameters.same(&guest.parameters) {
+            let parameters = &guest.pool.context.parameters;
+            for sql in parameters.set_statements(&server.parameters, &guest.parameters) {
+                encode::query(self.up_head.buffer(), &sql);
+                self.answers.push(Expected::OwnQuery);
+            }
         }
         self.link = Link::Server(Linked { server, status: TxStatus::Idle });
     }
 
     /// Lets the server go if it owes nothing and the pool mode says so. Called when everything that came from it
     /// has been looked at.
-    pub(super) fn release_if_done(&mut self, guest: &Guest) -> Result<(), Ending> {
+    pub(super) fn release_if_done(&mut self, guest: &mut Guest) -> Result<(), Ending> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
         let nothing_half = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
         if !self.owes_nothing() || !nothing_half || self.saw_fatal {
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
-            return match guest.rules.mode {
+            return match self.rules.mode {
                 PoolMode::Statement => Err(Ending::Fault(faults::transaction_in_statement_mode())),
                 _ => Ok(()),
             };
         }
-        if guest.rules.mode != PoolMode::Session {
-            self.release(guest);
+        let old_mode = self.rules.mode;
+        self.refresh_rules(guest);
+        if self.rules.mode != PoolMode::Session && !guest.is_pinned() {
+            self.release(guest, old_mode);
         }
         Ok(())
     }
@@ -131,17 +133,22 @@ impl Exchange {
     }
 
     /// True when the server is the client's only until what came from it has been looked at.
-    pub(super) fn is_free(&self, guest: &Guest) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
-        is_idle && guest.rules.mode != PoolMode::Session && self.owes_nothing()
+        is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing()
     }
 
-    fn release(&mut self, guest: &Guest) {
+    fn release(&mut self, guest: &Guest, old_mode: PoolMode) {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
         guest.unlink_notes();
+        self.forget_link();
         let server = linked.server;
         server.info.prepared_count.set(server.prepared.len());
-        if guest.rules.always_reset {
+        // Statements under clients' own names would be found by others.
+        if self.rules.always_reset
+            || old_mode == PoolMode::Session
+            || (server.has_client_names && self.rules.max_prepared > 0)
+        {
             guest.pool.give_back_dirty(server)
         } else {
             guest.pool.give_back(server)
@@ -153,7 +160,8 @@ impl Exchange {
     pub(super) fn part(&mut self, guest: &Guest) {
         let link = std::mem::replace(&mut self.link, Link::None);
         guest.unlink_notes();
-        let in_order = self.answers.is_settled()
+        let in_order = !self.is_out_of_step
+            && self.answers.is_settled()
             && self.down_scanner.at_boundary()
             && self.up_scanner.at_boundary()
             && self.up_head.is_empty()

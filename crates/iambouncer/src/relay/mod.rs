@@ -8,9 +8,16 @@
 mod downstream;
 mod exchange;
 mod head;
+mod internal_names;
 mod link;
+mod own_names;
+mod requests;
+mod retry;
+mod server_copies;
+mod server_messages;
 mod session;
 mod statements;
+mod unnamed;
 mod upstream;
 
-pub use session::{Ending, Farewell, Session, SessionRules, Start};
+pub use session::{Ending, Farewell, Session, Start};

@@ -3,12 +3,11 @@
 
 use super::exchange::Exchange;
 use crate::clients::{ClientInfo, ClientState};
-use crate::config::PoolMode;
 use crate::faults::Fault;
 use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
 use crate::pool::Pool;
-use crate::prepared::ClientNames;
+use crate::prepared::{ClientNames, Unnamed};
 use crate::worker::timers;
 use std::rc::Rc;
 use std::task::{self, Poll};
@@ -40,23 +39,8 @@ impl std::fmt::Display for Ending {
     }
 }
 
-/// What holds for a session for as long as it lasts.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionRules {
-    /// Pool mode.
-    pub mode: PoolMode,
-    /// `max_prepared_statements`; 0 when statements are not tracked.
-    pub max_prepared: u32,
-    /// `max_packet_size`, bytes.
-    pub max_message_bytes: u32,
-    /// Run the reset query at every release.
-    pub always_reset: bool,
-}
-
 /// What a login leaves to its session.
 pub struct Start {
-    /// Rules.
-    pub rules: SessionRules,
     /// The client's connection.
     pub client: Stream,
     /// Bytes that came with the login.
@@ -71,9 +55,14 @@ pub struct Start {
 pub(super) struct Guest {
     pub(super) pool: Rc<Pool>,
     pub(super) info: Rc<ClientInfo>,
-    pub(super) rules: SessionRules,
     pub(super) client: Stream,
     pub(super) names: ClientNames,
+    /// Its unnamed statement.
+    pub(super) unnamed: Unnamed,
+    /// It has parsed a statement that has an [`Effect`](crate::prepared::Effect): its Executes are looked at.
+    pub(super) has_effects: bool,
+    /// One of its named statements exists on its server only.
+    pub(super) has_private: bool,
     /// Tracked parameters as the client believes them to be.
     pub(super) parameters: ValueSet,
     /// The client's values were accepted by a server before.
@@ -81,7 +70,15 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Writes down that it has no server.
+    /// True while a statement of the client exists on its server only, so that it has to keep that server.
+    pub(super) fn is_pinned(&mut self) -> bool {
+        if self.has_private {
+            self.has_private = self.names.has_private();
+        }
+        self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
+    }
+
+    /// Records that it has no server.
     pub(super) fn unlink_notes(&self) {
         self.info.set_server(None);
         self.info.state.set(ClientState::Idle);
@@ -98,15 +95,26 @@ pub struct Session {
 impl Session {
     /// A session at its first request.
     pub fn new(pool: Rc<Pool>, info: Rc<ClientInfo>, start: Start) -> Self {
-        let Start { rules, client, up, parameters, parameters_proven } = start;
+        let Start { client, up, parameters, parameters_proven } = start;
         info.state.set(ClientState::Idle);
         let exchange = (!up.is_empty()).then(|| {
-            let mut exchange = Exchange::lend(rules.max_message_bytes);
+            let mut exchange = Exchange::lend(pool.session_rules());
             exchange.up = up;
             exchange
         });
         let names = ClientNames::default();
-        Self { guest: Guest { pool, info, rules, client, names, parameters, parameters_proven }, exchange }
+        let guest = Guest {
+            pool,
+            info,
+            client,
+            names,
+            unnamed: None,
+            has_effects: false,
+            has_private: false,
+            parameters,
+            parameters_proven,
+        };
+        Self { guest, exchange }
     }
 
     /// One turn of the task, until [`Session::part`] is due. Never inlined: `make instructions` counts what happens
@@ -114,7 +122,7 @@ impl Session {
     #[inline(never)]
     pub fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<Ending> {
         let mut exchange =
-            self.exchange.take().unwrap_or_else(|| Exchange::lend(self.guest.rules.max_message_bytes));
+            self.exchange.take().unwrap_or_else(|| Exchange::lend(self.guest.pool.session_rules()));
         let outcome = exchange.turn(&mut self.guest, cx);
         if exchange.is_over() {
             exchange.give_back();

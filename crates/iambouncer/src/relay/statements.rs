@@ -1,30 +1,38 @@
 //! Messages of the client that name prepared statements. Owns their renaming: what is added, held back, answered
-//! here or left for the server to judge; who has which statement is written down in [`crate::prepared`].
+//! here or left for the server to judge; who has which statement is recorded in [`crate::prepared`]. The unnamed
+//! statement is [`super::unnamed`]'s.
 
 use super::exchange::Exchange;
+use super::internal_names;
+use super::link::Link;
+use super::server_copies::CopyOnServer;
 use super::session::{Ending, Guest};
 use super::upstream::{Scanned, violation};
+use crate::answers::{Answer, Expected, Undo};
 use crate::faults;
-use crate::prepared::{Answer, Expected, Statement, Undo};
+use crate::prepared::{Effect, Statement};
 use std::rc::Rc;
+use wire::backend::TxStatus;
 use wire::frontend::{self, Named, Target};
 use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
 use wire::rewrite;
 use wire::scan::Frame;
 
-/// Longest named Parse that is shared, in bytes. It has to be in memory as a whole.
+/// Longest named Parse that is shared, in bytes: it has to be in memory as a whole. A client with a longer one keeps its
+/// server until it closes the statement.
 const MAX_SHARED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 /// Longest Describe or Close, in bytes: a kind and a name.
 const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 impl Exchange {
     /// The message at the front, if it is there as a whole.
-    fn whole(&self, frame: Frame) -> Result<&[u8], Scanned> {
+    pub(super) fn whole(&self, frame: Frame) -> Result<&[u8], Scanned> {
         let bytes = &self.up.bytes()[self.up_ready..];
         bytes.get(..frame.len).ok_or(Scanned::Needs(frame.len))
     }
 
     pub(super) fn on_parse(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        self.retry.forget();
         let front = &self.up.bytes()[self.up_ready..];
         if frame.len <= HEADER_BYTES {
             return Err(violation(wire::FormatError::Truncated));
@@ -32,12 +40,14 @@ impl Exchange {
         let Some(named) = frontend::parse_is_named(front) else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
-        if !named || guest.rules.max_prepared == 0 {
-            self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, Undo::None));
-            return Ok(None);
+        if !named {
+            return self.on_unnamed_parse(guest, frame);
+        }
+        if self.rules.max_prepared == 0 && guest.names.is_empty() {
+            return self.on_untracked_parse(guest, frame);
         }
         if frame.len > MAX_SHARED_PARSE_BYTES {
-            return Err(Ending::Fault(faults::statement_too_long(MAX_SHARED_PARSE_BYTES)));
+            return self.on_private_parse(guest, frame);
         }
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
@@ -47,96 +57,135 @@ impl Exchange {
             Err(scanned) => return Ok(Some(scanned)),
         };
         let parse = frontend::parse(message).map_err(violation)?;
+        if self.answers.is_name_unsettled(parse.name) {
+            return Ok(Some(self.await_answer()));
+        }
         let statement = guest.pool.context.statements.intern(parse.body);
+        if self.must_await(&statement) {
+            return Ok(Some(self.await_answer()));
+        }
         let name: Box<[u8]> = parse.name.into();
         guest.pool.stats.count(|t| t.client_parses += 1);
+        guest.has_effects |= statement.effect != Effect::None;
         self.discard_message(frame);
         self.start_clock(guest);
+        self.parse_shared(guest, name, &statement)?;
+        Ok(None)
+    }
+
+    fn parse_shared(
+        &mut self,
+        guest: &mut Guest,
+        name: Box<[u8]>,
+        statement: &Rc<Statement>,
+    ) -> Result<(), Ending> {
         if guest.names.get(&name).is_some() {
             // The name is in use. The server says so in its own words when it gets its name for this text twice;
             // should it not have the text after all, it now has the right one.
-            self.ensure_prepared(guest, &statement);
+            self.ensure_prepared(guest, statement);
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-            self.answers.push(Expected::Parse(Answer::Forward, Undo::None));
-            return Ok(None);
+            self.answers.push(Expected::Parse(Answer::Forward, Undo::Duplicate(name)));
+            return Ok(());
         }
-        if !guest.names.has_room_for(&statement) {
+        if !guest.names.has_room_for(statement) {
             return Err(Ending::Fault(faults::too_many_statements()));
         }
         guest.names.insert(&name, statement.clone());
         guest.info.prepared_count.set(guest.names.len() as u32);
-        if self.is_prepared(&statement) {
-            self.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None)));
-        } else {
-            self.add_to_server(guest, &statement);
-            let undo = Undo::NameAndPrepared(name, None, statement.id);
-            self.answers.push(Expected::Parse(Answer::Forward, undo));
+        match self.copy_on_server(guest, statement) {
+            CopyOnServer::Usable if self.is_refused_by_transaction(statement) => {
+                // A failed transaction refuses it, in the server's own words.
+                rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+                self.answers.push(Expected::Parse(Answer::Forward, Undo::Name(name, None)));
+            }
+            CopyOnServer::Usable => self.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None))),
+            CopyOnServer::None | CopyOnServer::Outdated => {
+                self.add_to_server(guest, statement);
+                let undo = Undo::NameAndPrepared(name, None, statement.id);
+                self.answers.push(Expected::Parse(Answer::Forward, undo));
+            }
         }
-        Ok(None)
-    }
-
-    fn is_prepared(&mut self, statement: &Statement) -> bool {
-        self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))
-    }
-
-    /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough.
-    fn add_to_server(&mut self, guest: &mut Guest, statement: &Rc<Statement>) {
-        let limit = guest.rules.max_prepared as usize;
-        let Some(linked) = self.link.server() else { return };
-        let evicted = linked.server.prepared.evict(limit);
-        linked.server.prepared.insert(statement.clone());
-        linked.server.info.prepared_count.set(linked.server.prepared.len());
-        if let Some(evicted) = evicted {
-            rewrite::close_statement(self.up_head.buffer(), &evicted.name);
-            self.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
-        }
-        rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-        guest.pool.stats.count(|t| t.server_parses += 1);
-    }
-
-    /// Sees to it that the server has the statement before the message that names it.
-    fn ensure_prepared(&mut self, guest: &mut Guest, statement: &Rc<Statement>) {
-        if !self.is_prepared(statement) {
-            self.add_to_server(guest, statement);
-            self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
-        }
+        Ok(())
     }
 
     pub(super) fn on_bind(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        if guest.names.is_empty() {
-            guest.pool.stats.count(|t| t.binds += 1);
-            self.forward_expecting(guest, frame, Expected::Bind);
-            return Ok(None);
-        }
         let front = &self.up.bytes()[self.up_ready..];
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
-        // The unnamed statement, and names we do not know, are the server's to judge.
+        if head.statement.is_empty() {
+            return self.on_unnamed_bind(guest, frame);
+        }
         let Some(statement) = guest.names.get(head.statement).cloned() else {
-            guest.pool.stats.count(|t| t.binds += 1);
-            self.forward_expecting(guest, frame, Expected::Bind);
-            return Ok(None);
+            return self.on_unknown_bind(guest, frame);
         };
+        if self.answers.is_name_unsettled(head.statement) || self.must_await(&statement) {
+            return Ok(Some(self.await_answer()));
+        }
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
         }
+        let is_unnamed_portal = head.portal.is_empty();
+        let head_len = head.head_len;
+        self.note_portal(guest, is_unnamed_portal, statement.effect);
         guest.pool.stats.count(|t| t.binds += 1);
         self.spill_upstream();
         self.start_clock(guest);
-        self.ensure_prepared(guest, &statement);
+        let begins = self.begins_batch();
+        let had_it = self.ensure_prepared(guest, &statement);
+        if begins && had_it {
+            self.retry.begin();
+        }
         let front = self.up.bytes();
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
+        let start = self.up_head.buffer().len();
         rewrite::bind(self.up_head.buffer(), &head, frame.len, &statement.name);
-        let head_len = head.head_len;
-        self.answers.push(Expected::Bind);
+        if self.retry.is_open() {
+            self.record_bind(start, frame, head_len);
+        }
+        self.answers.push(Expected::Bind(statement.id));
         // The head is replaced, the values go on as they are, however many bytes they have.
         self.up_scanner.consume(frame, head_len);
         self.up.consume(head_len);
         self.up_discard_tail = false;
         Ok(None)
+    }
+
+    /// Records a Bind whose new head begins at `start` of the bytes to be sent, if all of it is there.
+    fn record_bind(&mut self, start: usize, frame: Frame, head_len: usize) {
+        match self.up.bytes().get(head_len..frame.len) {
+            Some(values) => {
+                self.retry.record(&self.up_head.buffer()[start..]);
+                if self.retry.is_open() {
+                    self.retry.record(values);
+                }
+            }
+            None => self.retry.forget(),
+        }
+    }
+
+    /// Records what the portal may do that a Bind makes.
+    #[inline]
+    pub(super) fn note_portal(&mut self, guest: &Guest, is_unnamed: bool, effect: Effect) {
+        if !guest.has_effects {
+            return;
+        }
+        if is_unnamed {
+            self.unnamed_portal = effect;
+        } else if self.named_portals != Effect::Copies && effect != Effect::None {
+            self.named_portals = effect;
+        }
+    }
+
+    /// True when nothing is under way that a second try of what comes now could overtake or repeat.
+    #[inline]
+    fn begins_batch(&self) -> bool {
+        let is_first = self.answers.is_empty() || (self.answers.len() == 1 && self.answers.is_fake_due());
+        is_first
+            && (!self.answers.is_batch_open() || self.answers.len() == 1)
+            && matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle)
     }
 
     /// The Describe or Close at the front, if it is there as a whole.
@@ -155,42 +204,78 @@ impl Exchange {
             Ok(named) => named,
             Err(scanned) => return Ok(Some(scanned)),
         };
-        let known = match named.target {
-            Target::Statement => guest.names.get(named.name).cloned(),
-            Target::Portal => None,
-        };
-        let Some(statement) = known else {
-            self.forward_expecting(guest, frame, Expected::Describe);
+        if named.target == Target::Portal {
+            self.start_clock(guest);
+            self.answers.push(Expected::Describe(0));
+            self.forward_recorded(frame);
             return Ok(None);
+        }
+        if named.name.is_empty() {
+            return self.on_unnamed_describe(guest, frame);
+        }
+        let Some(statement) = guest.names.get(named.name).cloned() else {
+            let escaped = internal_names::escaped(named.name);
+            return self.on_unknown_describe(guest, frame, escaped);
         };
+        if self.answers.is_name_unsettled(named.name) || self.must_await(&statement) {
+            return Ok(Some(self.await_answer()));
+        }
         if let Some(scanned) = self.discard_message(frame) {
             return Ok(Some(scanned));
         }
-        self.ensure_prepared(guest, &statement);
+        self.start_clock(guest);
+        let begins = self.begins_batch();
+        if self.ensure_prepared(guest, &statement) && begins {
+            self.retry.begin();
+        }
+        let start = self.up_head.buffer().len();
         rewrite::describe_statement(self.up_head.buffer(), &statement.name);
-        self.answers.push(Expected::Describe);
+        if self.retry.is_open() {
+            self.retry.record(&self.up_head.buffer()[start..]);
+        }
+        self.answers.push(Expected::Describe(statement.id));
         Ok(None)
     }
 
     pub(super) fn on_close(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        self.retry.forget();
         let named = match self.named(frame)? {
             Ok(named) => named,
             Err(scanned) => return Ok(Some(scanned)),
         };
-        let ours = named.target == Target::Statement && guest.names.get(named.name).is_some();
-        if !ours {
-            self.forward_expecting(guest, frame, Expected::Close(Answer::Forward, Undo::None));
+        let is_statement = named.target == Target::Statement;
+        if is_statement && named.name.is_empty() {
+            self.on_unnamed_close(guest, frame);
             return Ok(None);
         }
+        if is_statement && self.answers.is_name_unsettled(named.name) {
+            return Ok(Some(self.await_answer()));
+        }
+        let known =
+            guest.names.get(named.name).filter(|_| is_statement).map(|statement| statement.is_private());
+        let escaped = internal_names::escaped(named.name).filter(|_| is_statement);
+        let name: Box<[u8]> = named.name.into();
+        let Some(is_private) = known else {
+            return self.on_unknown_close(guest, frame, escaped);
+        };
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
         }
-        let name: Box<[u8]> = named.name.into();
         self.discard_message(frame);
-        // Only the client forgets it: the server keeps it for the next one.
+        self.start_clock(guest);
         let before = guest.names.remove(&name);
         guest.info.prepared_count.set(guest.names.len() as u32);
-        self.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
+        if let Some(statement) = before.as_ref().filter(|_| is_private) {
+            // Nobody else has a use for it.
+            rewrite::close_statement(self.up_head.buffer(), &statement.name);
+            if let Link::Server(linked) = &mut self.link {
+                linked.server.prepared.remove(statement.id);
+            }
+            self.answers.push(Expected::Close(Answer::Forward, Undo::Name(name, before)));
+        } else {
+            // Only the client forgets it: the server keeps it for the next one.
+            self.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
+        }
         Ok(None)
     }
 }

@@ -5,13 +5,12 @@ use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{Ending, Guest};
+use crate::answers::Expected;
 use crate::faults;
-use crate::prepared::Expected;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
-use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Event, Frame};
-use wire::{encode, tag};
+use wire::tag;
 
 /// Bytes moved aside so that a head can be put behind them; more are sent first.
 const MAX_SPILL_BYTES: usize = 4096;
@@ -29,6 +28,10 @@ pub(super) enum Scanned {
     Needs(usize),
     /// A request is there, and no server yet.
     AwaitsServer,
+    /// What comes next has to wait for an answer of the server.
+    AwaitsAnswer,
+    /// The server has sent something that no request has asked for, which has to be looked at first.
+    AwaitsSilence,
 }
 
 impl Exchange {
@@ -41,14 +44,17 @@ impl Exchange {
         let mut received = false;
         loop {
             if self.up_ready > 0 || !self.up_head.is_empty() {
-                ready!(self.poll_send_upstream(cx))?;
+                match self.poll_send_upstream(cx) {
+                    Poll::Ready(sent) => sent?,
+                    Poll::Pending => return poll_client_end(guest),
+                }
                 continue;
             }
             if let Some(linked) = self.link.server() {
                 match linked.server.stream.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
                     // Back-pressure: nothing more is read from the client meanwhile.
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => return poll_client_end(guest),
                     // What the server said last is read before it is given up.
                     Poll::Ready(Err(_)) => return Poll::Pending,
                 }
@@ -56,18 +62,39 @@ impl Exchange {
             match self.scan_upstream(guest) {
                 Ok(Scanned::Sendable) => {}
                 Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(guest, cx),
+                Ok(Scanned::AwaitsAnswer) => {
+                    if self.flush_due && self.up_scanner.at_boundary() {
+                        continue;
+                    }
+                    return poll_client_end(guest);
+                }
+                Ok(Scanned::AwaitsSilence) => {
+                    self.holds_request = true;
+                    let heard = self.poll_downstream(guest, cx);
+                    self.holds_request = false;
+                    if let Poll::Ready(Err(ending)) = heard {
+                        return Poll::Ready(Err(ending));
+                    }
+                }
                 Ok(Scanned::Needs(bytes)) => {
                     // Once per round, so that a client that never pauses leaves the others their turn.
                     if received {
                         return Poll::Ready(Ok(()));
                     }
                     if self.is_swamped() {
-                        return Poll::Pending;
+                        if self.wants_flush() {
+                            continue;
+                        }
+                        return poll_client_end(guest);
                     }
                     if !self.up.is_empty() {
                         self.up.make_room(bytes);
                     }
-                    ready!(self.poll_receive_from_client(guest, cx))?;
+                    match self.poll_receive_from_client(guest, cx) {
+                        Poll::Ready(outcome) => outcome?,
+                        Poll::Pending if self.links_for_part_of_batch(guest)? => continue,
+                        Poll::Pending => return Poll::Pending,
+                    }
                     received = true;
                 }
                 Err(ending) => return Poll::Ready(Err(ending)),
@@ -79,6 +106,46 @@ impl Exchange {
     /// are fewer. Answers made up here pass no server that could hold them back.
     fn is_swamped(&self) -> bool {
         self.down_head.len() > MAX_UNSENT_HEAD_BYTES || self.answers.len() > MAX_ANSWERS_OWED
+    }
+
+    /// Answers that no Sync has been sent for may lie in the server's buffer: without a Flush, once, they would never
+    /// come. True when it is to be sent now.
+    fn wants_flush(&mut self) -> bool {
+        let wants = self.answers.len() > MAX_ANSWERS_OWED
+            && self.answers.is_batch_open()
+            && !self.swamped_flush_sent
+            && self.up_scanner.at_boundary();
+        if wants {
+            self.swamped_flush_sent = true;
+            self.flush_due = true;
+        }
+        wants
+    }
+
+    /// Nothing more can be read from the client for now. Messages of a batch that no Sync or Flush follows are sent all
+    /// the same, as the server may have something to say about them: true when there are some, and a server, or a place
+    /// in the queue for one.
+    fn links_for_part_of_batch(&mut self, guest: &mut Guest) -> Result<bool, Ending> {
+        if !matches!(self.link, Link::None) || self.up_ready > 0 || !self.up_scanner.at_boundary() {
+            return Ok(false);
+        }
+        let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
+        let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else { return Ok(false) };
+        let is_of_batch = matches!(
+            frame.tag,
+            tag::frontend::PARSE
+                | tag::frontend::BIND
+                | tag::frontend::DESCRIBE
+                | tag::frontend::EXECUTE
+                | tag::frontend::CLOSE
+        );
+        if is_of_batch && self.refused_batch {
+            return Ok(false);
+        }
+        if is_of_batch {
+            self.try_link(guest)?;
+        }
+        Ok(is_of_batch)
     }
 
     fn poll_receive_from_client(
@@ -107,7 +174,7 @@ impl Exchange {
             return Poll::Ready(self.cancel_waiting_request(guest));
         }
         if self.up.len() >= FULL_BUFFER_BYTES {
-            return Poll::Pending;
+            return poll_client_end(guest);
         }
         self.up.make_room(FULL_BUFFER_BYTES);
         self.poll_receive_from_client(guest, cx)
@@ -133,6 +200,13 @@ impl Exchange {
     }
 
     fn scan_upstream(&mut self, guest: &mut Guest) -> Result<Scanned, Ending> {
+        if (self.flush_due || self.answers.has_due_syncs())
+            && self.up_scanner.at_boundary()
+            && self.link.is_linked()
+        {
+            self.send_due();
+            return Ok(Scanned::Sendable);
+        }
         loop {
             let bytes = &self.up.bytes()[self.up_ready..];
             let at_boundary = self.up_scanner.at_boundary();
@@ -146,6 +220,7 @@ impl Exchange {
                     self.drop_upstream(n);
                 }
                 Event::Run(n) => {
+                    self.answers.copy_data_sent();
                     self.up_discard_tail = false;
                     self.up_ready += n;
                 }
@@ -161,85 +236,26 @@ impl Exchange {
         }
     }
 
-    fn has_sendable(&self) -> bool {
+    pub(super) fn has_sendable(&self) -> bool {
         self.up_ready > 0 || !self.up_head.is_empty()
-    }
-
-    /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
-    fn on_client_message(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
-        if frame.tag == tag::frontend::TERMINATE {
-            if self.has_sendable() {
-                return Ok(Some(Scanned::Sendable));
-            }
-            self.up.clear();
-            return Err(Ending::ClientLeft);
-        }
-        // Judged before a server is taken for it.
-        if frame.tag == tag::frontend::PASSWORD {
-            return Err(violation(scan::FrameError::UnknownTag(frame.tag)));
-        }
-        if !self.link.is_linked() {
-            if matches!(self.link, Link::None)
-                && let Some(needed) = self.request_needs(guest)?
-            {
-                return Ok(Some(Scanned::Needs(needed)));
-            }
-            if !self.try_link(guest)? {
-                return Ok(Some(Scanned::AwaitsServer));
-            }
-        }
-        self.holds_request = self.waits_for_own_query(guest);
-        if self.holds_request {
-            return Ok(Some(Scanned::AwaitsServer));
-        }
-        if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
-            return Ok(self.discard_message(frame));
-        }
-        match frame.tag {
-            tag::frontend::QUERY => {
-                let forgets = may_forget(&self.up.bytes()[self.up_ready..]);
-                let expected = if forgets { Expected::ForgetfulQuery } else { Expected::Query };
-                self.forward_expecting(guest, frame, expected);
-            }
-            tag::frontend::FUNCTION_CALL => self.forward_expecting(guest, frame, Expected::FunctionCall),
-            tag::frontend::SYNC => self.forward_expecting(guest, frame, Expected::Sync),
-            // These build on what is written down of names, which an earlier batch may still change.
-            tag::frontend::PARSE | tag::frontend::BIND | tag::frontend::DESCRIBE | tag::frontend::CLOSE
-                if self.answers.names_unsettled() =>
-            {
-                return Ok(Some(Scanned::AwaitsServer));
-            }
-            tag::frontend::PARSE => return self.on_parse(guest, frame),
-            tag::frontend::BIND => return self.on_bind(guest, frame),
-            tag::frontend::DESCRIBE => return self.on_describe(guest, frame),
-            tag::frontend::CLOSE => return self.on_close(guest, frame),
-            tag::frontend::EXECUTE => self.forward_expecting(guest, frame, Expected::Execute),
-            tag::frontend::FLUSH => self.forward(frame),
-            tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
-                self.answers.push(Expected::CopyEnd);
-                self.forward(frame);
-            }
-            other => return Err(violation(scan::FrameError::UnknownTag(other))),
-        }
-        Ok(None)
     }
 
     /// The client's values have never been accepted by a server, and the SET that carries them is not answered
     /// yet: a request sent now could run under the wrong ones.
-    fn waits_for_own_query(&self, guest: &Guest) -> bool {
+    pub(super) fn waits_for_own_query(&self, guest: &Guest) -> bool {
         !guest.parameters_proven && self.answers.is_own()
     }
 
     /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
     /// have to be there for the next look.
-    fn request_needs(&self, guest: &Guest) -> Result<Option<usize>, Ending> {
+    pub(super) fn request_needs(&self) -> Result<Option<usize>, Ending> {
         let bytes = &self.up.bytes()[self.up_ready..];
         let mut at = 0;
         loop {
             if bytes.len() >= FULL_BUFFER_BYTES {
                 return Ok(None);
             }
-            let header = scan::header(&bytes[at..], guest.rules.max_message_bytes).map_err(violation)?;
+            let header = scan::header(&bytes[at..], self.rules.max_message_bytes).map_err(violation)?;
             let Some(frame) = header else { return Ok(Some(bytes.len() + 1)) };
             if at + frame.len > bytes.len() {
                 return Ok(Some((at + frame.len).min(FULL_BUFFER_BYTES)));
@@ -255,7 +271,18 @@ impl Exchange {
         }
     }
 
-    fn forward(&mut self, frame: Frame) {
+    /// Forwards a message, and records it if its batch may have to be sent again.
+    pub(super) fn forward_recorded(&mut self, frame: Frame) {
+        if self.retry.is_open() {
+            match self.up.bytes().get(self.up_ready..self.up_ready + frame.len) {
+                Some(message) => self.retry.record(message),
+                None => self.retry.forget(),
+            }
+        }
+        self.forward(frame);
+    }
+
+    pub(super) fn forward(&mut self, frame: Frame) {
         let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
         self.up_discard_tail = false;
         self.up_ready += n;
@@ -307,36 +334,14 @@ impl Exchange {
         self.drop_upstream(n);
         None
     }
-
-    /// A cancel request came for a query that has not reached a server: it is answered here.
-    fn cancel_waiting_request(&mut self, guest: &mut Guest) -> Result<(), Ending> {
-        super::link::abandon(&guest.pool, std::mem::replace(&mut self.link, Link::None));
-        guest.info.state.set(crate::clients::ClientState::Idle);
-        loop {
-            let header = scan::header(self.up.bytes(), guest.rules.max_message_bytes).map_err(violation)?;
-            let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
-                // The request is larger than the buffer: there is no end to skip to.
-                return Err(Ending::Fault(faults::canceled_while_waiting()));
-            };
-            self.up.consume(frame.len);
-            if matches!(frame.tag, tag::frontend::QUERY | tag::frontend::SYNC | tag::frontend::FUNCTION_CALL)
-            {
-                break;
-            }
-        }
-        faults::canceled_while_waiting().encode_error(self.down_head.buffer());
-        encode::ready_for_query(self.down_head.buffer());
-        Ok(())
-    }
 }
 
-/// True when a query may make the server forget prepared statements, by its first word. Others that do so in a
-/// function or behind another statement are noticed by their command tag, later.
-fn may_forget(message: &[u8]) -> bool {
-    let text = message.get(HEADER_BYTES..).unwrap_or_default().trim_ascii_start();
-    ["DISCARD", "DEALLOCATE"]
-        .iter()
-        .any(|word| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes())))
+/// Nothing is read from the client for now. Its end is noticed all the same, at the janitor's pace.
+fn poll_client_end(guest: &Guest) -> Poll<Result<(), Ending>> {
+    if guest.info.is_end_check_due() && guest.client.has_hung_up() {
+        return Poll::Ready(Err(Ending::ClientLeft));
+    }
+    Poll::Pending
 }
 
 pub(super) fn violation(error: impl std::fmt::Display) -> Ending {

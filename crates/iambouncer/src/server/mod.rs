@@ -7,6 +7,7 @@ pub mod error;
 mod exchange;
 pub mod login;
 pub mod moving;
+pub mod out_of_step;
 pub mod progress;
 pub mod reset;
 pub mod signing;
@@ -16,7 +17,7 @@ pub mod verdict;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{Parameters, ValueSet};
 use crate::pool::permits::Permit;
-use crate::prepared::ServerCache;
+use crate::prepared::{ServerCache, ServerUnnamed};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -50,6 +51,23 @@ impl Activity {
             Self::BeingCanceled => "being_canceled",
         }
     }
+}
+
+/// The bit of a position in [`Server::reported`]; beyond the last one, none.
+fn bit(position: usize) -> u64 {
+    1u64.checked_shl(position as u32).unwrap_or(0)
+}
+
+/// The first message in a run of whole ones that an idle server may not send.
+fn first_but_notifications(run: &[u8]) -> Option<u8> {
+    let mut at = 0;
+    while let Ok(Some(frame)) = wire::scan::header(&run[at.min(run.len())..], limits::MAX_MESSAGE_BYTES) {
+        if frame.tag != tag::backend::NOTIFICATION_RESPONSE {
+            return Some(frame.tag);
+        }
+        at += frame.len;
+    }
+    None
 }
 
 /// Seconds since 1970.
@@ -104,10 +122,16 @@ pub struct ServerInfo {
 pub struct Server {
     /// The connection.
     pub stream: Stream,
-    /// Tracked parameters as the server last reported them.
+    /// Tracked parameters: as the server last reported them, or as it accepted them if it does not report them.
     pub parameters: ValueSet,
+    /// Positions of the tracked parameters that it reports, one bit each.
+    pub reported: u64,
     /// Statements it has.
     pub prepared: ServerCache,
+    /// Its unnamed statement.
+    pub unnamed: ServerUnnamed,
+    /// It has, or had, statements under names that clients chose.
+    pub has_client_names: bool,
     /// Places in the limits it takes up. Given back before the place above the size that the next field may hold, so
     /// that nobody counts one server too many.
     pub permits: Vec<Permit>,
@@ -144,17 +168,72 @@ impl Server {
         let mut scanner = Scanner::new(&FROM_SERVER, limits::MAX_WHOLE_BYTES);
         loop {
             match scanner.next(inbound.bytes()) {
-                Ok(Event::Run(n)) if scanner.at_boundary() => inbound.consume(n),
-                Ok(Event::Message(frame))
-                    if frame.tag == tag::backend::PARAMETER_STATUS && frame.len <= inbound.len() =>
-                {
-                    self.note_parameter(parameters, &inbound.bytes()[..frame.len]);
+                Ok(Event::Message(frame)) if frame.len <= inbound.len() => {
+                    let message = &inbound.bytes()[..frame.len];
+                    match frame.tag {
+                        tag::backend::PARAMETER_STATUS => {
+                            self.note_parameter(parameters, message);
+                        }
+                        tag::backend::NOTICE_RESPONSE => {}
+                        // It ends, and has said why.
+                        tag::backend::ERROR_RESPONSE
+                            if matches!(backend::severity(message), Some(b"FATAL" | b"PANIC")) =>
+                        {
+                            return false;
+                        }
+                        tag => return self.is_out_of_step(tag),
+                    }
                     let n = scanner.consume(frame, inbound.len());
+                    inbound.consume(n);
+                }
+                Ok(Event::Run(n)) => {
+                    if let Some(tag) = first_but_notifications(&inbound.bytes()[..n]) {
+                        return self.is_out_of_step(tag);
+                    }
+                    if !scanner.at_boundary() {
+                        return false;
+                    }
                     inbound.consume(n);
                 }
                 Ok(Event::Incomplete(_)) => return true,
                 _ => return false,
             }
+        }
+    }
+
+    /// An idle server has sent an answer to nothing.
+    #[cold]
+    fn is_out_of_step(&self, tag: u8) -> bool {
+        let mismatch = format!("message type \"{}\" while idle", char::from(tag).escape_default());
+        out_of_step::report(&self.info, &mismatch, None);
+        false
+    }
+
+    /// The server has run our SETs of the `wanted` values: those that it reports are what it has reported, the others as
+    /// they were asked for. Returns what it has now.
+    pub fn accept_parameters(&mut self, parameters: &Parameters, wanted: &ValueSet) -> ValueSet {
+        let values = self.parameters.values().iter().zip(wanted.values()).enumerate();
+        let values =
+            values.map(|(at, (here, wanted))| if self.reports(at) { here.clone() } else { wanted.clone() });
+        self.parameters = parameters.intern(values.collect());
+        self.parameters.clone()
+    }
+
+    /// The server has reset what was set in its session: values that it does not report are those of its login again.
+    pub fn forget_unreported(&mut self, parameters: &Parameters) {
+        let values = self.parameters.values().iter().enumerate();
+        let values = values.map(|(at, here)| here.clone().filter(|_| self.reports(at)));
+        self.parameters = parameters.intern(values.collect());
+    }
+
+    fn reports(&self, position: usize) -> bool {
+        self.reported & bit(position) != 0
+    }
+
+    /// Records which tracked parameters are among those reported at the login.
+    pub fn note_reported(&mut self, parameters: &Parameters, reports: &[(String, String)]) {
+        for position in reports.iter().filter_map(|(name, _)| parameters.position(name)) {
+            self.reported |= bit(position);
         }
     }
 
@@ -165,6 +244,7 @@ impl Server {
             value.clone_into(&mut self.info.application_name.borrow_mut());
         }
         let position = parameters.position(name)?;
+        self.reported |= bit(position);
         self.parameters = parameters.with(&self.parameters, position, value);
         Some(position)
     }

@@ -5,7 +5,7 @@ use crate::net::{Endpoint, Moving};
 use crate::parameters::Parameters;
 use crate::pool::permits::Permit;
 use crate::prepared::statement::Text;
-use crate::prepared::{Interner, ServerCache};
+use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use crate::worker;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,7 +17,9 @@ use std::time::{Instant, SystemTime};
 pub struct Packed {
     connection: Moving,
     parameters: Vec<Option<Box<str>>>,
-    prepared: Vec<Arc<Text>>,
+    reported: u64,
+    has_client_names: bool,
+    prepared: Vec<(Arc<Text>, u32)>,
     facts: Facts,
     retirements: u64,
     permits: Vec<Permit>,
@@ -44,7 +46,17 @@ impl Packed {
     /// # Errors
     /// The server has said something meanwhile, or has gone: it is closed.
     pub async fn pack(server: Server) -> io::Result<Self> {
-        let Server { stream, parameters, prepared, info, retirements, permits } = server;
+        let Server {
+            stream,
+            parameters,
+            reported,
+            prepared,
+            unnamed: _,
+            has_client_names,
+            info,
+            retirements,
+            permits,
+        } = server;
         let connection = Moving::pack(stream).await?;
         if info.close_needed.get() {
             return Err(io::Error::other("it has to go"));
@@ -63,7 +75,8 @@ impl Packed {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.values().to_vec();
-        Ok(Self { connection, parameters, prepared: prepared.texts(), facts, retirements, permits })
+        let prepared = prepared.texts();
+        Ok(Self { connection, parameters, reported, has_client_names, prepared, facts, retirements, permits })
     }
 
     /// Makes it a server of this worker.
@@ -73,8 +86,8 @@ impl Packed {
     pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<Server> {
         let stream = self.connection.unpack()?;
         let mut prepared = ServerCache::default();
-        for text in self.prepared {
-            prepared.insert(statements.adopt(text));
+        for (text, version) in self.prepared {
+            prepared.insert(statements.adopt(text), version);
         }
         let facts = self.facts;
         let info = ServerInfo {
@@ -101,7 +114,11 @@ impl Packed {
         Ok(Server {
             stream,
             parameters: parameters.intern(self.parameters),
+            reported: self.reported,
             prepared,
+            // Texts are known by their place in a worker's memory.
+            unnamed: ServerUnnamed::Unknown,
+            has_client_names: self.has_client_names,
             info: Rc::new(info),
             retirements: self.retirements,
             permits: self.permits,

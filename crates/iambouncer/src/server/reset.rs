@@ -1,9 +1,10 @@
 //! Cleaning a server between two clients: `server_reset_query`. Owns one query and its answer; a server that does
 //! not come out of it idle is not fit for use.
 
-use super::Server;
+use super::{Server, out_of_step};
 use crate::net::Inbound;
 use crate::parameters::Parameters;
+use crate::prepared::ServerUnnamed;
 use wire::backend::{self, TxStatus};
 use wire::{encode, tag};
 
@@ -30,15 +31,35 @@ pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> boo
             tag::backend::READY_FOR_QUERY => {
                 // DISCARD ALL forgets prepared statements; asking again costs less than guessing.
                 server.prepared.clear();
+                server.unnamed = ServerUnnamed::None;
+                if resets_settings(sql) {
+                    server.forget_unreported(parameters);
+                    server.has_client_names = false;
+                }
                 let idle = backend::ready_for_query(message) == Ok(TxStatus::Idle);
                 return idle && frame.len == inbound.len();
             }
             tag::backend::PARAMETER_STATUS => {
                 server.note_parameter(parameters, message);
             }
-            _ => {}
+            tag::backend::COMMAND_COMPLETE
+            | tag::backend::EMPTY_QUERY_RESPONSE
+            | tag::backend::ROW_DESCRIPTION
+            | tag::backend::DATA_ROW
+            | tag::backend::NOTICE_RESPONSE
+            | tag::backend::NOTIFICATION_RESPONSE => {}
+            tag => {
+                let mismatch = format!("message type \"{}\" in reset", char::from(tag).escape_default());
+                out_of_step::report(&server.info, &mismatch, None);
+                return false;
+            }
         }
         inbound.consume(frame.len);
     }
     false
+}
+
+/// True for a reset query that also brings settings and prepared statements back to those of the login.
+fn resets_settings(sql: &str) -> bool {
+    sql.to_ascii_uppercase().contains("DISCARD ALL")
 }

@@ -52,6 +52,24 @@ fn a_waiting_query_is_canceled_without_a_server() {
 }
 
 #[test]
+fn the_query_behind_a_cancel_request_is_not_canceled() {
+    for settings in [&["default_pool_size = 1"][..], &["pool_mode = session"], &["workers = 2"]] {
+        let bouncer = Bouncer::in_front_of(postgres(), settings);
+        let mut client = bouncer.client();
+        let (pid, key) = client.cancel_key();
+        for n in 0..60 {
+            // It ends at about the time at which the request comes.
+            client.send_query("SELECT pg_sleep(0.001)");
+            cancel(bouncer.port, pid, &key);
+            let first = tags(&client.until_ready());
+            assert!(["TDCZ", "EZ", "TEZ"].contains(&first.as_str()), "{first}");
+            let next = tags(&client.query("SELECT pg_sleep(0.002)"));
+            assert_eq!(next, "TDCZ", "query {n} behind a cancel request");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_key_does_nothing() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();

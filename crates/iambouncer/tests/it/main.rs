@@ -6,6 +6,7 @@
 mod support;
 
 mod aliases;
+mod answers;
 mod bad_days;
 mod cancel;
 mod client_proofs;

@@ -61,11 +61,23 @@ fn statement_pooling_refuses_transactions() {
     let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = statement"]);
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
-    client.send_query("BEGIN");
+    for begin in ["BEGIN", "/* a comment */ start transaction"] {
+        let messages = client.query(begin);
+        assert_eq!(tags(&messages), "EZ", "at once, and the connection goes on");
+        let (code, text) = messages[0].error();
+        assert_eq!(code, "0A000");
+        assert!(text.contains("statement pooling"), "{text}");
+        client.send(&[raw::parse("", begin), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());
+        assert_eq!(tags(&client.until_ready()), "EZ");
+    }
+    client.send(&[raw::query("SELECT 1"), raw::query("BEGIN"), raw::query("SELECT 2")].concat());
+    let all: Vec<_> = (0..3).map(|_| tags(&client.until_ready())).collect();
+    assert_eq!(all, ["TDCZ", "EZ", "TDCZ"]);
+    assert_eq!(client.value("SELECT 1"), "1");
+    // Behind another statement it is noticed by the state of the transaction.
+    client.send_query("SELECT 1; BEGIN");
     let messages = client.until_end();
-    let (code, text) = messages.last().unwrap().error();
-    assert_eq!(code, "0A000");
-    assert!(text.contains("statement pooling"), "{text}");
+    assert_eq!(messages.last().unwrap().error().0, "0A000");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 

@@ -1,0 +1,142 @@
+//! One entry of the queue: an answer that is expected, and what has to be taken back if it turns out to be an error.
+
+use crate::prepared::{Statement, Unnamed};
+use std::rc::Rc;
+
+/// What happens to the answer when it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The client asked for it.
+    Forward,
+    /// We asked for it: discard.
+    Skip,
+    /// The server was not asked: make it up when its turn comes.
+    Fake,
+}
+
+/// What was recorded too early if this answer turns out to be an error.
+#[derive(Default)]
+pub enum Undo {
+    /// Nothing.
+    #[default]
+    None,
+    /// A name of the client meant this before.
+    Name(Box<[u8]>, Option<Rc<Statement>>),
+    /// The server does not have the statement.
+    Prepared(u64),
+    /// Both, for a Parse that went to the server: name, what it meant, and the statement's id.
+    NameAndPrepared(Box<[u8]>, Option<Rc<Statement>>, u64),
+    /// The server still has the statement.
+    Closed(Rc<Statement>),
+    /// The client's unnamed statement was this before; what the server has is unknown.
+    Unnamed(Unnamed),
+    /// What the server has as its unnamed statement is unknown.
+    ServerUnnamed,
+    /// Nothing, but the error names this statement of the client.
+    Duplicate(Box<[u8]>),
+}
+
+impl Undo {
+    /// The client's name that changes, where the unnamed statement has the empty name.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        match self {
+            Self::Name(name, _) | Self::NameAndPrepared(name, _, _) => Some(name),
+            Self::Unnamed(_) | Self::ServerUnnamed => Some(b""),
+            Self::None | Self::Prepared(_) | Self::Closed(_) | Self::Duplicate(_) => None,
+        }
+    }
+
+    /// The statement that the server gains or loses.
+    pub(super) fn statement_id(&self) -> Option<u64> {
+        match self {
+            Self::Prepared(id) | Self::NameAndPrepared(_, _, id) => Some(*id),
+            Self::Closed(statement) => Some(statement.id),
+            _ => None,
+        }
+    }
+}
+
+/// One answer owed.
+pub enum Expected {
+    /// Simple query: everything up to ReadyForQuery. `deallocates`: it may drop prepared statements.
+    Query {
+        /// Its text begins with DISCARD or DEALLOCATE.
+        deallocates: bool,
+    },
+    /// Function call: everything up to ReadyForQuery.
+    FunctionCall,
+    /// A simple query of ours: everything up to ReadyForQuery is discarded.
+    OwnQuery,
+    /// ReadyForQuery. [`Answer::Skip`] for a Sync of ours.
+    Sync(Answer),
+    /// A Sync of the client that is not sent until the COPY before it has been answered.
+    HeldSync {
+        /// COPY data was sent between the beginning of the COPY and it.
+        after_data: bool,
+    },
+    /// ParseComplete.
+    Parse(Answer, Undo),
+    /// ParseComplete, discarded, of a statement that the server turned out not to have.
+    Reprepare(u64),
+    /// BindComplete; the shared statement it names, or 0.
+    Bind(u64),
+    /// RowDescription or NoData, for a statement after a ParameterDescription; the shared statement it names, or 0.
+    Describe(u64),
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute {
+        /// It may read COPY data.
+        copies: bool,
+        /// It may drop prepared statements.
+        deallocates: bool,
+    },
+    /// CloseComplete.
+    Close(Answer, Undo),
+    /// No answer: marks where the client ended a COPY, which matters only if the server reads one.
+    CopyEnd,
+}
+
+impl Expected {
+    /// A simple query that drops nothing.
+    pub const QUERY: Self = Self::Query { deallocates: false };
+    /// A Sync of the client.
+    pub const SYNC: Self = Self::Sync(Answer::Forward);
+    /// An Execute that neither copies nor drops prepared statements.
+    pub const EXECUTE: Self = Self::Execute { copies: false, deallocates: false };
+
+    /// True for entries that end with ReadyForQuery.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self, Self::Query { .. } | Self::FunctionCall | Self::OwnQuery | Self::Sync(_))
+    }
+
+    pub(super) fn deallocates(&self) -> bool {
+        matches!(self, Self::Query { deallocates: true } | Self::Execute { deallocates: true, .. })
+    }
+
+    pub(super) fn undo(&self) -> Option<&Undo> {
+        match self {
+            Self::Parse(_, undo) | Self::Close(_, undo)
+                if !matches!(undo, Undo::None | Undo::Duplicate(_)) =>
+            {
+                Some(undo)
+            }
+            _ => None,
+        }
+    }
+
+    /// The message it stands for, for the log.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Query { .. } => "Query",
+            Self::FunctionCall => "FunctionCall",
+            Self::OwnQuery => "Query of the pooler",
+            Self::Sync(_) => "Sync",
+            Self::HeldSync { .. } => "Sync (held)",
+            Self::Parse(..) | Self::Reprepare(_) => "Parse",
+            Self::Bind(_) => "Bind",
+            Self::Describe(_) => "Describe",
+            Self::Execute { .. } => "Execute",
+            Self::Close(..) => "Close",
+            Self::CopyEnd => "CopyDone",
+        }
+    }
+}

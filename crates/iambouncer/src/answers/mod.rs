@@ -1,0 +1,20 @@
+//! The answers that a server owes to one client, in order. Owns the queue, the rules by which an answer ends an entry,
+//! and what a message that no entry waits for means; it never sees a byte and never sends one (see [`crate::relay`]).
+//!
+//! The queue never expects fewer answers than the server may give. Where the number depends on when the server reads a
+//! message (a Sync that a COPY may or may not ignore), the message is not sent until that is known: see [`copy`].
+//!
+//! Rules: manual, "Message Flow", sections "Extended Query" and "COPY Operations"; `docs/protocol.md` has the table.
+
+mod copy;
+mod entry;
+mod queue;
+mod unsettled;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use entry::{Answer, Expected, Undo};
+pub use queue::{Cause, ExpectedAnswers, Failed, Mismatch, Ready};

@@ -1,0 +1,413 @@
+//! The queue itself: what is pushed when a message is sent, and what an answer does to it.
+
+use super::entry::{Answer, Expected, Undo};
+use super::unsettled::{Unsettled, name_given};
+use std::collections::VecDeque;
+use std::fmt;
+use wire::tag::backend;
+
+/// Why a message of the server cannot be an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing waits for a message of this type.
+    Unexpected(u8),
+    /// A COPY was completed whose end has not been sent.
+    CopyNotEnded,
+}
+
+/// The server sent something that no request waits for: it is out of step, and no answer of it can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What is wrong.
+    pub cause: Cause,
+    /// The message whose answer was to come next.
+    pub expecting: &'static str,
+    /// Answers owed.
+    pub owed: usize,
+    /// The server was reading COPY data.
+    pub copying: bool,
+    /// The server was skipping to the next Sync.
+    pub skipping: bool,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Unexpected(tag) => write!(f, "message type \"{}\"", char::from(tag).escape_default())?,
+            Cause::CopyNotEnded => write!(f, "the end of a COPY before its last data was sent")?,
+        }
+        write!(f, " while expecting the answer to {} ({} owed", self.expecting, self.owed)?;
+        if self.copying {
+            f.write_str(", reading COPY data")?;
+        }
+        if self.skipping {
+            f.write_str(", skipping to Sync")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Whose ReadyForQuery came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// The client's.
+    Client,
+    /// That of a query of ours.
+    OwnQuery,
+    /// That of a Sync of ours.
+    OwnSync,
+}
+
+/// What a Sync that is sent now would stand behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Tail {
+    /// Nothing that reads COPY data.
+    #[default]
+    Other,
+    /// A simple query, in which one COPY may follow another.
+    Query,
+    /// An Execute that may read COPY data.
+    Copy,
+}
+
+/// The queue of one link between a client and a server.
+#[derive(Default)]
+pub struct ExpectedAnswers {
+    pub(super) queue: VecDeque<Expected>,
+    /// The last entry that is neither a held Sync nor the end of a COPY.
+    pub(super) tail: Tail,
+    /// The front entry reads COPY data.
+    pub(super) copying: bool,
+    /// COPY data was sent behind the last entry that may read it.
+    pub(super) data_sent: bool,
+    /// Entries of [`Expected::HeldSync`]. None of them is at the front: it is released there.
+    pub(super) held_syncs: usize,
+    /// Syncs that were held and are to be sent now.
+    pub(super) due_syncs: usize,
+    /// Messages of the extended protocol were sent that no Sync has ended yet.
+    pub(super) batch_open: bool,
+    /// The server discards everything up to the next Sync, and so do we.
+    pub(super) skip_to_sync: bool,
+    /// Names and statements that unanswered messages change.
+    pub(super) unsettled: Unsettled,
+    /// Entries that may drop prepared statements.
+    deallocating: usize,
+}
+
+impl ExpectedAnswers {
+    /// Nothing is owed and nothing half done: the server can be released once it reports that it is idle.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.queue.is_empty() && !self.batch_open && !self.skip_to_sync
+    }
+
+    /// As a queue that has never been used: another link can go on with it.
+    #[inline]
+    pub fn is_fresh(&self) -> bool {
+        self.is_settled() && !self.copying && self.unsettled.is_empty()
+    }
+
+    /// No answer is owed.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The server, and so we, discard everything up to the next Sync.
+    #[inline]
+    pub fn skips_to_sync(&self) -> bool {
+        self.skip_to_sync
+    }
+
+    /// True inside a batch of the extended protocol that no Sync has ended.
+    #[inline]
+    pub fn is_batch_open(&self) -> bool {
+        self.batch_open
+    }
+
+    /// Number of answers owed.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What this name of the client means may still be changed by an answer that is owed to an earlier batch. The
+    /// unnamed statement has the empty name.
+    #[inline]
+    pub fn is_name_unsettled(&self, name: &[u8]) -> bool {
+        self.deallocating > 0 || self.unsettled.has_name(name)
+    }
+
+    /// The same, for whether the server has this shared statement.
+    #[inline]
+    pub fn is_statement_unsettled(&self, id: u64) -> bool {
+        self.deallocating > 0 || self.unsettled.has_statement(id)
+    }
+
+    /// A statement that may drop prepared statements is not answered yet.
+    #[inline]
+    pub fn may_deallocate(&self) -> bool {
+        self.deallocating > 0
+    }
+
+    /// Names that messages behind the one at the front give to statements.
+    pub fn names_given(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.iter().skip(1).filter_map(name_given)
+    }
+
+    /// Statements that messages behind the one at the front prepare on the server.
+    pub fn statements_prepared(&self) -> impl Iterator<Item = u64> {
+        self.queue.iter().skip(1).filter_map(|entry| match entry {
+            Expected::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
+            Expected::Reprepare(id) => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Adds an answer.
+    #[inline]
+    pub fn push(&mut self, expected: Expected) {
+        match &expected {
+            Expected::CopyEnd => {
+                if self.queue.is_empty() {
+                    // Not in a COPY: the server ignores it.
+                    return;
+                }
+                if self.tail == Tail::Copy {
+                    self.tail = Tail::Other;
+                }
+            }
+            Expected::HeldSync { .. } => self.held_syncs += 1,
+            Expected::OwnQuery => self.tail = Tail::Other,
+            Expected::Sync(_) | Expected::Query { .. } | Expected::FunctionCall => {
+                self.batch_open = false;
+                self.skip_to_sync = false;
+                self.tail =
+                    if matches!(expected, Expected::Query { .. }) { Tail::Query } else { Tail::Other };
+                self.data_sent = false;
+                self.unsettled.seal();
+            }
+            Expected::Parse(_, undo) | Expected::Close(_, undo) => {
+                self.batch_open = true;
+                self.tail = Tail::Other;
+                if expected.undo().is_some() {
+                    self.unsettled.push(undo);
+                }
+            }
+            Expected::Execute { copies: true, .. } => {
+                self.batch_open = true;
+                self.tail = Tail::Copy;
+                self.data_sent = false;
+            }
+            _ => {
+                self.batch_open = true;
+                self.tail = Tail::Other;
+            }
+        }
+        self.deallocating += usize::from(expected.deallocates());
+        self.queue.push_back(expected);
+    }
+
+    /// Takes the front entry off, and the marks behind it that mean nothing any more. The second value is false for an
+    /// entry about a name that a later one changes again.
+    fn pop(&mut self) -> Option<(Expected, bool)> {
+        let entry = self.queue.pop_front()?;
+        let is_last = entry.undo().is_none_or(|undo| self.unsettled.pop(undo));
+        self.deallocating -= usize::from(entry.deallocates());
+        while matches!(self.queue.front(), Some(Expected::CopyEnd)) {
+            self.queue.pop_front();
+        }
+        match self.queue.front() {
+            None => self.tail = Tail::Other,
+            Some(Expected::HeldSync { .. }) => self.release_due_syncs(),
+            Some(_) => {}
+        }
+        Some((entry, is_last))
+    }
+
+    pub(super) fn mismatch(&self, cause: Cause) -> Mismatch {
+        Mismatch {
+            cause,
+            expecting: self.queue.front().map_or("nothing", Expected::describe),
+            owed: self.queue.len(),
+            copying: self.copying,
+            skipping: self.skip_to_sync,
+        }
+    }
+
+    /// What a message means that no request waits for.
+    pub fn unexpected(&self, tag: u8) -> Mismatch {
+        self.mismatch(Cause::Unexpected(tag))
+    }
+
+    /// True when what comes now belongs to a query of ours.
+    #[inline]
+    pub fn is_own(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::OwnQuery))
+    }
+
+    /// The shared statement that the message at the front names, if it is a Bind or Describe.
+    pub fn front_statement(&self) -> Option<u64> {
+        match self.queue.front() {
+            Some(&(Expected::Bind(id) | Expected::Describe(id))) if id > 0 => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The shared statement that the message at the front prepares, and the client's name of it in an error.
+    pub fn front_parse(&self) -> Option<&Undo> {
+        match self.queue.front() {
+            Some(Expected::Parse(_, undo)) => Some(undo),
+            _ => None,
+        }
+    }
+
+    /// Rows, COPY data or a function's result may come now.
+    #[inline]
+    pub fn allows_rows(&self) -> bool {
+        matches!(
+            self.queue.front(),
+            Some(
+                Expected::Query { .. }
+                    | Expected::Execute { .. }
+                    | Expected::FunctionCall
+                    | Expected::OwnQuery
+            )
+        )
+    }
+
+    /// A message of the server that is no error and not ReadyForQuery: what to do with it, after the entry that it ends
+    /// has left.
+    ///
+    /// # Errors
+    /// No request waits for it.
+    #[inline]
+    pub fn answer(&mut self, tag: u8) -> Result<Answer, Mismatch> {
+        let (ends, answer) = match (self.queue.front(), tag) {
+            (Some(Expected::Query { .. } | Expected::Execute { .. }), backend::COMMAND_COMPLETE) => {
+                if self.copying {
+                    self.end_copy_in()?;
+                }
+                (matches!(self.queue.front(), Some(Expected::Execute { .. })), Answer::Forward)
+            }
+            (
+                Some(Expected::Query { .. }),
+                backend::ROW_DESCRIPTION | backend::EMPTY_QUERY_RESPONSE | backend::COPY_OUT_RESPONSE,
+            ) => (false, Answer::Forward),
+            (Some(Expected::Execute { .. }), backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED) => {
+                (true, Answer::Forward)
+            }
+            (Some(Expected::Execute { .. }), backend::COPY_OUT_RESPONSE) => (false, Answer::Forward),
+            (Some(Expected::Query { .. } | Expected::Execute { .. }), backend::COPY_IN_RESPONSE) => {
+                self.begin_copy_in();
+                (false, Answer::Forward)
+            }
+            (Some(&Expected::Parse(answer, _)), backend::PARSE_COMPLETE) => (true, answer),
+            (Some(Expected::Reprepare(_)), backend::PARSE_COMPLETE) => (true, Answer::Skip),
+            (Some(Expected::Bind(_)), backend::BIND_COMPLETE) => (true, Answer::Forward),
+            (Some(&Expected::Close(answer, _)), backend::CLOSE_COMPLETE) => (true, answer),
+            (Some(Expected::Describe(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Forward),
+            (Some(Expected::Describe(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
+                (true, Answer::Forward)
+            }
+            (
+                Some(Expected::OwnQuery),
+                backend::COMMAND_COMPLETE | backend::ROW_DESCRIPTION | backend::EMPTY_QUERY_RESPONSE,
+            ) => (false, Answer::Skip),
+            _ => return Err(self.mismatch(Cause::Unexpected(tag))),
+        };
+        if ends {
+            self.pop();
+        }
+        Ok(answer)
+    }
+
+    /// ReadyForQuery came.
+    ///
+    /// # Errors
+    /// No request waits for it.
+    #[inline]
+    pub fn ready(&mut self) -> Result<Ready, Mismatch> {
+        let ready = match self.queue.front() {
+            Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync(Answer::Forward)) => {
+                Ready::Client
+            }
+            Some(Expected::OwnQuery) => Ready::OwnQuery,
+            Some(Expected::Sync(_)) => Ready::OwnSync,
+            _ => return Err(self.mismatch(Cause::Unexpected(backend::READY_FOR_QUERY))),
+        };
+        self.copying = false;
+        self.pop();
+        Ok(ready)
+    }
+
+    /// An error came that does not end the connection. Calls `undo` for every entry that does not happen, last one
+    /// first, and says whether it is the one that failed. If no Sync has been sent yet, everything up to the next one is
+    /// discarded from now on.
+    ///
+    /// # Errors
+    /// No request waits for an answer.
+    pub fn error(&mut self, mut undo: impl FnMut(Undo, Failed)) -> Result<(), Mismatch> {
+        if std::mem::take(&mut self.copying) {
+            self.drop_ignored_syncs();
+        }
+        match self.queue.front() {
+            None => return Err(self.mismatch(Cause::Unexpected(backend::ERROR_RESPONSE))),
+            Some(entry) if entry.is_ready() => return Ok(()),
+            _ => {}
+        }
+        let mut vanished = Vec::new();
+        // A held Sync is released as it comes to the front.
+        while self.queue.front().is_some_and(|entry| !matches!(entry, Expected::Sync(_))) {
+            vanished.extend(self.pop());
+        }
+        let first = vanished.len().saturating_sub(1);
+        for (at, (entry, is_last)) in vanished.into_iter().rev().enumerate() {
+            let failed = Failed { is_front: at == first, is_last_change: is_last };
+            match entry {
+                Expected::Parse(_, taken_back) | Expected::Close(_, taken_back) => undo(taken_back, failed),
+                Expected::Reprepare(id) => undo(Undo::Prepared(id), failed),
+                _ => {}
+            }
+        }
+        self.skip_to_sync = self.queue.is_empty();
+        Ok(())
+    }
+
+    /// The Bind or Describe at the front failed because the server does not have its statement, and the server now
+    /// skips to the Sync. Expects the answers of a second try instead: what is left of a Sync, of a Close and of a Parse,
+    /// and then the same as before.
+    pub fn retry(&mut self, id: u64) {
+        self.queue.push_front(Expected::Reprepare(id));
+        self.queue.push_front(Expected::Close(Answer::Skip, Undo::None));
+        self.queue.push_front(Expected::Sync(Answer::Skip));
+    }
+
+    /// True when [`ExpectedAnswers::due_fake`] has something to take. Hardly ever, and asked at every message.
+    #[inline]
+    pub fn is_fake_due(&self) -> bool {
+        matches!(
+            self.queue.front(),
+            Some(Expected::Parse(Answer::Fake, _) | Expected::Close(Answer::Fake, _))
+        )
+    }
+
+    /// Takes the made-up answer that is due now, if any: the tag of the message to send.
+    pub fn due_fake(&mut self) -> Option<u8> {
+        let tag = match self.queue.front()? {
+            Expected::Parse(Answer::Fake, _) => backend::PARSE_COMPLETE,
+            Expected::Close(Answer::Fake, _) => backend::CLOSE_COMPLETE,
+            _ => return None,
+        };
+        self.pop();
+        Some(tag)
+    }
+}
+
+/// Which of the entries that an error ends this is.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed {
+    /// The error is the answer to this one; the others were skipped.
+    pub is_front: bool,
+    /// No later message changes the same name.
+    pub is_last_change: bool,
+}

@@ -1,0 +1,95 @@
+//! Names and statements that an unanswered message changes. Owns the question whether a message may build on such a
+//! change already: within its own batch yes, since both fail together; across a Sync no, since the earlier batch may
+//! still fail and take the change back while the later one succeeds.
+
+use super::entry::{Expected, Undo};
+use std::collections::HashMap;
+
+/// Changes that wait for their answers, each by its number: they are answered in the order in which they were sent.
+#[derive(Default)]
+pub(super) struct Unsettled {
+    sent: u64,
+    answered: u64,
+    /// Changes before this number belong to a batch that a Sync, or a query, already ends.
+    sealed: u64,
+    names: HashMap<Box<[u8]>, u64>,
+    /// The unnamed statement, which changes most often.
+    unnamed: Option<u64>,
+    statements: HashMap<u64, u64>,
+}
+
+impl Unsettled {
+    pub(super) fn push(&mut self, undo: &Undo) {
+        match undo.name() {
+            Some(b"") => self.unnamed = Some(self.sent),
+            Some(name) => {
+                self.names.insert(name.into(), self.sent);
+            }
+            None => {}
+        }
+        if let Some(id) = undo.statement_id() {
+            self.statements.insert(id, self.sent);
+        }
+        self.sent += 1;
+    }
+
+    /// The oldest change is answered, or does not happen. True when no later one is about the same name.
+    pub(super) fn pop(&mut self, undo: &Undo) -> bool {
+        let number = self.answered;
+        self.answered += 1;
+        if let Some(id) = undo.statement_id()
+            && self.statements.get(&id) == Some(&number)
+        {
+            self.statements.remove(&id);
+        }
+        let Some(name) = undo.name() else { return true };
+        let is_last = self.last_change(name) == Some(number);
+        match (is_last, name) {
+            (true, b"") => self.unnamed = None,
+            (true, name) => {
+                self.names.remove(name);
+            }
+            _ => {}
+        }
+        is_last
+    }
+
+    fn last_change(&self, name: &[u8]) -> Option<u64> {
+        if name.is_empty() { self.unnamed } else { self.names.get(name).copied() }
+    }
+
+    /// A Sync or a query ends the batch.
+    #[inline]
+    pub(super) fn seal(&mut self) {
+        self.sealed = self.sent;
+    }
+
+    /// True while a change of an earlier batch is unanswered.
+    #[inline]
+    fn any(&self) -> bool {
+        self.answered < self.sealed
+    }
+
+    #[inline]
+    pub(super) fn has_name(&self, name: &[u8]) -> bool {
+        self.any() && self.last_change(name).is_some_and(|number| number < self.sealed)
+    }
+
+    #[inline]
+    pub(super) fn has_statement(&self, id: u64) -> bool {
+        self.any() && self.statements.get(&id).is_some_and(|number| *number < self.sealed)
+    }
+
+    /// True when nothing is unanswered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == self.answered
+    }
+}
+
+/// The name that an unanswered message gives to a statement, if it does.
+pub(super) fn name_given(entry: &Expected) -> Option<&[u8]> {
+    match entry {
+        Expected::Parse(_, undo) => undo.name().filter(|name| !name.is_empty()),
+        _ => None,
+    }
+}

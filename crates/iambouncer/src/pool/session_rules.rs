@@ -1,0 +1,31 @@
+//! What a pool's settings mean for the sessions of its clients. Owns that choice; sessions take it over when they have
+//! no server.
+
+use crate::config::{Config, PoolMode, PoolRules};
+
+/// What holds for a session until its next release of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRules {
+    /// Pool mode.
+    pub mode: PoolMode,
+    /// `max_prepared_statements`; 0 when statements are not tracked.
+    pub max_prepared: u32,
+    /// `max_packet_size`, bytes.
+    pub max_message_bytes: u32,
+    /// Run the reset query at every release.
+    pub always_reset: bool,
+}
+
+impl SessionRules {
+    pub(super) fn new(config: &Config, rules: &PoolRules) -> Self {
+        let settings = &config.settings;
+        let mode = rules.pool_mode;
+        Self {
+            mode,
+            // In session pooling a client has its server to itself: names cannot clash.
+            max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
+            max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
+            always_reset: settings.server_reset_query_always,
+        }
+    }
+}

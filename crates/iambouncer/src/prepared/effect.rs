@@ -1,0 +1,128 @@
+//! What the first word of a statement's text says about the protocol: whether it may read COPY data, and whether it may
+//! drop prepared statements. Owns that look at the text, and nothing of SQL beyond it.
+
+/// What a statement may do that its answer does not announce beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effect {
+    /// Neither.
+    #[default]
+    None,
+    /// It begins with COPY.
+    Copies,
+    /// It begins with DISCARD or DEALLOCATE.
+    Deallocates,
+}
+
+impl Effect {
+    /// Reads the front of a text. Where a comment does not end within it, the text counts as a COPY, which is the case
+    /// that needs more care.
+    pub fn of(text: &[u8]) -> Self {
+        let Some(text) = skip_blanks(text) else { return Self::Copies };
+        // Nearly all texts are told apart by their first letter.
+        match text.first() {
+            Some(b'c' | b'C') if begins_with_any(text, &["COPY"]) => Self::Copies,
+            Some(b'd' | b'D') if begins_with_any(text, &["DISCARD", "DEALLOCATE"]) => Self::Deallocates,
+            _ => Self::None,
+        }
+    }
+}
+
+/// True for a text that a failed transaction accepts: one that ends it, or an empty one.
+pub fn ends_transaction(text: &[u8]) -> bool {
+    match skip_blanks(text) {
+        None | Some([] | [0, ..]) => true,
+        Some(text) => begins_with_any(text, &["COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE"]),
+    }
+}
+
+/// True for a text that opens a transaction block.
+pub fn begins_transaction(text: &[u8]) -> bool {
+    skip_blanks(text).is_some_and(|text| begins_with_any(text, &["BEGIN", "START"]))
+}
+
+fn begins_with_any(text: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| {
+        let is_end = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..));
+        text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
+            && text.get(word.len()).is_none_or(is_end)
+    })
+}
+
+/// Skips white space, comments and empty statements. `None` inside a comment that goes on behind `text`.
+fn skip_blanks(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = match text {
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b';', rest @ ..] => rest,
+            [b'-', b'-', rest @ ..] => {
+                let end = rest.iter().position(|&b| matches!(b, b'\n' | b'\r' | 0))?;
+                &rest[end..]
+            }
+            [b'/', b'*', rest @ ..] => skip_block(rest)?,
+            _ => return Some(text),
+        };
+    }
+}
+
+/// Skips what is left of a block comment. They nest (manual, "Lexical Structure").
+fn skip_block(mut text: &[u8]) -> Option<&[u8]> {
+    let mut depth = 1;
+    loop {
+        text = match text {
+            [b'*', b'/', rest @ ..] => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(rest);
+                }
+                rest
+            }
+            [b'/', b'*', rest @ ..] => {
+                depth += 1;
+                rest
+            }
+            // The end of the text.
+            [0, ..] => return Some(&[]),
+            [_, rest @ ..] => rest,
+            [] => return None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_decides_whatever_stands_before_it() {
+        for (text, effect) in [
+            ("COPY t FROM STDIN", Effect::Copies),
+            ("\n\t copy t from stdin", Effect::Copies),
+            ("-- a comment\ncopy t from stdin", Effect::Copies),
+            ("/* a /* nested */ comment */ Copy t FROM STDIN", Effect::Copies),
+            (";; ;copy t from stdin", Effect::Copies),
+            ("/* it does not end", Effect::Copies),
+            ("discard all", Effect::Deallocates),
+            ("/**/DEALLOCATE ALL", Effect::Deallocates),
+            ("copycat", Effect::None),
+            ("SELECT 'copy'", Effect::None),
+            ("delete from t", Effect::None),
+            ("-- only a comment\0\0\0", Effect::None),
+            ("/* only a comment\0\0\0", Effect::None),
+            ("-", Effect::None),
+            ("", Effect::None),
+        ] {
+            assert_eq!(Effect::of(text.as_bytes()), effect, "{text}");
+        }
+    }
+
+    #[test]
+    fn statements_about_transactions_are_told_apart() {
+        assert!(
+            ["begin", " BEGIN;", "start transaction"].iter().all(|text| begins_transaction(text.as_bytes()))
+        );
+        assert!(["beginning", "select 1", ""].iter().all(|text| !begins_transaction(text.as_bytes())));
+        assert!(
+            ["rollback to a", "END", "commit\0\0\0", "\0\0\0"].iter().all(|t| ends_transaction(t.as_bytes()))
+        );
+        assert!(["select 1", "ending"].iter().all(|text| !ends_transaction(text.as_bytes())));
+    }
+}

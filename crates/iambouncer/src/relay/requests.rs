@@ -1,0 +1,251 @@
+//! What becomes of each request of the client. Owns the decision for every type of message; those that name prepared
+//! statements are [`super::statements`]'s, and how bytes move is [`super::upstream`]'s.
+
+use super::exchange::Exchange;
+use super::link::Link;
+use super::session::{Ending, Guest};
+use super::upstream::{Scanned, violation};
+use crate::answers::Expected;
+use crate::config::PoolMode;
+use crate::faults;
+use crate::prepared::ServerUnnamed;
+use crate::prepared::effect::{Effect, begins_transaction};
+use wire::frontend;
+use wire::limits::HEADER_BYTES;
+use wire::scan::{self, Frame};
+use wire::{encode, tag};
+
+impl Exchange {
+    /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
+    pub(super) fn on_client_message(
+        &mut self,
+        guest: &mut Guest,
+        frame: Frame,
+    ) -> Result<Option<Scanned>, Ending> {
+        if frame.tag == tag::frontend::TERMINATE {
+            if self.has_sendable() {
+                return Ok(Some(Scanned::Sendable));
+            }
+            self.up.clear();
+            return Err(Ending::ClientLeft);
+        }
+        // Judged before a server is taken for it.
+        if frame.tag == tag::frontend::PASSWORD {
+            return Err(violation(scan::FrameError::UnknownTag(frame.tag)));
+        }
+        if self.refused_batch {
+            return Ok(self.skip_refused(frame));
+        }
+        if self.rules.mode == PoolMode::Statement && self.begins_transaction(frame) {
+            return self.refuse_transaction(frame);
+        }
+        if !self.link.is_linked() {
+            if matches!(self.link, Link::None)
+                && let Some(needed) = self.request_needs()?
+            {
+                return Ok(Some(Scanned::Needs(needed)));
+            }
+            if !self.try_link(guest)? {
+                return Ok(Some(Scanned::AwaitsServer));
+            }
+        }
+        self.holds_request = self.waits_for_own_query(guest);
+        if self.holds_request {
+            return Ok(Some(Scanned::AwaitsServer));
+        }
+        if self.answers.is_empty()
+            && let Link::Server(linked) = &self.link
+            && linked.server.stream.has_news()
+            && !self.answers.is_batch_open()
+        {
+            // What came before the request was sent is no part of its answer.
+            return Ok(Some(Scanned::AwaitsSilence));
+        }
+        if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
+            return Ok(self.discard_message(frame));
+        }
+        if self.answers.holds_sync() && is_answered(frame.tag) {
+            if self.must_send_first() {
+                return Ok(Some(Scanned::Sendable));
+            }
+            let Some(due) = self.answers.take_syncs_before_message() else {
+                return Ok(Some(Scanned::AwaitsAnswer));
+            };
+            self.spill_upstream();
+            self.send_syncs(due);
+        }
+        match frame.tag {
+            tag::frontend::QUERY => self.on_query(guest, frame),
+            tag::frontend::FUNCTION_CALL => {
+                self.retry.forget();
+                self.forward_expecting(guest, frame, Expected::FunctionCall);
+            }
+            tag::frontend::SYNC => return Ok(self.on_sync(guest, frame)),
+            tag::frontend::PARSE => return self.on_parse(guest, frame),
+            tag::frontend::BIND => return self.on_bind(guest, frame),
+            tag::frontend::DESCRIBE => return self.on_describe(guest, frame),
+            tag::frontend::CLOSE => return self.on_close(guest, frame),
+            tag::frontend::EXECUTE => return self.on_execute(guest, frame),
+            tag::frontend::FLUSH => self.forward_recorded(frame),
+            tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
+                self.answers.push(Expected::CopyEnd);
+                self.forward(frame);
+                self.flush_due |= self.answers.held_sync_needs_flush();
+            }
+            other => return Err(violation(scan::FrameError::UnknownTag(other))),
+        }
+        Ok(None)
+    }
+
+    pub(super) fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
+        self.retry.forget();
+        if let Link::Server(linked) = &mut self.link {
+            // The server drops its unnamed statement (manual, "Extended Query").
+            linked.server.unnamed = ServerUnnamed::None;
+        }
+        let text = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
+        let deallocates = Effect::of(text) == Effect::Deallocates;
+        self.forward_expecting(guest, frame, Expected::Query { deallocates });
+    }
+
+    /// A Sync is sent, or held while a COPY may be running that could ignore it.
+    pub(super) fn on_sync(&mut self, guest: &mut Guest, frame: Frame) -> Option<Scanned> {
+        if !self.answers.may_ignore_sync() {
+            self.start_clock(guest);
+            self.answers.push(Expected::SYNC);
+            self.forward_recorded(frame);
+            self.retry.complete_if_open();
+            return None;
+        }
+        if let Some(scanned) = self.discard_message(frame) {
+            return Some(scanned);
+        }
+        self.answers.hold_sync();
+        self.flush_due |= self.answers.held_sync_needs_flush();
+        None
+    }
+
+    pub(super) fn on_execute(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        let mut effect = Effect::None;
+        if guest.has_effects {
+            let front = &self.up.bytes()[self.up_ready..];
+            let Some(portal) = frontend::execute_portal(front, frame.len).map_err(violation)? else {
+                return Ok(Some(Scanned::Needs(front.len() + 1)));
+            };
+            effect = if portal.is_empty() { self.unnamed_portal } else { self.named_portals };
+        }
+        self.start_clock(guest);
+        self.answers.push(Expected::Execute {
+            copies: effect == Effect::Copies,
+            deallocates: effect == Effect::Deallocates,
+        });
+        self.forward_recorded(frame);
+        Ok(None)
+    }
+
+    /// Sends what is due between two messages of the client: Syncs that were held for a COPY, and a Flush of ours.
+    pub(super) fn send_due(&mut self) {
+        self.spill_upstream();
+        let due = self.answers.take_due_syncs();
+        self.send_syncs(due);
+        if std::mem::take(&mut self.flush_due) {
+            encode::empty(self.up_head.buffer(), tag::frontend::FLUSH);
+        }
+    }
+
+    pub(super) fn send_syncs(&mut self, count: usize) {
+        for _ in 0..count {
+            encode::empty(self.up_head.buffer(), tag::frontend::SYNC);
+        }
+    }
+
+    /// A message that builds on an answer of this batch has to wait for it: the server must not keep it.
+    pub(super) fn await_answer(&mut self) -> Scanned {
+        self.flush_due |= self.answers.is_batch_open() && !self.awaited_flush_sent;
+        self.awaited_flush_sent |= self.flush_due;
+        Scanned::AwaitsAnswer
+    }
+
+    /// True for a message that opens a transaction block.
+    pub(super) fn begins_transaction(&self, frame: Frame) -> bool {
+        let body = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
+        match frame.tag {
+            tag::frontend::QUERY => begins_transaction(body),
+            tag::frontend::PARSE => body
+                .iter()
+                .position(|&byte| byte == 0)
+                .is_some_and(|end| begins_transaction(&body[end + 1..])),
+            _ => false,
+        }
+    }
+
+    /// Statement pooling has no transaction blocks: the request is answered here, once nothing is owed, and no server
+    /// sees it.
+    pub(super) fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+        match self.link {
+            Link::None => {}
+            // It goes with its last answer.
+            _ if !self.answers.is_batch_open() => return Ok(Some(Scanned::AwaitsAnswer)),
+            _ => return Err(Ending::Fault(faults::transaction_in_statement_mode())),
+        }
+        self.discard_message(frame);
+        faults::transaction_in_statement_mode().encode_error(self.down_head.buffer());
+        if frame.tag == tag::frontend::QUERY {
+            encode::ready_for_query(self.down_head.buffer());
+        } else {
+            self.refused_batch = true;
+        }
+        Ok(None)
+    }
+
+    /// A message of a batch that was refused here: all are discarded up to the Sync.
+    pub(super) fn skip_refused(&mut self, frame: Frame) -> Option<Scanned> {
+        let discarded = self.discard_message(frame);
+        if discarded.is_none() && frame.tag == tag::frontend::SYNC {
+            self.refused_batch = false;
+            encode::ready_for_query(self.down_head.buffer());
+        }
+        discarded
+    }
+
+    /// A cancel request came for a query that has not reached a server: it is answered here.
+    pub(super) fn cancel_waiting_request(&mut self, guest: &mut Guest) -> Result<(), Ending> {
+        super::link::abandon(&guest.pool, std::mem::replace(&mut self.link, Link::None));
+        guest.info.state.set(crate::clients::ClientState::Idle);
+        loop {
+            let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
+            let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
+                if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
+                    // A batch whose Sync has not come yet.
+                    faults::canceled_while_waiting().encode_error(self.down_head.buffer());
+                    self.refused_batch = true;
+                    return Ok(());
+                }
+                // The request is larger than the buffer: there is no end to skip to.
+                return Err(Ending::Fault(faults::canceled_while_waiting()));
+            };
+            self.up.consume(frame.len);
+            if matches!(frame.tag, tag::frontend::QUERY | tag::frontend::SYNC | tag::frontend::FUNCTION_CALL)
+            {
+                break;
+            }
+        }
+        faults::canceled_while_waiting().encode_error(self.down_head.buffer());
+        encode::ready_for_query(self.down_head.buffer());
+        Ok(())
+    }
+}
+
+/// True for messages that the server answers, Sync apart.
+fn is_answered(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::frontend::QUERY
+            | tag::frontend::FUNCTION_CALL
+            | tag::frontend::PARSE
+            | tag::frontend::BIND
+            | tag::frontend::DESCRIBE
+            | tag::frontend::EXECUTE
+            | tag::frontend::CLOSE
+    )
+}

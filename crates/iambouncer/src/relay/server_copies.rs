@@ -1,0 +1,99 @@
+//! Shared statements on the server that a client has at the moment. Owns what is sent to the server so that it has a
+//! statement before a message names it, and when that has to wait.
+
+use super::exchange::Exchange;
+use super::link::Link;
+use super::session::Guest;
+use crate::answers::{Answer, Expected, Undo};
+use crate::prepared::Statement;
+use crate::prepared::effect::ends_transaction;
+use std::rc::Rc;
+use wire::backend::TxStatus;
+use wire::rewrite;
+
+impl Exchange {
+    /// A failed transaction accepts only the statements that end it.
+    pub(super) fn is_refused_by_transaction(&self, statement: &Statement) -> bool {
+        matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed)
+            && !ends_transaction(&statement.body)
+    }
+
+    /// True while answers owed to an earlier batch decide whether the server has this statement, or the one that would
+    /// have to be closed for it.
+    pub(super) fn must_await(&self, statement: &Statement) -> bool {
+        let Link::Server(linked) = &self.link else { return false };
+        self.answers.is_statement_unsettled(statement.id)
+            || (linked.server.prepared.version(statement.id).is_none()
+                && linked
+                    .server
+                    .prepared
+                    .next_evicted(self.statement_limit())
+                    .is_some_and(|id| self.answers.is_statement_unsettled(id)))
+    }
+
+    pub(super) fn copy_on_server(&mut self, guest: &Guest, statement: &Statement) -> CopyOnServer {
+        let Link::Server(linked) = &mut self.link else { return CopyOnServer::None };
+        if !linked.server.prepared.touch(statement.id) {
+            return CopyOnServer::None;
+        }
+        match linked.server.prepared.version(statement.id) {
+            Some(version) if version == guest.pool.schema_version() || statement.is_private() => {
+                CopyOnServer::Usable
+            }
+            _ => CopyOnServer::Outdated,
+        }
+    }
+
+    /// Statements that a server may have at the same time.
+    pub(super) fn statement_limit(&self) -> usize {
+        (self.rules.max_prepared as usize).max(1)
+    }
+
+    #[inline]
+    pub(super) fn is_prepared(&mut self, statement: &Statement) -> bool {
+        self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))
+    }
+
+    /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough, or may
+    /// have another statement under the name.
+    pub(super) fn add_to_server(&mut self, guest: &mut Guest, statement: &Rc<Statement>) {
+        let limit = self.statement_limit();
+        let version = guest.pool.schema_version();
+        let Some(linked) = self.link.server() else { return };
+        let prepared = &mut linked.server.prepared;
+        let may_exist = prepared.version(statement.id).is_some() || prepared.is_doubtful(statement.id);
+        let evicted = if may_exist { None } else { prepared.evict(limit) };
+        prepared.insert(statement.clone(), version);
+        linked.server.info.prepared_count.set(linked.server.prepared.len());
+        if may_exist {
+            rewrite::close_statement(self.up_head.buffer(), &statement.name);
+            self.answers.push(Expected::Close(Answer::Skip, Undo::None));
+        }
+        if let Some(evicted) = evicted {
+            rewrite::close_statement(self.up_head.buffer(), &evicted.name);
+            self.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
+        }
+        rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+        guest.pool.stats.count(|t| t.server_parses += 1);
+    }
+
+    /// Sees to it that the server has the statement before the message that names it. True when it had it before.
+    pub(super) fn ensure_prepared(&mut self, guest: &mut Guest, statement: &Rc<Statement>) -> bool {
+        if self.is_prepared(statement) {
+            return true;
+        }
+        self.add_to_server(guest, statement);
+        self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
+        false
+    }
+}
+
+/// What the server has of a shared statement.
+pub(super) enum CopyOnServer {
+    /// Nothing.
+    None,
+    /// One that was prepared before the schema changed.
+    Outdated,
+    /// One that can be used.
+    Usable,
+}

@@ -1,0 +1,38 @@
+//! Servers that send what no request waits for. Owns the count and the log line; the connection is closed by whoever
+//! holds it.
+
+use super::ServerInfo;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+use wire::backend::TxStatus;
+
+static MISMATCHES: AtomicU64 = AtomicU64::new(0);
+
+/// How often a server was out of step since the process began.
+pub fn mismatches() -> u64 {
+    MISMATCHES.load(Ordering::Relaxed)
+}
+
+/// Counts and logs a server that is out of step, and sees to it that it is not used again. `client` is the id of the
+/// client that it serves, and the transaction state in its last ReadyForQuery. No data of either side is logged.
+#[cold]
+pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, TxStatus)>) {
+    MISMATCHES.fetch_add(1, Ordering::Relaxed);
+    server.close_needed.set(true);
+    let (client, status) = client.map_or((0, "idle"), |(id, status)| {
+        let status = match status {
+            TxStatus::Idle => "idle",
+            TxStatus::Open => "in transaction",
+            TxStatus::Failed => "in failed transaction",
+        };
+        (id, status)
+    });
+    tracing::error!(
+        server = server.id,
+        pid = server.pid,
+        endpoint = %server.route.endpoint,
+        client,
+        status,
+        "server out of step, closing it: {mismatch}"
+    );
+}

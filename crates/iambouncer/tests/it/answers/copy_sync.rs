@@ -1,0 +1,187 @@
+//! A Sync behind a COPY is answered or ignored depending on when the server notices an error. Whatever it does, the next
+//! client receives its own answers.
+
+use crate::cancel::cancel;
+use crate::support::raw::{self, Client, tags};
+use crate::support::{Bouncer, eventually, postgres};
+
+struct Bed {
+    bouncer: Bouncer,
+    table: &'static str,
+}
+
+impl Bed {
+    fn new(table: &'static str, settings: &[&str]) -> Self {
+        let settings = [&["default_pool_size = 1"], settings].concat();
+        let bouncer = Bouncer::in_front_of(postgres(), &settings);
+        postgres()
+            .sql_in("app", &format!("DROP TABLE IF EXISTS {table}; CREATE TABLE {table} (n int)"))
+            .unwrap();
+        postgres().sql_in("app", &format!("GRANT ALL ON {table} TO app")).unwrap();
+        Self { bouncer, table }
+    }
+
+    fn copy(&self) -> String {
+        format!("COPY {} FROM STDIN", self.table)
+    }
+
+    /// The messages that begin a COPY with the extended protocol, without a Sync.
+    fn copy_extended(&self) -> Vec<u8> {
+        [raw::parse("", &self.copy()), raw::bind("", "", &[]), raw::execute()].concat()
+    }
+
+    /// Others ask, and each is answered what it has asked for.
+    fn others_are_answered(&self) {
+        for n in 0..20 {
+            let mut client = self.bouncer.client();
+            for m in 0..3 {
+                let mark = format!("{n}-{m}");
+                assert_eq!(client.value(&format!("SELECT '{mark}'")), mark);
+            }
+        }
+        assert!(!self.bouncer.log().contains("out of step"), "{}", self.bouncer.log());
+    }
+}
+
+fn read_ready(client: &mut Client, count: usize) -> String {
+    (0..count).map(|_| tags(&client.until_ready())).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn syncs_behind_a_rejected_line_do_not_shift_the_answers_of_others() {
+    let bed = Bed::new("sync_simple", &[]);
+    let mut client = bed.bouncer.client();
+    client.send_query(&bed.copy());
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"not a number\n"), raw::sync(), raw::sync(), raw::sync()].concat());
+    assert_eq!(read_ready(&mut client, 4), "EZ Z Z Z");
+    bed.others_are_answered();
+    assert_eq!(client.value("SELECT 'still here'"), "still here");
+}
+
+#[test]
+fn the_same_in_one_packet_before_the_server_has_asked_for_data() {
+    let bed = Bed::new("sync_packet", &[]);
+    let mut client = bed.bouncer.client();
+    let bad = [raw::copy_data(b"not a number\n"), raw::sync(), raw::sync()].concat();
+    client.send(&[raw::query(&bed.copy()), bad, raw::query("SELECT 'behind'")].concat());
+    let answers = read_ready(&mut client, 1);
+    assert!(answers == "GEZ", "{answers}");
+    assert_eq!(read_ready(&mut client, 3), "Z Z TDCZ");
+    bed.others_are_answered();
+}
+
+#[test]
+fn the_same_with_the_extended_protocol() {
+    let bed = Bed::new("sync_extended", &[]);
+    let mut client = bed.bouncer.client();
+    let bad = [raw::copy_data(b"not a number\n"), raw::sync(), raw::sync()].concat();
+    client.send(&[bed.copy_extended(), bad].concat());
+    assert_eq!(read_ready(&mut client, 2), "12GEZ Z");
+    bed.others_are_answered();
+}
+
+#[test]
+fn a_sync_right_behind_the_execute_is_answered_once_as_drivers_expect() {
+    let bed = Bed::new("sync_driver", &[]);
+    let mut client = bed.bouncer.client();
+    client.send(&[bed.copy_extended(), raw::sync()].concat());
+    for tag in [b'1', b'2', b'G'] {
+        client.expect(tag);
+    }
+    client.send(&[raw::copy_data(b"not a number\n"), raw::copy_done(), raw::sync()].concat());
+    assert_eq!(read_ready(&mut client, 1), "EZ");
+    // One more ReadyForQuery would be taken for the answer to this.
+    assert_eq!(client.value("SELECT 'mine'"), "mine");
+    bed.others_are_answered();
+}
+
+#[test]
+fn a_copy_that_never_begins_has_its_sync_answered() {
+    let bed = Bed::new("sync_missing", &[]);
+    let mut client = bed.bouncer.client();
+    client.send(&[raw::parse("", "COPY no_such_table FROM STDIN"), raw::bind("", "", &[])].concat());
+    client.send(&[raw::execute(), raw::sync()].concat());
+    let answer = read_ready(&mut client, 1);
+    assert!(answer.ends_with("EZ"), "{answer}");
+    client.send(&[raw::parse("", "COPY (SELECT 1) TO STDOUT"), raw::bind("", "", &[])].concat());
+    client.send(&[raw::execute(), raw::sync()].concat());
+    assert_eq!(read_ready(&mut client, 1), "12HdcCZ");
+    bed.others_are_answered();
+}
+
+#[test]
+fn syncs_before_a_copy_fail_and_before_a_cancel_request() {
+    let bed = Bed::new("sync_fail", &[]);
+    let mut client = bed.bouncer.client();
+    client.send_query(&bed.copy());
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"1\n"), raw::sync(), raw::copy_fail("no")].concat());
+    assert_eq!(read_ready(&mut client, 2), "EZ Z");
+    bed.others_are_answered();
+
+    client.send_query(&bed.copy());
+    client.expect(b'G');
+    client.send(&[raw::copy_data(b"1\n"), raw::sync(), raw::sync()].concat());
+    let (pid, key) = client.cancel_key();
+    cancel(bed.bouncer.port, pid, &key);
+    // The server looks at it when it has read the next line.
+    client.send(&raw::copy_data(b"2\n"));
+    assert_eq!(read_ready(&mut client, 3), "EZ Z Z");
+    bed.others_are_answered();
+}
+
+#[test]
+fn a_copy_that_completes_ignores_the_syncs_in_it() {
+    let bed = Bed::new("sync_complete", &[]);
+    let mut client = bed.bouncer.client();
+    let lines =
+        [raw::copy_data(b"1\n"), raw::sync(), raw::flush(), raw::copy_data(b"2\n"), raw::sync()].concat();
+    client.send(&[raw::query(&bed.copy()), lines.clone(), raw::copy_done()].concat());
+    assert_eq!(read_ready(&mut client, 1), "GCZ");
+    client.send(&[bed.copy_extended(), lines, raw::copy_done(), raw::sync()].concat());
+    assert_eq!(read_ready(&mut client, 1), "12GCZ");
+    let count = format!("SELECT count(*) FROM {}", bed.table);
+    assert_eq!(client.value(&count), "4");
+    bed.others_are_answered();
+}
+
+#[test]
+fn two_copies_in_one_query_each_ignore_their_own_syncs() {
+    let bed = Bed::new("sync_two", &[]);
+    let mut client = bed.bouncer.client();
+    let lines = [raw::copy_data(b"1\n"), raw::sync(), raw::copy_done()].concat();
+    let two = format!("{}; {}", bed.copy(), bed.copy());
+    client.send(&[raw::query(&two), lines.clone(), lines, raw::query("SELECT 'behind'")].concat());
+    assert_eq!(read_ready(&mut client, 2), "GCGCZ TDCZ");
+    bed.others_are_answered();
+}
+
+#[test]
+fn in_session_pooling_the_reset_query_does_not_hide_a_surplus_answer() {
+    let bed = Bed::new("sync_session", &["pool_mode = session"]);
+    for _ in 0..5 {
+        let mut client = bed.bouncer.client();
+        client.send_query(&bed.copy());
+        client.expect(b'G');
+        client.send(&[raw::copy_data(b"not a number\n"), raw::sync(), raw::sync()].concat());
+        client.expect(b'E');
+        drop(client);
+        assert_eq!(bed.bouncer.client().value("SELECT 'next'"), "next");
+    }
+    bed.others_are_answered();
+}
+
+#[test]
+fn ten_thousand_syncs_are_answered_one_by_one() {
+    let bed = Bed::new("sync_many", &[]);
+    let mut client = bed.bouncer.client();
+    client.send_query(&bed.copy());
+    client.expect(b'G');
+    let syncs = raw::sync().repeat(10_000);
+    client.send(&[raw::copy_data(b"not a number\n"), syncs].concat());
+    assert_eq!(read_ready(&mut client, 10_001).len(), "EZ".len() + 10_000 * " Z".len());
+    bed.others_are_answered();
+    let mut console = bed.bouncer.console();
+    eventually("the server is idle", || console.column("SHOW SERVERS", "state") == ["idle"]);
+}

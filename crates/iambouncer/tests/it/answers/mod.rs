@@ -1,0 +1,7 @@
+//! Every client receives its own answers and no other's, whatever it or the server does.
+
+mod copy_messages;
+mod copy_sync;
+mod out_of_step;
+mod pipelines;
+mod unnamed;
