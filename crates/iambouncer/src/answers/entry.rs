@@ -14,18 +14,26 @@ pub enum Answer {
     Fake,
 }
 
-/// What was recorded too early if this answer turns out to be an error.
+/// A name of the client, and what it meant before.
+pub struct Renamed {
+    /// The name.
+    pub name: Box<[u8]>,
+    /// The statement that it named, if any.
+    pub before: Option<Rc<Statement>>,
+    /// The statement that the server gained with it, or 0.
+    pub prepared: u64,
+}
+
+/// What was recorded too early if this answer turns out to be an error. Small, since every entry has room for it.
 #[derive(Default)]
 pub enum Undo {
     /// Nothing.
     #[default]
     None,
-    /// A name of the client meant this before.
-    Name(Box<[u8]>, Option<Rc<Statement>>),
+    /// A name of the client meant something else before, and the server may not have the statement.
+    Name(Box<Renamed>),
     /// The server does not have the statement.
     Prepared(u64),
-    /// Both, for a Parse that went to the server: name, what it meant, and the statement's id.
-    NameAndPrepared(Box<[u8]>, Option<Rc<Statement>>, u64),
     /// The server still has the statement.
     Closed(Rc<Statement>),
     /// The client's unnamed statement was this before; what the server has is unknown.
@@ -33,14 +41,24 @@ pub enum Undo {
     /// What the server has as its unnamed statement is unknown.
     ServerUnnamed,
     /// Nothing, but the error names this statement of the client.
-    Duplicate(Box<[u8]>),
+    Duplicate(Box<Renamed>),
 }
 
 impl Undo {
+    /// Of a name that changes together with a statement that is prepared on the server; 0 if none is.
+    pub fn name(name: Box<[u8]>, before: Option<Rc<Statement>>, prepared: u64) -> Self {
+        Self::Name(Box::new(Renamed { name, before, prepared }))
+    }
+
+    /// Of a name that does not change.
+    pub fn duplicate(name: Box<[u8]>) -> Self {
+        Self::Duplicate(Box::new(Renamed { name, before: None, prepared: 0 }))
+    }
+
     /// The client's name that changes, where the unnamed statement has the empty name.
-    pub(super) fn name(&self) -> Option<&[u8]> {
+    pub(super) fn changed_name(&self) -> Option<&[u8]> {
         match self {
-            Self::Name(name, _) | Self::NameAndPrepared(name, _, _) => Some(name),
+            Self::Name(renamed) => Some(&renamed.name),
             Self::Unnamed(_) | Self::ServerUnnamed => Some(b""),
             Self::None | Self::Prepared(_) | Self::Closed(_) | Self::Duplicate(_) => None,
         }
@@ -49,7 +67,8 @@ impl Undo {
     /// The statement that the server gains or loses.
     pub(super) fn statement_id(&self) -> Option<u64> {
         match self {
-            Self::Prepared(id) | Self::NameAndPrepared(_, _, id) => Some(*id),
+            Self::Name(renamed) if renamed.prepared > 0 => Some(renamed.prepared),
+            Self::Prepared(id) => Some(*id),
             Self::Closed(statement) => Some(statement.id),
             _ => None,
         }
@@ -108,6 +127,13 @@ impl Expected {
         matches!(self, Self::Query { .. } | Self::FunctionCall | Self::OwnQuery | Self::Sync(_))
     }
 
+    /// True for entries that change no name and no statement: nearly all.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        !matches!(self, Self::Parse(..) | Self::Close(..))
+    }
+
+    #[inline]
     pub(super) fn deallocates(&self) -> bool {
         matches!(self, Self::Query { deallocates: true } | Self::Execute { deallocates: true, .. })
     }

@@ -16,5 +16,5 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Answer, Expected, Undo};
+pub use entry::{Answer, Expected, Renamed, Undo};
 pub use queue::{Cause, ExpectedAnswers, Failed, Mismatch, Ready};

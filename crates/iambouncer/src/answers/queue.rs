@@ -143,10 +143,10 @@ impl ExpectedAnswers {
         self.deallocating > 0 || self.unsettled.has_statement(id)
     }
 
-    /// A statement that may drop prepared statements is not answered yet.
+    /// Any name or statement may be.
     #[inline]
-    pub fn may_deallocate(&self) -> bool {
-        self.deallocating > 0
+    pub fn is_anything_unsettled(&self) -> bool {
+        self.deallocating > 0 || self.unsettled.any()
     }
 
     /// Names that messages behind the one at the front give to statements.
@@ -207,12 +207,33 @@ impl ExpectedAnswers {
         self.queue.push_back(expected);
     }
 
-    /// Takes the front entry off, and the marks behind it that mean nothing any more. The second value is false for an
-    /// entry about a name that a later one changes again.
-    fn pop(&mut self) -> Option<(Expected, bool)> {
-        let entry = self.queue.pop_front()?;
-        let is_last = entry.undo().is_none_or(|undo| self.unsettled.pop(undo));
-        self.deallocating -= usize::from(entry.deallocates());
+    /// Takes the front entry off, and the marks behind it that mean nothing any more.
+    #[inline]
+    fn drop_front(&mut self) {
+        match self.queue.pop_front() {
+            Some(entry) if entry.is_plain() => {
+                self.deallocating -= usize::from(entry.deallocates());
+                std::mem::forget(entry);
+            }
+            Some(entry) => {
+                self.settle(&entry);
+            }
+            None => return,
+        }
+        match self.queue.front() {
+            None => self.tail = Tail::Other,
+            Some(Expected::CopyEnd | Expected::HeldSync { .. }) => self.skip_marks(),
+            Some(_) => {}
+        }
+    }
+
+    /// The change of an entry is answered, or does not happen. False when a later entry changes the same name again.
+    fn settle(&mut self, entry: &Expected) -> bool {
+        entry.undo().is_none_or(|undo| self.unsettled.pop(undo))
+    }
+
+    #[inline(never)]
+    fn skip_marks(&mut self) {
         while matches!(self.queue.front(), Some(Expected::CopyEnd)) {
             self.queue.pop_front();
         }
@@ -221,6 +242,15 @@ impl ExpectedAnswers {
             Some(Expected::HeldSync { .. }) => self.release_due_syncs(),
             Some(_) => {}
         }
+    }
+
+    /// As [`ExpectedAnswers::drop_front`], for an entry that does not happen. The second value is false for an entry about
+    /// a name that a later one changes again.
+    fn pop_failed(&mut self) -> Option<(Expected, bool)> {
+        let entry = self.queue.pop_front()?;
+        let is_last = self.settle(&entry);
+        self.deallocating -= usize::from(entry.deallocates());
+        self.skip_marks();
         Some((entry, is_last))
     }
 
@@ -316,7 +346,7 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(Cause::Unexpected(tag))),
         };
         if ends {
-            self.pop();
+            self.drop_front();
         }
         Ok(answer)
     }
@@ -336,7 +366,7 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(Cause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
-        self.pop();
+        self.drop_front();
         Ok(ready)
     }
 
@@ -358,7 +388,7 @@ impl ExpectedAnswers {
         let mut vanished = Vec::new();
         // A held Sync is released as it comes to the front.
         while self.queue.front().is_some_and(|entry| !matches!(entry, Expected::Sync(_))) {
-            vanished.extend(self.pop());
+            vanished.extend(self.pop_failed());
         }
         let first = vanished.len().saturating_sub(1);
         for (at, (entry, is_last)) in vanished.into_iter().rev().enumerate() {
@@ -398,7 +428,7 @@ impl ExpectedAnswers {
             Expected::Close(Answer::Fake, _) => backend::CLOSE_COMPLETE,
             _ => return None,
         };
-        self.pop();
+        self.drop_front();
         Some(tag)
     }
 }

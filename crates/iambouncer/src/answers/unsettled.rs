@@ -20,7 +20,7 @@ pub(super) struct Unsettled {
 
 impl Unsettled {
     pub(super) fn push(&mut self, undo: &Undo) {
-        match undo.name() {
+        match undo.changed_name() {
             Some(b"") => self.unnamed = Some(self.sent),
             Some(name) => {
                 self.names.insert(name.into(), self.sent);
@@ -42,7 +42,7 @@ impl Unsettled {
         {
             self.statements.remove(&id);
         }
-        let Some(name) = undo.name() else { return true };
+        let Some(name) = undo.changed_name() else { return true };
         let is_last = self.last_change(name) == Some(number);
         match (is_last, name) {
             (true, b"") => self.unnamed = None,
@@ -66,7 +66,7 @@ impl Unsettled {
 
     /// True while a change of an earlier batch is unanswered.
     #[inline]
-    fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.answered < self.sealed
     }
 
@@ -89,7 +89,7 @@ impl Unsettled {
 /// The name that an unanswered message gives to a statement, if it does.
 pub(super) fn name_given(entry: &Expected) -> Option<&[u8]> {
     match entry {
-        Expected::Parse(_, undo) => undo.name().filter(|name| !name.is_empty()),
+        Expected::Parse(_, undo) => undo.changed_name().filter(|name| !name.is_empty()),
         _ => None,
     }
 }

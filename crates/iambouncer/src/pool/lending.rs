@@ -125,9 +125,10 @@ impl Pool {
         self.rules.borrow().clone()
     }
 
-    /// What holds for a session that begins now.
-    pub fn session_rules(&self) -> Rc<SessionRules> {
-        self.session_rules.borrow().clone()
+    /// Shows what holds for a session that begins, or asks for a server, now.
+    #[inline]
+    pub fn with_session_rules<T>(&self, look: impl FnOnce(&Rc<SessionRules>) -> T) -> T {
+        look(&self.session_rules.borrow())
     }
 
     /// What holds now, if it may be something else than `known`.

@@ -16,9 +16,18 @@ pub enum Effect {
 impl Effect {
     /// Reads the front of a text. Where a comment does not end within it, the text counts as a COPY, which is the case
     /// that needs more care.
+    #[inline]
     pub fn of(text: &[u8]) -> Self {
+        match text.first() {
+            // Nearly all texts begin with another letter.
+            Some(b'a' | b'b' | b'e'..=b'z' | b'A' | b'B' | b'E'..=b'Z') => Self::None,
+            _ => Self::of_any(text),
+        }
+    }
+
+    #[inline(never)]
+    fn of_any(text: &[u8]) -> Self {
         let Some(text) = skip_blanks(text) else { return Self::Copies };
-        // Nearly all texts are told apart by their first letter.
         match text.first() {
             Some(b'c' | b'C') if begins_with_any(text, &["COPY"]) => Self::Copies,
             Some(b'd' | b'D') if begins_with_any(text, &["DISCARD", "DEALLOCATE"]) => Self::Deallocates,

@@ -82,11 +82,15 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// One at its beginning, from the stock if there is one.
-    pub(super) fn lend(rules: Rc<SessionRules>) -> Box<Self> {
+    pub(super) fn lend(rules: &Rc<SessionRules>) -> Box<Self> {
+        let Some(mut exchange) = STOCK.with_borrow_mut(Vec::pop) else {
+            return Box::new(Self::new(rules.clone()));
+        };
+        // They were the last client's.
+        if !Rc::ptr_eq(&exchange.rules, rules) {
+            exchange.rules = rules.clone();
+        }
         let max_message_bytes = rules.max_message_bytes;
-        let Some(mut exchange) = STOCK.with_borrow_mut(Vec::pop) else { return Box::new(Self::new(rules)) };
-        // The limit was the last client's.
-        exchange.rules = rules;
         exchange.up_scanner = Scanner::new(&FROM_CLIENT, max_message_bytes);
         exchange.down_scanner = Scanner::new(&FROM_SERVER, max_message_bytes);
         exchange
@@ -210,7 +214,7 @@ mod tests {
             let mode = PoolMode::Transaction;
             Rc::new(SessionRules { mode, max_prepared: 0, max_message_bytes, always_reset: false })
         };
-        let mut exchange = Exchange::lend(rules(100));
+        let mut exchange = Exchange::lend(&rules(100));
         exchange.up.append(b"request");
         exchange.answers.push(Expected::QUERY);
         assert!(!exchange.is_over());
@@ -220,7 +224,7 @@ mod tests {
         assert!(exchange.is_over());
         let first = std::ptr::from_ref(&*exchange);
         exchange.give_back();
-        let mut again = Exchange::lend(rules(5));
+        let mut again = Exchange::lend(&rules(5));
         assert!(std::ptr::eq(first, &*again) && again.is_over());
         assert!(again.up_scanner.next(b"Q\0\0\0\x09").is_err(), "the limit is the new client's");
     }

@@ -79,7 +79,7 @@ impl Exchange {
         if let Link::Server(linked) = &mut self.link {
             linked.server.prepared.insert(statement.clone(), 0);
         }
-        let undo = Undo::NameAndPrepared(name, None, statement.id);
+        let undo = Undo::name(name, None, statement.id);
         self.answers.push(Expected::Parse(Answer::Forward, undo));
         Ok(None)
     }

@@ -74,6 +74,7 @@ impl Exchange {
             self.spill_upstream();
             self.send_syncs(due);
         }
+        self.retry.next_message();
         match frame.tag {
             tag::frontend::QUERY => self.on_query(guest, frame),
             tag::frontend::FUNCTION_CALL => {
@@ -86,7 +87,7 @@ impl Exchange {
             tag::frontend::DESCRIBE => return self.on_describe(guest, frame),
             tag::frontend::CLOSE => return self.on_close(guest, frame),
             tag::frontend::EXECUTE => return self.on_execute(guest, frame),
-            tag::frontend::FLUSH => self.forward_recorded(frame),
+            tag::frontend::FLUSH => self.forward(frame),
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
                 self.answers.push(Expected::CopyEnd);
                 self.forward(frame);
@@ -113,7 +114,7 @@ impl Exchange {
         if !self.answers.may_ignore_sync() {
             self.start_clock(guest);
             self.answers.push(Expected::SYNC);
-            self.forward_recorded(frame);
+            self.forward(frame);
             self.retry.complete_if_open();
             return None;
         }
@@ -139,7 +140,7 @@ impl Exchange {
             copies: effect == Effect::Copies,
             deallocates: effect == Effect::Deallocates,
         });
-        self.forward_recorded(frame);
+        self.forward(frame);
         Ok(None)
     }
 

@@ -27,6 +27,8 @@ enum Stage {
 pub(super) struct Retry {
     stage: Stage,
     bytes: Vec<u8>,
+    /// Bytes that go out before the batch.
+    skipped: usize,
 }
 
 /// What the server's error says of the statement it was asked for.
@@ -53,26 +55,46 @@ impl Stale {
 }
 
 impl Retry {
-    /// A batch begins that can be sent again.
+    /// A batch begins that can be sent again. Its first message is put behind `unsent` bytes that are not its own.
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, unsent: usize) {
         self.bytes.clear();
+        self.skipped = unsent;
         self.stage = Stage::Open;
     }
 
-    /// True while messages of the batch are recorded.
+    /// Another message of the client comes. One behind the batch could be overtaken by a second try.
     #[inline]
-    pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+    pub(super) fn next_message(&mut self) {
+        if self.stage == Stage::Complete {
+            self.forget();
+        }
     }
 
-    /// Records bytes that are sent.
+    /// True while what is sent belongs to the batch.
+    #[inline]
+    pub(super) fn records(&self) -> bool {
+        self.stage != Stage::None
+    }
+
+    /// Records bytes that go out now.
     #[inline]
     pub(super) fn record(&mut self, bytes: &[u8]) {
+        let skipped = self.skipped.min(bytes.len());
+        self.skipped -= skipped;
+        let bytes = &bytes[skipped..];
         if self.bytes.len() + bytes.len() > MAX_KEPT_BYTES {
             return self.forget();
         }
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The last bytes have not gone out after all.
+    pub(super) fn unrecord(&mut self, bytes: usize) {
+        match self.bytes.len().checked_sub(bytes) {
+            Some(left) => self.bytes.truncate(left),
+            None => self.forget(),
+        }
     }
 
     /// The Sync of the batch is sent.
@@ -121,18 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn only_what_has_gone_out_of_the_batch_itself_is_recorded() {
+        let mut retry = Retry::default();
+        retry.begin(3);
+        retry.record(b"SE");
+        retry.record(b"Tbind");
+        retry.record(b"execute");
+        retry.unrecord(3);
+        assert_eq!(retry.take(), Some((&b"bindexec"[..], true)));
+    }
+
+    #[test]
     fn a_batch_is_given_out_once_and_only_while_it_is_small() {
         let mut retry = Retry::default();
         assert!(retry.take().is_none());
-        retry.begin();
+        retry.begin(0);
         retry.record(b"bind");
         assert_eq!(retry.take(), Some((&b"bind"[..], true)));
         assert!(retry.take().is_none());
-        retry.begin();
+        retry.begin(0);
         retry.record(b"bind");
         retry.complete_if_open();
         assert_eq!(retry.take(), Some((&b"bind"[..], false)));
-        retry.begin();
+        retry.begin(0);
         retry.record(&[0; MAX_KEPT_BYTES + 1]);
         assert!(retry.take().is_none());
     }

@@ -21,6 +21,9 @@ impl Exchange {
     /// True while answers owed to an earlier batch decide whether the server has this statement, or the one that would
     /// have to be closed for it.
     pub(super) fn must_await(&self, statement: &Statement) -> bool {
+        if !self.answers.is_anything_unsettled() {
+            return false;
+        }
         let Link::Server(linked) = &self.link else { return false };
         self.answers.is_statement_unsettled(statement.id)
             || (linked.server.prepared.version(statement.id).is_none()

@@ -211,9 +211,7 @@ impl Exchange {
             return false;
         }
         let current = match self.answers.front_parse() {
-            Some(Undo::Duplicate(name) | Undo::Name(name, _) | Undo::NameAndPrepared(name, _, _)) => {
-                Some(&**name)
-            }
+            Some(Undo::Duplicate(renamed) | Undo::Name(renamed)) => Some(&*renamed.name),
             _ => None,
         };
         let Some(replaced) = internal_names::replaced(message, &guest.names, current) else { return false };
@@ -269,20 +267,20 @@ impl Exchange {
 
 /// Takes back what was recorded for an answer that did not come.
 fn take_back(guest: &mut Guest, server: &mut Server, undo: Undo, failed: Failed) {
-    let mut rename = |name: &[u8], before: Option<_>| match before {
-        Some(statement) => guest.names.insert(name, statement),
-        None => {
-            guest.names.remove(name);
-        }
-    };
     match undo {
         Undo::None | Undo::Duplicate(_) => {}
-        Undo::Name(name, before) => rename(&name, before),
-        Undo::Prepared(id) => server.prepared.remove(id),
-        Undo::NameAndPrepared(name, before, id) => {
-            rename(&name, before);
-            server.prepared.remove(id);
+        Undo::Name(renamed) => {
+            match renamed.before {
+                Some(statement) => guest.names.insert(&renamed.name, statement),
+                None => {
+                    guest.names.remove(&renamed.name);
+                }
+            }
+            if renamed.prepared > 0 {
+                server.prepared.remove(renamed.prepared);
+            }
         }
+        Undo::Prepared(id) => server.prepared.remove(id),
         Undo::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
         Undo::Unnamed(before) => {
             server.unnamed = ServerUnnamed::Unknown;

@@ -98,7 +98,7 @@ impl Session {
         let Start { client, up, parameters, parameters_proven } = start;
         info.state.set(ClientState::Idle);
         let exchange = (!up.is_empty()).then(|| {
-            let mut exchange = Exchange::lend(pool.session_rules());
+            let mut exchange = pool.with_session_rules(Exchange::lend);
             exchange.up = up;
             exchange
         });
@@ -122,7 +122,7 @@ impl Session {
     #[inline(never)]
     pub fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<Ending> {
         let mut exchange =
-            self.exchange.take().unwrap_or_else(|| Exchange::lend(self.guest.pool.session_rules()));
+            self.exchange.take().unwrap_or_else(|| self.guest.pool.with_session_rules(Exchange::lend));
         let outcome = exchange.turn(&mut self.guest, cx);
         if exchange.is_over() {
             exchange.give_back();

@@ -84,7 +84,7 @@ impl Exchange {
             // should it not have the text after all, it now has the right one.
             self.ensure_prepared(guest, statement);
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-            self.answers.push(Expected::Parse(Answer::Forward, Undo::Duplicate(name)));
+            self.answers.push(Expected::Parse(Answer::Forward, Undo::duplicate(name)));
             return Ok(());
         }
         if !guest.names.has_room_for(statement) {
@@ -96,12 +96,12 @@ impl Exchange {
             CopyOnServer::Usable if self.is_refused_by_transaction(statement) => {
                 // A failed transaction refuses it, in the server's own words.
                 rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-                self.answers.push(Expected::Parse(Answer::Forward, Undo::Name(name, None)));
+                self.answers.push(Expected::Parse(Answer::Forward, Undo::name(name, None, 0)));
             }
-            CopyOnServer::Usable => self.answers.push(Expected::Parse(Answer::Fake, Undo::Name(name, None))),
+            CopyOnServer::Usable => self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0))),
             CopyOnServer::None | CopyOnServer::Outdated => {
                 self.add_to_server(guest, statement);
-                let undo = Undo::NameAndPrepared(name, None, statement.id);
+                let undo = Undo::name(name, None, statement.id);
                 self.answers.push(Expected::Parse(Answer::Forward, undo));
             }
         }
@@ -134,36 +134,19 @@ impl Exchange {
         let begins = self.begins_batch();
         let had_it = self.ensure_prepared(guest, &statement);
         if begins && had_it {
-            self.retry.begin();
+            self.retry.begin(self.up_head.len());
         }
         let front = self.up.bytes();
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
-        let start = self.up_head.buffer().len();
         rewrite::bind(self.up_head.buffer(), &head, frame.len, &statement.name);
-        if self.retry.is_open() {
-            self.record_bind(start, frame, head_len);
-        }
         self.answers.push(Expected::Bind(statement.id));
         // The head is replaced, the values go on as they are, however many bytes they have.
         self.up_scanner.consume(frame, head_len);
         self.up.consume(head_len);
         self.up_discard_tail = false;
         Ok(None)
-    }
-
-    /// Records a Bind whose new head begins at `start` of the bytes to be sent, if all of it is there.
-    fn record_bind(&mut self, start: usize, frame: Frame, head_len: usize) {
-        match self.up.bytes().get(head_len..frame.len) {
-            Some(values) => {
-                self.retry.record(&self.up_head.buffer()[start..]);
-                if self.retry.is_open() {
-                    self.retry.record(values);
-                }
-            }
-            None => self.retry.forget(),
-        }
     }
 
     /// Records what the portal may do that a Bind makes.
@@ -207,7 +190,7 @@ impl Exchange {
         if named.target == Target::Portal {
             self.start_clock(guest);
             self.answers.push(Expected::Describe(0));
-            self.forward_recorded(frame);
+            self.forward(frame);
             return Ok(None);
         }
         if named.name.is_empty() {
@@ -226,13 +209,9 @@ impl Exchange {
         self.start_clock(guest);
         let begins = self.begins_batch();
         if self.ensure_prepared(guest, &statement) && begins {
-            self.retry.begin();
+            self.retry.begin(self.up_head.len());
         }
-        let start = self.up_head.buffer().len();
         rewrite::describe_statement(self.up_head.buffer(), &statement.name);
-        if self.retry.is_open() {
-            self.retry.record(&self.up_head.buffer()[start..]);
-        }
         self.answers.push(Expected::Describe(statement.id));
         Ok(None)
     }
@@ -271,10 +250,10 @@ impl Exchange {
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.remove(statement.id);
             }
-            self.answers.push(Expected::Close(Answer::Forward, Undo::Name(name, before)));
+            self.answers.push(Expected::Close(Answer::Forward, Undo::name(name, before, 0)));
         } else {
             // Only the client forgets it: the server keeps it for the next one.
-            self.answers.push(Expected::Close(Answer::Fake, Undo::Name(name, before)));
+            self.answers.push(Expected::Close(Answer::Fake, Undo::name(name, before, 0)));
         }
         Ok(None)
     }

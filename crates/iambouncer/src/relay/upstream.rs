@@ -185,8 +185,18 @@ impl Exchange {
             // Nothing is ever decided without a server.
             return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
         };
+        if self.retry.records() {
+            self.retry.record(self.up_head.pending());
+            self.retry.record(&self.up.bytes()[..self.up_ready]);
+        }
+        let total = self.up_head.len() + self.up_ready;
         let stream = &mut linked.server.stream;
-        match ready!(stream.poll_send_front(cx, self.up_head.pending(), &mut self.up, self.up_ready)) {
+        let sent = stream.poll_send_front(cx, self.up_head.pending(), &mut self.up, self.up_ready);
+        let gone = if let Poll::Ready(Ok(n)) = sent { n } else { 0 };
+        if gone < total && self.retry.records() {
+            self.retry.unrecord(total - gone);
+        }
+        match ready!(sent) {
             Ok(n) => {
                 let from_head = n.min(self.up_head.len());
                 self.up_head.advance(from_head);
@@ -269,17 +279,6 @@ impl Exchange {
                 _ => at += frame.len,
             }
         }
-    }
-
-    /// Forwards a message, and records it if its batch may have to be sent again.
-    pub(super) fn forward_recorded(&mut self, frame: Frame) {
-        if self.retry.is_open() {
-            match self.up.bytes().get(self.up_ready..self.up_ready + frame.len) {
-                Some(message) => self.retry.record(message),
-                None => self.retry.forget(),
-            }
-        }
-        self.forward(frame);
     }
 
     pub(super) fn forward(&mut self, frame: Frame) {

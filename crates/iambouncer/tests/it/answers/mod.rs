@@ -3,5 +3,7 @@
 mod copy_messages;
 mod copy_sync;
 mod out_of_step;
+mod parameters;
 mod pipelines;
+mod stale_statements;
 mod unnamed;
