@@ -168,8 +168,7 @@ fn a_copy_whose_sync_was_discarded_is_an_open_batch() {
 
 #[test]
 fn a_name_is_unsettled_while_an_earlier_batch_may_take_it_back() {
-    let name =
-        |name: &[u8], id| Expected::Parse(Answer::Forward, Undo::name(name.into(), None, id));
+    let name = |name: &[u8], id| Expected::Parse(Answer::Forward, Undo::name(name.into(), None, id));
     let mut queue = queue([name(b"a", 1)]);
     assert!(!queue.is_name_unsettled(b"a"), "it fails together with what builds on it");
     queue.push(Expected::SYNC);

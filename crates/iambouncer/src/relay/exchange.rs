@@ -179,6 +179,16 @@ impl Exchange {
         self.changed_schema = false;
     }
 
+    /// No server is held and the client has sent nothing that has not been looked at.
+    #[inline]
+    fn is_idle(&self, guest: &Guest) -> bool {
+        matches!(self.link, Link::None)
+            && self.up.is_empty()
+            && self.down_head.is_empty()
+            && self.down.is_empty()
+            && !guest.client.has_news()
+    }
+
     /// Reads the client, reads the server, and again while there is progress.
     pub(super) fn turn(&mut self, guest: &mut Guest, cx: &mut Context<'_>) -> Poll<Ending> {
         for _ in 0..MAX_ROUNDS_PER_TURN {
@@ -193,7 +203,7 @@ impl Exchange {
             if let Poll::Ready(Err(ending)) = down {
                 return Poll::Ready(ending);
             }
-            if up.is_pending() && down.is_pending() {
+            if up.is_pending() && (down.is_pending() || self.is_idle(guest)) {
                 return Poll::Pending;
             }
         }

@@ -98,7 +98,9 @@ impl Exchange {
                 rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
                 self.answers.push(Expected::Parse(Answer::Forward, Undo::name(name, None, 0)));
             }
-            CopyOnServer::Usable => self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0))),
+            CopyOnServer::Usable => {
+                self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0)))
+            }
             CopyOnServer::None | CopyOnServer::Outdated => {
                 self.add_to_server(guest, statement);
                 let undo = Undo::name(name, None, statement.id);

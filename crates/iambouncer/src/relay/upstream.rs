@@ -79,7 +79,9 @@ impl Exchange {
                 Ok(Scanned::Needs(bytes)) => {
                     // Once per round, so that a client that never pauses leaves the others their turn.
                     if received {
-                        return Poll::Ready(Ok(()));
+                        // Nothing is left, and nothing more has come: another round would find that out again.
+                        let is_done = self.up.is_empty() && !guest.client.has_news();
+                        return if is_done { Poll::Pending } else { Poll::Ready(Ok(())) };
                     }
                     if self.is_swamped() {
                         if self.wants_flush() {

@@ -77,7 +77,9 @@ fn rules_that_reload_changes_hold_for_sessions_that_exist() {
     assert_eq!(console.column("SHOW SERVERS", "state"), ["active"]);
     assert_eq!(tags(&console.query("SET pool_mode = 'transaction'")), "CZ");
     assert_eq!(a.value("SELECT 1"), "1");
-    crate::support::eventually("the server is released", || console.column("SHOW SERVERS", "state") == ["idle"]);
+    crate::support::eventually("the server is released", || {
+        console.column("SHOW SERVERS", "state") == ["idle"]
+    });
     // The statement was the old server session's, and no other client finds it there.
     let mut b = bouncer.client();
     b.send(&[raw::bind("", "s", &[]), raw::execute(), raw::sync()].concat());

@@ -85,7 +85,9 @@ fn a_deallocate_in_the_same_batch_is_answered_before_what_builds_on_it() {
     let mut a = bouncer.client();
     prepare(&mut a, "s", "SELECT 's' || $1");
     let deallocate = [raw::parse("", "DEALLOCATE ALL"), raw::bind("", "", &[]), raw::execute()].concat();
-    let again = [raw::parse("s", "SELECT 's' || $1"), raw::bind("", "s", &[b"!"]), raw::execute(), raw::sync()].concat();
+    let again =
+        [raw::parse("s", "SELECT 's' || $1"), raw::bind("", "s", &[b"!"]), raw::execute(), raw::sync()]
+            .concat();
     a.send(&[deallocate, again].concat());
     assert_eq!(tags(&a.until_ready()), "12C12DCZ");
     assert_eq!(run(&mut a, "s", &[b"?"]), "2DCZ");
@@ -116,7 +118,9 @@ fn a_changed_table_is_noticed_by_statements_that_were_prepared_before() {
     b.query("CREATE TYPE mood AS ENUM ('fine')");
     prepare(&mut a, "mood", "SELECT $1::mood");
     assert_eq!(run(&mut a, "mood", &[b"fine"]), "2DCZ");
-    postgres().sql_in("app", "DROP TYPE mood; CREATE TYPE mood AS ENUM ('fine'); ALTER TYPE mood OWNER TO app").unwrap();
+    postgres()
+        .sql_in("app", "DROP TYPE mood; CREATE TYPE mood AS ENUM ('fine'); ALTER TYPE mood OWNER TO app")
+        .unwrap();
     assert_eq!(run(&mut a, "mood", &[b"fine"]), "2DCZ");
     postgres().sql_in("app", "DROP TYPE mood").unwrap();
 }
@@ -145,7 +149,10 @@ fn errors_name_statements_as_the_client_does() {
     prepare(&mut a, "mine", "SELECT $1::int");
     a.send(&[raw::parse("mine", "SELECT 'another'"), raw::sync()].concat());
     let messages = a.until_ready();
-    assert_eq!(messages[0].error(), ("42P05".to_owned(), "prepared statement \"mine\" already exists".to_owned()));
+    assert_eq!(
+        messages[0].error(),
+        ("42P05".to_owned(), "prepared statement \"mine\" already exists".to_owned())
+    );
     let outcome = run(&mut a, "mine", &[b"1", b"2"]);
     assert!(outcome.contains("\\\"mine\\\"") && !outcome.contains("iamb_"), "{outcome}");
     for name in ["iamb_1", "iamb_2", "nowhere"] {
