@@ -2,7 +2,7 @@
 //!
 //! Modules from the bottom up; arrows point down only:
 //!
-//! - [`config`], [`faults`], [`causes`], [`parameters`]: values and texts;
+//! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -10,6 +10,9 @@
 //! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
 //! - [`doctor`]: what is in the way of a login;
 //! - [`pooler`], [`cli`]: the process.
+
+// Both panic when nobody reads any more, as behind `| head`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
 pub mod auth;
@@ -30,6 +33,7 @@ pub mod parameters;
 pub mod pool;
 pub mod pooler;
 pub mod prepared;
+pub mod printable;
 pub mod relay;
 pub mod server;
 pub mod stats;

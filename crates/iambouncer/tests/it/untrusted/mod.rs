@@ -1,0 +1,3 @@
+//! What strangers send: names that forge log lines, connections that never log in, questions about who exists.
+
+mod log_lines;
