@@ -342,10 +342,10 @@ impl Entry<'_> {
     }
 
     fn console(self, is_admin: bool, registered: Registered) {
-        let session = admin::Session::new(self.door.console.clone(), self.info.clone(), is_admin);
-        let (stream, inbound) = (self.stream, self.inbound);
+        let (console, info) = (self.door.console.clone(), self.info.clone());
+        let session = admin::Session::new(console, info, is_admin, self.stream, self.inbound);
         registered.go_on(move |registered| async move {
-            if let Some(fault) = session.run(stream, inbound).await {
+            if let Some(fault) = session.run().await {
                 registered.log_ending(&Ending::Fault(fault));
             }
         });

@@ -12,6 +12,7 @@ mod client_proofs;
 mod closed_pipes;
 mod commands;
 mod console;
+mod console_protocol;
 mod copy;
 mod core_dumps;
 mod credentials_shown;
