@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
+pub mod arrivals;
 pub mod auth;
 pub mod causes;
 pub mod cli;
@@ -28,6 +29,7 @@ pub mod http;
 pub mod identities;
 pub mod introductions;
 pub mod lifecycle;
+pub mod log_limit;
 pub mod net;
 pub mod parameters;
 pub mod pool;

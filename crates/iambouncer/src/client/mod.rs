@@ -1,8 +1,10 @@
 //! The life of a client's connection before and around its session: first packets, TLS, login, greeting, cancel
 //! requests. Owns who may come in; what they then do is [`crate::relay`]'s or [`crate::admin`]'s.
 
+mod admission;
 mod authenticate;
 mod cancel;
+mod dismissal;
 mod greet;
 mod handshake;
 mod iam;
@@ -13,5 +15,6 @@ mod startup;
 mod stored;
 mod sts;
 
+pub use admission::dismiss;
 pub use registered::Seat;
 pub use serve::{Door, serve};

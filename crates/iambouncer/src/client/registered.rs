@@ -2,6 +2,7 @@
 //! its tasks end, and what is logged of the end.
 
 use super::serve::Door;
+use crate::arrivals::Arriving;
 use crate::clients::ClientInfo;
 use crate::pool::permits::Permit;
 use crate::relay::{Ending, Session};
@@ -24,11 +25,16 @@ pub struct Seat {
     pub worker: Permit,
     /// Among all clients.
     pub process: Permit,
+    /// Among those that have not logged in.
+    pub arriving: Arriving,
 }
 
 /// Places in the limits, given back with the record.
 pub(super) struct Places {
-    _seat: Seat,
+    _worker: Permit,
+    _process: Permit,
+    /// Until it has logged in.
+    pub(super) arriving: Option<Arriving>,
     /// In `max_db_client_connections`.
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
@@ -49,7 +55,16 @@ impl Drop for Registered {
 impl Registered {
     /// For a client that has just been added to the table.
     pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, seat: Seat) -> Self {
-        let places = Places { _seat: seat, database: None, user: None, session: None };
+        let Seat { worker, process, arriving } = seat;
+        arriving.seated(info.slot);
+        let places = Places {
+            _worker: worker,
+            _process: process,
+            arriving: Some(arriving),
+            database: None,
+            user: None,
+            session: None,
+        };
         Self { door, info, places }
     }
 

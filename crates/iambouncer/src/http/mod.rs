@@ -18,6 +18,7 @@ pub use reference::metrics_markdown;
 use crate::config::{Config, HttpPort};
 use crate::identities::Identities;
 use crate::net::listener::{self, Bound};
+use crate::net::socket::TcpOptions;
 use crate::pool::shared::Registry;
 use crate::worker::team::Outside;
 use health::Health;
@@ -91,7 +92,7 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
     let hosts: Vec<String> = crate::config::split_list(&settings.http_addr).map(str::to_owned).collect();
     let is_asked_for =
         config.origins.iter().any(|origin| matches!(origin.key.as_str(), "http_addr" | "http_port"));
-    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32) {
+    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, TcpOptions::default()) {
         Ok(bound) => Ok(bound),
         Err(error) if is_asked_for => Err(anyhow::Error::new(error).context("no probes and metrics")),
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
 
 use super::address::Endpoint;
-use super::socket::{TcpOptions, apply_tcp_options, unix_address};
+use super::socket::{TcpOptions, apply_listener_options, unix_address};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -18,6 +18,8 @@ use std::task::Poll;
 /// A bound socket that is not watched yet: made before the workers start, so that a busy port is a start error.
 pub struct Bound {
     socket: socket2::Socket,
+    /// As set on the socket; none of a UNIX socket.
+    options: Option<TcpOptions>,
     /// Where it listens; the port is the real one when 0 was asked for.
     pub endpoint: Endpoint,
 }
@@ -42,18 +44,24 @@ fn bind_error(address: impl Into<String>) -> impl FnOnce(io::Error) -> BindError
     move |error| BindError { address, reason: error.to_string() }
 }
 
-/// Binds every TCP address of a `listen_addr` list; `*` is every interface.
+/// Binds every TCP address of a `listen_addr` list; `*` is every interface. The options are in force before the first
+/// connection: one that the kernel has taken already keeps what its listener had then.
 ///
 /// # Errors
 /// A name does not resolve or an address is taken.
-pub fn bind_tcp(hosts: &[String], port: u16, backlog: u32) -> Result<Vec<Bound>, BindError> {
+pub fn bind_tcp(
+    hosts: &[String],
+    port: u16,
+    backlog: u32,
+    options: TcpOptions,
+) -> Result<Vec<Bound>, BindError> {
     let mut bound = Vec::new();
     for host in hosts {
         let address = format!("{host}:{port}");
         let resolved: Vec<SocketAddr> = if host == "*" {
             let any6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
             let any4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port));
-            match bind_one(any6, backlog) {
+            match bind_one(any6, backlog, options) {
                 // Without V6ONLY the one socket takes both families.
                 Ok(socket) => {
                     bound.push(socket);
@@ -65,13 +73,13 @@ pub fn bind_tcp(hosts: &[String], port: u16, backlog: u32) -> Result<Vec<Bound>,
             (host.as_str(), port).to_socket_addrs().map_err(bind_error(&*address))?.collect()
         };
         for addr in resolved {
-            bound.push(bind_one(addr, backlog).map_err(bind_error(addr.to_string()))?);
+            bound.push(bind_one(addr, backlog, options).map_err(bind_error(addr.to_string()))?);
         }
     }
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<Bound> {
+fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<Bound> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::STREAM.nonblocking().cloexec(),
@@ -82,9 +90,10 @@ fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<Bound> {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.bind(&addr.into())?;
+    apply_listener_options(&socket, options)?;
     socket.listen(backlog.min(i32::MAX as u32) as i32)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(Bound { socket, endpoint: Endpoint::Tcp(local) })
+    Ok(Bound { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
 }
 
 /// Binds the UNIX socket that libpq looks for in `dir`; a stale file of a dead process is replaced.
@@ -110,7 +119,7 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<Bound,
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(fail())?;
     }
     socket.listen(backlog.min(i32::MAX as u32) as i32).map_err(fail())?;
-    Ok(Bound { socket, endpoint: Endpoint::Unix(path) })
+    Ok(Bound { socket, options: None, endpoint: Endpoint::Unix(path) })
 }
 
 /// A listening socket of this worker. A UNIX socket's file goes with it.
@@ -118,7 +127,7 @@ pub struct Listener {
     socket: socket2::Socket,
     source: Rc<Source>,
     endpoint: Endpoint,
-    /// As last set on the socket.
+    /// As last set on the socket; none of a UNIX socket.
     options: Cell<Option<TcpOptions>>,
 }
 
@@ -129,7 +138,8 @@ impl Listener {
     /// The reactor refuses it.
     pub fn new(bound: Bound) -> io::Result<Self> {
         let source = reactor::watch(&bound.socket)?;
-        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options: Cell::new(None) })
+        let options = Cell::new(bound.options);
+        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options })
     }
 
     /// Waits for the next connection, which is nobody's yet: any worker can make a [`super::Socket`] of it. Cancel safe.
@@ -137,12 +147,9 @@ impl Listener {
     /// # Errors
     /// As accept(2); of the errors only being out of files or memory is worth a pause.
     pub async fn accept(&self, options: TcpOptions) -> io::Result<(OwnedFd, Endpoint)> {
-        if self.options.get() != Some(options) {
-            // Connections inherit what the listener has, which saves calls for each of them.
-            if matches!(self.endpoint, Endpoint::Tcp(_)) {
-                self.socket.set_keepalive(options.keepalive)?;
-                apply_tcp_options(&self.socket, options)?;
-            }
+        // RELOAD may have changed them.
+        if self.options.get().is_some_and(|set| set != options) {
+            apply_listener_options(&self.socket, options)?;
             self.options.set(Some(options));
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

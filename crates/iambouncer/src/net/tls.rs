@@ -5,7 +5,7 @@
 //! records are built in one scratch buffer of the thread. Only what the kernel does not take at once is kept.
 
 use super::socket::Socket;
-use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES};
+use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
@@ -131,7 +131,11 @@ impl TlsStream {
                 Standing::Open => return Poll::Ready(Ok(())),
                 Standing::PeerClosed => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Standing::Handshaking => {
-                    if ready!(self.poll_receive(cx))? == 0 {
+                    let received = self.poll_receive(cx);
+                    if received.is_pending() {
+                        self.shrink();
+                    }
+                    if ready!(received)? == 0 {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
@@ -140,10 +144,19 @@ impl TlsStream {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.incoming.is_empty() {
+            self.incoming.make_room(SMALL_BLOCK_BYTES);
+        }
         if self.incoming.is_full() {
             self.incoming.make_room(LARGE_BLOCK_BYTES);
         }
         self.socket.poll_recv(cx, &mut self.incoming)
+    }
+
+    /// While nothing comes, a peer that has not proven itself holds what it has sent and no more.
+    pub(super) fn shrink(&mut self) {
+        self.incoming.shrink();
+        self.plain.shrink();
     }
 
     /// Lets the engine work off `incoming`: plaintext goes to `plain`, answers of its own to `outgoing`.

@@ -2,10 +2,12 @@
 //! client.
 
 use crate::admin::{Console, Reloader};
+use crate::arrivals::Origin;
 use crate::client::{self, Door};
 use crate::clients::ClientTable;
 use crate::context::{Common, Context};
 use crate::lifecycle::Lifecycle;
+use crate::log_limit::warn_stranger;
 use crate::net::{Endpoint, Socket};
 use crate::pool::Directory;
 use crate::worker::reactor::EngineKind;
@@ -113,19 +115,22 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, li
     else {
         return;
     };
-    let seat = client::Seat { worker: worker_place, process: process_place };
+    let arriving = door.context.arrivals.add(Origin::of(&remote), worker);
+    let seat = client::Seat { worker: worker_place, process: process_place, arriving };
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
                 executor::spawn(client::serve(door, socket, remote, listener, seat));
             }
-            Err(error) => tracing::warn!(client = %remote, %error, "connection dropped"),
+            Err(error) => {
+                warn_stranger!(door.context, "attach", client = %remote, %error, "connection dropped");
+            }
         }
     };
     if worker == door.context.team.me() {
         errand();
     } else if door.context.team.tell(worker, Box::new(errand)).is_err() {
-        tracing::warn!(worker, "connection dropped: its worker does not keep up");
+        warn_stranger!(door.context, "worker", worker, "connection dropped: its worker does not keep up");
     }
 }

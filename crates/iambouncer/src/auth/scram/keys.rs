@@ -13,12 +13,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub const KEY_BYTES: usize = 32;
 
 /// Bytes of a salt.
-const SALT_BYTES: usize = 16;
+pub const SALT_BYTES: usize = 16;
 
 /// A key or a hash.
 pub type Key = [u8; KEY_BYTES];
 
-pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(in crate::auth) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     for part in parts {
         context.update(part);
@@ -140,15 +140,20 @@ impl ScramSecret {
 
     /// The salt of a user in this process, known or not.
     pub fn salt_of(user: &str, process_key: &Key) -> Vec<u8> {
-        hmac_sha256(process_key, &[b"salt", user.as_bytes()])[..SALT_BYTES].to_vec()
+        Self::salt_of_len(user, process_key, SALT_BYTES)
+    }
+
+    fn salt_of_len(user: &str, process_key: &Key, bytes: usize) -> Vec<u8> {
+        let salt = hmac_sha256(process_key, &[b"salt", user.as_bytes()]);
+        salt.iter().copied().cycle().take(bytes).collect()
     }
 
     /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
     /// like any other.
-    pub fn mock(user: &str, process_key: &Key, iterations: u32) -> Self {
+    pub fn mock(user: &str, process_key: &Key, iterations: u32, salt_bytes: usize) -> Self {
         Self {
             iterations,
-            salt: Self::salt_of(user, process_key),
+            salt: Self::salt_of_len(user, process_key, salt_bytes),
             stored: hmac_sha256(process_key, &[b"stored", user.as_bytes()]),
             server: hmac_sha256(process_key, &[b"server", user.as_bytes()]),
         }

@@ -1,3 +1,5 @@
 //! What strangers send: names that forge log lines, connections that never log in, questions about who exists.
 
 mod log_lines;
+mod logins;
+mod users;

@@ -1,0 +1,42 @@
+//! Logins that have to end before they have come to anything: their place is wanted, or the process ends. Owns how a login
+//! hears of that, and what its client is told.
+
+use super::serve::Door;
+use crate::arrivals::{Arriving, Place};
+use crate::clients::ClientInfo;
+use crate::faults::{self, Fault};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// What one login looks at.
+pub(super) struct Dismissal {
+    door: Rc<Door>,
+    info: Rc<ClientInfo>,
+    place: Option<Place>,
+}
+
+impl Dismissal {
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, arriving: Option<&Arriving>) -> Self {
+        Self { door, info, place: arriving.map(Arriving::place) }
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        match &self.place {
+            Some(place) if place.is_displaced() => {
+                Some(faults::displaced(self.door.context.config().settings.max_client_conn))
+            }
+            _ => self.info.take_kill(),
+        }
+    }
+
+    /// Goes on with a part of the login until that is done or the login has to end.
+    pub(super) async fn or<T>(&self, mut part: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
+        poll_fn(|cx| match self.fault() {
+            Some(fault) => Poll::Ready(Err(fault)),
+            None => part.as_mut().poll(cx).map(Ok),
+        })
+        .await
+    }
+}
