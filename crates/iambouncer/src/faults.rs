@@ -166,6 +166,12 @@ pub fn too_many_clients(setting: &str, limit: u32) -> Fault {
     Fault::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
 }
 
+/// All open files but the reserve are taken.
+pub fn too_many_files() -> Fault {
+    Fault::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
+        .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
+}
+
 /// `query_wait_timeout`.
 pub fn query_wait_timeout() -> Fault {
     Fault::new(Blame::Us, "53300", "query_wait_timeout")

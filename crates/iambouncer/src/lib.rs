@@ -3,6 +3,7 @@
 //! Modules from the bottom up; arrows point down only:
 //!
 //! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
+//! - [`files`], [`arrivals`], [`log_limit`]: what the process bounds;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -25,6 +26,7 @@ pub mod config;
 pub mod context;
 pub mod doctor;
 pub mod faults;
+pub mod files;
 pub mod http;
 pub mod identities;
 pub mod introductions;

@@ -9,13 +9,17 @@ use crate::arrivals::Displaced;
 use crate::clients::ClientState;
 use crate::config::Settings;
 use crate::faults;
+use crate::files::Room;
 use crate::pool::DatabaseState;
 use crate::pool::shared::Counted;
 use crate::worker::home;
 use std::rc::Rc;
 
 /// What is said before the client has proven anything.
-pub(super) fn knock(door: &Door, settings: &Settings) -> Result<(), Denied> {
+pub(super) fn knock(door: &Door, settings: &Settings, room: Room) -> Result<(), Denied> {
+    if room != Room::Ordinary {
+        return Err(Denied::Fault(faults::too_many_files()));
+    }
     if door.closing.get() {
         return Err(Denied::Fault(faults::shutting_down()));
     }

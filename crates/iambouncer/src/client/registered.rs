@@ -4,6 +4,7 @@
 use super::serve::Door;
 use crate::arrivals::Arriving;
 use crate::clients::ClientInfo;
+use crate::files::Room;
 use crate::pool::permits::Permit;
 use crate::relay::{Ending, Session};
 use crate::worker::executor;
@@ -27,12 +28,16 @@ pub struct Seat {
     pub process: Permit,
     /// Among those that have not logged in.
     pub arriving: Arriving,
+    /// Among the open files.
+    pub room: Room,
 }
 
 /// Places in the limits, given back with the record.
 pub(super) struct Places {
     _worker: Permit,
     _process: Permit,
+    /// What the connection may be used for.
+    pub(super) room: Room,
     /// Until it has logged in.
     pub(super) arriving: Option<Arriving>,
     /// In `max_db_client_connections`.
@@ -55,11 +60,12 @@ impl Drop for Registered {
 impl Registered {
     /// For a client that has just been added to the table.
     pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, seat: Seat) -> Self {
-        let Seat { worker, process, arriving } = seat;
+        let Seat { worker, process, arriving, room } = seat;
         arriving.seated(info.slot);
         let places = Places {
             _worker: worker,
             _process: process,
+            room,
             arriving: Some(arriving),
             database: None,
             user: None,

@@ -223,7 +223,7 @@ impl Entry<'_> {
         if wanted.database == admin::DATABASE {
             return self.log_in_to_console(settings, &wanted).await;
         }
-        admission::knock(self.door, settings)?;
+        admission::knock(self.door, settings, registered.places.room)?;
         let keys = authenticate::run(
             &self.door.context,
             &mut self.stream,

@@ -3,6 +3,7 @@
 use super::Inbound;
 use super::address::Endpoint;
 use crate::config::Settings;
+use crate::files::Room;
 use crate::worker::reactor::{self, Attached, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
@@ -67,6 +68,7 @@ impl Socket {
             socket2::Type::STREAM.nonblocking().cloexec(),
             Some(socket2::Protocol::TCP),
         )?;
+        leave_reserve(&socket)?;
         apply_tcp_options(&socket, options)?;
         Self::connect(socket, &addr.into()).await
     }
@@ -78,6 +80,7 @@ impl Socket {
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket =
             socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
+        leave_reserve(&socket)?;
         Self::connect(socket, &unix_address(path)?).await
     }
 
@@ -252,6 +255,11 @@ impl AsFd for Socket {
             Attached::Ready(fd, _) => fd.as_fd(),
         }
     }
+}
+
+/// The last open files are not for servers.
+fn leave_reserve(socket: &socket2::Socket) -> io::Result<()> {
+    if Room::of(socket) == Room::Ordinary { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
 /// True when neither bytes nor the end are there.

@@ -4,6 +4,7 @@
 use super::members;
 use crate::arrivals::{Origin, UNAUTHENTICATED_SPARE};
 use crate::client::{self, Door};
+use crate::files::Room;
 use crate::lifecycle::Phase;
 use crate::log_limit::warn_stranger;
 use crate::net::Endpoint;
@@ -49,6 +50,11 @@ fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoi
     let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.registry.clients.taken();
     let origin = Origin::of(&remote);
+    let room = Room::of(&socket);
+    if room == Room::Probe {
+        warn_stranger!(context, "files", client = %remote, "connection dropped: all open files are in use");
+        return;
+    }
     let mut displaced =
         context.arrivals.displace_of(origin, max_client_conn, context.registry.sessions.taken());
     if displaced.is_none() && taken >= most {
@@ -58,6 +64,9 @@ fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoi
             warn_stranger!(context, "full", client = %remote, "connection dropped: too many are open already");
             return;
         }
+    }
+    if displaced.is_none() && room == Room::Console {
+        displaced = context.arrivals.displace_oldest();
     }
     if let Some(displaced) = displaced {
         client::dismiss(door, displaced);

@@ -6,6 +6,7 @@ use crate::arrivals::Origin;
 use crate::client::{self, Door};
 use crate::clients::ClientTable;
 use crate::context::{Common, Context};
+use crate::files::Room;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::warn_stranger;
 use crate::net::{Endpoint, Socket};
@@ -116,7 +117,8 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, li
         return;
     };
     let arriving = door.context.arrivals.add(Origin::of(&remote), worker);
-    let seat = client::Seat { worker: worker_place, process: process_place, arriving };
+    let room = Room::of(&socket);
+    let seat = client::Seat { worker: worker_place, process: process_place, arriving, room };
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {

@@ -2,4 +2,5 @@
 
 mod log_lines;
 mod logins;
+mod scarce;
 mod users;
