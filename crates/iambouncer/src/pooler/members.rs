@@ -1,6 +1,7 @@
 //! The workers beside the first one. Owns their threads, what each of them has of its own, and which of them gets a new
 //! client.
 
+use super::engine::Engine;
 use crate::admin::{Console, Reloader};
 use crate::arrivals::Origin;
 use crate::client::{self, Door};
@@ -11,9 +12,8 @@ use crate::lifecycle::Lifecycle;
 use crate::log_limit::warn_stranger;
 use crate::net::{Endpoint, Socket};
 use crate::pool::Directory;
-use crate::worker::reactor::EngineKind;
 use crate::worker::team::Team;
-use crate::worker::{self, executor, home};
+use crate::worker::{executor, home};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -45,18 +45,13 @@ impl Drop for AllOrNothing {
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(super) fn start(
-    engine: EngineKind,
-    team: Team,
-    common: Common,
-    reloader: Reloader,
-) -> io::Result<Member> {
+pub(super) fn start(engine: Engine, team: Team, common: Common, reloader: Reloader) -> io::Result<Member> {
     let running = common.registry.running.take(None);
     let thread = thread::Builder::new().name(format!("worker-{}", team.me()));
     let handle = thread.spawn(move || {
         let _guard = AllOrNothing;
         let me = team.clone();
-        let outcome = worker::run(engine, &me, async move {
+        let outcome = engine.run(&me, async move {
             let door = open_door(common, team, reloader);
             let lifecycle = door.console.lifecycle.clone();
             super::shutdown::wait(&door, &lifecycle).await;

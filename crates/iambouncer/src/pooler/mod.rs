@@ -18,8 +18,8 @@ use crate::http;
 use crate::identities::Identities;
 use crate::net::listener::{Bound, Listener};
 use crate::pool::shared::Registry;
+use crate::worker::executor;
 use crate::worker::team::Team;
-use crate::worker::{self, executor};
 use rds_iam::{LoginLimiter, Resolver, TokenEngine};
 use signals::Signal;
 use std::io;
@@ -87,7 +87,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         others.push(members::start(engine, team, common.clone(), reloader.clone())?);
     }
     let started = first.clone();
-    let outcome = worker::run(engine, &started, async move {
+    let outcome = engine.run(&started, async move {
         let door = members::open_door(common, first, reloader);
         if let Err(error) = serve(door, bound, signals).await {
             tracing::error!(%error, "cannot start");

@@ -22,6 +22,7 @@ mod farewells;
 mod http;
 mod iam;
 mod identities;
+mod locked_memory;
 mod login;
 mod long_tokens;
 mod moto;
