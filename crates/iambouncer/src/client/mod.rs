@@ -11,6 +11,7 @@ mod iam;
 mod iam_sts;
 mod registered;
 mod serve;
+mod spelling;
 mod startup;
 mod stored;
 mod sts;

@@ -106,6 +106,16 @@ impl Socket {
         }
     }
 
+    /// Sends a few bytes before the socket goes, if the kernel takes them at once.
+    pub(super) fn send_last(&mut self, bytes: &[u8]) {
+        match &self.0 {
+            Attached::Ring(channel) => channel.send_last(bytes),
+            Attached::Ready(..) => {
+                let _ = self.poll_send_directly(bytes, &[]);
+            }
+        }
+    }
+
     /// Takes bytes of `head`, then of `body`, to be sent, and says how many.
     pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {

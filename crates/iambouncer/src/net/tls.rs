@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 /// Plaintext encrypted per call at the most, in bytes; bounds the scratch buffer.
 const MAX_PLAINTEXT_BYTES: usize = 64 * 1024;
@@ -372,23 +372,54 @@ impl Drop for TlsStream {
             return;
         }
         let mut record = [0; CLOSE_NOTIFY_ROOM_BYTES];
-        let bytes = self.incoming.bytes_mut();
-        let written = match &mut self.engine {
-            Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
-            Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
-            Engine::Moved => return,
-        };
-        if let Some(n) = written {
-            let _ = self.socket.poll_send(&mut Context::from_waker(Waker::noop()), &record[..n], &[]);
+        let mut written = None;
+        // What has come and nobody will read stands in front of it.
+        while written.is_none() {
+            let bytes = self.incoming.bytes_mut();
+            let (discard, farewell) = match &mut self.engine {
+                Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                Engine::Moved => return,
+            };
+            self.incoming.consume(discard);
+            match farewell {
+                Farewell::Written(n) => written = Some(n),
+                Farewell::NotYet if discard > 0 => {}
+                Farewell::NotYet | Farewell::Impossible => return,
+            }
         }
+        self.socket.send_last(&record[..written.unwrap_or(0)]);
     }
 }
 
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> Option<usize> {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(room).ok(),
-        _ => None,
-    }
+/// What came of an attempt to say goodbye.
+enum Farewell {
+    /// So many bytes are to be sent.
+    Written(usize),
+    /// Something else had to be worked off first.
+    NotYet,
+    /// The connection is not in a state for it.
+    Impossible,
+}
+
+fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, Farewell) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let farewell = match state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            traffic.queue_close_notify(room).map_or(Farewell::Impossible, Farewell::Written)
+        }
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => discard += record.discard,
+                    Err(_) => return (discard, Farewell::Impossible),
+                }
+            }
+            Farewell::NotYet
+        }
+        _ => Farewell::Impossible,
+    };
+    (discard, farewell)
 }
 
 /// Encrypts `data` if the engine is ready for it; else acts as [`step`] does and returns `None`.

@@ -59,9 +59,10 @@ impl SaltedPassword {
         let rounds = NonZeroU32::new(iterations)
             .filter(|n| n.get() <= MAX_ITERATIONS)
             .ok_or(ScramError::Iterations(iterations))?;
-        // The server normalises too, and like it we use the text as it is when it cannot be normalised.
-        let prepared =
-            Zeroizing::new(stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password)).into_owned());
+        // The server normalises too, and like it we use the text as it is when it cannot be normalised, or when nothing
+        // would be left of it.
+        let prepared = stringprep::saslprep(password).ok().filter(|prepared| !prepared.is_empty());
+        let prepared = Zeroizing::new(prepared.unwrap_or(Cow::Borrowed(password)).into_owned());
         let mut out = [0; KEY_BYTES];
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared.as_bytes(), &mut out);
         Ok(Self(out))
@@ -163,6 +164,15 @@ impl ScramSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_normalises_to_nothing_is_used_as_it_is() {
+        let keys = |password: &str| SaltedPassword::derive(password, b"salt", 1).unwrap().keys().client;
+        assert_ne!(keys("\u{ad}"), keys(""));
+        assert_ne!(keys("\u{ad}"), keys("\u{ad}\u{ad}"));
+        // What is left of others counts.
+        assert_eq!(keys("a\u{ad}"), keys("a"));
+    }
 
     #[test]
     fn a_secret_made_by_postgresql_15_is_read() {
