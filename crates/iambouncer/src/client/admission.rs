@@ -5,7 +5,7 @@ use super::authenticate::Denied;
 use super::registered::Registered;
 use super::serve::Door;
 use super::startup::Wanted;
-use crate::arrivals::Displaced;
+use crate::arrivals::{Arriving, Displaced};
 use crate::clients::ClientState;
 use crate::config::Settings;
 use crate::faults;
@@ -35,6 +35,7 @@ pub(super) fn enter(
     settings: &Settings,
     wanted: &Wanted,
     registered: &mut Registered,
+    arriving: &mut Option<Arriving>,
 ) -> Result<Rc<DatabaseState>, Denied> {
     let unknown = || Denied::Fault(faults::unknown_database(&wanted.database));
     if !door.directory.covers(&wanted.database) {
@@ -48,6 +49,8 @@ pub(super) fn enter(
         return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
     }
     take_places(door, settings, &database, &wanted.user, registered)?;
+    *arriving = None;
+    make_room(door, settings.max_client_conn);
     Ok(database)
 }
 
@@ -72,18 +75,20 @@ fn take_places(
     let of_user = of_user.take(places(limit)).ok_or_else(|| full("max_user_client_connections", limit))?;
     let limit = settings.max_client_conn;
     let session = registry.sessions.take(Some(limit)).ok_or_else(|| full("max_client_conn", limit))?;
-    registered.places.arriving = None;
     registered.places.session = Some(session);
     registered.places.user = Some(of_user);
     registered.places.database = Some(of_database);
-    // Whoever has proven nothing makes room for those who have.
-    let taken = registry.sessions.taken() as usize + door.context.arrivals.len();
-    if taken > limit as usize
+    Ok(())
+}
+
+/// Whoever has proven nothing makes room for those who have.
+fn make_room(door: &Door, max_client_conn: u32) {
+    let taken = door.context.registry.sessions.taken() as usize + door.context.arrivals.len();
+    if taken > max_client_conn as usize
         && let Some(displaced) = door.context.arrivals.displace_oldest()
     {
         dismiss(door, displaced);
     }
-    Ok(())
 }
 
 /// Has a connection closed that has to make room.

@@ -14,21 +14,19 @@ use std::task::Poll;
 pub(super) struct Dismissal {
     door: Rc<Door>,
     info: Rc<ClientInfo>,
-    place: Option<Place>,
+    place: Place,
 }
 
 impl Dismissal {
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, arriving: Option<&Arriving>) -> Self {
-        Self { door, info, place: arriving.map(Arriving::place) }
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, arriving: &Arriving) -> Self {
+        Self { door, info, place: arriving.place() }
     }
 
     fn fault(&self) -> Option<Fault> {
-        match &self.place {
-            Some(place) if place.is_displaced() => {
-                Some(faults::displaced(self.door.context.config().settings.max_client_conn))
-            }
-            _ => self.info.take_kill(),
+        if self.place.is_displaced() {
+            return Some(faults::displaced(self.door.context.config().settings.max_client_conn));
         }
+        self.info.take_kill()
     }
 
     /// Goes on with a part of the login until that is done or the login has to end.

@@ -36,10 +36,6 @@ pub struct Seat {
 pub(super) struct Places {
     _worker: Permit,
     _process: Permit,
-    /// What the connection may be used for.
-    pub(super) room: Room,
-    /// Until it has logged in.
-    pub(super) arriving: Option<Arriving>,
     /// In `max_db_client_connections`.
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
@@ -59,18 +55,8 @@ impl Drop for Registered {
 
 impl Registered {
     /// For a client that has just been added to the table.
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, seat: Seat) -> Self {
-        let Seat { worker, process, arriving, room } = seat;
-        arriving.seated(info.slot);
-        let places = Places {
-            _worker: worker,
-            _process: process,
-            room,
-            arriving: Some(arriving),
-            database: None,
-            user: None,
-            session: None,
-        };
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit, process: Permit) -> Self {
+        let places = Places { _worker: worker, _process: process, database: None, user: None, session: None };
         Self { door, info, places }
     }
 

@@ -7,10 +7,12 @@ use super::registered::{Registered, Seat};
 use super::startup::{self, Wanted};
 use super::{admission, cancel, greet};
 use crate::admin;
+use crate::arrivals::Arriving;
 use crate::clients::{ClientInfo, ClientTable};
 use crate::config::{AuthType, PoolMode, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::files::Room;
 use crate::introductions::Introduction;
 use crate::log_limit::{Turn, warn_stranger};
 use crate::net::tls::TlsStream;
@@ -52,9 +54,11 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         at => Some(at),
     };
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let registered = Registered::new(door.clone(), info.clone(), seat);
+    let Seat { worker, process, arriving, room } = seat;
+    arriving.seated(info.slot);
+    let registered = Registered::new(door.clone(), info.clone(), worker, process);
     let limit = door.context.config().settings.client_login_timeout;
-    let dismissal = Dismissal::new(door.clone(), info.clone(), registered.places.arriving.as_ref());
+    let dismissal = Dismissal::new(door.clone(), info.clone(), &arriving);
     let opened = {
         // Pinned here: what takes a future by value has room for it twice.
         let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone(), &dismissal));
@@ -86,7 +90,8 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
     match opened {
         Opened::Cancel { pid, key } => cancel::route(&door, pid, key),
         Opened::Session { stream, inbound, version, parameters } => {
-            let entry = Entry { door: &door, info: &info, stream, inbound };
+            let arriving = Some(arriving);
+            let entry = Entry { door: &door, info: &info, stream, inbound, arriving, room };
             entry.admit(version, parameters, limit, registered, &dismissal).await;
         }
     }
@@ -141,6 +146,10 @@ struct Entry<'a> {
     info: &'a Rc<ClientInfo>,
     stream: Stream,
     inbound: Inbound,
+    /// Until it has logged in.
+    arriving: Option<Arriving>,
+    /// What the connection may be used for.
+    room: Room,
 }
 
 /// Where a client that has proven who it is wants to go.
@@ -162,6 +171,8 @@ impl Entry<'_> {
             let logging_in = pin!(self.log_in(version, parameters, &mut registered));
             dismissal.or(pin!(timers::timeout(limit, logging_in))).await
         };
+        // Whether it is let in or turned away: its place among the others is free.
+        self.arriving = None;
         let admitted = match started {
             Ok(Some(Ok(admitted))) => admitted,
             Ok(Some(Err(Denied::Gone))) => return,
@@ -171,7 +182,6 @@ impl Entry<'_> {
             Ok(None) => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
             Err(fault) => return throw_out(self.door, self.info, self.stream, &fault).await,
         };
-        registered.places.arriving = None;
         match admitted {
             Admitted::Console { is_admin } => {
                 self.log_login();
@@ -223,7 +233,7 @@ impl Entry<'_> {
         if wanted.database == admin::DATABASE {
             return self.log_in_to_console(settings, &wanted).await;
         }
-        admission::knock(self.door, settings, registered.places.room)?;
+        admission::knock(self.door, settings, self.room)?;
         let keys = authenticate::run(
             &self.door.context,
             &mut self.stream,
@@ -233,7 +243,7 @@ impl Entry<'_> {
             settings.auth_type,
         )
         .await?;
-        let database = admission::enter(self.door, settings, &wanted, registered)?;
+        let database = admission::enter(self.door, settings, &wanted, registered, &mut self.arriving)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.door.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
         // Another user's keys are of no use to a forced user.

@@ -133,7 +133,7 @@ fn date_style(value: &str, default: &str) -> Option<String> {
         }
     }
     let (default_style, default_order) = default.split_once(", ")?;
-    let order = order.or((style == Some("German")).then_some("DMY")).unwrap_or(default_order);
+    let order = order.unwrap_or(if style == Some("German") { "DMY" } else { default_order });
     Some(format!("{}, {order}", style.unwrap_or(default_style)))
 }
 
