@@ -133,7 +133,11 @@ fn date_style(value: &str, default: &str) -> Option<String> {
         }
     }
     let (default_style, default_order) = default.split_once(", ")?;
-    let order = order.unwrap_or(if style == Some("German") { "DMY" } else { default_order });
+    let order = match (order, style) {
+        (Some(order), _) => order,
+        (None, Some("German")) => "DMY",
+        (None, _) => default_order,
+    };
     Some(format!("{}, {order}", style.unwrap_or(default_style)))
 }
 
