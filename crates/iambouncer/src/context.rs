@@ -10,7 +10,7 @@ use crate::identities::Identities;
 use crate::introductions::Introductions;
 use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
-use crate::net::socket::TcpOptions;
+use crate::net::tcp_options::TcpOptions;
 use crate::parameters::Parameters;
 use crate::pool::shared::Registry;
 use crate::prepared::Interner;

@@ -5,7 +5,7 @@ use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 /// Files that neither clients nor servers get.
-const RESERVED_FILES: u64 = 32;
+pub const RESERVED_FILES: u64 = 32;
 /// The reserve is at the most this part of all files that are allowed.
 const MAX_SHARE: u64 = 8;
 

@@ -53,6 +53,17 @@ impl Form {
     }
 }
 
+/// Whom a user that does not exist looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    /// A user of the sample.
+    Sampled(Form),
+    /// One of the others.
+    Other,
+    /// There is nobody.
+    Nobody,
+}
+
 /// The forms that stored texts of a pooler have.
 #[derive(Debug, Default)]
 pub struct Forms(Vec<Form>);
@@ -74,11 +85,16 @@ impl Forms {
         Self(forms)
     }
 
-    /// The form of a user that does not exist: that of one that does. `None` if there are no users.
-    pub fn of_unknown(&self, user: &str, process_key: &Key) -> Option<Form> {
+    /// Whom a user that does not exist looks like, where there may be further users than those in the sample.
+    pub fn twin(&self, user: &str, process_key: &Key, has_others: bool) -> Twin {
         let number = hmac_sha256(process_key, &[b"form", user.as_bytes()]);
         let number = number.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
-        self.0.get(number.checked_rem(self.0.len())?).copied()
+        let place = number.checked_rem(self.0.len() + usize::from(has_others));
+        match place.map(|place| self.0.get(place)) {
+            Some(Some(form)) => Twin::Sampled(*form),
+            Some(None) => Twin::Other,
+            None => Twin::Nobody,
+        }
     }
 }
 
@@ -93,12 +109,15 @@ mod tests {
         let scram = ScramSecret::mock("x", &KEY, 5000, 12).stored_text();
         let users = [("a", "secret"), ("b", scram.as_str()), ("empty", "")];
         let forms = Forms::sample(users.into_iter());
-        let all: std::collections::BTreeSet<Form> =
-            (0..50).map(|n| forms.of_unknown(&n.to_string(), &KEY).unwrap()).collect();
-        let expected = [Form::Clear, Form::Scram { iterations: 5000, salt_bytes: 12 }];
-        assert_eq!(all.into_iter().collect::<Vec<_>>(), expected);
-        assert_eq!(forms.of_unknown("ghost", &KEY), forms.of_unknown("ghost", &KEY));
-        assert_eq!(Forms::default().of_unknown("ghost", &KEY), None);
+        let all: Vec<Twin> = (0..50).map(|n| forms.twin(&n.to_string(), &KEY, true)).collect();
+        let scram = Form::Scram { iterations: 5000, salt_bytes: 12 };
+        for twin in [Twin::Sampled(Form::Clear), Twin::Sampled(scram), Twin::Other] {
+            assert!(all.contains(&twin), "{twin:?}");
+        }
+        assert!(!all.contains(&Twin::Nobody));
+        assert_eq!(forms.twin("ghost", &KEY, true), forms.twin("ghost", &KEY, true));
+        assert_eq!(Forms::default().twin("ghost", &KEY, false), Twin::Nobody);
+        assert_eq!(Forms::default().twin("ghost", &KEY, true), Twin::Other);
     }
 
     #[test]

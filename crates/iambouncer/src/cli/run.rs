@@ -16,7 +16,7 @@ use crate::config::{
 use crate::context::Loaded;
 use crate::http;
 use crate::net::listener::{self, Bound};
-use crate::net::socket::TcpOptions;
+use crate::net::tcp_options::TcpOptions;
 use crate::net::{Endpoint, tls_config};
 use crate::pooler::signals::{self, Signal};
 use crate::pooler::{self, Plan};

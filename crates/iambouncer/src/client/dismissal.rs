@@ -14,16 +14,21 @@ use std::task::Poll;
 pub(super) struct Dismissal {
     door: Rc<Door>,
     info: Rc<ClientInfo>,
-    place: Place,
+    place: Option<Place>,
 }
 
 impl Dismissal {
     pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, arriving: &Arriving) -> Self {
-        Self { door, info, place: arriving.place() }
+        Self { door, info, place: Some(arriving.place()) }
+    }
+
+    /// The same for a client that has logged in: nobody takes its place.
+    pub(super) fn of_admitted(self) -> Self {
+        Self { place: None, ..self }
     }
 
     fn fault(&self) -> Option<Fault> {
-        if self.place.is_displaced() {
+        if self.place.as_ref().is_some_and(Place::is_displaced) {
             return Some(faults::displaced(self.door.context.config().settings.max_client_conn));
         }
         self.info.take_kill()

@@ -49,11 +49,13 @@ pub(super) async fn greet(
 
 fn make(context: &Context, welcome: &Welcome, tracked: &[(usize, String)]) -> Greeting {
     let mut values = vec![None; context.parameters.names().len()];
+    let version = welcome.reports.iter().find(|(name, _)| name == "server_version");
+    let version = version.map_or("", |(_, value)| value.as_str());
     for (position, value) in tracked {
         let name = &*context.parameters.names()[*position];
         let default = welcome.parameters.values()[*position].as_deref();
         // As the server will report it: then what it has and what the client wants compare as equal.
-        let value = spelling::reported(name, value, default).unwrap_or_else(|| value.clone());
+        let value = spelling::reported(name, value, default, version).unwrap_or_else(|| value.clone());
         values[*position] = Some(value.into());
     }
     let parameters = context.parameters.overlay(&welcome.parameters, &values);

@@ -122,7 +122,7 @@ impl Claim {
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
         context.registry.logins.count_proof(ProofOutcome::Malformed);
-        warn_stranger!(context, "iam", user, database, reason = %error, "the IAM token of a client is refused");
+        warn_stranger!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
         Err(faults::proof_refused(user, &error.for_client()))
     }
 

@@ -31,7 +31,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
         logins.count_proof(ProofOutcome::Malformed);
-        warn_stranger!(context, "iam-sts", user, reason = %error, "the proof of an AWS identity of a client is refused");
+        warn_stranger!(context, error.kind(), user, reason = %error, "the proof of an AWS identity of a client is refused");
         Denied::Fault(faults::proof_refused(user, &error.for_client()))
     })?;
     // With another audience it is another question.

@@ -92,7 +92,7 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         Opened::Session { stream, inbound, version, parameters } => {
             let arriving = Some(arriving);
             let entry = Entry { door: &door, info: &info, stream, inbound, arriving, room };
-            entry.admit(version, parameters, limit, registered, &dismissal).await;
+            entry.admit(version, parameters, limit, registered, dismissal).await;
         }
     }
 }
@@ -165,7 +165,7 @@ impl Entry<'_> {
         parameters: Vec<(String, String)>,
         limit: Duration,
         mut registered: Registered,
-        dismissal: &Dismissal,
+        dismissal: Dismissal,
     ) {
         let started = {
             let logging_in = pin!(self.log_in(version, parameters, &mut registered));
@@ -189,12 +189,16 @@ impl Entry<'_> {
             }
             // Waiting for a server is not the client's doing: it has limits of its own.
             Admitted::Session { pool, tracked } => {
-                match greet::greet(&self.door.context, &pool, self.info, &tracked).await {
-                    Ok(greeting) => {
+                let greeted = {
+                    let greeting = pin!(greet::greet(&self.door.context, &pool, self.info, &tracked));
+                    dismissal.of_admitted().or(greeting).await
+                };
+                match greeted {
+                    Ok(Ok(greeting)) => {
                         self.log_login();
                         self.session(pool, greeting, registered).await;
                     }
-                    Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
+                    Ok(Err(fault)) | Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
                 }
             }
         }

@@ -88,9 +88,14 @@ const ENCODINGS: &[(&str, &str)] = &[
 /// Spellings of the values of IntervalStyle.
 const INTERVAL_STYLES: [&str; 4] = ["postgres", "postgres_verbose", "sql_standard", "iso_8601"];
 
-/// The value of a parameter as a server reports it that would report `default` by itself.
-pub(super) fn reported(name: &str, value: &str, default: Option<&str>) -> Option<String> {
+/// From this version on, bytes that are no printable ASCII are written out in an application name.
+const ESCAPES_NAMES_SINCE: u32 = 16;
+
+/// The value of a parameter as a server of this version (the number in front of the first point) reports it that would
+/// report `default` by itself.
+pub(super) fn reported(name: &str, value: &str, default: Option<&str>, version: &str) -> Option<String> {
     match name.to_ascii_lowercase().as_str() {
+        "application_name" => application_name(value, version),
         "client_encoding" => encoding(value).map(str::to_owned),
         "datestyle" => date_style(value, default?),
         "intervalstyle" => same_as(&INTERVAL_STYLES, value),
@@ -98,6 +103,21 @@ pub(super) fn reported(name: &str, value: &str, default: Option<&str>) -> Option
         "standard_conforming_strings" => boolean(value).map(|on| if on { "on" } else { "off" }.to_owned()),
         _ => None,
     }
+}
+
+fn application_name(value: &str, version: &str) -> Option<String> {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
+    if value.bytes().all(is_plain) {
+        return None;
+    }
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let escapes = digits.parse::<u32>().ok()? >= ESCAPES_NAMES_SINCE;
+    let spelt = |byte: u8| match byte {
+        plain if is_plain(plain) => char::from(plain).to_string(),
+        other if escapes => format!("\\x{other:02x}"),
+        _ => "?".to_owned(),
+    };
+    Some(value.bytes().map(spelt).collect())
 }
 
 fn encoding(value: &str) -> Option<&'static str> {
@@ -175,14 +195,24 @@ mod tests {
             ("standard_conforming_strings", "of", Some("off")),
             ("standard_conforming_strings", "o", None),
             ("application_name", "utf8", None),
+            ("application_name", "caf\u{e9}", Some("caf??")),
         ] {
-            assert_eq!(reported(name, value, iso).as_deref(), spelt, "{name} = {value}");
+            assert_eq!(reported(name, value, iso, "15.18 (Debian)").as_deref(), spelt, "{name} = {value}");
         }
-        assert_eq!(reported("TimeZone", "utc", Some("Europe/Berlin")).as_deref(), Some("UTC"));
+        assert_eq!(reported("TimeZone", "utc", Some("Europe/Berlin"), "15").as_deref(), Some("UTC"));
         assert_eq!(
-            reported("TimeZone", "europe/berlin", Some("Europe/Berlin")).as_deref(),
+            reported("TimeZone", "europe/berlin", Some("Europe/Berlin"), "15").as_deref(),
             Some("Europe/Berlin")
         );
+    }
+
+    #[test]
+    fn application_names_are_written_out_by_newer_servers() {
+        let spelt = |version| reported("application_name", "a\u{e9}\n", None, version);
+        assert_eq!(spelt("16.4").as_deref(), Some("a\\xc3\\xa9\\x0a"));
+        assert_eq!(spelt("18devel").as_deref(), Some("a\\xc3\\xa9\\x0a"));
+        assert_eq!(spelt("9.6.1").as_deref(), Some("a???"));
+        assert_eq!(spelt(""), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! is a text that nothing fits.
 
 use crate::admin;
-use crate::auth::mock::Form;
+use crate::auth::mock::{Form, Twin};
 use crate::auth::scram::keys::SALT_BYTES;
 use crate::config::{AuthType, Config};
 use crate::context::Context;
@@ -44,19 +44,14 @@ impl Stored {
             Some(key) => OfSecret::find(context, key, user).await,
             None => None,
         };
-        let form = match &secret {
-            Some(_) => Form::Clear,
-            None => context
-                .forms()
-                .of_unknown(user, &context.process_key)
-                .unwrap_or_else(|| default_form(&config)),
-        };
-        let count = secret.as_ref().map_or(1, |secret| secret.count);
-        let mock = |n: usize| form.mock(&format!("{n}{user}"), &context.process_key);
-        let mocks = match form {
-            // The salt is the user's, whatever stands behind it.
-            Form::Scram { .. } => vec![form.mock(user, &context.process_key)],
-            _ => (0..count).map(mock).collect(),
+        let twin = context.forms().twin(user, &context.process_key, secret.is_some());
+        let mocks = match (twin, &secret) {
+            // All versions of a secret are tried.
+            (Twin::Other, Some(secret)) => (0..secret.count)
+                .map(|n| Form::Clear.mock(&format!("{n}{user}"), &context.process_key))
+                .collect(),
+            (Twin::Sampled(form), _) => vec![form.mock(user, &context.process_key)],
+            _ => vec![default_form(&config).mock(user, &context.process_key)],
         };
         Self { entry: Self::entry(context, user), secret, mocks }
     }

@@ -19,7 +19,7 @@ pub use reference::metrics_markdown;
 use crate::config::{Config, HttpPort};
 use crate::identities::Identities;
 use crate::net::listener::{self, Bound};
-use crate::net::socket::TcpOptions;
+use crate::net::tcp_options::TcpOptions;
 use crate::pool::shared::Registry;
 use crate::worker::team::Outside;
 use health::Health;

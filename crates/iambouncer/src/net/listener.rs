@@ -1,7 +1,8 @@
 //! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
 
 use super::address::Endpoint;
-use super::socket::{TcpOptions, apply_listener_options, unix_address};
+use super::socket::unix_address;
+use super::tcp_options::{TcpOptions, apply_listener_options};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};

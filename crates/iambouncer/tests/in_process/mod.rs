@@ -4,7 +4,7 @@
 use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::Loaded;
 use iambouncer::net::listener;
-use iambouncer::net::socket::TcpOptions;
+use iambouncer::net::tcp_options::TcpOptions;
 use iambouncer::pooler::{self, Plan, signals};
 use rds_iam::{AwsCredentials, TokenEngine};
 use rds_sim::postgres::Postgres;

@@ -39,6 +39,7 @@ fn values_are_reported_in_the_spelling_of_the_server() {
         ("IntervalStyle", "ISO_8601"),
         ("standard_conforming_strings", "TRUE"),
         ("application_name", "x"),
+        ("application_name", "caf\u{e9}\n"),
     ] {
         let parameters = [("user", "app"), ("database", "app"), (name, value)];
         let direct = Client::log_in_with(postgres().port(), &parameters);

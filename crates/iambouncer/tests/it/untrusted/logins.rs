@@ -1,5 +1,6 @@
 //! Connections that never log in: what they cost, whom they keep out, and how much they log.
 
+use crate::support::bouncer::Start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, eventually, postgres};
 use socket2::{Domain, Socket, Type};
@@ -132,6 +133,22 @@ fn connections_that_send_nothing_are_the_kernels() {
     let config =
         console.column("SHOW CONFIG", "key").iter().position(|key| key == "tcp_defer_accept").unwrap();
     assert_eq!(console.column("SHOW CONFIG", "value")[config], "1");
+}
+
+#[test]
+fn a_client_that_waits_for_its_first_server_can_be_ended() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let databases = format!("app = host=127.0.0.1 port={}", silent.local_addr().unwrap().port());
+    let bouncer = Start::databases(&databases).set("server_tls_sslmode = disable").start();
+    let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let mut console = bouncer.console();
+    let users = |console: &mut Client| console.column("SHOW CLIENTS", "user");
+    eventually("it waits", || users(&mut console).contains(&"app".to_owned()));
+    let at = users(&mut console).iter().position(|user| user == "app").unwrap();
+    let id = console.column("SHOW CLIENTS", "id")[at].clone();
+    console.query(&format!("KILL_CLIENT {id}"));
+    assert_eq!(waiting.expect(b'E').error().0, "57P01");
+    assert_eq!(waiting.until_end(), []);
 }
 
 #[test]
