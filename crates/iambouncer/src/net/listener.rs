@@ -190,3 +190,58 @@ impl Drop for Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::reactor::EngineKind;
+    use crate::worker::run_alone;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    const OPTIONS: TcpOptions = TcpOptions {
+        keepalive: true,
+        keep_idle_secs: 77,
+        keep_interval_secs: 0,
+        keep_count: 0,
+        user_timeout_ms: 7000,
+        defer_accept_secs: 0,
+    };
+
+    fn bind(options: TcpOptions) -> Bound {
+        bind_tcp(&["127.0.0.1".to_owned()], 0, 16, options).unwrap().remove(0)
+    }
+
+    fn connect(bound: &Bound) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", bound.endpoint.port())).unwrap()
+    }
+
+    #[test]
+    fn connections_that_come_before_the_first_accept_have_all_options() {
+        let bound = bind(OPTIONS);
+        let _early = connect(&bound);
+        let (accepted, _) = bound.into_std().accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn options_that_are_switched_off_are_taken_back() {
+        run_alone(EngineKind::Epoll, async {
+            let bound = bind(OPTIONS);
+            let port = bound.endpoint.port();
+            let listener = Listener::new(bound).unwrap();
+            let off = TcpOptions { keepalive: false, user_timeout_ms: 0, ..OPTIONS };
+            let nobody = listener.accept(off);
+            assert!(crate::worker::timers::timeout(Duration::from_millis(1), nobody).await.is_none());
+            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (accepted, _) = listener.accept(off).await.unwrap();
+            let accepted = socket2::SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap() && !accepted.keepalive().unwrap());
+            assert_eq!(accepted.tcp_user_timeout().unwrap(), None);
+        })
+        .unwrap();
+    }
+}

@@ -128,6 +128,12 @@ fn connections_that_send_nothing_are_the_kernels() {
         // It came first, so it would have been accepted first.
         assert_eq!(in_login(&mut bouncer.console()), seen, "{setting}");
     }
+    let bouncer = Bouncer::in_front_of(postgres(), &["tcp_defer_accept = 0"]);
+    bouncer.console().query("SET tcp_defer_accept = 1");
+    eventually("the setting is in force", || {
+        let _silent = Client::connect(bouncer.port);
+        in_login(&mut bouncer.console()) == 0
+    });
     let default = Bouncer::in_front_of(postgres(), &[]);
     let mut console = default.console();
     let config =
