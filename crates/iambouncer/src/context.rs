@@ -1,7 +1,6 @@
 //! What every part of a worker may look at: the configuration in force, users, TLS, tokens, the control thread.
 //! Owns the swap at RELOAD; decides nothing.
 
-use crate::arrivals::Arrivals;
 use crate::auth::iam::desk::ProofDesk;
 use crate::auth::ident::IdentMap;
 use crate::auth::mock::Forms;
@@ -12,6 +11,7 @@ use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::net::tcp_options::TcpOptions;
 use crate::parameters::Parameters;
+use crate::pending_logins::PendingLogins;
 use crate::pool::shared::Registry;
 use crate::prepared::Interner;
 use crate::server::target::secret_of;
@@ -58,7 +58,7 @@ pub struct Common {
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
     /// Connections that have not logged in yet.
-    pub arrivals: Arrivals,
+    pub pending_logins: PendingLogins,
     /// Bounds log lines about them.
     pub log_limit: LogLimit,
     /// What the workers count together.
@@ -95,7 +95,7 @@ pub struct Context {
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
     /// Connections that have not logged in yet, of all workers.
-    pub arrivals: Arrivals,
+    pub pending_logins: PendingLogins,
     /// Bounds log lines about them.
     pub log_limit: LogLimit,
     /// All workers.
@@ -128,7 +128,7 @@ impl Context {
             resolver,
             login_rate,
             proofs,
-            arrivals,
+            pending_logins,
             log_limit,
             registry,
             own_endpoints,
@@ -146,7 +146,7 @@ impl Context {
             resolver,
             login_rate,
             proofs,
-            arrivals,
+            pending_logins,
             log_limit,
             team,
             registry,

@@ -83,7 +83,7 @@ pub fn unsupported_protocol(error: impl std::fmt::Display) -> Fault {
 }
 
 /// Too many connections are logging in, and this one has been doing so longest.
-pub fn displaced(max_client_conn: u32) -> Fault {
+pub fn evicted(max_client_conn: u32) -> Fault {
     too_many_clients("max_client_conn", max_client_conn)
         .hint("Of the connections that had not logged in, this one was the oldest.")
 }

@@ -11,16 +11,16 @@ const MAX_SHARE: u64 = 8;
 
 /// What a new connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum PermittedUse {
     /// Anything.
-    Ordinary,
+    Any,
     /// The console.
     Console,
     /// A probe.
     Probe,
 }
 
-impl Room {
+impl PermittedUse {
     /// By the number of a file that has just been opened: the kernel gives the lowest that is free.
     pub fn of(file: impl AsFd) -> Self {
         let number = u64::try_from(file.as_fd().as_raw_fd()).unwrap_or(0);
@@ -30,7 +30,7 @@ impl Room {
     fn of_number(number: u64, allowed: u64) -> Self {
         let reserved = RESERVED_FILES.min(allowed / MAX_SHARE);
         if number < allowed - reserved {
-            Self::Ordinary
+            Self::Any
         } else if number < allowed - reserved / 2 {
             Self::Console
         } else {
@@ -45,11 +45,14 @@ mod tests {
 
     #[test]
     fn the_last_files_are_for_probes_and_those_before_for_the_console() {
-        let room = |number| Room::of_number(number, 1024);
-        assert_eq!((room(0), room(991)), (Room::Ordinary, Room::Ordinary));
-        assert_eq!((room(992), room(1007)), (Room::Console, Room::Console));
-        assert_eq!((room(1008), room(1023)), (Room::Probe, Room::Probe));
-        assert_eq!((Room::of_number(55, 64), Room::of_number(56, 64)), (Room::Ordinary, Room::Console));
-        assert_eq!(Room::of_number(1 << 40, u64::MAX), Room::Ordinary);
+        let permitted = |number| PermittedUse::of_number(number, 1024);
+        assert_eq!((permitted(0), permitted(991)), (PermittedUse::Any, PermittedUse::Any));
+        assert_eq!((permitted(992), permitted(1007)), (PermittedUse::Console, PermittedUse::Console));
+        assert_eq!((permitted(1008), permitted(1023)), (PermittedUse::Probe, PermittedUse::Probe));
+        assert_eq!(
+            (PermittedUse::of_number(55, 64), PermittedUse::of_number(56, 64)),
+            (PermittedUse::Any, PermittedUse::Console)
+        );
+        assert_eq!(PermittedUse::of_number(1 << 40, u64::MAX), PermittedUse::Any);
     }
 }

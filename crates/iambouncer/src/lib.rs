@@ -3,7 +3,7 @@
 //! Modules from the bottom up; arrows point down only:
 //!
 //! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
-//! - [`files`], [`arrivals`], [`log_limit`]: what the process bounds;
+//! - [`files`], [`pending_logins`], [`log_limit`]: what the process bounds;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -16,7 +16,6 @@
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
-pub mod arrivals;
 pub mod auth;
 pub mod causes;
 pub mod cli;
@@ -34,6 +33,7 @@ pub mod lifecycle;
 pub mod log_limit;
 pub mod net;
 pub mod parameters;
+pub mod pending_logins;
 pub mod pool;
 pub mod pooler;
 pub mod prepared;

@@ -61,14 +61,14 @@ impl LogLimit {
 }
 
 /// A warning about a peer that has not logged in: one of its kind per second, with the number of those left out.
-macro_rules! warn_stranger {
+macro_rules! warn_unauthenticated {
     ($context:expr, $kind:expr, $($line:tt)+) => {
         if let Some(turn) = $context.log_limit.turn($kind, crate::worker::now()) {
             tracing::warn!(left_out = turn.left_out, $($line)+);
         }
     };
 }
-pub(crate) use warn_stranger;
+pub(crate) use warn_unauthenticated;
 
 #[cfg(test)]
 mod tests {

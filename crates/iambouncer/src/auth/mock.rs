@@ -55,7 +55,7 @@ impl Form {
 
 /// Whom a user that does not exist looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Twin {
+pub enum Pattern {
     /// A user of the sample.
     Sampled(Form),
     /// One of the others.
@@ -86,14 +86,14 @@ impl Forms {
     }
 
     /// Whom a user that does not exist looks like, where there may be further users than those in the sample.
-    pub fn twin(&self, user: &str, process_key: &Key, has_others: bool) -> Twin {
+    pub fn pattern(&self, user: &str, process_key: &Key, has_others: bool) -> Pattern {
         let number = hmac_sha256(process_key, &[b"form", user.as_bytes()]);
         let number = number.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
         let place = number.checked_rem(self.0.len() + usize::from(has_others));
         match place.map(|place| self.0.get(place)) {
-            Some(Some(form)) => Twin::Sampled(*form),
-            Some(None) => Twin::Other,
-            None => Twin::Nobody,
+            Some(Some(form)) => Pattern::Sampled(*form),
+            Some(None) => Pattern::Other,
+            None => Pattern::Nobody,
         }
     }
 }
@@ -109,15 +109,15 @@ mod tests {
         let scram = ScramSecret::mock("x", &KEY, 5000, 12).stored_text();
         let users = [("a", "secret"), ("b", scram.as_str()), ("empty", "")];
         let forms = Forms::sample(users.into_iter());
-        let all: Vec<Twin> = (0..50).map(|n| forms.twin(&n.to_string(), &KEY, true)).collect();
+        let all: Vec<Pattern> = (0..50).map(|n| forms.pattern(&n.to_string(), &KEY, true)).collect();
         let scram = Form::Scram { iterations: 5000, salt_bytes: 12 };
-        for twin in [Twin::Sampled(Form::Clear), Twin::Sampled(scram), Twin::Other] {
-            assert!(all.contains(&twin), "{twin:?}");
+        for pattern in [Pattern::Sampled(Form::Clear), Pattern::Sampled(scram), Pattern::Other] {
+            assert!(all.contains(&pattern), "{pattern:?}");
         }
-        assert!(!all.contains(&Twin::Nobody));
-        assert_eq!(forms.twin("ghost", &KEY, true), forms.twin("ghost", &KEY, true));
-        assert_eq!(Forms::default().twin("ghost", &KEY, false), Twin::Nobody);
-        assert_eq!(Forms::default().twin("ghost", &KEY, true), Twin::Other);
+        assert!(!all.contains(&Pattern::Nobody));
+        assert_eq!(forms.pattern("ghost", &KEY, true), forms.pattern("ghost", &KEY, true));
+        assert_eq!(Forms::default().pattern("ghost", &KEY, false), Pattern::Nobody);
+        assert_eq!(Forms::default().pattern("ghost", &KEY, true), Pattern::Other);
     }
 
     #[test]

@@ -5,19 +5,23 @@ use super::authenticate::Denied;
 use super::registered::Registered;
 use super::serve::Door;
 use super::startup::Wanted;
-use crate::arrivals::{Arriving, Displaced};
 use crate::clients::ClientState;
 use crate::config::Settings;
 use crate::faults;
-use crate::files::Room;
+use crate::files::PermittedUse;
+use crate::pending_logins::{Evicted, PendingLogin};
 use crate::pool::DatabaseState;
 use crate::pool::shared::Counted;
 use crate::worker::home;
 use std::rc::Rc;
 
 /// What is said before the client has proven anything.
-pub(super) fn knock(door: &Door, settings: &Settings, room: Room) -> Result<(), Denied> {
-    if room != Room::Ordinary {
+pub(super) fn check_before_proof(
+    door: &Door,
+    settings: &Settings,
+    permitted: PermittedUse,
+) -> Result<(), Denied> {
+    if permitted != PermittedUse::Any {
         return Err(Denied::Fault(faults::too_many_files()));
     }
     if door.closing.get() {
@@ -35,7 +39,7 @@ pub(super) fn enter(
     settings: &Settings,
     wanted: &Wanted,
     registered: &mut Registered,
-    arriving: &mut Option<Arriving>,
+    pending: &mut Option<PendingLogin>,
 ) -> Result<Rc<DatabaseState>, Denied> {
     let unknown = || Denied::Fault(faults::unknown_database(&wanted.database));
     if !door.directory.covers(&wanted.database) {
@@ -49,7 +53,7 @@ pub(super) fn enter(
         return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
     }
     take_places(door, settings, &database, &wanted.user, registered)?;
-    *arriving = None;
+    *pending = None;
     make_room(door, settings.max_client_conn);
     Ok(database)
 }
@@ -83,23 +87,22 @@ fn take_places(
 
 /// Whoever has proven nothing makes room for those who have.
 fn make_room(door: &Door, max_client_conn: u32) {
-    let taken = door.context.registry.sessions.taken() as usize + door.context.arrivals.len();
+    let taken = door.context.registry.sessions.taken() as usize + door.context.pending_logins.len();
     if taken > max_client_conn as usize
-        && let Some(displaced) = door.context.arrivals.displace_oldest()
+        && let Some(evicted) = door.context.pending_logins.evict_oldest()
     {
-        dismiss(door, displaced);
+        close_evicted(door, evicted);
     }
 }
 
 /// Has a connection closed that has to make room.
-pub fn dismiss(door: &Door, displaced: Displaced) {
+pub fn close_evicted(door: &Door, evicted: Evicted) {
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         // One that is not in the table yet sees for itself that it has to go.
-        if let Some(client) = door.clients.at(displaced.slot).filter(|c| c.state.get() == ClientState::Login)
-        {
+        if let Some(client) = door.clients.at(evicted.slot).filter(|c| c.state.get() == ClientState::Login) {
             client.wake();
         }
     };
-    drop(door.context.team.tell(displaced.worker, Box::new(errand)));
+    drop(door.context.team.tell(evicted.worker, Box::new(errand)));
 }

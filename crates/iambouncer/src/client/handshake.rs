@@ -1,7 +1,7 @@
 //! From an accepted socket to a startup packet: SSL and GSS requests, cancel requests, protocol versions. Owns the
 //! order in which these may come and their limits.
 
-use super::dismissal::Dismissal;
+use super::interrupt::Interrupt;
 use crate::faults::{self, Fault};
 use crate::net::tls::TlsStream;
 use crate::net::{Inbound, Socket, Stream};
@@ -45,7 +45,7 @@ pub(super) enum NotOpened {
     /// Not a packet of this protocol, or not one that can be answered; as in PostgreSQL, nothing is.
     Malformed(StartupError),
     /// The client is to be told, and has to go at once.
-    Dismissed(Box<Stream>, Fault),
+    Interrupted(Box<Stream>, Fault),
     /// The client is to be told.
     Fault(Box<Stream>, Fault),
 }
@@ -54,7 +54,7 @@ pub(super) enum NotOpened {
 pub(super) async fn open(
     socket: Socket,
     tls: Option<Arc<ServerConfig>>,
-    dismissal: &Dismissal,
+    interrupt: &Interrupt,
 ) -> Result<Opened, NotOpened> {
     let mut stream = Stream::Plain(socket);
     let mut inbound = Inbound::default();
@@ -62,13 +62,13 @@ pub(super) async fn open(
     loop {
         let read = {
             let reading = pin!(read_packet(&mut stream, &mut inbound));
-            dismissal.or(reading).await
+            interrupt.or(reading).await
         };
         let packet = match read {
             Ok(Ok(packet)) => packet,
             Ok(Err(Unreadable::Gone)) => return Err(NotOpened::Gone),
             Ok(Err(Unreadable::Broken(error))) => return Err(NotOpened::Malformed(error)),
-            Err(fault) => return Err(NotOpened::Dismissed(Box::new(stream), fault)),
+            Err(fault) => return Err(NotOpened::Interrupted(Box::new(stream), fault)),
         };
         let request = match startup::parse(&packet) {
             Ok(request) => request,
@@ -90,7 +90,7 @@ pub(super) async fn open(
                 }
                 let encrypting = pin!(encrypt(stream, request == Request::Ssl, tls.as_ref()));
                 // In the middle of that nothing can be said.
-                stream = dismissal.or(encrypting).await.map_err(|_| NotOpened::Gone)??;
+                stream = interrupt.or(encrypting).await.map_err(|_| NotOpened::Gone)??;
             }
             Request::Cancel { pid, key } => {
                 let key = key[..key.len().min(MAX_CANCEL_KEY_BYTES)].to_vec();

@@ -12,7 +12,7 @@ use crate::auth::iam::{ProofError, desk::ProofDesk};
 use crate::config::{Database, Secret};
 use crate::context::Context;
 use crate::faults::{self, Fault};
-use crate::log_limit::warn_stranger;
+use crate::log_limit::warn_unauthenticated;
 use crate::server::connect::Place;
 use crate::server::login;
 use crate::server::progress::Progress;
@@ -73,7 +73,7 @@ pub(super) async fn prove(
 /// could say whether it is good.
 fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> Fault {
     context.registry.logins.count_proof(ProofOutcome::Malformed);
-    warn_stranger!(
+    warn_unauthenticated!(
         context,
         "iam",
         user,
@@ -122,7 +122,7 @@ impl Claim {
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
         context.registry.logins.count_proof(ProofOutcome::Malformed);
-        warn_stranger!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
+        warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
         Err(faults::proof_refused(user, &error.for_client()))
     }
 
@@ -149,7 +149,7 @@ impl Claim {
                 context.registry.logins.count_proof(outcome);
                 let failed = progress.explain(error);
                 let cause = failed.cause.info();
-                warn_stranger!(
+                warn_unauthenticated!(
                     context,
                     cause.id,
                     user,

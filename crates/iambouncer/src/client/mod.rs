@@ -4,11 +4,11 @@
 mod admission;
 mod authenticate;
 mod cancel;
-mod dismissal;
 mod greet;
 mod handshake;
 mod iam;
 mod iam_sts;
+mod interrupt;
 mod registered;
 mod serve;
 mod spelling;
@@ -16,6 +16,6 @@ mod startup;
 mod stored;
 mod sts;
 
-pub use admission::dismiss;
+pub use admission::close_evicted;
 pub use registered::Seat;
 pub use serve::{Door, serve};

@@ -2,9 +2,9 @@
 //! its tasks end, and what is logged of the end.
 
 use super::serve::Door;
-use crate::arrivals::Arriving;
 use crate::clients::ClientInfo;
-use crate::files::Room;
+use crate::files::PermittedUse;
+use crate::pending_logins::PendingLogin;
 use crate::pool::permits::Permit;
 use crate::relay::{Ending, Session};
 use crate::worker::executor;
@@ -27,9 +27,9 @@ pub struct Seat {
     /// Among all clients.
     pub process: Permit,
     /// Among those that have not logged in.
-    pub arriving: Arriving,
+    pub pending: PendingLogin,
     /// Among the open files.
-    pub room: Room,
+    pub permitted: PermittedUse,
 }
 
 /// Places in the limits, given back with the record.

@@ -1,22 +1,22 @@
 //! One client from accept to its session. Owns the order of the steps and what is logged of them.
 
 use super::authenticate::{self, Denied};
-use super::dismissal::Dismissal;
 use super::handshake::{self, NotOpened, Opened};
+use super::interrupt::Interrupt;
 use super::registered::{Registered, Seat};
 use super::startup::{self, Wanted};
 use super::{admission, cancel, greet};
 use crate::admin;
-use crate::arrivals::Arriving;
 use crate::clients::{ClientInfo, ClientTable};
 use crate::config::{AuthType, PoolMode, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
-use crate::files::Room;
+use crate::files::PermittedUse;
 use crate::introductions::Introduction;
-use crate::log_limit::{Turn, warn_stranger};
+use crate::log_limit::{Turn, warn_unauthenticated};
 use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::pending_logins::PendingLogin;
 use crate::pool::{Directory, Pool};
 use crate::relay::{Ending, Session, SessionRules, Start};
 use crate::worker::{self, timers};
@@ -54,14 +54,14 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         at => Some(at),
     };
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let Seat { worker, process, arriving, room } = seat;
-    arriving.seated(info.slot);
+    let Seat { worker, process, pending, permitted } = seat;
+    pending.seated(info.slot);
     let registered = Registered::new(door.clone(), info.clone(), worker, process);
     let limit = door.context.config().settings.client_login_timeout;
-    let dismissal = Dismissal::new(door.clone(), info.clone(), &arriving);
+    let interrupt = Interrupt::new(door.clone(), info.clone(), &pending);
     let opened = {
         // Pinned here: what takes a future by value has room for it twice.
-        let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone(), &dismissal));
+        let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone(), &interrupt));
         timers::timeout(limit, opening).await
     };
     let client = info.remote();
@@ -69,30 +69,30 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         Some(Ok(opened)) => opened,
         Some(Err(NotOpened::Gone)) => return,
         Some(Err(NotOpened::Tls(error))) => {
-            warn_stranger!(door.context, "tls", %client, %error, "TLS with client failed");
+            warn_unauthenticated!(door.context, "tls", %client, %error, "TLS with client failed");
             return;
         }
         Some(Err(NotOpened::Malformed(error))) => {
-            warn_stranger!(door.context, "startup", %client, %error, "closing without an answer");
+            warn_unauthenticated!(door.context, "startup", %client, %error, "closing without an answer");
             return;
         }
         Some(Err(NotOpened::Fault(stream, fault))) => {
             return turn_away(&door, &info, *stream, &fault).await;
         }
-        Some(Err(NotOpened::Dismissed(stream, fault))) => {
-            return throw_out(&door, &info, *stream, &fault).await;
+        Some(Err(NotOpened::Interrupted(stream, fault))) => {
+            return turn_away_at_once(&door, &info, *stream, &fault).await;
         }
         None => {
-            warn_stranger!(door.context, "silent", %client, "client_login_timeout before a startup packet");
+            warn_unauthenticated!(door.context, "silent", %client, "client_login_timeout before a startup packet");
             return;
         }
     };
     match opened {
         Opened::Cancel { pid, key } => cancel::route(&door, pid, key),
         Opened::Session { stream, inbound, version, parameters } => {
-            let arriving = Some(arriving);
-            let entry = Entry { door: &door, info: &info, stream, inbound, arriving, room };
-            entry.admit(version, parameters, limit, registered, dismissal).await;
+            let pending = Some(pending);
+            let entry = Entry { door: &door, info: &info, stream, inbound, pending, permitted };
+            entry.admit(version, parameters, limit, registered, interrupt).await;
         }
     }
 }
@@ -106,7 +106,7 @@ async fn turn_away(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &F
 }
 
 /// The same for one whose place is wanted now.
-async fn throw_out(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
+async fn turn_away_at_once(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
     log_refusal(door, info, fault);
     let mut message = Vec::new();
     fault.encode_fatal(&mut message);
@@ -123,7 +123,7 @@ fn log_refusal(door: &Door, info: &ClientInfo, fault: &Fault) {
     }
     let kind = fault.kind();
     let introduction = info.introduction();
-    // Those who have proven who they are cannot be strangers that fill the log.
+    // Those who have proven who they are are not the ones that fill the log.
     let turn = match info.pool.get() {
         Some(_) => Some(Turn::default()),
         None => door.context.log_limit.turn(kind, worker::now()),
@@ -147,9 +147,9 @@ struct Entry<'a> {
     stream: Stream,
     inbound: Inbound,
     /// Until it has logged in.
-    arriving: Option<Arriving>,
+    pending: Option<PendingLogin>,
     /// What the connection may be used for.
-    room: Room,
+    permitted: PermittedUse,
 }
 
 /// Where a client that has proven who it is wants to go.
@@ -165,14 +165,14 @@ impl Entry<'_> {
         parameters: Vec<(String, String)>,
         limit: Duration,
         mut registered: Registered,
-        dismissal: Dismissal,
+        interrupt: Interrupt,
     ) {
         let started = {
             let logging_in = pin!(self.log_in(version, parameters, &mut registered));
-            dismissal.or(pin!(timers::timeout(limit, logging_in))).await
+            interrupt.or(pin!(timers::timeout(limit, logging_in))).await
         };
         // Whether it is let in or turned away: its place among the others is free.
-        self.arriving = None;
+        self.pending = None;
         let admitted = match started {
             Ok(Some(Ok(admitted))) => admitted,
             Ok(Some(Err(Denied::Gone))) => return,
@@ -180,8 +180,10 @@ impl Entry<'_> {
                 return turn_away(self.door, self.info, self.stream, &fault).await;
             }
             Ok(None) => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
-            Err(fault) => return throw_out(self.door, self.info, self.stream, &fault).await,
+            Err(fault) => return turn_away_at_once(self.door, self.info, self.stream, &fault).await,
         };
+        let introduction = (*self.info.introduction()).clone();
+        self.info.introduce(self.door.context.introductions.share(introduction));
         match admitted {
             Admitted::Console { is_admin } => {
                 self.log_login();
@@ -191,7 +193,7 @@ impl Entry<'_> {
             Admitted::Session { pool, tracked } => {
                 let greeted = {
                     let greeting = pin!(greet::greet(&self.door.context, &pool, self.info, &tracked));
-                    dismissal.of_admitted().or(greeting).await
+                    interrupt.of_admitted().or(greeting).await
                 };
                 match greeted {
                     Ok(Ok(greeting)) => {
@@ -237,7 +239,7 @@ impl Entry<'_> {
         if wanted.database == admin::DATABASE {
             return self.log_in_to_console(settings, &wanted).await;
         }
-        admission::knock(self.door, settings, self.room)?;
+        admission::check_before_proof(self.door, settings, self.permitted)?;
         let keys = authenticate::run(
             &self.door.context,
             &mut self.stream,
@@ -247,7 +249,7 @@ impl Entry<'_> {
             settings.auth_type,
         )
         .await?;
-        let database = admission::enter(self.door, settings, &wanted, registered, &mut self.arriving)?;
+        let database = admission::enter(self.door, settings, &wanted, registered, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.door.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
         // Another user's keys are of no use to a forced user.
@@ -268,7 +270,8 @@ impl Entry<'_> {
             application_name: wanted.application_name.as_deref().unwrap_or_default().into(),
             tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
         };
-        self.info.introduce(self.door.context.introductions.share(introduction));
+        // Not shared yet: what anybody may claim is not kept beyond this connection.
+        self.info.introduce(Rc::new(introduction));
     }
 
     /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.

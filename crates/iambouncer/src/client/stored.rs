@@ -3,11 +3,11 @@
 //! is a text that nothing fits.
 
 use crate::admin;
-use crate::auth::mock::{Form, Twin};
+use crate::auth::mock::{Form, Pattern};
 use crate::auth::scram::keys::SALT_BYTES;
 use crate::config::{AuthType, Config};
 use crate::context::Context;
-use crate::log_limit::warn_stranger;
+use crate::log_limit::warn_unauthenticated;
 use crate::server::target::secret_of;
 use rds_iam::secrets::{DatabaseSecret, SecretKey};
 use std::rc::Rc;
@@ -44,13 +44,13 @@ impl Stored {
             Some(key) => OfSecret::find(context, key, user).await,
             None => None,
         };
-        let twin = context.forms().twin(user, &context.process_key, secret.is_some());
-        let mocks = match (twin, &secret) {
+        let pattern = context.forms().pattern(user, &context.process_key, secret.is_some());
+        let mocks = match (pattern, &secret) {
             // All versions of a secret are tried.
-            (Twin::Other, Some(secret)) => (0..secret.count)
+            (Pattern::Other, Some(secret)) => (0..secret.count)
                 .map(|n| Form::Clear.mock(&format!("{n}{user}"), &context.process_key))
                 .collect(),
-            (Twin::Sampled(form), _) => vec![form.mock(user, &context.process_key)],
+            (Pattern::Sampled(form), _) => vec![form.mock(user, &context.process_key)],
             _ => vec![default_form(&config).mock(user, &context.process_key)],
         };
         Self { entry: Self::entry(context, user), secret, mocks }
@@ -101,7 +101,7 @@ impl OfSecret {
         let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {
             Ok(all) => all,
             Err(error) => {
-                warn_stranger!(
+                warn_unauthenticated!(
                     context,
                     "secret",
                     user,

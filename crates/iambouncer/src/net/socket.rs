@@ -3,7 +3,7 @@
 use super::Inbound;
 use super::address::Endpoint;
 use super::tcp_options::{TcpOptions, apply_tcp_options};
-use crate::files::Room;
+use crate::files::PermittedUse;
 use crate::worker::reactor::{self, Attached, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
@@ -237,7 +237,7 @@ impl AsFd for Socket {
 
 /// The last open files are not for servers.
 fn leave_reserve(socket: &socket2::Socket) -> io::Result<()> {
-    if Room::of(socket) == Room::Ordinary { Ok(()) } else { Err(Errno::MFILE.into()) }
+    if PermittedUse::of(socket) == PermittedUse::Any { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
 /// True when neither bytes nor the end are there.

@@ -2,13 +2,13 @@
 //! [`super::members`]'s.
 
 use super::members;
-use crate::arrivals::{Origin, UNAUTHENTICATED_SPARE};
 use crate::client::{self, Door};
-use crate::files::Room;
+use crate::files::PermittedUse;
 use crate::lifecycle::Phase;
-use crate::log_limit::warn_stranger;
+use crate::log_limit::warn_unauthenticated;
 use crate::net::Endpoint;
 use crate::net::listener::Listener;
+use crate::pending_logins::{Origin, UNAUTHENTICATED_SPARE};
 use crate::worker::{either, executor, timers};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -36,7 +36,7 @@ pub(super) async fn run(door: Rc<Door>, listener: Listener) {
                 }
             }
             Err(error) => {
-                warn_stranger!(door.context, "accept", %error, "cannot accept connections");
+                warn_unauthenticated!(door.context, "accept", %error, "cannot accept connections");
                 timers::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -50,26 +50,26 @@ fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoi
     let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.registry.clients.taken();
     let origin = Origin::of(&remote);
-    let room = Room::of(&socket);
-    if room == Room::Probe {
-        warn_stranger!(context, "files", client = %remote, "connection dropped: all open files are in use");
+    let permitted = PermittedUse::of(&socket);
+    if permitted == PermittedUse::Probe {
+        warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
         return;
     }
-    let mut displaced =
-        context.arrivals.displace_of(origin, max_client_conn, context.registry.sessions.taken());
-    if displaced.is_none() && taken >= most {
-        displaced = context.arrivals.displace_oldest();
+    let mut evicted =
+        context.pending_logins.evict_of(origin, max_client_conn, context.registry.sessions.taken());
+    if evicted.is_none() && taken >= most {
+        evicted = context.pending_logins.evict_oldest();
         // Those that were told to go have not gone yet, or all are clients.
-        if displaced.is_none() || taken >= most.saturating_add(UNAUTHENTICATED_SPARE) {
-            warn_stranger!(context, "full", client = %remote, "connection dropped: too many are open already");
+        if evicted.is_none() || taken >= most.saturating_add(UNAUTHENTICATED_SPARE) {
+            warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many are open already");
             return;
         }
     }
-    if displaced.is_none() && room == Room::Console {
-        displaced = context.arrivals.displace_oldest();
+    if evicted.is_none() && permitted == PermittedUse::Console {
+        evicted = context.pending_logins.evict_oldest();
     }
-    if let Some(displaced) = displaced {
-        client::dismiss(door, displaced);
+    if let Some(evicted) = evicted {
+        client::close_evicted(door, evicted);
     }
     members::give_client(door, socket, remote, listener.clone());
 }

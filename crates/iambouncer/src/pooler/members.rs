@@ -3,14 +3,14 @@
 
 use super::engine::Engine;
 use crate::admin::{Console, Reloader};
-use crate::arrivals::Origin;
 use crate::client::{self, Door};
 use crate::clients::ClientTable;
 use crate::context::{Common, Context};
-use crate::files::Room;
+use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
-use crate::log_limit::warn_stranger;
+use crate::log_limit::warn_unauthenticated;
 use crate::net::{Endpoint, Socket};
+use crate::pending_logins::Origin;
 use crate::pool::Directory;
 use crate::worker::team::Team;
 use crate::worker::{executor, home};
@@ -111,9 +111,9 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, li
     else {
         return;
     };
-    let arriving = door.context.arrivals.add(Origin::of(&remote), worker);
-    let room = Room::of(&socket);
-    let seat = client::Seat { worker: worker_place, process: process_place, arriving, room };
+    let pending = door.context.pending_logins.add(Origin::of(&remote), worker);
+    let permitted = PermittedUse::of(&socket);
+    let seat = client::Seat { worker: worker_place, process: process_place, pending, permitted };
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {
@@ -121,13 +121,18 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, li
                 executor::spawn(client::serve(door, socket, remote, listener, seat));
             }
             Err(error) => {
-                warn_stranger!(door.context, "attach", client = %remote, %error, "connection dropped");
+                warn_unauthenticated!(door.context, "attach", client = %remote, %error, "connection dropped");
             }
         }
     };
     if worker == door.context.team.me() {
         errand();
     } else if door.context.team.tell(worker, Box::new(errand)).is_err() {
-        warn_stranger!(door.context, "worker", worker, "connection dropped: its worker does not keep up");
+        warn_unauthenticated!(
+            door.context,
+            "worker",
+            worker,
+            "connection dropped: its worker does not keep up"
+        );
     }
 }

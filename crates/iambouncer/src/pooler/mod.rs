@@ -75,7 +75,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         resolver,
         login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),
-        arrivals: Default::default(),
+        pending_logins: Default::default(),
         log_limit: Default::default(),
         registry,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),

@@ -112,10 +112,10 @@ fn one_address_cannot_take_all_places_in_login() {
 fn many_addresses_cannot_keep_clients_out() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_client_conn = 3"]);
     let from = |n: usize| format!("127.0.0.{}", 2 + n % 20);
-    let mut strangers: Vec<TcpStream> = (0..150).map(|n| half_open(bouncer.port, &from(n))).collect();
+    let mut unauthenticated: Vec<TcpStream> = (0..150).map(|n| half_open(bouncer.port, &from(n))).collect();
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
-    let closed = strangers.iter_mut().filter_map(farewell).count();
+    let closed = unauthenticated.iter_mut().filter_map(farewell).count();
     assert!(closed >= 40, "{closed}");
     let bound = 3 + 100 + 100;
     assert!(in_login(&mut bouncer.console()) <= bound);
@@ -159,14 +159,14 @@ fn a_client_that_waits_for_its_first_server_can_be_ended() {
 }
 
 #[test]
-fn a_flood_of_strangers_is_one_line_per_second_with_a_count() {
-    const STRANGERS: usize = 300;
+fn a_flood_of_connections_that_do_not_log_in_is_one_line_per_second_with_a_count() {
+    const CONNECTIONS: usize = 300;
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let began = Instant::now();
-    for _ in 0..STRANGERS {
-        let mut stranger = Client::connect(bouncer.port);
-        stranger.send(b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(stranger.until_end(), []);
+    for _ in 0..CONNECTIONS {
+        let mut client = Client::connect(bouncer.port);
+        client.send(b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(client.until_end(), []);
     }
     let seconds = began.elapsed().as_secs() as usize;
     let lines = || {
@@ -182,6 +182,6 @@ fn a_flood_of_strangers_is_one_line_per_second_with_a_count() {
             .map_or(0, |(_, rest)| rest.split_whitespace().next().unwrap().parse().unwrap());
         left_out + usize::from(line.contains("closing without an answer"))
     };
-    eventually("all are counted", || lines().iter().map(counted).sum::<usize>() == STRANGERS);
+    eventually("all are counted", || lines().iter().map(counted).sum::<usize>() == CONNECTIONS);
     assert!(lines().len() <= seconds + 2, "{:?}", lines());
 }

@@ -62,19 +62,19 @@ fn probes_and_console_answer_when_open_files_have_run_out() {
     assert!(refusal.1.contains("open files"), "{refusal:?}");
     let mut console = bouncer.console();
     assert_eq!(console.column("SHOW STATE", "key").len(), 3);
-    // Strangers that hold what is left of the files for clients and the console.
-    let strangers: Vec<Client> = (0..30)
+    // Others that hold what is left of the files for clients and the console.
+    let others: Vec<Client> = (0..30)
         .map(|_| {
-            let mut stranger = Client::connect(bouncer.port);
-            stranger.send(&[0]);
-            stranger
+            let mut other = Client::connect(bouncer.port);
+            other.send(&[0]);
+            other
         })
         .collect();
     assert_eq!(get(bouncer.http_port(), "/livez").status, 200);
     let mut second = bouncer.console();
     assert_eq!(second.column("SHOW STATE", "key").len(), 3);
     assert_eq!(clients[0].value("SELECT 2"), "2");
-    drop((strangers, clients.drain(1..)));
+    drop((others, clients.drain(1..)));
     eventually("a client is let in again", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.until_ready().last().is_some_and(|last| last.tag == b'Z')

@@ -1,4 +1,4 @@
-//! Whether a stranger can tell users that exist from those that do not.
+//! Whether a client that has not logged in can tell users that exist from those that do not.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;

@@ -44,7 +44,7 @@ impl Origin {
 
 /// Where to find a connection that has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Displaced {
+pub struct Evicted {
     /// The worker that has it.
     pub worker: usize,
     /// Its client's place in that worker's table; 0 if it has none yet.
@@ -55,10 +55,10 @@ pub struct Displaced {
 #[derive(Debug, Default)]
 struct Mark {
     slot: AtomicU32,
-    is_displaced: AtomicBool,
+    is_evicted: AtomicBool,
 }
 
-struct Arrival {
+struct Entry {
     origin: Origin,
     worker: usize,
     mark: Arc<Mark>,
@@ -67,64 +67,64 @@ struct Arrival {
 #[derive(Default)]
 struct Table {
     last: u64,
-    by_age: BTreeMap<u64, Arrival>,
+    by_age: BTreeMap<u64, Entry>,
     by_origin: HashMap<Origin, BTreeSet<u64>>,
 }
 
 impl Table {
-    fn remove(&mut self, number: u64) -> Option<Arrival> {
-        let arrival = self.by_age.remove(&number)?;
-        if let Some(of_origin) = self.by_origin.get_mut(&arrival.origin) {
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let found = self.by_age.remove(&number)?;
+        if let Some(of_origin) = self.by_origin.get_mut(&found.origin) {
             of_origin.remove(&number);
             if of_origin.is_empty() {
-                self.by_origin.remove(&arrival.origin);
+                self.by_origin.remove(&found.origin);
             }
         }
-        Some(arrival)
+        Some(found)
     }
 
-    fn displace(&mut self, number: Option<u64>) -> Option<Displaced> {
-        let arrival = self.remove(number?)?;
-        arrival.mark.is_displaced.store(true, Ordering::Release);
-        Some(Displaced { worker: arrival.worker, slot: arrival.mark.slot.load(Ordering::Acquire) })
+    fn evict(&mut self, number: Option<u64>) -> Option<Evicted> {
+        let found = self.remove(number?)?;
+        found.mark.is_evicted.store(true, Ordering::Release);
+        Some(Evicted { worker: found.worker, slot: found.mark.slot.load(Ordering::Acquire) })
     }
 }
 
 /// All connections in login.
 #[derive(Clone, Default)]
-pub struct Arrivals(Arc<Mutex<Table>>);
+pub struct PendingLogins(Arc<Mutex<Table>>);
 
-impl Arrivals {
+impl PendingLogins {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection has come and goes to this worker.
-    pub fn add(&self, origin: Origin, worker: usize) -> Arriving {
+    pub fn add(&self, origin: Origin, worker: usize) -> PendingLogin {
         let mut table = self.table();
         table.last += 1;
         let number = table.last;
         let mark = Arc::new(Mark::default());
-        table.by_age.insert(number, Arrival { origin, worker, mark: mark.clone() });
+        table.by_age.insert(number, Entry { origin, worker, mark: mark.clone() });
         table.by_origin.entry(origin).or_default().insert(number);
-        Arriving { arrivals: self.clone(), number, mark }
+        PendingLogin { logins: self.clone(), number, mark }
     }
 
     /// Takes out the one that has been in login longest.
-    pub fn displace_oldest(&self) -> Option<Displaced> {
+    pub fn evict_oldest(&self) -> Option<Evicted> {
         let mut table = self.table();
         let oldest = table.by_age.first_key_value().map(|(number, _)| *number);
-        table.displace(oldest)
+        table.evict(oldest)
     }
 
     /// Takes out the oldest of an origin if that has as many as it may while `sessions` of `max_client_conn` are
     /// logged in. One that stays below `max_client_conn` altogether never meets this bound.
-    pub fn displace_of(&self, origin: Origin, max_client_conn: u32, sessions: u32) -> Option<Displaced> {
+    pub fn evict_of(&self, origin: Origin, max_client_conn: u32, sessions: u32) -> Option<Evicted> {
         let most = max_client_conn.saturating_sub(sessions) as usize + LEFT_TO_OTHERS as usize;
         let mut table = self.table();
         let of_origin = table.by_origin.get(&origin).filter(|numbers| numbers.len() >= most)?;
         let oldest = of_origin.first().copied();
-        table.displace(oldest)
+        table.evict(oldest)
     }
 
     /// Connections in login.
@@ -139,13 +139,13 @@ impl Arrivals {
 }
 
 /// A connection's place among those in login; given up when it is dropped.
-pub struct Arriving {
-    arrivals: Arrivals,
+pub struct PendingLogin {
+    logins: PendingLogins,
     number: u64,
     mark: Arc<Mark>,
 }
 
-impl Arriving {
+impl PendingLogin {
     /// Its worker has put it into its table.
     pub fn seated(&self, slot: u32) {
         self.mark.slot.store(slot, Ordering::Release);
@@ -162,14 +162,14 @@ pub struct Place(Arc<Mark>);
 
 impl Place {
     /// It has to make room for another.
-    pub fn is_displaced(&self) -> bool {
-        self.0.is_displaced.load(Ordering::Acquire)
+    pub fn is_evicted(&self) -> bool {
+        self.0.is_evicted.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Arriving {
+impl Drop for PendingLogin {
     fn drop(&mut self) {
-        self.arrivals.table().remove(self.number);
+        self.logins.table().remove(self.number);
     }
 }
 
@@ -183,30 +183,30 @@ mod tests {
 
     #[test]
     fn the_one_that_has_been_in_login_longest_makes_room() {
-        let arrivals = Arrivals::default();
-        let first = arrivals.add(origin("10.0.0.1:1"), 0);
-        let second = arrivals.add(origin("10.0.0.2:1"), 3);
+        let logins = PendingLogins::default();
+        let first = logins.add(origin("10.0.0.1:1"), 0);
+        let second = logins.add(origin("10.0.0.2:1"), 3);
         first.seated(7);
-        drop(arrivals.add(origin("10.0.0.3:1"), 1));
-        assert_eq!(arrivals.displace_oldest(), Some(Displaced { worker: 0, slot: 7 }));
-        assert!(first.place().is_displaced() && !second.place().is_displaced());
+        drop(logins.add(origin("10.0.0.3:1"), 1));
+        assert_eq!(logins.evict_oldest(), Some(Evicted { worker: 0, slot: 7 }));
+        assert!(first.place().is_evicted() && !second.place().is_evicted());
         drop(second);
-        assert_eq!(arrivals.displace_oldest(), None);
-        assert!(arrivals.is_empty() && arrivals.table().by_origin.is_empty());
+        assert_eq!(logins.evict_oldest(), None);
+        assert!(logins.is_empty() && logins.table().by_origin.is_empty());
     }
 
     #[test]
     fn one_address_leaves_places_to_others() {
-        let arrivals = Arrivals::default();
+        let logins = PendingLogins::default();
         let attacker = origin("10.0.0.1:1");
         let most = 10 + LEFT_TO_OTHERS;
-        let held: Vec<_> = (0..most).map(|_| arrivals.add(attacker, 0)).collect();
-        assert_eq!(arrivals.displace_of(origin("10.0.0.2:1"), 10, 0), None);
-        assert!(arrivals.displace_of(attacker, 10, 0).is_some());
-        assert!(held[0].place().is_displaced() && !held[1].place().is_displaced());
+        let held: Vec<_> = (0..most).map(|_| logins.add(attacker, 0)).collect();
+        assert_eq!(logins.evict_of(origin("10.0.0.2:1"), 10, 0), None);
+        assert!(logins.evict_of(attacker, 10, 0).is_some());
+        assert!(held[0].place().is_evicted() && !held[1].place().is_evicted());
         // One fewer now; with a client more that is logged in, it is too many again.
-        assert_eq!(arrivals.displace_of(attacker, 10, 0), None);
-        assert!(arrivals.displace_of(attacker, 10, 1).is_some());
+        assert_eq!(logins.evict_of(attacker, 10, 0), None);
+        assert!(logins.evict_of(attacker, 10, 1).is_some());
     }
 
     #[test]

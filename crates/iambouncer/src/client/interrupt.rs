@@ -2,24 +2,24 @@
 //! hears of that, and what its client is told.
 
 use super::serve::Door;
-use crate::arrivals::{Arriving, Place};
 use crate::clients::ClientInfo;
 use crate::faults::{self, Fault};
+use crate::pending_logins::{PendingLogin, Place};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 /// What one login looks at.
-pub(super) struct Dismissal {
+pub(super) struct Interrupt {
     door: Rc<Door>,
     info: Rc<ClientInfo>,
     place: Option<Place>,
 }
 
-impl Dismissal {
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, arriving: &Arriving) -> Self {
-        Self { door, info, place: Some(arriving.place()) }
+impl Interrupt {
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, pending: &PendingLogin) -> Self {
+        Self { door, info, place: Some(pending.place()) }
     }
 
     /// The same for a client that has logged in: nobody takes its place.
@@ -28,8 +28,8 @@ impl Dismissal {
     }
 
     fn fault(&self) -> Option<Fault> {
-        if self.place.as_ref().is_some_and(Place::is_displaced) {
-            return Some(faults::displaced(self.door.context.config().settings.max_client_conn));
+        if self.place.as_ref().is_some_and(Place::is_evicted) {
+            return Some(faults::evicted(self.door.context.config().settings.max_client_conn));
         }
         self.info.take_kill()
     }
