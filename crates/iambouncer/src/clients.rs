@@ -120,6 +120,11 @@ impl ClientInfo {
         executor::wake(self.task.get());
     }
 
+    /// Has its task look at what has changed.
+    pub fn wake(&self) {
+        executor::wake(self.task.get());
+    }
+
     /// The fault to end with, if there is one. Called by the client's task at every turn.
     #[inline]
     pub fn take_kill(&self) -> Option<Fault> {
@@ -314,6 +319,11 @@ impl ClientTable {
     /// Takes a client out.
     pub fn remove(&self, client: &ClientInfo) {
         self.clients.borrow_mut().remove(&client.slot);
+    }
+
+    /// The client in a place of the table.
+    pub fn at(&self, slot: u32) -> Option<Rc<ClientInfo>> {
+        self.clients.borrow().get(&slot).cloned()
     }
 
     /// The client a cancel key belongs to. Secrets are compared in constant time.

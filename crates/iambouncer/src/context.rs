@@ -3,12 +3,15 @@
 
 use crate::auth::iam::desk::ProofDesk;
 use crate::auth::ident::IdentMap;
+use crate::auth::mock::Forms;
 use crate::config::{Config, Settings, UserList};
 use crate::identities::Identities;
 use crate::introductions::Introductions;
+use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
-use crate::net::socket::TcpOptions;
+use crate::net::tcp_options::TcpOptions;
 use crate::parameters::Parameters;
+use crate::pending_logins::PendingLogins;
 use crate::pool::shared::Registry;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::server::target::secret_of;
@@ -54,6 +57,10 @@ pub struct Common {
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
+    /// Connections that have not logged in yet.
+    pub pending_logins: PendingLogins,
+    /// Bounds log lines about them.
+    pub log_limit: LogLimit,
     /// What the workers count together.
     pub registry: Arc<Registry>,
     /// Where we listen.
@@ -87,6 +94,10 @@ pub struct Context {
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
     pub proofs: ProofDesk,
+    /// Connections that have not logged in yet, of all workers.
+    pub pending_logins: PendingLogins,
+    /// Bounds log lines about them.
+    pub log_limit: LogLimit,
     /// All workers.
     pub team: Team,
     /// What they count together.
@@ -101,8 +112,10 @@ pub struct Context {
     pub unnamed: UnnamedTexts,
     /// Where we listen, to recognise ourselves as an upstream.
     pub own_endpoints: Vec<Endpoint>,
-    /// Random for the life of the process; keys mock SCRAM secrets.
+    /// Random for the life of the process; keys what unknown users are held against.
     pub process_key: [u8; 32],
+    /// Of the `auth_file` in force; made when it is needed first.
+    forms: RefCell<Option<Rc<Forms>>>,
 }
 
 impl Context {
@@ -117,6 +130,8 @@ impl Context {
             resolver,
             login_rate,
             proofs,
+            pending_logins,
+            log_limit,
             registry,
             own_endpoints,
             process_key,
@@ -133,6 +148,8 @@ impl Context {
             resolver,
             login_rate,
             proofs,
+            pending_logins,
+            log_limit,
             team,
             registry,
             parameters: Parameters::new(extra),
@@ -141,7 +158,18 @@ impl Context {
             unnamed: UnnamedTexts::default(),
             own_endpoints,
             process_key,
+            forms: RefCell::default(),
         }
+    }
+
+    /// In which forms the `auth_file` in force stores passwords.
+    pub fn forms(&self) -> Rc<Forms> {
+        let mut forms = self.forms.borrow_mut();
+        let forms = forms.get_or_insert_with(|| {
+            let users = self.loaded.borrow().users.clone();
+            Rc::new(Forms::sample(users.iter().map(|(user, entry)| (user.as_str(), entry.password.expose()))))
+        });
+        forms.clone()
     }
 
     /// What is in force now.
@@ -157,6 +185,7 @@ impl Context {
     /// Puts another configuration in force.
     pub fn replace(&self, loaded: Loaded) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
+        self.forms.take();
         let config = self.config();
         self.login_rate.set_rate(config.settings.iam_login_rate);
         self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);
@@ -167,16 +196,7 @@ impl Context {
 
     /// TCP settings in force.
     pub fn tcp_options(&self) -> TcpOptions {
-        let loaded = self.loaded.borrow();
-        let s = &loaded.config.settings;
-        let secs = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-        TcpOptions {
-            keepalive: s.tcp_keepalive,
-            keep_idle_secs: secs(s.tcp_keepidle),
-            keep_interval_secs: secs(s.tcp_keepintvl),
-            keep_count: s.tcp_keepcnt,
-            user_timeout_ms: s.tcp_user_timeout,
-        }
+        TcpOptions::of(&self.loaded.borrow().config.settings)
     }
 
     /// Runs `future` on the control thread and waits for it here. `None` if it panicked or the thread is gone.

@@ -45,6 +45,14 @@ impl Fault {
         self
     }
 
+    /// What it is counted as where lines of a kind are few.
+    pub fn kind(&self) -> &'static str {
+        match &self.code {
+            Cow::Borrowed(code) => code,
+            Cow::Owned(_) => "refused by the server",
+        }
+    }
+
     /// Appends the ErrorResponse that ends the connection.
     pub fn encode_fatal(&self, out: &mut Vec<u8>) {
         let report = ErrorReport::fatal(&self.code, &self.message);
@@ -67,6 +75,17 @@ impl std::fmt::Display for Fault {
 /// The client broke the protocol.
 pub fn protocol(error: impl std::fmt::Display) -> Fault {
     Fault::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
+}
+
+/// A protocol that nobody speaks any more, or not yet.
+pub fn unsupported_protocol(error: impl std::fmt::Display) -> Fault {
+    Fault::new(Blame::Client, "0A000", error.to_string())
+}
+
+/// Too many connections are logging in, and this one has been doing so longest.
+pub fn evicted(max_client_conn: u32) -> Fault {
+    too_many_clients("max_client_conn", max_client_conn)
+        .hint("Of the connections that had not logged in, this one was the oldest.")
 }
 
 /// The client took longer to log in than `client_login_timeout`.
@@ -100,6 +119,12 @@ pub fn database_disabled(name: &str) -> Fault {
 /// Wrong password, or a user that does not exist: the client is not told which.
 pub fn authentication_failed(user: &str) -> Fault {
     Fault::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
+}
+
+/// A user who has logged in and may not use the console.
+pub fn console_not_allowed(user: &str) -> Fault {
+    Fault::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
+        .hint("Name the user in admin_users or stats_users.")
 }
 
 /// TLS is required of clients.
@@ -139,6 +164,12 @@ pub fn authentication_unavailable(kind: &str) -> Fault {
 /// `max_client_conn` and its relatives.
 pub fn too_many_clients(setting: &str, limit: u32) -> Fault {
     Fault::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
+}
+
+/// All open files but the reserve are taken.
+pub fn too_many_files() -> Fault {
+    Fault::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
+        .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
 }
 
 /// `query_wait_timeout`.

@@ -2,7 +2,8 @@
 //!
 //! Modules from the bottom up; arrows point down only:
 //!
-//! - [`config`], [`faults`], [`causes`], [`parameters`]: values and texts;
+//! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
+//! - [`files`], [`pending_logins`], [`log_limit`]: what the process bounds;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`answers`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -10,6 +11,9 @@
 //! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
 //! - [`doctor`]: what is in the way of a login;
 //! - [`pooler`], [`cli`]: the process.
+
+// Both panic when nobody reads any more, as behind `| head`.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;
 pub mod answers;
@@ -22,15 +26,19 @@ pub mod config;
 pub mod context;
 pub mod doctor;
 pub mod faults;
+pub mod files;
 pub mod http;
 pub mod identities;
 pub mod introductions;
 pub mod lifecycle;
+pub mod log_limit;
 pub mod net;
 pub mod parameters;
+pub mod pending_logins;
 pub mod pool;
 pub mod pooler;
 pub mod prepared;
+pub mod printable;
 pub mod relay;
 pub mod server;
 pub mod stats;

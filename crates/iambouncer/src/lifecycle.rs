@@ -19,7 +19,7 @@ pub enum Phase {
 /// The phase, shared by signals, console and the main task.
 pub struct Lifecycle {
     phase: Cell<Phase>,
-    /// Told at every change.
+    /// Told at every change, and when another configuration is in force.
     pub changed: Notify,
 }
 

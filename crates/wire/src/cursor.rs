@@ -26,6 +26,11 @@ impl<'a> Cursor<'a> {
         Ok(first)
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16, FormatError> {
+        let bytes = self.bytes(2)?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
     pub(crate) fn u32(&mut self) -> Result<u32, FormatError> {
         let (word, rest) = self.rest.split_first_chunk::<4>().ok_or(FormatError::Truncated)?;
         self.rest = rest;

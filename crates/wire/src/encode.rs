@@ -1,6 +1,7 @@
 //! The messages a pooler sends of its own: to clients as a server would, to servers as a client would.
 //! Owns their layout. Everything appends to a buffer the caller lends; nothing is sent here.
 
+use crate::frontend::Format;
 use crate::startup::{CANCEL_CODE, SSL_CODE, Version};
 use crate::tag::{backend, frontend};
 
@@ -193,23 +194,23 @@ impl ColumnType {
     }
 }
 
-/// RowDescription in text format.
-pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, ColumnType)]) {
+/// RowDescription; `format` is asked for each column by its number.
+pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, ColumnType)], format: impl Fn(usize) -> Format) {
     message(out, backend::ROW_DESCRIPTION, |out| {
         out.extend_from_slice(&u16::try_from(columns.len()).unwrap_or(0).to_be_bytes());
-        for (name, kind) in columns {
+        for (number, (name, kind)) in columns.iter().enumerate() {
             let (oid, size) = kind.oid_and_size();
             c_str(out, name);
             out.extend_from_slice(&[0; 6]); // no table, no attribute number
             out.extend_from_slice(&oid.to_be_bytes());
             out.extend_from_slice(&size.to_be_bytes());
             out.extend_from_slice(&(-1i32).to_be_bytes());
-            out.extend_from_slice(&[0; 2]); // text
+            out.extend_from_slice(&(format(number) as u16).to_be_bytes());
         }
     });
 }
 
-/// DataRow in text format; `None` is NULL.
+/// DataRow; `None` is NULL.
 pub fn data_row<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {
     message(out, backend::DATA_ROW, |out| {
         out.extend_from_slice(&u16::try_from(values.len()).unwrap_or(0).to_be_bytes());

@@ -1,5 +1,5 @@
 //! Borrowed views of the client messages a pooler has to read. Owns parsing of heads; it never looks at
-//! parameter values and never needs a whole Bind.
+//! parameter values, and whoever passes a Bind on needs only its front.
 
 use crate::FormatError;
 use crate::cursor::Cursor;
@@ -74,6 +74,53 @@ pub fn bind_head(part: &[u8], len: usize) -> Result<Option<BindHead<'_>>, Format
     let Some(portal) = cursor.name_in_part()? else { return more() };
     let Some(statement) = cursor.name_in_part()? else { return more() };
     Ok(Some(BindHead { portal, statement, head_len: part.len() - cursor.rest().len() }))
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Format {
+    /// As text.
+    Text = 0,
+    /// In the type's own form.
+    Binary = 1,
+}
+
+/// The rest of a whole Bind message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BindTail {
+    /// Number of parameters.
+    pub parameters: u16,
+    /// Formats of the result: none means text, one means all columns.
+    pub result_formats: Vec<Format>,
+}
+
+/// Reads what stands behind the first `head_len` bytes of a whole Bind message.
+///
+/// # Errors
+/// The message breaks its own format.
+pub fn bind_tail(message: &[u8], head_len: usize) -> Result<BindTail, FormatError> {
+    let mut cursor = Cursor::new(message.get(head_len..).ok_or(FormatError::Truncated)?);
+    for _ in 0..cursor.u16()? {
+        cursor.u16()?;
+    }
+    let parameters = cursor.u16()?;
+    for _ in 0..parameters {
+        let len = cursor.u32()?;
+        if len != u32::MAX {
+            cursor.bytes(len as usize)?;
+        }
+    }
+    let count = cursor.u16()?;
+    let mut result_formats = Vec::new();
+    for _ in 0..count {
+        result_formats.push(match cursor.u16()? {
+            0 => Format::Text,
+            1 => Format::Binary,
+            other => return Err(FormatError::UnknownKind(other.to_be_bytes()[1])),
+        });
+    }
+    Ok(BindTail { parameters, result_formats })
 }
 
 /// Reads a whole Describe or Close message.
@@ -162,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_bind_says_how_results_are_wanted() {
+        let message =
+            bind("", "", &[0, 1, 0, 0, 0, 2, 0, 0, 0, 1, b'x', 255, 255, 255, 255, 0, 2, 0, 1, 0, 0]);
+        let tail = bind_tail(&message, 7).unwrap();
+        assert_eq!((tail.parameters, tail.result_formats), (2, vec![Format::Binary, Format::Text]));
+        assert!(bind_tail(&message[..message.len() - 1], 7).is_err());
+        assert_eq!(bind_tail(&bind("", "", &[0, 0, 0, 0, 0, 1, 0, 7]), 7), Err(FormatError::UnknownKind(7)));
+    }
+
+    #[test]
     fn a_bind_without_ends_is_an_error() {
         let message = [b'B', 0, 0, 0, 6, b'p', b'q'];
         assert_eq!(bind_head(&message, 7), Err(FormatError::UnterminatedString));
@@ -178,6 +235,7 @@ mod tests {
         fn no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64), len in 0usize..100) {
             let _ = parse(&bytes);
             let _ = bind_head(&bytes, len);
+            let _ = bind_tail(&bytes, len);
             let _ = named(&bytes);
             let _ = query(&bytes);
             let _ = password(&bytes);

@@ -114,7 +114,7 @@ pub fn parse(packet: &[u8]) -> Result<Request<'_>, StartupError> {
         GSS_CODE if cursor.is_empty() => Ok(Request::Gss),
         SSL_CODE | GSS_CODE => Err(StartupError::Length),
         CANCEL_CODE => {
-            let pid = cursor.u32().map_err(layout)?;
+            let pid = cursor.u32().map_err(|_| StartupError::Length)?;
             let key = cursor.rest();
             if key.len() < 4 || key.len() > MAX_CANCEL_KEY_BYTES {
                 return Err(StartupError::Length);

@@ -68,6 +68,8 @@ impl Console {
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
             console.directory.reload();
+            // Listeners set their options anew, rather than with the next connection.
+            console.lifecycle.changed.notify_all();
             ready(())
         })
         .await;

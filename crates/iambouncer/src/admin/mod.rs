@@ -3,13 +3,16 @@
 
 mod actions;
 mod console;
+mod formats;
 pub mod gathered;
+mod output;
 mod session;
 mod show;
 mod show_peers;
 mod show_secrets;
 mod show_stats;
 mod show_tokens;
+mod statements;
 pub mod table;
 
 pub use console::{Console, Reloader};
@@ -17,3 +20,6 @@ pub use session::Session;
 
 /// Name of the database that is the console.
 pub const DATABASE: &str = "pgbouncer";
+
+/// How long a console client may hold up its last message.
+const FAREWELL_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);

@@ -2,89 +2,71 @@
 //! table.
 
 use super::console::Console;
+use super::formats::Formats;
+use super::output::{Output, Stop, Trouble};
+use super::statements::{self, MAX_STATEMENTS, Portal, Prepared};
 use super::table::{self, Command, Run};
 use crate::clients::{ClientInfo, ClientState};
 use crate::faults::{self, Blame, Fault};
 use crate::net::{Inbound, Stream};
-use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use wire::encode::{self, ErrorReport};
 use wire::frontend::{self, Target};
 use wire::tag;
-
-/// Longest message a console client may send, in bytes.
-const MAX_CONSOLE_MESSAGE_BYTES: u32 = 64 * 1024;
-/// Statements and portals a console client may keep.
-const MAX_NAMES: usize = 1000;
 
 /// A console connection.
 pub struct Session {
     console: Rc<Console>,
     info: Rc<ClientInfo>,
     is_admin: bool,
-    statements: HashMap<Vec<u8>, String>,
-    portals: HashMap<Vec<u8>, String>,
+    prepared: Prepared,
     /// After an error in the extended protocol.
     skip_to_sync: bool,
-    out: Vec<u8>,
+    output: Output,
 }
 
 impl Session {
     /// A session of a user who may, or may not, change things.
-    pub fn new(console: Rc<Console>, info: Rc<ClientInfo>, is_admin: bool) -> Self {
-        Self {
-            console,
-            info,
-            is_admin,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
-            skip_to_sync: false,
-            out: Vec::new(),
-        }
+    pub fn new(
+        console: Rc<Console>,
+        info: Rc<ClientInfo>,
+        is_admin: bool,
+        stream: Stream,
+        inbound: Inbound,
+    ) -> Self {
+        let output = Output::new(info.clone(), stream, inbound);
+        Self { console, info, is_admin, prepared: Prepared::default(), skip_to_sync: false, output }
     }
 
     /// Serves the client until it leaves. Returns the fault that ended it, if one did.
-    pub async fn run(mut self, mut stream: Stream, mut inbound: Inbound) -> Option<Fault> {
+    pub async fn run(mut self) -> Option<Fault> {
         self.greet();
         self.info.state.set(ClientState::Idle);
         loop {
-            if stream.send_all(&self.out).await.is_err() {
-                return None;
-            }
-            self.out.clear();
-            let frame = {
-                let mut message = pin!(stream.recv_message(&mut inbound, MAX_CONSOLE_MESSAGE_BYTES));
-                poll_fn(|cx| match self.info.take_kill() {
-                    Some(fault) => Poll::Ready(Err(Some(fault))),
-                    None => message.as_mut().poll(cx).map_err(|error| {
-                        (error.kind() == std::io::ErrorKind::InvalidData).then(|| faults::protocol(error))
-                    }),
-                })
-                .await
-            };
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(None) => return None,
-                Err(Some(fault)) => {
-                    fault.encode_fatal(&mut self.out);
-                    let _ = stream.send_all(&self.out).await;
+            match self.turn().await {
+                Ok(()) => {}
+                Err(Stop::Gone) => return None,
+                Err(Stop::Fault(fault)) => {
+                    self.output.say_last(&fault).await;
                     return Some(fault);
                 }
-            };
-            let message = inbound.bytes()[..frame.len].to_vec();
-            inbound.consume(frame.len);
-            if frame.tag == tag::frontend::TERMINATE {
-                return None;
             }
-            self.handle(frame.tag, &message).await;
+        }
+    }
+
+    /// Sends what there is to send, and answers one message.
+    async fn turn(&mut self) -> Result<(), Stop> {
+        self.output.send().await?;
+        let (frame, message) = self.output.receive().await?;
+        match frame.tag {
+            tag::frontend::TERMINATE => Err(Stop::Gone),
+            kind => self.handle(kind, &message).await,
         }
     }
 
     fn greet(&mut self) {
-        encode::authentication_ok(&mut self.out);
+        let out = &mut self.output.bytes;
+        encode::authentication_ok(out);
         for (name, value) in [
             ("server_version", concat!(env!("CARGO_PKG_VERSION"), "/iambouncer")),
             ("client_encoding", "UTF8"),
@@ -94,42 +76,57 @@ impl Session {
             ("standard_conforming_strings", "on"),
             ("is_superuser", if self.is_admin { "on" } else { "off" }),
         ] {
-            encode::parameter_status(&mut self.out, name, value);
+            encode::parameter_status(out, name, value);
         }
-        encode::backend_key_data(&mut self.out, self.info.cancel_pid(), &self.info.secret);
-        encode::ready_for_query(&mut self.out);
+        encode::backend_key_data(out, self.info.cancel_pid(), &self.info.secret);
+        encode::ready_for_query(out);
     }
 
-    async fn handle(&mut self, kind: u8, message: &[u8]) {
-        match kind {
-            tag::frontend::QUERY => {
-                if let Err(fault) = self.query(message).await {
-                    fault.encode_error(&mut self.out);
-                }
-                encode::ready_for_query(&mut self.out);
-            }
+    async fn handle(&mut self, kind: u8, message: &[u8]) -> Result<(), Stop> {
+        let outcome = match kind {
             tag::frontend::SYNC => {
                 self.skip_to_sync = false;
-                encode::ready_for_query(&mut self.out);
+                self.prepared.end_batch();
+                encode::ready_for_query(&mut self.output.bytes);
+                return Ok(());
             }
-            _ if self.skip_to_sync => {}
-            _ => {
-                if let Err(fault) = self.extended(kind, message).await {
-                    self.skip_to_sync = true;
-                    fault.encode_error(&mut self.out);
-                }
+            _ if self.skip_to_sync => return Ok(()),
+            tag::frontend::QUERY => self.query(message).await,
+            tag::frontend::FUNCTION_CALL => Err(Trouble::Fault(function_call())),
+            // Without a COPY the server ignores them, too: they may come late.
+            tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => return Ok(()),
+            _ => self.extended(kind, message).await,
+        };
+        let is_extended = !matches!(kind, tag::frontend::QUERY | tag::frontend::FUNCTION_CALL);
+        match outcome {
+            Err(Trouble::Stop(stop)) => return Err(stop),
+            Err(Trouble::Fault(fault)) => {
+                self.skip_to_sync = is_extended;
+                fault.encode_error(&mut self.output.bytes);
             }
+            Ok(()) => {}
         }
+        if !is_extended {
+            self.prepared.end_batch();
+            encode::ready_for_query(&mut self.output.bytes);
+        }
+        Ok(())
     }
 
-    async fn query(&mut self, message: &[u8]) -> Result<(), Fault> {
+    async fn query(&mut self, message: &[u8]) -> Result<(), Trouble> {
+        // As in PostgreSQL, a simple query takes the place of what is unnamed.
+        self.prepared.close_statement(b"");
         let text = frontend::query(message).map_err(faults::protocol)?;
-        let statements: Vec<&str> = text.split(';').filter(|part| !part.trim().is_empty()).collect();
+        let statements = statements::split(text);
+        if statements.len() > MAX_STATEMENTS {
+            let text = format!("more than {MAX_STATEMENTS} statements in one message");
+            return Err(Fault::new(Blame::Client, "54000", text).into());
+        }
         if statements.is_empty() {
-            encode::empty(&mut self.out, tag::backend::EMPTY_QUERY_RESPONSE);
+            encode::empty(&mut self.output.bytes, tag::backend::EMPTY_QUERY_RESPONSE);
         }
         for statement in statements {
-            self.execute(statement, true).await?;
+            self.execute(statement, &Formats::TEXT, true).await?;
         }
         Ok(())
     }
@@ -145,110 +142,131 @@ impl Session {
         Ok((command, rest))
     }
 
-    async fn execute(&mut self, text: &str, describe: bool) -> Result<(), Fault> {
+    async fn execute(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<(), Trouble> {
         let (command, rest) = self.find(text)?;
         let first_word = command.words.split(' ').next().unwrap_or_default();
         match command.run {
             Run::Rows(columns, rows) => {
                 if describe {
-                    encode::row_description(&mut self.out, columns);
+                    formats.describe(&mut self.output.bytes, columns);
                 }
                 for row in rows.fetch(&self.console).await {
-                    debug_assert_eq!(row.len(), columns.len());
-                    encode::data_row(&mut self.out, row.iter().map(|v| v.as_deref().map(str::as_bytes)));
+                    formats.row(&mut self.output.bytes, columns, &row)?;
+                    self.output.make_room().await?;
                 }
             }
-            Run::Notice(notice) => encode::notice_response(&mut self.out, &ErrorReport::notice(&notice())),
+            Run::Notice(notice) => {
+                encode::notice_response(&mut self.output.bytes, &ErrorReport::notice(&notice()));
+            }
             Run::Action(action) => self.console.act(action, rest).await?,
         }
-        encode::command_complete(&mut self.out, first_word);
+        encode::command_complete(&mut self.output.bytes, first_word);
         Ok(())
     }
 
-    /// Describes what a statement will return.
-    fn describe(&mut self, text: &str) -> Result<(), Fault> {
+    /// The columns of what a statement will return.
+    fn columns(&self, text: &str) -> Result<Option<&'static [table::Column]>, Fault> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
         match self.find(text)?.0.run {
-            Run::Rows(columns, _) => encode::row_description(&mut self.out, columns),
-            _ => encode::empty(&mut self.out, tag::backend::NO_DATA),
+            Run::Rows(columns, _) => Ok(Some(columns)),
+            Run::Notice(_) | Run::Action(_) => Ok(None),
+        }
+    }
+
+    fn describe(&mut self, text: &str, formats: &Formats) -> Result<(), Fault> {
+        match self.columns(text)? {
+            Some(columns) => formats.describe(&mut self.output.bytes, columns),
+            None => encode::empty(&mut self.output.bytes, tag::backend::NO_DATA),
         }
         Ok(())
     }
 
-    async fn extended(&mut self, kind: u8, message: &[u8]) -> Result<(), Fault> {
+    async fn extended(&mut self, kind: u8, message: &[u8]) -> Result<(), Trouble> {
         match kind {
-            tag::frontend::PARSE => {
-                let parse = frontend::parse(message).map_err(faults::protocol)?;
-                let text = parse.body.split(|&b| b == 0).next().unwrap_or_default();
-                let text = String::from_utf8_lossy(text).into_owned();
-                if !text.trim().is_empty() {
-                    self.find(&text)?;
-                }
-                Self::keep(&mut self.statements, parse.name, text)?;
-                encode::empty(&mut self.out, tag::backend::PARSE_COMPLETE);
-            }
-            tag::frontend::BIND => {
-                let head = frontend::bind_head(message, message.len()).map_err(faults::protocol)?;
-                let head = head.ok_or_else(|| faults::protocol("Bind is cut off"))?;
-                let text = Self::named(&self.statements, head.statement, "26000", "prepared statement")?;
-                Self::keep(&mut self.portals, head.portal, text)?;
-                encode::empty(&mut self.out, tag::backend::BIND_COMPLETE);
-            }
+            tag::frontend::PARSE => self.parse(message)?,
+            tag::frontend::BIND => self.bind(message)?,
             tag::frontend::DESCRIBE => {
                 let named = frontend::named(message).map_err(faults::protocol)?;
-                let text = self.text_of(&named)?;
-                if named.target == Target::Statement {
-                    encode::no_parameters(&mut self.out);
+                match named.target {
+                    Target::Statement => {
+                        let text = self.prepared.statement(named.name)?;
+                        encode::no_parameters(&mut self.output.bytes);
+                        self.describe(&text, &Formats::TEXT)?;
+                    }
+                    Target::Portal => {
+                        let portal = self.prepared.portal(named.name)?;
+                        self.describe(&portal.text, &portal.formats)?;
+                    }
                 }
-                self.describe(&text)?;
             }
             tag::frontend::EXECUTE => {
                 let name =
                     message[wire::limits::HEADER_BYTES..].split(|&b| b == 0).next().unwrap_or_default();
-                let text = Self::named(&self.portals, name, "34000", "portal")?;
-                if text.trim().is_empty() {
-                    encode::empty(&mut self.out, tag::backend::EMPTY_QUERY_RESPONSE);
+                let portal = self.prepared.portal(name)?;
+                if portal.text.trim().is_empty() {
+                    encode::empty(&mut self.output.bytes, tag::backend::EMPTY_QUERY_RESPONSE);
                 } else {
-                    self.execute(&text, false).await?;
+                    self.execute(&portal.text, &portal.formats, false).await?;
                 }
             }
             tag::frontend::CLOSE => {
                 let named = frontend::named(message).map_err(faults::protocol)?;
                 match named.target {
-                    Target::Statement => self.statements.remove(named.name),
-                    Target::Portal => self.portals.remove(named.name),
-                };
-                encode::empty(&mut self.out, tag::backend::CLOSE_COMPLETE);
+                    Target::Statement => self.prepared.close_statement(named.name),
+                    Target::Portal => self.prepared.close_portal(named.name),
+                }
+                encode::empty(&mut self.output.bytes, tag::backend::CLOSE_COMPLETE);
             }
             tag::frontend::FLUSH => {}
-            other => return Err(faults::protocol(format!("message type {other:#04x} on the console"))),
+            other => {
+                let text = format!("invalid frontend message type {other}");
+                return Err(Trouble::Stop(Stop::Fault(Fault::new(Blame::Client, "08P01", text))));
+            }
         }
         Ok(())
     }
 
-    fn text_of(&self, named: &frontend::Named<'_>) -> Result<String, Fault> {
-        match named.target {
-            Target::Statement => Self::named(&self.statements, named.name, "26000", "prepared statement"),
-            Target::Portal => Self::named(&self.portals, named.name, "34000", "portal"),
-        }
-    }
-
-    fn keep(map: &mut HashMap<Vec<u8>, String>, name: &[u8], text: String) -> Result<(), Fault> {
-        if map.len() >= MAX_NAMES && !map.contains_key(name) {
-            return Err(Fault::new(Blame::Client, "54000", "too many names on one console connection"));
-        }
-        map.insert(name.to_vec(), text);
+    fn parse(&mut self, message: &[u8]) -> Result<(), Fault> {
+        let parse = frontend::parse(message).map_err(faults::protocol)?;
+        self.prepared.begin_parse(parse.name)?;
+        let text = parse.body.split(|&b| b == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let statement = match *statements::split(&text) {
+            [] => "",
+            [one] => one,
+            [..] => {
+                let text = "cannot insert multiple commands into a prepared statement";
+                return Err(Fault::new(Blame::Client, "42601", text));
+            }
+        };
+        self.columns(statement)?;
+        self.prepared.keep_statement(parse.name, statement)?;
+        encode::empty(&mut self.output.bytes, tag::backend::PARSE_COMPLETE);
         Ok(())
     }
 
-    fn named(
-        map: &HashMap<Vec<u8>, String>,
-        name: &[u8],
-        code: &'static str,
-        kind: &str,
-    ) -> Result<String, Fault> {
-        map.get(name).cloned().ok_or_else(|| {
-            let name = String::from_utf8_lossy(name);
-            Fault::new(Blame::Client, code, format!("{kind} \"{name}\" does not exist"))
-        })
+    fn bind(&mut self, message: &[u8]) -> Result<(), Fault> {
+        let head = frontend::bind_head(message, message.len()).map_err(faults::protocol)?;
+        let head = head.ok_or_else(|| faults::protocol("Bind is cut off"))?;
+        let tail = frontend::bind_tail(message, head.head_len).map_err(faults::protocol)?;
+        let text = self.prepared.statement(head.statement)?;
+        if tail.parameters > 0 {
+            let text = format!(
+                "bind message supplies {} parameters, but prepared statement \"{}\" requires 0",
+                tail.parameters,
+                String::from_utf8_lossy(head.statement)
+            );
+            return Err(faults::protocol(text));
+        }
+        let formats = Formats::of(tail.result_formats, self.columns(&text)?.map(<[_]>::len))?;
+        self.prepared.keep_portal(head.portal, Portal { text, formats })?;
+        encode::empty(&mut self.output.bytes, tag::backend::BIND_COMPLETE);
+        Ok(())
     }
+}
+
+fn function_call() -> Fault {
+    Fault::new(Blame::Client, "0A000", "the console has no functions")
 }

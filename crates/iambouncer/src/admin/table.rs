@@ -295,10 +295,16 @@ pub fn find(text: &str) -> Option<(&'static Command, String)> {
         if !matches {
             return None;
         }
-        let rest = words[wanted.len()..].join(" ");
+        // What stands there, spaces in quotes included.
+        let rest = words.get(wanted.len()).map_or("", |word| &text[offset_in(text, word)..]).to_owned();
         let takes_arguments = !command.arguments.is_empty();
         (takes_arguments || rest.is_empty()).then_some((command, rest))
     })
+}
+
+/// Where a part of a text begins in it.
+fn offset_in(text: &str, part: &str) -> usize {
+    part.as_ptr() as usize - text.as_ptr() as usize
 }
 
 #[cfg(test)]
@@ -315,6 +321,7 @@ mod tests {
             words("SET pool_mode = 'transaction'"),
             Some(("SET", "pool_mode = 'transaction'".to_owned()))
         );
+        assert_eq!(words("set  x = 'a;  b' ;"), Some(("SET", "x = 'a;  b'".to_owned())));
         assert_eq!(words("SHOW POOLS now"), None);
         assert_eq!(words("SHOW"), None);
         assert_eq!(words("DROP TABLE x"), None);

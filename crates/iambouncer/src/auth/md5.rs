@@ -18,7 +18,8 @@ pub fn stored(user: &str, password: &str) -> Zeroizing<String> {
 
 /// True for a stored md5 password.
 pub fn is_stored(secret: &str) -> bool {
-    secret.len() == 35 && secret.starts_with("md5") && secret[3..].bytes().all(|b| b.is_ascii_hexdigit())
+    let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    secret.len() == 35 && secret.strip_prefix("md5").is_some_and(|digits| digits.bytes().all(is_digit))
 }
 
 /// What a client sends for `salt`. `secret` is the password itself or what is stored of it.
@@ -46,6 +47,8 @@ mod tests {
         assert_eq!(stored("alice", "postgres").as_str(), "md53028c639a499cc77099550a33e389877");
         assert!(is_stored(&stored("alice", "postgres")));
         assert!(!is_stored("md5short"));
+        // As in PostgreSQL, a password.
+        assert!(!is_stored("md53028C639A499CC77099550A33E389877"));
     }
 
     #[test]

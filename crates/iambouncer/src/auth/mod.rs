@@ -4,4 +4,5 @@
 pub mod iam;
 pub mod ident;
 pub mod md5;
+pub mod mock;
 pub mod scram;

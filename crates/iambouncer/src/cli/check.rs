@@ -10,10 +10,10 @@ pub(super) fn check(file: &Path) -> Result<(), Failure> {
         .map_err(|report| Failure::Configuration(report.to_string()))?;
     let warnings = loaded.warnings.to_string();
     if !warnings.is_empty() {
-        eprintln!("{}", warnings.trim_end());
+        super::complain(warnings.trim_end());
     }
     files_of(loaded.config.clone())?;
     let databases = loaded.config.all_databases().count();
-    println!("{}: ok, {databases} database{}", file.display(), if databases == 1 { "" } else { "s" });
-    Ok(())
+    let plural = if databases == 1 { "" } else { "s" };
+    super::print(format!("{}: ok, {databases} database{plural}\n", file.display()).as_bytes())
 }

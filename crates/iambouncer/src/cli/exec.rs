@@ -136,14 +136,14 @@ async fn attend(mut command: Command, program: &str) -> ExitCode {
     let mut signals = match forwarded() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("error: cannot catch signals: {error}");
+            super::complain(&format!("error: cannot catch signals: {error}"));
             return ExitCode::from(super::EXIT_FAILURE);
         }
     };
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("error: cannot run {program}: {error}");
+            super::complain(&format!("error: cannot run {program}: {error}"));
             let is_missing = error.kind() == std::io::ErrorKind::NotFound;
             return ExitCode::from(if is_missing { EXIT_NOT_FOUND } else { EXIT_NOT_RUNNABLE });
         }
@@ -153,7 +153,7 @@ async fn attend(mut command: Command, program: &str) -> ExitCode {
             ended = child.wait() => return match ended {
                 Ok(status) => exit_code(status),
                 Err(error) => {
-                    eprintln!("error: {program} was lost: {error}");
+                    super::complain(&format!("error: {program} was lost: {error}"));
                     ExitCode::from(super::EXIT_FAILURE)
                 }
             },

@@ -33,14 +33,14 @@ fn read_password() -> anyhow::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
     let terminal = stdin();
     if terminal.is_terminal() {
-        eprint!("Password: ");
+        super::prompt("Password: ");
         let shown = tcgetattr(&terminal)?;
         let mut hidden = shown.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         tcsetattr(&terminal, OptionalActions::Now, &hidden)?;
         let read = terminal.lock().read_line(&mut line);
         tcsetattr(&terminal, OptionalActions::Now, &shown)?;
-        eprintln!();
+        super::complain("");
         read?;
     } else {
         terminal.lock().read_line(&mut line).context("cannot read the password")?;

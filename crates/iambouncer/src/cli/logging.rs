@@ -1,5 +1,6 @@
 //! Where log lines go and which. Owns the subscriber; a line costs nothing when its level is off.
 
+use super::fields::Fields;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,8 @@ pub(super) fn start(file: Option<LogFile>, verbosity: u32, quiet: bool) {
     let filter = EnvFilter::try_from_env("IAMBOUNCER_LOG").unwrap_or_else(|_| EnvFilter::new(own));
     let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
     let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
-    let lines = fmt::layer().with_target(false);
+    // A complaint about a log that cannot be written would go to the same closed pipe, and panic.
+    let lines = fmt::layer().fmt_fields(Fields).with_target(false).log_internal_errors(false);
     // A second start in one process (tests) keeps the first subscriber.
     let _ = match file {
         Some(file) => {

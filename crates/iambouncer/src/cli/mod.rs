@@ -6,6 +6,7 @@ mod check;
 mod core_dumps;
 mod doctor;
 mod exec;
+mod fields;
 mod hash;
 mod logging;
 mod pidfile;
@@ -15,6 +16,7 @@ mod rlimit;
 mod run;
 mod token;
 
+use crate::printable;
 use arguments::{Arguments, Command};
 use clap::{CommandFactory as _, Parser as _};
 use std::io::Write as _;
@@ -55,11 +57,11 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(Failure::Configuration(text)) => {
-            eprintln!("{}", text.trim_end());
+            complain(text.trim_end());
             ExitCode::from(EXIT_CONFIGURATION)
         }
         Err(Failure::Start(error)) => {
-            eprintln!("error: {error:#}");
+            complain(&format!("error: {error:#}"));
             ExitCode::from(EXIT_FAILURE)
         }
     }
@@ -85,4 +87,14 @@ fn print(text: &[u8]) -> Result<(), Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Start(error.into())),
         _ => Ok(()),
     }
+}
+
+/// Writes to standard error, line by line, what may quote a server. Nobody may be there to read it.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable::lines(text));
+}
+
+/// Writes what stands in front of an answer.
+fn prompt(text: &str) {
+    let _ = write!(std::io::stderr().lock(), "{text}");
 }

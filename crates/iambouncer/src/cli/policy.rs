@@ -28,7 +28,7 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
         PolicyFormat::All => grant.all(),
     };
     if let Some(warning) = grant.mismatch(&host) {
-        eprintln!("warning: {warning}");
+        super::complain(&format!("warning: {warning}"));
     }
     text.push('\n');
     super::print(text.as_bytes())

@@ -1,6 +1,7 @@
 //! Open files: raises the soft limit to the hard one and tells when that is not enough. Owns the estimate.
 
 use crate::config::Config;
+use crate::files::RESERVED_FILES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are no connections: log, epoll, listeners, AWS.
@@ -24,7 +25,7 @@ pub(super) fn raise(config: &Config) {
     }
 }
 
-/// Clients, and one full pool per database line.
+/// Clients, one full pool per database line, and the reserve.
 fn wanted(config: &Config) -> u64 {
     let servers: u64 = config
         .all_databases()
@@ -33,7 +34,7 @@ fn wanted(config: &Config) -> u64 {
             u64::from(rules.pool_size) + u64::from(rules.reserve_pool_size)
         })
         .sum();
-    u64::from(config.settings.max_client_conn) + servers + OTHER_FILES
+    u64::from(config.settings.max_client_conn) + servers + OTHER_FILES + RESERVED_FILES
 }
 
 #[cfg(test)]
@@ -45,6 +46,6 @@ mod tests {
     fn clients_and_pools_are_counted() {
         let mut config = Config::default();
         config.databases.insert("a".to_owned(), Database::new("a"));
-        assert_eq!(wanted(&config), 100 + 20 + OTHER_FILES);
+        assert_eq!(wanted(&config), 100 + 20 + OTHER_FILES + RESERVED_FILES);
     }
 }

@@ -16,6 +16,7 @@ use crate::config::{
 use crate::context::Loaded;
 use crate::http;
 use crate::net::listener::{self, Bound};
+use crate::net::tcp_options::TcpOptions;
 use crate::net::{Endpoint, tls_config};
 use crate::pooler::signals::{self, Signal};
 use crate::pooler::{self, Plan};
@@ -258,7 +259,8 @@ fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String>
 
 pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
     let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
-    let mut bound = listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog)?;
+    let mut bound =
+        listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?;
     if !settings.unix_socket_dir.is_empty() {
         // Port 0 asks the kernel; the UNIX socket is then named after what it gave.
         let port = bound.iter().find_map(|bound| match &bound.endpoint {

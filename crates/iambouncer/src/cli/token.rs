@@ -60,14 +60,14 @@ async fn token(
     let token = sign(&request, &credentials, clock.now())?;
     let ends = OffsetDateTime::from(token.expires_at()).format(&Rfc3339)?;
     if std::io::stdout().is_terminal() {
-        eprintln!(
+        super::complain(&format!(
             "for {} on {}:{} in {}, signed by key {}, until {ends}",
             key.user,
             key.host,
             key.port,
             key.region,
             token.access_key_id()
-        );
+        ));
     }
     let database = line.dbname.as_deref().unwrap_or(&key.user);
     Ok(spell(&key, database, token.expose(), token.access_key_id(), &ends, format))
@@ -163,10 +163,10 @@ async fn proof(
     let request = CallerProofRequest { region: &region, audience };
     let proof = sign_caller_proof(&request, &credentials, clock.now())?;
     if std::io::stdout().is_terminal() {
-        eprintln!(
+        super::complain(&format!(
             "for audience {audience}, signed by key {}, good for 15 minutes",
             credentials.access_key_id()
-        );
+        ));
     }
     Ok(Zeroizing::new(format!("{}\n", proof.expose())))
 }

@@ -4,7 +4,7 @@
 use super::stored::Stored;
 use super::{iam, iam_sts};
 use crate::auth::md5;
-use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
+use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
 use crate::config::AuthType;
@@ -195,7 +195,7 @@ impl Login<'_> {
         let mut texts = texts.into_iter();
         let iterations = context.config().settings.scram_iterations;
         // The salt of a user is always the same, known or not: two logins would tell them apart otherwise.
-        let mock = || ScramSecret::mock(self.user, &context.process_key, iterations);
+        let mock = || ScramSecret::mock(self.user, &context.process_key, iterations, SALT_BYTES);
         let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
         if let Some(stored) = ScramSecret::parse(&first) {
             return Ok((stored, Vec::new()));

@@ -1,6 +1,7 @@
 //! The greeting of a client that may come in: AuthenticationOk, the server's parameters, the cancel key. Owns the
 //! wait for the first server of a pool, since it is that server's parameters a client is greeted with.
 
+use super::spelling;
 use crate::clients::ClientInfo;
 use crate::context::Context;
 use crate::faults::{self, Fault};
@@ -10,9 +11,6 @@ use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
 use wire::encode;
-
-/// Reported parameters that describe the server's login, not the client's.
-const NOT_PASSED_ON: [&str; 2] = ["is_superuser", "session_authorization"];
 
 /// Longest time between two looks at whether a login can be tried.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -51,8 +49,14 @@ pub(super) async fn greet(
 
 fn make(context: &Context, welcome: &Welcome, tracked: &[(usize, String)]) -> Greeting {
     let mut values = vec![None; context.parameters.names().len()];
+    let version = welcome.reports.iter().find(|(name, _)| name == "server_version");
+    let version = version.map_or("", |(_, value)| value.as_str());
     for (position, value) in tracked {
-        values[*position] = Some(value.as_str().into());
+        let name = &*context.parameters.names()[*position];
+        let default = welcome.parameters.values()[*position].as_deref();
+        // As the server will report it: then what it has and what the client wants compare as equal.
+        let value = spelling::reported(name, value, default, version).unwrap_or_else(|| value.clone());
+        values[*position] = Some(value.into());
     }
     let parameters = context.parameters.overlay(&welcome.parameters, &values);
     let mut messages = Vec::new();
@@ -60,7 +64,6 @@ fn make(context: &Context, welcome: &Welcome, tracked: &[(usize, String)]) -> Gr
     for (name, value) in &*welcome.reports {
         let value = match context.parameters.position(name) {
             Some(position) => parameters.values()[position].as_deref().unwrap_or(value),
-            None if NOT_PASSED_ON.contains(&name.as_str()) => continue,
             None => value,
         };
         encode::parameter_status(&mut messages, name, value);

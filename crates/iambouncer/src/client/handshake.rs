@@ -1,13 +1,15 @@
 //! From an accepted socket to a startup packet: SSL and GSS requests, cancel requests, protocol versions. Owns the
 //! order in which these may come and their limits.
 
+use super::interrupt::Interrupt;
 use crate::faults::{self, Fault};
 use crate::net::tls::TlsStream;
 use crate::net::{Inbound, Socket, Stream};
 use rustls::ServerConfig;
+use std::pin::pin;
 use std::sync::Arc;
 use wire::limits::MAX_CANCEL_KEY_BYTES;
-use wire::startup::{self, Request, Version};
+use wire::startup::{self, Request, StartupError, Version};
 
 /// SSL and GSS requests a client may send before its startup packet.
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
@@ -42,26 +44,43 @@ pub(super) enum NotOpened {
     Gone,
     /// TLS failed.
     Tls(std::io::Error),
+    /// Not a packet of this protocol, or not one that can be answered; as in PostgreSQL, nothing is.
+    Malformed(StartupError),
+    /// The client is to be told, and has to go at once.
+    Interrupted(Box<Stream>, Fault),
     /// The client is to be told.
     Fault(Box<Stream>, Fault),
 }
 
 /// Reads the first packets.
-pub(super) async fn open(socket: Socket, tls: Option<Arc<ServerConfig>>) -> Result<Opened, NotOpened> {
+pub(super) async fn open(
+    socket: Socket,
+    tls: Option<Arc<ServerConfig>>,
+    interrupt: &Interrupt,
+) -> Result<Opened, NotOpened> {
     let mut stream = Stream::Plain(socket);
     let mut inbound = Inbound::default();
     let mut requests = 0;
     loop {
-        let packet = match read_packet(&mut stream, &mut inbound).await {
-            Ok(packet) => packet,
-            Err(Unreadable::Gone) => return Err(NotOpened::Gone),
-            Err(Unreadable::Broken(error)) => {
-                return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error)));
-            }
+        let read = {
+            let reading = pin!(read_packet(&mut stream, &mut inbound));
+            interrupt.or(reading).await
+        };
+        let packet = match read {
+            Ok(Ok(packet)) => packet,
+            Ok(Err(Unreadable::Gone)) => return Err(NotOpened::Gone),
+            Ok(Err(Unreadable::Broken(error))) => return Err(NotOpened::Malformed(error)),
+            Err(fault) => return Err(NotOpened::Interrupted(Box::new(stream), fault)),
         };
         let request = match startup::parse(&packet) {
             Ok(request) => request,
-            Err(error) => return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error))),
+            Err(error @ StartupError::Length) => return Err(NotOpened::Malformed(error)),
+            Err(error @ StartupError::Version(_)) => {
+                return Err(NotOpened::Fault(Box::new(stream), faults::unsupported_protocol(error)));
+            }
+            Err(error @ StartupError::Layout(_)) => {
+                return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error)));
+            }
         };
         match request {
             Request::Ssl | Request::Gss => {
@@ -71,7 +90,9 @@ pub(super) async fn open(socket: Socket, tls: Option<Arc<ServerConfig>>) -> Resu
                     let fault = faults::protocol("data before the answer to an encryption request");
                     return Err(NotOpened::Fault(Box::new(stream), fault));
                 }
-                stream = encrypt(stream, request == Request::Ssl, tls.as_ref()).await?;
+                let encrypting = pin!(encrypt(stream, request == Request::Ssl, tls.as_ref()));
+                // In the middle of that nothing can be said.
+                stream = interrupt.or(encrypting).await.map_err(|_| NotOpened::Gone)??;
             }
             Request::Cancel { pid, key } => {
                 let key = key[..key.len().min(MAX_CANCEL_KEY_BYTES)].to_vec();
@@ -109,7 +130,7 @@ async fn encrypt(
 
 enum Unreadable {
     Gone,
-    Broken(startup::StartupError),
+    Broken(StartupError),
 }
 
 async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u8>, Unreadable> {
@@ -121,7 +142,7 @@ async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u
             inbound.consume(len);
             return Ok(packet);
         }
-        match stream.recv(inbound).await {
+        match stream.recv_sparing(inbound).await {
             Ok(n) if n > 0 => {}
             _ => return Err(Unreadable::Gone),
         }

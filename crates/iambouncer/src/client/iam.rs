@@ -12,6 +12,7 @@ use crate::auth::iam::{ProofError, desk::ProofDesk};
 use crate::config::{Database, Secret};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::log_limit::warn_unauthenticated;
 use crate::server::connect::Place;
 use crate::server::login;
 use crate::server::progress::Progress;
@@ -42,8 +43,9 @@ pub(super) async fn prove(
     let token = login.ask_cleartext().await?;
     let user = login.user;
     let config = context.config();
-    let line =
-        config.database_for(database).ok_or_else(|| Denied::Fault(faults::unknown_database(database)))?;
+    let Some(line) = config.database_for(database) else {
+        return Err(Denied::Fault(nowhere(context, database, user, &token)));
+    };
     let claim = Claim::read(context, line, database, user, &token).await.map_err(Denied::Fault)?;
     let port = claim.key.port.to_string();
     let proof =
@@ -64,6 +66,24 @@ pub(super) async fn prove(
                 return claim.probe(context, question).await.map_err(Denied::Fault);
             }
         }
+    }
+}
+
+/// What a token for a database that does not exist is told: the same as one for another endpoint, since only a database
+/// could say whether it is good.
+fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> Fault {
+    context.registry.logins.count_proof(ProofOutcome::Malformed);
+    warn_unauthenticated!(
+        context,
+        "iam",
+        user,
+        database,
+        "a client with an IAM token names a database that does not exist"
+    );
+    let expected = Expected { host: "", port: 0, region: "", user };
+    match token::check(token, &expected, now_seconds()) {
+        Ok(_) => faults::unknown_database(database),
+        Err(error) => faults::proof_refused(user, &error.for_client()),
     }
 }
 
@@ -102,7 +122,7 @@ impl Claim {
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
         context.registry.logins.count_proof(ProofOutcome::Malformed);
-        tracing::warn!(user, database, reason = %error, "the IAM token of a client is refused");
+        warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
         Err(faults::proof_refused(user, &error.for_client()))
     }
 
@@ -129,7 +149,9 @@ impl Claim {
                 context.registry.logins.count_proof(outcome);
                 let failed = progress.explain(error);
                 let cause = failed.cause.info();
-                tracing::warn!(
+                warn_unauthenticated!(
+                    context,
+                    cause.id,
                     user,
                     cause = cause.id,
                     reason = cause.label,

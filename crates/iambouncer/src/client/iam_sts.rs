@@ -9,6 +9,7 @@ use crate::auth::iam::principal;
 use crate::auth::iam::verdicts::{Known, ProofKey, Question};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::log_limit::warn_unauthenticated;
 use crate::server::now_seconds;
 use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
@@ -30,7 +31,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
         logins.count_proof(ProofOutcome::Malformed);
-        tracing::warn!(user, reason = %error, "the proof of an AWS identity of a client is refused");
+        warn_unauthenticated!(context, error.kind(), user, reason = %error, "the proof of an AWS identity of a client is refused");
         Denied::Fault(faults::proof_refused(user, &error.for_client()))
     })?;
     // With another audience it is another question.
@@ -44,7 +45,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
         return Ok(());
     }
     logins.count_proof(ProofOutcome::NotMapped);
-    tracing::warn!(user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
+    warn_unauthenticated!(context, "iam-sts map", user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
     Err(Denied::Fault(faults::not_mapped(user, &arn)))
 }
 
@@ -95,7 +96,7 @@ async fn ask(
             Ok(arn)
         }
         Err(error) => {
-            tracing::warn!(user, %error, "STS does not vouch for a client");
+            warn_unauthenticated!(context, "sts", user, %error, "STS does not vouch for a client");
             if error.is_passing() {
                 context.registry.logins.count_proof(ProofOutcome::Unavailable);
                 return Err(faults::sts_unavailable(&error.to_string()));

@@ -1,17 +1,21 @@
 //! The life of a client's connection before and around its session: first packets, TLS, login, greeting, cancel
 //! requests. Owns who may come in; what they then do is [`crate::relay`]'s or [`crate::admin`]'s.
 
+mod admission;
 mod authenticate;
 mod cancel;
 mod greet;
 mod handshake;
 mod iam;
 mod iam_sts;
+mod interrupt;
 mod registered;
 mod serve;
+mod spelling;
 mod startup;
 mod stored;
 mod sts;
 
+pub use admission::close_evicted;
 pub use registered::Seat;
 pub use serve::{Door, serve};

@@ -3,6 +3,8 @@
 
 use super::serve::Door;
 use crate::clients::ClientInfo;
+use crate::files::PermittedUse;
+use crate::pending_logins::PendingLogin;
 use crate::pool::permits::Permit;
 use crate::relay::{Ending, Session};
 use crate::worker::executor;
@@ -24,11 +26,16 @@ pub struct Seat {
     pub worker: Permit,
     /// Among all clients.
     pub process: Permit,
+    /// Among those that have not logged in.
+    pub pending: PendingLogin,
+    /// Among the open files.
+    pub permitted: PermittedUse,
 }
 
 /// Places in the limits, given back with the record.
 pub(super) struct Places {
-    _seat: Seat,
+    _worker: Permit,
+    _process: Permit,
     /// In `max_db_client_connections`.
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
@@ -48,8 +55,8 @@ impl Drop for Registered {
 
 impl Registered {
     /// For a client that has just been added to the table.
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, seat: Seat) -> Self {
-        let places = Places { _seat: seat, database: None, user: None, session: None };
+    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit, process: Permit) -> Self {
+        let places = Places { _worker: worker, _process: process, database: None, user: None, session: None };
         Self { door, info, places }
     }
 

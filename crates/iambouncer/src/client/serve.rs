@@ -2,24 +2,29 @@
 
 use super::authenticate::{self, Denied};
 use super::handshake::{self, NotOpened, Opened};
+use super::interrupt::Interrupt;
 use super::registered::{Registered, Seat};
 use super::startup::{self, Wanted};
-use super::{cancel, greet};
+use super::{admission, cancel, greet};
 use crate::admin;
 use crate::clients::{ClientInfo, ClientTable};
 use crate::config::{AuthType, Settings, TlsMode};
 use crate::context::Context;
 use crate::faults::{self, Fault};
+use crate::files::PermittedUse;
 use crate::introductions::Introduction;
+use crate::log_limit::{Turn, warn_unauthenticated};
 use crate::net::tls::TlsStream;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
-use crate::pool::shared::Counted;
-use crate::pool::{DatabaseState, Directory, Pool};
+use crate::pending_logins::PendingLogin;
+use crate::pool::{Directory, Pool};
 use crate::relay::{Ending, Session, Start};
 use crate::worker::{self, timers};
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use wire::encode;
 use wire::startup::Version;
@@ -49,25 +54,36 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         at => Some(at),
     };
     let Some(info) = door.clients.add(remote, local, worker::now()) else { return };
-    let registered = Registered::new(door.clone(), info.clone(), seat);
+    let Seat { worker, process, pending, permitted } = seat;
+    pending.seated(info.slot);
+    let registered = Registered::new(door.clone(), info.clone(), worker, process);
     let limit = door.context.config().settings.client_login_timeout;
+    let interrupt = Interrupt::new(door.clone(), info.clone(), &pending);
     let opened = {
         // Pinned here: what takes a future by value has room for it twice.
-        let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone()));
+        let opening = pin!(handshake::open(socket, door.context.loaded().client_tls.clone(), &interrupt));
         timers::timeout(limit, opening).await
     };
+    let client = info.remote();
     let opened = match opened {
         Some(Ok(opened)) => opened,
         Some(Err(NotOpened::Gone)) => return,
         Some(Err(NotOpened::Tls(error))) => {
-            tracing::warn!(client = %info.remote(), %error, "TLS with client failed");
+            warn_unauthenticated!(door.context, "tls", %client, %error, "TLS with client failed");
+            return;
+        }
+        Some(Err(NotOpened::Malformed(error))) => {
+            warn_unauthenticated!(door.context, "startup", %client, %error, "closing without an answer");
             return;
         }
         Some(Err(NotOpened::Fault(stream, fault))) => {
             return turn_away(&door, &info, *stream, &fault).await;
         }
+        Some(Err(NotOpened::Interrupted(stream, fault))) => {
+            return turn_away_at_once(&door, &info, *stream, &fault).await;
+        }
         None => {
-            tracing::warn!(client = %info.remote(), "client_login_timeout before a startup packet");
+            warn_unauthenticated!(door.context, "silent", %client, "client_login_timeout before a startup packet");
             return;
         }
     };
@@ -77,27 +93,54 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
             drop(stream);
         }
         Opened::Session { stream, inbound, version, parameters } => {
-            let entry = Entry { door: &door, info: &info, stream, inbound };
-            entry.admit(version, parameters, limit, registered).await;
+            let pending = Some(pending);
+            let entry = Entry { door: &door, info: &info, stream, inbound, pending, permitted };
+            entry.admit(version, parameters, limit, registered, interrupt).await;
         }
     }
 }
 
+/// Tells a client that has not logged in why it may not, and waits a while until it has read that.
 async fn turn_away(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
-    if door.context.config().settings.log_pooler_errors {
-        let introduction = info.introduction();
-        tracing::warn!(
-            client = %info.remote(),
-            user = %introduction.user,
-            database = %introduction.database,
-            code = %fault.code,
-            blame = ?fault.blame,
-            "closing because: {fault}"
-        );
-    }
+    log_refusal(door, info, fault);
     let mut message = Vec::new();
     fault.encode_fatal(&mut message);
     let _ = timers::timeout(FAREWELL_LIMIT, stream.send_all(&message)).await;
+}
+
+/// The same for one whose place is wanted now.
+async fn turn_away_at_once(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
+    log_refusal(door, info, fault);
+    let mut message = Vec::new();
+    fault.encode_fatal(&mut message);
+    poll_fn(|cx| {
+        let _ = stream.poll_send(cx, &message, &[]);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn log_refusal(door: &Door, info: &ClientInfo, fault: &Fault) {
+    if !door.context.config().settings.log_pooler_errors {
+        return;
+    }
+    let kind = fault.kind();
+    let introduction = info.introduction();
+    // Those who have proven who they are are not the ones that fill the log.
+    let turn = match info.pool.get() {
+        Some(_) => Some(Turn::default()),
+        None => door.context.log_limit.turn(kind, worker::now()),
+    };
+    let Some(Turn { left_out }) = turn else { return };
+    tracing::warn!(
+        left_out,
+        client = %info.remote(),
+        user = %introduction.user,
+        database = %introduction.database,
+        code = %fault.code,
+        blame = ?fault.blame,
+        "closing because: {fault}"
+    );
 }
 
 /// A client between its startup packet and its session.
@@ -106,6 +149,10 @@ struct Entry<'a> {
     info: &'a Rc<ClientInfo>,
     stream: Stream,
     inbound: Inbound,
+    /// Until it has logged in.
+    pending: Option<PendingLogin>,
+    /// What the connection may be used for.
+    permitted: PermittedUse,
 }
 
 /// Where a client that has proven who it is wants to go.
@@ -121,19 +168,25 @@ impl Entry<'_> {
         parameters: Vec<(String, String)>,
         limit: Duration,
         mut registered: Registered,
+        interrupt: Interrupt,
     ) {
         let started = {
             let logging_in = pin!(self.log_in(version, parameters, &mut registered));
-            timers::timeout(limit, logging_in).await
+            interrupt.or(pin!(timers::timeout(limit, logging_in))).await
         };
+        // Whether it is let in or turned away: its place among the others is free.
+        self.pending = None;
         let admitted = match started {
-            Some(Ok(admitted)) => admitted,
-            Some(Err(Denied::Gone)) => return,
-            Some(Err(Denied::Fault(fault))) => {
+            Ok(Some(Ok(admitted))) => admitted,
+            Ok(Some(Err(Denied::Gone))) => return,
+            Ok(Some(Err(Denied::Fault(fault)))) => {
                 return turn_away(self.door, self.info, self.stream, &fault).await;
             }
-            None => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
+            Ok(None) => return turn_away(self.door, self.info, self.stream, &faults::login_timeout()).await,
+            Err(fault) => return turn_away_at_once(self.door, self.info, self.stream, &fault).await,
         };
+        let introduction = (*self.info.introduction()).clone();
+        self.info.introduce(self.door.context.introductions.share(introduction));
         match admitted {
             Admitted::Console { is_admin } => {
                 self.log_login();
@@ -141,12 +194,16 @@ impl Entry<'_> {
             }
             // Waiting for a server is not the client's doing: it has limits of its own.
             Admitted::Session { pool, tracked } => {
-                match greet::greet(&self.door.context, &pool, self.info, &tracked).await {
-                    Ok(greeting) => {
+                let greeted = {
+                    let greeting = pin!(greet::greet(&self.door.context, &pool, self.info, &tracked));
+                    interrupt.of_admitted().or(greeting).await
+                };
+                match greeted {
+                    Ok(Ok(greeting)) => {
                         self.log_login();
                         self.session(pool, greeting, registered).await;
                     }
-                    Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
+                    Ok(Err(fault)) | Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
                 }
             }
         }
@@ -185,7 +242,7 @@ impl Entry<'_> {
         if wanted.database == admin::DATABASE {
             return self.log_in_to_console(settings, &wanted).await;
         }
-        self.may_enter(settings, &wanted)?;
+        admission::check_before_proof(self.door, settings, self.permitted)?;
         let keys = authenticate::run(
             &self.door.context,
             &mut self.stream,
@@ -195,8 +252,7 @@ impl Entry<'_> {
             settings.auth_type,
         )
         .await?;
-        let database = self.enter(&wanted)?;
-        self.take_place(settings, &database, &wanted.user, registered)?;
+        let database = admission::enter(self.door, settings, &wanted, registered, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.door.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
         // Another user's keys are of no use to a forced user.
@@ -217,7 +273,8 @@ impl Entry<'_> {
             application_name: wanted.application_name.as_deref().unwrap_or_default().into(),
             tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
         };
-        self.info.introduce(self.door.context.introductions.share(introduction));
+        // Not shared yet: what anybody may claim is not kept beyond this connection.
+        self.info.introduce(Rc::new(introduction));
     }
 
     /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.
@@ -235,9 +292,6 @@ impl Entry<'_> {
     async fn log_in_to_console(&mut self, settings: &Settings, wanted: &Wanted) -> Result<Admitted, Denied> {
         let is_admin = settings.is_admin(&wanted.user);
         let any = settings.auth_type == AuthType::Any;
-        if !is_admin && !settings.is_stats_user(&wanted.user) && !any {
-            return Err(Denied::Fault(faults::authentication_failed(&wanted.user)));
-        }
         authenticate::run(
             &self.door.context,
             &mut self.stream,
@@ -248,63 +302,11 @@ impl Entry<'_> {
             if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
         )
         .await?;
+        // Who may use the console is said to nobody who has proven nothing.
+        if !is_admin && !settings.is_stats_user(&wanted.user) && !any {
+            return Err(Denied::Fault(faults::console_not_allowed(&wanted.user)));
+        }
         Ok(Admitted::Console { is_admin: is_admin || any })
-    }
-
-    /// What can be said before the client has proven who it is.
-    fn may_enter(&self, settings: &Settings, wanted: &Wanted) -> Result<(), Denied> {
-        if self.door.closing.get() {
-            return Err(Denied::Fault(faults::shutting_down()));
-        }
-        if self.door.context.registry.clients.taken() > settings.max_client_conn {
-            return Err(Denied::Fault(faults::too_many_clients("max_client_conn", settings.max_client_conn)));
-        }
-        if !self.door.directory.covers(&wanted.database) {
-            return Err(Denied::Fault(faults::unknown_database(&wanted.database)));
-        }
-        Ok(())
-    }
-
-    fn enter(&self, wanted: &Wanted) -> Result<Rc<DatabaseState>, Denied> {
-        let unknown = || Denied::Fault(faults::unknown_database(&wanted.database));
-        let database = self.door.directory.database(&wanted.database).ok_or_else(unknown)?;
-        if database.gone.get() {
-            return Err(unknown());
-        }
-        if database.disabled.get() {
-            return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
-        }
-        Ok(database)
-    }
-
-    fn take_place(
-        &self,
-        settings: &Settings,
-        database: &Rc<DatabaseState>,
-        user: &str,
-        registered: &mut Registered,
-    ) -> Result<(), Denied> {
-        let places = |limit: u32| (limit > 0).then_some(limit);
-        let limit =
-            database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
-        let of_database = database
-            .clients
-            .take(places(limit))
-            .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_db_client_connections", limit)))?;
-        let config = self.door.context.config();
-        let limit = config
-            .users
-            .get(user)
-            .and_then(|user| user.max_user_client_connections)
-            .unwrap_or(settings.max_user_client_connections);
-        let of_user = self.door.context.registry.counter(Counted::UserClients, user);
-        let of_user = of_user
-            .take(places(limit))
-            .ok_or_else(|| Denied::Fault(faults::too_many_clients("max_user_client_connections", limit)))?;
-        registered.places.session = self.door.context.registry.sessions.take(None);
-        registered.places.user = Some(of_user);
-        registered.places.database = Some(of_database);
-        Ok(())
     }
 
     /// `application_name_add_host`.
@@ -334,10 +336,10 @@ impl Entry<'_> {
     }
 
     fn console(self, is_admin: bool, registered: Registered) {
-        let session = admin::Session::new(self.door.console.clone(), self.info.clone(), is_admin);
-        let (stream, inbound) = (self.stream, self.inbound);
+        let (console, info) = (self.door.console.clone(), self.info.clone());
+        let session = admin::Session::new(console, info, is_admin, self.stream, self.inbound);
         registered.go_on(move |registered| async move {
-            if let Some(fault) = session.run(stream, inbound).await {
+            if let Some(fault) = session.run().await {
                 registered.log_ending(&Ending::Fault(fault));
             }
         });

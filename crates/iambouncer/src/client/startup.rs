@@ -79,9 +79,7 @@ fn take_options(
     options: &str,
     wanted: &mut Wanted,
 ) -> Result<(), Fault> {
-    if settings.ignored_startup_parameters().any(|known| known == "options") {
-        return Ok(());
-    }
+    let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case("options"));
     let words = split_words(options);
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -91,9 +89,16 @@ fn take_options(
             None => word.strip_prefix("--"),
         };
         let Some((name, value)) = assignment.and_then(|text| text.split_once('=')) else {
+            if ignored {
+                continue;
+            }
             return Err(faults::unknown_startup_parameter("options"));
         };
-        take(context, settings, &name.replace('-', "_"), value.to_owned(), wanted)?;
+        // What is ignored as a whole may still hold what is tracked.
+        match take(context, settings, &name.replace('-', "_"), value.to_owned(), wanted) {
+            Err(_) if ignored => {}
+            taken => taken?,
+        }
     }
     Ok(())
 }

@@ -1,8 +1,13 @@
 //! What a client's password is held against: the entry of `auth_file`, or the secret that its database line names. Owns
-//! the choice between them; how passwords are compared is [`super::authenticate`]'s.
+//! the choice between them; how passwords are compared is [`super::authenticate`]'s. For a user that neither knows, there
+//! is a text that nothing fits.
 
 use crate::admin;
+use crate::auth::mock::{Form, Pattern};
+use crate::auth::scram::keys::SALT_BYTES;
+use crate::config::{AuthType, Config};
 use crate::context::Context;
+use crate::log_limit::warn_unauthenticated;
 use crate::server::target::secret_of;
 use rds_iam::secrets::{DatabaseSecret, SecretKey};
 use std::rc::Rc;
@@ -14,6 +19,8 @@ pub(super) struct Stored {
     /// What stands in `auth_file`: a password, a hash, a SCRAM secret, or an empty text.
     entry: Option<Zeroizing<String>>,
     secret: Option<OfSecret>,
+    /// What stands for a user that does not exist; made for every user, so that it takes the same time.
+    mocks: Vec<Zeroizing<String>>,
 }
 
 /// The secret of the user's database.
@@ -21,6 +28,8 @@ struct OfSecret {
     key: SecretKey,
     /// What it held when this was looked up, whoever that is for.
     held: Arc<DatabaseSecret>,
+    /// How many versions it held.
+    count: usize,
     /// Those of its versions, the one before included, that are for this user.
     versions: Vec<Arc<DatabaseSecret>>,
 }
@@ -35,7 +44,16 @@ impl Stored {
             Some(key) => OfSecret::find(context, key, user).await,
             None => None,
         };
-        Self { entry: Self::entry(context, user), secret }
+        let pattern = context.forms().pattern(user, &context.process_key, secret.is_some());
+        let mocks = match (pattern, &secret) {
+            // All versions of a secret are tried.
+            (Pattern::Other, Some(secret)) => (0..secret.count)
+                .map(|n| Form::Clear.mock(&format!("{n}{user}"), &context.process_key))
+                .collect(),
+            (Pattern::Sampled(form), _) => vec![form.mock(user, &context.process_key)],
+            _ => vec![default_form(&config).mock(user, &context.process_key)],
+        };
+        Self { entry: Self::entry(context, user), secret, mocks }
     }
 
     /// The same, without asking AWS where `auth_file` says enough: any entry lets a user in that proves nothing.
@@ -52,28 +70,28 @@ impl Stored {
         loaded.users.get(user).map(|entry| Zeroizing::new(entry.password.expose().to_owned()))
     }
 
-    /// Texts that a password may be held against; none that is empty.
+    /// Texts that a password may be held against: one at least, and none that is empty.
     pub(super) fn texts(&self) -> Vec<Zeroizing<String>> {
-        let texts: Vec<_> = match &self.secret {
+        let mut texts: Vec<_> = match &self.secret {
             Some(secret) if !secret.versions.is_empty() => {
                 secret.versions.iter().map(|version| text_of(version)).collect()
             }
             _ => self.entry.iter().cloned().collect(),
         };
-        texts.into_iter().filter(|text| !text.is_empty()).collect()
+        texts.retain(|text| !text.is_empty());
+        if texts.is_empty() { self.mocks.clone() } else { texts }
     }
 
     /// After a proof that fits nothing: what the secret holds by now, if that is something else and for this user. A
     /// client may well know of a rotation, or of the other user's turn, before the pooler.
     pub(super) async fn newer(&self, context: &Rc<Context>, user: &str) -> Option<Zeroizing<String>> {
-        let OfSecret { key, held, versions } = self.secret.as_ref()?;
-        if versions.is_empty() && self.entry.is_some() {
-            return None;
-        }
+        let OfSecret { key, held, versions, .. } = self.secret.as_ref()?;
         let (cache, key, held) = (context.secrets.clone(), key.clone(), held.clone());
         let newer =
             context.on_control(async move { cache.after_refusal(&key, &held).await }).await.flatten()?;
-        (newer.username == user).then(|| text_of(&newer))
+        // Asked for every user alike: how long that takes must not tell who is known where.
+        let counts = !versions.is_empty() || self.entry.is_none();
+        (counts && newer.username == user).then(|| text_of(&newer))
     }
 }
 
@@ -83,13 +101,28 @@ impl OfSecret {
         let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {
             Ok(all) => all,
             Err(error) => {
-                tracing::warn!(user, "a client cannot be held against its secret: {error}");
+                warn_unauthenticated!(
+                    context,
+                    "secret",
+                    user,
+                    "a client cannot be held against its secret: {error}"
+                );
                 return None;
             }
         };
         let held = all.first()?.clone();
+        let count = all.len();
         let versions = all.into_iter().filter(|version| version.username == user).collect();
-        Some(Self { key, held, versions })
+        Some(Self { key, held, count, versions })
+    }
+}
+
+/// Where nobody has a password.
+fn default_form(config: &Config) -> Form {
+    let settings = &config.settings;
+    match settings.auth_type {
+        AuthType::Md5 => Form::Md5,
+        _ => Form::Scram { iterations: settings.scram_iterations, salt_bytes: SALT_BYTES },
     }
 }
 

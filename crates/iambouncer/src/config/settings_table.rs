@@ -109,7 +109,7 @@ settings! {
     syslog: bool = false, Live, NotYet, "Log to syslog";
     syslog_facility: String = "daemon", Live, NotYet, "Facility of syslog lines";
     syslog_ident: String = "pgbouncer", Live, NotYet, "Name in syslog lines";
-    tcp_defer_accept: u32 = 1, Live, NotYet, "Seconds the kernel waits for the first byte of a client";
+    tcp_defer_accept: u32 = 1, Live, Working, "Seconds the kernel may wait for the first byte of a client before we see its connection (0 = none)";
     tcp_keepalive: bool = true, Live, Working, "Probe silent TCP connections";
     tcp_keepcnt: u32 = 0, Live, Working, "Lost probes before a connection is given up (0 = system default)", 0..=127;
     tcp_keepidle: Duration = 0, Live, Working, "Silent seconds before the first probe (0 = system default)";

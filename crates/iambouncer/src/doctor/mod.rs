@@ -82,6 +82,8 @@ pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Resu
         resolver,
         login_rate,
         proofs: Default::default(),
+        pending_logins: Default::default(),
+        log_limit: Default::default(),
         registry: Arc::new(Registry::new(1, false)),
         own_endpoints: Vec::new(),
         process_key,

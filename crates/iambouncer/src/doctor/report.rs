@@ -1,6 +1,7 @@
 //! A report as people and programs read it. Owns both forms and their stability: names in JSON do not change.
 
 use super::checks::{Examined, Finding, Report, Status};
+use crate::printable;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -31,7 +32,7 @@ pub fn text(report: &Report) -> String {
             text.push_str(&format!("\n{} {}: {}\n", finding.status.sign(), info.id, info.title));
             // The number stands above already.
             let hint = verdict.hint.trim_end_matches(&format!(" [{}]", info.id));
-            for line in fold(hint, TEXT_COLUMNS - 2) {
+            for line in fold(&printable::lines(hint), TEXT_COLUMNS - 2) {
                 text.push_str(&format!("  {line}\n"));
             }
             text.push_str(&format!("  {}\n", verdict.cause.url()));
@@ -43,7 +44,7 @@ pub fn text(report: &Report) -> String {
 fn title(target: &Examined) -> String {
     let Examined { database, host, port, user, .. } = target;
     let user = user.as_deref().map(|user| format!(", user {user}")).unwrap_or_default();
-    format!("database {database}: {host}:{port}{user}")
+    printable::line(&format!("database {database}: {host}:{port}{user}"))
 }
 
 fn push_line(text: &mut String, finding: &Finding) {
@@ -54,7 +55,7 @@ fn push_line(text: &mut String, finding: &Finding) {
         "  {} {:NAME_COLUMNS$} {}{took}{}\n",
         finding.status.sign(),
         finding.check.id(),
-        finding.summary,
+        printable::line(&finding.summary),
         number.unwrap_or_default()
     ));
 }

@@ -9,6 +9,7 @@ mod exposition;
 mod figures;
 mod health;
 mod metrics_table;
+mod places;
 mod reference;
 mod scrape;
 
@@ -18,6 +19,7 @@ pub use reference::metrics_markdown;
 use crate::config::{Config, HttpPort};
 use crate::identities::Identities;
 use crate::net::listener::{self, Bound};
+use crate::net::tcp_options::TcpOptions;
 use crate::pool::shared::Registry;
 use crate::worker::team::Outside;
 use health::Health;
@@ -27,6 +29,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Place, Places};
 use rds_iam::secrets::SecretCache;
 use scrape::Scraper;
 use std::convert::Infallible;
@@ -35,16 +38,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-/// Connections served at a time; more wait in the kernel's queue, which is as long.
+/// Connections served at a time. One more takes the place of one that has asked nothing; if all have asked, it waits in
+/// the kernel's queue, which is as long.
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes a request may have before its end is seen; hyper takes no less.
 const MAX_REQUEST_BYTES: usize = 8 * 1024;
 /// Headers a request may have.
 const MAX_HEADERS: usize = 64;
 /// How long a client may take for its request.
-const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+const REQUEST_LIMIT: Duration = Duration::from_secs(1);
 /// How long a connection may last, the reading of the answer included. It serves one request.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
 /// Pause after accept(2) failed, which means that files or memory have run out.
@@ -91,7 +94,7 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
     let hosts: Vec<String> = crate::config::split_list(&settings.http_addr).map(str::to_owned).collect();
     let is_asked_for =
         config.origins.iter().any(|origin| matches!(origin.key.as_str(), "http_addr" | "http_port"));
-    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32) {
+    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, TcpOptions::default()) {
         Ok(bound) => Ok(bound),
         Err(error) if is_asked_for => Err(anyhow::Error::new(error).context("no probes and metrics")),
         Err(error) => {
@@ -124,7 +127,7 @@ pub fn serve(
     let _inside = control.enter();
     let scraper = Scraper::new(workers, registry.clone(), identities, secrets);
     let shared = Arc::new(Shared { registry, scraper });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     for bound in bound {
         let endpoint = bound.endpoint.to_string();
         let listener = TcpListener::from_std(bound.into_std())?;
@@ -134,16 +137,12 @@ pub fn serve(
     Ok(())
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Places>) {
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let shared = shared.clone();
-                tokio::spawn(async move {
-                    converse(stream, shared).await;
-                    drop(place);
-                });
+                let place = places.take().await;
+                tokio::spawn(converse(stream, shared.clone(), Arc::new(place)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept HTTP connections");
@@ -154,8 +153,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphor
 }
 
 /// One request and its answer.
-async fn converse(stream: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(move |request| answer(request, shared.clone()));
+async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<Place>) {
+    let asking = place.clone();
+    let service = service_fn(move |request| {
+        asking.ask();
+        answer(request, shared.clone())
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_LIMIT)
@@ -163,10 +166,22 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_LIMIT, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection ended"),
-        Err(_elapsed) => tracing::debug!("HTTP connection took too long"),
+    // Counted from the accept on, whatever bytes trickle in.
+    let silent = async {
+        tokio::time::sleep(REQUEST_LIMIT).await;
+        if place.has_asked() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = connection => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "HTTP connection ended");
+            }
+        }
+        () = silent => tracing::debug!("HTTP connection closed: no request in time"),
+        () = place.is_wanted() => tracing::debug!("HTTP connection closed: its place is wanted"),
+        () = tokio::time::sleep(CONNECTION_LIMIT) => tracing::debug!("HTTP connection took too long"),
     }
 }
 

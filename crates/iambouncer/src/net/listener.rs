@@ -1,7 +1,8 @@
 //! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
 
 use super::address::Endpoint;
-use super::socket::{TcpOptions, apply_tcp_options, unix_address};
+use super::socket::unix_address;
+use super::tcp_options::{TcpOptions, apply_listener_options};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -18,6 +19,8 @@ use std::task::Poll;
 /// A bound socket that is not watched yet: made before the workers start, so that a busy port is a start error.
 pub struct Bound {
     socket: socket2::Socket,
+    /// As set on the socket; none of a UNIX socket.
+    options: Option<TcpOptions>,
     /// Where it listens; the port is the real one when 0 was asked for.
     pub endpoint: Endpoint,
 }
@@ -42,18 +45,24 @@ fn bind_error(address: impl Into<String>) -> impl FnOnce(io::Error) -> BindError
     move |error| BindError { address, reason: error.to_string() }
 }
 
-/// Binds every TCP address of a `listen_addr` list; `*` is every interface.
+/// Binds every TCP address of a `listen_addr` list; `*` is every interface. The options are in force before the first
+/// connection: one that the kernel has taken already keeps what its listener had then.
 ///
 /// # Errors
 /// A name does not resolve or an address is taken.
-pub fn bind_tcp(hosts: &[String], port: u16, backlog: u32) -> Result<Vec<Bound>, BindError> {
+pub fn bind_tcp(
+    hosts: &[String],
+    port: u16,
+    backlog: u32,
+    options: TcpOptions,
+) -> Result<Vec<Bound>, BindError> {
     let mut bound = Vec::new();
     for host in hosts {
         let address = format!("{host}:{port}");
         let resolved: Vec<SocketAddr> = if host == "*" {
             let any6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
             let any4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port));
-            match bind_one(any6, backlog) {
+            match bind_one(any6, backlog, options) {
                 // Without V6ONLY the one socket takes both families.
                 Ok(socket) => {
                     bound.push(socket);
@@ -65,13 +74,13 @@ pub fn bind_tcp(hosts: &[String], port: u16, backlog: u32) -> Result<Vec<Bound>,
             (host.as_str(), port).to_socket_addrs().map_err(bind_error(&*address))?.collect()
         };
         for addr in resolved {
-            bound.push(bind_one(addr, backlog).map_err(bind_error(addr.to_string()))?);
+            bound.push(bind_one(addr, backlog, options).map_err(bind_error(addr.to_string()))?);
         }
     }
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<Bound> {
+fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<Bound> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::STREAM.nonblocking().cloexec(),
@@ -82,9 +91,10 @@ fn bind_one(addr: SocketAddr, backlog: u32) -> io::Result<Bound> {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
     socket.bind(&addr.into())?;
+    apply_listener_options(&socket, options)?;
     socket.listen(backlog.min(i32::MAX as u32) as i32)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(Bound { socket, endpoint: Endpoint::Tcp(local) })
+    Ok(Bound { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
 }
 
 /// Binds the UNIX socket that libpq looks for in `dir`; a stale file of a dead process is replaced.
@@ -110,7 +120,7 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<Bound,
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(fail())?;
     }
     socket.listen(backlog.min(i32::MAX as u32) as i32).map_err(fail())?;
-    Ok(Bound { socket, endpoint: Endpoint::Unix(path) })
+    Ok(Bound { socket, options: None, endpoint: Endpoint::Unix(path) })
 }
 
 /// A listening socket of this worker. A UNIX socket's file goes with it.
@@ -118,7 +128,7 @@ pub struct Listener {
     socket: socket2::Socket,
     source: Rc<Source>,
     endpoint: Endpoint,
-    /// As last set on the socket.
+    /// As last set on the socket; none of a UNIX socket.
     options: Cell<Option<TcpOptions>>,
 }
 
@@ -129,7 +139,8 @@ impl Listener {
     /// The reactor refuses it.
     pub fn new(bound: Bound) -> io::Result<Self> {
         let source = reactor::watch(&bound.socket)?;
-        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options: Cell::new(None) })
+        let options = Cell::new(bound.options);
+        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options })
     }
 
     /// Waits for the next connection, which is nobody's yet: any worker can make a [`super::Socket`] of it. Cancel safe.
@@ -137,12 +148,9 @@ impl Listener {
     /// # Errors
     /// As accept(2); of the errors only being out of files or memory is worth a pause.
     pub async fn accept(&self, options: TcpOptions) -> io::Result<(OwnedFd, Endpoint)> {
-        if self.options.get() != Some(options) {
-            // Connections inherit what the listener has, which saves calls for each of them.
-            if matches!(self.endpoint, Endpoint::Tcp(_)) {
-                self.socket.set_keepalive(options.keepalive)?;
-                apply_tcp_options(&self.socket, options)?;
-            }
+        // RELOAD may have changed them.
+        if self.options.get().is_some_and(|set| set != options) {
+            apply_listener_options(&self.socket, options)?;
             self.options.set(Some(options));
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -180,5 +188,60 @@ impl Drop for Listener {
         {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::reactor::EngineKind;
+    use crate::worker::run_alone;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    const OPTIONS: TcpOptions = TcpOptions {
+        keepalive: true,
+        keep_idle_secs: 77,
+        keep_interval_secs: 0,
+        keep_count: 0,
+        user_timeout_ms: 7000,
+        defer_accept_secs: 0,
+    };
+
+    fn bind(options: TcpOptions) -> Bound {
+        bind_tcp(&["127.0.0.1".to_owned()], 0, 16, options).unwrap().remove(0)
+    }
+
+    fn connect(bound: &Bound) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", bound.endpoint.port())).unwrap()
+    }
+
+    #[test]
+    fn connections_that_come_before_the_first_accept_have_all_options() {
+        let bound = bind(OPTIONS);
+        let _early = connect(&bound);
+        let (accepted, _) = bound.into_std().accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn options_that_are_switched_off_are_taken_back() {
+        run_alone(EngineKind::Epoll, async {
+            let bound = bind(OPTIONS);
+            let port = bound.endpoint.port();
+            let listener = Listener::new(bound).unwrap();
+            let off = TcpOptions { keepalive: false, user_timeout_ms: 0, ..OPTIONS };
+            let nobody = listener.accept(off);
+            assert!(crate::worker::timers::timeout(Duration::from_millis(1), nobody).await.is_none());
+            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (accepted, _) = listener.accept(off).await.unwrap();
+            let accepted = socket2::SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap() && !accepted.keepalive().unwrap());
+            assert_eq!(accepted.tcp_user_timeout().unwrap(), None);
+        })
+        .unwrap();
     }
 }

@@ -9,6 +9,7 @@ pub mod listener;
 pub mod moving;
 pub mod socket;
 pub mod stream;
+pub mod tcp_options;
 pub mod tls;
 pub mod tls_config;
 

@@ -2,6 +2,8 @@
 
 use super::Inbound;
 use super::address::Endpoint;
+use super::tcp_options::{TcpOptions, apply_tcp_options};
+use crate::files::PermittedUse;
 use crate::worker::reactor::{self, Attached, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -12,21 +14,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
-
-/// Keepalive and buffer settings of TCP sockets, from the configuration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TcpOptions {
-    /// SO_KEEPALIVE.
-    pub keepalive: bool,
-    /// TCP_KEEPIDLE in seconds; 0 leaves the system's value.
-    pub keep_idle_secs: u32,
-    /// TCP_KEEPINTVL in seconds; 0 leaves the system's value.
-    pub keep_interval_secs: u32,
-    /// TCP_KEEPCNT; 0 leaves the system's value.
-    pub keep_count: u32,
-    /// TCP_USER_TIMEOUT in milliseconds; 0 leaves the system's value.
-    pub user_timeout_ms: u32,
-}
 
 /// A connected, non-blocking stream socket of this worker.
 pub struct Socket(Attached);
@@ -50,6 +37,7 @@ impl Socket {
             socket2::Type::STREAM.nonblocking().cloexec(),
             Some(socket2::Protocol::TCP),
         )?;
+        leave_reserve(&socket)?;
         apply_tcp_options(&socket, options)?;
         Self::connect(socket, &addr.into()).await
     }
@@ -61,6 +49,7 @@ impl Socket {
     pub async fn connect_unix(path: &Path) -> io::Result<Self> {
         let socket =
             socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
+        leave_reserve(&socket)?;
         Self::connect(socket, &unix_address(path)?).await
     }
 
@@ -83,6 +72,16 @@ impl Socket {
         match &self.0 {
             Attached::Ring(channel) => channel.poll_recv(into),
             Attached::Ready(fd, source) => receive(fd, source, into),
+        }
+    }
+
+    /// Sends a few bytes before the socket goes, if the kernel takes them at once.
+    pub(super) fn send_last(&mut self, bytes: &[u8]) {
+        match &self.0 {
+            Attached::Ring(channel) => channel.send_last(bytes),
+            Attached::Ready(..) => {
+                let _ = self.poll_send_directly(bytes, &[]);
+            }
         }
     }
 
@@ -245,6 +244,11 @@ impl AsFd for Socket {
     }
 }
 
+/// The last open files are not for servers.
+fn leave_reserve(socket: &socket2::Socket) -> io::Result<()> {
+    if PermittedUse::of(socket) == PermittedUse::Any { Ok(()) } else { Err(Errno::MFILE.into()) }
+}
+
 /// True when neither bytes nor the end are there.
 fn has_nothing(fd: &OwnedFd) -> bool {
     matches!(recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
@@ -282,33 +286,6 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
             }
         }
     }
-}
-
-/// Sets what the configuration says of TCP sockets, and TCP_NODELAY always.
-///
-/// # Errors
-/// As setsockopt(2).
-pub fn apply_tcp_options(socket: &socket2::Socket, options: TcpOptions) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    if options.keepalive {
-        let mut keepalive = socket2::TcpKeepalive::new();
-        let secs = |n: u32| std::time::Duration::from_secs(n.into());
-        if options.keep_idle_secs > 0 {
-            keepalive = keepalive.with_time(secs(options.keep_idle_secs));
-        }
-        if options.keep_interval_secs > 0 {
-            keepalive = keepalive.with_interval(secs(options.keep_interval_secs));
-        }
-        if options.keep_count > 0 {
-            keepalive = keepalive.with_retries(options.keep_count);
-        }
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
-    if options.user_timeout_ms > 0 {
-        let timeout = std::time::Duration::from_millis(options.user_timeout_ms.into());
-        socket.set_tcp_user_timeout(Some(timeout))?;
-    }
-    Ok(())
 }
 
 /// The kernel's address of a UNIX socket path, where `@name` is an abstract one.

@@ -5,6 +5,7 @@ use super::Inbound;
 use super::address::Endpoint;
 use super::socket::Socket;
 use super::tls::TlsStream;
+use crate::worker::buffer::SMALL_BLOCK_BYTES;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -99,7 +100,30 @@ impl Stream {
         poll_fn(|cx| self.poll_recv(cx, into)).await
     }
 
-    /// Receives until a whole message stands at the front of `inbound`; the caller consumes it. Cancel safe.
+    /// As [`Stream::recv`] for a peer that has not proven itself: while nothing comes, what has come so far is all that
+    /// is held. Cancel safe.
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub async fn recv_sparing(&mut self, into: &mut Inbound) -> io::Result<usize> {
+        poll_fn(|cx| {
+            if !into.is_empty() {
+                into.make_room(SMALL_BLOCK_BYTES.max(into.len() + 1));
+            }
+            let polled = self.poll_recv(cx, into);
+            if polled.is_pending() {
+                into.shrink();
+                if let Self::Tls(tls) = self {
+                    tls.shrink();
+                }
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Receives until a whole message stands at the front of `inbound`; the caller consumes it. Memory grows with what
+    /// has arrived, not with what the header announces. Cancel safe.
     ///
     /// # Errors
     /// As recv(2); `UnexpectedEof` when the stream ends; `InvalidData` for a length outside the limits.
@@ -107,13 +131,10 @@ impl Stream {
         loop {
             let header = scan::header(inbound.bytes(), max_bytes)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if let Some(frame) = header {
-                if inbound.len() >= frame.len {
-                    return Ok(frame);
-                }
-                inbound.make_room(frame.len);
+            if let Some(frame) = header.filter(|frame| inbound.len() >= frame.len) {
+                return Ok(frame);
             }
-            if self.recv(inbound).await? == 0 {
+            if self.recv_sparing(inbound).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -5,7 +5,7 @@
 //! records are built in one scratch buffer of the thread. Only what the kernel does not take at once is kept.
 
 use super::socket::Socket;
-use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES};
+use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 /// Plaintext encrypted per call at the most, in bytes; bounds the scratch buffer.
 const MAX_PLAINTEXT_BYTES: usize = 64 * 1024;
@@ -131,7 +131,11 @@ impl TlsStream {
                 Standing::Open => return Poll::Ready(Ok(())),
                 Standing::PeerClosed => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Standing::Handshaking => {
-                    if ready!(self.poll_receive(cx))? == 0 {
+                    let received = self.poll_receive(cx);
+                    if received.is_pending() {
+                        self.shrink();
+                    }
+                    if ready!(received)? == 0 {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
@@ -140,10 +144,19 @@ impl TlsStream {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.incoming.is_empty() {
+            self.incoming.make_room(SMALL_BLOCK_BYTES);
+        }
         if self.incoming.is_full() {
             self.incoming.make_room(LARGE_BLOCK_BYTES);
         }
         self.socket.poll_recv(cx, &mut self.incoming)
+    }
+
+    /// While nothing comes, a peer that has not proven itself holds what it has sent and no more.
+    pub(super) fn shrink(&mut self) {
+        self.incoming.shrink();
+        self.plain.shrink();
     }
 
     /// Lets the engine work off `incoming`: plaintext goes to `plain`, answers of its own to `outgoing`.
@@ -359,23 +372,54 @@ impl Drop for TlsStream {
             return;
         }
         let mut record = [0; CLOSE_NOTIFY_ROOM_BYTES];
-        let bytes = self.incoming.bytes_mut();
-        let written = match &mut self.engine {
-            Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
-            Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
-            Engine::Moved => return,
-        };
-        if let Some(n) = written {
-            let _ = self.socket.poll_send(&mut Context::from_waker(Waker::noop()), &record[..n], &[]);
+        let mut written = None;
+        // What has come and nobody will read stands in front of it.
+        while written.is_none() {
+            let bytes = self.incoming.bytes_mut();
+            let (discard, farewell) = match &mut self.engine {
+                Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                Engine::Moved => return,
+            };
+            self.incoming.consume(discard);
+            match farewell {
+                Farewell::Written(n) => written = Some(n),
+                Farewell::NotYet if discard > 0 => {}
+                Farewell::NotYet | Farewell::Impossible => return,
+            }
         }
+        self.socket.send_last(&record[..written.unwrap_or(0)]);
     }
 }
 
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> Option<usize> {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(room).ok(),
-        _ => None,
-    }
+/// What came of an attempt to say goodbye.
+enum Farewell {
+    /// So many bytes are to be sent.
+    Written(usize),
+    /// Something else had to be worked off first.
+    NotYet,
+    /// The connection is not in a state for it.
+    Impossible,
+}
+
+fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, Farewell) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let farewell = match state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            traffic.queue_close_notify(room).map_or(Farewell::Impossible, Farewell::Written)
+        }
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+            while let Some(record) = traffic.next_record() {
+                match record {
+                    Ok(record) => discard += record.discard,
+                    Err(_) => return (discard, Farewell::Impossible),
+                }
+            }
+            Farewell::NotYet
+        }
+        _ => Farewell::Impossible,
+    };
+    (discard, farewell)
 }
 
 /// Encrypts `data` if the engine is ready for it; else acts as [`step`] does and returns `None`.

@@ -1,31 +1,70 @@
-//! Which engine moves the bytes. Owns the answer to `io_engine = auto`, and says at start what it is and why.
+//! Which engine moves the bytes. Owns the answer to `io_engine = auto`, for the process and for each of its workers, and
+//! says what it is and why.
 
 use crate::config::IoEngine;
+use crate::worker;
 use crate::worker::reactor::{self, EngineKind};
+use crate::worker::team::Team;
 use std::io;
+use std::sync::Once;
+
+/// The engine of the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Engine {
+    /// This one.
+    Only(EngineKind),
+    /// A ring for each worker that can have one.
+    RingIfPossible,
+}
+
+impl Engine {
+    /// Runs this thread as a worker.
+    ///
+    /// # Errors
+    /// As [`worker::run`].
+    pub(super) fn run(self, team: &Team, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
+        match self {
+            Self::Only(kind) => worker::run(kind, team, main),
+            Self::RingIfPossible => worker::run_with_ring_or_epoll(team, report_refusal, main),
+        }
+    }
+}
+
+/// Said once, whichever worker is the first.
+fn report_refusal(error: &io::Error) {
+    static REPORTED: Once = Once::new();
+    REPORTED.call_once(|| {
+        tracing::warn!(
+            "a worker uses epoll, since its ring was refused: {error}; locked memory (ulimit -l, LimitMEMLOCK=) is counted \
+             for a user over all its processes"
+        );
+    });
+}
 
 /// The engine to use.
 ///
 /// # Errors
 /// io_uring is asked for by name and the kernel, or the container around us, does not let us.
-pub(super) fn choose(wanted: IoEngine) -> io::Result<EngineKind> {
+pub(super) fn choose(wanted: IoEngine) -> io::Result<Engine> {
     let chosen = match wanted {
-        IoEngine::Epoll => EngineKind::Epoll,
+        IoEngine::Epoll => Engine::Only(EngineKind::Epoll),
         IoEngine::IoUring => {
             reactor::probe_ring().map_err(|error| {
                 io::Error::new(error.kind(), format!("io_engine = io_uring is not possible here: {error}"))
             })?;
-            EngineKind::IoUring
+            Engine::Only(EngineKind::IoUring)
         }
         IoEngine::Auto => match reactor::probe_ring() {
-            Ok(()) => EngineKind::IoUring,
+            Ok(()) => Engine::RingIfPossible,
             Err(error) => {
                 tracing::info!("io_engine = epoll (auto: io_uring is not possible here: {error})");
-                return Ok(EngineKind::Epoll);
+                return Ok(Engine::Only(EngineKind::Epoll));
             }
         },
     };
-    let why = if wanted == IoEngine::Auto { "auto" } else { "set" };
-    tracing::info!("io_engine = {chosen} ({why})");
+    match chosen {
+        Engine::Only(kind) => tracing::info!("io_engine = {kind} (set)"),
+        Engine::RingIfPossible => tracing::info!("io_engine = {} (auto)", EngineKind::IoUring),
+    }
     Ok(chosen)
 }

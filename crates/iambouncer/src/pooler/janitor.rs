@@ -32,6 +32,11 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
             tracing::debug!("most clients have left: free memory goes back to the system");
             door.context.control.spawn_blocking(super::memory::give_back);
         }
+        if door.context.team.me() == 0 {
+            for (kind, left_out) in door.context.log_limit.overdue(worker::now()) {
+                tracing::warn!(kind, left_out, "further lines about connections that have not logged in");
+            }
+        }
         let config = door.context.config();
         for client in door.clients.list() {
             client.check_end();

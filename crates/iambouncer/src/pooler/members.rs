@@ -1,16 +1,19 @@
 //! The workers beside the first one. Owns their threads, what each of them has of its own, and which of them gets a new
 //! client.
 
+use super::engine::Engine;
 use crate::admin::{Console, Reloader};
 use crate::client::{self, Door};
 use crate::clients::ClientTable;
 use crate::context::{Common, Context};
+use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
+use crate::log_limit::warn_unauthenticated;
 use crate::net::{Endpoint, Socket};
+use crate::pending_logins::Origin;
 use crate::pool::Directory;
-use crate::worker::reactor::EngineKind;
 use crate::worker::team::Team;
-use crate::worker::{self, executor, home};
+use crate::worker::{executor, home};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -42,18 +45,13 @@ impl Drop for AllOrNothing {
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(super) fn start(
-    engine: EngineKind,
-    team: Team,
-    common: Common,
-    reloader: Reloader,
-) -> io::Result<Member> {
+pub(super) fn start(engine: Engine, team: Team, common: Common, reloader: Reloader) -> io::Result<Member> {
     let running = common.registry.running.take(None);
     let thread = thread::Builder::new().name(format!("worker-{}", team.me()));
     let handle = thread.spawn(move || {
         let _guard = AllOrNothing;
         let me = team.clone();
-        let outcome = worker::run(engine, &me, async move {
+        let outcome = engine.run(&me, async move {
             let door = open_door(common, team, reloader);
             let lifecycle = door.console.lifecycle.clone();
             super::shutdown::wait(&door, &lifecycle).await;
@@ -113,19 +111,28 @@ pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, li
     else {
         return;
     };
-    let seat = client::Seat { worker: worker_place, process: process_place };
+    let pending = door.context.pending_logins.add(Origin::of(&remote), worker);
+    let permitted = PermittedUse::of(&socket);
+    let seat = client::Seat { worker: worker_place, process: process_place, pending, permitted };
     let errand = move || {
         let Some(door) = home::get::<Door>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
                 executor::spawn(client::serve(door, socket, remote, listener, seat));
             }
-            Err(error) => tracing::warn!(client = %remote, %error, "connection dropped"),
+            Err(error) => {
+                warn_unauthenticated!(door.context, "attach", client = %remote, %error, "connection dropped");
+            }
         }
     };
     if worker == door.context.team.me() {
         errand();
     } else if door.context.team.tell(worker, Box::new(errand)).is_err() {
-        tracing::warn!(worker, "connection dropped: its worker does not keep up");
+        warn_unauthenticated!(
+            door.context,
+            "worker",
+            worker,
+            "connection dropped: its worker does not keep up"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The process as a whole: workers, listeners, janitor, signals, and the way down. Owns the main task of the first
 //! worker; what a client or a pool does is theirs.
 
+mod accept;
 mod announce;
 mod engine;
 mod first_login;
@@ -15,25 +16,16 @@ use crate::client::Door;
 use crate::context::{Common, Loaded, secrets_for};
 use crate::http;
 use crate::identities::Identities;
-use crate::lifecycle::Phase;
 use crate::net::listener::{Bound, Listener};
 use crate::pool::shared::Registry;
+use crate::worker::executor;
 use crate::worker::team::Team;
-use crate::worker::{self, either, executor, timers};
 use rds_iam::{LoginLimiter, Resolver, TokenEngine};
 use signals::Signal;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// Connections beyond `max_client_conn` that may be logging in, cancelling or about to be turned away.
-const UNAUTHENTICATED_SPARE: u32 = 100;
-/// Connections accepted before everybody else on the first worker gets a turn.
-const MAX_ACCEPTED_PER_TURN: u32 = 64;
-/// Pause after accept(2) failed, which means that files or memory have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything the workers need to start.
 pub struct Plan {
@@ -83,6 +75,8 @@ pub fn run(plan: Plan) -> io::Result<()> {
         resolver,
         login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),
+        pending_logins: Default::default(),
+        log_limit: Default::default(),
         registry,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
         process_key,
@@ -93,7 +87,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         others.push(members::start(engine, team, common.clone(), reloader.clone())?);
     }
     let started = first.clone();
-    let outcome = worker::run(engine, &started, async move {
+    let outcome = engine.run(&started, async move {
         let door = members::open_door(common, first, reloader);
         if let Err(error) = serve(door, bound, signals).await {
             tracing::error!(%error, "cannot start");
@@ -109,40 +103,11 @@ async fn serve(door: Rc<Door>, bound: Vec<Bound>, signals: mpsc::Receiver<Signal
     for bound in bound {
         let listener = Listener::new(bound)?;
         listening.push(listener.endpoint().to_string());
-        executor::spawn(accept(door.clone(), listener));
+        executor::spawn(accept::run(door.clone(), listener));
     }
     executor::spawn(signals::obey(door.console.clone(), signals));
     door.context.registry.vitals.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
     shutdown::wait(&door, &lifecycle).await;
     Ok(())
-}
-
-async fn accept(door: Rc<Door>, listener: Listener) {
-    let lifecycle = door.console.lifecycle.clone();
-    let mut accepted_in_turn = 0;
-    while lifecycle.phase() == Phase::Running {
-        let accepted = listener.accept(door.context.tcp_options());
-        let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
-        match accepted {
-            Ok((socket, remote)) => {
-                let limit =
-                    door.context.config().settings.max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
-                if door.context.registry.clients.taken() >= limit {
-                    tracing::warn!(client = %remote, "connection dropped: too many are open already");
-                    continue;
-                }
-                members::give_client(&door, socket, remote, listener.endpoint().clone());
-                accepted_in_turn += 1;
-                if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
-                    accepted_in_turn = 0;
-                    executor::yield_now().await;
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot accept connections");
-                timers::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
 }

@@ -65,7 +65,8 @@ pub(super) async fn obey(console: Rc<Console>, mut signals: mpsc::Receiver<Signa
         match signal {
             Signal::Reload => {
                 if let Err(text) = console.reload().await {
-                    tracing::error!("configuration not reloaded, the old one stays in force:\n{text}");
+                    tracing::error!("configuration not reloaded, the old one stays in force");
+                    text.lines().for_each(|line| tracing::error!("{line}"));
                 }
             }
             Signal::WaitForClients => console.advance(Phase::WaitForClients),

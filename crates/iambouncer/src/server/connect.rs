@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use wire::limits::MAX_WHOLE_BYTES;
+use wire::{backend, scan, tag};
 
 /// Most addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 16;
@@ -307,11 +309,48 @@ async fn ask_for_tls(stream: &mut Stream) -> Result<u8, LoginError> {
     stream.send_all(&message).await.map_err(broken)?;
     let mut inbound = Inbound::default();
     stream.recv(&mut inbound).await.map_err(broken)?;
+    if inbound.bytes().first() == Some(&tag::backend::ERROR_RESPONSE) {
+        return Err(error_before_tls(stream, inbound).await);
+    }
     match inbound.bytes() {
         [answer] => Ok(*answer),
         [] => Err(LoginError::BrokenOff("connection closed after SSLRequest".to_owned())),
         _ => Err(LoginError::BrokenOff("unencrypted data after the answer to SSLRequest".to_owned())),
     }
+}
+
+/// An ErrorResponse in place of the answer, as from a server that cannot start another process. Nobody has proven to be
+/// the server yet, so its words are reported and decide nothing.
+async fn error_before_tls(stream: &mut Stream, mut inbound: Inbound) -> LoginError {
+    let is_whole = |bytes: &[u8]| match bytes.get(1) {
+        // A length below 16 MiB begins with a zero; the oldest form is a bare text up to one.
+        Some(0) => {
+            matches!(scan::header(bytes, MAX_WHOLE_BYTES), Ok(Some(frame)) if bytes.len() >= frame.len)
+        }
+        Some(_) => bytes.contains(&0),
+        None => false,
+    };
+    while !is_whole(inbound.bytes()) && inbound.len() < MAX_WHOLE_BYTES as usize {
+        if !matches!(stream.recv_sparing(&mut inbound).await, Ok(1..)) {
+            break;
+        }
+    }
+    let bytes = inbound.bytes();
+    let words = match bytes.get(1) {
+        Some(0) => {
+            let fields = scan::header(bytes, MAX_WHOLE_BYTES)
+                .ok()
+                .flatten()
+                .and_then(|frame| backend::error_fields(bytes.get(..frame.len)?).ok())
+                .unwrap_or_default();
+            format!("{} {} ({})", fields.severity, fields.message, fields.code)
+        }
+        _ => {
+            let text = bytes.get(1..).unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(text).trim().to_owned()
+        }
+    };
+    LoginError::BrokenOff(format!("in answer to SSLRequest it says: {words}"))
 }
 
 /// Opens a second connection to the place a server was reached at, for a cancel request.

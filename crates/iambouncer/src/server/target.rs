@@ -2,7 +2,7 @@
 //! connection.
 
 use super::signing::{Signing, identity_of};
-use crate::auth::scram::keys::ClientKeys;
+use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::Loaded;
 use rds_iam::secrets::SecretKey;
@@ -118,7 +118,7 @@ pub fn secret_of(line: &Database) -> Option<SecretKey> {
 
 /// True when what is stored is a SCRAM secret: it proves nothing without the keys that a client's login brings.
 pub fn is_scram_secret(stored: &Secret) -> bool {
-    stored.expose().starts_with("SCRAM-SHA-256$")
+    ScramSecret::parse(stored.expose()).is_some()
 }
 
 fn password(

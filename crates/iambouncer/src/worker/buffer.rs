@@ -9,6 +9,8 @@ use std::cell::RefCell;
 pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
 /// Size of a block once reads fill the small one (COPY, large results), in bytes.
 pub const LARGE_BLOCK_BYTES: usize = 256 * 1024;
+/// Size of the smallest block that a few bytes are moved to, in bytes.
+const MIN_SHRUNK_BYTES: usize = 64;
 /// Blocks of each size kept for the next one who needs one.
 const MAX_KEPT_SMALL: usize = 64;
 const MAX_KEPT_LARGE: usize = 8;
@@ -188,6 +190,22 @@ impl Inbound {
         self.end = here as u32;
     }
 
+    /// Bytes that may lie here for long move to a block of their own size. Whoever receives behind them makes room first.
+    pub fn shrink(&mut self) {
+        let size = self.len().next_power_of_two().max(MIN_SHRUNK_BYTES);
+        if self.block.as_ref().is_none_or(|block| block.len() <= size) {
+            return;
+        }
+        let mut own = vec![0; size].into_boxed_slice();
+        let here = self.len();
+        own[..here].copy_from_slice(self.bytes());
+        if let Some(old) = self.block.replace(own) {
+            give_back(old);
+        }
+        self.start = 0;
+        self.end = here as u32;
+    }
+
     /// Tells that `n` bytes were received into [`Inbound::spare`].
     #[inline]
     pub fn filled(&mut self, n: usize) {
@@ -243,6 +261,23 @@ mod tests {
         inbound.make_room(100_000);
         assert_eq!(inbound.bytes(), [1; 3]);
         assert!(inbound.spare().len() >= 100_000 - 3);
+    }
+
+    #[test]
+    fn a_few_bytes_that_wait_hold_a_few_bytes() {
+        let mut inbound = Inbound::default();
+        inbound.append(b"hello");
+        inbound.consume(1);
+        inbound.shrink();
+        assert_eq!(
+            (inbound.bytes(), inbound.block.as_ref().unwrap().len()),
+            (&b"ello"[..], MIN_SHRUNK_BYTES)
+        );
+        inbound.make_room(SMALL_BLOCK_BYTES);
+        assert_eq!(inbound.spare().len(), SMALL_BLOCK_BYTES - 4);
+        inbound.clear();
+        inbound.shrink();
+        assert!(inbound.block.is_none());
     }
 
     #[test]

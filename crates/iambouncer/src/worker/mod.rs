@@ -57,9 +57,31 @@ pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Outpu
 /// # Errors
 /// The kernel refuses the engine, or waiting fails.
 pub fn run(engine: EngineKind, team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    team.mailbox().move_in();
+    reactor::install(engine, team.mailbox())?;
+    work(team, main)
+}
+
+/// The same with a ring, or, if the kernel refuses that now, with epoll; `refused` hears of it. Locked memory is counted
+/// for a user over all its processes, so a ring may be had at one moment and not at the next.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_ring_or_epoll(
+    team: &Team,
+    refused: impl FnOnce(&std::io::Error),
+    main: impl Future<Output = ()> + 'static,
+) -> std::io::Result<()> {
+    team.mailbox().move_in();
+    if let Err(error) = reactor::install(EngineKind::IoUring, team.mailbox()) {
+        refused(&error);
+        reactor::install(EngineKind::Epoll, team.mailbox())?;
+    }
+    work(team, main)
+}
+
+fn work(team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
     let mailbox = team.mailbox();
-    mailbox.move_in();
-    reactor::install(engine, mailbox)?;
     executor::install(mailbox.clone());
     refresh_clock();
     let main = executor::spawn(main);

@@ -4,6 +4,7 @@
 use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::Loaded;
 use iambouncer::net::listener;
+use iambouncer::net::tcp_options::TcpOptions;
 use iambouncer::pooler::{self, Plan, signals};
 use rds_iam::{AwsCredentials, TokenEngine};
 use rds_sim::postgres::Postgres;
@@ -23,7 +24,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     );
     std::fs::write(&ini, text).unwrap();
     let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
-    let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16).unwrap();
+    let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16, TcpOptions::default()).unwrap();
     let port = bound[0].endpoint.port();
     let loaded = Loaded {
         config: Arc::new(config),

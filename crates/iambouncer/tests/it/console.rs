@@ -49,7 +49,9 @@ fn rights_are_kept() {
     let messages = reader.query("PAUSE");
     assert_eq!(messages[0].error(), ("42501".to_owned(), "admin access needed".to_owned()));
     let mut stranger = Client::start(bouncer.port, &[("user", "app"), ("database", "pgbouncer")]);
-    assert_eq!(stranger.read().unwrap().error().0, "28P01");
+    assert_eq!(stranger.read().unwrap().error().0, "42501");
+    let mut unknown = Client::start(bouncer.port, &[("user", "ghost"), ("database", "pgbouncer")]);
+    assert_eq!(unknown.read().unwrap().error().0, "28P01");
 }
 
 #[test]

@@ -77,6 +77,20 @@ fn shown(bouncer: &Bouncer, column: &str) -> String {
 }
 
 #[test]
+fn an_unknown_user_is_asked_like_the_one_of_the_secret() {
+    let site = Site::new();
+    let bouncer = site.pooler(&["auth_type = md5", "auth_file ="]);
+    let asked = |user: &str| {
+        let mut client = Client::start(bouncer.port, &[("user", user), ("database", "app")]);
+        client.expect(b'R').bytes[..9].to_vec()
+    };
+    let known = asked("app");
+    for unknown in ["ghost", "app_clone", "x"] {
+        assert_eq!(asked(unknown), known, "{unknown}");
+    }
+}
+
+#[test]
 fn a_login_takes_user_and_password_from_the_secret_and_reads_it_once() {
     let site = Site::new();
     let bouncer = site.pooler(&["default_pool_size = 3", "http_port = auto"]);

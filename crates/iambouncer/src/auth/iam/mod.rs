@@ -51,6 +51,21 @@ pub enum ProofError {
 }
 
 impl ProofError {
+    /// What it is counted as where lines of a kind are few.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TooLong(_) => "too long a proof",
+            Self::NotOne(_) => "no proof",
+            Self::UnknownParameter(_) => "an unknown parameter",
+            Self::Repeated(_) => "a repeated parameter",
+            Self::Missing(what) => what,
+            Self::Mismatch { what, .. } => what,
+            Self::Life(_) => "the life of a proof",
+            Self::Ended(_) => "a proof that has ended",
+            Self::Future(_) => "a proof of the future",
+        }
+    }
+
     /// The same for the client, who has not proven anything yet: what is expected is not told.
     pub fn for_client(&self) -> String {
         match self {

@@ -13,12 +13,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub const KEY_BYTES: usize = 32;
 
 /// Bytes of a salt.
-const SALT_BYTES: usize = 16;
+pub const SALT_BYTES: usize = 16;
 
 /// A key or a hash.
 pub type Key = [u8; KEY_BYTES];
 
-pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
+pub(in crate::auth) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Key {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     for part in parts {
         context.update(part);
@@ -59,9 +59,10 @@ impl SaltedPassword {
         let rounds = NonZeroU32::new(iterations)
             .filter(|n| n.get() <= MAX_ITERATIONS)
             .ok_or(ScramError::Iterations(iterations))?;
-        // The server normalises too, and like it we use the text as it is when it cannot be normalised.
-        let prepared =
-            Zeroizing::new(stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password)).into_owned());
+        // The server normalises too, and like it we use the text as it is when it cannot be normalised, or when nothing
+        // would be left of it.
+        let prepared = stringprep::saslprep(password).ok().filter(|prepared| !prepared.is_empty());
+        let prepared = Zeroizing::new(prepared.unwrap_or(Cow::Borrowed(password)).into_owned());
         let mut out = [0; KEY_BYTES];
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared.as_bytes(), &mut out);
         Ok(Self(out))
@@ -140,15 +141,20 @@ impl ScramSecret {
 
     /// The salt of a user in this process, known or not.
     pub fn salt_of(user: &str, process_key: &Key) -> Vec<u8> {
-        hmac_sha256(process_key, &[b"salt", user.as_bytes()])[..SALT_BYTES].to_vec()
+        Self::salt_of_len(user, process_key, SALT_BYTES)
+    }
+
+    fn salt_of_len(user: &str, process_key: &Key, bytes: usize) -> Vec<u8> {
+        let salt = hmac_sha256(process_key, &[b"salt", user.as_bytes()]);
+        salt.iter().copied().cycle().take(bytes).collect()
     }
 
     /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
     /// like any other.
-    pub fn mock(user: &str, process_key: &Key, iterations: u32) -> Self {
+    pub fn mock(user: &str, process_key: &Key, iterations: u32, salt_bytes: usize) -> Self {
         Self {
             iterations,
-            salt: Self::salt_of(user, process_key),
+            salt: Self::salt_of_len(user, process_key, salt_bytes),
             stored: hmac_sha256(process_key, &[b"stored", user.as_bytes()]),
             server: hmac_sha256(process_key, &[b"server", user.as_bytes()]),
         }
@@ -158,6 +164,15 @@ impl ScramSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_that_normalises_to_nothing_is_used_as_it_is() {
+        let keys = |password: &str| SaltedPassword::derive(password, b"salt", 1).unwrap().keys().client;
+        assert_ne!(keys("\u{ad}"), keys(""));
+        assert_ne!(keys("\u{ad}"), keys("\u{ad}\u{ad}"));
+        // What is left of others counts.
+        assert_eq!(keys("a\u{ad}"), keys("a"));
+    }
 
     #[test]
     fn a_secret_made_by_postgresql_15_is_read() {

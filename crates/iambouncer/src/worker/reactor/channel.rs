@@ -43,8 +43,21 @@ pub(super) enum Sending {
     Nothing,
     /// These bytes. They must not move or change before the kernel has answered.
     Block(Inbound),
+    /// The same, and behind them the last bytes of a socket that is about to go.
+    BlockAndLast(Box<(Inbound, Inbound)>),
     /// Nothing, but the kernel had no room and was asked to tell.
     Room,
+}
+
+/// What is to be done when bytes have gone out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Nothing.
+    All,
+    /// The rest takes another request.
+    Part,
+    /// The last bytes take another request.
+    AllButLast,
 }
 
 /// Blocks not read yet; nearly always one at the most.
@@ -208,6 +221,22 @@ impl Channel {
         Poll::Ready(Ok(n))
     }
 
+    /// Takes the last few bytes before the socket goes: behind what is being sent, if that is something.
+    pub fn send_last(&self, bytes: &[u8]) {
+        let mut last = Inbound::default();
+        last.append(bytes);
+        let mut sending = self.sending.borrow_mut();
+        match std::mem::replace(&mut *sending, Sending::Nothing) {
+            Sending::Nothing => {
+                drop(sending);
+                let _ = self.launch(last);
+            }
+            // The bytes of a block stay where they are when it moves.
+            Sending::Block(block) => *sending = Sending::BlockAndLast(Box::new((block, last))),
+            other => *sending = other,
+        }
+    }
+
     fn launch(&self, block: Inbound) -> io::Result<()> {
         *self.sending.borrow_mut() = Sending::Block(block);
         with_ring(|ring| ring.start_sending(self))
@@ -316,20 +345,30 @@ impl Channel {
         executor::wake(self.owner.get());
     }
 
-    /// `n` bytes have gone out. True when some are left, to be sent by another request.
-    pub(super) fn sent(&self, n: usize) -> bool {
+    /// `n` bytes have gone out.
+    pub(super) fn sent(&self, n: usize) -> Sent {
         let mut sending = self.sending.borrow_mut();
         if let Sending::Block(block) = &mut *sending {
             block.consume(n);
             if !block.is_empty() && n > 0 {
-                return true;
+                return Sent::Part;
+            }
+        }
+        if let Sending::BlockAndLast(both) = &mut *sending {
+            both.0.consume(n);
+            if both.0.is_empty() {
+                *sending = Sending::Block(std::mem::take(&mut both.1));
+                return Sent::AllButLast;
+            }
+            if n > 0 {
+                return Sent::Part;
             }
         }
         *sending = Sending::Nothing;
         if self.wants_room.replace(false) {
             executor::wake(self.owner.get());
         }
-        false
+        Sent::All
     }
 
     /// Nothing more can be sent.

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
 
-use super::channel::{Channel, MAX_UNREAD_BLOCKS, Receiving, Sending};
+use super::channel::{Channel, MAX_UNREAD_BLOCKS, Receiving, Sending, Sent};
 use super::epoll::Epoll;
 use super::provided::{BLOCKS, GROUP, Provided};
 use crate::worker::mailbox::Mailbox;
@@ -196,17 +196,19 @@ impl Ring {
         let name = Op::Send.name(channel.index());
         // All of it in one answer, unless the connection fails.
         let flags = (SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits()) as i32;
-        let request = channel.with_sending(|sending| match sending {
-            Sending::Block(block) => {
-                let bytes = block.bytes();
-                let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
-                Some(send.user_data(name))
-            }
-            Sending::Room => {
-                let poll = opcode::PollAdd::new(file, u32::from(PollFlags::OUT.bits())).build();
-                Some(poll.user_data(name))
-            }
-            Sending::Nothing => None,
+        let request = channel.with_sending(|sending| {
+            let block = match sending {
+                Sending::Block(block) => block,
+                Sending::BlockAndLast(both) => &both.0,
+                Sending::Room => {
+                    let poll = opcode::PollAdd::new(file, u32::from(PollFlags::OUT.bits())).build();
+                    return Some(poll.user_data(name));
+                }
+                Sending::Nothing => return None,
+            };
+            let bytes = block.bytes();
+            let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+            Some(send.user_data(name))
         });
         request.map_or(Ok(()), |request| self.push(&request))
     }
@@ -383,10 +385,18 @@ impl Ring {
         let channel = channel.clone();
         match usize::try_from(result) {
             // The answer to a poll is a set of flags, not a number of bytes.
-            Ok(n) if channel.sent(n) && !channel.is_closed() => return self.start_sending(&channel),
-            // Taken back when a part had gone out: the rest never will.
-            Ok(_) if channel.is_closed() => channel.send_failed(Errno::CANCELED),
-            Ok(_) => {}
+            Ok(n) => match channel.sent(n) {
+                Sent::AllButLast => {
+                    if channel.is_closed() {
+                        self.lingering.push(index);
+                    }
+                    return self.start_sending(&channel);
+                }
+                Sent::Part if !channel.is_closed() => return self.start_sending(&channel),
+                // Taken back when a part had gone out: the rest never will.
+                Sent::Part => channel.send_failed(Errno::CANCELED),
+                Sent::All => {}
+            },
             Err(_) => channel.send_failed(Errno::from_raw_os_error(-result)),
         }
         if channel.is_closed() {

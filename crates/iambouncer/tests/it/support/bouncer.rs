@@ -25,6 +25,7 @@ pub struct Start<'a> {
     databases: &'a str,
     settings: String,
     users: String,
+    wrapper: Vec<String>,
 }
 
 impl<'a> Start<'a> {
@@ -35,6 +36,7 @@ impl<'a> Start<'a> {
             environment: Vec::new(),
             databases,
             settings: String::new(),
+            wrapper: Vec::new(),
             users: "\"app\" \"secret\"\n\"other\" \"other\"\n\"postgres\" \"\"\n".to_owned(),
         }
     }
@@ -58,6 +60,12 @@ impl<'a> Start<'a> {
         self
     }
 
+    /// A program, with arguments, that becomes the binary.
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Bouncer {
         let dir = tempfile::tempdir().unwrap();
@@ -65,7 +73,7 @@ impl<'a> Start<'a> {
         std::fs::write(dir.path().join("pooler.ini"), self.ini(dir.path())).unwrap();
         let mut arguments = vec![dir.path().join("pooler.ini").display().to_string()];
         arguments.extend(self.arguments.clone());
-        Bouncer::spawn(&arguments, &self.environment, dir)
+        Bouncer::spawn_through(&self.wrapper, &arguments, &self.environment, dir)
     }
 
     fn ini(&self, dir: &Path) -> String {
@@ -104,7 +112,16 @@ impl Bouncer {
 
     /// Starts the binary with these arguments and nothing in its environment but `environment`.
     pub fn spawn(arguments: &[String], environment: &[(String, String)], dir: tempfile::TempDir) -> Self {
-        let mut command = command(arguments, environment);
+        Self::spawn_through(&[], arguments, environment, dir)
+    }
+
+    fn spawn_through(
+        wrapper: &[String],
+        arguments: &[String],
+        environment: &[(String, String)],
+        dir: tempfile::TempDir,
+    ) -> Self {
+        let mut command = command_through(wrapper, arguments, environment);
         let mut child = command.current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, is_ready) = mpsc::channel();
@@ -253,8 +270,15 @@ impl Drop for Bouncer {
 
 /// The binary with a clean environment; it ends when the test's process does.
 pub fn command(arguments: &[String], environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_iambouncer"));
+    command_through(&[], arguments, environment)
+}
+
+fn command_through(wrapper: &[String], arguments: &[String], environment: &[(String, String)]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_iambouncer").to_owned();
+    let words: Vec<&String> = wrapper.iter().chain([&binary]).collect();
+    let mut command = Command::new(words[0]);
     command
+        .args(&words[1..])
         .args(arguments)
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")

@@ -210,6 +210,23 @@ impl TlsClient {
         }
     }
 
+    /// Messages up to the end, which has to be announced.
+    pub fn until_end(&mut self) -> io::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        loop {
+            let mut first = [0];
+            if self.stream.read(&mut first)? == 0 {
+                return Ok(messages);
+            }
+            let mut bytes = vec![first[0], 0, 0, 0, 0];
+            self.stream.read_exact(&mut bytes[1..])?;
+            let len = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize + 1;
+            bytes.resize(len, 0);
+            self.stream.read_exact(&mut bytes[5..])?;
+            messages.push(Message { tag: first[0], bytes });
+        }
+    }
+
     /// Messages up to ReadyForQuery.
     pub fn until_ready(&mut self) -> io::Result<Vec<Message>> {
         self.until(b'Z')

@@ -1,0 +1,104 @@
+//! Results as a client wants them: text or binary, column by column. Owns the encoding of values.
+
+use super::table::{Column, Row};
+use crate::faults::{self, Blame, Fault};
+use std::rc::Rc;
+use wire::encode::{self, ColumnType};
+use wire::frontend::Format;
+
+/// What a Bind asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Formats {
+    /// The same for all columns.
+    All(Format),
+    /// One for each column.
+    Each(Rc<[Format]>),
+}
+
+impl Formats {
+    /// Text throughout, as in the simple protocol.
+    pub(super) const TEXT: Self = Self::All(Format::Text);
+
+    /// The formats of a Bind message, for a result of so many columns. `None` if there is no result.
+    pub(super) fn of(formats: Vec<Format>, columns: Option<usize>) -> Result<Self, Fault> {
+        match (formats.as_slice(), columns) {
+            ([], _) => Ok(Self::TEXT),
+            ([format], _) => Ok(Self::All(*format)),
+            (each, Some(columns)) if each.len() != columns => Err(faults::protocol(format!(
+                "bind message has {} result formats but query has {columns} columns",
+                each.len()
+            ))),
+            (_, _) => Ok(Self::Each(formats.into())),
+        }
+    }
+
+    fn at(&self, column: usize) -> Format {
+        match self {
+            Self::All(format) => *format,
+            Self::Each(each) => each.get(column).copied().unwrap_or(Format::Text),
+        }
+    }
+
+    /// Appends a RowDescription.
+    pub(super) fn describe(&self, out: &mut Vec<u8>, columns: &[Column]) {
+        encode::row_description(out, columns, |column| self.at(column));
+    }
+
+    /// Appends a DataRow.
+    pub(super) fn row(&self, out: &mut Vec<u8>, columns: &[Column], row: &Row) -> Result<(), Fault> {
+        debug_assert_eq!(row.len(), columns.len());
+        let values = row.iter().zip(columns).enumerate().map(|(at, (value, (name, kind)))| {
+            let Some(text) = value.as_deref() else { return Ok(None) };
+            match self.at(at) {
+                Format::Text => Ok(Some(text.as_bytes().to_vec())),
+                Format::Binary => binary(*kind, text)
+                    .map(Some)
+                    .ok_or_else(|| Fault::new(Blame::Us, "22003", format!("{name} is out of range: {text}"))),
+            }
+        });
+        let values: Vec<Option<Vec<u8>>> = values.collect::<Result<_, Fault>>()?;
+        encode::data_row(out, values.iter().map(Option::as_deref));
+        Ok(())
+    }
+}
+
+fn binary(kind: ColumnType, text: &str) -> Option<Vec<u8>> {
+    match kind {
+        ColumnType::Text => Some(text.as_bytes().to_vec()),
+        ColumnType::Int4 => text.parse::<i32>().ok().map(|number| number.to_be_bytes().to_vec()),
+        ColumnType::Int8 => text.parse::<i64>().ok().map(|number| number.to_be_bytes().to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Format::{Binary, Text};
+
+    const COLUMNS: [Column; 3] = [("a", ColumnType::Text), ("b", ColumnType::Int4), ("c", ColumnType::Int8)];
+
+    fn row(formats: &Formats) -> Vec<u8> {
+        let mut out = Vec::new();
+        formats.row(&mut out, &COLUMNS, &vec![Some("x".into()), Some("-2".into()), None]).unwrap();
+        out[7..].to_vec()
+    }
+
+    #[test]
+    fn each_column_has_the_format_that_was_asked_for() {
+        let text = [0, 0, 0, 1, b'x', 0, 0, 0, 2, b'-', b'2', 255, 255, 255, 255];
+        assert_eq!(row(&Formats::of(Vec::new(), Some(3)).unwrap()), text);
+        let binary = [0, 0, 0, 1, b'x', 0, 0, 0, 4, 255, 255, 255, 254, 255, 255, 255, 255];
+        assert_eq!(row(&Formats::of(vec![Binary], Some(3)).unwrap()), binary);
+        assert_eq!(row(&Formats::of(vec![Text, Binary, Text], Some(3)).unwrap()), binary);
+        assert!(Formats::of(vec![Text, Binary], Some(3)).is_err());
+        assert!(Formats::of(vec![Text, Binary], None).is_ok());
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_is_an_error_and_no_other_number() {
+        let row = vec![None, Some("3000000000".to_owned()), None];
+        let mut out = Vec::new();
+        assert!(Formats::All(Binary).row(&mut out, &COLUMNS, &row).is_err());
+        assert!(out.is_empty() && Formats::TEXT.row(&mut out, &COLUMNS, &row).is_ok());
+    }
+}

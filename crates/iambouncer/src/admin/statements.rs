@@ -1,0 +1,142 @@
+//! The statements of a console client: those of one message, and those it has prepared. Owns their bounds.
+
+use super::formats::Formats;
+use crate::faults::{Blame, Fault};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Statements in one simple query.
+pub(super) const MAX_STATEMENTS: usize = 64;
+/// Statements, and portals, a console client may keep.
+const MAX_NAMES: usize = 1000;
+/// Bytes of the statements a console client may keep.
+const MAX_KEPT_BYTES: usize = 1024 * 1024;
+
+/// The statements of a text: a semicolon ends one, unless it is in quotes.
+pub(super) fn split(text: &str) -> Vec<&str> {
+    let mut statements = Vec::new();
+    let (mut start, mut quote) = (0, None);
+    for (at, c) in text.char_indices() {
+        match (c, quote) {
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (';', None) => {
+                statements.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    statements.push(&text[start..]);
+    statements.retain(|statement| !statement.trim().is_empty());
+    statements
+}
+
+/// A portal: what it runs, and how the result is wanted.
+#[derive(Clone)]
+pub(super) struct Portal {
+    pub(super) text: Rc<str>,
+    pub(super) formats: Formats,
+}
+
+/// What a client has prepared and bound.
+#[derive(Default)]
+pub(super) struct Prepared {
+    statements: HashMap<Vec<u8>, Rc<str>>,
+    portals: HashMap<Vec<u8>, Portal>,
+    kept_bytes: usize,
+}
+
+impl Prepared {
+    /// A Parse begins: the unnamed statement makes room, whatever comes of it.
+    pub(super) fn begin_parse(&mut self, name: &[u8]) -> Result<(), Fault> {
+        if name.is_empty() {
+            self.close_statement(name);
+        } else if self.statements.contains_key(name) {
+            let name = String::from_utf8_lossy(name);
+            let text = format!("prepared statement \"{name}\" already exists");
+            return Err(Fault::new(Blame::Client, "42P05", text));
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_statement(&mut self, name: &[u8], text: &str) -> Result<(), Fault> {
+        let bytes = name.len() + text.len();
+        if self.statements.len() >= MAX_NAMES || self.kept_bytes + bytes > MAX_KEPT_BYTES {
+            return Err(too_many());
+        }
+        self.kept_bytes += bytes;
+        self.statements.insert(name.to_vec(), text.into());
+        Ok(())
+    }
+
+    pub(super) fn keep_portal(&mut self, name: &[u8], portal: Portal) -> Result<(), Fault> {
+        if !name.is_empty() && self.portals.contains_key(name) {
+            let name = String::from_utf8_lossy(name);
+            return Err(Fault::new(Blame::Client, "42P03", format!("cursor \"{name}\" already exists")));
+        }
+        if self.portals.len() >= MAX_NAMES {
+            return Err(too_many());
+        }
+        self.portals.insert(name.to_vec(), portal);
+        Ok(())
+    }
+
+    pub(super) fn statement(&self, name: &[u8]) -> Result<Rc<str>, Fault> {
+        self.statements.get(name).cloned().ok_or_else(|| missing("26000", "prepared statement", name))
+    }
+
+    pub(super) fn portal(&self, name: &[u8]) -> Result<Portal, Fault> {
+        self.portals.get(name).cloned().ok_or_else(|| missing("34000", "portal", name))
+    }
+
+    pub(super) fn close_statement(&mut self, name: &[u8]) {
+        if let Some(text) = self.statements.remove(name) {
+            self.kept_bytes -= name.len() + text.len();
+        }
+    }
+
+    pub(super) fn close_portal(&mut self, name: &[u8]) {
+        self.portals.remove(name);
+    }
+
+    /// Portals last as long as a transaction, and here each batch is one.
+    pub(super) fn end_batch(&mut self) {
+        self.portals.clear();
+    }
+}
+
+fn too_many() -> Fault {
+    Fault::new(Blame::Client, "54000", "too many, or too long, statements on one console connection")
+}
+
+fn missing(code: &'static str, kind: &str, name: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::new(Blame::Client, code, format!("{kind} \"{name}\" does not exist"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_semicolon_in_quotes_ends_nothing() {
+        assert_eq!(split("show pools; ;show lists;"), ["show pools", "show lists"]);
+        assert_eq!(split("set a = 'x;''y;'; pause \"d;b\""), ["set a = 'x;''y;'", " pause \"d;b\""]);
+        assert_eq!(split("set a = 'x; y"), ["set a = 'x; y"]);
+        assert!(split(" ;; ").is_empty());
+    }
+
+    #[test]
+    fn what_a_client_keeps_is_bounded_in_number_and_in_bytes() {
+        let mut prepared = Prepared::default();
+        let text = "x".repeat(60_000);
+        let kept = (0..100).take_while(|n| prepared.keep_statement(&[*n], &text).is_ok()).count();
+        assert_eq!(kept, MAX_KEPT_BYTES / 60_001);
+        prepared.close_statement(&[0]);
+        assert!(prepared.keep_statement(&[0], &text).is_ok());
+        let mut prepared = Prepared::default();
+        let names = (0..2000_u32).take_while(|n| prepared.keep_statement(&n.to_be_bytes(), "").is_ok());
+        assert_eq!(names.count(), MAX_NAMES);
+    }
+}

@@ -1,0 +1,75 @@
+//! Accepting clients, on the first worker. Owns who has to make room for a new connection; which worker gets it is
+//! [`super::members`]'s.
+
+use super::members;
+use crate::client::{self, Door};
+use crate::files::PermittedUse;
+use crate::lifecycle::Phase;
+use crate::log_limit::warn_unauthenticated;
+use crate::net::Endpoint;
+use crate::net::listener::Listener;
+use crate::pending_logins::{Origin, UNAUTHENTICATED_SPARE};
+use crate::worker::{either, executor, timers};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Connections accepted before everybody else on the first worker gets a turn.
+const MAX_ACCEPTED_PER_TURN: u32 = 64;
+/// Pause after accept(2) failed, which means that files or memory have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until no new clients are wanted.
+pub(super) async fn run(door: Rc<Door>, listener: Listener) {
+    let lifecycle = door.console.lifecycle.clone();
+    let mut accepted_in_turn = 0;
+    while lifecycle.phase() == Phase::Running {
+        let accepted = listener.accept(door.context.tcp_options());
+        let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
+        match accepted {
+            Ok((socket, remote)) => {
+                take_in(&door, socket, remote, listener.endpoint());
+                accepted_in_turn += 1;
+                if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
+                    accepted_in_turn = 0;
+                    executor::yield_now().await;
+                }
+            }
+            Err(error) => {
+                warn_unauthenticated!(door.context, "accept", %error, "cannot accept connections");
+                timers::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Finds room for a new connection: whoever has been in login longest makes it.
+fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
+    let context = &door.context;
+    let max_client_conn = context.config().settings.max_client_conn;
+    let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
+    let taken = context.registry.clients.taken();
+    let origin = Origin::of(&remote);
+    let permitted = PermittedUse::of(&socket);
+    if permitted == PermittedUse::Probe {
+        warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
+        return;
+    }
+    let mut evicted =
+        context.pending_logins.evict_of(origin, max_client_conn, context.registry.sessions.taken());
+    if evicted.is_none() && taken >= most {
+        evicted = context.pending_logins.evict_oldest();
+        // Those that were told to go have not gone yet, or all are clients.
+        if evicted.is_none() || taken >= most.saturating_add(UNAUTHENTICATED_SPARE) {
+            warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many are open already");
+            return;
+        }
+    }
+    if evicted.is_none() && permitted == PermittedUse::Console {
+        evicted = context.pending_logins.evict_oldest();
+    }
+    if let Some(evicted) = evicted {
+        client::close_evicted(door, evicted);
+    }
+    members::give_client(door, socket, remote, listener.clone());
+}

@@ -1,0 +1,119 @@
+//! What a client asks for in its startup packet, and what it is told of it.
+
+use crate::support::bouncer::Start;
+use crate::support::raw::Client;
+use crate::support::{Bouncer, postgres};
+
+const NAMES: [&str; 8] = [
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "IntervalStyle",
+    "standard_conforming_strings",
+    "application_name",
+    "is_superuser",
+    "session_authorization",
+];
+
+fn reports(client: &Client) -> Vec<(&'static str, Option<String>)> {
+    NAMES.iter().map(|name| (*name, client.reported(name))).collect()
+}
+
+#[test]
+fn values_are_reported_in_the_spelling_of_the_server() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    for (name, value) in [
+        ("client_encoding", "utf8"),
+        ("client_encoding", "Unicode"),
+        ("client_encoding", "latin-1"),
+        ("client_encoding", "'iso8859-15'"),
+        ("client_encoding", "win1252"),
+        ("client_encoding", "koi8"),
+        ("client_encoding", "euc_jp"),
+        ("client_encoding", "SHIFT_JIS"),
+        ("DateStyle", "iso"),
+        ("datestyle", "german"),
+        ("DateStyle", "sql,european"),
+        ("DateStyle", "postgres, ymd"),
+        ("TimeZone", "utc"),
+        ("IntervalStyle", "ISO_8601"),
+        ("standard_conforming_strings", "TRUE"),
+        ("application_name", "x"),
+        ("application_name", "caf\u{e9}\n"),
+    ] {
+        let parameters = [("user", "app"), ("database", "app"), (name, value)];
+        let direct = Client::log_in_with(postgres().port(), &parameters);
+        let mut pooled = Client::log_in_with(bouncer.port, &parameters);
+        assert_eq!(reports(&pooled), reports(&direct), "{name} = {value}");
+        // The server has the value, and saying so takes no further SET.
+        assert_eq!(
+            Some(pooled.value(&format!("SHOW {name}"))),
+            direct.reported(&canonical(name)),
+            "{name} = {value}"
+        );
+    }
+}
+
+fn canonical(name: &str) -> String {
+    NAMES.iter().find(|known| known.eq_ignore_ascii_case(name)).unwrap().to_string()
+}
+
+#[test]
+fn who_logs_in_is_reported_as_the_server_reports_it() {
+    let server = postgres();
+    let databases = format!(
+        "app = host=127.0.0.1 port={0}\nroot = host=127.0.0.1 port={0} dbname=app user=postgres",
+        server.port()
+    );
+    let bouncer = Start::databases(&databases).start();
+    let plain = bouncer.client();
+    assert_eq!(plain.reported("is_superuser").as_deref(), Some("off"));
+    assert_eq!(plain.reported("session_authorization").as_deref(), Some("app"));
+    let forced = Client::log_in(bouncer.port, "app", "root");
+    assert_eq!(forced.reported("is_superuser").as_deref(), Some("on"));
+    assert_eq!(forced.reported("session_authorization").as_deref(), Some("postgres"));
+}
+
+#[test]
+fn tracked_parameters_in_options_apply_where_options_are_ignored() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["ignore_startup_parameters = options"]);
+    let options = "-c TimeZone=Asia/Tokyo -c geqo=off --datestyle=SQL -e -c";
+    let mut client =
+        Client::log_in_with(bouncer.port, &[("user", "app"), ("database", "app"), ("options", options)]);
+    assert_eq!(client.reported("TimeZone").as_deref(), Some("Asia/Tokyo"));
+    assert_eq!(client.value("SHOW TimeZone"), "Asia/Tokyo");
+    assert_eq!(client.value("SHOW DateStyle"), "SQL, MDY");
+    assert_eq!(client.value("SHOW geqo"), "on");
+    let strict = Bouncer::in_front_of(postgres(), &[]);
+    let mut refused =
+        Client::start(strict.port, &[("user", "app"), ("database", "app"), ("options", "-c geqo=off")]);
+    assert_eq!(refused.read().unwrap().error().0, "08P01");
+}
+
+/// What PostgreSQL does with a first packet that is wrong: the SQLSTATE it answers with, if it answers.
+fn answer(port: u16, packet: &[u8]) -> Option<String> {
+    let mut client = Client::connect(port);
+    client.send(packet);
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    client.read().map(|message| message.error().0)
+}
+
+#[test]
+fn malformed_startup_packets_are_treated_as_by_postgresql() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let packets: [(&str, &[u8]); 10] = [
+        ("no packet", b""),
+        ("half a length", &[0, 0]),
+        ("a length of nothing", &[0, 0, 0, 0]),
+        ("too short", &[0, 0, 0, 7, 0, 3, 0]),
+        ("too long", &[0, 1, 0, 0, 0, 3, 0, 0]),
+        ("less than announced", &[0, 0, 0, 20, 0, 3, 0, 0, b'u']),
+        ("a cancel request without a key", &[0, 0, 0, 8, 4, 210, 22, 46]),
+        ("a name without a value", b"\0\0\0\x0e\0\x03\0\0user\0\0"),
+        ("a cancel request with half a key", &[0, 0, 0, 14, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0]),
+        ("no user", b"\0\0\0\x09\0\x03\0\0\0"),
+    ];
+    for (what, packet) in packets {
+        assert_eq!(answer(bouncer.port, packet), answer(postgres().port(), packet), "{what}");
+    }
+}

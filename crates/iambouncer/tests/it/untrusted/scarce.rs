@@ -1,0 +1,82 @@
+//! Probes and the console when others have taken what there is of connections or of open files.
+
+use crate::support::http::{connect, get};
+use crate::support::raw::Client;
+use crate::support::{Bouncer, eventually, postgres};
+use rustix::process::{Resource, Rlimit, prlimit};
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+const AUTO: &str = "http_port = auto";
+
+#[test]
+fn slow_connections_do_not_delay_a_probe() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
+    let port = bouncer.http_port();
+    let slow = |n: usize| {
+        let mut stream = connect(port);
+        stream.write_all(if n.is_multiple_of(2) { b"" } else { b"GET /livez HT" }).unwrap();
+        stream
+    };
+    let mut held: Vec<_> = (0..200).map(slow).collect();
+    let began = Instant::now();
+    assert_eq!(get(port, "/livez").status, 200);
+    // Without it, each of three times 64 connections had five seconds.
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    let first = held.first_mut().unwrap();
+    assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "the oldest is closed");
+}
+
+#[test]
+fn a_request_that_trickles_in_is_given_up_after_a_second() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
+    let mut stream = connect(bouncer.http_port());
+    let began = Instant::now();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    eventually("it is closed", || {
+        let written = stream.write_all(b"x");
+        let read = stream.read(&mut [0; 512]);
+        written.is_err() || !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn probes_and_console_answer_when_open_files_have_run_out() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[AUTO, "max_client_conn = 1000"]);
+    let mut clients = vec![bouncer.client()];
+    assert_eq!(clients[0].value("SELECT 1"), "1");
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    prlimit(Some(bouncer.pid()), Resource::Nofile, few).unwrap();
+    let refusal = loop {
+        assert!(clients.len() < 64, "never full");
+        let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+        client.greeting = client.until_ready();
+        match client.greeting.first() {
+            Some(first) if first.tag == b'E' => break first.error(),
+            _ => clients.push(client),
+        }
+    };
+    assert_eq!(refusal.0, "53300");
+    assert!(refusal.1.contains("open files"), "{refusal:?}");
+    let mut console = bouncer.console();
+    assert_eq!(console.column("SHOW STATE", "key").len(), 3);
+    // Others that hold what is left of the files for clients and the console.
+    let others: Vec<Client> = (0..30)
+        .map(|_| {
+            let mut other = Client::connect(bouncer.port);
+            other.send(&[0]);
+            other
+        })
+        .collect();
+    assert_eq!(get(bouncer.http_port(), "/livez").status, 200);
+    let mut second = bouncer.console();
+    assert_eq!(second.column("SHOW STATE", "key").len(), 3);
+    assert_eq!(clients[0].value("SELECT 2"), "2");
+    drop((others, clients.drain(1..)));
+    eventually("a client is let in again", || {
+        let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+        client.until_ready().last().is_some_and(|last| last.tag == b'Z')
+    });
+}

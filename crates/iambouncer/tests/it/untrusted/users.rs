@@ -1,0 +1,122 @@
+//! Whether a client that has not logged in can tell users that exist from those that do not.
+
+use crate::support::bouncer::Start;
+use crate::support::raw::Client;
+use crate::support::{Bouncer, postgres};
+use iambouncer::auth::md5;
+use iambouncer::auth::scram::keys::SaltedPassword;
+use std::time::{Duration, Instant};
+
+/// Rounds for the rest.
+const FEW: u32 = 4096;
+/// Rounds that take long enough to be measured.
+const MANY: u32 = 1_000_000;
+
+fn start(auth_type: &str, stored: &str, rounds: u32) -> Bouncer {
+    let databases = format!("app = host=127.0.0.1 port={} user=app password=secret", postgres().port());
+    Start::databases(&databases)
+        .set(&format!("auth_type = {auth_type}"))
+        .set(&format!("scram_iterations = {rounds}"))
+        .set("admin_users = known")
+        .users(&format!("\"known\" \"{stored}\"\n\"twin\" \"{stored}\"\n"))
+        .start()
+}
+
+fn scram_secret(rounds: u32) -> String {
+    let salt = b"0123456789abcdef";
+    SaltedPassword::derive("secret", salt, rounds).unwrap().secret(salt, rounds).stored_text().to_string()
+}
+
+/// The first message a user receives.
+fn asked(port: u16, user: &str, database: &str) -> Vec<u8> {
+    let mut client = Client::start(port, &[("user", user), ("database", database)]);
+    let asked = client.read().expect("an answer");
+    // Behind the code, md5 has a salt that is always another.
+    asked.bytes[..9.min(asked.bytes.len())].to_vec()
+}
+
+fn took(what: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    what();
+    began.elapsed()
+}
+
+/// Logs in with a driver; else SQLSTATE and message.
+fn log_in(port: u16, user: &str, database: &str, password: &str) -> Result<(), (String, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(port).user(user).dbname(database).password(password);
+        match config.connect(tokio_postgres::NoTls).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
+                Err((error.code().code().to_owned(), error.message().to_owned()))
+            }
+        }
+    })
+}
+
+#[test]
+fn an_unknown_user_is_asked_and_refused_like_a_known_one() {
+    let md5 = md5::stored("known", "secret").to_string();
+    let scram = scram_secret(FEW);
+    for auth_type in ["plain", "md5", "scram-sha-256"] {
+        for stored in ["secret", &md5, &scram] {
+            let bouncer = start(auth_type, stored, FEW);
+            for database in ["app", "nowhere", "pgbouncer"] {
+                let what = format!("{auth_type}, {stored}, {database}");
+                let seen = |user: &str| {
+                    let (code, text) = log_in(bouncer.port, user, database, "wrong").unwrap_err();
+                    (asked(bouncer.port, user, database), code, text.replace(user, "somebody"))
+                };
+                let known = seen("known");
+                assert_eq!(known.1, "28P01", "{what}");
+                assert_eq!(known, seen("ghost"), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_time_of_an_answer_does_not_say_who_exists() {
+    let compare = |bouncer: &Bouncer, what: &str, act: fn(u16, &str)| {
+        for database in ["app", "pgbouncer"] {
+            let user = |user: &str| took(|| act(bouncer.port, &format!("{user} {database}")));
+            let (known, ghost) = (user("known"), user("ghost"));
+            assert!(ghost > known / 2 && known > ghost / 2, "{what}, {database}: {known:?} and {ghost:?}");
+        }
+    };
+    let plain = start("plain", &scram_secret(MANY), MANY);
+    compare(&plain, "plain", |port, who| {
+        let (user, database) = who.split_once(' ').unwrap();
+        assert_eq!(log_in(port, user, database, "wrong").unwrap_err().0, "28P01");
+    });
+    // Keys are derived from a clear-text password before the first request.
+    let scram = start("scram-sha-256", "secret", MANY);
+    compare(&scram, "scram", |port, who| {
+        let (user, database) = who.split_once(' ').unwrap();
+        assert_eq!(asked(port, user, database)[0], b'R');
+    });
+}
+
+#[test]
+fn an_unknown_database_is_reported_once_the_password_was_right() {
+    for auth_type in ["plain", "md5", "scram-sha-256"] {
+        let bouncer = start(auth_type, "secret", FEW);
+        assert_eq!(log_in(bouncer.port, "known", "app", "secret"), Ok(()));
+        assert_eq!(log_in(bouncer.port, "known", "nowhere", "wrong").unwrap_err().0, "28P01");
+        let (code, text) = log_in(bouncer.port, "known", "nowhere", "secret").unwrap_err();
+        assert_eq!((code.as_str(), text.as_str()), ("3D000", "no such database: nowhere"));
+    }
+}
+
+#[test]
+fn who_may_use_the_console_is_said_to_nobody_without_a_password() {
+    for auth_type in ["plain", "md5", "scram-sha-256"] {
+        let bouncer = start(auth_type, "secret", FEW);
+        assert_eq!(log_in(bouncer.port, "known", "pgbouncer", "secret"), Ok(()));
+        assert_eq!(log_in(bouncer.port, "twin", "pgbouncer", "wrong").unwrap_err().0, "28P01");
+        assert_eq!(log_in(bouncer.port, "twin", "pgbouncer", "secret").unwrap_err().0, "42501");
+    }
+}
