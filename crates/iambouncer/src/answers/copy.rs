@@ -17,6 +17,17 @@ impl ExpectedAnswers {
         self.tail != Tail::Other && !self.skip_to_sync
     }
 
+    /// A COPY may be running that would read a message which is sent now.
+    #[inline]
+    pub fn may_be_copying(&self) -> bool {
+        self.tail != Tail::Other
+    }
+
+    /// The server reads COPY data, and the client has sent no end of them.
+    pub fn is_copy_unended(&self) -> bool {
+        self.copying && self.queue.len() == self.held_syncs + 1
+    }
+
     /// A Sync is held until the COPY before it is answered: messages that would be answered behind it have to wait.
     #[inline]
     pub fn holds_sync(&self) -> bool {
@@ -101,9 +112,7 @@ impl ExpectedAnswers {
     /// the server ends the connection, or the COPY has failed. Returns how many held Syncs have to be sent before it;
     /// `None` while it has to wait for the beginning or the end of the COPY.
     pub fn take_syncs_before_message(&mut self) -> Option<usize> {
-        let is_unended = matches!(self.queue.get(self.held_syncs), Some(Expected::HeldSync { .. }))
-            && self.queue.len() == self.held_syncs + 1;
-        if !self.copying || !is_unended {
+        if !self.is_copy_unended() {
             return None;
         }
         self.drop_ignored_syncs();

@@ -283,12 +283,24 @@ impl ExpectedAnswers {
         }
     }
 
-    /// The shared statement that the message at the front prepares, and the client's name of it in an error.
-    pub fn front_parse(&self) -> Option<&Undo> {
+    /// The client's name of the statement that the message at the front parses.
+    pub fn front_name(&self) -> Option<&[u8]> {
         match self.queue.front() {
-            Some(Expected::Parse(_, undo)) => Some(undo),
+            Some(Expected::Parse(_, Undo::Duplicate(renamed) | Undo::Name(renamed))) => Some(&renamed.name),
             _ => None,
         }
+    }
+
+    /// The client's name of a shared statement that an unanswered message gives up.
+    pub fn name_given_up(&self, id: u64) -> Option<&[u8]> {
+        self.queue.iter().find_map(|entry| match entry {
+            Expected::Close(_, Undo::Name(renamed))
+                if renamed.before.as_ref().is_some_and(|statement| statement.id == id) =>
+            {
+                Some(&*renamed.name)
+            }
+            _ => None,
+        })
     }
 
     /// Rows, COPY data or a function's result may come now.

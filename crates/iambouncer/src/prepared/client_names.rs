@@ -59,14 +59,12 @@ impl ClientNames {
         self.0.as_ref().is_some_and(|names| names.values().any(|statement| statement.is_private()))
     }
 
-    /// Forgets all but those for which `stays` is true.
-    pub fn clear_except(&mut self, stays: impl Fn(&[u8]) -> bool) {
-        if let Some(names) = &mut self.0 {
-            names.retain(|name, _| stays(name));
-            if names.is_empty() {
-                self.0 = None;
-            }
-        }
+    /// Forgets all but those for which `stays` is true, and returns the others.
+    pub fn take_except(&mut self, stays: impl Fn(&[u8]) -> bool) -> Self {
+        let Some(names) = self.0.take() else { return Self::default() };
+        let (kept, dropped): (Names, Names) = names.into_iter().partition(|(name, _)| stays(name));
+        self.0 = (!kept.is_empty()).then(|| Box::new(kept));
+        Self(Some(Box::new(dropped)))
     }
 
     /// Number of names.

@@ -9,7 +9,7 @@ use crate::answers::ExpectedAnswers;
 use crate::config::PoolMode;
 use crate::net::Inbound;
 use crate::pool::SessionRules;
-use crate::prepared::Effect;
+use crate::prepared::{ClientNames, Effect};
 use crate::worker::executor;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -52,6 +52,8 @@ pub(super) struct Exchange {
     pub(super) swamped_flush_sent: bool,
     /// The client's batch was refused here and is discarded up to its Sync.
     pub(super) refused_batch: bool,
+    /// Names that the client has given up by DISCARD ALL or DEALLOCATE ALL, for messages that name them still.
+    pub(super) dropped_names: ClientNames,
     /// The transaction has changed the schema.
     pub(super) changed_schema: bool,
     /// The server sent what nobody asked for: it must never be used again.
@@ -111,6 +113,7 @@ impl Exchange {
             awaited_flush_sent: false,
             swamped_flush_sent: false,
             refused_batch: false,
+            dropped_names: ClientNames::default(),
             changed_schema: false,
             is_out_of_step: false,
             up: Inbound::default(),
@@ -177,6 +180,7 @@ impl Exchange {
         self.awaited_flush_sent = false;
         self.swamped_flush_sent = false;
         self.changed_schema = false;
+        self.dropped_names = ClientNames::default();
     }
 
     /// No server is held and the client has sent nothing that has not been looked at.

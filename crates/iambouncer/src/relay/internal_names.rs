@@ -1,7 +1,6 @@
 //! The pooler's own names of statements in messages of the server. Owns their replacement by the client's names: a client
 //! must not see how statements are called on the server.
 
-use crate::prepared::ClientNames;
 use crate::prepared::statement::NAME_PREFIX;
 
 /// What a client's own name that begins like ours is changed to on the way to the server, so that it cannot name a shared
@@ -15,9 +14,15 @@ pub(super) fn escaped(name: &[u8]) -> Option<Vec<u8>> {
     Some([ESCAPED_PREFIX.as_bytes(), rest].concat())
 }
 
-/// The message with the client's names in it; `None` if there is nothing to replace. `current` is the client's name in
-/// the message that failed, for a name that its map does not have.
-pub(super) fn replaced(message: &[u8], names: &ClientNames, current: Option<&[u8]>) -> Option<Vec<u8>> {
+/// No statement has this name.
+pub(super) const NO_STATEMENT: &[u8] = b"iamb__";
+
+/// Stands in for a name that the client has given up meanwhile.
+const GIVEN_UP: &[u8] = b"?";
+
+/// The message with the client's names in it; `None` if there is nothing to replace. `name_of` knows the client's name of
+/// a shared statement.
+pub(super) fn replaced<'a>(message: &[u8], name_of: impl Fn(u64) -> Option<&'a [u8]>) -> Option<Vec<u8>> {
     let prefix = NAME_PREFIX.as_bytes();
     let mut out: Option<Vec<u8>> = None;
     let mut rest = message;
@@ -28,8 +33,8 @@ pub(super) fn replaced(message: &[u8], names: &ClientNames, current: Option<&[u8
         let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (end, name) = if digits > 0 {
             let id = std::str::from_utf8(&behind[..digits]).ok().and_then(|text| text.parse().ok());
-            let known = id.and_then(|id| names.name_of(id)).or(current);
-            (start + prefix.len() + digits, known.map(<[u8]>::to_vec))
+            let known = id.and_then(&name_of).unwrap_or(GIVEN_UP);
+            (start + prefix.len() + digits, Some(known.to_vec()))
         } else if behind.first() == Some(&b'_') {
             (start + ESCAPED_PREFIX.len(), Some(prefix.to_vec()))
         } else {
@@ -58,26 +63,22 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prepared::Interner;
     use wire::backend;
     use wire::encode::{self, ErrorReport};
 
     #[test]
     fn the_clients_names_stand_in_for_ours() {
-        let statement = Interner::default().intern(b"SELECT 'internal names'\0\0\0");
-        let mut names = ClientNames::default();
-        names.insert(b"mine", statement.clone());
-        let ours = String::from_utf8_lossy(&statement.name).into_owned();
-        let text = format!("\"{ours}\", \"iamb__5\", iamb_x and \"iamb_999999\"");
+        let text = "\"iamb_7\", \"iamb__5\", iamb_x and \"iamb_8\"";
         let mut message = Vec::new();
-        encode::error_response(&mut message, &ErrorReport::error("26000", &text));
-        let seen = replaced(&message, &names, Some(b"other")).unwrap();
+        encode::error_response(&mut message, &ErrorReport::error("26000", text));
+        let name_of = |id| (id == 7).then_some(&b"mine"[..]);
+        let seen = replaced(&message, name_of).unwrap();
         let fields = backend::error_fields(&seen).unwrap();
-        assert_eq!(fields.message, "\"mine\", \"iamb_5\", iamb_x and \"other\"");
+        assert_eq!(fields.message, "\"mine\", \"iamb_5\", iamb_x and \"?\"");
         assert_eq!(seen.len() - 1, u32::from_be_bytes(seen[1..5].try_into().unwrap()) as usize);
         let mut plain = Vec::new();
         encode::error_response(&mut plain, &ErrorReport::error("26000", "iamb_x"));
-        assert!(replaced(&plain, &names, None).is_none());
+        assert!(replaced(&plain, name_of).is_none());
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! statements are [`super::statements`]'s, and how bytes move is [`super::upstream`]'s.
 
 use super::exchange::Exchange;
+use super::internal_names;
 use super::link::Link;
 use super::session::{Ending, Guest};
 use super::upstream::{Scanned, violation};
-use crate::answers::Expected;
+use crate::answers::{Answer, Expected, Undo};
 use crate::config::PoolMode;
 use crate::faults;
 use crate::prepared::ServerUnnamed;
@@ -13,7 +14,7 @@ use crate::prepared::effect::{Effect, begins_transaction};
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Frame};
-use wire::{encode, tag};
+use wire::{encode, rewrite, tag};
 
 impl Exchange {
     /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
@@ -73,6 +74,7 @@ impl Exchange {
             };
             self.spill_upstream();
             self.send_syncs(due);
+            self.probe_copy();
         }
         self.retry.next_message();
         match frame.tag {
@@ -101,8 +103,9 @@ impl Exchange {
     pub(super) fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
         self.retry.forget();
         if let Link::Server(linked) = &mut self.link {
-            // The server drops its unnamed statement (manual, "Extended Query").
-            linked.server.unnamed = ServerUnnamed::None;
+            // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query.
+            linked.server.unnamed =
+                if self.answers.is_batch_open() { ServerUnnamed::Unknown } else { ServerUnnamed::None };
         }
         let text = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;
@@ -158,6 +161,30 @@ impl Exchange {
         for _ in 0..count {
             encode::empty(self.up_head.buffer(), tag::frontend::SYNC);
         }
+    }
+
+    /// The client sends something that is answered here into what may be a COPY. The server must not complete a COPY into
+    /// which the client has sent something else, so it waits until that is known, or the server gets a message that ends
+    /// the connection if it still reads COPY data, and that changes nothing if not. `None`: it may be answered.
+    pub(super) fn guard_copy(&mut self) -> Option<Scanned> {
+        if !self.answers.may_be_copying() {
+            return None;
+        }
+        if !self.answers.is_copy_unended() {
+            return Some(self.await_answer());
+        }
+        if self.must_send_first() {
+            return Some(Scanned::Sendable);
+        }
+        self.spill_upstream();
+        self.probe_copy();
+        None
+    }
+
+    /// Closes a statement that does not exist.
+    fn probe_copy(&mut self) {
+        rewrite::close_statement(self.up_head.buffer(), internal_names::NO_STATEMENT);
+        self.answers.push(Expected::Close(Answer::Skip, Undo::None));
     }
 
     /// A message that builds on an answer of this batch has to wait for it: the server must not keep it.

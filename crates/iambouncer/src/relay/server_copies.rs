@@ -52,6 +52,10 @@ impl Exchange {
         (self.rules.max_prepared as usize).max(1)
     }
 
+    pub(super) fn is_on_server(&self, statement: &Statement) -> bool {
+        matches!(&self.link, Link::Server(linked) if linked.server.prepared.version(statement.id).is_some())
+    }
+
     #[inline]
     pub(super) fn is_prepared(&mut self, statement: &Statement) -> bool {
         self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))

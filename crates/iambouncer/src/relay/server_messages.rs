@@ -210,11 +210,12 @@ impl Exchange {
         if message.len() < frame.len {
             return false;
         }
-        let current = match self.answers.front_parse() {
-            Some(Undo::Duplicate(renamed) | Undo::Name(renamed)) => Some(&*renamed.name),
-            _ => None,
+        let name_of = |id| {
+            let current = || self.answers.front_name();
+            let known = guest.names.name_of(id).or_else(|| self.answers.name_given_up(id)).or_else(current);
+            known.or_else(|| self.dropped_names.name_of(id))
         };
-        let Some(replaced) = internal_names::replaced(message, &guest.names, current) else { return false };
+        let Some(replaced) = internal_names::replaced(message, name_of) else { return false };
         self.spill_downstream();
         self.down_head.buffer().extend_from_slice(&replaced);
         true
@@ -254,7 +255,8 @@ impl Exchange {
     /// Statements of messages behind the command are there when these are done.
     fn on_deallocated(&mut self, guest: &mut Guest, discards_all: bool) {
         let given: Vec<_> = self.answers.names_given().collect();
-        guest.names.clear_except(|name| given.contains(&name));
+        // Errors may still name those that are gone.
+        self.dropped_names = guest.names.take_except(|name| given.contains(&name));
         guest.info.prepared_count.set(guest.names.len() as u32);
         let Link::Server(linked) = &mut self.link else { return };
         let prepared: Vec<_> = self.answers.statements_prepared().collect();

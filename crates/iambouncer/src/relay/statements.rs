@@ -61,10 +61,15 @@ impl Exchange {
             return Ok(Some(self.await_answer()));
         }
         let statement = guest.pool.context.statements.intern(parse.body);
+        let name: Box<[u8]> = parse.name.into();
         if self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
         }
-        let name: Box<[u8]> = parse.name.into();
+        if self.is_on_server(&statement)
+            && let Some(scanned) = self.guard_copy()
+        {
+            return Ok(Some(scanned));
+        }
         guest.pool.stats.count(|t| t.client_parses += 1);
         guest.has_effects |= statement.effect != Effect::None;
         self.discard_message(frame);
@@ -239,6 +244,9 @@ impl Exchange {
         let Some(is_private) = known else {
             return self.on_unknown_close(guest, frame, escaped);
         };
+        if !is_private && let Some(scanned) = self.guard_copy() {
+            return Ok(Some(scanned));
+        }
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
         }

@@ -2,6 +2,7 @@
 
 mod copy_messages;
 mod copy_sync;
+mod generator;
 mod out_of_step;
 mod parameters;
 mod pipelines;

@@ -22,7 +22,7 @@ fn text(message: &Message) -> String {
 /// An answer of one row, and a surplus behind it.
 fn answer_and(surplus: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
-    encode::row_description(&mut out, &[("c", encode::ColumnType::Text)]);
+    encode::row_description(&mut out, &[("c", encode::ColumnType::Text)], |_| wire::frontend::Format::Text);
     encode::data_row(&mut out, [Some(&b"right"[..])].into_iter());
     encode::command_complete(&mut out, "SELECT 1");
     encode::ready_for_query(&mut out);

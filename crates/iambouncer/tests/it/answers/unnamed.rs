@@ -83,6 +83,18 @@ fn a_client_without_an_unnamed_statement_does_not_get_another_clients() {
 }
 
 #[test]
+fn a_query_that_the_server_skips_does_not_make_another_clients_statement_ones_own() {
+    let (_bouncer, mut a, mut b) = two_clients(&[]);
+    parse_in_one_batch(&mut b, "SELECT 'b' || $1");
+    // The query is part of a batch that fails, so it is not run and the unnamed statement stays.
+    let skipped = [raw::bind("", "no such statement", &[]), raw::query("SELECT 1"), raw::sync()].concat();
+    a.send(&skipped);
+    assert_eq!(tags(&a.until_ready()), "EZ");
+    bind_in_the_next(&mut a, &[b"?"]);
+    assert_eq!(a.until_ready()[0].error().0, "26000");
+}
+
+#[test]
 fn a_failed_parse_leaves_no_unnamed_statement_and_a_skipped_one_leaves_the_old_one() {
     let (_bouncer, mut a, mut b) = two_clients(&[]);
     parse_in_one_batch(&mut a, "SELECT 'old' || $1");

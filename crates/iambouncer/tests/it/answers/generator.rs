@@ -1,0 +1,336 @@
+//! Random sequences of all messages a client can send, in packets cut at random places, with errors and cancel requests at
+//! random moments. Several clients share few servers; every row, COPY line and error carries the mark of the client that
+//! asked for it, and nobody may ever see another's.
+//!
+//! `ANSWERS_SECONDS` says how long each combination of pool mode and workers runs: `make answers` runs them for hours.
+
+use crate::cancel::cancel;
+use crate::support::raw::{self, Client, Message};
+use crate::support::{Bouncer, postgres};
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const CLIENTS: u64 = 6;
+const DEFAULT_SECONDS: u64 = 3;
+/// Messages of a sequence.
+const MAX_MESSAGES: usize = 14;
+/// Sequences of one connection: in session pooling the others wait for its end.
+const SEQUENCES_PER_CONNECTION: usize = 20;
+/// Named statements of a client, from one sequence to the next.
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// A small generator: the same seed gives the same messages.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % limit
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What all clients have seen.
+#[derive(Default)]
+struct Tally {
+    sequences: AtomicU64,
+    answers: AtomicU64,
+    marks: AtomicU64,
+    errors: AtomicU64,
+    cancels: AtomicU64,
+}
+
+struct Player<'a> {
+    port: u16,
+    id: u64,
+    random: Random,
+    tally: &'a Tally,
+    allows_transactions: bool,
+    sequence: u64,
+    mark: u64,
+    /// What was sent since the last mark that was seen, for the message of a failure.
+    story: String,
+}
+
+impl Player<'_> {
+    fn next_mark(&mut self) -> String {
+        self.mark += 1;
+        format!("{}.{}", self.sequence, self.mark)
+    }
+
+    fn own_mark(&mut self) -> String {
+        let mark = self.next_mark();
+        format!("c{}.{mark}", self.id)
+    }
+
+    /// SQL of a simple query.
+    fn query(&mut self) -> String {
+        let mark = self.own_mark();
+        match self.random.below(12) {
+            0 => format!("SELECT '{mark}'::int"),
+            1 => format!("SELECT '{mark}'; SELECT '{mark}' FROM generate_series(1, 20)"),
+            2 => format!("SELECT '{mark}'; SELECT '{mark}'::int; SELECT '{mark}'"),
+            3 if self.allows_transactions => "BEGIN".to_owned(),
+            4 if self.allows_transactions => ["COMMIT", "ROLLBACK"][self.random.below(2)].to_owned(),
+            5 => format!("COPY (SELECT '{mark}') TO STDOUT"),
+            6 => "COPY answers_generator FROM STDIN".to_owned(),
+            7 => "COPY answers_generator FROM STDIN; COPY answers_generator FROM STDIN".to_owned(),
+            8 => match self.random.below(4) {
+                0 => String::new(),
+                1 => "SET application_name = 'x'".to_owned(),
+                2 => "DISCARD ALL".to_owned(),
+                _ => format!("SELECT '{mark}'; DEALLOCATE ALL"),
+            },
+            9 => format!("SELECT '{mark}', pg_sleep(0.002)"),
+            _ => format!("SELECT '{mark}'"),
+        }
+    }
+
+    fn name(&mut self) -> &'static str {
+        if self.random.one_in(3) { "" } else { NAMES[self.random.below(NAMES.len())] }
+    }
+
+    /// A Parse. The text of an unnamed statement is the client's own, that of a named one is everybody's; the values of a
+    /// Bind make every row the client's.
+    fn parse(&mut self) -> Vec<u8> {
+        let name = self.name();
+        let sql = match (self.random.below(10), name) {
+            (0, _) => "SELEC".to_owned(),
+            (1, _) => "COPY answers_generator FROM STDIN".to_owned(),
+            (_, "") => format!("SELECT 'c{}.' || $1", self.id),
+            (2, _) => "SELECT $1::int".to_owned(),
+            (n, _) => format!("SELECT $1::text /* {} */", n % 4),
+        };
+        raw::parse(name, &sql)
+    }
+
+    fn bind(&mut self) -> Vec<u8> {
+        let name = self.name();
+        let portal = if self.random.one_in(4) { "p" } else { "" };
+        let value = if name.is_empty() { self.next_mark() } else { self.own_mark() };
+        match self.random.below(12) {
+            0 => raw::bind(portal, name, &[]),
+            _ => raw::bind(portal, name, &[value.as_bytes()]),
+        }
+    }
+
+    /// A batch as drivers send it, or a single message of any kind.
+    fn messages(&mut self, out: &mut Vec<u8>) {
+        let message = match self.random.below(17) {
+            0..=2 => raw::query(&self.query()),
+            3 => self.parse(),
+            4 => self.bind(),
+            5 => raw::execute(),
+            6 => raw::describe_statement(self.name()),
+            7 => raw::close_statement(self.name()),
+            8 => raw::flush(),
+            9 | 10 => raw::sync(),
+            11 => raw::copy_data(if self.random.one_in(2) { b"1\n" } else { b"not a number\n" }),
+            12 => raw::copy_done(),
+            13 => raw::copy_fail("no"),
+            14 => {
+                let value = self.next_mark();
+                let sql = format!("SELECT 'c{}.' || $1", self.id);
+                let run = [raw::bind("", "", &[value.as_bytes()]), raw::execute(), raw::sync()].concat();
+                if self.random.one_in(2) { [raw::parse("", &sql), run].concat() } else { run }
+            }
+            15 => {
+                let (name, value) = (NAMES[self.random.below(NAMES.len())], self.own_mark());
+                let sql = format!("SELECT $1::text /* {} */", self.random.below(4));
+                let run = [raw::bind("", name, &[value.as_bytes()]), raw::execute(), raw::sync()].concat();
+                [raw::close_statement(name), raw::parse(name, &sql), run].concat()
+            }
+            _ => {
+                let copy = raw::query("COPY answers_generator FROM STDIN");
+                let line = raw::copy_data(if self.random.one_in(2) { b"1\n" } else { b"not a number\n" });
+                [copy, line, raw::sync().repeat(self.random.below(3)), raw::copy_done()].concat()
+            }
+        };
+        out.extend_from_slice(&message);
+    }
+
+    /// Sends in pieces; the server may have closed the connection meanwhile.
+    fn send(&mut self, client: &mut Client, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let n = if self.random.one_in(3) { rest.len() } else { 1 + self.random.below(rest.len()) };
+            if client.stream.write_all(&rest[..n]).is_err() {
+                return false;
+            }
+            rest = &rest[n..];
+        }
+        true
+    }
+
+    /// Ends whatever is under way, and asks for a mark.
+    fn end(&mut self) -> (Vec<u8>, String) {
+        let mark = self.own_mark();
+        let ends = [raw::copy_done(), raw::copy_done(), raw::sync()].concat();
+        let marked = raw::query(&format!("SELECT '{mark}'"));
+        let rollback = if self.allows_transactions { raw::query("ROLLBACK") } else { Vec::new() };
+        ([ends, rollback, marked].concat(), mark)
+    }
+
+    fn check(&self, message: &Message) {
+        let foreign = |text: &str| {
+            text.match_indices('c').any(|(at, _)| {
+                let digits: String = text[at + 1..].chars().take_while(char::is_ascii_digit).collect();
+                !digits.is_empty()
+                    && text[at + 1 + digits.len()..].starts_with('.')
+                    && digits != self.id.to_string()
+            })
+        };
+        let text = match message.tag {
+            b'D' => message.row().into_iter().flatten().collect::<Vec<_>>().join(" "),
+            b'd' => String::from_utf8_lossy(&message.bytes[5..]).into_owned(),
+            b'E' => message.error().1,
+            _ => return,
+        };
+        assert!(!foreign(&text), "client {} has received {text:?}\n{}", self.id, self.story);
+        assert!(!text.contains("iamb_"), "{text}\n{}", self.story);
+        if message.tag == b'D' {
+            let is_of_this_sequence = text.contains(&format!("c{}.{}.", self.id, self.sequence));
+            assert!(is_of_this_sequence || text.is_empty(), "an old answer: {text:?}\n{}", self.story);
+            self.tally.marks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One sequence. False when the connection has ended, as the server ends some.
+    fn play(&mut self, client: &mut Client) -> bool {
+        self.sequence += 1;
+        self.story.clear();
+        let mut bytes = Vec::new();
+        for _ in 0..1 + self.random.below(MAX_MESSAGES) {
+            self.messages(&mut bytes);
+        }
+        self.story = format!("sent: {}", bytes.escape_ascii());
+        let (end, mut mark) = self.end();
+        let mut sent = self.send(client, &bytes);
+        if sent && self.random.one_in(6) {
+            let (pid, key) = client.cancel_key();
+            cancel(self.port, pid, &key);
+            self.tally.cancels.fetch_add(1, Ordering::Relaxed);
+        }
+        sent = sent && self.send(client, &end);
+        let mut is_marked = false;
+        while sent {
+            let Some(message) = client.read() else { break };
+            self.check(&message);
+            match message.tag {
+                b'D' => is_marked |= message.row()[0].as_deref() == Some(mark.as_str()),
+                b'Z' if is_marked => {
+                    self.tally.sequences.fetch_add(1, Ordering::Relaxed);
+                    return true;
+                }
+                b'E' => {
+                    self.tally.errors.fetch_add(1, Ordering::Relaxed);
+                    // It may have hit the mark, or what leads up to it.
+                    if message.error().0 == "57014" {
+                        let (end, again) = self.end();
+                        mark = again;
+                        sent = self.send(client, &end);
+                    }
+                }
+                _ => {}
+            }
+            self.tally.answers.fetch_add(u64::from(message.tag == b'Z'), Ordering::Relaxed);
+        }
+        false
+    }
+
+    fn run(&mut self, until: Instant) {
+        while Instant::now() < until {
+            let mut client = Client::log_in(self.port, "app", "app");
+            for _ in 0..SEQUENCES_PER_CONNECTION {
+                if Instant::now() >= until || !self.play(&mut client) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn play(settings: &[&str], allows_transactions: bool) {
+    static TABLE: std::sync::Once = std::sync::Once::new();
+    TABLE.call_once(|| {
+        postgres()
+            .sql_in("app", "DROP TABLE IF EXISTS answers_generator; CREATE TABLE answers_generator (n int)")
+            .unwrap();
+        postgres().sql_in("app", "GRANT ALL ON answers_generator TO app").unwrap();
+    });
+    let seconds =
+        std::env::var("ANSWERS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SECONDS);
+    let bouncer = Bouncer::in_front_of(
+        postgres(),
+        &[settings, &["default_pool_size = 1", "http_port = auto"]].concat(),
+    );
+    let (tally, until) = (Tally::default(), Instant::now() + Duration::from_secs(seconds));
+    std::thread::scope(|scope| {
+        for id in 0..CLIENTS {
+            let (tally, port) = (&tally, bouncer.port);
+            let seed = (id + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
+            scope.spawn(move || {
+                let random = Random(seed | 1);
+                let mut player = Player {
+                    port,
+                    id,
+                    random,
+                    tally,
+                    allows_transactions,
+                    sequence: 0,
+                    mark: 0,
+                    story: String::new(),
+                };
+                player.run(until);
+            });
+        }
+    });
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!(
+        "{settings:?}, {seconds} s: {} sequences, {} answers, {} marked rows, {} errors, {} cancel requests",
+        of(&tally.sequences),
+        of(&tally.answers),
+        of(&tally.marks),
+        of(&tally.errors),
+        of(&tally.cancels)
+    );
+    assert!(of(&tally.marks) > 0);
+    let scrape = crate::support::http::scrape(bouncer.http_port());
+    assert_eq!(scrape.sum("iambouncer_protocol_mismatches_total", &[]), Some(0.0), "{}", bouncer.log());
+}
+
+#[test]
+fn random_messages_in_transaction_pooling() {
+    play(&["pool_mode = transaction"], true);
+}
+
+#[test]
+fn random_messages_in_transaction_pooling_with_two_workers() {
+    play(&["pool_mode = transaction", "workers = 2"], true);
+}
+
+#[test]
+fn random_messages_in_statement_pooling() {
+    play(&["pool_mode = statement"], false);
+}
+
+#[test]
+fn random_messages_in_statement_pooling_with_two_workers() {
+    play(&["pool_mode = statement", "workers = 2"], false);
+}
+
+#[test]
+fn random_messages_in_session_pooling() {
+    play(&["pool_mode = session"], true);
+}
+
+#[test]
+fn random_messages_in_session_pooling_with_two_workers() {
+    play(&["pool_mode = session", "workers = 2"], true);
+}
