@@ -11,6 +11,7 @@ pub mod socket;
 pub mod stream;
 pub mod tls;
 pub mod tls_config;
+pub mod verified;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;

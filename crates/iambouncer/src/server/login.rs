@@ -3,8 +3,9 @@
 
 use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
-use super::exchange::{Exchange, Shown};
+use super::exchange::{Exchange, Introduced};
 use super::progress::Progress;
+use super::shown::Shown;
 use super::target::{Credential, Target};
 use super::verdict::{cause_of, cause_of_secret};
 use crate::causes::Cause;
@@ -230,7 +231,8 @@ impl Attempt<'_> {
         let mut login =
             Exchange { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
-        let (mut reports, pid, cancel_key) = login.finish().await?;
+        let Introduced { mut reports, key } = login.finish().await?;
+        let (pid, cancel_key) = key.unwrap_or_default();
         if let Some(sql) = &target.connect_query {
             login.run(sql, &mut reports).await?;
         }

@@ -9,6 +9,7 @@ pub mod login;
 pub mod moving;
 pub mod progress;
 pub mod reset;
+mod shown;
 pub mod signing;
 pub mod target;
 pub mod verdict;

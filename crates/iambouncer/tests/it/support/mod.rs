@@ -10,6 +10,7 @@ pub mod pam;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod scripted;
 pub mod sim;
 pub mod team;
 pub mod tls_client;

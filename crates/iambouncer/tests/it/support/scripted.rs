@@ -1,0 +1,106 @@
+//! A server of the test's own, for what no PostgreSQL would do. Owns a listener and one thread per connection; what is
+//! said on a connection is the test's.
+
+use super::PATIENCE;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// What a connection begins with.
+pub enum First {
+    Startup,
+    Cancel,
+}
+
+/// Both directions of a connection, in clear or encrypted.
+pub trait ReadWrite: Read + Write + Send {}
+impl<T: Read + Write + Send> ReadWrite for T {}
+
+/// A connection to the server.
+pub struct Connection(Box<dyn ReadWrite>);
+
+impl Connection {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)?;
+        self.0.flush()
+    }
+
+    /// The startup packet, or what comes in its place. SSLRequest is answered with no.
+    pub fn first(&mut self) -> io::Result<First> {
+        loop {
+            let packet = self.packet()?;
+            match u32::from_be_bytes(packet[..4].try_into().unwrap()) {
+                80_877_103 => self.send(b"N")?,
+                80_877_102 => return Ok(First::Cancel),
+                _ => return Ok(First::Startup),
+            }
+        }
+    }
+
+    fn packet(&mut self) -> io::Result<Vec<u8>> {
+        let mut len = [0; 4];
+        self.0.read_exact(&mut len)?;
+        let mut body = vec![0; u32::from_be_bytes(len) as usize - 4];
+        self.0.read_exact(&mut body)?;
+        Ok(body)
+    }
+
+    /// Tag and body of the next message.
+    pub fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut tag = [0];
+        self.0.read_exact(&mut tag)?;
+        Ok((tag[0], self.packet()?))
+    }
+}
+
+/// A message.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let len = (body.len() as u32 + 4).to_be_bytes();
+    [&[tag][..], &len, body].concat()
+}
+
+/// BackendKeyData of this process.
+pub fn key_data(pid: u32) -> Vec<u8> {
+    message(b'K', &[pid.to_be_bytes(), [1, 2, 3, 4]].concat())
+}
+
+/// ReadyForQuery.
+pub fn ready(status: u8) -> Vec<u8> {
+    message(b'Z', &[status])
+}
+
+/// Serves every connection with `serve`, as long as the test runs. Returns the port.
+pub fn serve(serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static) -> u16 {
+    accept(move |stream| serve(Connection(Box::new(stream))))
+}
+
+/// The same behind TLS: SSLRequest is answered with yes and this certificate.
+pub fn serve_tls(
+    config: Arc<rustls::ServerConfig>,
+    serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static,
+) -> u16 {
+    accept(move |mut stream| {
+        let mut request = [0; 8];
+        stream.read_exact(&mut request)?;
+        stream.write_all(b"S")?;
+        let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+        serve(Connection(Box::new(rustls::StreamOwned::new(session, stream))))
+    })
+}
+
+fn accept(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            std::thread::spawn(move || {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                // The other side may leave at any moment.
+                let _ = serve(stream);
+            });
+        }
+    });
+    port
+}
