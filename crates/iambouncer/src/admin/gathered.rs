@@ -30,7 +30,7 @@ pub struct PoolCounts {
     pub active: usize,
     /// Of those, being canceled.
     pub active_cancel: usize,
-    /// Servers that only wait for a cancel request to end.
+    /// Servers that only wait for a cancel request to end, or for their own end.
     pub being_canceled: usize,
     /// Servers nobody uses.
     pub idle: usize,
@@ -83,7 +83,7 @@ impl PoolCounts {
                 .iter()
                 .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
                 .count(),
-            being_canceled: doing(Activity::BeingCanceled),
+            being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Ending),
             idle: pool.idle_count(),
             tested: doing(Activity::Tested),
             logins: pool.login_count(),

@@ -243,8 +243,9 @@ impl Directory {
         }
     }
 
-    /// Servers of this worker that are with a client, being reset, being logged in or on the move.
+    /// Servers of this worker that are with a client, being reset, being logged in or on the move. Those that only end
+    /// are nobody's any more.
     pub fn busy_servers(&self) -> usize {
-        self.pools().iter().map(|pool| pool.busy_servers()).sum()
+        self.pools().iter().map(|pool| pool.busy_servers().saturating_sub(pool.lingering_servers())).sum()
     }
 }

@@ -3,6 +3,7 @@
 
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
+use super::lingering::Unfinished;
 use super::shared::SharedPool;
 use super::table::ServerTable;
 use super::waiter::Waiter;
@@ -52,6 +53,8 @@ pub struct Pool {
     pub(super) logins: Cell<usize>,
     /// How long the last login took.
     pub(super) last_login: Cell<Duration>,
+    /// Servers of this worker that only end.
+    pub(super) lingering: Cell<usize>,
     /// Servers on their way to other workers.
     pub(super) leaving: Cell<usize>,
     pub(super) retry_armed: Cell<bool>,
@@ -96,6 +99,7 @@ impl Pool {
             shared,
             logins: Cell::new(0),
             last_login: Cell::default(),
+            lingering: Cell::new(0),
             leaving: Cell::new(0),
             retry_armed: Cell::new(false),
             looks_again: Cell::new(false),
@@ -238,7 +242,7 @@ impl Pool {
         server.info.client_id.set(0);
         if server.info.cancels_in_flight.get() > 0 {
             // The reset query itself could be canceled.
-            return self.discard(server);
+            return self.abandon(server, Unfinished { owes_answers: false, between_messages: true });
         }
         server.info.activity.set(Activity::Tested);
         self.resetting.set(self.resetting.get() + 1);
@@ -257,10 +261,9 @@ impl Pool {
         });
     }
 
-    /// A server is of no use any more.
+    /// A server is of no use any more, and what it does is unknown.
     pub fn discard(self: &Rc<Self>, server: Box<Server>) {
-        self.close(server);
-        self.grow();
+        self.abandon(server, Unfinished { owes_answers: true, between_messages: false });
     }
 
     #[expect(clippy::boxed_local, reason = "everybody has it in a box")]
@@ -377,6 +380,11 @@ impl Pool {
     /// Servers of this worker that are not idle, and those on their way to it or from it.
     pub fn busy_servers(&self) -> usize {
         (self.table.count() + self.logins.get() + self.leaving.get()).saturating_sub(self.idle_count())
+    }
+
+    /// Of those, the ones that only end.
+    pub fn lingering_servers(&self) -> usize {
+        self.lingering.get()
     }
 
     /// What a client is told that cannot be served at all just now.

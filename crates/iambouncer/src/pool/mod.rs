@@ -9,6 +9,7 @@ pub mod directory;
 mod growth;
 mod idle;
 mod lending;
+mod lingering;
 pub mod permits;
 pub mod shared;
 mod succession;
@@ -19,5 +20,6 @@ mod welcome;
 
 pub use directory::{DatabaseState, Directory};
 pub use lending::{Borrow, Pool};
+pub use lingering::Unfinished;
 pub use waiter::Waiter;
 pub use welcome::{Greeting, Welcome};

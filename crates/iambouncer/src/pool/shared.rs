@@ -53,6 +53,8 @@ pub struct SharedPool {
     pub(super) open: Counter,
     /// Servers above the size for the moment in which one takes over from another.
     pub(super) overlapping: Counter,
+    /// Of the open ones, those that only end.
+    pub(super) lingering: Counter,
     /// The same, over all databases of the user.
     pub(super) user_open: Counter,
     /// One bit for each worker in need: it would take a server that becomes free.
@@ -72,6 +74,7 @@ impl SharedPool {
         Self {
             open: Counter::default(),
             overlapping: Counter::default(),
+            lingering: Counter::default(),
             user_open,
             hungry: AtomicU64::new(0),
             needs: (0..workers).map(|_| Need::default()).collect(),

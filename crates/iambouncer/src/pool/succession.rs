@@ -48,7 +48,11 @@ impl Pool {
         let lead = lead(self.last_login.get(), lifetime);
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
-            if is_due && !info.has_successor.get() && self.is_in_use(&info) {
+            if is_due
+                && info.activity.get() != Activity::Ending
+                && !info.has_successor.get()
+                && self.is_in_use(&info)
+            {
                 info.has_successor.set(match self.log_in_successor() {
                     Ok(()) => true,
                     // The other limits hold, and logins that are not to be tried are not tried this way either.

@@ -39,6 +39,8 @@ pub enum Activity {
     Tested,
     /// Free, but a cancel request for it is still on its way.
     BeingCanceled,
+    /// Its client has gone in the middle of something: it is canceled and closed.
+    Ending,
 }
 
 impl Activity {
@@ -48,7 +50,7 @@ impl Activity {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Tested => "tested",
-            Self::BeingCanceled => "being_canceled",
+            Self::BeingCanceled | Self::Ending => "being_canceled",
         }
     }
 }

@@ -20,6 +20,7 @@ mod farewells;
 mod http;
 mod iam;
 mod identities;
+mod lingering;
 mod login;
 mod long_tokens;
 mod moto;

@@ -53,6 +53,13 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Lets a client in as this process.
+    pub fn admit(&mut self, pid: u32) -> io::Result<()> {
+        self.send(&[message(b'R', &[0; 4]), key_data(pid), ready(b'I')].concat())
+    }
+}
+
 /// A message.
 pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let len = (body.len() as u32 + 4).to_be_bytes();
