@@ -138,12 +138,16 @@ impl Entry<'_> {
             }
             // Waiting for a server is not the client's doing: it has limits of its own.
             Admitted::Session { pool, tracked } => {
-                match greet::greet(&self.door.context, &pool, self.info, &tracked).await {
+                let (stream, inbound) = (&mut self.stream, &mut self.inbound);
+                match greet::greet(&self.door.context, &pool, self.info, stream, inbound, &tracked).await {
                     Ok(greeting) => {
                         self.log_login();
                         self.session(pool, greeting, registered).await;
                     }
-                    Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
+                    Err(Denied::Gone) => {}
+                    Err(Denied::Fault(fault)) => {
+                        turn_away(self.door, self.info, self.stream, &fault).await;
+                    }
                 }
             }
         }

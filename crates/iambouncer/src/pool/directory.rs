@@ -2,6 +2,7 @@
 //! database and user need to find them.
 
 use super::lending::Pool;
+use super::neighbours::{Neighbours, longest_idle};
 use super::permits::Counter;
 use super::shared::Counted;
 use crate::config::Database;
@@ -38,19 +39,9 @@ impl DatabaseState {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Closes the server that has been idle longest, to make room for another user's. True when there was one.
-    pub(super) fn close_oldest_idle(&self) -> bool {
-        let pools = self.pools();
-        let with_since = pools.iter().filter_map(|pool| pool.idle.oldest_since().map(|since| (since, pool)));
-        let oldest = with_since.min_by_key(|(since, _)| *since);
-        let found = oldest.and_then(|(_, pool)| pool.idle.pop_oldest().map(|server| (pool, server)));
-        match found {
-            Some((pool, server)) => {
-                pool.close(server);
-                true
-            }
-            None => false,
-        }
+    /// Of the pools of users other than `user`, the one whose server has been idle longest.
+    pub(super) fn longest_idle_but(&self, user: &str) -> Option<Rc<Pool>> {
+        longest_idle(self.pools().into_iter().filter(|pool| &*pool.user != user))
     }
 }
 
@@ -66,6 +57,7 @@ pub struct Directory {
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
     pub changed: Rc<Notify>,
+    pub(super) neighbours: Rc<Neighbours>,
     /// Told whenever a client is gone.
     pub client_left: Notify,
 }
@@ -79,6 +71,7 @@ impl Directory {
             pools: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
+            neighbours: Rc::default(),
             client_left: Notify::default(),
         });
         directory.reload();
@@ -116,6 +109,7 @@ impl Directory {
         for database in gone {
             self.pools.borrow_mut().retain(|(name, _), _| *name != database.name);
             self.databases.borrow_mut().remove(&database.name);
+            self.neighbours.forget_gone();
         }
     }
 
@@ -142,7 +136,9 @@ impl Directory {
         if let Some(pool) = self.pools.borrow().get(&key) {
             return pool.clone();
         }
-        let pool = Pool::new(self.context.clone(), database.clone(), key.1.clone(), self.changed.clone());
+        let (context, neighbours) = (self.context.clone(), self.neighbours.clone());
+        let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), neighbours);
+        self.neighbours.add(&pool);
         database.pools.borrow_mut().push(Rc::downgrade(&pool));
         self.pools.borrow_mut().insert(key, pool.clone());
         pool

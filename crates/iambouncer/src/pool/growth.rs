@@ -30,6 +30,27 @@ pub(super) enum Full {
     Pool,
     User,
     Database,
+    UserAndDatabase,
+}
+
+impl Full {
+    /// Of the limits that pools share.
+    fn among(user: bool, database: bool) -> Option<Self> {
+        match (user, database) {
+            (false, false) => None,
+            (true, false) => Some(Self::User),
+            (false, true) => Some(Self::Database),
+            (true, true) => Some(Self::UserAndDatabase),
+        }
+    }
+
+    pub(super) fn of_user(self) -> bool {
+        matches!(self, Self::User | Self::UserAndDatabase)
+    }
+
+    pub(super) fn of_database(self) -> bool {
+        matches!(self, Self::Database | Self::UserAndDatabase)
+    }
 }
 
 /// Whether an idle server of the same database may be closed to make room.
@@ -56,7 +77,10 @@ impl Pool {
             }
             match self.take_permits(self.size_now(), Eviction::Allowed) {
                 Ok(permits) => self.start_login(permits),
-                Err(full) => return self.note_shortage(full),
+                Err(full) => {
+                    self.claim(full);
+                    return self.note_shortage(full);
+                }
             }
         }
         // Logins take their time, or are not to be tried for a while: another worker may have a server to spare.
@@ -71,7 +95,10 @@ impl Pool {
         }
         match self.take_permits(most, eviction) {
             Ok(permits) => self.start_login(permits),
-            Err(Full::Database) if eviction == Eviction::Allowed => self.ask_for_room(),
+            Err(full) if eviction == Eviction::Allowed => {
+                self.claim(full);
+                self.ask_for_room(full);
+            }
             Err(_) => {}
         }
     }
@@ -155,10 +182,14 @@ impl Pool {
         rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
     }
 
-    /// A place in each limit; `most` is the pool's. A sibling pool's idle server gives way when the database is full.
+    /// A place in each limit; `most` is the pool's. Where another limit is full, the idle server of another pool that has
+    /// been idle longest gives way.
     pub(super) fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
         // First, since it is what a waiting client nearly always runs into.
         let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
+        if let Some(full) = self.neighbours.go_before(self, Self::anybody_waiting_since) {
+            return Err(full);
+        }
         let config = self.context.config();
         let limit = |n: u32| (n > 0).then_some(n);
         let user_limit = config
@@ -166,18 +197,52 @@ impl Pool {
             .get(&*self.user)
             .and_then(|user| user.max_user_connections)
             .unwrap_or(config.settings.max_user_connections);
-        let user = self.shared.user_open.take(limit(user_limit)).ok_or(Full::User)?;
         let line = self.database.line.borrow().clone();
-        let database_limit = limit(line.max_db_connections.unwrap_or(config.settings.max_db_connections));
-        let database = match self.database.open.take(database_limit) {
-            Some(permit) => permit,
-            None if eviction == Eviction::Forbidden => return Err(Full::Database),
-            None => {
-                self.database.close_oldest_idle();
-                self.database.open.take(database_limit).ok_or(Full::Database)?
+        let database_limit = line.max_db_connections.unwrap_or(config.settings.max_db_connections);
+        let (user_limit, database_limit) = (limit(user_limit), limit(database_limit));
+        let (of_user, of_database) = (&self.shared.user_open, &self.database.open);
+        let (user, database) = (of_user.take(user_limit), of_database.take(database_limit));
+        if let Some(full) = Full::among(user.is_none(), database.is_none()) {
+            let victims = self.neighbours_to_close(full).filter(|_| eviction == Eviction::Allowed);
+            for pool in victims.ok_or(full)? {
+                pool.close_oldest_idle();
             }
-        };
-        Ok(vec![pool, user, database])
+        }
+        let user = user.or_else(|| of_user.take(user_limit));
+        let database = database.or_else(|| of_database.take(database_limit));
+        match (user, database) {
+            (Some(user), Some(database)) => Ok(vec![pool, user, database]),
+            (user, database) => Err(Full::among(user.is_none(), database.is_none()).unwrap_or(Full::Pool)),
+        }
+    }
+
+    /// Other pools of this worker with idle servers, one for each limit that is full. `None` unless there is one for each:
+    /// a place that is not enough is of no use.
+    fn neighbours_to_close(&self, full: Full) -> Option<Vec<Rc<Self>>> {
+        let mut found = Vec::new();
+        if full.of_user() {
+            found.push(self.neighbours.longest_idle_of_user(&self.user, &self.database.name)?);
+        }
+        if full.of_database() {
+            found.push(self.database.longest_idle_but(&self.user)?);
+        }
+        Some(found)
+    }
+
+    /// Clients here want a place that other pools have.
+    fn claim(self: &Rc<Self>, full: Full) {
+        if full != Full::Pool && self.anybody_waiting_since().is_some() {
+            self.neighbours.claim(self, full);
+        }
+    }
+
+    /// A place in a limit may be free that clients here have waited for.
+    pub(super) fn try_again(self: &Rc<Self>) {
+        self.grow();
+        if self.has_arrivals() {
+            self.grow_by_one();
+            self.login_ended.notify_all();
+        }
     }
 
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
@@ -187,10 +252,12 @@ impl Pool {
     /// As [`start_login`](Self::start_login); with `takes_over` that server goes as soon as the new one is in.
     pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, takes_over: Option<TakeOver>) {
         self.logins.set(self.logins.get() + 1);
+        self.neighbours.withdraw(self);
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
             let retirements = pool.shared.retirements.load(Ordering::Acquire);
+            let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
@@ -202,7 +269,9 @@ impl Pool {
                 }
                 Err(error) => {
                     drop(permits);
-                    pool.login_failed(error);
+                    pool.neighbours.relieve();
+                    let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded());
+                    pool.login_failed(error, is_current);
                 }
             }
             pool.login_ended.notify_all();
@@ -305,7 +374,8 @@ impl Pool {
         Server { stream, parameters, prepared: Default::default(), info, retirements: 0, permits }
     }
 
-    fn login_failed(self: &Rc<Self>, failed: FailedLogin) {
+    /// What a login with a configuration that is not in force any more came to says nothing about the next one.
+    fn login_failed(self: &Rc<Self>, failed: FailedLogin, is_current: bool) {
         let fault = failed.error.to_fault();
         let cause = failed.cause.info();
         self.context.registry.logins.count_failure(cause.label, worker::now());
@@ -323,29 +393,18 @@ impl Pool {
         if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
             self.next_host.set(self.next_host.get().wrapping_add(1));
         }
+        if !is_current {
+            return;
+        }
         self.shared.set_failure(Some(Failure { at: worker::now(), login: failed }));
         self.forget_successors();
-        self.refuse_if_hopeless();
+        self.report_refusals();
         self.tell_others(Self::login_ended_elsewhere);
-    }
-
-    /// The last login was refused and no server is there: whoever waits is told. While servers are there, those who
-    /// wait still get one.
-    fn refuse_if_hopeless(&self) {
-        if let Some(failure) = self.shared.failure()
-            && failure.login.error.is_refusal()
-            && self.shared.open.taken() == 0
-        {
-            let fault = Rc::new(failure.login.to_fault());
-            for waiter in self.waiters.borrow_mut().drain(..) {
-                waiter.refuse(&fault);
-            }
-        }
     }
 
     /// Another worker's login to the same place has ended, well or not.
     fn login_ended_elsewhere(self: &Rc<Self>) {
-        self.refuse_if_hopeless();
+        self.report_refusals();
         self.login_ended.notify_all();
     }
 }

@@ -1,9 +1,11 @@
 //! One pool: idle servers, waiting clients, and the passing of the one to the other. Owns the order of both:
 //! clients first come first served, servers last used first (so that the others can grow old and go).
 
+use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
 use super::lingering::Unfinished;
+use super::neighbours::Neighbours;
 use super::shared::SharedPool;
 use super::table::ServerTable;
 use super::waiter::Waiter;
@@ -48,6 +50,9 @@ pub struct Pool {
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    pub(super) arrivals: Arrivals,
+    /// When a server became free last.
+    pub(super) freed_at: Cell<Instant>,
     /// What it has in common with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     pub(super) logins: Cell<usize>,
@@ -71,6 +76,8 @@ pub struct Pool {
     /// Told when a login has ended, well or not.
     pub login_ended: Notify,
     pub(super) changed: Rc<Notify>,
+    /// The other pools of this worker.
+    pub(super) neighbours: Rc<Neighbours>,
     /// Open servers.
     pub table: ServerTable,
     /// Counters.
@@ -83,6 +90,7 @@ impl Pool {
         database: Rc<DatabaseState>,
         user: Rc<str>,
         changed: Rc<Notify>,
+        neighbours: Rc<Neighbours>,
     ) -> Rc<Self> {
         let shared = context.registry.pool(&database.name, &user);
         let config = context.config();
@@ -96,6 +104,8 @@ impl Pool {
             rules: RefCell::new(rules),
             canceling: RefCell::default(),
             waiters: RefCell::default(),
+            arrivals: Arrivals::default(),
+            freed_at: Cell::new(worker::now()),
             shared,
             logins: Cell::new(0),
             last_login: Cell::default(),
@@ -110,6 +120,7 @@ impl Pool {
             welcome: RefCell::default(),
             login_ended: Notify::default(),
             changed,
+            neighbours,
             table: ServerTable::default(),
             stats: Statistics::default(),
         })
@@ -142,7 +153,7 @@ impl Pool {
             {
                 return Borrow::Server(server);
             }
-            if let Some(fault) = self.refusal() {
+            if let Some(fault) = self.refusal_for(worker::now()) {
                 return Borrow::Refused(fault);
             }
         }
@@ -164,23 +175,14 @@ impl Pool {
         }
     }
 
-    /// A login was refused a short while ago and no server is there: asking again would only be refused again.
-    fn refusal(&self) -> Option<Rc<Fault>> {
-        let failure = self.shared.failure()?;
-        let recent = worker::now() - failure.at < self.context.config().settings.server_login_retry;
-        let alone = self.shared.open.taken() == 0;
-        (recent && alone && failure.login.error.is_refusal()).then(|| Rc::new(failure.login.to_fault()))
-    }
-
     /// Takes a server back from a client: to the one who has waited longest, or to the idle ones.
     pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
         let info = &server.info;
         info.client_id.set(0);
-        info.touched_at.set(worker::now());
-        if info.close_needed.get()
-            || info.retire_at.is_some_and(|at| at <= worker::now())
-            || self.is_above_size()
-        {
+        let now = worker::now();
+        info.touched_at.set(now);
+        self.freed_at.set(now);
+        if info.close_needed.get() || info.retire_at.is_some_and(|at| at <= now) || self.is_above_size() {
             return self.give_up(server);
         }
         if info.cancels_in_flight.get() > 0 {
@@ -213,6 +215,9 @@ impl Pool {
                 Ok(()) => return,
                 Err(back) => server = back,
             }
+        }
+        if self.neighbours.go_before(self, Self::waiting_since).is_some() {
+            return self.close(server);
         }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
@@ -270,6 +275,13 @@ impl Pool {
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
         self.changed.notify_all();
+        self.neighbours.relieve();
+    }
+
+    /// Closes the server that has been idle longest, to make room for another pool's. True when there was one.
+    pub(super) fn close_oldest_idle(&self) -> bool {
+        let oldest = self.idle.pop_oldest();
+        oldest.map(|server| self.close(server)).is_some()
     }
 
     /// A cancel request has ended: servers that only waited for it are free.
@@ -323,6 +335,11 @@ impl Pool {
         self.waiters.borrow().iter().find(|waiter| waiter.is_waiting()).map(|waiter| waiter.since)
     }
 
+    /// Since when the first client waits, be it for a server or for its greeting.
+    pub fn anybody_waiting_since(&self) -> Option<Instant> {
+        self.waiting_since().into_iter().chain(self.arrivals.first()).min()
+    }
+
     /// Closes all idle servers (PAUSE, KILL).
     pub fn close_idle(&self) {
         let idle = self.idle.take_all();
@@ -338,7 +355,7 @@ impl Pool {
             info.close_needed.set(true);
         }
         self.close_idle();
-        self.shared.set_failure(None);
+        self.forget_failure();
         self.grow();
     }
 
@@ -349,11 +366,12 @@ impl Pool {
         }
     }
 
-    /// Takes over changed sizes.
+    /// Takes over what has changed. What logins use may be among it.
     pub(super) fn reload(self: &Rc<Self>) {
         let config = self.context.config();
         *self.rules.borrow_mut() = config.pool_rules(&self.database.line.borrow(), &self.user);
         self.round_robin.set(config.settings.server_round_robin);
+        self.forget_failure();
         self.grow();
     }
 
@@ -385,15 +403,5 @@ impl Pool {
     /// Of those, the ones that only end.
     pub fn lingering_servers(&self) -> usize {
         self.lingering.get()
-    }
-
-    /// What a client is told that cannot be served at all just now.
-    pub fn refused_fault(&self) -> Option<Fault> {
-        self.refusal().map(|fault| (*fault).clone())
-    }
-
-    /// Why the last login failed, while that is the last thing known.
-    pub fn last_failure(&self) -> Option<Fault> {
-        self.shared.failure().map(|failure| failure.login.to_fault())
     }
 }

@@ -53,6 +53,7 @@ impl Pool {
             drop(place);
             pool.lingering.set(pool.lingering.get() - 1);
             pool.changed.notify_all();
+            pool.neighbours.relieve();
             pool.grow();
         });
     }

@@ -4,13 +4,16 @@
 //! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
 //! and `balance` moves servers to workers whose clients wait too long.
 
+mod arrivals;
 mod balance;
 pub mod directory;
 mod growth;
 mod idle;
 mod lending;
 mod lingering;
+mod neighbours;
 pub mod permits;
+mod refusal;
 pub mod shared;
 mod succession;
 mod sweep;

@@ -86,6 +86,18 @@ impl SharedPool {
         }
     }
 
+    /// Servers that are open or being opened, without those that only end.
+    pub(super) fn serving(&self) -> u32 {
+        // In this order: one that ends meanwhile is never counted as serving.
+        let open = self.open.taken();
+        open.saturating_sub(self.lingering.taken())
+    }
+
+    /// True when a server is idle at any worker.
+    fn has_idle(&self) -> bool {
+        self.needs.iter().any(|need| need.idle.load(Ordering::Acquire) > 0)
+    }
+
     /// The last login's failure, until one succeeds.
     pub(super) fn failure(&self) -> Option<Failure> {
         if !self.has_failed.load(Ordering::Acquire) {
@@ -218,6 +230,20 @@ impl Registry {
         let pool = Arc::new(SharedPool::new(self.workers, user_open));
         table.insert(key, Arc::downgrade(&pool), |weak| weak.strong_count() > 0);
         pool
+    }
+
+    /// Whether idle servers could make room for this pool both for its user and in its database, at whatever workers.
+    pub(super) fn could_make_room_in_both(&self, database: &str, user: &str) -> bool {
+        let table = locked(&self.pools);
+        let (mut for_user, mut in_database) = (false, false);
+        for ((its_database, its_user), pool) in &table.entries {
+            let (same_database, same_user) = (its_database == database, its_user == user);
+            if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.has_idle()) {
+                for_user |= same_user;
+                in_database |= same_database;
+            }
+        }
+        for_user && in_database
     }
 
     /// A moment as the workers tell it to each other: µs after the process began.
