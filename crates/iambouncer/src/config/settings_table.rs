@@ -89,7 +89,7 @@ settings! {
     server_connect_timeout: Duration = 15, Live, Working, "Seconds for connecting and logging in to a server";
     server_fast_close: bool = false, Live, NotYet, "Close session-mode servers at the end of the transaction on RELOAD";
     server_idle_timeout: Duration = 600, Live, Working, "Close a server unused for this many seconds";
-    server_lifetime: Duration = 3600, Live, Working, "Close an unused server older than this many seconds";
+    server_lifetime: Duration = 3600, Live, Working, "Close an unused server older than this many seconds (0 = use each server once)";
     server_login_retry: Duration = 15, Live, Working, "Pause after a failed server login, in seconds";
     server_reset_query: String = "DISCARD ALL", Live, Working, "Query run on a server between session-mode clients";
     server_reset_query_always: bool = false, Live, Working, "Run server_reset_query in every pool mode";

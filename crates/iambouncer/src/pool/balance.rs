@@ -267,7 +267,7 @@ impl Pool {
             Ok(server) => {
                 self.note_retirements(&server);
                 self.table.add(&server.info);
-                self.give_back(Box::new(server));
+                self.admit(Box::new(server));
             }
             Err(error) => tracing::warn!(%error, "a server from another worker could not be used"),
         }

@@ -4,7 +4,7 @@
 use super::lending::Pool;
 use super::permits::Permit;
 use super::shared::Failure;
-use super::succession::TakeOver;
+use super::succession::Succession;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
@@ -249,8 +249,8 @@ impl Pool {
         self.start_login_for(permits, None);
     }
 
-    /// As [`start_login`](Self::start_login); with `takes_over` that server goes as soon as the new one is in.
-    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, takes_over: Option<TakeOver>) {
+    /// As [`start_login`](Self::start_login); with `succession` in place of another server.
+    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, succession: Option<Succession>) {
         self.logins.set(self.logins.get() + 1);
         self.neighbours.withdraw(self);
         let pool = self.clone();
@@ -262,9 +262,14 @@ impl Pool {
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
                 Ok(logged_in) => {
-                    pool.login_succeeded(logged_in, permits, started, retirements);
-                    if let Some(takes_over) = takes_over {
-                        pool.yield_to_successor(takes_over);
+                    let touched_at = succession
+                        .as_ref()
+                        .map(Succession::touched_at)
+                        .unwrap_or_else(|| Rc::new(Cell::new(worker::now())));
+                    let server = Server { retirements, ..pool.new_server(logged_in, permits, touched_at) };
+                    pool.login_succeeded(server, started);
+                    if let Some(succession) = succession {
+                        pool.yield_to_successor(succession);
                     }
                 }
                 Err(error) => {
@@ -309,19 +314,12 @@ impl Pool {
         Ok(Target::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
     }
 
-    fn login_succeeded(
-        self: &Rc<Self>,
-        logged_in: LoggedIn,
-        permits: Vec<Permit>,
-        started: Instant,
-        retirements: u64,
-    ) {
+    fn login_succeeded(self: &Rc<Self>, server: Server, started: Instant) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.last_login.set(took);
         self.context.registry.logins.count_success(took, worker::now());
         self.context.registry.vitals.settle_first_login(FirstLogin::Done);
-        let server = Server { retirements, ..self.new_server(logged_in, permits) };
         self.note_retirements(&server);
         tracing::info!(
             database = %self.database.name,
@@ -333,10 +331,15 @@ impl Pool {
             "server login"
         );
         self.table.add(&server.info);
-        self.give_back(Box::new(server));
+        self.admit(Box::new(server));
     }
 
-    fn new_server(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
+    fn new_server(
+        self: &Rc<Self>,
+        logged_in: LoggedIn,
+        permits: Vec<Permit>,
+        touched_at: Rc<Cell<Instant>>,
+    ) -> Server {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
         let welcome = Welcome::new(&self.context.parameters, reports.into());
         let reports = &welcome.reports;
@@ -360,7 +363,8 @@ impl Pool {
             connected_wall: SystemTime::now(),
             activity: Cell::new(Activity::Idle),
             client_id: Cell::new(0),
-            touched_at: Cell::new(worker::now()),
+            logged_in_at: worker::now(),
+            touched_at,
             close_needed: Cell::new(false),
             cancels_in_flight: Cell::new(0),
             prepared_count: Cell::new(0),

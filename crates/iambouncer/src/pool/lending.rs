@@ -175,14 +175,28 @@ impl Pool {
         }
     }
 
-    /// Takes a server back from a client: to the one who has waited longest, or to the idle ones.
+    /// Takes a server back from a client.
     pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
+        let now = worker::now();
+        server.info.touched_at.set(now);
+        self.freed_at.set(now);
+        if self.are_servers_used_once() {
+            return self.give_up(server);
+        }
+        self.admit(server);
+    }
+
+    /// `server_lifetime = 0`.
+    fn are_servers_used_once(&self) -> bool {
+        self.rules.borrow().server_lifetime.is_zero()
+    }
+
+    /// Takes a server that is free: to the one who has waited longest, or to the idle ones.
+    pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
         let info = &server.info;
         info.client_id.set(0);
-        let now = worker::now();
-        info.touched_at.set(now);
-        self.freed_at.set(now);
-        if info.close_needed.get() || info.retire_at.is_some_and(|at| at <= now) || self.is_above_size() {
+        let is_too_old = info.retire_at.is_some_and(|at| at <= worker::now());
+        if info.close_needed.get() || is_too_old || self.is_above_size() {
             return self.give_up(server);
         }
         if info.cancels_in_flight.get() > 0 {
@@ -241,7 +255,7 @@ impl Pool {
     pub fn give_back_dirty(self: &Rc<Self>, mut server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
-        if sql.is_empty() {
+        if sql.is_empty() || self.are_servers_used_once() {
             return self.give_back(server);
         }
         server.info.client_id.set(0);

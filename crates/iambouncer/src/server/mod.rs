@@ -91,8 +91,11 @@ pub struct ServerInfo {
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
     pub client_id: Cell<u64>,
-    /// Last time it was linked or released.
-    pub touched_at: Cell<Instant>,
+    /// When its login was done.
+    pub logged_in_at: Instant,
+    /// Last time it was linked or released. One that logs in in place of another shares this with it: a replacement that
+    /// nobody uses is not in use.
+    pub touched_at: Rc<Cell<Instant>>,
     /// It has to go when it is released (RECONNECT, changed configuration).
     pub close_needed: Cell<bool>,
     /// Cancel requests on their way to it. While there are any it serves nobody else.

@@ -20,6 +20,7 @@ mod farewells;
 mod http;
 mod iam;
 mod identities;
+mod lifetimes;
 mod lingering;
 mod login;
 mod long_tokens;
