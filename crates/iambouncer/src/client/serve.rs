@@ -269,9 +269,6 @@ impl Entry<'_> {
     fn enter(&self, wanted: &Wanted) -> Result<Rc<DatabaseState>, Denied> {
         let unknown = || Denied::Fault(faults::unknown_database(&wanted.database));
         let database = self.door.directory.database(&wanted.database).ok_or_else(unknown)?;
-        if database.gone.get() {
-            return Err(unknown());
-        }
         if database.disabled.get() {
             return Err(Denied::Fault(faults::database_disabled(&wanted.database)));
         }

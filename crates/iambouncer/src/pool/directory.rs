@@ -7,10 +7,12 @@ use super::permits::Counter;
 use super::shared::Counted;
 use crate::config::Database;
 use crate::context::Context;
-use crate::worker::notify::Notify;
+use crate::stats::Totals;
+use crate::worker::{self, notify::Notify};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 /// A database as clients name it.
 pub struct DatabaseState {
@@ -19,7 +21,7 @@ pub struct DatabaseState {
     /// Its line, or the fallback's.
     pub line: RefCell<Rc<Database>>,
     /// Made from the `*` line.
-    pub is_auto: bool,
+    pub is_auto: Cell<bool>,
     /// Servers open, of all users and workers.
     pub open: Counter,
     /// Clients logged in, at all workers.
@@ -28,9 +30,13 @@ pub struct DatabaseState {
     pub paused: Cell<bool>,
     /// DISABLE is in force.
     pub disabled: Cell<bool>,
-    /// Its line is gone from the file.
+    /// Its line is gone from the file; it is not in the directory any more.
     pub gone: Cell<bool>,
-    pools: RefCell<Vec<Weak<Pool>>>,
+    /// When it was last in use.
+    pub(super) used_at: Cell<Instant>,
+    /// What pools had counted that were forgotten.
+    pub(super) retired: Cell<Totals>,
+    pub(super) pools: RefCell<Vec<Weak<Pool>>>,
 }
 
 impl DatabaseState {
@@ -51,8 +57,8 @@ type PoolKey = (Rc<str>, Rc<str>);
 /// All databases and pools.
 pub struct Directory {
     pub(super) context: Rc<Context>,
-    databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
-    pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
+    pub(super) databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
+    pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// PAUSE without a name is in force.
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
@@ -98,26 +104,13 @@ impl Directory {
         Some(self.add_database(name, Rc::new(line.clone()), true))
     }
 
-    /// Drops databases made from the `*` line that nobody uses any more.
-    pub fn forget_unused(&self) {
-        let unused = |database: &Rc<DatabaseState>| {
-            database.is_auto
-                && database.clients.taken() == 0
-                && database.pools().iter().all(|pool| pool.open_count() == 0 && !pool.is_backing_off())
-        };
-        let gone: Vec<_> = self.databases().into_iter().filter(unused).collect();
-        for database in gone {
-            self.pools.borrow_mut().retain(|(name, _), _| *name != database.name);
-            self.databases.borrow_mut().remove(&database.name);
-            self.neighbours.forget_gone();
-        }
-    }
-
     fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
         let name: Rc<str> = name.into();
         let state = Rc::new(DatabaseState {
             line: RefCell::new(line),
-            is_auto,
+            is_auto: Cell::new(is_auto),
+            used_at: Cell::new(worker::now()),
+            retired: Cell::default(),
             open: self.context.registry.counter(Counted::DatabaseServers, &name),
             clients: self.context.registry.counter(Counted::DatabaseClients, &name),
             paused: Cell::new(self.paused.get()),
@@ -133,8 +126,12 @@ impl Directory {
     /// The pool of a database and a user on the server, made when there is none.
     pub fn pool(&self, database: &Rc<DatabaseState>, user: &str) -> Rc<Pool> {
         let key: PoolKey = (database.name.clone(), user.into());
-        if let Some(pool) = self.pools.borrow().get(&key) {
-            return pool.clone();
+        let known = self.pools.borrow().get(&key).cloned();
+        if let Some(pool) = known {
+            if self.is_still_known(&pool) {
+                return pool;
+            }
+            self.drop_pool(&pool);
         }
         let (context, neighbours) = (self.context.clone(), self.neighbours.clone());
         let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), neighbours);
@@ -154,7 +151,7 @@ impl Directory {
         for database in self.databases() {
             let line = database.line.borrow().clone();
             if let Some(user) = &line.user
-                && !database.is_auto
+                && !database.is_auto.get()
                 && self.context.config().pool_rules(&line, user).min_pool_size > 0
             {
                 self.pool(&database, user);
@@ -165,7 +162,7 @@ impl Directory {
     /// The pools in which a server can be logged in to before any client has come, made where there are none: those of
     /// lines that name their user.
     pub fn pools_without_clients(&self) -> Vec<Rc<Pool>> {
-        let lines = self.databases().into_iter().filter(|database| !database.is_auto && !database.gone.get());
+        let lines = self.databases().into_iter().filter(|database| !database.is_auto.get());
         let pools = lines.filter_map(|database| {
             let user = database.line.borrow().user.clone()?;
             Some(self.pool(&database, &user)).filter(|pool| pool.can_log_in_alone())
@@ -184,14 +181,14 @@ impl Directory {
     }
 
     /// Brings databases and pools in line with the configuration in force. A changed line retires its servers as
-    /// they become free; a line that is gone refuses new clients.
+    /// they become free. A database whose line is gone is dropped and marked; its clients are the caller's to end. What
+    /// its name means from now on, the fallback says.
     pub fn reload(&self) {
         let config = self.context.config();
         for (name, line) in &config.databases {
-            let known = self.databases.borrow().get(name.as_str()).cloned();
-            match known {
+            match self.known(name) {
                 Some(state) => {
-                    state.gone.set(false);
+                    state.is_auto.set(false);
                     Self::replace_line(&state, line);
                 }
                 None => {
@@ -203,13 +200,23 @@ impl Directory {
             if config.databases.contains_key(&*state.name) {
                 continue;
             }
-            match &config.fallback {
+            match config.fallback.as_ref().filter(|_| state.is_auto.get()) {
                 Some(line) => Self::replace_line(&state, line),
-                None => state.gone.set(true),
+                None => self.remove(&state),
             }
         }
         for pool in self.pools() {
             pool.reload();
+        }
+    }
+
+    fn remove(&self, state: &Rc<DatabaseState>) {
+        tracing::info!(database = %state.name, "database removed");
+        state.gone.set(true);
+        self.databases.borrow_mut().remove(&state.name);
+        self.pools.borrow_mut().retain(|_, pool| !Rc::ptr_eq(&pool.database, state));
+        for pool in state.pools() {
+            pool.shut_down();
         }
     }
 

@@ -13,7 +13,7 @@ use super::welcome::Welcome;
 use crate::auth::scram::keys::ClientKeys;
 use crate::config::PoolRules;
 use crate::context::Context;
-use crate::faults::Fault;
+use crate::faults::{self, Fault};
 use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
@@ -378,6 +378,19 @@ impl Pool {
         if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
             server.info.close_needed.set(true);
         }
+    }
+
+    /// The line is gone: nobody is served any more.
+    pub(super) fn shut_down(&self) {
+        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
+        for info in self.table.list() {
+            info.close_needed.set(true);
+        }
+        let fault = Rc::new(faults::database_removed());
+        for waiter in self.waiters.borrow_mut().drain(..) {
+            waiter.refuse(&fault);
+        }
+        self.close_idle();
     }
 
     /// Takes over what has changed. What logins use may be among it.

@@ -7,6 +7,7 @@
 mod arrivals;
 mod balance;
 pub mod directory;
+mod forgetting;
 mod growth;
 mod idle;
 mod lending;

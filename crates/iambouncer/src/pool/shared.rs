@@ -63,6 +63,10 @@ pub struct SharedPool {
     /// Counts what makes all servers old, once for each worker that marks its own. One that is logging in or on its
     /// way between workers meanwhile is not used again.
     pub(super) retirements: AtomicU64,
+    /// When it was last in use at any worker, in µs after the process began.
+    used_us: AtomicU64,
+    /// Nobody has used it for long: the workers drop their part, and whoever asks for it gets another.
+    is_forgotten: AtomicBool,
     has_failed: AtomicBool,
     failure: Mutex<Option<Failure>>,
     welcome: Mutex<Option<Reports>>,
@@ -70,7 +74,7 @@ pub struct SharedPool {
 }
 
 impl SharedPool {
-    fn new(workers: usize, user_open: Counter) -> Self {
+    fn new(workers: usize, user_open: Counter, now_us: u64) -> Self {
         Self {
             open: Counter::default(),
             overlapping: Counter::default(),
@@ -79,6 +83,8 @@ impl SharedPool {
             hungry: AtomicU64::new(0),
             needs: (0..workers).map(|_| Need::default()).collect(),
             retirements: AtomicU64::new(0),
+            used_us: AtomicU64::new(now_us),
+            is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
             welcome: Mutex::default(),
@@ -91,6 +97,21 @@ impl SharedPool {
         // In this order: one that ends meanwhile is never counted as serving.
         let open = self.open.taken();
         open.saturating_sub(self.lingering.taken())
+    }
+
+    /// It is in use. False when it was forgotten meanwhile: the registry knows whether there is another.
+    pub(super) fn note_use(&self, now_us: u64) -> bool {
+        // Before the look at the flag; whoever sets the flag looks here after that.
+        self.used_us.store(now_us, Ordering::SeqCst);
+        !self.is_forgotten()
+    }
+
+    pub(super) fn last_use_us(&self) -> u64 {
+        self.used_us.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten.load(Ordering::SeqCst)
     }
 
     /// True when a server is idle at any worker.
@@ -227,9 +248,31 @@ impl Registry {
         if let Some(known) = table.entries.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let pool = Arc::new(SharedPool::new(self.workers, user_open));
+        let now_us = self.micros(Instant::now());
+        let pool = Arc::new(SharedPool::new(self.workers, user_open, now_us));
         table.insert(key, Arc::downgrade(&pool), |weak| weak.strong_count() > 0);
         pool
+    }
+
+    /// Forgets a pool that nobody has used since `oldest_us`. Exactly one of this and of [`SharedPool::note_use`] at another
+    /// worker comes first.
+    pub(super) fn forget(&self, database: &str, user: &str, pool: &Arc<SharedPool>, oldest_us: u64) {
+        let mut table = locked(&self.pools);
+        pool.is_forgotten.store(true, Ordering::SeqCst);
+        if pool.used_us.load(Ordering::SeqCst) > oldest_us {
+            pool.is_forgotten.store(false, Ordering::SeqCst);
+            return;
+        }
+        let key = (database.to_owned(), user.to_owned());
+        if table.entries.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
+            table.entries.remove(&key);
+        }
+    }
+
+    /// Gives back what is kept of pools that are gone.
+    pub(super) fn forget_gone(&self) {
+        locked(&self.pools).entries.retain(|_, pool| pool.strong_count() > 0);
+        locked(&self.counters).entries.retain(|_, counter| counter.is_shared());
     }
 
     /// Whether idle servers could make room for this pool both for its user and in its database, at whatever workers.

@@ -17,6 +17,7 @@ mod credentials_shown;
 mod doctor;
 mod drivers;
 mod farewells;
+mod forgetting;
 mod http;
 mod iam;
 mod identities;
