@@ -6,9 +6,9 @@
 //! longer than those where it is, and one at a time: when all workers are short of servers alike, none moves.
 
 use super::directory::Directory;
-use super::growth::Full;
 use super::lending::Pool;
 use super::neighbours::Asker;
+use super::places::Full;
 use super::shared::{Need, SharedPool};
 use crate::server::Server;
 use crate::server::moving::Packed;

@@ -13,7 +13,7 @@ use super::welcome::Welcome;
 use crate::auth::scram::keys::ClientKeys;
 use crate::config::PoolRules;
 use crate::context::Context;
-use crate::faults::{self, Fault};
+use crate::faults::Fault;
 use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
@@ -22,7 +22,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What a client gets when it asks for a server.
@@ -45,7 +44,9 @@ pub struct Pool {
     pub user: Rc<str>,
     pub(super) rules: RefCell<PoolRules>,
     /// `server_round_robin`.
-    round_robin: Cell<bool>,
+    pub(super) round_robin: Cell<bool>,
+    /// `server_lifetime = 0`.
+    pub(super) uses_once: Cell<bool>,
     pub(super) idle: IdleServers,
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
@@ -97,6 +98,7 @@ impl Pool {
         let rules = config.pool_rules(&database.line.borrow(), &user);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
+            uses_once: Cell::new(rules.server_lifetime.is_zero()),
             idle: IdleServers::new(shared.clone(), context.team.me()),
             context,
             database,
@@ -180,15 +182,10 @@ impl Pool {
         let now = worker::now();
         server.info.touched_at.set(now);
         self.freed_at.set(now);
-        if self.are_servers_used_once() {
+        if self.uses_once.get() {
             return self.give_up(server);
         }
         self.admit(server);
-    }
-
-    /// `server_lifetime = 0`.
-    fn are_servers_used_once(&self) -> bool {
-        self.rules.borrow().server_lifetime.is_zero()
     }
 
     /// Takes a server that is free: to the one who has waited longest, or to the idle ones.
@@ -255,7 +252,7 @@ impl Pool {
     pub fn give_back_dirty(self: &Rc<Self>, mut server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
-        if sql.is_empty() || self.are_servers_used_once() {
+        if sql.is_empty() || self.uses_once.get() {
             return self.give_back(server);
         }
         server.info.client_id.set(0);
@@ -360,75 +357,5 @@ impl Pool {
         for server in idle {
             self.close(server);
         }
-    }
-
-    /// Every server goes as soon as it is free (RECONNECT, changed line).
-    pub fn retire_all(self: &Rc<Self>) {
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
-        for info in self.table.list() {
-            info.close_needed.set(true);
-        }
-        self.close_idle();
-        self.forget_failure();
-        self.grow();
-    }
-
-    /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
-    pub(super) fn note_retirements(&self, server: &Server) {
-        if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
-            server.info.close_needed.set(true);
-        }
-    }
-
-    /// The line is gone: nobody is served any more.
-    pub(super) fn shut_down(&self) {
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
-        for info in self.table.list() {
-            info.close_needed.set(true);
-        }
-        let fault = Rc::new(faults::database_removed());
-        for waiter in self.waiters.borrow_mut().drain(..) {
-            waiter.refuse(&fault);
-        }
-        self.close_idle();
-    }
-
-    /// Takes over what has changed. What logins use may be among it.
-    pub(super) fn reload(self: &Rc<Self>) {
-        let config = self.context.config();
-        *self.rules.borrow_mut() = config.pool_rules(&self.database.line.borrow(), &self.user);
-        self.round_robin.set(config.settings.server_round_robin);
-        self.forget_failure();
-        self.grow();
-    }
-
-    /// Number of idle servers.
-    pub fn idle_count(&self) -> usize {
-        self.idle.len()
-    }
-
-    /// Servers open or being opened, by all workers.
-    pub fn open_count(&self) -> u32 {
-        self.shared.open.taken()
-    }
-
-    /// True while a server is on its way to another worker.
-    pub fn is_sending_servers(&self) -> bool {
-        self.leaving.get() > 0
-    }
-
-    /// Logins under way.
-    pub fn login_count(&self) -> usize {
-        self.logins.get()
-    }
-
-    /// Servers of this worker that are not idle, and those on their way to it or from it.
-    pub fn busy_servers(&self) -> usize {
-        (self.table.count() + self.logins.get() + self.leaving.get()).saturating_sub(self.idle_count())
-    }
-
-    /// Of those, the ones that only end.
-    pub fn lingering_servers(&self) -> usize {
-        self.lingering.get()
     }
 }

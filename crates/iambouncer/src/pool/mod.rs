@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod balance;
+mod changes;
+mod counts;
 pub mod directory;
 mod forgetting;
 mod growth;
@@ -14,6 +16,7 @@ mod lending;
 mod lingering;
 mod neighbours;
 pub mod permits;
+mod places;
 mod refusal;
 pub mod shared;
 mod succession;

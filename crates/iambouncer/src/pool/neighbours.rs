@@ -3,8 +3,8 @@
 //! busy one when it becomes free, if they have waited much longer than those who would get it.
 
 use super::directory::Directory;
-use super::growth::Full;
 use super::lending::Pool;
+use super::places::Full;
 use crate::worker::{self, executor, home};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

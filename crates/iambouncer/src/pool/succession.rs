@@ -2,9 +2,9 @@
 //! IAM's are, does not sit on a client's request. A full pool has one server more for that moment. Where the limits of
 //! database or user have no room for it, the successor logs in when its predecessor has ended.
 
-use super::growth::{Eviction, Full};
 use super::lending::Pool;
 use super::permits::Permit;
+use super::places::{Eviction, Full};
 use crate::config::PoolMode;
 use crate::server::{Activity, ServerInfo};
 use crate::worker;
@@ -84,7 +84,7 @@ impl Pool {
     /// A server has ended by age: its place is taken at once, if that has not happened yet.
     pub(super) fn succeed(self: &Rc<Self>, ended: &ServerInfo) {
         let is_wanted = !ended.has_successor.get() && self.is_in_use(ended);
-        if is_wanted && !self.database.paused.get() && !self.rules.borrow().server_lifetime.is_zero() {
+        if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
             // If there is no room, whoever waits for a server makes it log in.
             let _begun = self.log_in_successor(ended);
         }

@@ -111,6 +111,34 @@ fn a_remembered_refusal_is_dropped_when_reload_brings_the_right_password() {
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }
 
+/// It was made with what RELOAD has replaced.
+#[test]
+fn a_refusal_that_comes_after_reload_is_not_remembered() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let logins = std::sync::atomic::AtomicUsize::new(0);
+    let port = scripted::serve(move |mut connection| {
+        connection.first()?;
+        if logins.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            let _ = may_answer.lock().unwrap().recv();
+            return connection.send(&scripted::message(b'E', b"SFATAL\0C28P01\0Mwrong\0\0"));
+        }
+        connection.admit(7)?;
+        while connection.message().is_ok() {}
+        Ok(())
+    });
+    let line = format!("app = host=127.0.0.1 port={port}");
+    let bouncer = Start::databases(&line).set("server_login_retry = 600").start();
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    let mut console = bouncer.console();
+    eventually("the login is under way", || console.column("SHOW POOLS", "sv_login") == ["1"]);
+    assert_eq!(tags(&console.query("RELOAD")), "CZ");
+    answer.send(()).unwrap();
+    let greeting = client.until_ready();
+    assert_eq!(greeting.last().unwrap().tag, b'Z');
+    bouncer.wait_for_line("server login failed: FATAL wrong");
+}
+
 #[test]
 fn a_remembered_refusal_is_dropped_when_set_changes_how_logins_are_made() {
     let hba = "local all all trust\nhostnossl all all 127.0.0.1/32 trust\n";
