@@ -7,6 +7,17 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 impl Pool {
+    /// Another line: its servers may be others.
+    pub(super) fn follow_line(self: &Rc<Self>) {
+        self.forget_welcome();
+        self.retire_all();
+    }
+
+    fn forget_welcome(&self) {
+        self.shared.forget_welcome();
+        *self.welcome.borrow_mut() = None;
+    }
+
     /// Every server goes as soon as it is free (RECONNECT, changed line).
     pub fn retire_all(self: &Rc<Self>) {
         self.shared.retirements.fetch_add(1, Ordering::AcqRel);
@@ -27,6 +38,7 @@ impl Pool {
 
     /// The line is gone: nobody is served any more.
     pub(super) fn shut_down(&self) {
+        self.forget_welcome();
         self.shared.retirements.fetch_add(1, Ordering::AcqRel);
         for info in self.table.list() {
             info.close_needed.set(true);
@@ -35,6 +47,7 @@ impl Pool {
         for waiter in self.waiters.borrow_mut().drain(..) {
             waiter.refuse(&fault);
         }
+        self.forget_failure();
         self.close_idle();
     }
 

@@ -224,7 +224,7 @@ impl Directory {
         if **state.line.borrow() != *line {
             *state.line.borrow_mut() = Rc::new(line.clone());
             for pool in state.pools() {
-                pool.retire_all();
+                pool.follow_line();
             }
         }
     }

@@ -137,10 +137,9 @@ impl Pool {
                 Ok(logged_in) => {
                     let touched_at = succession
                         .as_ref()
-                        .map(Succession::touched_at)
-                        .unwrap_or_else(|| Rc::new(Cell::new(worker::now())));
-                    let server = Server { retirements, ..pool.new_server(logged_in, permits, touched_at) };
-                    pool.login_succeeded(server, started);
+                        .map_or_else(|| Rc::new(Cell::new(worker::now())), Succession::touched_at);
+                    let (server, welcome) = pool.new_server(logged_in, permits, touched_at);
+                    pool.login_succeeded(Server { retirements, ..server }, welcome, started);
                     if let Some(succession) = succession {
                         pool.yield_to_successor(succession);
                     }
@@ -187,13 +186,17 @@ impl Pool {
         Ok(Target::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
     }
 
-    fn login_succeeded(self: &Rc<Self>, server: Server, started: Instant) {
+    fn login_succeeded(self: &Rc<Self>, server: Server, welcome: Rc<Welcome>, started: Instant) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.last_login.set(took);
         self.context.registry.logins.count_success(took, worker::now());
         self.context.registry.vitals.settle_first_login(FirstLogin::Done);
         self.note_retirements(&server);
+        // What a server of an older line reports is nothing to greet clients with.
+        if !server.info.close_needed.get() {
+            self.take_over_welcome(welcome);
+        }
         tracing::info!(
             database = %self.database.name,
             user = %self.user,
@@ -212,7 +215,7 @@ impl Pool {
         logged_in: LoggedIn,
         permits: Vec<Permit>,
         touched_at: Rc<Cell<Instant>>,
-    ) -> Server {
+    ) -> (Server, Rc<Welcome>) {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
         let welcome = Welcome::new(&self.context.parameters, reports.into());
         let reports = &welcome.reports;
@@ -244,11 +247,15 @@ impl Pool {
             application_name: RefCell::new(application_name.unwrap_or_default()),
         });
         let parameters = welcome.parameters.clone();
-        if self.shared.set_welcome(welcome.reports.clone()) {
+        (Server { stream, parameters, prepared: Default::default(), info, retirements: 0, permits }, welcome)
+    }
+
+    fn take_over_welcome(&self, welcome: Rc<Welcome>) {
+        let is_first = self.shared.set_welcome(welcome.reports.clone());
+        *self.welcome.borrow_mut() = Some(welcome);
+        if is_first {
             self.tell_others(Self::login_ended_elsewhere);
         }
-        *self.welcome.borrow_mut() = Some(welcome);
-        Server { stream, parameters, prepared: Default::default(), info, retirements: 0, permits }
     }
 
     /// What a login with a configuration that is not in force any more came to says nothing about the next one.

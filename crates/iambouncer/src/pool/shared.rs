@@ -146,6 +146,11 @@ impl SharedPool {
         locked(&self.welcome).replace(reports).is_none()
     }
 
+    /// Nothing is known of a server any more.
+    pub(super) fn forget_welcome(&self) {
+        *locked(&self.welcome) = None;
+    }
+
     /// Keys a client's SCRAM login revealed.
     pub(super) fn scram_keys(&self) -> Option<ClientKeys> {
         locked(&self.scram_keys).clone()

@@ -22,9 +22,10 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
     let ebb = Ebb::default();
     loop {
+        // Before anything is made that has no server yet.
+        door.directory.forget_unused();
         door.directory.open_minimum();
         super::first_login::seek(&door);
-        door.directory.forget_unused();
         for pool in door.directory.pools() {
             pool.sweep();
         }

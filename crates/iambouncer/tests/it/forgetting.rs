@@ -3,6 +3,7 @@
 use crate::support::bouncer::Start;
 use crate::support::postgres;
 use crate::support::raw::{Client, tags};
+use crate::support::scripted;
 use crate::support::{Bouncer, Team, eventually};
 
 /// Databases behind a `*` line.
@@ -159,4 +160,34 @@ fn a_removed_line_disconnects_although_a_star_covers_the_name_and_an_added_one_d
     }
     assert!(bouncer.show("DATABASES", "name").contains(&"app".to_owned()));
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+/// A server that lets everybody in and calls itself this version.
+fn server_of_version(version: &'static str) -> u16 {
+    scripted::serve(move |mut connection| {
+        connection.first()?;
+        let reported = format!("server_version\0{version}\0");
+        let greeting = [
+            scripted::message(b'R', &[0; 4]),
+            scripted::message(b'S', reported.as_bytes()),
+            scripted::key_data(7),
+            scripted::ready(b'I'),
+        ];
+        connection.send(&greeting.concat())?;
+        while connection.message().is_ok() {}
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_are_greeted_with_what_the_server_of_the_line_in_force_reports() {
+    let line = |port: u16| format!("app = host=127.0.0.1 port={port}");
+    let old = line(server_of_version("1.0"));
+    let bouncer = Start::databases(&old).set("workers = 2").start();
+    let clients: Vec<Client> = (0..4).map(|_| bouncer.client()).collect();
+    assert!(clients.iter().all(|client| client.reported("server_version").as_deref() == Some("1.0")));
+    reload_with(&bouncer, &line(server_of_version("2.0")));
+    for _ in 0..4 {
+        assert_eq!(bouncer.client().reported("server_version").as_deref(), Some("2.0"));
+    }
 }

@@ -4,7 +4,6 @@ use crate::support::bouncer::Start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, eventually, postgres};
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 /// Opens three servers, and lets go of them all.
 fn use_three(bouncer: &Bouncer) -> Vec<Client> {
@@ -28,27 +27,6 @@ fn a_pool_shrinks_although_its_servers_are_replaced_by_age() {
     eventually("all are replaced", || pids(&bouncer).iter().all(|pid| !first.contains(pid)));
     assert!(!pids(&bouncer).is_empty());
     bouncer.wait_for_servers(0);
-}
-
-#[test]
-fn a_pool_does_not_shrink_while_its_servers_are_used() {
-    let settings = ["default_pool_size = 3", "server_lifetime = 1", "server_idle_timeout = 2"];
-    let bouncer = Bouncer::in_front_of(postgres(), &settings);
-    let mut clients = use_three(&bouncer);
-    let began = Instant::now();
-    let mut console = bouncer.console();
-    while began.elapsed() < Duration::from_secs(5) {
-        for client in &mut clients {
-            client.query("BEGIN");
-        }
-        for client in &mut clients {
-            client.query("COMMIT");
-        }
-        let count = console.column("SHOW SERVERS", "state").len();
-        // One that takes over may be on top.
-        assert!((2..=4).contains(&count), "{count}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
