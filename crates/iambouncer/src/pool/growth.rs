@@ -22,6 +22,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Logins of one pool under way at a time. More would only queue up at the server.
 const MAX_PARALLEL_LOGINS: usize = 8;
+/// SQLSTATE of a connection above a limit of PostgreSQL's: of the role, the database or all.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+/// PostgreSQL takes a moment to end a session whose connection was closed, …
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);
+/// … so a login that it refuses in that time is tried again after this pause, which grows each time, …
+const CLOSING_PAUSE: Duration = Duration::from_millis(10);
+/// … so many times.
+const MAX_TRIES_WHILE_CLOSING: u32 = 5;
 /// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
 const LIFETIME_SPREAD: f64 = 0.2;
 
@@ -158,6 +166,27 @@ impl Pool {
     }
 
     async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
+        let mut outcome = self.log_in_once().await;
+        for again in 1..=MAX_TRIES_WHILE_CLOSING {
+            match &outcome {
+                Err(failed) if self.counts_a_closed_one(&failed.error) => {
+                    tracing::debug!(user = %self.user, "a server that was closed is still counted, trying again");
+                }
+                _ => break,
+            }
+            timers::sleep(CLOSING_PAUSE * again).await;
+            outcome = self.log_in_once().await;
+        }
+        outcome
+    }
+
+    /// PostgreSQL has refused a connection too many, and one of ours was closed a moment ago: it may not have ended yet.
+    fn counts_a_closed_one(&self, error: &LoginError) -> bool {
+        let is_full = matches!(error, LoginError::Refused { code, .. } if code == TOO_MANY_CONNECTIONS);
+        is_full && self.context.registry.has_closed_within(CLOSING_LIMIT, worker::now())
+    }
+
+    async fn log_in_once(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
         let progress = Progress::default();
         let target = self.target().map_err(|error| progress.explain(error))?;
         let logged_in = login::log_in(&self.context, &target, &progress).await;

@@ -285,6 +285,7 @@ impl Pool {
     #[expect(clippy::boxed_local, reason = "everybody has it in a box")]
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
+        self.context.registry.note_closed(worker::now());
         self.changed.notify_all();
         self.neighbours.relieve();
     }

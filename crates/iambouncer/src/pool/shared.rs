@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names nobody uses are dropped from a table when this many were added since the last look.
 const SWEEP_EVERY: usize = 256;
@@ -207,6 +207,8 @@ pub struct Registry {
     pub running: Counter,
     /// Clients of each worker: new ones go where there are fewest.
     pub loads: Box<[Counter]>,
+    /// When a server was closed last, in µs after the process began.
+    closed_us: AtomicU64,
     /// Logins to servers.
     pub logins: LoginCounters,
     /// What probes ask for.
@@ -222,6 +224,7 @@ impl Registry {
         Self {
             workers,
             began,
+            closed_us: AtomicU64::new(0),
             logins: LoginCounters::new(began),
             vitals: Vitals::new(workers, began, awaits_login),
             clients: Counter::default(),
@@ -292,6 +295,17 @@ impl Registry {
             }
         }
         for_user && in_database
+    }
+
+    /// A server was closed.
+    pub(super) fn note_closed(&self, at: Instant) {
+        self.closed_us.store(self.micros(at), Ordering::Relaxed);
+    }
+
+    /// Whether any was closed in this time.
+    pub(super) fn has_closed_within(&self, time: Duration, now: Instant) -> bool {
+        let closed_us = self.closed_us.load(Ordering::Relaxed);
+        closed_us > 0 && self.micros(now).saturating_sub(closed_us) < time.as_micros() as u64
     }
 
     /// A moment as the workers tell it to each other: µs after the process began.

@@ -113,3 +113,27 @@ fn an_idle_server_is_not_closed_where_another_limit_stays_full() {
     waiting.until_ready();
     assert_eq!(waiting.value("SELECT 'served'"), "served");
 }
+
+/// PostgreSQL takes a moment to end a session whose connection was closed. Refusals in that moment are nobody's business:
+/// each would hold the pool up for server_login_retry.
+#[test]
+fn a_limit_of_postgresql_that_equals_ours_is_no_failed_login() {
+    postgres().sql("CREATE ROLE shared_limits_role LOGIN CONNECTION LIMIT 1").unwrap();
+    let user = "shared_limits_role";
+    for setting in ["server_lifetime = 0", "max_user_connections = 1"] {
+        let port = postgres().port();
+        let lines =
+            format!("a = host=127.0.0.1 port={port} dbname=app\nb = host=127.0.0.1 port={port} dbname=app");
+        let start = Start::databases(&lines).users("\"shared_limits_role\" \"\"\n\"postgres\" \"\"\n");
+        let start = start.set(setting).set("default_pool_size = 1").set("server_login_retry = 600");
+        let bouncer = start.set("max_user_connections = 1").start();
+        let mut clients = [Client::log_in(bouncer.port, user, "a"), Client::log_in(bouncer.port, user, "b")];
+        for turn in 0..100 {
+            assert_eq!(clients[turn % 2].value("SELECT 1"), "1", "{setting}, turn {turn}");
+        }
+        assert!(!bouncer.log().contains("server login failed"));
+        drop(clients);
+        bouncer.console().query("KILL");
+        bouncer.wait_for_servers(0);
+    }
+}
