@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// Longest time a server is waited for. Then its connection is closed and its places are given back, whatever it does.
 const MAX_LINGERING: Duration = Duration::from_secs(10);
+/// Longest time for one cancel request. A server that does not take it by then is out of reach: nothing is known of what it
+/// does, and clients are not held up by it. Such are the connections to a host that has failed.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 /// Time before a server is asked once more to cancel: the next statement of a pipeline needs a request of its own. Each
 /// further one waits twice as long.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(250);
@@ -60,7 +63,7 @@ impl Pool {
     }
 }
 
-/// Says goodbye, cancels, and reads until the server closes.
+/// Says goodbye, cancels, and reads until the server closes or cannot be reached any more.
 async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfinished: Unfinished) {
     if unfinished.between_messages {
         let mut message = Vec::new();
@@ -72,9 +75,7 @@ async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfi
         if !unfinished.owes_answers {
             timers::sleep(pause).await;
         }
-        loop {
-            let limit = context.config().settings.cancel_wait_timeout;
-            server::cancel::send(context, info.clone(), 0, limit).await;
+        while server::cancel::send(context, info.clone(), 0, CANCEL_LIMIT).await {
             timers::sleep(pause).await;
             pause *= 2;
         }

@@ -82,19 +82,23 @@ fn every_statement_of_a_pipeline_is_cancelled() {
 }
 
 /// A server that lets everybody in and then neither answers, nor cancels, nor notices that its client has gone.
-fn deaf_server() -> u16 {
-    scripted::serve(|mut connection| {
-        if let First::Startup = connection.first()? {
-            connection.admit(7)?;
-            while connection.message().is_ok() {}
-            std::thread::sleep(Duration::from_secs(60));
+fn deaf_server(takes_cancels: bool) -> u16 {
+    scripted::serve(move |mut connection| {
+        match connection.first()? {
+            First::Startup => {
+                connection.admit(7)?;
+                while connection.message().is_ok() {}
+            }
+            First::Cancel if takes_cancels => return Ok(()),
+            First::Cancel => {}
         }
+        std::thread::sleep(Duration::from_secs(60));
         Ok(())
     })
 }
 
-fn with_a_lingering_server() -> Bouncer {
-    let line = format!("app = host=127.0.0.1 port={}", deaf_server());
+fn with_a_lingering_server(takes_cancels: bool) -> Bouncer {
+    let line = format!("app = host=127.0.0.1 port={}", deaf_server(takes_cancels));
     let bouncer = Start::databases(&line).set("default_pool_size = 1").start();
     let mut client = bouncer.client();
     client.send_query("SELECT 1");
@@ -110,7 +114,7 @@ fn with_a_lingering_server() -> Bouncer {
 
 #[test]
 fn a_server_that_never_ends_keeps_its_place_for_a_bounded_time() {
-    let bouncer = with_a_lingering_server();
+    let bouncer = with_a_lingering_server(true);
     let began = Instant::now();
     let mut client = bouncer.client();
     client.send_query("SELECT 1");
@@ -121,8 +125,19 @@ fn a_server_that_never_ends_keeps_its_place_for_a_bounded_time() {
 }
 
 #[test]
+fn a_server_that_is_out_of_reach_keeps_its_place_for_a_moment_only() {
+    let bouncer = with_a_lingering_server(false);
+    let began = Instant::now();
+    let mut client = bouncer.client();
+    client.send_query("SELECT 1");
+    let mut console = bouncer.console();
+    eventually("the client has its place", || console.column("SHOW SERVERS", "state") == ["active"]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
-    let bouncer = with_a_lingering_server();
+    let bouncer = with_a_lingering_server(true);
     let mut console = bouncer.console();
     let began = Instant::now();
     assert_eq!(raw::tags(&console.query("KILL app")), "CZ");
@@ -130,7 +145,7 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
     assert_eq!(raw::tags(&console.query("RESUME app")), "CZ");
     assert_eq!(raw::tags(&console.query("PAUSE app")), "CZ");
     for signal in [Signal::INT, Signal::TERM] {
-        let mut bouncer = with_a_lingering_server();
+        let mut bouncer = with_a_lingering_server(true);
         let began = Instant::now();
         bouncer.signal(signal);
         bouncer.wait_for_end();
