@@ -16,6 +16,7 @@ use crate::config::Secret;
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
 use crate::net::tls::TlsStream;
+use crate::net::verified::VerifiedName;
 use crate::net::{Inbound, Stream};
 use crate::worker;
 use aws_lc_rs::digest;
@@ -196,6 +197,10 @@ impl Exchange<'_> {
                 if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
                     return Err(self.unusable("a clear-text password"));
                 }
+                // A token is a token, wherever it was kept.
+                if StoredToken::read(secret.expose()).is_some() && self.verified_name().is_none() {
+                    return Err(LoginError::TokenNeedsVerifiedName);
+                }
                 self.send_password(secret.expose()).await
             }
             Authentication::Md5(salt) => {
@@ -224,8 +229,7 @@ impl Exchange<'_> {
             Authentication::Ok => Ok(()),
             Authentication::Cleartext => {
                 let token = self.token.ok_or(LoginError::TokenNeedsVerifiedName)?;
-                let verified = self.stream.tls().and_then(TlsStream::verified_name);
-                let text = token.reveal(verified, self.place.tls_name(token.key))?;
+                let text = token.reveal(self.verified_name(), self.place.tls_name(token.key))?;
                 self.progress.give(Proof::Token(Box::new(self.signed(token))));
                 self.send_password(text).await
             }
@@ -234,6 +238,10 @@ impl Exchange<'_> {
             Authentication::Unsupported(code) => Err(LoginError::UnsupportedAuthentication(*code)),
             Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => Err(not_iam("SCRAM")),
         }
+    }
+
+    fn verified_name(&self) -> Option<&VerifiedName> {
+        self.stream.tls().and_then(TlsStream::verified_name)
     }
 
     fn is_probe(&self) -> bool {

@@ -104,3 +104,27 @@ fn a_probe_that_nobody_judged_lets_no_client_in() {
         assert!(code == "08001" || code == "28000", "{code} {text}");
     }
 }
+
+/// Whoever answers in the database's place could log in with it for fifteen minutes.
+#[test]
+fn a_token_stored_as_a_password_is_not_sent_to_a_server_without_a_verified_name() {
+    let (told, is_told) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let port = scripted::serve(move |mut connection| {
+        connection.first()?;
+        connection.send(&request(3))?;
+        let _ = told.lock().unwrap().send(connection.message().is_ok());
+        Ok(())
+    });
+    let token = format!(
+        "{RDS_HOST}:5432/?Action=connect&DBUser=app&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z\
+         &X-Amz-Expires=900&X-Amz-Signature={}",
+        "0".repeat(64)
+    );
+    let line = format!("app = host=127.0.0.1 port={port} user=app password='{token}'");
+    let bouncer = Start::databases(&line).start();
+    let (code, text, hint) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "28000");
+    assert!(text.contains("host name was verified") && hint.ends_with("[IAM006]"), "{text} {hint}");
+    assert!(!is_told.recv().unwrap(), "a password was sent");
+}
