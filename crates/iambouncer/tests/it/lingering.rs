@@ -3,7 +3,7 @@
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
 use crate::support::scripted::{self, First};
-use crate::support::{Bouncer, Team, eventually};
+use crate::support::{Bouncer, Team, eventually, postgres};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -151,4 +151,34 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
         bouncer.wait_for_end();
         assert!(began.elapsed() < Duration::from_secs(5), "{signal:?}: {:?}", began.elapsed());
     }
+}
+
+#[test]
+fn a_connect_query_that_takes_too_long_is_cancelled() {
+    let line = "connect_query='SELECT pg_sleep(60)'";
+    let settings = ["server_connect_timeout = 1", "query_wait_timeout = 4"];
+    let team = Team::in_front_of(postgres(), "lingering_connect", 1, line, &settings);
+    let mut observer = team.observer();
+    let mut client = Client::start(team.bouncer.port, &[("user", &team.user), ("database", "app")]);
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("the client is told", || {
+        let backends = observer.backends();
+        // One that is ending may be seen beside the next one.
+        assert!(backends.len() <= 2, "{backends:?}");
+        seen.extend(backends);
+        client.has_news()
+    });
+    assert!(seen.len() >= 2, "{seen:?}");
+    assert_eq!(client.read().unwrap().error().0, "08001");
+    observer.wait_for_backends(0);
+}
+
+#[test]
+fn a_shutdown_in_the_middle_of_a_connect_query_is_one_like_any_other() {
+    let team = Team::in_front_of(postgres(), "lingering_end", 1, "connect_query='SELECT pg_sleep(5)'", &[]);
+    let _client = Client::start(team.bouncer.port, &[("user", &team.user), ("database", "app")]);
+    team.observer().wait_for_active(1);
+    let mut bouncer = team.bouncer;
+    bouncer.signal(Signal::QUIT);
+    assert!(bouncer.wait_for_end().success());
 }
