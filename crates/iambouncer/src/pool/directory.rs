@@ -175,6 +175,11 @@ impl Directory {
         self.databases.borrow().values().cloned().collect()
     }
 
+    /// Number of pools.
+    pub fn pool_count(&self) -> u32 {
+        self.pools.borrow().len() as u32
+    }
+
     /// All pools by database and user.
     pub fn pools(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().values().cloned().collect()
