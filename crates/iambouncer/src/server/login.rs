@@ -1,5 +1,5 @@
 //! The login to a server: what it is made with – a token, a secret, a password –, its time limit, and the one more try
-//! after a refusal. Owns that order; the talk with the server is [`super::exchange`]'s.
+//! after a refusal. Owns that order; the talk with the server is `exchange`'s.
 
 use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
