@@ -10,6 +10,7 @@ use crate::introductions::Introductions;
 use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::net::tcp_options::TcpOptions;
+use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::pending_logins::PendingLogins;
 use crate::pool::shared::Registry;
@@ -18,7 +19,7 @@ use crate::server::target::secret_of;
 use crate::worker::team::Team;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub struct Loaded {
     /// `auth_ident_file`.
     pub ident: Arc<IdentMap>,
     /// TLS towards servers; `None` when off.
-    pub server_tls: Option<Arc<ClientConfig>>,
+    pub server_tls: Option<ServerTls>,
     /// TLS towards clients; `None` when off.
     pub client_tls: Option<Arc<ServerConfig>>,
 }

@@ -111,6 +111,12 @@ pub fn unknown_database(name: &str) -> Fault {
         .hint("Add it to [databases], or add a fallback line named *.")
 }
 
+/// RELOAD has removed the line that the session came through.
+pub fn database_removed() -> Fault {
+    Fault::new(Blame::Configuration, "57P04", "database removed")
+        .hint("Its line is no longer in the configuration.")
+}
+
 /// DISABLE is in force.
 pub fn database_disabled(name: &str) -> Fault {
     Fault::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))

@@ -68,6 +68,13 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> Outcome {
                 None => fault,
             }
         })?;
+        if let Some(error) = crate::config::first_new_error(&console.context.config(), &loaded.config) {
+            let fault = invalid(error.message);
+            return Err(match error.help {
+                Some(help) => fault.hint(help),
+                None => fault,
+            });
+        }
         if key.contains("_tls_") {
             let settings = &loaded.config.settings;
             let refused = |error: tls_config::TlsConfigError| invalid(error.to_string());

@@ -70,9 +70,19 @@ impl Console {
             console.directory.reload();
             // Listeners set their options anew, rather than with the next connection.
             console.lifecycle.changed.notify_all();
+            console.end_clients_of_removed();
             ready(())
         })
         .await;
+    }
+
+    /// Ends the clients of databases whose lines are gone.
+    fn end_clients_of_removed(&self) {
+        for client in self.clients.list() {
+            if client.pool.get().is_some_and(|pool| pool.database.gone.get()) {
+                client.kill(faults::database_removed());
+            }
+        }
     }
 
     /// Runs a command that changes something. Always at the first worker: the others hear of all changes from it, in

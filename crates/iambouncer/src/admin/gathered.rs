@@ -8,7 +8,7 @@ use crate::server::Activity;
 use crate::stats::Totals;
 use crate::stats::histogram::Buckets;
 use crate::worker;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct PoolCounts {
     pub active: usize,
     /// Of those, being canceled.
     pub active_cancel: usize,
-    /// Servers that only wait for a cancel request to end.
+    /// Servers that only wait for a cancel request to end, or for their own end.
     pub being_canceled: usize,
     /// Servers nobody uses.
     pub idle: usize,
@@ -71,7 +71,7 @@ impl PoolCounts {
         let rules = pool.rules();
         let servers = pool.table.list();
         let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
-        let (_, oldest) = pool.waiting();
+        let oldest = pool.anybody_waiting_since();
         Self {
             clients: clients.idle + clients.busy,
             busy_clients: clients.busy,
@@ -83,7 +83,7 @@ impl PoolCounts {
                 .iter()
                 .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
                 .count(),
-            being_canceled: doing(Activity::BeingCanceled),
+            being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Ending),
             idle: pool.idle_count(),
             tested: doing(Activity::Tested),
             logins: pool.login_count(),
@@ -129,7 +129,9 @@ impl PoolCounts {
 pub struct Gathered {
     /// Pools.
     pub pools: BTreeMap<(String, String), PoolCounts>,
-    /// Names of databases.
+    /// Pools that a worker is about to drop.
+    pub forgotten: BTreeSet<(String, String)>,
+    /// Databases by name, with what their pools have counted, those included that are gone.
     pub databases: BTreeMap<String, DatabaseCounts>,
     /// Clients, those logging in included.
     pub clients: usize,
@@ -166,12 +168,17 @@ impl Gathered {
             }
         });
         for database in console.directory.databases() {
-            part.databases.insert(database.name.to_string(), DatabaseCounts::default());
+            let counts = DatabaseCounts { totals: database.totals(), last: database.last_period() };
+            part.databases.insert(database.name.to_string(), counts);
         }
         for pool in console.directory.pools() {
             let clients = clients.get(&Rc::as_ptr(&pool)).copied().unwrap_or_default();
             let key = (pool.database.name.to_string(), pool.user.to_string());
-            part.pools.insert(key, PoolCounts::of(&pool, clients));
+            if pool.is_forgotten() {
+                part.forgotten.insert(key);
+            } else {
+                part.pools.insert(key, PoolCounts::of(&pool, clients));
+            }
         }
         part
     }
@@ -189,7 +196,12 @@ impl Gathered {
             whole.clients += part.clients;
             whole.logging_in += part.logging_in;
             whole.on_console += part.on_console;
-            whole.databases.extend(part.databases.iter().map(|(name, counts)| (name.clone(), *counts)));
+            for (name, counts) in &part.databases {
+                let sum = whole.databases.entry(name.clone()).or_default();
+                sum.totals = sum.totals + counts.totals;
+                sum.last = sum.last + counts.last;
+            }
+            whole.forgotten.extend(part.forgotten.iter().cloned());
             for (key, counts) in &part.pools {
                 match whole.pools.get_mut(key) {
                     Some(sum) => sum.add(counts),
@@ -199,11 +211,8 @@ impl Gathered {
                 }
             }
         }
-        for ((database, _), counts) in &whole.pools {
-            let sum = whole.databases.entry(database.clone()).or_default();
-            sum.totals = sum.totals + counts.totals;
-            sum.last = sum.last + counts.last;
-        }
+        // The others drop their parts in a moment, too. A sum of some of them would be less than before.
+        whole.pools.retain(|key, _| !whole.forgotten.contains(key));
         whole
     }
 }
@@ -233,5 +242,32 @@ impl Default for PoolCounts {
             transactions: Buckets::default(),
             waits: Buckets::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_one_worker_forgets_is_not_summed_in_part() {
+        let key = || ("app".to_owned(), "ann".to_owned());
+        let counts =
+            || PoolCounts { totals: Totals { queries: 5, ..Totals::default() }, ..PoolCounts::default() };
+        let database = DatabaseCounts { totals: counts().totals, ..DatabaseCounts::default() };
+        let knows = || Gathered {
+            pools: [(key(), counts())].into(),
+            databases: [("app".to_owned(), database)].into(),
+            ..Gathered::default()
+        };
+        let forgets = || Gathered { pools: BTreeMap::new(), forgotten: [key()].into(), ..knows() };
+        let sum = |parts: &[Gathered]| {
+            let sum = Gathered::sum(parts.iter());
+            let pool = sum.pools.get(&key()).map(|counts| counts.totals.queries);
+            (pool, sum.databases["app"].totals.queries)
+        };
+        assert_eq!(sum(&[knows(), knows()]), (Some(10), 10));
+        assert_eq!(sum(&[knows(), forgets()]), (None, 10));
+        assert_eq!(sum(&[forgets(), knows()]), (None, 10));
     }
 }

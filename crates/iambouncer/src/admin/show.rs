@@ -58,7 +58,7 @@ pub(super) fn databases(console: &Console) -> Vec<Row> {
                 text(line.max_db_client_connections.unwrap_or(settings.max_db_client_connections)),
                 text(database.clients.taken()),
                 text(u8::from(database.paused.get())),
-                text(u8::from(database.disabled.get() || database.gone.get())),
+                text(u8::from(database.disabled.get())),
             ]
         })
         .collect();

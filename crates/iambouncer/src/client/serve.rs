@@ -194,8 +194,10 @@ impl Entry<'_> {
             }
             // Waiting for a server is not the client's doing: it has limits of its own.
             Admitted::Session { pool, tracked } => {
+                let (stream, inbound) = (&mut self.stream, &mut self.inbound);
                 let greeted = {
-                    let greeting = pin!(greet::greet(&self.door.context, &pool, self.info, &tracked));
+                    let context = &self.door.context;
+                    let greeting = pin!(greet::greet(context, &pool, self.info, stream, inbound, &tracked));
                     interrupt.of_admitted().or(greeting).await
                 };
                 match greeted {
@@ -203,7 +205,10 @@ impl Entry<'_> {
                         self.log_login();
                         self.session(pool, greeting, registered).await;
                     }
-                    Ok(Err(fault)) | Err(fault) => turn_away(self.door, self.info, self.stream, &fault).await,
+                    Ok(Err(Denied::Gone)) => {}
+                    Ok(Err(Denied::Fault(fault))) | Err(fault) => {
+                        turn_away(self.door, self.info, self.stream, &fault).await;
+                    }
                 }
             }
         }

@@ -27,10 +27,17 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
             check_no_iam(database, places, &mut found);
         }
         if database.secret_arn.is_some() {
-            check_secret(database, places, &mut found);
+            check_secret(database, &config.settings, places, &mut found);
         }
     }
     found
+}
+
+/// The first error that a change has brought: one that was not there before.
+pub fn first_new_error(before: &Config, after: &Config) -> Option<Diagnostic> {
+    let errors = |config: &Config| check(config, &Places::default()).into_iter().filter(Diagnostic::is_error);
+    let known: Vec<String> = errors(before).map(|error| error.message).collect();
+    errors(after).find(|error| !known.contains(&error.message))
 }
 
 fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
@@ -98,9 +105,10 @@ fn check_proofs(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
         if settings.auth_ident_file.is_empty() {
             needs("auth_ident_file, which maps AWS identities to users".to_owned(), "auth_type");
         }
-    } else if !settings.server_tls_sslmode.verifies() {
+    } else if !settings.server_tls_sslmode.verifies_name() {
         needs(
-            "server_tls_sslmode = verify-full: tokens are shown to the database".to_owned(),
+            "server_tls_sslmode = verify-full: a token is shown only to a database whose host name was verified"
+                .to_owned(),
             "server_tls_sslmode",
         );
     }

@@ -1,9 +1,9 @@
-//! Checks of what a database line says about AWS: tokens, roles and secrets. Owns the rules that keep tokens inside
-//! verified TLS, and the shapes of names that AWS has. Never asks AWS anything.
+//! Checks of what a database line says about AWS: tokens, roles and secrets. Owns the rules that keep tokens with
+//! verified servers, and the shapes of names that AWS has. Never asks AWS anything.
 
 use super::build::Places;
 use super::diagnostics::Diagnostic;
-use super::enums::ServerAuth;
+use super::enums::{AuthType, ServerAuth};
 use super::model::Database;
 use super::settings_table::Settings;
 
@@ -23,8 +23,8 @@ pub(super) fn check_iam(
         found.push(at(error, "server_auth").help("a token is made for the name of an RDS endpoint"));
     }
     let mode = settings.server_tls_sslmode;
-    if !mode.verifies() {
-        let reason = "a token is a password and is only sent inside verified TLS";
+    if !mode.verifies_name() {
+        let reason = "a token is sent only to a server whose host name was verified";
         let error =
             format!("database \"{name}\": server_auth=iam with server_tls_sslmode = {mode}: {reason}");
         found.push(at(error, "server_auth").help("set server_tls_sslmode = verify-full"));
@@ -60,8 +60,22 @@ fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diag
 }
 
 /// A login has one proof. The rest of the line says who reads the secret.
-pub(super) fn check_secret(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+pub(super) fn check_secret(
+    database: &Database,
+    settings: &Settings,
+    places: &Places,
+    found: &mut Vec<Diagnostic>,
+) {
     let name = &database.name;
+    // The proof of a client names a role of its own, and nothing says that this role may be the secret's user.
+    if settings.auth_type == AuthType::Iam {
+        let error = format!(
+            "database \"{name}\": secret_arn and auth_type = iam exclude each other: any role of rds_iam would be \
+             served as the user of the secret"
+        );
+        let help = "use server_auth = iam on this line, or another auth_type";
+        found.push(Diagnostic::error(error).at(places.database(name, "secret_arn")).help(help));
+    }
     let others = [
         ("password=", database.password.is_some(), "remove password="),
         (
@@ -127,12 +141,35 @@ mod tests {
 
     #[test]
     fn iam_demands_verified_tls() {
-        for mode in ["disable", "allow", "prefer", "require"] {
+        for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {
             let texts = found(&format!("server_tls_sslmode = {mode}"), "a = host=h server_auth=iam");
-            assert!(texts.len() == 1 && texts[0].contains("only sent inside verified TLS"), "{texts:?}");
+            assert!(texts.len() == 1 && texts[0].contains("host name was verified"), "{texts:?}");
         }
-        for mode in ["verify-ca", "verify-full"] {
-            assert!(found(&format!("server_tls_sslmode = {mode}"), "a = host=h server_auth=iam").is_empty());
+        assert!(found(VERIFIED, "a = host=h server_auth=iam").is_empty());
+    }
+
+    #[test]
+    fn clients_with_iam_tokens_demand_verified_names_and_no_secret() {
+        let clients = "auth_type = iam\nclient_tls_sslmode = require\nclient_tls_cert_file = c\nclient_tls_key_file = k";
+        // The tests' own auth_type comes first.
+        let with = |mode: &str, line: &str| -> Vec<String> {
+            let all = found(&format!("server_tls_sslmode = {mode}\n{clients}"), line);
+            all.into_iter().filter(|text| !text.contains("is set twice")).collect()
+        };
+        assert_eq!(with("verify-full", "a = host=h"), Vec::<String>::new());
+        for mode in ["require", "verify-ca"] {
+            let texts = with(mode, "a = host=h");
+            assert!(
+                texts.len() == 1 && texts[0].contains("needs server_tls_sslmode = verify-full"),
+                "{texts:?}"
+            );
+        }
+        let arn = "secret_arn=arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-a1B2c3";
+        for line in
+            [format!("a = host=h {arn}"), format!("a = host=h user=u {arn}"), format!("* = host=h {arn}")]
+        {
+            let texts = with("verify-full", &line);
+            assert!(texts.len() == 1 && texts[0].contains("any role of rds_iam"), "{texts:?}");
         }
     }
 

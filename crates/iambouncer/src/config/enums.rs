@@ -132,6 +132,11 @@ impl TlsMode {
     pub fn verifies(self) -> bool {
         self >= Self::VerifyCa
     }
+
+    /// Whether it is also checked to be for the name of the other side.
+    pub fn verifies_name(self) -> bool {
+        self == Self::VerifyFull
+    }
 }
 
 words! {
@@ -222,7 +227,8 @@ mod tests {
     #[test]
     fn verification_starts_at_verify_ca() {
         assert!(!TlsMode::Require.verifies());
-        assert!(TlsMode::VerifyCa.verifies());
+        assert!(TlsMode::VerifyCa.verifies() && !TlsMode::VerifyCa.verifies_name());
+        assert!(TlsMode::VerifyFull.verifies_name());
     }
 
     #[test]

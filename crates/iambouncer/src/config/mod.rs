@@ -25,6 +25,7 @@ mod value;
 pub mod zero_config;
 
 pub use build::build;
+pub use check::first_new_error;
 pub use diagnostics::{Diagnostic, Report, Severity, Sources, Span};
 pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};

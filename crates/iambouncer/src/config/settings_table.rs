@@ -22,7 +22,7 @@ settings! {
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Live, NotYet, "Query that looks up a user's password on the server";
     auth_type: AuthType = AuthType::Md5, Live, Working, "How clients log in";
     auth_user: String = "", Live, NotYet, "User that runs auth_query";
-    autodb_idle_timeout: Duration = 3600, Live, NotYet, "Forget a pool made by the * line after this many unused seconds";
+    autodb_idle_timeout: Duration = 3600, Live, Working, "Forget a database under the * line, and any pool, that nobody has used for this many seconds (0 = never)";
     cancel_wait_timeout: Duration = 10, Live, Working, "Seconds a cancel request may wait for a connection";
     client_idle_timeout: Duration = 0, Live, Working, "Disconnect a client after this many idle seconds";
     client_login_timeout: Duration = 60, Live, Working, "Disconnect a client that has not logged in after this many seconds";
@@ -89,7 +89,7 @@ settings! {
     server_connect_timeout: Duration = 15, Live, Working, "Seconds for connecting and logging in to a server";
     server_fast_close: bool = false, Live, NotYet, "Close session-mode servers at the end of the transaction on RELOAD";
     server_idle_timeout: Duration = 600, Live, Working, "Close a server unused for this many seconds";
-    server_lifetime: Duration = 3600, Live, Working, "Close an unused server older than this many seconds";
+    server_lifetime: Duration = 3600, Live, Working, "Close an unused server older than this many seconds (0 = use each server once)";
     server_login_retry: Duration = 15, Live, Working, "Pause after a failed server login, in seconds";
     server_reset_query: String = "DISCARD ALL", Live, Working, "Query run on a server between session-mode clients";
     server_reset_query_always: bool = false, Live, Working, "Run server_reset_query in every pool mode";

@@ -124,7 +124,7 @@ fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
         LoginError::Tls { .. }
         | LoginError::NoTls
         | LoginError::TlsOff
-        | LoginError::TokenNeedsVerifiedTls => {
+        | LoginError::TokenNeedsVerifiedName => {
             return Check::Tls;
         }
         LoginError::Token { .. } | LoginError::LoginRate(_) => return Check::Token,

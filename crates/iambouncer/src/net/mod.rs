@@ -12,6 +12,7 @@ pub mod stream;
 pub mod tcp_options;
 pub mod tls;
 pub mod tls_config;
+pub mod verified;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;

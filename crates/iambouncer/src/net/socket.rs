@@ -175,6 +175,14 @@ impl Socket {
         }
     }
 
+    /// Closes our direction: the other side reads the end behind what was sent.
+    ///
+    /// # Errors
+    /// As shutdown(2).
+    pub fn half_close(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
+    }
+
     /// From now on nobody is woken when something happens here.
     pub fn disown(&self) {
         match &self.0 {

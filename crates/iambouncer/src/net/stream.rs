@@ -73,6 +73,12 @@ impl Stream {
         self.socket().poll_settled()
     }
 
+    /// Closes our direction as soon as the kernel has everything that was taken.
+    pub fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_settled(cx))?;
+        Poll::Ready(self.socket().half_close())
+    }
+
     /// Sends all of `data` and waits until the kernel has it. Not cancel safe.
     ///
     /// # Errors

@@ -5,12 +5,13 @@
 //! records are built in one scratch buffer of the thread. Only what the kernel does not take at once is kept.
 
 use super::socket::Socket;
+use super::verified::{ServerTls, VerifiedName};
 use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{CommonState, ServerConfig};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -70,6 +71,8 @@ pub struct TlsStream {
     /// Ciphertext the kernel has not taken yet.
     outgoing: Vec<u8>,
     peer_closed: bool,
+    /// Of a server, if the handshake has verified it.
+    verified_name: Option<VerifiedName>,
 }
 
 fn moved() -> io::Error {
@@ -85,13 +88,12 @@ impl TlsStream {
     ///
     /// # Errors
     /// The handshake fails: certificate, versions, or the connection itself.
-    pub async fn connect(
-        socket: Socket,
-        config: Arc<ClientConfig>,
-        name: ServerName<'static>,
-    ) -> io::Result<Self> {
+    pub async fn connect(socket: Socket, tls: &ServerTls, name: ServerName<'static>) -> io::Result<Self> {
+        let (config, note) = tls.for_handshake();
         let engine = Engine::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
-        Self::handshake(socket, engine).await
+        let mut stream = Self::handshake(socket, engine).await?;
+        stream.verified_name = note.of_complete_handshake();
+        Ok(stream)
     }
 
     /// Answers a client that asked for TLS.
@@ -111,6 +113,7 @@ impl TlsStream {
             plain: Inbound::default(),
             outgoing: Vec::new(),
             peer_closed: false,
+            verified_name: None,
         }
     }
 
@@ -329,6 +332,11 @@ impl TlsStream {
     /// Puts together what [`TlsStream::detach`] took apart.
     pub(super) fn attach(socket: Socket, engine: Engine) -> Self {
         Self::new(socket, engine)
+    }
+
+    /// The server's name, if it was verified in the handshake of this connection.
+    pub fn verified_name(&self) -> Option<&VerifiedName> {
+        self.verified_name.as_ref()
     }
 
     /// The certificate the other side showed.

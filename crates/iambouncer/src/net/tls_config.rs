@@ -2,6 +2,7 @@
 //! connection. The provider is always named, so a second one in the process cannot confuse rustls.
 
 use super::certificates::{self, CertificateError};
+use super::verified::ServerTls;
 use crate::config::{Settings, TlsMode, TlsProtocols};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -46,7 +47,7 @@ fn versions(protocols: &TlsProtocols) -> Vec<&'static SupportedProtocolVersion> 
 ///
 /// # Errors
 /// See [`TlsConfigError`].
-pub fn for_servers(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, TlsConfigError> {
+pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigError> {
     let mode = settings.server_tls_sslmode;
     if mode == TlsMode::Disable {
         return Ok(None);
@@ -60,18 +61,22 @@ pub fn for_servers(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, Tls
             let roots = Arc::new(certificates::server_roots(&settings.server_tls_ca_file)?);
             let strict =
                 WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(refused)?;
-            if mode == TlsMode::VerifyFull { strict } else { Arc::new(AnyName(strict)) }
+            if mode.verifies_name() { strict } else { Arc::new(AnyName(strict)) }
         }
         _ => Arc::new(AnyCertificate(provider)),
     };
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier.clone());
     let config = match (file(&settings.server_tls_cert_file), file(&settings.server_tls_key_file)) {
         (Some(cert), Some(key)) => builder
             .with_client_auth_cert(certificates::chain(cert)?, certificates::key(key)?)
             .map_err(refused)?,
         _ => builder.with_no_client_auth(),
     };
-    Ok(Some(Arc::new(config)))
+    Ok(Some(if mode.verifies_name() {
+        ServerTls::with_names(config, verifier)
+    } else {
+        ServerTls::without_names(config)
+    }))
 }
 
 /// Configuration towards clients, or `None` when TLS is off.

@@ -6,8 +6,9 @@
 //! longer than those where it is, and one at a time: when all workers are short of servers alike, none moves.
 
 use super::directory::Directory;
-use super::growth::Full;
 use super::lending::Pool;
+use super::neighbours::Asker;
+use super::places::Full;
 use super::shared::{Need, SharedPool};
 use crate::server::Server;
 use crate::server::moving::Packed;
@@ -133,8 +134,8 @@ impl Pool {
         need.told_us.store(self.context.registry.micros(worker::now()), Ordering::Release);
         need.wanted.store(wanted as u32, Ordering::Release);
         self.shared.hungry.fetch_or(self.my_bit(), Ordering::AcqRel);
-        if full == Full::Database {
-            return self.ask_for_room();
+        if full != Full::Pool {
+            return self.ask_for_room(full);
         }
         for worker in self.context.team.others() {
             if self.shared.needs[worker].idle.load(Ordering::Acquire) > 0 {
@@ -176,25 +177,29 @@ impl Pool {
         }
     }
 
-    /// The database is full. A worker that has an idle server of this pool gives it; another closes one of another
-    /// user's, whatever pools it has. One worker is asked at a time, since each of them might close one.
-    pub(super) fn ask_for_room(&self) {
+    /// A limit is full that other pools share. A worker that has an idle server of this pool gives it; another closes one
+    /// of a pool that shares the limit. One worker is asked at a time, since each of them might close one.
+    pub(super) fn ask_for_room(&self, full: Full) {
         let (team, now) = (&self.context.team, worker::now());
         let pausing =
             self.asked_for_room_at.get().is_some_and(|at| now.saturating_duration_since(at) < ROOM_PAUSE);
-        if team.is_alone() || pausing {
+        if team.is_alone() || pausing || full == Full::Pool {
             return;
         }
+        let Some(since) = self.anybody_waiting_since() else { return };
         self.asked_for_room_at.set(Some(now));
         let asker = team.me();
         let next = 1 + self.asked_for_room.get() % (team.len() - 1);
         self.asked_for_room.set(next);
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
+        // The two servers that have to go may be at two workers. Then each closes its own.
+        let may_close_one =
+            full == Full::UserAndDatabase && self.context.registry.could_make_room_in_both(&database, &user);
         let errand = move || {
             let Some(home) = home::get::<Directory>() else { return };
             match home.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
                 Some(pool) => pool.help(),
-                None => home.make_room(&database, &user, asker),
+                None => home.make_room(Asker { worker: asker, database, user, since }, full, may_close_one),
             }
         };
         drop(team.tell((asker + next) % team.len(), Box::new(errand)));
@@ -262,7 +267,7 @@ impl Pool {
             Ok(server) => {
                 self.note_retirements(&server);
                 self.table.add(&server.info);
-                self.give_back(Box::new(server));
+                self.admit(Box::new(server));
             }
             Err(error) => tracing::warn!(%error, "a server from another worker could not be used"),
         }
@@ -270,17 +275,28 @@ impl Pool {
 }
 
 impl Directory {
-    /// Closes an idle server of a full database and tells the worker that asked for room.
-    fn make_room(&self, database: &str, user: &str, asker: usize) {
-        if !self.known(database).is_some_and(|database| database.close_oldest_idle()) {
-            return;
+    /// Closes idle servers that take up places another worker wants, or remembers that they are wanted.
+    fn make_room(&self, asker: Asker, full: Full, may_close_one: bool) {
+        let of_user =
+            full.of_user().then(|| self.neighbours.longest_idle_of_user(&asker.user, &asker.database));
+        let of_database = full
+            .of_database()
+            .then(|| self.known(&asker.database).and_then(|database| database.longest_idle_but(&asker.user)));
+        let wanted: Vec<_> = of_user.into_iter().chain(of_database).collect();
+        let found: Vec<_> = wanted.iter().flatten().collect();
+        if found.is_empty() || (found.len() < wanted.len() && !may_close_one) {
+            return self.neighbours.claim_elsewhere(asker, full);
         }
-        let errand = with_pool(database, user, |pool| {
-            pool.grow();
-            // A client may wait to be greeted.
-            pool.login_ended.notify_all();
-        });
-        drop(self.context.team.tell(asker, errand));
+        for pool in found {
+            pool.close_oldest_idle();
+        }
+        self.try_again_at(&asker);
+    }
+
+    /// The pool of another worker may find the place that its clients wait for.
+    pub(super) fn try_again_at(&self, asker: &Asker) {
+        let errand = with_pool(&asker.database, &asker.user, Pool::try_again);
+        drop(self.context.team.tell(asker.worker, errand));
     }
 }
 

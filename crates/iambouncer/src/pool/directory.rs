@@ -2,14 +2,17 @@
 //! database and user need to find them.
 
 use super::lending::Pool;
+use super::neighbours::{Neighbours, longest_idle};
 use super::permits::Counter;
 use super::shared::Counted;
 use crate::config::Database;
 use crate::context::Context;
-use crate::worker::notify::Notify;
+use crate::stats::Totals;
+use crate::worker::{self, notify::Notify};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 /// A database as clients name it.
 pub struct DatabaseState {
@@ -18,7 +21,7 @@ pub struct DatabaseState {
     /// Its line, or the fallback's.
     pub line: RefCell<Rc<Database>>,
     /// Made from the `*` line.
-    pub is_auto: bool,
+    pub is_auto: Cell<bool>,
     /// Servers open, of all users and workers.
     pub open: Counter,
     /// Clients logged in, at all workers.
@@ -27,9 +30,13 @@ pub struct DatabaseState {
     pub paused: Cell<bool>,
     /// DISABLE is in force.
     pub disabled: Cell<bool>,
-    /// Its line is gone from the file.
+    /// Its line is gone from the file; it is not in the directory any more.
     pub gone: Cell<bool>,
-    pools: RefCell<Vec<Weak<Pool>>>,
+    /// When it was last in use.
+    pub(super) used_at: Cell<Instant>,
+    /// What pools had counted that were forgotten.
+    pub(super) retired: Cell<Totals>,
+    pub(super) pools: RefCell<Vec<Weak<Pool>>>,
 }
 
 impl DatabaseState {
@@ -38,19 +45,9 @@ impl DatabaseState {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Closes the server that has been idle longest, to make room for another user's. True when there was one.
-    pub(super) fn close_oldest_idle(&self) -> bool {
-        let pools = self.pools();
-        let with_since = pools.iter().filter_map(|pool| pool.idle.oldest_since().map(|since| (since, pool)));
-        let oldest = with_since.min_by_key(|(since, _)| *since);
-        let found = oldest.and_then(|(_, pool)| pool.idle.pop_oldest().map(|server| (pool, server)));
-        match found {
-            Some((pool, server)) => {
-                pool.close(server);
-                true
-            }
-            None => false,
-        }
+    /// Of the pools of users other than `user`, the one whose server has been idle longest.
+    pub(super) fn longest_idle_but(&self, user: &str) -> Option<Rc<Pool>> {
+        longest_idle(self.pools().into_iter().filter(|pool| &*pool.user != user))
     }
 }
 
@@ -60,12 +57,13 @@ type PoolKey = (Rc<str>, Rc<str>);
 /// All databases and pools.
 pub struct Directory {
     pub(super) context: Rc<Context>,
-    databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
-    pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
+    pub(super) databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
+    pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// PAUSE without a name is in force.
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
     pub changed: Rc<Notify>,
+    pub(super) neighbours: Rc<Neighbours>,
     /// Told whenever a client is gone.
     pub client_left: Notify,
 }
@@ -79,6 +77,7 @@ impl Directory {
             pools: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
+            neighbours: Rc::default(),
             client_left: Notify::default(),
         });
         directory.reload();
@@ -105,25 +104,13 @@ impl Directory {
         Some(self.add_database(name, Rc::new(line.clone()), true))
     }
 
-    /// Drops databases made from the `*` line that nobody uses any more.
-    pub fn forget_unused(&self) {
-        let unused = |database: &Rc<DatabaseState>| {
-            database.is_auto
-                && database.clients.taken() == 0
-                && database.pools().iter().all(|pool| pool.open_count() == 0 && !pool.is_backing_off())
-        };
-        let gone: Vec<_> = self.databases().into_iter().filter(unused).collect();
-        for database in gone {
-            self.pools.borrow_mut().retain(|(name, _), _| *name != database.name);
-            self.databases.borrow_mut().remove(&database.name);
-        }
-    }
-
     fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
         let name: Rc<str> = name.into();
         let state = Rc::new(DatabaseState {
             line: RefCell::new(line),
-            is_auto,
+            is_auto: Cell::new(is_auto),
+            used_at: Cell::new(worker::now()),
+            retired: Cell::default(),
             open: self.context.registry.counter(Counted::DatabaseServers, &name),
             clients: self.context.registry.counter(Counted::DatabaseClients, &name),
             paused: Cell::new(self.paused.get()),
@@ -139,10 +126,16 @@ impl Directory {
     /// The pool of a database and a user on the server, made when there is none.
     pub fn pool(&self, database: &Rc<DatabaseState>, user: &str) -> Rc<Pool> {
         let key: PoolKey = (database.name.clone(), user.into());
-        if let Some(pool) = self.pools.borrow().get(&key) {
-            return pool.clone();
+        let known = self.pools.borrow().get(&key).cloned();
+        if let Some(pool) = known {
+            if self.is_still_known(&pool) {
+                return pool;
+            }
+            self.drop_pool(&pool);
         }
-        let pool = Pool::new(self.context.clone(), database.clone(), key.1.clone(), self.changed.clone());
+        let (context, neighbours) = (self.context.clone(), self.neighbours.clone());
+        let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), neighbours);
+        self.neighbours.add(&pool);
         database.pools.borrow_mut().push(Rc::downgrade(&pool));
         self.pools.borrow_mut().insert(key, pool.clone());
         pool
@@ -158,7 +151,7 @@ impl Directory {
         for database in self.databases() {
             let line = database.line.borrow().clone();
             if let Some(user) = &line.user
-                && !database.is_auto
+                && !database.is_auto.get()
                 && self.context.config().pool_rules(&line, user).min_pool_size > 0
             {
                 self.pool(&database, user);
@@ -169,7 +162,7 @@ impl Directory {
     /// The pools in which a server can be logged in to before any client has come, made where there are none: those of
     /// lines that name their user.
     pub fn pools_without_clients(&self) -> Vec<Rc<Pool>> {
-        let lines = self.databases().into_iter().filter(|database| !database.is_auto && !database.gone.get());
+        let lines = self.databases().into_iter().filter(|database| !database.is_auto.get());
         let pools = lines.filter_map(|database| {
             let user = database.line.borrow().user.clone()?;
             Some(self.pool(&database, &user)).filter(|pool| pool.can_log_in_alone())
@@ -182,20 +175,25 @@ impl Directory {
         self.databases.borrow().values().cloned().collect()
     }
 
+    /// Number of pools.
+    pub fn pool_count(&self) -> u32 {
+        self.pools.borrow().len() as u32
+    }
+
     /// All pools by database and user.
     pub fn pools(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().values().cloned().collect()
     }
 
     /// Brings databases and pools in line with the configuration in force. A changed line retires its servers as
-    /// they become free; a line that is gone refuses new clients.
+    /// they become free. A database whose line is gone is dropped and marked; its clients are the caller's to end. What
+    /// its name means from now on, the fallback says.
     pub fn reload(&self) {
         let config = self.context.config();
         for (name, line) in &config.databases {
-            let known = self.databases.borrow().get(name.as_str()).cloned();
-            match known {
+            match self.known(name) {
                 Some(state) => {
-                    state.gone.set(false);
+                    state.is_auto.set(false);
                     Self::replace_line(&state, line);
                 }
                 None => {
@@ -207,9 +205,9 @@ impl Directory {
             if config.databases.contains_key(&*state.name) {
                 continue;
             }
-            match &config.fallback {
+            match config.fallback.as_ref().filter(|_| state.is_auto.get()) {
                 Some(line) => Self::replace_line(&state, line),
-                None => state.gone.set(true),
+                None => self.remove(&state),
             }
         }
         for pool in self.pools() {
@@ -217,11 +215,21 @@ impl Directory {
         }
     }
 
+    fn remove(&self, state: &Rc<DatabaseState>) {
+        tracing::info!(database = %state.name, "database removed");
+        state.gone.set(true);
+        self.databases.borrow_mut().remove(&state.name);
+        self.pools.borrow_mut().retain(|_, pool| !Rc::ptr_eq(&pool.database, state));
+        for pool in state.pools() {
+            pool.shut_down();
+        }
+    }
+
     fn replace_line(state: &DatabaseState, line: &Database) {
         if **state.line.borrow() != *line {
             *state.line.borrow_mut() = Rc::new(line.clone());
             for pool in state.pools() {
-                pool.retire_all();
+                pool.follow_line();
             }
         }
     }
@@ -243,8 +251,9 @@ impl Directory {
         }
     }
 
-    /// Servers of this worker that are with a client, being reset, being logged in or on the move.
+    /// Servers of this worker that are with a client, being reset, being logged in or on the move. Those that only end
+    /// are nobody's any more.
     pub fn busy_servers(&self) -> usize {
-        self.pools().iter().map(|pool| pool.busy_servers()).sum()
+        self.pools().iter().map(|pool| pool.busy_servers().saturating_sub(pool.lingering_servers())).sum()
     }
 }

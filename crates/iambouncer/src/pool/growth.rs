@@ -1,10 +1,11 @@
-//! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks and the
-//! limits they have to pass; the login itself is [`crate::server::login`]'s.
+//! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks; the
+//! limits they have to pass are in `places`, the login itself is [`crate::server::login`]'s.
 
 use super::lending::Pool;
 use super::permits::Permit;
+use super::places::{Eviction, Full};
 use super::shared::Failure;
-use super::succession::TakeOver;
+use super::succession::Succession;
 use super::welcome::Welcome;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::server::connect::Route;
@@ -21,25 +22,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Logins of one pool under way at a time. More would only queue up at the server.
 const MAX_PARALLEL_LOGINS: usize = 8;
+/// SQLSTATE of a connection above a limit of PostgreSQL's: of the role, the database or all.
+const TOO_MANY_CONNECTIONS: &str = "53300";
+/// PostgreSQL takes a moment to end a session whose connection was closed, …
+const CLOSING_LIMIT: Duration = Duration::from_secs(1);
+/// … so a login that it refuses in that time is tried again after this pause, which grows each time, …
+const CLOSING_PAUSE: Duration = Duration::from_millis(10);
+/// … so many times.
+const MAX_TRIES_WHILE_CLOSING: u32 = 5;
 /// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
 const LIFETIME_SPREAD: f64 = 0.2;
-
-/// Which limit has no place left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    Pool,
-    User,
-    Database,
-}
-
-/// Whether an idle server of the same database may be closed to make room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Eviction {
-    /// Somebody waits for the new server.
-    Allowed,
-    /// It would only be nice to have: two pools must not take turns closing each other's.
-    Forbidden,
-}
 
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -56,7 +48,10 @@ impl Pool {
             }
             match self.take_permits(self.size_now(), Eviction::Allowed) {
                 Ok(permits) => self.start_login(permits),
-                Err(full) => return self.note_shortage(full),
+                Err(full) => {
+                    self.claim(full);
+                    return self.note_shortage(full);
+                }
             }
         }
         // Logins take their time, or are not to be tried for a while: another worker may have a server to spare.
@@ -71,7 +66,10 @@ impl Pool {
         }
         match self.take_permits(most, eviction) {
             Ok(permits) => self.start_login(permits),
-            Err(Full::Database) if eviction == Eviction::Allowed => self.ask_for_room(),
+            Err(full) if eviction == Eviction::Allowed => {
+                self.claim(full);
+                self.ask_for_room(full);
+            }
             Err(_) => {}
         }
     }
@@ -108,10 +106,10 @@ impl Pool {
 
     /// After a failed login the next one waits for `server_login_retry`.
     pub fn is_backing_off(&self) -> bool {
-        let retry = self.context.config().settings.server_login_retry;
-        self.shared
-            .failure()
-            .is_some_and(|failure| worker::now().saturating_duration_since(failure.at) < retry)
+        self.shared.failure().is_some_and(|failure| {
+            let retry = self.context.config().settings.server_login_retry;
+            worker::now().saturating_duration_since(failure.at) < retry
+        })
     }
 
     fn arm_retry(self: &Rc<Self>) {
@@ -128,81 +126,37 @@ impl Pool {
         });
     }
 
-    /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
-    /// any more.
-    pub(super) fn is_above_size(&self) -> bool {
-        let rules = self.rules.borrow();
-        let open = self.shared.open.taken();
-        // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
-        if open <= rules.pool_size {
-            return false;
-        }
-        // In this order: a server that goes meanwhile gives back its place in the pool first.
-        let size = rules.pool_size + self.shared.overlapping.taken();
-        let open = self.shared.open.taken();
-        open > size
-            && (open > size + rules.reserve_pool_size
-                || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
-    }
-
-    /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
-    fn size_now(&self) -> u32 {
-        let rules = self.rules.borrow();
-        let timeout = self.context.config().settings.reserve_pool_timeout;
-        let stressed = rules.reserve_pool_size > 0
-            && !timeout.is_zero()
-            && self.waiting_since().is_some_and(|since| worker::now() - since >= timeout);
-        rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
-    }
-
-    /// A place in each limit; `most` is the pool's. A sibling pool's idle server gives way when the database is full.
-    pub(super) fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
-        // First, since it is what a waiting client nearly always runs into.
-        let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
-        let config = self.context.config();
-        let limit = |n: u32| (n > 0).then_some(n);
-        let user_limit = config
-            .users
-            .get(&*self.user)
-            .and_then(|user| user.max_user_connections)
-            .unwrap_or(config.settings.max_user_connections);
-        let user = self.shared.user_open.take(limit(user_limit)).ok_or(Full::User)?;
-        let line = self.database.line.borrow().clone();
-        let database_limit = limit(line.max_db_connections.unwrap_or(config.settings.max_db_connections));
-        let database = match self.database.open.take(database_limit) {
-            Some(permit) => permit,
-            None if eviction == Eviction::Forbidden => return Err(Full::Database),
-            None => {
-                self.database.close_oldest_idle();
-                self.database.open.take(database_limit).ok_or(Full::Database)?
-            }
-        };
-        Ok(vec![pool, user, database])
-    }
-
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
         self.start_login_for(permits, None);
     }
 
-    /// As [`start_login`](Self::start_login); with `takes_over` that server goes as soon as the new one is in.
-    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, takes_over: Option<TakeOver>) {
+    /// As [`start_login`](Self::start_login); with `succession` in place of another server.
+    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, succession: Option<Succession>) {
         self.logins.set(self.logins.get() + 1);
+        self.neighbours.withdraw(self);
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
             let retirements = pool.shared.retirements.load(Ordering::Acquire);
+            let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
                 Ok(logged_in) => {
-                    pool.login_succeeded(logged_in, permits, started, retirements);
-                    if let Some(takes_over) = takes_over {
-                        pool.yield_to_successor(takes_over);
+                    let touched_at = succession
+                        .as_ref()
+                        .map_or_else(|| Rc::new(Cell::new(worker::now())), Succession::touched_at);
+                    let (server, welcome) = pool.new_server(logged_in, permits, touched_at);
+                    pool.login_succeeded(Server { retirements, ..server }, welcome, started);
+                    if let Some(succession) = succession {
+                        pool.yield_to_successor(succession);
                     }
                 }
                 Err(error) => {
                     drop(permits);
-                    pool.login_failed(error);
+                    pool.neighbours.relieve();
+                    let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded());
+                    pool.login_failed(error, is_current);
                 }
             }
             pool.login_ended.notify_all();
@@ -212,6 +166,27 @@ impl Pool {
     }
 
     async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
+        let mut outcome = self.log_in_once().await;
+        for again in 1..=MAX_TRIES_WHILE_CLOSING {
+            match &outcome {
+                Err(failed) if self.counts_a_closed_one(&failed.error) => {
+                    tracing::debug!(user = %self.user, "a server that was closed is still counted, trying again");
+                }
+                _ => break,
+            }
+            timers::sleep(CLOSING_PAUSE * again).await;
+            outcome = self.log_in_once().await;
+        }
+        outcome
+    }
+
+    /// PostgreSQL has refused a connection too many, and one of ours was closed a moment ago: it may not have ended yet.
+    fn counts_a_closed_one(&self, error: &LoginError) -> bool {
+        let is_full = matches!(error, LoginError::Refused { code, .. } if code == TOO_MANY_CONNECTIONS);
+        is_full && self.context.registry.has_closed_within(CLOSING_LIMIT, worker::now())
+    }
+
+    async fn log_in_once(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
         let progress = Progress::default();
         let target = self.target().map_err(|error| progress.explain(error))?;
         let logged_in = login::log_in(&self.context, &target, &progress).await;
@@ -240,20 +215,17 @@ impl Pool {
         Ok(Target::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
     }
 
-    fn login_succeeded(
-        self: &Rc<Self>,
-        logged_in: LoggedIn,
-        permits: Vec<Permit>,
-        started: Instant,
-        retirements: u64,
-    ) {
+    fn login_succeeded(self: &Rc<Self>, server: Server, welcome: Rc<Welcome>, started: Instant) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.last_login.set(took);
         self.context.registry.logins.count_success(took, worker::now());
         self.context.registry.vitals.settle_first_login(FirstLogin::Done);
-        let server = Server { retirements, ..self.new_server(logged_in, permits) };
         self.note_retirements(&server);
+        // What a server of an older line reports is nothing to greet clients with.
+        if !server.info.close_needed.get() {
+            self.take_over_welcome(welcome);
+        }
         tracing::info!(
             database = %self.database.name,
             user = %self.user,
@@ -264,10 +236,15 @@ impl Pool {
             "server login"
         );
         self.table.add(&server.info);
-        self.give_back(Box::new(server));
+        self.admit(Box::new(server));
     }
 
-    fn new_server(self: &Rc<Self>, logged_in: LoggedIn, permits: Vec<Permit>) -> Server {
+    fn new_server(
+        self: &Rc<Self>,
+        logged_in: LoggedIn,
+        permits: Vec<Permit>,
+        touched_at: Rc<Cell<Instant>>,
+    ) -> (Server, Rc<Welcome>) {
         let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
         let welcome = Welcome::new(&self.context.parameters, reports.into());
         let reports = welcome.reports.clone();
@@ -291,17 +268,14 @@ impl Pool {
             connected_wall: SystemTime::now(),
             activity: Cell::new(Activity::Idle),
             client_id: Cell::new(0),
-            touched_at: Cell::new(worker::now()),
+            logged_in_at: worker::now(),
+            touched_at,
             close_needed: Cell::new(false),
             cancels_in_flight: Cell::new(0),
             prepared_count: Cell::new(0),
             application_name: RefCell::new(application_name.unwrap_or_default()),
         });
         let parameters = welcome.parameters.clone();
-        if self.shared.set_welcome(welcome.reports.clone()) {
-            self.tell_others(Self::login_ended_elsewhere);
-        }
-        *self.welcome.borrow_mut() = Some(welcome);
         let mut server = Server {
             stream,
             parameters,
@@ -314,10 +288,19 @@ impl Pool {
             permits,
         };
         server.note_reported(&self.context.parameters, &reports);
-        server
+        (server, welcome)
     }
 
-    fn login_failed(self: &Rc<Self>, failed: FailedLogin) {
+    fn take_over_welcome(&self, welcome: Rc<Welcome>) {
+        let is_first = self.shared.set_welcome(welcome.reports.clone());
+        *self.welcome.borrow_mut() = Some(welcome);
+        if is_first {
+            self.tell_others(Self::login_ended_elsewhere);
+        }
+    }
+
+    /// What a login with a configuration that is not in force any more came to says nothing about the next one.
+    fn login_failed(self: &Rc<Self>, failed: FailedLogin, is_current: bool) {
         let fault = failed.error.to_fault();
         let cause = failed.cause.info();
         self.context.registry.logins.count_failure(cause.label, worker::now());
@@ -335,29 +318,18 @@ impl Pool {
         if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
             self.next_host.set(self.next_host.get().wrapping_add(1));
         }
+        if !is_current {
+            return;
+        }
         self.shared.set_failure(Some(Failure { at: worker::now(), login: failed }));
         self.forget_successors();
-        self.refuse_if_hopeless();
+        self.report_refusals();
         self.tell_others(Self::login_ended_elsewhere);
-    }
-
-    /// The last login was refused and no server is there: whoever waits is told. While servers are there, those who
-    /// wait still get one.
-    fn refuse_if_hopeless(&self) {
-        if let Some(failure) = self.shared.failure()
-            && failure.login.error.is_refusal()
-            && self.shared.open.taken() == 0
-        {
-            let fault = Rc::new(failure.login.to_fault());
-            for waiter in self.waiters.borrow_mut().drain(..) {
-                waiter.refuse(&fault);
-            }
-        }
     }
 
     /// Another worker's login to the same place has ended, well or not.
     fn login_ended_elsewhere(self: &Rc<Self>) {
-        self.refuse_if_hopeless();
+        self.report_refusals();
         self.login_ended.notify_all();
     }
 }

@@ -1,4 +1,4 @@
-//! The idle servers of a pool, in the order in which they were released. Owns that list, and the number of them that
+//! The idle servers of a pool, in the order in which they were used last. Owns that list, and the number of them that
 //! other workers see.
 
 use super::shared::SharedPool;
@@ -29,9 +29,13 @@ impl IdleServers {
         outcome
     }
 
-    /// Adds the one released last.
+    /// Adds one behind those that were used before it: at the end, unless nobody has used it yet.
     pub(super) fn push(&self, server: Box<Server>) {
-        self.change(|servers| servers.push_back(server));
+        let last_use = server.info.touched_at.get();
+        self.change(|servers| {
+            let before = servers.iter().rposition(|other| other.info.touched_at.get() <= last_use);
+            servers.insert(before.map_or(0, |at| at + 1), server);
+        });
     }
 
     /// Takes the one released last.

@@ -1,8 +1,11 @@
 //! One pool: idle servers, waiting clients, and the passing of the one to the other. Owns the order of both:
 //! clients first come first served, servers last used first (so that the others can grow old and go).
 
+use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
+use super::lingering::Unfinished;
+use super::neighbours::Neighbours;
 use super::permits::Counter;
 use super::session_rules::SessionRules;
 use super::shared::{Counted, SharedPool};
@@ -21,7 +24,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What a client gets when it asks for a server.
@@ -46,18 +48,25 @@ pub struct Pool {
     /// Changes of the database's schema.
     schema_changes: Counter,
     /// What they mean for sessions: another allocation after every RELOAD and SET.
-    session_rules: RefCell<Rc<SessionRules>>,
+    pub(super) session_rules: RefCell<Rc<SessionRules>>,
     /// `server_round_robin`.
-    round_robin: Cell<bool>,
+    pub(super) round_robin: Cell<bool>,
+    /// `server_lifetime = 0`.
+    pub(super) uses_once: Cell<bool>,
     pub(super) idle: IdleServers,
     /// Free, but a cancel request is on its way to them.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    pub(super) arrivals: Arrivals,
+    /// When a server became free last.
+    pub(super) freed_at: Cell<Instant>,
     /// What it has in common with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     pub(super) logins: Cell<usize>,
     /// How long the last login took.
     pub(super) last_login: Cell<Duration>,
+    /// Servers of this worker that only end.
+    pub(super) lingering: Cell<usize>,
     /// Servers on their way to other workers.
     pub(super) leaving: Cell<usize>,
     pub(super) retry_armed: Cell<bool>,
@@ -74,6 +83,8 @@ pub struct Pool {
     /// Told when a login has ended, well or not.
     pub login_ended: Notify,
     pub(super) changed: Rc<Notify>,
+    /// The other pools of this worker.
+    pub(super) neighbours: Rc<Neighbours>,
     /// Open servers.
     pub table: ServerTable,
     /// Counters.
@@ -86,6 +97,7 @@ impl Pool {
         database: Rc<DatabaseState>,
         user: Rc<str>,
         changed: Rc<Notify>,
+        neighbours: Rc<Neighbours>,
     ) -> Rc<Self> {
         let shared = context.registry.pool(&database.name, &user);
         let config = context.config();
@@ -93,6 +105,7 @@ impl Pool {
         let schema_changes = context.registry.counter(Counted::SchemaChanges, &database.name);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
+            uses_once: Cell::new(rules.server_lifetime.is_zero()),
             idle: IdleServers::new(shared.clone(), context.team.me()),
             context,
             database,
@@ -102,9 +115,12 @@ impl Pool {
             schema_changes,
             canceling: RefCell::default(),
             waiters: RefCell::default(),
+            arrivals: Arrivals::default(),
+            freed_at: Cell::new(worker::now()),
             shared,
             logins: Cell::new(0),
             last_login: Cell::default(),
+            lingering: Cell::new(0),
             leaving: Cell::new(0),
             retry_armed: Cell::new(false),
             looks_again: Cell::new(false),
@@ -115,6 +131,7 @@ impl Pool {
             welcome: RefCell::default(),
             login_ended: Notify::default(),
             changed,
+            neighbours,
             table: ServerTable::default(),
             stats: Statistics::default(),
         })
@@ -170,7 +187,7 @@ impl Pool {
             {
                 return Borrow::Server(server);
             }
-            if let Some(fault) = self.refusal() {
+            if let Some(fault) = self.refusal_for(worker::now()) {
                 return Borrow::Refused(fault);
             }
         }
@@ -192,23 +209,23 @@ impl Pool {
         }
     }
 
-    /// A login was refused a short while ago and no server is there: asking again would only be refused again.
-    fn refusal(&self) -> Option<Rc<Fault>> {
-        let failure = self.shared.failure()?;
-        let recent = worker::now() - failure.at < self.context.config().settings.server_login_retry;
-        let alone = self.shared.open.taken() == 0;
-        (recent && alone && failure.login.error.is_refusal()).then(|| Rc::new(failure.login.to_fault()))
+    /// Takes a server back from a client.
+    pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
+        let now = worker::now();
+        server.info.touched_at.set(now);
+        self.freed_at.set(now);
+        if self.uses_once.get() {
+            return self.give_up(server);
+        }
+        self.admit(server);
     }
 
-    /// Takes a server back from a client: to the one who has waited longest, or to the idle ones.
-    pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
+    /// Takes a server that is free: to the one who has waited longest, or to the idle ones.
+    pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
         let info = &server.info;
         info.client_id.set(0);
-        info.touched_at.set(worker::now());
-        if info.close_needed.get()
-            || info.retire_at.is_some_and(|at| at <= worker::now())
-            || self.is_above_size()
-        {
+        let is_too_old = info.retire_at.is_some_and(|at| at <= worker::now());
+        if info.close_needed.get() || is_too_old || self.is_above_size() {
             return self.give_up(server);
         }
         if info.cancels_in_flight.get() > 0 {
@@ -242,6 +259,9 @@ impl Pool {
                 Err(back) => server = back,
             }
         }
+        if self.neighbours.go_before(self, Self::waiting_since).is_some() {
+            return self.close(server);
+        }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
             match waiter.grant(server) {
@@ -264,13 +284,13 @@ impl Pool {
     pub fn give_back_dirty(self: &Rc<Self>, mut server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
-        if sql.is_empty() {
+        if sql.is_empty() || self.uses_once.get() {
             return self.give_back(server);
         }
         server.info.client_id.set(0);
         if server.info.cancels_in_flight.get() > 0 {
             // The reset query itself could be canceled.
-            return self.discard(server);
+            return self.abandon(server, Unfinished { owes_answers: false, between_messages: true });
         }
         server.info.activity.set(Activity::Tested);
         self.resetting.set(self.resetting.get() + 1);
@@ -289,16 +309,23 @@ impl Pool {
         });
     }
 
-    /// A server is of no use any more.
+    /// A server is of no use any more, and what it does is unknown.
     pub fn discard(self: &Rc<Self>, server: Box<Server>) {
-        self.close(server);
-        self.grow();
+        self.abandon(server, Unfinished { owes_answers: true, between_messages: false });
     }
 
     #[expect(clippy::boxed_local, reason = "everybody has it in a box")]
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
+        self.context.registry.note_closed(worker::now());
         self.changed.notify_all();
+        self.neighbours.relieve();
+    }
+
+    /// Closes the server that has been idle longest, to make room for another pool's. True when there was one.
+    pub(super) fn close_oldest_idle(&self) -> bool {
+        let oldest = self.idle.pop_oldest();
+        oldest.map(|server| self.close(server)).is_some()
     }
 
     /// A cancel request has ended: servers that only waited for it are free.
@@ -352,73 +379,16 @@ impl Pool {
         self.waiters.borrow().iter().find(|waiter| waiter.is_waiting()).map(|waiter| waiter.since)
     }
 
+    /// Since when the first client waits, be it for a server or for its greeting.
+    pub fn anybody_waiting_since(&self) -> Option<Instant> {
+        self.waiting_since().into_iter().chain(self.arrivals.first()).min()
+    }
+
     /// Closes all idle servers (PAUSE, KILL).
     pub fn close_idle(&self) {
         let idle = self.idle.take_all();
         for server in idle {
             self.close(server);
         }
-    }
-
-    /// Every server goes as soon as it is free (RECONNECT, changed line).
-    pub fn retire_all(self: &Rc<Self>) {
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
-        for info in self.table.list() {
-            info.close_needed.set(true);
-        }
-        self.close_idle();
-        self.shared.set_failure(None);
-        self.grow();
-    }
-
-    /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
-    pub(super) fn note_retirements(&self, server: &Server) {
-        if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
-            server.info.close_needed.set(true);
-        }
-    }
-
-    /// Takes over changed sizes.
-    pub(super) fn reload(self: &Rc<Self>) {
-        let config = self.context.config();
-        *self.rules.borrow_mut() = config.pool_rules(&self.database.line.borrow(), &self.user);
-        *self.session_rules.borrow_mut() = Rc::new(SessionRules::new(&config, &self.rules.borrow()));
-        self.round_robin.set(config.settings.server_round_robin);
-        self.grow();
-    }
-
-    /// Number of idle servers.
-    pub fn idle_count(&self) -> usize {
-        self.idle.len()
-    }
-
-    /// Servers open or being opened, by all workers.
-    pub fn open_count(&self) -> u32 {
-        self.shared.open.taken()
-    }
-
-    /// True while a server is on its way to another worker.
-    pub fn is_sending_servers(&self) -> bool {
-        self.leaving.get() > 0
-    }
-
-    /// Logins under way.
-    pub fn login_count(&self) -> usize {
-        self.logins.get()
-    }
-
-    /// Servers of this worker that are not idle, and those on their way to it or from it.
-    pub fn busy_servers(&self) -> usize {
-        (self.table.count() + self.logins.get() + self.leaving.get()).saturating_sub(self.idle_count())
-    }
-
-    /// What a client is told that cannot be served at all just now.
-    pub fn refused_fault(&self) -> Option<Fault> {
-        self.refusal().map(|fault| (*fault).clone())
-    }
-
-    /// Why the last login failed, while that is the last thing known.
-    pub fn last_failure(&self) -> Option<Fault> {
-        self.shared.failure().map(|failure| failure.login.to_fault())
     }
 }

@@ -4,12 +4,20 @@
 //! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
 //! and `balance` moves servers to workers whose clients wait too long.
 
+mod arrivals;
 mod balance;
+mod changes;
+mod counts;
 pub mod directory;
+mod forgetting;
 mod growth;
 mod idle;
 mod lending;
+mod lingering;
+mod neighbours;
 pub mod permits;
+mod places;
+mod refusal;
 mod session_rules;
 pub mod shared;
 mod succession;
@@ -20,6 +28,7 @@ mod welcome;
 
 pub use directory::{DatabaseState, Directory};
 pub use lending::{Borrow, Pool};
+pub use lingering::Unfinished;
 pub use session_rules::SessionRules;
 pub use waiter::Waiter;
 pub use welcome::{Greeting, Welcome};

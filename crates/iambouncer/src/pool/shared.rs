@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names nobody uses are dropped from a table when this many were added since the last look.
 const SWEEP_EVERY: usize = 256;
@@ -53,6 +53,8 @@ pub struct SharedPool {
     pub(super) open: Counter,
     /// Servers above the size for the moment in which one takes over from another.
     pub(super) overlapping: Counter,
+    /// Of the open ones, those that only end.
+    pub(super) lingering: Counter,
     /// The same, over all databases of the user.
     pub(super) user_open: Counter,
     /// One bit for each worker in need: it would take a server that becomes free.
@@ -61,6 +63,10 @@ pub struct SharedPool {
     /// Counts what makes all servers old, once for each worker that marks its own. One that is logging in or on its
     /// way between workers meanwhile is not used again.
     pub(super) retirements: AtomicU64,
+    /// When it was last in use at any worker, in µs after the process began.
+    used_us: AtomicU64,
+    /// Nobody has used it for long: the workers drop their part, and whoever asks for it gets another.
+    is_forgotten: AtomicBool,
     has_failed: AtomicBool,
     failure: Mutex<Option<Failure>>,
     welcome: Mutex<Option<Reports>>,
@@ -68,19 +74,49 @@ pub struct SharedPool {
 }
 
 impl SharedPool {
-    fn new(workers: usize, user_open: Counter) -> Self {
+    fn new(workers: usize, user_open: Counter, now_us: u64) -> Self {
         Self {
             open: Counter::default(),
             overlapping: Counter::default(),
+            lingering: Counter::default(),
             user_open,
             hungry: AtomicU64::new(0),
             needs: (0..workers).map(|_| Need::default()).collect(),
             retirements: AtomicU64::new(0),
+            used_us: AtomicU64::new(now_us),
+            is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
             welcome: Mutex::default(),
             scram_keys: Mutex::default(),
         }
+    }
+
+    /// Servers that are open or being opened, without those that only end.
+    pub(super) fn serving(&self) -> u32 {
+        // In this order: one that ends meanwhile is never counted as serving.
+        let open = self.open.taken();
+        open.saturating_sub(self.lingering.taken())
+    }
+
+    /// It is in use. False when it was forgotten meanwhile: the registry knows whether there is another.
+    pub(super) fn note_use(&self, now_us: u64) -> bool {
+        // Before the look at the flag; whoever sets the flag looks here after that.
+        self.used_us.store(now_us, Ordering::SeqCst);
+        !self.is_forgotten()
+    }
+
+    pub(super) fn last_use_us(&self) -> u64 {
+        self.used_us.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten.load(Ordering::SeqCst)
+    }
+
+    /// True when a server is idle at any worker.
+    fn has_idle(&self) -> bool {
+        self.needs.iter().any(|need| need.idle.load(Ordering::Acquire) > 0)
     }
 
     /// The last login's failure, until one succeeds.
@@ -108,6 +144,11 @@ impl SharedPool {
     /// Returns true when it is the first.
     pub(super) fn set_welcome(&self, reports: Reports) -> bool {
         locked(&self.welcome).replace(reports).is_none()
+    }
+
+    /// Nothing is known of a server any more.
+    pub(super) fn forget_welcome(&self) {
+        *locked(&self.welcome) = None;
     }
 
     /// Keys a client's SCRAM login revealed.
@@ -168,6 +209,8 @@ pub struct Registry {
     pub running: Counter,
     /// Clients of each worker: new ones go where there are fewest.
     pub loads: Box<[Counter]>,
+    /// When a server was closed last, in µs after the process began.
+    closed_us: AtomicU64,
     /// Logins to servers.
     pub logins: LoginCounters,
     /// What probes ask for.
@@ -183,6 +226,7 @@ impl Registry {
         Self {
             workers,
             began,
+            closed_us: AtomicU64::new(0),
             logins: LoginCounters::new(began),
             vitals: Vitals::new(workers, began, awaits_login),
             clients: Counter::default(),
@@ -214,9 +258,56 @@ impl Registry {
         if let Some(known) = table.entries.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let pool = Arc::new(SharedPool::new(self.workers, user_open));
+        let now_us = self.micros(Instant::now());
+        let pool = Arc::new(SharedPool::new(self.workers, user_open, now_us));
         table.insert(key, Arc::downgrade(&pool), |weak| weak.strong_count() > 0);
         pool
+    }
+
+    /// Forgets a pool that nobody has used since `oldest_us`. Exactly one of this and of [`SharedPool::note_use`] at another
+    /// worker comes first.
+    pub(super) fn forget(&self, database: &str, user: &str, pool: &Arc<SharedPool>, oldest_us: u64) {
+        let mut table = locked(&self.pools);
+        pool.is_forgotten.store(true, Ordering::SeqCst);
+        if pool.used_us.load(Ordering::SeqCst) > oldest_us {
+            pool.is_forgotten.store(false, Ordering::SeqCst);
+            return;
+        }
+        let key = (database.to_owned(), user.to_owned());
+        if table.entries.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
+            table.entries.remove(&key);
+        }
+    }
+
+    /// Gives back what is kept of pools that are gone.
+    pub(super) fn forget_gone(&self) {
+        locked(&self.pools).entries.retain(|_, pool| pool.strong_count() > 0);
+        locked(&self.counters).entries.retain(|_, counter| counter.is_shared());
+    }
+
+    /// Whether idle servers could make room for this pool both for its user and in its database, at whatever workers.
+    pub(super) fn could_make_room_in_both(&self, database: &str, user: &str) -> bool {
+        let table = locked(&self.pools);
+        let (mut for_user, mut in_database) = (false, false);
+        for ((its_database, its_user), pool) in &table.entries {
+            let (same_database, same_user) = (its_database == database, its_user == user);
+            if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.has_idle()) {
+                for_user |= same_user;
+                in_database |= same_database;
+            }
+        }
+        for_user && in_database
+    }
+
+    /// A server was closed.
+    pub(super) fn note_closed(&self, at: Instant) {
+        self.closed_us.store(self.micros(at), Ordering::Relaxed);
+    }
+
+    /// Whether any was closed in this time.
+    pub(super) fn has_closed_within(&self, time: Duration, now: Instant) -> bool {
+        let closed_us = self.closed_us.load(Ordering::Relaxed);
+        closed_us > 0 && self.micros(now).saturating_sub(closed_us) < time.as_micros() as u64
     }
 
     /// A moment as the workers tell it to each other: µs after the process began.

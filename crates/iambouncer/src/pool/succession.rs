@@ -2,14 +2,15 @@
 //! IAM's are, does not sit on a client's request. A full pool has one server more for that moment. Where the limits of
 //! database or user have no room for it, the successor logs in when its predecessor has ended.
 
-use super::growth::{Eviction, Full};
 use super::lending::Pool;
 use super::permits::Permit;
+use super::places::{Eviction, Full};
 use crate::config::PoolMode;
 use crate::server::{Activity, ServerInfo};
 use crate::worker;
+use std::cell::Cell;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A successor begins at least so long before its predecessor ends, …
 const MIN_LEAD: Duration = Duration::from_secs(5);
@@ -22,12 +23,30 @@ const LEAD_PART_OF_LIFE: u32 = 4;
 /// Servers that a pool may have above its size while one takes over from another.
 const MAX_OVERLAPPING: u32 = 1;
 
-/// A login that takes the place of a server which serves until then.
-pub(super) struct TakeOver {
+/// A login in place of another server.
+pub(super) struct Succession {
+    /// When the other was used last.
+    touched_at: Rc<Cell<Instant>>,
+    takes_over: Option<TakeOver>,
+}
+
+/// The place of a server that serves until its successor is in.
+struct TakeOver {
     /// Gone if the server has gone by itself.
     predecessor: Weak<ServerInfo>,
     /// The place above the pool's size, until the predecessor has it.
     overlap: Option<Permit>,
+}
+
+impl Succession {
+    fn of(predecessor: &ServerInfo) -> Self {
+        Self { touched_at: predecessor.touched_at.clone(), takes_over: None }
+    }
+
+    /// When the other was used last, for the new one to go on with.
+    pub(super) fn touched_at(&self) -> Rc<Cell<Instant>> {
+        self.touched_at.clone()
+    }
 }
 
 impl Drop for TakeOver {
@@ -48,8 +67,12 @@ impl Pool {
         let lead = lead(self.last_login.get(), lifetime);
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
-            if is_due && !info.has_successor.get() && self.is_in_use(&info) {
-                info.has_successor.set(match self.log_in_successor() {
+            if is_due
+                && info.activity.get() != Activity::Ending
+                && !info.has_successor.get()
+                && self.is_in_use(&info)
+            {
+                info.has_successor.set(match self.log_in_successor(&info) {
                     Ok(()) => true,
                     // The other limits hold, and logins that are not to be tried are not tried this way either.
                     Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
@@ -60,9 +83,10 @@ impl Pool {
 
     /// A server has ended by age: its place is taken at once, if that has not happened yet.
     pub(super) fn succeed(self: &Rc<Self>, ended: &ServerInfo) {
-        if !ended.has_successor.get() && self.is_in_use(ended) && !self.database.paused.get() {
+        let is_wanted = !ended.has_successor.get() && self.is_in_use(ended);
+        if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
             // If there is no room, whoever waits for a server makes it log in.
-            let _begun = self.log_in_successor();
+            let _begun = self.log_in_successor(ended);
         }
     }
 
@@ -77,13 +101,13 @@ impl Pool {
     ///
     /// # Errors
     /// The limit that is full; `None` while no login is to be tried.
-    fn log_in_successor(self: &Rc<Self>) -> Result<(), Option<Full>> {
+    fn log_in_successor(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
         if self.is_backing_off() || self.logins_are_many() {
             return Err(None);
         }
         let size = self.rules.borrow().pool_size;
         let permits = self.take_permits(size, Eviction::Forbidden).map_err(Some)?;
-        self.start_login(permits);
+        self.start_login_for(permits, Some(Succession::of(predecessor)));
         Ok(())
     }
 
@@ -102,13 +126,15 @@ impl Pool {
             return false;
         };
         predecessor.yields.set(true);
-        let predecessor = Rc::downgrade(predecessor);
-        self.start_login_for(permits, Some(TakeOver { predecessor, overlap: Some(overlap) }));
+        let takes_over = TakeOver { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) };
+        let succession = Succession { takes_over: Some(takes_over), ..Succession::of(predecessor) };
+        self.start_login_for(permits, Some(succession));
         true
     }
 
     /// The successor is in: the predecessor goes now, or as soon as its client has done with it.
-    pub(super) fn yield_to_successor(self: &Rc<Self>, mut takes_over: TakeOver) {
+    pub(super) fn yield_to_successor(self: &Rc<Self>, succession: Succession) {
+        let Some(mut takes_over) = succession.takes_over else { return };
         let Some(predecessor) = takes_over.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
         match self.idle.take(predecessor.id) {
@@ -117,12 +143,17 @@ impl Pool {
         }
     }
 
-    /// A server that nobody has used for `server_idle_timeout` needs no successor.
+    /// A server that nobody has used for `server_idle_timeout` needs no successor; without that limit, one that nobody
+    /// has used in its life.
     fn is_in_use(&self, info: &ServerInfo) -> bool {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
+        let touched_at = info.touched_at.get();
         info.activity.get() == Activity::Active
-            || idle_timeout.is_zero()
-            || worker::now() - info.touched_at.get() < idle_timeout
+            || if idle_timeout.is_zero() {
+                touched_at > info.logged_in_at
+            } else {
+                worker::now().saturating_duration_since(touched_at) < idle_timeout
+            }
     }
 }
 

@@ -12,6 +12,7 @@ impl Pool {
         self.close_worn_out();
         // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.
         self.grow();
+        self.report_refusals();
         self.keep_minimum();
     }
 

@@ -20,16 +20,19 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Sweeps until the process ends.
 pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
-    let ebb = Ebb::default();
+    let (clients, pools) = (Ebb::default(), Ebb::default());
     loop {
+        // Before anything is made that has no server yet.
+        door.directory.forget_unused();
         door.directory.open_minimum();
         super::first_login::seek(&door);
-        door.directory.forget_unused();
         for pool in door.directory.pools() {
             pool.sweep();
         }
-        if door.context.team.me() == 0 && ebb.is_low(door.context.registry.clients.taken()) {
-            tracing::debug!("most clients have left: free memory goes back to the system");
+        let have_clients_left =
+            door.context.team.me() == 0 && clients.is_low(door.context.registry.clients.taken());
+        if have_clients_left || pools.is_low(door.directory.pool_count()) {
+            tracing::debug!("most clients or pools have gone: free memory goes back to the system");
             door.context.control.spawn_blocking(super::memory::give_back);
         }
         if door.context.team.me() == 0 {

@@ -1,24 +1,24 @@
-//! Memory after many clients have left. Owns the decision to give it back to the system: the allocator keeps what was
+//! Memory after many clients have left or many pools were forgotten. Owns the decision to give it back to the system: the allocator keeps what was
 //! freed between things that stay, however long nobody needs it.
 
 use std::cell::Cell;
 
-/// Fewer clients than this gone are not worth a look at the whole heap.
+/// Fewer than this gone are not worth a look at the whole heap.
 const MIN_GONE: u32 = 1000;
 
-/// Watches the number of clients.
+/// Watches the number of clients, or of pools.
 #[derive(Default)]
 pub(super) struct Ebb {
-    /// Most clients since memory was given back last.
+    /// Most of them since memory was given back last.
     highest: Cell<u32>,
 }
 
 impl Ebb {
-    /// True when more than half of the clients there were have gone. Then it begins anew.
-    pub(super) fn is_low(&self, clients: u32) -> bool {
-        let highest = self.highest.get().max(clients);
-        let is_low = highest - clients >= MIN_GONE && clients < highest / 2;
-        self.highest.set(if is_low { clients } else { highest });
+    /// True when more than half of those there were have gone. Then it begins anew.
+    pub(super) fn is_low(&self, count: u32) -> bool {
+        let highest = self.highest.get().max(count);
+        let is_low = highest - count >= MIN_GONE && count < highest / 2;
+        self.highest.set(if is_low { count } else { highest });
         is_low
     }
 }

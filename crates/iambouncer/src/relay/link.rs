@@ -7,7 +7,7 @@ use crate::answers::Expected;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
 use crate::faults;
-use crate::pool::{Borrow, Pool, Waiter};
+use crate::pool::{Borrow, Pool, Unfinished, Waiter};
 use crate::server::{Activity, Server};
 use crate::worker;
 use std::rc::Rc;
@@ -160,18 +160,21 @@ impl Exchange {
     pub(super) fn part(&mut self, guest: &Guest) {
         let link = std::mem::replace(&mut self.link, Link::None);
         guest.unlink_notes();
+        let unfinished = Unfinished {
+            owes_answers: !self.answers.is_empty(),
+            between_messages: self.up_scanner.at_boundary() && self.up_head.is_empty() && self.up_ready == 0,
+        };
         let in_order = !self.is_out_of_step
             && self.answers.is_settled()
             && self.down_scanner.at_boundary()
-            && self.up_scanner.at_boundary()
-            && self.up_head.is_empty()
-            && self.up_ready == 0
+            && unfinished.between_messages
             && !self.saw_fatal;
         match link {
             Link::Server(linked) if in_order && linked.status == TxStatus::Idle => {
                 guest.pool.give_back_dirty(linked.server);
             }
-            other => abandon(&guest.pool, other),
+            Link::Server(linked) => guest.pool.abandon(linked.server, unfinished),
+            other => leave_queue(&guest.pool, other),
         }
     }
 
@@ -184,8 +187,8 @@ impl Exchange {
     }
 }
 
-/// Gives a server up in whatever state it is.
-pub(super) fn abandon(pool: &Rc<Pool>, link: Link) {
+/// Gives a place in the queue up, and a server in whatever state it is.
+pub(super) fn leave_queue(pool: &Rc<Pool>, link: Link) {
     match link {
         Link::None => {}
         Link::Waiting(waiter) => {

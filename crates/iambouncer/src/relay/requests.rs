@@ -238,7 +238,7 @@ impl Exchange {
 
     /// A cancel request came for a query that has not reached a server: it is answered here.
     pub(super) fn cancel_waiting_request(&mut self, guest: &mut Guest) -> Result<(), Ending> {
-        super::link::abandon(&guest.pool, std::mem::replace(&mut self.link, Link::None));
+        super::link::leave_queue(&guest.pool, std::mem::replace(&mut self.link, Link::None));
         guest.info.state.set(crate::clients::ClientState::Idle);
         loop {
             let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;

@@ -22,10 +22,11 @@ impl Drop for InFlight {
     }
 }
 
-/// Cancels what `server` does for `client_id`. Returns when the server is done with the request, or after `limit`.
-pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, limit: Duration) {
+/// Cancels what `server` does for `client_id`. Returns when the server is done with the request, or after `limit`; false
+/// when it is not known to have got it.
+pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, limit: Duration) -> bool {
     if server.cancels_in_flight.get() >= MAX_IN_FLIGHT {
-        return;
+        return true;
     }
     server.cancels_in_flight.set(server.cancels_in_flight.get() + 1);
     let in_flight = InFlight(server);
@@ -55,12 +56,16 @@ pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, lim
     })
     .await;
     match outcome {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::warn!(%error, "cancel request did not get through"),
+        Some(Ok(())) => true,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "cancel request did not get through");
+            false
+        }
         None => {
             // Whether it arrived is unknown, so the server must not be used again.
             server.close_needed.set(true);
             tracing::warn!("cancel request timed out; the server connection will be closed");
+            false
         }
     }
 }

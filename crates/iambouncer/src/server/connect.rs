@@ -8,15 +8,14 @@ use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
+use crate::net::verified::ServerTls;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::worker::timers;
 use rds_iam::TokenKey;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use wire::limits::MAX_WHOLE_BYTES;
 use wire::{backend, scan, tag};
@@ -33,7 +32,7 @@ pub struct Route {
     /// Address or path.
     pub endpoint: Endpoint,
     /// Name in its certificate, and how it is verified; `None` without TLS.
-    pub tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    pub tls: Option<(ServerName<'static>, ServerTls)>,
 }
 
 /// Whether TLS is asked for on this attempt.
@@ -167,7 +166,7 @@ pub async fn open(
     context: &Rc<Context>,
     place: &Place,
     encryption: Encryption,
-    tls: Option<&Arc<ClientConfig>>,
+    tls: Option<&ServerTls>,
     tls_name: Option<&str>,
     progress: &Progress,
 ) -> Result<(Stream, Route), LoginError> {
@@ -272,7 +271,7 @@ async fn secure(
     addr: SocketAddr,
     name: &str,
     encryption: Encryption,
-    tls: Option<&Arc<ClientConfig>>,
+    tls: Option<&ServerTls>,
 ) -> Result<(Stream, Route), LoginError> {
     let endpoint = Endpoint::Tcp(addr);
     let (Some(config), true) = (tls, encryption != Encryption::None) else {
@@ -294,7 +293,7 @@ async fn secure(
     let target = || format!("{name} ({addr})");
     let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
         .map_err(|error| tls_error(target(), &std::io::Error::other(error)))?;
-    let tls = TlsStream::connect(socket, config.clone(), tls_name.clone())
+    let tls = TlsStream::connect(socket, config, tls_name.clone())
         .await
         .map_err(|error| tls_error(target(), &error))?;
     Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
@@ -373,7 +372,7 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
                 return Err(LoginError::NoTls);
             }
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
-            let tls = TlsStream::connect(socket, config.clone(), name.clone())
+            let tls = TlsStream::connect(socket, config, name.clone())
                 .await
                 .map_err(|error| tls_error(addr, &error))?;
             Ok(Stream::Tls(Box::new(tls)))

@@ -148,9 +148,11 @@ pub enum LoginError {
         /// Kind of request.
         asked: &'static str,
     },
-    /// IAM: the connection is not verified TLS.
-    #[error("an IAM token is sent over verified TLS only; set server_tls_sslmode = verify-full")]
-    TokenNeedsVerifiedTls,
+    /// IAM: the server's name was not verified on this connection.
+    #[error(
+        "an IAM token is sent only to a server whose host name was verified; set server_tls_sslmode = verify-full"
+    )]
+    TokenNeedsVerifiedName,
     /// IAM: no token.
     #[error("no IAM token for user \"{user}\": {reason}")]
     Token {
@@ -226,7 +228,7 @@ impl LoginError {
                 (Blame::Aws, "28000".into())
             }
             Self::SecretPassword { .. } => (Blame::Server, "28P01".into()),
-            Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedTls => {
+            Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedName => {
                 (Blame::Configuration, "28000".into())
             }
             Self::OwnListener(_) | Self::TlsOff => (Blame::Configuration, "08001".into()),

@@ -1,10 +1,11 @@
 //! The talk with a server up to the first ReadyForQuery: startup packet, authentication, reports. Owns every answer to an
-//! authentication request. A token is given to a clear-text request inside verified TLS and to nothing else.
+//! authentication request. A token is given to a request for a clear-text password and to nothing else.
 
 use super::connect::Place;
 use super::error::LoginError;
 use super::login::target_name;
 use super::progress::Progress;
+use super::shown::Shown;
 use super::target::{Credential, Target};
 use super::verdict::{Proof, Signed, StoredToken};
 use crate::auth::md5;
@@ -14,12 +15,12 @@ use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use crate::config::Secret;
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
+use crate::net::tls::TlsStream;
+use crate::net::verified::VerifiedName;
 use crate::net::{Inbound, Stream};
 use crate::worker;
 use aws_lc_rs::digest;
-use rds_iam::{Token, TokenKey};
 use std::rc::Rc;
-use std::time::SystemTime;
 use wire::backend::{self, Authentication, TxStatus};
 use wire::startup::Version;
 use wire::{encode, tag};
@@ -29,28 +30,6 @@ use zeroize::{Zeroize, Zeroizing};
 const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 /// Most messages of a login: parameter reports and notices are a few dozen.
 const MAX_LOGIN_MESSAGES: usize = 1000;
-
-/// A token as it is shown to a server.
-#[derive(Clone, Copy)]
-pub(super) struct Shown<'a> {
-    pub(super) key: &'a TokenKey,
-    text: &'a str,
-    access_key_id: &'a str,
-    ends_at_seconds: i64,
-}
-
-impl<'a> Shown<'a> {
-    pub(super) fn ours(key: &'a TokenKey, token: &'a Token) -> Self {
-        let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let ends_at_seconds = ends.as_secs() as i64;
-        Self { key, text: token.expose(), access_key_id: token.access_key_id(), ends_at_seconds }
-    }
-
-    /// Its time has been looked at by whoever hands it on.
-    pub(super) fn given(key: &'a TokenKey, token: &'a Secret) -> Self {
-        Self { key, text: token.expose(), access_key_id: "", ends_at_seconds: i64::MAX }
-    }
-}
 
 /// A login under way.
 pub(super) struct Exchange<'a> {
@@ -63,8 +42,24 @@ pub(super) struct Exchange<'a> {
     pub(super) inbound: Inbound,
 }
 
-/// Parameters, process ID, cancel secret.
-pub(super) type Reports = (Vec<(String, String)>, u32, Box<[u8]>);
+/// What a server says of itself between AuthenticationOk and its first ReadyForQuery.
+#[derive(Default)]
+pub(super) struct Introduced {
+    /// All parameters, in order.
+    pub(super) reports: Vec<(String, String)>,
+    /// Process ID and cancel secret. Not every pooler between us and PostgreSQL has one.
+    pub(super) key: Option<(u32, Box<[u8]>)>,
+}
+
+/// How far a login has come. Each state has its own messages, and any other ends the login.
+enum Progressed {
+    /// The server may ask for a proof, or let us in.
+    Asking,
+    /// It has our proof.
+    Answered,
+    /// It has let us in.
+    Admitted(Introduced),
+}
 
 impl Exchange<'_> {
     /// Introduces ourselves.
@@ -110,25 +105,43 @@ impl Exchange<'_> {
     }
 
     /// Answers what is asked for, up to the end of the login.
-    pub(super) async fn finish(&mut self) -> Result<Reports, LoginError> {
-        let mut reports = Vec::new();
-        let mut key = (0, Box::default());
+    pub(super) async fn finish(&mut self) -> Result<Introduced, LoginError> {
+        let mut state = Progressed::Asking;
         for _ in 0..MAX_LOGIN_MESSAGES {
             let (kind, message) = self.receive().await?;
-            match kind {
-                tag::backend::AUTHENTICATION => self.authenticate(&message).await?,
-                tag::backend::PARAMETER_STATUS => {
+            state = match (state, kind) {
+                (state, tag::backend::NOTICE_RESPONSE) => state,
+                (Progressed::Asking, tag::backend::NEGOTIATE_PROTOCOL_VERSION) => Progressed::Asking,
+                (state @ (Progressed::Asking | Progressed::Answered), tag::backend::AUTHENTICATION) => {
+                    let request = backend::authentication(&message).map_err(broken)?;
+                    let is_admitted = request == Authentication::Ok;
+                    if matches!(state, Progressed::Answered) && !is_admitted {
+                        return Err(LoginError::BrokenOff("a second authentication request".to_owned()));
+                    }
+                    self.authenticate(request).await?;
+                    if is_admitted {
+                        Progressed::Admitted(Introduced::default())
+                    } else {
+                        Progressed::Answered
+                    }
+                }
+                (Progressed::Admitted(mut introduced), tag::backend::PARAMETER_STATUS) => {
                     let (name, value) = backend::parameter_status(&message).map_err(broken)?;
-                    reports.push((name.to_owned(), value.to_owned()));
+                    introduced.reports.push((name.to_owned(), value.to_owned()));
+                    Progressed::Admitted(introduced)
                 }
-                tag::backend::BACKEND_KEY_DATA => {
+                (Progressed::Admitted(Introduced { reports, key: None }), tag::backend::BACKEND_KEY_DATA) => {
                     let data = backend::key_data(&message).map_err(broken)?;
-                    key = (data.pid, data.key.into());
+                    Progressed::Admitted(Introduced { reports, key: Some((data.pid, data.key.into())) })
                 }
-                tag::backend::READY_FOR_QUERY => return Ok((reports, key.0, key.1)),
-                tag::backend::NOTICE_RESPONSE | tag::backend::NEGOTIATE_PROTOCOL_VERSION => {}
-                other => return Err(LoginError::BrokenOff(format!("unexpected message {other:#04x}"))),
-            }
+                (Progressed::Admitted(introduced), tag::backend::READY_FOR_QUERY) => {
+                    return match backend::ready_for_query(&message).map_err(broken)? {
+                        TxStatus::Idle => Ok(introduced),
+                        _ => Err(LoginError::BrokenOff("a login that ends in a transaction".to_owned())),
+                    };
+                }
+                (state, kind) => return Err(out_of_order(&state, kind)),
+            };
         }
         Err(LoginError::BrokenOff("endless login".to_owned()))
     }
@@ -156,14 +169,21 @@ impl Exchange<'_> {
                         _ => Err(LoginError::BrokenOff("connect_query leaves a transaction open".to_owned())),
                     };
                 }
+                tag::backend::AUTHENTICATION
+                | tag::backend::BACKEND_KEY_DATA
+                | tag::backend::COPY_IN_RESPONSE => {
+                    return Err(LoginError::BrokenOff(format!(
+                        "message {:?} in the answer to connect_query",
+                        kind as char
+                    )));
+                }
                 _ => {}
             }
         }
         Err(LoginError::BrokenOff("endless answer to connect_query".to_owned()))
     }
 
-    async fn authenticate(&mut self, message: &[u8]) -> Result<(), LoginError> {
-        let request = backend::authentication(message).map_err(broken)?;
+    async fn authenticate(&mut self, request: Authentication<'_>) -> Result<(), LoginError> {
         if let Some(what) = in_words(&request) {
             self.progress.asked(what);
         }
@@ -176,6 +196,10 @@ impl Exchange<'_> {
                 let secret = self.password("a clear-text password")?;
                 if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
                     return Err(self.unusable("a clear-text password"));
+                }
+                // A token is a token, wherever it was kept.
+                if StoredToken::read(secret.expose()).is_some() && self.verified_name().is_none() {
+                    return Err(LoginError::TokenNeedsVerifiedName);
                 }
                 self.send_password(secret.expose()).await
             }
@@ -204,18 +228,20 @@ impl Exchange<'_> {
             }
             Authentication::Ok => Ok(()),
             Authentication::Cleartext => {
-                if self.stream.tls().is_none() || !self.target.tls_mode.verifies() {
-                    return Err(LoginError::TokenNeedsVerifiedTls);
-                }
-                let token = self.token.ok_or(LoginError::TokenNeedsVerifiedTls)?;
+                let token = self.token.ok_or(LoginError::TokenNeedsVerifiedName)?;
+                let text = token.reveal(self.verified_name(), self.place.tls_name(token.key))?;
                 self.progress.give(Proof::Token(Box::new(self.signed(token))));
-                self.send_password(token.text).await
+                self.send_password(text).await
             }
             Authentication::Md5(_) => Err(not_iam("an md5 password")),
             Authentication::Sasl(_) => Err(not_iam("SCRAM")),
             Authentication::Unsupported(code) => Err(LoginError::UnsupportedAuthentication(*code)),
             Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => Err(not_iam("SCRAM")),
         }
+    }
+
+    fn verified_name(&self) -> Option<&VerifiedName> {
+        self.stream.tls().and_then(TlsStream::verified_name)
     }
 
     fn is_probe(&self) -> bool {
@@ -350,6 +376,14 @@ fn in_words(request: &Authentication<'_>) -> Option<&'static str> {
         Authentication::Unsupported(_) => Some("something else"),
         Authentication::Ok | Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => None,
     }
+}
+
+fn out_of_order(state: &Progressed, kind: u8) -> LoginError {
+    let when = match state {
+        Progressed::Asking | Progressed::Answered => "before AuthenticationOk",
+        Progressed::Admitted(_) => "after AuthenticationOk",
+    };
+    LoginError::BrokenOff(format!("message {:?} {when}", kind as char))
 }
 
 fn broken(error: wire::FormatError) -> LoginError {

@@ -1,26 +1,31 @@
 //! The login to a server: what it is made with – a token, a secret, a password –, its time limit, and the one more try
-//! after a refusal. Owns that order; the talk with the server is [`super::exchange`]'s.
+//! after a refusal. Owns that order; the talk with the server is `exchange`'s.
 
 use super::connect::{self, Encryption, Place, Route};
 use super::error::{LoginError, Stage};
-use super::exchange::{Exchange, Shown};
+use super::exchange::{Exchange, Introduced};
 use super::progress::Progress;
+use super::shown::Shown;
 use super::target::{Credential, Target};
 use super::verdict::{cause_of, cause_of_secret};
 use crate::causes::Cause;
 use crate::config::{Secret, TlsMode};
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
-use crate::worker::{self, timers};
+use crate::worker::{self, executor, timers};
 use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
 use rds_iam::{Token, TokenKey};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 use wire::encode;
 
 /// SQLSTATE of a password that is not the role's, and of a role that is not there.
 const WRONG_PASSWORD: &str = "28P01";
+
+/// Longest time for the request that cancels `connect_query`.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A finished login.
 pub struct LoggedIn {
@@ -230,14 +235,57 @@ impl Attempt<'_> {
         let mut login =
             Exchange { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
-        let (mut reports, pid, cancel_key) = login.finish().await?;
+        let Introduced { mut reports, key } = login.finish().await?;
+        let (pid, cancel_key) = key.unwrap_or_default();
         if let Some(sql) = &target.connect_query {
-            login.run(sql, &mut reports).await?;
+            let running = RunningQuery { context, route: &route, pid, cancel_key: &cancel_key };
+            let outcome = login.run(sql, &mut reports).await;
+            running.finish();
+            outcome?;
         }
         if !login.inbound.is_empty() {
             return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
         }
         Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
+    }
+}
+
+/// `connect_query` under way. If it is given up, when time is up or the login is not wanted any more, it is cancelled:
+/// PostgreSQL would go on with it although the connection is closed.
+struct RunningQuery<'a> {
+    context: &'a Rc<Context>,
+    route: &'a Route,
+    pid: u32,
+    cancel_key: &'a [u8],
+}
+
+impl RunningQuery<'_> {
+    /// It has ended, well or not.
+    fn finish(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for RunningQuery<'_> {
+    fn drop(&mut self) {
+        if self.cancel_key.is_empty() {
+            return;
+        }
+        let (context, route) = (self.context.clone(), self.route.clone());
+        let mut message = Vec::new();
+        encode::cancel_request(&mut message, self.pid, self.cancel_key);
+        executor::spawn(async move {
+            let cancel = async {
+                let mut stream = connect::reopen(&context, &route).await?;
+                let lost = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
+                stream.send_all(&message).await.map_err(lost)?;
+                // The server closes when it has passed the signal on.
+                stream.recv(&mut Inbound::default()).await.map_err(lost)
+            };
+            if !matches!(timers::timeout(CANCEL_LIMIT, cancel).await, Some(Ok(_))) {
+                tracing::warn!(server = %route.endpoint, "connect_query could not be canceled");
+            }
+        });
     }
 }
 

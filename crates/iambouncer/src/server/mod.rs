@@ -10,6 +10,7 @@ pub mod moving;
 pub mod out_of_step;
 pub mod progress;
 pub mod reset;
+mod shown;
 pub mod signing;
 pub mod target;
 pub mod verdict;
@@ -39,6 +40,8 @@ pub enum Activity {
     Tested,
     /// Free, but a cancel request for it is still on its way.
     BeingCanceled,
+    /// Its client has gone in the middle of something: it is canceled and closed.
+    Ending,
 }
 
 impl Activity {
@@ -48,7 +51,7 @@ impl Activity {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Tested => "tested",
-            Self::BeingCanceled => "being_canceled",
+            Self::BeingCanceled | Self::Ending => "being_canceled",
         }
     }
 }
@@ -106,8 +109,11 @@ pub struct ServerInfo {
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
     pub client_id: Cell<u64>,
-    /// Last time it was linked or released.
-    pub touched_at: Cell<Instant>,
+    /// When its login was done.
+    pub logged_in_at: Instant,
+    /// Last time it was linked or released. One that logs in in place of another shares this with it: a replacement that
+    /// nobody uses is not in use.
+    pub touched_at: Rc<Cell<Instant>>,
     /// It has to go when it is released (RECONNECT, changed configuration).
     pub close_needed: Cell<bool>,
     /// Cancel requests on their way to it. While there are any it serves nobody else.

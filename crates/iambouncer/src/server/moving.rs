@@ -6,7 +6,6 @@ use crate::parameters::Parameters;
 use crate::pool::permits::Permit;
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
-use crate::worker;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -33,6 +32,8 @@ struct Facts {
     route: connect::Route,
     retire_at: Option<Instant>,
     has_successor: bool,
+    logged_in_at: Instant,
+    touched_at: Instant,
     remote: Option<Endpoint>,
     local: Option<Endpoint>,
     tls: String,
@@ -68,6 +69,8 @@ impl Packed {
             route: info.route.clone(),
             retire_at: info.retire_at,
             has_successor: info.has_successor.get(),
+            logged_in_at: info.logged_in_at,
+            touched_at: info.touched_at.get(),
             remote: info.remote.clone(),
             local: info.local.clone(),
             tls: info.tls.clone(),
@@ -105,7 +108,8 @@ impl Packed {
             connected_wall: facts.connected_wall,
             activity: Cell::new(Activity::Idle),
             client_id: Cell::new(0),
-            touched_at: Cell::new(worker::now()),
+            logged_in_at: facts.logged_in_at,
+            touched_at: Rc::new(Cell::new(facts.touched_at)),
             close_needed: Cell::new(false),
             cancels_in_flight: Cell::new(0),
             prepared_count: Cell::new(prepared.len()),

@@ -5,10 +5,9 @@ use super::signing::{Signing, identity_of};
 use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::Loaded;
+use crate::net::verified::ServerTls;
 use rds_iam::secrets::SecretKey;
 use rds_iam::{Identity, TokenKey};
-use rustls::ClientConfig;
-use std::sync::Arc;
 
 /// How we prove who we are.
 #[derive(Clone)]
@@ -52,7 +51,7 @@ pub struct Target {
     /// TLS mode.
     pub tls_mode: TlsMode,
     /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<ServerTls>,
 }
 
 impl Target {

@@ -189,7 +189,7 @@ fn plain_cause(error: &LoginError) -> Cause {
             Stage::Network | Stage::Tls => Cause::Network,
         },
         LoginError::LoginRate { .. } => Cause::Throttled,
-        LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedTls => Cause::TlsOff,
+        LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => Cause::TlsOff,
         LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => Cause::SignedHost,
         LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => Cause::TlsTrust,
         LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,

@@ -274,7 +274,7 @@ async fn stand_between(
     }
 }
 
-fn config_that_shows(certificates: &Certificates) -> Arc<ServerConfig> {
+pub(crate) fn config_that_shows(certificates: &Certificates) -> Arc<ServerConfig> {
     let pem = certificates.for_postgres();
     let chain = vec![CertificateDer::from_pem_slice(pem.certificate_pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pem.key_pem.as_bytes()).unwrap();

@@ -1,7 +1,7 @@
 //! A server that sends what no request waits for is never used again, and nobody receives what it sent.
 
 use crate::support::raw::{self, Message};
-use crate::support::{Bouncer, eventually, http, scripted};
+use crate::support::{Bouncer, answering, eventually, http};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use wire::encode;
@@ -32,7 +32,7 @@ fn answer_and(surplus: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
 
 fn surplus_is_noticed(surplus: fn(&mut Vec<u8>), settings: &[&str]) {
     let misbehaves = AtomicBool::new(true);
-    let port = scripted::server(move |message| {
+    let port = answering::server(move |message| {
         (message.tag == b'Q').then(|| {
             let once = text(message) == "SELECT 'bad'" && misbehaves.swap(false, Ordering::SeqCst);
             if once { answer_and(surplus) } else { answer_and(|_| ()) }
@@ -95,7 +95,7 @@ fn what_an_idle_server_sends_is_no_answer_to_the_next_request() {
                 *keep.lock().unwrap() = stream.try_clone().ok();
             }
             std::thread::spawn(move || {
-                scripted::serve(stream, &(Arc::new(|_: &Message| answer_and(|_| ())) as scripted::Script))
+                answering::serve(stream, &(Arc::new(|_: &Message| answer_and(|_| ())) as answering::Script))
             });
         }
     });
@@ -111,7 +111,7 @@ fn what_an_idle_server_sends_is_no_answer_to_the_next_request() {
 
 #[test]
 fn notices_and_notifications_between_answers_are_passed_on() {
-    let port = scripted::server(|message| {
+    let port = answering::server(|message| {
         (message.tag == b'Q').then(|| {
             answer_and(|out| {
                 encode::notice_response(out, &encode::ErrorReport::notice("between"));

@@ -236,7 +236,11 @@ fn tokens_stored_as_passwords_are_told_with_their_age() {
 #[test]
 fn iam_without_verification_is_a_mistake_of_the_configuration() {
     let case = Case { settings: vec!["server_tls_sslmode = require".to_owned()], ..Case::new() };
-    case.report().expect_failure("config", "IAM022", &["only sent inside verified TLS"]);
+    case.report().expect_failure(
+        "config",
+        "IAM022",
+        &["a token is sent only to a server whose host name was verified"],
+    );
 }
 
 #[test]

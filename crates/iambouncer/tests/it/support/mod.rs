@@ -1,6 +1,7 @@
 //! What the integration tests stand on: a real PostgreSQL, the real binary, and a client that speaks the protocol
 //! message by message. Owns starting and ending; every process it starts ends with the test.
 
+pub mod answering;
 pub mod bouncer;
 pub mod drivers;
 pub mod http;

@@ -1,80 +1,113 @@
-//! A server that does what no PostgreSQL does: it logs clients in and answers each message as a test says. Owns its
-//! listener; connections end with the pooler's.
+//! A server of the test's own, for what no PostgreSQL would do. Owns a listener and one thread per connection; what is
+//! said on a connection is the test's.
 
-use super::raw::Message;
-use std::io::{Read, Write};
+use super::PATIENCE;
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use wire::encode;
 
-/// What is sent for a message, and whether the connection goes on.
-pub type Script = Arc<dyn Fn(&Message) -> Vec<u8> + Send + Sync>;
+/// What a connection begins with.
+pub enum First {
+    Startup,
+    Cancel,
+}
 
-/// The length of an SSLRequest without its length word: shorter than any startup packet.
-const SSL_REQUEST_BYTES: usize = 4;
+/// Both directions of a connection, in clear or encrypted.
+pub trait ReadWrite: Read + Write + Send {}
+impl<T: Read + Write + Send> ReadWrite for T {}
 
-/// Listens on a port of the kernel's choice and answers as `script` says; without an answer of its own, `None`, as a
-/// server that runs everything would.
-pub fn server(script: impl Fn(&Message) -> Option<Vec<u8>> + Send + Sync + 'static) -> u16 {
+/// A connection to the server.
+pub struct Connection(Box<dyn ReadWrite>);
+
+impl Connection {
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)?;
+        self.0.flush()
+    }
+
+    /// The startup packet, or what comes in its place. SSLRequest is answered with no.
+    pub fn first(&mut self) -> io::Result<First> {
+        loop {
+            let packet = self.packet()?;
+            match u32::from_be_bytes(packet[..4].try_into().unwrap()) {
+                80_877_103 => self.send(b"N")?,
+                80_877_102 => return Ok(First::Cancel),
+                _ => return Ok(First::Startup),
+            }
+        }
+    }
+
+    fn packet(&mut self) -> io::Result<Vec<u8>> {
+        let mut len = [0; 4];
+        self.0.read_exact(&mut len)?;
+        let mut body = vec![0; u32::from_be_bytes(len) as usize - 4];
+        self.0.read_exact(&mut body)?;
+        Ok(body)
+    }
+
+    /// Tag and body of the next message.
+    pub fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut tag = [0];
+        self.0.read_exact(&mut tag)?;
+        Ok((tag[0], self.packet()?))
+    }
+}
+
+impl Connection {
+    /// Lets a client in as this process.
+    pub fn admit(&mut self, pid: u32) -> io::Result<()> {
+        self.send(&[message(b'R', &[0; 4]), key_data(pid), ready(b'I')].concat())
+    }
+}
+
+/// A message.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let len = (body.len() as u32 + 4).to_be_bytes();
+    [&[tag][..], &len, body].concat()
+}
+
+/// BackendKeyData of this process.
+pub fn key_data(pid: u32) -> Vec<u8> {
+    message(b'K', &[pid.to_be_bytes(), [1, 2, 3, 4]].concat())
+}
+
+/// ReadyForQuery.
+pub fn ready(status: u8) -> Vec<u8> {
+    message(b'Z', &[status])
+}
+
+/// Serves every connection with `serve`, as long as the test runs. Returns the port.
+pub fn serve(serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static) -> u16 {
+    accept(move |stream| serve(Connection(Box::new(stream))))
+}
+
+/// The same behind TLS: SSLRequest is answered with yes and this certificate.
+pub fn serve_tls(
+    config: Arc<rustls::ServerConfig>,
+    serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static,
+) -> u16 {
+    accept(move |mut stream| {
+        let mut request = [0; 8];
+        stream.read_exact(&mut request)?;
+        stream.write_all(b"S")?;
+        let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+        serve(Connection(Box::new(rustls::StreamOwned::new(session, stream))))
+    })
+}
+
+fn accept(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let script: Script =
-        Arc::new(move |message| script(message).unwrap_or_else(|| usual_answer(message.tag)));
+    let serve = Arc::new(serve);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let script = script.clone();
-            std::thread::spawn(move || serve(stream, &script));
+            let serve = serve.clone();
+            std::thread::spawn(move || {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                // The other side may leave at any moment.
+                let _ = serve(stream);
+            });
         }
     });
     port
-}
-
-pub fn serve(mut stream: TcpStream, script: &Script) -> Option<()> {
-    while packet(&mut stream)?.len() == SSL_REQUEST_BYTES {
-        stream.write_all(b"N").ok()?;
-    }
-    let mut out = Vec::new();
-    encode::authentication_ok(&mut out);
-    for (name, value) in [("client_encoding", "UTF8"), ("server_version", "17.0"), ("TimeZone", "UTC")] {
-        encode::parameter_status(&mut out, name, value);
-    }
-    encode::backend_key_data(&mut out, 1, b"key!");
-    encode::ready_for_query(&mut out);
-    stream.write_all(&out).ok()?;
-    loop {
-        let mut header = [0; 5];
-        stream.read_exact(&mut header).ok()?;
-        let mut bytes = header.to_vec();
-        bytes.resize(u32::from_be_bytes(header[1..].try_into().ok()?) as usize + 1, 0);
-        stream.read_exact(&mut bytes[5..]).ok()?;
-        stream.write_all(&script(&Message { tag: header[0], bytes })).ok()?;
-    }
-}
-
-/// The body of a packet before the login.
-fn packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).ok()?;
-    let mut packet = vec![0; u32::from_be_bytes(length) as usize - 4];
-    stream.read_exact(&mut packet).ok()?;
-    Some(packet)
-}
-
-/// What a server answers that has nothing to say.
-pub fn usual_answer(tag: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    match tag {
-        b'Q' => {
-            encode::command_complete(&mut out, "SET");
-            encode::ready_for_query(&mut out);
-        }
-        b'S' => encode::ready_for_query(&mut out),
-        b'P' => encode::empty(&mut out, b'1'),
-        b'B' => encode::empty(&mut out, b'2'),
-        b'C' => encode::empty(&mut out, b'3'),
-        b'D' => encode::empty(&mut out, b'n'),
-        b'E' => encode::command_complete(&mut out, "SELECT 0"),
-        _ => {}
-    }
-    out
 }

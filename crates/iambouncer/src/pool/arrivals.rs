@@ -1,0 +1,49 @@
+//! Clients that are in and wait to be greeted, since their pool has had no server yet. Owns since when they wait.
+
+use super::lending::Pool;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// All of a pool at one worker.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    /// Since when, and a number that tells two of the same moment apart.
+    waiting: RefCell<BTreeSet<(Instant, u64)>>,
+    next: Cell<u64>,
+}
+
+impl Arrivals {
+    /// Since when the first of them waits.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.waiting.borrow().first().map(|(since, _)| *since)
+    }
+}
+
+/// A client that waits to be greeted, until it is dropped.
+pub struct Arrival {
+    pool: Rc<Pool>,
+    key: (Instant, u64),
+}
+
+impl Pool {
+    /// True when a client waits to be greeted.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.arrivals.first().is_some()
+    }
+
+    /// A client waits to be greeted from now on.
+    pub fn arrive(self: &Rc<Self>, now: Instant) -> Arrival {
+        let number = self.arrivals.next.replace(self.arrivals.next.get() + 1);
+        let key = (now, number);
+        self.arrivals.waiting.borrow_mut().insert(key);
+        Arrival { pool: self.clone(), key }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.pool.arrivals.waiting.borrow_mut().remove(&self.key);
+    }
+}

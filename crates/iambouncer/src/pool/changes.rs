@@ -1,0 +1,66 @@
+//! What a change of the configuration, RECONNECT and the end of a line mean for a pool. Owns which servers have to go.
+
+use super::lending::Pool;
+use super::session_rules::SessionRules;
+use crate::faults;
+use crate::server::Server;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+impl Pool {
+    /// Another line: its servers may be others.
+    pub(super) fn follow_line(self: &Rc<Self>) {
+        self.forget_welcome();
+        self.retire_all();
+    }
+
+    fn forget_welcome(&self) {
+        self.shared.forget_welcome();
+        *self.welcome.borrow_mut() = None;
+    }
+
+    /// Every server goes as soon as it is free (RECONNECT, changed line).
+    pub fn retire_all(self: &Rc<Self>) {
+        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
+        for info in self.table.list() {
+            info.close_needed.set(true);
+        }
+        self.close_idle();
+        self.forget_failure();
+        self.grow();
+    }
+
+    /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
+    pub(super) fn note_retirements(&self, server: &Server) {
+        if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
+            server.info.close_needed.set(true);
+        }
+    }
+
+    /// The line is gone: nobody is served any more.
+    pub(super) fn shut_down(&self) {
+        self.forget_welcome();
+        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
+        for info in self.table.list() {
+            info.close_needed.set(true);
+        }
+        let fault = Rc::new(faults::database_removed());
+        for waiter in self.waiters.borrow_mut().drain(..) {
+            waiter.refuse(&fault);
+        }
+        self.forget_failure();
+        self.close_idle();
+    }
+
+    /// Takes over what has changed. What logins use may be among it.
+    pub(super) fn reload(self: &Rc<Self>) {
+        let config = self.context.config();
+        let rules = config.pool_rules(&self.database.line.borrow(), &self.user);
+        self.uses_once.set(rules.server_lifetime.is_zero());
+        *self.session_rules.borrow_mut() = Rc::new(SessionRules::new(&config, &rules));
+        *self.rules.borrow_mut() = rules;
+        self.round_robin.set(config.settings.server_round_robin);
+        self.forget_failure();
+        self.grow();
+    }
+}

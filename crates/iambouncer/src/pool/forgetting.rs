@@ -1,0 +1,123 @@
+//! Pools and databases that nobody uses any more. Owns when they are dropped, at all workers alike: `autodb_idle_timeout`
+//! after their last use, and at once where no server was ever logged in to. What they have counted stays with their
+//! database for as long as that is known.
+
+use super::directory::{DatabaseState, Directory};
+use super::lending::Pool;
+use crate::stats::Totals;
+use crate::worker;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Holders of a pool that nobody uses: the directory.
+const UNUSED_HOLDERS: usize = 1;
+
+impl Pool {
+    /// True while a client, a task or a server needs it, here or at another worker, or while a failure is remembered.
+    fn is_needed(self: &Rc<Self>, holders: usize) -> bool {
+        Rc::strong_count(self) > holders || self.shared.open.taken() > 0 || self.is_backing_off()
+    }
+
+    /// The workers are about to drop it.
+    pub fn is_forgotten(&self) -> bool {
+        self.shared.is_forgotten()
+    }
+
+    /// True when there is nothing about it to remember. Anybody who may log in can ask for pools that no server knows.
+    fn is_blank(&self) -> bool {
+        self.stats.totals() == Totals::default() && self.shared.welcome().is_none()
+    }
+}
+
+impl DatabaseState {
+    /// Counters of its pools, here, those included that were forgotten.
+    pub fn totals(&self) -> Totals {
+        self.pools().iter().fold(self.retired.get(), |sum, pool| sum + pool.stats.totals())
+    }
+
+    /// What the last whole period added to them.
+    pub fn last_period(&self) -> Totals {
+        self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.last_period())
+    }
+
+    fn forget_gone_pools(&self) {
+        self.pools.borrow_mut().retain(|pool| pool.strong_count() > 0);
+    }
+
+    fn is_needed(&self) -> bool {
+        let is_used = self.clients.taken() > 0 || self.open.taken() > 0;
+        if is_used {
+            self.used_at.set(worker::now());
+        }
+        is_used || self.paused.get() || self.disabled.get() || !self.is_auto.get()
+    }
+}
+
+fn is_over(timeout: Duration, now: Instant, last_use: Instant) -> bool {
+    !timeout.is_zero() && now.saturating_duration_since(last_use) >= timeout
+}
+
+impl Directory {
+    /// Whether a pool that this worker has is the one that all workers know by its name.
+    pub(super) fn is_still_known(&self, pool: &Rc<Pool>) -> bool {
+        let registry = &self.context.registry;
+        pool.shared.note_use(registry.micros(worker::now()))
+            || std::sync::Arc::ptr_eq(&registry.pool(&pool.database.name, &pool.user), &pool.shared)
+    }
+
+    /// Takes a pool out; what it has counted stays.
+    pub(super) fn drop_pool(&self, pool: &Rc<Pool>) {
+        let database = &pool.database;
+        database.retired.set(database.retired.get() + pool.stats.totals());
+        // Its counters are there already.
+        database.pools.borrow_mut().retain(|other| !std::ptr::eq(other.as_ptr(), Rc::as_ptr(pool)));
+        self.pools.borrow_mut().remove(&(database.name.clone(), pool.user.clone()));
+    }
+
+    /// Drops pools and databases made from the `*` line that nobody uses any more.
+    pub fn forget_unused(&self) {
+        let timeout = self.context.config().settings.autodb_idle_timeout;
+        let gone = self.unused_pools(timeout);
+        for pool in &gone {
+            self.drop_pool(pool);
+        }
+        let has_gone = !gone.is_empty();
+        drop(gone);
+        let now = worker::now();
+        self.databases.borrow_mut().retain(|_, database| {
+            if has_gone {
+                database.forget_gone_pools();
+            }
+            let is_blank = || database.retired.get() == Totals::default();
+            database.is_needed()
+                || !database.pools.borrow().is_empty()
+                || !(is_blank() || is_over(timeout, now, database.used_at.get()))
+        });
+        if has_gone {
+            self.neighbours.forget_gone();
+            self.context.registry.forget_gone();
+        }
+    }
+
+    /// Those that are dropped now. A pool is marked first and dropped a round later, so that sums over all workers see it
+    /// whole or not at all.
+    fn unused_pools(&self, timeout: Duration) -> Vec<Rc<Pool>> {
+        let registry = &self.context.registry;
+        let now_us = registry.micros(worker::now());
+        let timeout_us = timeout.as_micros() as u64;
+        let mut gone = Vec::new();
+        for pool in self.pools.borrow().values() {
+            if pool.is_needed(UNUSED_HOLDERS) {
+                pool.shared.note_use(now_us);
+            } else if pool.is_blank() || pool.shared.is_forgotten() {
+                gone.push(pool.clone());
+            } else if timeout_us > 0
+                && let Some(oldest_us) = now_us.checked_sub(timeout_us)
+                && pool.shared.last_use_us() <= oldest_us
+            {
+                registry.forget(&pool.database.name, &pool.user, &pool.shared, oldest_us);
+            }
+        }
+        gone
+    }
+}

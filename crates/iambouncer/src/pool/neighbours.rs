@@ -1,0 +1,217 @@
+//! Pools of this worker that share a limit: that of their user or that of their database. Owns which pools a user has,
+//! and the claims of pools whose clients wait for a place that another pool has: an idle server gives way at once, a
+//! busy one when it becomes free, if they have waited much longer than those who would get it.
+
+use super::directory::Directory;
+use super::lending::Pool;
+use super::places::Full;
+use crate::worker::{self, executor, home};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+/// Clients get the place of a busy server of another pool when they have waited so much longer than that pool's own.
+/// Each such change costs a login, so it is far above what a login takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A claim that was not repeated for so long is not believed. The sweep repeats it, and clients that wait to be greeted
+/// twice a second.
+const CLAIM_LIFE: Duration = Duration::from_secs(1);
+/// The same for a claim of another worker, which comes round every few milliseconds.
+const REMOTE_CLAIM_LIFE: Duration = Duration::from_millis(50);
+
+/// The pool of another worker that wants a place.
+pub(super) struct Asker {
+    pub(super) worker: usize,
+    pub(super) database: String,
+    pub(super) user: String,
+    /// Since when its first client waits.
+    pub(super) since: Instant,
+}
+
+enum Claimant {
+    Here(Weak<Pool>),
+    Elsewhere(Asker),
+}
+
+/// A wish for a place in limits that are full.
+struct Claim {
+    claimant: Claimant,
+    full: Full,
+    /// Up to when it is believed.
+    until: Instant,
+}
+
+impl Claim {
+    /// True when a server of `pool` takes up the place that is wanted.
+    fn is_on(&self, pool: &Pool) -> bool {
+        let is_on = |database: &str, user: &str| {
+            let (same_database, same_user) = (*pool.database.name == *database, *pool.user == *user);
+            (self.full.of_user() && same_user && !same_database)
+                || (self.full.of_database() && same_database && !same_user)
+        };
+        match &self.claimant {
+            Claimant::Here(claimant) => {
+                claimant.upgrade().is_some_and(|claimant| is_on(&claimant.database.name, &claimant.user))
+            }
+            Claimant::Elsewhere(asker) => is_on(&asker.database, &asker.user),
+        }
+    }
+
+    /// Whether it goes before the clients of a pool itself, the first of whom waits since `here`.
+    fn is_overdue(&self, here: Option<Instant>) -> bool {
+        match &self.claimant {
+            Claimant::Here(pool) => {
+                let since = pool.upgrade().and_then(|pool| pool.anybody_waiting_since());
+                since.is_some_and(|since| here.is_none_or(|here| has_waited_much_longer(since, here)))
+            }
+            // Whether it still waits is not known. It asks again in a moment, and takes what is idle then.
+            Claimant::Elsewhere(asker) => here.is_some_and(|here| has_waited_much_longer(asker.since, here)),
+        }
+    }
+
+    fn since(&self) -> Option<Instant> {
+        match &self.claimant {
+            Claimant::Here(pool) => pool.upgrade().and_then(|pool| pool.anybody_waiting_since()),
+            Claimant::Elsewhere(asker) => Some(asker.since),
+        }
+    }
+}
+
+fn has_waited_much_longer(claimed: Instant, here: Instant) -> bool {
+    claimed + PATIENCE < here
+}
+
+/// The pools of a worker as far as they share limits.
+#[derive(Default)]
+pub(super) struct Neighbours {
+    by_user: RefCell<HashMap<Rc<str>, Vec<Weak<Pool>>>>,
+    claims: RefCell<Vec<Claim>>,
+    /// Whether there are claims; looked at at every release.
+    has_claims: Cell<bool>,
+    relief_due: Cell<bool>,
+}
+
+impl Neighbours {
+    /// Adds a pool; it leaves by being dropped.
+    pub(super) fn add(&self, pool: &Rc<Pool>) {
+        let mut by_user = self.by_user.borrow_mut();
+        let pools = by_user.entry(pool.user.clone()).or_default();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Rc::downgrade(pool));
+    }
+
+    /// Forgets users that have no pool any more.
+    pub(super) fn forget_gone(&self) {
+        self.by_user.borrow_mut().retain(|_, pools| pools.iter().any(|pool| pool.strong_count() > 0));
+    }
+
+    /// Of a user's pools other than that of `database`, the one whose server has been idle longest.
+    pub(super) fn longest_idle_of_user(&self, user: &str, database: &str) -> Option<Rc<Pool>> {
+        let by_user = self.by_user.borrow();
+        let pools = by_user.get(user)?.iter().filter_map(Weak::upgrade);
+        longest_idle(pools.filter(|pool| &*pool.database.name != database))
+    }
+
+    fn change_claims(&self, change: impl FnOnce(&mut Vec<Claim>)) {
+        let mut claims = self.claims.borrow_mut();
+        change(&mut claims);
+        self.has_claims.set(!claims.is_empty());
+    }
+
+    /// A pool of this worker wants a place that others have. It says so again soon, or does not want it any more.
+    pub(super) fn claim(&self, pool: &Rc<Pool>, full: Full) {
+        self.withdraw(pool);
+        let claimant = Claimant::Here(Rc::downgrade(pool));
+        let until = worker::now() + CLAIM_LIFE;
+        self.change_claims(|claims| claims.push(Claim { claimant, full, until }));
+    }
+
+    /// The same for a pool of another worker.
+    pub(super) fn claim_elsewhere(&self, asker: Asker, full: Full) {
+        let now = worker::now();
+        self.change_claims(|claims| {
+            claims.retain(|claim| match &claim.claimant {
+                Claimant::Here(_) => true,
+                Claimant::Elsewhere(known) => {
+                    (known.worker, &known.database, &known.user)
+                        != (asker.worker, &asker.database, &asker.user)
+                }
+            });
+            let claimant = Claimant::Elsewhere(asker);
+            claims.push(Claim { claimant, full, until: now + REMOTE_CLAIM_LIFE });
+        });
+    }
+
+    /// A pool of this worker has found a place.
+    pub(super) fn withdraw(&self, pool: &Rc<Pool>) {
+        if self.has_claims.get() {
+            let is_its = |claim: &Claim| matches!(&claim.claimant, Claimant::Here(it) if std::ptr::eq(it.as_ptr(), Rc::as_ptr(pool)));
+            self.change_claims(|claims| claims.retain(|claim| !is_its(claim)));
+        }
+    }
+
+    /// The limits in which a place of `pool` goes to a claim, rather than to its own first client.
+    #[inline]
+    pub(super) fn go_before(
+        &self,
+        pool: &Pool,
+        since: impl FnOnce(&Pool) -> Option<Instant>,
+    ) -> Option<Full> {
+        if self.has_claims.get() { self.overdue_claim(pool, since(pool)) } else { None }
+    }
+
+    fn overdue_claim(&self, pool: &Pool, since: Option<Instant>) -> Option<Full> {
+        let now = worker::now();
+        self.change_claims(|claims| claims.retain(|claim| claim.until > now));
+        let claims = self.claims.borrow();
+        let mut overdue = claims.iter().filter(|claim| claim.is_on(pool) && claim.is_overdue(since));
+        overdue.next().map(|claim| claim.full)
+    }
+
+    /// A place may be free: pools that want one try again, those first whose clients have waited longest.
+    pub(super) fn relieve(self: &Rc<Self>) {
+        if !self.has_claims.get() || self.relief_due.replace(true) {
+            return;
+        }
+        let this = self.clone();
+        executor::spawn(async move {
+            this.relief_due.set(false);
+            let mut claims = Vec::new();
+            this.change_claims(|all| claims = std::mem::take(all));
+            claims.sort_by_key(Claim::since);
+            for claim in claims {
+                match claim.claimant {
+                    Claimant::Here(pool) => {
+                        if let Some(pool) = pool.upgrade() {
+                            pool.try_again();
+                        }
+                    }
+                    Claimant::Elsewhere(asker) => {
+                        if let Some(home) = home::get::<Directory>() {
+                            home.try_again_at(&asker);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The pool whose server has been idle longest.
+pub(super) fn longest_idle(pools: impl Iterator<Item = Rc<Pool>>) -> Option<Rc<Pool>> {
+    let with_since = pools.filter_map(|pool| Some((pool.idle.oldest_since()?, pool)));
+    with_since.min_by_key(|(since, _)| *since).map(|(_, pool)| pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_server_gives_way_to_those_only_who_have_waited_much_longer() {
+        let now = Instant::now();
+        assert!(!has_waited_much_longer(now, now + PATIENCE));
+        assert!(has_waited_much_longer(now, now + PATIENCE * 2));
+    }
+}

@@ -1,0 +1,193 @@
+//! What is remembered of databases and pools that nobody uses, for how long, and what becomes of those whose line is gone.
+
+use crate::support::bouncer::Start;
+use crate::support::postgres;
+use crate::support::raw::{Client, tags};
+use crate::support::scripted;
+use crate::support::{Bouncer, Team, eventually};
+
+/// Databases behind a `*` line.
+fn behind_a_star(settings: &[&str]) -> Bouncer {
+    let line = format!("* = host=127.0.0.1 port={}", postgres().port());
+    let start = Start::databases(&line).set("server_idle_timeout = 1");
+    settings.iter().fold(start, |start, line| start.set(line)).start()
+}
+
+/// One column of the row of a database.
+fn of(console: &mut Client, what: &str, name: &str, column: &str) -> Option<String> {
+    let key = if what == "DATABASES" { "name" } else { "database" };
+    let at = console.column(&format!("SHOW {what}"), key).iter().position(|it| it == name)?;
+    console.column(&format!("SHOW {what}"), column).get(at).cloned()
+}
+
+/// Waits until the pooler has looked after what nobody uses: a database that no server knows goes then.
+fn wait_for_a_sweep(bouncer: &Bouncer) {
+    let mut console = bouncer.console();
+    console.query("DISABLE nobody_knows_it");
+    console.query("ENABLE nobody_knows_it");
+    eventually("the unknown database is forgotten", || {
+        of(&mut console, "DATABASES", "nobody_knows_it", "paused").is_none()
+    });
+}
+
+#[test]
+fn pause_and_disable_of_a_database_behind_a_star_last_until_they_are_undone() {
+    let bouncer = behind_a_star(&["autodb_idle_timeout = 1", "workers = 2"]);
+    let mut console = bouncer.console();
+    assert_eq!(tags(&console.query("PAUSE app")), "CZ");
+    assert_eq!(tags(&console.query("DISABLE postgres")), "CZ");
+    for _ in 0..12 {
+        wait_for_a_sweep(&bouncer);
+    }
+    assert_eq!(of(&mut console, "DATABASES", "app", "paused").as_deref(), Some("1"));
+    assert_eq!(of(&mut console, "DATABASES", "postgres", "disabled").as_deref(), Some("1"));
+    let (code, text, _) = bouncer.turned_away("postgres", "postgres");
+    assert!(code == "57P03" && text.contains("is disabled"), "{text}");
+    let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    eventually("the client waits", || of(&mut console, "POOLS", "app", "cl_waiting").as_deref() == Some("1"));
+    assert_eq!(tags(&console.query("RESUME app")), "CZ");
+    waiting.until_ready();
+    assert_eq!(waiting.value("SELECT 'served'"), "served");
+    assert_eq!(tags(&console.query("ENABLE postgres")), "CZ");
+    drop(waiting);
+    eventually("both are forgotten", || {
+        ["app", "postgres"].iter().all(|name| of(&mut console, "DATABASES", name, "paused").is_none())
+    });
+}
+
+#[test]
+fn statistics_of_a_database_behind_a_star_last_until_autodb_idle_timeout() {
+    let bouncer = behind_a_star(&[]);
+    let mut console = bouncer.console();
+    Client::log_in(bouncer.port, "app", "app").value("SELECT 1");
+    bouncer.wait_for_servers(0);
+    for _ in 0..3 {
+        wait_for_a_sweep(&bouncer);
+    }
+    let queries = |console: &mut Client| of(console, "STATS", "app", "total_query_count");
+    assert_eq!(queries(&mut console).as_deref(), Some("1"));
+    Client::log_in(bouncer.port, "app", "app").value("SELECT 1");
+    assert_eq!(queries(&mut console).as_deref(), Some("2"));
+    assert_eq!(tags(&console.query("SET autodb_idle_timeout = 1")), "CZ");
+    eventually("it is forgotten", || queries(&mut console).is_none());
+    assert_eq!(console.column("SHOW POOLS", "database").len(), 0);
+}
+
+#[test]
+fn pools_of_a_named_database_are_forgotten_and_its_counters_never_fall() {
+    for workers in [1, 3] {
+        let user = format!("forgetting_{workers}");
+        let settings = ["autodb_idle_timeout = 1", "server_idle_timeout = 1"];
+        let team = Team::start(&user, workers, &settings);
+        let users: Vec<String> = (0..20).map(|i| format!("{user}_{i}")).collect();
+        let roles: String = users.iter().map(|user| format!("CREATE ROLE {user} LOGIN;")).collect();
+        postgres().sql(&roles).unwrap();
+        let lines: String = users.iter().map(|user| format!("\"{user}\" \"\"\n")).collect();
+        std::fs::write(team.bouncer.dir().join("users.txt"), lines + "\"postgres\" \"\"\n").unwrap();
+        let mut console = team.bouncer.console();
+        console.query("RELOAD");
+        let queries = |console: &mut Client| -> u64 {
+            of(console, "STATS", "app", "total_query_count").unwrap().parse().unwrap()
+        };
+        for round in 1..=2 {
+            for user in &users {
+                Client::log_in(team.bouncer.port, user, "app").value("SELECT 1");
+            }
+            let counted = 20 * round;
+            eventually("all are counted", || queries(&mut console) == counted);
+            eventually("the pools are forgotten", || {
+                assert_eq!(queries(&mut console), counted);
+                console.column("SHOW POOLS", "user").is_empty()
+            });
+            assert_eq!(queries(&mut console), counted);
+        }
+    }
+}
+
+/// Replaces the database lines of a running pooler.
+fn reload_with(bouncer: &Bouncer, lines: &str) {
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let (_, settings) = text.split_once("[pgbouncer]").unwrap();
+    std::fs::write(bouncer.ini(), format!("[databases]\n{lines}\n[pgbouncer]{settings}")).unwrap();
+    assert_eq!(tags(&bouncer.console().query("RELOAD")), "CZ");
+}
+
+#[test]
+fn a_database_that_reload_removes_disconnects_its_clients() {
+    let team = Team::start("removed_clients", 2, &["default_pool_size = 1"]);
+    let mut idle = team.clients_at(&[0, 1]);
+    let mut busy = team.client();
+    let mut queued = team.client();
+    busy.send_query("SELECT pg_sleep(60)");
+    let mut observer = team.observer();
+    observer.wait_for_active(1);
+    queued.send_query("SELECT 1");
+    team.wait_for_waiting(1);
+    let kept = format!("kept = host=127.0.0.1 port={} dbname=app", postgres().port());
+    reload_with(&team.bouncer, &kept);
+    for client in idle.iter_mut().chain([&mut busy, &mut queued]) {
+        let end = client.until_end();
+        assert_eq!(end.last().unwrap().error(), ("57P04".to_owned(), "database removed".to_owned()));
+    }
+    assert_eq!(team.bouncer.turned_away(&team.user, "app").0, "3D000");
+    observer.wait_for_backends(0);
+    assert_eq!(team.bouncer.show("DATABASES", "name"), ["kept", "pgbouncer"]);
+    assert_eq!(team.bouncer.show("POOLS", "database").len(), 0);
+    assert_eq!(Client::log_in(team.bouncer.port, &team.user, "kept").value("SELECT 1"), "1");
+}
+
+#[test]
+fn a_removed_line_disconnects_although_a_star_covers_the_name_and_an_added_one_does_not() {
+    let port = postgres().port();
+    let star = format!("* = host=127.0.0.1 port={port}");
+    let named = format!("{star}\napp = host=127.0.0.1 port={port} dbname=app user=other");
+    let bouncer = Start::databases(&named).set("autodb_idle_timeout = 1").start();
+    let mut client = bouncer.client();
+    assert_eq!(client.value("SELECT current_user"), "other");
+    reload_with(&bouncer, &star);
+    assert_eq!(client.until_end().last().unwrap().error().0, "57P04");
+    // Behind the other line clients are themselves.
+    let mut client = bouncer.client();
+    assert_eq!(client.value("SELECT current_user"), "app");
+    reload_with(&bouncer, &format!("{star}\napp = host=127.0.0.1 port={port} dbname=app"));
+    assert_eq!(client.value("SELECT 'goes on'"), "goes on");
+    drop(client);
+    // It is a named one now, and stays.
+    bouncer.console().query("KILL app");
+    bouncer.console().query("RESUME app");
+    for _ in 0..8 {
+        wait_for_a_sweep(&bouncer);
+    }
+    assert!(bouncer.show("DATABASES", "name").contains(&"app".to_owned()));
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+/// A server that lets everybody in and calls itself this version.
+fn server_of_version(version: &'static str) -> u16 {
+    scripted::serve(move |mut connection| {
+        connection.first()?;
+        let reported = format!("server_version\0{version}\0");
+        let greeting = [
+            scripted::message(b'R', &[0; 4]),
+            scripted::message(b'S', reported.as_bytes()),
+            scripted::key_data(7),
+            scripted::ready(b'I'),
+        ];
+        connection.send(&greeting.concat())?;
+        while connection.message().is_ok() {}
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_are_greeted_with_what_the_server_of_the_line_in_force_reports() {
+    let line = |port: u16| format!("app = host=127.0.0.1 port={port}");
+    let old = line(server_of_version("1.0"));
+    let bouncer = Start::databases(&old).set("workers = 2").start();
+    let clients: Vec<Client> = (0..4).map(|_| bouncer.client()).collect();
+    assert!(clients.iter().all(|client| client.reported("server_version").as_deref() == Some("1.0")));
+    reload_with(&bouncer, &line(server_of_version("2.0")));
+    for _ in 0..4 {
+        assert_eq!(bouncer.client().reported("server_version").as_deref(), Some("2.0"));
+    }
+}
