@@ -1,5 +1,10 @@
 # The one entry point. `make` alone lists the targets.
 
+# Seconds for each combination of pool mode and workers; there are twelve, two at a time.
+ANSWERS_SECONDS ?= 3600
+# Sequences of the model test.
+MODEL_CASES ?= 5000000
+
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := scanner startup messages
@@ -8,7 +13,7 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint doc demo bench bench-tokens instructions fuzz clean
+.PHONY: help setup build test answers lint doc demo bench bench-tokens instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +34,14 @@ test: setup ## Run all tests, on a machine with nothing but Rust and make
 	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it
 	$(CARGO) build --release --locked -p iambouncer
 	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
+
+answers: setup ## Look for crossed answers for hours: ANSWERS_SECONDS for each pool mode, number of workers and engine
+	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests
+	@for engine in epoll io_uring; do \
+		echo "random messages, $$engine"; \
+		TEST_IO_ENGINE=$$engine ANSWERS_SECONDS=$(ANSWERS_SECONDS) \
+			$(CARGO) test --locked -p iambouncer --test it -- answers::generator --nocapture || exit 1; \
+	done
 
 lint: ## Check format, lints and dependencies
 	$(CARGO) fmt --all --check

@@ -132,7 +132,7 @@ fn a_server_that_is_out_of_reach_keeps_its_place_for_a_moment_only() {
     client.send_query("SELECT 1");
     let mut console = bouncer.console();
     eventually("the client has its place", || console.column("SHOW SERVERS", "state") == ["active"]);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
     let mut console = bouncer.console();
     let began = Instant::now();
     assert_eq!(raw::tags(&console.query("KILL app")), "CZ");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(raw::tags(&console.query("RESUME app")), "CZ");
     assert_eq!(raw::tags(&console.query("PAUSE app")), "CZ");
     for signal in [Signal::INT, Signal::TERM] {
@@ -149,7 +149,7 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
         let began = Instant::now();
         bouncer.signal(signal);
         bouncer.wait_for_end();
-        assert!(began.elapsed() < Duration::from_secs(5), "{signal:?}: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(8), "{signal:?}: {:?}", began.elapsed());
     }
 }
 

@@ -5,7 +5,6 @@ use crate::support::bouncer::Start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, Team, eventually, postgres};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 /// Two databases of one server, `a` and `b`.
 fn two_databases(settings: &[&str]) -> Bouncer {
@@ -19,14 +18,11 @@ fn two_databases(settings: &[&str]) -> Bouncer {
 fn a_users_idle_server_in_another_database_gives_way_to_a_waiting_client() {
     let bouncer = two_databases(&["max_user_connections = 1", "query_wait_timeout = 15"]);
     let mut clients = [Client::log_in(bouncer.port, "app", "a"), Client::log_in(bouncer.port, "app", "b")];
-    let began = Instant::now();
     for turn in 0..20 {
         let client = &mut clients[turn % 2];
         assert_eq!(client.value("SELECT current_database()"), "app", "turn {turn}");
         assert_eq!(bouncer.show("SERVERS", "state").len(), 1);
     }
-    // Nobody waits for a sweep.
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[test]
