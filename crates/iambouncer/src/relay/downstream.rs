@@ -69,7 +69,11 @@ impl Exchange {
         }
         let outcome = linked.server.stream.poll_recv(cx, &mut self.down);
         match ready!(outcome) {
-            Ok(n) if n > 0 => Poll::Ready(Ok(())),
+            Ok(n) if n > 0 => {
+                self.unanswered_bytes = 0;
+                self.swamped_flush_sent = false;
+                Poll::Ready(Ok(()))
+            }
             _ if self.saw_fatal => Poll::Ready(Err(Ending::ServerFatal)),
             Ok(_) => Poll::Ready(Err(Ending::Fault(faults::server_lost("the server closed it")))),
             Err(error) => Poll::Ready(Err(Ending::Fault(faults::server_lost(error)))),

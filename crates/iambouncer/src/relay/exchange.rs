@@ -48,8 +48,10 @@ pub(super) struct Exchange {
     pub(super) flush_due: bool,
     /// It was sent for answers that the client waits for.
     pub(super) awaited_flush_sent: bool,
-    /// It was sent because too many answers were owed.
+    /// It was sent because too many answers were owed, and the server has said nothing since.
     pub(super) swamped_flush_sent: bool,
+    /// Bytes sent since the server has said something.
+    pub(super) unanswered_bytes: usize,
     /// The client's batch was refused here and is discarded up to its Sync.
     pub(super) refused_batch: bool,
     /// Names that the client has given up by DISCARD ALL or DEALLOCATE ALL, for messages that name them still.
@@ -112,6 +114,7 @@ impl Exchange {
             flush_due: false,
             awaited_flush_sent: false,
             swamped_flush_sent: false,
+            unanswered_bytes: 0,
             refused_batch: false,
             dropped_names: ClientNames::default(),
             changed_schema: false,
@@ -179,6 +182,7 @@ impl Exchange {
         self.flush_due = false;
         self.awaited_flush_sent = false;
         self.swamped_flush_sent = false;
+        self.unanswered_bytes = 0;
         self.changed_schema = false;
         self.dropped_names = ClientNames::default();
     }

@@ -85,7 +85,6 @@ impl Exchange {
         }
         guest.parameters_proven = true;
         self.awaited_flush_sent = false;
-        self.swamped_flush_sent = false;
         if status == TxStatus::Idle && std::mem::take(&mut self.changed_schema) {
             guest.pool.schema_changed();
         }

@@ -20,6 +20,10 @@ const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
 /// Answers owed to one client at the most before it is read from again; one buffer full may come on top.
 const MAX_ANSWERS_OWED: usize = 16 * 1024;
 
+/// Bytes sent to a server that has said nothing since, above which nothing more is read from the client while answers are
+/// owed. An error at the beginning of a long pipeline then comes while the client is still sending.
+const MAX_UNANSWERED_BYTES: usize = 512 * 1024;
+
 /// What a look at the client's bytes came to.
 pub(super) enum Scanned {
     /// Something can be sent.
@@ -107,13 +111,24 @@ impl Exchange {
     /// Answers pile up that the client does not read or the server has not given: nothing more is read until they
     /// are fewer. Answers made up here pass no server that could hold them back.
     fn is_swamped(&self) -> bool {
-        self.down_head.len() > MAX_UNSENT_HEAD_BYTES || self.answers.len() > MAX_ANSWERS_OWED
+        self.down_head.len() > MAX_UNSENT_HEAD_BYTES
+            || self.answers.len() > MAX_ANSWERS_OWED
+            || self.outruns_server()
+    }
+
+    /// The server has much to read before it can answer. COPY data have no answers.
+    #[inline]
+    fn outruns_server(&self) -> bool {
+        self.unanswered_bytes > MAX_UNANSWERED_BYTES
+            && !self.answers.is_empty()
+            && !self.answers.may_be_copying()
+            && self.up_scanner.at_boundary()
     }
 
     /// Answers that no Sync has been sent for may lie in the server's buffer: without a Flush, once, they would never
     /// come. True when it is to be sent now.
     fn wants_flush(&mut self) -> bool {
-        let wants = self.answers.len() > MAX_ANSWERS_OWED
+        let wants = (self.answers.len() > MAX_ANSWERS_OWED || self.outruns_server())
             && self.answers.is_batch_open()
             && !self.swamped_flush_sent
             && self.up_scanner.at_boundary();
@@ -203,6 +218,7 @@ impl Exchange {
                 let from_head = n.min(self.up_head.len());
                 self.up_head.advance(from_head);
                 self.up_ready -= n - from_head;
+                self.unanswered_bytes += n;
                 Poll::Ready(Ok(()))
             }
             // The server may have said why before it closed: the other direction reads that.
