@@ -52,7 +52,7 @@ fn bind(message: &[u8], name: &[u8]) {
     }
     let Ok(Some(before)) = whole else { return };
     let mut renamed = Vec::new();
-    rewrite::bind(&mut renamed, &before, message.len(), name);
+    rewrite::bind(&mut renamed, before.portal, name, message.len() - before.head_len);
     renamed.extend_from_slice(&message[before.head_len..]);
     check_length(&renamed);
     let after = frontend::bind_head(&renamed, renamed.len()).unwrap().unwrap();

@@ -1,7 +1,6 @@
 //! New heads for messages whose statement name changes between client and server. Owns the arithmetic of the
 //! length word; it never copies the part of a message that stays.
 
-use crate::frontend::BindHead;
 use crate::tag::frontend;
 
 /// Appends a whole Parse for `name` with the query and types of `body` (see [`crate::frontend::Parse::body`]).
@@ -19,12 +18,11 @@ pub fn parse_head(out: &mut Vec<u8>, name: &[u8], body_len: usize) {
     out.push(0);
 }
 
-/// Appends the head of a Bind of `len` bytes (header included) that now names `statement`. What follows the
-/// old head in the client's message must be sent behind it unchanged.
-pub fn bind(out: &mut Vec<u8>, old: &BindHead<'_>, len: usize, statement: &[u8]) {
-    let tail = len - old.head_len;
-    head(out, frontend::BIND, old.portal.len() + 1 + statement.len() + 1 + tail);
-    out.extend_from_slice(old.portal);
+/// Appends the head of a Bind of `statement` to `portal`. `tail_len` bytes must be sent behind it: what follows the old
+/// head in the client's message, unchanged.
+pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], tail_len: usize) {
+    head(out, frontend::BIND, portal.len() + 1 + statement.len() + 1 + tail_len);
+    out.extend_from_slice(portal);
     out.push(0);
     out.extend_from_slice(statement);
     out.push(0);
@@ -75,7 +73,7 @@ mod tests {
             message.extend_from_slice(&tail);
             let before = view::bind_head(&message, message.len()).unwrap().unwrap();
             let mut renamed = Vec::new();
-            bind(&mut renamed, &before, message.len(), new.as_bytes());
+            bind(&mut renamed, before.portal, new.as_bytes(), message.len() - before.head_len);
             renamed.extend_from_slice(&message[before.head_len..]);
             let len = u32::from_be_bytes(renamed[1..5].try_into().unwrap()) as usize + 1;
             prop_assert_eq!(len, renamed.len());

@@ -142,6 +142,7 @@ impl ExpectedAnswers {
         self.held_syncs -= due;
         self.tail = Tail::Other;
         self.batch_open = false;
+        self.batch_sent = false;
         self.skip_to_sync = false;
         self.unsettled.seal();
         due

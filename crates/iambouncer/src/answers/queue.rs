@@ -86,6 +86,8 @@ pub struct ExpectedAnswers {
     pub(super) due_syncs: usize,
     /// Messages of the extended protocol were sent that no Sync has ended yet.
     pub(super) batch_open: bool,
+    /// One of them went to the server: what is answered here does not count.
+    pub(super) batch_sent: bool,
     /// The server discards everything up to the next Sync, and so do we.
     pub(super) skip_to_sync: bool,
     /// Names and statements that unanswered messages change.
@@ -123,6 +125,17 @@ impl ExpectedAnswers {
     #[inline]
     pub fn is_batch_open(&self) -> bool {
         self.batch_open
+    }
+
+    /// What is pushed next is the first message of a batch that goes to the server, and no other answer is owed.
+    #[inline]
+    pub fn begins_batch(&self) -> bool {
+        !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_fake_due()))
+    }
+
+    /// A ReadyForQuery is owed: the state of the transaction may change with it.
+    pub fn owes_ready(&self) -> bool {
+        self.queue.iter().any(Expected::is_ready)
     }
 
     /// Number of answers owed.
@@ -180,14 +193,16 @@ impl ExpectedAnswers {
             Expected::OwnQuery => self.tail = Tail::Other,
             Expected::Sync(_) | Expected::Query { .. } | Expected::FunctionCall => {
                 self.batch_open = false;
+                self.batch_sent = false;
                 self.skip_to_sync = false;
                 self.tail =
                     if matches!(expected, Expected::Query { .. }) { Tail::Query } else { Tail::Other };
                 self.data_sent = false;
                 self.unsettled.seal();
             }
-            Expected::Parse(_, undo) | Expected::Close(_, undo) => {
+            Expected::Parse(answer, undo) | Expected::Close(answer, undo) => {
                 self.batch_open = true;
+                self.batch_sent |= *answer != Answer::Fake;
                 self.tail = Tail::Other;
                 if expected.undo().is_some() {
                     self.unsettled.push(undo);
@@ -195,11 +210,13 @@ impl ExpectedAnswers {
             }
             Expected::Execute { copies: true, .. } => {
                 self.batch_open = true;
+                self.batch_sent = true;
                 self.tail = Tail::Copy;
                 self.data_sent = false;
             }
             _ => {
                 self.batch_open = true;
+                self.batch_sent = true;
                 self.tail = Tail::Other;
             }
         }
@@ -215,9 +232,7 @@ impl ExpectedAnswers {
                 self.deallocating -= usize::from(entry.deallocates());
                 std::mem::forget(entry);
             }
-            Some(entry) => {
-                self.settle(&entry);
-            }
+            Some(entry) => self.settle(&entry),
             None => return,
         }
         match self.queue.front() {
@@ -227,9 +242,11 @@ impl ExpectedAnswers {
         }
     }
 
-    /// The change of an entry is answered, or does not happen. False when a later entry changes the same name again.
-    fn settle(&mut self, entry: &Expected) -> bool {
-        entry.undo().is_none_or(|undo| self.unsettled.pop(undo))
+    /// The change of an entry is answered, or does not happen.
+    fn settle(&mut self, entry: &Expected) {
+        if let Some(undo) = entry.undo() {
+            self.unsettled.pop(undo);
+        }
     }
 
     #[inline(never)]
@@ -244,14 +261,13 @@ impl ExpectedAnswers {
         }
     }
 
-    /// As [`ExpectedAnswers::drop_front`], for an entry that does not happen. The second value is false for an entry about
-    /// a name that a later one changes again.
-    fn pop_failed(&mut self) -> Option<(Expected, bool)> {
+    /// As [`ExpectedAnswers::drop_front`], for an entry that does not happen.
+    fn pop_failed(&mut self) -> Option<Expected> {
         let entry = self.queue.pop_front()?;
-        let is_last = self.settle(&entry);
+        self.settle(&entry);
         self.deallocating -= usize::from(entry.deallocates());
         self.skip_marks();
-        Some((entry, is_last))
+        Some(entry)
     }
 
     pub(super) fn mismatch(&self, cause: Cause) -> Mismatch {
@@ -397,14 +413,16 @@ impl ExpectedAnswers {
             Some(entry) if entry.is_ready() => return Ok(()),
             _ => {}
         }
-        let mut vanished = Vec::new();
+        let mut vanished: Vec<Expected> = Vec::new();
         // A held Sync is released as it comes to the front.
         while self.queue.front().is_some_and(|entry| !matches!(entry, Expected::Sync(_))) {
             vanished.extend(self.pop_failed());
         }
         let first = vanished.len().saturating_sub(1);
-        for (at, (entry, is_last)) in vanished.into_iter().rev().enumerate() {
-            let failed = Failed { is_front: at == first, is_last_change: is_last };
+        for (at, entry) in vanished.into_iter().rev().enumerate() {
+            let name = entry.undo().and_then(Undo::changed_name);
+            let is_last_change = name.is_none_or(|name| !self.unsettled.changes(name));
+            let failed = Failed { is_front: at == first, is_last_change };
             match entry {
                 Expected::Parse(_, taken_back) | Expected::Close(_, taken_back) => undo(taken_back, failed),
                 Expected::Reprepare(id) => undo(Undo::Prepared(id), failed),

@@ -33,8 +33,8 @@ impl Unsettled {
         self.sent += 1;
     }
 
-    /// The oldest change is answered, or does not happen. True when no later one is about the same name.
-    pub(super) fn pop(&mut self, undo: &Undo) -> bool {
+    /// The oldest change is answered, or does not happen.
+    pub(super) fn pop(&mut self, undo: &Undo) {
         let number = self.answered;
         self.answered += 1;
         if let Some(id) = undo.statement_id()
@@ -42,16 +42,19 @@ impl Unsettled {
         {
             self.statements.remove(&id);
         }
-        let Some(name) = undo.changed_name() else { return true };
-        let is_last = self.last_change(name) == Some(number);
-        match (is_last, name) {
-            (true, b"") => self.unnamed = None,
-            (true, name) => {
+        let Some(name) = undo.changed_name() else { return };
+        if self.last_change(name) == Some(number) {
+            if name.is_empty() {
+                self.unnamed = None;
+            } else {
                 self.names.remove(name);
             }
-            _ => {}
         }
-        is_last
+    }
+
+    /// An unanswered message changes what this name means.
+    pub(super) fn changes(&self, name: &[u8]) -> bool {
+        self.last_change(name).is_some()
     }
 
     fn last_change(&self, name: &[u8]) -> Option<u64> {

@@ -14,8 +14,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Reads the front of a text. Where a comment does not end within it, the text counts as a COPY, which is the case
-    /// that needs more care.
+    /// Reads the front of a text, which ends with a zero if it is there as a whole. Where the first word is not, the text
+    /// counts as a COPY, which is the case that needs more care.
     #[inline]
     pub fn of(text: &[u8]) -> Self {
         match text.first() {
@@ -28,12 +28,22 @@ impl Effect {
     #[inline(never)]
     fn of_any(text: &[u8]) -> Self {
         let Some(text) = skip_blanks(text) else { return Self::Copies };
+        if is_cut_off(text) {
+            return Self::Copies;
+        }
         match text.first() {
             Some(b'c' | b'C') if begins_with_any(text, &["COPY"]) => Self::Copies,
             Some(b'd' | b'D') if begins_with_any(text, &["DISCARD", "DEALLOCATE"]) => Self::Deallocates,
             _ => Self::None,
         }
     }
+}
+
+/// True when what is there of a text ends before its first word does, and that could be one of those we look for.
+fn is_cut_off(text: &[u8]) -> bool {
+    ["COPY", "DISCARD", "DEALLOCATE"]
+        .iter()
+        .any(|word| text.len() <= word.len() && word.as_bytes()[..text.len()].eq_ignore_ascii_case(text))
 }
 
 /// True for a text that a failed transaction accepts: one that ends it, or an empty one.
@@ -117,7 +127,11 @@ mod tests {
             ("-- only a comment\0\0\0", Effect::None),
             ("/* only a comment\0\0\0", Effect::None),
             ("-", Effect::None),
-            ("", Effect::None),
+            ("", Effect::Copies),
+            ("CO", Effect::Copies),
+            ("-- cut off\n d", Effect::Copies),
+            ("cu", Effect::None),
+            ("\0\0\0", Effect::None),
         ] {
             assert_eq!(Effect::of(text.as_bytes()), effect, "{text}");
         }

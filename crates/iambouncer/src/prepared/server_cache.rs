@@ -2,6 +2,7 @@
 
 use super::statement::{Statement, Text};
 use lru::LruCache;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,12 +29,14 @@ enum Doubt {
 /// Statements prepared on one server connection.
 pub struct ServerCache {
     entries: LruCache<u64, Entry>,
+    /// Statements whose text is not kept: they cannot be prepared again, so they are not evicted.
+    private: HashSet<u64>,
     doubt: Doubt,
 }
 
 impl Default for ServerCache {
     fn default() -> Self {
-        Self { entries: LruCache::unbounded(), doubt: Doubt::None }
+        Self { entries: LruCache::unbounded(), private: HashSet::new(), doubt: Doubt::None }
     }
 }
 
@@ -41,12 +44,15 @@ impl ServerCache {
     /// True when the server has it; it then counts as just used.
     #[inline]
     pub fn touch(&mut self, id: u64) -> bool {
-        self.entries.get(&id).is_some()
+        self.entries.get(&id).is_some() || self.private.contains(&id)
     }
 
     /// The version of the schema at which the server has prepared it, if it has.
     pub fn version(&self, id: u64) -> Option<u32> {
-        self.entries.peek(&id).map(|entry| entry.version)
+        self.entries
+            .peek(&id)
+            .map(|entry| entry.version)
+            .or(self.private.contains(&id).then_some(UNKNOWN_VERSION))
     }
 
     /// The statement, if the server has it.
@@ -59,17 +65,22 @@ impl ServerCache {
         if let Doubt::Some(ids) = &mut self.doubt {
             ids.retain(|id| *id != statement.id);
         }
-        self.entries.push(statement.id, Entry { statement, version });
+        if statement.is_private() {
+            self.private.insert(statement.id);
+        } else {
+            self.entries.push(statement.id, Entry { statement, version });
+        }
     }
 
     /// Takes [`ServerCache::insert`] back.
     pub fn remove(&mut self, id: u64) {
         self.entries.pop(&id);
+        self.private.remove(&id);
     }
 
     /// The server has said that it does not have it, or cannot use what it has.
     pub fn doubt(&mut self, id: u64) {
-        self.entries.pop(&id);
+        self.remove(id);
         match &mut self.doubt {
             Doubt::None => self.doubt = Doubt::Some(vec![id]),
             Doubt::Some(ids) if ids.len() < MAX_DOUBTFUL => ids.push(id),
@@ -80,6 +91,7 @@ impl ServerCache {
     /// The server has dropped statements of which we have not been told.
     pub fn doubt_all(&mut self) {
         self.entries.clear();
+        self.private.clear();
         self.doubt = Doubt::All;
     }
 
@@ -113,13 +125,25 @@ impl ServerCache {
                 self.entries.push(id, entry);
             }
         }
+        self.private.retain(|id| stays(*id));
         self.doubt = Doubt::None;
     }
 
     /// The server has dropped all.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.private.clear();
         self.doubt = Doubt::None;
+    }
+
+    /// The server may have statements that are not in here.
+    pub fn has_doubts(&self) -> bool {
+        !matches!(self.doubt, Doubt::None)
+    }
+
+    /// Any statement that is not in here may be on the server all the same.
+    pub fn doubt_others(&mut self) {
+        self.doubt = Doubt::All;
     }
 
     /// All of them with the version of the schema at which they were prepared, least recently used first.

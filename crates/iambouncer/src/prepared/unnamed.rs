@@ -26,7 +26,7 @@ impl UnnamedText {
 
     /// One of which only the effect matters, since its server is the client's own.
     pub fn with_effect(effect: Effect) -> Rc<Self> {
-        Rc::new(Self { body: Some(Box::default()), effect })
+        Rc::new(Self { body: None, effect })
     }
 
     /// One that is too long to be kept. It is equal to no other.
@@ -48,6 +48,8 @@ pub enum ServerUnnamed {
     Text(Rc<UnnamedText>),
     /// It may have one; which is not known.
     Unknown,
+    /// That of the client whose own it is, in session pooling.
+    Own,
 }
 
 impl ServerUnnamed {

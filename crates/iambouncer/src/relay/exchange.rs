@@ -61,6 +61,8 @@ pub(super) struct Exchange {
     /// The server sent what nobody asked for: it must never be used again.
     pub(super) is_out_of_step: bool,
 
+    /// The client was asked for bytes by this task, which it wakes when some come.
+    pub(super) listens_to_client: bool,
     /// From the client, not sent on yet.
     pub(super) up: Inbound,
     pub(super) up_scanner: Scanner,
@@ -90,6 +92,7 @@ impl Exchange {
         let Some(mut exchange) = STOCK.with_borrow_mut(Vec::pop) else {
             return Box::new(Self::new(rules.clone()));
         };
+        exchange.listens_to_client = false;
         // They were the last client's.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();
@@ -119,6 +122,7 @@ impl Exchange {
             dropped_names: ClientNames::default(),
             changed_schema: false,
             is_out_of_step: false,
+            listens_to_client: false,
             up: Inbound::default(),
             up_scanner: Scanner::new(&FROM_CLIENT, max_message_bytes),
             up_ready: 0,

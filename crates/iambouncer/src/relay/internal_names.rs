@@ -20,33 +20,37 @@ pub(super) const NO_STATEMENT: &[u8] = b"iamb__";
 /// Stands in for a name that the client has given up meanwhile.
 const GIVEN_UP: &[u8] = b"?";
 
+/// Names replaced in one message; what stands behind them is left as it is.
+const MAX_REPLACED: usize = 16;
+
 /// The message with the client's names in it; `None` if there is nothing to replace. `name_of` knows the client's name of
-/// a shared statement.
+/// a shared statement. A name that nobody knows is replaced only in quotes, as the server writes names of statements: it
+/// may be anything else.
 pub(super) fn replaced<'a>(message: &[u8], name_of: impl Fn(u64) -> Option<&'a [u8]>) -> Option<Vec<u8>> {
     let prefix = NAME_PREFIX.as_bytes();
     let mut out: Option<Vec<u8>> = None;
-    let mut rest = message;
-    let mut copied = 0;
-    while let Some(at) = find(rest, prefix) {
-        let start = message.len() - rest.len() + at;
+    let (mut copied, mut at) = (0, 0);
+    for _ in 0..MAX_REPLACED {
+        let Some(start) = find(&message[at..], prefix).map(|found| at + found) else { break };
         let behind = &message[start + prefix.len()..];
         let digits = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (end, name) = if digits > 0 {
+        at = start + prefix.len() + digits;
+        let is_quoted = start > 0 && message[start - 1] == b'"' && message.get(at) == Some(&b'"');
+        let name = if digits > 0 {
             let id = std::str::from_utf8(&behind[..digits]).ok().and_then(|text| text.parse().ok());
-            let known = id.and_then(&name_of).unwrap_or(GIVEN_UP);
-            (start + prefix.len() + digits, Some(known.to_vec()))
-        } else if behind.first() == Some(&b'_') {
-            (start + ESCAPED_PREFIX.len(), Some(prefix.to_vec()))
+            id.and_then(&name_of).or(is_quoted.then_some(GIVEN_UP))
+        } else if message[start..].starts_with(ESCAPED_PREFIX.as_bytes()) {
+            at = start + ESCAPED_PREFIX.len();
+            Some(prefix)
         } else {
-            (start + prefix.len(), None)
+            None
         };
         if let Some(name) = name {
             let out = out.get_or_insert_default();
             out.extend_from_slice(&message[copied..start]);
-            out.extend_from_slice(&name);
-            copied = end;
+            out.extend_from_slice(name);
+            copied = at;
         }
-        rest = &message[end..];
     }
     let mut out = out?;
     out.extend_from_slice(&message[copied..]);
@@ -68,13 +72,13 @@ mod tests {
 
     #[test]
     fn the_clients_names_stand_in_for_ours() {
-        let text = "\"iamb_7\", \"iamb__5\", iamb_x and \"iamb_8\"";
+        let text = "\"iamb_7\", \"iamb__5\", iamb_x, order iamb_9 and \"iamb_8\"";
         let mut message = Vec::new();
         encode::error_response(&mut message, &ErrorReport::error("26000", text));
         let name_of = |id| (id == 7).then_some(&b"mine"[..]);
         let seen = replaced(&message, name_of).unwrap();
         let fields = backend::error_fields(&seen).unwrap();
-        assert_eq!(fields.message, "\"mine\", \"iamb_5\", iamb_x and \"?\"");
+        assert_eq!(fields.message, "\"mine\", \"iamb_5\", iamb_x, order iamb_9 and \"?\"");
         assert_eq!(seen.len() - 1, u32::from_be_bytes(seen[1..5].try_into().unwrap()) as usize);
         let mut plain = Vec::new();
         encode::error_response(&mut plain, &ErrorReport::error("26000", "iamb_x"));

@@ -133,16 +133,17 @@ impl Exchange {
     }
 
     /// True when the server is the client's only until what came from it has been looked at.
-    pub(super) fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self, guest: &Guest) -> bool {
         let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
-        is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing()
+        is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !guest.may_be_pinned()
     }
 
     fn release(&mut self, guest: &Guest, old_mode: PoolMode) {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
         guest.unlink_notes();
         self.forget_link();
-        let server = linked.server;
+        let mut server = linked.server;
+        server.end_ownership();
         server.info.prepared_count.set(server.prepared.len());
         // Statements under clients' own names would be found by others.
         if self.rules.always_reset
@@ -167,10 +168,12 @@ impl Exchange {
         let in_order = !self.is_out_of_step
             && self.answers.is_settled()
             && self.down_scanner.at_boundary()
+            && self.down.len() == self.down_ready
             && unfinished.between_messages
             && !self.saw_fatal;
         match link {
-            Link::Server(linked) if in_order && linked.status == TxStatus::Idle => {
+            Link::Server(mut linked) if in_order && linked.status == TxStatus::Idle => {
+                linked.server.end_ownership();
                 guest.pool.give_back_dirty(linked.server);
             }
             Link::Server(linked) => guest.pool.abandon(linked.server, unfinished),

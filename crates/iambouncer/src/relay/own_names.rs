@@ -117,8 +117,8 @@ impl Exchange {
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Ok(Some(Scanned::Needs(front.len() + 1)));
         };
-        rewrite::bind(self.up_head.buffer(), &head, frame.len, &escaped);
         let head_len = head.head_len;
+        rewrite::bind(self.up_head.buffer(), head.portal, &escaped, frame.len - head_len);
         self.answers.push(Expected::Bind(0));
         self.up_scanner.consume(frame, head_len);
         self.up.consume(head_len);

@@ -16,6 +16,9 @@ use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Frame};
 use wire::{encode, rewrite, tag};
 
+/// Bytes of a message within which the first word of a statement is looked for, in statement pooling.
+const FIRST_WORD_BYTES: usize = 256;
+
 impl Exchange {
     /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
     pub(super) fn on_client_message(
@@ -37,8 +40,14 @@ impl Exchange {
         if self.refused_batch {
             return Ok(self.skip_refused(frame));
         }
-        if self.rules.mode == PoolMode::Statement && self.begins_transaction(frame) {
-            return self.refuse_transaction(frame);
+        if self.rules.mode == PoolMode::Statement {
+            let needed = frame.len.min(FIRST_WORD_BYTES);
+            if self.up.len() - self.up_ready < needed {
+                return Ok(Some(Scanned::Needs(needed)));
+            }
+            if self.begins_transaction(frame) {
+                return self.refuse_transaction(frame);
+            }
         }
         if !self.link.is_linked() {
             if matches!(self.link, Link::None)
@@ -212,6 +221,8 @@ impl Exchange {
     pub(super) fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
         match self.link {
             Link::None => {}
+            // It is kept for a statement that only it has.
+            Link::Server(_) if self.answers.is_settled() => {}
             // It goes with its last answer.
             _ if !self.answers.is_batch_open() => return Ok(Some(Scanned::AwaitsAnswer)),
             _ => return Err(Ending::Fault(faults::transaction_in_statement_mode())),
@@ -249,8 +260,12 @@ impl Exchange {
                     self.refused_batch = true;
                     return Ok(());
                 }
-                // The request is larger than the buffer: there is no end to skip to.
-                return Err(Ending::Fault(faults::canceled_while_waiting()));
+                // The request is larger than the buffer: what is still to come of it is discarded.
+                let Some(frame) = header else { break };
+                let n = self.up_scanner.consume(frame, self.up.len());
+                self.up_discard_tail = true;
+                self.up.consume(n);
+                break;
             };
             self.up.consume(frame.len);
             if matches!(frame.tag, tag::frontend::QUERY | tag::frontend::SYNC | tag::frontend::FUNCTION_CALL)

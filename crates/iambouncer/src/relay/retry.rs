@@ -77,16 +77,19 @@ impl Retry {
         self.stage != Stage::None
     }
 
-    /// Records bytes that go out now.
+    /// Records bytes that go out now: those of ours, and those of the client behind them.
     #[inline]
-    pub(super) fn record(&mut self, bytes: &[u8]) {
-        let skipped = self.skipped.min(bytes.len());
-        self.skipped -= skipped;
-        let bytes = &bytes[skipped..];
-        if self.bytes.len() + bytes.len() > MAX_KEPT_BYTES {
+    pub(super) fn record(&mut self, head: &[u8], body: &[u8]) {
+        // What is not of the batch was put aside before it, so it is in the head.
+        let skipped = std::mem::take(&mut self.skipped).min(head.len());
+        let head = &head[skipped..];
+        let len = head.len() + body.len();
+        if self.bytes.len() + len > MAX_KEPT_BYTES {
             return self.forget();
         }
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.reserve(len);
+        self.bytes.extend_from_slice(head);
+        self.bytes.extend_from_slice(body);
     }
 
     /// The last bytes have not gone out after all.
@@ -146,9 +149,8 @@ mod tests {
     fn only_what_has_gone_out_of_the_batch_itself_is_recorded() {
         let mut retry = Retry::default();
         retry.begin(3);
-        retry.record(b"SE");
-        retry.record(b"Tbind");
-        retry.record(b"execute");
+        retry.record(b"SETbind", b"");
+        retry.record(b"", b"execute");
         retry.unrecord(3);
         assert_eq!(retry.take(), Some((&b"bindexec"[..], true)));
     }
@@ -158,15 +160,15 @@ mod tests {
         let mut retry = Retry::default();
         assert!(retry.take().is_none());
         retry.begin(0);
-        retry.record(b"bind");
+        retry.record(b"bind", b"");
         assert_eq!(retry.take(), Some((&b"bind"[..], true)));
         assert!(retry.take().is_none());
         retry.begin(0);
-        retry.record(b"bind");
+        retry.record(b"bind", b"");
         retry.complete_if_open();
         assert_eq!(retry.take(), Some((&b"bind"[..], false)));
         retry.begin(0);
-        retry.record(&[0; MAX_KEPT_BYTES + 1]);
+        retry.record(b"", &[0; MAX_KEPT_BYTES + 1]);
         assert!(retry.take().is_none());
     }
 }

@@ -13,6 +13,7 @@ use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
 use crate::server::{Server, out_of_step};
 use crate::worker;
+use std::collections::HashSet;
 use wire::backend::{self, TxStatus};
 use wire::scan::Frame;
 use wire::tag::{self, backend as from_server};
@@ -143,7 +144,7 @@ impl Exchange {
             self.own_query_error = self.own_query_error.take().or_else(|| Some(self.message(frame).to_vec()));
             return Ok(true);
         }
-        if fatal && self.is_free() {
+        if fatal && self.is_free(guest) {
             // It ends behind its last answer, as it would have in the pool: no business of this client's.
             if let Link::Server(linked) = &self.link {
                 linked.server.info.close_needed.set(true);
@@ -253,12 +254,12 @@ impl Exchange {
 
     /// Statements of messages behind the command are there when these are done.
     fn on_deallocated(&mut self, guest: &mut Guest, discards_all: bool) {
-        let given: Vec<_> = self.answers.names_given().collect();
+        let given: HashSet<_> = self.answers.names_given().collect();
         // Errors may still name those that are gone.
-        self.dropped_names = guest.names.take_except(|name| given.contains(&name));
+        self.dropped_names = guest.names.take_except(|name| given.contains(name));
         guest.info.prepared_count.set(guest.names.len() as u32);
         let Link::Server(linked) = &mut self.link else { return };
-        let prepared: Vec<_> = self.answers.statements_prepared().collect();
+        let prepared: HashSet<_> = self.answers.statements_prepared().collect();
         linked.server.prepared.clear_except(|id| prepared.contains(&id));
         if discards_all {
             linked.server.forget_unreported(&guest.pool.context.parameters);
@@ -278,13 +279,16 @@ fn take_back(guest: &mut Guest, server: &mut Server, undo: Undo, failed: Failed)
                 }
             }
             if renamed.prepared > 0 {
-                server.prepared.remove(renamed.prepared);
+                server.prepared.doubt(renamed.prepared);
             }
         }
-        Undo::Prepared(id) => server.prepared.remove(id),
+        // It may have been there before, and be there still.
+        Undo::Prepared(id) => server.prepared.doubt(id),
         Undo::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
         Undo::Unnamed(before) => {
-            server.unnamed = ServerUnnamed::Unknown;
+            if !matches!(server.unnamed, ServerUnnamed::Own) {
+                server.unnamed = ServerUnnamed::Unknown;
+            }
             Exchange::undo_unnamed(guest, before, failed);
         }
         Undo::ServerUnnamed => server.unnamed = ServerUnnamed::Unknown,

@@ -70,6 +70,11 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    /// As [`Guest::is_pinned`], without looking closer.
+    pub(super) fn may_be_pinned(&self) -> bool {
+        self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
+    }
+
     /// True while a statement of the client exists on its server only, so that it has to keep that server.
     pub(super) fn is_pinned(&mut self) -> bool {
         if self.has_private {

@@ -65,10 +65,14 @@ impl Exchange {
         if self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
         }
-        if self.is_on_server(&statement)
-            && let Some(scanned) = self.guard_copy()
-        {
-            return Ok(Some(scanned));
+        if self.is_on_server(&statement) {
+            // Whether a failed transaction refuses it depends on answers to come.
+            if self.is_refused_by_transaction(&statement) && self.answers.owes_ready() {
+                return Ok(Some(self.await_answer()));
+            }
+            if let Some(scanned) = self.guard_copy() {
+                return Ok(Some(scanned));
+            }
         }
         guest.pool.stats.count(|t| t.client_parses += 1);
         guest.has_effects |= statement.effect != Effect::None;
@@ -132,9 +136,8 @@ impl Exchange {
         if self.must_send_first() {
             return Ok(Some(Scanned::Sendable));
         }
-        let is_unnamed_portal = head.portal.is_empty();
-        let head_len = head.head_len;
-        self.note_portal(guest, is_unnamed_portal, statement.effect);
+        let (portal_len, head_len) = (head.portal.len(), head.head_len);
+        self.note_portal(guest, portal_len == 0, statement.effect);
         guest.pool.stats.count(|t| t.binds += 1);
         self.spill_upstream();
         self.start_clock(guest);
@@ -143,11 +146,10 @@ impl Exchange {
         if begins && had_it {
             self.retry.begin(self.up_head.len());
         }
-        let front = self.up.bytes();
-        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
-        };
-        rewrite::bind(self.up_head.buffer(), &head, frame.len, &statement.name);
+        // The message is at the front now; its head has been read above.
+        let portal = &self.up.bytes()[HEADER_BYTES..][..portal_len];
+        let out = self.up_head.buffer();
+        rewrite::bind(out, portal, &statement.name, frame.len - head_len);
         self.answers.push(Expected::Bind(statement.id));
         // The head is replaced, the values go on as they are, however many bytes they have.
         self.up_scanner.consume(frame, head_len);
@@ -172,9 +174,7 @@ impl Exchange {
     /// True when nothing is under way that a second try of what comes now could overtake or repeat.
     #[inline]
     fn begins_batch(&self) -> bool {
-        let is_first = self.answers.is_empty() || (self.answers.len() == 1 && self.answers.is_fake_due());
-        is_first
-            && (!self.answers.is_batch_open() || self.answers.len() == 1)
+        self.answers.begins_batch()
             && matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle)
     }
 

@@ -26,10 +26,15 @@ impl Exchange {
             let text = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
             guest.has_effects |= effect != Effect::None;
-            if guest.has_effects {
-                guest.unnamed = Some(UnnamedText::with_effect(effect));
+            let undo = if guest.has_effects {
+                Undo::Unnamed(guest.unnamed.replace(UnnamedText::with_effect(effect)))
+            } else {
+                Undo::None
+            };
+            if let Link::Server(linked) = &mut self.link {
+                linked.server.unnamed = ServerUnnamed::Own;
             }
-            self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, Undo::None));
+            self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, undo));
             return Ok(None);
         }
         let text = if frame.len > MAX_KEPT_BYTES {
@@ -103,11 +108,9 @@ impl Exchange {
     /// where the client has none, closed.
     #[inline]
     fn ensure_unnamed(&mut self, guest: &mut Guest) -> Option<Scanned> {
-        if self.rules.mode == PoolMode::Session {
-            return None;
-        }
         let Link::Server(linked) = &self.link else { return None };
         let is_there = match (&guest.unnamed, &linked.server.unnamed) {
+            (_, ServerUnnamed::Own) => true,
             (Some(text), server) => server.is(text),
             (None, server) => matches!(server, ServerUnnamed::None),
         };

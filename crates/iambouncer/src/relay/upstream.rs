@@ -14,11 +14,16 @@ use wire::tag;
 
 /// Bytes moved aside so that a head can be put behind them; more are sent first.
 const MAX_SPILL_BYTES: usize = 4096;
+/// Bytes of ours above which nothing is added before they are sent; one message more may come on top.
+const MAX_HEAD_BYTES: usize = 1024 * 1024;
 /// Requests that may lie in the buffer of a client without a server: a full buffer asks for one.
 const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
 
 /// Answers owed to one client at the most before it is read from again; one buffer full may come on top.
 const MAX_ANSWERS_OWED: usize = 16 * 1024;
+
+/// The same while the server gives none, and the client's end is looked for behind what it has sent.
+const MAX_ANSWERS_OWED_AT_ALL: usize = 16 * MAX_ANSWERS_OWED;
 
 /// Bytes sent to a server that has said nothing since, above which nothing more is read from the client while answers are
 /// owed. An error at the beginning of a long pipeline then comes while the client is still sending.
@@ -63,6 +68,9 @@ impl Exchange {
                     Poll::Ready(Err(_)) => return Poll::Pending,
                 }
             }
+            if self.has_nothing_to_do(guest) {
+                return Poll::Pending;
+            }
             match self.scan_upstream(guest) {
                 Ok(Scanned::Sendable) => {}
                 Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(guest, cx),
@@ -79,6 +87,11 @@ impl Exchange {
                     if let Poll::Ready(Err(ending)) = heard {
                         return Poll::Ready(Err(ending));
                     }
+                    // A client that does not read, or a record that is not complete, holds it up: what does so wakes
+                    // this task.
+                    if heard.is_pending() && self.link.server().is_some_and(|l| l.server.stream.has_news()) {
+                        return poll_client_end(guest);
+                    }
                 }
                 Ok(Scanned::Needs(bytes)) => {
                     // Once per round, so that a client that never pauses leaves the others their turn.
@@ -91,7 +104,9 @@ impl Exchange {
                         if self.wants_flush() {
                             continue;
                         }
-                        return poll_client_end(guest);
+                        if !self.looks_for_end(guest) {
+                            return poll_client_end(guest);
+                        }
                     }
                     if !self.up.is_empty() {
                         self.up.make_room(bytes);
@@ -106,6 +121,16 @@ impl Exchange {
                 Err(ending) => return Poll::Ready(Err(ending)),
             }
         }
+    }
+
+    /// The client has sent nothing, and will wake this task when it does: a look at it would find that out again.
+    #[inline]
+    fn has_nothing_to_do(&self, guest: &Guest) -> bool {
+        self.listens_to_client
+            && self.up.is_empty()
+            && !self.flush_due
+            && !self.answers.has_due_syncs()
+            && !guest.client.has_news()
     }
 
     /// Answers pile up that the client does not read or the server has not given: nothing more is read until they
@@ -123,6 +148,18 @@ impl Exchange {
             && !self.answers.is_empty()
             && !self.answers.may_be_copying()
             && self.up_scanner.at_boundary()
+    }
+
+    /// A client's end is behind what it has sent: a few times a second some more of that is read, as long as the server
+    /// takes it. True when that is due.
+    fn looks_for_end(&mut self, guest: &Guest) -> bool {
+        let is_due = self.answers.len() <= MAX_ANSWERS_OWED_AT_ALL
+            && self.down_head.len() <= MAX_UNSENT_HEAD_BYTES
+            && guest.info.is_end_check_due();
+        if is_due {
+            self.unanswered_bytes = 0;
+        }
+        is_due
     }
 
     /// Answers that no Sync has been sent for may lie in the server's buffer: without a Flush, once, they would never
@@ -170,6 +207,7 @@ impl Exchange {
         guest: &mut Guest,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Ending>> {
+        self.listens_to_client = true;
         match ready!(guest.client.poll_recv(cx, &mut self.up)) {
             Ok(0) => Poll::Ready(Err(Ending::ClientLeft)),
             Ok(n) => {
@@ -203,8 +241,7 @@ impl Exchange {
             return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
         };
         if self.retry.records() {
-            self.retry.record(self.up_head.pending());
-            self.retry.record(&self.up.bytes()[..self.up_ready]);
+            self.retry.record(self.up_head.pending(), &self.up.bytes()[..self.up_ready]);
         }
         let total = self.up_head.len() + self.up_ready;
         let stream = &mut linked.server.stream;
@@ -259,6 +296,7 @@ impl Exchange {
                     if let Some(scanned) = self.on_client_message(guest, frame)? {
                         return Ok(if self.has_sendable() { Scanned::Sendable } else { scanned });
                     }
+                    self.awaited_flush_sent = false;
                 }
             }
         }
@@ -339,7 +377,7 @@ impl Exchange {
 
     /// True when what is ready is too much to be moved aside and has to be sent first.
     pub(super) fn must_send_first(&self) -> bool {
-        self.up_ready > MAX_SPILL_BYTES
+        self.up_ready > MAX_SPILL_BYTES || self.up_head.len() > MAX_HEAD_BYTES
     }
 
     pub(super) fn discard_message(&mut self, frame: Frame) -> Option<Scanned> {

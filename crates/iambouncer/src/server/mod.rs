@@ -225,6 +225,13 @@ impl Server {
         self.parameters.clone()
     }
 
+    /// The client leaves: what it has as its unnamed statement is nobody's own any more.
+    pub fn end_ownership(&mut self) {
+        if matches!(self.unnamed, ServerUnnamed::Own) {
+            self.unnamed = ServerUnnamed::Unknown;
+        }
+    }
+
     /// The server has reset what was set in its session: values that it does not report are those of its login again.
     pub fn forget_unreported(&mut self, parameters: &Parameters) {
         let values = self.parameters.values().iter().enumerate();

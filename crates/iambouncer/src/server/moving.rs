@@ -19,6 +19,7 @@ pub struct Packed {
     reported: u64,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
+    has_doubts: bool,
     facts: Facts,
     retirements: u64,
     permits: Vec<Permit>,
@@ -78,8 +79,18 @@ impl Packed {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.values().to_vec();
-        let prepared = prepared.texts();
-        Ok(Self { connection, parameters, reported, has_client_names, prepared, facts, retirements, permits })
+        let (prepared, has_doubts) = (prepared.texts(), prepared.has_doubts());
+        Ok(Self {
+            connection,
+            parameters,
+            reported,
+            has_client_names,
+            prepared,
+            has_doubts,
+            facts,
+            retirements,
+            permits,
+        })
     }
 
     /// Makes it a server of this worker.
@@ -91,6 +102,9 @@ impl Packed {
         let mut prepared = ServerCache::default();
         for (text, version) in self.prepared {
             prepared.insert(statements.adopt(text), version);
+        }
+        if self.has_doubts {
+            prepared.doubt_others();
         }
         let facts = self.facts;
         let info = ServerInfo {

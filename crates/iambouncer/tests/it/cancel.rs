@@ -62,7 +62,7 @@ fn the_query_behind_a_cancel_request_is_not_canceled() {
             client.send_query("SELECT pg_sleep(0.001)");
             cancel(bouncer.port, pid, &key);
             let first = tags(&client.until_ready());
-            assert!(["TDCZ", "EZ", "TEZ"].contains(&first.as_str()), "{first}");
+            assert!(first == "TDCZ" || first.ends_with("EZ"), "{first}");
             let next = tags(&client.query("SELECT pg_sleep(0.002)"));
             assert_eq!(next, "TDCZ", "query {n} behind a cancel request");
         }
@@ -93,7 +93,7 @@ fn a_late_cancel_never_hits_the_next_client() {
         let key = key.clone();
         let racing = std::thread::spawn(move || cancel(port, pid, &key));
         let answer = tags(&first.until_ready());
-        assert!(answer == "TDCZ" || answer == "EZ" || answer == "TEZ", "{answer}");
+        assert!(answer == "TDCZ" || answer.ends_with("EZ"), "{answer}");
         assert_eq!(tags(&second.query("SELECT pg_sleep(0.01)")), "TDCZ");
         racing.join().unwrap();
     }

@@ -1,5 +1,6 @@
 //! Every client receives its own answers and no other's, whatever it or the server does.
 
+mod combinations;
 mod copy_messages;
 mod copy_sync;
 mod generator;

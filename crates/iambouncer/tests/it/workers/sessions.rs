@@ -41,7 +41,7 @@ fn a_late_cancel_never_hits_the_client_of_another_worker() {
         let (port, key) = (team.bouncer.port, key.clone());
         let racing = std::thread::spawn(move || cancel(port, pid, &key));
         let answer = tags(&clients[0].until_ready());
-        assert!(["TDCZ", "EZ", "TEZ"].contains(&answer.as_str()), "{answer}");
+        assert!(answer == "TDCZ" || answer.ends_with("EZ"), "{answer}");
         assert_eq!(tags(&clients[1].query("SELECT pg_sleep(0.01)")), "TDCZ");
         racing.join().unwrap();
     }
