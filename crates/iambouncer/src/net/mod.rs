@@ -4,6 +4,7 @@
 //! because bytes are there, [`Stream::poll_send`] takes slices. Nothing above knows what is below.
 
 pub mod address;
+pub mod certificate_fault;
 pub mod certificates;
 pub mod listener;
 pub mod moving;
@@ -12,6 +13,9 @@ pub mod stream;
 pub mod tcp_options;
 pub mod tls;
 pub mod tls_config;
+pub mod trust;
+mod verifiers;
+mod x509;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;

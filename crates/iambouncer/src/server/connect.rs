@@ -8,6 +8,7 @@ use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
+use crate::net::trust::fault_in;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::worker::timers;
 use rds_iam::TokenKey;
@@ -191,12 +192,19 @@ pub async fn open(
 }
 
 fn connect_error(target: impl ToString, error: &std::io::Error) -> LoginError {
-    LoginError::Connect { target: target.to_string(), reason: error.to_string() }
+    LoginError::Connect { target: target.to_string(), reason: error.to_string(), kind: error.kind() }
 }
 
-fn tls_error(target: impl ToString, error: &std::io::Error) -> LoginError {
+fn tls_error(host: &str, addr: SocketAddr, error: &std::io::Error) -> LoginError {
+    let target = format!("{host} ({addr})");
     let trouble = TlsTrouble::of(error);
-    LoginError::Tls { target: target.to_string(), reason: error.to_string(), trouble }
+    match fault_in(error) {
+        Some(fault) => {
+            let remedy = Some(fault.remedy_for_server(host));
+            LoginError::Tls { target, reason: fault.to_string(), trouble, remedy }
+        }
+        None => LoginError::Tls { target, reason: error.to_string(), trouble, remedy: None },
+    }
 }
 
 async fn open_tcp(
@@ -291,12 +299,11 @@ async fn secure(
         other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
     }
     let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
-    let target = || format!("{name} ({addr})");
     let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
-        .map_err(|error| tls_error(target(), &std::io::Error::other(error)))?;
+        .map_err(|error| tls_error(name, addr, &std::io::Error::other(error)))?;
     let tls = TlsStream::connect(socket, config.clone(), tls_name.clone())
         .await
-        .map_err(|error| tls_error(target(), &error))?;
+        .map_err(|error| tls_error(name, addr, &error))?;
     Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
 }
 
@@ -375,7 +382,7 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
             let tls = TlsStream::connect(socket, config.clone(), name.clone())
                 .await
-                .map_err(|error| tls_error(addr, &error))?;
+                .map_err(|error| tls_error(&name.to_str(), *addr, &error))?;
             Ok(Stream::Tls(Box::new(tls)))
         }
     }

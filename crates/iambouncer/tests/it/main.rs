@@ -8,6 +8,7 @@ mod support;
 mod aliases;
 mod bad_days;
 mod cancel;
+mod certificates;
 mod client_proofs;
 mod closed_pipes;
 mod commands;
