@@ -113,13 +113,17 @@ impl Place {
         is_alias: bool,
     ) -> Result<Self, LoginError> {
         // The system's resolver knows more sources of names, and neither aliases nor other name servers.
-        let needs_dns = is_alias || context.config().settings.names_dns_servers();
+        let is_dns_only = context.config().settings.names_dns_servers();
+        let needs_dns = is_alias || is_dns_only;
         if let Some(resolver) = context.resolver.clone().filter(|_| needs_dns) {
             let host = name.to_owned();
             match context.on_control(async move { resolver.resolve(&host).await }).await {
                 Some(Ok(found)) => {
                     let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
                     return Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: found.rds_name });
+                }
+                Some(Err(error)) if is_dns_only => {
+                    return Err(LoginError::Resolve { host: name.to_owned(), reason: error.to_string() });
                 }
                 // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
                 Some(Err(error)) => tracing::debug!(name, %error, "no answer from DNS, asking the system"),
