@@ -264,8 +264,11 @@ pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpA
     if own.port() != remote.port() {
         return false;
     }
-    // A wildcard listener takes every address of this machine; a connection to oneself has equal ends.
-    own.ip() == remote.ip() || (own.ip().is_unspecified() && local_ip == Some(remote.ip()))
+    let (own, remote) = (own.ip(), remote.ip().to_canonical());
+    // A wildcard listener takes every address of its family, that of IPv6 all, on this machine; a connection to oneself
+    // has equal ends.
+    let is_covered = own.is_unspecified() && (own.is_ipv6() || remote.is_ipv4());
+    own.to_canonical() == remote || (is_covered && local_ip.map(|ip| ip.to_canonical()) == Some(remote))
 }
 
 fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> Result<(), LoginError> {
@@ -405,5 +408,18 @@ mod tests {
         assert!(!is_own(&own, "10.0.0.5:5432".parse().unwrap(), Some(me.ip())));
         let loopback = Endpoint::Tcp("127.0.0.1:6432".parse().unwrap());
         assert!(is_own(&loopback, "127.0.0.1:6432".parse().unwrap(), None));
+        assert!(is_own(&loopback, "[::ffff:127.0.0.1]:6432".parse().unwrap(), None));
+        assert!(!is_own(&loopback, "127.0.0.2:6432".parse().unwrap(), None));
+    }
+
+    #[test]
+    fn a_server_on_our_port_and_another_address_is_not_ourselves() {
+        let v6: SocketAddr = "[::1]:6432".parse().unwrap();
+        let v4: SocketAddr = "127.0.0.1:6432".parse().unwrap();
+        let listener = |text: &str| Endpoint::Tcp(text.parse().unwrap());
+        assert!(!is_own(&listener("0.0.0.0:6432"), v6, Some(v6.ip())));
+        assert!(is_own(&listener("[::]:6432"), v6, Some(v6.ip())));
+        assert!(is_own(&listener("[::]:6432"), v4, Some(v4.ip())));
+        assert!(!is_own(&listener("10.0.0.5:6432"), v4, Some(v4.ip())));
     }
 }

@@ -103,6 +103,21 @@ fn while_sts_is_away_nobody_notices_who_does_not_need_it() {
 }
 
 #[test]
+fn a_policy_without_an_account_gets_it_from_sts() {
+    let sim = Sim::in_front_of(postgres());
+    let endpoint = sts(&sim);
+    let mut environment = sim.environment();
+    environment.extend(endpoint.sts_environment().into_iter().map(|(key, value)| (key.to_owned(), value)));
+    let words = ["policy", RDS_HOST, "-U", "app", "-D", "orders", "--resource-id", "db-ABC1"];
+    let printed = crate::support::program::run(&words, &environment);
+    assert!(
+        printed.stdout.contains("arn:aws:rds-db:eu-west-1:123456789012:dbuser:db-ABC1/app"),
+        "{printed:?}"
+    );
+    assert!(printed.stdout.contains("GRANT CONNECT ON DATABASE \"orders\" TO \"app\";"), "{printed:?}");
+}
+
+#[test]
 fn sts_out_of_reach_is_no_warning_at_start() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
