@@ -228,3 +228,33 @@ fn user_names_with_every_legal_character_log_in() {
 fn users(names: &[&str]) -> String {
     names.iter().map(|name| format!("\"{}\" \"\"\n", name.replace('"', "\"\""))).collect()
 }
+
+#[test]
+fn a_refusal_names_user_and_database_of_the_startup_packet() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app"), ("strange", "x")]);
+    assert_eq!(client.read().unwrap().error().0, "08P01");
+    let said = bouncer.wait_for_line("unsupported startup parameter");
+    assert!(said.contains("user=app database=app"), "{said}");
+}
+
+#[test]
+fn a_failed_server_login_is_logged_once() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=nowhere", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let (code, _, _) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "3D000");
+    let said = bouncer.wait_for_line("does not exist");
+    assert!(said.contains("database=app user=app"), "{said}");
+    assert_eq!(bouncer.log().matches("does not exist").count(), 1, "{}", bouncer.log());
+}
+
+#[test]
+fn a_client_of_the_fallback_line_is_told_what_the_server_says() {
+    let line = format!("* = host=127.0.0.1 port={}", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let (code, text, hint) = bouncer.turned_away("app", "nowhere");
+    assert_eq!((code.as_str(), text.as_str()), ("3D000", "database \"nowhere\" does not exist"));
+    assert_eq!(hint, "");
+}
