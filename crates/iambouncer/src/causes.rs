@@ -60,6 +60,19 @@ impl Cause {
         }
     }
 
+    /// What to do about it, for a line that uses IAM or not, and a host of RDS or not. Empty where only the case itself
+    /// tells.
+    pub fn fix_for(self, uses_iam: bool, is_rds: bool) -> &'static str {
+        match self {
+            Self::TlsOff if !uses_iam => {
+                "Set server_tls_sslmode to require or verify-full, and enable TLS on the server."
+            }
+            Self::TlsTrust if !is_rds => "",
+            Self::Throttled if !uses_iam => "Look at the load of the server and its authentication_timeout.",
+            _ => self.info().fix,
+        }
+    }
+
     /// Its section in the document people search for.
     pub fn url(self) -> String {
         let CauseInfo { id, title, .. } = self.info();
@@ -109,8 +122,8 @@ causes! {
         "RDS refuses tokens made for more than 900 seconds. Set server_auth=iam instead of storing one.";
     RdsProxy = "IAM019", "rds_proxy", "an RDS Proxy endpoint refuses the login",
         "For an RDS Proxy the policy names the proxy's own resource id (prx-…), and the proxy must allow IAM.";
-    Network = "IAM020", "network", "the server cannot be reached",
-        "Check the name, the security groups and routes, and that the instance is running and not paused.";
+    Network = "IAM020", "network", "the server does not answer",
+        "Check the security groups, network ACLs and routes on the way: packets are lost, or there is no route.";
     UnexpectedIdentity = "IAM021", "unexpected_identity", "the AWS identity is not the one that was meant",
         "See which source won: environment and web identity come before container and instance roles.";
     Configuration = "IAM022", "configuration", "the configuration is wrong",
@@ -132,6 +145,13 @@ causes! {
         "Check the network path to it: in a private network it needs a VPC endpoint for secretsmanager.";
     SecretPassword = "IAM030", "secret_password", "the server does not take the secret's password",
         "The secret and the role in the database must hold the same password: rotate the secret, or correct it.";
+    UnknownHost = "IAM031", "unknown_host", "the server's name does not resolve",
+        "Check the spelling of host, and that this machine's name servers know the name (private zones, VPC DNS).";
+    ConnectionRefused = "IAM032", "connection_refused", "the server refuses connections",
+        "Check the port, and that the server is running and listens on this address; security groups do not refuse, they \
+         let time out.";
+    MissingRegion = "IAM033", "missing_region", "nothing tells the region to sign for",
+        "Set iam_host to the name of the RDS endpoint, which tells the region; where there is none, set iam_region.";
     Other = "IAM099", "other", "the server refused the login",
         "See the server's own message and its log.";
 }

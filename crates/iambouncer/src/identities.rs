@@ -1,7 +1,7 @@
 //! Who AWS takes the pooler for: ARN, source and clock of every identity that signs tokens. Owns what was learnt and
 //! when to ask again; the question runs on the control thread and nobody waits for it.
 
-use rds_iam::{Caller, CallerAnswer, Identity, SystemClock, TokenEngine, ask_caller};
+use rds_iam::{Caller, CallerAnswer, CallerError, Identity, SystemClock, TokenEngine, ask_caller};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ impl Identities {
         let credentials = match self.tokens.credentials(identity).await {
             Ok(credentials) => credentials,
             Err(error) => {
-                tracing::warn!(%identity, "AWS identity unknown: {error}");
+                tracing::debug!(%identity, "AWS identity unknown: {}", error.finding());
                 return self.note(identity, |known| known.last_error = Some(error.to_string()));
             }
         };
@@ -112,7 +112,10 @@ impl Identities {
                 let key = credentials.access_key_id();
                 tracing::info!(%identity, %arn, provider, key, until, "AWS identity");
             }
-            // Not all may reach STS, and no login needs it.
+            // In a private subnet that is normal, and no login needs it.
+            Err(error @ CallerError::Unavailable(_)) => {
+                tracing::info!(%identity, provider, "AWS identity not known, which no login needs: {error}");
+            }
             Err(error) => tracing::warn!(%identity, provider, "AWS identity unknown: {error}"),
         }
         self.note(identity, |known| known.learn(CallerAnswer { caller, clock_skew_seconds }));

@@ -2,7 +2,7 @@
 //!
 //! Owns: when credentials are fetched (once at a time per identity, early, with back-off), how long they are used
 //! and which ones are refused. The SDK's providers do not cache: each call is one to STS or to instance metadata.
-//! Never: signs anything, never hands out credentials that are about to end.
+//! Never: signs anything, never hands out credentials that have expired.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,8 @@ use crate::credentials::{CredentialError, CredentialSource, Identity, outcome_of
 use crate::flight::Flight;
 use crate::slots::{Slots, lock};
 
-/// Credentials with less than this left are not handed out: a login may take longer than what remains.
+/// Credentials with less than this left are handed out only when the source, asked anew, has no others: a login may take
+/// longer than what remains.
 const MIN_REMAINING: Duration = Duration::from_secs(60);
 /// Refresh when less than this is left, or half of their life if that is less.
 const REFRESH_MARGIN: Duration = Duration::from_secs(20 * 60);
@@ -26,6 +27,8 @@ const ENDLESS_RECHECK: Duration = Duration::from_secs(15 * 60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a refused login, credentials are fetched anew unless that was tried within this time.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a source is asked for the successors of credentials that are about to expire.
+const EXPIRING_RECHECK: Duration = Duration::from_secs(5);
 /// The SDK moves the end of stale instance credentials at most this far into the future.
 const MAX_IMDS_EXTENSION: Duration = Duration::from_secs(15 * 60);
 /// How many identities are kept; configuration has far fewer.
@@ -84,6 +87,8 @@ enum Verdict {
     Fresh(Credentials),
     /// Usable, and it is time to fetch the next ones.
     Due(Credentials),
+    /// About to expire: usable if the source has no others.
+    Expiring(Credentials),
     Missing,
     /// Nothing usable, and too early to ask again.
     Quiet(CredentialError),
@@ -95,8 +100,8 @@ impl CredentialCache {
         Self { source, clock, slots: Arc::new(Slots::new(MAX_IDENTITIES)) }
     }
 
-    /// Credentials with at least a minute left. Waits only when there are none; else a due refresh happens in
-    /// the background. Needs a tokio runtime.
+    /// Credentials, with at least a minute left if the source has such; else those that have not expired. Waits only when
+    /// there are none with a minute left; else a due refresh happens in the background. Needs a tokio runtime.
     ///
     /// # Errors
     /// The source has none within 30 seconds. The same error then comes for a second to a minute, unasked.
@@ -110,6 +115,12 @@ impl CredentialCache {
             }
             Verdict::Quiet(error) => Err(error),
             Verdict::Missing => self.fetch_and_wait(identity, &slot, None).await,
+            Verdict::Expiring(credentials) => {
+                let fetched = self.fetch_and_wait(identity, &slot, None).await;
+                fetched.or_else(|error| {
+                    if has_expired(&credentials, self.clock.now()) { Err(error) } else { Ok(credentials) }
+                })
+            }
         }
     }
 
@@ -118,7 +129,7 @@ impl CredentialCache {
         let slot = self.slots.get(identity);
         match slot.verdict(self.clock.now()) {
             Verdict::Fresh(credentials) => Some(credentials),
-            Verdict::Due(credentials) => {
+            Verdict::Due(credentials) | Verdict::Expiring(credentials) => {
                 self.fetch_in_background(identity, &slot);
                 Some(credentials)
             }
@@ -177,7 +188,7 @@ impl CredentialCache {
             None => match slot.verdict(now) {
                 Verdict::Fresh(credentials) | Verdict::Due(credentials) => return Ok(credentials),
                 Verdict::Quiet(error) => return Err(error),
-                Verdict::Missing => {}
+                Verdict::Missing | Verdict::Expiring(_) => {}
             },
         }
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
@@ -214,6 +225,13 @@ impl Slot {
                     Verdict::Fresh(held.credentials.clone())
                 }
             }
+            (Some(held), quiet) if !has_expired(&held.credentials, now) => {
+                if quiet.is_some() || state.was_fetched_within(EXPIRING_RECHECK, now) {
+                    Verdict::Fresh(held.credentials.clone())
+                } else {
+                    Verdict::Expiring(held.credentials.clone())
+                }
+            }
             (_, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
             (_, None) => Verdict::Missing,
         }
@@ -221,18 +239,17 @@ impl Slot {
 
     fn usable(&self, now: SystemTime) -> Option<Credentials> {
         let state = lock(&self.state);
-        state.held.as_ref().filter(|held| held.is_usable(now)).map(|held| held.credentials.clone())
+        let held = state.held.as_ref().filter(|held| !has_expired(&held.credentials, now));
+        held.map(|held| held.credentials.clone())
     }
 
     /// Credentials to try next without a fetch, if there is a case for it.
     fn answer_after_refusal(&self, refused_key_id: &str, now: SystemTime) -> Option<Credentials> {
         let state = lock(&self.state);
-        let held = state.held.as_ref().filter(|held| held.is_usable(now))?;
+        let held = state.held.as_ref().filter(|held| !has_expired(&held.credentials, now))?;
         let is_other_key = held.credentials.access_key_id() != refused_key_id;
         // Refusals have many causes that no fetch cures; they must not become a stream of calls to STS.
-        let fetched_lately = state
-            .last_fetch_at
-            .is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < REFETCH_INTERVAL));
+        let fetched_lately = state.was_fetched_within(REFETCH_INTERVAL, now);
         let is_quiet = state.failures.as_ref().is_some_and(|failures| failures.is_quiet(now));
         (is_other_key || fetched_lately || is_quiet).then(|| held.credentials.clone())
     }
@@ -277,6 +294,16 @@ impl Slot {
     }
 }
 
+impl SlotState {
+    fn was_fetched_within(&self, interval: Duration, now: SystemTime) -> bool {
+        self.last_fetch_at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < interval))
+    }
+}
+
+fn has_expired(credentials: &Credentials, now: SystemTime) -> bool {
+    credentials.expiry().is_some_and(|end| end <= now)
+}
+
 impl Held {
     fn is_usable(&self, now: SystemTime) -> bool {
         self.credentials.expiry().is_none_or(|end| until(now, end) >= MIN_REMAINING)
@@ -311,16 +338,16 @@ fn accept(
         return Ok(credentials);
     };
     let left = until(now, end);
-    if left < MIN_REMAINING {
+    if left.is_zero() {
         let access_key_id = credentials.access_key_id().to_owned();
-        return Err(CredentialError::Ended { access_key_id, left_seconds: left.as_secs() });
+        return Err(CredentialError::Ended { access_key_id });
     }
     if left <= MAX_IMDS_EXTENSION {
         let (access_key_id, left_seconds) = (credentials.access_key_id(), left.as_secs());
         tracing::info!(
             access_key_id,
             left_seconds,
-            "AWS credentials end soon, or are stale and were extended"
+            "AWS credentials expire soon, or are stale and were extended"
         );
     }
     Ok(credentials)

@@ -116,16 +116,14 @@ pub enum CredentialError {
         /// What happened.
         reason: String,
     },
-    /// A source handed out credentials that have ended, or end so soon that no login is sure to succeed.
+    /// A source handed out credentials that have expired.
     #[error(
-        "the AWS credentials that the source hands out end in {left_seconds} s (key {access_key_id}): \
+        "the AWS credentials that the source hands out have expired (key {access_key_id}): \
          a stale cache, instance metadata that no longer refreshes, or a wrong clock"
     )]
     Ended {
         /// The key they belong to.
         access_key_id: String,
-        /// What is left of them, in seconds.
-        left_seconds: u64,
     },
 }
 

@@ -180,7 +180,7 @@ impl TokenEngine {
         }
     }
 
-    /// Credentials of an identity, as tokens are signed with them. They have a minute left at least.
+    /// Credentials of an identity, as tokens are signed with them. They have not expired.
     ///
     /// # Errors
     /// As [`token`](Self::token), except that nothing is signed.

@@ -87,6 +87,25 @@ impl TokenError {
         }
     }
 
+    /// What happened, without what to do about it: for those who know more and advise themselves.
+    pub fn finding(&self) -> String {
+        let text = self.to_string();
+        let remedy = match self {
+            Self::UnknownRegion { .. } => {
+                ": set the region, and the real RDS endpoint name if this is an alias"
+            }
+            Self::NoCredentials { .. } => {
+                ". Give the pod, task or instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+            }
+            Self::Misconfigured { .. } => ". Correct the AWS configuration",
+            Self::Refused { .. } => ". Check the role's ARN and trust policy",
+            Self::ExpiredCredentials { .. } => ". Check the clock and the credential source",
+            Self::Unavailable { .. } => ". Check the network path to the metadata service or STS",
+            Self::Sign(_) => "",
+        };
+        text.strip_suffix(remedy).map(str::to_owned).unwrap_or(text)
+    }
+
     /// A short name of the cause, for metric labels.
     pub fn label(&self) -> &'static str {
         match self {
@@ -111,6 +130,28 @@ impl TokenError {
             ended @ CredentialError::Ended { .. } => {
                 Self::ExpiredCredentials { identity, reason: ended.to_string() }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_holds_no_advice() {
+        let (identity, reason) = (String::from("default"), String::from("r"));
+        let errors = [
+            TokenError::UnknownRegion { host: "h".into() },
+            TokenError::NoCredentials { identity: identity.clone(), reason: reason.clone() },
+            TokenError::Misconfigured { identity: identity.clone(), reason: reason.clone() },
+            TokenError::Refused { identity: identity.clone(), reason: reason.clone() },
+            TokenError::ExpiredCredentials { identity: identity.clone(), reason: reason.clone() },
+            TokenError::Unavailable { identity, reason },
+        ];
+        for error in errors {
+            let finding = error.finding();
+            assert!(finding.len() < error.to_string().len() && finding.len() < 70, "{finding}");
         }
     }
 }

@@ -8,7 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -85,7 +87,7 @@ impl Resolver {
         Self::build(builder)
     }
 
-    /// With the name servers and search domains of another `resolv.conf`.
+    /// With the name servers and search domains of another `resolv.conf`, and without the hosts file.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -97,7 +99,7 @@ impl Resolver {
         Self::with(config, options)
     }
 
-    /// With one name server and no search domains.
+    /// With one name server, no search domains and no hosts file.
     ///
     /// # Errors
     /// None in practice; the library reserves the right.
@@ -110,7 +112,9 @@ impl Resolver {
         Self::with(ResolverConfig::from_parts(None, Vec::new(), vec![server]), ResolverOpts::default())
     }
 
-    fn with(config: ResolverConfig, options: ResolverOpts) -> Result<Self, ResolveError> {
+    /// Who names name servers means DNS and nothing else.
+    fn with(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, ResolveError> {
+        options.use_hosts_file = ResolveHosts::Never;
         Self::build(
             Hickory::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options),
         )
@@ -132,7 +136,12 @@ impl Resolver {
     /// See [`ResolveError`].
     pub async fn resolve(&self, host: &str) -> Result<Resolved, ResolveError> {
         let host = host.trim_matches(['[', ']']);
-        let found = self.hickory.lookup_ip(host).await.map_err(|error| sort(&error))?;
+        let found = match Name::from_ascii(host) {
+            // As it is: what is made of a text by the rules for domain names (IDNA) may hold no `_`.
+            Ok(name) if host.contains('_') => self.hickory.lookup_ip(name).await,
+            _ => self.hickory.lookup_ip(host).await,
+        };
+        let found = found.map_err(|error| sort(&error))?;
         let asked = plain(found.query().name());
         // A name of the hosts file, or an address: nothing stands between.
         let first = if asked.is_empty() { host.to_ascii_lowercase() } else { asked };

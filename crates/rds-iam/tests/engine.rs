@@ -274,8 +274,12 @@ async fn the_end_of_a_key_never_moves() {
 }
 
 #[tokio::test]
-async fn credentials_about_to_end_are_refused() {
-    let bench = bench(&[Step::Key("AK1", Some(Duration::from_secs(59)))]);
+async fn credentials_that_expire_soon_are_used_until_they_expire() {
+    let life = Duration::from_secs(59);
+    let bench = bench(&[Step::Key("AK1", Some(life))]);
+    let token = bench.engine.token(&bench.key).await.unwrap();
+    assert_eq!(token.access_key_id(), "AK1");
+    bench.clock.advance(life);
     let error = bench.engine.token(&bench.key).await.unwrap_err();
     assert!(matches!(error, TokenError::ExpiredCredentials { .. }) && error.to_string().contains("AK1"));
 }

@@ -185,9 +185,9 @@ pub(super) struct Policy {
     pub(super) target: Option<String>,
     #[command(flatten)]
     pub(super) server: Server,
-    /// Account of the database, twelve digits.
+    /// Account of the database, twelve digits; without it STS is asked whose credentials these are.
     #[arg(long, value_parser = account)]
-    pub(super) account: String,
+    pub(super) account: Option<String>,
     /// Resource id of the instance (db-…), cluster (cluster-…) or proxy (prx-…).
     #[arg(long, value_parser = resource_id)]
     pub(super) resource_id: String,

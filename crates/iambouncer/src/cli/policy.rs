@@ -1,9 +1,14 @@
-//! `iambouncer policy`: what has to be allowed for a login, as text. Owns the texts; asks nobody.
+//! `iambouncer policy`: what has to be allowed for a login, as text. Owns the texts; asks STS for the account, if nobody
+//! names it.
 
 use super::Failure;
 use super::arguments::{Policy, PolicyFormat};
 use super::token::line_of;
-use rds_iam::{EndpointKind, RdsEndpoint, Region};
+use crate::config::Database;
+use crate::server::signing::identity_of;
+use rds_iam::{
+    AwsCredentials, EndpointKind, Identity, RdsEndpoint, Region, SystemClock, TokenEngine, ask_caller,
+};
 
 pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
     let line = line_of(wanted.target.as_deref(), &wanted.server)?;
@@ -19,8 +24,18 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
         .ok_or_else(|| {
             Failure::Configuration(format!("error: no region can be read from {host}; give --region"))
         })?;
+    let account = match &wanted.account {
+        Some(account) => account.clone(),
+        None => account_of(&line, &region)?,
+    };
     let user = line.user.unwrap_or_default();
-    let grant = Grant { region, account: &wanted.account, resource_id: &wanted.resource_id, user: &user };
+    let grant = Grant {
+        region,
+        account: &account,
+        resource_id: &wanted.resource_id,
+        user: &user,
+        database: line.dbname.as_deref(),
+    };
     let mut text = match wanted.format {
         PolicyFormat::Json => grant.json(),
         PolicyFormat::Sql => grant.sql(),
@@ -34,11 +49,28 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
     super::print(text.as_bytes())
 }
 
+/// The account of the credentials at hand, which is usually the database's.
+fn account_of(line: &Database, region: &Region) -> Result<String, Failure> {
+    let unknown = |error: String| {
+        let text = format!("error: the account is not known: {error}\n  = help: give --account");
+        Failure::Configuration(text)
+    };
+    let identity = Identity { sts_region: Some(region.clone()), ..identity_of(line) };
+    let runtime = super::run::control_runtime().map_err(Failure::Start)?;
+    runtime.block_on(async {
+        let tokens = TokenEngine::new(AwsCredentials::shared());
+        let credentials = tokens.credentials(&identity).await.map_err(|error| unknown(error.finding()))?;
+        let answer = ask_caller(&identity, &credentials, &SystemClock).await;
+        answer.caller.map(|caller| caller.account).map_err(|error| unknown(error.to_string()))
+    })
+}
+
 struct Grant<'a> {
     region: Region,
     account: &'a str,
     resource_id: &'a str,
     user: &'a str,
+    database: Option<&'a str>,
 }
 
 impl Grant<'_> {
@@ -59,8 +91,15 @@ impl Grant<'_> {
     }
 
     fn sql(&self) -> String {
-        let user = self.user.replace('"', "\"\"");
-        format!("CREATE USER \"{user}\" WITH LOGIN;\nGRANT rds_iam TO \"{user}\";")
+        let user = quoted(self.user);
+        let login = format!("CREATE USER {user} WITH LOGIN;\nGRANT rds_iam TO {user};");
+        let Some(database) = self.database else { return login };
+        let database = quoted(database);
+        format!(
+            "{login}\nGRANT CONNECT ON DATABASE {database} TO {user};\n-- In that database, for each schema that is \
+             used:\nGRANT USAGE ON SCHEMA public TO {user};\nGRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN \
+             SCHEMA public TO {user};\nGRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {user};"
+        )
     }
 
     fn terraform(&self) -> String {
@@ -102,12 +141,32 @@ impl Grant<'_> {
     }
 }
 
+/// A name as an SQL identifier.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn with_a_database_its_privileges_are_printed() {
+        let without = grant("app", "eu-west-1");
+        assert!(!without.sql().contains("GRANT CONNECT"));
+        let with = Grant { database: Some("o\"k"), ..grant("app", "eu-west-1") };
+        assert!(with.sql().contains("GRANT CONNECT ON DATABASE \"o\"\"k\" TO \"app\";"), "{}", with.sql());
+        assert!(with.sql().contains("GRANT USAGE ON SCHEMA public TO \"app\";"));
+    }
+
     fn grant<'a>(user: &'a str, region: &str) -> Grant<'a> {
-        Grant { region: region.parse().unwrap(), account: "123456789012", resource_id: "db-ABC", user }
+        Grant {
+            region: region.parse().unwrap(),
+            account: "123456789012",
+            resource_id: "db-ABC",
+            user,
+            database: None,
+        }
     }
 
     #[test]

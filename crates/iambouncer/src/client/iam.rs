@@ -18,6 +18,7 @@ use crate::server::login;
 use crate::server::progress::Progress;
 use crate::server::signing::Signing;
 use crate::server::target::{Credential, Target};
+use crate::server::verdict::Line;
 use crate::server::{FailedLogin, LoginError, now_seconds};
 use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
@@ -108,7 +109,7 @@ impl Claim {
             let target = Target::bare(&context.loaded(), line, database, user, host, Credential::None);
             let key = endpoint_of(&Signing::of(line), context, &target).await.map_err(|error| {
                 context.registry.logins.count_proof(ProofOutcome::Unavailable);
-                FailedLogin::new(error, &Default::default(), now_seconds()).to_fault()
+                FailedLogin::new(error, &Default::default(), Line::of_iam(), now_seconds()).to_fault()
             })?;
             let region = key.region.to_string();
             let expected = Expected { host: &key.host, port: key.port, region: &region, user };

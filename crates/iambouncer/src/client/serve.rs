@@ -15,6 +15,7 @@ use crate::files::PermittedUse;
 use crate::introductions::Introduction;
 use crate::log_limit::{Turn, warn_unauthenticated};
 use crate::net::tls::TlsStream;
+use crate::net::trust::words_of;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::pending_logins::PendingLogin;
 use crate::pool::{Directory, Pool};
@@ -69,6 +70,7 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
         Some(Ok(opened)) => opened,
         Some(Err(NotOpened::Gone)) => return,
         Some(Err(NotOpened::Tls(error))) => {
+            let error = words_of(&error);
             warn_unauthenticated!(door.context, "tls", %client, %error, "TLS with client failed");
             return;
         }
@@ -101,11 +103,20 @@ pub async fn serve(door: Rc<Door>, socket: Socket, remote: Endpoint, listener: E
 }
 
 /// Tells a client that has not logged in why it may not, and waits a while until it has read that.
-async fn turn_away(door: &Door, info: &ClientInfo, mut stream: Stream, fault: &Fault) {
+async fn turn_away(door: &Door, info: &ClientInfo, stream: Stream, fault: &Fault) {
     log_refusal(door, info, fault);
+    send_farewell(stream, fault).await;
+}
+
+async fn send_farewell(mut stream: Stream, fault: &Fault) {
     let mut message = Vec::new();
     fault.encode_fatal(&mut message);
     let _ = timers::timeout(FAREWELL_LIMIT, stream.send_all(&message)).await;
+}
+
+/// True when the login of the client's pool to its server has failed with this.
+fn is_of_failed_login(info: &ClientInfo, fault: &Fault) -> bool {
+    info.pool.get().and_then(|pool| pool.last_failure()).is_some_and(|failure| failure == *fault)
 }
 
 /// The same for one whose place is wanted now.
@@ -206,6 +217,10 @@ impl Entry<'_> {
                         self.session(pool, greeting, registered).await;
                     }
                     Ok(Err(Denied::Gone)) => {}
+                    // The pool has logged it, with user and database.
+                    Ok(Err(Denied::Fault(fault))) if is_of_failed_login(self.info, &fault) => {
+                        send_farewell(self.stream, &fault).await;
+                    }
                     Ok(Err(Denied::Fault(fault))) | Err(fault) => {
                         turn_away(self.door, self.info, self.stream, &fault).await;
                     }
@@ -235,6 +250,7 @@ impl Entry<'_> {
     ) -> Result<Admitted, Denied> {
         let config = self.door.context.config();
         let settings = &config.settings;
+        self.introduce_unsorted(&parameters);
         let wanted = startup::sort(&self.door.context, settings, parameters).map_err(Denied::Fault)?;
         self.introduce(&wanted);
         if settings.client_tls_sslmode >= TlsMode::Require
@@ -269,6 +285,22 @@ impl Entry<'_> {
         let mut tracked = wanted.tracked;
         self.add_host_to_name(settings, &mut tracked);
         Ok(Admitted::Session { pool, tracked })
+    }
+
+    /// What the packet says stands in the log even if something else in it is refused.
+    fn introduce_unsorted(&self, parameters: &[(String, String)]) {
+        let value = |wanted: &str| {
+            let found = parameters.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.as_str()).unwrap_or_default()
+        };
+        let user = value("user");
+        let database = match value("database") {
+            "" => user,
+            database => database,
+        };
+        let introduction =
+            Introduction { user: user.into(), database: database.into(), ..Introduction::default() };
+        self.info.introduce(Rc::new(introduction));
     }
 
     fn introduce(&self, wanted: &Wanted) {

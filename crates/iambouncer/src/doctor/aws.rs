@@ -51,7 +51,7 @@ impl AwsDesk<'_> {
 
     async fn no_credentials(&self, identity: &Identity, error: &TokenError) -> Finding {
         let cause = cause_of(error);
-        let summary = error.to_string();
+        let summary = error.finding();
         // Profiles name their sources themselves.
         let is_chain = identity.profile.is_none();
         if is_chain && let Some((cause, found)) = self.web_identity_fault() {

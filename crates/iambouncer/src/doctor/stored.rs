@@ -3,7 +3,7 @@
 
 use super::checks::{Check, Finding};
 use crate::causes::Cause;
-use crate::config::Environment;
+use crate::config::{Database, Environment, ServerAuth};
 use crate::context::Loaded;
 use crate::server::verdict::StoredToken;
 use percent_encoding::percent_decode_str;
@@ -15,20 +15,31 @@ const PASSWORD_VARIABLES: &[&str] =
 /// Variables with URLs that hold passwords.
 const URL_VARIABLES: &[&str] = &["DATABASE_URL", "POSTGRES_URL", "POSTGRESQL_URL"];
 
-/// Looks everywhere. What the pooler itself would send is in the way; what lies in the environment is only told.
+/// Looks everywhere. What the pooler itself would send is in the way; what lies beside working IAM, or in the
+/// environment, is only reported.
 pub(super) fn check(loaded: &Loaded, environment: &dyn Environment, now_seconds: i64) -> Finding {
+    let sends_password =
+        |line: &Database| line.server_auth == ServerAuth::Password && line.secret_arn.is_none();
     let lines = loaded.config.all_databases().filter_map(|line| {
         let password = line.password.as_ref()?;
-        Some((format!("password= of database \"{}\"", line.name), password.expose()))
+        Some((format!("password= of database \"{}\"", line.name), password.expose(), sends_password(line)))
     });
-    let users = loaded
-        .users
-        .iter()
-        .map(|(user, entry)| (format!("the entry of \"{user}\" in auth_file"), entry.password.expose()));
-    for (place, password) in lines.chain(users) {
-        if let Some((cause, text)) = weigh(password, now_seconds) {
-            return Finding::failure(Check::Passwords, format!("{place} is a token"), cause, text.as_deref());
+    // What is stored for a user goes to the servers of lines that have nothing else to send.
+    let is_sent = loaded.config.all_databases().any(|line| sends_password(line) && line.password.is_none());
+    let users = loaded.users.iter().map(|(user, entry)| {
+        (format!("the entry of \"{user}\" in auth_file"), entry.password.expose(), is_sent)
+    });
+    let mut unused = None;
+    for (place, password, is_sent) in lines.chain(users) {
+        let Some((cause, text)) = weigh(password, now_seconds) else { continue };
+        let summary = format!("{place} is a token");
+        if is_sent {
+            return Finding::failure(Check::Passwords, summary, cause, text.as_deref());
         }
+        unused = unused.or_else(|| Some(Finding::warning(Check::Passwords, summary, cause, text.as_deref())));
+    }
+    if let Some(unused) = unused {
+        return unused;
     }
     for (name, password) in variables(environment) {
         if let Some((cause, text)) = weigh(&password, now_seconds) {

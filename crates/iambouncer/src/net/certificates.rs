@@ -1,6 +1,8 @@
 //! Reading certificates and keys from PEM files. Owns the errors a user sees when a file is wrong; judges no
 //! certificate.
 
+use super::verifiers::has_usable_key;
+use super::x509::der_element;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -59,14 +61,39 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
+/// Who is trusted.
+#[derive(Debug)]
+pub struct Authorities {
+    /// Everybody a chain may lead to.
+    pub roots: RootCertStore,
+    /// The certificates of the configuration's files, of which each is trusted by itself.
+    pub named: Vec<CertificateDer<'static>>,
+}
+
+impl Authorities {
+    fn none() -> Self {
+        Self { roots: RootCertStore::empty(), named: Vec::new() }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), CertificateError> {
+        let certificates = chain(path)?;
+        self.roots.add_parsable_certificates(certificates.iter().cloned());
+        self.named.extend(certificates);
+        Ok(())
+    }
+}
+
 /// The authorities of a CA file.
 ///
 /// # Errors
 /// See [`CertificateError`].
-pub fn roots(ca_file: &Path) -> Result<RootCertStore, CertificateError> {
-    let mut store = RootCertStore::empty();
-    add_file(&mut store, ca_file)?;
-    Ok(store)
+pub fn roots(ca_file: &Path) -> Result<Authorities, CertificateError> {
+    let mut authorities = Authorities::none();
+    authorities.add_file(ca_file)?;
+    if authorities.roots.is_empty() {
+        return Err(CertificateError::Empty(ca_file.to_path_buf()));
+    }
+    Ok(authorities)
 }
 
 /// The authorities of a list: files, `rds` for those of RDS that are built in, `system` for this machine's. An empty
@@ -75,7 +102,17 @@ pub fn roots(ca_file: &Path) -> Result<RootCertStore, CertificateError> {
 /// # Errors
 /// See [`CertificateError`].
 pub fn server_roots(list: &str) -> Result<RootCertStore, CertificateError> {
-    let mut store = RootCertStore::empty();
+    server_authorities(list).map(|authorities| authorities.roots)
+}
+
+/// As [`server_roots`], with the certificates of the files themselves.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn server_authorities(list: &str) -> Result<Authorities, CertificateError> {
+    let mut authorities = Authorities::none();
+    let store = &mut authorities.roots;
+    let mut files = Vec::new();
     let list = if list.trim().is_empty() { "rds, system" } else { list };
     for part in crate::config::split_list(list) {
         match part {
@@ -86,21 +123,16 @@ pub fn server_roots(list: &str) -> Result<RootCertStore, CertificateError> {
             "system" => {
                 store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
-            path => add_file(&mut store, Path::new(path))?,
+            path => files.push(Path::new(path)),
         }
     }
-    if store.is_empty() {
+    for file in files {
+        authorities.add_file(file)?;
+    }
+    if authorities.roots.is_empty() && authorities.named.is_empty() {
         return Err(CertificateError::NoSystemRoots);
     }
-    Ok(store)
-}
-
-fn add_file(store: &mut RootCertStore, path: &Path) -> Result<(), CertificateError> {
-    let (added, _ignored) = store.add_parsable_certificates(chain(path)?);
-    if added == 0 {
-        return Err(CertificateError::Empty(path.to_path_buf()));
-    }
-    Ok(())
+    Ok(authorities)
 }
 
 fn built_in(pem: &'static str) -> impl Iterator<Item = CertificateDer<'static>> {
@@ -132,8 +164,13 @@ const SHA512_SIGNATURES: [&[u8]; 2] = [
 const UNBINDABLE: [&[u8]; 2] = [&[0x2b, 0x65, 0x70], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]];
 
 /// Finds the signature's hash: `Certificate ::= SEQUENCE { tbs, SEQUENCE { OID, … }, signature }`. `None` when the
-/// certificate cannot be bound to.
+/// certificate cannot be bound to: its signature names no hash, or its key is too small to prove anything.
 pub fn signature_hash(certificate: &[u8]) -> Option<SignatureHash> {
+    has_usable_key(certificate).then_some(())?;
+    hash_of_signature(certificate)
+}
+
+fn hash_of_signature(certificate: &[u8]) -> Option<SignatureHash> {
     let (_, certificate, _) = der_element(certificate)?;
     let (_, _, after_tbs) = der_element(certificate)?;
     let (_, algorithm, _) = der_element(after_tbs)?;
@@ -149,22 +186,6 @@ pub fn signature_hash(certificate: &[u8]) -> Option<SignatureHash> {
     }
 }
 
-/// Splits one DER element off: tag, contents, rest.
-fn der_element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (len, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (len, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (len.iter().fold(0usize, |sum, &b| (sum << 8) | usize::from(b)), rest)
-        }
-        _ => return None,
-    };
-    let (contents, rest) = rest.split_at_checked(len)?;
-    Some((tag, contents, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,8 +198,8 @@ mod tests {
         let mut certificate = vec![0x30, (algorithm.len() + 4) as u8, 0x30, 0];
         certificate.extend_from_slice(&algorithm);
         certificate.extend_from_slice(&[0x03, 0]);
-        assert_eq!(signature_hash(&certificate), Some(SignatureHash::Sha384));
-        assert_eq!(signature_hash(&certificate[..9]), None);
+        assert_eq!(hash_of_signature(&certificate), Some(SignatureHash::Sha384));
+        assert_eq!(hash_of_signature(&certificate[..9]), None);
     }
 
     #[test]

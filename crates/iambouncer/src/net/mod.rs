@@ -4,6 +4,7 @@
 //! because bytes are there, [`Stream::poll_send`] takes slices. Nothing above knows what is below.
 
 pub mod address;
+pub mod certificate_fault;
 pub mod certificates;
 pub mod listener;
 pub mod moving;
@@ -12,7 +13,10 @@ pub mod stream;
 pub mod tcp_options;
 pub mod tls;
 pub mod tls_config;
+pub mod trust;
 pub mod verified;
+mod verifiers;
+mod x509;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;

@@ -2,17 +2,16 @@
 //! connection. The provider is always named, so a second one in the process cannot confuse rustls.
 
 use super::certificates::{self, CertificateError};
+use super::trust::Trust;
 use super::verified::ServerTls;
+use super::verifiers::{ClientVerifier, ServerCheck, ServerVerifier};
+use super::x509::Certificate;
 use crate::config::{Settings, TlsMode, TlsProtocols};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    CertificateError as CertificateFault, CipherSuite, ClientConfig, DigitallySignedStruct, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion, version,
-};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CipherSuite, ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +24,16 @@ pub enum TlsConfigError {
     /// rustls refuses the combination.
     #[error("TLS settings are refused: {0}")]
     Refused(String),
+    /// A certificate of ours, or its key, cannot be used.
+    #[error("{setting} = {path}: {reason}")]
+    Own {
+        /// Setting.
+        setting: &'static str,
+        /// File.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// A client TLS mode that needs a certificate, without one.
     #[error("client_tls_sslmode needs client_tls_cert_file and client_tls_key_file")]
     NoServerCertificate,
@@ -56,20 +65,13 @@ pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigEr
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(&settings.server_tls_protocols))
         .map_err(refused)?;
-    let verifier: Arc<dyn ServerCertVerifier> = match mode {
-        TlsMode::VerifyFull | TlsMode::VerifyCa => {
-            let roots = Arc::new(certificates::server_roots(&settings.server_tls_ca_file)?);
-            let strict =
-                WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(refused)?;
-            if mode.verifies_name() { strict } else { Arc::new(AnyName(strict)) }
-        }
-        _ => Arc::new(AnyCertificate(provider)),
-    };
+    let verifier = server_verifier(settings, &provider)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier.clone());
     let config = match (file(&settings.server_tls_cert_file), file(&settings.server_tls_key_file)) {
-        (Some(cert), Some(key)) => builder
-            .with_client_auth_cert(certificates::chain(cert)?, certificates::key(key)?)
-            .map_err(refused)?,
+        (Some(cert), Some(key)) => {
+            let own = own_certificate("server_tls_cert_file", cert, key, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+        }
         _ => builder.with_no_client_auth(),
     };
     Ok(Some(if mode.verifies_name() {
@@ -98,20 +100,64 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
         .map_err(refused)?;
     let builder = match mode {
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
-            let roots = Arc::new(certificates::roots(Path::new(&settings.client_tls_ca_file))?);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots, provider).build().map_err(refused)?;
-            builder.with_client_cert_verifier(verifier)
+            let authorities = certificates::roots(Path::new(&settings.client_tls_ca_file))?;
+            let roots = Arc::new(authorities.roots.clone());
+            let chains = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+            let chains = chains.build().map_err(refused)?;
+            let algorithms = provider.signature_verification_algorithms;
+            let trust = Trust::new(authorities, algorithms);
+            builder.with_client_cert_verifier(Arc::new(ClientVerifier { trust, chains, algorithms }))
         }
         _ => builder.with_no_client_auth(),
     };
-    let mut config =
-        builder.with_single_cert(certificates::chain(cert)?, certificates::key(key)?).map_err(refused)?;
+    let own = own_certificate("client_tls_cert_file", cert, key, &provider)?;
+    let own: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
+    let mut config = builder.with_cert_resolver(own);
     // Ours is the busier side. Without hardware for AES the client knows better.
     config.ignore_client_order = has_aes();
     // Clients of a database rarely come back with a ticket, and rustls would make two for each of them.
     config.send_tls13_tickets = 0;
     Ok(Some(Arc::new(config)))
+}
+
+fn server_verifier(
+    settings: &Settings,
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
+    let algorithms = provider.signature_verification_algorithms;
+    let trust = || {
+        certificates::server_authorities(&settings.server_tls_ca_file)
+            .map(|authorities| Trust::new(authorities, algorithms))
+    };
+    let check = match settings.server_tls_sslmode {
+        TlsMode::VerifyFull => ServerCheck::IssuerAndName(trust()?),
+        TlsMode::VerifyCa => ServerCheck::Issuer(trust()?),
+        TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => ServerCheck::Nothing,
+    };
+    Ok(Arc::new(ServerVerifier { check, algorithms }))
+}
+
+/// A certificate of ours with its key. rustls would refuse version 1 here, which the other side may well accept.
+fn own_certificate(
+    setting: &'static str,
+    certificate_file: &Path,
+    key_file: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsConfigError> {
+    let chain = certificates::chain(certificate_file)?;
+    let path = certificate_file.display();
+    let own = |reason: String| TlsConfigError::Own { setting, path: path.to_string(), reason };
+    let key = certificates::key(key_file)?;
+    let key = provider.key_provider.load_private_key(key).map_err(|error| {
+        own(format!("the key in {} is refused ({error}); RSA keys need 2048 bits", key_file.display()))
+    })?;
+    let first = chain.first().map(|first| Certificate::read(first)).transpose();
+    let public = first.map_err(|fault| own(fault.to_string()))?.map(|first| first.public_key().to_vec());
+    if key.public_key().is_some_and(|key| Some(key.as_ref()) != public.as_deref()) {
+        let text = "is not the key of the certificate; the certificate must be the first in its file";
+        return Err(own(format!("the key in {} {text}", key_file.display())));
+    }
+    Ok(CertifiedKey::new(chain, key))
 }
 
 /// The provider, with the suites first that cost least: with 128-bit keys, and with them the hash that processors
@@ -137,87 +183,4 @@ fn has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     return false;
-}
-
-/// `verify-ca`: the chain is checked, the name is not.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateFault::NotValidForName | CertificateFault::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `allow`, `prefer`, `require`: encryption without proof of who is there, as in libpq and PgBouncer.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

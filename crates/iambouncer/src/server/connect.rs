@@ -8,6 +8,7 @@ use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::net::tls::TlsStream;
+use crate::net::trust::fault_in;
 use crate::net::verified::ServerTls;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::worker::timers;
@@ -111,13 +112,17 @@ impl Place {
         is_alias: bool,
     ) -> Result<Self, LoginError> {
         // The system's resolver knows more sources of names, and neither aliases nor other name servers.
-        let needs_dns = is_alias || context.config().settings.names_dns_servers();
+        let is_dns_only = context.config().settings.names_dns_servers();
+        let needs_dns = is_alias || is_dns_only;
         if let Some(resolver) = context.resolver.clone().filter(|_| needs_dns) {
             let host = name.to_owned();
             match context.on_control(async move { resolver.resolve(&host).await }).await {
                 Some(Ok(found)) => {
                     let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
                     return Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: found.rds_name });
+                }
+                Some(Err(error)) if is_dns_only => {
+                    return Err(LoginError::Resolve { host: name.to_owned(), reason: error.to_string() });
                 }
                 // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
                 Some(Err(error)) => tracing::debug!(name, %error, "no answer from DNS, asking the system"),
@@ -190,12 +195,19 @@ pub async fn open(
 }
 
 fn connect_error(target: impl ToString, error: &std::io::Error) -> LoginError {
-    LoginError::Connect { target: target.to_string(), reason: error.to_string() }
+    LoginError::Connect { target: target.to_string(), reason: error.to_string(), kind: error.kind() }
 }
 
-fn tls_error(target: impl ToString, error: &std::io::Error) -> LoginError {
+fn tls_error(host: &str, addr: SocketAddr, error: &std::io::Error) -> LoginError {
+    let target = format!("{host} ({addr})");
     let trouble = TlsTrouble::of(error);
-    LoginError::Tls { target: target.to_string(), reason: error.to_string(), trouble }
+    match fault_in(error) {
+        Some(fault) => {
+            let remedy = Some(fault.remedy_for_server(host));
+            LoginError::Tls { target, reason: fault.to_string(), trouble, remedy }
+        }
+        None => LoginError::Tls { target, reason: error.to_string(), trouble, remedy: None },
+    }
 }
 
 async fn open_tcp(
@@ -251,8 +263,11 @@ pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpA
     if own.port() != remote.port() {
         return false;
     }
-    // A wildcard listener takes every address of this machine; a connection to oneself has equal ends.
-    own.ip() == remote.ip() || (own.ip().is_unspecified() && local_ip == Some(remote.ip()))
+    let (own, remote) = (own.ip(), remote.ip().to_canonical());
+    // A wildcard listener takes every address of its family, that of IPv6 all, on this machine; a connection to oneself
+    // has equal ends.
+    let is_covered = own.is_unspecified() && (own.is_ipv6() || remote.is_ipv4());
+    own.to_canonical() == remote || (is_covered && local_ip.map(|ip| ip.to_canonical()) == Some(remote))
 }
 
 fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> Result<(), LoginError> {
@@ -290,12 +305,11 @@ async fn secure(
         other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
     }
     let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
-    let target = || format!("{name} ({addr})");
     let tls_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
-        .map_err(|error| tls_error(target(), &std::io::Error::other(error)))?;
+        .map_err(|error| tls_error(name, addr, &std::io::Error::other(error)))?;
     let tls = TlsStream::connect(socket, config, tls_name.clone())
         .await
-        .map_err(|error| tls_error(target(), &error))?;
+        .map_err(|error| tls_error(name, addr, &error))?;
     Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
 }
 
@@ -374,7 +388,7 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
             let tls = TlsStream::connect(socket, config, name.clone())
                 .await
-                .map_err(|error| tls_error(addr, &error))?;
+                .map_err(|error| tls_error(&name.to_str(), *addr, &error))?;
             Ok(Stream::Tls(Box::new(tls)))
         }
     }
@@ -393,5 +407,18 @@ mod tests {
         assert!(!is_own(&own, "10.0.0.5:5432".parse().unwrap(), Some(me.ip())));
         let loopback = Endpoint::Tcp("127.0.0.1:6432".parse().unwrap());
         assert!(is_own(&loopback, "127.0.0.1:6432".parse().unwrap(), None));
+        assert!(is_own(&loopback, "[::ffff:127.0.0.1]:6432".parse().unwrap(), None));
+        assert!(!is_own(&loopback, "127.0.0.2:6432".parse().unwrap(), None));
+    }
+
+    #[test]
+    fn a_server_on_our_port_and_another_address_is_not_ourselves() {
+        let v6: SocketAddr = "[::1]:6432".parse().unwrap();
+        let v4: SocketAddr = "127.0.0.1:6432".parse().unwrap();
+        let listener = |text: &str| Endpoint::Tcp(text.parse().unwrap());
+        assert!(!is_own(&listener("0.0.0.0:6432"), v6, Some(v6.ip())));
+        assert!(is_own(&listener("[::]:6432"), v6, Some(v6.ip())));
+        assert!(is_own(&listener("[::]:6432"), v4, Some(v4.ip())));
+        assert!(!is_own(&listener("10.0.0.5:6432"), v4, Some(v4.ip())));
     }
 }

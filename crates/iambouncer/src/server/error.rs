@@ -4,6 +4,8 @@
 use crate::auth::scram::ScramError;
 use crate::causes::Cause;
 use crate::faults::{Blame, Fault};
+use crate::net::certificate_fault::Kind;
+use crate::net::trust::fault_in;
 use std::borrow::Cow;
 
 /// How far a login has come.
@@ -50,18 +52,14 @@ pub enum TlsTrouble {
 impl TlsTrouble {
     /// Of an error that a TLS handshake ended with.
     pub fn of(error: &std::io::Error) -> Self {
-        use rustls::CertificateError as Fault;
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match inner {
-            Some(rustls::Error::InvalidCertificate(
-                Fault::NotValidForName | Fault::NotValidForNameContext { .. },
-            )) => Self::WrongName,
-            Some(rustls::Error::InvalidCertificate(
-                Fault::Expired
-                | Fault::ExpiredContext { .. }
-                | Fault::NotValidYet
-                | Fault::NotValidYetContext { .. },
-            )) => Self::Ended,
+        if let Some(fault) = fault_in(error) {
+            return match fault.kind() {
+                Kind::Name => Self::WrongName,
+                Kind::Period => Self::Ended,
+                Kind::Trust => Self::Untrusted,
+            };
+        }
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted,
             _ => Self::Other,
         }
@@ -86,6 +84,8 @@ pub enum LoginError {
         target: String,
         /// System's words.
         reason: String,
+        /// System's kind.
+        kind: std::io::ErrorKind,
     },
     /// `server_connect_timeout`.
     #[error("login to {target} took longer than server_connect_timeout ({stage})")]
@@ -116,6 +116,8 @@ pub enum LoginError {
         reason: String,
         /// What kind of failure it is.
         trouble: TlsTrouble,
+        /// What to do about the certificate, if it is one that the host's owner makes.
+        remedy: Option<String>,
     },
     /// The server said no.
     #[error("server login failed: {severity} {message}")]
@@ -247,10 +249,7 @@ impl LoginError {
                 "RDS asks for a token in clear text only from members of rds_iam: run GRANT rds_iam TO \"{}\".",
                 user.replace('"', "\"\"")
             )),
-            Self::Tls { trouble: TlsTrouble::Ended, .. } => Some(
-                "The certificate's time is over: let RDS issue another one, or correct this machine's clock."
-                    .to_owned(),
-            ),
+            Self::Tls { remedy, .. } => remedy.clone(),
             Self::OwnListener(_) => {
                 Some("Name the database's own endpoint as host, not the pooler's address.".to_owned())
             }
@@ -258,10 +257,9 @@ impl LoginError {
                 "The secret may be in the middle of a rotation; it is read again until that is over."
                     .to_owned(),
             ),
-            Self::NoPassword(_) => Some(
-                "Add the user to auth_file, set password= on the database line, or use server_auth = iam."
-                    .to_owned(),
-            ),
+            Self::NoPassword(_) => {
+                Some("Add the user to auth_file, or set password= on the database line.".to_owned())
+            }
             _ => None,
         }
     }

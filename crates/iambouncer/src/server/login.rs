@@ -60,6 +60,7 @@ pub async fn log_in(
     target: &Target,
     progress: &Progress,
 ) -> Result<LoggedIn, LoginError> {
+    progress.begin(target);
     let limit = context.config().settings.server_connect_timeout;
     timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
         let target = format!("{}:{}", target.host, target.port);
@@ -159,7 +160,7 @@ impl Attempt<'_> {
             }
             Err(error) => logins.count_missing_token(error.label()),
         }
-        fetched.map_err(|error| failed(error.to_string(), cause_of(&error), error.is_transient()))
+        fetched.map_err(|error| failed(error.finding(), cause_of(&error), error.is_transient()))
     }
 
     /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.

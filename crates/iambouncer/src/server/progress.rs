@@ -3,7 +3,8 @@
 
 use super::connect::Place;
 use super::error::{LoginError, Stage};
-use super::verdict::{FailedLogin, Proof};
+use super::target::Target;
+use super::verdict::{FailedLogin, Line, Proof};
 use crate::net::{Endpoint, Stream};
 use crate::worker;
 use rds_iam::secrets::DatabaseSecret;
@@ -87,6 +88,7 @@ pub struct Secured {
 #[derive(Default)]
 pub struct Progress {
     stage: Cell<Stage>,
+    line: Cell<Line>,
     proof: RefCell<Proof>,
     seen: RefCell<Seen>,
     lap_began: Cell<Option<Instant>>,
@@ -105,7 +107,12 @@ impl Progress {
 
     /// What an error after all this means.
     pub fn explain(&self, error: LoginError) -> FailedLogin {
-        FailedLogin::new(error, &self.proof.borrow(), super::now_seconds())
+        FailedLogin::new(error, &self.proof.borrow(), self.line.get(), super::now_seconds())
+    }
+
+    /// Whose login it is.
+    pub(super) fn begin(&self, target: &Target) {
+        self.line.set(target.line());
     }
 
     pub(super) fn enter(&self, stage: Stage) {

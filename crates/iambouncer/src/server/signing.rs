@@ -70,8 +70,8 @@ impl Signing {
             (Some(text), _, _) | (None, None, Some(text)) => named(text)?,
             (None, Some(region), _) => region,
             (None, None, None) => {
-                let reason = format!("no region can be read from {host}; set iam_region");
-                return Err(failed(reason, Cause::WrongRegion));
+                let reason = format!("{host} is not the name of an RDS endpoint and no alias (CNAME) of one");
+                return Err(failed(reason, Cause::MissingRegion));
             }
         };
         let identity = Identity { sts_region: Some(region.clone()), ..self.identity.clone() };

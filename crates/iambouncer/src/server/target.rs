@@ -2,12 +2,16 @@
 //! connection.
 
 use super::signing::{Signing, identity_of};
+use super::verdict::Line;
 use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::Loaded;
 use crate::net::verified::ServerTls;
 use rds_iam::secrets::SecretKey;
 use rds_iam::{Identity, TokenKey};
+
+/// Name of the line that answers for databases without one of their own.
+const FALLBACK: &str = "*";
 
 /// How we prove who we are.
 #[derive(Clone)]
@@ -48,6 +52,8 @@ pub struct Target {
     pub parameters: Vec<(&'static str, String)>,
     /// Run once after the login.
     pub connect_query: Option<String>,
+    /// The line is the fallback, `*`.
+    pub is_fallback: bool,
     /// TLS mode.
     pub tls_mode: TlsMode,
     /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
@@ -55,6 +61,16 @@ pub struct Target {
 }
 
 impl Target {
+    /// What a failed login is explained with.
+    pub(super) fn line(&self) -> Line {
+        let uses_iam = matches!(self.credential, Credential::Iam(_) | Credential::Given { .. });
+        Line {
+            uses_iam,
+            is_rds: uses_iam || self.host.tcp().and_then(rds_iam::RdsEndpoint::parse).is_some(),
+            is_fallback: self.is_fallback,
+        }
+    }
+
     /// The login of `user` to one host of a line, for a client that asks for `database`. `scram_keys` are what a client's
     /// own login has left of its password.
     pub fn new(
@@ -101,6 +117,7 @@ impl Target {
             credential,
             parameters: Vec::new(),
             connect_query: None,
+            is_fallback: line.name == FALLBACK,
             tls_mode: loaded.config.settings.server_tls_sslmode,
             tls: loaded.server_tls.clone(),
         }

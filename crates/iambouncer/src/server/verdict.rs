@@ -8,6 +8,7 @@ use crate::faults::Fault;
 use rds_iam::secrets::SecretError;
 use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -20,13 +21,15 @@ const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T
 pub const MAX_CLOCK_SKEW_SECONDS: i64 = 300;
 /// The port RDS gives unless told otherwise.
 const POSTGRES_PORT: u16 = 5432;
+/// What a client reads of a chain of errors at the most, in bytes; the log has all of it.
+const MAX_CLIENT_MESSAGE_BYTES: usize = 240;
 /// RDS takes so many IAM logins a second.
 pub const RDS_LOGINS_PER_SECOND: u32 = 200;
 
 /// What it means that there is no token.
 pub fn cause_of(error: &TokenError) -> Cause {
     match error.label() {
-        "unknown_region" => Cause::WrongRegion,
+        "unknown_region" => Cause::MissingRegion,
         "no_credentials" => Cause::NoCredentials,
         "misconfigured" => Cause::Configuration,
         "refused" => Cause::RoleRefused,
@@ -139,6 +142,38 @@ impl StoredToken {
     }
 }
 
+/// What of a database line decides about the words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Logins are made with tokens.
+    pub uses_iam: bool,
+    /// Its host is RDS: it is named so, or takes tokens.
+    pub is_rds: bool,
+    /// It is the fallback, `*`: the client has chosen the database, and whoever wrote the line knew of none.
+    pub is_fallback: bool,
+}
+
+impl Line {
+    /// A line that uses IAM.
+    pub fn of_iam() -> Self {
+        Self { uses_iam: true, is_rds: true, ..Self::default() }
+    }
+}
+
+/// What was found in one case.
+struct Found {
+    /// For the log and `doctor`.
+    text: String,
+    /// For clients, with what to do; `None` where the text and the cause's fix are short.
+    brief: Option<String>,
+}
+
+impl From<String> for Found {
+    fn from(text: String) -> Self {
+        Self { text, brief: None }
+    }
+}
+
 /// A login that did not come about, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedLogin {
@@ -148,40 +183,92 @@ pub struct FailedLogin {
     pub cause: Cause,
     /// What to do, in this very case.
     pub hint: String,
+    /// The same for clients, who read it in one line.
+    client_hint: String,
+    line: Line,
 }
 
 impl FailedLogin {
     /// Weighs an error against what the server was given, at a moment in seconds since 1970.
-    pub fn new(error: LoginError, proof: &Proof, now_seconds: i64) -> Self {
+    pub fn new(error: LoginError, proof: &Proof, line: Line, now_seconds: i64) -> Self {
         let (cause, finding) = match (&error, proof) {
             (LoginError::Refused { code, message, .. }, Proof::Token(signed)) => {
                 weigh_refusal(code, message, signed, now_seconds)
             }
             (LoginError::Refused { code, .. }, Proof::StoredToken(stored)) if code.starts_with("28") => {
-                stored.weigh(now_seconds)
+                let (cause, text) = stored.weigh(now_seconds);
+                (cause, text.map(Found::from))
             }
-            (LoginError::Refused { code, message, .. }, _) => password_cause(code, message),
+            (LoginError::Refused { code, message, .. }, _) => {
+                let (cause, text) = password_cause(code, message);
+                (cause, text.map(Found::from))
+            }
             // The server has the token and takes its time: it asks an agent, which asks AWS.
             (LoginError::Timeout { stage: Stage::Answer, .. }, Proof::Token(_)) => (Cause::Throttled, None),
-            _ => (plain_cause(&error), None),
+            _ => (plain_cause(&error, line), None),
         };
         let own = match &error {
             LoginError::Refused { hint, .. } => hint.clone(),
+            // Authorities and certificates of RDS are not of the reader's making.
+            LoginError::Tls { trouble: TlsTrouble::Ended, .. } if line.is_rds => Some(
+                "The certificate has expired: let RDS issue another one, or correct this machine's clock."
+                    .to_owned(),
+            ),
+            LoginError::Tls { .. } if line.is_rds => None,
             other => other.hint(),
         };
-        Self { hint: cause.hint(finding.or(own).as_deref()), error, cause }
+        let brief = finding.as_ref().and_then(|found| found.brief.clone());
+        let text = finding.map(|found| found.text).or(own);
+        let hint = match cause.fix_for(line.uses_iam, line.is_rds) {
+            "" => format!("{} [{}]", text.unwrap_or_default(), cause.info().id).trim_start().to_owned(),
+            fix => {
+                text.into_iter().map(|text| text + " ").collect::<String>()
+                    + &format!("{fix} [{}]", cause.info().id)
+            }
+        };
+        let client_hint =
+            brief.map_or_else(|| hint.clone(), |brief| format!("{brief} [{}]", cause.info().id));
+        Self { error, cause, hint, client_hint, line }
     }
 
-    /// What a waiting client is told.
+    /// What a waiting client is told: the cause, what to do, and its number. The whole story is in the log.
     pub fn to_fault(&self) -> Fault {
-        Fault { hint: Some(Cow::Owned(self.hint.clone())), ..self.error.to_fault() }
+        let fault = self.error.to_fault();
+        match &self.error {
+            // The client asked for this database and this user; the configuration names neither.
+            LoginError::Refused { message, .. } if self.line.is_fallback && !self.is_about_proof() => {
+                Fault { message: message.clone().into(), hint: None, ..fault }
+            }
+            LoginError::Token { .. } | LoginError::Secret { .. } => {
+                let text = first_clauses(&fault.message).to_owned();
+                Fault { message: text.into(), hint: Some(Cow::Owned(self.client_hint.clone())), ..fault }
+            }
+            _ => Fault { hint: Some(Cow::Owned(self.client_hint.clone())), ..fault },
+        }
+    }
+
+    /// The server refused what the pooler had to prove, which the client has no part in.
+    fn is_about_proof(&self) -> bool {
+        self.line.uses_iam && !matches!(self.cause, Cause::NoSuchDatabase | Cause::ServerBusy | Cause::Other)
     }
 }
 
+/// The beginning of a chain of errors, up to the end of a clause: the SDK quotes all that led to an error.
+fn first_clauses(text: &str) -> &str {
+    if text.len() <= MAX_CLIENT_MESSAGE_BYTES {
+        return text;
+    }
+    let ends = text.match_indices(": ").map(|(at, _)| at);
+    let end = ends.take_while(|at| *at <= MAX_CLIENT_MESSAGE_BYTES).last();
+    &text[..end.unwrap_or_else(|| text.floor_char_boundary(MAX_CLIENT_MESSAGE_BYTES))]
+}
+
 /// The error says it all by itself.
-fn plain_cause(error: &LoginError) -> Cause {
+fn plain_cause(error: &LoginError, line: Line) -> Cause {
     match error {
-        LoginError::Resolve { .. } | LoginError::Connect { .. } => Cause::Network,
+        LoginError::Resolve { .. } => Cause::UnknownHost,
+        LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Cause::ConnectionRefused,
+        LoginError::Connect { .. } => Cause::Network,
         LoginError::Timeout { stage, .. } => match stage {
             Stage::Answer => Cause::ServerBusy,
             Stage::Credentials => Cause::MetadataUnreachable,
@@ -190,7 +277,8 @@ fn plain_cause(error: &LoginError) -> Cause {
         },
         LoginError::LoginRate { .. } => Cause::Throttled,
         LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => Cause::TlsOff,
-        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => Cause::SignedHost,
+        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } if line.uses_iam => Cause::SignedHost,
+        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => Cause::TlsTrust,
         LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => Cause::TlsTrust,
         LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,
         LoginError::NotAnIamUser { .. } => Cause::NotRdsIam,
@@ -235,11 +323,11 @@ fn is_about_encryption(message: &str) -> bool {
 }
 
 /// A token was sent and refused. First what can be known, and the policy when nothing of it is wrong.
-fn weigh_refusal(code: &str, message: &str, signed: &Signed, now_seconds: i64) -> (Cause, Option<String>) {
+fn weigh_refusal(code: &str, message: &str, signed: &Signed, now_seconds: i64) -> (Cause, Option<Found>) {
     match code {
         "28P01" => {
             let text = format!("The server took the token of \"{}\" for a password.", signed.user);
-            return (Cause::NotRdsIam, Some(text));
+            return (Cause::NotRdsIam, Some(text.into()));
         }
         "28000" if is_about_encryption(message) => return (Cause::TlsOff, None),
         "28000" => {}
@@ -252,44 +340,44 @@ fn weigh_refusal(code: &str, message: &str, signed: &Signed, now_seconds: i64) -
     )
 }
 
-fn known_fault(signed: &Signed, now_seconds: i64) -> Option<(Cause, String)> {
+fn known_fault(signed: &Signed, now_seconds: i64) -> Option<(Cause, Found)> {
     let Signed { host, port, region, dialed_host, dialed_port, .. } = signed;
     if signed.ends_at_seconds <= now_seconds {
         let text = format!("The credentials of key {} ended before the login did.", signed.access_key_id);
-        return Some((Cause::CredentialsEnding, text));
+        return Some((Cause::CredentialsEnding, text.into()));
     }
     if let Some(skew) = signed.clock_skew_seconds.filter(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS) {
-        return Some((Cause::ClockSkew, skew_text(skew)));
+        return Some((Cause::ClockSkew, skew_text(skew).into()));
     }
     let Some(endpoint) = RdsEndpoint::parse(host) else {
         let text =
             format!("The token was signed for {host}:{port}, which is not the name of an RDS endpoint.");
-        return Some((Cause::SignedHost, text));
+        return Some((Cause::SignedHost, text.into()));
     };
     if let Some(told) = region_of(host).filter(|told| told.as_str() != region) {
         let text = format!("The name {host} tells region {told}; the token was signed for {region}.");
-        return Some((Cause::WrongRegion, text));
+        return Some((Cause::WrongRegion, text.into()));
     }
     let dialed_endpoint = RdsEndpoint::parse(dialed_host);
     if dialed_endpoint.as_ref().is_some_and(|dialed| dialed.host() != endpoint.host()) {
         let text = format!("The connection went to {dialed_host}, the token was signed for {host}.");
-        return Some((Cause::SignedHost, text));
+        return Some((Cause::SignedHost, text.into()));
     }
     if dialed_endpoint.is_some() && dialed_port != port {
         let text =
             format!("The connection went to port {dialed_port}, the token was signed for port {port}.");
-        return Some((Cause::SignedPort, text));
+        return Some((Cause::SignedPort, text.into()));
     }
     if dialed_endpoint.is_none() && !signed.is_port_given && *port != POSTGRES_PORT {
         let text = format!(
             "The token was signed for port {port}, where the connection went; {dialed_host} is not the endpoint \
              itself, whose port may well be another."
         );
-        return Some((Cause::SignedPort, text));
+        return Some((Cause::SignedPort, text.into()));
     }
     if signed.logins_last_second >= RDS_LOGINS_PER_SECOND {
         let text = format!("{} logins were sent within one second.", signed.logins_last_second);
-        return Some((Cause::Throttled, text));
+        return Some((Cause::Throttled, text.into()));
     }
     if endpoint.kind() == EndpointKind::Proxy {
         return Some((Cause::RdsProxy, policy_hint(signed)));
@@ -303,7 +391,7 @@ pub fn skew_text(skew_seconds: i64) -> String {
     format!("This machine's clock is {} s {direction} AWS's.", skew_seconds.abs())
 }
 
-fn policy_hint(signed: &Signed) -> String {
+fn policy_hint(signed: &Signed) -> Found {
     let Signed { host, port, region, user, .. } = signed;
     let who = signed.arn.as_deref().map_or_else(
         || match signed.access_key_id.as_str() {
@@ -329,11 +417,17 @@ fn policy_hint(signed: &Signed) -> String {
             signed.dialed_host, signed.dialed_port
         )
     };
-    format!(
-        "RDS refused the token and does not say why. {who} most likely lacks rds-db:connect on \
-         arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}. What is known: {place}{credentials}; \
-         {clock}. The log group iam-db-auth-error has the reason."
-    )
+    let lacks = format!(
+        "{who} most likely lacks rds-db:connect on \
+         arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}"
+    );
+    Found {
+        text: format!(
+            "RDS refused the token and does not say why. {lacks}. What is known: {place}{credentials}; {clock}. The \
+             log group iam-db-auth-error has the reason."
+        ),
+        brief: Some(format!("{lacks}: `iambouncer policy` prints what to allow.")),
+    }
 }
 
 #[cfg(test)]
@@ -358,10 +452,14 @@ mod tests {
 
     const NOW: i64 = 1_705_322_096;
 
+    fn line_of(proof: &Proof) -> Line {
+        Line { uses_iam: matches!(proof, Proof::Token(_)), ..Line::default() }
+    }
+
     fn with(code: &str, message: &str, proof: &Proof) -> FailedLogin {
         let message = message.to_owned();
         let error = LoginError::Refused { severity: "FATAL".into(), code: code.into(), message, hint: None };
-        FailedLogin::new(error, proof, NOW)
+        FailedLogin::new(error, proof, line_of(proof), NOW)
     }
 
     fn refused(code: &str, signed: Option<&Signed>) -> FailedLogin {
@@ -437,7 +535,7 @@ mod tests {
         let failed = with("28000", "PAM authentication failed", &stored(&token));
         assert_eq!(failed.cause, Cause::StaticToken);
         let error = failed.error;
-        let later = FailedLogin::new(error, &stored(&token), NOW + 900 + 43 * 60);
+        let later = FailedLogin::new(error, &stored(&token), Line::default(), NOW + 900 + 43 * 60);
         assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
         let long = token.replace("Expires=900", "Expires=3600");
         assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, Cause::TokenLife);
@@ -461,5 +559,77 @@ mod tests {
             Cause::TlsOff
         );
         assert_eq!(refused("28000", None).cause, Cause::InheritedGrant);
+    }
+    #[test]
+    fn hints_of_lines_without_iam_do_not_mention_it() {
+        let host = "db.example".to_owned();
+        let errors = [
+            LoginError::NoTls,
+            LoginError::TlsOff,
+            LoginError::NoPassword("app".to_owned()),
+            LoginError::Resolve { host: host.clone(), reason: "no such host".to_owned() },
+            LoginError::Connect { target: host.clone(), reason: "x".to_owned(), kind: ErrorKind::TimedOut },
+            LoginError::Tls {
+                target: host,
+                reason: "x".to_owned(),
+                trouble: TlsTrouble::WrongName,
+                remedy: Some("Make another one.".to_owned()),
+            },
+        ];
+        for error in errors {
+            let failed = FailedLogin::new(error, &Proof::None, Line::default(), NOW);
+            for word in ["rds", "RDS", "iam_", "server_auth", "token"] {
+                assert!(!failed.hint.contains(word), "{word}: {failed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn refused_timed_out_and_unresolvable_are_three_causes() {
+        let connect = |kind| LoginError::Connect { target: "h".to_owned(), reason: "x".to_owned(), kind };
+        let unknown = LoginError::Resolve { host: "h".to_owned(), reason: "no such host".to_owned() };
+        let errors = [connect(ErrorKind::ConnectionRefused), connect(ErrorKind::TimedOut), unknown];
+        let failed = errors.map(|error| FailedLogin::new(error, &Proof::None, Line::default(), NOW));
+        let causes: std::collections::HashSet<_> = failed.iter().map(|failed| failed.cause).collect();
+        let hints: std::collections::HashSet<_> = failed.iter().map(|failed| &failed.hint).collect();
+        assert_eq!((causes.len(), hints.len()), (3, 3), "{failed:?}");
+    }
+
+    #[test]
+    fn a_client_of_the_fallback_line_reads_the_servers_own_words() {
+        let refused = |code: &str, line| {
+            let (severity, message) = ("FATAL".to_owned(), "database \"x\" does not exist".to_owned());
+            let error = LoginError::Refused { severity, code: code.to_owned(), message, hint: None };
+            FailedLogin::new(error, &Proof::None, line, NOW).to_fault()
+        };
+        let fault = refused("3D000", Line { is_fallback: true, ..Line::default() });
+        assert_eq!((fault.code.as_ref(), fault.message.as_ref()), ("3D000", "database \"x\" does not exist"));
+        assert_eq!(fault.hint, None);
+        assert!(refused("3D000", Line::default()).hint.is_some_and(|hint| hint.contains("dbname=")));
+    }
+
+    #[test]
+    fn an_error_for_a_client_is_short() {
+        let reason = format!("no answer{}", ": the SDK's chain of errors".repeat(30));
+        let error = LoginError::Token {
+            user: "app".to_owned(),
+            reason: reason.clone(),
+            cause: Cause::MetadataUnreachable,
+            is_transient: true,
+        };
+        let failed = FailedLogin::new(error, &Proof::None, Line::of_iam(), NOW);
+        let fault = failed.to_fault();
+        assert!(
+            fault.message.len() <= MAX_CLIENT_MESSAGE_BYTES
+                && fault.message.contains(": no answer")
+                && !fault.message.contains(&reason),
+            "{fault:?}"
+        );
+        assert!(failed.error.to_string().contains(&reason));
+        assert!(fault.hint.is_some_and(|hint| hint.ends_with("[IAM015]")));
+        let policy = refused("28000", Some(&signed()));
+        let hint = policy.to_fault().hint.unwrap();
+        assert!(hint.len() < 220 && hint.contains("rds-db:connect") && hint.ends_with("[IAM003]"), "{hint}");
+        assert!(policy.hint.contains("What is known"));
     }
 }

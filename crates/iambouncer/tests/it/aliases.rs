@@ -1,5 +1,6 @@
 //! Names that stand for an RDS endpoint, and the limit of logins: what is signed, where it is sent, and how fast.
 
+use crate::support::bouncer::Start;
 use crate::support::sim::{RDS_HOST, REGION, Sim};
 use crate::support::{Bouncer, postgres};
 use rds_sim::{DnsEntry, DnsServer};
@@ -42,11 +43,39 @@ fn an_alias_that_shows_no_endpoint_needs_iam_host() {
     let bouncer = behind_alias(&sim, &dns, "");
     let (code, text, hint) = bouncer.turned_away("app", "app");
     assert_eq!(code, "28000");
-    assert!(text.contains(&format!("no region can be read from {ALIAS}")), "{text}");
-    assert!(hint.ends_with("[IAM012]"), "{hint}");
+    assert!(text.contains(&format!("{ALIAS} is not the name of an RDS endpoint")), "{text}");
+    // The first advice; a region that is missing is not a wrong one.
+    assert!(hint.starts_with("Set iam_host") && hint.ends_with("[IAM033]"), "{hint}");
     // The endpoint's certificate is checked for its own name, wherever it is reached.
     let bouncer = behind_alias(&sim, &dns, &format!("iam_host={RDS_HOST}"));
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
+}
+
+#[test]
+fn a_name_server_of_our_own_is_asked_and_the_hosts_file_is_not() {
+    let sim = Sim::in_front_of(postgres());
+    let dns = sim.dns();
+    // The hosts file and the system know this name; this name server does not.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+    let line = format!("app = host={host} port={} dbname=app user=app password=secret", postgres().port());
+    let bouncer = Start::databases(&line)
+        .set(&format!("dns_server = {}", dns.address()))
+        .set("query_wait_timeout = 1")
+        .start();
+    let (code, text, hint) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "08001", "{text}");
+    assert!(text.contains("cannot resolve") && hint.ends_with("[IAM031]"), "{text} / {hint}");
+    assert!(dns.questions() > 0);
+}
+
+#[test]
+fn a_host_name_with_an_underscore_resolves() {
+    let sim = Sim::in_front_of(postgres());
+    let dns = sim.dns();
+    dns.set("my_db.example", here());
+    let line = format!("app = host=my_db.example port={} dbname=app", postgres().port());
+    let bouncer = Start::databases(&line).set(&format!("dns_server = {}", dns.address())).start();
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
 #[test]
@@ -61,7 +90,7 @@ fn an_alias_nobody_knows_is_named() {
         .start();
     let (code, text, hint) = bouncer.turned_away("app", "app");
     assert_eq!(code, "08001", "{text}");
-    assert!(text.contains(ALIAS) && hint.ends_with("[IAM020]"), "{text} / {hint}");
+    assert!(text.contains(ALIAS) && hint.ends_with("[IAM031]"), "{text} / {hint}");
     assert!(dns.questions() > 0);
 }
 

@@ -9,6 +9,7 @@ mod aliases;
 mod answers;
 mod bad_days;
 mod cancel;
+mod certificates;
 mod client_proofs;
 mod closed_pipes;
 mod commands;

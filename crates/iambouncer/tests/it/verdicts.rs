@@ -68,19 +68,14 @@ fn a_missing_policy_is_what_is_left_and_the_next_login_works_once_it_is_there() 
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&[WATCHED]);
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
-    bouncer.expect_cause(
-        "28000",
-        "IAM003",
-        "not_authorized",
-        &[
-            "rds-db:connect",
-            "dbuser:<resource id>/app",
-            &format!("{RDS_HOST}:{}", sim.port()),
-            "credentials",
-            "clock",
-            "iam-db-auth-error",
-        ],
-    );
+    let arn = "dbuser:<resource id>/app";
+    bouncer.expect_cause("28000", "IAM003", "not_authorized", &["rds-db:connect", arn, "iambouncer policy"]);
+    // The client reads what to do; what is ruled out stands in the log.
+    let line = bouncer.wait_for_line("cause=\"IAM003\"");
+    let endpoint = format!("{RDS_HOST}:{}", sim.port());
+    for part in ["rds-db:connect", arn, &endpoint, "credentials", "clock", "iam-db-auth-error"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
     crate::support::eventually("the client comes in", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
@@ -150,7 +145,7 @@ fn an_authority_nobody_knows_is_told() {
     let stranger = Sim::in_front_of(postgres());
     let line = stranger.database();
     let bouncer = watched(&sim, &line).start();
-    bouncer.expect_cause("08004", "IAM017", "tls_trust", &["invalid peer certificate", "server_tls_ca_file"]);
+    bouncer.expect_cause("08004", "IAM017", "tls_trust", &["not a trusted authority", "server_tls_ca_file"]);
     assert_eq!(stranger.simulator.log().attempts(), []);
 }
 
@@ -159,7 +154,7 @@ fn the_built_in_authorities_do_not_know_everybody_and_a_file_adds_to_them() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
     let built_in = watched(&sim, &line).set("server_tls_ca_file = rds").start();
-    built_in.expect_cause("08004", "IAM017", "tls_trust", &["UnknownIssuer"]);
+    built_in.expect_cause("08004", "IAM017", "tls_trust", &["not a trusted authority"]);
     let both = format!("server_tls_ca_file = rds, {}", sim.ca_file().display());
     let bouncer = watched(&sim, &line).set(&both).start();
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
@@ -173,7 +168,7 @@ fn nobody_at_the_port_is_told_when_patience_ends() {
     drop(free);
     let line = format!("app = host=localhost port={port} dbname=app server_auth=iam iam_host={RDS_HOST}");
     let bouncer = watched(&sim, &line).set("query_wait_timeout = 1").start();
-    bouncer.expect_cause("08001", "IAM020", "network", &["refused", "security groups"]);
+    bouncer.expect_cause("08001", "IAM032", "connection_refused", &["refused", "security groups"]);
 }
 
 #[test]
@@ -232,4 +227,34 @@ fn user_names_with_every_legal_character_log_in() {
 /// An `auth_file` with these names and no passwords.
 fn users(names: &[&str]) -> String {
     names.iter().map(|name| format!("\"{}\" \"\"\n", name.replace('"', "\"\""))).collect()
+}
+
+#[test]
+fn a_refusal_names_user_and_database_of_the_startup_packet() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app"), ("strange", "x")]);
+    assert_eq!(client.read().unwrap().error().0, "08P01");
+    let said = bouncer.wait_for_line("unsupported startup parameter");
+    assert!(said.contains("user=app database=app"), "{said}");
+}
+
+#[test]
+fn a_failed_server_login_is_logged_once() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=nowhere", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let (code, _, _) = bouncer.turned_away("app", "app");
+    assert_eq!(code, "3D000");
+    let said = bouncer.wait_for_line("does not exist");
+    assert!(said.contains("database=app user=app"), "{said}");
+    assert_eq!(bouncer.log().matches("does not exist").count(), 1, "{}", bouncer.log());
+}
+
+#[test]
+fn a_client_of_the_fallback_line_is_told_what_the_server_says() {
+    let line = format!("* = host=127.0.0.1 port={}", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let (code, text, hint) = bouncer.turned_away("app", "nowhere");
+    assert_eq!((code.as_str(), text.as_str()), ("3D000", "database \"nowhere\" does not exist"));
+    assert_eq!(hint, "");
 }

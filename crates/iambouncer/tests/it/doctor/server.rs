@@ -69,7 +69,11 @@ fn a_token_for_another_name_port_or_region_is_told() {
     let (found, _) = broken(&|line| format!("{line} iam_region=eu-central-1"));
     found.expect_failure("login", "IAM012", &[REGION, "eu-central-1"]);
     let (found, _) = broken(&|line| line.replace(RDS_HOST, "db.example.com"));
-    found.expect_failure("token", "IAM012", &["no region can be read from db.example.com"]);
+    found.expect_failure(
+        "token",
+        "IAM033",
+        &["db.example.com is not the name of an RDS endpoint", "iam_host"],
+    );
     let other = RDS_HOST.replace("db.", "other.");
     let (found, _) = broken(&|line| line.replace(RDS_HOST, &other));
     found.expect_failure("tls", "IAM007", &["The server's certificate is for localhost, ", RDS_HOST]);
@@ -117,7 +121,7 @@ fn an_authority_nobody_trusts_is_named_with_the_certificate() {
     let case = Case::new();
     let stranger = Sim::in_front_of(postgres());
     let line = stranger.database() + " user=app";
-    let parts = ["invalid peer certificate", "The server's certificate is for localhost", "signed by CN="];
+    let parts = ["not a trusted authority", "The server's certificate is for localhost", "signed by CN="];
     case.line(line).report().expect_failure("tls", "IAM017", &parts);
     assert_eq!(stranger.simulator.log().attempts(), []);
 }
@@ -148,7 +152,7 @@ fn an_rds_proxy_has_a_resource_id_of_its_own() {
     case.line(line).report().expect_failure("login", "IAM019", &["prx-"]);
 }
 
-/// IAM020.
+/// IAM031, IAM032.
 #[test]
 fn a_server_that_is_not_there_is_told_by_the_step_it_is_missed_at() {
     // Nobody listens where a connection of ours comes from.
@@ -157,11 +161,11 @@ fn a_server_that_is_not_there_is_told_by_the_step_it_is_missed_at() {
     let port = ours.local_addr().unwrap().port();
     let line =
         format!("app = host=localhost port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}");
-    case.line(line).report().expect_failure("tcp", "IAM020", &["refused", "security groups"]);
+    case.line(line).report().expect_failure("tcp", "IAM032", &["refused", "security groups"]);
     let line = format!(
         "app = host=nowhere.invalid port={port} dbname=app user=app server_auth=iam iam_host={RDS_HOST}"
     );
-    Case::new().line(line).report().expect_failure("dns", "IAM020", &["nowhere.invalid"]);
+    Case::new().line(line).report().expect_failure("dns", "IAM031", &["nowhere.invalid"]);
 }
 
 /// IAM024, IAM025, IAM026.
