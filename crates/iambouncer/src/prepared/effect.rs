@@ -99,7 +99,7 @@ fn skip_block(mut text: &[u8]) -> Option<&[u8]> {
                 rest
             }
             // The end of the text.
-            [0, ..] => return Some(&[]),
+            [0, ..] => return Some(text),
             [_, rest @ ..] => rest,
             [] => return None,
         };

@@ -112,9 +112,10 @@ impl Exchange {
     pub(super) fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
         self.retry.forget();
         if let Link::Server(linked) = &mut self.link {
-            // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query.
-            linked.server.unnamed =
-                if self.answers.is_batch_open() { ServerUnnamed::Unknown } else { ServerUnnamed::None };
+            // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query, as it does
+            // after an error of a message before it.
+            let may_be_skipped = self.answers.is_batch_open() || !self.answers.is_empty();
+            linked.server.unnamed = if may_be_skipped { ServerUnnamed::Unknown } else { ServerUnnamed::None };
         }
         let text = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;

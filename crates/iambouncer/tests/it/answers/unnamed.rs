@@ -92,6 +92,12 @@ fn a_query_that_the_server_skips_does_not_make_another_clients_statement_ones_ow
     assert_eq!(tags(&a.until_ready()), "EZ");
     bind_in_the_next(&mut a, &[b"?"]);
     assert_eq!(a.until_ready()[0].error().0, "26000");
+    // A query does not end what is skipped, so the one behind it is not run either.
+    let skipped = [raw::execute(), raw::query("SELECT 1"), raw::query("SELECT 2"), raw::sync()].concat();
+    let next = [raw::bind("", "", &[b"?"]), raw::execute(), raw::sync()].concat();
+    a.send(&[skipped, next].concat());
+    assert_eq!(tags(&a.until_ready()), "EZ");
+    assert_eq!(a.until_ready()[0].error().0, "26000");
 }
 
 #[test]
