@@ -1,0 +1,201 @@
+use super::*;
+
+const HOST: &str = "db.c1.eu-west-1.rds.amazonaws.com";
+
+fn signed() -> Signed {
+    Signed {
+        host: HOST.to_owned(),
+        port: 5432,
+        region: "eu-west-1".to_owned(),
+        user: "app".to_owned(),
+        access_key_id: "AKIDEXAMPLE".to_owned(),
+        ends_at_seconds: NOW + 600,
+        dialed_host: HOST.to_owned(),
+        dialed_port: 5432,
+        ..Signed::default()
+    }
+}
+
+const NOW: i64 = 1_705_322_096;
+
+fn line_of(proof: &Proof) -> Line {
+    Line { uses_iam: matches!(proof, Proof::Token(_)), ..Line::default() }
+}
+
+fn with(code: &str, message: &str, proof: &Proof) -> FailedLogin {
+    let message = message.to_owned();
+    let error = LoginError::Refused { severity: "FATAL".into(), code: code.into(), message, hint: None };
+    FailedLogin::new(error, proof, line_of(proof), NOW)
+}
+
+fn refused(code: &str, signed: Option<&Signed>) -> FailedLogin {
+    let proof = signed.map_or(Proof::Password, |signed| Proof::Token(Box::new(signed.clone())));
+    let message = if code == "28000" { "PAM authentication failed for user \"app\"" } else { "no" };
+    with(code, message, &proof)
+}
+
+fn cause_of(change: impl FnOnce(&mut Signed)) -> Cause {
+    let mut signed = signed();
+    change(&mut signed);
+    refused("28000", Some(&signed)).cause
+}
+
+#[test]
+fn what_can_be_known_comes_before_the_policy() {
+    assert_eq!(cause_of(|s| s.ends_at_seconds = NOW), Cause::CredentialsEnding);
+    assert_eq!(cause_of(|s| s.clock_skew_seconds = Some(-3600)), Cause::ClockSkew);
+    assert_eq!(cause_of(|s| s.host = "db.internal".into()), Cause::SignedHost);
+    assert_eq!(cause_of(|s| s.region = "eu-central-1".into()), Cause::WrongRegion);
+    assert_eq!(cause_of(|s| s.dialed_host = HOST.replace("db.", "other.")), Cause::SignedHost);
+    assert_eq!(cause_of(|s| s.dialed_port = 5433), Cause::SignedPort);
+    assert_eq!(cause_of(|s| s.logins_last_second = 200), Cause::Throttled);
+    assert_eq!(cause_of(|s| s.host = "p.proxy-c1.eu-west-1.rds.amazonaws.com".into()), Cause::SignedHost);
+    let proxy = "p.proxy-c1.eu-west-1.rds.amazonaws.com";
+    assert_eq!(cause_of(|s| (s.host, s.dialed_host) = (proxy.into(), proxy.into())), Cause::RdsProxy);
+    assert_eq!(cause_of(|_| {}), Cause::NotAuthorized);
+    let tunnel = |s: &mut Signed| (s.dialed_host, s.dialed_port) = ("localhost".into(), 15432);
+    assert_eq!(cause_of(tunnel), Cause::NotAuthorized);
+    let port_of_the_tunnel = |s: &mut Signed| {
+        tunnel(s);
+        s.port = 15432;
+    };
+    assert_eq!(cause_of(port_of_the_tunnel), Cause::SignedPort);
+    let port_on_purpose = |s: &mut Signed| {
+        port_of_the_tunnel(s);
+        s.is_port_given = true;
+    };
+    assert_eq!(cause_of(port_on_purpose), Cause::NotAuthorized);
+}
+
+#[test]
+fn a_policy_hint_names_the_arn_and_what_is_ruled_out() {
+    let arn = "arn:aws:sts::123456789012:assumed-role/app/session".to_owned();
+    let signed = Signed { arn: Some(arn.clone()), clock_skew_seconds: Some(0), ..signed() };
+    let hint = refused("28000", Some(&signed)).hint;
+    for part in [
+        &arn,
+        "arn:aws:rds-db:eu-west-1:123456789012:dbuser:<resource id>/app",
+        "the clock is right to 1 s",
+        "[IAM003]",
+    ] {
+        assert!(hint.contains(part), "{part}: {hint}");
+    }
+}
+
+#[test]
+fn a_token_taken_for_a_password_and_a_password_refused_differ() {
+    assert_eq!(refused("28P01", Some(&signed())).cause, Cause::NotRdsIam);
+    assert_eq!(refused("28P01", None).cause, Cause::Password);
+    assert_eq!(refused("57014", Some(&signed())).cause, Cause::Throttled);
+    assert_eq!(refused("3D000", None).cause, Cause::NoSuchDatabase);
+}
+
+#[test]
+fn a_stored_token_is_told_with_its_age() {
+    let token = format!(
+        "{HOST}:5432/?Action=connect&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900\
+         &X-Amz-Signature={}",
+        "0".repeat(64)
+    );
+    let stored = |text: &str| Proof::StoredToken(StoredToken::read(text).unwrap());
+    let failed = with("28000", "PAM authentication failed", &stored(&token));
+    assert_eq!(failed.cause, Cause::StaticToken);
+    let error = failed.error;
+    let later = FailedLogin::new(error, &stored(&token), Line::default(), NOW + 900 + 43 * 60);
+    assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
+    let long = token.replace("Expires=900", "Expires=3600");
+    assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, Cause::TokenLife);
+    for odd in ["-9223372036854775808", "9223372036854775807", "-1"] {
+        let odd = token.replace("Expires=900", &format!("Expires={odd}"));
+        assert!(StoredToken::read(&odd).is_some_and(|token| token.weigh(NOW).1.is_some()), "{odd}");
+    }
+    let cut = &token[..token.len() - 1];
+    assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, Cause::BrokenToken);
+    for other in ["secret", "a?b", "", "x/?X-Amz-Date=yesterday"] {
+        assert_eq!(StoredToken::read(other), None);
+    }
+}
+
+#[test]
+fn encryption_and_inherited_grants_are_told_by_the_message() {
+    let rejects =
+        "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \"app\", no encryption";
+    assert_eq!(with("28000", rejects, &Proof::None).cause, Cause::TlsOff);
+    assert_eq!(
+        with("28000", &rejects.replace("no encryption", "SSL off"), &Proof::None).cause,
+        Cause::TlsOff
+    );
+    assert_eq!(refused("28000", None).cause, Cause::InheritedGrant);
+}
+#[test]
+fn hints_of_lines_without_iam_do_not_mention_it() {
+    let host = "db.example".to_owned();
+    let errors = [
+        LoginError::NoTls,
+        LoginError::TlsOff,
+        LoginError::NoPassword("app".to_owned()),
+        LoginError::Resolve { host: host.clone(), reason: "no such host".to_owned() },
+        LoginError::Connect { target: host.clone(), reason: "x".to_owned(), kind: ErrorKind::TimedOut },
+        LoginError::Tls {
+            target: host,
+            reason: "x".to_owned(),
+            trouble: TlsTrouble::WrongName,
+            remedy: Some("Make another one.".to_owned()),
+        },
+    ];
+    for error in errors {
+        let failed = FailedLogin::new(error, &Proof::None, Line::default(), NOW);
+        for word in ["rds", "RDS", "iam_", "server_auth", "token"] {
+            assert!(!failed.hint.contains(word), "{word}: {failed:?}");
+        }
+    }
+}
+
+#[test]
+fn refused_timed_out_and_unresolvable_are_three_causes() {
+    let connect = |kind| LoginError::Connect { target: "h".to_owned(), reason: "x".to_owned(), kind };
+    let unknown = LoginError::Resolve { host: "h".to_owned(), reason: "no such host".to_owned() };
+    let errors = [connect(ErrorKind::ConnectionRefused), connect(ErrorKind::TimedOut), unknown];
+    let failed = errors.map(|error| FailedLogin::new(error, &Proof::None, Line::default(), NOW));
+    let causes: std::collections::HashSet<_> = failed.iter().map(|failed| failed.cause).collect();
+    let hints: std::collections::HashSet<_> = failed.iter().map(|failed| &failed.hint).collect();
+    assert_eq!((causes.len(), hints.len()), (3, 3), "{failed:?}");
+}
+
+#[test]
+fn a_client_of_the_fallback_line_reads_the_servers_own_words() {
+    let refused = |code: &str, line| {
+        let (severity, message) = ("FATAL".to_owned(), "database \"x\" does not exist".to_owned());
+        let error = LoginError::Refused { severity, code: code.to_owned(), message, hint: None };
+        FailedLogin::new(error, &Proof::None, line, NOW).to_fault()
+    };
+    let fault = refused("3D000", Line { is_fallback: true, ..Line::default() });
+    assert_eq!((fault.code.as_ref(), fault.message.as_ref()), ("3D000", "database \"x\" does not exist"));
+    assert_eq!(fault.hint, None);
+    assert!(refused("3D000", Line::default()).hint.is_some_and(|hint| hint.contains("dbname=")));
+}
+
+#[test]
+fn an_error_for_a_client_is_short() {
+    let reason = format!("no answer{}", ": the SDK's chain of errors".repeat(30));
+    let error = LoginError::Token {
+        user: "app".to_owned(),
+        reason: reason.clone(),
+        cause: Cause::MetadataUnreachable,
+        is_transient: true,
+    };
+    let failed = FailedLogin::new(error, &Proof::None, Line::of_iam(), NOW);
+    let fault = failed.to_fault();
+    assert!(
+        fault.message.len() <= MAX_CLIENT_MESSAGE_BYTES
+            && fault.message.contains(": no answer")
+            && !fault.message.contains(&reason),
+        "{fault:?}"
+    );
+    assert!(failed.error.to_string().contains(&reason));
+    assert!(fault.hint.is_some_and(|hint| hint.ends_with("[IAM015]")));
+    let policy = refused("28000", Some(&signed()));
+    let hint = policy.to_fault().hint.unwrap();
+    assert!(hint.len() < 220 && hint.contains("rds-db:connect") && hint.ends_with("[IAM003]"), "{hint}");
+    assert!(policy.hint.contains("What is known"));
+}
