@@ -314,7 +314,6 @@ impl Pool {
         self.abandon(server, Unfinished { owes_answers: true, between_messages: false });
     }
 
-    #[expect(clippy::boxed_local, reason = "everybody has it in a box")]
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
         self.context.registry.note_closed(worker::now());

@@ -52,7 +52,7 @@ impl ServerCache {
         self.entries
             .peek(&id)
             .map(|entry| entry.version)
-            .or(self.private.contains(&id).then_some(UNKNOWN_VERSION))
+            .or_else(|| self.private.contains(&id).then_some(UNKNOWN_VERSION))
     }
 
     /// The statement, if the server has it.

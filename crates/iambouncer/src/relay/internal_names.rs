@@ -38,7 +38,7 @@ pub(super) fn replaced<'a>(message: &[u8], name_of: impl Fn(u64) -> Option<&'a [
         let is_quoted = start > 0 && message[start - 1] == b'"' && message.get(at) == Some(&b'"');
         let name = if digits > 0 {
             let id = std::str::from_utf8(&behind[..digits]).ok().and_then(|text| text.parse().ok());
-            id.and_then(&name_of).or(is_quoted.then_some(GIVEN_UP))
+            id.and_then(&name_of).or_else(|| is_quoted.then_some(GIVEN_UP))
         } else if message[start..].starts_with(ESCAPED_PREFIX.as_bytes()) {
             at = start + ESCAPED_PREFIX.len();
             Some(prefix)
