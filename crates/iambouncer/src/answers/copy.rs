@@ -64,11 +64,6 @@ impl ExpectedAnswers {
         }
     }
 
-    /// CopyInResponse came.
-    pub(super) fn begin_copy_in(&mut self) {
-        self.copying = true;
-    }
-
     /// CommandComplete ends the COPY at the front: what the client sent before its CopyDone was ignored.
     pub(super) fn end_copy_in(&mut self) -> Result<(), Mismatch> {
         self.copying = false;

@@ -356,7 +356,7 @@ impl ExpectedAnswers {
             }
             (Some(Expected::Execute { .. }), backend::COPY_OUT_RESPONSE) => (false, Answer::Forward),
             (Some(Expected::Query { .. } | Expected::Execute { .. }), backend::COPY_IN_RESPONSE) => {
-                self.begin_copy_in();
+                self.copying = true;
                 (false, Answer::Forward)
             }
             (Some(&Expected::Parse(answer, _)), backend::PARSE_COMPLETE) => (true, answer),

@@ -1,3 +1,5 @@
+//! What each answer does to the queue, entry by entry.
+
 use super::*;
 
 fn queue(entries: impl IntoIterator<Item = Expected>) -> ExpectedAnswers {

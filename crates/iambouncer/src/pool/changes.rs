@@ -21,13 +21,18 @@ impl Pool {
 
     /// Every server goes as soon as it is free (RECONNECT, changed line).
     pub fn retire_all(self: &Rc<Self>) {
+        self.mark_all();
+        self.close_idle();
+        self.forget_failure();
+        self.grow();
+    }
+
+    /// No server of now is used again.
+    fn mark_all(&self) {
         self.shared.retirements.fetch_add(1, Ordering::AcqRel);
         for info in self.table.list() {
             info.close_needed.set(true);
         }
-        self.close_idle();
-        self.forget_failure();
-        self.grow();
     }
 
     /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
@@ -40,10 +45,7 @@ impl Pool {
     /// The line is gone: nobody is served any more.
     pub(super) fn shut_down(&self) {
         self.forget_welcome();
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
-        for info in self.table.list() {
-            info.close_needed.set(true);
-        }
+        self.mark_all();
         let fault = Rc::new(faults::database_removed());
         for waiter in self.waiters.borrow_mut().drain(..) {
             waiter.refuse(&fault);

@@ -7,6 +7,7 @@
 
 pub mod client_names;
 pub mod effect;
+mod interned;
 pub mod server_cache;
 pub mod statement;
 pub mod unnamed;

@@ -2,20 +2,14 @@
 //! process, behind a lock, and in front of it one for each worker, which is all that is looked at once a text is known.
 
 use super::effect::Effect;
-use std::borrow::Borrow;
-use std::cell::{Cell, RefCell};
+use super::interned::{ByBody, HasBody, Interned, SinceSweep};
 use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Names that servers see begin like this. A client's own statement of such a name is none of ours.
 pub const NAME_PREFIX: &str = "iamb_";
-/// Texts that nobody uses any more are dropped when this many were added since the last look.
-const SWEEP_EVERY: usize = 1024;
-/// The same, when this many bytes of text were added.
-const SWEEP_EVERY_BYTES: usize = 32 * 1024 * 1024;
 
 /// A text and the name it has on all servers, whichever worker holds them.
 pub struct Text {
@@ -52,62 +46,15 @@ impl Statement {
     }
 }
 
-/// Compares and hashes by body, so that a table can be searched with the bytes of a message.
-pub(super) struct ByBody<T>(pub(super) T);
-
-pub(super) trait HasBody {
-    fn body(&self) -> &[u8];
-}
-
-impl HasBody for Rc<Statement> {
+impl HasBody for Statement {
     fn body(&self) -> &[u8] {
         &self.body
     }
 }
 
-impl HasBody for Arc<Text> {
+impl HasBody for Text {
     fn body(&self) -> &[u8] {
         &self.body
-    }
-}
-
-impl<T: HasBody> Borrow<[u8]> for ByBody<T> {
-    fn borrow(&self) -> &[u8] {
-        self.0.body()
-    }
-}
-
-impl<T: HasBody> Hash for ByBody<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.body().hash(state);
-    }
-}
-
-impl<T: HasBody> PartialEq for ByBody<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.body() == other.0.body()
-    }
-}
-
-impl<T: HasBody> Eq for ByBody<T> {}
-
-/// When a table was last looked through for texts nobody uses.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SinceSweep {
-    added: usize,
-    bytes: usize,
-}
-
-impl SinceSweep {
-    /// Counts a text. True when it is time to look.
-    pub(super) fn add(&mut self, body: &[u8]) -> bool {
-        self.added += 1;
-        self.bytes += body.len();
-        let is_due = self.added > SWEEP_EVERY || self.bytes > SWEEP_EVERY_BYTES;
-        if is_due {
-            *self = Self::default();
-        }
-        is_due
     }
 }
 
@@ -143,18 +90,12 @@ fn server_name(id: u64) -> Box<[u8]> {
 
 /// All statements in use on this worker.
 #[derive(Default)]
-pub struct Interner {
-    table: RefCell<HashSet<ByBody<Rc<Statement>>>>,
-    since_sweep: Cell<SinceSweep>,
-}
+pub struct Interner(Interned<Statement>);
 
 impl Interner {
     /// The statement of this body: the one that is known, or a new one.
     pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
-        if let Some(known) = self.table.borrow().get(body) {
-            return known.0.clone();
-        }
-        self.add(text(body))
+        self.0.get_or_add(body, || Statement(text(body)))
     }
 
     /// A statement that is not shared and whose text is not kept: only the server that was sent it has it.
@@ -166,38 +107,24 @@ impl Interner {
     }
 
     /// The statement of a text that comes from another worker.
-    pub fn adopt(&self, text: Arc<Text>) -> Rc<Statement> {
-        if let Some(known) = self.table.borrow().get(&*text.body) {
-            return known.0.clone();
-        }
-        self.add(text)
-    }
-
-    fn add(&self, text: Arc<Text>) -> Rc<Statement> {
-        let mut table = self.table.borrow_mut();
-        let mut since_sweep = self.since_sweep.get();
-        if since_sweep.add(&text.body) {
-            table.retain(|entry| Rc::strong_count(&entry.0) > 1);
-        }
-        self.since_sweep.set(since_sweep);
-        let statement = Rc::new(Statement(text));
-        table.insert(ByBody(statement.clone()));
-        statement
+    pub fn adopt(&self, text: &Arc<Text>) -> Rc<Statement> {
+        self.0.get_or_add(&text.body, || Statement(text.clone()))
     }
 
     /// Number of texts held.
     pub fn len(&self) -> usize {
-        self.table.borrow().len()
+        self.0.len()
     }
 
     /// True when no text is held.
     pub fn is_empty(&self) -> bool {
-        self.table.borrow().is_empty()
+        self.len() == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::interned::SWEEP_EVERY;
     use super::*;
 
     #[test]
@@ -216,7 +143,7 @@ mod tests {
         let here = one.intern(b"SELECT 'both'\0\0\0");
         assert_eq!(here.id, other.intern(b"SELECT 'both'\0\0\0").id);
         let third = Interner::default();
-        assert!(Rc::ptr_eq(&third.adopt(here.text()), &third.intern(b"SELECT 'both'\0\0\0")));
+        assert!(Rc::ptr_eq(&third.adopt(&here.text()), &third.intern(b"SELECT 'both'\0\0\0")));
     }
 
     #[test]

@@ -2,9 +2,7 @@
 //! the one that made it, and that batch may run on another server. Owns the texts from which it is made again there.
 
 use super::effect::Effect;
-use super::statement::{ByBody, HasBody, SinceSweep};
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use super::interned::{HasBody, Interned};
 use std::rc::Rc;
 
 /// Longest unnamed statement that is kept to be made again, in bytes. A client with a longer one keeps its server
@@ -19,18 +17,13 @@ pub struct UnnamedText {
 }
 
 impl UnnamedText {
-    /// Query text with its zero, and parameter types; `None` if it was too long to be kept.
+    /// Query text with its zero, and parameter types; `None` if it was not kept.
     pub fn body(&self) -> Option<&[u8]> {
         self.body.as_deref()
     }
 
-    /// One of which only the effect matters, since its server is the client's own.
-    pub fn with_effect(effect: Effect) -> Rc<Self> {
-        Rc::new(Self { body: None, effect })
-    }
-
-    /// One that is too long to be kept. It is equal to no other.
-    pub fn too_long(effect: Effect) -> Rc<Self> {
+    /// One whose text is not kept: it is too long, or its server is the client's own. It is equal to no other.
+    pub fn without_body(effect: Effect) -> Rc<Self> {
         Rc::new(Self { body: None, effect })
     }
 }
@@ -59,7 +52,7 @@ impl ServerUnnamed {
     }
 }
 
-impl HasBody for Rc<UnnamedText> {
+impl HasBody for UnnamedText {
     fn body(&self) -> &[u8] {
         self.body.as_deref().unwrap_or_default()
     }
@@ -67,26 +60,13 @@ impl HasBody for Rc<UnnamedText> {
 
 /// All texts of unnamed statements on this worker. Equal texts are the same allocation.
 #[derive(Default)]
-pub struct UnnamedTexts {
-    table: RefCell<HashSet<ByBody<Rc<UnnamedText>>>>,
-    since_sweep: Cell<SinceSweep>,
-}
+pub struct UnnamedTexts(Interned<UnnamedText>);
 
 impl UnnamedTexts {
     /// The text of this body: the one that is known, or a new one.
     pub fn intern(&self, body: &[u8]) -> Rc<UnnamedText> {
-        if let Some(known) = self.table.borrow().get(body) {
-            return known.0.clone();
-        }
-        let mut table = self.table.borrow_mut();
-        let mut since_sweep = self.since_sweep.get();
-        if since_sweep.add(body) {
-            table.retain(|entry| Rc::strong_count(&entry.0) > 1);
-        }
-        self.since_sweep.set(since_sweep);
-        let text = Rc::new(UnnamedText { body: Some(body.into()), effect: Effect::of(body) });
-        table.insert(ByBody(text.clone()));
-        text
+        let make = || UnnamedText { body: Some(body.into()), effect: Effect::of(body) };
+        self.0.get_or_add(body, make)
     }
 }
 
@@ -100,8 +80,8 @@ mod tests {
         let a = texts.intern(b"SELECT 1\0\0\0");
         assert!(Rc::ptr_eq(&a, &texts.intern(b"SELECT 1\0\0\0")));
         assert!(!Rc::ptr_eq(&a, &texts.intern(b"SELECT 2\0\0\0")));
-        let long = UnnamedText::too_long(Effect::None);
+        let long = UnnamedText::without_body(Effect::None);
         let server = ServerUnnamed::Text(long.clone());
-        assert!(server.is(&long) && !server.is(&UnnamedText::too_long(Effect::None)));
+        assert!(server.is(&long) && !server.is(&UnnamedText::without_body(Effect::None)));
     }
 }

@@ -5,11 +5,10 @@ use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{Ending, Guest};
 use crate::faults;
+use crate::server::first_but_notifications;
 use std::task::{Context, Poll, ready};
 use wire::encode;
-use wire::limits::MAX_MESSAGE_BYTES;
-use wire::scan::{self, Event};
-use wire::tag::backend as from_server;
+use wire::scan::Event;
 
 /// Bytes waiting for a slow client above which nothing more is read from the server.
 pub(super) const MAX_UNSENT_HEAD_BYTES: usize = 1024 * 1024;
@@ -122,19 +121,10 @@ impl Exchange {
 
     #[inline(never)]
     fn check_run_between_answers(&mut self, guest: &Guest, n: usize) -> Result<(), Ending> {
-        let run = &self.down.bytes()[self.down_ready..][..n];
-        let mut at = 0;
-        while let Ok(Some(frame)) = scan::header(&run[at..], MAX_MESSAGE_BYTES) {
-            if frame.tag != from_server::NOTIFICATION_RESPONSE {
-                let mismatch = self.answers.unexpected(frame.tag);
-                return Err(self.out_of_step(guest, &mismatch));
-            }
-            at += frame.len;
-            if at >= run.len() {
-                break;
-            }
+        match first_but_notifications(&self.down.bytes()[self.down_ready..][..n]) {
+            None => Ok(()),
+            Some(tag) => Err(self.out_of_step(guest, &self.answers.unexpected(tag))),
         }
-        Ok(())
     }
 
     /// Takes `n` bytes behind what is ready: to be sent on, or thrown away.

@@ -57,7 +57,7 @@ impl Exchange {
             };
         };
         let name: Box<[u8]> = body[..end].into();
-        let statement = Interner::private(Effect::of(&body[end + 1..]));
+        let effect = Effect::of(&body[end + 1..]);
         let head_len = HEADER_BYTES + end + 1;
         if self.answers.is_name_unsettled(&name) {
             return Ok(Some(self.await_answer()));
@@ -66,12 +66,11 @@ impl Exchange {
             // The server would accept it under its private name.
             return Err(Ending::Fault(faults::duplicate_statement(&String::from_utf8_lossy(&name))));
         }
+        let statement = Interner::private(effect);
         self.spill_upstream();
         self.start_clock(guest);
         rewrite::parse_head(self.up_head.buffer(), &statement.name, frame.len - head_len);
-        self.up_scanner.consume(frame, head_len);
-        self.up.consume(head_len);
-        self.up_discard_tail = false;
+        self.replace_head(frame, head_len);
         guest.has_effects |= statement.effect != Effect::None;
         guest.has_private = true;
         guest.names.insert(&name, statement.clone());
@@ -101,11 +100,11 @@ impl Exchange {
         if self.answers.is_name_unsettled(head.statement) {
             return Ok(Some(self.await_answer()));
         }
-        let is_unnamed_portal = head.portal.is_empty();
+        let (portal_len, head_len) = (head.portal.len(), head.head_len);
         let escaped = internal_names::escaped(head.statement);
         // Where statements are not tracked, it may be any that the client has parsed.
         let effect = if self.rules.max_prepared == 0 { Effect::Copies } else { Effect::None };
-        self.note_portal(guest, is_unnamed_portal, effect);
+        self.note_portal(guest, portal_len == 0, effect);
         guest.pool.stats.count(|t| t.binds += 1);
         let Some(escaped) = escaped else {
             self.forward_expecting(guest, frame, Expected::Bind(0));
@@ -113,16 +112,7 @@ impl Exchange {
         };
         self.start_clock(guest);
         self.spill_upstream();
-        let front = self.up.bytes();
-        let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
-        };
-        let head_len = head.head_len;
-        rewrite::bind(self.up_head.buffer(), head.portal, &escaped, frame.len - head_len);
-        self.answers.push(Expected::Bind(0));
-        self.up_scanner.consume(frame, head_len);
-        self.up.consume(head_len);
-        self.up_discard_tail = false;
+        self.forward_bind(frame, (portal_len, head_len), &escaped, 0);
         Ok(None)
     }
 

@@ -109,7 +109,7 @@ impl Exchange {
         Ok(None)
     }
 
-    pub(super) fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
+    fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
         self.retry.forget();
         if let Link::Server(linked) = &mut self.link {
             // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query, as it does
@@ -123,7 +123,7 @@ impl Exchange {
     }
 
     /// A Sync is sent, or held while a COPY may be running that could ignore it.
-    pub(super) fn on_sync(&mut self, guest: &mut Guest, frame: Frame) -> Option<Scanned> {
+    fn on_sync(&mut self, guest: &mut Guest, frame: Frame) -> Option<Scanned> {
         if !self.answers.may_ignore_sync() {
             self.start_clock(guest);
             self.answers.push(Expected::SYNC);
@@ -139,7 +139,7 @@ impl Exchange {
         None
     }
 
-    pub(super) fn on_execute(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    fn on_execute(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
         let mut effect = Effect::None;
         if guest.has_effects {
             let front = &self.up.bytes()[self.up_ready..];
@@ -167,7 +167,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn send_syncs(&mut self, count: usize) {
+    fn send_syncs(&mut self, count: usize) {
         for _ in 0..count {
             encode::empty(self.up_head.buffer(), tag::frontend::SYNC);
         }
@@ -205,7 +205,7 @@ impl Exchange {
     }
 
     /// True for a message that opens a transaction block.
-    pub(super) fn begins_transaction(&self, frame: Frame) -> bool {
+    fn begins_transaction(&self, frame: Frame) -> bool {
         let body = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
         match frame.tag {
             tag::frontend::QUERY => begins_transaction(body),
@@ -219,7 +219,7 @@ impl Exchange {
 
     /// Statement pooling has no transaction blocks: the request is answered here, once nothing is owed, and no server
     /// sees it.
-    pub(super) fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
         match self.link {
             Link::None => {}
             // It is kept for a statement that only it has.
@@ -239,7 +239,7 @@ impl Exchange {
     }
 
     /// A message of a batch that was refused here: all are discarded up to the Sync.
-    pub(super) fn skip_refused(&mut self, frame: Frame) -> Option<Scanned> {
+    fn skip_refused(&mut self, frame: Frame) -> Option<Scanned> {
         let discarded = self.discard_message(frame);
         if discarded.is_none() && frame.tag == tag::frontend::SYNC {
             self.refused_batch = false;

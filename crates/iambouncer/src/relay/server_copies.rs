@@ -34,21 +34,15 @@ impl Exchange {
                     .is_some_and(|id| self.answers.is_statement_unsettled(id)))
     }
 
-    pub(super) fn copy_on_server(&mut self, guest: &Guest, statement: &Statement) -> CopyOnServer {
-        let Link::Server(linked) = &mut self.link else { return CopyOnServer::None };
-        if !linked.server.prepared.touch(statement.id) {
-            return CopyOnServer::None;
-        }
-        match linked.server.prepared.version(statement.id) {
-            Some(version) if version == guest.pool.schema_version() || statement.is_private() => {
-                CopyOnServer::Usable
-            }
-            _ => CopyOnServer::Outdated,
-        }
+    /// True when the server has the statement as it would be prepared now: the schema has not changed since.
+    pub(super) fn has_current(&mut self, guest: &Guest, statement: &Statement) -> bool {
+        let Link::Server(linked) = &mut self.link else { return false };
+        let prepared = &mut linked.server.prepared;
+        prepared.touch(statement.id) && prepared.version(statement.id) == Some(guest.pool.schema_version())
     }
 
     /// Statements that a server may have at the same time.
-    pub(super) fn statement_limit(&self) -> usize {
+    fn statement_limit(&self) -> usize {
         (self.rules.max_prepared as usize).max(1)
     }
 
@@ -93,14 +87,4 @@ impl Exchange {
         self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
         false
     }
-}
-
-/// What the server has of a shared statement.
-pub(super) enum CopyOnServer {
-    /// Nothing.
-    None,
-    /// One that was prepared before the schema changed.
-    Outdated,
-    /// One that can be used.
-    Usable,
 }

@@ -26,7 +26,7 @@ impl Exchange {
         let discard = match frame.tag {
             from_server::READY_FOR_QUERY => self.on_ready(guest, frame)?,
             from_server::ERROR_RESPONSE => self.on_error(guest, frame, own)?,
-            from_server::NOTICE_RESPONSE => own || self.on_notice(guest, frame),
+            from_server::NOTICE_RESPONSE => own || self.replace_names(guest, frame),
             from_server::PARAMETER_STATUS => self.on_parameter(guest, frame, own),
             from_server::COMMAND_COMPLETE if !own => {
                 self.on_command_complete(guest, frame);
@@ -197,10 +197,6 @@ impl Exchange {
         prepared.insert(statement, UNKNOWN_VERSION);
         self.answers.retry(id);
         true
-    }
-
-    fn on_notice(&mut self, guest: &Guest, frame: Frame) -> bool {
-        self.replace_names(guest, frame)
     }
 
     /// Puts the client's names of statements into a message of the server, in place of the pooler's. True when the

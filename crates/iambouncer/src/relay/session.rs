@@ -80,7 +80,7 @@ impl Guest {
         if self.has_private {
             self.has_private = self.names.has_private();
         }
-        self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
+        self.may_be_pinned()
     }
 
     /// Records that it has no server.

@@ -5,7 +5,6 @@
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
-use super::server_copies::CopyOnServer;
 use super::session::{Ending, Guest};
 use super::upstream::{Scanned, violation};
 use crate::answers::{Answer, Expected, Undo};
@@ -61,10 +60,10 @@ impl Exchange {
             return Ok(Some(self.await_answer()));
         }
         let statement = guest.pool.context.statements.intern(parse.body);
-        let name: Box<[u8]> = parse.name.into();
         if self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
         }
+        let name: Box<[u8]> = parse.name.into();
         if self.is_on_server(&statement) {
             // Whether a failed transaction refuses it depends on answers to come.
             if self.is_refused_by_transaction(&statement) && self.answers.owes_ready() {
@@ -101,20 +100,16 @@ impl Exchange {
         }
         guest.names.insert(&name, statement.clone());
         guest.info.prepared_count.set(guest.names.len() as u32);
-        match self.copy_on_server(guest, statement) {
-            CopyOnServer::Usable if self.is_refused_by_transaction(statement) => {
-                // A failed transaction refuses it, in the server's own words.
-                rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-                self.answers.push(Expected::Parse(Answer::Forward, Undo::name(name, None, 0)));
-            }
-            CopyOnServer::Usable => {
-                self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0)))
-            }
-            CopyOnServer::None | CopyOnServer::Outdated => {
-                self.add_to_server(guest, statement);
-                let undo = Undo::name(name, None, statement.id);
-                self.answers.push(Expected::Parse(Answer::Forward, undo));
-            }
+        if !self.has_current(guest, statement) {
+            self.add_to_server(guest, statement);
+            let undo = Undo::name(name, None, statement.id);
+            self.answers.push(Expected::Parse(Answer::Forward, undo));
+        } else if self.is_refused_by_transaction(statement) {
+            // In the server's own words.
+            rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+            self.answers.push(Expected::Parse(Answer::Forward, Undo::name(name, None, 0)));
+        } else {
+            self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0)));
         }
         Ok(())
     }
@@ -146,16 +141,27 @@ impl Exchange {
         if begins && had_it {
             self.retry.begin(self.up_head.len());
         }
-        // The message is at the front now; its head has been read above.
+        self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);
+        Ok(None)
+    }
+
+    /// Sends the Bind at the front under another name of its statement; the lengths are those of its portal's name and of
+    /// its head. The values go on as they are, however many bytes they have.
+    #[inline]
+    pub(super) fn forward_bind(&mut self, frame: Frame, lengths: (usize, usize), name: &[u8], id: u64) {
+        let (portal_len, head_len) = lengths;
         let portal = &self.up.bytes()[HEADER_BYTES..][..portal_len];
-        let out = self.up_head.buffer();
-        rewrite::bind(out, portal, &statement.name, frame.len - head_len);
-        self.answers.push(Expected::Bind(statement.id));
-        // The head is replaced, the values go on as they are, however many bytes they have.
+        rewrite::bind(self.up_head.buffer(), portal, name, frame.len - head_len);
+        self.answers.push(Expected::Bind(id));
+        self.replace_head(frame, head_len);
+    }
+
+    /// The head of the message at the front has been replaced: what is left of the message follows it.
+    #[inline]
+    pub(super) fn replace_head(&mut self, frame: Frame, head_len: usize) {
         self.up_scanner.consume(frame, head_len);
         self.up.consume(head_len);
         self.up_discard_tail = false;
-        Ok(None)
     }
 
     /// Records what the portal may do that a Bind makes.

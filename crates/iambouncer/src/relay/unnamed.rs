@@ -27,7 +27,7 @@ impl Exchange {
             let effect = Effect::of(text);
             guest.has_effects |= effect != Effect::None;
             let undo = if guest.has_effects {
-                Undo::Unnamed(guest.unnamed.replace(UnnamedText::with_effect(effect)))
+                Undo::Unnamed(guest.unnamed.replace(UnnamedText::without_body(effect)))
             } else {
                 Undo::None
             };
@@ -39,7 +39,7 @@ impl Exchange {
         }
         let text = if frame.len > MAX_KEPT_BYTES {
             let front = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
-            UnnamedText::too_long(Effect::of(front))
+            UnnamedText::without_body(Effect::of(front))
         } else {
             let message = match self.whole(frame) {
                 Ok(message) => message,

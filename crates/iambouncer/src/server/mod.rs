@@ -61,8 +61,8 @@ fn bit(position: usize) -> u64 {
     1u64.checked_shl(position as u32).unwrap_or(0)
 }
 
-/// The first message in a run of whole ones that an idle server may not send.
-fn first_but_notifications(run: &[u8]) -> Option<u8> {
+/// The first message in a run of them that is no notification: only these may come while no request waits for rows.
+pub fn first_but_notifications(run: &[u8]) -> Option<u8> {
     let mut at = 0;
     while let Ok(Some(frame)) = wire::scan::header(&run[at.min(run.len())..], limits::MAX_MESSAGE_BYTES) {
         if frame.tag != tag::backend::NOTIFICATION_RESPONSE {
@@ -210,8 +210,7 @@ impl Server {
     /// An idle server has sent an answer to nothing.
     #[cold]
     fn is_out_of_step(&self, tag: u8) -> bool {
-        let mismatch = format!("message type \"{}\" while idle", char::from(tag).escape_default());
-        out_of_step::report(&self.info, &mismatch, None);
+        out_of_step::report_message(&self.info, tag, "while idle");
         false
     }
 

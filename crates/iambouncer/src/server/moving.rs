@@ -101,7 +101,7 @@ impl Packed {
         let stream = self.connection.unpack()?;
         let mut prepared = ServerCache::default();
         for (text, version) in self.prepared {
-            prepared.insert(statements.adopt(text), version);
+            prepared.insert(statements.adopt(&text), version);
         }
         if self.has_doubts {
             prepared.doubt_others();

@@ -36,3 +36,9 @@ pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, 
         "server out of step, closing it: {mismatch}"
     );
 }
+
+/// The same for a server that serves no client and has sent a message of this type.
+#[cold]
+pub fn report_message(server: &ServerInfo, tag: u8, when: &str) {
+    report(server, &format!("message type \"{}\" {when}", char::from(tag).escape_default()), None);
+}

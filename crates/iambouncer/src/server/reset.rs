@@ -49,8 +49,7 @@ pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> boo
             | tag::backend::NOTICE_RESPONSE
             | tag::backend::NOTIFICATION_RESPONSE => {}
             tag => {
-                let mismatch = format!("message type \"{}\" in reset", char::from(tag).escape_default());
-                out_of_step::report(&server.info, &mismatch, None);
+                out_of_step::report_message(&server.info, tag, "in reset");
                 return false;
             }
         }

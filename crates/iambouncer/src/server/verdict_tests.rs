@@ -1,3 +1,5 @@
+//! Which cause is chosen for a failed login, and what is said of it.
+
 use super::*;
 
 const HOST: &str = "db.c1.eu-west-1.rds.amazonaws.com";
