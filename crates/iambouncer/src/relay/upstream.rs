@@ -265,19 +265,24 @@ impl Exchange {
     }
 
     fn scan_upstream(&mut self, guest: &mut Guest) -> Result<Scanned, Ending> {
-        if (self.flush_due || self.answers.has_due_syncs())
-            && self.up_scanner.at_boundary()
-            && self.link.is_linked()
-        {
-            self.send_due();
+        if self.sends_due() {
             return Ok(Scanned::Sendable);
         }
         loop {
             let bytes = &self.up.bytes()[self.up_ready..];
             let at_boundary = self.up_scanner.at_boundary();
             match self.up_scanner.next(bytes).map_err(violation)? {
-                Event::Tail(n) if self.up_discard_tail => self.drop_upstream(n),
-                Event::Tail(n) => self.up_ready += n,
+                Event::Tail(n) => {
+                    if self.up_discard_tail {
+                        self.drop_upstream(n);
+                    } else {
+                        self.up_ready += n;
+                    }
+                    // It became due inside this message, and goes before the next.
+                    if self.sends_due() {
+                        return Ok(Scanned::Sendable);
+                    }
+                }
                 // CopyData outside of a COPY: the server would ignore it as well.
                 Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
                     debug_assert!(at_boundary);
@@ -300,6 +305,18 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// Puts what is due between two messages of the client behind what is to be sent. True if there was anything.
+    #[inline]
+    fn sends_due(&mut self) -> bool {
+        let is_due = (self.flush_due || self.answers.has_due_syncs())
+            && self.up_scanner.at_boundary()
+            && self.link.is_linked();
+        if is_due {
+            self.send_due();
+        }
+        is_due
     }
 
     pub(super) fn has_sendable(&self) -> bool {

@@ -185,3 +185,21 @@ fn ten_thousand_syncs_are_answered_one_by_one() {
     let mut console = bed.bouncer.console();
     eventually("the server is idle", || console.column("SHOW SERVERS", "state") == ["idle"]);
 }
+
+#[test]
+fn a_held_sync_goes_before_what_follows_half_a_message() {
+    let halves = |message: Vec<u8>| (message[..6].to_vec(), message[6..].to_vec());
+    for mode in ["pool_mode = session", "pool_mode = transaction"] {
+        let bed = Bed::new("sync_half", &[mode]);
+        for half in [raw::copy_data(b"1\n"), raw::copy_fail("no")] {
+            let mut client = bed.bouncer.client();
+            let (first, second) = halves(half);
+            let slow = raw::query("BEGIN; SELECT pg_sleep(0.1)");
+            client.send(&[slow, raw::copy_done(), raw::sync(), first].concat());
+            assert_eq!(tags(&client.until_ready()), "CTDCZ");
+            client.send(&[second, raw::close_statement(""), raw::sync(), raw::query("COMMIT")].concat());
+            assert_eq!(read_ready(&mut client, 3), "Z 3Z CZ", "{mode}");
+        }
+        bed.others_are_answered();
+    }
+}

@@ -20,6 +20,9 @@ const SEQUENCES_PER_CONNECTION: usize = 20;
 /// Named statements of a client, from one sequence to the next.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// In the error that a client receives whose server was out of step.
+const OUT_OF_STEP: &str = "the server sent a message that no request waits for";
+
 /// A small generator: the same seed gives the same messages.
 struct Random(u64);
 
@@ -54,7 +57,7 @@ struct Player<'a> {
     allows_transactions: bool,
     sequence: u64,
     mark: u64,
-    /// What was sent since the last mark that was seen, for the message of a failure.
+    /// What was sent since the login, for the message of a failure.
     story: String,
 }
 
@@ -192,11 +195,11 @@ impl Player<'_> {
             b'E' => message.error().1,
             _ => return,
         };
-        assert!(!foreign(&text), "client {} has received {text:?}\n{}", self.id, self.story);
-        assert!(!text.contains("iamb_"), "{text}\n{}", self.story);
+        assert!(!foreign(&text), "received {text:?}");
+        assert!(!text.contains("iamb_") && !text.contains(OUT_OF_STEP), "{text}");
         if message.tag == b'D' {
             let is_of_this_sequence = text.contains(&format!("c{}.{}.", self.id, self.sequence));
-            assert!(is_of_this_sequence || text.is_empty(), "an old answer: {text:?}\n{}", self.story);
+            assert!(is_of_this_sequence || text.is_empty(), "an old answer: {text:?}");
             self.tally.marks.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -204,12 +207,11 @@ impl Player<'_> {
     /// One sequence. False when the connection has ended, as the server ends some.
     fn play(&mut self, client: &mut Client) -> bool {
         self.sequence += 1;
-        self.story.clear();
         let mut bytes = Vec::new();
         for _ in 0..1 + self.random.below(MAX_MESSAGES) {
             self.messages(&mut bytes);
         }
-        self.story = format!("sent: {}", bytes.escape_ascii());
+        self.story.push_str(&format!("sequence {}: {}\n", self.sequence, bytes.escape_ascii()));
         let (end, mut mark) = self.end();
         let mut sent = self.send(client, &bytes);
         if sent && self.random.one_in(6) {
@@ -247,11 +249,20 @@ impl Player<'_> {
     fn run(&mut self, until: Instant) {
         while Instant::now() < until {
             let mut client = Client::log_in(self.port, "app", "app");
+            self.story.clear();
             for _ in 0..SEQUENCES_PER_CONNECTION {
                 if Instant::now() >= until || !self.play(&mut client) {
                     break;
                 }
             }
+        }
+    }
+}
+
+impl Drop for Player<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("client {} has sent since its login:\n{}", self.id, self.story);
         }
     }
 }
