@@ -130,6 +130,16 @@ impl Resolver {
         Ok(Self { hickory: builder.build().map_err(configuration)? })
     }
 
+    /// As [`resolve`](Self::resolve), with a new answer. The answers kept for all names are dropped, since those of its
+    /// aliases are among them.
+    ///
+    /// # Errors
+    /// See [`ResolveError`].
+    pub async fn resolve_anew(&self, host: &str) -> Result<Resolved, ResolveError> {
+        self.hickory.clear_cache();
+        self.resolve(host).await
+    }
+
     /// Looks `host` up: an address, a name of the hosts file, or a name of DNS.
     ///
     /// # Errors
