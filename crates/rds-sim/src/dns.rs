@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 const MAX_QUESTION_BYTES: usize = 1500;
 /// Aliases that are followed within one answer.
 const MAX_CHAIN: usize = 32;
-/// How long answers hold, in seconds; as short as RDS's own.
+/// How long answers hold, in seconds, unless a test says otherwise; as short as RDS's own.
 const TTL_SECONDS: u32 = 5;
 
 /// What a name stands for.
@@ -30,12 +30,25 @@ pub enum DnsEntry {
     Addresses(Vec<IpAddr>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Zone {
+    ttl_seconds: u32,
     names: HashMap<String, DnsEntry>,
     is_silent: bool,
     is_failing: bool,
     questions: HashMap<String, u64>,
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self {
+            ttl_seconds: TTL_SECONDS,
+            names: HashMap::new(),
+            is_silent: false,
+            is_failing: false,
+            questions: HashMap::new(),
+        }
+    }
 }
 
 /// A listening name server; dropping it closes it.
@@ -64,6 +77,11 @@ impl DnsServer {
     /// Sets what a name stands for.
     pub fn set(&self, name: &str, entry: DnsEntry) {
         lock(&self.zone).names.insert(name.to_ascii_lowercase(), entry);
+    }
+
+    /// Answers hold for so long from now on.
+    pub fn set_ttl(&self, seconds: u32) {
+        lock(&self.zone).ttl_seconds = seconds;
     }
 
     /// Answers nothing from now on, or again.
@@ -129,7 +147,7 @@ impl Zone {
                 }
                 Some(DnsEntry::Alias(target)) => {
                     let alias = RData::CNAME(CNAME(full(target)?));
-                    answer.add_answer(Record::from_rdata(full(&name)?, TTL_SECONDS, alias));
+                    answer.add_answer(Record::from_rdata(full(&name)?, self.ttl_seconds, alias));
                     name = target.to_ascii_lowercase();
                 }
                 Some(DnsEntry::Addresses(addresses)) => {
@@ -142,7 +160,7 @@ impl Zone {
                         });
                     answer.add_answers(
                         records
-                            .map(|data| Record::from_rdata(owner.clone(), TTL_SECONDS, data))
+                            .map(|data| Record::from_rdata(owner.clone(), self.ttl_seconds, data))
                             .collect::<Vec<_>>(),
                     );
                     break;
