@@ -5,6 +5,7 @@ use crate::auth::iam::desk::ProofDesk;
 use crate::auth::ident::IdentMap;
 use crate::auth::mock::Forms;
 use crate::config::{Config, Settings, UserList};
+use crate::host_names::{HostNames, Sources};
 use crate::identities::Identities;
 use crate::introductions::Introductions;
 use crate::log_limit::LogLimit;
@@ -54,6 +55,8 @@ pub struct Common {
     pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
+    /// Addresses of host names.
+    pub host_names: HostNames,
     /// How many IAM logins may begin.
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
@@ -91,6 +94,8 @@ pub struct Context {
     pub identities: Identities,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
+    /// Addresses of host names, for all workers.
+    pub host_names: HostNames,
     /// How many IAM logins may begin.
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
@@ -129,6 +134,7 @@ impl Context {
             secrets,
             identities,
             resolver,
+            host_names,
             login_rate,
             proofs,
             pending_logins,
@@ -147,6 +153,7 @@ impl Context {
             secrets,
             identities,
             resolver,
+            host_names,
             login_rate,
             proofs,
             pending_logins,
@@ -193,6 +200,12 @@ impl Context {
         self.secrets.keep_only(&config.all_databases().filter_map(secret_of).collect());
         // Another endpoint, another database: what was asked before may have another answer.
         self.proofs.tokens.forget();
+    }
+
+    /// Who may be asked for the addresses of host names.
+    pub fn name_sources(&self) -> Sources {
+        let is_dns_only = self.loaded.borrow().config.settings.names_dns_servers();
+        Sources { resolver: self.resolver.clone(), is_dns_only }
     }
 
     /// TCP settings in force.

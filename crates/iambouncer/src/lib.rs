@@ -4,6 +4,7 @@
 //!
 //! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
 //! - [`files`], [`pending_logins`], [`log_limit`]: what the process bounds;
+//! - [`host_names`]: addresses of host names;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
 //! - [`auth`], [`prepared`], [`answers`], [`stats`]: arithmetic and tables without I/O;
 //! - [`server`], [`pool`]: connections to servers and who gets them;
@@ -27,6 +28,7 @@ pub mod context;
 pub mod doctor;
 pub mod faults;
 pub mod files;
+pub mod host_names;
 pub mod http;
 pub mod identities;
 pub mod introductions;

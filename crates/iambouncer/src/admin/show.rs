@@ -109,6 +109,7 @@ pub(super) fn lists(console: &Console, all: &Gathered) -> Vec<Row> {
     let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
     let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();
+    let (dns_names, dns_queries) = console.context.host_names.counts();
     let counts = [
         ("databases", all.databases.len() + 1),
         ("users", console.context.loaded().users.len()),
@@ -120,9 +121,9 @@ pub(super) fn lists(console: &Console, all: &Gathered) -> Vec<Row> {
         ("login_clients", all.logging_in),
         ("free_servers", idle),
         ("used_servers", servers.saturating_sub(idle)),
-        ("dns_names", 0),
+        ("dns_names", dns_names),
         ("dns_zones", 0),
-        ("dns_queries", 0),
+        ("dns_queries", dns_queries),
         ("dns_pending", 0),
     ];
     counts.iter().map(|(name, count)| vec![text(name), text(count)]).collect()

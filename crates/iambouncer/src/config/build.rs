@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn what_does_not_work_is_said_once() {
         let text = format!(
-            "{HEAD}syslog = 1\npkt_buf = 8192\ndns_max_ttl = 15\n[databases]\na = auth_user=x\nb = auth_user=x\n"
+            "{HEAD}syslog = 1\npkt_buf = 8192\ndns_nxdomain_ttl = 15\n[databases]\na = auth_user=x\nb = auth_user=x\n"
         );
         let (_, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();

@@ -39,7 +39,7 @@ settings! {
     core_dumps: bool = false, Restart, Working, "Let a crash write a core file; it holds tokens, passwords and data of clients";
     default_pool_size: u32 = 20, Live, Working, "Server connections per database and user", 0..=1_000_000;
     disable_pqexec: bool = false, Restart, NotYet, "Refuse several statements in one simple query";
-    dns_max_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS answer is kept";
+    dns_max_ttl: Duration = 15, Live, Working, "Seconds for which an address of a host name is kept: while it has servers, the name is looked up again after this time, and servers at addresses it has lost close as soon as they are free (0 = each login looks it up, and its answer decides)";
     dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
     dns_server: String = "", Restart, Working, "Name server to ask for servers, ADDRESS or ADDRESS:PORT, in place of the system's";
     dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";

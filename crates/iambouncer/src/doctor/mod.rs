@@ -80,6 +80,7 @@ pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Resu
         control,
         tokens,
         resolver,
+        host_names: Default::default(),
         login_rate,
         proofs: Default::default(),
         pending_logins: Default::default(),

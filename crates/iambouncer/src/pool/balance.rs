@@ -265,7 +265,7 @@ impl Pool {
     fn take_in(self: &Rc<Self>, packed: Packed) {
         match packed.unpack(&self.context.parameters, &self.context.statements) {
             Ok(server) => {
-                self.note_retirements(&server);
+                self.note_changes(&server);
                 self.table.add(&server.info);
                 self.admit(Box::new(server));
             }

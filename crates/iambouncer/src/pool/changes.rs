@@ -1,4 +1,5 @@
-//! What a change of the configuration, RECONNECT and the end of a line mean for a pool. Owns which servers have to go.
+//! What a change of the configuration or of a host's address, RECONNECT and the end of a line mean for a pool. Owns which
+//! servers have to go.
 
 use super::lending::Pool;
 use super::session_rules::SessionRules;
@@ -35,9 +36,27 @@ impl Pool {
         }
     }
 
-    /// Marks a server that was in nobody's table when all were retired: its login, or its way here, was under way.
-    pub(super) fn note_retirements(&self, server: &Server) {
-        if self.shared.retirements.load(Ordering::Acquire) != server.retirements {
+    /// Servers at addresses that their host names do not have any more go as soon as they are free: this round closes the
+    /// idle ones.
+    pub(super) fn follow_addresses(&self) {
+        let changes = self.context.host_names.changes();
+        if self.address_changes.replace(changes) == changes {
+            return;
+        }
+        let servers = self.table.list();
+        let outdated =
+            servers.iter().filter(|info| info.route.is_outdated() && !info.close_needed.replace(true));
+        if outdated.count() > 0 {
+            // What has failed may have failed at the old address.
+            self.forget_failure();
+        }
+    }
+
+    /// Marks a server that was in no table when the others were marked: its login, or its way here, was under way.
+    pub(super) fn note_changes(&self, server: &Server) {
+        if self.shared.retirements.load(Ordering::Acquire) != server.retirements
+            || server.info.route.is_outdated()
+        {
             server.info.close_needed.set(true);
         }
     }

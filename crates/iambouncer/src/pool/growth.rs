@@ -221,7 +221,7 @@ impl Pool {
         self.last_login.set(took);
         self.context.registry.logins.count_success(took, worker::now());
         self.context.registry.vitals.settle_first_login(FirstLogin::Done);
-        self.note_retirements(&server);
+        self.note_changes(&server);
         // What a server of an older line reports is nothing to greet clients with.
         if !server.info.close_needed.get() {
             self.take_over_welcome(welcome);

@@ -76,6 +76,8 @@ pub struct Pool {
     pub(super) asked_for_room_at: Cell<Option<Instant>>,
     pub(super) asked_for_room: Cell<usize>,
     pub(super) next_host: Cell<usize>,
+    /// Changes of host names' addresses that it has looked at.
+    pub(super) address_changes: Cell<u64>,
     /// Servers on their way through the reset query.
     pub(super) resetting: Cell<usize>,
     /// Greeting; `None` until this worker has needed it.
@@ -127,6 +129,7 @@ impl Pool {
             asked_for_room_at: Cell::new(None),
             asked_for_room: Cell::new(0),
             next_host: Cell::new(0),
+            address_changes: Cell::new(0),
             resetting: Cell::new(0),
             welcome: RefCell::default(),
             login_ended: Notify::default(),

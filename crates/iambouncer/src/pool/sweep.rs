@@ -8,6 +8,7 @@ use std::rc::Rc;
 impl Pool {
     /// One round.
     pub fn sweep(self: &Rc<Self>) {
+        self.follow_addresses();
         self.prepare_successors();
         self.close_worn_out();
         // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.

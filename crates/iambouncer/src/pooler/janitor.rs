@@ -35,12 +35,14 @@ pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
             tracing::debug!("most clients or pools have gone: free memory goes back to the system");
             door.context.control.spawn_blocking(super::memory::give_back);
         }
+        let config = door.context.config();
         if door.context.team.me() == 0 {
+            let (context, max_ttl) = (&door.context, config.settings.dns_max_ttl);
+            context.host_names.look_up_again(&context.control, &context.name_sources(), max_ttl);
             for (kind, left_out) in door.context.log_limit.overdue(worker::now()) {
                 tracing::warn!(kind, left_out, "further lines about connections that have not logged in");
             }
         }
-        let config = door.context.config();
         for client in door.clients.list() {
             client.check_end();
             if let Some(fault) = overdue(&config, &client) {

@@ -73,6 +73,7 @@ pub fn run(plan: Plan) -> io::Result<()> {
         secrets,
         identities,
         resolver,
+        host_names: Default::default(),
         login_rate: LoginLimiter::new(login_rate),
         proofs: Default::default(),
         pending_logins: Default::default(),

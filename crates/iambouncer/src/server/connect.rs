@@ -1,5 +1,5 @@
-//! From a host name to an open, possibly encrypted connection. Owns address resolution, the SSLRequest and the six
-//! TLS modes; knows nothing of users.
+//! From a host name to an open, possibly encrypted connection. Owns the order in which addresses are tried, the SSLRequest
+//! and the six TLS modes; knows nothing of users.
 
 use super::LoginError;
 use super::error::TlsTrouble;
@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::target::{Credential, Target};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
+use crate::host_names::{Found, HostAddress};
 use crate::net::tls::TlsStream;
 use crate::net::trust::fault_in;
 use crate::net::verified::ServerTls;
@@ -14,15 +15,13 @@ use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use rustls::pki_types::ServerName;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use wire::limits::MAX_WHOLE_BYTES;
 use wire::{backend, scan, tag};
-
-/// Most addresses of one name that are tried in turn.
-const MAX_ADDRESSES: usize = 16;
 
 /// Time for one address of several.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
@@ -34,6 +33,15 @@ pub struct Route {
     pub endpoint: Endpoint,
     /// Name in its certificate, and how it is verified; `None` without TLS.
     pub tls: Option<(ServerName<'static>, ServerTls)>,
+    /// Its address as one of a host name; `None` where no name was looked up.
+    pub address: Option<Arc<HostAddress>>,
+}
+
+impl Route {
+    /// The host name has other addresses by now.
+    pub fn is_outdated(&self) -> bool {
+        self.address.as_ref().is_some_and(|address| address.is_old())
+    }
 }
 
 /// Whether TLS is asked for on this attempt.
@@ -74,8 +82,8 @@ pub enum Place {
         name: String,
         /// Its addresses.
         addresses: Vec<SocketAddr>,
-        /// The first RDS endpoint among the names it stands for.
-        rds_name: Option<String>,
+        /// The answer they are from; `None` where the name is an address.
+        found: Option<Found>,
     },
 }
 
@@ -111,26 +119,17 @@ impl Place {
         port: u16,
         is_alias: bool,
     ) -> Result<Self, LoginError> {
-        // The system's resolver knows more sources of names, and neither aliases nor other name servers.
-        let is_dns_only = context.config().settings.names_dns_servers();
-        let needs_dns = is_alias || is_dns_only;
-        if let Some(resolver) = context.resolver.clone().filter(|_| needs_dns) {
-            let host = name.to_owned();
-            match context.on_control(async move { resolver.resolve(&host).await }).await {
-                Some(Ok(found)) => {
-                    let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-                    return Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: found.rds_name });
-                }
-                Some(Err(error)) if is_dns_only => {
-                    return Err(LoginError::Resolve { host: name.to_owned(), reason: error.to_string() });
-                }
-                // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
-                Some(Err(error)) => tracing::debug!(name, %error, "no answer from DNS, asking the system"),
-                None => {}
-            }
+        if let Ok(ip) = name.trim_matches(['[', ']']).parse::<IpAddr>() {
+            let addresses = vec![SocketAddr::new(ip, port)];
+            return Ok(Self::Tcp { name: name.to_owned(), addresses, found: None });
         }
-        let addresses = resolve(context, name, port).await?;
-        Ok(Self::Tcp { name: name.to_owned(), addresses, rds_name: None })
+        let max_ttl = context.config().settings.dns_max_ttl;
+        let found = context
+            .host_names
+            .look_up(&context.control, context.name_sources(), (name, is_alias), max_ttl)
+            .await
+            .map_err(|reason| LoginError::Resolve { host: name.to_owned(), reason })?;
+        Ok(Self::Tcp { name: name.to_owned(), addresses: found.addresses(port), found: Some(found) })
     }
 
     /// Name or directory, as configured.
@@ -153,7 +152,7 @@ impl Place {
     pub fn rds_name(&self) -> Option<&String> {
         match self {
             Self::Unix { .. } => None,
-            Self::Tcp { rds_name, .. } => rds_name.as_ref(),
+            Self::Tcp { found, .. } => found.as_ref().and_then(Found::rds_name),
         }
     }
 
@@ -184,12 +183,14 @@ pub async fn open(
             let socket =
                 Socket::connect_unix(path).await.map_err(|error| connect_error(&endpoint, &error))?;
             progress.connected(endpoint.clone());
-            Ok((Stream::Plain(socket), Route { endpoint, tls: None }))
+            Ok((Stream::Plain(socket), Route { endpoint, tls: None, address: None }))
         }
-        Place::Tcp { name, addresses, .. } => {
+        Place::Tcp { name, addresses, found } => {
             let (socket, addr) = open_tcp(context, name, addresses).await?;
             progress.connected(Endpoint::Tcp(addr));
-            secure(socket, addr, tls_name.unwrap_or(name), encryption, tls).await
+            let address = found.as_ref().map(|found| found.connected(addr.ip()));
+            let (stream, route) = secure(socket, addr, tls_name.unwrap_or(name), encryption, tls).await?;
+            Ok((stream, Route { address, ..route }))
         }
     }
 }
@@ -236,27 +237,6 @@ async fn open_tcp(
         .unwrap_or_else(|| LoginError::Resolve { host: name.to_owned(), reason: "no address".to_owned() }))
 }
 
-/// Looks `name` up, away from the worker: the system's resolver blocks.
-///
-/// # Errors
-/// The name does not resolve.
-pub async fn resolve(context: &Context, name: &str, port: u16) -> Result<Vec<SocketAddr>, LoginError> {
-    if let Ok(ip) = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let host = name.to_owned();
-    let failed = |reason: String| LoginError::Resolve { host: name.to_owned(), reason };
-    let found = context
-        .on_control(async move {
-            tokio::net::lookup_host((host, port))
-                .await
-                .map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
-        })
-        .await
-        .ok_or_else(|| failed("lookup was given up".to_owned()))?;
-    found.map_err(|error| failed(error.to_string()))
-}
-
 /// True when connecting to `remote` ends at our own listener `own`.
 pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpAddr>) -> bool {
     let Endpoint::Tcp(own) = own else { return false };
@@ -293,13 +273,13 @@ async fn secure(
         if encryption == Encryption::Required {
             return Err(LoginError::TlsOff);
         }
-        return Ok((Stream::Plain(socket), Route { endpoint, tls: None }));
+        return Ok((Stream::Plain(socket), Route { endpoint, tls: None, address: None }));
     };
     let mut stream = Stream::Plain(socket);
     match ask_for_tls(&mut stream).await? {
         b'S' => {}
         b'N' if encryption == Encryption::Preferred => {
-            return Ok((stream, Route { endpoint, tls: None }));
+            return Ok((stream, Route { endpoint, tls: None, address: None }));
         }
         b'N' => return Err(LoginError::NoTls),
         other => return Err(LoginError::BrokenOff(format!("answer {other:#04x} to SSLRequest"))),
@@ -310,7 +290,8 @@ async fn secure(
     let tls = TlsStream::connect(socket, config, tls_name.clone())
         .await
         .map_err(|error| tls_error(name, addr, &error))?;
-    Ok((Stream::Tls(Box::new(tls)), Route { endpoint, tls: Some((tls_name, config.clone())) }))
+    let route = Route { endpoint, tls: Some((tls_name, config.clone())), address: None };
+    Ok((Stream::Tls(Box::new(tls)), route))
 }
 
 /// Sends SSLRequest and reads the one byte that answers it. More than one byte would be text injected before TLS
