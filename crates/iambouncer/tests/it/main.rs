@@ -22,6 +22,7 @@ mod doctor;
 mod drivers;
 mod farewells;
 mod forgetting;
+mod host_addresses;
 mod http;
 mod iam;
 mod identities;

@@ -31,9 +31,20 @@ impl Team {
 
     /// The same in front of another server with a database `app`; `line` is added to the database's line.
     pub fn in_front_of(server: &Postgres, user: &str, workers: usize, line: &str, settings: &[&str]) -> Self {
-        server.sql(&format!("CREATE ROLE {user} LOGIN")).unwrap();
         let databases = format!("app = host=127.0.0.1 port={} dbname=app {line}", server.port());
-        let start = Start::databases(&databases)
+        Self::with_databases(server, user, workers, &databases, settings)
+    }
+
+    /// The same with lines of the test's own.
+    pub fn with_databases(
+        server: &Postgres,
+        user: &str,
+        workers: usize,
+        databases: &str,
+        settings: &[&str],
+    ) -> Self {
+        server.sql(&format!("CREATE ROLE {user} LOGIN")).unwrap();
+        let start = Start::databases(databases)
             .users(&format!("\"{user}\" \"\"\n\"other\" \"other\"\n\"postgres\" \"\"\n"))
             .set(&format!("workers = {workers}"));
         let bouncer = settings.iter().fold(start, |start, setting| start.set(setting)).start();
