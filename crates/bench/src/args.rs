@@ -11,7 +11,7 @@ use clap::builder::FalseyValueParser;
 use crate::contenders::Contender;
 use crate::instructions;
 use crate::load::Length;
-use crate::plan::{self, Settings};
+use crate::plan::{self, BenchSettings};
 
 /// Where Debian puts PgBouncer; `/usr/sbin` is not on everybody's path.
 const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
@@ -21,7 +21,7 @@ const DEBIAN_HAPROXY: &str = "/usr/sbin/haproxy";
 const MUTEX_POOL: &str = "examples/mutex_pool";
 
 /// How much a run measures that is not told otherwise.
-pub(crate) const FULL: Settings = Settings {
+pub(crate) const FULL: BenchSettings = BenchSettings {
     rounds: 5,
     length: Length::Seconds(2),
     warm_up: Some(Length::Transactions(5000)),
@@ -35,7 +35,7 @@ pub(crate) const FULL: Settings = Settings {
 };
 
 /// How much a short run measures: everything, once, and too little to mean anything.
-const QUICK: Settings = Settings {
+const QUICK: BenchSettings = BenchSettings {
     rounds: 1,
     length: Length::Transactions(3000),
     warm_up: None,
@@ -135,11 +135,11 @@ impl Args {
     }
 
     /// How much is measured.
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> BenchSettings {
         if self.quick {
             return QUICK;
         }
-        Settings {
+        BenchSettings {
             rounds: self.rounds.unwrap_or(FULL.rounds),
             length: self.duration.map_or(FULL.length, Length::Seconds),
             beside_s: self.duration.unwrap_or(FULL.beside_s),
@@ -164,7 +164,7 @@ impl Args {
         let mut command = String::from("make bench");
         if self.quick {
             command.push_str(" QUICK=1");
-        } else if let Settings { rounds, length: Length::Seconds(seconds), .. } = self.settings() {
+        } else if let BenchSettings { rounds, length: Length::Seconds(seconds), .. } = self.settings() {
             command.push_str(&format!(" ROUNDS={rounds} DURATION={seconds}"));
         }
         if let Some(only) = &self.only {

@@ -119,11 +119,11 @@ fn percent(old: u64, new: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instructions::Kind;
+    use crate::instructions::QueryKind;
 
     fn hold(new: u64) -> Result<()> {
         let budget = Budget::parse(&format!("# about\n\narch {ARCH}\nsimple 1000\n")).unwrap();
-        budget.hold(&[Count { kind: Kind::Simple, per_query: new }])
+        budget.hold(&[Count { kind: QueryKind::Simple, per_query: new }])
     }
 
     #[test]
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn a_kind_without_budget_fails() {
         let budget = Budget::parse(&format!("arch {ARCH}\nprepared 1000")).unwrap();
-        assert!(budget.hold(&[Count { kind: Kind::Simple, per_query: 1 }]).is_err());
+        assert!(budget.hold(&[Count { kind: QueryKind::Simple, per_query: 1 }]).is_err());
     }
 
     #[test]
     fn another_architecture_is_not_compared() {
         let budget = Budget::parse("arch vax\nsimple 1").unwrap();
-        let counts = [Count { kind: Kind::Simple, per_query: 1000 }];
+        let counts = [Count { kind: QueryKind::Simple, per_query: 1000 }];
         budget.hold(&counts).unwrap();
         assert!(budget.table(&counts).contains("| simple | 1000 | – | – |"));
     }

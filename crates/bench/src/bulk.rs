@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, DATABASE, USER};
-use crate::client::{Client, Target};
+use crate::client::{BenchTarget, Client};
 use crate::cpu::Peak;
 use crate::latency::Latencies;
 use crate::load::{self, Length, Pgbench};
@@ -149,8 +149,8 @@ fn select(bytes: u64) -> String {
     format!("SELECT repeat('x', {ROW_BYTES}) FROM (SELECT generate_series(1, {rows})) AS rows")
 }
 
-fn target(port: u16) -> Target<'static> {
-    Target { port, user: USER, database: DATABASE, tls: None }
+fn target(port: u16) -> BenchTarget<'static> {
+    BenchTarget { port, user: USER, database: DATABASE, tls: None }
 }
 
 fn growth_mib(peak: Option<Peak>) -> Result<Option<f64>> {

@@ -30,11 +30,11 @@ const STATEMENT: &[u8] = b"bench\0";
 /// Sync.
 const SYNC: Message<'_> = (frontend::SYNC, &[]);
 
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+trait BenchStream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> BenchStream for T {}
 
 /// Whom to log in as, and where.
-pub(crate) struct Target<'a> {
+pub(crate) struct BenchTarget<'a> {
     /// Port on 127.0.0.1.
     pub(crate) port: u16,
     /// User.
@@ -47,7 +47,7 @@ pub(crate) struct Target<'a> {
 
 /// A logged-in session.
 pub(crate) struct Client {
-    stream: Box<dyn Stream>,
+    stream: Box<dyn BenchStream>,
     scanner: Scanner,
     buffer: Vec<u8>,
     filled: usize,
@@ -69,10 +69,10 @@ pub(crate) fn tls_connector(ca_pem: &str) -> Result<TlsConnector> {
 
 impl Client {
     /// Connects and logs in.
-    pub(crate) async fn login(target: &Target<'_>) -> Result<Self> {
+    pub(crate) async fn login(target: &BenchTarget<'_>) -> Result<Self> {
         let mut tcp = TcpStream::connect(("127.0.0.1", target.port)).await.context("connecting")?;
         tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match target.tls {
+        let stream: Box<dyn BenchStream> = match target.tls {
             None => Box::new(tcp),
             Some(connector) => {
                 let mut request = Vec::new();

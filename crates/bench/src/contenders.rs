@@ -28,7 +28,7 @@ pub(crate) enum Contender {
 
 /// What a contender does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ContenderKind {
     /// Shares few server connections among many clients.
     Pooler,
     /// Opens a server connection for each client.
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 }
 
 /// What a contender is called.
-struct Names {
+struct ContenderNames {
     /// Column of the report.
     column: &'static str,
     /// In the heading of a ratio.
@@ -81,17 +81,17 @@ impl Contender {
     }
 
     /// What it does with connections.
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> ContenderKind {
         match self {
-            Self::HaProxy => Kind::Relay,
-            Self::Direct => Kind::Nothing,
-            _ => Kind::Pooler,
+            Self::HaProxy => ContenderKind::Relay,
+            Self::Direct => ContenderKind::Nothing,
+            _ => ContenderKind::Pooler,
         }
     }
 
     /// Whether it can be told to verify the server's certificate by an authority of our own.
     pub(crate) fn verifies_servers(self) -> bool {
-        self.kind() == Kind::Pooler && self != Self::PgCat && !self.is_spike()
+        self.kind() == ContenderKind::Pooler && self != Self::PgCat && !self.is_spike()
     }
 
     /// Whether it answers one question and is no pooler to use: no TLS, no logins, one pool, one mode.
@@ -109,7 +109,7 @@ impl Contender {
         if self == Self::HaProxy { "-v" } else { "--version" }
     }
 
-    fn names(self) -> Names {
+    fn names(self) -> ContenderNames {
         let (column, short, file) = match self {
             Self::Iambouncer => ("iambouncer", "iambouncer", "iambouncer"),
             Self::Epoll => ("iambouncer epoll", "epoll", "iambouncer-epoll"),
@@ -122,7 +122,7 @@ impl Contender {
             Self::Odyssey => ("Odyssey", "Odyssey", "odyssey"),
             Self::MutexPool => ("tokio, mutex per pool", "mutex", "mutex-pool"),
         };
-        Names { column, short, file }
+        ContenderNames { column, short, file }
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::bed::Bed;
-use crate::contenders::{Contender, Kind};
-use crate::plan::Row;
+use crate::contenders::{Contender, ContenderKind};
+use crate::plan::PlanRow;
 use crate::process;
 
 /// The first PgBouncer that can share prepared statements in transaction pooling.
@@ -47,9 +47,9 @@ impl Entrant {
     }
 
     /// Why it has no figures in `row`, in which it should take part; `None` if nothing is known against it.
-    pub(crate) fn gap(&self, row: &Row) -> Option<String> {
+    pub(crate) fn gap(&self, row: &PlanRow) -> Option<String> {
         let Self { contender, program, version } = self;
-        if program.is_none() && contender.kind() != Kind::Nothing {
+        if program.is_none() && contender.kind() != ContenderKind::Nothing {
             return Some("not built; `make bench` does".to_owned());
         }
         (row.shares_prepared && !self.shares_prepared())
@@ -63,7 +63,7 @@ impl Entrant {
 
     /// Whether a prepared statement works on any server of a transaction pool.
     fn shares_prepared(&self) -> bool {
-        self.contender.kind() != Kind::Pooler
+        self.contender.kind() != ContenderKind::Pooler
             || pgbouncer_version(&self.version).is_none_or(|version| version >= FIRST_WITH_PREPARED)
     }
 }
@@ -76,7 +76,7 @@ impl Entrants {
     pub(crate) fn install(bed: &Bed, programs: &[(Contender, PathBuf)]) -> Result<Self> {
         let mut entrants = Vec::new();
         for contender in Contender::ALL {
-            if contender.kind() == Kind::Nothing {
+            if contender.kind() == ContenderKind::Nothing {
                 entrants.push(Entrant::direct());
             } else if let Some((_, original)) = programs.iter().find(|(one, _)| *one == contender) {
                 entrants.push(if contender.is_spike() && !original.exists() {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tokio::time::{sleep, timeout};
 
 use crate::bed::{Bed, DATABASE, USER};
-use crate::client::{self, Client, Target};
+use crate::client::{self, BenchTarget, Client};
 use crate::cpu::Memory;
 use crate::poolers::Pooler;
 
@@ -44,7 +44,7 @@ pub(crate) fn measure(
     settle: Duration,
 ) -> Result<Idle> {
     let connector = tls.then(|| client::tls_connector(&bed.certs.ca_pem)).transpose()?;
-    let target = Target { port: pooler.port, user: USER, database: DATABASE, tls: connector.as_ref() };
+    let target = BenchTarget { port: pooler.port, user: USER, database: DATABASE, tls: connector.as_ref() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // What the first session costs once – code pages, pools, allocator arenas – is not counted.
@@ -80,7 +80,7 @@ async fn lowest_pss_kib(pid: u32) -> Result<u64> {
 }
 
 /// Opens `count` sessions, a few at a time, so that client and pooler both have something to do.
-async fn open(target: &Target<'_>, count: u32) -> Result<Vec<Client>> {
+async fn open(target: &BenchTarget<'_>, count: u32) -> Result<Vec<Client>> {
     let lane = |index: u32| async move {
         let mut sessions = Vec::new();
         for _ in (index..count).step_by(LANES as usize) {
@@ -92,7 +92,7 @@ async fn open(target: &Target<'_>, count: u32) -> Result<Vec<Client>> {
     Ok([a, b, c, d].into_iter().flatten().collect())
 }
 
-async fn session(target: &Target<'_>) -> Result<Client> {
+async fn session(target: &BenchTarget<'_>) -> Result<Client> {
     let mut client = Client::login(target).await?;
     client.query("SELECT 1").await?;
     Ok(client)

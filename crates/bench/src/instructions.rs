@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, DATABASE, USER};
-use crate::client::{Client, Target};
+use crate::client::{BenchTarget, Client};
 use crate::contenders::Contender;
 use crate::entrants::Entrant;
 use crate::plan;
@@ -41,14 +41,14 @@ const SQL: &str = "SELECT 1";
 
 /// How a query is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum QueryKind {
     /// A Query message each.
     Simple,
     /// Parse once; then Bind, Execute and Sync each.
     Prepared,
 }
 
-impl Kind {
+impl QueryKind {
     /// All, in the order of the report.
     pub(crate) const ALL: [Self; 2] = [Self::Simple, Self::Prepared];
 
@@ -65,7 +65,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count {
     /// How it was sent.
-    pub(crate) kind: Kind,
+    pub(crate) kind: QueryKind,
     /// Instructions of the relay for each.
     pub(crate) per_query: u64,
 }
@@ -77,10 +77,10 @@ pub(crate) struct Count {
 pub(crate) fn measure(bed: &Bed, iambouncer: &Entrant) -> Result<Vec<Count>> {
     process::ask(Path::new("valgrind"), &["--version"])
         .context("Valgrind is missing: `tools/setup bench` installs it")?;
-    Kind::ALL.into_iter().map(|kind| count(bed, iambouncer, kind)).collect()
+    QueryKind::ALL.into_iter().map(|kind| count(bed, iambouncer, kind)).collect()
 }
 
-fn count(bed: &Bed, iambouncer: &Entrant, kind: Kind) -> Result<Count> {
+fn count(bed: &Bed, iambouncer: &Entrant, kind: QueryKind) -> Result<Count> {
     let short = run(bed, iambouncer, kind, SHORT_QUERIES)?;
     let long = run(bed, iambouncer, kind, LONG_QUERIES)?;
     let Some(difference) = long.checked_sub(short) else {
@@ -92,12 +92,12 @@ fn count(bed: &Bed, iambouncer: &Entrant, kind: Kind) -> Result<Count> {
 }
 
 /// One pooler from start to end, with `queries` over one connection; hands back all that was collected.
-fn run(bed: &Bed, iambouncer: &Entrant, kind: Kind, queries: u64) -> Result<u64> {
+fn run(bed: &Bed, iambouncer: &Entrant, kind: QueryKind, queries: u64) -> Result<u64> {
     let file = bed.dir().join(format!("callgrind.{}.{queries}", kind.key()));
     let valgrind = [
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
-        // Settings of the person who runs this must not change what it measures.
+        // BenchSettings of the person who runs this must not change what it measures.
         "--command-line-only=yes".to_owned(),
         "--vgdb=no".to_owned(),
         format!("--toggle-collect={RELAY}"),
@@ -112,18 +112,18 @@ fn run(bed: &Bed, iambouncer: &Entrant, kind: Kind, queries: u64) -> Result<u64>
     collected(&profile)
 }
 
-fn ask(port: u16, kind: Kind, queries: u64) -> Result<()> {
-    let target = Target { port, user: USER, database: DATABASE, tls: None };
+fn ask(port: u16, kind: QueryKind, queries: u64) -> Result<()> {
+    let target = BenchTarget { port, user: USER, database: DATABASE, tls: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let all = async {
         let mut client = Client::login(&target).await?;
-        if kind == Kind::Prepared {
+        if kind == QueryKind::Prepared {
             client.prepare(SQL).await?;
         }
         for _ in 0..queries {
             match kind {
-                Kind::Simple => client.query(SQL).await?,
-                Kind::Prepared => client.execute_prepared().await?,
+                QueryKind::Simple => client.query(SQL).await?,
+                QueryKind::Prepared => client.execute_prepared().await?,
             };
         }
         anyhow::Ok(())

@@ -13,7 +13,7 @@ use crate::process::{self, Process};
 /// How much longer than asked pgbench may take before it is killed: a pooler that hangs must not hang us.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Kind of load.
+/// ContenderKind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// `pgbench -S` with this query mode: simple, extended or prepared.
@@ -48,7 +48,7 @@ pub(crate) struct Pgbench {
 
 /// What pgbench reports.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct LoadReport {
     /// Transactions that succeeded.
     pub(crate) transactions: u64,
     /// Transactions per second by pgbench's own reckoning.
@@ -62,7 +62,7 @@ impl Pgbench {
     ///
     /// # Errors
     /// It failed, hung, or a transaction failed.
-    pub(crate) fn run(&self, bed: &Bed, port: u16) -> Result<Report> {
+    pub(crate) fn run(&self, bed: &Bed, port: u16) -> Result<LoadReport> {
         let mut command = process::command(&bed.program("pgbench"));
         command.args(["-n", "-S", "-j", "1", "-c", &self.clients.to_string()]);
         match self.length {
@@ -96,7 +96,7 @@ impl Pgbench {
         let output = outcome?;
         let (transactions, per_second) =
             read_report(&output).with_context(|| format!("pgbench said: {output}"))?;
-        Ok(Report { transactions, per_second, latencies: latencies? })
+        Ok(LoadReport { transactions, per_second, latencies: latencies? })
     }
 
     fn limit(&self) -> Duration {

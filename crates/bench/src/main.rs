@@ -47,9 +47,9 @@ use crate::entrants::{Entrant, Entrants};
 use crate::formats::Site;
 use crate::instructions::Count;
 use crate::machine::Machine;
-use crate::plan::{Row, Settings};
-use crate::report::Page;
-use crate::rounds::Run;
+use crate::plan::{BenchSettings, PlanRow};
+use crate::report::ResultsPage;
+use crate::rounds::BenchRun;
 use crate::summary::Results;
 
 /// Files for everything but idle clients, here and in a pooler.
@@ -101,7 +101,7 @@ fn compare(args: &Args, files: u64) -> Result<()> {
     fs::create_dir_all(&raw_dir).with_context(|| format!("creating {}", raw_dir.display()))?;
     let started_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let raw = File::create(raw_dir.join(format!("{started_s}.tsv")))?;
-    let results = Run { bed: &bed, entrants: &entrants, settings, raw }.measure(&rows)?;
+    let results = BenchRun { bed: &bed, entrants: &entrants, settings, raw }.measure(&rows)?;
 
     let counted = args.wants_instructions().then(|| count_beside(args, &bed, &entrants));
     let machine = Machine::ask(&bed, &entrants, load_before);
@@ -126,7 +126,7 @@ fn count_beside(args: &Args, bed: &Bed, entrants: &Entrants) -> Result<(Vec<Coun
 fn write(
     args: &Args,
     bed: &Bed,
-    rows: &[Row],
+    rows: &[PlanRow],
     results: &Results,
     machine: &Machine,
     counted: Option<&Result<(Vec<Count>, Budget)>>,
@@ -139,7 +139,7 @@ fn write(
     };
     let is_drawn = plot::draw(&dir.join(plot), rows, results)?;
     let site = Site { dir: Path::new("DIR"), postgres_port: bed.postgres_port(), listen_port: 6432 };
-    let text = Page {
+    let text = ResultsPage {
         machine,
         command: &args.command_line(),
         ini: &rows.first().map(|row| row.ini.text(&site, None)).unwrap_or_default(),
@@ -161,12 +161,12 @@ fn bench_dir() -> PathBuf {
 }
 
 /// Fewer idle clients where `files` may be open at a time and that is too few.
-fn within(files: u64, settings: Settings) -> Settings {
+fn within(files: u64, settings: BenchSettings) -> BenchSettings {
     let room = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX);
     if room < settings.idle_clients {
         eprintln!("{files} files may be open: {room} idle clients instead of {}", settings.idle_clients);
     }
-    Settings { idle_clients: settings.idle_clients.min(room), ..settings }
+    BenchSettings { idle_clients: settings.idle_clients.min(room), ..settings }
 }
 
 /// Ten thousand idle sessions need more files than the usual soft limit, here and in the poolers, which inherit

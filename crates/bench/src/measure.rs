@@ -5,22 +5,22 @@ use anyhow::Result;
 
 use crate::bed::Bed;
 use crate::bulk;
-use crate::contenders::{Contender, Kind};
+use crate::contenders::{Contender, ContenderKind};
 use crate::entrants::Entrant;
 use crate::idle;
 use crate::load::{Length, Load, Pgbench};
-use crate::metrics::Metric;
-use crate::plan::{Row, Settings, Work};
+use crate::metrics::ParsedMetric;
+use crate::plan::{BenchSettings, PlanRow, Work};
 use crate::poolers::Pooler;
 
 /// Logins per second that PostgreSQL manages at least, beside everything else.
 const LOGINS_PER_S: u32 = 64;
 
 /// What one round has found out.
-pub(crate) type Figures = Vec<(Metric, f64)>;
+pub(crate) type Measurement = Vec<(ParsedMetric, f64)>;
 
 /// Starts `entrant` as `row` wants it, and fills its pool, so that no round pays for logins to the server.
-pub(crate) fn start(bed: &Bed, settings: &Settings, entrant: &Entrant, row: &Row) -> Result<Pooler> {
+pub(crate) fn start(bed: &Bed, settings: &BenchSettings, entrant: &Entrant, row: &PlanRow) -> Result<Pooler> {
     let pooler = Pooler::start(bed, entrant, row.ini)?;
     let Some(length) = settings.warm_up else { return Ok(pooler) };
     let load = |load, clients| {
@@ -39,11 +39,11 @@ pub(crate) fn start(bed: &Bed, settings: &Settings, entrant: &Entrant, row: &Row
 /// Measures `row` once for `contender`, which is `pooler`.
 pub(crate) fn once(
     bed: &Bed,
-    settings: &Settings,
-    row: &Row,
+    settings: &BenchSettings,
+    row: &PlanRow,
     contender: Contender,
     pooler: &Pooler,
-) -> Result<Figures> {
+) -> Result<Measurement> {
     match row.work {
         Work::Pgbench(load, clients) => {
             let length = with_logins(for_load(settings.length, load), contender, clients);
@@ -52,38 +52,38 @@ pub(crate) fn once(
         }
         Work::Idle => {
             let Some(pid) = pooler.pid() else { return Ok(Vec::new()) };
-            let Settings { idle_clients, settle, .. } = *settings;
+            let BenchSettings { idle_clients, settle, .. } = *settings;
             let idle = idle::measure(bed, pooler, pid, row.ini.client_tls, idle_clients, settle)?;
             Ok(vec![
-                (Metric::PssPerClient, idle.pss_kib),
-                (Metric::RssPerClient, idle.rss_kib),
-                (Metric::PssAfterBurst, idle.left_mib),
+                (ParsedMetric::PssPerClient, idle.pss_kib),
+                (ParsedMetric::RssPerClient, idle.rss_kib),
+                (ParsedMetric::PssAfterBurst, idle.left_mib),
             ])
         }
         Work::Bulk => {
             let bulk = bulk::measure(pooler, settings.bulk_megabytes)?;
-            let cpu = bulk.us_per_mb.map(|value| (Metric::CpuPerMegabyte, value));
-            Ok(cpu.into_iter().chain([(Metric::MegabytesPerSecond, bulk.mb_per_s)]).collect())
+            let cpu = bulk.us_per_mb.map(|value| (ParsedMetric::CpuPerMegabyte, value));
+            Ok(cpu.into_iter().chain([(ParsedMetric::MegabytesPerSecond, bulk.mb_per_s)]).collect())
         }
         Work::Beside(others) => {
-            let Settings { beside_mebibytes, beside_s, .. } = *settings;
+            let BenchSettings { beside_mebibytes, beside_s, .. } = *settings;
             let beside = bulk::beside(bed, pooler, &others, beside_mebibytes, beside_s)?;
-            let growth = beside.growth_mib.map(|value| (Metric::PeakGrowth, value));
+            let growth = beside.growth_mib.map(|value| (ParsedMetric::PeakGrowth, value));
             let others = [
-                (Metric::P99Alone, beside.alone_ms),
-                (Metric::P99Beside, beside.beside_ms),
-                (Metric::P99Raise, beside.beside_ms / beside.alone_ms),
+                (ParsedMetric::P99Alone, beside.alone_ms),
+                (ParsedMetric::P99Beside, beside.beside_ms),
+                (ParsedMetric::P99Raise, beside.beside_ms / beside.alone_ms),
             ];
             Ok(growth.into_iter().chain(others).collect())
         }
         Work::Slow => {
             let growth = bulk::slow(pooler, settings.beside_mebibytes, settings.slow)?;
-            Ok(growth.map(|value| (Metric::PeakGrowth, value)).into_iter().collect())
+            Ok(growth.map(|value| (ParsedMetric::PeakGrowth, value)).into_iter().collect())
         }
     }
 }
 
-fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Figures> {
+fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Measurement> {
     let before = pooler.cpu_time()?;
     let report = pgbench.run(bed, pooler.port)?;
     let cpu_ns = pooler.cpu_time()?.zip(before).map(|(after, before)| after.since(&before));
@@ -91,13 +91,15 @@ fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Figures> {
     let percentile = |percent| report.latencies.percentile_ms(percent);
     let figures = match pgbench.load {
         Load::Select(_) => [
-            (Metric::CpuPerTransaction, us_each),
-            (Metric::Throughput, Some(report.per_second)),
-            (Metric::LatencyMedian, percentile(50)),
-            (Metric::LatencyP99, percentile(99)),
+            (ParsedMetric::CpuPerTransaction, us_each),
+            (ParsedMetric::Throughput, Some(report.per_second)),
+            (ParsedMetric::LatencyMedian, percentile(50)),
+            (ParsedMetric::LatencyP99, percentile(99)),
         ]
         .to_vec(),
-        Load::Logins => vec![(Metric::CpuPerLogin, us_each), (Metric::Logins, Some(report.per_second))],
+        Load::Logins => {
+            vec![(ParsedMetric::CpuPerLogin, us_each), (ParsedMetric::Logins, Some(report.per_second))]
+        }
     };
     Ok(figures.into_iter().filter_map(|(metric, value)| Some((metric, value?))).collect())
 }
@@ -106,7 +108,7 @@ fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Figures> {
 /// PostgreSQL to start a process. Neither throughput nor latency has this time in it.
 fn with_logins(length: Length, contender: Contender, clients: u32) -> Length {
     match length {
-        Length::Seconds(seconds) if contender.kind() != Kind::Pooler => {
+        Length::Seconds(seconds) if contender.kind() != ContenderKind::Pooler => {
             Length::Seconds(seconds + clients / LOGINS_PER_S)
         }
         length => length,

@@ -3,7 +3,7 @@
 
 /// A chapter of the report, and what its rows have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Section {
+pub(crate) enum MetricsSection {
     /// Queries over a pool that is full.
     Queries,
     /// Logins.
@@ -20,7 +20,7 @@ pub(crate) enum Section {
     Cores,
 }
 
-impl Section {
+impl MetricsSection {
     /// All, in the order of the report.
     pub(crate) const ALL: [Self; 7] =
         [Self::Queries, Self::Logins, Self::Idle, Self::Bulk, Self::Beside, Self::Sweep, Self::Cores];
@@ -39,8 +39,8 @@ impl Section {
     }
 
     /// Its tables, in the order of the report.
-    pub(crate) fn metrics(self) -> &'static [Metric] {
-        use Metric as M;
+    pub(crate) fn metrics(self) -> &'static [ParsedMetric] {
+        use ParsedMetric as M;
         match self {
             Self::Queries => &[M::CpuPerTransaction, M::Throughput, M::LatencyMedian, M::LatencyP99],
             Self::Logins => &[M::CpuPerLogin, M::Logins],
@@ -55,7 +55,7 @@ impl Section {
 
 /// A table of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Metric {
+pub(crate) enum ParsedMetric {
     /// CPU time of the pooler per transaction.
     CpuPerTransaction,
     /// Transactions per second.
@@ -88,7 +88,7 @@ pub(crate) enum Metric {
     P99Raise,
 }
 
-impl Metric {
+impl ParsedMetric {
     /// Heading of the table.
     pub(crate) fn title(self) -> &'static str {
         match self {

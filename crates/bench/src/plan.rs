@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::bed::MAX_UNPOOLED_CLIENTS;
-use crate::contenders::{Contender, Kind};
+use crate::contenders::{Contender, ContenderKind};
 use crate::formats::Ini;
 use crate::load::{Length, Load, Pgbench};
-use crate::metrics::Section;
+use crate::metrics::MetricsSection;
 
 /// Pool size of all transaction-pooling rows.
 const POOL_SIZE: u32 = 20;
@@ -29,7 +29,7 @@ const FEW_ROUNDS: u32 = 3;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct BenchSettings {
     /// Rounds per row and contender, at most.
     pub(crate) rounds: u32,
     /// Length of one pgbench run.
@@ -76,11 +76,11 @@ impl Work {
 
 /// One row of the tables.
 #[derive(Debug, Clone)]
-pub(crate) struct Row {
+pub(crate) struct PlanRow {
     /// Name, and what the filter looks at.
     pub(crate) name: String,
     /// Where it is in the report.
-    pub(crate) section: Section,
+    pub(crate) section: MetricsSection,
     /// What it does.
     pub(crate) work: Work,
     /// How the poolers are configured.
@@ -89,24 +89,24 @@ pub(crate) struct Row {
     pub(crate) shares_prepared: bool,
 }
 
-impl Row {
+impl PlanRow {
     /// Whether the row is about `contender` at all. One that takes part and cannot is a gap; one that does not
     /// take part is just not there.
     pub(crate) fn admits(&self, contender: Contender) -> bool {
         match self.section {
             // Both of our engines, since what they are compared with has epoll; nobody else has the setting.
-            Section::Cores => {
+            MetricsSection::Cores => {
                 matches!(contender, Contender::Iambouncer | Contender::Epoll | Contender::MutexPool)
             }
             _ if contender.is_spike() => false,
             // The plot is about clients, not about engines.
-            Section::Sweep if contender == Contender::Epoll => false,
+            MetricsSection::Sweep if contender == Contender::Epoll => false,
             _ if self.ini.server_tls && !contender.verifies_servers() => false,
             _ => match contender.kind() {
-                Kind::Pooler => true,
-                Kind::Relay => self.suits_unpooled(),
+                ContenderKind::Pooler => true,
+                ContenderKind::Relay => self.suits_unpooled(),
                 // Nothing has no memory.
-                Kind::Nothing => self.suits_unpooled() && self.work != Work::Slow,
+                ContenderKind::Nothing => self.suits_unpooled() && self.work != Work::Slow,
             },
         }
     }
@@ -114,9 +114,9 @@ impl Row {
     /// How often it is measured, if `rounds` were asked for.
     pub(crate) fn rounds(&self, rounds: u32) -> u32 {
         match self.section {
-            Section::Queries | Section::Logins | Section::Bulk => rounds,
-            Section::Idle | Section::Beside => rounds.min(FRESH_ROUNDS),
-            Section::Sweep | Section::Cores => rounds.min(FEW_ROUNDS),
+            MetricsSection::Queries | MetricsSection::Logins | MetricsSection::Bulk => rounds,
+            MetricsSection::Idle | MetricsSection::Beside => rounds.min(FRESH_ROUNDS),
+            MetricsSection::Sweep | MetricsSection::Cores => rounds.min(FEW_ROUNDS),
         }
     }
 
@@ -145,35 +145,35 @@ pub(crate) fn base(shared_prepared: bool) -> Ini {
 }
 
 /// All rows, for which `shared_prepared` is as for [`base`].
-pub(crate) fn rows(shared_prepared: bool, settings: &Settings) -> Vec<Row> {
+pub(crate) fn rows(shared_prepared: bool, settings: &BenchSettings) -> Vec<PlanRow> {
     let base = base(shared_prepared);
     let mut rows = queries(base);
     rows.extend(singles(base, settings));
     rows.extend(settings.sweep.iter().map(|&clients| {
         let name = format!("sweep, {clients} client{}", if clients == 1 { "" } else { "s" });
-        row(name, Section::Sweep, Work::Pgbench(Load::Select("simple"), clients), base)
+        row(name, MetricsSection::Sweep, Work::Pgbench(Load::Select("simple"), clients), base)
     }));
     rows.extend(cores(base));
     rows
 }
 
-fn cores(base: Ini) -> impl Iterator<Item = Row> {
+fn cores(base: Ini) -> impl Iterator<Item = PlanRow> {
     CORES.into_iter().flat_map(move |(clients, pool_size)| {
         [1, 2].map(|workers| {
             let pool =
                 if pool_size == POOL_SIZE { String::new() } else { format!(" on a pool of {pool_size}") };
             let name = format!("all cores, {clients} clients{pool}, workers = {workers}");
             let work = Work::Pgbench(Load::Select("simple"), clients);
-            row(name, Section::Cores, work, Ini { workers: Some(workers), pool_size, ..base })
+            row(name, MetricsSection::Cores, work, Ini { workers: Some(workers), pool_size, ..base })
         })
     })
 }
 
-fn row(name: String, section: Section, work: Work, ini: Ini) -> Row {
-    Row { name, section, work, ini, shares_prepared: false }
+fn row(name: String, section: MetricsSection, work: Work, ini: Ini) -> PlanRow {
+    PlanRow { name, section, work, ini, shares_prepared: false }
 }
 
-fn queries(base: Ini) -> Vec<Row> {
+fn queries(base: Ini) -> Vec<PlanRow> {
     let mut rows = Vec::new();
     for server_tls in [false, true] {
         let to_server = if server_tls { "TLS to server" } else { "plain" };
@@ -183,14 +183,14 @@ fn queries(base: Ini) -> Vec<Row> {
                 let work = Work::Pgbench(Load::Select(mode), clients);
                 let is_prepared = mode == "prepared";
                 let ini = Ini { server_tls, ..base };
-                rows.push(Row {
+                rows.push(PlanRow {
                     shares_prepared: is_prepared,
-                    ..row(name.clone(), Section::Queries, work, ini)
+                    ..row(name.clone(), MetricsSection::Queries, work, ini)
                 });
                 if is_prepared && base.max_prepared.is_none() {
                     // A PgBouncer that cannot share statements still has a figure in session pooling.
                     let ini = Ini { pool_mode: "session", pool_size: clients, ..ini };
-                    rows.push(row(format!("{name}, session pooling"), Section::Queries, work, ini));
+                    rows.push(row(format!("{name}, session pooling"), MetricsSection::Queries, work, ini));
                 }
             }
         }
@@ -198,8 +198,8 @@ fn queries(base: Ini) -> Vec<Row> {
     rows
 }
 
-fn singles(base: Ini, settings: &Settings) -> Vec<Row> {
-    let Settings { idle_clients, bulk_megabytes, beside_mebibytes, .. } = settings;
+fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
+    let BenchSettings { idle_clients, bulk_megabytes, beside_mebibytes, .. } = settings;
     let logins = Work::Pgbench(Load::Logins, LOGIN_CLIENTS);
     let client_tls = Ini { client_tls: true, ..base };
     let server_tls = Ini { server_tls: true, ..base };
@@ -213,20 +213,30 @@ fn singles(base: Ini, settings: &Settings) -> Vec<Row> {
         Work::Beside(Pgbench { load, clients: CLIENTS_BESIDE, tls: false, length, rate_per_s })
     };
     let rows = [
-        ("logins, plain".to_owned(), Section::Logins, logins, base),
-        ("logins, TLS from client".to_owned(), Section::Logins, logins, client_tls),
-        (format!("{idle_clients} idle clients, plain"), Section::Idle, Work::Idle, base),
-        (format!("{idle_clients} idle clients, TLS from client"), Section::Idle, Work::Idle, client_tls),
-        (format!("large result, {bulk_megabytes} MB, plain"), Section::Bulk, Work::Bulk, base),
-        (format!("large result, {bulk_megabytes} MB, TLS to server"), Section::Bulk, Work::Bulk, server_tls),
-        (format!("{size} beside {CLIENTS_BESIDE} busy clients"), Section::Beside, beside(None), base),
+        ("logins, plain".to_owned(), MetricsSection::Logins, logins, base),
+        ("logins, TLS from client".to_owned(), MetricsSection::Logins, logins, client_tls),
+        (format!("{idle_clients} idle clients, plain"), MetricsSection::Idle, Work::Idle, base),
+        (
+            format!("{idle_clients} idle clients, TLS from client"),
+            MetricsSection::Idle,
+            Work::Idle,
+            client_tls,
+        ),
+        (format!("large result, {bulk_megabytes} MB, plain"), MetricsSection::Bulk, Work::Bulk, base),
+        (
+            format!("large result, {bulk_megabytes} MB, TLS to server"),
+            MetricsSection::Bulk,
+            Work::Bulk,
+            server_tls,
+        ),
+        (format!("{size} beside {CLIENTS_BESIDE} busy clients"), MetricsSection::Beside, beside(None), base),
         (
             format!("{size} beside {CLIENTS_BESIDE} clients, {RATE_BESIDE_PER_S} transactions per second"),
-            Section::Beside,
+            MetricsSection::Beside,
             beside(Some(RATE_BESIDE_PER_S)),
             base,
         ),
-        (format!("{size} to a slow client"), Section::Beside, Work::Slow, base),
+        (format!("{size} to a slow client"), MetricsSection::Beside, Work::Slow, base),
     ];
     rows.into_iter().map(|(name, section, work, ini)| row(name, section, work, ini)).collect()
 }
@@ -237,7 +247,7 @@ mod tests {
     use crate::args;
     use std::collections::BTreeSet;
 
-    fn all() -> Vec<Row> {
+    fn all() -> Vec<PlanRow> {
         rows(false, &args::FULL)
     }
 
@@ -252,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_section_has_rows() {
-        for section in Section::ALL {
+        for section in MetricsSection::ALL {
             assert!(all().iter().any(|row| row.section == section), "{section:?}");
         }
     }
@@ -260,7 +270,7 @@ mod tests {
     #[test]
     fn the_spike_takes_part_only_where_threads_are_compared() {
         for row in all() {
-            let is_compared = row.section == Section::Cores;
+            let is_compared = row.section == MetricsSection::Cores;
             assert_eq!(row.admits(Contender::MutexPool), is_compared, "{}", row.name);
         }
     }

@@ -14,8 +14,8 @@ use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use crate::contenders::Contender;
-use crate::metrics::{Metric, Section};
-use crate::plan::{Row, Work};
+use crate::metrics::{MetricsSection, ParsedMetric};
+use crate::plan::{PlanRow, Work};
 use crate::summary::Results;
 
 /// Width and height in pixels.
@@ -40,13 +40,13 @@ const HEADROOM: f64 = 1.08;
 const ROOM: f64 = 1.6;
 
 /// A contender's line: clients and figures.
-type Line = (Contender, Vec<(f64, f64)>);
+type PlotLine = (Contender, Vec<(f64, f64)>);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws the sweep into `file`. False when nothing of it was measured.
-pub(crate) fn draw(file: &Path, rows: &[Row], results: &Results) -> Result<bool> {
+pub(crate) fn draw(file: &Path, rows: &[PlanRow], results: &Results) -> Result<bool> {
     let [throughput, latency] =
-        [Metric::Throughput, Metric::LatencyP99].map(|metric| lines(rows, results, metric));
+        [ParsedMetric::Throughput, ParsedMetric::LatencyP99].map(|metric| lines(rows, results, metric));
     let (Some(clients), Some(tps), Some(ms)) = (xs(&throughput), ys(&throughput), ys(&latency)) else {
         return Ok(false);
     };
@@ -69,10 +69,10 @@ pub(crate) fn draw(file: &Path, rows: &[Row], results: &Results) -> Result<bool>
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn lines(rows: &[Row], results: &Results, metric: Metric) -> Vec<Line> {
+fn lines(rows: &[PlanRow], results: &Results, metric: ParsedMetric) -> Vec<PlotLine> {
     let of = |contender| {
         let points = rows.iter().enumerate().filter_map(|(index, row)| match row.work {
-            Work::Pgbench(_, clients) if row.section == Section::Sweep => {
+            Work::Pgbench(_, clients) if row.section == MetricsSection::Sweep => {
                 Some((f64::from(clients), results.summary(index, contender, metric)?.median))
             }
             _ => None,
@@ -83,7 +83,7 @@ fn lines(rows: &[Row], results: &Results, metric: Metric) -> Vec<Line> {
 }
 
 /// All numbers of clients, in order.
-fn xs(lines: &[Line]) -> Option<Vec<f64>> {
+fn xs(lines: &[PlotLine]) -> Option<Vec<f64>> {
     let mut all: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|&(x, _)| x)).collect();
     all.sort_by(f64::total_cmp);
     all.dedup();
@@ -91,12 +91,12 @@ fn xs(lines: &[Line]) -> Option<Vec<f64>> {
 }
 
 /// Smallest and largest figure.
-fn ys(lines: &[Line]) -> Option<Range<f64>> {
+fn ys(lines: &[PlotLine]) -> Option<Range<f64>> {
     let all = || lines.iter().flat_map(|(_, points)| points.iter().map(|&(_, y)| y));
     Some(all().min_by(f64::total_cmp)?..all().max_by(f64::total_cmp)?)
 }
 
-fn names(area: &Area<'_>, lines: &[Line]) -> Drawn {
+fn names(area: &Area<'_>, lines: &[PlotLine]) -> Drawn {
     let middle = LEGEND_HEIGHT as i32 / 2;
     let step = LEGEND_STEP.min((SIZE.0 as i32 - LEGEND_LEFT) / lines.len().max(1) as i32);
     for (index, (contender, _)) in lines.iter().enumerate() {
@@ -117,7 +117,7 @@ fn x_axis(clients: &[f64]) -> WithKeyPoints<LogCoord<f64>> {
 }
 
 /// One panel: its heading, its axis, and how that is labelled.
-fn panel<Y, C>(area: &Area<'_>, lines: &[Line], clients: &[f64], y: Y, title: &str, digits: bool) -> Drawn
+fn panel<Y, C>(area: &Area<'_>, lines: &[PlotLine], clients: &[f64], y: Y, title: &str, digits: bool) -> Drawn
 where
     Y: AsRangedCoord<CoordDescType = C, Value = f64>,
     C: Ranged<ValueType = f64> + ValueFormatter<f64>,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use crate::bed::{self, Bed, DATABASE, USER};
-use crate::client::{self, Client, Target};
+use crate::client::{self, BenchTarget, Client};
 use crate::cpu::CpuTime;
 use crate::entrants::Entrant;
 use crate::formats::{self, Ini, Site};
@@ -95,7 +95,7 @@ impl Pooler {
 /// Waits until `process` serves on `port`.
 fn wait(bed: &Bed, mut process: Process, port: u16, ini: Ini) -> Result<Pooler> {
     let tls = ini.client_tls.then(|| client::tls_connector(&bed.certs.ca_pem)).transpose()?;
-    let target = Target { port, user: USER, database: DATABASE, tls: tls.as_ref() };
+    let target = BenchTarget { port, user: USER, database: DATABASE, tls: tls.as_ref() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = Instant::now() + READY_LIMIT;
     loop {

@@ -36,7 +36,7 @@ pub(crate) struct Process {
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).current_dir("/").env("LC_ALL", "C");
-    // Settings of the person who runs the benchmark must not change what it measures.
+    // BenchSettings of the person who runs the benchmark must not change what it measures.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("PG") || name.starts_with("IAMBOUNCER") {

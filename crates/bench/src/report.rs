@@ -6,15 +6,15 @@ use crate::budget::Budget;
 use crate::contenders::Contender;
 use crate::instructions::{Count, NAME};
 use crate::machine::Machine;
-use crate::metrics::{Metric, Section};
-use crate::plan::Row;
+use crate::metrics::{MetricsSection, ParsedMetric};
+use crate::plan::PlanRow;
 use crate::summary::{Gap, Results, Summary};
 
 /// Instructions per query with their budget, or why there are none.
 type Counted = anyhow::Result<(Vec<Count>, Budget)>;
 
 /// Everything the page is made of.
-pub(crate) struct Page<'a> {
+pub(crate) struct ResultsPage<'a> {
     /// Where it was measured.
     pub(crate) machine: &'a Machine,
     /// The command that makes it again.
@@ -22,7 +22,7 @@ pub(crate) struct Page<'a> {
     /// The first row's INI file.
     pub(crate) ini: &'a str,
     /// What was measured.
-    pub(crate) rows: &'a [Row],
+    pub(crate) rows: &'a [PlanRow],
     /// What came of it.
     pub(crate) results: &'a Results,
     /// Instructions, if they were counted.
@@ -31,12 +31,12 @@ pub(crate) struct Page<'a> {
     pub(crate) plot: Option<&'a str>,
 }
 
-impl Page<'_> {
+impl ResultsPage<'_> {
     /// The whole page.
     pub(crate) fn text(&self) -> String {
         let mut page = String::from(HEAD);
         self.machine.write(&mut page, self.command);
-        for section in Section::ALL {
+        for section in MetricsSection::ALL {
             self.section(&mut page, section);
         }
         if let Some(counted) = self.counted {
@@ -49,20 +49,20 @@ impl Page<'_> {
         page
     }
 
-    fn section(&self, page: &mut String, section: Section) {
+    fn section(&self, page: &mut String, section: MetricsSection) {
         let tables: String = section.metrics().iter().map(|&metric| self.table(section, metric)).collect();
         if tables.is_empty() {
             return;
         }
         let _ = writeln!(page, "## {}\n", section.title());
-        if let (Section::Sweep, Some(plot)) = (section, self.plot) {
+        if let (MetricsSection::Sweep, Some(plot)) = (section, self.plot) {
             let _ = writeln!(page, "![Throughput and p99 against clients]({plot})\n");
         }
         page.push_str(&tables);
     }
 
     /// A column for each contender that has figures, and then its ratios.
-    fn table(&self, section: Section, metric: Metric) -> String {
+    fn table(&self, section: MetricsSection, metric: ParsedMetric) -> String {
         let rows: Vec<_> = self.rows.iter().enumerate().filter(|(_, row)| row.section == section).collect();
         let cell = |row, contender| self.results.summary(row, contender, metric);
         let has_figures =
@@ -126,7 +126,7 @@ const METHOD: &str = "## How it is measured\n\n\
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
 
 /// Whose ratios a table has: those that are in it beside the base. What has nothing in between has no ratio.
-fn ratios(columns: &[Contender], metric: Metric) -> Vec<Contender> {
+fn ratios(columns: &[Contender], metric: ParsedMetric) -> Vec<Contender> {
     if !metric.has_ratio() || !columns.contains(&Contender::BASE) {
         return Vec::new();
     }
@@ -180,11 +180,11 @@ fn instructions(page: &mut String, counted: &Counted) {
     };
 }
 
-fn gaps(page: &mut String, rows: &[Row], gaps: &[Gap]) {
+fn gaps(page: &mut String, rows: &[PlanRow], gaps: &[Gap]) {
     if gaps.is_empty() {
         return;
     }
-    page.push_str("## Figures that are missing\n\n");
+    page.push_str("## Measurement that are missing\n\n");
     for gap in gaps {
         let Some(row) = rows.get(gap.row) else { continue };
         let kind = if gap.is_failure { "failed" } else { "not applicable" };
@@ -222,8 +222,8 @@ mod tests {
     #[test]
     fn only_who_is_in_between_has_a_ratio() {
         let all = [Contender::Iambouncer, Contender::PgBouncer, Contender::Direct];
-        assert_eq!(ratios(&all, Metric::Throughput), [Contender::Iambouncer]);
-        assert_eq!(ratios(&all, Metric::PeakGrowth), []);
-        assert_eq!(ratios(&all[..1], Metric::Throughput), []);
+        assert_eq!(ratios(&all, ParsedMetric::Throughput), [Contender::Iambouncer]);
+        assert_eq!(ratios(&all, ParsedMetric::PeakGrowth), []);
+        assert_eq!(ratios(&all[..1], ParsedMetric::Throughput), []);
     }
 }

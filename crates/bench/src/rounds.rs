@@ -9,29 +9,29 @@ use anyhow::{Context, Result};
 use crate::bed::Bed;
 use crate::contenders::Contender;
 use crate::entrants::{Entrant, Entrants};
-use crate::measure::{self, Figures};
-use crate::plan::{Row, Settings};
+use crate::measure::{self, Measurement};
+use crate::plan::{BenchSettings, PlanRow};
 use crate::poolers::Pooler;
-use crate::summary::{Gap, Results, Sample};
+use crate::summary::{Gap, Results, RunSample};
 
 /// One run over all rows.
-pub(crate) struct Run<'a> {
+pub(crate) struct BenchRun<'a> {
     /// What everything stands on.
     pub(crate) bed: &'a Bed,
     /// Who takes part.
     pub(crate) entrants: &'a Entrants,
     /// How much is measured.
-    pub(crate) settings: Settings,
+    pub(crate) settings: BenchSettings,
     /// Where each figure goes at once, so that a run cut short is not lost.
     pub(crate) raw: File,
 }
 
-impl<'a> Run<'a> {
+impl<'a> BenchRun<'a> {
     /// Measures `rows`.
     ///
     /// # Errors
     /// The raw file cannot be written; a contender that fails is a gap, not an error.
-    pub(crate) fn measure(&mut self, rows: &[Row]) -> Result<Results> {
+    pub(crate) fn measure(&mut self, rows: &[PlanRow]) -> Result<Results> {
         let mut results = Results::default();
         for (index, row) in rows.iter().enumerate() {
             eprintln!("[{}/{}] {}", index + 1, rows.len(), row.name);
@@ -40,7 +40,7 @@ impl<'a> Run<'a> {
         Ok(results)
     }
 
-    fn measure_row(&mut self, index: usize, row: &Row, results: &mut Results) -> Result<()> {
+    fn measure_row(&mut self, index: usize, row: &PlanRow, results: &mut Results) -> Result<()> {
         let mut running = self.start_all(index, row, results);
         for round in 1..=row.rounds(self.settings.rounds) {
             let mut position = 0;
@@ -49,7 +49,7 @@ impl<'a> Run<'a> {
                 match self.measure_once(entrant, row, pooler) {
                     Ok(figures) => {
                         for (metric, value) in figures {
-                            let sample = Sample { row: index, contender, metric, value };
+                            let sample = RunSample { row: index, contender, metric, value };
                             self.record(row, round, &sample)?;
                             results.samples.push(sample);
                         }
@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
                     Err(error) => {
                         let reason = format!("round {round}: {error:#}");
                         fail(index, contender, reason, results);
-                        // Figures from before the failure would look like a success.
+                        // Measurement from before the failure would look like a success.
                         results.forget(index, contender);
                         running.remove(position);
                     }
@@ -69,7 +69,7 @@ impl<'a> Run<'a> {
     }
 
     /// Starts all that take part in `row` and can.
-    fn start_all(&self, index: usize, row: &Row, results: &mut Results) -> Vec<(&'a Entrant, Pooler)> {
+    fn start_all(&self, index: usize, row: &PlanRow, results: &mut Results) -> Vec<(&'a Entrant, Pooler)> {
         let mut running = Vec::new();
         for entrant in self.entrants.0.iter().filter(|entrant| row.admits(entrant.contender)) {
             let contender = entrant.contender;
@@ -85,14 +85,14 @@ impl<'a> Run<'a> {
         running
     }
 
-    fn measure_once(&self, entrant: &Entrant, row: &Row, pooler: &mut Pooler) -> Result<Figures> {
+    fn measure_once(&self, entrant: &Entrant, row: &PlanRow, pooler: &mut Pooler) -> Result<Measurement> {
         if row.work.wants_fresh() {
             *pooler = measure::start(self.bed, &self.settings, entrant, row)?;
         }
         measure::once(self.bed, &self.settings, row, entrant.contender, pooler)
     }
 
-    fn record(&mut self, row: &Row, round: u32, sample: &Sample) -> Result<()> {
+    fn record(&mut self, row: &PlanRow, round: u32, sample: &RunSample) -> Result<()> {
         let (name, key, value) = (sample.contender.name(), sample.metric.key(), sample.value);
         eprintln!("  round {round} {name:<16} {key} {value:.3}");
         writeln!(self.raw, "{}\t{round}\t{name}\t{key}\t{value}", row.name).context("writing the raw figures")

@@ -2,17 +2,17 @@
 //! measures nothing and prints nothing.
 
 use crate::contenders::Contender;
-use crate::metrics::Metric;
+use crate::metrics::ParsedMetric;
 
 /// One figure.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
+pub(crate) struct RunSample {
     /// Index of the row.
     pub(crate) row: usize,
     /// Whose it is.
     pub(crate) contender: Contender,
     /// In which table it belongs.
-    pub(crate) metric: Metric,
+    pub(crate) metric: ParsedMetric,
     /// The figure, in the metric's unit.
     pub(crate) value: f64,
 }
@@ -34,16 +34,16 @@ pub(crate) struct Gap {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     /// All figures.
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: Vec<RunSample>,
     /// All gaps.
     pub(crate) gaps: Vec<Gap>,
 }
 
 impl Results {
     /// The summary of one cell; `None` where there are no figures.
-    pub(crate) fn summary(&self, row: usize, contender: Contender, metric: Metric) -> Option<Summary> {
+    pub(crate) fn summary(&self, row: usize, contender: Contender, metric: ParsedMetric) -> Option<Summary> {
         let of_cell =
-            |sample: &&Sample| (sample.row, sample.contender, sample.metric) == (row, contender, metric);
+            |sample: &&RunSample| (sample.row, sample.contender, sample.metric) == (row, contender, metric);
         Summary::of(self.samples.iter().filter(of_cell).map(|sample| sample.value).collect())
     }
 
@@ -99,10 +99,10 @@ mod tests {
     fn cells_do_not_mix() {
         let mut results = Results::default();
         for (row, contender, value) in [(0, Contender::Iambouncer, 1.0), (0, Contender::Epoll, 2.0)] {
-            results.samples.push(Sample { row, contender, metric: Metric::Throughput, value });
+            results.samples.push(RunSample { row, contender, metric: ParsedMetric::Throughput, value });
         }
         let median = |results: &Results, contender| {
-            results.summary(0, contender, Metric::Throughput).map(|summary| summary.median)
+            results.summary(0, contender, ParsedMetric::Throughput).map(|summary| summary.median)
         };
         assert_eq!(median(&results, Contender::Epoll), Some(2.0));
         results.forget(0, Contender::Epoll);

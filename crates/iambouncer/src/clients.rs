@@ -1,9 +1,9 @@
 //! Who is connected: one record per client, readable by the console, cancel requests and the janitor while the
 //! client's own task works. Owns the table, the cancel keys and the notes passed to a client's task.
 
+use crate::client_error::ClientError;
+use crate::client_identity::ClientIdentity;
 use crate::config::MAX_WORKERS;
-use crate::faults::Fault;
-use crate::introductions::Introduction;
 use crate::net::Endpoint;
 use crate::pool::Pool;
 use crate::server::ServerInfo;
@@ -86,7 +86,7 @@ pub struct ClientInfo {
     ends: Ends,
     /// Seconds since 1970 when it connected; enough until 2106.
     connected_s: u32,
-    introduction: RefCell<Rc<Introduction>>,
+    identity: RefCell<Rc<ClientIdentity>>,
     /// What it does.
     pub state: Cell<ClientState>,
     /// Its times.
@@ -96,7 +96,7 @@ pub struct ClientInfo {
     server: Cell<Option<Rc<ServerInfo>>>,
     /// Named statements it has.
     pub prepared_count: Cell<u32>,
-    kill: Cell<Option<Box<Fault>>>,
+    kill: Cell<Option<Box<ClientError>>>,
     cancel_wait: Cell<bool>,
     end_check: Cell<EndCheck>,
 }
@@ -113,10 +113,10 @@ enum EndCheck {
 }
 
 impl ClientInfo {
-    /// Ends the client with this fault as soon as its task runs.
-    pub fn kill(&self, fault: Fault) {
+    /// Ends the client with this error as soon as its task runs.
+    pub fn kill(&self, error: ClientError) {
         // The first reason is the one that is told.
-        self.kill.set(self.kill.take().or_else(|| Some(Box::new(fault))));
+        self.kill.set(self.kill.take().or_else(|| Some(Box::new(error))));
         executor::wake(self.task.get());
     }
 
@@ -125,20 +125,20 @@ impl ClientInfo {
         executor::wake(self.task.get());
     }
 
-    /// The fault to end with, if there is one. Called by the client's task at every turn.
+    /// The error to end with, if there is one. Called by the client's task at every turn.
     #[inline]
-    pub fn take_kill(&self) -> Option<Fault> {
-        self.kill.take().map(|fault| *fault)
+    pub fn take_kill(&self) -> Option<ClientError> {
+        self.kill.take().map(|error| *error)
     }
 
     /// What it has said of itself so far.
-    pub fn introduction(&self) -> Rc<Introduction> {
-        self.introduction.borrow().clone()
+    pub fn identity(&self) -> Rc<ClientIdentity> {
+        self.identity.borrow().clone()
     }
 
     /// It has said who it is, or calls itself something else.
-    pub fn introduce(&self, introduction: Rc<Introduction>) {
-        *self.introduction.borrow_mut() = introduction;
+    pub fn set_identity(&self, identity: Rc<ClientIdentity>) {
+        *self.identity.borrow_mut() = identity;
     }
 
     /// The server it is linked to.
@@ -234,7 +234,7 @@ pub struct ClientTable {
     /// For the next clients.
     secrets: RefCell<Vec<[u8; CANCEL_SECRET_BYTES]>>,
     /// Those who have not said yet who they are.
-    nobody: Rc<Introduction>,
+    nobody: Rc<ClientIdentity>,
     /// Of the last client that was not on IPv4.
     last_ends: RefCell<Option<Rc<EndPair>>>,
 }
@@ -278,7 +278,7 @@ impl ClientTable {
             task: Cell::new(executor::current()),
             ends: self.ends(remote, local),
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
-            introduction: RefCell::new(self.nobody.clone()),
+            identity: RefCell::new(self.nobody.clone()),
             state: Cell::new(ClientState::Login),
             timing: Cell::new(Timing { query_at: None, transaction_at: None, quiet_since: now }),
             pool: OnceCell::new(),
@@ -401,9 +401,9 @@ mod tests {
     fn the_first_reason_to_end_is_the_one_that_is_told() {
         let table = ClientTable::new(0);
         let client = add(&table, Endpoint::Unix("".into()), Endpoint::Unix("".into()));
-        client.kill(crate::faults::killed());
-        client.kill(crate::faults::shutting_down());
-        assert_eq!(client.take_kill(), Some(crate::faults::killed()));
+        client.kill(crate::client_error::killed());
+        client.kill(crate::client_error::shutting_down());
+        assert_eq!(client.take_kill(), Some(crate::client_error::killed()));
         assert_eq!(client.take_kill(), None);
     }
 }

@@ -1,13 +1,13 @@
 //! What every part of a worker may look at: the configuration in force, users, TLS, tokens, the control thread.
 //! Owns the swap at RELOAD; decides nothing.
 
-use crate::auth::iam::desk::ProofDesk;
+use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::ident::IdentMap;
 use crate::auth::mock::Forms;
+use crate::client_identity::ClientIdentities;
 use crate::config::{Config, Settings, UserList};
 use crate::host_names::{HostNames, Sources};
 use crate::identities::Identities;
-use crate::introductions::Introductions;
 use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::net::tcp_options::TcpOptions;
@@ -17,7 +17,7 @@ use crate::pending_logins::PendingLogins;
 use crate::pool::shared::Registry;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::server::target::secret_of;
-use crate::worker::team::Team;
+use crate::worker::workers::Workers;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
 use rustls::ServerConfig;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 /// The parts of the configuration that are files: read at start and at RELOAD, all or nothing.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct ConfigFiles {
     /// Validated settings.
     pub config: Arc<Config>,
     /// `auth_file`.
@@ -44,7 +44,7 @@ pub struct Loaded {
 #[derive(Clone)]
 pub struct Common {
     /// First configuration.
-    pub loaded: Loaded,
+    pub loaded: ConfigFiles,
     /// The control thread.
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
@@ -60,7 +60,7 @@ pub struct Common {
     /// How many IAM logins may begin.
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
-    pub proofs: ProofDesk,
+    pub proofs: ProofVerifiers,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
     /// Bounds log lines about them.
@@ -83,7 +83,7 @@ pub fn secrets_for(tokens: &TokenEngine, settings: &Settings) -> SecretCache {
 
 /// Shared by all tasks of a worker.
 pub struct Context {
-    loaded: RefCell<Rc<Loaded>>,
+    loaded: RefCell<Rc<ConfigFiles>>,
     /// Where slow work runs: AWS calls, DNS, key derivation.
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
@@ -99,19 +99,19 @@ pub struct Context {
     /// How many IAM logins may begin.
     pub login_rate: LoginLimiter,
     /// Clients' proofs of AWS identities.
-    pub proofs: ProofDesk,
+    pub proofs: ProofVerifiers,
     /// Connections that have not logged in yet, of all workers.
     pub pending_logins: PendingLogins,
     /// Bounds log lines about them.
     pub log_limit: LogLimit,
     /// All workers.
-    pub team: Team,
+    pub workers: Workers,
     /// What they count together.
     pub registry: Arc<Registry>,
     /// Session parameters that follow clients.
     pub parameters: Parameters,
     /// Who clients say they are.
-    pub introductions: Introductions,
+    pub client_identities: ClientIdentities,
     /// Texts of prepared statements.
     pub statements: Interner,
     /// Texts of unnamed statements.
@@ -126,7 +126,7 @@ pub struct Context {
 
 impl Context {
     /// A context around a first configuration, for one worker.
-    pub fn new(common: Common, team: Team) -> Self {
+    pub fn new(common: Common, workers: Workers) -> Self {
         let Common {
             loaded,
             control,
@@ -158,10 +158,10 @@ impl Context {
             proofs,
             pending_logins,
             log_limit,
-            team,
+            workers,
             registry,
             parameters: Parameters::new(extra),
-            introductions: Introductions::default(),
+            client_identities: ClientIdentities::default(),
             statements: Interner::default(),
             unnamed: UnnamedTexts::default(),
             own_endpoints,
@@ -181,7 +181,7 @@ impl Context {
     }
 
     /// What is in force now.
-    pub fn loaded(&self) -> Rc<Loaded> {
+    pub fn loaded(&self) -> Rc<ConfigFiles> {
         self.loaded.borrow().clone()
     }
 
@@ -191,7 +191,7 @@ impl Context {
     }
 
     /// Puts another configuration in force.
-    pub fn replace(&self, loaded: Loaded) {
+    pub fn replace(&self, loaded: ConfigFiles) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
         self.forms.take();
         let config = self.config();

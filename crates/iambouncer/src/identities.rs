@@ -15,7 +15,7 @@ const SKEW_WARNING_SECONDS: i64 = 60;
 
 /// What is known of one identity.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct IdentityInfo {
     /// Who it is, once AWS has said so.
     pub caller: Option<Caller>,
     /// By how many seconds our clock is ahead of AWS's.
@@ -24,7 +24,7 @@ pub struct Known {
     pub last_error: Option<String>,
 }
 
-impl Known {
+impl IdentityInfo {
     /// What was known and is not told anew stays.
     fn learn(&mut self, answer: CallerAnswer) {
         let CallerAnswer { caller, clock_skew_seconds } = answer;
@@ -35,8 +35,8 @@ impl Known {
 }
 
 #[derive(Default)]
-struct Entry {
-    known: Known,
+struct IdentityEntry {
+    known: IdentityInfo,
     asked_at: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ struct Entry {
 pub struct Identities {
     tokens: TokenEngine,
     control: tokio::runtime::Handle,
-    entries: Arc<Mutex<HashMap<Identity, Entry>>>,
+    entries: Arc<Mutex<HashMap<Identity, IdentityEntry>>>,
 }
 
 impl Identities {
@@ -60,7 +60,7 @@ impl Identities {
     }
 
     /// What is known of an identity.
-    pub fn get(&self, identity: &Identity) -> Known {
+    pub fn get(&self, identity: &Identity) -> IdentityInfo {
         locked(&self.entries).get(identity).map(|entry| entry.known.clone()).unwrap_or_default()
     }
 
@@ -100,7 +100,7 @@ impl Identities {
         let CallerAnswer { caller, clock_skew_seconds } =
             ask_caller(identity, &credentials, &SystemClock).await;
         if let Some(skew) = clock_skew_seconds.filter(|skew| skew.abs() > SKEW_WARNING_SECONDS) {
-            tracing::warn!("{}", crate::server::verdict::skew_text(skew));
+            tracing::warn!("{}", crate::server::diagnosis::skew_text(skew));
         }
         let all = self.tokens.credentials_snapshot();
         let status = all.into_iter().find(|status| status.identity == *identity);
@@ -121,7 +121,7 @@ impl Identities {
         self.note(identity, |known| known.learn(CallerAnswer { caller, clock_skew_seconds }));
     }
 
-    fn note(&self, identity: &Identity, change: impl FnOnce(&mut Known)) {
+    fn note(&self, identity: &Identity, change: impl FnOnce(&mut IdentityInfo)) {
         if let Some(entry) = locked(&self.entries).get_mut(identity) {
             change(&mut entry.known);
         }

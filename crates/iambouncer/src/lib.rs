@@ -2,7 +2,7 @@
 //!
 //! Modules from the bottom up; arrows point down only:
 //!
-//! - [`config`], [`faults`], [`causes`], [`parameters`], [`printable`]: values and texts;
+//! - [`config`], [`client_error`], [`login_failure`], [`parameters`], [`printable`]: values and texts;
 //! - [`files`], [`pending_logins`], [`log_limit`]: what the process bounds;
 //! - [`host_names`]: addresses of host names;
 //! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
@@ -19,21 +19,22 @@
 pub mod admin;
 pub mod answers;
 pub mod auth;
-pub mod causes;
 pub mod cli;
 pub mod client;
+pub mod client_error;
+pub mod client_identity;
 pub mod clients;
 pub mod config;
 pub mod context;
 pub mod doctor;
-pub mod faults;
 pub mod files;
+pub mod health_state;
 pub mod host_names;
 pub mod http;
 pub mod identities;
-pub mod introductions;
 pub mod lifecycle;
 pub mod log_limit;
+pub mod login_failure;
 pub mod net;
 pub mod parameters;
 pub mod pending_logins;
@@ -44,5 +45,4 @@ pub mod printable;
 pub mod relay;
 pub mod server;
 pub mod stats;
-pub mod vitals;
 pub mod worker;

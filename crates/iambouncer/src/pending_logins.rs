@@ -18,7 +18,7 @@ const IPV6_NETWORK_BITS: u32 = 64;
 
 /// Where a connection comes from, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum AddressGroup {
     /// A UNIX socket.
     Local,
     /// An IPv4 address.
@@ -27,7 +27,7 @@ pub enum Origin {
     Network(u64),
 }
 
-impl Origin {
+impl AddressGroup {
     /// Where the other end of a connection is.
     pub fn of(remote: &Endpoint) -> Self {
         match remote {
@@ -44,7 +44,7 @@ impl Origin {
 
 /// Where to find a connection that has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evicted {
+pub struct EvictedLogin {
     /// The worker that has it.
     pub worker: usize,
     /// Its client's place in that worker's table; 0 if it has none yet.
@@ -53,26 +53,26 @@ pub struct Evicted {
 
 /// What is known of a connection in both places.
 #[derive(Debug, Default)]
-struct Mark {
+struct PendingState {
     slot: AtomicU32,
     is_evicted: AtomicBool,
 }
 
-struct Entry {
-    origin: Origin,
+struct PendingEntry {
+    origin: AddressGroup,
     worker: usize,
-    mark: Arc<Mark>,
+    mark: Arc<PendingState>,
 }
 
 #[derive(Default)]
-struct Table {
+struct PendingTable {
     last: u64,
-    by_age: BTreeMap<u64, Entry>,
-    by_origin: HashMap<Origin, BTreeSet<u64>>,
+    by_age: BTreeMap<u64, PendingEntry>,
+    by_origin: HashMap<AddressGroup, BTreeSet<u64>>,
 }
 
-impl Table {
-    fn remove(&mut self, number: u64) -> Option<Entry> {
+impl PendingTable {
+    fn remove(&mut self, number: u64) -> Option<PendingEntry> {
         let found = self.by_age.remove(&number)?;
         if let Some(of_origin) = self.by_origin.get_mut(&found.origin) {
             of_origin.remove(&number);
@@ -83,35 +83,35 @@ impl Table {
         Some(found)
     }
 
-    fn evict(&mut self, number: Option<u64>) -> Option<Evicted> {
+    fn evict(&mut self, number: Option<u64>) -> Option<EvictedLogin> {
         let found = self.remove(number?)?;
         found.mark.is_evicted.store(true, Ordering::Release);
-        Some(Evicted { worker: found.worker, slot: found.mark.slot.load(Ordering::Acquire) })
+        Some(EvictedLogin { worker: found.worker, slot: found.mark.slot.load(Ordering::Acquire) })
     }
 }
 
 /// All connections in login.
 #[derive(Clone, Default)]
-pub struct PendingLogins(Arc<Mutex<Table>>);
+pub struct PendingLogins(Arc<Mutex<PendingTable>>);
 
 impl PendingLogins {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, PendingTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection has come and goes to this worker.
-    pub fn add(&self, origin: Origin, worker: usize) -> PendingLogin {
+    pub fn add(&self, origin: AddressGroup, worker: usize) -> PendingLogin {
         let mut table = self.table();
         table.last += 1;
         let number = table.last;
-        let mark = Arc::new(Mark::default());
-        table.by_age.insert(number, Entry { origin, worker, mark: mark.clone() });
+        let mark = Arc::new(PendingState::default());
+        table.by_age.insert(number, PendingEntry { origin, worker, mark: mark.clone() });
         table.by_origin.entry(origin).or_default().insert(number);
         PendingLogin { logins: self.clone(), number, mark }
     }
 
     /// Takes out the one that has been in login longest.
-    pub fn evict_oldest(&self) -> Option<Evicted> {
+    pub fn evict_oldest(&self) -> Option<EvictedLogin> {
         let mut table = self.table();
         let oldest = table.by_age.first_key_value().map(|(number, _)| *number);
         table.evict(oldest)
@@ -119,7 +119,12 @@ impl PendingLogins {
 
     /// Takes out the oldest of an origin if that has as many as it may while `sessions` of `max_client_conn` are
     /// logged in. One that stays below `max_client_conn` altogether never meets this bound.
-    pub fn evict_of(&self, origin: Origin, max_client_conn: u32, sessions: u32) -> Option<Evicted> {
+    pub fn evict_of(
+        &self,
+        origin: AddressGroup,
+        max_client_conn: u32,
+        sessions: u32,
+    ) -> Option<EvictedLogin> {
         let most = max_client_conn.saturating_sub(sessions) as usize + LEFT_TO_OTHERS as usize;
         let mut table = self.table();
         let of_origin = table.by_origin.get(&origin).filter(|numbers| numbers.len() >= most)?;
@@ -142,25 +147,25 @@ impl PendingLogins {
 pub struct PendingLogin {
     logins: PendingLogins,
     number: u64,
-    mark: Arc<Mark>,
+    mark: Arc<PendingState>,
 }
 
 impl PendingLogin {
     /// Its worker has put it into its table.
-    pub fn seated(&self, slot: u32) {
+    pub fn set_slot(&self, slot: u32) {
         self.mark.slot.store(slot, Ordering::Release);
     }
 
     /// For whoever has to know when it is lost.
-    pub fn place(&self) -> Place {
-        Place(self.mark.clone())
+    pub fn place(&self) -> PendingHandle {
+        PendingHandle(self.mark.clone())
     }
 }
 
 /// A look at a place among those in login.
-pub struct Place(Arc<Mark>);
+pub struct PendingHandle(Arc<PendingState>);
 
-impl Place {
+impl PendingHandle {
     /// It has to make room for another.
     pub fn is_evicted(&self) -> bool {
         self.0.is_evicted.load(Ordering::Acquire)
@@ -177,8 +182,8 @@ impl Drop for PendingLogin {
 mod tests {
     use super::*;
 
-    fn origin(text: &str) -> Origin {
-        Origin::of(&Endpoint::Tcp(text.parse().unwrap()))
+    fn origin(text: &str) -> AddressGroup {
+        AddressGroup::of(&Endpoint::Tcp(text.parse().unwrap()))
     }
 
     #[test]
@@ -186,9 +191,9 @@ mod tests {
         let logins = PendingLogins::default();
         let first = logins.add(origin("10.0.0.1:1"), 0);
         let second = logins.add(origin("10.0.0.2:1"), 3);
-        first.seated(7);
+        first.set_slot(7);
         drop(logins.add(origin("10.0.0.3:1"), 1));
-        assert_eq!(logins.evict_oldest(), Some(Evicted { worker: 0, slot: 7 }));
+        assert_eq!(logins.evict_oldest(), Some(EvictedLogin { worker: 0, slot: 7 }));
         assert!(first.place().is_evicted() && !second.place().is_evicted());
         drop(second);
         assert_eq!(logins.evict_oldest(), None);

@@ -6,7 +6,7 @@
 #[expect(unreachable_pub, reason = "a support library inside a test binary")]
 mod in_process;
 
-use iambouncer::worker::mailbox::bells_rung;
+use iambouncer::worker::mailbox::wake_ups;
 use in_process::{framed, log_in, start_pooler, until_ready};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Write;
@@ -30,16 +30,16 @@ fn no_worker_wakes_another_while_all_have_servers_enough() {
     let server = Postgres::start(&PostgresOptions::default()).unwrap();
     let settings = format!("workers = 2\ndefault_pool_size = {CLIENTS}");
     let port = start_pooler(&server, &settings, || {});
-    let before_clients = bells_rung();
+    let before_clients = wake_ups();
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| log_in(port)).collect();
-    assert!(bells_rung() > before_clients, "a client that goes to the other worker rings its bell");
+    assert!(wake_ups() > before_clients, "a client that goes to the other worker rings its bell");
     // Each in a transaction of its own at the same time: now every worker has as many servers as clients.
     for sql in ["BEGIN", "COMMIT"] {
         for client in &mut clients {
             assert_eq!(query(client, sql), if sql == "BEGIN" { b'T' } else { b'I' });
         }
     }
-    let before = bells_rung();
+    let before = wake_ups();
     thread::scope(|scope| {
         for client in &mut clients {
             scope.spawn(move || {
@@ -49,6 +49,6 @@ fn no_worker_wakes_another_while_all_have_servers_enough() {
             });
         }
     });
-    let rung = bells_rung() - before;
+    let rung = wake_ups() - before;
     assert!(rung <= MAX_BELLS, "{rung} bells in {} queries", CLIENTS as u64 * QUERIES);
 }

@@ -15,7 +15,7 @@ pub(crate) mod support;
 use std::sync::Arc;
 
 use bb8::{ManageConnection, Pool};
-use rds_iam::{AwsCredentials, LoginError, Token, TokenEngine, TokenKey, is_refusal};
+use rds_iam::{AwsCredentials, IamLoginError, Token, TokenEngine, TokenKey, is_refusal};
 use support::Endpoint;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error};
@@ -59,16 +59,16 @@ impl RdsManager {
 
 impl ManageConnection for RdsManager {
     type Connection = Client;
-    type Error = LoginError<Error>;
+    type Error = IamLoginError<Error>;
 
     /// The pool calls this for each new connection.
-    async fn connect(&self) -> Result<Client, LoginError<Error>> {
+    async fn connect(&self) -> Result<Client, IamLoginError<Error>> {
         let is_refused = |error: &Error| error.code().is_some_and(|state| is_refusal(state.code()));
         self.engine.log_in(&self.key, |token| self.attempt(token), is_refused).await
     }
 
-    async fn is_valid(&self, client: &mut Client) -> Result<(), LoginError<Error>> {
-        client.check_connection().await.map_err(LoginError::Driver)
+    async fn is_valid(&self, client: &mut Client) -> Result<(), IamLoginError<Error>> {
+        client.check_connection().await.map_err(IamLoginError::Driver)
     }
 
     fn has_broken(&self, client: &mut Client) -> bool {

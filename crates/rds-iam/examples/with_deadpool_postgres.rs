@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use rds_iam::{AwsCredentials, LoginError, Token, TokenEngine, TokenKey, is_refusal};
+use rds_iam::{AwsCredentials, IamLoginError, Token, TokenEngine, TokenKey, is_refusal};
 use support::Endpoint;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, Error};
@@ -63,15 +63,15 @@ impl RdsManager {
 
 impl managed::Manager for RdsManager {
     type Type = ClientWrapper;
-    type Error = LoginError<Error>;
+    type Error = IamLoginError<Error>;
 
     /// The pool calls this for each new connection.
-    async fn create(&self) -> Result<ClientWrapper, LoginError<Error>> {
+    async fn create(&self) -> Result<ClientWrapper, IamLoginError<Error>> {
         let is_refused = |error: &Error| error.code().is_some_and(|state| is_refusal(state.code()));
         self.engine.log_in(&self.key, |token| self.attempt(token), is_refused).await
     }
 
-    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<LoginError<Error>> {
+    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<IamLoginError<Error>> {
         if client.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
         }

@@ -23,7 +23,7 @@ pub(crate) mod support;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rds_iam::{AwsCredentials, LoginError, Token, TokenEngine, TokenKey, is_refusal};
+use rds_iam::{AwsCredentials, IamLoginError, Token, TokenEngine, TokenKey, is_refusal};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{Error, PgPool, Postgres, Transaction};
@@ -67,7 +67,7 @@ impl RdsPool {
     }
 
     /// An idle connection, or a new one.
-    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, LoginError<Error>> {
+    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, IamLoginError<Error>> {
         let attempt = async |token| {
             self.hand_over(token);
             self.pool.acquire().await
@@ -76,7 +76,7 @@ impl RdsPool {
     }
 
     /// The same, in a transaction.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, LoginError<Error>> {
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, IamLoginError<Error>> {
         let attempt = async |token| {
             self.hand_over(token);
             self.pool.begin().await

@@ -11,7 +11,7 @@ pub(crate) mod support;
 
 use std::sync::Arc;
 
-use rds_iam::{AwsCredentials, LoginError, Token, TokenEngine, TokenKey, is_refusal};
+use rds_iam::{AwsCredentials, IamLoginError, Token, TokenEngine, TokenKey, is_refusal};
 use support::Endpoint;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error};
@@ -38,7 +38,7 @@ impl Connector {
     }
 
     /// Opens a connection. Its token is valid now; a session outlives its token.
-    pub(crate) async fn connect(&self) -> Result<Client, LoginError<Error>> {
+    pub(crate) async fn connect(&self) -> Result<Client, IamLoginError<Error>> {
         let is_refused = |error: &Error| error.code().is_some_and(|state| is_refusal(state.code()));
         self.engine.log_in(&self.key, |token| self.attempt(token), is_refused).await
     }

@@ -13,7 +13,7 @@ use crate::aws::{keep_origin, provider_of};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
 use crate::credentials::{CredentialError, CredentialSource, Identity, outcome_of};
-use crate::flight::Flight;
+use crate::single_flight::SingleFlight;
 use crate::slots::{Slots, lock};
 
 /// Credentials with less than this left are handed out only when the source, asked anew, has no others: a login may take
@@ -39,7 +39,7 @@ const MAX_IDENTITIES: usize = 256;
 pub struct CredentialCache {
     source: Arc<dyn CredentialSource>,
     clock: Arc<dyn Clock>,
-    slots: Arc<Slots<Identity, Slot>>,
+    slots: Arc<Slots<Identity, CredentialSlot>>,
 }
 
 /// What the cache holds for one identity. No secrets.
@@ -62,14 +62,14 @@ pub struct CredentialStatus {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<SlotState>,
-    flight: Flight,
+struct CredentialSlot {
+    state: Mutex<CredentialSlotState>,
+    single_flight: SingleFlight,
 }
 
 #[derive(Debug, Default)]
-struct SlotState {
-    held: Option<Held>,
+struct CredentialSlotState {
+    held: Option<CachedCredentials>,
     failures: Option<Failures<CredentialError>>,
     last_fetch_at: Option<SystemTime>,
     fetches: u64,
@@ -77,13 +77,13 @@ struct SlotState {
 }
 
 #[derive(Debug)]
-struct Held {
+struct CachedCredentials {
     credentials: Credentials,
     refresh_at: SystemTime,
 }
 
 /// What the state of a slot means at a moment.
-enum Verdict {
+enum CredentialState {
     Fresh(Credentials),
     /// Usable, and it is time to fetch the next ones.
     Due(Credentials),
@@ -108,14 +108,14 @@ impl CredentialCache {
     pub async fn get(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
         let slot = self.slots.get(identity);
         match slot.verdict(self.clock.now()) {
-            Verdict::Fresh(credentials) => Ok(credentials),
-            Verdict::Due(credentials) => {
+            CredentialState::Fresh(credentials) => Ok(credentials),
+            CredentialState::Due(credentials) => {
                 self.fetch_in_background(identity, &slot);
                 Ok(credentials)
             }
-            Verdict::Quiet(error) => Err(error),
-            Verdict::Missing => self.fetch_and_wait(identity, &slot, None).await,
-            Verdict::Expiring(credentials) => {
+            CredentialState::Quiet(error) => Err(error),
+            CredentialState::Missing => self.fetch_and_wait(identity, &slot, None).await,
+            CredentialState::Expiring(credentials) => {
                 let fetched = self.fetch_and_wait(identity, &slot, None).await;
                 fetched.or_else(|error| {
                     if has_expired(&credentials, self.clock.now()) { Err(error) } else { Ok(credentials) }
@@ -128,16 +128,16 @@ impl CredentialCache {
     pub(crate) fn get_now(&self, identity: &Identity) -> Option<Credentials> {
         let slot = self.slots.get(identity);
         match slot.verdict(self.clock.now()) {
-            Verdict::Fresh(credentials) => Some(credentials),
-            Verdict::Due(credentials) | Verdict::Expiring(credentials) => {
+            CredentialState::Fresh(credentials) => Some(credentials),
+            CredentialState::Due(credentials) | CredentialState::Expiring(credentials) => {
                 self.fetch_in_background(identity, &slot);
                 Some(credentials)
             }
-            Verdict::Missing => {
+            CredentialState::Missing => {
                 self.fetch_in_background(identity, &slot);
                 None
             }
-            Verdict::Quiet(_) => None,
+            CredentialState::Quiet(_) => None,
         }
     }
 
@@ -163,8 +163,8 @@ impl CredentialCache {
         self.slots.entries().into_iter().map(|(identity, slot)| slot.status(identity)).collect()
     }
 
-    fn fetch_in_background(&self, identity: &Identity, slot: &Arc<Slot>) {
-        let Some(turn) = slot.flight.turn_now() else { return };
+    fn fetch_in_background(&self, identity: &Identity, slot: &Arc<CredentialSlot>) {
+        let Some(turn) = slot.single_flight.try_acquire() else { return };
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
         turn.spawn(async move { cache.fetch(&identity, &slot).await });
     }
@@ -173,10 +173,10 @@ impl CredentialCache {
     async fn fetch_and_wait(
         &self,
         identity: &Identity,
-        slot: &Arc<Slot>,
+        slot: &Arc<CredentialSlot>,
         refused_key_id: Option<&str>,
     ) -> Result<Credentials, CredentialError> {
-        let turn = slot.flight.turn().await;
+        let turn = slot.single_flight.acquire().await;
         let now = self.clock.now();
         // While this one waited, another may have brought the answer.
         match refused_key_id {
@@ -186,9 +186,11 @@ impl CredentialCache {
                 }
             }
             None => match slot.verdict(now) {
-                Verdict::Fresh(credentials) | Verdict::Due(credentials) => return Ok(credentials),
-                Verdict::Quiet(error) => return Err(error),
-                Verdict::Missing | Verdict::Expiring(_) => {}
+                CredentialState::Fresh(credentials) | CredentialState::Due(credentials) => {
+                    return Ok(credentials);
+                }
+                CredentialState::Quiet(error) => return Err(error),
+                CredentialState::Missing | CredentialState::Expiring(_) => {}
             },
         }
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
@@ -196,7 +198,11 @@ impl CredentialCache {
         fetched.unwrap_or_else(|stopped| Err(CredentialError::Unavailable { reason: stopped.to_string() }))
     }
 
-    async fn fetch(&self, identity: &Identity, slot: &Slot) -> Result<Credentials, CredentialError> {
+    async fn fetch(
+        &self,
+        identity: &Identity,
+        slot: &CredentialSlot,
+    ) -> Result<Credentials, CredentialError> {
         let answer = tokio::time::timeout(FETCH_TIMEOUT, outcome_of(self.source.fetch(identity))).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
             let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
@@ -213,27 +219,27 @@ impl CredentialCache {
     }
 }
 
-impl Slot {
-    fn verdict(&self, now: SystemTime) -> Verdict {
+impl CredentialSlot {
+    fn verdict(&self, now: SystemTime) -> CredentialState {
         let state = lock(&self.state);
         let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
         match (&state.held, failures) {
             (Some(held), quiet) if held.is_usable(now) => {
                 if now >= held.refresh_at && quiet.is_none() {
-                    Verdict::Due(held.credentials.clone())
+                    CredentialState::Due(held.credentials.clone())
                 } else {
-                    Verdict::Fresh(held.credentials.clone())
+                    CredentialState::Fresh(held.credentials.clone())
                 }
             }
             (Some(held), quiet) if !has_expired(&held.credentials, now) => {
                 if quiet.is_some() || state.was_fetched_within(EXPIRING_RECHECK, now) {
-                    Verdict::Fresh(held.credentials.clone())
+                    CredentialState::Fresh(held.credentials.clone())
                 } else {
-                    Verdict::Expiring(held.credentials.clone())
+                    CredentialState::Expiring(held.credentials.clone())
                 }
             }
-            (_, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
-            (_, None) => Verdict::Missing,
+            (_, Some(failures)) => CredentialState::Quiet(failures.last_error.clone()),
+            (_, None) => CredentialState::Missing,
         }
     }
 
@@ -267,7 +273,7 @@ impl Slot {
         match accepted {
             Ok(credentials) => {
                 let refresh_at = refresh_time(credentials.expiry(), now);
-                state.held = Some(Held { credentials: credentials.clone(), refresh_at });
+                state.held = Some(CachedCredentials { credentials: credentials.clone(), refresh_at });
                 state.failures = None;
                 Ok(credentials)
             }
@@ -294,7 +300,7 @@ impl Slot {
     }
 }
 
-impl SlotState {
+impl CredentialSlotState {
     fn was_fetched_within(&self, interval: Duration, now: SystemTime) -> bool {
         self.last_fetch_at.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < interval))
     }
@@ -304,7 +310,7 @@ fn has_expired(credentials: &Credentials, now: SystemTime) -> bool {
     credentials.expiry().is_some_and(|end| end <= now)
 }
 
-impl Held {
+impl CachedCredentials {
     fn is_usable(&self, now: SystemTime) -> bool {
         self.credentials.expiry().is_none_or(|end| until(now, end) >= MIN_REMAINING)
     }
@@ -313,7 +319,7 @@ impl Held {
 /// Checks the end of fetched credentials, and corrects end and origin where the source is known to bend them.
 fn accept(
     mut credentials: Credentials,
-    held: Option<&Held>,
+    held: Option<&CachedCredentials>,
     now: SystemTime,
 ) -> Result<Credentials, CredentialError> {
     let known = held.map(|held| &held.credentials);

@@ -89,24 +89,24 @@ pub struct TokenStatus {
 /// Makes, keeps and renews tokens. Clones share everything. Its methods need a tokio runtime.
 #[derive(Clone)]
 pub struct TokenEngine {
-    inner: Arc<Inner>,
+    inner: Arc<EngineInner>,
 }
 
-struct Inner {
+struct EngineInner {
     credentials: CredentialCache,
     clock: Arc<dyn Clock>,
-    slots: Slots<TokenKey, Mutex<Slot>>,
+    slots: Slots<TokenKey, Mutex<TokenSlot>>,
 }
 
 #[derive(Default)]
-struct Slot {
-    held: Option<Held>,
+struct TokenSlot {
+    held: Option<CachedToken>,
     last_used_at: Option<SystemTime>,
     refusals: u64,
     last_error: Option<TokenError>,
 }
 
-struct Held {
+struct CachedToken {
     token: Arc<Token>,
     renew_at: SystemTime,
 }
@@ -134,7 +134,7 @@ impl TokenEngine {
     /// An engine on a clock of your own.
     pub fn with_clock(source: Arc<dyn CredentialSource>, clock: Arc<dyn Clock>) -> Self {
         let credentials = CredentialCache::new(source, Arc::clone(&clock));
-        Self { inner: Arc::new(Inner { credentials, clock, slots: Slots::new(MAX_KEYS) }) }
+        Self { inner: Arc::new(EngineInner { credentials, clock, slots: Slots::new(MAX_KEYS) }) }
     }
 
     /// A token with at least [`MIN_TOKEN_LEFT`] left. Waits only when there is neither a token nor credentials; while
@@ -222,7 +222,7 @@ impl TokenEngine {
 
     /// Starts the task that renews in the background; it ends with the last clone of the engine.
     pub fn spawn_refresher(&self) -> tokio::task::JoinHandle<()> {
-        let weak: Weak<Inner> = Arc::downgrade(&self.inner);
+        let weak: Weak<EngineInner> = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(REFRESH_TICK).await;
@@ -235,8 +235,8 @@ impl TokenEngine {
     }
 }
 
-impl Inner {
-    async fn token(&self, key: &TokenKey, slot: &Mutex<Slot>) -> Result<Arc<Token>, TokenError> {
+impl EngineInner {
+    async fn token(&self, key: &TokenKey, slot: &Mutex<TokenSlot>) -> Result<Arc<Token>, TokenError> {
         let offer = lock(slot).offer(self.clock.now());
         match offer {
             Offer::Fresh(token) => Ok(token),
@@ -256,7 +256,7 @@ impl Inner {
     fn mint(
         &self,
         key: &TokenKey,
-        slot: &Mutex<Slot>,
+        slot: &Mutex<TokenSlot>,
         credentials: &Credentials,
     ) -> Result<Arc<Token>, TokenError> {
         let now = self.clock.now();
@@ -268,7 +268,7 @@ impl Inner {
         match sign(&request, credentials, now) {
             Ok(token) => {
                 let token = Arc::new(token);
-                slot.held = Some(Held { renew_at: renewal_time(&token), token: Arc::clone(&token) });
+                slot.held = Some(CachedToken { renew_at: renewal_time(&token), token: Arc::clone(&token) });
                 slot.last_error = None;
                 Ok(token)
             }
@@ -277,7 +277,7 @@ impl Inner {
     }
 }
 
-impl Slot {
+impl TokenSlot {
     fn offer(&self, now: SystemTime) -> Offer {
         let Some(held) = &self.held else {
             return Offer::Nothing;

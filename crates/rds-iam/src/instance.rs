@@ -43,8 +43,8 @@ impl KnownEnds {
         mut credentials: Credentials,
         now: SystemTime,
     ) -> Result<Credentials, CredentialError> {
-        let origin = Origin::of(&credentials);
-        let Some(told) = credentials.expiry().filter(|_| origin != Origin::Other) else {
+        let origin = CredentialOrigin::of(&credentials);
+        let Some(told) = credentials.expiry().filter(|_| origin != CredentialOrigin::Other) else {
             return Ok(credentials);
         };
         let key_id = credentials.access_key_id().to_owned();
@@ -75,7 +75,7 @@ impl KnownEnds {
 
 /// Where credentials come from, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+enum CredentialOrigin {
     /// Instance metadata, just now.
     Instance,
     /// Nothing says so: the SDK remembers an instance's while metadata is away, and forgets to say whose they are.
@@ -84,7 +84,7 @@ enum Origin {
     Other,
 }
 
-impl Origin {
+impl CredentialOrigin {
     fn of(credentials: &Credentials) -> Self {
         let steps = credentials.get_property::<Vec<AwsCredentialFeature>>();
         match steps.and_then(|steps| steps.last()) {

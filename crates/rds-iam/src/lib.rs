@@ -49,11 +49,11 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
-mod flight;
 mod instance;
 mod limiter;
 mod login;
 mod percent;
+mod single_flight;
 // As a page. Its code needs drivers, so the crate rds-iam-examples compiles it, and this crate's own tests do not.
 #[cfg_attr(not(doctest), doc = include_str!("pools.md"))]
 pub mod pools {}
@@ -78,7 +78,7 @@ pub use endpoint::{EndpointKind, RdsEndpoint, region_of};
 pub use engine::{MIN_TOKEN_LEFT, TokenEngine, TokenKey, TokenStatus};
 pub use error::TokenError;
 pub use limiter::{DEFAULT_LOGINS_PER_SECOND, LoginLimiter, Overloaded};
-pub use login::{LoginError, is_refusal};
+pub use login::{IamLoginError, is_refusal};
 pub use percent::percent_encode;
 pub use region::{Partition, Region, RegionError};
 pub use resolve::{ResolveError, Resolved, Resolver};

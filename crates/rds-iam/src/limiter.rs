@@ -23,17 +23,17 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Shared by whoever logs in. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct LoginLimiter {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<LimiterInner>>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LimiterInner {
     per_second: u32,
-    targets: HashMap<String, Target>,
+    targets: HashMap<String, LimiterTarget>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Target {
+struct LimiterTarget {
     /// When the next login would begin if logins were evenly spaced.
     next: Instant,
     /// Logins that were let go in the second that began then, and in the one before.
@@ -50,7 +50,7 @@ pub struct Overloaded;
 impl LoginLimiter {
     /// At most so many logins begin in any second; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { per_second, targets: HashMap::new() })) }
+        Self { inner: Arc::new(Mutex::new(LimiterInner { per_second, targets: HashMap::new() })) }
     }
 
     /// Changes the limit for logins to come.
@@ -71,7 +71,7 @@ impl LoginLimiter {
                 return Err(Overloaded);
             }
         }
-        let fresh = Target { next: now, second: now, count: 0, last_count: 0 };
+        let fresh = LimiterTarget { next: now, second: now, count: 0, last_count: 0 };
         let entry = inner.targets.entry(target.to_owned()).or_insert(fresh);
         // Who has not come for a while may come a few at a time.
         let earliest = now.checked_sub(pace.slack).unwrap_or(now);
@@ -110,7 +110,7 @@ impl Pace {
     }
 }
 
-impl Target {
+impl LimiterTarget {
     fn note(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.second);
         if since >= SECOND {

@@ -12,7 +12,7 @@ use crate::token::Token;
 
 /// Why a login failed: there was no token, or the driver says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoginError<E> {
+pub enum IamLoginError<E> {
     /// There is no token, so nothing was sent to the database – or, after a refusal, nothing more.
     #[error("no token to log in with")]
     NoToken(#[source] TokenError),
@@ -40,35 +40,35 @@ impl TokenEngine {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use rds_iam::{LoginError, Token, TokenEngine, TokenKey, is_refusal};
+    /// # use rds_iam::{IamLoginError, Token, TokenEngine, TokenKey, is_refusal};
     /// # struct Connection;
     /// # struct DriverError { sqlstate: Option<String> }
     /// # async fn open(password: &str) -> Result<Connection, DriverError> { Ok(Connection) }
-    /// async fn connect(engine: &TokenEngine, key: &TokenKey) -> Result<Connection, LoginError<DriverError>> {
+    /// async fn connect(engine: &TokenEngine, key: &TokenKey) -> Result<Connection, IamLoginError<DriverError>> {
     ///     let attempt = async |token: Arc<Token>| open(token.expose()).await;
     ///     engine.log_in(key, attempt, |error| error.sqlstate.as_deref().is_some_and(is_refusal)).await
     /// }
     /// ```
     ///
     /// # Errors
-    /// [`LoginError::NoToken`] as [`token`](Self::token) and [`fresh_after_refusal`](Self::fresh_after_refusal);
-    /// [`LoginError::Driver`] with the error of the last attempt.
+    /// [`IamLoginError::NoToken`] as [`token`](Self::token) and [`fresh_after_refusal`](Self::fresh_after_refusal);
+    /// [`IamLoginError::Driver`] with the error of the last attempt.
     pub async fn log_in<T, E, F>(
         &self,
         key: &TokenKey,
         attempt: impl Fn(Arc<Token>) -> F,
         is_refusal: impl Fn(&E) -> bool,
-    ) -> Result<T, LoginError<E>>
+    ) -> Result<T, IamLoginError<E>>
     where
         F: Future<Output = Result<T, E>>,
     {
-        let token = self.token(key).await.map_err(LoginError::NoToken)?;
+        let token = self.token(key).await.map_err(IamLoginError::NoToken)?;
         match attempt(Arc::clone(&token)).await {
             Err(error) if is_refusal(&error) => {}
-            outcome => return outcome.map_err(LoginError::Driver),
+            outcome => return outcome.map_err(IamLoginError::Driver),
         }
-        let fresh = self.fresh_after_refusal(key, &token).await.map_err(LoginError::NoToken)?;
-        attempt(fresh).await.map_err(LoginError::Driver)
+        let fresh = self.fresh_after_refusal(key, &token).await.map_err(IamLoginError::NoToken)?;
+        attempt(fresh).await.map_err(IamLoginError::Driver)
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
     async fn log_in(
         keys: usize,
         answers: &[Result<u32, &'static str>],
-    ) -> (Result<u32, LoginError<Said>>, Vec<String>) {
+    ) -> (Result<u32, IamLoginError<Said>>, Vec<String>) {
         let source = Arc::new(Keys { left: keys, fetches: AtomicUsize::new(0) });
         let clock = Arc::new(OffsetClock::default());
         let engine = TokenEngine::with_clock(source, Arc::<OffsetClock>::clone(&clock));
@@ -131,14 +131,14 @@ mod tests {
     async fn a_refused_login_is_tried_once_more_with_other_credentials() {
         let both = vec!["AK1".to_owned(), "AK2".to_owned()];
         assert_eq!(log_in(9, &[Err("28000"), Ok(7)]).await, (Ok(7), both.clone()));
-        let refused = Err(LoginError::Driver(Said("28P01")));
+        let refused = Err(IamLoginError::Driver(Said("28P01")));
         assert_eq!(log_in(9, &[Err("28000"), Err("28P01"), Ok(7)]).await, (refused, both));
     }
 
     #[tokio::test]
     async fn other_errors_are_the_caller_s() {
         let once = vec!["AK1".to_owned()];
-        let full = Err(LoginError::Driver(Said("53300")));
+        let full = Err(IamLoginError::Driver(Said("53300")));
         assert_eq!(log_in(9, &[Err("53300"), Ok(7)]).await, (full, once.clone()));
         assert_eq!(log_in(9, &[Ok(7)]).await, (Ok(7), once));
     }
@@ -146,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn without_credentials_nothing_is_tried() {
         let (outcome, tried) = log_in(0, &[Ok(7)]).await;
-        assert!(matches!(outcome, Err(LoginError::NoToken(TokenError::NoCredentials { .. }))));
+        assert!(matches!(outcome, Err(IamLoginError::NoToken(TokenError::NoCredentials { .. }))));
         assert_eq!(tried.len(), 0);
     }
 }

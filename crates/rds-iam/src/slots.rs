@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Slots<K, V> {
     capacity: usize,
-    inner: Mutex<Inner<K, V>>,
+    inner: Mutex<SlotsInner<K, V>>,
 }
 
 #[derive(Debug)]
-struct Inner<K, V> {
+struct SlotsInner<K, V> {
     entries: HashMap<K, (Arc<V>, u64)>,
     uses: u64,
 }
 
 impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, inner: Mutex::new(Inner { entries: HashMap::new(), uses: 0 }) }
+        Self { capacity, inner: Mutex::new(SlotsInner { entries: HashMap::new(), uses: 0 }) }
     }
 
     /// The value of `key`, made when missing.
@@ -55,7 +55,7 @@ impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Inner<K, V> {
+impl<K: Clone + Eq + Hash, V> SlotsInner<K, V> {
     fn evict_oldest(&mut self) {
         let oldest =
             self.entries.iter().min_by_key(|(_, (_, last_use))| *last_use).map(|(key, _)| key.clone());

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use rds_sim::{
     Backend, Certificates, CredentialServer, CredentialSettings, Door, DoorOptions, LoginAttempt,
-    LoginOutcome, Simulator, Target,
+    LoginOutcome, Simulator, TokenTarget,
 };
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,7 +126,7 @@ impl Stage {
         let listen = "127.0.0.1:0".parse()?;
         let options = DoorOptions {
             listen,
-            target: Target { hosts: vec![ENDPOINT.to_owned()], port: 0, region: REGION.to_owned() },
+            target: TokenTarget { hosts: vec![ENDPOINT.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec![USER.to_owned()],
             backend: Backend::from(&postgres),
             force_ssl: true,

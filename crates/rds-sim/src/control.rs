@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::faults::FaultSettings;
-use crate::http::{HttpServer, Reply, Request};
+use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::simulator::Simulator;
 use crate::time::unix_seconds;
 
@@ -29,7 +29,7 @@ impl ControlServer {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
         let simulator = simulator.clone();
-        let handler = move |request: &Request| answer(&simulator, request);
+        let handler = move |request: &HttpRequest| answer(&simulator, request);
         Ok(Self { server: HttpServer::start(listen, Arc::new(handler)).await? })
     }
 
@@ -39,7 +39,7 @@ impl ControlServer {
     }
 }
 
-fn answer(simulator: &Simulator, request: &Request) -> Reply {
+fn answer(simulator: &Simulator, request: &HttpRequest) -> Reply {
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/clock") => clock(simulator),
         ("POST", "/clock") => match request.query.get("advance").and_then(|text| text.parse().ok()) {
@@ -90,7 +90,7 @@ fn log(simulator: &Simulator) -> Reply {
 }
 
 /// All parameters are read before any is applied, so that a typing error changes nothing.
-fn fault(simulator: &Simulator, request: &Request) -> Reply {
+fn fault(simulator: &Simulator, request: &HttpRequest) -> Reply {
     let mut settings = simulator.faults().settings();
     for (name, value) in &request.query {
         if change(&mut settings, name, value).is_none() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::http::{HttpServer, Reply, Request};
+use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::keys::{AccessKey, random_text};
 use crate::simulator::Simulator;
 use crate::time::{http_date, rfc3339};
@@ -254,7 +254,7 @@ impl Desk {
         key
     }
 
-    fn answer(&self, request: &Request) -> Reply {
+    fn answer(&self, request: &HttpRequest) -> Reply {
         let CredentialSettings { fail_with, answer_with, answer_at, delay, .. } = self.settings();
         let answer_with = answer_with.filter(|_| answer_at.is_none_or(|path| path == request.path));
         let reply = match (answer_with, fail_with) {
@@ -268,7 +268,7 @@ impl Desk {
         Reply { delay, date: Some(http_date(self.simulator.clock().now())), ..reply }
     }
 
-    fn route(&self, request: &Request) -> Reply {
+    fn route(&self, request: &HttpRequest) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
             ("PUT", "/latest/api/token") => self.imds_open_session(request),
             ("GET", path) if path.starts_with("/latest/") => self.imds(request),
@@ -286,7 +286,7 @@ impl Desk {
         Reply::text(status, why)
     }
 
-    fn imds_open_session(&self, request: &Request) -> Reply {
+    fn imds_open_session(&self, request: &HttpRequest) -> Reply {
         let ttl = request.header(TTL_HEADER);
         if ttl.parse::<u32>().is_ok_and(|seconds| (1..=21_600).contains(&seconds)) {
             self.count(|calls| calls.imds_session += 1);
@@ -297,7 +297,7 @@ impl Desk {
         }
     }
 
-    fn imds(&self, request: &Request) -> Reply {
+    fn imds(&self, request: &HttpRequest) -> Reply {
         if request.header(SESSION_HEADER) != self.imds_session {
             return self.refuse(401, "no session");
         }
@@ -318,7 +318,7 @@ impl Desk {
         }
     }
 
-    fn container(&self, request: &Request) -> Reply {
+    fn container(&self, request: &HttpRequest) -> Reply {
         if request.header("authorization") != self.settings().authorization {
             return self.refuse(401, "wrong authorization");
         }

@@ -17,10 +17,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Simulator;
 use crate::log::LoginOutcome;
-use crate::protocol::{ASK_CLEARTEXT, FirstPacket, Startup, fatal, read_first_packet, read_password};
+use crate::protocol::{ASK_CLEARTEXT, FirstPacket, StartupPacket, fatal, read_first_packet, read_password};
 use crate::relay::relay;
 use crate::tls::Certificates;
-use crate::verify::Target;
+use crate::verify::TokenTarget;
 
 /// How many connections a door serves at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -37,7 +37,7 @@ pub struct DoorOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// What tokens must be made for; port 0 stands for the port listened on.
-    pub target: Target,
+    pub target: TokenTarget,
     /// The users who log in with tokens: the members of `rds_iam`.
     pub iam_users: Vec<String>,
     /// The PostgreSQL behind; it must trust the IAM users.
@@ -61,7 +61,7 @@ pub enum Backend {
 #[derive(Debug)]
 pub struct Door {
     address: SocketAddr,
-    target: Target,
+    target: TokenTarget,
     task: JoinHandle<()>,
 }
 
@@ -94,9 +94,9 @@ impl From<&crate::postgres::Postgres> for Backend {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-type BackendStream = Box<dyn Stream>;
+trait SimStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> SimStream for T {}
+type BackendStream = Box<dyn SimStream>;
 
 /// What a connection needs to know; shared by all of a door.
 struct Room {
@@ -126,7 +126,7 @@ impl Door {
     }
 
     /// What tokens must be made for.
-    pub fn target(&self) -> &Target {
+    pub fn target(&self) -> &TokenTarget {
         &self.target
     }
 }
@@ -167,7 +167,7 @@ async fn accept_all(listener: TcpListener, room: Arc<Room>) {
 }
 
 /// A connection after its login: both sides, ready to be relayed.
-type LoggedIn<S> = Option<(S, BackendStream)>;
+type BackendLogin<S> = Option<(S, BackendStream)>;
 
 impl Room {
     async fn serve(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
@@ -187,7 +187,7 @@ impl Room {
                 }
                 FirstPacket::Gss => stream.write_all(b"N").await?,
                 FirstPacket::Cancel(packet) => return self.pass_cancel(&packet).await,
-                FirstPacket::Startup(startup) => {
+                FirstPacket::StartupPacket(startup) => {
                     return match in_time(self.log_in_plain(stream, startup, peer)).await? {
                         Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
                         None => Ok(()),
@@ -202,10 +202,12 @@ impl Room {
         let mut tls = in_time(self.acceptor.accept(stream)).await?;
         match in_time(read_first_packet(&mut tls)).await? {
             FirstPacket::Cancel(packet) => self.pass_cancel(&packet).await,
-            FirstPacket::Startup(startup) => match in_time(self.log_in_tls(tls, startup, peer)).await? {
-                Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
-                None => Ok(()),
-            },
+            FirstPacket::StartupPacket(startup) => {
+                match in_time(self.log_in_tls(tls, startup, peer)).await? {
+                    Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
+                    None => Ok(()),
+                }
+            }
             FirstPacket::Ssl | FirstPacket::Gss => Ok(()),
         }
     }
@@ -214,9 +216,9 @@ impl Room {
     async fn log_in_plain(
         &self,
         mut client: TcpStream,
-        startup: Startup,
+        startup: StartupPacket,
         peer: SocketAddr,
-    ) -> io::Result<LoggedIn<TcpStream>> {
+    ) -> io::Result<BackendLogin<TcpStream>> {
         let whom = format!(
             "for host \"{}\", user \"{}\", database \"{}\", no encryption",
             peer.ip(),
@@ -236,12 +238,12 @@ impl Room {
         Ok(None)
     }
 
-    async fn log_in_tls<S: Stream>(
+    async fn log_in_tls<S: SimStream>(
         &self,
         mut client: S,
-        startup: Startup,
+        startup: StartupPacket,
         _peer: SocketAddr,
-    ) -> io::Result<LoggedIn<S>> {
+    ) -> io::Result<BackendLogin<S>> {
         if !self.is_iam_user(&startup.user) {
             return self.pass_on(client, startup).await;
         }
@@ -272,12 +274,16 @@ impl Room {
         self.connect_behind(client, startup).await
     }
 
-    async fn pass_on<S: Stream>(&self, client: S, startup: Startup) -> io::Result<LoggedIn<S>> {
+    async fn pass_on<S: SimStream>(&self, client: S, startup: StartupPacket) -> io::Result<BackendLogin<S>> {
         self.simulator.record(&startup.user, &startup.database, LoginOutcome::PassedOn);
         self.connect_behind(client, startup).await
     }
 
-    async fn connect_behind<S: Stream>(&self, mut client: S, startup: Startup) -> io::Result<LoggedIn<S>> {
+    async fn connect_behind<S: SimStream>(
+        &self,
+        mut client: S,
+        startup: StartupPacket,
+    ) -> io::Result<BackendLogin<S>> {
         match self.options.backend.connect().await {
             Ok(mut backend) => {
                 backend.write_all(&startup.packet).await?;

@@ -21,7 +21,7 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 
 /// A request, read to its end.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct HttpRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: HashMap<String, String>,
@@ -43,7 +43,7 @@ pub(crate) struct Reply {
     pub(crate) delay: Duration,
 }
 
-pub(crate) type Handler = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(&HttpRequest) -> Reply + Send + Sync>;
 
 /// A listening server; dropping it closes it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct HttpServer {
     task: JoinHandle<()>,
 }
 
-impl Request {
+impl HttpRequest {
     /// A header's text, or an empty one.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -131,7 +131,7 @@ async fn answer(
     let reply = match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Err(_too_long) => Reply::text(413, "body too long"),
         Ok(body) => {
-            let request = Request {
+            let request = HttpRequest {
                 method: head.method.to_string(),
                 path: head.uri.path().to_owned(),
                 query: parse_form(head.uri.query().unwrap_or("")),

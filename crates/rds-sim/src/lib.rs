@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use rds_sim::postgres::{Postgres, PostgresOptions};
-//! use rds_sim::{AccessKey, Backend, Certificates, Door, DoorOptions, Simulator, Target};
+//! use rds_sim::{AccessKey, Backend, Certificates, Door, DoorOptions, Simulator, TokenTarget};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let postgres = Postgres::start(&PostgresOptions::default())?;
@@ -19,7 +19,7 @@
 //!     &simulator,
 //!     DoorOptions {
 //!         listen: "127.0.0.1:0".parse()?,
-//!         target: Target { hosts: vec![host.clone()], port: 0, region: "eu-west-1".into() },
+//!         target: TokenTarget { hosts: vec![host.clone()], port: 0, region: "eu-west-1".into() },
 //!         iam_users: vec!["app".into()],
 //!         backend: Backend::from(&postgres),
 //!         force_ssl: false,
@@ -62,5 +62,5 @@ pub use log::{LoginAttempt, LoginLog, LoginOutcome};
 pub use pam::{DEFAULT_PAM_PORT, PamEndpoint, hba_lines, pam_service};
 pub use simulator::Simulator;
 pub use time::SimClock;
-pub use tls::{CertificateError, Certificates};
-pub use verify::{Accepted, Refusal, Target, verify};
+pub use tls::{Certificates, SimCertificateError};
+pub use verify::{Refusal, TokenTarget, ValidToken, verify};

@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use rds_sim::{
     AccessKey, Backend, Certificates, ControlServer, CredentialServer, CredentialSettings, Door, DoorOptions,
-    PamEndpoint, Simulator, Target,
+    PamEndpoint, Simulator, TokenTarget,
 };
 
 /// An RDS look-alike in front of a real PostgreSQL, for development without AWS. Not for data that matters.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+struct SimArguments {
     /// The PostgreSQL behind: HOST:PORT, or the directory of its socket as /DIR[:PORT]. It must trust IAM users.
     #[arg(long)]
     postgres: String,
@@ -67,13 +67,13 @@ fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let arguments = Arguments::parse();
+    let arguments = SimArguments::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting tokio")?;
     runtime.block_on(run(arguments))
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
+async fn run(arguments: SimArguments) -> Result<()> {
     let simulator = Simulator::default();
     for text in &arguments.static_keys {
         // The text itself holds a secret and stays out of the message.
@@ -86,7 +86,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         std::fs::write(path, certificates.ca_pem()).with_context(|| format!("writing {}", path.display()))?;
     }
     let target =
-        Target { hosts: arguments.host.clone(), port: arguments.port, region: arguments.region.clone() };
+        TokenTarget { hosts: arguments.host.clone(), port: arguments.port, region: arguments.region.clone() };
     let door = Door::open(
         &simulator,
         DoorOptions {
@@ -116,7 +116,7 @@ struct Others {
 }
 
 impl Others {
-    async fn start(arguments: &Arguments, simulator: &Simulator, target: &Target) -> Result<Self> {
+    async fn start(arguments: &SimArguments, simulator: &Simulator, target: &TokenTarget) -> Result<Self> {
         let mut others = Self { _control: None, _credentials: None, _pam: None };
         if let Some(listen) = arguments.control {
             let control =

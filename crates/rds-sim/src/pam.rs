@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::http::{HttpServer, Reply, Request};
+use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::simulator::Simulator;
-use crate::verify::Target;
+use crate::verify::TokenTarget;
 
 /// The port that the PAM module posts to unless told otherwise.
 pub const DEFAULT_PAM_PORT: u16 = 1108;
@@ -23,9 +23,9 @@ pub struct PamEndpoint {
 
 impl PamEndpoint {
     /// Serves `POST /authenticateRequest`: 200 for a right token, 403 for a wrong one.
-    pub async fn start(simulator: &Simulator, listen: SocketAddr, target: Target) -> io::Result<Self> {
+    pub async fn start(simulator: &Simulator, listen: SocketAddr, target: TokenTarget) -> io::Result<Self> {
         let simulator = simulator.clone();
-        let handler = move |request: &Request| authenticate(&simulator, &target, request);
+        let handler = move |request: &HttpRequest| authenticate(&simulator, &target, request);
         Ok(Self { server: HttpServer::start(listen, Arc::new(handler)).await? })
     }
 
@@ -36,7 +36,7 @@ impl PamEndpoint {
 }
 
 /// The body is the user, a NUL – which neither can hold – and the token.
-fn authenticate(simulator: &Simulator, target: &Target, request: &Request) -> Reply {
+fn authenticate(simulator: &Simulator, target: &TokenTarget, request: &HttpRequest) -> Reply {
     if request.method != "POST" || request.path != "/authenticateRequest" {
         return Reply::text(404, "not found");
     }

@@ -31,12 +31,12 @@ pub(crate) enum FirstPacket {
     /// A cancel request, as it came.
     Cancel(Vec<u8>),
     /// A startup message.
-    Startup(Startup),
+    StartupPacket(StartupPacket),
 }
 
 /// A startup message.
 #[derive(Debug)]
-pub(crate) struct Startup {
+pub(crate) struct StartupPacket {
     /// The whole packet, to be sent on.
     pub(crate) packet: Vec<u8>,
     /// The user.
@@ -60,12 +60,12 @@ pub(crate) async fn read_first_packet<S: AsyncRead + Unpin>(stream: &mut S) -> i
         SSL_REQUEST => Ok(FirstPacket::Ssl),
         GSS_REQUEST => Ok(FirstPacket::Gss),
         CANCEL_REQUEST => Ok(FirstPacket::Cancel(packet)),
-        version if version >> 16 == 3 => parse_startup(packet).map(FirstPacket::Startup),
+        version if version >> 16 == 3 => parse_startup(packet).map(FirstPacket::StartupPacket),
         _ => Err(malformed("unsupported frontend protocol")),
     }
 }
 
-fn parse_startup(packet: Vec<u8>) -> io::Result<Startup> {
+fn parse_startup(packet: Vec<u8>) -> io::Result<StartupPacket> {
     let mut user = String::new();
     let mut database = String::new();
     let mut words = packet[8..].split(|&byte| byte == 0);
@@ -83,7 +83,7 @@ fn parse_startup(packet: Vec<u8>) -> io::Result<Startup> {
     if database.is_empty() {
         database.clone_from(&user);
     }
-    Ok(Startup { packet, user, database })
+    Ok(StartupPacket { packet, user, database })
 }
 
 /// Reads a password message; the answer is what stands before the final NUL.
@@ -149,10 +149,11 @@ mod tests {
     #[tokio::test]
     async fn startup_is_read_and_kept_whole() {
         let packet = startup_message(&[("user", "app"), ("application_name", "x"), ("database", "shop")]);
-        let FirstPacket::Startup(startup) = first(&packet).await.unwrap() else { panic!() };
+        let FirstPacket::StartupPacket(startup) = first(&packet).await.unwrap() else { panic!() };
         assert_eq!((startup.user.as_str(), startup.database.as_str()), ("app", "shop"));
         assert_eq!(startup.packet, packet);
-        let FirstPacket::Startup(startup) = first(&startup_message(&[("user", "app")])).await.unwrap() else {
+        let FirstPacket::StartupPacket(startup) = first(&startup_message(&[("user", "app")])).await.unwrap()
+        else {
             panic!()
         };
         assert_eq!(startup.database, "app");

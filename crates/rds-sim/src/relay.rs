@@ -18,7 +18,8 @@ where
     C: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
-    let budget = Budget { limit_bytes: faults.settings().cut_after_bytes, passed_bytes: AtomicU64::new(0) };
+    let budget =
+        ByteBudget { limit_bytes: faults.settings().cut_after_bytes, passed_bytes: AtomicU64::new(0) };
     let (client_read, client_write) = tokio::io::split(client);
     let (backend_read, backend_write) = tokio::io::split(backend);
     tokio::try_join!(
@@ -29,12 +30,12 @@ where
 }
 
 /// How many bytes a connection may pass.
-struct Budget {
+struct ByteBudget {
     limit_bytes: Option<u64>,
     passed_bytes: AtomicU64,
 }
 
-impl Budget {
+impl ByteBudget {
     /// How many of `wanted` bytes may still pass, and whether that is the end.
     fn take(&self, wanted: usize) -> (usize, bool) {
         let before = self.passed_bytes.fetch_add(wanted as u64, Ordering::Relaxed);
@@ -52,7 +53,7 @@ async fn pump<R, W>(
     mut from: R,
     mut to: W,
     mut changes: watch::Receiver<Change>,
-    budget: &Budget,
+    budget: &ByteBudget,
 ) -> io::Result<()>
 where
     R: AsyncRead + Unpin,

@@ -9,7 +9,7 @@ use crate::faults::Faults;
 use crate::keys::KeyStore;
 use crate::log::{LoginAttempt, LoginLog, LoginOutcome};
 use crate::time::{SimClock, unix_seconds};
-use crate::verify::{Accepted, Refusal, Target, verify};
+use crate::verify::{Refusal, TokenTarget, ValidToken, verify};
 
 /// The shared state of a simulated RDS. Clones share everything.
 #[derive(Clone, Debug, Default)]
@@ -18,18 +18,18 @@ pub struct Simulator {
     keys: KeyStore,
     faults: Faults,
     log: LoginLog,
-    logging_in: Arc<LoggingIn>,
+    logging_in: Arc<LoginGuard>,
 }
 
 /// IAM logins between their token and its verdict.
 #[derive(Debug, Default)]
-struct LoggingIn {
+struct LoginGuard {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
 /// One of them, as long as it is there.
-pub(crate) struct LoginUnderWay(Arc<LoggingIn>);
+pub(crate) struct LoginUnderWay(Arc<LoginGuard>);
 
 impl Drop for LoginUnderWay {
     fn drop(&mut self) {
@@ -75,11 +75,11 @@ impl Simulator {
         token: &str,
         user: &str,
         database: &str,
-        target: &Target,
-    ) -> Result<Accepted, Refusal> {
+        target: &TokenTarget,
+    ) -> Result<ValidToken, Refusal> {
         let verdict = self.verdict(token, user, target);
         let outcome = match &verdict {
-            Ok(Accepted { access_key_id, age_seconds }) => {
+            Ok(ValidToken { access_key_id, age_seconds }) => {
                 LoginOutcome::Accepted { access_key_id: access_key_id.clone(), age_seconds: *age_seconds }
             }
             Err(refusal) => LoginOutcome::Refused { reason: refusal.to_string() },
@@ -98,7 +98,7 @@ impl Simulator {
         });
     }
 
-    fn verdict(&self, token: &str, user: &str, target: &Target) -> Result<Accepted, Refusal> {
+    fn verdict(&self, token: &str, user: &str, target: &TokenTarget) -> Result<ValidToken, Refusal> {
         let now = self.clock.now();
         // Wrong tokens count as well: what is limited is how often RDS asks IAM.
         if self.faults.is_throttled() {

@@ -4,14 +4,14 @@
 //! Never: logs anybody in; the first access token lies in a file that `aws sso login` would have written.
 
 use crate::credentials::Desk;
-use crate::http::{Reply, Request};
+use crate::http::{HttpRequest, Reply};
 use crate::time::unix_seconds;
 
 /// How long a refreshed access token lasts, in seconds.
 const ACCESS_TOKEN_SECONDS: u64 = 3600;
 
 /// `GET /federation/credentials`: credentials of a role for whoever shows the access token.
-pub(crate) fn role_credentials(desk: &Desk, request: &Request) -> Reply {
+pub(crate) fn role_credentials(desk: &Desk, request: &HttpRequest) -> Reply {
     if request.header("x-amz-sso_bearer_token") != desk.settings().sso_access_token {
         desk.count(|calls| calls.refused += 1);
         let body = serde_json::json!({"__type": "UnauthorizedException", "message": "Session token not found or invalid"});
@@ -29,7 +29,7 @@ pub(crate) fn role_credentials(desk: &Desk, request: &Request) -> Reply {
 }
 
 /// `POST /token`: a new access token for a refresh token.
-pub(crate) fn refresh(desk: &Desk, request: &Request) -> Reply {
+pub(crate) fn refresh(desk: &Desk, request: &HttpRequest) -> Reply {
     let asked: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
     if asked["grantType"] != "refresh_token" || asked["refreshToken"].as_str().is_none_or(str::is_empty) {
         desk.count(|calls| calls.refused += 1);

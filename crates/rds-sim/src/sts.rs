@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::credentials::{CredentialSettings, Desk};
-use crate::http::{Reply, Request};
+use crate::http::{HttpRequest, Reply};
 use crate::keys::random_text;
 use crate::time::{parse_amz_date, rfc3339, unix_seconds};
 use crate::verify::verify_sts_call;
@@ -16,9 +16,9 @@ const MAX_SKEW_SECONDS: i64 = 300;
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
 /// An error as STS spells it: HTTP status, code, message.
-struct StsError(u16, &'static str, String);
+struct SimStsError(u16, &'static str, String);
 
-pub(crate) fn answer(desk: &Desk, request: &Request) -> Reply {
+pub(crate) fn answer(desk: &Desk, request: &HttpRequest) -> Reply {
     let form = request.form();
     let action = form.get("Action").map_or("", String::as_str);
     let outcome = match action {
@@ -26,7 +26,7 @@ pub(crate) fn answer(desk: &Desk, request: &Request) -> Reply {
         "AssumeRole" => assume_role(desk, request, &form),
         "AssumeRoleWithWebIdentity" => assume_role_with_web_identity(desk, &form),
         "GetCallerIdentity" => get_caller_identity(desk, request),
-        _ => Err(StsError(400, "InvalidAction", format!("Could not find operation {action}"))),
+        _ => Err(SimStsError(400, "InvalidAction", format!("Could not find operation {action}"))),
     };
     match outcome {
         Ok(result) => {
@@ -40,7 +40,7 @@ pub(crate) fn answer(desk: &Desk, request: &Request) -> Reply {
                 ),
             )
         }
-        Err(StsError(status, code, message)) => {
+        Err(SimStsError(status, code, message)) => {
             desk.count(|calls| calls.refused += 1);
             let message = escape(&message);
             let id = random_text(20);
@@ -55,7 +55,11 @@ pub(crate) fn answer(desk: &Desk, request: &Request) -> Reply {
     }
 }
 
-fn assume_role(desk: &Desk, request: &Request, form: &HashMap<String, String>) -> Result<String, StsError> {
+fn assume_role(
+    desk: &Desk,
+    request: &HttpRequest,
+    form: &HashMap<String, String>,
+) -> Result<String, SimStsError> {
     check_caller(desk, request)?;
     let wanted = desk.settings().external_id;
     if wanted.is_some() && wanted.as_ref() != form.get("ExternalId") {
@@ -67,19 +71,19 @@ fn assume_role(desk: &Desk, request: &Request, form: &HashMap<String, String>) -
 }
 
 /// The one call that needs no signature: the token of the identity provider is the proof.
-fn assume_role_with_web_identity(desk: &Desk, form: &HashMap<String, String>) -> Result<String, StsError> {
+fn assume_role_with_web_identity(desk: &Desk, form: &HashMap<String, String>) -> Result<String, SimStsError> {
     let given = form.get("WebIdentityToken").map_or("", String::as_str);
     let wanted = desk.settings().web_identity_token;
     if given.is_empty() || wanted.is_some_and(|wanted| wanted != given) {
         let message = "No OpenIDConnect provider found in your account for this token".to_owned();
-        return Err(StsError(400, "InvalidIdentityToken", message));
+        return Err(SimStsError(400, "InvalidIdentityToken", message));
     }
     let result = session_of_role(desk, form)?;
     desk.count(|calls| calls.assume_role_with_web_identity += 1);
     Ok(format!("<SubjectFromWebIdentityToken>rds-sim</SubjectFromWebIdentityToken>{result}"))
 }
 
-fn get_caller_identity(desk: &Desk, request: &Request) -> Result<String, StsError> {
+fn get_caller_identity(desk: &Desk, request: &HttpRequest) -> Result<String, SimStsError> {
     check_caller(desk, request)?;
     desk.count(|calls| calls.get_caller_identity += 1);
     let settings = desk.settings();
@@ -88,12 +92,12 @@ fn get_caller_identity(desk: &Desk, request: &Request) -> Result<String, StsErro
     let session = escape(&settings.caller_session);
     Ok(format!(
         "<Arn>arn:aws:sts::{account}:assumed-role/{role}/{session}</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
-         <Account>{account}</Account>"
+         <SystemAccount>{account}</SystemAccount>"
     ))
 }
 
 /// GetCallerIdentity as a presigned URL: whoever holds the URL may ask who signed it.
-pub(crate) fn answer_presigned(desk: &Desk, request: &Request) -> Reply {
+pub(crate) fn answer_presigned(desk: &Desk, request: &HttpRequest) -> Reply {
     let now = desk.simulator.clock().now();
     let verdict =
         verify_sts_call(&request.raw_query, |name| request.header(name), desk.simulator.keys(), now);
@@ -110,7 +114,7 @@ pub(crate) fn answer_presigned(desk: &Desk, request: &Request) -> Reply {
             desk.count(|calls| calls.presigned += 1);
             let CredentialSettings { account, role_name, .. } = desk.settings();
             let result = serde_json::json!({
-                "Account": account,
+                "SystemAccount": account,
                 "Arn": format!("arn:aws:sts::{account}:assumed-role/{role_name}/rds-sim"),
                 "UserId": "AROARDSSIM:rds-sim",
             });
@@ -123,10 +127,14 @@ pub(crate) fn answer_presigned(desk: &Desk, request: &Request) -> Reply {
     }
 }
 
-fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String, StsError> {
+fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String, SimStsError> {
     let field = |name: &'static str| {
         form.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
-            StsError(400, "ValidationError", format!("1 validation error detected: {name} must not be null"))
+            SimStsError(
+                400,
+                "ValidationError",
+                format!("1 validation error detected: {name} must not be null"),
+            )
         })
     };
     let (role_arn, session_name) = (field("RoleArn")?, field("RoleSessionName")?);
@@ -148,14 +156,14 @@ fn session_of_role(desk: &Desk, form: &HashMap<String, String>) -> Result<String
 }
 
 /// The caller's key must be known, not ended, and come with its session token.
-fn check_caller(desk: &Desk, request: &Request) -> Result<(), StsError> {
+fn check_caller(desk: &Desk, request: &HttpRequest) -> Result<(), SimStsError> {
     let access_key_id = request
         .header("authorization")
         .split_once("Credential=")
         .and_then(|(_, rest)| rest.split('/').next())
         .unwrap_or("");
     let invalid = || {
-        StsError(
+        SimStsError(
             403,
             "InvalidClientTokenId",
             "The security token included in the request is invalid.".to_owned(),
@@ -169,17 +177,17 @@ fn check_caller(desk: &Desk, request: &Request) -> Result<(), StsError> {
     let made_at = parse_amz_date(request.header("x-amz-date")).unwrap_or_default();
     if (unix_seconds(now) - made_at).abs() > MAX_SKEW_SECONDS {
         let message = format!("Signature not yet current or expired: {}", request.header("x-amz-date"));
-        return Err(StsError(403, "SignatureDoesNotMatch", message));
+        return Err(SimStsError(403, "SignatureDoesNotMatch", message));
     }
     if key.ends_at.is_some_and(|end| end <= now) {
         let message = "The security token included in the request is expired".to_owned();
-        return Err(StsError(403, "ExpiredToken", message));
+        return Err(SimStsError(403, "ExpiredToken", message));
     }
     Ok(())
 }
 
-fn denied(action: &str) -> StsError {
-    StsError(403, "AccessDenied", format!("User is not authorized to perform: sts:{action}"))
+fn denied(action: &str) -> SimStsError {
+    SimStsError(403, "AccessDenied", format!("User is not authorized to perform: sts:{action}"))
 }
 
 fn escape(text: &str) -> String {

@@ -32,17 +32,17 @@ pub struct Certificates {
 /// Certificates could not be made; the text says why.
 #[derive(Debug, thiserror::Error)]
 #[error("certificates could not be made: {0}")]
-pub struct CertificateError(String);
+pub struct SimCertificateError(String);
 
 impl Certificates {
     /// Makes certificates for the given host names, and for the local machine.
-    pub fn generate(hosts: &[String]) -> Result<Self, CertificateError> {
+    pub fn generate(hosts: &[String]) -> Result<Self, SimCertificateError> {
         Self::generate_until(hosts, None)
     }
 
     /// The same, with the day on which the server's certificate ends, counted from now; it may be past.
-    pub fn generate_until(hosts: &[String], days_left: Option<i64>) -> Result<Self, CertificateError> {
-        let fail = |error: &dyn fmt::Display| CertificateError(error.to_string());
+    pub fn generate_until(hosts: &[String], days_left: Option<i64>) -> Result<Self, SimCertificateError> {
+        let fail = |error: &dyn fmt::Display| SimCertificateError(error.to_string());
         let ca_key = KeyPair::generate().map_err(|error| fail(&error))?;
         let ca_params = ca_params();
         let ca = ca_params.self_signed(&ca_key).map_err(|error| fail(&error))?;

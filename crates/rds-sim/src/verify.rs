@@ -23,7 +23,7 @@ const EMPTY_BODY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934
 
 /// The database that tokens must be made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct TokenTarget {
     /// Its endpoint names. Compared without case.
     pub hosts: Vec<String>,
     /// The port of the endpoint.
@@ -34,7 +34,7 @@ pub struct Target {
 
 /// A token that was right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted {
+pub struct ValidToken {
     /// Who signed it.
     pub access_key_id: String,
     /// How old it is, in seconds; negative when the signer's clock is ahead.
@@ -110,19 +110,19 @@ pub enum Refusal {
 pub fn verify(
     token: &str,
     user: &str,
-    target: &Target,
+    target: &TokenTarget,
     keys: &KeyStore,
     now: SystemTime,
-) -> Result<Accepted, Refusal> {
+) -> Result<ValidToken, Refusal> {
     let (authority, query) = token.split_once("/?").ok_or(Refusal::Malformed("no host before \"/?\""))?;
-    let parameters = Parameters::parse(query)?;
+    let parameters = TokenParameters::parse(query)?;
     check_target(authority, user, target, &parameters)?;
     parameters.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
     parameters.expect("X-Amz-SignedHeaders", "host")?;
 
     let date = parameters.get("X-Amz-Date")?;
     let signed_at = parse_amz_date(date).ok_or(Refusal::Malformed("X-Amz-Date is not a date"))?;
-    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, "rds-db")?;
+    let scope = TokenScope::parse(parameters.get("X-Amz-Credential")?, date, "rds-db")?;
     if scope.region != target.region {
         return Err(Refusal::WrongRegion(scope.region));
     }
@@ -134,7 +134,7 @@ pub fn verify(
     if !is_equal(expected.as_bytes(), parameters.get("X-Amz-Signature")?.as_bytes()) {
         return Err(Refusal::WrongSignature);
     }
-    Ok(Accepted { access_key_id: key.access_key_id, age_seconds })
+    Ok(ValidToken { access_key_id: key.access_key_id, age_seconds })
 }
 
 /// Checks a presigned GET of STS, whose headers `header` tells. Returns the key that signed it. As STS does, it takes
@@ -145,7 +145,7 @@ pub(crate) fn verify_sts_call<'a>(
     keys: &KeyStore,
     now: SystemTime,
 ) -> Result<AccessKey, Refusal> {
-    let parameters = Parameters::parse(query)?;
+    let parameters = TokenParameters::parse(query)?;
     parameters.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
     let date = parameters.get("X-Amz-Date")?;
     let signed_at = parse_amz_date(date).ok_or(Refusal::Malformed("X-Amz-Date is not a date"))?;
@@ -156,7 +156,7 @@ pub(crate) fn verify_sts_call<'a>(
     if age_seconds < -MAX_AHEAD_SECONDS {
         return Err(Refusal::NotYetValid { ahead_seconds: -age_seconds });
     }
-    let scope = Scope::parse(parameters.get("X-Amz-Credential")?, date, "sts")?;
+    let scope = TokenScope::parse(parameters.get("X-Amz-Credential")?, date, "sts")?;
     let key = find_key(&scope.access_key_id, &parameters, keys, now)?;
     let names = parameters.get("X-Amz-SignedHeaders")?;
     let headers: Vec<(&str, String)> =
@@ -169,9 +169,9 @@ pub(crate) fn verify_sts_call<'a>(
 }
 
 /// The decoded query, each name once.
-struct Parameters(Vec<(String, String)>);
+struct TokenParameters(Vec<(String, String)>);
 
-impl Parameters {
+impl TokenParameters {
     fn parse(query: &str) -> Result<Self, Refusal> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.split('&') {
@@ -220,13 +220,13 @@ impl Parameters {
 }
 
 /// `AKID/20240115/eu-west-1/rds-db/aws4_request`.
-struct Scope {
+struct TokenScope {
     access_key_id: String,
     day: String,
     region: String,
 }
 
-impl Scope {
+impl TokenScope {
     fn parse(credential: &str, date: &str, wanted_service: &str) -> Result<Self, Refusal> {
         let parts: Vec<&str> = credential.split('/').collect();
         let [access_key_id, day, signed_region, service, terminator] = parts.as_slice() else {
@@ -249,8 +249,8 @@ impl Scope {
 fn check_target(
     authority: &str,
     user: &str,
-    target: &Target,
-    parameters: &Parameters,
+    target: &TokenTarget,
+    parameters: &TokenParameters,
 ) -> Result<(), Refusal> {
     let (host, port) = authority.rsplit_once(':').ok_or(Refusal::Malformed("no port after the host"))?;
     if !target.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
@@ -266,7 +266,7 @@ fn check_target(
     }
 }
 
-fn check_age(parameters: &Parameters, signed_at: i64, now: SystemTime) -> Result<i64, Refusal> {
+fn check_age(parameters: &TokenParameters, signed_at: i64, now: SystemTime) -> Result<i64, Refusal> {
     let expires = parameters.get("X-Amz-Expires")?;
     let life_seconds: i64 = expires
         .parse()
@@ -285,7 +285,7 @@ fn check_age(parameters: &Parameters, signed_at: i64, now: SystemTime) -> Result
 
 fn find_key(
     access_key_id: &str,
-    parameters: &Parameters,
+    parameters: &TokenParameters,
     keys: &KeyStore,
     now: SystemTime,
 ) -> Result<AccessKey, Refusal> {
@@ -306,15 +306,15 @@ fn signature(
     service: &str,
     headers: &[(&str, String)],
     date: &str,
-    scope: &Scope,
-    parameters: &Parameters,
+    scope: &TokenScope,
+    parameters: &TokenParameters,
     key: &AccessKey,
 ) -> String {
     let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
     let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     let canonical_request =
         format!("GET\n/\n{}\n{lines}\n{}\n{EMPTY_BODY_SHA256}", parameters.canonical(), names.join(";"));
-    let Scope { day, region, .. } = scope;
+    let TokenScope { day, region, .. } = scope;
     let string_to_sign = format!(
         "AWS4-HMAC-SHA256\n{date}\n{day}/{region}/{service}/aws4_request\n{}",
         hex(&Sha256::digest(canonical_request)),

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
-use rds_sim::{AccessKey, CredentialCalls, CredentialServer, CredentialSettings, Simulator, Target, verify};
+use rds_sim::{
+    AccessKey, CredentialCalls, CredentialServer, CredentialSettings, Simulator, TokenTarget, verify,
+};
 use support::{HOST, KEY_ID, REGION, SECRET};
 
 /// Set in the child: which identity to ask for, as `profile|role|external id|session name`.
@@ -66,7 +68,7 @@ impl Case {
     async fn ask_for_right_tokens(&self, identity: &str, environment: Vec<(&'static str, String)>) -> String {
         let lines = self.ask(identity, environment).await;
         assert_eq!(lines.len(), USERS.len(), "{lines:?}");
-        let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
+        let target = TokenTarget { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
         let mut signers: Vec<String> = lines
             .iter()
             .zip(USERS)

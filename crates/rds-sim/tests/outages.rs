@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rds_iam::{AwsCredentials, Identity, OffsetClock, TokenEngine, TokenKey};
-use rds_sim::{CredentialServer, CredentialSettings, Simulator, Target, verify};
+use rds_sim::{CredentialServer, CredentialSettings, Simulator, TokenTarget, verify};
 use support::{HOST, REGION};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -73,7 +73,7 @@ impl Engine {
         let user = format!("user{}", self.asked);
         let answer = self.order(&format!("token {user}")).await;
         let Some(token) = answer.strip_prefix("token=") else { return Err(answer) };
-        let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
+        let target = TokenTarget { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
         let now = self.simulator.clock().now();
         Ok(verify(token, &user, &target, self.simulator.keys(), now).expect("a good token").access_key_id)
     }

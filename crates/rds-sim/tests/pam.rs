@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rds_iam::Credentials;
 use rds_sim::postgres::{Postgres, PostgresOptions};
-use rds_sim::{AccessKey, Certificates, PamEndpoint, Simulator, Target, hba_lines, pam_service};
+use rds_sim::{AccessKey, Certificates, PamEndpoint, Simulator, TokenTarget, hba_lines, pam_service};
 use support::{HOST, KEY_ID, REGION, SECRET, connect, connect_plain, refusal, token};
 
 /// The port that tokens are made for; PostgreSQL's own is not known before it starts.
@@ -60,7 +60,7 @@ async fn a_real_postgresql_says_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let simulator = Simulator::default();
     simulator.keys().add(AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap());
-    let target = Target { hosts: vec![HOST.to_owned()], port: TOKEN_PORT, region: REGION.to_owned() };
+    let target = TokenTarget { hosts: vec![HOST.to_owned()], port: TOKEN_PORT, region: REGION.to_owned() };
     let listen = "127.0.0.1:0".parse().unwrap();
     let endpoint = PamEndpoint::start(&simulator, listen, target).await.unwrap();
     let module = module(dir.path());

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rds_sim::{AccessKey, KeyStore, Refusal, Target, verify};
+use rds_sim::{AccessKey, KeyStore, Refusal, TokenTarget, verify};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -50,8 +50,8 @@ fn store(file: &BotocoreFile, session_token: Option<&str>, ends_at: Option<Syste
     keys
 }
 
-fn target(vector: &Vector) -> Target {
-    Target { hosts: vec![vector.host.clone()], port: vector.port, region: vector.region.clone() }
+fn target(vector: &Vector) -> TokenTarget {
+    TokenTarget { hosts: vec![vector.host.clone()], port: vector.port, region: vector.region.clone() }
 }
 
 fn check(file: &BotocoreFile, vector: &Vector, token: &str) -> Result<String, Refusal> {

@@ -7,7 +7,7 @@ use crate::limits::HEADER_BYTES;
 
 /// Statement or portal, in Describe and Close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum NamedKind {
     /// `S`.
     Statement,
     /// `P`.
@@ -39,7 +39,7 @@ pub struct BindHead<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Named<'a> {
     /// Which name space.
-    pub target: Target,
+    pub target: NamedKind,
     /// The name.
     pub name: &'a [u8],
 }
@@ -130,8 +130,8 @@ pub fn bind_tail(message: &[u8], head_len: usize) -> Result<BindTail, FormatErro
 pub fn named(message: &[u8]) -> Result<Named<'_>, FormatError> {
     let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
     let target = match cursor.u8()? {
-        b'S' => Target::Statement,
-        b'P' => Target::Portal,
+        b'S' => NamedKind::Statement,
+        b'P' => NamedKind::Portal,
         other => return Err(FormatError::UnknownKind(other)),
     };
     let name = cursor.name_in_part()?.ok_or(FormatError::UnterminatedString)?;

@@ -49,24 +49,26 @@ pub(crate) struct Site<'a> {
 
 /// A program's configuration.
 #[derive(Debug)]
-pub(crate) struct Config {
-    /// Names and texts of the files.
+pub(crate) struct ContenderConfig {
+    /// ContenderNames and texts of the files.
     pub(crate) files: Vec<(String, String)>,
     /// The command line, without the program.
     pub(crate) args: Vec<String>,
 }
 
 /// The configuration of `contender`; one that is not a program has none.
-pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option<Config> {
+pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option<ContenderConfig> {
     let file = |ending: &str| format!("{}.{ending}", contender.file());
     let path = |name: &str| site.dir.join(name).display().to_string();
     let one = |name: String, text: String, options: &[&str]| {
         let args = options.iter().map(|&option| option.to_owned()).chain([path(&name)]).collect();
-        Some(Config { files: vec![(name, text)], args })
+        Some(ContenderConfig { files: vec![(name, text)], args })
     };
     match contender {
         Contender::Direct => None,
-        Contender::MutexPool => Some(Config { files: Vec::new(), args: mutex_pool::args(ini, site) }),
+        Contender::MutexPool => {
+            Some(ContenderConfig { files: Vec::new(), args: mutex_pool::args(ini, site) })
+        }
         Contender::PgBouncer => one(file("ini"), ini.text(site, None), &[]),
         Contender::Iambouncer => one(file("ini"), ini.text(site, Some("auto")), &[]),
         Contender::Epoll => one(file("ini"), ini.text(site, Some("epoll")), &[]),
@@ -77,7 +79,10 @@ pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option
         Contender::PgDog => {
             let (general, users) = (file("toml"), file("users.toml"));
             let args = vec!["--config".to_owned(), path(&general), "--users".to_owned(), path(&users)];
-            Some(Config { files: vec![(general, pgdog::text(ini, site)), (users, pgdog::users())], args })
+            Some(ContenderConfig {
+                files: vec![(general, pgdog::text(ini, site)), (users, pgdog::users())],
+                args,
+            })
         }
     }
 }
@@ -85,7 +90,7 @@ pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contenders::Kind;
+    use crate::contenders::ContenderKind;
 
     fn site() -> Site<'static> {
         Site { dir: Path::new("/d"), postgres_port: 5001, listen_port: 6001 }
@@ -130,7 +135,8 @@ mod tests {
 
     #[test]
     fn every_pooler_learns_of_tls() {
-        let poolers = Contender::ALL.into_iter().filter(|one| one.kind() == Kind::Pooler && !one.is_spike());
+        let poolers =
+            Contender::ALL.into_iter().filter(|one| one.kind() == ContenderKind::Pooler && !one.is_spike());
         for contender in poolers {
             let with = text(contender, &INI, &site());
             let without = text(contender, &Ini { server_tls: false, client_tls: false, ..INI }, &site());

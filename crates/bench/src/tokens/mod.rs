@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use rds_sim::{AccessKey, KeyStore, Target, verify};
+use rds_sim::{AccessKey, KeyStore, TokenTarget, verify};
 
 use crate::args::Args;
 use crate::machine::{self, Machine};
@@ -83,7 +83,7 @@ trait Minter {
 }
 
 /// A figure.
-struct Sample {
+struct TokenSample {
     case: Case,
     column: usize,
     /// Microseconds for one token.
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args, bench_dir: &Path) -> Result<()> {
     let samples = measure(&mut minters, &keys, rounds, batch)?;
 
     let facts = minters.iter().map(|minter| (minter.name(), minter.versions().to_owned()));
-    let text = page::Page {
+    let text = page::TokensPage {
         machine: &Machine::here(load_before, facts),
         command: &args.tokens_command_line(),
         minters: &minters,
@@ -138,8 +138,13 @@ fn write(args: &Args, bench_dir: &Path, text: &str) -> Result<()> {
 }
 
 /// All minters and cases in turns. The first round is thrown away: it warms up.
-fn measure(minters: &mut [Box<dyn Minter>], keys: &KeyStore, rounds: u32, batch: u32) -> Result<Vec<Sample>> {
-    let target = Target { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
+fn measure(
+    minters: &mut [Box<dyn Minter>],
+    keys: &KeyStore,
+    rounds: u32,
+    batch: u32,
+) -> Result<Vec<TokenSample>> {
+    let target = TokenTarget { hosts: vec![HOST.to_owned()], port: PORT, region: REGION.to_owned() };
     let mut samples = Vec::new();
     for round in 0..=rounds {
         for case in Case::ALL {
@@ -152,7 +157,7 @@ fn measure(minters: &mut [Box<dyn Minter>], keys: &KeyStore, rounds: u32, batch:
                     .with_context(|| format!("the token of {} is refused", minter.name()))?;
                 if round > 0 {
                     let us = nanoseconds as f64 / 1000.0 / f64::from(batch);
-                    samples.push(Sample { case, column, us });
+                    samples.push(TokenSample { case, column, us });
                 }
             }
         }
@@ -162,13 +167,13 @@ fn measure(minters: &mut [Box<dyn Minter>], keys: &KeyStore, rounds: u32, batch:
 }
 
 /// The figures of one cell.
-fn cell(samples: &[Sample], case: Case, column: usize) -> Option<Summary> {
+fn cell(samples: &[TokenSample], case: Case, column: usize) -> Option<Summary> {
     let of_cell = samples.iter().filter(|sample| sample.case == case && sample.column == column);
     Summary::of(of_cell.map(|sample| sample.us).collect())
 }
 
 /// Whether ours, the first column, keeps to the limit.
-fn hold(samples: &[Sample]) -> Result<()> {
+fn hold(samples: &[TokenSample]) -> Result<()> {
     let mut complaints = Vec::new();
     for case in Case::ALL {
         match cell(samples, case, 0) {
@@ -187,8 +192,8 @@ fn hold(samples: &[Sample]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn samples(us: [f64; 3]) -> Vec<Sample> {
-        Case::ALL.into_iter().zip(us).map(|(case, us)| Sample { case, column: 0, us }).collect()
+    fn samples(us: [f64; 3]) -> Vec<TokenSample> {
+        Case::ALL.into_iter().zip(us).map(|(case, us)| TokenSample { case, column: 0, us }).collect()
     }
 
     #[test]
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn what_others_take_is_no_complaint() {
         let mut samples = samples([1.0; 3]);
-        samples.push(Sample { case: Case::Static, column: 1, us: 400.0 });
+        samples.push(TokenSample { case: Case::Static, column: 1, us: 400.0 });
         hold(&samples).unwrap();
         assert_eq!(cell(&samples, Case::Static, 1).map(|summary| summary.median), Some(400.0));
         assert_eq!(cell(&samples, Case::AtHand, 1), None);

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Case, LIMIT_US, Minter, Sample, cell};
+use super::{Case, LIMIT_US, Minter, TokenSample, cell};
 use crate::machine::Machine;
 use crate::report::{figures, line, quotient};
 
 /// Everything the page is made of.
-pub(super) struct Page<'a> {
+pub(super) struct TokensPage<'a> {
     /// Where it was measured.
     pub(super) machine: &'a Machine,
     /// The command that makes it again.
@@ -15,14 +15,14 @@ pub(super) struct Page<'a> {
     /// The columns, ours first.
     pub(super) minters: &'a [Box<dyn Minter>],
     /// What was measured.
-    pub(super) samples: &'a [Sample],
+    pub(super) samples: &'a [TokenSample],
     /// How many rounds.
     pub(super) rounds: u32,
     /// How many tokens in each.
     pub(super) batch: u32,
 }
 
-impl Page<'_> {
+impl TokensPage<'_> {
     /// The whole page.
     pub(super) fn text(&self) -> String {
         let mut page = String::from(HEAD);

@@ -1,8 +1,8 @@
 //! Commands that change something. Owns their arguments and when they are done.
 
 use super::console::Console;
-use super::table::Outcome;
-use crate::faults::{self, Blame, Fault};
+use super::table::CommandOutcome;
+use crate::client_error::{self, Blame, ClientError};
 use crate::lifecycle::Phase;
 use crate::net::tls_config;
 use crate::pool::Pool;
@@ -10,8 +10,8 @@ use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
 
-fn invalid(text: impl Into<String>) -> Fault {
-    Fault::new(Blame::Client, "22023", text.into())
+fn invalid(text: impl Into<String>) -> ClientError {
+    ClientError::new(Blame::Client, "22023", text.into())
 }
 
 /// An identifier as typed: in double quotes it keeps everything, else it is as it stands.
@@ -23,13 +23,13 @@ fn name(argument: &str) -> String {
 }
 
 /// The name of the database an argument names, or none for all.
-fn optional_database(console: &Console, argument: &str) -> Result<Option<String>, Fault> {
+fn optional_database(console: &Console, argument: &str) -> Result<Option<String>, ClientError> {
     if argument.is_empty() { Ok(None) } else { database(console, argument).map(Some) }
 }
 
-fn database(console: &Console, argument: &str) -> Result<String, Fault> {
+fn database(console: &Console, argument: &str) -> Result<String, ClientError> {
     let name = name(argument);
-    if console.directory.covers(&name) { Ok(name) } else { Err(faults::unknown_database(&name)) }
+    if console.directory.covers(&name) { Ok(name) } else { Err(client_error::unknown_database(&name)) }
 }
 
 /// The pools of a database at this worker, or all of them.
@@ -45,7 +45,7 @@ fn is_paused(console: &Console, database: Option<&str>) -> bool {
     }
 }
 
-pub(super) fn set(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let (key, value) = argument
             .split_once('=')
@@ -62,17 +62,17 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> Outcome {
         }
         let config = Arc::make_mut(&mut loaded.config);
         config.settings.set(key, &value).map_err(|error| {
-            let fault = invalid(error.to_string());
+            let refusal = invalid(error.to_string());
             match error.help() {
-                Some(help) => fault.hint(help),
-                None => fault,
+                Some(help) => refusal.hint(help),
+                None => refusal,
             }
         })?;
         if let Some(error) = crate::config::first_new_error(&console.context.config(), &loaded.config) {
-            let fault = invalid(error.message);
+            let refusal = invalid(error.message);
             return Err(match error.help {
-                Some(help) => fault.hint(help),
-                None => fault,
+                Some(help) => refusal.hint(help),
+                None => refusal,
             });
         }
         if key.contains("_tls_") {
@@ -94,13 +94,13 @@ fn unquote(value: &str) -> String {
     }
 }
 
-pub(super) fn reload(console: Rc<Console>, _: String) -> Outcome {
-    Box::pin(
-        async move { console.reload().await.map_err(|text| Fault::new(Blame::Configuration, "F0000", text)) },
-    )
+pub(super) fn reload(console: Rc<Console>, _: String) -> CommandOutcome {
+    Box::pin(async move {
+        console.reload().await.map_err(|text| ClientError::new(Blame::Configuration, "F0000", text))
+    })
 }
 
-pub(super) fn pause(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn pause(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
         if is_paused(&console, database.as_deref()) {
@@ -114,19 +114,19 @@ pub(super) fn pause(console: Rc<Console>, argument: String) -> Outcome {
 }
 
 /// Waits until this worker has no server in use.
-async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), Fault> {
+async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), ClientError> {
     let busy = || chosen(&console, database.as_deref()).iter().map(|pool| pool.busy_servers()).sum::<usize>();
     while busy() > 0 {
         // RESUME may have come before this worker was asked.
         if !is_paused(&console, database.as_deref()) {
-            return Err(Fault::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
+            return Err(ClientError::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
         }
         console.directory.changed.wait().await;
     }
     Ok(())
 }
 
-pub(super) fn resume(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn resume(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
         if let Some(name) = &database
@@ -140,15 +140,15 @@ pub(super) fn resume(console: Rc<Console>, argument: String) -> Outcome {
     })
 }
 
-pub(super) fn disable(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn disable(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move { set_disabled(&console, &argument, true).await })
 }
 
-pub(super) fn enable(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn enable(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move { set_disabled(&console, &argument, false).await })
 }
 
-async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Result<(), Fault> {
+async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Result<(), ClientError> {
     let name = database(console, argument)?;
     console
         .at_all(move |console| {
@@ -161,7 +161,7 @@ async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Resu
     Ok(())
 }
 
-pub(super) fn reconnect(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn reconnect(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
         console
@@ -176,7 +176,7 @@ pub(super) fn reconnect(console: Rc<Console>, argument: String) -> Outcome {
     })
 }
 
-pub(super) fn wait_close(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn wait_close(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
         console.at_all(move |console| closed(console, database.clone())).await;
@@ -196,7 +196,7 @@ async fn closed(console: Rc<Console>, database: Option<String>) {
     }
 }
 
-pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn kill(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
         console.set_paused(database.clone(), true).await;
@@ -207,7 +207,7 @@ pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
                     let is_of =
                         |pool: &Rc<Pool>| database.as_deref().is_none_or(|name| name == &*pool.database.name);
                     if pool.is_some_and(is_of) {
-                        client.kill(faults::killed());
+                        client.kill(client_error::killed());
                     }
                 }
                 ready(())
@@ -217,13 +217,13 @@ pub(super) fn kill(console: Rc<Console>, argument: String) -> Outcome {
     })
 }
 
-pub(super) fn kill_client(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn kill_client(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let id: u64 = argument.parse().map_err(|_| invalid("usage: KILL_CLIENT id"))?;
         let found = console.at_all(move |console| {
             let client = console.clients.list().into_iter().find(|client| client.id == id);
             if let Some(client) = &client {
-                client.kill(faults::killed());
+                client.kill(client_error::killed());
             }
             ready(client.is_some())
         });
@@ -231,7 +231,7 @@ pub(super) fn kill_client(console: Rc<Console>, argument: String) -> Outcome {
     })
 }
 
-pub(super) fn shutdown(console: Rc<Console>, argument: String) -> Outcome {
+pub(super) fn shutdown(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let phase = match argument.to_ascii_uppercase().as_str() {
             "" => Phase::Now,

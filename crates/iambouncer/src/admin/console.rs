@@ -1,9 +1,9 @@
 //! What commands work on. Owns references only, and the one lasting thing a console needs: how to reload.
 
 use super::table::Action;
+use crate::client_error::{self, ClientError};
 use crate::clients::ClientTable;
-use crate::context::{Context, Loaded};
-use crate::faults::{self, Fault};
+use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::worker::home;
@@ -16,7 +16,7 @@ use std::time::SystemTime;
 const FIRST: usize = 0;
 
 /// Reads all files anew; runs on the control thread. An error is the text for the user.
-pub type Reloader = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
+pub type Reloader = Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>;
 
 /// The state of the process as commands see it, at one worker.
 pub struct Console {
@@ -56,14 +56,14 @@ impl Console {
             .blocking(move || reloader())
             .await
             .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()));
-        self.context.registry.vitals.reloaded(read.is_ok(), SystemTime::now());
+        self.context.registry.health.reloaded(read.is_ok(), SystemTime::now());
         self.put_in_force(read?).await;
         tracing::info!("configuration reloaded");
         Ok(())
     }
 
     /// Puts a configuration in force at all workers; here at once, so that the next change builds on it.
-    pub(super) async fn put_in_force(&self, loaded: Loaded) {
+    pub(super) async fn put_in_force(&self, loaded: ConfigFiles) {
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
@@ -80,28 +80,28 @@ impl Console {
     fn end_clients_of_removed(&self) {
         for client in self.clients.list() {
             if client.pool.get().is_some_and(|pool| pool.database.gone.get()) {
-                client.kill(faults::database_removed());
+                client.kill(client_error::database_removed());
             }
         }
     }
 
     /// Runs a command that changes something. Always at the first worker: the others hear of all changes from it, in
     /// one order.
-    pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), Fault> {
-        let team = &self.context.team;
-        if team.me() == FIRST {
+    pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), ClientError> {
+        let workers = &self.context.workers;
+        if workers.index() == FIRST {
             return action(self.clone(), argument).await;
         }
-        let done = team.ask(FIRST, move || {
+        let done = workers.ask(FIRST, move || {
             let console = home::get::<Self>();
             async move {
                 match console {
                     Some(console) => action(console, argument).await,
-                    None => Err(faults::shutting_down()),
+                    None => Err(client_error::shutting_down()),
                 }
             }
         });
-        done.await.unwrap_or_else(|| Err(faults::shutting_down()))
+        done.await.unwrap_or_else(|| Err(client_error::shutting_down()))
     }
 
     /// Does something at every worker, with its own console, and gathers the answers.
@@ -120,13 +120,13 @@ impl Console {
                 }
             }
         };
-        self.context.team.ask_all(question).await.into_iter().flatten().collect()
+        self.context.workers.ask_all(question).await.into_iter().flatten().collect()
     }
 
     /// All workers go on to a phase of their life.
     pub fn advance(&self, phase: Phase) {
         self.lifecycle.advance(phase);
-        self.context.team.tell_others(move || {
+        self.context.workers.run_on_others(move || {
             if let Some(console) = home::get::<Self>() {
                 console.lifecycle.advance(phase);
             }

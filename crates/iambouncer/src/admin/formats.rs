@@ -1,7 +1,7 @@
 //! Results as a client wants them: text or binary, column by column. Owns the encoding of values.
 
 use super::table::{Column, Row};
-use crate::faults::{self, Blame, Fault};
+use crate::client_error::{self, Blame, ClientError};
 use std::rc::Rc;
 use wire::encode::{self, ColumnType};
 use wire::frontend::Format;
@@ -20,11 +20,11 @@ impl Formats {
     pub(super) const TEXT: Self = Self::All(Format::Text);
 
     /// The formats of a Bind message, for a result of so many columns. `None` if there is no result.
-    pub(super) fn of(formats: Vec<Format>, columns: Option<usize>) -> Result<Self, Fault> {
+    pub(super) fn of(formats: Vec<Format>, columns: Option<usize>) -> Result<Self, ClientError> {
         match (formats.as_slice(), columns) {
             ([], _) => Ok(Self::TEXT),
             ([format], _) => Ok(Self::All(*format)),
-            (each, Some(columns)) if each.len() != columns => Err(faults::protocol(format!(
+            (each, Some(columns)) if each.len() != columns => Err(client_error::protocol(format!(
                 "bind message has {} result formats but query has {columns} columns",
                 each.len()
             ))),
@@ -45,18 +45,18 @@ impl Formats {
     }
 
     /// Appends a DataRow.
-    pub(super) fn row(&self, out: &mut Vec<u8>, columns: &[Column], row: &Row) -> Result<(), Fault> {
+    pub(super) fn row(&self, out: &mut Vec<u8>, columns: &[Column], row: &Row) -> Result<(), ClientError> {
         debug_assert_eq!(row.len(), columns.len());
         let values = row.iter().zip(columns).enumerate().map(|(at, (value, (name, kind)))| {
             let Some(text) = value.as_deref() else { return Ok(None) };
             match self.at(at) {
                 Format::Text => Ok(Some(text.as_bytes().to_vec())),
-                Format::Binary => binary(*kind, text)
-                    .map(Some)
-                    .ok_or_else(|| Fault::new(Blame::Us, "22003", format!("{name} is out of range: {text}"))),
+                Format::Binary => binary(*kind, text).map(Some).ok_or_else(|| {
+                    ClientError::new(Blame::Us, "22003", format!("{name} is out of range: {text}"))
+                }),
             }
         });
-        let values: Vec<Option<Vec<u8>>> = values.collect::<Result<_, Fault>>()?;
+        let values: Vec<Option<Vec<u8>>> = values.collect::<Result<_, ClientError>>()?;
         encode::data_row(out, values.iter().map(Option::as_deref));
         Ok(())
     }

@@ -126,7 +126,7 @@ impl PoolCounts {
 
 /// All pools by database and user, and who is connected.
 #[derive(Debug, Default)]
-pub struct Gathered {
+pub struct ConsoleSnapshot {
     /// Pools.
     pub pools: BTreeMap<(String, String), PoolCounts>,
     /// Pools that a worker is about to drop.
@@ -150,7 +150,7 @@ pub struct DatabaseCounts {
     pub last: Totals,
 }
 
-impl Gathered {
+impl ConsoleSnapshot {
     /// This worker's part.
     pub fn here(console: &Console) -> Self {
         let mut part = Self::default();
@@ -255,14 +255,14 @@ mod tests {
         let counts =
             || PoolCounts { totals: Totals { queries: 5, ..Totals::default() }, ..PoolCounts::default() };
         let database = DatabaseCounts { totals: counts().totals, ..DatabaseCounts::default() };
-        let knows = || Gathered {
+        let knows = || ConsoleSnapshot {
             pools: [(key(), counts())].into(),
             databases: [("app".to_owned(), database)].into(),
-            ..Gathered::default()
+            ..ConsoleSnapshot::default()
         };
-        let forgets = || Gathered { pools: BTreeMap::new(), forgotten: [key()].into(), ..knows() };
-        let sum = |parts: &[Gathered]| {
-            let sum = Gathered::sum(parts.iter());
+        let forgets = || ConsoleSnapshot { pools: BTreeMap::new(), forgotten: [key()].into(), ..knows() };
+        let sum = |parts: &[ConsoleSnapshot]| {
+            let sum = ConsoleSnapshot::sum(parts.iter());
             let pool = sum.pools.get(&key()).map(|counts| counts.totals.queries);
             (pool, sum.databases["app"].totals.queries)
         };

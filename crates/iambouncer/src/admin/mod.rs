@@ -16,10 +16,10 @@ mod statements;
 pub mod table;
 
 pub use console::{Console, Reloader};
-pub use session::Session;
+pub use session::ConsoleSession;
 
 /// Name of the database that is the console.
 pub const DATABASE: &str = "pgbouncer";
 
 /// How long a console client may hold up its last message.
-const FAREWELL_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+const FINAL_MESSAGE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,8 +1,8 @@
 //! What a console client is sent. Owns the bytes that have not gone out yet, which are few however much a command shows, and
 //! the end of a client that does not read.
 
+use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
-use crate::faults::{self, Fault};
 use crate::net::{Inbound, Stream};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -20,20 +20,20 @@ pub(super) enum Stop {
     /// The client has left, or cannot be reached.
     Gone,
     /// The client is told.
-    Fault(Fault),
+    Error(ClientError),
 }
 
 /// Why a command has not come to its end.
 pub(super) enum Trouble {
     /// Its client is told, and the connection goes on.
-    Fault(Fault),
+    Error(ClientError),
     /// So does the connection not.
     Stop(Stop),
 }
 
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Self {
+        Self::Error(error)
     }
 }
 
@@ -68,7 +68,7 @@ impl Output {
         {
             let mut sending = pin!(stream.send_all(bytes));
             poll_fn(|cx| match info.take_kill() {
-                Some(fault) => Poll::Ready(Err(Stop::Fault(fault))),
+                Some(error) => Poll::Ready(Err(Stop::Error(error))),
                 None => sending.as_mut().poll(cx).map_err(|_| Stop::Gone),
             })
             .await?;
@@ -79,11 +79,11 @@ impl Output {
     }
 
     /// The last words, if the client takes them soon.
-    pub(super) async fn say_last(&mut self, fault: &Fault) {
+    pub(super) async fn say_last(&mut self, error: &ClientError) {
         self.bytes.clear();
-        fault.encode_fatal(&mut self.bytes);
+        error.encode_fatal(&mut self.bytes);
         let Self { stream, bytes, .. } = self;
-        let _ = crate::worker::timers::timeout(super::FAREWELL_LIMIT, stream.send_all(bytes)).await;
+        let _ = crate::worker::timers::timeout(super::FINAL_MESSAGE_TIMEOUT, stream.send_all(bytes)).await;
     }
 
     /// The client's next message.
@@ -92,9 +92,9 @@ impl Output {
         let frame = {
             let mut message = pin!(stream.recv_message(inbound, MAX_CONSOLE_MESSAGE_BYTES));
             poll_fn(|cx| match info.take_kill() {
-                Some(fault) => Poll::Ready(Err(Stop::Fault(fault))),
+                Some(error) => Poll::Ready(Err(Stop::Error(error))),
                 None => message.as_mut().poll(cx).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::InvalidData => Stop::Fault(faults::protocol(error)),
+                    std::io::ErrorKind::InvalidData => Stop::Error(client_error::protocol(error)),
                     _ => Stop::Gone,
                 }),
             })

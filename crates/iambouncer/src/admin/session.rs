@@ -6,16 +6,16 @@ use super::formats::Formats;
 use super::output::{Output, Stop, Trouble};
 use super::statements::{self, MAX_STATEMENTS, Portal, Prepared};
 use super::table::{self, Command, Run};
+use crate::client_error::{self, Blame, ClientError};
 use crate::clients::{ClientInfo, ClientState};
-use crate::faults::{self, Blame, Fault};
 use crate::net::{Inbound, Stream};
 use std::rc::Rc;
 use wire::encode::{self, ErrorReport};
-use wire::frontend::{self, Target};
+use wire::frontend::{self, NamedKind};
 use wire::tag;
 
 /// A console connection.
-pub struct Session {
+pub struct ConsoleSession {
     console: Rc<Console>,
     info: Rc<ClientInfo>,
     is_admin: bool,
@@ -25,7 +25,7 @@ pub struct Session {
     output: Output,
 }
 
-impl Session {
+impl ConsoleSession {
     /// A session of a user who may, or may not, change things.
     pub fn new(
         console: Rc<Console>,
@@ -38,17 +38,17 @@ impl Session {
         Self { console, info, is_admin, prepared: Prepared::default(), skip_to_sync: false, output }
     }
 
-    /// Serves the client until it leaves. Returns the fault that ended it, if one did.
-    pub async fn run(mut self) -> Option<Fault> {
+    /// Serves the client until it leaves. Returns the error that ended it, if one did.
+    pub async fn run(mut self) -> Option<ClientError> {
         self.greet();
         self.info.state.set(ClientState::Idle);
         loop {
             match self.turn().await {
                 Ok(()) => {}
                 Err(Stop::Gone) => return None,
-                Err(Stop::Fault(fault)) => {
-                    self.output.say_last(&fault).await;
-                    return Some(fault);
+                Err(Stop::Error(error)) => {
+                    self.output.say_last(&error).await;
+                    return Some(error);
                 }
             }
         }
@@ -92,7 +92,7 @@ impl Session {
             }
             _ if self.skip_to_sync => return Ok(()),
             tag::frontend::QUERY => self.query(message).await,
-            tag::frontend::FUNCTION_CALL => Err(Trouble::Fault(function_call())),
+            tag::frontend::FUNCTION_CALL => Err(Trouble::Error(function_call())),
             // Without a COPY the server ignores them, too: they may come late.
             tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => return Ok(()),
             _ => self.extended(kind, message).await,
@@ -100,9 +100,9 @@ impl Session {
         let is_extended = !matches!(kind, tag::frontend::QUERY | tag::frontend::FUNCTION_CALL);
         match outcome {
             Err(Trouble::Stop(stop)) => return Err(stop),
-            Err(Trouble::Fault(fault)) => {
+            Err(Trouble::Error(error)) => {
                 self.skip_to_sync = is_extended;
-                fault.encode_error(&mut self.output.bytes);
+                error.encode_error(&mut self.output.bytes);
             }
             Ok(()) => {}
         }
@@ -116,11 +116,11 @@ impl Session {
     async fn query(&mut self, message: &[u8]) -> Result<(), Trouble> {
         // As in PostgreSQL, a simple query takes the place of what is unnamed.
         self.prepared.close_statement(b"");
-        let text = frontend::query(message).map_err(faults::protocol)?;
+        let text = frontend::query(message).map_err(client_error::protocol)?;
         let statements = statements::split(text);
         if statements.len() > MAX_STATEMENTS {
             let text = format!("more than {MAX_STATEMENTS} statements in one message");
-            return Err(Fault::new(Blame::Client, "54000", text).into());
+            return Err(ClientError::new(Blame::Client, "54000", text).into());
         }
         if statements.is_empty() {
             encode::empty(&mut self.output.bytes, tag::backend::EMPTY_QUERY_RESPONSE);
@@ -131,13 +131,13 @@ impl Session {
         Ok(())
     }
 
-    fn find(&self, text: &str) -> Result<(&'static Command, String), Fault> {
+    fn find(&self, text: &str) -> Result<(&'static Command, String), ClientError> {
         let (command, rest) = table::find(text).ok_or_else(|| {
-            Fault::new(Blame::Client, "42601", format!("invalid command '{}'", text.trim()))
+            ClientError::new(Blame::Client, "42601", format!("invalid command '{}'", text.trim()))
                 .hint("use SHOW HELP;")
         })?;
         if command.admin_only && !self.is_admin {
-            return Err(Fault::new(Blame::Client, "42501", "admin access needed"));
+            return Err(ClientError::new(Blame::Client, "42501", "admin access needed"));
         }
         Ok((command, rest))
     }
@@ -165,7 +165,7 @@ impl Session {
     }
 
     /// The columns of what a statement will return.
-    fn columns(&self, text: &str) -> Result<Option<&'static [table::Column]>, Fault> {
+    fn columns(&self, text: &str) -> Result<Option<&'static [table::Column]>, ClientError> {
         if text.trim().is_empty() {
             return Ok(None);
         }
@@ -175,7 +175,7 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, text: &str, formats: &Formats) -> Result<(), Fault> {
+    fn describe(&mut self, text: &str, formats: &Formats) -> Result<(), ClientError> {
         match self.columns(text)? {
             Some(columns) => formats.describe(&mut self.output.bytes, columns),
             None => encode::empty(&mut self.output.bytes, tag::backend::NO_DATA),
@@ -188,14 +188,14 @@ impl Session {
             tag::frontend::PARSE => self.parse(message)?,
             tag::frontend::BIND => self.bind(message)?,
             tag::frontend::DESCRIBE => {
-                let named = frontend::named(message).map_err(faults::protocol)?;
+                let named = frontend::named(message).map_err(client_error::protocol)?;
                 match named.target {
-                    Target::Statement => {
+                    NamedKind::Statement => {
                         let text = self.prepared.statement(named.name)?;
                         encode::no_parameters(&mut self.output.bytes);
                         self.describe(&text, &Formats::TEXT)?;
                     }
-                    Target::Portal => {
+                    NamedKind::Portal => {
                         let portal = self.prepared.portal(named.name)?;
                         self.describe(&portal.text, &portal.formats)?;
                     }
@@ -212,24 +212,24 @@ impl Session {
                 }
             }
             tag::frontend::CLOSE => {
-                let named = frontend::named(message).map_err(faults::protocol)?;
+                let named = frontend::named(message).map_err(client_error::protocol)?;
                 match named.target {
-                    Target::Statement => self.prepared.close_statement(named.name),
-                    Target::Portal => self.prepared.close_portal(named.name),
+                    NamedKind::Statement => self.prepared.close_statement(named.name),
+                    NamedKind::Portal => self.prepared.close_portal(named.name),
                 }
                 encode::empty(&mut self.output.bytes, tag::backend::CLOSE_COMPLETE);
             }
             tag::frontend::FLUSH => {}
             other => {
                 let text = format!("invalid frontend message type {other}");
-                return Err(Trouble::Stop(Stop::Fault(Fault::new(Blame::Client, "08P01", text))));
+                return Err(Trouble::Stop(Stop::Error(ClientError::new(Blame::Client, "08P01", text))));
             }
         }
         Ok(())
     }
 
-    fn parse(&mut self, message: &[u8]) -> Result<(), Fault> {
-        let parse = frontend::parse(message).map_err(faults::protocol)?;
+    fn parse(&mut self, message: &[u8]) -> Result<(), ClientError> {
+        let parse = frontend::parse(message).map_err(client_error::protocol)?;
         self.prepared.begin_parse(parse.name)?;
         let text = parse.body.split(|&b| b == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
@@ -238,7 +238,7 @@ impl Session {
             [one] => one,
             [..] => {
                 let text = "cannot insert multiple commands into a prepared statement";
-                return Err(Fault::new(Blame::Client, "42601", text));
+                return Err(ClientError::new(Blame::Client, "42601", text));
             }
         };
         self.columns(statement)?;
@@ -247,10 +247,10 @@ impl Session {
         Ok(())
     }
 
-    fn bind(&mut self, message: &[u8]) -> Result<(), Fault> {
-        let head = frontend::bind_head(message, message.len()).map_err(faults::protocol)?;
-        let head = head.ok_or_else(|| faults::protocol("Bind is cut off"))?;
-        let tail = frontend::bind_tail(message, head.head_len).map_err(faults::protocol)?;
+    fn bind(&mut self, message: &[u8]) -> Result<(), ClientError> {
+        let head = frontend::bind_head(message, message.len()).map_err(client_error::protocol)?;
+        let head = head.ok_or_else(|| client_error::protocol("Bind is cut off"))?;
+        let tail = frontend::bind_tail(message, head.head_len).map_err(client_error::protocol)?;
         let text = self.prepared.statement(head.statement)?;
         if tail.parameters > 0 {
             let text = format!(
@@ -258,7 +258,7 @@ impl Session {
                 tail.parameters,
                 String::from_utf8_lossy(head.statement)
             );
-            return Err(faults::protocol(text));
+            return Err(client_error::protocol(text));
         }
         let formats = Formats::of(tail.result_formats, self.columns(&text)?.map(<[_]>::len))?;
         self.prepared.keep_portal(head.portal, Portal { text, formats })?;
@@ -267,6 +267,6 @@ impl Session {
     }
 }
 
-fn function_call() -> Fault {
-    Fault::new(Blame::Client, "0A000", "the console has no functions")
+fn function_call() -> ClientError {
+    ClientError::new(Blame::Client, "0A000", "the console has no functions")
 }

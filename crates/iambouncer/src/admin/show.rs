@@ -1,7 +1,7 @@
 //! SHOW commands about configuration and pools. Owns the rows; the columns stand in the table.
 
 use super::console::Console;
-use super::gathered::Gathered;
+use super::gathered::ConsoleSnapshot;
 use super::table::Row;
 use crate::config::table as settings_table;
 use crate::lifecycle::Phase;
@@ -80,7 +80,7 @@ fn console_database(settings: &crate::config::Settings) -> Row {
     row
 }
 
-pub(super) fn pools(_: &Console, all: &Gathered) -> Vec<Row> {
+pub(super) fn pools(_: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
     let rows = all.pools.iter().map(|((database, user), pool)| {
         vec![
             text(database),
@@ -105,7 +105,7 @@ pub(super) fn pools(_: &Console, all: &Gathered) -> Vec<Row> {
     rows.collect()
 }
 
-pub(super) fn lists(console: &Console, all: &Gathered) -> Vec<Row> {
+pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
     let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
     let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();

@@ -40,7 +40,7 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
         .iter()
         .map(|client| {
             let server = client.server();
-            let introduction = client.introduction();
+            let identity = client.identity();
             let timing = client.timing.get();
             let waiting = client.state.get() == ClientState::Waiting;
             let wait = timing.query_at.filter(|_| waiting).map(|at| worker::now() - at).unwrap_or_default();
@@ -48,8 +48,8 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
             let [local_addr, local_port] = address(client.local().as_ref());
             vec![
                 text("C"),
-                text(&introduction.user),
-                text(&introduction.database),
+                text(&identity.user),
+                text(&identity.database),
                 text("none"),
                 text(client.state.get().as_str()),
                 addr,
@@ -64,8 +64,8 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
                 link('c', client.id),
                 link('s', server.map_or(0, |server| server.id)),
                 text(0),
-                text(&introduction.tls),
-                text(&introduction.application_name),
+                text(&identity.tls),
+                text(&identity.application_name),
                 text(client.prepared_count.get()),
                 text(client.id),
             ]

@@ -2,12 +2,12 @@
 //! [`crate::stats::Totals::averaged`]'s.
 
 use super::console::Console;
-use super::gathered::Gathered;
+use super::gathered::ConsoleSnapshot;
 use super::show::text;
 use super::table::Row;
 use crate::stats::Totals;
 
-pub(super) fn stats(console: &Console, all: &Gathered) -> Vec<Row> {
+pub(super) fn stats(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
     let period = console.context.config().settings.stats_period;
     let rows = all.databases.iter().map(|(name, counts)| {
         let mut row = vec![text(name)];

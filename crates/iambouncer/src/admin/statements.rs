@@ -1,7 +1,7 @@
 //! The statements of a console client: those of one message, and those it has prepared. Owns their bounds.
 
 use super::formats::Formats;
-use crate::faults::{Blame, Fault};
+use crate::client_error::{Blame, ClientError};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -49,18 +49,18 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// A Parse begins: the unnamed statement makes room, whatever comes of it.
-    pub(super) fn begin_parse(&mut self, name: &[u8]) -> Result<(), Fault> {
+    pub(super) fn begin_parse(&mut self, name: &[u8]) -> Result<(), ClientError> {
         if name.is_empty() {
             self.close_statement(name);
         } else if self.statements.contains_key(name) {
             let name = String::from_utf8_lossy(name);
             let text = format!("prepared statement \"{name}\" already exists");
-            return Err(Fault::new(Blame::Client, "42P05", text));
+            return Err(ClientError::new(Blame::Client, "42P05", text));
         }
         Ok(())
     }
 
-    pub(super) fn keep_statement(&mut self, name: &[u8], text: &str) -> Result<(), Fault> {
+    pub(super) fn keep_statement(&mut self, name: &[u8], text: &str) -> Result<(), ClientError> {
         let bytes = name.len() + text.len();
         if self.statements.len() >= MAX_NAMES || self.kept_bytes + bytes > MAX_KEPT_BYTES {
             return Err(too_many());
@@ -70,10 +70,14 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn keep_portal(&mut self, name: &[u8], portal: Portal) -> Result<(), Fault> {
+    pub(super) fn keep_portal(&mut self, name: &[u8], portal: Portal) -> Result<(), ClientError> {
         if !name.is_empty() && self.portals.contains_key(name) {
             let name = String::from_utf8_lossy(name);
-            return Err(Fault::new(Blame::Client, "42P03", format!("cursor \"{name}\" already exists")));
+            return Err(ClientError::new(
+                Blame::Client,
+                "42P03",
+                format!("cursor \"{name}\" already exists"),
+            ));
         }
         if self.portals.len() >= MAX_NAMES {
             return Err(too_many());
@@ -82,11 +86,11 @@ impl Prepared {
         Ok(())
     }
 
-    pub(super) fn statement(&self, name: &[u8]) -> Result<Rc<str>, Fault> {
+    pub(super) fn statement(&self, name: &[u8]) -> Result<Rc<str>, ClientError> {
         self.statements.get(name).cloned().ok_or_else(|| missing("26000", "prepared statement", name))
     }
 
-    pub(super) fn portal(&self, name: &[u8]) -> Result<Portal, Fault> {
+    pub(super) fn portal(&self, name: &[u8]) -> Result<Portal, ClientError> {
         self.portals.get(name).cloned().ok_or_else(|| missing("34000", "portal", name))
     }
 
@@ -106,13 +110,13 @@ impl Prepared {
     }
 }
 
-fn too_many() -> Fault {
-    Fault::new(Blame::Client, "54000", "too many, or too long, statements on one console connection")
+fn too_many() -> ClientError {
+    ClientError::new(Blame::Client, "54000", "too many, or too long, statements on one console connection")
 }
 
-fn missing(code: &'static str, kind: &str, name: &[u8]) -> Fault {
+fn missing(code: &'static str, kind: &str, name: &[u8]) -> ClientError {
     let name = String::from_utf8_lossy(name);
-    Fault::new(Blame::Client, code, format!("{kind} \"{name}\" does not exist"))
+    ClientError::new(Blame::Client, code, format!("{kind} \"{name}\" does not exist"))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! command does is the function in its row.
 
 use super::console::Console;
-use super::gathered::Gathered;
+use super::gathered::ConsoleSnapshot;
 use super::{actions, show, show_peers, show_secrets, show_stats, show_tokens};
-use crate::faults::Fault;
+use crate::client_error::ClientError;
 use Rows::{Distinct, EachWorker, Here, Sums};
 use std::future::ready;
 use std::pin::Pin;
@@ -16,9 +16,9 @@ pub type Row = Vec<Option<String>>;
 /// A result column.
 pub type Column = (&'static str, ColumnType);
 /// A command that changes something; gets what stands behind its words.
-pub type Action = fn(Rc<Console>, String) -> Outcome;
+pub type Action = fn(Rc<Console>, String) -> CommandOutcome;
 /// What an action comes to.
-pub type Outcome = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
+pub type CommandOutcome = Pin<Box<dyn Future<Output = Result<(), ClientError>>>>;
 
 /// What a command does.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub enum Rows {
     /// Each worker has rows; those that begin with the same value are the same.
     Distinct(fn(&Console) -> Vec<Row>),
     /// Sums over all workers.
-    Sums(fn(&Console, &Gathered) -> Vec<Row>),
+    Sums(fn(&Console, &ConsoleSnapshot) -> Vec<Row>),
 }
 
 impl Rows {
@@ -63,7 +63,7 @@ impl Rows {
                 all.retain(|row| seen.insert(row.first().cloned()));
                 all
             }
-            Self::Sums(rows) => rows(console, &Gathered::from_all(console).await),
+            Self::Sums(rows) => rows(console, &ConsoleSnapshot::from_all(console).await),
         }
     }
 }

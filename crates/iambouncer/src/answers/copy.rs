@@ -8,8 +8,8 @@
 //! One Sync is ignored even before an error: that which stands directly behind the Execute, where libpq and others put it,
 //! while the COPY fails by the data behind it. Such a client sends another at the end of its data and expects one answer.
 
-use super::entry::{Answer, Expected};
-use super::queue::{Cause, ExpectedAnswers, Mismatch, Tail};
+use super::entry::{Answer, ExpectedAnswer};
+use super::queue::{ExpectedAnswers, Mismatch, MismatchCause, Tail};
 
 impl ExpectedAnswers {
     /// True when a COPY that the server may be reading could ignore a Sync that is sent now.
@@ -47,18 +47,19 @@ impl ExpectedAnswers {
 
     /// A Sync of the client is held.
     pub fn hold_sync(&mut self) {
-        self.push(Expected::HeldSync { after_data: self.data_sent });
+        self.push(ExpectedAnswer::HeldSync { after_data: self.data_sent });
     }
 
     /// The COPY at the front has failed. Syncs that the server would have read before the first of its data were ignored,
     /// as far as there was any.
     pub(super) fn drop_ignored_syncs(&mut self) {
         if self.held_syncs == 0
-            || !(self.data_sent || matches!(self.queue.get(1 + self.held_syncs), Some(Expected::CopyEnd)))
+            || !(self.data_sent
+                || matches!(self.queue.get(1 + self.held_syncs), Some(ExpectedAnswer::CopyEnd)))
         {
             return;
         }
-        while let Some(Expected::HeldSync { after_data: false }) = self.queue.get(1) {
+        while let Some(ExpectedAnswer::HeldSync { after_data: false }) = self.queue.get(1) {
             self.queue.remove(1);
             self.held_syncs -= 1;
         }
@@ -69,8 +70,8 @@ impl ExpectedAnswers {
         self.copying = false;
         while let Some(entry) = self.queue.get(1) {
             let is_end = match entry {
-                Expected::CopyEnd => true,
-                Expected::HeldSync { .. } => false,
+                ExpectedAnswer::CopyEnd => true,
+                ExpectedAnswer::HeldSync { .. } => false,
                 _ => break,
             };
             if !is_end {
@@ -82,7 +83,7 @@ impl ExpectedAnswers {
             }
         }
         // It cannot have ended before we sent the end.
-        Err(self.mismatch(Cause::CopyNotEnded))
+        Err(self.mismatch(MismatchCause::CopyNotEnded))
     }
 
     /// The COPY before the held Syncs is answered: they have to be sent now, and their answers are expected from now on.
@@ -119,13 +120,13 @@ impl ExpectedAnswers {
         let mut due = 0;
         loop {
             match self.queue.get_mut(at) {
-                Some(entry @ Expected::HeldSync { .. }) => {
-                    *entry = Expected::Sync(Answer::Forward);
+                Some(entry @ ExpectedAnswer::HeldSync { .. }) => {
+                    *entry = ExpectedAnswer::Sync(Answer::Forward);
                     due += 1;
                     at += 1;
                 }
-                Some(Expected::Sync(_)) => at += 1,
-                Some(Expected::CopyEnd) => {
+                Some(ExpectedAnswer::Sync(_)) => at += 1,
+                Some(ExpectedAnswer::CopyEnd) => {
                     self.queue.remove(at);
                 }
                 _ => break,

@@ -15,7 +15,7 @@ pub enum Answer {
 }
 
 /// A name of the client, and what it meant before.
-pub struct Renamed {
+pub struct NameChange {
     /// The name.
     pub name: Box<[u8]>,
     /// The statement that it named, if any.
@@ -31,7 +31,7 @@ pub enum Undo {
     #[default]
     None,
     /// A name of the client meant something else before, and the server may not have the statement.
-    Name(Box<Renamed>),
+    Name(Box<NameChange>),
     /// The server does not have the statement.
     Prepared(u64),
     /// The server still has the statement.
@@ -41,18 +41,18 @@ pub enum Undo {
     /// What the server has as its unnamed statement is unknown.
     ServerUnnamed,
     /// Nothing, but the error names this statement of the client.
-    Duplicate(Box<Renamed>),
+    Duplicate(Box<NameChange>),
 }
 
 impl Undo {
     /// Of a name that changes together with a statement that is prepared on the server; 0 if none is.
     pub fn name(name: Box<[u8]>, before: Option<Rc<Statement>>, prepared: u64) -> Self {
-        Self::Name(Box::new(Renamed { name, before, prepared }))
+        Self::Name(Box::new(NameChange { name, before, prepared }))
     }
 
     /// Of a name that does not change.
     pub fn duplicate(name: Box<[u8]>) -> Self {
-        Self::Duplicate(Box::new(Renamed { name, before: None, prepared: 0 }))
+        Self::Duplicate(Box::new(NameChange { name, before: None, prepared: 0 }))
     }
 
     /// The client's name that changes, where the unnamed statement has the empty name.
@@ -76,7 +76,7 @@ impl Undo {
 }
 
 /// One answer owed.
-pub enum Expected {
+pub enum ExpectedAnswer {
     /// Simple query: everything up to ReadyForQuery. `deallocates`: it may drop prepared statements.
     Query {
         /// Its text begins with DISCARD or DEALLOCATE.
@@ -85,7 +85,7 @@ pub enum Expected {
     /// Function call: everything up to ReadyForQuery.
     FunctionCall,
     /// A simple query of ours: everything up to ReadyForQuery is discarded.
-    OwnQuery,
+    InternalQuery,
     /// ReadyForQuery. [`Answer::Skip`] for a Sync of ours.
     Sync(Answer),
     /// A Sync of the client that is not sent until the COPY before it has been answered.
@@ -114,7 +114,7 @@ pub enum Expected {
     CopyEnd,
 }
 
-impl Expected {
+impl ExpectedAnswer {
     /// A simple query that drops nothing.
     pub const QUERY: Self = Self::Query { deallocates: false };
     /// A Sync of the client.
@@ -124,7 +124,7 @@ impl Expected {
 
     /// True for entries that end with ReadyForQuery.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self, Self::Query { .. } | Self::FunctionCall | Self::OwnQuery | Self::Sync(_))
+        matches!(self, Self::Query { .. } | Self::FunctionCall | Self::InternalQuery | Self::Sync(_))
     }
 
     /// True for entries that change no name and no statement: nearly all.
@@ -154,7 +154,7 @@ impl Expected {
         match self {
             Self::Query { .. } => "Query",
             Self::FunctionCall => "FunctionCall",
-            Self::OwnQuery => "Query of the pooler",
+            Self::InternalQuery => "Query of the pooler",
             Self::Sync(_) => "Sync",
             Self::HeldSync { .. } => "Sync (held)",
             Self::Parse(..) | Self::Reprepare(_) => "Parse",

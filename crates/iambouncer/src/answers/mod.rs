@@ -16,5 +16,5 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Answer, Expected, Renamed, Undo};
-pub use queue::{Cause, ExpectedAnswers, Failed, Mismatch, Ready};
+pub use entry::{Answer, ExpectedAnswer, NameChange, Undo};
+pub use queue::{ExpectedAnswers, FailedEntry, Mismatch, MismatchCause, Ready};

@@ -2,19 +2,19 @@
 //! sharing no code with the queue. Random messages meet random moments at which the server reads; whatever happens, the
 //! client sees what it would have seen on a direct connection, and the server is released only when it owes nothing.
 
-use super::{Answer, Expected, ExpectedAnswers, Ready, Undo};
+use super::{Answer, ExpectedAnswer, ExpectedAnswers, Ready, Undo};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
 /// A message of the client, as far as the loop cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
-    Query(Statement),
+enum ModelMessage {
+    Query(ModelStatement),
     FunctionCall,
     Parse { fails: bool },
     Bind { fails: bool },
     Describe,
-    Execute(Statement),
+    Execute(ModelStatement),
     Close,
     Flush,
     Sync,
@@ -25,7 +25,7 @@ enum Message {
 
 /// What a query or a portal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Statement {
+enum ModelStatement {
     Select,
     Fails,
     CopyIn,
@@ -38,8 +38,8 @@ enum Statement {
 
 /// PostgreSQL, reading one message at a time.
 #[derive(Default)]
-struct Server {
-    inbox: VecDeque<Message>,
+struct ModelServer {
+    inbox: VecDeque<ModelMessage>,
     /// COPY commands still to be read by the running statement.
     copies: usize,
     in_query: bool,
@@ -50,7 +50,7 @@ struct Server {
     sent: VecDeque<u8>,
 }
 
-impl Server {
+impl ModelServer {
     fn flush(&mut self) {
         self.sent.extend(self.buffered.drain(..));
     }
@@ -72,17 +72,17 @@ impl Server {
         self.flush();
     }
 
-    fn run(&mut self, statement: Statement) {
+    fn run(&mut self, statement: ModelStatement) {
         match statement {
-            Statement::Select => self.buffered.extend(b"DC"),
-            Statement::Fails => return self.error(),
-            Statement::CopyOut => self.buffered.extend(b"HdcC"),
-            Statement::CopyInFails => {
+            ModelStatement::Select => self.buffered.extend(b"DC"),
+            ModelStatement::Fails => return self.error(),
+            ModelStatement::CopyOut => self.buffered.extend(b"HdcC"),
+            ModelStatement::CopyInFails => {
                 self.ask_for_data();
                 return self.error();
             }
-            Statement::CopyIn | Statement::TwoCopies => {
-                self.copies = if statement == Statement::TwoCopies { 2 } else { 1 };
+            ModelStatement::CopyIn | ModelStatement::TwoCopies => {
+                self.copies = if statement == ModelStatement::TwoCopies { 2 } else { 1 };
                 return self.ask_for_data();
             }
         }
@@ -97,11 +97,11 @@ impl Server {
         }
     }
 
-    fn read_in_copy(&mut self, message: Message) {
+    fn read_in_copy(&mut self, message: ModelMessage) {
         match message {
-            Message::CopyData { fails: false } | Message::Flush | Message::Sync => {}
-            Message::CopyData { fails: true } | Message::CopyFail => self.error(),
-            Message::CopyDone => {
+            ModelMessage::CopyData { fails: false } | ModelMessage::Flush | ModelMessage::Sync => {}
+            ModelMessage::CopyData { fails: true } | ModelMessage::CopyFail => self.error(),
+            ModelMessage::CopyDone => {
                 self.copies -= 1;
                 self.buffered.push(b'C');
                 if self.copies > 0 { self.ask_for_data() } else { self.end_statement() }
@@ -123,38 +123,38 @@ impl Server {
         if self.copies > 0 {
             return self.read_in_copy(message);
         }
-        if self.skips && message != Message::Sync {
+        if self.skips && message != ModelMessage::Sync {
             return;
         }
         match message {
-            Message::Query(statement) => {
+            ModelMessage::Query(statement) => {
                 self.in_query = true;
                 self.run(statement);
             }
-            Message::FunctionCall => {
+            ModelMessage::FunctionCall => {
                 self.buffered.extend(b"VZ");
                 self.flush();
             }
-            Message::Parse { fails: true } | Message::Bind { fails: true } => self.error(),
-            Message::Parse { .. } => self.buffered.push(b'1'),
-            Message::Bind { .. } => self.buffered.push(b'2'),
-            Message::Describe => self.buffered.push(b'n'),
-            Message::Execute(statement) => self.run(statement),
-            Message::Close => self.buffered.push(b'3'),
-            Message::Flush => self.flush(),
-            Message::Sync => {
+            ModelMessage::Parse { fails: true } | ModelMessage::Bind { fails: true } => self.error(),
+            ModelMessage::Parse { .. } => self.buffered.push(b'1'),
+            ModelMessage::Bind { .. } => self.buffered.push(b'2'),
+            ModelMessage::Describe => self.buffered.push(b'n'),
+            ModelMessage::Execute(statement) => self.run(statement),
+            ModelMessage::Close => self.buffered.push(b'3'),
+            ModelMessage::Flush => self.flush(),
+            ModelMessage::Sync => {
                 self.skips = false;
                 self.buffered.push(b'Z');
                 self.flush();
             }
-            Message::CopyData { .. } | Message::CopyDone | Message::CopyFail => {}
+            ModelMessage::CopyData { .. } | ModelMessage::CopyDone | ModelMessage::CopyFail => {}
         }
     }
 }
 
 /// What the client sees of a server that it talks to directly, and whether the server survives.
-fn directly(messages: &[Message]) -> (Vec<u8>, bool) {
-    let mut server = Server { inbox: messages.iter().copied().collect(), ..Server::default() };
+fn directly(messages: &[ModelMessage]) -> (Vec<u8>, bool) {
+    let mut server = ModelServer { inbox: messages.iter().copied().collect(), ..ModelServer::default() };
     while !server.inbox.is_empty() && !server.is_dead {
         server.step();
     }
@@ -166,8 +166,8 @@ fn directly(messages: &[Message]) -> (Vec<u8>, bool) {
 #[derive(Default)]
 struct Relay {
     answers: ExpectedAnswers,
-    waiting: VecDeque<Message>,
-    server: Server,
+    waiting: VecDeque<ModelMessage>,
+    server: ModelServer,
     seen: Vec<u8>,
     /// COPY data was sent past a Sync that is held.
     data_passed_sync: bool,
@@ -177,7 +177,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: ModelMessage) {
         self.server.inbox.push_back(message);
     }
 
@@ -185,58 +185,66 @@ impl Relay {
     fn forward(&mut self) -> bool {
         let due = self.answers.take_due_syncs();
         for _ in 0..due {
-            self.send(Message::Sync);
+            self.send(ModelMessage::Sync);
         }
         let Some(&message) = self.waiting.front() else { return due > 0 };
-        if self.answers.skips_to_sync() && message != Message::Sync {
+        if self.answers.skips_to_sync() && message != ModelMessage::Sync {
             self.waiting.pop_front();
             return true;
         }
         let passes = matches!(
             message,
-            Message::Sync | Message::Flush | Message::CopyData { .. } | Message::CopyDone | Message::CopyFail
+            ModelMessage::Sync
+                | ModelMessage::Flush
+                | ModelMessage::CopyData { .. }
+                | ModelMessage::CopyDone
+                | ModelMessage::CopyFail
         );
         if self.answers.holds_sync() && !passes {
             self.data_passed_sync = true;
             let Some(due) = self.answers.take_syncs_before_message() else { return false };
             // In front of the message.
             for _ in 0..due {
-                self.send(Message::Sync);
+                self.send(ModelMessage::Sync);
             }
         }
         self.waiting.pop_front();
         self.data_passed_sync |=
-            self.answers.holds_sync() && !matches!(message, Message::Sync | Message::Flush);
-        let copies =
-            |statement| matches!(statement, Statement::CopyIn | Statement::CopyInFails | Statement::CopyOut);
+            self.answers.holds_sync() && !matches!(message, ModelMessage::Sync | ModelMessage::Flush);
+        let copies = |statement| {
+            matches!(
+                statement,
+                ModelStatement::CopyIn | ModelStatement::CopyInFails | ModelStatement::CopyOut
+            )
+        };
         let expected = match message {
-            Message::Query(_) => Expected::QUERY,
-            Message::FunctionCall => Expected::FunctionCall,
-            Message::Parse { .. } => Expected::Parse(Answer::Forward, Undo::Prepared(1)),
-            Message::Bind { .. } => Expected::Bind(0),
-            Message::Describe => Expected::Describe(0),
-            Message::Execute(statement) => {
-                Expected::Execute { copies: copies(statement), deallocates: false }
+            ModelMessage::Query(_) => ExpectedAnswer::QUERY,
+            ModelMessage::FunctionCall => ExpectedAnswer::FunctionCall,
+            ModelMessage::Parse { .. } => ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(1)),
+            ModelMessage::Bind { .. } => ExpectedAnswer::Bind(0),
+            ModelMessage::Describe => ExpectedAnswer::Describe(0),
+            ModelMessage::Execute(statement) => {
+                ExpectedAnswer::Execute { copies: copies(statement), deallocates: false }
             }
-            Message::Close => Expected::Close(Answer::Forward, Undo::None),
-            Message::Sync if self.answers.may_ignore_sync() => {
+            ModelMessage::Close => ExpectedAnswer::Close(Answer::Forward, Undo::None),
+            ModelMessage::Sync if self.answers.may_ignore_sync() => {
                 self.answers.hold_sync();
                 if self.answers.held_sync_needs_flush() {
-                    self.send(Message::Flush);
+                    self.send(ModelMessage::Flush);
                 }
                 return true;
             }
-            Message::Sync => Expected::SYNC,
-            Message::CopyDone | Message::CopyFail => {
-                self.answers.push(Expected::CopyEnd);
+            ModelMessage::Sync => ExpectedAnswer::SYNC,
+            ModelMessage::CopyDone | ModelMessage::CopyFail => {
+                self.answers.push(ExpectedAnswer::CopyEnd);
                 self.send(message);
                 if self.answers.held_sync_needs_flush() {
-                    self.send(Message::Flush);
+                    self.send(ModelMessage::Flush);
                 }
                 return true;
             }
-            Message::Flush | Message::CopyData { .. } => {
-                if message != Message::Flush {
+            ModelMessage::Flush | ModelMessage::CopyData { .. } => {
+                if message != ModelMessage::Flush {
                     self.answers.copy_data_sent();
                 }
                 self.send(message);
@@ -268,7 +276,10 @@ impl Relay {
                 && !self.server.inbox.iter().any(|m| {
                     !matches!(
                         m,
-                        Message::CopyData { .. } | Message::CopyDone | Message::CopyFail | Message::Flush
+                        ModelMessage::CopyData { .. }
+                            | ModelMessage::CopyDone
+                            | ModelMessage::CopyFail
+                            | ModelMessage::Flush
                     )
                 });
             prop_assert!(nothing_left, "released too early, after {:?}", self.seen);
@@ -277,35 +288,35 @@ impl Relay {
     }
 }
 
-fn statement(in_query: bool) -> impl Strategy<Value = Statement> {
+fn statement(in_query: bool) -> impl Strategy<Value = ModelStatement> {
     let mut all = vec![
-        Statement::Select,
-        Statement::Fails,
-        Statement::CopyIn,
-        Statement::CopyIn,
-        Statement::CopyInFails,
-        Statement::CopyOut,
+        ModelStatement::Select,
+        ModelStatement::Fails,
+        ModelStatement::CopyIn,
+        ModelStatement::CopyIn,
+        ModelStatement::CopyInFails,
+        ModelStatement::CopyOut,
     ];
     if in_query {
-        all.push(Statement::TwoCopies);
+        all.push(ModelStatement::TwoCopies);
     }
     proptest::sample::select(all)
 }
 
-fn message() -> impl Strategy<Value = Message> {
+fn message() -> impl Strategy<Value = ModelMessage> {
     prop_oneof![
-        3 => statement(true).prop_map(Message::Query),
-        1 => Just(Message::FunctionCall),
-        2 => any::<bool>().prop_map(|fails| Message::Parse { fails }),
-        2 => (0..4).prop_map(|n| Message::Bind { fails: n == 0 }),
-        1 => Just(Message::Describe),
-        3 => statement(false).prop_map(Message::Execute),
-        1 => Just(Message::Close),
-        1 => Just(Message::Flush),
-        5 => Just(Message::Sync),
-        3 => any::<bool>().prop_map(|fails| Message::CopyData { fails }),
-        2 => Just(Message::CopyDone),
-        1 => Just(Message::CopyFail),
+        3 => statement(true).prop_map(ModelMessage::Query),
+        1 => Just(ModelMessage::FunctionCall),
+        2 => any::<bool>().prop_map(|fails| ModelMessage::Parse { fails }),
+        2 => (0..4).prop_map(|n| ModelMessage::Bind { fails: n == 0 }),
+        1 => Just(ModelMessage::Describe),
+        3 => statement(false).prop_map(ModelMessage::Execute),
+        1 => Just(ModelMessage::Close),
+        1 => Just(ModelMessage::Flush),
+        5 => Just(ModelMessage::Sync),
+        3 => any::<bool>().prop_map(|fails| ModelMessage::CopyData { fails }),
+        2 => Just(ModelMessage::CopyDone),
+        1 => Just(ModelMessage::CopyFail),
     ]
 }
 
@@ -323,7 +334,7 @@ proptest! {
         turns in proptest::collection::vec(0..3u8, 0..200),
     ) {
         // Ends of COPYs and a Sync, so that everything owed is answered.
-        messages.extend([Message::CopyDone, Message::CopyDone, Message::Sync]);
+        messages.extend([ModelMessage::CopyDone, ModelMessage::CopyDone, ModelMessage::Sync]);
         let (expected, dies) = directly(&messages);
         let mut relay = Relay { waiting: messages.into(), ..Relay::default() };
         let mut turns = turns.into_iter();

@@ -1,14 +1,14 @@
 //! The queue itself: what is pushed when a message is sent, and what an answer does to it.
 
-use super::entry::{Answer, Expected, Undo};
-use super::unsettled::{Unsettled, name_given};
+use super::entry::{Answer, ExpectedAnswer, Undo};
+use super::unsettled::{PendingChanges, name_given};
 use std::collections::VecDeque;
 use std::fmt;
 use wire::tag::backend;
 
 /// Why a message of the server cannot be an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum MismatchCause {
     /// Nothing waits for a message of this type.
     Unexpected(u8),
     /// A COPY was completed whose end has not been sent.
@@ -19,7 +19,7 @@ pub enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
     /// What is wrong.
-    pub cause: Cause,
+    pub cause: MismatchCause,
     /// The message whose answer was to come next.
     pub expecting: &'static str,
     /// Answers owed.
@@ -33,8 +33,10 @@ pub struct Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
-            Cause::Unexpected(tag) => write!(f, "message type \"{}\"", char::from(tag).escape_default())?,
-            Cause::CopyNotEnded => write!(f, "the end of a COPY before its last data was sent")?,
+            MismatchCause::Unexpected(tag) => {
+                write!(f, "message type \"{}\"", char::from(tag).escape_default())?
+            }
+            MismatchCause::CopyNotEnded => write!(f, "the end of a COPY before its last data was sent")?,
         }
         write!(f, " while expecting the answer to {} ({} owed", self.expecting, self.owed)?;
         if self.copying {
@@ -53,9 +55,9 @@ pub enum Ready {
     /// The client's.
     Client,
     /// That of a query of ours.
-    OwnQuery,
+    InternalQuery,
     /// That of a Sync of ours.
-    OwnSync,
+    InternalSync,
 }
 
 /// What a Sync that is sent now would stand behind.
@@ -73,14 +75,14 @@ pub(super) enum Tail {
 /// The queue of one link between a client and a server.
 #[derive(Default)]
 pub struct ExpectedAnswers {
-    pub(super) queue: VecDeque<Expected>,
+    pub(super) queue: VecDeque<ExpectedAnswer>,
     /// The last entry that is neither a held Sync nor the end of a COPY.
     pub(super) tail: Tail,
     /// The front entry reads COPY data.
     pub(super) copying: bool,
     /// COPY data was sent behind the last entry that may read it.
     pub(super) data_sent: bool,
-    /// Entries of [`Expected::HeldSync`]. None of them is at the front: it is released there.
+    /// Entries of [`ExpectedAnswer::HeldSync`]. None of them is at the front: it is released there.
     pub(super) held_syncs: usize,
     /// Syncs that were held and are to be sent now.
     pub(super) due_syncs: usize,
@@ -91,7 +93,7 @@ pub struct ExpectedAnswers {
     /// The server discards everything up to the next Sync, and so do we.
     pub(super) skip_to_sync: bool,
     /// Names and statements that unanswered messages change.
-    pub(super) unsettled: Unsettled,
+    pub(super) unsettled: PendingChanges,
     /// Entries that may drop prepared statements.
     deallocating: usize,
 }
@@ -135,7 +137,7 @@ impl ExpectedAnswers {
 
     /// A ReadyForQuery is owed: the state of the transaction may change with it.
     pub fn owes_ready(&self) -> bool {
-        self.queue.iter().any(Expected::is_ready)
+        self.queue.iter().any(ExpectedAnswer::is_ready)
     }
 
     /// Number of answers owed.
@@ -170,17 +172,17 @@ impl ExpectedAnswers {
     /// Statements that messages behind the one at the front prepare on the server.
     pub fn statements_prepared(&self) -> impl Iterator<Item = u64> {
         self.queue.iter().skip(1).filter_map(|entry| match entry {
-            Expected::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
-            Expected::Reprepare(id) => Some(*id),
+            ExpectedAnswer::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
+            ExpectedAnswer::Reprepare(id) => Some(*id),
             _ => None,
         })
     }
 
     /// Adds an answer.
     #[inline]
-    pub fn push(&mut self, expected: Expected) {
+    pub fn push(&mut self, expected: ExpectedAnswer) {
         match &expected {
-            Expected::CopyEnd => {
+            ExpectedAnswer::CopyEnd => {
                 if self.queue.is_empty() {
                     // Not in a COPY: the server ignores it.
                     return;
@@ -189,18 +191,18 @@ impl ExpectedAnswers {
                     self.tail = Tail::Other;
                 }
             }
-            Expected::HeldSync { .. } => self.held_syncs += 1,
-            Expected::OwnQuery => self.tail = Tail::Other,
-            Expected::Sync(_) | Expected::Query { .. } | Expected::FunctionCall => {
+            ExpectedAnswer::HeldSync { .. } => self.held_syncs += 1,
+            ExpectedAnswer::InternalQuery => self.tail = Tail::Other,
+            ExpectedAnswer::Sync(_) | ExpectedAnswer::Query { .. } | ExpectedAnswer::FunctionCall => {
                 self.batch_open = false;
                 self.batch_sent = false;
                 self.skip_to_sync = false;
                 self.tail =
-                    if matches!(expected, Expected::Query { .. }) { Tail::Query } else { Tail::Other };
+                    if matches!(expected, ExpectedAnswer::Query { .. }) { Tail::Query } else { Tail::Other };
                 self.data_sent = false;
                 self.unsettled.seal();
             }
-            Expected::Parse(answer, undo) | Expected::Close(answer, undo) => {
+            ExpectedAnswer::Parse(answer, undo) | ExpectedAnswer::Close(answer, undo) => {
                 self.batch_open = true;
                 self.batch_sent |= *answer != Answer::Fake;
                 self.tail = Tail::Other;
@@ -208,7 +210,7 @@ impl ExpectedAnswers {
                     self.unsettled.push(undo);
                 }
             }
-            Expected::Execute { copies: true, .. } => {
+            ExpectedAnswer::Execute { copies: true, .. } => {
                 self.batch_open = true;
                 self.batch_sent = true;
                 self.tail = Tail::Copy;
@@ -237,13 +239,13 @@ impl ExpectedAnswers {
         }
         match self.queue.front() {
             None => self.tail = Tail::Other,
-            Some(Expected::CopyEnd | Expected::HeldSync { .. }) => self.skip_marks(),
+            Some(ExpectedAnswer::CopyEnd | ExpectedAnswer::HeldSync { .. }) => self.skip_marks(),
             Some(_) => {}
         }
     }
 
     /// The change of an entry is answered, or does not happen.
-    fn settle(&mut self, entry: &Expected) {
+    fn settle(&mut self, entry: &ExpectedAnswer) {
         if let Some(undo) = entry.undo() {
             self.unsettled.pop(undo);
         }
@@ -251,18 +253,18 @@ impl ExpectedAnswers {
 
     #[inline(never)]
     fn skip_marks(&mut self) {
-        while matches!(self.queue.front(), Some(Expected::CopyEnd)) {
+        while matches!(self.queue.front(), Some(ExpectedAnswer::CopyEnd)) {
             self.queue.pop_front();
         }
         match self.queue.front() {
             None => self.tail = Tail::Other,
-            Some(Expected::HeldSync { .. }) => self.release_due_syncs(),
+            Some(ExpectedAnswer::HeldSync { .. }) => self.release_due_syncs(),
             Some(_) => {}
         }
     }
 
     /// As [`ExpectedAnswers::drop_front`], for an entry that does not happen.
-    fn pop_failed(&mut self) -> Option<Expected> {
+    fn pop_failed(&mut self) -> Option<ExpectedAnswer> {
         let entry = self.queue.pop_front()?;
         self.settle(&entry);
         self.deallocating -= usize::from(entry.deallocates());
@@ -270,10 +272,10 @@ impl ExpectedAnswers {
         Some(entry)
     }
 
-    pub(super) fn mismatch(&self, cause: Cause) -> Mismatch {
+    pub(super) fn mismatch(&self, cause: MismatchCause) -> Mismatch {
         Mismatch {
             cause,
-            expecting: self.queue.front().map_or("nothing", Expected::describe),
+            expecting: self.queue.front().map_or("nothing", ExpectedAnswer::describe),
             owed: self.queue.len(),
             copying: self.copying,
             skipping: self.skip_to_sync,
@@ -282,19 +284,19 @@ impl ExpectedAnswers {
 
     /// What a message means that no request waits for.
     pub fn unexpected(&self, tag: u8) -> Mismatch {
-        self.mismatch(Cause::Unexpected(tag))
+        self.mismatch(MismatchCause::Unexpected(tag))
     }
 
     /// True when what comes now belongs to a query of ours.
     #[inline]
-    pub fn is_own(&self) -> bool {
-        matches!(self.queue.front(), Some(Expected::OwnQuery))
+    pub fn is_internal(&self) -> bool {
+        matches!(self.queue.front(), Some(ExpectedAnswer::InternalQuery))
     }
 
     /// The shared statement that the message at the front names, if it is a Bind or Describe.
     pub fn front_statement(&self) -> Option<u64> {
         match self.queue.front() {
-            Some(&(Expected::Bind(id) | Expected::Describe(id))) if id > 0 => Some(id),
+            Some(&(ExpectedAnswer::Bind(id) | ExpectedAnswer::Describe(id))) if id > 0 => Some(id),
             _ => None,
         }
     }
@@ -302,7 +304,9 @@ impl ExpectedAnswers {
     /// The client's name of the statement that the message at the front parses.
     pub fn front_name(&self) -> Option<&[u8]> {
         match self.queue.front() {
-            Some(Expected::Parse(_, Undo::Duplicate(renamed) | Undo::Name(renamed))) => Some(&renamed.name),
+            Some(ExpectedAnswer::Parse(_, Undo::Duplicate(renamed) | Undo::Name(renamed))) => {
+                Some(&renamed.name)
+            }
             _ => None,
         }
     }
@@ -310,7 +314,7 @@ impl ExpectedAnswers {
     /// The client's name of a shared statement that an unanswered message gives up.
     pub fn name_given_up(&self, id: u64) -> Option<&[u8]> {
         self.queue.iter().find_map(|entry| match entry {
-            Expected::Close(_, Undo::Name(renamed))
+            ExpectedAnswer::Close(_, Undo::Name(renamed))
                 if renamed.before.as_ref().is_some_and(|statement| statement.id == id) =>
             {
                 Some(&*renamed.name)
@@ -325,10 +329,10 @@ impl ExpectedAnswers {
         matches!(
             self.queue.front(),
             Some(
-                Expected::Query { .. }
-                    | Expected::Execute { .. }
-                    | Expected::FunctionCall
-                    | Expected::OwnQuery
+                ExpectedAnswer::Query { .. }
+                    | ExpectedAnswer::Execute { .. }
+                    | ExpectedAnswer::FunctionCall
+                    | ExpectedAnswer::InternalQuery
             )
         )
     }
@@ -341,37 +345,44 @@ impl ExpectedAnswers {
     #[inline]
     pub fn answer(&mut self, tag: u8) -> Result<Answer, Mismatch> {
         let (ends, answer) = match (self.queue.front(), tag) {
-            (Some(Expected::Query { .. } | Expected::Execute { .. }), backend::COMMAND_COMPLETE) => {
+            (
+                Some(ExpectedAnswer::Query { .. } | ExpectedAnswer::Execute { .. }),
+                backend::COMMAND_COMPLETE,
+            ) => {
                 if self.copying {
                     self.end_copy_in()?;
                 }
-                (matches!(self.queue.front(), Some(Expected::Execute { .. })), Answer::Forward)
+                (matches!(self.queue.front(), Some(ExpectedAnswer::Execute { .. })), Answer::Forward)
             }
             (
-                Some(Expected::Query { .. }),
+                Some(ExpectedAnswer::Query { .. }),
                 backend::ROW_DESCRIPTION | backend::EMPTY_QUERY_RESPONSE | backend::COPY_OUT_RESPONSE,
             ) => (false, Answer::Forward),
-            (Some(Expected::Execute { .. }), backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED) => {
-                (true, Answer::Forward)
-            }
-            (Some(Expected::Execute { .. }), backend::COPY_OUT_RESPONSE) => (false, Answer::Forward),
-            (Some(Expected::Query { .. } | Expected::Execute { .. }), backend::COPY_IN_RESPONSE) => {
+            (
+                Some(ExpectedAnswer::Execute { .. }),
+                backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED,
+            ) => (true, Answer::Forward),
+            (Some(ExpectedAnswer::Execute { .. }), backend::COPY_OUT_RESPONSE) => (false, Answer::Forward),
+            (
+                Some(ExpectedAnswer::Query { .. } | ExpectedAnswer::Execute { .. }),
+                backend::COPY_IN_RESPONSE,
+            ) => {
                 self.copying = true;
                 (false, Answer::Forward)
             }
-            (Some(&Expected::Parse(answer, _)), backend::PARSE_COMPLETE) => (true, answer),
-            (Some(Expected::Reprepare(_)), backend::PARSE_COMPLETE) => (true, Answer::Skip),
-            (Some(Expected::Bind(_)), backend::BIND_COMPLETE) => (true, Answer::Forward),
-            (Some(&Expected::Close(answer, _)), backend::CLOSE_COMPLETE) => (true, answer),
-            (Some(Expected::Describe(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Forward),
-            (Some(Expected::Describe(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
+            (Some(&ExpectedAnswer::Parse(answer, _)), backend::PARSE_COMPLETE) => (true, answer),
+            (Some(ExpectedAnswer::Reprepare(_)), backend::PARSE_COMPLETE) => (true, Answer::Skip),
+            (Some(ExpectedAnswer::Bind(_)), backend::BIND_COMPLETE) => (true, Answer::Forward),
+            (Some(&ExpectedAnswer::Close(answer, _)), backend::CLOSE_COMPLETE) => (true, answer),
+            (Some(ExpectedAnswer::Describe(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Forward),
+            (Some(ExpectedAnswer::Describe(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
                 (true, Answer::Forward)
             }
             (
-                Some(Expected::OwnQuery),
+                Some(ExpectedAnswer::InternalQuery),
                 backend::COMMAND_COMPLETE | backend::ROW_DESCRIPTION | backend::EMPTY_QUERY_RESPONSE,
             ) => (false, Answer::Skip),
-            _ => return Err(self.mismatch(Cause::Unexpected(tag))),
+            _ => return Err(self.mismatch(MismatchCause::Unexpected(tag))),
         };
         if ends {
             self.drop_front();
@@ -386,12 +397,14 @@ impl ExpectedAnswers {
     #[inline]
     pub fn ready(&mut self) -> Result<Ready, Mismatch> {
         let ready = match self.queue.front() {
-            Some(Expected::Query { .. } | Expected::FunctionCall | Expected::Sync(Answer::Forward)) => {
-                Ready::Client
-            }
-            Some(Expected::OwnQuery) => Ready::OwnQuery,
-            Some(Expected::Sync(_)) => Ready::OwnSync,
-            _ => return Err(self.mismatch(Cause::Unexpected(backend::READY_FOR_QUERY))),
+            Some(
+                ExpectedAnswer::Query { .. }
+                | ExpectedAnswer::FunctionCall
+                | ExpectedAnswer::Sync(Answer::Forward),
+            ) => Ready::Client,
+            Some(ExpectedAnswer::InternalQuery) => Ready::InternalQuery,
+            Some(ExpectedAnswer::Sync(_)) => Ready::InternalSync,
+            _ => return Err(self.mismatch(MismatchCause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
         self.drop_front();
@@ -404,28 +417,30 @@ impl ExpectedAnswers {
     ///
     /// # Errors
     /// No request waits for an answer.
-    pub fn error(&mut self, mut undo: impl FnMut(Undo, Failed)) -> Result<(), Mismatch> {
+    pub fn error(&mut self, mut undo: impl FnMut(Undo, FailedEntry)) -> Result<(), Mismatch> {
         if std::mem::take(&mut self.copying) {
             self.drop_ignored_syncs();
         }
         match self.queue.front() {
-            None => return Err(self.mismatch(Cause::Unexpected(backend::ERROR_RESPONSE))),
+            None => return Err(self.mismatch(MismatchCause::Unexpected(backend::ERROR_RESPONSE))),
             Some(entry) if entry.is_ready() => return Ok(()),
             _ => {}
         }
-        let mut vanished: Vec<Expected> = Vec::new();
+        let mut vanished: Vec<ExpectedAnswer> = Vec::new();
         // A held Sync is released as it comes to the front.
-        while self.queue.front().is_some_and(|entry| !matches!(entry, Expected::Sync(_))) {
+        while self.queue.front().is_some_and(|entry| !matches!(entry, ExpectedAnswer::Sync(_))) {
             vanished.extend(self.pop_failed());
         }
         let first = vanished.len().saturating_sub(1);
         for (at, entry) in vanished.into_iter().rev().enumerate() {
             let name = entry.undo().and_then(Undo::changed_name);
             let is_last_change = name.is_none_or(|name| !self.unsettled.changes(name));
-            let failed = Failed { is_front: at == first, is_last_change };
+            let failed = FailedEntry { is_front: at == first, is_last_change };
             match entry {
-                Expected::Parse(_, taken_back) | Expected::Close(_, taken_back) => undo(taken_back, failed),
-                Expected::Reprepare(id) => undo(Undo::Prepared(id), failed),
+                ExpectedAnswer::Parse(_, taken_back) | ExpectedAnswer::Close(_, taken_back) => {
+                    undo(taken_back, failed)
+                }
+                ExpectedAnswer::Reprepare(id) => undo(Undo::Prepared(id), failed),
                 _ => {}
             }
         }
@@ -437,9 +452,9 @@ impl ExpectedAnswers {
     /// skips to the Sync. Expects the answers of a second try instead: what is left of a Sync, of a Close and of a Parse,
     /// and then the same as before.
     pub fn retry(&mut self, id: u64) {
-        self.queue.push_front(Expected::Reprepare(id));
-        self.queue.push_front(Expected::Close(Answer::Skip, Undo::None));
-        self.queue.push_front(Expected::Sync(Answer::Skip));
+        self.queue.push_front(ExpectedAnswer::Reprepare(id));
+        self.queue.push_front(ExpectedAnswer::Close(Answer::Skip, Undo::None));
+        self.queue.push_front(ExpectedAnswer::Sync(Answer::Skip));
     }
 
     /// True when [`ExpectedAnswers::due_fake`] has something to take. Hardly ever, and asked at every message.
@@ -447,15 +462,15 @@ impl ExpectedAnswers {
     pub fn is_fake_due(&self) -> bool {
         matches!(
             self.queue.front(),
-            Some(Expected::Parse(Answer::Fake, _) | Expected::Close(Answer::Fake, _))
+            Some(ExpectedAnswer::Parse(Answer::Fake, _) | ExpectedAnswer::Close(Answer::Fake, _))
         )
     }
 
     /// Takes the made-up answer that is due now, if any: the tag of the message to send.
     pub fn due_fake(&mut self) -> Option<u8> {
         let tag = match self.queue.front()? {
-            Expected::Parse(Answer::Fake, _) => backend::PARSE_COMPLETE,
-            Expected::Close(Answer::Fake, _) => backend::CLOSE_COMPLETE,
+            ExpectedAnswer::Parse(Answer::Fake, _) => backend::PARSE_COMPLETE,
+            ExpectedAnswer::Close(Answer::Fake, _) => backend::CLOSE_COMPLETE,
             _ => return None,
         };
         self.drop_front();
@@ -465,7 +480,7 @@ impl ExpectedAnswers {
 
 /// Which of the entries that an error ends this is.
 #[derive(Debug, Clone, Copy)]
-pub struct Failed {
+pub struct FailedEntry {
     /// The error is the answer to this one; the others were skipped.
     pub is_front: bool,
     /// No later message changes the same name.

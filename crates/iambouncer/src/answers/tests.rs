@@ -2,19 +2,19 @@
 
 use super::*;
 
-fn queue(entries: impl IntoIterator<Item = Expected>) -> ExpectedAnswers {
+fn queue(entries: impl IntoIterator<Item = ExpectedAnswer>) -> ExpectedAnswers {
     let mut queue = ExpectedAnswers::default();
     entries.into_iter().for_each(|entry| queue.push(entry));
     queue
 }
 
-fn prepared(id: u64) -> Expected {
-    Expected::Parse(Answer::Forward, Undo::Prepared(id))
+fn prepared(id: u64) -> ExpectedAnswer {
+    ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(id))
 }
 
-const COPY: Expected = Expected::Execute { copies: true, deallocates: false };
+const COPY: ExpectedAnswer = ExpectedAnswer::Execute { copies: true, deallocates: false };
 
-const HELD: Expected = Expected::HeldSync { after_data: true };
+const HELD: ExpectedAnswer = ExpectedAnswer::HeldSync { after_data: true };
 
 /// What an error takes back, and whether everything up to the next Sync is skipped from then on.
 fn undone(queue: &mut ExpectedAnswers) -> (Vec<u64>, bool) {
@@ -31,11 +31,11 @@ fn answer(queue: &mut ExpectedAnswers, tag: u8) -> Answer {
 #[test]
 fn an_injected_parse_is_swallowed_and_a_known_one_made_up() {
     let mut queue = queue([
-        Expected::Parse(Answer::Skip, Undo::None),
-        Expected::Bind(0),
-        Expected::EXECUTE,
-        Expected::Parse(Answer::Fake, Undo::None),
-        Expected::SYNC,
+        ExpectedAnswer::Parse(Answer::Skip, Undo::None),
+        ExpectedAnswer::Bind(0),
+        ExpectedAnswer::EXECUTE,
+        ExpectedAnswer::Parse(Answer::Fake, Undo::None),
+        ExpectedAnswer::SYNC,
     ]);
     assert_eq!(queue.due_fake(), None);
     assert_eq!(answer(&mut queue, b'1'), Answer::Skip);
@@ -48,7 +48,8 @@ fn an_injected_parse_is_swallowed_and_a_known_one_made_up() {
 
 #[test]
 fn an_error_takes_back_up_to_the_sync_last_first() {
-    let mut queue = queue([prepared(1), prepared(2), Expected::SYNC, prepared(3), Expected::SYNC]);
+    let mut queue =
+        queue([prepared(1), prepared(2), ExpectedAnswer::SYNC, prepared(3), ExpectedAnswer::SYNC]);
     assert_eq!(undone(&mut queue), (vec![2, 1], false));
     assert_eq!(queue.ready(), Ok(Ready::Client));
     assert_eq!(answer(&mut queue, b'1'), Answer::Forward);
@@ -58,25 +59,25 @@ fn an_error_takes_back_up_to_the_sync_last_first() {
 
 #[test]
 fn an_error_before_the_sync_is_sent_leaves_nothing_owed() {
-    let mut queue = queue([Expected::Bind(0), Expected::QUERY]);
+    let mut queue = queue([ExpectedAnswer::Bind(0), ExpectedAnswer::QUERY]);
     assert_eq!(undone(&mut queue), (vec![], true));
     assert!(queue.is_empty() && !queue.is_settled());
-    queue.push(Expected::SYNC);
+    queue.push(ExpectedAnswer::SYNC);
     assert_eq!(queue.ready(), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
 #[test]
 fn a_sync_before_the_end_of_a_copy_is_discarded_when_the_copy_completes() {
-    let mut queue = queue([Expected::Bind(0), COPY]);
+    let mut queue = queue([ExpectedAnswer::Bind(0), COPY]);
     assert!(queue.may_ignore_sync());
     queue.push(HELD);
     assert!(queue.held_sync_needs_flush());
     answer(&mut queue, b'2');
     answer(&mut queue, b'G');
-    queue.push(Expected::CopyEnd);
+    queue.push(ExpectedAnswer::CopyEnd);
     assert!(!queue.may_ignore_sync(), "behind the end of the COPY it is an ordinary one");
-    queue.push(Expected::SYNC);
+    queue.push(ExpectedAnswer::SYNC);
     answer(&mut queue, b'C');
     assert!(!queue.holds_sync() && !queue.has_due_syncs());
     assert_eq!(queue.ready(), Ok(Ready::Client));
@@ -85,13 +86,13 @@ fn a_sync_before_the_end_of_a_copy_is_discarded_when_the_copy_completes() {
 
 #[test]
 fn syncs_before_the_end_of_a_copy_are_sent_when_the_copy_fails() {
-    for entries in [vec![Expected::QUERY], vec![COPY]] {
-        let is_query = matches!(entries[0], Expected::Query { .. });
+    for entries in [vec![ExpectedAnswer::QUERY], vec![COPY]] {
+        let is_query = matches!(entries[0], ExpectedAnswer::Query { .. });
         let mut queue = queue(entries);
         answer(&mut queue, b'G');
         queue.push(HELD);
         queue.push(HELD);
-        queue.push(Expected::CopyEnd);
+        queue.push(ExpectedAnswer::CopyEnd);
         assert_eq!(undone(&mut queue), (vec![], false));
         if is_query {
             assert!(!queue.has_due_syncs(), "the query's own ReadyForQuery comes first");
@@ -133,10 +134,10 @@ fn a_held_sync_is_sent_when_the_statement_read_no_copy_data() {
 
 #[test]
 fn one_query_may_hold_several_copies() {
-    let mut queue = queue([Expected::QUERY, HELD, Expected::CopyEnd]);
+    let mut queue = queue([ExpectedAnswer::QUERY, HELD, ExpectedAnswer::CopyEnd]);
     assert!(queue.may_ignore_sync(), "the second COPY could read it");
     queue.push(HELD);
-    queue.push(Expected::CopyEnd);
+    queue.push(ExpectedAnswer::CopyEnd);
     answer(&mut queue, b'G');
     answer(&mut queue, b'C');
     assert_eq!(queue.len(), 3);
@@ -149,12 +150,12 @@ fn one_query_may_hold_several_copies() {
 
 #[test]
 fn a_failed_extended_copy_leaves_the_server_skipping_until_the_next_sync() {
-    let mut queue = queue([Expected::Bind(0), COPY]);
+    let mut queue = queue([ExpectedAnswer::Bind(0), COPY]);
     answer(&mut queue, b'2');
     answer(&mut queue, b'G');
     assert_eq!(undone(&mut queue), (vec![], true));
     assert!(queue.is_empty() && !queue.is_settled());
-    queue.push(Expected::SYNC);
+    queue.push(ExpectedAnswer::SYNC);
     assert_eq!(queue.ready(), Ok(Ready::Client));
     assert!(queue.is_settled());
 }
@@ -163,17 +164,17 @@ fn a_failed_extended_copy_leaves_the_server_skipping_until_the_next_sync() {
 fn a_copy_whose_sync_was_discarded_is_an_open_batch() {
     let mut queue = queue([COPY, HELD]);
     answer(&mut queue, b'G');
-    queue.push(Expected::CopyEnd);
+    queue.push(ExpectedAnswer::CopyEnd);
     answer(&mut queue, b'C');
     assert!(queue.is_empty() && !queue.is_settled());
 }
 
 #[test]
 fn a_name_is_unsettled_while_an_earlier_batch_may_take_it_back() {
-    let name = |name: &[u8], id| Expected::Parse(Answer::Forward, Undo::name(name.into(), None, id));
+    let name = |name: &[u8], id| ExpectedAnswer::Parse(Answer::Forward, Undo::name(name.into(), None, id));
     let mut queue = queue([name(b"a", 1)]);
     assert!(!queue.is_name_unsettled(b"a"), "it fails together with what builds on it");
-    queue.push(Expected::SYNC);
+    queue.push(ExpectedAnswer::SYNC);
     assert!(queue.is_name_unsettled(b"a") && queue.is_statement_unsettled(1));
     assert!(!queue.is_name_unsettled(b"b") && !queue.is_statement_unsettled(2));
     queue.push(name(b"b", 2));
@@ -184,7 +185,7 @@ fn a_name_is_unsettled_while_an_earlier_batch_may_take_it_back() {
 
 #[test]
 fn nothing_builds_on_names_while_a_deallocate_is_unanswered() {
-    let mut queue = queue([Expected::Query { deallocates: true }]);
+    let mut queue = queue([ExpectedAnswer::Query { deallocates: true }]);
     assert!(queue.is_name_unsettled(b"a") && queue.is_statement_unsettled(1));
     assert_eq!(queue.ready(), Ok(Ready::Client));
     assert!(!queue.is_name_unsettled(b"a"));
@@ -192,7 +193,7 @@ fn nothing_builds_on_names_while_a_deallocate_is_unanswered() {
 
 #[test]
 fn a_failed_simple_query_owes_its_ready_for_query_only() {
-    let mut queue = queue([Expected::QUERY, Expected::QUERY]);
+    let mut queue = queue([ExpectedAnswer::QUERY, ExpectedAnswer::QUERY]);
     assert_eq!(undone(&mut queue), (vec![], false));
     assert_eq!(queue.ready(), Ok(Ready::Client));
     assert_eq!(queue.len(), 1);
@@ -200,10 +201,10 @@ fn a_failed_simple_query_owes_its_ready_for_query_only() {
 
 #[test]
 fn a_second_try_swallows_what_is_left_of_the_first() {
-    let mut queue = queue([Expected::Bind(7), Expected::EXECUTE, Expected::SYNC]);
+    let mut queue = queue([ExpectedAnswer::Bind(7), ExpectedAnswer::EXECUTE, ExpectedAnswer::SYNC]);
     assert_eq!(queue.front_statement(), Some(7));
     queue.retry(7);
-    assert_eq!(queue.ready(), Ok(Ready::OwnSync));
+    assert_eq!(queue.ready(), Ok(Ready::InternalSync));
     assert_eq!(answer(&mut queue, b'3'), Answer::Skip);
     assert_eq!(answer(&mut queue, b'1'), Answer::Skip);
     assert_eq!(answer(&mut queue, b'2'), Answer::Forward);
@@ -214,25 +215,25 @@ fn a_second_try_swallows_what_is_left_of_the_first() {
 
 #[test]
 fn what_no_request_waits_for_is_a_mismatch() {
-    let cases: [(Vec<Expected>, &[u8]); 6] = [
+    let cases: [(Vec<ExpectedAnswer>, &[u8]); 6] = [
         (vec![], b"12CDGHIKRSTVntsv3"),
-        (vec![Expected::SYNC], b"12CGHIKRTnts3"),
-        (vec![Expected::Bind(0)], b"1CGHIKRTnts3"),
-        (vec![Expected::QUERY], b"12KRnts3vW"),
-        (vec![Expected::EXECUTE], b"12KRTnt3vW"),
-        (vec![Expected::OwnQuery], b"12KRnts3vWG"),
+        (vec![ExpectedAnswer::SYNC], b"12CGHIKRTnts3"),
+        (vec![ExpectedAnswer::Bind(0)], b"1CGHIKRTnts3"),
+        (vec![ExpectedAnswer::QUERY], b"12KRnts3vW"),
+        (vec![ExpectedAnswer::EXECUTE], b"12KRTnt3vW"),
+        (vec![ExpectedAnswer::InternalQuery], b"12KRnts3vWG"),
     ];
     for (entries, tags) in cases {
         let mut queue = queue(entries);
         for &tag in tags {
             let mismatch = queue.answer(tag).unwrap_err();
-            assert_eq!(mismatch.cause, Cause::Unexpected(tag), "{mismatch}");
+            assert_eq!(mismatch.cause, MismatchCause::Unexpected(tag), "{mismatch}");
         }
     }
     assert!(queue([]).ready().is_err());
-    assert!(queue([Expected::Bind(0)]).ready().is_err());
+    assert!(queue([ExpectedAnswer::Bind(0)]).ready().is_err());
     assert!(queue([]).error(|_, _| ()).is_err());
-    let mut copy = queue([Expected::QUERY]);
+    let mut copy = queue([ExpectedAnswer::QUERY]);
     answer(&mut copy, b'G');
-    assert_eq!(copy.answer(b'C').unwrap_err().cause, Cause::CopyNotEnded);
+    assert_eq!(copy.answer(b'C').unwrap_err().cause, MismatchCause::CopyNotEnded);
 }

@@ -2,12 +2,12 @@
 //! change already: within its own batch yes, since both fail together; across a Sync no, since the earlier batch may
 //! still fail and take the change back while the later one succeeds.
 
-use super::entry::{Expected, Undo};
+use super::entry::{ExpectedAnswer, Undo};
 use std::collections::HashMap;
 
 /// Changes that wait for their answers, each by its number: they are answered in the order in which they were sent.
 #[derive(Default)]
-pub(super) struct Unsettled {
+pub(super) struct PendingChanges {
     sent: u64,
     answered: u64,
     /// Changes before this number belong to a batch that a Sync, or a query, already ends.
@@ -18,7 +18,7 @@ pub(super) struct Unsettled {
     statements: HashMap<u64, u64>,
 }
 
-impl Unsettled {
+impl PendingChanges {
     pub(super) fn push(&mut self, undo: &Undo) {
         match undo.changed_name() {
             Some(b"") => self.unnamed = Some(self.sent),
@@ -90,9 +90,9 @@ impl Unsettled {
 }
 
 /// The name that an unanswered message gives to a statement, if it does.
-pub(super) fn name_given(entry: &Expected) -> Option<&[u8]> {
+pub(super) fn name_given(entry: &ExpectedAnswer) -> Option<&[u8]> {
     match entry {
-        Expected::Parse(_, undo) => undo.changed_name().filter(|name| !name.is_empty()),
+        ExpectedAnswer::Parse(_, undo) => undo.changed_name().filter(|name| !name.is_empty()),
         _ => None,
     }
 }

@@ -14,10 +14,10 @@ const MAX_LINES: usize = 10_000;
 
 /// A map file.
 #[derive(Debug, Clone, Default)]
-pub struct IdentMap(Vec<Line>);
+pub struct IdentMap(Vec<IdentLine>);
 
 #[derive(Debug, Clone)]
-struct Line {
+struct IdentLine {
     map: String,
     system: System,
     user: User,
@@ -42,7 +42,7 @@ enum User {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct IdentError {
-    /// Line, from 1.
+    /// IdentLine, from 1.
     pub line: usize,
     /// What is wrong.
     pub reason: String,
@@ -66,7 +66,7 @@ impl IdentMap {
                 [map, system, user] => {
                     let system = System::parse(system).map_err(wrong)?;
                     let user = User::parse(user, &system).map_err(wrong)?;
-                    lines.push(Line { map: map.text.clone(), system, user });
+                    lines.push(IdentLine { map: map.text.clone(), system, user });
                 }
                 _ => {
                     return Err(wrong(format!(
@@ -90,7 +90,7 @@ impl IdentMap {
     }
 }
 
-impl Line {
+impl IdentLine {
     fn allows(&self, system: &str, user: &str) -> bool {
         let group = match &self.system {
             System::Name(name) if name == system => None,

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 #[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
     #[command(flatten)]
-    pub(super) run: Run,
+    pub(super) run: RunArguments,
 }
 
 const AFTER_HELP: &str = "\
@@ -20,9 +20,9 @@ database: RDS_HOST DB_PORT DB_NAME DB_USERNAME AWS_REGION, or AWS_IAM AWS_RDS_RE
 Every setting can also be given as IAMBOUNCER_<SETTING>.";
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// Serves clients (the default).
-    Run(Run),
+    RunArguments(RunArguments),
     /// Reads a configuration file and says what is wrong with it.
     Check {
         /// The file.
@@ -31,7 +31,7 @@ pub(super) enum Command {
     /// Says what is in the way of a login, and what to do about it.
     Doctor(Doctor),
     /// Prints an IAM token, to be used as a password within 15 minutes.
-    Token(Token),
+    TokenArguments(TokenArguments),
     /// Prints what has to be allowed: the IAM policy, the SQL grants, Terraform.
     Policy(Policy),
     /// Runs a command with a pooler of its own; PG* and DATABASE_URL point there.
@@ -57,7 +57,7 @@ pub(super) enum Command {
 
 /// Which server, without a file. What is not given comes from the environment.
 #[derive(Args, Clone, Default)]
-pub(super) struct Server {
+pub(super) struct ServerArguments {
     /// User on the server (without a file).
     #[arg(long, short = 'U')]
     user: Option<String>,
@@ -97,11 +97,11 @@ pub(super) struct Server {
 }
 
 #[derive(Args)]
-pub(super) struct Run {
+pub(super) struct RunArguments {
     /// A configuration file, or the endpoint of a database.
     pub(super) target: Option<String>,
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// Address to listen on.
     #[arg(long)]
     listen_addr: Option<String>,
@@ -122,7 +122,7 @@ pub(super) struct Doctor {
     pub(super) target: Option<String>,
     /// With a file, --database chooses a line and --user is for lines that name none.
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// Print an object for programs.
     #[arg(long)]
     pub(super) json: bool,
@@ -150,11 +150,11 @@ pub(super) enum TokenFormat {
 }
 
 #[derive(Args)]
-pub(super) struct Token {
+pub(super) struct TokenArguments {
     /// The endpoint of the database.
     pub(super) target: Option<String>,
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// How to print it.
     #[arg(long, value_enum, default_value = "raw")]
     pub(super) format: TokenFormat,
@@ -184,7 +184,7 @@ pub(super) struct Policy {
     /// The endpoint of the database.
     pub(super) target: Option<String>,
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// Account of the database, twelve digits; without it STS is asked whose credentials these are.
     #[arg(long, value_parser = account)]
     pub(super) account: Option<String>,
@@ -202,7 +202,7 @@ pub(super) struct Exec {
     #[arg(long = "host", short = 'H')]
     pub(super) target: Option<String>,
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// The command and its arguments, behind `--`.
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     pub(super) command: Vec<std::ffi::OsString>,
@@ -213,7 +213,7 @@ pub(super) struct Connect {
     /// The endpoint of the database.
     pub(super) target: Option<String>,
     #[command(flatten)]
-    pub(super) server: Server,
+    pub(super) server: ServerArguments,
     /// Arguments for psql, behind `--`.
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(super) arguments: Vec<std::ffi::OsString>,
@@ -287,7 +287,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
-impl Server {
+impl ServerArguments {
     /// Settings, for a start with a file.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         self.settings.clone()
@@ -315,7 +315,7 @@ impl Server {
     }
 }
 
-impl Run {
+impl RunArguments {
     /// Settings given as flags, for a start with a file.
     pub(super) fn setting_flags(&self) -> Vec<(String, String)> {
         let mut flags = self.server.settings.clone();
@@ -348,7 +348,7 @@ mod tests {
     fn a_file_an_endpoint_and_a_command_are_told_apart() {
         let parse = |words: &[&str]| Arguments::parse_from(words);
         assert_eq!(parse(&["x", "a.ini"]).run.target.as_deref(), Some("a.ini"));
-        assert!(matches!(parse(&["x", "check", "a.ini"]).command, Some(Command::Check { .. })));
+        assert!(matches!(parse(&["x", "check", "a.ini"]).command, Some(CliCommand::Check { .. })));
         let run = parse(&["x", "db.example", "--user", "u", "--set", "pool_mode = session"]).run;
         assert_eq!(run.server.settings, [("pool_mode".to_owned(), "session".to_owned())]);
     }

@@ -4,11 +4,11 @@
 use super::Failure;
 use super::arguments::Doctor;
 use super::{logging, run};
-use crate::causes::Cause;
 use crate::config::ProcessEnvironment;
-use crate::context::Loaded;
-use crate::doctor::checks::{Check, Finding, Report};
-use crate::doctor::{Order, examine, report};
+use crate::context::ConfigFiles;
+use crate::doctor::checks::{Check, DoctorReport, Finding};
+use crate::doctor::{DoctorRequest, examine, report};
+use crate::login_failure::LoginFailure;
 use anyhow::Context as _;
 use rds_iam::{AwsCredentials, TokenEngine};
 use std::process::ExitCode;
@@ -23,7 +23,9 @@ pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
             found.general.insert(0, config);
             found
         }
-        Err(Failure::Configuration(text)) => Report { general: vec![mistake(&text)], targets: Vec::new() },
+        Err(Failure::Configuration(text)) => {
+            DoctorReport { general: vec![mistake(&text)], targets: Vec::new() }
+        }
         Err(other) => return Err(other),
     };
     let text = if wanted.json { format!("{:#}\n", report::json(&found)) } else { report::text(&found) };
@@ -33,7 +35,7 @@ pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
 }
 
 /// The configuration and its files, what is to be said of them, and whether it is a file.
-fn read(wanted: &Doctor) -> Result<(Loaded, Finding, bool), Failure> {
+fn read(wanted: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
     let flags = wanted.server.zero_config_flags();
     let first = run::first_read(wanted.target.as_deref(), wanted.server.settings(), &flags)?;
     let file = first.file().map(|path| path.display().to_string());
@@ -45,7 +47,7 @@ fn read(wanted: &Doctor) -> Result<(Loaded, Finding, bool), Failure> {
         Some(first) => Finding::warning(
             Check::Config,
             format!("{place}: {first}"),
-            Cause::Configuration,
+            LoginFailure::Configuration,
             Some(&told(&warnings)),
         ),
         None => Finding::pass(Check::Config, format!("{place}: no mistakes")),
@@ -53,11 +55,11 @@ fn read(wanted: &Doctor) -> Result<(Loaded, Finding, bool), Failure> {
     Ok((loaded, finding, is_file))
 }
 
-fn look(wanted: &Doctor, loaded: Loaded, is_file: bool) -> anyhow::Result<Report> {
+fn look(wanted: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<DoctorReport> {
     let runtime = run::control_runtime()?;
     let resolver = run::resolver(&loaded.config.settings);
     let flags = wanted.server.zero_config_flags();
-    let order = Order {
+    let order = DoctorRequest {
         loaded,
         control: runtime.handle().clone(),
         tokens: TokenEngine::new(AwsCredentials::shared()),
@@ -73,7 +75,7 @@ fn look(wanted: &Doctor, loaded: Loaded, is_file: bool) -> anyhow::Result<Report
 fn mistake(text: &str) -> Finding {
     let first = text.lines().next().unwrap_or_default();
     let summary = first.strip_prefix("error: ").unwrap_or(first);
-    Finding::failure(Check::Config, summary, Cause::Configuration, Some(&told(text)))
+    Finding::failure(Check::Config, summary, LoginFailure::Configuration, Some(&told(text)))
 }
 
 /// The sentences of a report of mistakes, without its source lines and carets.

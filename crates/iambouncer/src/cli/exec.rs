@@ -3,13 +3,13 @@
 //! that only the child's environment holds.
 
 use super::Failure;
-use super::arguments::{Connect, Exec, Server};
+use super::arguments::{Connect, Exec, ServerArguments};
 use super::run::Sockets;
 use super::{logging, run};
-use crate::config::{ProcessEnvironment, Report, Secret, UserEntry, UserList, zero_config};
-use crate::context::Loaded;
+use crate::config::{ConfigReport, ProcessEnvironment, Secret, UserEntry, UserList, zero_config};
+use crate::context::ConfigFiles;
 use crate::net::Endpoint;
-use crate::net::listener::Bound;
+use crate::net::listener::BoundListener;
 use crate::pooler::signals::Signal;
 use anyhow::{Context as _, anyhow};
 use rds_iam::percent_encode;
@@ -46,12 +46,16 @@ pub(super) fn connect(wanted: Connect) -> Result<ExitCode, Failure> {
     with_pooler(wanted.target.as_deref(), &wanted.server, command)
 }
 
-fn with_pooler(target: Option<&str>, server: &Server, command: Vec<OsString>) -> Result<ExitCode, Failure> {
+fn with_pooler(
+    target: Option<&str>,
+    server: &ServerArguments,
+    command: Vec<OsString>,
+) -> Result<ExitCode, Failure> {
     let mut flags = server.zero_config_flags();
     let own = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     flags.settings = own.chain(flags.settings).collect();
     let resolved = zero_config(target, &flags, &ProcessEnvironment)
-        .map_err(|found| Failure::Configuration(Report::from(found).to_string()))?;
+        .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
     logging::start(None, resolved.config.settings.verbose, resolved.config.settings.verbose == 0);
     run::refuse_own_listener(&resolved.config)?;
     let line =
@@ -60,7 +64,7 @@ fn with_pooler(target: Option<&str>, server: &Server, command: Vec<OsString>) ->
     let database = line.dbname.unwrap_or_else(|| user.clone());
     let password = random_password().map_err(Failure::Start)?;
     let users = UserList::from([(user.clone(), UserEntry { password: password.clone() })]);
-    let loaded = Loaded { users: Arc::new(users), ..run::files_of(resolved.config)? };
+    let loaded = ConfigFiles { users: Arc::new(users), ..run::files_of(resolved.config)? };
     let bound = run::bind(&loaded.config.settings).map_err(Failure::Start)?;
     let address = Address { port: port_of(&bound), user, database, password };
     serve(loaded, bound, command, &address).map_err(Failure::Start)
@@ -96,8 +100,8 @@ impl Address {
 }
 
 fn serve(
-    loaded: Loaded,
-    bound: Vec<Bound>,
+    loaded: ConfigFiles,
+    bound: Vec<BoundListener>,
     command: Vec<OsString>,
     address: &Address,
 ) -> anyhow::Result<ExitCode> {
@@ -200,8 +204,8 @@ fn exit_code(status: std::process::ExitStatus) -> ExitCode {
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(super::EXIT_FAILURE))
 }
 
-fn port_of(bound: &[Bound]) -> u16 {
-    let port = |bound: &Bound| match &bound.endpoint {
+fn port_of(bound: &[BoundListener]) -> u16 {
+    let port = |bound: &BoundListener| match &bound.endpoint {
         Endpoint::Tcp(address) => Some(address.port()),
         Endpoint::Unix(_) => None,
     };

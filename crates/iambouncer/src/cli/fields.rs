@@ -17,19 +17,19 @@ pub(super) struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line { writer, is_first: true, outcome: Ok(()) };
+        let mut line = FieldLine { writer, is_first: true, outcome: Ok(()) };
         fields.record(&mut line);
         line.outcome
     }
 }
 
-struct Line<'w> {
+struct FieldLine<'w> {
     writer: Writer<'w>,
     is_first: bool,
     outcome: fmt::Result,
 }
 
-impl Line<'_> {
+impl FieldLine<'_> {
     fn write(&mut self, field: &Field, value: &dyn Debug, is_text: bool) {
         if self.outcome.is_ok() {
             self.outcome = self.try_write(field.name(), value, is_text);
@@ -57,7 +57,7 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for FieldLine<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         // As it is: the Debug form of a text has quotes and escapes of its own.
         self.write(field, &format_args!("{value}"), true);

@@ -17,7 +17,7 @@ mod run;
 mod token;
 
 use crate::printable;
-use arguments::{Arguments, Command};
+use arguments::{Arguments, CliCommand};
 use clap::{CommandFactory as _, Parser as _};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -39,19 +39,19 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {
-        Some(Command::Check { file }) => done(check::check(&file)),
-        Some(Command::Run(run)) => done(run::run(run)),
-        Some(Command::Doctor(wanted)) => doctor::run(&wanted),
-        Some(Command::Token(wanted)) => done(token::print(&wanted)),
-        Some(Command::Policy(wanted)) => done(policy::print(&wanted)),
-        Some(Command::Exec(wanted)) => exec::exec(wanted),
-        Some(Command::Connect(wanted)) => exec::connect(wanted),
-        Some(Command::Healthcheck(wanted)) => done(probe::healthcheck(&wanted)),
-        Some(Command::Wait(wanted)) => done(probe::wait(&wanted)),
-        Some(Command::Hash(wanted)) => done(hash::print(&wanted)),
-        Some(Command::Authorities) => done(authorities::print()),
-        Some(Command::Completions { shell }) => done(completions(shell)),
-        Some(Command::Man) => done(man()),
+        Some(CliCommand::Check { file }) => done(check::check(&file)),
+        Some(CliCommand::RunArguments(run)) => done(run::run(run)),
+        Some(CliCommand::Doctor(wanted)) => doctor::run(&wanted),
+        Some(CliCommand::TokenArguments(wanted)) => done(token::print(&wanted)),
+        Some(CliCommand::Policy(wanted)) => done(policy::print(&wanted)),
+        Some(CliCommand::Exec(wanted)) => exec::exec(wanted),
+        Some(CliCommand::Connect(wanted)) => exec::connect(wanted),
+        Some(CliCommand::Healthcheck(wanted)) => done(probe::healthcheck(&wanted)),
+        Some(CliCommand::Wait(wanted)) => done(probe::wait(&wanted)),
+        Some(CliCommand::Hash(wanted)) => done(hash::print(&wanted)),
+        Some(CliCommand::Authorities) => done(authorities::print()),
+        Some(CliCommand::Completions { shell }) => done(completions(shell)),
+        Some(CliCommand::Man) => done(man()),
         None => done(run::run(arguments.run)),
     };
     match outcome {

@@ -2,7 +2,7 @@
 //! everything, then say ready; a mistake ends it before the first client.
 
 use super::Failure;
-use super::arguments::Run;
+use super::arguments::RunArguments;
 use super::core_dumps;
 use super::logging::{self, LogFile};
 use super::pidfile::PidFile;
@@ -10,16 +10,16 @@ use super::rlimit;
 use crate::admin::Reloader;
 use crate::auth::ident::{self, IdentMap};
 use crate::config::{
-    Config, Host, Origin, ProcessEnvironment, Report, Settings, UserList, ZeroConfigFlags, load_file,
+    Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, UserList, ZeroConfigFlags, load_file,
     load_user_list, zero_config,
 };
-use crate::context::Loaded;
+use crate::context::ConfigFiles;
 use crate::http;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
 use crate::net::{Endpoint, tls_config};
 use crate::pooler::signals::{self, Signal};
-use crate::pooler::{self, Plan};
+use crate::pooler::{self, StartPlan};
 use crate::server::connect::is_own;
 use anyhow::Context as _;
 use rds_iam::{AwsCredentials, Resolver, TokenEngine};
@@ -31,14 +31,14 @@ use tokio::sync::mpsc;
 
 /// Where the configuration comes from.
 #[derive(Clone)]
-enum Source {
+enum ConfigSource {
     File { path: PathBuf, flags: Vec<(String, String)> },
     Endpoint { config: Box<Config> },
 }
 
 /// A configuration as it was found.
 pub(super) struct FirstRead {
-    source: Source,
+    source: ConfigSource,
     pub(super) config: Config,
     origins: Vec<Origin>,
     pub(super) warnings: String,
@@ -48,13 +48,13 @@ impl FirstRead {
     /// The file it came from.
     pub(super) fn file(&self) -> Option<&Path> {
         match &self.source {
-            Source::File { path, .. } => Some(path),
-            Source::Endpoint { .. } => None,
+            ConfigSource::File { path, .. } => Some(path),
+            ConfigSource::Endpoint { .. } => None,
         }
     }
 }
 
-pub(super) fn run(arguments: Run) -> Result<(), Failure> {
+pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let target = arguments.target.as_deref();
     let FirstRead { source, config, origins, warnings } =
         first_read(target, arguments.setting_flags(), &arguments.zero_config_flags())?;
@@ -84,7 +84,7 @@ pub(super) fn first_read(
     flags: &ZeroConfigFlags,
 ) -> Result<FirstRead, Failure> {
     let environment = ProcessEnvironment;
-    let wrong = |report: Report| Failure::Configuration(report.to_string());
+    let wrong = |report: ConfigReport| Failure::Configuration(report.to_string());
     let named_file = target
         .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
     if let Some(file) = named_file {
@@ -93,7 +93,7 @@ pub(super) fn first_read(
         let warnings = read.warnings.to_string();
         let origins = read.config.origins.clone();
         return Ok(FirstRead {
-            source: Source::File { path, flags: file_flags },
+            source: ConfigSource::File { path, flags: file_flags },
             config: read.config,
             origins,
             warnings,
@@ -103,10 +103,10 @@ pub(super) fn first_read(
         zero_config(target, flags, &environment).map_err(|diagnostics| wrong(diagnostics.into()))?;
     refuse_own_listener(&resolved.config)?;
     Ok(FirstRead {
-        source: Source::Endpoint { config: Box::new(resolved.config.clone()) },
+        source: ConfigSource::Endpoint { config: Box::new(resolved.config.clone()) },
         config: resolved.config,
         origins: resolved.origins,
-        warnings: Report::from(resolved.warnings).to_string(),
+        warnings: ConfigReport::from(resolved.warnings).to_string(),
     })
 }
 
@@ -140,7 +140,7 @@ pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
 }
 
 /// Reads the files a configuration names: users and certificates.
-pub(super) fn files_of(config: Config) -> Result<Loaded, Failure> {
+pub(super) fn files_of(config: Config) -> Result<ConfigFiles, Failure> {
     let settings = &config.settings;
     let users = match settings.auth_file.as_str() {
         "" => UserList::default(),
@@ -150,7 +150,7 @@ pub(super) fn files_of(config: Config) -> Result<Loaded, Failure> {
     };
     let ident = load_ident_map(&settings.auth_ident_file)?;
     let tls = |error: tls_config::TlsConfigError| Failure::Configuration(format!("error: {error}"));
-    Ok(Loaded {
+    Ok(ConfigFiles {
         server_tls: tls_config::for_servers(settings).map_err(tls)?,
         client_tls: tls_config::for_clients(settings).map_err(tls)?,
         users: Arc::new(users),
@@ -172,7 +172,7 @@ fn load_ident_map(path: &str) -> Result<IdentMap, Failure> {
     IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
-fn start(loaded: Loaded, source: Source, log_file: Option<LogFile>) -> anyhow::Result<()> {
+fn start(loaded: ConfigFiles, source: ConfigSource, log_file: Option<LogFile>) -> anyhow::Result<()> {
     let settings = &loaded.config.settings;
     if settings.core_dumps {
         core_dumps::allow();
@@ -202,14 +202,14 @@ pub(super) fn control_runtime() -> anyhow::Result<Runtime> {
 
 /// What a pooler listens on.
 pub(super) struct Sockets {
-    pub(super) clients: Vec<Bound>,
+    pub(super) clients: Vec<BoundListener>,
     /// Probes and metrics.
-    pub(super) http: Vec<Bound>,
+    pub(super) http: Vec<BoundListener>,
 }
 
 /// Runs the pooler on this thread until a signal ends it.
 pub(super) fn launch(
-    loaded: Loaded,
+    loaded: ConfigFiles,
     sockets: Sockets,
     reloader: Reloader,
     control: &Runtime,
@@ -223,7 +223,7 @@ pub(super) fn launch(
     let resolver = resolver(&loaded.config.settings);
     let control = control.handle().clone();
     let Sockets { clients: bound, http } = sockets;
-    let plan = Plan { loaded, bound, reloader, control, tokens, resolver, http, signals };
+    let plan = StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals };
     pooler::run(plan).context("cannot run")
 }
 
@@ -237,19 +237,19 @@ pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
-fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String> {
+fn reload(source: &ConfigSource, log_file: Option<&LogFile>) -> Result<ConfigFiles, String> {
     if let Some(Err(error)) = log_file.map(LogFile::reopen) {
         tracing::warn!(%error, "cannot open the logfile anew");
     }
     let config = match source {
-        Source::File { path, flags } => {
+        ConfigSource::File { path, flags } => {
             let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
             for line in read.warnings.to_string().lines() {
                 tracing::warn!("{line}");
             }
             read.config
         }
-        Source::Endpoint { config } => (**config).clone(),
+        ConfigSource::Endpoint { config } => (**config).clone(),
     };
     files_of(config).map_err(|failure| match failure {
         Failure::Configuration(text) => text,
@@ -257,7 +257,7 @@ fn reload(source: &Source, log_file: Option<&LogFile>) -> Result<Loaded, String>
     })
 }
 
-pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<Bound>> {
+pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
     let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
     let mut bound =
         listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?;

@@ -2,8 +2,8 @@
 //! about the token goes to standard error, and only when a person is there to read it.
 
 use super::Failure;
-use super::arguments::{Server, Token, TokenFormat};
-use crate::config::{Database, ProcessEnvironment, Report, Settings, zero_config};
+use super::arguments::{ServerArguments, TokenArguments, TokenFormat};
+use crate::config::{ConfigReport, Database, ProcessEnvironment, Settings, zero_config};
 use crate::server::signing::identity_of;
 use anyhow::{Context as _, anyhow};
 use rds_iam::{
@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-pub(super) fn print(wanted: &Token) -> Result<(), Failure> {
+pub(super) fn print(wanted: &TokenArguments) -> Result<(), Failure> {
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
     let text = match &wanted.audience {
         Some(audience) if wanted.sts => {
@@ -32,13 +32,13 @@ pub(super) fn print(wanted: &Token) -> Result<(), Failure> {
 }
 
 /// The server that arguments and environment name.
-pub(super) fn line_of(target: Option<&str>, server: &Server) -> Result<Database, Failure> {
+pub(super) fn line_of(target: Option<&str>, server: &ServerArguments) -> Result<Database, Failure> {
     server_of(target, server).map(|(line, _)| line)
 }
 
-fn server_of(target: Option<&str>, server: &Server) -> Result<(Database, Settings), Failure> {
+fn server_of(target: Option<&str>, server: &ServerArguments) -> Result<(Database, Settings), Failure> {
     let resolved = zero_config(target, &server.zero_config_flags(), &ProcessEnvironment)
-        .map_err(|found| Failure::Configuration(Report::from(found).to_string()))?;
+        .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
     if resolved.config.all_databases().any(|line| line.secret_arn.is_some()) {
         let text = "error: a secret is named (--secret-arn, DB_SECRET_ARN), and this is about logins by IAM";
         return Err(Failure::Configuration(text.to_owned()));
@@ -144,7 +144,7 @@ fn quoted(text: &str) -> String {
 
 async fn proof(
     region: &Option<String>,
-    server: &Server,
+    server: &ServerArguments,
     audience: &str,
 ) -> anyhow::Result<Zeroizing<String>> {
     let flags = server.zero_config_flags();

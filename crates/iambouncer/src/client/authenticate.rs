@@ -1,15 +1,15 @@
 //! Proving who a client is: `trust any plain md5 scram-sha-256`, and the way to `iam` and `iam-sts`. Owns the exchange
 //! with the client; an unknown user sees the same messages as a known one with a wrong password.
 
-use super::stored::Stored;
+use super::stored::StoredCredentials;
 use super::{iam, iam_sts};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
+use crate::client_error::{self, ClientError};
 use crate::config::AuthType;
 use crate::context::Context;
-use crate::faults::{self, Fault};
 use crate::net::{Inbound, Stream};
 use std::rc::Rc;
 use wire::limits::MAX_PASSWORD_BYTES;
@@ -17,11 +17,11 @@ use wire::{encode, frontend, tag};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A login that failed.
-pub(super) enum Denied {
+pub(super) enum LoginRefusal {
     /// The client went away.
     Gone,
     /// The client is told.
-    Fault(Fault),
+    Error(ClientError),
 }
 
 /// Runs the exchange. On success, the keys a SCRAM login revealed, if there was one.
@@ -32,15 +32,15 @@ pub(super) async fn run(
     user: &str,
     database: &str,
     kind: AuthType,
-) -> Result<Option<ClientKeys>, Denied> {
-    let failed = || Denied::Fault(faults::authentication_failed(user));
+) -> Result<Option<ClientKeys>, LoginRefusal> {
+    let failed = || LoginRefusal::Error(client_error::authentication_failed(user));
     let mut login = Login { stream, inbound, user };
     match kind {
         AuthType::Any => Ok(None),
-        AuthType::Trust if Box::pin(Stored::is_known(context, database, user)).await => Ok(None),
+        AuthType::Trust if Box::pin(StoredCredentials::is_known(context, database, user)).await => Ok(None),
         AuthType::Trust => Err(failed()),
         AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
-            let stored = Box::pin(Stored::find(context, database, user)).await;
+            let stored = Box::pin(StoredCredentials::find(context, database, user)).await;
             let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
             match kind {
                 AuthType::Plain => Box::pin(login.plain(context, &stored)).await.map(|()| None),
@@ -51,7 +51,7 @@ pub(super) async fn run(
         }
         AuthType::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
         AuthType::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
-        other => Err(Denied::Fault(faults::authentication_unavailable(other.as_str()))),
+        other => Err(LoginRefusal::Error(client_error::authentication_unavailable(other.as_str()))),
     }
 }
 
@@ -63,24 +63,24 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn failed(&self) -> Denied {
-        Denied::Fault(faults::authentication_failed(self.user))
+    fn failed(&self) -> LoginRefusal {
+        LoginRefusal::Error(client_error::authentication_failed(self.user))
     }
 
     /// Sends a request and reads the client's answer.
-    async fn ask(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Denied> {
-        self.stream.send_all(message).await.map_err(|_| Denied::Gone)?;
+    async fn ask(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, LoginRefusal> {
+        self.stream.send_all(message).await.map_err(|_| LoginRefusal::Gone)?;
         let received = self.stream.recv_message(self.inbound, MAX_PASSWORD_BYTES as u32).await;
         let frame = match received {
             Ok(frame) => frame,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(Denied::Fault(faults::protocol(error)));
+                return Err(LoginRefusal::Error(client_error::protocol(error)));
             }
-            Err(_) => return Err(Denied::Gone),
+            Err(_) => return Err(LoginRefusal::Gone),
         };
         if frame.tag != tag::frontend::PASSWORD {
             let text = format!("expected a password message, got type {:#04x}", frame.tag);
-            return Err(Denied::Fault(faults::protocol(text)));
+            return Err(LoginRefusal::Error(client_error::protocol(text)));
         }
         let bytes = self.inbound.bytes_mut();
         let answer = Zeroizing::new(bytes[..frame.len].to_vec());
@@ -89,20 +89,21 @@ impl Login<'_> {
         Ok(answer)
     }
 
-    async fn ask_password(&mut self, message: &[u8]) -> Result<Zeroizing<String>, Denied> {
+    async fn ask_password(&mut self, message: &[u8]) -> Result<Zeroizing<String>, LoginRefusal> {
         let answer = self.ask(message).await?;
-        let bytes = frontend::password(&answer).map_err(|error| Denied::Fault(faults::protocol(error)))?;
+        let bytes = frontend::password(&answer)
+            .map_err(|error| LoginRefusal::Error(client_error::protocol(error)))?;
         Ok(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))
     }
 
     /// Asks for a password in clear text.
-    pub(super) async fn ask_cleartext(&mut self) -> Result<Zeroizing<String>, Denied> {
+    pub(super) async fn ask_cleartext(&mut self) -> Result<Zeroizing<String>, LoginRefusal> {
         let mut message = Vec::new();
         encode::authentication_cleartext(&mut message);
         self.ask_password(&message).await
     }
 
-    async fn plain(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<(), Denied> {
+    async fn plain(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
         let given = self.ask_cleartext().await?;
         for text in stored.texts() {
             if self.is_password(context, &given, &text).await {
@@ -131,7 +132,7 @@ impl Login<'_> {
         }
     }
 
-    async fn md5(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<(), Denied> {
+    async fn md5(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
         let mut salt = [0; 4];
         random(&mut salt)?;
         let mut message = Vec::new();
@@ -149,13 +150,17 @@ impl Login<'_> {
         Err(self.failed())
     }
 
-    async fn scram(&mut self, context: &Rc<Context>, stored: &Stored) -> Result<ClientKeys, Denied> {
+    async fn scram(
+        &mut self,
+        context: &Rc<Context>,
+        stored: &StoredCredentials,
+    ) -> Result<ClientKeys, LoginRefusal> {
         let (secret, others) = self.scram_secrets(context, stored.texts()).await?;
         let (salt, iterations) = (secret.salt.clone(), secret.iterations);
         let mut message = Vec::new();
         encode::authentication_sasl(&mut message, &[SCRAM_SHA_256]);
         let first = self.ask(&message).await?;
-        let violation = |text: String| Denied::Fault(faults::protocol(text));
+        let violation = |text: String| LoginRefusal::Error(client_error::protocol(text));
         let (mechanism, data) =
             frontend::sasl_initial(&first).map_err(|error| violation(error.to_string()))?;
         if mechanism != SCRAM_SHA_256 {
@@ -181,7 +186,7 @@ impl Login<'_> {
         let (proof, keys) = finished.map_err(|_| self.failed())?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
-        self.stream.send_all(&message).await.map_err(|_| Denied::Gone)?;
+        self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
         Ok(keys)
     }
 
@@ -191,7 +196,7 @@ impl Login<'_> {
         &self,
         context: &Rc<Context>,
         texts: Vec<Zeroizing<String>>,
-    ) -> Result<(ScramSecret, Vec<ScramSecret>), Denied> {
+    ) -> Result<(ScramSecret, Vec<ScramSecret>), LoginRefusal> {
         let mut texts = texts.into_iter();
         let iterations = context.config().settings.scram_iterations;
         // The salt of a user is always the same, known or not: two logins would tell them apart otherwise.
@@ -219,7 +224,7 @@ impl Login<'_> {
         password: Zeroizing<String>,
         salt: Vec<u8>,
         iterations: u32,
-    ) -> Result<ScramSecret, Denied> {
+    ) -> Result<ScramSecret, LoginRefusal> {
         context
             .blocking(move || {
                 SaltedPassword::derive(&password, &salt, iterations).map(|k| k.secret(&salt, iterations))
@@ -234,7 +239,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), Denied> {
-    aws_lc_rs::rand::fill(bytes)
-        .map_err(|_| Denied::Fault(Fault::new(faults::Blame::Us, "58000", "no random numbers available")))
+fn random(bytes: &mut [u8]) -> Result<(), LoginRefusal> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| {
+        LoginRefusal::Error(ClientError::new(client_error::Blame::Us, "58000", "no random numbers available"))
+    })
 }

@@ -2,7 +2,7 @@
 //! order in which these may come and their limits.
 
 use super::interrupt::Interrupt;
-use crate::faults::{self, Fault};
+use crate::client_error::{self, ClientError};
 use crate::net::tls::TlsStream;
 use crate::net::{Inbound, Socket, Stream};
 use rustls::ServerConfig;
@@ -15,7 +15,7 @@ use wire::startup::{self, Request, StartupError, Version};
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
 
 /// What the first packets came to.
-pub(super) enum Opened {
+pub(super) enum InitialPacket {
     /// A session is wanted.
     Session {
         /// The connection, encrypted if that was asked for.
@@ -39,7 +39,7 @@ pub(super) enum Opened {
 }
 
 /// Why there was no startup packet.
-pub(super) enum NotOpened {
+pub(super) enum HandshakeError {
     /// The client closed or failed. Port scanners and health checks do that.
     Gone,
     /// TLS failed.
@@ -47,9 +47,9 @@ pub(super) enum NotOpened {
     /// Not a packet of this protocol, or not one that can be answered; as in PostgreSQL, nothing is.
     Malformed(StartupError),
     /// The client is to be told, and has to go at once.
-    Interrupted(Box<Stream>, Fault),
+    Interrupted(Box<Stream>, ClientError),
     /// The client is to be told.
-    Fault(Box<Stream>, Fault),
+    Error(Box<Stream>, ClientError),
 }
 
 /// Reads the first packets.
@@ -57,7 +57,7 @@ pub(super) async fn open(
     socket: Socket,
     tls: Option<Arc<ServerConfig>>,
     interrupt: &Interrupt,
-) -> Result<Opened, NotOpened> {
+) -> Result<InitialPacket, HandshakeError> {
     let mut stream = Stream::Plain(socket);
     let mut inbound = Inbound::default();
     let mut requests = 0;
@@ -68,18 +68,21 @@ pub(super) async fn open(
         };
         let packet = match read {
             Ok(Ok(packet)) => packet,
-            Ok(Err(Unreadable::Gone)) => return Err(NotOpened::Gone),
-            Ok(Err(Unreadable::Broken(error))) => return Err(NotOpened::Malformed(error)),
-            Err(fault) => return Err(NotOpened::Interrupted(Box::new(stream), fault)),
+            Ok(Err(ReadError::Gone)) => return Err(HandshakeError::Gone),
+            Ok(Err(ReadError::Broken(error))) => return Err(HandshakeError::Malformed(error)),
+            Err(error) => return Err(HandshakeError::Interrupted(Box::new(stream), error)),
         };
         let request = match startup::parse(&packet) {
             Ok(request) => request,
-            Err(error @ StartupError::Length) => return Err(NotOpened::Malformed(error)),
+            Err(error @ StartupError::Length) => return Err(HandshakeError::Malformed(error)),
             Err(error @ StartupError::Version(_)) => {
-                return Err(NotOpened::Fault(Box::new(stream), faults::unsupported_protocol(error)));
+                return Err(HandshakeError::Error(
+                    Box::new(stream),
+                    client_error::unsupported_protocol(error),
+                ));
             }
             Err(error @ StartupError::Layout(_)) => {
-                return Err(NotOpened::Fault(Box::new(stream), faults::protocol(error)));
+                return Err(HandshakeError::Error(Box::new(stream), client_error::protocol(error)));
             }
         };
         match request {
@@ -87,22 +90,22 @@ pub(super) async fn open(
                 requests += 1;
                 // Bytes sent ahead of TLS would be taken for encrypted ones (CVE-2021-23214).
                 if requests > MAX_ENCRYPTION_REQUESTS || !inbound.is_empty() {
-                    let fault = faults::protocol("data before the answer to an encryption request");
-                    return Err(NotOpened::Fault(Box::new(stream), fault));
+                    let error = client_error::protocol("data before the answer to an encryption request");
+                    return Err(HandshakeError::Error(Box::new(stream), error));
                 }
                 let encrypting = pin!(encrypt(stream, request == Request::Ssl, tls.as_ref()));
                 // In the middle of that nothing can be said.
-                stream = interrupt.or(encrypting).await.map_err(|_| NotOpened::Gone)??;
+                stream = interrupt.or(encrypting).await.map_err(|_| HandshakeError::Gone)??;
             }
             Request::Cancel { pid, key } => {
                 let key = key[..key.len().min(MAX_CANCEL_KEY_BYTES)].to_vec();
-                return Ok(Opened::Cancel { stream, pid, key });
+                return Ok(InitialPacket::Cancel { stream, pid, key });
             }
             Request::Startup(startup) => {
                 let version = startup.version;
                 let parameters =
                     startup.parameters().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                return Ok(Opened::Session { stream, inbound, version, parameters });
+                return Ok(InitialPacket::Session { stream, inbound, version, parameters });
             }
         }
     }
@@ -113,29 +116,29 @@ async fn encrypt(
     mut stream: Stream,
     is_ssl: bool,
     tls: Option<&Arc<ServerConfig>>,
-) -> Result<Stream, NotOpened> {
+) -> Result<Stream, HandshakeError> {
     let config = tls.filter(|_| is_ssl && stream.tls().is_none());
     let answer: &[u8] = if config.is_some() { b"S" } else { b"N" };
-    stream.send_all(answer).await.map_err(|_| NotOpened::Gone)?;
+    stream.send_all(answer).await.map_err(|_| HandshakeError::Gone)?;
     match (stream, config) {
         (Stream::Plain(socket), Some(config)) => {
             // Boxed, since it is ten times as large as all the rest of a login.
             let accepted = Box::pin(TlsStream::accept(socket, config.clone())).await;
-            let tls = accepted.map_err(NotOpened::Tls)?;
+            let tls = accepted.map_err(HandshakeError::Tls)?;
             Ok(Stream::Tls(Box::new(tls)))
         }
         (stream, _) => Ok(stream),
     }
 }
 
-enum Unreadable {
+enum ReadError {
     Gone,
     Broken(StartupError),
 }
 
-async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u8>, Unreadable> {
+async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u8>, ReadError> {
     loop {
-        if let Some(len) = startup::packet_len(inbound.bytes()).map_err(Unreadable::Broken)?
+        if let Some(len) = startup::packet_len(inbound.bytes()).map_err(ReadError::Broken)?
             && inbound.len() >= len
         {
             let packet = inbound.bytes()[..len].to_vec();
@@ -144,7 +147,7 @@ async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u
         }
         match stream.recv_sparing(inbound).await {
             Ok(n) if n > 0 => {}
-            _ => return Err(Unreadable::Gone),
+            _ => return Err(ReadError::Gone),
         }
     }
 }

@@ -4,22 +4,22 @@
 //!
 //! The token is used for the probe and for nothing else: servers of the pool log in as the pooler.
 
-use super::authenticate::{Denied, Login};
+use super::authenticate::{Login, LoginRefusal};
 use crate::auth::iam::presigned::Times;
-use crate::auth::iam::token::{self, Expected};
-use crate::auth::iam::verdicts::{Known, ProofKey, Question};
-use crate::auth::iam::{ProofError, desk::ProofDesk};
+use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::token::{self, ExpectedToken};
+use crate::auth::iam::{ProofError, proof_verifiers::ProofVerifiers};
+use crate::client_error::{self, ClientError};
 use crate::config::{Database, Secret};
 use crate::context::Context;
-use crate::faults::{self, Fault};
 use crate::log_limit::warn_unauthenticated;
-use crate::server::connect::Place;
+use crate::server::connect::ServerAddress;
+use crate::server::diagnosis::LineSummary;
 use crate::server::login;
 use crate::server::progress::Progress;
 use crate::server::signing::Signing;
-use crate::server::target::{Credential, Target};
-use crate::server::verdict::Line;
-use crate::server::{FailedLogin, LoginError, now_seconds};
+use crate::server::target::{Credential, LoginTarget};
+use crate::server::{Diagnosis, LoginError, now_seconds};
 use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use rds_iam::TokenKey;
@@ -35,36 +35,36 @@ pub(super) async fn prove(
     context: &Rc<Context>,
     login: &mut Login<'_>,
     database: &str,
-) -> Result<(), Denied> {
+) -> Result<(), LoginRefusal> {
     let logins = &context.registry.logins;
     if login.stream.tls().is_none() {
         logins.count_proof(ProofOutcome::NoTls);
-        return Err(Denied::Fault(faults::proof_needs_tls()));
+        return Err(LoginRefusal::Error(client_error::proof_needs_tls()));
     }
     let token = login.ask_cleartext().await?;
     let user = login.user;
     let config = context.config();
     let Some(line) = config.database_for(database) else {
-        return Err(Denied::Fault(nowhere(context, database, user, &token)));
+        return Err(LoginRefusal::Error(nowhere(context, database, user, &token)));
     };
-    let claim = Claim::read(context, line, database, user, &token).await.map_err(Denied::Fault)?;
+    let claim = IamClaim::read(context, line, database, user, &token).await.map_err(LoginRefusal::Error)?;
     let port = claim.key.port.to_string();
     let proof =
         ProofKey::new(&context.process_key, &[&token, user, &claim.target.database, &claim.key.host, &port]);
-    let ProofDesk { tokens, .. } = &context.proofs;
+    let ProofVerifiers { tokens, .. } = &context.proofs;
     loop {
         match tokens.look_up(proof, now_seconds()) {
-            Known::Good(()) => {
+            ProofStatus::Good(()) => {
                 logins.count_proof(ProofOutcome::Remembered);
                 return Ok(());
             }
-            Known::Bad(fault) => {
+            ProofStatus::Bad(error) => {
                 logins.count_proof(ProofOutcome::Refused);
-                return Err(Denied::Fault(fault));
+                return Err(LoginRefusal::Error(error));
             }
-            Known::Asked => timers::sleep(LOOK_AGAIN).await,
-            Known::Unknown(question) => {
-                return claim.probe(context, question).await.map_err(Denied::Fault);
+            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
+            ProofStatus::Unknown(question) => {
+                return claim.probe(context, question).await.map_err(LoginRefusal::Error);
             }
         }
     }
@@ -72,7 +72,7 @@ pub(super) async fn prove(
 
 /// What a token for a database that does not exist is told: the same as one for another endpoint, since only a database
 /// could say whether it is good.
-fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> Fault {
+fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> ClientError {
     context.registry.logins.count_proof(ProofOutcome::Malformed);
     warn_unauthenticated!(
         context,
@@ -81,21 +81,21 @@ fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> Fault 
         database,
         "a client with an IAM token names a database that does not exist"
     );
-    let expected = Expected { host: "", port: 0, region: "", user };
+    let expected = ExpectedToken { host: "", port: 0, region: "", user };
     match token::check(token, &expected, now_seconds()) {
-        Ok(_) => faults::unknown_database(database),
-        Err(error) => faults::proof_refused(user, &error.for_client()),
+        Ok(_) => client_error::unknown_database(database),
+        Err(error) => client_error::proof_refused(user, &error.for_client()),
     }
 }
 
 /// A token whose form is right, and where it has to be shown.
-struct Claim {
-    target: Target,
+struct IamClaim {
+    target: LoginTarget,
     key: TokenKey,
     times: Times,
 }
 
-impl Claim {
+impl IamClaim {
     /// Checks a token against each host of a line; it has to be for one of them.
     async fn read(
         context: &Rc<Context>,
@@ -103,20 +103,20 @@ impl Claim {
         database: &str,
         user: &str,
         token: &Zeroizing<String>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, ClientError> {
         let mut first_error = None;
         for host in &line.host {
-            let target = Target::bare(&context.loaded(), line, database, user, host, Credential::None);
+            let target = LoginTarget::bare(&context.loaded(), line, database, user, host, Credential::None);
             let key = endpoint_of(&Signing::of(line), context, &target).await.map_err(|error| {
                 context.registry.logins.count_proof(ProofOutcome::Unavailable);
-                FailedLogin::new(error, &Default::default(), Line::of_iam(), now_seconds()).to_fault()
+                Diagnosis::new(error, &Default::default(), LineSummary::of_iam(), now_seconds()).to_fault()
             })?;
             let region = key.region.to_string();
-            let expected = Expected { host: &key.host, port: key.port, region: &region, user };
+            let expected = ExpectedToken { host: &key.host, port: key.port, region: &region, user };
             match token::check(token, &expected, now_seconds()) {
                 Ok(times) => {
                     let given = Credential::Given { key: key.clone(), token: Secret::new(token.as_str()) };
-                    return Ok(Self { target: Target { credential: given, ..target }, key, times });
+                    return Ok(Self { target: LoginTarget { credential: given, ..target }, key, times });
                 }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
@@ -124,13 +124,17 @@ impl Claim {
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
         context.registry.logins.count_proof(ProofOutcome::Malformed);
         warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
-        Err(faults::proof_refused(user, &error.for_client()))
+        Err(client_error::proof_refused(user, &error.for_client()))
     }
 
     /// Logs in to the database with the client's token, once.
-    async fn probe(self, context: &Rc<Context>, question: Question<(), Fault>) -> Result<(), Fault> {
+    async fn probe(
+        self,
+        context: &Rc<Context>,
+        question: OpenCheck<(), ClientError>,
+    ) -> Result<(), ClientError> {
         let Ok(_place) = context.proofs.probes.acquire().await else {
-            return Err(faults::shutting_down());
+            return Err(client_error::shutting_down());
         };
         let progress = Progress::default();
         let probed = login::log_in(context, &self.target, &progress).await;
@@ -160,25 +164,29 @@ impl Claim {
                     "the IAM token of a client was shown to the database: {}",
                     failed.error
                 );
-                let mut fault = failed.to_fault();
+                let mut error = failed.to_fault();
                 if refuses_proof {
-                    fault = faults::proof_refused(user, &failed.error.to_string()).hint(failed.hint);
-                    question.bad(fault.clone(), now_seconds());
+                    error = client_error::proof_refused(user, &failed.error.to_string()).hint(failed.hint);
+                    question.bad(error.clone(), now_seconds());
                 }
-                Err(fault)
+                Err(error)
             }
         }
     }
 }
 
 /// Name, port and region that a client's token has to be for: those of the pool's own tokens.
-async fn endpoint_of(signing: &Signing, context: &Context, target: &Target) -> Result<TokenKey, LoginError> {
+async fn endpoint_of(
+    signing: &Signing,
+    context: &Context,
+    target: &LoginTarget,
+) -> Result<TokenKey, LoginError> {
     let place = match target.host.tcp() {
         Some(host) if signing.follows_aliases(host) => {
-            Some(Place::find_tcp(context, host, target.port, true).await?)
+            Some(ServerAddress::find_tcp(context, host, target.port, true).await?)
         }
         _ => None,
     };
-    let rds_name = place.as_ref().and_then(Place::rds_name);
+    let rds_name = place.as_ref().and_then(ServerAddress::rds_name);
     signing.key(target.host.tcp(), target.port, &target.user, rds_name)
 }

@@ -2,13 +2,13 @@
 //! – form, memory, STS – and the step from the identity to the database user by the map file. Works with every
 //! PostgreSQL; the policy of RDS has no say in it.
 
-use super::authenticate::{Denied, Login};
+use super::authenticate::{Login, LoginRefusal};
 use super::sts::{self, StsError};
-use crate::auth::iam::caller::{self, CallerProof};
+use crate::auth::iam::caller::{self, ParsedCallerProof};
 use crate::auth::iam::principal;
-use crate::auth::iam::verdicts::{Known, ProofKey, Question};
+use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::client_error::{self, ClientError};
 use crate::context::Context;
-use crate::faults::{self, Fault};
 use crate::log_limit::warn_unauthenticated;
 use crate::server::now_seconds;
 use crate::stats::logins::ProofOutcome;
@@ -21,24 +21,24 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Asks the client for its proof, STS for its identity, and the map for its rights.
-pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), Denied> {
+pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
     let logins = &context.registry.logins;
     if login.stream.tls().is_none() {
         logins.count_proof(ProofOutcome::NoTls);
-        return Err(Denied::Fault(faults::proof_needs_tls()));
+        return Err(LoginRefusal::Error(client_error::proof_needs_tls()));
     }
     let password = login.ask_cleartext().await?;
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
         logins.count_proof(ProofOutcome::Malformed);
         warn_unauthenticated!(context, error.kind(), user, reason = %error, "the proof of an AWS identity of a client is refused");
-        Denied::Fault(faults::proof_refused(user, &error.for_client()))
+        LoginRefusal::Error(client_error::proof_refused(user, &error.for_client()))
     })?;
     // With another audience it is another question.
     let audience = context.config().settings.iam_sts_audience.clone();
     let key = ProofKey::new(&context.process_key, &[&password, &audience]);
     drop(password);
-    let (arn, outcome) = identity(context, user, proof, key, audience).await.map_err(Denied::Fault)?;
+    let (arn, outcome) = identity(context, user, proof, key, audience).await.map_err(LoginRefusal::Error)?;
     let loaded = context.loaded();
     if loaded.ident.allows(&loaded.config.settings.iam_map, &arn, user) {
         logins.count_proof(outcome);
@@ -46,25 +46,25 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     }
     logins.count_proof(ProofOutcome::NotMapped);
     warn_unauthenticated!(context, "iam-sts map", user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
-    Err(Denied::Fault(faults::not_mapped(user, &arn)))
+    Err(LoginRefusal::Error(client_error::not_mapped(user, &arn)))
 }
 
 async fn identity(
     context: &Rc<Context>,
     user: &str,
-    proof: CallerProof,
+    proof: ParsedCallerProof,
     key: ProofKey,
     audience: String,
-) -> Result<(Arc<str>, ProofOutcome), Fault> {
+) -> Result<(Arc<str>, ProofOutcome), ClientError> {
     loop {
         match context.proofs.callers.look_up(key, now_seconds()) {
-            Known::Good(arn) => return Ok((arn, ProofOutcome::Remembered)),
-            Known::Bad(fault) => {
+            ProofStatus::Good(arn) => return Ok((arn, ProofOutcome::Remembered)),
+            ProofStatus::Bad(error) => {
                 context.registry.logins.count_proof(ProofOutcome::Refused);
-                return Err(fault);
+                return Err(error);
             }
-            Known::Asked => timers::sleep(LOOK_AGAIN).await,
-            Known::Unknown(question) => {
+            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
+            ProofStatus::Unknown(question) => {
                 let arn = ask(context, user, proof, question, audience).await?;
                 return Ok((arn, ProofOutcome::Accepted));
             }
@@ -75,12 +75,12 @@ async fn identity(
 async fn ask(
     context: &Rc<Context>,
     user: &str,
-    proof: CallerProof,
-    question: Question<Arc<str>, Fault>,
+    proof: ParsedCallerProof,
+    question: OpenCheck<Arc<str>, ClientError>,
     audience: String,
-) -> Result<Arc<str>, Fault> {
+) -> Result<Arc<str>, ClientError> {
     let Ok(_place) = context.proofs.questions.acquire().await else {
-        return Err(faults::shutting_down());
+        return Err(client_error::shutting_down());
     };
     let ends_at = proof.times.ends_at;
     let answer = context.on_control(async move { sts::ask(&proof, &audience).await }).await;
@@ -99,12 +99,12 @@ async fn ask(
             warn_unauthenticated!(context, "sts", user, %error, "STS does not vouch for a client");
             if error.is_passing() {
                 context.registry.logins.count_proof(ProofOutcome::Unavailable);
-                return Err(faults::sts_unavailable(&error.to_string()));
+                return Err(client_error::sts_unavailable(&error.to_string()));
             }
             context.registry.logins.count_proof(ProofOutcome::Refused);
-            let fault = faults::proof_refused(user, &error.to_string());
-            question.bad(fault.clone(), now_seconds());
-            Err(fault)
+            let error = client_error::proof_refused(user, &error.to_string());
+            question.bad(error.clone(), now_seconds());
+            Err(error)
         }
     }
 }

@@ -4,18 +4,18 @@
 mod admission;
 mod authenticate;
 mod cancel;
-mod greet;
+mod connection;
 mod handshake;
 mod iam;
 mod iam_sts;
 mod interrupt;
-mod registered;
 mod serve;
 mod spelling;
 mod startup;
+mod startup_response;
 mod stored;
 mod sts;
 
 pub use admission::close_evicted;
-pub use registered::Seat;
-pub use serve::{Door, serve};
+pub use connection::ConnectionPermit;
+pub use serve::{ClientServices, serve};

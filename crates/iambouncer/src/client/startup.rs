@@ -1,16 +1,16 @@
 //! Startup parameters sorted: who, which database, which tracked values, which are refused. Owns the rules for names
 //! in the startup packet; opens nothing.
 
+use crate::client_error::{self, ClientError};
 use crate::config::Settings;
 use crate::context::Context;
-use crate::faults::{self, Fault};
 
 /// Protocol options begin like this; unknown ones are negotiated away (protocol 3.2).
 const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
 
 /// A sorted startup packet.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct SessionRequest {
     pub(super) user: String,
     pub(super) database: String,
     /// Tracked parameters: position and value.
@@ -28,8 +28,8 @@ pub(super) fn sort(
     context: &Context,
     settings: &Settings,
     parameters: Vec<(String, String)>,
-) -> Result<Wanted, Fault> {
-    let mut wanted = Wanted {
+) -> Result<SessionRequest, ClientError> {
+    let mut wanted = SessionRequest {
         user: String::new(),
         database: String::new(),
         tracked: Vec::new(),
@@ -46,7 +46,7 @@ pub(super) fn sort(
         }
     }
     if wanted.user.is_empty() {
-        return Err(faults::no_user());
+        return Err(client_error::no_user());
     }
     if wanted.database.is_empty() {
         wanted.database.clone_from(&wanted.user);
@@ -59,8 +59,8 @@ fn take(
     settings: &Settings,
     name: &str,
     value: String,
-    wanted: &mut Wanted,
-) -> Result<(), Fault> {
+    wanted: &mut SessionRequest,
+) -> Result<(), ClientError> {
     if let Some(position) = context.parameters.position(name) {
         if name.eq_ignore_ascii_case("application_name") {
             wanted.application_name = Some(value.clone());
@@ -69,7 +69,7 @@ fn take(
         return Ok(());
     }
     let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name));
-    if ignored { Ok(()) } else { Err(faults::unknown_startup_parameter(name)) }
+    if ignored { Ok(()) } else { Err(client_error::unknown_startup_parameter(name)) }
 }
 
 /// `options=-c name=value --name=value`, where a backslash keeps a space.
@@ -77,8 +77,8 @@ fn take_options(
     context: &Context,
     settings: &Settings,
     options: &str,
-    wanted: &mut Wanted,
-) -> Result<(), Fault> {
+    wanted: &mut SessionRequest,
+) -> Result<(), ClientError> {
     let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case("options"));
     let words = split_words(options);
     let mut words = words.iter();
@@ -92,7 +92,7 @@ fn take_options(
             if ignored {
                 continue;
             }
-            return Err(faults::unknown_startup_parameter("options"));
+            return Err(client_error::unknown_startup_parameter("options"));
         };
         // What is ignored as a whole may still hold what is tracked.
         match take(context, settings, &name.replace('-', "_"), value.to_owned(), wanted) {

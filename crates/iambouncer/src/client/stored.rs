@@ -15,16 +15,16 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What is known of a user.
-pub(super) struct Stored {
+pub(super) struct StoredCredentials {
     /// What stands in `auth_file`: a password, a hash, a SCRAM secret, or an empty text.
     entry: Option<Zeroizing<String>>,
-    secret: Option<OfSecret>,
+    secret: Option<SecretCredentials>,
     /// What stands for a user that does not exist; made for every user, so that it takes the same time.
     mocks: Vec<Zeroizing<String>>,
 }
 
 /// The secret of the user's database.
-struct OfSecret {
+struct SecretCredentials {
     key: SecretKey,
     /// What it held when this was looked up, whoever that is for.
     held: Arc<DatabaseSecret>,
@@ -34,14 +34,14 @@ struct OfSecret {
     versions: Vec<Arc<DatabaseSecret>>,
 }
 
-impl Stored {
+impl StoredCredentials {
     /// Looks a user of a database up. The secret counts for the user it names; all others are those of `auth_file`, and
     /// so are those of the console.
     pub(super) async fn find(context: &Rc<Context>, database: &str, user: &str) -> Self {
         let config = context.config();
         let line = config.database_for(database).filter(|_| database != admin::DATABASE);
         let secret = match line.and_then(secret_of) {
-            Some(key) => OfSecret::find(context, key, user).await,
+            Some(key) => SecretCredentials::find(context, key, user).await,
             None => None,
         };
         let pattern = context.forms().pattern(user, &context.process_key, secret.is_some());
@@ -85,7 +85,7 @@ impl Stored {
     /// After a proof that fits nothing: what the secret holds by now, if that is something else and for this user. A
     /// client may well know of a rotation, or of the other user's turn, before the pooler.
     pub(super) async fn newer(&self, context: &Rc<Context>, user: &str) -> Option<Zeroizing<String>> {
-        let OfSecret { key, held, versions, .. } = self.secret.as_ref()?;
+        let SecretCredentials { key, held, versions, .. } = self.secret.as_ref()?;
         let (cache, key, held) = (context.secrets.clone(), key.clone(), held.clone());
         let newer =
             context.on_control(async move { cache.after_refusal(&key, &held).await }).await.flatten()?;
@@ -95,7 +95,7 @@ impl Stored {
     }
 }
 
-impl OfSecret {
+impl SecretCredentials {
     async fn find(context: &Rc<Context>, key: SecretKey, user: &str) -> Option<Self> {
         let (cache, wanted) = (context.secrets.clone(), key.clone());
         let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {

@@ -2,7 +2,7 @@
 //! a bounded answer of exactly the expected shape (CVE-2020-16250 was an answer that quoted its asker). Runs on the
 //! control thread.
 
-use crate::auth::iam::caller::{AUDIENCE_HEADER, CallerProof};
+use crate::auth::iam::caller::{AUDIENCE_HEADER, ParsedCallerProof};
 use crate::net::certificates;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -55,7 +55,7 @@ impl StsError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct StsAnswer {
     #[serde(rename = "GetCallerIdentityResponse")]
     response: Response,
 }
@@ -80,7 +80,7 @@ type HttpsClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 ///
 /// # Errors
 /// See [`StsError`].
-pub(super) async fn ask(proof: &CallerProof, audience: &str) -> Result<String, StsError> {
+pub(super) async fn ask(proof: &ParsedCallerProof, audience: &str) -> Result<String, StsError> {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
@@ -96,7 +96,7 @@ pub(super) async fn ask(proof: &CallerProof, audience: &str) -> Result<String, S
     }
 }
 
-async fn ask_once(proof: &CallerProof, audience: &str) -> Result<String, StsError> {
+async fn ask_once(proof: &ParsedCallerProof, audience: &str) -> Result<String, StsError> {
     let unreachable = |error: &dyn std::error::Error| StsError::Unreachable(chain(error));
     let request = Request::get(uri(proof)?)
         .header(HOST, &proof.host)
@@ -125,7 +125,7 @@ async fn ask_once(proof: &CallerProof, audience: &str) -> Result<String, StsErro
 
 /// The ARN in an answer, which must be of the account it names.
 fn arn_in(body: &[u8]) -> Result<String, StsError> {
-    let answer: Answer =
+    let answer: StsAnswer =
         serde_json::from_slice(body).map_err(|_| StsError::Strange("it is no GetCallerIdentityResponse"))?;
     let CallerIdentity { arn, account } = answer.response.result;
     match arn.split(':').nth(4) {
@@ -135,7 +135,7 @@ fn arn_in(body: &[u8]) -> Result<String, StsError> {
 }
 
 /// Where the request goes.
-fn uri(proof: &CallerProof) -> Result<Uri, StsError> {
+fn uri(proof: &ParsedCallerProof) -> Result<Uri, StsError> {
     let other =
         ENDPOINT_VARIABLES.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let base = other.unwrap_or_else(|| format!("https://{}", proof.host));

@@ -9,11 +9,11 @@ use super::check::check;
 use super::connstr;
 use super::diagnostics::{Diagnostic, Span};
 use super::environment::{Environment, connection_variables_without_effect, overlay, overlay_flags, record};
-use super::ini::{Document, Entry, Section};
+use super::ini::{IniDocument, IniEntry, IniSection};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
 use super::model::{Config, Database, Host, Peer, UserOverrides};
 use super::nearest::nearest;
-use super::settings::Status;
+use super::settings::SettingStatus;
 use super::settings_table::table;
 
 /// The console lives under this name, so that no database can.
@@ -22,9 +22,9 @@ const MAX_PEER_ID: u16 = 16383;
 
 /// Where each thing was written. Settings stand under the empty owner, a database under its name.
 #[derive(Default)]
-pub(super) struct Places(BTreeMap<(String, String), Span>);
+pub(super) struct ValuePlaces(BTreeMap<(String, String), Span>);
 
-impl Places {
+impl ValuePlaces {
     pub(super) fn setting(&self, key: &str) -> Option<Span> {
         self.0.get(&(String::new(), key.to_owned())).cloned()
     }
@@ -47,17 +47,17 @@ fn owner(kind: &str, name: &str) -> String {
 /// Builds the model from a file, the variables over it and the flags over those. The model is only
 /// good when no finding is an error.
 pub fn build(
-    document: &Document,
+    document: &IniDocument,
     environment: &dyn Environment,
     flags: &[(String, String)],
 ) -> (Config, Vec<Diagnostic>) {
     let mut builder = Builder::default();
     for entry in &document.entries {
         match entry.section {
-            Section::Pooler => builder.setting(entry),
-            Section::Databases => builder.database(entry),
-            Section::Users => builder.user(entry),
-            Section::Peers => builder.peer(entry),
+            IniSection::Pooler => builder.setting(entry),
+            IniSection::Databases => builder.database(entry),
+            IniSection::Users => builder.user(entry),
+            IniSection::Peers => builder.peer(entry),
         }
     }
     let Builder { mut config, mut diagnostics, places, .. } = builder;
@@ -77,13 +77,13 @@ pub fn build(
 struct Builder {
     config: Config,
     diagnostics: Vec<Diagnostic>,
-    places: Places,
+    places: ValuePlaces,
     /// Keys of connection strings that do not work yet.
     weak_keys: Vec<&'static str>,
 }
 
 impl Builder {
-    fn setting(&mut self, entry: &Entry) {
+    fn setting(&mut self, entry: &IniEntry) {
         let origin = format!("{}:{}", entry.key_span.file, entry.key_span.line);
         match self.config.settings.set(&entry.key, &entry.value) {
             Ok(()) => record(&mut self.config.origins, &entry.key, &entry.value, origin),
@@ -97,7 +97,7 @@ impl Builder {
         self.note("", &entry.key, &entry.key_span);
     }
 
-    fn database(&mut self, entry: &Entry) {
+    fn database(&mut self, entry: &IniEntry) {
         if entry.key == CONSOLE_DATABASE {
             let reason = format!("the database name \"{CONSOLE_DATABASE}\" is reserved for the console");
             return self.diagnostics.push(Diagnostic::error(reason).at(entry.key_span.clone()));
@@ -111,13 +111,13 @@ impl Builder {
         }
     }
 
-    fn user(&mut self, entry: &Entry) {
+    fn user(&mut self, entry: &IniEntry) {
         let mut user = UserOverrides::default();
         self.pairs(entry, "user", USER_KEYS, &mut user);
         self.config.users.insert(entry.key.clone(), user);
     }
 
-    fn peer(&mut self, entry: &Entry) {
+    fn peer(&mut self, entry: &IniEntry) {
         let mut peer = Peer { host: None, port: 6432, pool_size: None };
         self.pairs(entry, "peer", PEER_KEYS, &mut peer);
         if peer.host.is_none() {
@@ -136,7 +136,7 @@ impl Builder {
 
     /// Splits the value of an entry and stores each pair. Messages leave out values of unknown keys:
     /// a misspelt `password` is still a password.
-    fn pairs<T>(&mut self, entry: &Entry, kind: &str, rows: &'static [KeyInfo<T>], target: &mut T) {
+    fn pairs<T>(&mut self, entry: &IniEntry, kind: &str, rows: &'static [KeyInfo<T>], target: &mut T) {
         let owner = owner(kind, &entry.key);
         self.note(&owner, "", &entry.key_span);
         let at = |bytes| entry.value_span.part(&entry.value, bytes);
@@ -157,7 +157,7 @@ impl Builder {
                 self.diagnostics.push(Diagnostic::error(reason).at(at(pair.key_bytes)).help(help));
                 continue;
             };
-            if row.status != Status::Working && !self.weak_keys.contains(&row.name) {
+            if row.status != SettingStatus::Working && !self.weak_keys.contains(&row.name) {
                 self.weak_keys.push(row.name);
             }
             if let Err(reason) = (row.store)(target, &pair.value) {
@@ -208,14 +208,14 @@ fn default_users(config: &mut Config) {
 
 /// One warning for all names that have no effect so far, one for those that never will.
 pub(super) fn status_warnings(config: &Config, weak_keys: &[&'static str]) -> Vec<Diagnostic> {
-    let given = |status: Status| {
+    let given = |status: SettingStatus| {
         table().iter().filter(move |row| {
             let changed = config.settings.get_text(row.name).as_ref() != Some(&row.default_text);
             row.status == status && changed && config.origins.iter().any(|origin| origin.key == row.name)
         })
     };
-    let not_yet = given(Status::NotYet).map(|row| row.name).chain(weak_keys.iter().copied());
-    let ignored = given(Status::Ignored).map(|row| row.name);
+    let not_yet = given(SettingStatus::NotYet).map(|row| row.name).chain(weak_keys.iter().copied());
+    let ignored = given(SettingStatus::Ignored).map(|row| row.name);
     [("known, not working yet", not_yet.collect::<Vec<_>>()), ("without meaning here", ignored.collect())]
         .into_iter()
         .filter(|(_, names)| !names.is_empty())

@@ -2,7 +2,7 @@
 //!
 //! Owns the rules; those about AWS are in `check_aws`. Never changes anything.
 
-use super::build::{CONSOLE_DATABASE, Places};
+use super::build::{CONSOLE_DATABASE, ValuePlaces};
 use super::check_aws::{check_iam, check_no_iam, check_secret};
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth, TlsMode};
@@ -10,7 +10,7 @@ use super::model::{Config, Database};
 use super::settings_table::Settings;
 
 /// All findings about a configuration as a whole.
-pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
+pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_listening(&config.settings, places, &mut found);
     check_names(&config.settings, places, &mut found);
@@ -35,12 +35,13 @@ pub(super) fn check(config: &Config, places: &Places) -> Vec<Diagnostic> {
 
 /// The first error that a change has brought: one that was not there before.
 pub fn first_new_error(before: &Config, after: &Config) -> Option<Diagnostic> {
-    let errors = |config: &Config| check(config, &Places::default()).into_iter().filter(Diagnostic::is_error);
+    let errors =
+        |config: &Config| check(config, &ValuePlaces::default()).into_iter().filter(Diagnostic::is_error);
     let known: Vec<String> = errors(before).map(|error| error.message).collect();
     errors(after).find(|error| !known.contains(&error.message))
 }
 
-fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_listening(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     if settings.listen_addresses().next().is_none() && settings.unix_socket_dir.is_empty() {
         let span = places.setting("listen_addr").or_else(|| places.setting("unix_socket_dir"));
         found.push(
@@ -50,7 +51,7 @@ fn check_listening(settings: &Settings, places: &Places, found: &mut Vec<Diagnos
     }
 }
 
-fn check_names(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_names(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     if settings.secret_refresh.is_zero() {
         let error =
             Diagnostic::error("secret_refresh: a secret is read again after 1 second at the earliest");
@@ -62,7 +63,7 @@ fn check_names(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>
     }
 }
 
-fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let settings = &config.settings;
     let kind = settings.auth_type;
     let at = |error: Diagnostic| error.at(places.setting("auth_type"));
@@ -89,7 +90,7 @@ fn check_authentication(config: &Config, places: &Places, found: &mut Vec<Diagno
 
 /// Proofs of AWS identities are as good as passwords: they travel in TLS, and tokens are shown to a database that has
 /// proven itself.
-fn check_proofs(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_proofs(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let settings = &config.settings;
     let kind = settings.auth_type;
     let mut needs = |error: String, key: &str| {
@@ -114,7 +115,7 @@ fn check_proofs(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_tls_files(settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_tls_files(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     for side in ["client", "server"] {
         let name = |part: &str| format!("{side}_tls_{part}_file");
         let is_set = |part: &str| settings.get_text(&name(part)).is_some_and(|path| !path.is_empty());
@@ -137,7 +138,12 @@ fn check_tls_files(settings: &Settings, places: &Places, found: &mut Vec<Diagnos
     }
 }
 
-fn check_database(database: &Database, settings: &Settings, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_database(
+    database: &Database,
+    settings: &Settings,
+    places: &ValuePlaces,
+    found: &mut Vec<Diagnostic>,
+) {
     let name = &database.name;
     if name == CONSOLE_DATABASE {
         found.push(Diagnostic::error(format!("the database name \"{name}\" is reserved for the console")));

@@ -1,7 +1,7 @@
 //! Checks of what a database line says about AWS: tokens, roles and secrets. Owns the rules that keep tokens with
 //! verified servers, and the shapes of names that AWS has. Never asks AWS anything.
 
-use super::build::Places;
+use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth};
 use super::model::Database;
@@ -13,7 +13,7 @@ const SESSION_NAME_CHARS: &str = "+=,.@-_";
 pub(super) fn check_iam(
     database: &Database,
     settings: &Settings,
-    places: &Places,
+    places: &ValuePlaces,
     found: &mut Vec<Diagnostic>,
 ) {
     let name = &database.name;
@@ -37,7 +37,7 @@ pub(super) fn check_iam(
 }
 
 /// Characters and lengths that STS takes for an external id and a session name (AssumeRole, API reference).
-fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_role_options(database: &Database, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
     let options = [
         ("aws_external_id", &database.aws_external_id, EXTERNAL_ID_CHARS, 1224),
@@ -63,7 +63,7 @@ fn check_role_options(database: &Database, places: &Places, found: &mut Vec<Diag
 pub(super) fn check_secret(
     database: &Database,
     settings: &Settings,
-    places: &Places,
+    places: &ValuePlaces,
     found: &mut Vec<Diagnostic>,
 ) {
     let name = &database.name;
@@ -91,7 +91,7 @@ pub(super) fn check_secret(
     check_role(database, places, found);
 }
 
-fn check_role(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+fn check_role(database: &Database, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
     if database.aws_role_arn.as_deref().is_some_and(|arn| !is_role_arn(arn)) {
         let error = format!("database \"{name}\": aws_role_arn is not the ARN of a role");
@@ -101,7 +101,7 @@ fn check_role(database: &Database, places: &Places, found: &mut Vec<Diagnostic>)
     check_role_options(database, places, found);
 }
 
-pub(super) fn check_no_iam(database: &Database, places: &Places, found: &mut Vec<Diagnostic>) {
+pub(super) fn check_no_iam(database: &Database, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
     let has_secret = database.secret_arn.is_some();
     let given = [

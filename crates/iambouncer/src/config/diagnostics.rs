@@ -143,26 +143,26 @@ impl Sources {
 
 /// Findings together with what is needed to show them; `Display` renders all of them.
 #[derive(Clone)]
-pub struct Report {
+pub struct ConfigReport {
     /// What was found, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
     sources: Sources,
 }
 
-impl Report {
+impl ConfigReport {
     /// Findings of a file.
     pub fn new(diagnostics: Vec<Diagnostic>, sources: Sources) -> Self {
         Self { diagnostics, sources }
     }
 }
 
-impl From<Vec<Diagnostic>> for Report {
+impl From<Vec<Diagnostic>> for ConfigReport {
     fn from(diagnostics: Vec<Diagnostic>) -> Self {
         Self::new(diagnostics, Sources::default())
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, diagnostic) in self.diagnostics.iter().enumerate() {
             let gap = if position == 0 { "" } else { "\n" };
@@ -173,13 +173,13 @@ impl fmt::Display for Report {
 }
 
 /// The rendered text: derived output would show the sources, and with them passwords.
-impl fmt::Debug for Report {
+impl fmt::Debug for ConfigReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for ConfigReport {}
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +206,7 @@ mod tests {
         let mut sources = Sources::default();
         sources.insert("f".into(), "db = password=hunter2 pot=1".to_owned());
         let at = Span { file: "f".into(), line: 1, column: 23, length: 3 };
-        let text = Report::new(vec![Diagnostic::error("unknown").at(at)], sources).to_string();
+        let text = ConfigReport::new(vec![Diagnostic::error("unknown").at(at)], sources).to_string();
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("1 | db = password=*** pot=***\n  |                   ^^^\n"), "{text}");
     }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::value::Value;
+use super::value::SettingValue;
 
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -43,7 +43,7 @@ macro_rules! words {
             }
         }
 
-        impl Value for $name {
+        impl SettingValue for $name {
             type Literal = Self;
             fn of(literal: Self) -> Self {
                 literal
@@ -181,7 +181,7 @@ pub struct TlsProtocols {
     pub tls13: bool,
 }
 
-impl Value for TlsProtocols {
+impl SettingValue for TlsProtocols {
     type Literal = &'static str;
     fn of(literal: &'static str) -> Self {
         Self { text: literal.to_owned(), tls12: true, tls13: true }

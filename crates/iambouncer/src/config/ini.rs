@@ -29,7 +29,7 @@ impl<F: Fn(&str) -> Result<String, String>> Loader for F {
 
 /// The sections a file may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Section {
+pub enum IniSection {
     /// `[databases]`
     Databases,
     /// `[pgbouncer]`, also spelled `[iambouncer]`
@@ -40,24 +40,24 @@ pub enum Section {
     Peers,
 }
 
-const SECTIONS: [(&str, Section); 5] = [
-    ("databases", Section::Databases),
-    ("pgbouncer", Section::Pooler),
-    ("iambouncer", Section::Pooler),
-    ("users", Section::Users),
-    ("peers", Section::Peers),
+const SECTIONS: [(&str, IniSection); 5] = [
+    ("databases", IniSection::Databases),
+    ("pgbouncer", IniSection::Pooler),
+    ("iambouncer", IniSection::Pooler),
+    ("users", IniSection::Users),
+    ("peers", IniSection::Peers),
 ];
 
 /// One `key = value`. No `Debug`: the value may hold a password.
 #[derive(Clone)]
-pub struct Entry {
+pub struct IniEntry {
     /// The section it stands in.
-    pub section: Section,
+    pub section: IniSection,
     /// Key without quotes.
     pub key: String,
     /// Where the key is.
     pub key_span: Span,
-    /// Value without the space around it.
+    /// SettingValue without the space around it.
     pub value: Zeroizing<String>,
     /// Where the value is.
     pub value_span: Span,
@@ -65,9 +65,9 @@ pub struct Entry {
 
 /// Everything read: entries in order, the text they came from, and what was wrong with it.
 #[derive(Default)]
-pub struct Document {
+pub struct IniDocument {
     /// All entries, included files in place.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<IniEntry>,
     /// Text of every file read.
     pub sources: Sources,
     /// Lines that could not be understood.
@@ -75,20 +75,20 @@ pub struct Document {
 }
 
 /// Reads a file and all it includes. Faulty lines are reported and skipped, so that one look shows all.
-pub fn parse(path: &str, loader: &dyn Loader) -> Document {
+pub fn parse(path: &str, loader: &dyn Loader) -> IniDocument {
     let mut parser =
-        Parser { loader, document: Document::default(), open: Vec::new(), section: None, total_bytes: 0 };
+        Parser { loader, document: IniDocument::default(), open: Vec::new(), section: None, total_bytes: 0 };
     parser.file(path, None);
     parser.document
 }
 
 struct Parser<'a> {
     loader: &'a dyn Loader,
-    document: Document,
+    document: IniDocument,
     /// Files being read, outermost first: what an include may not name again.
     open: Vec<Arc<str>>,
     /// `Some(None)` is a section with an unknown name, reported once at its head.
-    section: Option<Option<Section>>,
+    section: Option<Option<IniSection>>,
     total_bytes: usize,
 }
 
@@ -112,7 +112,7 @@ impl Parser<'_> {
         self.open.push(Arc::clone(&name));
         let body = text.strip_prefix('\u{feff}').unwrap_or(&text);
         for (index, line) in body.lines().enumerate() {
-            self.line(Line { file: &name, number: clamp(index + 1), text: line });
+            self.line(IniLine { file: &name, number: clamp(index + 1), text: line });
         }
         self.open.pop();
         self.document.sources.insert(name, text);
@@ -130,7 +130,7 @@ impl Parser<'_> {
         }
     }
 
-    fn line(&mut self, line: Line<'_>) {
+    fn line(&mut self, line: IniLine<'_>) {
         let body = line.text.trim();
         match body.chars().next() {
             None | Some('#' | ';') => {}
@@ -140,7 +140,7 @@ impl Parser<'_> {
         }
     }
 
-    fn section_head(&mut self, line: Line<'_>, body: &str) {
+    fn section_head(&mut self, line: IniLine<'_>, body: &str) {
         self.section = Some(None);
         let Some((name, rest)) = body[1..].split_once(']') else {
             return self.report(Diagnostic::error("the section name has no closing \"]\"").at(line.whole()));
@@ -159,14 +159,14 @@ impl Parser<'_> {
         }
     }
 
-    fn include(&mut self, line: Line<'_>, body: &str) {
+    fn include(&mut self, line: IniLine<'_>, body: &str) {
         match body.strip_prefix("%include").filter(|rest| rest.starts_with([' ', '\t'])) {
             Some(path) => self.file(path.trim(), Some(line.whole())),
             None => self.report(Diagnostic::error("expected \"%include FILE\"").at(line.whole())),
         }
     }
 
-    fn entry(&mut self, line: Line<'_>, body: &str) {
+    fn entry(&mut self, line: IniLine<'_>, body: &str) {
         let start = line.text.len() - line.text.trim_start().len();
         let (key, key_bytes) = match read_key(body) {
             Ok((key, end)) => (key, start..start + end),
@@ -185,7 +185,7 @@ impl Parser<'_> {
         };
         let Some(section) = section else { return };
         let value_end = line.text.trim_end().len();
-        self.document.entries.push(Entry {
+        self.document.entries.push(IniEntry {
             section,
             key,
             key_span: line.span(key_bytes),
@@ -200,13 +200,13 @@ impl Parser<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct IniLine<'a> {
     file: &'a Arc<str>,
     number: u32,
     text: &'a str,
 }
 
-impl Line<'_> {
+impl IniLine<'_> {
     fn span(&self, bytes: Range<usize>) -> Span {
         let whole = Span { file: Arc::clone(self.file), line: self.number, column: 1, length: 0 };
         whole.part(self.text, bytes)
@@ -246,11 +246,11 @@ fn read_key(body: &str) -> Result<(String, usize), &'static str> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Document {
+    fn read(text: &str) -> IniDocument {
         parse("main.ini", &|_: &str| Ok(text.to_owned()))
     }
 
-    fn messages(document: &Document) -> Vec<&str> {
+    fn messages(document: &IniDocument) -> Vec<&str> {
         document.diagnostics.iter().map(|found| found.message.as_str()).collect()
     }
 
@@ -296,7 +296,10 @@ mod tests {
         };
         let document = parse("main.ini", &loader);
         let found: Vec<_> = document.entries.iter().map(|e| (e.key.as_str(), e.section)).collect();
-        assert_eq!(found, [("a", Section::Databases), ("b", Section::Databases), ("c", Section::Users)]);
+        assert_eq!(
+            found,
+            [("a", IniSection::Databases), ("b", IniSection::Databases), ("c", IniSection::Users)]
+        );
         assert_eq!(document.entries[1].key_span.to_string(), "more.ini:1:1");
     }
 

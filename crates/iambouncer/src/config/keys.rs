@@ -4,8 +4,8 @@
 
 use super::model::{Database, Host, Peer, UserOverrides};
 use super::secret::Secret;
-use super::settings::Status;
-use super::value::Value;
+use super::settings::SettingStatus;
+use super::value::SettingValue;
 
 type Store<T> = fn(&mut T, &str) -> Result<(), String>;
 
@@ -14,18 +14,23 @@ pub struct KeyInfo<T> {
     /// The key.
     pub name: &'static str,
     /// Whether it works.
-    pub status: Status,
+    pub status: SettingStatus,
     /// One line for people.
     pub text: &'static str,
     pub(super) store: Store<T>,
 }
 
 /// A row that reads one optional field.
-const fn row<T>(name: &'static str, status: Status, text: &'static str, store: Store<T>) -> KeyInfo<T> {
+const fn row<T>(
+    name: &'static str,
+    status: SettingStatus,
+    text: &'static str,
+    store: Store<T>,
+) -> KeyInfo<T> {
     KeyInfo { name, status, text, store }
 }
 
-fn put<V: Value>(field: &mut Option<V>, text: &str) -> Result<(), String> {
+fn put<V: SettingValue>(field: &mut Option<V>, text: &str) -> Result<(), String> {
     *field = Some(V::parse(text)?);
     Ok(())
 }
@@ -44,7 +49,7 @@ fn hosts(text: &str) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-use Status::{NotYet, Working};
+use SettingStatus::{NotYet, Working};
 
 /// Keys of a `[databases]` line.
 pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[

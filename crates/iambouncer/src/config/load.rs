@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::build::build;
-use super::diagnostics::{Diagnostic, Report};
+use super::diagnostics::{ConfigReport, Diagnostic};
 use super::environment::Environment;
 use super::ini::{self, Loader, MAX_TOTAL_BYTES};
 use super::model::Config;
@@ -15,11 +15,11 @@ use super::userlist::{self, UserList};
 
 /// A usable configuration.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct CheckedConfig {
     /// The configuration.
     pub config: Config,
     /// What is worth knowing about it; empty most of the time.
-    pub warnings: Report,
+    pub warnings: ConfigReport,
 }
 
 /// Reads, overlays and checks a file. `flags` are settings by name, and win over everything.
@@ -28,7 +28,7 @@ pub fn load_file(
     path: &Path,
     environment: &dyn Environment,
     flags: &[(String, String)],
-) -> Result<Loaded, Report> {
+) -> Result<CheckedConfig, ConfigReport> {
     load(&path.to_string_lossy(), &DiskLoader, environment, flags)
 }
 
@@ -38,21 +38,21 @@ pub fn load(
     loader: &dyn Loader,
     environment: &dyn Environment,
     flags: &[(String, String)],
-) -> Result<Loaded, Report> {
+) -> Result<CheckedConfig, ConfigReport> {
     let document = ini::parse(path, loader);
     let (config, diagnostics) = build(&document, environment, flags);
     let failed = diagnostics.iter().any(Diagnostic::is_error);
-    let report = Report::new(diagnostics, document.sources);
-    if failed { Err(report) } else { Ok(Loaded { config, warnings: report }) }
+    let report = ConfigReport::new(diagnostics, document.sources);
+    if failed { Err(report) } else { Ok(CheckedConfig { config, warnings: report }) }
 }
 
 /// Reads the `auth_file`. The report shows places, never lines: they hold passwords.
-pub fn load_user_list(path: &Path) -> Result<UserList, Report> {
+pub fn load_user_list(path: &Path) -> Result<UserList, ConfigReport> {
     let name = path.to_string_lossy();
     let text = zeroize::Zeroizing::new(DiskLoader.load(&name).map_err(|reason| {
-        Report::from(vec![Diagnostic::error(format!("cannot read auth_file {name}: {reason}"))])
+        ConfigReport::from(vec![Diagnostic::error(format!("cannot read auth_file {name}: {reason}"))])
     })?);
-    userlist::parse(&name, &text).map_err(Report::from)
+    userlist::parse(&name, &text).map_err(ConfigReport::from)
 }
 
 struct DiskLoader;

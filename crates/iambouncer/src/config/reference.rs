@@ -4,7 +4,7 @@
 
 use super::environment::{CONNECTION_VALUES, PREFIX};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
-use super::settings::Status;
+use super::settings::SettingStatus;
 use super::settings_table::table;
 
 /// The text of `docs/settings.md`.
@@ -56,7 +56,7 @@ fn connection_values(page: &mut String) {
         "\n## Without a file\n\n\
          The first that is given counts. Empty variables count as absent. `AWS_IAM` is true or false.\n\
          `iam_region_fallback` is used only when the host does not name its region.\n\n\
-         | Value | Flag | Variables |\n|---|---|---|\n",
+         | SettingValue | Flag | Variables |\n|---|---|---|\n",
     );
     for value in CONNECTION_VALUES {
         let flag = if value.flag.is_empty() { String::new() } else { code(value.flag) };
@@ -65,11 +65,11 @@ fn connection_values(page: &mut String) {
     }
 }
 
-fn state(status: Status) -> &'static str {
+fn state(status: SettingStatus) -> &'static str {
     match status {
-        Status::Working => "works",
-        Status::NotYet => "not yet",
-        Status::Ignored => "ignored",
+        SettingStatus::Working => "works",
+        SettingStatus::NotYet => "not yet",
+        SettingStatus::Ignored => "ignored",
     }
 }
 

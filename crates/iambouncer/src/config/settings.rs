@@ -15,7 +15,7 @@ pub enum Reload {
 
 /// How far a setting has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum SettingStatus {
     /// Does what it says.
     Working,
     /// Understood and checked, without effect so far.
@@ -34,7 +34,7 @@ pub struct SettingInfo {
     /// Whether it can change without a restart.
     pub reload: Reload,
     /// Whether it works.
-    pub status: Status,
+    pub status: SettingStatus,
     /// One line for people.
     pub text: &'static str,
 }
@@ -93,7 +93,7 @@ pub fn split_list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Rows read `name: type = default, Reload, Status, "text"[, lowest..=highest];`.
+/// Rows read `name: type = default, Reload, SettingStatus, "text"[, lowest..=highest];`.
 macro_rules! settings {
     ($($name:ident: $ty:ty = $default:expr, $reload:ident, $status:ident, $text:literal $(, $range:expr)?;)*) => {
         /// Every setting with its type. Durations of zero mean off; empty text means unset.
@@ -104,7 +104,7 @@ macro_rules! settings {
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($name: <$ty as Value>::of($default),)* }
+                Self { $($name: <$ty as SettingValue>::of($default),)* }
             }
         }
 
@@ -113,7 +113,7 @@ macro_rules! settings {
             pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
                 match key {
                     $(stringify!($name) => {
-                        let parsed = <$ty as Value>::parse(value)
+                        let parsed = <$ty as SettingValue>::parse(value)
                             $(.and_then(|parsed| within(parsed, $range)))?;
                         self.$name = parsed.map_err(|reason| SettingError::Invalid {
                             key: stringify!($name),
@@ -143,7 +143,7 @@ macro_rules! settings {
                 name: stringify!($name),
                 default_text: defaults.$name.text(),
                 reload: Reload::$reload,
-                status: Status::$status,
+                status: SettingStatus::$status,
                 text: $text,
             },)*]
         });

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
-use super::settings::{Reload, SettingError, SettingInfo, Status, settings, split_list};
-use super::value::{FileMode, HttpPort, Value, Workers};
+use super::settings::{Reload, SettingError, SettingInfo, SettingStatus, settings, split_list};
+use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
 settings! {
     admin_users: String = "", Live, Working, "Users who may run every console command";
@@ -123,7 +123,7 @@ settings! {
     unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the unix socket, in octal";
     user: String = "", Restart, NotYet, "System user to become after start";
     verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
-    workers: Workers = Workers::Auto, Restart, Working, "Threads that move data: a number, or auto for one per CPU this process may use";
+    workers: WorkerCount = WorkerCount::Auto, Restart, Working, "Threads that move data: a number, or auto for one per CPU this process may use";
 }
 
 /// The port of name servers.
@@ -147,7 +147,7 @@ pub fn table() -> &'static [SettingInfo] {
     &TABLE
 }
 
-fn within<T: Value>(value: T, range: RangeInclusive<u64>) -> Result<T, String> {
+fn within<T: SettingValue>(value: T, range: RangeInclusive<u64>) -> Result<T, String> {
     match value.magnitude() {
         Some(number) if !range.contains(&number) => {
             Err(format!("is not from {} to {}", range.start(), range.end()))

@@ -46,9 +46,9 @@ pub fn parse(file: &str, text: &str) -> Result<UserList, Vec<Diagnostic>> {
     if diagnostics.is_empty() { Ok(users) } else { Err(diagnostics) }
 }
 
-type Fault = (usize, &'static str);
+type UserListError = (usize, &'static str);
 
-fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, Fault> {
+fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, UserListError> {
     let start = line.len() - line.trim_start().len();
     if line[start..].is_empty() || line[start..].starts_with(';') {
         return Ok(None);
@@ -105,7 +105,7 @@ mod tests {
         let places: Vec<_> =
             faults.iter().filter_map(|f| f.span.as_ref()).map(|s| (s.line, s.column)).collect();
         assert_eq!(places, [(1, 7), (2, 1), (3, 7), (4, 1)]);
-        assert!(!super::super::Report::from(faults).to_string().contains("hunter2"));
+        assert!(!super::super::ConfigReport::from(faults).to_string().contains("hunter2"));
     }
 
     #[test]

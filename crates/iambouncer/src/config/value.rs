@@ -11,7 +11,7 @@ const MAX_NUMBER: u64 = i32::MAX as u64;
 const MAX_SECONDS: f64 = 1e9;
 
 /// A type a setting can have.
-pub(super) trait Value: Sized {
+pub(super) trait SettingValue: Sized {
     /// How the table writes a default of this type.
     type Literal;
     /// The default as a value.
@@ -40,7 +40,7 @@ fn parse_number(text: &str, max: u64) -> Result<u64, String> {
 
 macro_rules! number_values {
     ($($ty:ident, $max:expr;)*) => {$(
-        impl Value for $ty {
+        impl SettingValue for $ty {
             type Literal = Self;
             fn of(literal: Self) -> Self {
                 literal
@@ -64,7 +64,7 @@ number_values! {
     u32, MAX_NUMBER;
 }
 
-impl Value for bool {
+impl SettingValue for bool {
     type Literal = Self;
     fn of(literal: Self) -> Self {
         literal
@@ -81,7 +81,7 @@ impl Value for bool {
     }
 }
 
-impl Value for String {
+impl SettingValue for String {
     type Literal = &'static str;
     fn of(literal: &'static str) -> Self {
         literal.to_owned()
@@ -96,7 +96,7 @@ impl Value for String {
 }
 
 /// Written in seconds, fractions allowed; zero means off.
-impl Value for Duration {
+impl SettingValue for Duration {
     type Literal = u64;
     fn of(seconds: u64) -> Self {
         Self::from_secs(seconds)
@@ -123,7 +123,7 @@ impl fmt::Display for FileMode {
     }
 }
 
-impl Value for FileMode {
+impl SettingValue for FileMode {
     type Literal = u32;
     fn of(bits: u32) -> Self {
         Self(bits)
@@ -140,19 +140,19 @@ impl Value for FileMode {
     }
 }
 
-/// Workers a process can have at the most: each has one bit in a mask, and a part of every cancel key.
+/// WorkerCount a process can have at the most: each has one bit in a mask, and a part of every cancel key.
 pub const MAX_WORKERS: usize = 64;
 
 /// How many threads move data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workers {
+pub enum WorkerCount {
     /// One per CPU that this process may use.
     Auto,
     /// So many.
     Count(u32),
 }
 
-impl Workers {
+impl WorkerCount {
     /// The number, from 1 to [`MAX_WORKERS`]. `auto` looks at the CPUs that affinity and cgroup leave us.
     pub fn count(self) -> usize {
         let count = match self {
@@ -163,7 +163,7 @@ impl Workers {
     }
 }
 
-impl Value for Workers {
+impl SettingValue for WorkerCount {
     type Literal = Self;
     fn of(literal: Self) -> Self {
         literal
@@ -196,7 +196,7 @@ pub enum HttpPort {
     Number(u16),
 }
 
-impl Value for HttpPort {
+impl SettingValue for HttpPort {
     type Literal = Self;
     fn of(literal: Self) -> Self {
         literal
@@ -257,12 +257,12 @@ mod tests {
 
     #[test]
     fn workers_are_a_number_or_as_many_as_there_are_cpus() {
-        assert_eq!(Workers::parse("AUTO"), Ok(Workers::Auto));
-        assert_eq!(Workers::parse("64"), Ok(Workers::Count(64)));
+        assert_eq!(WorkerCount::parse("AUTO"), Ok(WorkerCount::Auto));
+        assert_eq!(WorkerCount::parse("64"), Ok(WorkerCount::Count(64)));
         for text in ["0", "65", "-1", "many", ""] {
-            assert!(Workers::parse(text).is_err(), "{text:?}");
+            assert!(WorkerCount::parse(text).is_err(), "{text:?}");
         }
-        assert!(Workers::Auto.count() >= 1);
+        assert!(WorkerCount::Auto.count() >= 1);
     }
 
     #[test]

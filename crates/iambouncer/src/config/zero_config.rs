@@ -3,7 +3,7 @@
 //! Owns the aliases' order of precedence and the defaults of this mode. Never derives a region from
 //! a host name: the IAM library does that.
 
-use super::build::{Places, status_warnings};
+use super::build::{ValuePlaces, status_warnings};
 use super::check::check;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth};
@@ -11,7 +11,7 @@ use super::environment::{self, ConnectionValue, Environment, overlay, overlay_fl
 use super::model::{Config, Database, Host, Origin};
 use super::secret::Secret;
 use super::settings_table::Settings;
-use super::value::Value;
+use super::value::SettingValue;
 use rds_iam::secrets::SecretArn;
 
 /// What the settings are in this mode unless somebody says otherwise.
@@ -65,7 +65,7 @@ pub struct ZeroConfigFlags {
 
 /// A configuration that was put together, and how.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ZeroConfigResult {
     /// The configuration; its `origins` are the same as below.
     pub config: Config,
     /// One line per value: what, and where it came from.
@@ -80,18 +80,18 @@ pub fn zero_config(
     endpoint: Option<&str>,
     flags: &ZeroConfigFlags,
     environment: &dyn Environment,
-) -> Result<Resolved, Vec<Diagnostic>> {
-    let mut resolver = Resolver { environment, origins: Vec::new(), found: Vec::new() };
+) -> Result<ZeroConfigResult, Vec<Diagnostic>> {
+    let mut resolver = ZeroConfigResolver { environment, origins: Vec::new(), found: Vec::new() };
     let database = resolver.connection(endpoint, flags);
     let settings = resolver.settings(flags);
-    let Resolver { origins, mut found, .. } = resolver;
+    let ZeroConfigResolver { origins, mut found, .. } = resolver;
     let mut config = Config { settings, origins: origins.clone(), ..Config::default() };
     if let Some(database) = database {
         if let Some(name) = &database.dbname {
             config.databases.insert(name.clone(), Database { name: name.clone(), ..database.clone() });
         }
         config.fallback = Some(database);
-        found.extend(check(&config, &Places::default()));
+        found.extend(check(&config, &ValuePlaces::default()));
     }
     found.extend(status_warnings(&config, &[]));
     found.extend(open_door(&config.settings));
@@ -108,17 +108,17 @@ pub fn zero_config(
     if found.iter().any(Diagnostic::is_error) {
         Err(found)
     } else {
-        Ok(Resolved { config, origins, warnings: found })
+        Ok(ZeroConfigResult { config, origins, warnings: found })
     }
 }
 
-struct Resolver<'a> {
+struct ZeroConfigResolver<'a> {
     environment: &'a dyn Environment,
     origins: Vec<Origin>,
     found: Vec<Diagnostic>,
 }
 
-impl Resolver<'_> {
+impl ZeroConfigResolver<'_> {
     /// The one server, or `None` when host or user is missing or unreadable.
     fn connection(&mut self, endpoint: Option<&str>, flags: &ZeroConfigFlags) -> Option<Database> {
         let host = self.host(endpoint, flags.port);

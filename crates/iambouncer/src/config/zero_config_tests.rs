@@ -9,16 +9,16 @@ fn resolve(
     endpoint: Option<&str>,
     flags: &ZeroConfigFlags,
     pairs: &[(&str, &str)],
-) -> Result<Resolved, Vec<Diagnostic>> {
+) -> Result<ZeroConfigResult, Vec<Diagnostic>> {
     let environment: MapEnvironment = pairs.iter().copied().collect();
     zero_config(endpoint, flags, &environment)
 }
 
-fn from_variables(pairs: &[(&str, &str)]) -> Resolved {
+fn from_variables(pairs: &[(&str, &str)]) -> ZeroConfigResult {
     resolve(None, &ZeroConfigFlags::default(), pairs).expect("complete")
 }
 
-fn source<'a>(resolved: &'a Resolved, key: &str) -> &'a str {
+fn source<'a>(resolved: &'a ZeroConfigResult, key: &str) -> &'a str {
     resolved.origins.iter().find(|origin| origin.key == key).map_or("", |origin| &origin.source)
 }
 

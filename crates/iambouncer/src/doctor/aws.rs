@@ -3,11 +3,11 @@
 
 use super::checks::{Check, Finding};
 use super::metadata;
-use crate::causes::Cause;
 use crate::config::Environment;
 use crate::identities::{Identities, text_of_time};
+use crate::login_failure::LoginFailure;
+use crate::server::diagnosis::{MAX_CLOCK_SKEW_SECONDS, failure_of, skew_text};
 use crate::server::now_seconds;
-use crate::server::verdict::{MAX_CLOCK_SKEW_SECONDS, cause_of, skew_text};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rds_iam::{
@@ -22,14 +22,14 @@ const SKEW_WARNING_SECONDS: i64 = 60;
 const MAX_JWT_BYTES: u64 = 64 * 1024;
 
 /// Where identities are looked at.
-pub(super) struct AwsDesk<'a> {
+pub(super) struct AwsChecks<'a> {
     pub(super) tokens: TokenEngine,
     /// Who has learnt what AWS says: a refused login is weighed with it.
     pub(super) identities: Identities,
     pub(super) environment: &'a (dyn Environment + Sync),
 }
 
-impl AwsDesk<'_> {
+impl AwsChecks<'_> {
     /// The findings about an identity: credentials, identity, clock. Needs a tokio runtime.
     pub(super) async fn check(&self, identity: &Identity) -> Vec<Finding> {
         match self.tokens.credentials(identity).await {
@@ -50,7 +50,7 @@ impl AwsDesk<'_> {
     }
 
     async fn no_credentials(&self, identity: &Identity, error: &TokenError) -> Finding {
-        let cause = cause_of(error);
+        let cause = failure_of(error);
         let summary = error.finding();
         // Profiles name their sources themselves.
         let is_chain = identity.profile.is_none();
@@ -81,7 +81,7 @@ impl AwsDesk<'_> {
     }
 
     /// What is wrong with the service account's token of a pod, as far as the file tells.
-    fn web_identity_fault(&self) -> Option<(Cause, String)> {
+    fn web_identity_fault(&self) -> Option<(LoginFailure, String)> {
         let path = self.environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")?;
         let size = std::fs::metadata(&path).map(|data| data.len());
         let text = match size {
@@ -94,14 +94,14 @@ impl AwsDesk<'_> {
             Err(error) => {
                 let found =
                     format!("AWS_WEB_IDENTITY_TOKEN_FILE names {path}, which cannot be read: {error}.");
-                return Some((Cause::NoCredentials, found));
+                return Some((LoginFailure::NoCredentials, found));
             }
         };
         let ended = now_seconds() - end_of_jwt(&text)?;
         (ended > 0).then(|| {
             let found =
                 format!("The token in {path} (AWS_WEB_IDENTITY_TOKEN_FILE) ended {} min ago.", ended / 60);
-            (Cause::RoleRefused, found)
+            (LoginFailure::RoleRefused, found)
         })
     }
 
@@ -118,7 +118,7 @@ impl AwsDesk<'_> {
             Some(left) => {
                 let found =
                     format!("They end in {} s, and a token of 15 minutes ends with them.", left.as_secs());
-                Finding::warning(Check::Credentials, summary, Cause::CredentialsEnding, Some(&found))
+                Finding::warning(Check::Credentials, summary, LoginFailure::CredentialsEnding, Some(&found))
             }
             None => Finding::pass(Check::Credentials, summary),
         }
@@ -131,7 +131,7 @@ impl AwsDesk<'_> {
         };
         match self.unexpected(identity, &caller.arn) {
             Some(found) => {
-                Finding::warning(Check::Identity, &caller.arn, Cause::UnexpectedIdentity, Some(&found))
+                Finding::warning(Check::Identity, &caller.arn, LoginFailure::UnexpectedIdentity, Some(&found))
             }
             None => Finding::pass(Check::Identity, &caller.arn),
         }
@@ -167,10 +167,10 @@ fn nobody(error: &CallerError, skew: Option<i64>) -> Finding {
         .iter()
         .any(|code| text.contains(code));
     match error {
-        _ if is_wrong_clock => Finding::warning(Check::Identity, text, Cause::ClockSkew, None),
+        _ if is_wrong_clock => Finding::warning(Check::Identity, text, LoginFailure::ClockSkew, None),
         CallerError::Refused(_) if is_dead => {
             let found = "AWS does not accept these credentials for anything.";
-            Finding::failure(Check::Identity, text, Cause::NoCredentials, Some(found))
+            Finding::failure(Check::Identity, text, LoginFailure::NoCredentials, Some(found))
         }
         _ => Finding::not_reached(Check::Identity, format!("{text}; logins do not need it")),
     }
@@ -183,10 +183,13 @@ fn clock(skew_seconds: Option<i64>) -> Finding {
     let text = skew_text(skew);
     match skew.abs() {
         0..=SKEW_WARNING_SECONDS => Finding::pass(Check::Clock, format!("right to {} s", skew.abs().max(1))),
-        off if off <= MAX_CLOCK_SKEW_SECONDS => {
-            Finding::warning(Check::Clock, text, Cause::ClockSkew, Some("AWS takes up to five minutes."))
-        }
-        _ => Finding::failure(Check::Clock, text, Cause::ClockSkew, None),
+        off if off <= MAX_CLOCK_SKEW_SECONDS => Finding::warning(
+            Check::Clock,
+            text,
+            LoginFailure::ClockSkew,
+            Some("AWS takes up to five minutes."),
+        ),
+        _ => Finding::failure(Check::Clock, text, LoginFailure::ClockSkew, None),
     }
 }
 
@@ -204,7 +207,7 @@ fn end_of_jwt(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::Status;
+    use super::super::checks::CheckStatus;
     use super::*;
     use crate::config::MapEnvironment;
     use rds_iam::AwsCredentials;
@@ -216,8 +219,8 @@ mod tests {
         let tokens = TokenEngine::new(AwsCredentials::shared());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let identities = Identities::new(tokens.clone(), runtime.handle().clone());
-        let desk = AwsDesk { tokens, identities, environment: &environment };
-        desk.unexpected(&Identity::default(), arn)
+        let checks = AwsChecks { tokens, identities, environment: &environment };
+        checks.unexpected(&Identity::default(), arn)
     }
 
     #[test]
@@ -233,10 +236,10 @@ mod tests {
     #[test]
     fn clocks_are_told_in_three_steps() {
         let status = |skew| clock(skew).status;
-        assert_eq!(status(Some(-60)), Status::Pass);
-        assert_eq!(status(Some(61)), Status::Warning);
-        assert_eq!(status(Some(-301)), Status::Failure);
-        assert_eq!(status(None), Status::NotReached);
+        assert_eq!(status(Some(-60)), CheckStatus::Pass);
+        assert_eq!(status(Some(61)), CheckStatus::Warning);
+        assert_eq!(status(Some(-301)), CheckStatus::Failure);
+        assert_eq!(status(None), CheckStatus::NotReached);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::config::{Settings, TlsMode};
 use crate::context::Context;
 use crate::net::tls_config;
-use crate::server::connect::{self, Encryption, Place};
+use crate::server::connect::{self, Encryption, ServerAddress};
 use crate::server::progress::Progress;
 use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ pub(super) const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A certificate in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Described {
+pub(super) struct CertificateSummary {
     /// For whom it was made.
     pub(super) names: String,
     /// Who has signed it.
@@ -26,7 +26,7 @@ pub(super) struct Described {
 }
 
 /// Reads a certificate; `None` when it is none.
-pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Option<Described> {
+pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Option<CertificateSummary> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok().flatten();
     let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
@@ -44,14 +44,14 @@ pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Op
     if more > 0 {
         names.push(format!("{more} more"));
     }
-    Some(Described {
+    Some(CertificateSummary {
         names: names.join(", "),
         issuer: parsed.issuer().to_string(),
         seconds_left: parsed.validity().not_after.timestamp() - now_seconds,
     })
 }
 
-impl std::fmt::Display for Described {
+impl std::fmt::Display for CertificateSummary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { names, issuer, seconds_left } = self;
         let days = seconds_left.abs() / SECONDS_PER_DAY;
@@ -65,7 +65,7 @@ impl std::fmt::Display for Described {
 /// The certificate of a server that nobody trusts: one more connection, over which nothing but a handshake goes.
 pub(super) async fn show(
     context: &Rc<Context>,
-    place: &Place,
+    place: &ServerAddress,
     settings: &Settings,
 ) -> Option<CertificateDer<'static>> {
     let anybody = Settings { server_tls_sslmode: TlsMode::Require, ..settings.clone() };

@@ -1,7 +1,7 @@
 //! What `doctor` looks at, in the order in which one thing needs the other: the one table of checks, and the form of
 //! what comes of them. Owns names and shapes; looks at nothing itself.
 
-use crate::causes::{Cause, section_url};
+use crate::login_failure::{LoginFailure, section_url};
 use std::time::Duration;
 
 macro_rules! checks {
@@ -54,7 +54,7 @@ impl Check {
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub enum CheckStatus {
     /// An earlier check keeps this one from being made, or it does not apply.
     NotReached,
     /// As it should be.
@@ -65,7 +65,7 @@ pub enum Status {
     Failure,
 }
 
-impl Status {
+impl CheckStatus {
     /// Its sign in the text.
     pub const fn sign(self) -> char {
         match self {
@@ -89,9 +89,9 @@ impl Status {
 
 /// What is behind a warning or a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct CheckOutcome {
     /// The cause.
-    pub cause: Cause,
+    pub cause: LoginFailure,
     /// What was found and what to do, ending with the cause's number.
     pub hint: String,
 }
@@ -102,35 +102,45 @@ pub struct Finding {
     /// Which check.
     pub check: Check,
     /// How it came out.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What was found, in one line.
     pub summary: String,
     /// Time it took, where that tells something.
     pub took: Option<Duration>,
     /// Why it is not as it should be.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<CheckOutcome>,
 }
 
 impl Finding {
     /// As it should be.
     pub fn pass(check: Check, summary: impl Into<String>) -> Self {
-        Self { check, status: Status::Pass, summary: summary.into(), took: None, verdict: None }
+        Self { check, status: CheckStatus::Pass, summary: summary.into(), took: None, verdict: None }
     }
 
     /// Not made.
     pub fn not_reached(check: Check, why: impl Into<String>) -> Self {
-        Self { status: Status::NotReached, ..Self::pass(check, why) }
+        Self { status: CheckStatus::NotReached, ..Self::pass(check, why) }
     }
 
     /// Worth knowing. `found` is what is wrong in this very case.
-    pub fn warning(check: Check, summary: impl Into<String>, cause: Cause, found: Option<&str>) -> Self {
-        let verdict = Some(Verdict { cause, hint: cause.hint(found) });
-        Self { status: Status::Warning, verdict, ..Self::pass(check, summary) }
+    pub fn warning(
+        check: Check,
+        summary: impl Into<String>,
+        cause: LoginFailure,
+        found: Option<&str>,
+    ) -> Self {
+        let verdict = Some(CheckOutcome { cause, hint: cause.hint(found) });
+        Self { status: CheckStatus::Warning, verdict, ..Self::pass(check, summary) }
     }
 
     /// In the way of a login. `found` is what is wrong in this very case.
-    pub fn failure(check: Check, summary: impl Into<String>, cause: Cause, found: Option<&str>) -> Self {
-        Self { status: Status::Failure, ..Self::warning(check, summary, cause, found) }
+    pub fn failure(
+        check: Check,
+        summary: impl Into<String>,
+        cause: LoginFailure,
+        found: Option<&str>,
+    ) -> Self {
+        Self { status: CheckStatus::Failure, ..Self::warning(check, summary, cause, found) }
     }
 
     /// With the time it took.
@@ -142,7 +152,7 @@ impl Finding {
 
 /// All that was found about one way to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Examined {
+pub struct TargetReport {
     /// Name clients use for the database.
     pub database: String,
     /// Host, as configured.
@@ -157,22 +167,26 @@ pub struct Examined {
 
 /// What `doctor` has to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct DoctorReport {
     /// What concerns the configuration as a whole.
     pub general: Vec<Finding>,
     /// Each way to a server.
-    pub targets: Vec<Examined>,
+    pub targets: Vec<TargetReport>,
 }
 
-impl Report {
+impl DoctorReport {
     /// All checks, in order.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.general.iter().chain(self.targets.iter().flat_map(|target| &target.findings))
     }
 
     /// The worst of all checks.
-    pub fn status(&self) -> Status {
-        self.findings().map(|finding| finding.status).max().unwrap_or(Status::Pass).max(Status::Pass)
+    pub fn status(&self) -> CheckStatus {
+        self.findings()
+            .map(|finding| finding.status)
+            .max()
+            .unwrap_or(CheckStatus::Pass)
+            .max(CheckStatus::Pass)
     }
 }
 
@@ -191,13 +205,13 @@ mod tests {
 
     #[test]
     fn the_worst_check_counts() {
-        let with = |findings: Vec<Finding>| Report { general: findings, targets: Vec::new() }.status();
+        let with = |findings: Vec<Finding>| DoctorReport { general: findings, targets: Vec::new() }.status();
         let pass = || Finding::pass(Check::Tcp, "");
-        let warning = || Finding::warning(Check::Tls, "", Cause::TlsOff, None);
-        assert_eq!(with(vec![Finding::not_reached(Check::Sql, "")]), Status::Pass);
-        assert_eq!(with(vec![pass(), warning()]), Status::Warning);
-        let failure = Finding::failure(Check::Login, "", Cause::Other, Some("It is so."));
+        let warning = || Finding::warning(Check::Tls, "", LoginFailure::TlsOff, None);
+        assert_eq!(with(vec![Finding::not_reached(Check::Sql, "")]), CheckStatus::Pass);
+        assert_eq!(with(vec![pass(), warning()]), CheckStatus::Warning);
+        let failure = Finding::failure(Check::Login, "", LoginFailure::Other, Some("It is so."));
         assert!(failure.verdict.as_ref().is_some_and(|v| v.hint.starts_with("It is so. ")));
-        assert_eq!(with(vec![failure, warning()]), Status::Failure);
+        assert_eq!(with(vec![failure, warning()]), CheckStatus::Failure);
     }
 }

@@ -1,8 +1,8 @@
 //! Whether the instance's metadata service answers, asked when no credentials were found. Owns two requests with short
 //! limits; it reads no credentials.
 
-use crate::causes::Cause;
 use crate::config::Environment;
+use crate::login_failure::LoginFailure;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
@@ -39,19 +39,20 @@ pub(super) enum Metadata {
 
 impl Metadata {
     /// The cause, where this is one, and what was seen.
-    pub(super) fn finding(self) -> Option<(Cause, String)> {
+    pub(super) fn finding(self) -> Option<(LoginFailure, String)> {
         match self {
             Self::Disabled | Self::Absent | Self::HasRole => None,
             Self::Silent => {
                 let text = "The metadata service takes connections and does not answer, as it does where its answers \
                             may not travel one more hop, into a container.";
-                Some((Cause::MetadataUnreachable, text.to_owned()))
+                Some((LoginFailure::MetadataUnreachable, text.to_owned()))
             }
-            Self::Refuses(status) => {
-                Some((Cause::MetadataUnreachable, format!("The metadata service answers with {status}.")))
-            }
+            Self::Refuses(status) => Some((
+                LoginFailure::MetadataUnreachable,
+                format!("The metadata service answers with {status}."),
+            )),
             Self::NoRole => Some((
-                Cause::NoCredentials,
+                LoginFailure::NoCredentials,
                 "This is an instance without a role (instance profile).".to_owned(),
             )),
         }

@@ -11,18 +11,18 @@ mod server;
 mod sql;
 mod stored;
 
-use crate::causes::Cause;
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
-use crate::context::{Common, Context, Loaded, secrets_for};
+use crate::context::{Common, ConfigFiles, Context, secrets_for};
 use crate::identities::Identities;
+use crate::login_failure::LoginFailure;
 use crate::pool::shared::Registry;
 use crate::server::now_seconds;
 use crate::server::signing::{Signing, identity_of};
 use crate::server::target::secret_of;
 use crate::worker::reactor::EngineKind;
-use crate::worker::{self, team::Team};
-use aws::AwsDesk;
-use checks::{Check, Examined, Finding, Report};
+use crate::worker::{self, workers::Workers};
+use aws::AwsChecks;
+use checks::{Check, DoctorReport, Finding, TargetReport};
 use rds_iam::{Identity, LoginLimiter, Resolver, TokenEngine};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -35,9 +35,9 @@ use tokio::runtime::Handle;
 const USUAL_DATABASE: &str = "postgres";
 
 /// What is to be examined.
-pub struct Order {
+pub struct DoctorRequest {
     /// The configuration and its files.
-    pub loaded: Loaded,
+    pub loaded: ConfigFiles,
     /// Where slow work runs.
     pub control: Handle,
     /// IAM tokens.
@@ -54,20 +54,20 @@ pub struct Order {
 ///
 /// # Errors
 /// The kernel refuses what a worker needs, or no randomness is to be had.
-pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Result<Report> {
+pub fn examine(order: DoctorRequest, environment: &(dyn Environment + Sync)) -> io::Result<DoctorReport> {
     let passwords = stored::check(&order.loaded, environment, now_seconds());
-    let Order { loaded, control, tokens, resolver, database, user } = order;
+    let DoctorRequest { loaded, control, tokens, resolver, database, user } = order;
     let ways = ways(&loaded.config, database.as_deref(), user.as_deref());
     if let Some(unknown) = database.filter(|_| ways.is_empty()) {
         let finding = unknown_database(&loaded.config, &unknown);
-        return Ok(Report { general: vec![finding, passwords], targets: Vec::new() });
+        return Ok(DoctorReport { general: vec![finding, passwords], targets: Vec::new() });
     }
     let identities = Identities::new(tokens.clone(), control.clone());
-    let desk = AwsDesk { tokens: tokens.clone(), identities: identities.clone(), environment };
+    let checks = AwsChecks { tokens: tokens.clone(), identities: identities.clone(), environment };
     let mut known = HashMap::new();
     for identity in ways.iter().filter_map(|way| way.identity.as_ref()) {
         if !known.contains_key(identity) {
-            known.insert(identity.clone(), control.block_on(desk.check(identity)));
+            known.insert(identity.clone(), control.block_on(checks.check(identity)));
         }
     }
     let mut process_key = [0; 32];
@@ -90,7 +90,7 @@ pub fn examine(order: Order, environment: &(dyn Environment + Sync)) -> io::Resu
         process_key,
     };
     let targets = on_a_worker(common, move |context| try_all(context, ways, known))?;
-    Ok(Report { general: vec![passwords], targets })
+    Ok(DoctorReport { general: vec![passwords], targets })
 }
 
 /// Runs `work` on a worker of its own, on this thread.
@@ -99,13 +99,13 @@ where
     T: 'static,
     F: Future<Output = T>,
 {
-    let teams = Team::assemble(1)?;
-    let Some(team) = teams.into_iter().next() else { return Err(io::Error::other("no worker")) };
+    let teams = Workers::create(1)?;
+    let Some(workers) = teams.into_iter().next() else { return Err(io::Error::other("no worker")) };
     let outcome = Rc::new(RefCell::new(None));
     let sink = outcome.clone();
-    let place = team.clone();
+    let place = workers.clone();
     worker::run(EngineKind::Epoll, &place, async move {
-        let done = work(Rc::new(Context::new(common, team))).await;
+        let done = work(Rc::new(Context::new(common, workers))).await;
         sink.replace(Some(done));
     })?;
     outcome.take().ok_or_else(|| io::Error::other("the worker ended before its work"))
@@ -113,9 +113,9 @@ where
 
 async fn try_all(
     context: Rc<Context>,
-    ways: Vec<Way>,
+    ways: Vec<TargetPath>,
     known: HashMap<Identity, Vec<Finding>>,
-) -> Vec<Examined> {
+) -> Vec<TargetReport> {
     let mut examined = Vec::new();
     for way in ways {
         let mut findings =
@@ -127,16 +127,16 @@ async fn try_all(
                 findings.push(Finding::not_reached(Check::Login, text));
             }
         }
-        let Way { line, database, host, user, .. } = way;
+        let TargetPath { line, database, host, user, .. } = way;
         // With a secret the line's user only names the pool; who it is on the server stands in the finding.
         let user = user.filter(|_| line.secret_arn.is_none());
-        examined.push(Examined { database, host: host.to_string(), port: line.port, user, findings });
+        examined.push(TargetReport { database, host: host.to_string(), port: line.port, user, findings });
     }
     examined
 }
 
 /// One way to a server.
-struct Way {
+struct TargetPath {
     /// Its database line.
     line: Database,
     /// Name that clients use.
@@ -149,14 +149,14 @@ struct Way {
     identity: Option<Identity>,
 }
 
-fn ways(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<Way> {
+fn ways(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<TargetPath> {
     let mut ways = Vec::new();
     for (database, line) in lines(config, database) {
         let user = line.user.as_deref().or(user).map(str::to_owned);
         for host in &line.host {
             let identity = identity_for(line, host, user.as_deref().unwrap_or_default());
             let (line, host) = (line.clone(), host.clone());
-            ways.push(Way { line, database: database.clone(), host, user: user.clone(), identity });
+            ways.push(TargetPath { line, database: database.clone(), host, user: user.clone(), identity });
         }
     }
     ways
@@ -182,7 +182,7 @@ fn unknown_database(config: &Config, wanted: &str) -> Finding {
     Finding::failure(
         Check::Config,
         format!("no line for database \"{wanted}\""),
-        Cause::Configuration,
+        LoginFailure::Configuration,
         Some(&found),
     )
 }

@@ -1,6 +1,6 @@
 //! A report as people and programs read it. Owns both forms and their stability: names in JSON do not change.
 
-use super::checks::{Examined, Finding, Report, Status};
+use super::checks::{CheckStatus, DoctorReport, Finding, TargetReport};
 use crate::printable;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ const NAME_COLUMNS: usize = 12;
 const TEXT_COLUMNS: usize = 100;
 
 /// For people: a line for each check, and a block for each cause with what to do.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &DoctorReport) -> String {
     let mut text = String::new();
     for finding in &report.general {
         push_line(&mut text, finding);
@@ -41,8 +41,8 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-fn title(target: &Examined) -> String {
-    let Examined { database, host, port, user, .. } = target;
+fn title(target: &TargetReport) -> String {
+    let TargetReport { database, host, port, user, .. } = target;
     let user = user.as_deref().map(|user| format!(", user {user}")).unwrap_or_default();
     printable::line(&format!("database {database}: {host}:{port}{user}"))
 }
@@ -76,7 +76,7 @@ fn fold(text: &str, columns: usize) -> Vec<String> {
 }
 
 /// For programs.
-pub fn json(report: &Report) -> Value {
+pub fn json(report: &DoctorReport) -> Value {
     let targets = report.targets.iter().map(|target| {
         json!({
             "database": target.database,
@@ -119,27 +119,28 @@ fn finding_json(finding: &Finding) -> Value {
 }
 
 /// True when a caller should be told by the exit code.
-pub fn is_bad(report: &Report, strict: bool) -> bool {
-    report.status() >= if strict { Status::Warning } else { Status::Failure }
+pub fn is_bad(report: &DoctorReport, strict: bool) -> bool {
+    report.status() >= if strict { CheckStatus::Warning } else { CheckStatus::Failure }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::checks::Check;
     use super::*;
-    use crate::causes::Cause;
+    use crate::login_failure::LoginFailure;
     use std::time::Duration;
 
-    fn report() -> Report {
-        let failure = Finding::failure(Check::Login, "refused", Cause::NotAuthorized, Some("RDS says no."));
-        let target = Examined {
+    fn report() -> DoctorReport {
+        let failure =
+            Finding::failure(Check::Login, "refused", LoginFailure::NotAuthorized, Some("RDS says no."));
+        let target = TargetReport {
             database: "app".into(),
             host: "db".into(),
             port: 5432,
             user: None,
             findings: vec![Finding::pass(Check::Tcp, "open").took(Duration::from_micros(1250)), failure],
         };
-        Report { general: vec![Finding::pass(Check::Config, "ok")], targets: vec![target] }
+        DoctorReport { general: vec![Finding::pass(Check::Config, "ok")], targets: vec![target] }
     }
 
     #[test]
@@ -166,6 +167,6 @@ mod tests {
         assert_eq!((check["id"].as_str(), check["status"].as_str()), (Some("login"), Some("failure")));
         assert_eq!(check["cause"]["id"], "IAM003");
         assert_eq!(value["targets"][0]["checks"][0]["took_ms"], 1.25);
-        assert!(is_bad(&report(), false) && !is_bad(&Report::default(), true));
+        assert!(is_bad(&report(), false) && !is_bad(&DoctorReport::default(), true));
     }
 }

@@ -1,20 +1,22 @@
 //! The way to a server, tried by the very login the pooler makes. Owns what each of its steps looks like from outside,
 //! and which step an error belongs to.
 
-use super::Way;
+use super::TargetPath;
 use super::certificate;
-use super::checks::{Check, Finding, Status, Verdict};
+use super::checks::{Check, CheckOutcome, CheckStatus, Finding};
 use super::sql;
-use crate::causes::Cause;
 use crate::config::{Host, ServerAuth};
 use crate::context::Context;
+use crate::login_failure::LoginFailure;
 use crate::net::Endpoint;
-use crate::server::connect::Place;
-use crate::server::error::Stage;
+use crate::server::connect::ServerAddress;
+use crate::server::error::LoginStage;
 use crate::server::login;
-use crate::server::progress::{Connected, Found, Progress, SecretRead, Secured, Seen, TokenMade};
-use crate::server::target::{self, Credential, Target};
-use crate::server::{FailedLogin, LoginError, now_seconds};
+use crate::server::progress::{
+    ConnectionDetails, LoginTrace, NameLookup, Progress, SecretDetails, TlsDetails, TokenDetails,
+};
+use crate::server::target::{self, Credential, LoginTarget};
+use crate::server::{Diagnosis, LoginError, now_seconds};
 use crate::worker::timers;
 use crate::{identities, worker};
 use rds_iam::{EndpointKind, RdsEndpoint};
@@ -37,7 +39,7 @@ const LOGIN_CHECKS: [Check; 8] = [
     Check::Sql,
 ];
 
-impl Way {
+impl TargetPath {
     fn is_iam(&self) -> bool {
         self.line.server_auth == ServerAuth::Iam
     }
@@ -54,17 +56,17 @@ impl Way {
 }
 
 /// Tries a login and tells all its steps.
-pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<Finding> {
+pub(super) async fn check(context: &Rc<Context>, way: &TargetPath, user: &str) -> Vec<Finding> {
     let loaded = context.loaded();
-    let target = Target::new(&loaded, &way.line, &way.database, user, &way.host, || None);
+    let target = LoginTarget::new(&loaded, &way.line, &way.database, user, &way.host, || None);
     let progress = Progress::default();
     let began = worker::now();
     match login::log_in(context, &target, &progress).await {
         Ok(mut logged_in) => {
             let took = worker::now() - began;
-            let mut findings = done(way, context, &progress.seen());
+            let mut findings = done(way, context, &progress.trace());
             findings.push(Finding::pass(Check::Login, "accepted").took(took));
-            let expected = sql::Expected {
+            let expected = sql::LoginExpectation {
                 is_iam: way.is_iam(),
                 is_writer: is_writer(way),
                 pool_size: loaded.config.pool_rules(&way.line, user).pool_size,
@@ -73,20 +75,20 @@ pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<F
             let asked = timers::timeout(limit, sql::check(&mut logged_in.stream, &expected)).await;
             findings.push(asked.unwrap_or_else(|| {
                 let text = "no answer to a query within server_connect_timeout";
-                Finding::failure(Check::Sql, text, Cause::ServerBusy, None)
+                Finding::failure(Check::Sql, text, LoginFailure::ServerBusy, None)
             }));
             logged_in.close();
             findings
         }
         Err(LoginError::UnusablePassword { asked: "SCRAM", .. }) if is_scram_secret(&target) => {
-            let mut findings = done(way, context, &progress.seen());
+            let mut findings = done(way, context, &progress.trace());
             let text = "needs keys that only a client's own login brings: a SCRAM secret is stored";
             findings.push(Finding::not_reached(Check::Login, text));
             findings.push(Finding::not_reached(Check::Sql, "not reached"));
             findings
         }
         Err(error) => {
-            let seen = progress.seen();
+            let seen = progress.trace();
             let failing = failing(way, &seen, progress.stage(), &error);
             let failed = progress.explain(error);
             let mut findings = done(way, context, &seen);
@@ -96,10 +98,10 @@ pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<F
             let hint = hint_of(context, &target, way, &failed).await;
             findings.push(Finding {
                 check: failing,
-                status: Status::Failure,
+                status: CheckStatus::Failure,
                 summary: failed.error.to_string(),
                 took: None,
-                verdict: Some(Verdict { cause: failed.cause, hint }),
+                verdict: Some(CheckOutcome { cause: failed.cause, hint }),
             });
             let rest = way.checks().skip_while(|check| *check != failing).skip(1);
             findings.extend(rest.map(|check| Finding::not_reached(check, "not reached")));
@@ -108,17 +110,17 @@ pub(super) async fn check(context: &Rc<Context>, way: &Way, user: &str) -> Vec<F
     }
 }
 
-fn is_scram_secret(target: &Target) -> bool {
+fn is_scram_secret(target: &LoginTarget) -> bool {
     matches!(&target.credential, Credential::Password(stored) if target::is_scram_secret(stored))
 }
 
-fn is_writer(way: &Way) -> bool {
+fn is_writer(way: &TargetPath) -> bool {
     let kind = way.host.tcp().and_then(RdsEndpoint::parse).map(|endpoint| endpoint.kind());
     matches!(kind, Some(EndpointKind::ClusterWriter | EndpointKind::GlobalWriter))
 }
 
 /// The step that an error belongs to: the first that was not done, unless the error says it better.
-fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
+fn failing(way: &TargetPath, seen: &LoginTrace, stage: LoginStage, error: &LoginError) -> Check {
     match error {
         LoginError::NotAnIamUser { .. } => return Check::Request,
         LoginError::Tls { .. }
@@ -134,20 +136,20 @@ fn failing(way: &Way, seen: &Seen, stage: Stage, error: &LoginError) -> Check {
         _ => {}
     }
     match seen {
-        Seen { found: None, .. } => Check::Dns,
-        Seen { token: None, .. } if way.is_iam() => Check::Token,
-        Seen { secret: None, .. } if way.line.secret_arn.is_some() => Check::Secret,
-        Seen { connected: None, .. } => Check::Tcp,
-        _ if stage == Stage::Tls => Check::Tls,
+        LoginTrace { found: None, .. } => Check::Dns,
+        LoginTrace { token: None, .. } if way.is_iam() => Check::Token,
+        LoginTrace { secret: None, .. } if way.line.secret_arn.is_some() => Check::Secret,
+        LoginTrace { connected: None, .. } => Check::Tcp,
+        _ if stage == LoginStage::Tls => Check::Tls,
         // A server that trusts asks for nothing, and may refuse for other reasons all the same.
         _ if matches!(error, LoginError::Refused { code, .. } if !code.starts_with("28")) => Check::Login,
-        Seen { asked: None, .. } => Check::Request,
+        LoginTrace { asked: None, .. } => Check::Request,
         _ => Check::Login,
     }
 }
 
 /// The steps that were done.
-fn done(way: &Way, context: &Rc<Context>, seen: &Seen) -> Vec<Finding> {
+fn done(way: &TargetPath, context: &Rc<Context>, seen: &LoginTrace) -> Vec<Finding> {
     let steps = [
         seen.found.as_ref().map(|found| dns(way, found)),
         seen.secret.as_ref().map(secret),
@@ -159,7 +161,7 @@ fn done(way: &Way, context: &Rc<Context>, seen: &Seen) -> Vec<Finding> {
     steps.into_iter().flatten().collect()
 }
 
-fn dns(way: &Way, found: &Found) -> Finding {
+fn dns(way: &TargetPath, found: &NameLookup) -> Finding {
     let Host::Tcp(name) = &way.host else {
         return Finding::pass(Check::Dns, "a UNIX socket has no name to look up");
     };
@@ -173,12 +175,12 @@ fn dns(way: &Way, found: &Found) -> Finding {
     Finding::pass(Check::Dns, words.join(", ") + &alias).took(found.took)
 }
 
-fn secret(read: &SecretRead) -> Finding {
+fn secret(read: &SecretDetails) -> Finding {
     Finding::pass(Check::Secret, format!("user {}, version {}", read.username, read.version_id))
 }
 
-fn token(made: &TokenMade) -> Finding {
-    let TokenMade { key, access_key_id, ends_at, bytes } = made;
+fn token(made: &TokenDetails) -> Finding {
+    let TokenDetails { key, access_key_id, ends_at, bytes } = made;
     let until = identities::text_of_time(*ends_at);
     let text = format!(
         "for {}:{} in {}, {bytes} bytes, by key {access_key_id}, until {until}",
@@ -187,13 +189,13 @@ fn token(made: &TokenMade) -> Finding {
     Finding::pass(Check::Token, text)
 }
 
-fn tcp(connected: &Connected) -> Finding {
+fn tcp(connected: &ConnectionDetails) -> Finding {
     Finding::pass(Check::Tcp, connected.endpoint.to_string()).took(connected.took)
 }
 
-fn tls(context: &Rc<Context>, connected: &Connected, secured: Option<&Secured>) -> Finding {
+fn tls(context: &Rc<Context>, connected: &ConnectionDetails, secured: Option<&TlsDetails>) -> Finding {
     let mode = context.config().settings.server_tls_sslmode;
-    let Some(Secured { description, certificate, took }) = secured else {
+    let Some(TlsDetails { description, certificate, took }) = secured else {
         let is_local = match &connected.endpoint {
             Endpoint::Unix(_) => true,
             Endpoint::Tcp(address) => address.ip().is_loopback(),
@@ -215,17 +217,22 @@ fn tls(context: &Rc<Context>, connected: &Connected, secured: Option<&Secured>) 
         return unsafe_tls(text, "Whoever stands in the way can answer in the server's place.");
     }
     if seconds_left < SOON_SECONDS {
-        return Finding::warning(Check::Tls, text, Cause::TlsTrust, Some("The certificate ends soon."))
-            .took(*took);
+        return Finding::warning(
+            Check::Tls,
+            text,
+            LoginFailure::TlsTrust,
+            Some("The certificate ends soon."),
+        )
+        .took(*took);
     }
     Finding::pass(Check::Tls, text).took(*took)
 }
 
 fn unsafe_tls(text: String, found: &str) -> Finding {
-    Finding::warning(Check::Tls, text, Cause::TlsOff, Some(found))
+    Finding::warning(Check::Tls, text, LoginFailure::TlsOff, Some(found))
 }
 
-fn request(way: &Way, asked: Option<&str>) -> Finding {
+fn request(way: &TargetPath, asked: Option<&str>) -> Finding {
     let text = match asked {
         None => "nothing: the server trusts this user".to_owned(),
         Some(asked) if way.is_iam() => format!("{asked}, so the user is a member of rds_iam"),
@@ -235,11 +242,16 @@ fn request(way: &Way, asked: Option<&str>) -> Finding {
 }
 
 /// The hint the log and the client would get, with the certificate in front where that is what it is about.
-async fn hint_of(context: &Rc<Context>, target: &Target, way: &Way, failed: &FailedLogin) -> String {
+async fn hint_of(
+    context: &Rc<Context>,
+    target: &LoginTarget,
+    way: &TargetPath,
+    failed: &Diagnosis,
+) -> String {
     if !matches!(failed.error, LoginError::Tls { .. }) {
         return failed.hint.clone();
     }
-    let Ok(place) = Place::find(context, target).await else { return failed.hint.clone() };
+    let Ok(place) = ServerAddress::find(context, target).await else { return failed.hint.clone() };
     let config = context.config();
     let limit = config.settings.server_connect_timeout;
     let shown = timers::timeout(limit, certificate::show(context, &place, &config.settings)).await;
@@ -264,27 +276,33 @@ mod tests {
     use crate::config::Database;
     use std::time::Duration;
 
-    fn way(server_auth: ServerAuth) -> Way {
+    fn way(server_auth: ServerAuth) -> TargetPath {
         let line = Database { server_auth, ..Database::new("app") };
-        Way { line, database: "app".into(), host: Host::parse("db.example"), user: None, identity: None }
+        TargetPath {
+            line,
+            database: "app".into(),
+            host: Host::parse("db.example"),
+            user: None,
+            identity: None,
+        }
     }
 
     #[test]
     fn an_error_belongs_to_the_first_step_that_was_not_done() {
         let (iam, plain) = (way(ServerAuth::Iam), way(ServerAuth::Password));
         let broken = LoginError::BrokenOff("x".to_owned());
-        let mut seen = Seen::default();
-        assert_eq!(failing(&iam, &seen, Stage::Network, &broken), Check::Dns);
-        seen.found = Some(Found { addresses: vec![], rds_name: None, took: Duration::ZERO });
-        assert_eq!(failing(&iam, &seen, Stage::Credentials, &broken), Check::Token);
-        assert_eq!(failing(&plain, &seen, Stage::Network, &broken), Check::Tcp);
+        let mut seen = LoginTrace::default();
+        assert_eq!(failing(&iam, &seen, LoginStage::Network, &broken), Check::Dns);
+        seen.found = Some(NameLookup { addresses: vec![], rds_name: None, took: Duration::ZERO });
+        assert_eq!(failing(&iam, &seen, LoginStage::Credentials, &broken), Check::Token);
+        assert_eq!(failing(&plain, &seen, LoginStage::Network, &broken), Check::Tcp);
         let endpoint = Endpoint::Tcp("127.0.0.1:1".parse().unwrap());
-        seen.connected = Some(Connected { endpoint, took: Duration::ZERO });
-        assert_eq!(failing(&plain, &seen, Stage::Tls, &broken), Check::Tls);
-        assert_eq!(failing(&plain, &seen, Stage::Answer, &broken), Check::Request);
+        seen.connected = Some(ConnectionDetails { endpoint, took: Duration::ZERO });
+        assert_eq!(failing(&plain, &seen, LoginStage::Tls, &broken), Check::Tls);
+        assert_eq!(failing(&plain, &seen, LoginStage::Answer, &broken), Check::Request);
         let not_iam = LoginError::NotAnIamUser { user: "app".into(), asked: "SCRAM" };
         seen.asked = Some("SCRAM");
-        assert_eq!(failing(&plain, &seen, Stage::Answer, &broken), Check::Login);
-        assert_eq!(failing(&iam, &seen, Stage::Answer, &not_iam), Check::Request);
+        assert_eq!(failing(&plain, &seen, LoginStage::Answer, &broken), Check::Login);
+        assert_eq!(failing(&iam, &seen, LoginStage::Answer, &not_iam), Check::Request);
     }
 }

@@ -2,7 +2,7 @@
 //! here too, since nobody else asks.
 
 use super::checks::{Check, Finding};
-use crate::causes::Cause;
+use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
 use wire::limits::HEADER_BYTES;
 use wire::{backend, encode, tag};
@@ -28,7 +28,7 @@ SELECT current_setting('server_version'), pg_is_in_recovery(), current_user, \
     WHERE r.rolname = 'rds_iam' ORDER BY up.depth LIMIT 1)";
 
 /// What a login is held against.
-pub(super) struct Expected {
+pub(super) struct LoginExpectation {
     /// The login was by IAM.
     pub(super) is_iam: bool,
     /// The endpoint is one that writes.
@@ -51,14 +51,14 @@ struct Answers {
 }
 
 /// Asks and judges.
-pub(super) async fn check(stream: &mut Stream, expected: &Expected) -> Finding {
+pub(super) async fn check(stream: &mut Stream, expected: &LoginExpectation) -> Finding {
     match ask(stream).await {
         Ok(answers) => judge(&answers, expected),
-        Err(reason) => Finding::failure(Check::Sql, reason, Cause::Protocol, None),
+        Err(reason) => Finding::failure(Check::Sql, reason, LoginFailure::Protocol, None),
     }
 }
 
-fn judge(answers: &Answers, expected: &Expected) -> Finding {
+fn judge(answers: &Answers, expected: &LoginExpectation) -> Finding {
     let state = if answers.is_standby { "read-only standby" } else { "takes writes" };
     let summary = format!("PostgreSQL {}, {state}, user {}", answers.version, answers.user);
     if !expected.is_iam
@@ -67,18 +67,18 @@ fn judge(answers: &Answers, expected: &Expected) -> Finding {
         let found =
             format!("This user has logged in with a password and is a member of rds_iam by way of: {path}.");
         let summary = format!("{summary}, member of {path}");
-        return Finding::warning(Check::Sql, summary, Cause::InheritedGrant, Some(&found));
+        return Finding::warning(Check::Sql, summary, LoginFailure::InheritedGrant, Some(&found));
     }
     if answers.is_standby && expected.is_writer {
         let found = "The endpoint's name is that of a writer, and a read-only server answers: DNS or a failover lags.";
-        return Finding::warning(Check::Sql, summary, Cause::ServerBusy, Some(found));
+        return Finding::warning(Check::Sql, summary, LoginFailure::ServerBusy, Some(found));
     }
     let limits = [("the role's CONNECTION LIMIT", answers.role_limit), ("max_connections", answers.places)];
     for (what, limit) in limits {
         if let Some(limit) = limit.filter(|limit| *limit < expected.pool_size) {
             let found =
                 format!("The pool may open {} servers, and {what} leaves {limit}.", expected.pool_size);
-            return Finding::warning(Check::Sql, summary, Cause::ServerBusy, Some(&found));
+            return Finding::warning(Check::Sql, summary, LoginFailure::ServerBusy, Some(&found));
         }
     }
     let path = answers.iam_path.as_deref().map(|path| format!(", member of {path}")).unwrap_or_default();
@@ -149,7 +149,7 @@ fn columns(message: &[u8]) -> Option<Vec<Option<String>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::Status;
+    use super::super::checks::CheckStatus;
     use super::*;
 
     fn answers() -> Answers {
@@ -159,13 +159,13 @@ mod tests {
             user: "app".into(),
             places: Some(97),
             role_limit: None,
-            iam_path: Some("team > rds_iam".into()),
+            iam_path: Some("workers > rds_iam".into()),
         }
     }
 
-    fn judged(change: impl FnOnce(&mut Answers, &mut Expected)) -> Finding {
+    fn judged(change: impl FnOnce(&mut Answers, &mut LoginExpectation)) -> Finding {
         let (mut answers, mut expected) =
-            (answers(), Expected { is_iam: true, is_writer: true, pool_size: 20 });
+            (answers(), LoginExpectation { is_iam: true, is_writer: true, pool_size: 20 });
         change(&mut answers, &mut expected);
         judge(&answers, &expected)
     }
@@ -173,12 +173,12 @@ mod tests {
     #[test]
     fn what_will_hurt_later_is_told() {
         let fine = judged(|_, _| {});
-        assert_eq!(fine.status, Status::Pass);
-        assert_eq!(fine.summary, "PostgreSQL 16.3, takes writes, user app, member of team > rds_iam");
+        assert_eq!(fine.status, CheckStatus::Pass);
+        assert_eq!(fine.summary, "PostgreSQL 16.3, takes writes, user app, member of workers > rds_iam");
         let cause = |finding: Finding| finding.verdict.map(|verdict| verdict.cause);
-        assert_eq!(cause(judged(|_, e| e.is_iam = false)), Some(Cause::InheritedGrant));
-        assert_eq!(cause(judged(|a, _| a.is_standby = true)), Some(Cause::ServerBusy));
-        assert_eq!(cause(judged(|a, _| a.role_limit = Some(5))), Some(Cause::ServerBusy));
+        assert_eq!(cause(judged(|_, e| e.is_iam = false)), Some(LoginFailure::InheritedGrant));
+        assert_eq!(cause(judged(|a, _| a.is_standby = true)), Some(LoginFailure::ServerBusy));
+        assert_eq!(cause(judged(|a, _| a.role_limit = Some(5))), Some(LoginFailure::ServerBusy));
         let full = judged(|a, _| a.places = Some(19)).verdict.map(|verdict| verdict.hint);
         assert!(full.is_some_and(|hint| hint.contains("max_connections leaves 19")));
     }

@@ -2,10 +2,10 @@
 //! read. Owns the places to look; never says more of a password than that it is a token, and how old.
 
 use super::checks::{Check, Finding};
-use crate::causes::Cause;
 use crate::config::{Database, Environment, ServerAuth};
-use crate::context::Loaded;
-use crate::server::verdict::StoredToken;
+use crate::context::ConfigFiles;
+use crate::login_failure::LoginFailure;
+use crate::server::diagnosis::StoredToken;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -17,7 +17,7 @@ const URL_VARIABLES: &[&str] = &["DATABASE_URL", "POSTGRES_URL", "POSTGRESQL_URL
 
 /// Looks everywhere. What the pooler itself would send is in the way; what lies beside working IAM, or in the
 /// environment, is only reported.
-pub(super) fn check(loaded: &Loaded, environment: &dyn Environment, now_seconds: i64) -> Finding {
+pub(super) fn check(loaded: &ConfigFiles, environment: &dyn Environment, now_seconds: i64) -> Finding {
     let sends_password =
         |line: &Database| line.server_auth == ServerAuth::Password && line.secret_arn.is_none();
     let lines = loaded.config.all_databases().filter_map(|line| {
@@ -31,7 +31,7 @@ pub(super) fn check(loaded: &Loaded, environment: &dyn Environment, now_seconds:
     });
     let mut unused = None;
     for (place, password, is_sent) in lines.chain(users) {
-        let Some((cause, text)) = weigh(password, now_seconds) else { continue };
+        let Some((cause, text)) = diagnose(password, now_seconds) else { continue };
         let summary = format!("{place} is a token");
         if is_sent {
             return Finding::failure(Check::Passwords, summary, cause, text.as_deref());
@@ -42,7 +42,7 @@ pub(super) fn check(loaded: &Loaded, environment: &dyn Environment, now_seconds:
         return unused;
     }
     for (name, password) in variables(environment) {
-        if let Some((cause, text)) = weigh(&password, now_seconds) {
+        if let Some((cause, text)) = diagnose(&password, now_seconds) {
             let summary = format!("{name} holds a token");
             return Finding::warning(Check::Passwords, summary, cause, text.as_deref());
         }
@@ -50,8 +50,8 @@ pub(super) fn check(loaded: &Loaded, environment: &dyn Environment, now_seconds:
     Finding::pass(Check::Passwords, "no token is stored as a password")
 }
 
-fn weigh(password: &str, now_seconds: i64) -> Option<(Cause, Option<String>)> {
-    StoredToken::read(password).map(|token| token.weigh(now_seconds))
+fn diagnose(password: &str, now_seconds: i64) -> Option<(LoginFailure, Option<String>)> {
+    StoredToken::read(password).map(|token| token.diagnose(now_seconds))
 }
 
 /// Passwords in variables. In a URL the password may be percent-encoded, as it should be, or not.
@@ -89,8 +89,8 @@ mod tests {
             let url = format!("postgresql://app:{password}@db/app");
             let environment: MapEnvironment = [("DATABASE_URL", url)].into_iter().collect();
             let found = variables(&environment);
-            assert!(matches!(weigh(&found[0].1, 0), Some((Cause::StaticToken, _))), "{password}");
+            assert!(matches!(diagnose(&found[0].1, 0), Some((LoginFailure::StaticToken, _))), "{password}");
         }
-        assert!(weigh("secret", 0).is_none());
+        assert!(diagnose("secret", 0).is_none());
     }
 }

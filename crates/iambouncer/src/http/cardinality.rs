@@ -12,11 +12,11 @@ pub(super) const MAX_POOLS: usize = 200;
 pub(super) const OTHER: &str = "_other";
 
 /// Database and user.
-pub(super) type PoolKey = (String, String);
+pub(super) type PoolLabels = (String, String);
 
 /// Counters of pools that are gone.
 #[derive(Default)]
-struct Gone {
+struct RemovedPools {
     totals: Totals,
     queries: Buckets,
     transactions: Buckets,
@@ -26,19 +26,19 @@ struct Gone {
 /// Remembers who has a name: it is kept for as long as the pool is there, so that counters never fall.
 #[derive(Default)]
 pub(super) struct Cardinality {
-    named: BTreeSet<PoolKey>,
-    others: BTreeMap<PoolKey, PoolCounts>,
+    named: BTreeSet<PoolLabels>,
+    others: BTreeMap<PoolLabels, PoolCounts>,
     /// Of the others: what they had counted when they went stays in the sum.
-    gone: Gone,
+    gone: RemovedPools,
 }
 
 impl Cardinality {
     /// All pools, no more than [`MAX_POOLS`] by name and the rest as one.
     pub(super) fn bound(
         &mut self,
-        pools: BTreeMap<PoolKey, PoolCounts>,
+        pools: BTreeMap<PoolLabels, PoolCounts>,
         most: usize,
-    ) -> Vec<(PoolKey, PoolCounts)> {
+    ) -> Vec<(PoolLabels, PoolCounts)> {
         self.named.retain(|key| pools.contains_key(key));
         let before = std::mem::take(&mut self.others);
         let mut rows = Vec::new();
@@ -75,7 +75,7 @@ impl Cardinality {
     }
 }
 
-impl Gone {
+impl RemovedPools {
     fn add(&mut self, counts: &PoolCounts) {
         self.totals = self.totals + counts.totals;
         self.queries = self.queries + counts.queries;
@@ -88,7 +88,7 @@ impl Gone {
 mod tests {
     use super::*;
 
-    fn pools(counts: &[(&str, u64)]) -> BTreeMap<PoolKey, PoolCounts> {
+    fn pools(counts: &[(&str, u64)]) -> BTreeMap<PoolLabels, PoolCounts> {
         let one = |(name, queries): &(&str, u64)| {
             let totals = Totals { queries: *queries, ..Totals::default() };
             let counts = PoolCounts { totals, size: 5, ..PoolCounts::default() };
@@ -97,7 +97,7 @@ mod tests {
         counts.iter().map(one).collect()
     }
 
-    fn shown(rows: &[(PoolKey, PoolCounts)]) -> Vec<(&str, u64)> {
+    fn shown(rows: &[(PoolLabels, PoolCounts)]) -> Vec<(&str, u64)> {
         rows.iter().map(|((database, _), counts)| (database.as_str(), counts.totals.queries)).collect()
     }
 

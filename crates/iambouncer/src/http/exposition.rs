@@ -2,7 +2,7 @@
 //! crate's calls; no name and no number is made here.
 
 use super::figures::Figures;
-use super::metrics_table::{Kind, Metric, PREFIX, Sample, Unit, Value, table};
+use super::metrics_table::{Metric, MetricKind, MetricValue, PREFIX, Sample, Unit, table};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text::encode};
 use prometheus_client::metrics::MetricType;
@@ -30,10 +30,10 @@ impl Collector for Scrape {
                 Unit::Bytes => CrateUnit::Bytes,
             });
             let kind = match metric.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
-                Kind::Info => MetricType::Info,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+                MetricKind::Info => MetricType::Info,
             };
             let mut lines = encoder.encode_descriptor(metric.stem(), metric.help, unit.as_ref(), kind)?;
             for sample in metric.samples(&self.0) {
@@ -48,7 +48,7 @@ fn write_sample(lines: &mut MetricEncoder<'_>, metric: &Metric, sample: &Sample)
     debug_assert_eq!(metric.labels.len(), sample.labels.len(), "{}", metric.stem());
     let labels: Vec<(&str, &str)> =
         metric.labels.iter().copied().zip(sample.labels.iter().map(String::as_str)).collect();
-    if let Value::Info = sample.value {
+    if let MetricValue::Info = sample.value {
         return lines.encode_info(&labels);
     }
     if labels.is_empty() {
@@ -57,16 +57,16 @@ fn write_sample(lines: &mut MetricEncoder<'_>, metric: &Metric, sample: &Sample)
     write_value(&mut lines.encode_family(&labels)?, &sample.value)
 }
 
-fn write_value(line: &mut MetricEncoder<'_>, value: &Value) -> fmt::Result {
+fn write_value(line: &mut MetricEncoder<'_>, value: &MetricValue) -> fmt::Result {
     match value {
-        Value::Count(count) => line.encode_counter::<NoLabelSet, u64, u64>(count, None),
-        Value::Gauge(value) => line.encode_gauge(value),
-        Value::Histogram { buckets, sum_us } => {
+        MetricValue::Count(count) => line.encode_counter::<NoLabelSet, u64, u64>(count, None),
+        MetricValue::Gauge(value) => line.encode_gauge(value),
+        MetricValue::Histogram { buckets, sum_us } => {
             let cells: Vec<(f64, u64)> = buckets.cells().collect();
             let sum = *sum_us as f64 / 1e6;
             line.encode_histogram::<NoLabelSet>(sum, buckets.count(), &cells, None)
         }
-        Value::Info => Ok(()),
+        MetricValue::Info => Ok(()),
     }
 }
 
@@ -75,9 +75,9 @@ mod tests {
     use super::super::figures::LoginFigures;
     use super::*;
     use crate::admin::gathered::PoolCounts;
+    use crate::health_state::LastReload;
     use crate::stats::Totals;
     use crate::stats::histogram::Histogram;
-    use crate::vitals::LastReload;
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 

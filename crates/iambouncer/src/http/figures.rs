@@ -1,12 +1,12 @@
 //! All that one scrape shows, as plain values. Owns what is made of the token engine's and the counters' own shapes;
 //! names and units are the table's.
 
-use super::cardinality::{OTHER, PoolKey};
+use super::cardinality::{OTHER, PoolLabels};
 use crate::admin::gathered::PoolCounts;
-use crate::identities::{Identities, Known};
+use crate::health_state::LastReload;
+use crate::identities::{Identities, IdentityInfo};
 use crate::pool::shared::Registry;
 use crate::stats::histogram::Buckets;
-use crate::vitals::LastReload;
 use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ pub(super) struct LoginFigures {
 /// One scrape.
 #[derive(Debug)]
 pub(super) struct Figures {
-    pub(super) pools: Vec<(PoolKey, PoolCounts)>,
+    pub(super) pools: Vec<(PoolLabels, PoolCounts)>,
     pub(super) logging_in: usize,
     pub(super) on_console: usize,
     pub(super) workers_answered: usize,
@@ -200,7 +200,7 @@ impl CredentialFigures {
 
 fn credential(
     status: &CredentialStatus,
-    known: &Known,
+    known: &IdentityInfo,
     in_use: &BTreeSet<String>,
     now: SystemTime,
 ) -> CredentialFigures {

@@ -11,7 +11,7 @@ pub(super) const PREFIX: &str = "iambouncer";
 
 /// What a metric does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only rises, until the process ends.
     Counter,
     /// Rises and falls.
@@ -45,8 +45,8 @@ impl Unit {
 pub struct Metric {
     /// Name without prefix, unit and ending.
     name: &'static str,
-    /// Kind.
-    pub kind: Kind,
+    /// MetricKind.
+    pub kind: MetricKind,
     /// Unit.
     pub unit: Option<Unit>,
     /// Names of labels.
@@ -60,11 +60,11 @@ pub struct Metric {
 pub(super) struct Sample {
     /// In the order of the row's names.
     pub(super) labels: Vec<String>,
-    pub(super) value: Value,
+    pub(super) value: MetricValue,
 }
 
 /// What a series is at.
-pub(super) enum Value {
+pub(super) enum MetricValue {
     Count(u64),
     Gauge(f64),
     Histogram { buckets: Buckets, sum_us: u64 },
@@ -76,9 +76,9 @@ impl Metric {
     pub fn full_name(&self) -> String {
         let unit = self.unit.map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
         let ending = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
+            MetricKind::Counter => "_total",
+            MetricKind::Info => "_info",
+            MetricKind::Gauge | MetricKind::Histogram => "",
         };
         format!("{PREFIX}_{}{unit}{ending}", self.name)
     }
@@ -103,7 +103,7 @@ const TOKEN: &[&str] = &["endpoint", "user", "identity"];
 
 const fn row(
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     unit: Option<Unit>,
     labels: &'static [&'static str],
     help: &'static str,
@@ -112,17 +112,17 @@ const fn row(
     Metric { name, kind, unit, labels, help, samples }
 }
 
-use Kind::{Counter, Gauge, Histogram, Info};
+use MetricKind::{Counter, Gauge, Histogram, Info};
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 const BYTES: Option<Unit> = Some(Unit::Bytes);
 
 #[rustfmt::skip]
 static TABLE: &[Metric] = &[
     row("build", Info, None, &["version"], "Version of this program.", |_| {
-        vec![sample([env!("CARGO_PKG_VERSION")], Value::Info)]
+        vec![sample([env!("CARGO_PKG_VERSION")], MetricValue::Info)]
     }),
     row("start_time", Gauge, SECONDS, &[], "When the process began, in seconds since 1970.", |f| {
-        one(Value::Gauge(seconds(SystemTime::UNIX_EPOCH, f.began_at)))
+        one(MetricValue::Gauge(seconds(SystemTime::UNIX_EPOCH, f.began_at)))
     }),
     row("ready", Gauge, None, &[], "1 while /readiness says yes.", |f| one(flag(f.is_ready))),
     row("draining", Gauge, None, &[], "1 once no new clients are let in.", |f| one(flag(f.is_draining))),
@@ -138,22 +138,22 @@ static TABLE: &[Metric] = &[
             sample(["silent"], whole(f.workers_silent as u64)),
         ]
     }),
-    row("scrape_errors", Counter, None, &[], "Answers of workers that scrapes did not get in time.", |f| one(Value::Count(f.scrape_errors))),
+    row("scrape_errors", Counter, None, &[], "Answers of workers that scrapes did not get in time.", |f| one(MetricValue::Count(f.scrape_errors))),
 
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
     row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
     row("pool_waiting", Gauge, None, POOL, "Clients that wait for a server.", |f| pools(f, |p| whole(p.waiting as u64))),
     row("pool_maxwait", Gauge, SECONDS, POOL, "How long the first of them has waited.", |f| {
-        pools(f, |p| Value::Gauge(p.longest_wait.as_secs_f64()))
+        pools(f, |p| MetricValue::Gauge(p.longest_wait.as_secs_f64()))
     }),
 
-    row("queries", Counter, None, POOL, "Queries answered.", |f| pools(f, |p| Value::Count(p.totals.queries))),
+    row("queries", Counter, None, POOL, "Queries answered.", |f| pools(f, |p| MetricValue::Count(p.totals.queries))),
     row("transactions", Counter, None, POOL, "Transactions ended; a query outside of one counts as one.", |f| {
-        pools(f, |p| Value::Count(p.totals.transactions))
+        pools(f, |p| MetricValue::Count(p.totals.transactions))
     }),
     row("server_assignments", Counter, None, POOL, "Times a client was given a server.", |f| {
-        pools(f, |p| Value::Count(p.totals.server_assignments))
+        pools(f, |p| MetricValue::Count(p.totals.server_assignments))
     }),
     row("client", Counter, BYTES, &["database", "user", "direction"], "Bytes from clients (received) and to them (sent).", |f| {
         split(f, [("received", |p| p.totals.received_bytes), ("sent", |p| p.totals.sent_bytes)])
@@ -161,97 +161,97 @@ static TABLE: &[Metric] = &[
     row("parses", Counter, None, &["database", "user", "side"], "Named Parse messages from clients, and those sent on to servers.", |f| {
         split(f, [("client", |p| p.totals.client_parses), ("server", |p| p.totals.server_parses)])
     }),
-    row("binds", Counter, None, POOL, "Bind messages from clients.", |f| pools(f, |p| Value::Count(p.totals.binds))),
+    row("binds", Counter, None, POOL, "Bind messages from clients.", |f| pools(f, |p| MetricValue::Count(p.totals.binds))),
 
     row("query_duration", Histogram, SECONDS, POOL, "From a query's way to the server to the end of its answer.", |f| {
-        pools(f, |p| Value::Histogram { buckets: p.queries, sum_us: p.totals.query_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.queries, sum_us: p.totals.query_us })
     }),
     row("transaction_duration", Histogram, SECONDS, POOL, "From a transaction's first query to the end of its last answer.", |f| {
-        pools(f, |p| Value::Histogram { buckets: p.transactions, sum_us: p.totals.transaction_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.transactions, sum_us: p.totals.transaction_us })
     }),
     row("pool_wait", Histogram, SECONDS, POOL, "How long clients waited for a server; those that got one at once count as well.", |f| {
-        pools(f, |p| Value::Histogram { buckets: p.waits, sum_us: p.totals.wait_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.waits, sum_us: p.totals.wait_us })
     }),
 
     row("server_login", Histogram, SECONDS, &[], "How long logins to servers took that succeeded, with everything: DNS, TCP, TLS, token, password.", |f| {
-        one(Value::Histogram { buckets: f.logins.took, sum_us: f.logins.took_us })
+        one(MetricValue::Histogram { buckets: f.logins.took, sum_us: f.logins.took_us })
     }),
-    row("server_logins", Counter, None, &[], "Logins to servers that succeeded.", |f| one(Value::Count(f.logins.took.count()))),
+    row("server_logins", Counter, None, &[], "Logins to servers that succeeded.", |f| one(MetricValue::Count(f.logins.took.count()))),
     row("server_login_failures", Counter, None, &["reason"], "Logins to servers that failed, by cause.", |f| {
-        f.logins.failures.iter().map(|(reason, count)| sample([reason], Value::Count(*count))).collect()
+        f.logins.failures.iter().map(|(reason, count)| sample([reason], MetricValue::Count(*count))).collect()
     }),
     row("protocol_mismatches", Counter, None, &[], "Servers that sent what no request was waiting for; each was closed. Anything but 0 is a bug of the server, of what stands between, or of the pooler.", |_| {
-        one(Value::Count(crate::server::out_of_step::mismatches()))
+        one(MetricValue::Count(crate::server::out_of_step::mismatches()))
     }),
     row("server_logins_per_second", Gauge, None, &[], "Logins to servers, well ended or not, over the last ten seconds; RDS takes 200 IAM logins a second.", |f| {
-        one(Value::Gauge(f.logins.per_second))
+        one(MetricValue::Gauge(f.logins.per_second))
     }),
 
     row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or why there was none.", |f| {
-        f.logins.tokens.iter().map(|(result, count)| sample([result], Value::Count(*count))).collect()
+        f.logins.tokens.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
     }),
     row("iam_token_generate", Histogram, SECONDS, &[], "How long requests for IAM tokens took that were granted: signing, and fetching credentials where that was due.", |f| {
-        one(Value::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
+        one(MetricValue::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
     }),
     row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities that clients have shown (auth_type iam and iam-sts), by what came of them.", |f| {
-        f.logins.proofs.iter().map(|(result, count)| sample([result], Value::Count(*count))).collect()
+        f.logins.proofs.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
     }),
     row("iam_token_age", Gauge, SECONDS, TOKEN, "How long ago the token at hand was signed.", |f| {
-        tokens(f, |t| t.age.map(Value::Gauge))
+        tokens(f, |t| t.age.map(MetricValue::Gauge))
     }),
     row("iam_token_expires", Gauge, SECONDS, TOKEN, "Seconds until the token at hand ends; negative afterwards. Tokens unused for an hour are not renewed, nor shown.", |f| {
-        tokens(f, |t| t.left.map(Value::Gauge))
+        tokens(f, |t| t.left.map(MetricValue::Gauge))
     }),
     row("iam_token_refusals", Counter, None, TOKEN, "Logins with a token that the server refused.", |f| {
-        tokens(f, |t| Some(Value::Count(t.refusals)))
+        tokens(f, |t| Some(MetricValue::Count(t.refusals)))
     }),
     row("aws_credentials_expires", Gauge, SECONDS, &["identity"], "Seconds until the AWS credentials behind tokens in use end; those without an end are not shown.", |f| {
-        f.credentials.iter().filter_map(|c| Some(sample([&c.identity], Value::Gauge(c.left?)))).collect()
+        f.credentials.iter().filter_map(|c| Some(sample([&c.identity], MetricValue::Gauge(c.left?)))).collect()
     }),
     row("aws_credentials_refresh", Counter, None, &["identity", "result"], "Fetches of AWS credentials: ok or failed.", |f| {
         let both = |c: &CredentialFigures| {
-            [("ok", c.fetched), ("failed", c.failed)].map(|(result, count)| sample([&c.identity, result], Value::Count(count)))
+            [("ok", c.fetched), ("failed", c.failed)].map(|(result, count)| sample([&c.identity, result], MetricValue::Count(count)))
         };
         f.credentials.iter().flat_map(both).collect()
     }),
     row("secret_age", Gauge, SECONDS, &["secret"], "How long ago the secret at hand was read from Secrets Manager.", |f| {
-        f.secrets.iter().filter_map(|s| Some(sample([&s.arn], Value::Gauge(s.age?)))).collect()
+        f.secrets.iter().filter_map(|s| Some(sample([&s.arn], MetricValue::Gauge(s.age?)))).collect()
     }),
     row("secret_reads", Counter, None, &["secret", "result"], "Reads of secrets: ok or failed.", |f| {
         let both = |s: &SecretFigures| {
-            [("ok", s.read), ("failed", s.failed)].map(|(result, count)| sample([&s.arn, result], Value::Count(count)))
+            [("ok", s.read), ("failed", s.failed)].map(|(result, count)| sample([&s.arn, result], MetricValue::Count(count)))
         };
         f.secrets.iter().flat_map(both).collect()
     }),
     row("secret_rotations", Counter, None, &["secret"], "How many times a read brought another user name or password than before.", |f| {
-        f.secrets.iter().map(|s| sample([&s.arn], Value::Count(s.rotations))).collect()
+        f.secrets.iter().map(|s| sample([&s.arn], MetricValue::Count(s.rotations))).collect()
     }),
     row("aws_clock_skew", Gauge, SECONDS, &["identity"], "Seconds that this machine's clock is ahead of AWS's, when it was last compared.", |f| {
-        f.credentials.iter().filter_map(|c| Some(sample([&c.identity], Value::Gauge(c.clock_skew? as f64)))).collect()
+        f.credentials.iter().filter_map(|c| Some(sample([&c.identity], MetricValue::Gauge(c.clock_skew? as f64)))).collect()
     }),
     row("aws_identity", Info, None, &["identity", "arn", "provider"], "AWS identities that sign: as configured, as AWS names them, and where their credentials come from.", |f| {
-        f.credentials.iter().map(|c| sample([&c.identity, &c.arn, &c.provider], Value::Info)).collect()
+        f.credentials.iter().map(|c| sample([&c.identity, &c.arn, &c.provider], MetricValue::Info)).collect()
     }),
 ];
 
-fn sample<const N: usize>(labels: [&str; N], value: Value) -> Sample {
+fn sample<const N: usize>(labels: [&str; N], value: MetricValue) -> Sample {
     Sample { labels: labels.map(str::to_owned).into(), value }
 }
 
-fn one(value: Value) -> Vec<Sample> {
+fn one(value: MetricValue) -> Vec<Sample> {
     vec![sample([], value)]
 }
 
-fn whole(value: u64) -> Value {
-    Value::Gauge(value as f64)
+fn whole(value: u64) -> MetricValue {
+    MetricValue::Gauge(value as f64)
 }
 
-fn flag(is_set: bool) -> Value {
+fn flag(is_set: bool) -> MetricValue {
     whole(is_set.into())
 }
 
 /// One series for each pool.
-fn pools(figures: &Figures, value: fn(&PoolCounts) -> Value) -> Vec<Sample> {
+fn pools(figures: &Figures, value: fn(&PoolCounts) -> MetricValue) -> Vec<Sample> {
     let rows = figures.pools.iter();
     rows.map(|((database, user), counts)| sample([database, user], value(counts))).collect()
 }
@@ -262,7 +262,7 @@ type Part = (&'static str, fn(&PoolCounts) -> u64);
 /// A counter of each pool in parts.
 fn split<const N: usize>(figures: &Figures, parts: [Part; N]) -> Vec<Sample> {
     let rows = figures.pools.iter().flat_map(|((database, user), counts)| {
-        parts.map(|(part, value)| sample([database, user, part], Value::Count(value(counts))))
+        parts.map(|(part, value)| sample([database, user, part], MetricValue::Count(value(counts))))
     });
     rows.collect()
 }
@@ -295,7 +295,7 @@ fn server_connections(figures: &Figures) -> Vec<Sample> {
 }
 
 /// One series for each token that has the value.
-fn tokens(figures: &Figures, value: fn(&TokenFigures) -> Option<Value>) -> Vec<Sample> {
+fn tokens(figures: &Figures, value: fn(&TokenFigures) -> Option<MetricValue>) -> Vec<Sample> {
     let rows = figures.tokens.iter().filter_map(|((endpoint, user, identity), figures)| {
         Some(sample([endpoint, user, identity], value(figures)?))
     });
@@ -321,7 +321,7 @@ mod tests {
             );
             assert!(!metric.name.ends_with("_total") && !metric.name.ends_with("_info"), "{}", metric.name);
             assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
-            assert!(metric.kind != Kind::Histogram || metric.unit == SECONDS, "{}", metric.name);
+            assert!(metric.kind != MetricKind::Histogram || metric.unit == SECONDS, "{}", metric.name);
         }
     }
 }

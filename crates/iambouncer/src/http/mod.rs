@@ -13,23 +13,23 @@ mod places;
 mod reference;
 mod scrape;
 
-pub use metrics_table::{Kind, Metric, table};
+pub use metrics_table::{Metric, MetricKind, table};
 pub use reference::metrics_markdown;
 
 use crate::config::{Config, HttpPort};
 use crate::identities::Identities;
-use crate::net::listener::{self, Bound};
+use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
 use crate::pool::shared::Registry;
-use crate::worker::team::Outside;
-use health::Health;
+use crate::worker::workers::WorkerHandles;
+use health::ProbeResult;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use places::{Place, Places};
+use places::{HttpPlace, HttpPlaces};
 use rds_iam::secrets::SecretCache;
 use scrape::Scraper;
 use std::convert::Infallible;
@@ -60,7 +60,7 @@ const OPENMETRICS: HeaderValue =
 
 /// What there is to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Page {
+enum HttpPage {
     Startup,
     Liveness,
     Readiness,
@@ -68,15 +68,15 @@ enum Page {
 }
 
 /// Every path.
-const PAGES: [(&str, Page); 8] = [
-    ("/startup", Page::Startup),
-    ("/startupz", Page::Startup),
-    ("/liveness", Page::Liveness),
-    ("/livez", Page::Liveness),
-    ("/healthz", Page::Liveness),
-    ("/readiness", Page::Readiness),
-    ("/readyz", Page::Readiness),
-    ("/metrics", Page::Metrics),
+const PAGES: [(&str, HttpPage); 8] = [
+    ("/startup", HttpPage::Startup),
+    ("/startupz", HttpPage::Startup),
+    ("/liveness", HttpPage::Liveness),
+    ("/livez", HttpPage::Liveness),
+    ("/healthz", HttpPage::Liveness),
+    ("/readiness", HttpPage::Readiness),
+    ("/readyz", HttpPage::Readiness),
+    ("/metrics", HttpPage::Metrics),
 ];
 
 /// Binds what `http_addr` and `http_port` say. If neither was set and the default port is taken, the pooler goes without:
@@ -84,7 +84,7 @@ const PAGES: [(&str, Page); 8] = [
 ///
 /// # Errors
 /// An address that was asked for cannot be had.
-pub fn bind(config: &Config) -> anyhow::Result<Vec<Bound>> {
+pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
     let settings = &config.settings;
     let port = match settings.http_port {
         HttpPort::Off => return Ok(Vec::new()),
@@ -118,8 +118,8 @@ struct Shared {
 /// tokio refuses a socket.
 pub fn serve(
     control: &Handle,
-    bound: Vec<Bound>,
-    workers: Outside,
+    bound: Vec<BoundListener>,
+    workers: WorkerHandles,
     registry: Arc<Registry>,
     identities: Identities,
     secrets: SecretCache,
@@ -127,7 +127,7 @@ pub fn serve(
     let _inside = control.enter();
     let scraper = Scraper::new(workers, registry.clone(), identities, secrets);
     let shared = Arc::new(Shared { registry, scraper });
-    let places = Places::new(MAX_CONNECTIONS);
+    let places = HttpPlaces::new(MAX_CONNECTIONS);
     for bound in bound {
         let endpoint = bound.endpoint.to_string();
         let listener = TcpListener::from_std(bound.into_std())?;
@@ -137,7 +137,7 @@ pub fn serve(
     Ok(())
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Places>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<HttpPlaces>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -153,7 +153,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Places>)
 }
 
 /// One request and its answer.
-async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<Place>) {
+async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<HttpPlace>) {
     let asking = place.clone();
     let service = service_fn(move |request| {
         asking.ask();
@@ -200,16 +200,16 @@ async fn answer(
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refusal);
     }
-    let vitals = &shared.registry.vitals;
+    let health = &shared.registry.health;
     Ok(match page {
-        Page::Startup => told(health::startup(vitals)),
-        Page::Liveness => told(health::liveness(vitals, Instant::now())),
-        Page::Readiness => told(health::readiness(vitals)),
-        Page::Metrics => metrics(&shared).await,
+        HttpPage::Startup => told(health::startup(health)),
+        HttpPage::Liveness => told(health::liveness(health, Instant::now())),
+        HttpPage::Readiness => told(health::readiness(health)),
+        HttpPage::Metrics => metrics(&shared).await,
     })
 }
 
-fn told(health: Health) -> Response<Full<Bytes>> {
+fn told(health: ProbeResult) -> Response<Full<Bytes>> {
     let status = if health.is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     response(status, PLAIN, health.text)
 }

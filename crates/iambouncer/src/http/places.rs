@@ -8,36 +8,36 @@ use tokio::sync::Notify;
 
 /// What is known of a connection.
 #[derive(Default)]
-struct Mark {
+struct HttpMark {
     has_asked: AtomicBool,
     goes: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct HttpTable {
     last: u64,
-    by_age: BTreeMap<u64, Arc<Mark>>,
+    by_age: BTreeMap<u64, Arc<HttpMark>>,
 }
 
 /// All connections.
-pub(super) struct Places {
+pub(super) struct HttpPlaces {
     most: usize,
-    table: Mutex<Table>,
+    table: Mutex<HttpTable>,
     freed: Notify,
 }
 
-impl Places {
+impl HttpPlaces {
     /// Room for so many.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, table: Mutex::default(), freed: Notify::new() })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, HttpTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place, as soon as there is one.
-    pub(super) async fn take(self: &Arc<Self>) -> Place {
+    pub(super) async fn take(self: &Arc<Self>) -> HttpPlace {
         loop {
             let freed = self.freed.notified();
             if let Some(place) = self.try_take() {
@@ -47,7 +47,7 @@ impl Places {
         }
     }
 
-    fn try_take(self: &Arc<Self>) -> Option<Place> {
+    fn try_take(self: &Arc<Self>) -> Option<HttpPlace> {
         let mut table = self.table();
         if table.by_age.len() >= self.most {
             let silent = table.by_age.iter().find(|(_, mark)| !mark.has_asked.load(Ordering::Acquire));
@@ -58,20 +58,20 @@ impl Places {
         }
         table.last += 1;
         let number = table.last;
-        let mark = Arc::new(Mark::default());
+        let mark = Arc::new(HttpMark::default());
         table.by_age.insert(number, mark.clone());
-        Some(Place { places: self.clone(), number, mark })
+        Some(HttpPlace { places: self.clone(), number, mark })
     }
 }
 
 /// One connection's place.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct HttpPlace {
+    places: Arc<HttpPlaces>,
     number: u64,
-    mark: Arc<Mark>,
+    mark: Arc<HttpMark>,
 }
 
-impl Place {
+impl HttpPlace {
     /// A request has come.
     pub(super) fn ask(&self) {
         self.mark.has_asked.store(true, Ordering::Release);
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for HttpPlace {
     fn drop(&mut self) {
         self.places.table().by_age.remove(&self.number);
         self.places.freed.notify_one();
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn the_oldest_that_has_asked_nothing_makes_room() {
-        let places = Places::new(3);
-        let all: Vec<Place> = (0..3).map(|_| places.try_take().unwrap()).collect();
+        let places = HttpPlaces::new(3);
+        let all: Vec<HttpPlace> = (0..3).map(|_| places.try_take().unwrap()).collect();
         all[0].ask();
         let fourth = places.try_take().unwrap();
         assert!(!places.table().by_age.contains_key(&all[1].number));

@@ -1,8 +1,8 @@
 //! The reference page of all metrics, made from the table. Adds no fact of its own but what holds for all of them.
 
 use super::cardinality::{MAX_POOLS, OTHER};
-use super::metrics_table::{Kind, table};
-use crate::causes::Cause;
+use super::metrics_table::{MetricKind, table};
+use crate::login_failure::LoginFailure;
 
 /// The text of `docs/metrics.md`.
 pub fn metrics_markdown() -> String {
@@ -15,14 +15,14 @@ pub fn metrics_markdown() -> String {
          Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
-         | Metric | Kind | Labels | What it tells |\n|---|---|---|---|\n"
+         | Metric | MetricKind | Labels | What it tells |\n|---|---|---|---|\n"
     );
     for metric in table() {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-            Kind::Info => "info",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
+            MetricKind::Info => "info",
         };
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         page.push_str(&format!(
@@ -37,7 +37,7 @@ pub fn metrics_markdown() -> String {
          `reason` of `iambouncer_server_login_failures_total`, with the number that log lines and hints give.\n\n\
          | Reason | Number | What is wrong |\n|---|---|---|\n",
     );
-    for cause in Cause::ALL {
+    for cause in LoginFailure::ALL {
         let info = cause.info();
         page.push_str(&format!("| `{}` | {} | {} |\n", info.label, info.id, info.title));
     }

@@ -5,11 +5,11 @@ use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, secrets};
 use super::health;
 use crate::admin::Console;
-use crate::admin::gathered::Gathered;
+use crate::admin::gathered::ConsoleSnapshot;
 use crate::identities::Identities;
 use crate::pool::shared::Registry;
 use crate::worker::home;
-use crate::worker::team::Outside;
+use crate::worker::workers::WorkerHandles;
 use rds_iam::secrets::SecretCache;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,25 +21,25 @@ use tokio::time::timeout_at;
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a worker is asked; `None` while it starts or ends.
-type Question = fn() -> Option<Gathered>;
+type Question = fn() -> Option<ConsoleSnapshot>;
 
-fn part_of_this_worker() -> Option<Gathered> {
-    home::get::<Console>().map(|console| Gathered::here(&console))
+fn part_of_this_worker() -> Option<ConsoleSnapshot> {
+    home::get::<Console>().map(|console| ConsoleSnapshot::here(&console))
 }
 
 /// A worker as scrapes know it.
 #[derive(Default)]
-struct Asked {
+struct ScrapeRound {
     /// The question that it has not answered yet. It is not asked another one meanwhile.
-    pending: Option<Receiver<Option<Gathered>>>,
+    pending: Option<Receiver<Option<ConsoleSnapshot>>>,
     /// What it answered last. Stands in for an answer that does not come, so that no counter falls.
-    last: Option<Gathered>,
+    last: Option<ConsoleSnapshot>,
     is_silent: bool,
 }
 
 #[derive(Default)]
 struct Rounds {
-    workers: Vec<Asked>,
+    workers: Vec<ScrapeRound>,
     cardinality: Cardinality,
     scrape_errors: u64,
     /// When the last round began, and what it brought.
@@ -48,7 +48,7 @@ struct Rounds {
 
 /// Makes the figures of scrapes.
 pub(super) struct Scraper {
-    workers: Outside,
+    workers: WorkerHandles,
     question: Question,
     registry: Arc<Registry>,
     identities: Identities,
@@ -59,7 +59,7 @@ pub(super) struct Scraper {
 impl Scraper {
     /// Over these workers.
     pub(super) fn new(
-        workers: Outside,
+        workers: WorkerHandles,
         registry: Arc<Registry>,
         identities: Identities,
         secrets: SecretCache,
@@ -91,7 +91,7 @@ impl Scraper {
     }
 
     async fn round(&self, rounds: &mut Rounds) -> Figures {
-        rounds.workers.resize_with(self.registry.vitals.workers(), Asked::default);
+        rounds.workers.resize_with(self.registry.health.workers(), ScrapeRound::default);
         for (worker, asked) in rounds.workers.iter_mut().enumerate() {
             asked.take_late_answer();
             if asked.pending.is_none() {
@@ -104,8 +104,8 @@ impl Scraper {
         }
         let silent = rounds.workers.iter().filter(|asked| asked.is_silent).count();
         rounds.scrape_errors += silent as u64;
-        let all = Gathered::sum(rounds.workers.iter().filter_map(|asked| asked.last.as_ref()));
-        let vitals = &self.registry.vitals;
+        let all = ConsoleSnapshot::sum(rounds.workers.iter().filter_map(|asked| asked.last.as_ref()));
+        let health = &self.registry.health;
         let (tokens, credentials) = iam(&self.identities, SystemTime::now());
         Figures {
             pools: rounds.cardinality.bound(all.pools, MAX_POOLS),
@@ -118,15 +118,15 @@ impl Scraper {
             tokens,
             credentials,
             secrets: secrets(&self.secrets, SystemTime::now()),
-            is_ready: health::readiness(vitals).is_good,
-            is_draining: vitals.is_draining(),
-            last_reload: vitals.last_reload(),
-            began_at: vitals.began_wall,
+            is_ready: health::readiness(health).is_good,
+            is_draining: health.is_draining(),
+            last_reload: health.last_reload(),
+            began_at: health.began_wall,
         }
     }
 }
 
-impl Asked {
+impl ScrapeRound {
     /// An answer that came after its round was over says how things were then.
     fn take_late_answer(&mut self) {
         let Some(pending) = &mut self.pending else { return };
@@ -160,26 +160,26 @@ mod tests {
     use crate::admin::gathered::PoolCounts;
     use crate::stats::Totals;
     use crate::worker::reactor::EngineKind;
-    use crate::worker::team::Team;
+    use crate::worker::workers::Workers;
     use crate::worker::{self, timers};
     use rds_iam::{AwsCredentials, TokenEngine};
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static QUESTIONS: AtomicU64 = AtomicU64::new(0);
 
-    fn answer() -> Option<Gathered> {
+    fn answer() -> Option<ConsoleSnapshot> {
         let queries = 1 + QUESTIONS.fetch_add(1, Ordering::SeqCst);
         let totals = Totals { queries, ..Totals::default() };
         let pools = [(("d".to_owned(), "u".to_owned()), PoolCounts { totals, ..PoolCounts::default() })];
-        Some(Gathered { pools: pools.into(), ..Gathered::default() })
+        Some(ConsoleSnapshot { pools: pools.into(), ..ConsoleSnapshot::default() })
     }
 
-    fn scraper(team: &Team, control: &tokio::runtime::Handle) -> Scraper {
-        let registry = Arc::new(Registry::new(team.len(), false));
+    fn scraper(workers: &Workers, control: &tokio::runtime::Handle) -> Scraper {
+        let registry = Arc::new(Registry::new(workers.len(), false));
         let tokens = TokenEngine::new(AwsCredentials::shared());
         let secrets = crate::context::secrets_for(&tokens, &Default::default());
         let identities = Identities::new(tokens, control.clone());
-        Scraper { question: answer, ..Scraper::new(team.outside(), registry, identities, secrets) }
+        Scraper { question: answer, ..Scraper::new(workers.handles(), registry, identities, secrets) }
     }
 
     fn queries(figures: &Figures) -> u64 {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_stuck_worker_is_left_out_told_and_asked_only_once() {
-        let mut teams = Team::assemble(2).unwrap();
+        let mut teams = Workers::create(2).unwrap();
         // Nobody runs the second one: what is put to it stays in its mailbox.
         let (stuck, running) = (teams.pop().unwrap(), teams.pop().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -72,7 +72,7 @@ pub enum CertificateFault {
 
 /// What kind of fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CertificateFaultKind {
     /// Other names.
     Name,
     /// Another time.
@@ -90,11 +90,11 @@ fn usage_name(usage: Usage) -> &'static str {
 
 impl CertificateFault {
     /// What kind of fault it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CertificateFaultKind {
         match self {
-            Self::WrongName { .. } | Self::OnlyCommonName { .. } => Kind::Name,
-            Self::Expired(_) | Self::NotYetValid(_) => Kind::Period,
-            _ => Kind::Trust,
+            Self::WrongName { .. } | Self::OnlyCommonName { .. } => CertificateFaultKind::Name,
+            Self::Expired(_) | Self::NotYetValid(_) => CertificateFaultKind::Period,
+            _ => CertificateFaultKind::Trust,
         }
     }
 

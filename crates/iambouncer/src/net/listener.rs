@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 /// A bound socket that is not watched yet: made before the workers start, so that a busy port is a start error.
-pub struct Bound {
+pub struct BoundListener {
     socket: socket2::Socket,
     /// As set on the socket; none of a UNIX socket.
     options: Option<TcpOptions>,
@@ -25,7 +25,7 @@ pub struct Bound {
     pub endpoint: Endpoint,
 }
 
-impl Bound {
+impl BoundListener {
     /// The socket, for whoever watches it in another way. A UNIX socket's file stays.
     pub fn into_std(self) -> std::net::TcpListener {
         self.socket.into()
@@ -55,7 +55,7 @@ pub fn bind_tcp(
     port: u16,
     backlog: u32,
     options: TcpOptions,
-) -> Result<Vec<Bound>, BindError> {
+) -> Result<Vec<BoundListener>, BindError> {
     let mut bound = Vec::new();
     for host in hosts {
         let address = format!("{host}:{port}");
@@ -80,7 +80,7 @@ pub fn bind_tcp(
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<Bound> {
+fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<BoundListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::STREAM.nonblocking().cloexec(),
@@ -94,14 +94,14 @@ fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<B
     apply_listener_options(&socket, options)?;
     socket.listen(backlog.min(i32::MAX as u32) as i32)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(Bound { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
+    Ok(BoundListener { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
 }
 
 /// Binds the UNIX socket that libpq looks for in `dir`; a stale file of a dead process is replaced.
 ///
 /// # Errors
 /// Another process listens there, or the directory cannot be written.
-pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<Bound, BindError> {
+pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundListener, BindError> {
     let path = PathBuf::from(format!("{dir}/.s.PGSQL.{port}"));
     let fail = || bind_error(path.display().to_string());
     let addr = unix_address(&path).map_err(fail())?;
@@ -120,7 +120,7 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<Bound,
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(fail())?;
     }
     socket.listen(backlog.min(i32::MAX as u32) as i32).map_err(fail())?;
-    Ok(Bound { socket, options: None, endpoint: Endpoint::Unix(path) })
+    Ok(BoundListener { socket, options: None, endpoint: Endpoint::Unix(path) })
 }
 
 /// A listening socket of this worker. A UNIX socket's file goes with it.
@@ -137,7 +137,7 @@ impl Listener {
     ///
     /// # Errors
     /// The reactor refuses it.
-    pub fn new(bound: Bound) -> io::Result<Self> {
+    pub fn new(bound: BoundListener) -> io::Result<Self> {
         let source = reactor::watch(&bound.socket)?;
         let options = Cell::new(bound.options);
         Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options })
@@ -155,7 +155,7 @@ impl Listener {
         }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, addr) = poll_fn(|_| {
-            self.source.own();
+            self.source.set_waker();
             loop {
                 if !self.source.is_readable() {
                     return Poll::Pending;
@@ -208,11 +208,11 @@ mod tests {
         defer_accept_secs: 0,
     };
 
-    fn bind(options: TcpOptions) -> Bound {
+    fn bind(options: TcpOptions) -> BoundListener {
         bind_tcp(&["127.0.0.1".to_owned()], 0, 16, options).unwrap().remove(0)
     }
 
-    fn connect(bound: &Bound) -> TcpStream {
+    fn connect(bound: &BoundListener) -> TcpStream {
         TcpStream::connect(("127.0.0.1", bound.endpoint.port())).unwrap()
     }
 

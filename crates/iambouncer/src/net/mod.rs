@@ -20,6 +20,6 @@ mod x509;
 
 pub use crate::worker::buffer::Inbound;
 pub use address::Endpoint;
-pub use moving::Moving;
+pub use moving::SocketInTransit;
 pub use socket::Socket;
 pub use stream::Stream;

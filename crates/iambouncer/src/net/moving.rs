@@ -3,17 +3,17 @@
 
 use super::socket::Socket;
 use super::stream::Stream;
-use super::tls::{Engine, TlsStream};
+use super::tls::{TlsEngine, TlsStream};
 use std::io;
 use std::os::fd::OwnedFd;
 
 /// A connection that belongs to no worker. Dropping it closes it.
-pub struct Moving {
+pub struct SocketInTransit {
     fd: OwnedFd,
-    tls: Option<Box<Engine>>,
+    tls: Option<Box<TlsEngine>>,
 }
 
-impl Moving {
+impl SocketInTransit {
     /// Takes a connection off this worker. Nothing may be on its way in either direction.
     ///
     /// # Errors

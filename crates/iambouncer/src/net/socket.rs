@@ -4,7 +4,7 @@ use super::Inbound;
 use super::address::Endpoint;
 use super::tcp_options::{TcpOptions, apply_tcp_options};
 use crate::files::PermittedUse;
-use crate::worker::reactor::{self, Attached, Source};
+use crate::worker::reactor::{self, SocketBackend, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::task::{Context, Poll, ready};
 
 /// A connected, non-blocking stream socket of this worker.
-pub struct Socket(Attached);
+pub struct Socket(SocketBackend);
 
 impl Socket {
     /// Takes over a connected socket, already non-blocking.
@@ -70,16 +70,16 @@ impl Socket {
     #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Attached::Ring(channel) => channel.poll_recv(into),
-            Attached::Ready(fd, source) => receive(fd, source, into),
+            SocketBackend::Ring(channel) => channel.poll_recv(into),
+            SocketBackend::Ready(fd, source) => receive(fd, source, into),
         }
     }
 
     /// Sends a few bytes before the socket goes, if the kernel takes them at once.
     pub(super) fn send_last(&mut self, bytes: &[u8]) {
         match &self.0 {
-            Attached::Ring(channel) => channel.send_last(bytes),
-            Attached::Ready(..) => {
+            SocketBackend::Ring(channel) => channel.send_last(bytes),
+            SocketBackend::Ready(..) => {
                 let _ = self.poll_send_directly(bytes, &[]);
             }
         }
@@ -88,8 +88,8 @@ impl Socket {
     /// Takes bytes of `head`, then of `body`, to be sent, and says how many.
     pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Attached::Ring(channel) => channel.poll_send(head, body),
-            Attached::Ready(..) => self.poll_send_directly(head, body),
+            SocketBackend::Ring(channel) => channel.poll_send(head, body),
+            SocketBackend::Ready(..) => self.poll_send_directly(head, body),
         }
     }
 
@@ -104,7 +104,7 @@ impl Socket {
         ready: usize,
     ) -> Poll<io::Result<usize>> {
         match &self.0 {
-            Attached::Ring(channel) if head.is_empty() && ready == body.len() => {
+            SocketBackend::Ring(channel) if head.is_empty() && ready == body.len() => {
                 channel.poll_send_block(body)
             }
             _ => {
@@ -118,15 +118,15 @@ impl Socket {
     /// `Ready(Ok)` when the kernel has all that was taken.
     pub fn poll_settled(&self) -> Poll<io::Result<()>> {
         match &self.0 {
-            Attached::Ring(channel) => channel.poll_room(),
-            Attached::Ready(..) => Poll::Ready(Ok(())),
+            SocketBackend::Ring(channel) => channel.poll_room(),
+            SocketBackend::Ready(..) => Poll::Ready(Ok(())),
         }
     }
 
     /// Sends in one call as much as the kernel takes.
     fn poll_send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
-        let Attached::Ready(fd, source) = &self.0 else { return Poll::Pending };
-        source.own();
+        let SocketBackend::Ready(fd, source) = &self.0 else { return Poll::Pending };
+        source.set_waker();
         if !source.is_writable() {
             return Poll::Pending;
         }
@@ -157,10 +157,10 @@ impl Socket {
     }
 
     /// True when the kernel has told of bytes, or of the end, that nobody has read. An idle server must be silent.
-    pub fn has_news(&self) -> bool {
+    pub fn has_pending_input(&self) -> bool {
         match &self.0 {
-            Attached::Ring(channel) => channel.has_news(),
-            Attached::Ready(_, source) => source.is_readable(),
+            SocketBackend::Ring(channel) => channel.has_pending_input(),
+            SocketBackend::Ready(_, source) => source.is_readable(),
         }
     }
 
@@ -170,8 +170,8 @@ impl Socket {
     /// The worker's engine refuses it.
     pub fn listen(&self) -> io::Result<()> {
         match &self.0 {
-            Attached::Ring(channel) => channel.receive_again(),
-            Attached::Ready(..) => Ok(()),
+            SocketBackend::Ring(channel) => channel.receive_again(),
+            SocketBackend::Ready(..) => Ok(()),
         }
     }
 
@@ -184,10 +184,10 @@ impl Socket {
     }
 
     /// From now on nobody is woken when something happens here.
-    pub fn disown(&self) {
+    pub fn clear_waker(&self) {
         match &self.0 {
-            Attached::Ring(channel) => channel.disown(),
-            Attached::Ready(_, source) => source.disown(),
+            SocketBackend::Ring(channel) => channel.clear_waker(),
+            SocketBackend::Ready(_, source) => source.clear_waker(),
         }
     }
 
@@ -197,18 +197,18 @@ impl Socket {
     /// Bytes have come, or the connection has ended.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
         let is_quiet = match &self.0 {
-            Attached::Ring(channel) => {
+            SocketBackend::Ring(channel) => {
                 poll_fn(|_| channel.poll_quiet()).await?;
-                !channel.has_news()
+                !channel.has_pending_input()
             }
             // One that nobody has read from yet, or not to the end, counts as readable whatever is there.
-            Attached::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
+            SocketBackend::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
         };
         if !is_quiet {
             return Err(io::Error::other("the connection is in use"));
         }
         let file = self.as_fd().try_clone_to_owned()?;
-        if let Attached::Ready(fd, _) = &self.0 {
+        if let SocketBackend::Ready(fd, _) = &self.0 {
             // The clone keeps the socket open, so closing ours would not take it off the set.
             reactor::stop_watching(fd);
         }
@@ -237,8 +237,8 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         match &self.0 {
-            Attached::Ring(channel) => channel.close(),
-            Attached::Ready(_, source) => reactor::forget(source),
+            SocketBackend::Ring(channel) => channel.close(),
+            SocketBackend::Ready(_, source) => reactor::forget(source),
         }
     }
 }
@@ -246,8 +246,8 @@ impl Drop for Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            Attached::Ring(channel) => channel.as_fd(),
-            Attached::Ready(fd, _) => fd.as_fd(),
+            SocketBackend::Ring(channel) => channel.as_fd(),
+            SocketBackend::Ready(fd, _) => fd.as_fd(),
         }
     }
 }
@@ -264,7 +264,7 @@ fn has_nothing(fd: &OwnedFd) -> bool {
 
 /// Receives in one call, if the source says that it is worth it.
 fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result<usize>> {
-    source.own();
+    source.set_waker();
     if !source.is_readable() {
         return Poll::Pending;
     }

@@ -1,7 +1,7 @@
 //! The same bytes over both engines: order, limits, and what becomes of a socket that is dropped.
 
 use super::*;
-use crate::net::{Moving, Stream};
+use crate::net::{SocketInTransit, Stream};
 use crate::worker::reactor::EngineKind;
 use crate::worker::{self, timers};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -222,7 +222,7 @@ fn a_socket_with_something_to_read_does_not_go() {
             // The rest, and the end, are told within the next turns.
             let limit = Duration::from_secs(20);
             let told = timers::timeout(limit, async {
-                while !socket.has_news() {
+                while !socket.has_pending_input() {
                     timers::sleep(Duration::from_millis(1)).await;
                 }
             });
@@ -237,12 +237,12 @@ fn a_socket_with_something_to_read_does_not_go() {
 fn a_socket_that_lies_idle_after_a_move_hears_of_its_end() {
     on_every_engine(
         |stream| async move {
-            let moving = Moving::pack(Stream::Plain(socket(stream))).await.unwrap();
+            let moving = SocketInTransit::pack(Stream::Plain(socket(stream))).await.unwrap();
             let mut stream = moving.unpack().unwrap();
             stream.send_all(b"go").await.unwrap();
             // On a ring nobody received before the first read.
             let told = timers::timeout(Duration::from_secs(20), async {
-                while !stream.has_news() {
+                while !stream.has_pending_input() {
                     timers::sleep(Duration::from_millis(1)).await;
                 }
             });

@@ -147,10 +147,10 @@ impl Stream {
     }
 
     /// True when bytes, or the end, may be waiting.
-    pub fn has_news(&self) -> bool {
+    pub fn has_pending_input(&self) -> bool {
         match self {
-            Self::Plain(socket) => socket.has_news(),
-            Self::Tls(tls) => tls.has_news(),
+            Self::Plain(socket) => socket.has_pending_input(),
+            Self::Tls(tls) => tls.has_pending_input(),
         }
     }
 
@@ -176,8 +176,8 @@ impl Stream {
     }
 
     /// From now on nobody is woken when something happens here.
-    pub fn disown(&self) {
-        self.socket().disown();
+    pub fn clear_waker(&self) {
+        self.socket().clear_waker();
     }
 
     /// Address of the other end.

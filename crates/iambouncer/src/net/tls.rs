@@ -43,7 +43,7 @@ struct Scratch {
 }
 
 /// One side of a TLS connection; knows no socket.
-pub(super) enum Engine {
+pub(super) enum TlsEngine {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
     /// It has gone to another worker; what is left is dropped at once.
@@ -51,7 +51,7 @@ pub(super) enum Engine {
 }
 
 /// Where the engine stands after it was fed all there is.
-enum Standing {
+enum EngineState {
     /// Handshake goes on; more bytes are needed.
     Handshaking,
     /// Application data can be sent.
@@ -63,7 +63,7 @@ enum Standing {
 /// A TLS connection.
 pub struct TlsStream {
     socket: Socket,
-    engine: Engine,
+    engine: TlsEngine,
     /// Ciphertext not decrypted yet.
     incoming: Inbound,
     /// Plaintext nobody has asked for yet.
@@ -90,7 +90,7 @@ impl TlsStream {
     /// The handshake fails: certificate, versions, or the connection itself.
     pub async fn connect(socket: Socket, tls: &ServerTls, name: ServerName<'static>) -> io::Result<Self> {
         let (config, note) = tls.for_handshake();
-        let engine = Engine::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
+        let engine = TlsEngine::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
         let mut stream = Self::handshake(socket, engine).await?;
         stream.verified_name = note.of_complete_handshake();
         Ok(stream)
@@ -101,11 +101,11 @@ impl TlsStream {
     /// # Errors
     /// The handshake fails.
     pub async fn accept(socket: Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let engine = Engine::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
+        let engine = TlsEngine::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
         Self::handshake(socket, engine).await
     }
 
-    fn new(socket: Socket, engine: Engine) -> Self {
+    fn new(socket: Socket, engine: TlsEngine) -> Self {
         Self {
             socket,
             engine,
@@ -117,7 +117,7 @@ impl TlsStream {
         }
     }
 
-    async fn handshake(socket: Socket, engine: Engine) -> io::Result<Self> {
+    async fn handshake(socket: Socket, engine: TlsEngine) -> io::Result<Self> {
         let mut stream = Self::new(socket, engine);
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
@@ -131,9 +131,9 @@ impl TlsStream {
             let standing = standing?;
             ready!(flushed)?;
             match standing {
-                Standing::Open => return Poll::Ready(Ok(())),
-                Standing::PeerClosed => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                Standing::Handshaking => {
+                EngineState::Open => return Poll::Ready(Ok(())),
+                EngineState::PeerClosed => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                EngineState::Handshaking => {
                     let received = self.poll_receive(cx);
                     if received.is_pending() {
                         self.shrink();
@@ -163,17 +163,21 @@ impl TlsStream {
     }
 
     /// Lets the engine work off `incoming`: plaintext goes to `plain`, answers of its own to `outgoing`.
-    fn drive(&mut self) -> io::Result<Standing> {
+    fn drive(&mut self) -> io::Result<EngineState> {
         loop {
             let bytes = self.incoming.bytes_mut();
             let (discard, step) = match &mut self.engine {
-                Engine::Client(c) => step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing),
-                Engine::Server(c) => step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing),
-                Engine::Moved => return Err(moved()),
+                TlsEngine::Client(c) => {
+                    step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing)
+                }
+                TlsEngine::Server(c) => {
+                    step(c.process_tls_records(bytes), &mut self.plain, &mut self.outgoing)
+                }
+                TlsEngine::Moved => return Err(moved()),
             };
             self.incoming.consume(discard);
             match step {
-                Ok(Step::Again) if self.plain.len() > MAX_AHEAD_BYTES => return Ok(Standing::Open),
+                Ok(Step::Again) if self.plain.len() > MAX_AHEAD_BYTES => return Ok(EngineState::Open),
                 Ok(Step::Again) => {}
                 Ok(Step::Stands(standing)) => return Ok(standing),
                 Err(error) => {
@@ -188,9 +192,9 @@ impl TlsStream {
     fn queue_alert(&mut self) {
         let mut nothing = Inbound::default();
         let _ = match &mut self.engine {
-            Engine::Client(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
-            Engine::Server(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
-            Engine::Moved => return,
+            TlsEngine::Client(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
+            TlsEngine::Server(c) => step(c.process_tls_records(&mut []), &mut nothing, &mut self.outgoing).1,
+            TlsEngine::Moved => return,
         };
     }
 
@@ -229,7 +233,7 @@ impl TlsStream {
 
 impl TlsStream {
     fn drive_and_note(&mut self) -> io::Result<()> {
-        if let Standing::PeerClosed = self.drive()? {
+        if let EngineState::PeerClosed = self.drive()? {
             self.peer_closed = true;
         }
         Ok(())
@@ -275,21 +279,21 @@ impl TlsStream {
         loop {
             let bytes = self.incoming.bytes_mut();
             let (discard, outcome) = match &mut self.engine {
-                Engine::Client(c) => seal(
+                TlsEngine::Client(c) => seal(
                     c.process_tls_records(bytes),
                     data,
                     &mut cipher[at..],
                     &mut self.plain,
                     &mut self.outgoing,
                 ),
-                Engine::Server(c) => seal(
+                TlsEngine::Server(c) => seal(
                     c.process_tls_records(bytes),
                     data,
                     &mut cipher[at..],
                     &mut self.plain,
                     &mut self.outgoing,
                 ),
-                Engine::Moved => return Err(moved()),
+                TlsEngine::Moved => return Err(moved()),
             };
             self.incoming.consume(discard);
             if let Some(n) = outcome? {
@@ -320,17 +324,17 @@ impl TlsStream {
     ///
     /// # Errors
     /// It is not between two records, or the other side has closed.
-    pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, Engine)> {
+    pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, TlsEngine)> {
         let is_between = self.plain.is_empty() && self.incoming.is_empty() && self.outgoing.is_empty();
         if self.peer_closed || !is_between {
             return Err(io::Error::other("the connection is in use"));
         }
         let fd = self.socket.detach().await?;
-        Ok((fd, std::mem::replace(&mut self.engine, Engine::Moved)))
+        Ok((fd, std::mem::replace(&mut self.engine, TlsEngine::Moved)))
     }
 
     /// Puts together what [`TlsStream::detach`] took apart.
-    pub(super) fn attach(socket: Socket, engine: Engine) -> Self {
+    pub(super) fn attach(socket: Socket, engine: TlsEngine) -> Self {
         Self::new(socket, engine)
     }
 
@@ -356,15 +360,18 @@ impl TlsStream {
 
     fn common(&self) -> Option<&CommonState> {
         match &self.engine {
-            Engine::Client(c) => Some(c),
-            Engine::Server(c) => Some(c),
-            Engine::Moved => None,
+            TlsEngine::Client(c) => Some(c),
+            TlsEngine::Server(c) => Some(c),
+            TlsEngine::Moved => None,
         }
     }
 
     /// True when bytes of any kind may be waiting.
-    pub fn has_news(&self) -> bool {
-        self.peer_closed || !self.plain.is_empty() || !self.incoming.is_empty() || self.socket.has_news()
+    pub fn has_pending_input(&self) -> bool {
+        self.peer_closed
+            || !self.plain.is_empty()
+            || !self.incoming.is_empty()
+            || self.socket.has_pending_input()
     }
 
     /// The socket below.
@@ -385,15 +392,15 @@ impl Drop for TlsStream {
         while written.is_none() {
             let bytes = self.incoming.bytes_mut();
             let (discard, farewell) = match &mut self.engine {
-                Engine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
-                Engine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
-                Engine::Moved => return,
+                TlsEngine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                TlsEngine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+                TlsEngine::Moved => return,
             };
             self.incoming.consume(discard);
             match farewell {
-                Farewell::Written(n) => written = Some(n),
-                Farewell::NotYet if discard > 0 => {}
-                Farewell::NotYet | Farewell::Impossible => return,
+                CloseNotify::Written(n) => written = Some(n),
+                CloseNotify::NotYet if discard > 0 => {}
+                CloseNotify::NotYet | CloseNotify::Impossible => return,
             }
         }
         self.socket.send_last(&record[..written.unwrap_or(0)]);
@@ -401,7 +408,7 @@ impl Drop for TlsStream {
 }
 
 /// What came of an attempt to say goodbye.
-enum Farewell {
+enum CloseNotify {
     /// So many bytes are to be sent.
     Written(usize),
     /// Something else had to be worked off first.
@@ -410,22 +417,22 @@ enum Farewell {
     Impossible,
 }
 
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, Farewell) {
+fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, CloseNotify) {
     let UnbufferedStatus { mut discard, state } = status;
     let farewell = match state {
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-            traffic.queue_close_notify(room).map_or(Farewell::Impossible, Farewell::Written)
+            traffic.queue_close_notify(room).map_or(CloseNotify::Impossible, CloseNotify::Written)
         }
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => discard += record.discard,
-                    Err(_) => return (discard, Farewell::Impossible),
+                    Err(_) => return (discard, CloseNotify::Impossible),
                 }
             }
-            Farewell::NotYet
+            CloseNotify::NotYet
         }
-        _ => Farewell::Impossible,
+        _ => CloseNotify::Impossible,
     };
     (discard, farewell)
 }
@@ -457,7 +464,7 @@ fn seal<D>(
 
 enum Step {
     Again,
-    Stands(Standing),
+    Stands(EngineState),
 }
 
 /// Acts on one state of the engine. Returns how much of the incoming bytes is used up.
@@ -485,9 +492,11 @@ fn step<D>(
             data.done();
             Ok(Step::Again)
         }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Stands(Standing::Handshaking)),
-        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Stands(Standing::Open)),
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Stands(Standing::PeerClosed)),
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Stands(EngineState::Handshaking)),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Stands(EngineState::Open)),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+            Ok(Step::Stands(EngineState::PeerClosed))
+        }
         Ok(_) => Err(io::Error::other("TLS state this build does not know")),
         Err(error) => Err(tls_error(error)),
     };

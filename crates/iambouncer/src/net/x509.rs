@@ -114,7 +114,7 @@ impl<'a> Certificate<'a> {
             self.is_version_1() || !matches!(self.parsed.basic_constraints(), Ok(Some(c)) if !c.value.ca);
         may_issue
             && self.parsed.subject().as_raw() == issued.parsed.issuer().as_raw()
-            && Signed::of(issued.der).is_some_and(|signed| signed.is_by(self.public_key(), algorithms))
+            && SignedPart::of(issued.der).is_some_and(|signed| signed.is_by(self.public_key(), algorithms))
     }
 
     /// Names of hosts it is for, as in the subjectAltName extension.
@@ -148,13 +148,13 @@ pub(super) struct AlternativeNames {
 }
 
 /// The parts of a signed structure: `SEQUENCE { contents, algorithm, BIT STRING }`.
-struct Signed<'a> {
+struct SignedPart<'a> {
     contents: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignedPart<'a> {
     fn of(der: &'a [u8]) -> Option<Self> {
         let (_, sequence, _) = der_element(der)?;
         let (_, _, after) = der_element(sequence)?;

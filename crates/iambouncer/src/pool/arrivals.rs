@@ -1,6 +1,6 @@
 //! Clients that are in and wait to be greeted, since their pool has had no server yet. Owns since when they wait.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;

@@ -1,9 +1,9 @@
 //! What a change of the configuration or of a host's address, RECONNECT and the end of a line mean for a pool. Owns which
 //! servers have to go.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use super::session_rules::SessionRules;
-use crate::faults;
+use crate::client_error;
 use crate::server::Server;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering;
 impl Pool {
     /// Another line: its servers may be others.
     pub(super) fn follow_line(self: &Rc<Self>) {
-        self.forget_welcome();
+        self.forget_server_parameters();
         self.retire_all();
     }
 
-    fn forget_welcome(&self) {
-        self.shared.forget_welcome();
-        *self.welcome.borrow_mut() = None;
+    fn forget_server_parameters(&self) {
+        self.shared.forget_server_parameters();
+        *self.server_parameters.borrow_mut() = None;
     }
 
     /// Every server goes as soon as it is free (RECONNECT, changed line).
@@ -25,7 +25,7 @@ impl Pool {
         self.mark_all();
         self.close_idle();
         self.forget_failure();
-        self.grow();
+        self.connect_for_waiters();
     }
 
     /// No server of now is used again.
@@ -63,11 +63,11 @@ impl Pool {
 
     /// The line is gone: nobody is served any more.
     pub(super) fn shut_down(&self) {
-        self.forget_welcome();
+        self.forget_server_parameters();
         self.mark_all();
-        let fault = Rc::new(faults::database_removed());
+        let error = Rc::new(client_error::database_removed());
         for waiter in self.waiters.borrow_mut().drain(..) {
-            waiter.refuse(&fault);
+            waiter.refuse(&error);
         }
         self.forget_failure();
         self.close_idle();
@@ -82,6 +82,6 @@ impl Pool {
         *self.rules.borrow_mut() = rules;
         self.round_robin.set(config.settings.server_round_robin);
         self.forget_failure();
-        self.grow();
+        self.connect_for_waiters();
     }
 }

@@ -1,6 +1,6 @@
 //! How many servers a pool has, for the console, for PAUSE and for the end of the process. Owns no state.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 
 impl Pool {
     /// Number of idle servers.

@@ -1,10 +1,10 @@
 //! All databases and pools of a worker. Owns their look-up and creation, and what RELOAD, PAUSE and the limits per
 //! database and user need to find them.
 
-use super::lending::Pool;
-use super::neighbours::{Neighbours, longest_idle};
+use super::acquire::Pool;
 use super::permits::Counter;
-use super::shared::Counted;
+use super::shared::CounterKind;
+use super::shared_limits::{SharedLimits, longest_idle};
 use crate::config::Database;
 use crate::context::Context;
 use crate::stats::Totals;
@@ -63,7 +63,7 @@ pub struct Directory {
     pub paused: Cell<bool>,
     /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
     pub changed: Rc<Notify>,
-    pub(super) neighbours: Rc<Neighbours>,
+    pub(super) shared_limits: Rc<SharedLimits>,
     /// Told whenever a client is gone.
     pub client_left: Notify,
 }
@@ -77,7 +77,7 @@ impl Directory {
             pools: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
-            neighbours: Rc::default(),
+            shared_limits: Rc::default(),
             client_left: Notify::default(),
         });
         directory.reload();
@@ -111,8 +111,8 @@ impl Directory {
             is_auto: Cell::new(is_auto),
             used_at: Cell::new(worker::now()),
             retired: Cell::default(),
-            open: self.context.registry.counter(Counted::DatabaseServers, &name),
-            clients: self.context.registry.counter(Counted::DatabaseClients, &name),
+            open: self.context.registry.counter(CounterKind::DatabaseServers, &name),
+            clients: self.context.registry.counter(CounterKind::DatabaseClients, &name),
             paused: Cell::new(self.paused.get()),
             disabled: Cell::new(false),
             gone: Cell::new(false),
@@ -133,9 +133,9 @@ impl Directory {
             }
             self.drop_pool(&pool);
         }
-        let (context, neighbours) = (self.context.clone(), self.neighbours.clone());
-        let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), neighbours);
-        self.neighbours.add(&pool);
+        let (context, shared_limits) = (self.context.clone(), self.shared_limits.clone());
+        let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), shared_limits);
+        self.shared_limits.add(&pool);
         database.pools.borrow_mut().push(Rc::downgrade(&pool));
         self.pools.borrow_mut().insert(key, pool.clone());
         pool

@@ -2,8 +2,8 @@
 //! after their last use, and at once where no server was ever logged in to. What they have counted stays with their
 //! database for as long as that is known.
 
+use super::acquire::Pool;
 use super::directory::{DatabaseState, Directory};
-use super::lending::Pool;
 use crate::stats::Totals;
 use crate::worker;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const UNUSED_HOLDERS: usize = 1;
 
 impl Pool {
-    /// True while a client, a task or a server needs it, here or at another worker, or while a failure is remembered.
+    /// True while a client, a task or a server demands it, here or at another worker, or while a failure is remembered.
     fn is_needed(self: &Rc<Self>, holders: usize) -> bool {
         Rc::strong_count(self) > holders || self.shared.open.taken() > 0 || self.is_backing_off()
     }
@@ -25,7 +25,7 @@ impl Pool {
 
     /// True when there is nothing about it to remember. Anybody who may log in can ask for pools that no server knows.
     fn is_blank(&self) -> bool {
-        self.stats.totals() == Totals::default() && self.shared.welcome().is_none()
+        self.stats.totals() == Totals::default() && self.shared.server_parameters().is_none()
     }
 }
 
@@ -94,7 +94,7 @@ impl Directory {
                 || !(is_blank() || is_over(timeout, now, database.used_at.get()))
         });
         if has_gone {
-            self.neighbours.forget_gone();
+            self.shared_limits.forget_gone();
             self.context.registry.forget_gone();
         }
     }

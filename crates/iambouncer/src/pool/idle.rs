@@ -25,7 +25,7 @@ impl IdleServers {
         let mut servers = self.servers.borrow_mut();
         let outcome = change(&mut servers);
         // On a cache line of this worker: nobody looks at it while all have servers enough.
-        self.shared.needs[self.worker].idle.store(servers.len() as u32, Ordering::Release);
+        self.shared.demands[self.worker].idle.store(servers.len() as u32, Ordering::Release);
         outcome
     }
 

@@ -2,7 +2,7 @@
 //! they keep their places in the limits until PostgreSQL has closed the connection, so that limits count what the
 //! database does. Nobody is given such a server again.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
 use crate::server::{self, Activity, Server, ServerInfo};
@@ -17,13 +17,13 @@ const MAX_LINGERING: Duration = Duration::from_secs(10);
 /// Longest time for one cancel request. A server that does not take it by then is out of reach: nothing is known of what it
 /// does, and clients are not held up by it. Such are the connections to a host that has failed.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
-/// Time before a server is asked once more to cancel: the next statement of a pipeline needs a request of its own. Each
+/// Time before a server is asked once more to cancel: the next statement of a pipeline demands a request of its own. Each
 /// further one waits twice as long.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a server was in the middle of when its client went.
 #[derive(Debug, Clone, Copy)]
-pub struct Unfinished {
+pub struct UnfinishedWork {
     /// It owes answers, so it may be at work.
     pub owes_answers: bool,
     /// No message to it is half sent, so another can follow.
@@ -32,7 +32,7 @@ pub struct Unfinished {
 
 impl Pool {
     /// Ends a server that nobody must use again and that may still be at work.
-    pub fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: Unfinished) {
+    pub fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
         let info = server.info.clone();
         info.client_id.set(0);
         info.touched_at.set(worker::now());
@@ -57,14 +57,14 @@ impl Pool {
             pool.context.registry.note_closed(worker::now());
             pool.lingering.set(pool.lingering.get() - 1);
             pool.changed.notify_all();
-            pool.neighbours.relieve();
-            pool.grow();
+            pool.shared_limits.relieve();
+            pool.connect_for_waiters();
         });
     }
 }
 
 /// Says goodbye, cancels, and reads until the server closes or cannot be reached any more.
-async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfinished: Unfinished) {
+async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfinished: UnfinishedWork) {
     if unfinished.between_messages {
         let mut message = Vec::new();
         wire::encode::terminate(&mut message);

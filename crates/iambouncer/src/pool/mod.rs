@@ -4,31 +4,31 @@
 //! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
 //! and `balance` moves servers to workers whose clients wait too long.
 
+mod acquire;
 mod arrivals;
 mod balance;
 mod changes;
+mod connect;
 mod counts;
 pub mod directory;
 mod forgetting;
-mod growth;
 mod idle;
-mod lending;
 mod lingering;
-mod neighbours;
+mod maintenance;
 pub mod permits;
 mod places;
 mod refusal;
+mod replacement;
 mod session_rules;
 pub mod shared;
-mod succession;
-mod sweep;
+mod shared_limits;
+mod startup_response;
 pub mod table;
 pub mod waiter;
-mod welcome;
 
+pub use acquire::{Acquired, Pool};
 pub use directory::{DatabaseState, Directory};
-pub use lending::{Borrow, Pool};
-pub use lingering::Unfinished;
+pub use lingering::UnfinishedWork;
 pub use session_rules::SessionRules;
+pub use startup_response::{ServerParameters, StartupResponse};
 pub use waiter::Waiter;
-pub use welcome::{Greeting, Welcome};

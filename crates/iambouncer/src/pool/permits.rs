@@ -1,4 +1,4 @@
-//! Counted places: how many servers a pool, a database or a user may have, for the whole process. Owns the count;
+//! CounterKind places: how many servers a pool, a database or a user may have, for the whole process. Owns the count;
 //! the limit is the caller's, since RELOAD changes it. Touched when a server is opened or closed, never per query.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Places in the limits: those of the pool, and those of its user and its database, which other pools share. Owns which
 //! limit is full, and whose idle server gives way.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use super::permits::Permit;
 use crate::worker;
 use std::rc::Rc;
@@ -77,7 +77,7 @@ impl Pool {
     pub(super) fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
         // First, since it is what a waiting client nearly always runs into.
         let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
-        if let Some(full) = self.neighbours.go_before(self, Self::anybody_waiting_since) {
+        if let Some(full) = self.shared_limits.go_before(self, Self::anybody_waiting_since) {
             return Err(full);
         }
         let config = self.context.config();
@@ -93,7 +93,7 @@ impl Pool {
         let (of_user, of_database) = (&self.shared.user_open, &self.database.open);
         let (user, database) = (of_user.take(user_limit), of_database.take(database_limit));
         if let Some(full) = Full::among(user.is_none(), database.is_none()) {
-            let victims = self.neighbours_to_close(full).filter(|_| eviction == Eviction::Allowed);
+            let victims = self.pools_to_close_in(full).filter(|_| eviction == Eviction::Allowed);
             for pool in victims.ok_or(full)? {
                 pool.close_oldest_idle();
             }
@@ -108,10 +108,10 @@ impl Pool {
 
     /// Other pools of this worker with idle servers, one for each limit that is full. `None` unless there is one for each:
     /// a place that is not enough is of no use.
-    fn neighbours_to_close(&self, full: Full) -> Option<Vec<Rc<Self>>> {
+    fn pools_to_close_in(&self, full: Full) -> Option<Vec<Rc<Self>>> {
         let mut found = Vec::new();
         if full.of_user() {
-            found.push(self.neighbours.longest_idle_of_user(&self.user, &self.database.name)?);
+            found.push(self.shared_limits.longest_idle_of_user(&self.user, &self.database.name)?);
         }
         if full.of_database() {
             found.push(self.database.longest_idle_but(&self.user)?);
@@ -122,15 +122,15 @@ impl Pool {
     /// Clients here want a place that other pools have.
     pub(super) fn claim(self: &Rc<Self>, full: Full) {
         if full != Full::Pool && self.anybody_waiting_since().is_some() {
-            self.neighbours.claim(self, full);
+            self.shared_limits.claim(self, full);
         }
     }
 
     /// A place in a limit may be free that clients here have waited for.
     pub(super) fn try_again(self: &Rc<Self>) {
-        self.grow();
+        self.connect_for_waiters();
         if self.has_arrivals() {
-            self.grow_by_one();
+            self.connect_one();
             self.login_ended.notify_all();
         }
     }

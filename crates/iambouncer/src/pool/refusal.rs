@@ -1,9 +1,9 @@
 //! What a refused login means for clients that wait. Owns the decision to whom a refusal is reported, and when: every
 //! report goes through one function.
 
-use super::lending::Pool;
-use super::shared::Failure;
-use crate::faults::Fault;
+use super::acquire::Pool;
+use super::shared::RecentFailure;
+use crate::client_error::ClientError;
 use crate::worker;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// for so long either.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The state of a pool as far as the decision needs it.
+/// The state of a pool as far as the decision demands it.
 struct Situation {
     now: Instant,
     /// Servers that are not on their way out, and logins.
@@ -35,13 +35,13 @@ impl Situation {
 
 impl Pool {
     /// The refusal that is reported to a client which waits since `since`. `None`: it goes on waiting.
-    pub fn refusal_for(&self, since: Instant) -> Option<Rc<Fault>> {
+    pub fn refusal_for(&self, since: Instant) -> Option<Rc<ClientError>> {
         self.refusals_due().and_then(|(situation, failure)| {
             situation.is_due(since, failure.at).then(|| Rc::new(failure.login.to_fault()))
         })
     }
 
-    fn refusals_due(&self) -> Option<(Situation, Failure)> {
+    fn refusals_due(&self) -> Option<(Situation, RecentFailure)> {
         let failure = self.shared.failure().filter(|failure| failure.login.error.is_refusal())?;
         let situation = Situation {
             now: worker::now(),
@@ -52,21 +52,21 @@ impl Pool {
         Some((situation, failure))
     }
 
-    /// Reports a refusal to the clients in the queue that are to be told.
+    /// ReportedParameters a refusal to the clients in the queue that are to be told.
     pub(super) fn report_refusals(&self) {
         let Some((situation, failure)) = self.refusals_due() else { return };
-        let fault = Rc::new(failure.login.to_fault());
+        let error = Rc::new(failure.login.to_fault());
         self.waiters.borrow_mut().retain(|waiter| {
             let is_due = situation.is_due(waiter.since, failure.at);
             if is_due {
-                waiter.refuse(&fault);
+                waiter.refuse(&error);
             }
             !is_due
         });
     }
 
     /// Why the last login failed, while that is the last thing known.
-    pub fn last_failure(&self) -> Option<Fault> {
+    pub fn last_failure(&self) -> Option<ClientError> {
         self.shared.failure().map(|failure| failure.login.to_fault())
     }
 

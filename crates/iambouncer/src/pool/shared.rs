@@ -5,9 +5,9 @@
 
 use super::permits::Counter;
 use crate::auth::scram::keys::ClientKeys;
-use crate::server::FailedLogin;
+use crate::health_state::HealthState;
+use crate::server::Diagnosis;
 use crate::stats::logins::LoginCounters;
-use crate::vitals::Vitals;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -22,19 +22,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Names and values a server reported at its login, in its order.
-pub type Reports = Arc<[(String, String)]>;
+pub type ReportedParameters = Arc<[(String, String)]>;
 
 /// The last login that failed.
 #[derive(Clone)]
-pub(super) struct Failure {
+pub(super) struct RecentFailure {
     pub(super) at: Instant,
-    pub(super) login: FailedLogin,
+    pub(super) login: Diagnosis,
 }
 
-/// What a worker needs and has, on a cache line of its own.
+/// What a worker demands and has, on a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
-pub(super) struct Need {
+pub(super) struct Demand {
     /// Idle servers it still wants from others.
     pub(super) wanted: AtomicU32,
     /// Servers on their way to it.
@@ -58,8 +58,8 @@ pub struct SharedPool {
     /// The same, over all databases of the user.
     pub(super) user_open: Counter,
     /// One bit for each worker in need: it would take a server that becomes free.
-    pub(super) hungry: AtomicU64,
-    pub(super) needs: Box<[Need]>,
+    pub(super) starving: AtomicU64,
+    pub(super) demands: Box<[Demand]>,
     /// Counts what makes all servers old, once for each worker that marks its own. One that is logging in or on its
     /// way between workers meanwhile is not used again.
     pub(super) retirements: AtomicU64,
@@ -68,8 +68,8 @@ pub struct SharedPool {
     /// Nobody has used it for long: the workers drop their part, and whoever asks for it gets another.
     is_forgotten: AtomicBool,
     has_failed: AtomicBool,
-    failure: Mutex<Option<Failure>>,
-    welcome: Mutex<Option<Reports>>,
+    failure: Mutex<Option<RecentFailure>>,
+    server_parameters: Mutex<Option<ReportedParameters>>,
     scram_keys: Mutex<Option<ClientKeys>>,
 }
 
@@ -80,14 +80,14 @@ impl SharedPool {
             overlapping: Counter::default(),
             lingering: Counter::default(),
             user_open,
-            hungry: AtomicU64::new(0),
-            needs: (0..workers).map(|_| Need::default()).collect(),
+            starving: AtomicU64::new(0),
+            demands: (0..workers).map(|_| Demand::default()).collect(),
             retirements: AtomicU64::new(0),
             used_us: AtomicU64::new(now_us),
             is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
-            welcome: Mutex::default(),
+            server_parameters: Mutex::default(),
             scram_keys: Mutex::default(),
         }
     }
@@ -116,18 +116,18 @@ impl SharedPool {
 
     /// True when a server is idle at any worker.
     fn has_idle(&self) -> bool {
-        self.needs.iter().any(|need| need.idle.load(Ordering::Acquire) > 0)
+        self.demands.iter().any(|need| need.idle.load(Ordering::Acquire) > 0)
     }
 
     /// The last login's failure, until one succeeds.
-    pub(super) fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<RecentFailure> {
         if !self.has_failed.load(Ordering::Acquire) {
             return None;
         }
         locked(&self.failure).clone()
     }
 
-    pub(super) fn set_failure(&self, failure: Option<Failure>) {
+    pub(super) fn set_failure(&self, failure: Option<RecentFailure>) {
         if failure.is_none() && !self.has_failed.load(Ordering::Acquire) {
             return;
         }
@@ -137,18 +137,18 @@ impl SharedPool {
     }
 
     /// What the newest server reported at its login.
-    pub(super) fn welcome(&self) -> Option<Reports> {
-        locked(&self.welcome).clone()
+    pub(super) fn server_parameters(&self) -> Option<ReportedParameters> {
+        locked(&self.server_parameters).clone()
     }
 
     /// Returns true when it is the first.
-    pub(super) fn set_welcome(&self, reports: Reports) -> bool {
-        locked(&self.welcome).replace(reports).is_none()
+    pub(super) fn set_server_parameters(&self, reports: ReportedParameters) -> bool {
+        locked(&self.server_parameters).replace(reports).is_none()
     }
 
     /// Nothing is known of a server any more.
-    pub(super) fn forget_welcome(&self) {
-        *locked(&self.welcome) = None;
+    pub(super) fn forget_server_parameters(&self) {
+        *locked(&self.server_parameters) = None;
     }
 
     /// Keys a client's SCRAM login revealed.
@@ -163,7 +163,7 @@ impl SharedPool {
 
 /// What is counted by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Counted {
+pub enum CounterKind {
     /// Servers of a database.
     DatabaseServers,
     /// Clients of a database.
@@ -177,12 +177,12 @@ pub enum Counted {
 }
 
 /// A table that forgets what nobody uses.
-struct Table<K, V> {
+struct NameTable<K, V> {
     entries: HashMap<K, V>,
     added: usize,
 }
 
-impl<K: Eq + Hash, V: Clone> Table<K, V> {
+impl<K: Eq + Hash, V: Clone> NameTable<K, V> {
     fn new() -> Self {
         Self { entries: HashMap::new(), added: 0 }
     }
@@ -214,9 +214,9 @@ pub struct Registry {
     /// Logins to servers.
     pub logins: LoginCounters,
     /// What probes ask for.
-    pub vitals: Vitals,
-    counters: Mutex<Table<(Counted, String), Counter>>,
-    pools: Mutex<Table<(String, String), Weak<SharedPool>>>,
+    pub health: HealthState,
+    counters: Mutex<NameTable<(CounterKind, String), Counter>>,
+    pools: Mutex<NameTable<(String, String), Weak<SharedPool>>>,
 }
 
 impl Registry {
@@ -228,18 +228,18 @@ impl Registry {
             began,
             closed_us: AtomicU64::new(0),
             logins: LoginCounters::new(began),
-            vitals: Vitals::new(workers, began, awaits_login),
+            health: HealthState::new(workers, began, awaits_login),
             clients: Counter::default(),
             sessions: Counter::default(),
             running: Counter::default(),
             loads: (0..workers).map(|_| Counter::default()).collect(),
-            counters: Mutex::new(Table::new()),
-            pools: Mutex::new(Table::new()),
+            counters: Mutex::new(NameTable::new()),
+            pools: Mutex::new(NameTable::new()),
         }
     }
 
     /// The counter of a name, for all workers the same as long as one of them holds it or a permit of it.
-    pub fn counter(&self, what: Counted, name: &str) -> Counter {
+    pub fn counter(&self, what: CounterKind, name: &str) -> Counter {
         let mut table = locked(&self.counters);
         let key = (what, name.to_owned());
         if let Some(known) = table.entries.get(&key) {
@@ -252,7 +252,7 @@ impl Registry {
 
     /// The shared part of a pool.
     pub fn pool(&self, database: &str, user: &str) -> Arc<SharedPool> {
-        let user_open = self.counter(Counted::UserServers, user);
+        let user_open = self.counter(CounterKind::UserServers, user);
         let mut table = locked(&self.pools);
         let key = (database.to_owned(), user.to_owned());
         if let Some(known) = table.entries.get(&key).and_then(Weak::upgrade) {
@@ -323,9 +323,9 @@ mod tests {
     #[test]
     fn workers_get_the_same_counters_and_pools() {
         let registry = Registry::new(2, false);
-        let permit = registry.counter(Counted::UserClients, "a").take(None);
-        assert_eq!(registry.counter(Counted::UserClients, "a").taken(), 1);
-        assert_eq!(registry.counter(Counted::UserServers, "a").taken(), 0);
+        let permit = registry.counter(CounterKind::UserClients, "a").take(None);
+        assert_eq!(registry.counter(CounterKind::UserClients, "a").taken(), 1);
+        assert_eq!(registry.counter(CounterKind::UserServers, "a").taken(), 0);
         drop(permit);
         let one = registry.pool("d", "u");
         assert!(Arc::ptr_eq(&one, &registry.pool("d", "u")));
@@ -334,12 +334,12 @@ mod tests {
     #[test]
     fn names_nobody_uses_are_forgotten_and_counts_in_use_are_not() {
         let registry = Registry::new(1, false);
-        let permit = registry.counter(Counted::DatabaseClients, "kept").take(None);
+        let permit = registry.counter(CounterKind::DatabaseClients, "kept").take(None);
         for i in 0..=2 * SWEEP_EVERY {
-            registry.counter(Counted::DatabaseClients, &i.to_string());
+            registry.counter(CounterKind::DatabaseClients, &i.to_string());
         }
         assert!(locked(&registry.counters).entries.len() <= SWEEP_EVERY + 2);
-        assert_eq!(registry.counter(Counted::DatabaseClients, "kept").taken(), 1);
+        assert_eq!(registry.counter(CounterKind::DatabaseClients, "kept").taken(), 1);
         drop(permit);
     }
 }

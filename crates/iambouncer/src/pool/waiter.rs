@@ -1,7 +1,7 @@
 //! A client's place in a pool's queue. Owns the hand-over: a server is given to exactly one waiter, and one that
 //! has left gives it back.
 
-use crate::faults::Fault;
+use crate::client_error::ClientError;
 use crate::server::Server;
 use crate::worker::executor::{self, TaskKey};
 use std::cell::{Cell, RefCell};
@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 /// What a waiter has got so far.
-enum Outcome {
+enum WaitOutcome {
     Waiting,
     Granted(Box<Server>),
-    Refused(Rc<Fault>),
+    Refused(Rc<ClientError>),
     Left,
 }
 
@@ -21,7 +21,7 @@ pub struct Waiter {
     task: TaskKey,
     /// Since when.
     pub since: Instant,
-    outcome: RefCell<Outcome>,
+    outcome: RefCell<WaitOutcome>,
     /// False once it has left: the pool then passes over it.
     present: Cell<bool>,
 }
@@ -32,14 +32,14 @@ impl Waiter {
         Rc::new(Self {
             task: executor::current(),
             since,
-            outcome: RefCell::new(Outcome::Waiting),
+            outcome: RefCell::new(WaitOutcome::Waiting),
             present: Cell::new(true),
         })
     }
 
     /// True while it still wants a server.
     pub fn is_waiting(&self) -> bool {
-        self.present.get() && matches!(*self.outcome.borrow(), Outcome::Waiting)
+        self.present.get() && matches!(*self.outcome.borrow(), WaitOutcome::Waiting)
     }
 
     /// Gives it a server and wakes its task; hands the server back if nobody is there.
@@ -47,25 +47,25 @@ impl Waiter {
         if !self.is_waiting() {
             return Err(server);
         }
-        *self.outcome.borrow_mut() = Outcome::Granted(server);
+        *self.outcome.borrow_mut() = WaitOutcome::Granted(server);
         executor::wake(self.task);
         Ok(())
     }
 
     /// Tells it that there will be no server.
-    pub fn refuse(&self, fault: &Rc<Fault>) {
+    pub fn refuse(&self, error: &Rc<ClientError>) {
         if self.is_waiting() {
-            *self.outcome.borrow_mut() = Outcome::Refused(fault.clone());
+            *self.outcome.borrow_mut() = WaitOutcome::Refused(error.clone());
             executor::wake(self.task);
         }
     }
 
     /// What has come, if anything; called by the task that waits.
-    pub fn poll(&self) -> Option<Result<Box<Server>, Rc<Fault>>> {
+    pub fn poll(&self) -> Option<Result<Box<Server>, Rc<ClientError>>> {
         let mut outcome = self.outcome.borrow_mut();
-        match std::mem::replace(&mut *outcome, Outcome::Left) {
-            Outcome::Granted(server) => Some(Ok(server)),
-            Outcome::Refused(fault) => Some(Err(fault)),
+        match std::mem::replace(&mut *outcome, WaitOutcome::Left) {
+            WaitOutcome::Granted(server) => Some(Ok(server)),
+            WaitOutcome::Refused(error) => Some(Err(error)),
             other => {
                 *outcome = other;
                 None
@@ -76,8 +76,8 @@ impl Waiter {
     /// Leaves the queue. A server granted meanwhile is the caller's to give back.
     pub fn leave(&self) -> Option<Box<Server>> {
         self.present.set(false);
-        match std::mem::replace(&mut *self.outcome.borrow_mut(), Outcome::Left) {
-            Outcome::Granted(server) => Some(server),
+        match std::mem::replace(&mut *self.outcome.borrow_mut(), WaitOutcome::Left) {
+            WaitOutcome::Granted(server) => Some(server),
             _ => None,
         }
     }

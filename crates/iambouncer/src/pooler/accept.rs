@@ -2,13 +2,13 @@
 //! [`super::members`]'s.
 
 use super::members;
-use crate::client::{self, Door};
+use crate::client::{self, ClientServices};
 use crate::files::PermittedUse;
 use crate::lifecycle::Phase;
 use crate::log_limit::warn_unauthenticated;
 use crate::net::Endpoint;
 use crate::net::listener::Listener;
-use crate::pending_logins::{Origin, UNAUTHENTICATED_SPARE};
+use crate::pending_logins::{AddressGroup, UNAUTHENTICATED_SPARE};
 use crate::worker::{either, executor, timers};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -20,15 +20,15 @@ const MAX_ACCEPTED_PER_TURN: u32 = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until no new clients are wanted.
-pub(super) async fn run(door: Rc<Door>, listener: Listener) {
-    let lifecycle = door.console.lifecycle.clone();
+pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
+    let lifecycle = services.console.lifecycle.clone();
     let mut accepted_in_turn = 0;
     while lifecycle.phase() == Phase::Running {
-        let accepted = listener.accept(door.context.tcp_options());
+        let accepted = listener.accept(services.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                take_in(&door, socket, remote, listener.endpoint());
+                take_in(&services, socket, remote, listener.endpoint());
                 accepted_in_turn += 1;
                 if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
                     accepted_in_turn = 0;
@@ -36,7 +36,7 @@ pub(super) async fn run(door: Rc<Door>, listener: Listener) {
                 }
             }
             Err(error) => {
-                warn_unauthenticated!(door.context, "accept", %error, "cannot accept connections");
+                warn_unauthenticated!(services.context, "accept", %error, "cannot accept connections");
                 timers::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -44,12 +44,12 @@ pub(super) async fn run(door: Rc<Door>, listener: Listener) {
 }
 
 /// Finds room for a new connection: whoever has been in login longest makes it.
-fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
-    let context = &door.context;
+fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
+    let context = &services.context;
     let max_client_conn = context.config().settings.max_client_conn;
     let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.registry.clients.taken();
-    let origin = Origin::of(&remote);
+    let origin = AddressGroup::of(&remote);
     let permitted = PermittedUse::of(&socket);
     if permitted == PermittedUse::Probe {
         warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
@@ -69,7 +69,7 @@ fn take_in(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: &Endpoi
         evicted = context.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {
-        client::close_evicted(door, evicted);
+        client::close_evicted(services, evicted);
     }
-    members::give_client(door, socket, remote, listener.clone());
+    members::give_client(services, socket, remote, listener.clone());
 }

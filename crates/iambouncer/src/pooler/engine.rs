@@ -4,28 +4,28 @@
 use crate::config::IoEngine;
 use crate::worker;
 use crate::worker::reactor::{self, EngineKind};
-use crate::worker::team::Team;
+use crate::worker::workers::Workers;
 use std::io;
 use std::sync::Once;
 
 /// The engine of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Engine {
+pub(super) enum EngineChoice {
     /// This one.
     Only(EngineKind),
     /// A ring for each worker that can have one.
     RingIfPossible,
 }
 
-impl Engine {
+impl EngineChoice {
     /// Runs this thread as a worker.
     ///
     /// # Errors
     /// As [`worker::run`].
-    pub(super) fn run(self, team: &Team, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
+    pub(super) fn run(self, workers: &Workers, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
         match self {
-            Self::Only(kind) => worker::run(kind, team, main),
-            Self::RingIfPossible => worker::run_with_ring_or_epoll(team, report_refusal, main),
+            Self::Only(kind) => worker::run(kind, workers, main),
+            Self::RingIfPossible => worker::run_with_ring_or_epoll(workers, report_refusal, main),
         }
     }
 }
@@ -45,26 +45,26 @@ fn report_refusal(error: &io::Error) {
 ///
 /// # Errors
 /// io_uring is asked for by name and the kernel, or the container around us, does not let us.
-pub(super) fn choose(wanted: IoEngine) -> io::Result<Engine> {
+pub(super) fn choose(wanted: IoEngine) -> io::Result<EngineChoice> {
     let chosen = match wanted {
-        IoEngine::Epoll => Engine::Only(EngineKind::Epoll),
+        IoEngine::Epoll => EngineChoice::Only(EngineKind::Epoll),
         IoEngine::IoUring => {
             reactor::probe_ring().map_err(|error| {
                 io::Error::new(error.kind(), format!("io_engine = io_uring is not possible here: {error}"))
             })?;
-            Engine::Only(EngineKind::IoUring)
+            EngineChoice::Only(EngineKind::IoUring)
         }
         IoEngine::Auto => match reactor::probe_ring() {
-            Ok(()) => Engine::RingIfPossible,
+            Ok(()) => EngineChoice::RingIfPossible,
             Err(error) => {
                 tracing::info!("io_engine = epoll (auto: io_uring is not possible here: {error})");
-                return Ok(Engine::Only(EngineKind::Epoll));
+                return Ok(EngineChoice::Only(EngineKind::Epoll));
             }
         },
     };
     match chosen {
-        Engine::Only(kind) => tracing::info!("io_engine = {kind} (set)"),
-        Engine::RingIfPossible => tracing::info!("io_engine = {} (auto)", EngineKind::IoUring),
+        EngineChoice::Only(kind) => tracing::info!("io_engine = {kind} (set)"),
+        EngineChoice::RingIfPossible => tracing::info!("io_engine = {} (auto)", EngineKind::IoUring),
     }
     Ok(chosen)
 }

@@ -10,19 +10,19 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Says when the worker has ended, which drops its tasks.
-struct Heart(Rc<Context>);
+struct Heartbeat(Rc<Context>);
 
-impl Drop for Heart {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.0.registry.vitals.end(self.0.team.me());
+        self.0.registry.health.end(self.0.workers.index());
     }
 }
 
 /// Beats until the worker ends.
 pub(super) async fn run(context: Rc<Context>) {
-    let heart = Heart(context);
+    let heartbeat = Heartbeat(context);
     loop {
-        heart.0.registry.vitals.beat(heart.0.team.me(), worker::now());
+        heartbeat.0.registry.health.heartbeat(heartbeat.0.workers.index(), worker::now());
         timers::sleep(PERIOD).await;
     }
 }

@@ -1,11 +1,11 @@
 //! The sweep a few times a second: pools, deadlines of clients, averages. Owns every time limit that has no timer of
 //! its own, so that a query costs none.
 
-use super::memory::Ebb;
-use crate::client::Door;
+use super::memory::HighWaterMark;
+use crate::client::ClientServices;
+use crate::client_error::{self, ClientError};
 use crate::clients::{ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
-use crate::faults::{self, Fault};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::stats::Totals;
@@ -18,43 +18,43 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// Sweeps until the process ends.
-pub(super) async fn run(door: Rc<Door>, lifecycle: Rc<Lifecycle>) {
+pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
-    let (clients, pools) = (Ebb::default(), Ebb::default());
+    let (clients, pools) = (HighWaterMark::default(), HighWaterMark::default());
     loop {
         // Before anything is made that has no server yet.
-        door.directory.forget_unused();
-        door.directory.open_minimum();
-        super::first_login::seek(&door);
-        for pool in door.directory.pools() {
-            pool.sweep();
+        services.directory.forget_unused();
+        services.directory.open_minimum();
+        super::first_login::seek(&services);
+        for pool in services.directory.pools() {
+            pool.maintain();
         }
-        let have_clients_left =
-            door.context.team.me() == 0 && clients.is_low(door.context.registry.clients.taken());
-        if have_clients_left || pools.is_low(door.directory.pool_count()) {
+        let have_clients_left = services.context.workers.index() == 0
+            && clients.is_low(services.context.registry.clients.taken());
+        if have_clients_left || pools.is_low(services.directory.pool_count()) {
             tracing::debug!("most clients or pools have gone: free memory goes back to the system");
-            door.context.control.spawn_blocking(super::memory::give_back);
+            services.context.control.spawn_blocking(super::memory::give_back);
         }
-        let config = door.context.config();
-        if door.context.team.me() == 0 {
-            let (context, max_ttl) = (&door.context, config.settings.dns_max_ttl);
+        let config = services.context.config();
+        if services.context.workers.index() == 0 {
+            let (context, max_ttl) = (&services.context, config.settings.dns_max_ttl);
             context.host_names.look_up_again(&context.control, &context.name_sources(), max_ttl);
-            for (kind, left_out) in door.context.log_limit.overdue(worker::now()) {
+            for (kind, left_out) in services.context.log_limit.overdue(worker::now()) {
                 tracing::warn!(kind, left_out, "further lines about connections that have not logged in");
             }
         }
-        for client in door.clients.list() {
+        for client in services.clients.list() {
             client.check_end();
             if let Some(fault) = overdue(&config, &client) {
                 client.kill(fault);
             } else if lifecycle.phase() == Phase::WaitForServers && client.state.get() == ClientState::Waiting
             {
-                client.kill(faults::shutting_down());
+                client.kill(client_error::shutting_down());
             }
         }
         if worker::now() - period_began >= config.settings.stats_period {
             period_began = worker::now();
-            end_period(&door, &config).await;
+            end_period(&services, &config).await;
         }
         timers::sleep(PERIOD).await;
     }
@@ -65,20 +65,20 @@ fn elapsed(limit: Duration, since: Option<Instant>) -> bool {
 }
 
 /// The limit a client has run into, if any.
-fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
+fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
     let pool = client.pool.get()?;
     let timing = client.timing.get();
     let settings = &config.settings;
     let plain = UserOverrides::default();
-    let user = config.users.get(&*client.introduction().user).unwrap_or(&plain);
+    let user = config.users.get(&*client.identity().user).unwrap_or(&plain);
     match client.state.get() {
         ClientState::Login => None,
         ClientState::Waiting => {
-            elapsed(pool.rules().query_wait_timeout, timing.query_at).then(faults::query_wait_timeout)
+            elapsed(pool.rules().query_wait_timeout, timing.query_at).then(client_error::query_wait_timeout)
         }
         ClientState::Idle => {
             let limit = user.client_idle_timeout.unwrap_or(settings.client_idle_timeout);
-            elapsed(limit, Some(timing.quiet_since)).then(faults::client_idle_timeout)
+            elapsed(limit, Some(timing.quiet_since)).then(client_error::client_idle_timeout)
         }
         ClientState::Active => {
             let query = user.query_timeout.unwrap_or(settings.query_timeout);
@@ -86,11 +86,11 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
             let idle = user.idle_transaction_timeout.unwrap_or(settings.idle_transaction_timeout);
             let quiet = timing.query_at.is_none();
             if elapsed(query, timing.query_at) {
-                Some(faults::query_timeout())
+                Some(client_error::query_timeout())
             } else if elapsed(transaction, timing.transaction_at) {
-                Some(faults::transaction_timeout())
+                Some(client_error::transaction_timeout())
             } else if quiet && timing.transaction_at.is_some() && elapsed(idle, Some(timing.quiet_since)) {
-                Some(faults::idle_transaction_timeout())
+                Some(client_error::idle_transaction_timeout())
             } else {
                 None
             }
@@ -99,15 +99,15 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<Fault> {
 }
 
 /// Ends a period of the averages. The first worker logs them, for all.
-async fn end_period(door: &Door, config: &Config) {
-    for pool in door.directory.pools() {
+async fn end_period(services: &ClientServices, config: &Config) {
+    for pool in services.directory.pools() {
         pool.stats.mark();
     }
-    let team = &door.context.team;
-    if !config.settings.log_stats || team.me() != 0 {
+    let workers = &services.context.workers;
+    if !config.settings.log_stats || workers.index() != 0 {
         return;
     }
-    let parts = team.ask_all(|| {
+    let parts = workers.ask_all(|| {
         let pools = home::get::<Directory>().map(|directory| directory.pools()).unwrap_or_default();
         ready(pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b))
     });

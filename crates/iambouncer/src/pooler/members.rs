@@ -1,18 +1,18 @@
 //! The workers beside the first one. Owns their threads, what each of them has of its own, and which of them gets a new
 //! client.
 
-use super::engine::Engine;
+use super::engine::EngineChoice;
 use crate::admin::{Console, Reloader};
-use crate::client::{self, Door};
+use crate::client::{self, ClientServices};
 use crate::clients::ClientTable;
 use crate::context::{Common, Context};
 use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::warn_unauthenticated;
 use crate::net::{Endpoint, Socket};
-use crate::pending_logins::Origin;
+use crate::pending_logins::AddressGroup;
 use crate::pool::Directory;
-use crate::worker::team::Team;
+use crate::worker::workers::Workers;
 use crate::worker::{executor, home};
 use std::cell::Cell;
 use std::io;
@@ -21,9 +21,9 @@ use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
 /// The thread of a worker.
-pub(super) struct Member(JoinHandle<io::Result<()>>);
+pub(super) struct WorkerThread(JoinHandle<io::Result<()>>);
 
-impl Member {
+impl WorkerThread {
     /// Waits until it has ended.
     pub(super) fn join(self) -> io::Result<()> {
         self.0.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
@@ -45,20 +45,25 @@ impl Drop for AllOrNothing {
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(super) fn start(engine: Engine, team: Team, common: Common, reloader: Reloader) -> io::Result<Member> {
+pub(super) fn start(
+    engine: EngineChoice,
+    workers: Workers,
+    common: Common,
+    reloader: Reloader,
+) -> io::Result<WorkerThread> {
     let running = common.registry.running.take(None);
-    let thread = thread::Builder::new().name(format!("worker-{}", team.me()));
+    let thread = thread::Builder::new().name(format!("worker-{}", workers.index()));
     let handle = thread.spawn(move || {
         let _guard = AllOrNothing;
-        let me = team.clone();
+        let me = workers.clone();
         let outcome = engine.run(&me, async move {
-            let door = open_door(common, team, reloader);
-            let lifecycle = door.console.lifecycle.clone();
-            super::shutdown::wait(&door, &lifecycle).await;
+            let services = open_door(common, workers, reloader);
+            let lifecycle = services.console.lifecycle.clone();
+            super::shutdown::wait(&services, &lifecycle).await;
         });
         drop(running);
         if let Err(error) = &outcome {
-            tracing::error!(%error, worker = me.me(), "a worker cannot go on, ending");
+            tracing::error!(%error, worker = me.index(), "a worker cannot go on, ending");
             std::process::exit(1);
         }
         // The first worker waits for this.
@@ -67,16 +72,16 @@ pub(super) fn start(engine: Engine, team: Team, common: Common, reloader: Reload
                 lifecycle.changed.notify_all();
             }
         };
-        drop(me.tell(0, Box::new(news)));
+        drop(me.run_on(0, Box::new(news)));
         outcome
     })?;
-    Ok(Member(handle))
+    Ok(WorkerThread(handle))
 }
 
 /// Makes what a worker has of its own, and starts its janitor.
-pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Door> {
-    let clients = Rc::new(ClientTable::new(team.me()));
-    let context = Rc::new(Context::new(common, team));
+pub(super) fn open_door(common: Common, workers: Workers, reloader: Reloader) -> Rc<ClientServices> {
+    let clients = Rc::new(ClientTable::new(workers.index()));
+    let context = Rc::new(Context::new(common, workers));
     let lifecycle = Rc::new(Lifecycle::default());
     let directory = Directory::new(context.clone());
     let console = Rc::new(Console::new(
@@ -86,7 +91,7 @@ pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Do
         lifecycle.clone(),
         reloader,
     ));
-    let door = Rc::new(Door {
+    let services = Rc::new(ClientServices {
         context,
         directory: directory.clone(),
         clients,
@@ -96,40 +101,46 @@ pub(super) fn open_door(common: Common, team: Team, reloader: Reloader) -> Rc<Do
     home::put(directory);
     home::put(console);
     home::put(lifecycle.clone());
-    home::put(door.clone());
-    executor::spawn(super::heartbeat::run(door.context.clone()));
-    executor::spawn(super::janitor::run(door.clone(), lifecycle));
-    door
+    home::put(services.clone());
+    executor::spawn(super::heartbeat::run(services.context.clone()));
+    executor::spawn(super::janitor::run(services.clone(), lifecycle));
+    services
 }
 
 /// Gives a new connection to the worker with the fewest clients.
-pub(super) fn give_client(door: &Rc<Door>, socket: OwnedFd, remote: Endpoint, listener: Endpoint) {
-    let loads = &door.context.registry.loads;
+pub(super) fn give_client(
+    services: &Rc<ClientServices>,
+    socket: OwnedFd,
+    remote: Endpoint,
+    listener: Endpoint,
+) {
+    let loads = &services.context.registry.loads;
     let Some((worker, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
     let (Some(worker_place), Some(process_place)) =
-        (load.take(None), door.context.registry.clients.take(None))
+        (load.take(None), services.context.registry.clients.take(None))
     else {
         return;
     };
-    let pending = door.context.pending_logins.add(Origin::of(&remote), worker);
+    let pending = services.context.pending_logins.add(AddressGroup::of(&remote), worker);
     let permitted = PermittedUse::of(&socket);
-    let seat = client::Seat { worker: worker_place, process: process_place, pending, permitted };
+    let permit =
+        client::ConnectionPermit { worker: worker_place, process: process_place, pending, permitted };
     let errand = move || {
-        let Some(door) = home::get::<Door>() else { return };
+        let Some(services) = home::get::<ClientServices>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
-                executor::spawn(client::serve(door, socket, remote, listener, seat));
+                executor::spawn(client::serve(services, socket, remote, listener, permit));
             }
             Err(error) => {
-                warn_unauthenticated!(door.context, "attach", client = %remote, %error, "connection dropped");
+                warn_unauthenticated!(services.context, "attach", client = %remote, %error, "connection dropped");
             }
         }
     };
-    if worker == door.context.team.me() {
+    if worker == services.context.workers.index() {
         errand();
-    } else if door.context.team.tell(worker, Box::new(errand)).is_err() {
+    } else if services.context.workers.run_on(worker, Box::new(errand)).is_err() {
         warn_unauthenticated!(
-            door.context,
+            services.context,
             "worker",
             worker,
             "connection dropped: its worker does not keep up"

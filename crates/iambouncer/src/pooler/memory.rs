@@ -8,12 +8,12 @@ const MIN_GONE: u32 = 1000;
 
 /// Watches the number of clients, or of pools.
 #[derive(Default)]
-pub(super) struct Ebb {
+pub(super) struct HighWaterMark {
     /// Most of them since memory was given back last.
     highest: Cell<u32>,
 }
 
-impl Ebb {
+impl HighWaterMark {
     /// True when more than half of those there were have gone. Then it begins anew.
     pub(super) fn is_low(&self, count: u32) -> bool {
         let highest = self.highest.get().max(count);
@@ -39,15 +39,15 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_once_after_most_have_left() {
-        let ebb = Ebb::default();
-        assert!(!ebb.is_low(10_000));
-        assert!(!ebb.is_low(5_000));
-        assert!(ebb.is_low(4_999));
-        assert!(!ebb.is_low(4_000));
-        assert!(!ebb.is_low(4_000));
-        assert!(ebb.is_low(0));
+        let high_water_mark = HighWaterMark::default();
+        assert!(!high_water_mark.is_low(10_000));
+        assert!(!high_water_mark.is_low(5_000));
+        assert!(high_water_mark.is_low(4_999));
+        assert!(!high_water_mark.is_low(4_000));
+        assert!(!high_water_mark.is_low(4_000));
+        assert!(high_water_mark.is_low(0));
         // A few clients coming and going are nothing to look at.
-        assert!(!ebb.is_low(900));
-        assert!(!ebb.is_low(0));
+        assert!(!high_water_mark.is_low(900));
+        assert!(!high_water_mark.is_low(0));
     }
 }

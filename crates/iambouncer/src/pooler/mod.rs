@@ -12,14 +12,14 @@ mod memory;
 mod shutdown;
 pub mod signals;
 
-use crate::client::Door;
-use crate::context::{Common, Loaded, secrets_for};
+use crate::client::ClientServices;
+use crate::context::{Common, ConfigFiles, secrets_for};
 use crate::http;
 use crate::identities::Identities;
-use crate::net::listener::{Bound, Listener};
+use crate::net::listener::{BoundListener, Listener};
 use crate::pool::shared::Registry;
 use crate::worker::executor;
-use crate::worker::team::Team;
+use crate::worker::workers::Workers;
 use rds_iam::{LoginLimiter, Resolver, TokenEngine};
 use signals::Signal;
 use std::io;
@@ -28,11 +28,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Everything the workers need to start.
-pub struct Plan {
+pub struct StartPlan {
     /// First configuration.
-    pub loaded: Loaded,
-    /// Bound sockets.
-    pub bound: Vec<Bound>,
+    pub loaded: ConfigFiles,
+    /// BoundListener sockets.
+    pub bound: Vec<BoundListener>,
     /// Reads the configuration again.
     pub reloader: crate::admin::Reloader,
     /// The control thread.
@@ -41,8 +41,8 @@ pub struct Plan {
     pub tokens: TokenEngine,
     /// Names with their aliases; `None` where DNS is not set up.
     pub resolver: Option<Resolver>,
-    /// Bound sockets for probes and metrics; none, if nobody wants them.
-    pub http: Vec<Bound>,
+    /// BoundListener sockets for probes and metrics; none, if nobody wants them.
+    pub http: Vec<BoundListener>,
     /// What the process is told by signals.
     pub signals: mpsc::Receiver<Signal>,
 }
@@ -51,21 +51,21 @@ pub struct Plan {
 ///
 /// # Errors
 /// The kernel refuses what a worker needs, or no randomness is to be had.
-pub fn run(plan: Plan) -> io::Result<()> {
-    let Plan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
+pub fn run(plan: StartPlan) -> io::Result<()> {
+    let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
     let login_rate = loaded.config.settings.iam_login_rate;
     let mut process_key = [0; 32];
     aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
-    let mut teams = Team::assemble(settings.workers.count())?.into_iter();
+    let mut teams = Workers::create(settings.workers.count())?.into_iter();
     let Some(first) = teams.next() else { return Err(io::Error::other("no worker")) };
     tracing::info!("workers = {}", first.len());
     let identities = Identities::new(tokens.clone(), control.clone());
     announce::endpoints(&loaded.config, &identities, resolver.as_ref(), &control);
     let registry = Arc::new(Registry::new(first.len(), !http.is_empty()));
     let secrets = secrets_for(&tokens, settings);
-    http::serve(&control, http, first.outside(), registry.clone(), identities.clone(), secrets.clone())?;
+    http::serve(&control, http, first.handles(), registry.clone(), identities.clone(), secrets.clone())?;
     let common = Common {
         loaded,
         control,
@@ -84,31 +84,35 @@ pub fn run(plan: Plan) -> io::Result<()> {
     };
     let _running = common.registry.running.take(None);
     let mut others = Vec::new();
-    for team in teams {
-        others.push(members::start(engine, team, common.clone(), reloader.clone())?);
+    for workers in teams {
+        others.push(members::start(engine, workers, common.clone(), reloader.clone())?);
     }
     let started = first.clone();
     let outcome = engine.run(&started, async move {
-        let door = members::open_door(common, first, reloader);
-        if let Err(error) = serve(door, bound, signals).await {
+        let services = members::open_door(common, first, reloader);
+        if let Err(error) = serve(services, bound, signals).await {
             tracing::error!(%error, "cannot start");
         }
     });
-    outcome.and_then(|()| others.into_iter().try_for_each(members::Member::join))
+    outcome.and_then(|()| others.into_iter().try_for_each(members::WorkerThread::join))
 }
 
 /// The first worker's part: it listens, hears signals, and goes last.
-async fn serve(door: Rc<Door>, bound: Vec<Bound>, signals: mpsc::Receiver<Signal>) -> io::Result<()> {
-    let lifecycle = door.console.lifecycle.clone();
+async fn serve(
+    services: Rc<ClientServices>,
+    bound: Vec<BoundListener>,
+    signals: mpsc::Receiver<Signal>,
+) -> io::Result<()> {
+    let lifecycle = services.console.lifecycle.clone();
     let mut listening = Vec::new();
     for bound in bound {
         let listener = Listener::new(bound)?;
         listening.push(listener.endpoint().to_string());
-        executor::spawn(accept::run(door.clone(), listener));
+        executor::spawn(accept::run(services.clone(), listener));
     }
-    executor::spawn(signals::obey(door.console.clone(), signals));
-    door.context.registry.vitals.start();
+    executor::spawn(signals::obey(services.console.clone(), signals));
+    services.context.registry.health.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
-    shutdown::wait(&door, &lifecycle).await;
+    shutdown::wait(&services, &lifecycle).await;
     Ok(())
 }

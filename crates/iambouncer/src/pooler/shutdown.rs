@@ -1,8 +1,8 @@
 //! The way down, at each worker. Owns what each phase waits for; nobody is cut off who was promised to be waited for.
 
-use crate::client::Door;
+use crate::client::ClientServices;
+use crate::client_error;
 use crate::clients::ClientState;
-use crate::faults;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::worker::{either, home, timers};
 use std::time::Duration;
@@ -11,39 +11,39 @@ use std::time::Duration;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Returns when the process may end.
-pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
+pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
     let mut announced = Phase::Running;
     loop {
         let phase = lifecycle.phase();
         if phase != announced {
             announced = phase;
-            announce(door, phase);
+            announce(services, phase);
         }
         let done = match phase {
             Phase::Running => false,
             // Of all workers: until then a console here is of use, and a server may be needed elsewhere.
-            Phase::WaitForClients => door.context.registry.sessions.taken() == 0,
-            Phase::WaitForServers => door.directory.busy_servers() == 0,
+            Phase::WaitForClients => services.context.registry.sessions.taken() == 0,
+            Phase::WaitForServers => services.directory.busy_servers() == 0,
             Phase::Now => true,
         };
         if done {
             break;
         }
         let news = match phase {
-            Phase::WaitForServers => &*door.directory.changed,
-            _ => &door.directory.client_left,
+            Phase::WaitForServers => &*services.directory.changed,
+            _ => &services.directory.client_left,
         };
         either(lifecycle.changed.wait(), news.wait()).await;
     }
     // The last client may have left here, and the others wait for that too.
-    door.context.team.tell_others(|| {
+    services.context.workers.run_on_others(|| {
         if let Some(lifecycle) = home::get::<Lifecycle>() {
             lifecycle.changed.notify_all();
         }
     });
-    dismiss(door).await;
-    let registry = &door.context.registry;
-    if door.context.team.me() == 0 {
+    dismiss(services).await;
+    let registry = &services.context.registry;
+    if services.context.workers.index() == 0 {
         // Signals and the console's last words arrive here: this worker goes last.
         while registry.running.taken() > 1 {
             lifecycle.changed.wait().await;
@@ -52,16 +52,16 @@ pub(super) async fn wait(door: &Door, lifecycle: &Lifecycle) {
     }
 }
 
-fn announce(door: &Door, phase: Phase) {
-    door.closing.set(phase != Phase::Running);
-    door.context.registry.vitals.drain();
-    if door.context.team.me() == 0 {
+fn announce(services: &ClientServices, phase: Phase) {
+    services.closing.set(phase != Phase::Running);
+    services.context.registry.health.drain();
+    if services.context.workers.index() == 0 {
         match phase {
             Phase::Running => {}
             Phase::WaitForClients => {
                 tracing::info!(
                     "no new clients; waiting for {} to leave",
-                    door.context.registry.clients.taken()
+                    services.context.registry.clients.taken()
                 );
             }
             Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to become free"),
@@ -70,10 +70,10 @@ fn announce(door: &Door, phase: Phase) {
     }
     match phase {
         Phase::WaitForServers => {
-            door.directory.set_paused(None, true);
-            for client in door.clients.list() {
+            services.directory.set_paused(None, true);
+            for client in services.clients.list() {
                 if client.state.get() == ClientState::Waiting {
-                    client.kill(faults::shutting_down());
+                    client.kill(client_error::shutting_down());
                 }
             }
         }
@@ -81,15 +81,15 @@ fn announce(door: &Door, phase: Phase) {
     }
 }
 
-async fn dismiss(door: &Door) {
-    for client in door.clients.list() {
-        client.kill(faults::shutting_down());
+async fn dismiss(services: &ClientServices) {
+    for client in services.clients.list() {
+        client.kill(client_error::shutting_down());
     }
     timers::timeout(FAREWELL, async {
-        while !door.clients.is_empty()
-            && door.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
+        while !services.clients.is_empty()
+            && services.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
         {
-            door.directory.client_left.wait().await;
+            services.directory.client_left.wait().await;
         }
     })
     .await;

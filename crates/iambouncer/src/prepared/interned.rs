@@ -42,12 +42,12 @@ impl<T: Deref<Target: HasBody>> Eq for ByBody<T> {}
 
 /// When a table was last looked through for texts nobody uses.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SinceSweep {
+pub(super) struct SweepTimer {
     added: usize,
     bytes: usize,
 }
 
-impl SinceSweep {
+impl SweepTimer {
     /// Counts a text. True when it is time to look.
     pub(super) fn add(&mut self, body: &[u8]) -> bool {
         self.added += 1;
@@ -61,18 +61,18 @@ impl SinceSweep {
 }
 
 /// Entries in use on this worker, one for each text.
-pub(super) struct Interned<T> {
+pub(super) struct InternTable<T> {
     table: RefCell<HashSet<ByBody<Rc<T>>>>,
-    since_sweep: Cell<SinceSweep>,
+    since_sweep: Cell<SweepTimer>,
 }
 
-impl<T> Default for Interned<T> {
+impl<T> Default for InternTable<T> {
     fn default() -> Self {
         Self { table: RefCell::default(), since_sweep: Cell::default() }
     }
 }
 
-impl<T: HasBody> Interned<T> {
+impl<T: HasBody> InternTable<T> {
     /// The entry of this body: the one that is known, or the one that is made.
     pub(super) fn get_or_add(&self, body: &[u8], make: impl FnOnce() -> T) -> Rc<T> {
         if let Some(known) = self.table.borrow().get(body) {

@@ -11,7 +11,7 @@ const MAX_DOUBTFUL: usize = 64;
 /// A [`ServerCache::insert`] at a version of the schema that is not known: older than any.
 pub const UNKNOWN_VERSION: u32 = u32::MAX;
 
-struct Entry {
+struct CachedStatement {
     statement: Rc<Statement>,
     /// Version of the schema when it was prepared.
     version: u32,
@@ -28,7 +28,7 @@ enum Doubt {
 
 /// Statements prepared on one server connection.
 pub struct ServerCache {
-    entries: LruCache<u64, Entry>,
+    entries: LruCache<u64, CachedStatement>,
     /// Statements whose text is not kept: they cannot be prepared again, so they are not evicted.
     private: HashSet<u64>,
     doubt: Doubt,
@@ -68,7 +68,7 @@ impl ServerCache {
         if statement.is_private() {
             self.private.insert(statement.id);
         } else {
-            self.entries.push(statement.id, Entry { statement, version });
+            self.entries.push(statement.id, CachedStatement { statement, version });
         }
     }
 

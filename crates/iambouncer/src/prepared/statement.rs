@@ -2,7 +2,7 @@
 //! process, behind a lock, and in front of it one for each worker, which is all that is looked at once a text is known.
 
 use super::effect::Effect;
-use super::interned::{ByBody, HasBody, Interned, SinceSweep};
+use super::interned::{ByBody, HasBody, InternTable, SweepTimer};
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -62,7 +62,7 @@ impl HasBody for Text {
 #[derive(Default)]
 struct Texts {
     table: HashSet<ByBody<Arc<Text>>>,
-    since_sweep: SinceSweep,
+    since_sweep: SweepTimer,
     last_id: u64,
 }
 
@@ -90,7 +90,7 @@ fn server_name(id: u64) -> Box<[u8]> {
 
 /// All statements in use on this worker.
 #[derive(Default)]
-pub struct Interner(Interned<Statement>);
+pub struct Interner(InternTable<Statement>);
 
 impl Interner {
     /// The statement of this body: the one that is known, or a new one.

@@ -2,7 +2,7 @@
 //! the one that made it, and that batch may run on another server. Owns the texts from which it is made again there.
 
 use super::effect::Effect;
-use super::interned::{HasBody, Interned};
+use super::interned::{HasBody, InternTable};
 use std::rc::Rc;
 
 /// Longest unnamed statement that is kept to be made again, in bytes. A client with a longer one keeps its server
@@ -60,7 +60,7 @@ impl HasBody for UnnamedText {
 
 /// All texts of unnamed statements on this worker. Equal texts are the same allocation.
 #[derive(Default)]
-pub struct UnnamedTexts(Interned<UnnamedText>);
+pub struct UnnamedTexts(InternTable<UnnamedText>);
 
 impl UnnamedTexts {
     /// The text of this body: the one that is known, or a new one.

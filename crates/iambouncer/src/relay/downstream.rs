@@ -3,8 +3,8 @@
 
 use super::exchange::Exchange;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use crate::faults;
+use super::session::{ClientSession, CloseReason};
+use crate::client_error;
 use crate::server::first_but_notifications;
 use std::task::{Context, Poll, ready};
 use wire::encode;
@@ -17,32 +17,32 @@ impl Exchange {
     /// One round: look at what came, release the server if it is done, send, receive.
     pub(super) fn poll_downstream(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ending>> {
+    ) -> Poll<Result<(), CloseReason>> {
         let mut progress = false;
         let mut received = false;
         loop {
             if !self.link.is_linked() && self.down_ready == 0 && self.down_head.is_empty() {
                 // A TLS client may still have records on the way.
-                let _ = guest.client.poll_flush(cx);
+                let _ = session.client.poll_flush(cx);
                 break;
             }
             // Due before anything that has come since.
             self.make_up_answers();
-            self.scan_downstream(guest)?;
+            self.scan_downstream(session)?;
             self.make_up_answers();
-            self.release_if_done(guest)?;
+            self.release_if_done(session)?;
             while self.down_ready > 0 || !self.down_head.is_empty() {
-                match self.poll_send_downstream(guest, cx) {
+                match self.poll_send_downstream(session, cx) {
                     Poll::Ready(sent) => sent?,
                     Poll::Pending => return if progress { Poll::Ready(Ok(())) } else { Poll::Pending },
                 }
                 progress = true;
             }
-            match guest.client.poll_flush(cx) {
+            match session.client.poll_flush(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Ending::ClientLost(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(CloseReason::ClientLost(error))),
                 Poll::Pending => return Poll::Pending,
             }
             // Once per round, so that a server that never pauses leaves the others their turn.
@@ -60,7 +60,7 @@ impl Exchange {
         if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn poll_receive_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_receive_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Link::Server(linked) = &mut self.link else { return Poll::Pending };
         if self.down.is_full() {
             // A message that is read whole, or a header, does not fit behind what is kept.
@@ -73,28 +73,32 @@ impl Exchange {
                 self.swamped_flush_sent = false;
                 Poll::Ready(Ok(()))
             }
-            _ if self.saw_fatal => Poll::Ready(Err(Ending::ServerFatal)),
-            Ok(_) => Poll::Ready(Err(Ending::Fault(faults::server_lost("the server closed it")))),
-            Err(error) => Poll::Ready(Err(Ending::Fault(faults::server_lost(error)))),
+            _ if self.saw_fatal => Poll::Ready(Err(CloseReason::ServerFatal)),
+            Ok(_) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost("the server closed it")))),
+            Err(error) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost(error)))),
         }
     }
 
-    fn poll_send_downstream(&mut self, guest: &mut Guest, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_send_downstream(
+        &mut self,
+        session: &mut ClientSession,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CloseReason>> {
         let sent =
-            guest.client.poll_send_front(cx, self.down_head.pending(), &mut self.down, self.down_ready);
+            session.client.poll_send_front(cx, self.down_head.pending(), &mut self.down, self.down_ready);
         match ready!(sent) {
             Ok(n) => {
                 let from_head = n.min(self.down_head.len());
                 self.down_head.advance(from_head);
                 self.down_ready -= n - from_head;
-                guest.pool.stats.count(|t| t.sent_bytes += n as u64);
+                session.pool.stats.count(|t| t.sent_bytes += n as u64);
                 Poll::Ready(Ok(()))
             }
-            Err(error) => Poll::Ready(Err(Ending::ClientLost(error))),
+            Err(error) => Poll::Ready(Err(CloseReason::ClientLost(error))),
         }
     }
 
-    fn scan_downstream(&mut self, guest: &mut Guest) -> Result<(), Ending> {
+    fn scan_downstream(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         while self.down_head.len() <= MAX_UNSENT_HEAD_BYTES {
             let bytes = &self.down.bytes()[self.down_ready..];
             match self.down_scanner.next(bytes).map_err(nonsense)? {
@@ -102,12 +106,12 @@ impl Exchange {
                 Event::Run(n) => {
                     // The run is consumed but not taken: what is made up stands before it.
                     self.make_up_before_run();
-                    self.check_run(guest, n)?;
-                    self.down_discard_tail = self.answers.is_own();
+                    self.check_run(session, n)?;
+                    self.down_discard_tail = self.answers.is_internal();
                     self.take(n, self.down_discard_tail);
                 }
                 Event::Incomplete(_) => break,
-                Event::Message(frame) => self.on_server_message(guest, frame)?,
+                Event::Message(frame) => self.on_server_message(session, frame)?,
             }
         }
         Ok(())
@@ -115,15 +119,15 @@ impl Exchange {
 
     /// Rows and COPY data belong to a request. Notifications may come at any time.
     #[inline]
-    fn check_run(&mut self, guest: &Guest, n: usize) -> Result<(), Ending> {
-        if self.answers.allows_rows() { Ok(()) } else { self.check_run_between_answers(guest, n) }
+    fn check_run(&mut self, session: &ClientSession, n: usize) -> Result<(), CloseReason> {
+        if self.answers.allows_rows() { Ok(()) } else { self.check_run_between_answers(session, n) }
     }
 
     #[inline(never)]
-    fn check_run_between_answers(&mut self, guest: &Guest, n: usize) -> Result<(), Ending> {
+    fn check_run_between_answers(&mut self, session: &ClientSession, n: usize) -> Result<(), CloseReason> {
         match first_but_notifications(&self.down.bytes()[self.down_ready..][..n]) {
             None => Ok(()),
-            Some(tag) => Err(self.out_of_step(guest, &self.answers.unexpected(tag))),
+            Some(tag) => Err(self.out_of_step(session, &self.answers.unexpected(tag))),
         }
     }
 
@@ -171,6 +175,6 @@ impl Exchange {
     }
 }
 
-pub(super) fn nonsense(error: impl std::fmt::Display) -> Ending {
-    Ending::Fault(faults::server_lost(format!("it broke the protocol: {error}")))
+pub(super) fn nonsense(error: impl std::fmt::Display) -> CloseReason {
+    CloseReason::Error(client_error::server_lost(format!("it broke the protocol: {error}")))
 }

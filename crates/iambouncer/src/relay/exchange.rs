@@ -4,7 +4,7 @@
 use super::head::Head;
 use super::link::Link;
 use super::retry::Retry;
-use super::session::{Ending, Guest};
+use super::session::{ClientSession, CloseReason};
 use crate::answers::ExpectedAnswers;
 use crate::config::PoolMode;
 use crate::net::Inbound;
@@ -35,7 +35,7 @@ pub(super) struct Exchange {
     /// What the server owes.
     pub(super) answers: ExpectedAnswers,
     /// What the server said against our SET.
-    pub(super) own_query_error: Option<Vec<u8>>,
+    pub(super) internal_query_error: Option<Vec<u8>>,
     /// A request of the client is held back until our SET is answered.
     pub(super) holds_request: bool,
     /// What the unnamed portal may do when it is executed.
@@ -109,7 +109,7 @@ impl Exchange {
             rules,
             link: Link::None,
             answers: ExpectedAnswers::default(),
-            own_query_error: None,
+            internal_query_error: None,
             holds_request: false,
             unnamed_portal: Effect::None,
             named_portals: Effect::None,
@@ -139,12 +139,12 @@ impl Exchange {
 
     /// Takes over rules that RELOAD or SET has changed.
     #[inline]
-    pub(super) fn refresh_rules(&mut self, guest: &mut Guest) {
-        if let Some(rules) = guest.pool.changed_session_rules(&self.rules) {
+    pub(super) fn refresh_rules(&mut self, session: &mut ClientSession) {
+        if let Some(rules) = session.pool.changed_session_rules(&self.rules) {
             let before = std::mem::replace(&mut self.rules, rules);
             if before.mode == PoolMode::Session && self.rules.mode != PoolMode::Session {
                 // Its text was not kept, and its server goes.
-                guest.unnamed = None;
+                session.unnamed = None;
             }
         }
     }
@@ -171,7 +171,7 @@ impl Exchange {
             && self.down_head.is_empty()
             && self.down_scanner.at_boundary()
             && self.answers.is_fresh()
-            && self.own_query_error.is_none()
+            && self.internal_query_error.is_none()
             && !self.holds_request
             && !self.refused_batch
             && !self.saw_fatal
@@ -193,29 +193,29 @@ impl Exchange {
 
     /// No server is held and the client has sent nothing that has not been looked at.
     #[inline]
-    fn is_idle(&self, guest: &Guest) -> bool {
+    fn is_idle(&self, session: &ClientSession) -> bool {
         matches!(self.link, Link::None)
             && self.up.is_empty()
             && self.down_head.is_empty()
             && self.down.is_empty()
-            && !guest.client.has_news()
+            && !session.client.has_pending_input()
     }
 
     /// Reads the client, reads the server, and again while there is progress.
-    pub(super) fn turn(&mut self, guest: &mut Guest, cx: &mut Context<'_>) -> Poll<Ending> {
+    pub(super) fn turn(&mut self, session: &mut ClientSession, cx: &mut Context<'_>) -> Poll<CloseReason> {
         for _ in 0..MAX_ROUNDS_PER_TURN {
-            if let Some(fault) = guest.info.take_kill() {
-                return Poll::Ready(Ending::Fault(fault));
+            if let Some(error) = session.info.take_kill() {
+                return Poll::Ready(CloseReason::Error(error));
             }
-            let up = self.poll_upstream(guest, cx);
-            if let Poll::Ready(Err(ending)) = up {
-                return Poll::Ready(ending);
+            let up = self.poll_upstream(session, cx);
+            if let Poll::Ready(Err(reason)) = up {
+                return Poll::Ready(reason);
             }
-            let down = self.poll_downstream(guest, cx);
-            if let Poll::Ready(Err(ending)) = down {
-                return Poll::Ready(ending);
+            let down = self.poll_downstream(session, cx);
+            if let Poll::Ready(Err(reason)) = down {
+                return Poll::Ready(reason);
             }
-            if up.is_pending() && (down.is_pending() || self.is_idle(guest)) {
+            if up.is_pending() && (down.is_pending() || self.is_idle(session)) {
                 return Poll::Pending;
             }
         }
@@ -228,7 +228,7 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::Expected;
+    use crate::answers::ExpectedAnswer;
 
     #[test]
     fn an_exchange_is_lent_again_as_new() {
@@ -238,7 +238,7 @@ mod tests {
         };
         let mut exchange = Exchange::lend(&rules(100));
         exchange.up.append(b"request");
-        exchange.answers.push(Expected::QUERY);
+        exchange.answers.push(ExpectedAnswer::QUERY);
         assert!(!exchange.is_over());
         exchange.up.clear();
         assert!(!exchange.is_over());

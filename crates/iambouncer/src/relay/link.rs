@@ -2,12 +2,12 @@
 //! doing, and the moments at which it is made and ends.
 
 use super::exchange::Exchange;
-use super::session::{Ending, Guest};
-use crate::answers::Expected;
+use super::session::{ClientSession, CloseReason};
+use crate::answers::ExpectedAnswer;
+use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
-use crate::faults;
-use crate::pool::{Borrow, Pool, Unfinished, Waiter};
+use crate::pool::{Acquired, Pool, UnfinishedWork, Waiter};
 use crate::server::{Activity, Server};
 use crate::worker;
 use std::rc::Rc;
@@ -47,55 +47,55 @@ impl Link {
 
 impl Exchange {
     /// Gets a server, or a place in the queue. True when linked.
-    pub(super) fn try_link(&mut self, guest: &mut Guest) -> Result<bool, Ending> {
+    pub(super) fn try_link(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
         match &self.link {
             Link::Server(_) => return Ok(true),
             Link::Waiting(waiter) => match waiter.poll() {
                 None => return Ok(false),
                 Some(Ok(server)) => {
                     let waited_us = (worker::now() - waiter.since).as_micros() as u64;
-                    guest.pool.stats.count(|t| t.wait_us += waited_us);
-                    guest.pool.stats.waits.observe(waited_us);
-                    self.attach(guest, server);
+                    session.pool.stats.count(|t| t.wait_us += waited_us);
+                    session.pool.stats.waits.observe(waited_us);
+                    self.attach(session, server);
                 }
-                Some(Err(fault)) => {
+                Some(Err(error)) => {
                     self.link = Link::None;
-                    return Err(Ending::Fault((*fault).clone()));
+                    return Err(CloseReason::Error((*error).clone()));
                 }
             },
-            Link::None => match guest.pool.borrow() {
-                Borrow::Server(server) => self.attach(guest, server),
-                Borrow::Wait(waiter) => {
-                    guest.info.state.set(ClientState::Waiting);
-                    guest.info.time(|t| t.query_at = Some(worker::now()));
+            Link::None => match session.pool.acquire() {
+                Acquired::Server(server) => self.attach(session, server),
+                Acquired::Wait(waiter) => {
+                    session.info.state.set(ClientState::Waiting);
+                    session.info.time(|t| t.query_at = Some(worker::now()));
                     self.link = Link::Waiting(waiter);
                     // The pool may have had an answer at once.
                     return match &self.link {
-                        Link::Waiting(waiter) if !waiter.is_waiting() => self.try_link(guest),
+                        Link::Waiting(waiter) if !waiter.is_waiting() => self.try_link(session),
                         _ => Ok(false),
                     };
                 }
-                Borrow::Refused(fault) => return Err(Ending::Fault((*fault).clone())),
+                Acquired::Refused(error) => return Err(CloseReason::Error((*error).clone())),
             },
         }
         Ok(true)
     }
 
-    fn attach(&mut self, guest: &Guest, server: Box<Server>) {
+    fn attach(&mut self, session: &ClientSession, server: Box<Server>) {
         let now = worker::now();
-        server.info.client_id.set(guest.info.id);
+        server.info.client_id.set(session.info.id);
         server.info.activity.set(Activity::Active);
         server.info.touched_at.set(now);
-        guest.info.set_server(Some(server.info.clone()));
-        guest.info.state.set(ClientState::Active);
+        session.info.set_server(Some(server.info.clone()));
+        session.info.state.set(ClientState::Active);
         // A cancel request that came too late for the queue is not for the next wait either.
-        guest.info.take_cancel_wait();
-        guest.pool.stats.count(|t| t.server_assignments += 1);
-        if !server.parameters.same(&guest.parameters) {
-            let parameters = &guest.pool.context.parameters;
-            for sql in parameters.set_statements(&server.parameters, &guest.parameters) {
+        session.info.take_cancel_wait();
+        session.pool.stats.count(|t| t.server_assignments += 1);
+        if !server.parameters.same(&session.parameters) {
+            let parameters = &session.pool.context.parameters;
+            for sql in parameters.set_statements(&server.parameters, &session.parameters) {
                 encode::query(self.up_head.buffer(), &sql);
-                self.answers.push(Expected::OwnQuery);
+                self.answers.push(ExpectedAnswer::InternalQuery);
             }
         }
         self.link = Link::Server(Linked { server, status: TxStatus::Idle });
@@ -103,7 +103,7 @@ impl Exchange {
 
     /// Lets the server go if it owes nothing and the pool mode says so. Called when everything that came from it
     /// has been looked at.
-    pub(super) fn release_if_done(&mut self, guest: &mut Guest) -> Result<(), Ending> {
+    pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
         let nothing_half = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
         if !self.owes_nothing() || !nothing_half || self.saw_fatal {
@@ -111,14 +111,14 @@ impl Exchange {
         }
         if linked.status != TxStatus::Idle {
             return match self.rules.mode {
-                PoolMode::Statement => Err(Ending::Fault(faults::transaction_in_statement_mode())),
+                PoolMode::Statement => Err(CloseReason::Error(client_error::transaction_in_statement_mode())),
                 _ => Ok(()),
             };
         }
         let old_mode = self.rules.mode;
-        self.refresh_rules(guest);
-        if self.rules.mode != PoolMode::Session && !guest.is_pinned() {
-            self.release(guest, old_mode);
+        self.refresh_rules(session);
+        if self.rules.mode != PoolMode::Session && !session.is_pinned() {
+            self.release(session, old_mode);
         }
         Ok(())
     }
@@ -133,14 +133,14 @@ impl Exchange {
     }
 
     /// True when the server is the client's only until what came from it has been looked at.
-    pub(super) fn is_free(&self, guest: &Guest) -> bool {
+    pub(super) fn is_free(&self, session: &ClientSession) -> bool {
         let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
-        is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !guest.may_be_pinned()
+        is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }
 
-    fn release(&mut self, guest: &Guest, old_mode: PoolMode) {
+    fn release(&mut self, session: &ClientSession, old_mode: PoolMode) {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
-        guest.unlink_notes();
+        session.unlink_notes();
         self.forget_link();
         let mut server = linked.server;
         server.end_ownership();
@@ -150,18 +150,18 @@ impl Exchange {
             || old_mode == PoolMode::Session
             || (server.has_client_names && self.rules.max_prepared > 0)
         {
-            guest.pool.give_back_dirty(server)
+            session.pool.release_dirty(server)
         } else {
-            guest.pool.give_back(server)
+            session.pool.release(server)
         }
     }
 
     /// The end of the session for its server: a session-mode server in good order is cleaned and kept, any other
     /// that is still linked is in the middle of something and closed.
-    pub(super) fn part(&mut self, guest: &Guest) {
+    pub(super) fn shut_down(&mut self, session: &ClientSession) {
         let link = std::mem::replace(&mut self.link, Link::None);
-        guest.unlink_notes();
-        let unfinished = Unfinished {
+        session.unlink_notes();
+        let unfinished = UnfinishedWork {
             owes_answers: !self.answers.is_empty(),
             between_messages: self.up_scanner.at_boundary() && self.up_head.is_empty() && self.up_ready == 0,
         };
@@ -174,10 +174,10 @@ impl Exchange {
         match link {
             Link::Server(mut linked) if in_order && linked.status == TxStatus::Idle => {
                 linked.server.end_ownership();
-                guest.pool.give_back_dirty(linked.server);
+                session.pool.release_dirty(linked.server);
             }
-            Link::Server(linked) => guest.pool.abandon(linked.server, unfinished),
-            other => leave_queue(&guest.pool, other),
+            Link::Server(linked) => session.pool.abandon(linked.server, unfinished),
+            other => leave_queue(&session.pool, other),
         }
     }
 
@@ -196,7 +196,7 @@ pub(super) fn leave_queue(pool: &Rc<Pool>, link: Link) {
         Link::None => {}
         Link::Waiting(waiter) => {
             if let Some(server) = waiter.leave() {
-                pool.give_back(server);
+                pool.release(server);
             }
         }
         Link::Server(linked) => pool.discard(linked.server),

@@ -20,4 +20,4 @@ mod statements;
 mod unnamed;
 mod upstream;
 
-pub use session::{Ending, Farewell, Session, Start};
+pub use session::{CloseReason, FinalMessage, Session, Start};

@@ -4,10 +4,10 @@
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use super::upstream::{Scanned, violation};
-use crate::answers::{Answer, Expected, Undo};
-use crate::faults;
+use super::session::{ClientSession, CloseReason};
+use super::upstream::{ScanOutcome, violation};
+use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::client_error;
 use crate::prepared::{Effect, Interner};
 use wire::frontend;
 use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
@@ -18,9 +18,9 @@ impl Exchange {
     /// A named Parse in session pooling, or where statements are not tracked: the server keeps it under its own name.
     pub(super) fn on_untracked_parse(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         let front = &self.up.bytes()[self.up_ready..];
         let text = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = text.iter().position(|&byte| byte == 0) else {
@@ -28,32 +28,32 @@ impl Exchange {
             return if front.len() >= frame.len || text.len() > MAX_NAME_BYTES {
                 Err(violation(wire::FormatError::UnterminatedString))
             } else {
-                Ok(Some(Scanned::Needs(front.len() + 1)))
+                Ok(Some(ScanOutcome::Needs(front.len() + 1)))
             };
         };
-        guest.has_effects |= Effect::of(&text[end + 1..]) != Effect::None;
+        session.has_effects |= Effect::of(&text[end + 1..]) != Effect::None;
         if let Link::Server(linked) = &mut self.link {
             linked.server.has_client_names = true;
         }
-        self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, Undo::None));
+        self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::None));
         Ok(None)
     }
 
     /// A named Parse that is too long to be shared: it streams to the server under a name that nobody else uses.
     pub(super) fn on_private_parse(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
+            return Ok(Some(ScanOutcome::Sendable));
         }
         let front = &self.up.bytes()[self.up_ready..];
         let body = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = body.iter().take(MAX_NAME_BYTES + 1).position(|&byte| byte == 0) else {
             return match body.len() > MAX_NAME_BYTES {
                 true => Err(violation(wire::FormatError::NameTooLong)),
-                false => Ok(Some(Scanned::Needs(front.len() + 1))),
+                false => Ok(Some(ScanOutcome::Needs(front.len() + 1))),
             };
         };
         let name: Box<[u8]> = body[..end].into();
@@ -62,40 +62,42 @@ impl Exchange {
         if self.answers.is_name_unsettled(&name) {
             return Ok(Some(self.await_answer()));
         }
-        if guest.names.get(&name).is_some() {
+        if session.names.get(&name).is_some() {
             // The server would accept it under its private name.
-            return Err(Ending::Fault(faults::duplicate_statement(&String::from_utf8_lossy(&name))));
+            return Err(CloseReason::Error(client_error::duplicate_statement(&String::from_utf8_lossy(
+                &name,
+            ))));
         }
         let statement = Interner::private(effect);
         self.spill_upstream();
-        self.start_clock(guest);
+        self.start_clock(session);
         rewrite::parse_head(self.up_head.buffer(), &statement.name, frame.len - head_len);
         self.replace_head(frame, head_len);
-        guest.has_effects |= statement.effect != Effect::None;
-        guest.has_private = true;
-        guest.names.insert(&name, statement.clone());
-        guest.info.prepared_count.set(guest.names.len() as u32);
+        session.has_effects |= statement.effect != Effect::None;
+        session.has_private = true;
+        session.names.insert(&name, statement.clone());
+        session.info.prepared_count.set(session.names.len() as u32);
         if let Link::Server(linked) = &mut self.link {
             linked.server.prepared.insert(statement.clone(), 0);
         }
         let undo = Undo::name(name, None, statement.id);
-        self.answers.push(Expected::Parse(Answer::Forward, undo));
+        self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
         Ok(None)
     }
 
     /// A name that is none of the client's is the server's to judge: SQL may have prepared it.
     pub(super) fn on_unknown_bind(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
         if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
+            return Ok(Some(ScanOutcome::Sendable));
         }
         let front = &self.up.bytes()[self.up_ready..];
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
+            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
         };
         if self.answers.is_name_unsettled(head.statement) {
             return Ok(Some(self.await_answer()));
@@ -104,13 +106,13 @@ impl Exchange {
         let escaped = internal_names::escaped(head.statement);
         // Where statements are not tracked, it may be any that the client has parsed.
         let effect = if self.rules.max_prepared == 0 { Effect::Copies } else { Effect::None };
-        self.note_portal(guest, portal_len == 0, effect);
-        guest.pool.stats.count(|t| t.binds += 1);
+        self.note_portal(session, portal_len == 0, effect);
+        session.pool.stats.count(|t| t.binds += 1);
         let Some(escaped) = escaped else {
-            self.forward_expecting(guest, frame, Expected::Bind(0));
+            self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
             return Ok(None);
         };
-        self.start_clock(guest);
+        self.start_clock(session);
         self.spill_upstream();
         self.forward_bind(frame, (portal_len, head_len), &escaped, 0);
         Ok(None)
@@ -118,39 +120,39 @@ impl Exchange {
 
     pub(super) fn on_unknown_describe(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
         escaped: Option<Vec<u8>>,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
         let Some(escaped) = escaped else {
-            self.forward_expecting(guest, frame, Expected::Describe(0));
+            self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
             return Ok(None);
         };
         if let Some(scanned) = self.discard_message(frame) {
             return Ok(Some(scanned));
         }
-        self.start_clock(guest);
+        self.start_clock(session);
         rewrite::describe_statement(self.up_head.buffer(), &escaped);
-        self.answers.push(Expected::Describe(0));
+        self.answers.push(ExpectedAnswer::Describe(0));
         Ok(None)
     }
 
     pub(super) fn on_unknown_close(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
         escaped: Option<Vec<u8>>,
-    ) -> Result<Option<Scanned>, Ending> {
-        let expected = Expected::Close(Answer::Forward, Undo::None);
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
+        let expected = ExpectedAnswer::Close(Answer::Forward, Undo::None);
         let Some(escaped) = escaped else {
-            self.forward_expecting(guest, frame, expected);
+            self.forward_expecting(session, frame, expected);
             return Ok(None);
         };
         if let Some(scanned) = self.discard_message(frame) {
             return Ok(Some(scanned));
         }
-        self.start_clock(guest);
+        self.start_clock(session);
         rewrite::close_statement(self.up_head.buffer(), &escaped);
         self.answers.push(expected);
         Ok(None)

@@ -4,11 +4,11 @@
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use super::upstream::{Scanned, violation};
-use crate::answers::{Answer, Expected, Undo};
+use super::session::{ClientSession, CloseReason};
+use super::upstream::{ScanOutcome, violation};
+use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::client_error;
 use crate::config::PoolMode;
-use crate::faults;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::effect::{Effect, begins_transaction};
 use wire::frontend;
@@ -23,15 +23,15 @@ impl Exchange {
     /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
     pub(super) fn on_client_message(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         if frame.tag == tag::frontend::TERMINATE {
             if self.has_sendable() {
-                return Ok(Some(Scanned::Sendable));
+                return Ok(Some(ScanOutcome::Sendable));
             }
             self.up.clear();
-            return Err(Ending::ClientLeft);
+            return Err(CloseReason::ClientLeft);
         }
         // Judged before a server is taken for it.
         if frame.tag == tag::frontend::PASSWORD {
@@ -43,7 +43,7 @@ impl Exchange {
         if self.rules.mode == PoolMode::Statement {
             let needed = frame.len.min(FIRST_WORD_BYTES);
             if self.up.len() - self.up_ready < needed {
-                return Ok(Some(Scanned::Needs(needed)));
+                return Ok(Some(ScanOutcome::Needs(needed)));
             }
             if self.begins_transaction(frame) {
                 return self.refuse_transaction(frame);
@@ -53,33 +53,33 @@ impl Exchange {
             if matches!(self.link, Link::None)
                 && let Some(needed) = self.request_needs()?
             {
-                return Ok(Some(Scanned::Needs(needed)));
+                return Ok(Some(ScanOutcome::Needs(needed)));
             }
-            if !self.try_link(guest)? {
-                return Ok(Some(Scanned::AwaitsServer));
+            if !self.try_link(session)? {
+                return Ok(Some(ScanOutcome::AwaitsServer));
             }
         }
-        self.holds_request = self.waits_for_own_query(guest);
+        self.holds_request = self.waits_for_internal_query(session);
         if self.holds_request {
-            return Ok(Some(Scanned::AwaitsServer));
+            return Ok(Some(ScanOutcome::AwaitsServer));
         }
         if self.answers.is_empty()
             && let Link::Server(linked) = &self.link
-            && linked.server.stream.has_news()
+            && linked.server.stream.has_pending_input()
             && !self.answers.is_batch_open()
         {
             // What came before the request was sent is no part of its answer.
-            return Ok(Some(Scanned::AwaitsSilence));
+            return Ok(Some(ScanOutcome::AwaitsSilence));
         }
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
             return Ok(self.discard_message(frame));
         }
         if self.answers.holds_sync() && is_answered(frame.tag) {
             if self.must_send_first() {
-                return Ok(Some(Scanned::Sendable));
+                return Ok(Some(ScanOutcome::Sendable));
             }
             let Some(due) = self.answers.take_syncs_before_message() else {
-                return Ok(Some(Scanned::AwaitsAnswer));
+                return Ok(Some(ScanOutcome::AwaitsAnswer));
             };
             self.spill_upstream();
             self.send_syncs(due);
@@ -87,20 +87,20 @@ impl Exchange {
         }
         self.retry.next_message();
         match frame.tag {
-            tag::frontend::QUERY => self.on_query(guest, frame),
+            tag::frontend::QUERY => self.on_query(session, frame),
             tag::frontend::FUNCTION_CALL => {
                 self.retry.forget();
-                self.forward_expecting(guest, frame, Expected::FunctionCall);
+                self.forward_expecting(session, frame, ExpectedAnswer::FunctionCall);
             }
-            tag::frontend::SYNC => return Ok(self.on_sync(guest, frame)),
-            tag::frontend::PARSE => return self.on_parse(guest, frame),
-            tag::frontend::BIND => return self.on_bind(guest, frame),
-            tag::frontend::DESCRIBE => return self.on_describe(guest, frame),
-            tag::frontend::CLOSE => return self.on_close(guest, frame),
-            tag::frontend::EXECUTE => return self.on_execute(guest, frame),
+            tag::frontend::SYNC => return Ok(self.on_sync(session, frame)),
+            tag::frontend::PARSE => return self.on_parse(session, frame),
+            tag::frontend::BIND => return self.on_bind(session, frame),
+            tag::frontend::DESCRIBE => return self.on_describe(session, frame),
+            tag::frontend::CLOSE => return self.on_close(session, frame),
+            tag::frontend::EXECUTE => return self.on_execute(session, frame),
             tag::frontend::FLUSH => self.forward(frame),
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
-                self.answers.push(Expected::CopyEnd);
+                self.answers.push(ExpectedAnswer::CopyEnd);
                 self.forward(frame);
                 self.flush_due |= self.answers.held_sync_needs_flush();
             }
@@ -109,7 +109,7 @@ impl Exchange {
         Ok(None)
     }
 
-    fn on_query(&mut self, guest: &mut Guest, frame: Frame) {
+    fn on_query(&mut self, session: &mut ClientSession, frame: Frame) {
         self.retry.forget();
         if let Link::Server(linked) = &mut self.link {
             // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query, as it does
@@ -119,14 +119,14 @@ impl Exchange {
         }
         let text = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;
-        self.forward_expecting(guest, frame, Expected::Query { deallocates });
+        self.forward_expecting(session, frame, ExpectedAnswer::Query { deallocates });
     }
 
     /// A Sync is sent, or held while a COPY may be running that could ignore it.
-    fn on_sync(&mut self, guest: &mut Guest, frame: Frame) -> Option<Scanned> {
+    fn on_sync(&mut self, session: &mut ClientSession, frame: Frame) -> Option<ScanOutcome> {
         if !self.answers.may_ignore_sync() {
-            self.start_clock(guest);
-            self.answers.push(Expected::SYNC);
+            self.start_clock(session);
+            self.answers.push(ExpectedAnswer::SYNC);
             self.forward(frame);
             self.retry.complete_if_open();
             return None;
@@ -139,17 +139,21 @@ impl Exchange {
         None
     }
 
-    fn on_execute(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    fn on_execute(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         let mut effect = Effect::None;
-        if guest.has_effects {
+        if session.has_effects {
             let front = &self.up.bytes()[self.up_ready..];
             let Some(portal) = frontend::execute_portal(front, frame.len).map_err(violation)? else {
-                return Ok(Some(Scanned::Needs(front.len() + 1)));
+                return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
             };
             effect = if portal.is_empty() { self.unnamed_portal } else { self.named_portals };
         }
-        self.start_clock(guest);
-        self.answers.push(Expected::Execute {
+        self.start_clock(session);
+        self.answers.push(ExpectedAnswer::Execute {
             copies: effect == Effect::Copies,
             deallocates: effect == Effect::Deallocates,
         });
@@ -176,7 +180,7 @@ impl Exchange {
     /// The client sends something that is answered here into what may be a COPY. The server must not complete a COPY into
     /// which the client has sent something else, so it waits until that is known, or the server gets a message that ends
     /// the connection if it still reads COPY data, and that changes nothing if not. `None`: it may be answered.
-    pub(super) fn guard_copy(&mut self) -> Option<Scanned> {
+    pub(super) fn guard_copy(&mut self) -> Option<ScanOutcome> {
         if !self.answers.may_be_copying() {
             return None;
         }
@@ -184,7 +188,7 @@ impl Exchange {
             return Some(self.await_answer());
         }
         if self.must_send_first() {
-            return Some(Scanned::Sendable);
+            return Some(ScanOutcome::Sendable);
         }
         self.spill_upstream();
         self.probe_copy();
@@ -194,14 +198,14 @@ impl Exchange {
     /// Closes a statement that does not exist.
     fn probe_copy(&mut self) {
         rewrite::close_statement(self.up_head.buffer(), internal_names::NO_STATEMENT);
-        self.answers.push(Expected::Close(Answer::Skip, Undo::None));
+        self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
     }
 
     /// A message that builds on an answer of this batch has to wait for it: the server must not keep it.
-    pub(super) fn await_answer(&mut self) -> Scanned {
+    pub(super) fn await_answer(&mut self) -> ScanOutcome {
         self.flush_due |= self.answers.is_batch_open() && !self.awaited_flush_sent;
         self.awaited_flush_sent |= self.flush_due;
-        Scanned::AwaitsAnswer
+        ScanOutcome::AwaitsAnswer
     }
 
     /// True for a message that opens a transaction block.
@@ -219,17 +223,17 @@ impl Exchange {
 
     /// Statement pooling has no transaction blocks: the request is answered here, once nothing is owed, and no server
     /// sees it.
-    fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<ScanOutcome>, CloseReason> {
         match self.link {
             Link::None => {}
             // It is kept for a statement that only it has.
             Link::Server(_) if self.answers.is_settled() => {}
             // It goes with its last answer.
-            _ if !self.answers.is_batch_open() => return Ok(Some(Scanned::AwaitsAnswer)),
-            _ => return Err(Ending::Fault(faults::transaction_in_statement_mode())),
+            _ if !self.answers.is_batch_open() => return Ok(Some(ScanOutcome::AwaitsAnswer)),
+            _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode())),
         }
         self.discard_message(frame);
-        faults::transaction_in_statement_mode().encode_error(self.down_head.buffer());
+        client_error::transaction_in_statement_mode().encode_error(self.down_head.buffer());
         if frame.tag == tag::frontend::QUERY {
             encode::ready_for_query(self.down_head.buffer());
         } else {
@@ -239,7 +243,7 @@ impl Exchange {
     }
 
     /// A message of a batch that was refused here: all are discarded up to the Sync.
-    fn skip_refused(&mut self, frame: Frame) -> Option<Scanned> {
+    fn skip_refused(&mut self, frame: Frame) -> Option<ScanOutcome> {
         let discarded = self.discard_message(frame);
         if discarded.is_none() && frame.tag == tag::frontend::SYNC {
             self.refused_batch = false;
@@ -249,15 +253,15 @@ impl Exchange {
     }
 
     /// A cancel request came for a query that has not reached a server: it is answered here.
-    pub(super) fn cancel_waiting_request(&mut self, guest: &mut Guest) -> Result<(), Ending> {
-        super::link::leave_queue(&guest.pool, std::mem::replace(&mut self.link, Link::None));
-        guest.info.state.set(crate::clients::ClientState::Idle);
+    pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
+        super::link::leave_queue(&session.pool, std::mem::replace(&mut self.link, Link::None));
+        session.info.state.set(crate::clients::ClientState::Idle);
         loop {
             let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
             let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
                 if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
                     // A batch whose Sync has not come yet.
-                    faults::canceled_while_waiting().encode_error(self.down_head.buffer());
+                    client_error::canceled_while_waiting().encode_error(self.down_head.buffer());
                     self.refused_batch = true;
                     return Ok(());
                 }
@@ -274,7 +278,7 @@ impl Exchange {
                 break;
             }
         }
-        faults::canceled_while_waiting().encode_error(self.down_head.buffer());
+        client_error::canceled_while_waiting().encode_error(self.down_head.buffer());
         encode::ready_for_query(self.down_head.buffer());
         Ok(())
     }

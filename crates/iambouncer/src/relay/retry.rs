@@ -12,7 +12,7 @@ const MAX_KEPT_BYTES: usize = 16 * 1024;
 
 /// Where the record of a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Stage {
+enum RetryStage {
     /// There is nothing to be sent again.
     #[default]
     None,
@@ -25,7 +25,7 @@ enum Stage {
 /// The bytes of a batch, as they were sent to the server.
 #[derive(Default)]
 pub(super) struct Retry {
-    stage: Stage,
+    stage: RetryStage,
     bytes: Vec<u8>,
     /// Bytes that go out before the batch.
     skipped: usize,
@@ -60,13 +60,13 @@ impl Retry {
     pub(super) fn begin(&mut self, unsent: usize) {
         self.bytes.clear();
         self.skipped = unsent;
-        self.stage = Stage::Open;
+        self.stage = RetryStage::Open;
     }
 
     /// Another message of the client comes. One behind the batch could be overtaken by a second try.
     #[inline]
     pub(super) fn next_message(&mut self) {
-        if self.stage == Stage::Complete {
+        if self.stage == RetryStage::Complete {
             self.forget();
         }
     }
@@ -74,7 +74,7 @@ impl Retry {
     /// True while what is sent belongs to the batch.
     #[inline]
     pub(super) fn records(&self) -> bool {
-        self.stage != Stage::None
+        self.stage != RetryStage::None
     }
 
     /// Records bytes that go out now: those of ours, and those of the client behind them.
@@ -103,23 +103,23 @@ impl Retry {
     /// The Sync of the batch is sent.
     #[inline]
     pub(super) fn complete_if_open(&mut self) {
-        if self.stage == Stage::Open {
-            self.stage = Stage::Complete;
+        if self.stage == RetryStage::Open {
+            self.stage = RetryStage::Complete;
         }
     }
 
     /// Something of the batch was answered, or cannot be sent twice.
     #[inline]
     pub(super) fn forget(&mut self) {
-        self.stage = Stage::None;
+        self.stage = RetryStage::None;
     }
 
     /// What to send again, and whether the server still lacks the Sync of the first try. Once per batch.
     pub(super) fn take(&mut self) -> Option<(&[u8], bool)> {
         let lacks_sync = match std::mem::take(&mut self.stage) {
-            Stage::None => return None,
-            Stage::Open => true,
-            Stage::Complete => false,
+            RetryStage::None => return None,
+            RetryStage::Open => true,
+            RetryStage::Complete => false,
         };
         Some((&self.bytes, lacks_sync))
     }

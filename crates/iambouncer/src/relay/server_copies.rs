@@ -3,8 +3,8 @@
 
 use super::exchange::Exchange;
 use super::link::Link;
-use super::session::Guest;
-use crate::answers::{Answer, Expected, Undo};
+use super::session::ClientSession;
+use crate::answers::{Answer, ExpectedAnswer, Undo};
 use crate::prepared::Statement;
 use crate::prepared::effect::ends_transaction;
 use std::rc::Rc;
@@ -35,10 +35,10 @@ impl Exchange {
     }
 
     /// True when the server has the statement as it would be prepared now: the schema has not changed since.
-    pub(super) fn has_current(&mut self, guest: &Guest, statement: &Statement) -> bool {
+    pub(super) fn has_current(&mut self, session: &ClientSession, statement: &Statement) -> bool {
         let Link::Server(linked) = &mut self.link else { return false };
         let prepared = &mut linked.server.prepared;
-        prepared.touch(statement.id) && prepared.version(statement.id) == Some(guest.pool.schema_version())
+        prepared.touch(statement.id) && prepared.version(statement.id) == Some(session.pool.schema_version())
     }
 
     /// Statements that a server may have at the same time.
@@ -57,9 +57,9 @@ impl Exchange {
 
     /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough, or may
     /// have another statement under the name.
-    pub(super) fn add_to_server(&mut self, guest: &mut Guest, statement: &Rc<Statement>) {
+    pub(super) fn add_to_server(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) {
         let limit = self.statement_limit();
-        let version = guest.pool.schema_version();
+        let version = session.pool.schema_version();
         let Some(linked) = self.link.server() else { return };
         let prepared = &mut linked.server.prepared;
         let may_exist = prepared.version(statement.id).is_some() || prepared.is_doubtful(statement.id);
@@ -68,23 +68,23 @@ impl Exchange {
         linked.server.info.prepared_count.set(linked.server.prepared.len());
         if may_exist {
             rewrite::close_statement(self.up_head.buffer(), &statement.name);
-            self.answers.push(Expected::Close(Answer::Skip, Undo::None));
+            self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
         }
         if let Some(evicted) = evicted {
             rewrite::close_statement(self.up_head.buffer(), &evicted.name);
-            self.answers.push(Expected::Close(Answer::Skip, Undo::Closed(evicted)));
+            self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::Closed(evicted)));
         }
         rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-        guest.pool.stats.count(|t| t.server_parses += 1);
+        session.pool.stats.count(|t| t.server_parses += 1);
     }
 
     /// Sees to it that the server has the statement before the message that names it. True when it had it before.
-    pub(super) fn ensure_prepared(&mut self, guest: &mut Guest, statement: &Rc<Statement>) -> bool {
+    pub(super) fn ensure_prepared(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) -> bool {
         if self.is_prepared(statement) {
             return true;
         }
-        self.add_to_server(guest, statement);
-        self.answers.push(Expected::Parse(Answer::Skip, Undo::Prepared(statement.id)));
+        self.add_to_server(session, statement);
+        self.answers.push(ExpectedAnswer::Parse(Answer::Skip, Undo::Prepared(statement.id)));
         false
     }
 }

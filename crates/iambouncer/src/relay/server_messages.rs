@@ -6,9 +6,9 @@ use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
 use super::retry::Stale;
-use super::session::{Ending, Guest};
-use crate::answers::{Answer, Failed, Mismatch, Ready, Undo};
-use crate::faults;
+use super::session::{ClientSession, CloseReason};
+use crate::answers::{Answer, FailedEntry, Mismatch, Ready, Undo};
+use crate::client_error;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
 use crate::server::{Server, out_of_step};
@@ -20,19 +20,23 @@ use wire::tag::{self, backend as from_server};
 use wire::{encode, rewrite};
 
 impl Exchange {
-    pub(super) fn on_server_message(&mut self, guest: &mut Guest, frame: Frame) -> Result<(), Ending> {
+    pub(super) fn on_server_message(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<(), CloseReason> {
         self.make_up_answers();
-        let own = self.answers.is_own();
+        let own = self.answers.is_internal();
         let discard = match frame.tag {
-            from_server::READY_FOR_QUERY => self.on_ready(guest, frame)?,
-            from_server::ERROR_RESPONSE => self.on_error(guest, frame, own)?,
-            from_server::NOTICE_RESPONSE => own || self.replace_names(guest, frame),
-            from_server::PARAMETER_STATUS => self.on_parameter(guest, frame, own),
+            from_server::READY_FOR_QUERY => self.on_ready(session, frame)?,
+            from_server::ERROR_RESPONSE => self.on_error(session, frame, own)?,
+            from_server::NOTICE_RESPONSE => own || self.replace_names(session, frame),
+            from_server::PARAMETER_STATUS => self.on_parameter(session, frame, own),
             from_server::COMMAND_COMPLETE if !own => {
-                self.on_command_complete(guest, frame);
-                self.on_answer(guest, frame.tag)?
+                self.on_command_complete(session, frame);
+                self.on_answer(session, frame.tag)?
             }
-            tag => self.on_answer(guest, tag)?,
+            tag => self.on_answer(session, tag)?,
         };
         let n = self.down_scanner.consume(frame, self.down.len() - self.down_ready);
         self.down_discard_tail = discard;
@@ -42,7 +46,7 @@ impl Exchange {
 
     /// True when the answer is discarded.
     #[inline]
-    fn on_answer(&mut self, guest: &Guest, tag: u8) -> Result<bool, Ending> {
+    fn on_answer(&mut self, session: &ClientSession, tag: u8) -> Result<bool, CloseReason> {
         match self.answers.answer(tag) {
             Ok(answer) => {
                 if answer == Answer::Forward {
@@ -50,20 +54,20 @@ impl Exchange {
                 }
                 Ok(answer == Answer::Skip)
             }
-            Err(mismatch) => Err(self.out_of_step(guest, &mismatch)),
+            Err(mismatch) => Err(self.out_of_step(session, &mismatch)),
         }
     }
 
     /// The server has sent what no request waits for. What it sends from now on could be the answer to anything, so it
     /// is never used again.
     #[cold]
-    pub(super) fn out_of_step(&mut self, guest: &Guest, mismatch: &Mismatch) -> Ending {
+    pub(super) fn out_of_step(&mut self, session: &ClientSession, mismatch: &Mismatch) -> CloseReason {
         self.is_out_of_step = true;
         if let Link::Server(linked) = &self.link {
-            let client = Some((guest.info.id, linked.status));
+            let client = Some((session.info.id, linked.status));
             out_of_step::report(&linked.server.info, mismatch, client);
         }
-        Ending::Fault(faults::server_out_of_step())
+        CloseReason::Error(client_error::server_out_of_step())
     }
 
     fn message(&self, frame: Frame) -> &[u8] {
@@ -71,58 +75,59 @@ impl Exchange {
         &bytes[..frame.len.min(bytes.len())]
     }
 
-    fn on_ready(&mut self, guest: &mut Guest, frame: Frame) -> Result<bool, Ending> {
+    fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
         let status = backend::ready_for_query(self.message(frame)).map_err(nonsense)?;
-        let ready = self.answers.ready().map_err(|mismatch| self.out_of_step(guest, &mismatch))?;
+        let ready = self.answers.ready().map_err(|mismatch| self.out_of_step(session, &mismatch))?;
         let Link::Server(linked) = &mut self.link else { return Ok(ready != Ready::Client) };
         linked.status = status;
         match ready {
             Ready::Client => {}
-            Ready::OwnSync => return Ok(true),
-            Ready::OwnQuery => {
-                self.own_query_ended(guest)?;
+            Ready::InternalSync => return Ok(true),
+            Ready::InternalQuery => {
+                self.internal_query_completed(session)?;
                 return Ok(true);
             }
         }
-        guest.parameters_proven = true;
+        session.parameters_proven = true;
         self.awaited_flush_sent = false;
         if status == TxStatus::Idle && std::mem::take(&mut self.changed_schema) {
-            guest.pool.schema_changed();
+            session.pool.schema_changed();
         }
-        self.count_ready(guest, status);
+        self.count_ready(session, status);
         Ok(false)
     }
 
     /// The last of our SETs is answered: the server has the client's values, in its own spelling where it reports them.
-    fn own_query_ended(&mut self, guest: &mut Guest) -> Result<(), Ending> {
-        if self.answers.is_own() {
+    fn internal_query_completed(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
+        if self.answers.is_internal() {
             return Ok(());
         }
-        if let Some(message) = self.own_query_error.take() {
-            return Err(Ending::Fault(refused_parameter(&message)));
+        if let Some(message) = self.internal_query_error.take() {
+            return Err(CloseReason::Error(refused_parameter(&message)));
         }
         let Link::Server(linked) = &mut self.link else { return Ok(()) };
-        guest.parameters = linked.server.accept_parameters(&guest.pool.context.parameters, &guest.parameters);
-        guest.parameters_proven = true;
+        session.parameters =
+            linked.server.accept_parameters(&session.pool.context.parameters, &session.parameters);
+        session.parameters_proven = true;
         Ok(())
     }
 
-    fn count_ready(&mut self, guest: &Guest, status: TxStatus) {
+    fn count_ready(&mut self, session: &ClientSession, status: TxStatus) {
         let now = worker::now();
-        let mut timing = guest.info.timing.get();
+        let mut timing = session.info.timing.get();
         let us = |since: Option<std::time::Instant>| since.map_or(0, |at| (now - at).as_micros() as u64);
         let query_us = us(timing.query_at);
         let ended = status == TxStatus::Idle;
         let transaction_us = if ended { us(timing.transaction_at) } else { 0 };
-        guest.pool.stats.count(|t| {
+        session.pool.stats.count(|t| {
             t.queries += 1;
             t.query_us += query_us;
             t.transactions += u64::from(ended);
             t.transaction_us += transaction_us;
         });
-        guest.pool.stats.queries.observe(query_us);
+        session.pool.stats.queries.observe(query_us);
         if ended {
-            guest.pool.stats.transactions.observe(transaction_us);
+            session.pool.stats.transactions.observe(transaction_us);
         }
         let quiet = self.answers.is_empty();
         timing.query_at = (!quiet).then_some(now);
@@ -132,19 +137,25 @@ impl Exchange {
             (false, _) => timing.transaction_at.or(Some(now)),
         };
         timing.quiet_since = now;
-        guest.info.timing.set(timing);
+        session.info.timing.set(timing);
     }
 
     /// True when the error is discarded, or replaced.
-    fn on_error(&mut self, guest: &mut Guest, frame: Frame, own: bool) -> Result<bool, Ending> {
+    fn on_error(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        own: bool,
+    ) -> Result<bool, CloseReason> {
         let severity = backend::severity(self.message(frame)).unwrap_or_default();
         let fatal = matches!(severity, b"FATAL" | b"PANIC");
         if own && !fatal {
             // The first one says what was wrong.
-            self.own_query_error = self.own_query_error.take().or_else(|| Some(self.message(frame).to_vec()));
+            self.internal_query_error =
+                self.internal_query_error.take().or_else(|| Some(self.message(frame).to_vec()));
             return Ok(true);
         }
-        if fatal && self.is_free(guest) {
+        if fatal && self.is_free(session) {
             // It ends behind its last answer, as it would have in the pool: no business of this client's.
             if let Link::Server(linked) = &self.link {
                 linked.server.info.close_needed.set(true);
@@ -153,19 +164,19 @@ impl Exchange {
         }
         if fatal {
             self.saw_fatal = true;
-            return Ok(self.replace_names(guest, frame));
+            return Ok(self.replace_names(session, frame));
         }
         if self.on_stale_statement(frame) {
             return Ok(true);
         }
-        let replaced = self.replace_names(guest, frame);
+        let replaced = self.replace_names(session, frame);
         self.retry.forget();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
         let server = &mut linked.server;
-        if let Err(mismatch) = self.answers.error(|undo, failed| take_back(guest, server, undo, failed)) {
-            return Err(self.out_of_step(guest, &mismatch));
+        if let Err(mismatch) = self.answers.error(|undo, failed| take_back(session, server, undo, failed)) {
+            return Err(self.out_of_step(session, &mismatch));
         }
-        guest.info.prepared_count.set(guest.names.len() as u32);
+        session.info.prepared_count.set(session.names.len() as u32);
         Ok(replaced)
     }
 
@@ -201,14 +212,14 @@ impl Exchange {
 
     /// Puts the client's names of statements into a message of the server, in place of the pooler's. True when the
     /// message is replaced.
-    fn replace_names(&mut self, guest: &Guest, frame: Frame) -> bool {
+    fn replace_names(&mut self, session: &ClientSession, frame: Frame) -> bool {
         let message = self.message(frame);
         if message.len() < frame.len {
             return false;
         }
         let name_of = |id| {
             let current = || self.answers.front_name();
-            let known = guest.names.name_of(id).or_else(|| self.answers.name_given_up(id)).or_else(current);
+            let known = session.names.name_of(id).or_else(|| self.answers.name_given_up(id)).or_else(current);
             known.or_else(|| self.dropped_names.name_of(id))
         };
         let Some(replaced) = internal_names::replaced(message, name_of) else { return false };
@@ -217,31 +228,31 @@ impl Exchange {
         true
     }
 
-    fn on_parameter(&mut self, guest: &mut Guest, frame: Frame, own: bool) -> bool {
+    fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, own: bool) -> bool {
         let message = &self.down.bytes()[self.down_ready..];
         let message = &message[..frame.len.min(message.len())];
         let Link::Server(linked) = &mut self.link else { return own };
-        if let Some(position) = linked.server.note_parameter(&guest.pool.context.parameters, message)
+        if let Some(position) = linked.server.note_parameter(&session.pool.context.parameters, message)
             && !own
             && let Some(Some(value)) = linked.server.parameters.values().get(position)
         {
-            guest.parameters = guest.pool.context.parameters.with(&guest.parameters, position, value);
+            session.parameters = session.pool.context.parameters.with(&session.parameters, position, value);
             if let Ok(("application_name", value)) = backend::parameter_status(message) {
-                let introduction =
-                    guest.pool.context.introductions.renamed(&guest.info.introduction(), value);
-                guest.info.introduce(introduction);
+                let identity =
+                    session.pool.context.client_identities.renamed(&session.info.identity(), value);
+                session.info.set_identity(identity);
             }
         }
         own
     }
 
     /// SQL that drops prepared statements, or changes what they refer to.
-    fn on_command_complete(&mut self, guest: &mut Guest, frame: Frame) {
+    fn on_command_complete(&mut self, session: &mut ClientSession, frame: Frame) {
         let Ok(tag) = backend::command_tag(self.message(frame)) else { return };
         match tag {
             b"DISCARD ALL" | b"DEALLOCATE ALL" => {
                 let discards_all = tag == b"DISCARD ALL";
-                self.on_deallocated(guest, discards_all);
+                self.on_deallocated(session, discards_all);
             }
             [b'A' | b'C' | b'D', ..] if changes_schema(tag) => self.changed_schema = true,
             _ => {}
@@ -249,29 +260,29 @@ impl Exchange {
     }
 
     /// Statements of messages behind the command are there when these are done.
-    fn on_deallocated(&mut self, guest: &mut Guest, discards_all: bool) {
+    fn on_deallocated(&mut self, session: &mut ClientSession, discards_all: bool) {
         let given: HashSet<_> = self.answers.names_given().collect();
         // Errors may still name those that are gone.
-        self.dropped_names = guest.names.take_except(|name| given.contains(name));
-        guest.info.prepared_count.set(guest.names.len() as u32);
+        self.dropped_names = session.names.take_except(|name| given.contains(name));
+        session.info.prepared_count.set(session.names.len() as u32);
         let Link::Server(linked) = &mut self.link else { return };
         let prepared: HashSet<_> = self.answers.statements_prepared().collect();
         linked.server.prepared.clear_except(|id| prepared.contains(&id));
         if discards_all {
-            linked.server.forget_unreported(&guest.pool.context.parameters);
+            linked.server.forget_unreported(&session.pool.context.parameters);
         }
     }
 }
 
 /// Takes back what was recorded for an answer that did not come.
-fn take_back(guest: &mut Guest, server: &mut Server, undo: Undo, failed: Failed) {
+fn take_back(session: &mut ClientSession, server: &mut Server, undo: Undo, failed: FailedEntry) {
     match undo {
         Undo::None | Undo::Duplicate(_) => {}
         Undo::Name(renamed) => {
             match renamed.before {
-                Some(statement) => guest.names.insert(&renamed.name, statement),
+                Some(statement) => session.names.insert(&renamed.name, statement),
                 None => {
-                    guest.names.remove(&renamed.name);
+                    session.names.remove(&renamed.name);
                 }
             }
             if renamed.prepared > 0 {
@@ -285,7 +296,7 @@ fn take_back(guest: &mut Guest, server: &mut Server, undo: Undo, failed: Failed)
             if !matches!(server.unnamed, ServerUnnamed::Own) {
                 server.unnamed = ServerUnnamed::Unknown;
             }
-            Exchange::undo_unnamed(guest, before, failed);
+            Exchange::undo_unnamed(session, before, failed);
         }
         Undo::ServerUnnamed => server.unnamed = ServerUnnamed::Unknown,
     }
@@ -296,7 +307,7 @@ fn changes_schema(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().any(|command| tag.starts_with(command))
 }
 
-fn refused_parameter(message: &[u8]) -> crate::faults::Fault {
+fn refused_parameter(message: &[u8]) -> crate::client_error::ClientError {
     let fields = backend::error_fields(message).unwrap_or_default();
-    faults::parameter_refused(&fields.message, fields.code.into_owned())
+    client_error::parameter_refused(&fields.message, fields.code.into_owned())
 }

@@ -2,8 +2,8 @@
 //! meanwhile is lent to it as an [`Exchange`].
 
 use super::exchange::Exchange;
+use crate::client_error::ClientError;
 use crate::clients::{ClientInfo, ClientState};
-use crate::faults::Fault;
 use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
 use crate::pool::Pool;
@@ -14,26 +14,26 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 /// How long a client that does not read may hold up its own last message.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a session ended.
-pub enum Ending {
+pub enum CloseReason {
     /// The client said goodbye or closed.
     ClientLeft,
     /// The client's connection failed.
     ClientLost(std::io::Error),
     /// We end it, telling the client why.
-    Fault(Fault),
+    Error(ClientError),
     /// The server has told the client why, in a FATAL of its own.
     ServerFatal,
 }
 
-impl std::fmt::Display for Ending {
+impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::ClientLeft => f.write_str("client close request"),
             Self::ClientLost(error) => error.fmt(f),
-            Self::Fault(fault) => fault.fmt(f),
+            Self::Error(error) => error.fmt(f),
             Self::ServerFatal => f.write_str("server ended the session"),
         }
     }
@@ -52,7 +52,7 @@ pub struct Start {
 }
 
 /// What there is of a client whether or not anything is going on.
-pub(super) struct Guest {
+pub(super) struct ClientSession {
     pub(super) pool: Rc<Pool>,
     pub(super) info: Rc<ClientInfo>,
     pub(super) client: Stream,
@@ -69,8 +69,8 @@ pub(super) struct Guest {
     pub(super) parameters_proven: bool,
 }
 
-impl Guest {
-    /// As [`Guest::is_pinned`], without looking closer.
+impl ClientSession {
+    /// As [`ClientSession::is_pinned`], without looking closer.
     pub(super) fn may_be_pinned(&self) -> bool {
         self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
     }
@@ -92,7 +92,7 @@ impl Guest {
 
 /// A client and, while something is going on, its exchange with a server.
 pub struct Session {
-    guest: Guest,
+    session: ClientSession,
     /// `None` while the client is idle.
     exchange: Option<Box<Exchange>>,
 }
@@ -108,7 +108,7 @@ impl Session {
             exchange
         });
         let names = ClientNames::default();
-        let guest = Guest {
+        let session = ClientSession {
             pool,
             info,
             client,
@@ -119,16 +119,16 @@ impl Session {
             parameters,
             parameters_proven,
         };
-        Self { guest, exchange }
+        Self { session, exchange }
     }
 
-    /// One turn of the task, until [`Session::part`] is due. Never inlined: `make instructions` counts what happens
+    /// One turn of the task, until [`Session::shut_down`] is due. Never inlined: `make instructions` counts what happens
     /// in here.
     #[inline(never)]
-    pub fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<Ending> {
+    pub fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<CloseReason> {
         let mut exchange =
-            self.exchange.take().unwrap_or_else(|| self.guest.pool.with_session_rules(Exchange::lend));
-        let outcome = exchange.turn(&mut self.guest, cx);
+            self.exchange.take().unwrap_or_else(|| self.session.pool.with_session_rules(Exchange::lend));
+        let outcome = exchange.turn(&mut self.session, cx);
         if exchange.is_over() {
             exchange.give_back();
         } else {
@@ -138,31 +138,31 @@ impl Session {
     }
 
     /// The end of the session for its server, after the last turn. Comes back if there is a client to be told why.
-    pub fn part(mut self, ending: &Ending) -> Option<Farewell> {
+    pub fn shut_down(mut self, reason: &CloseReason) -> Option<FinalMessage> {
         if let Some(exchange) = &mut self.exchange {
-            exchange.part(&self.guest);
+            exchange.shut_down(&self.session);
         }
-        let Ending::Fault(fault) = ending else { return None };
+        let CloseReason::Error(error) = reason else { return None };
         // A message cut off in the middle cannot be followed by another.
         let mut message = match &self.exchange {
             Some(exchange) => exchange.unsent()?,
             None => Vec::new(),
         };
-        fault.encode_fatal(&mut message);
-        Some(Farewell { client: self.guest.client, message })
+        error.encode_fatal(&mut message);
+        Some(FinalMessage { client: self.session.client, message })
     }
 }
 
 /// The last message of a client that is sent away.
-pub struct Farewell {
+pub struct FinalMessage {
     client: Stream,
     message: Vec<u8>,
 }
 
-impl Farewell {
+impl FinalMessage {
     /// Sends it, if the client takes it in time.
-    pub async fn say(mut self) {
-        let _ = timers::timeout(FAREWELL_LIMIT, self.client.send_all(&self.message)).await;
+    pub async fn send(mut self) {
+        let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, self.client.send_all(&self.message)).await;
     }
 }
 

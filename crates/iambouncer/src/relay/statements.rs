@@ -5,14 +5,14 @@
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use super::upstream::{Scanned, violation};
-use crate::answers::{Answer, Expected, Undo};
-use crate::faults;
+use super::session::{ClientSession, CloseReason};
+use super::upstream::{ScanOutcome, violation};
+use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::client_error;
 use crate::prepared::{Effect, Statement};
 use std::rc::Rc;
 use wire::backend::TxStatus;
-use wire::frontend::{self, Named, Target};
+use wire::frontend::{self, Named, NamedKind};
 use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
 use wire::rewrite;
 use wire::scan::Frame;
@@ -25,31 +25,35 @@ const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 impl Exchange {
     /// The message at the front, if it is there as a whole.
-    pub(super) fn whole(&self, frame: Frame) -> Result<&[u8], Scanned> {
+    pub(super) fn whole(&self, frame: Frame) -> Result<&[u8], ScanOutcome> {
         let bytes = &self.up.bytes()[self.up_ready..];
-        bytes.get(..frame.len).ok_or(Scanned::Needs(frame.len))
+        bytes.get(..frame.len).ok_or(ScanOutcome::Needs(frame.len))
     }
 
-    pub(super) fn on_parse(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    pub(super) fn on_parse(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
         let front = &self.up.bytes()[self.up_ready..];
         if frame.len <= HEADER_BYTES {
             return Err(violation(wire::FormatError::Truncated));
         }
         let Some(named) = frontend::parse_is_named(front) else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
+            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
         };
         if !named {
-            return self.on_unnamed_parse(guest, frame);
+            return self.on_unnamed_parse(session, frame);
         }
-        if self.rules.max_prepared == 0 && guest.names.is_empty() {
-            return self.on_untracked_parse(guest, frame);
+        if self.rules.max_prepared == 0 && session.names.is_empty() {
+            return self.on_untracked_parse(session, frame);
         }
         if frame.len > MAX_SHARED_PARSE_BYTES {
-            return self.on_private_parse(guest, frame);
+            return self.on_private_parse(session, frame);
         }
         if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
+            return Ok(Some(ScanOutcome::Sendable));
         }
         let message = match self.whole(frame) {
             Ok(message) => message,
@@ -59,7 +63,7 @@ impl Exchange {
         if self.answers.is_name_unsettled(parse.name) {
             return Ok(Some(self.await_answer()));
         }
-        let statement = guest.pool.context.statements.intern(parse.body);
+        let statement = session.pool.context.statements.intern(parse.body);
         if self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
         }
@@ -73,71 +77,75 @@ impl Exchange {
                 return Ok(Some(scanned));
             }
         }
-        guest.pool.stats.count(|t| t.client_parses += 1);
-        guest.has_effects |= statement.effect != Effect::None;
+        session.pool.stats.count(|t| t.client_parses += 1);
+        session.has_effects |= statement.effect != Effect::None;
         self.discard_message(frame);
-        self.start_clock(guest);
-        self.parse_shared(guest, name, &statement)?;
+        self.start_clock(session);
+        self.parse_shared(session, name, &statement)?;
         Ok(None)
     }
 
     fn parse_shared(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         name: Box<[u8]>,
         statement: &Rc<Statement>,
-    ) -> Result<(), Ending> {
-        if guest.names.get(&name).is_some() {
+    ) -> Result<(), CloseReason> {
+        if session.names.get(&name).is_some() {
             // The name is in use. The server says so in its own words when it gets its name for this text twice;
             // should it not have the text after all, it now has the right one.
-            self.ensure_prepared(guest, statement);
+            self.ensure_prepared(session, statement);
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-            self.answers.push(Expected::Parse(Answer::Forward, Undo::duplicate(name)));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::duplicate(name)));
             return Ok(());
         }
-        if !guest.names.has_room_for(statement) {
-            return Err(Ending::Fault(faults::too_many_statements()));
+        if !session.names.has_room_for(statement) {
+            return Err(CloseReason::Error(client_error::too_many_statements()));
         }
-        guest.names.insert(&name, statement.clone());
-        guest.info.prepared_count.set(guest.names.len() as u32);
-        if !self.has_current(guest, statement) {
-            self.add_to_server(guest, statement);
+        session.names.insert(&name, statement.clone());
+        session.info.prepared_count.set(session.names.len() as u32);
+        if !self.has_current(session, statement) {
+            self.add_to_server(session, statement);
             let undo = Undo::name(name, None, statement.id);
-            self.answers.push(Expected::Parse(Answer::Forward, undo));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
         } else if self.is_refused_by_transaction(statement) {
             // In the server's own words.
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
-            self.answers.push(Expected::Parse(Answer::Forward, Undo::name(name, None, 0)));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::name(name, None, 0)));
         } else {
-            self.answers.push(Expected::Parse(Answer::Fake, Undo::name(name, None, 0)));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Fake, Undo::name(name, None, 0)));
         }
         Ok(())
     }
 
-    pub(super) fn on_bind(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    pub(super) fn on_bind(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         let front = &self.up.bytes()[self.up_ready..];
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(Scanned::Needs(front.len() + 1)));
+            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
         };
         if head.statement.is_empty() {
-            return self.on_unnamed_bind(guest, frame);
+            return self.on_unnamed_bind(session, frame);
         }
-        let Some(statement) = guest.names.get(head.statement).cloned() else {
-            return self.on_unknown_bind(guest, frame);
+        let Some(statement) = session.names.get(head.statement).cloned() else {
+            return self.on_unknown_bind(session, frame);
         };
         if self.answers.is_name_unsettled(head.statement) || self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
         }
         if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
+            return Ok(Some(ScanOutcome::Sendable));
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
-        self.note_portal(guest, portal_len == 0, statement.effect);
-        guest.pool.stats.count(|t| t.binds += 1);
+        self.note_portal(session, portal_len == 0, statement.effect);
+        session.pool.stats.count(|t| t.binds += 1);
         self.spill_upstream();
-        self.start_clock(guest);
+        self.start_clock(session);
         let begins = self.begins_batch();
-        let had_it = self.ensure_prepared(guest, &statement);
+        let had_it = self.ensure_prepared(session, &statement);
         if begins && had_it {
             self.retry.begin(self.up_head.len());
         }
@@ -152,7 +160,7 @@ impl Exchange {
         let (portal_len, head_len) = lengths;
         let portal = &self.up.bytes()[HEADER_BYTES..][..portal_len];
         rewrite::bind(self.up_head.buffer(), portal, name, frame.len - head_len);
-        self.answers.push(Expected::Bind(id));
+        self.answers.push(ExpectedAnswer::Bind(id));
         self.replace_head(frame, head_len);
     }
 
@@ -166,8 +174,8 @@ impl Exchange {
 
     /// Records what the portal may do that a Bind makes.
     #[inline]
-    pub(super) fn note_portal(&mut self, guest: &Guest, is_unnamed: bool, effect: Effect) {
-        if !guest.has_effects {
+    pub(super) fn note_portal(&mut self, session: &ClientSession, is_unnamed: bool, effect: Effect) {
+        if !session.has_effects {
             return;
         }
         if is_unnamed {
@@ -185,7 +193,7 @@ impl Exchange {
     }
 
     /// The Describe or Close at the front, if it is there as a whole.
-    fn named(&self, frame: Frame) -> Result<Result<Named<'_>, Scanned>, Ending> {
+    fn named(&self, frame: Frame) -> Result<Result<Named<'_>, ScanOutcome>, CloseReason> {
         if frame.len > MAX_NAMED_BYTES {
             return Err(violation(wire::FormatError::NameTooLong));
         }
@@ -195,23 +203,27 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_describe(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    pub(super) fn on_describe(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         let named = match self.named(frame)? {
             Ok(named) => named,
             Err(scanned) => return Ok(Some(scanned)),
         };
-        if named.target == Target::Portal {
-            self.start_clock(guest);
-            self.answers.push(Expected::Describe(0));
+        if named.target == NamedKind::Portal {
+            self.start_clock(session);
+            self.answers.push(ExpectedAnswer::Describe(0));
             self.forward(frame);
             return Ok(None);
         }
         if named.name.is_empty() {
-            return self.on_unnamed_describe(guest, frame);
+            return self.on_unnamed_describe(session, frame);
         }
-        let Some(statement) = guest.names.get(named.name).cloned() else {
+        let Some(statement) = session.names.get(named.name).cloned() else {
             let escaped = internal_names::escaped(named.name);
-            return self.on_unknown_describe(guest, frame, escaped);
+            return self.on_unknown_describe(session, frame, escaped);
         };
         if self.answers.is_name_unsettled(named.name) || self.must_await(&statement) {
             return Ok(Some(self.await_answer()));
@@ -219,57 +231,61 @@ impl Exchange {
         if let Some(scanned) = self.discard_message(frame) {
             return Ok(Some(scanned));
         }
-        self.start_clock(guest);
+        self.start_clock(session);
         let begins = self.begins_batch();
-        if self.ensure_prepared(guest, &statement) && begins {
+        if self.ensure_prepared(session, &statement) && begins {
             self.retry.begin(self.up_head.len());
         }
         rewrite::describe_statement(self.up_head.buffer(), &statement.name);
-        self.answers.push(Expected::Describe(statement.id));
+        self.answers.push(ExpectedAnswer::Describe(statement.id));
         Ok(None)
     }
 
-    pub(super) fn on_close(&mut self, guest: &mut Guest, frame: Frame) -> Result<Option<Scanned>, Ending> {
+    pub(super) fn on_close(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
         let named = match self.named(frame)? {
             Ok(named) => named,
             Err(scanned) => return Ok(Some(scanned)),
         };
-        let is_statement = named.target == Target::Statement;
+        let is_statement = named.target == NamedKind::Statement;
         if is_statement && named.name.is_empty() {
-            self.on_unnamed_close(guest, frame);
+            self.on_unnamed_close(session, frame);
             return Ok(None);
         }
         if is_statement && self.answers.is_name_unsettled(named.name) {
             return Ok(Some(self.await_answer()));
         }
         let known =
-            guest.names.get(named.name).filter(|_| is_statement).map(|statement| statement.is_private());
+            session.names.get(named.name).filter(|_| is_statement).map(|statement| statement.is_private());
         let escaped = internal_names::escaped(named.name).filter(|_| is_statement);
         let name: Box<[u8]> = named.name.into();
         let Some(is_private) = known else {
-            return self.on_unknown_close(guest, frame, escaped);
+            return self.on_unknown_close(session, frame, escaped);
         };
         if !is_private && let Some(scanned) = self.guard_copy() {
             return Ok(Some(scanned));
         }
         if self.must_send_first() {
-            return Ok(Some(Scanned::Sendable));
+            return Ok(Some(ScanOutcome::Sendable));
         }
         self.discard_message(frame);
-        self.start_clock(guest);
-        let before = guest.names.remove(&name);
-        guest.info.prepared_count.set(guest.names.len() as u32);
+        self.start_clock(session);
+        let before = session.names.remove(&name);
+        session.info.prepared_count.set(session.names.len() as u32);
         if let Some(statement) = before.as_ref().filter(|_| is_private) {
             // Nobody else has a use for it.
             rewrite::close_statement(self.up_head.buffer(), &statement.name);
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.remove(statement.id);
             }
-            self.answers.push(Expected::Close(Answer::Forward, Undo::name(name, before, 0)));
+            self.answers.push(ExpectedAnswer::Close(Answer::Forward, Undo::name(name, before, 0)));
         } else {
             // Only the client forgets it: the server keeps it for the next one.
-            self.answers.push(Expected::Close(Answer::Fake, Undo::name(name, before, 0)));
+            self.answers.push(ExpectedAnswer::Close(Answer::Fake, Undo::name(name, before, 0)));
         }
         Ok(None)
     }

@@ -4,9 +4,9 @@
 
 use super::exchange::Exchange;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use super::upstream::{Scanned, violation};
-use crate::answers::{Answer, Expected, Failed, Undo};
+use super::session::{ClientSession, CloseReason};
+use super::upstream::{ScanOutcome, violation};
+use crate::answers::{Answer, ExpectedAnswer, FailedEntry, Undo};
 use crate::config::PoolMode;
 use crate::prepared::unnamed::MAX_KEPT_BYTES;
 use crate::prepared::{Effect, ServerUnnamed, Unnamed, UnnamedText};
@@ -18,23 +18,23 @@ use wire::scan::Frame;
 impl Exchange {
     pub(super) fn on_unnamed_parse(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         if self.rules.mode == PoolMode::Session {
             // The server is the client's own.
             let text = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
-            guest.has_effects |= effect != Effect::None;
-            let undo = if guest.has_effects {
-                Undo::Unnamed(guest.unnamed.replace(UnnamedText::without_body(effect)))
+            session.has_effects |= effect != Effect::None;
+            let undo = if session.has_effects {
+                Undo::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect)))
             } else {
                 Undo::None
             };
             if let Link::Server(linked) = &mut self.link {
                 linked.server.unnamed = ServerUnnamed::Own;
             }
-            self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, undo));
+            self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, undo));
             return Ok(None);
         }
         let text = if frame.len > MAX_KEPT_BYTES {
@@ -46,70 +46,70 @@ impl Exchange {
                 Err(scanned) => return Ok(Some(scanned)),
             };
             let body = frontend::parse(message).map_err(violation)?.body;
-            match &guest.unnamed {
+            match &session.unnamed {
                 // Nearly always the same statement again.
                 Some(text) if text.body() == Some(body) => text.clone(),
-                _ => guest.pool.context.unnamed.intern(body),
+                _ => session.pool.context.unnamed.intern(body),
             }
         };
-        guest.has_effects |= text.effect != Effect::None;
-        let before = guest.unnamed.replace(text.clone());
+        session.has_effects |= text.effect != Effect::None;
+        let before = session.unnamed.replace(text.clone());
         if let Link::Server(linked) = &mut self.link {
             linked.server.unnamed = ServerUnnamed::Text(text);
         }
-        self.forward_expecting(guest, frame, Expected::Parse(Answer::Forward, Undo::Unnamed(before)));
+        self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::Unnamed(before)));
         Ok(None)
     }
 
     pub(super) fn on_unnamed_bind(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
-        if let Some(scanned) = self.ensure_unnamed(guest) {
+        if let Some(scanned) = self.ensure_unnamed(session) {
             return Ok(Some(scanned));
         }
-        if guest.has_effects {
+        if session.has_effects {
             let is_unnamed_portal = self.up.bytes().get(self.up_ready + HEADER_BYTES) == Some(&0);
-            let effect = guest.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
-            self.note_portal(guest, is_unnamed_portal, effect);
+            let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
+            self.note_portal(session, is_unnamed_portal, effect);
         }
-        guest.pool.stats.count(|t| t.binds += 1);
-        self.forward_expecting(guest, frame, Expected::Bind(0));
+        session.pool.stats.count(|t| t.binds += 1);
+        self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
         Ok(None)
     }
 
     pub(super) fn on_unnamed_describe(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         frame: Frame,
-    ) -> Result<Option<Scanned>, Ending> {
+    ) -> Result<Option<ScanOutcome>, CloseReason> {
         self.retry.forget();
-        if let Some(scanned) = self.ensure_unnamed(guest) {
+        if let Some(scanned) = self.ensure_unnamed(session) {
             return Ok(Some(scanned));
         }
-        self.forward_expecting(guest, frame, Expected::Describe(0));
+        self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
         Ok(None)
     }
 
-    pub(super) fn on_unnamed_close(&mut self, guest: &mut Guest, frame: Frame) {
+    pub(super) fn on_unnamed_close(&mut self, session: &mut ClientSession, frame: Frame) {
         let undo = match self.rules.mode {
             PoolMode::Session => Undo::None,
-            _ => Undo::Unnamed(guest.unnamed.take()),
+            _ => Undo::Unnamed(session.unnamed.take()),
         };
         if let Link::Server(linked) = &mut self.link {
             linked.server.unnamed = ServerUnnamed::None;
         }
-        self.forward_expecting(guest, frame, Expected::Close(Answer::Forward, undo));
+        self.forward_expecting(session, frame, ExpectedAnswer::Close(Answer::Forward, undo));
     }
 
     /// Sees to it that the server's unnamed statement is the client's before the message that uses it: made again, or,
     /// where the client has none, closed.
     #[inline]
-    fn ensure_unnamed(&mut self, guest: &mut Guest) -> Option<Scanned> {
+    fn ensure_unnamed(&mut self, session: &mut ClientSession) -> Option<ScanOutcome> {
         let Link::Server(linked) = &self.link else { return None };
-        let is_there = match (&guest.unnamed, &linked.server.unnamed) {
+        let is_there = match (&session.unnamed, &linked.server.unnamed) {
             (_, ServerUnnamed::Own) => true,
             (Some(text), server) => server.is(text),
             (None, server) => matches!(server, ServerUnnamed::None),
@@ -117,12 +117,12 @@ impl Exchange {
         if is_there && !self.answers.is_name_unsettled(b"") {
             None
         } else {
-            self.replace_unnamed(guest, is_there)
+            self.replace_unnamed(session, is_there)
         }
     }
 
     #[inline(never)]
-    fn replace_unnamed(&mut self, guest: &mut Guest, is_there: bool) -> Option<Scanned> {
+    fn replace_unnamed(&mut self, session: &mut ClientSession, is_there: bool) -> Option<ScanOutcome> {
         if self.answers.is_name_unsettled(b"") {
             return Some(self.await_answer());
         }
@@ -130,22 +130,22 @@ impl Exchange {
             return None;
         }
         if self.must_send_first() {
-            return Some(Scanned::Sendable);
+            return Some(ScanOutcome::Sendable);
         }
         self.spill_upstream();
-        self.start_clock(guest);
+        self.start_clock(session);
         let Link::Server(linked) = &mut self.link else { return None };
-        match guest.unnamed.as_ref().and_then(|text| Some((text, text.body()?))) {
+        match session.unnamed.as_ref().and_then(|text| Some((text, text.body()?))) {
             Some((text, body)) => {
                 rewrite::parse(self.up_head.buffer(), b"", body);
                 linked.server.unnamed = ServerUnnamed::Text(text.clone());
-                self.answers.push(Expected::Parse(Answer::Skip, Undo::ServerUnnamed));
-                guest.pool.stats.count(|t| t.server_parses += 1);
+                self.answers.push(ExpectedAnswer::Parse(Answer::Skip, Undo::ServerUnnamed));
+                session.pool.stats.count(|t| t.server_parses += 1);
             }
             None => {
                 rewrite::close_statement(self.up_head.buffer(), b"");
                 linked.server.unnamed = ServerUnnamed::None;
-                self.answers.push(Expected::Close(Answer::Skip, Undo::ServerUnnamed));
+                self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::ServerUnnamed));
             }
         }
         None
@@ -153,9 +153,9 @@ impl Exchange {
 
     /// Takes back a change of the unnamed statement that did not happen. A Parse that failed itself has closed the one
     /// before; one that was skipped has not.
-    pub(super) fn undo_unnamed(guest: &mut Guest, before: Unnamed, failed: Failed) {
+    pub(super) fn undo_unnamed(session: &mut ClientSession, before: Unnamed, failed: FailedEntry) {
         if failed.is_last_change {
-            guest.unnamed = if failed.is_front { None } else { before };
+            session.unnamed = if failed.is_front { None } else { before };
         }
     }
 }

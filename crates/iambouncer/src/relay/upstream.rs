@@ -4,9 +4,9 @@
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::exchange::Exchange;
 use super::link::Link;
-use super::session::{Ending, Guest};
-use crate::answers::Expected;
-use crate::faults;
+use super::session::{ClientSession, CloseReason};
+use crate::answers::ExpectedAnswer;
+use crate::client_error;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
 use wire::scan::{self, Event, Frame};
@@ -30,7 +30,7 @@ const MAX_ANSWERS_OWED_AT_ALL: usize = 16 * MAX_ANSWERS_OWED;
 const MAX_UNANSWERED_BYTES: usize = 512 * 1024;
 
 /// What a look at the client's bytes came to.
-pub(super) enum Scanned {
+pub(super) enum ScanOutcome {
     /// Something can be sent.
     Sendable,
     /// Nothing, until this many bytes are there.
@@ -47,15 +47,15 @@ impl Exchange {
     /// One round: send what is decided, look at what came, receive.
     pub(super) fn poll_upstream(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ending>> {
+    ) -> Poll<Result<(), CloseReason>> {
         let mut received = false;
         loop {
             if self.up_ready > 0 || !self.up_head.is_empty() {
                 match self.poll_send_upstream(cx) {
                     Poll::Ready(sent) => sent?,
-                    Poll::Pending => return poll_client_end(guest),
+                    Poll::Pending => return poll_client_end(session),
                 }
                 continue;
             }
@@ -63,74 +63,76 @@ impl Exchange {
                 match linked.server.stream.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
                     // Back-pressure: nothing more is read from the client meanwhile.
-                    Poll::Pending => return poll_client_end(guest),
+                    Poll::Pending => return poll_client_end(session),
                     // What the server said last is read before it is given up.
                     Poll::Ready(Err(_)) => return Poll::Pending,
                 }
             }
-            if self.has_nothing_to_do(guest) {
+            if self.has_nothing_to_do(session) {
                 return Poll::Pending;
             }
-            match self.scan_upstream(guest) {
-                Ok(Scanned::Sendable) => {}
-                Ok(Scanned::AwaitsServer) => return self.poll_client_while_waiting(guest, cx),
-                Ok(Scanned::AwaitsAnswer) => {
+            match self.scan_upstream(session) {
+                Ok(ScanOutcome::Sendable) => {}
+                Ok(ScanOutcome::AwaitsServer) => return self.poll_client_while_waiting(session, cx),
+                Ok(ScanOutcome::AwaitsAnswer) => {
                     if self.flush_due && self.up_scanner.at_boundary() {
                         continue;
                     }
-                    return poll_client_end(guest);
+                    return poll_client_end(session);
                 }
-                Ok(Scanned::AwaitsSilence) => {
+                Ok(ScanOutcome::AwaitsSilence) => {
                     self.holds_request = true;
-                    let heard = self.poll_downstream(guest, cx);
+                    let heard = self.poll_downstream(session, cx);
                     self.holds_request = false;
-                    if let Poll::Ready(Err(ending)) = heard {
-                        return Poll::Ready(Err(ending));
+                    if let Poll::Ready(Err(reason)) = heard {
+                        return Poll::Ready(Err(reason));
                     }
                     // A client that does not read, or a record that is not complete, holds it up: what does so wakes
                     // this task.
-                    if heard.is_pending() && self.link.server().is_some_and(|l| l.server.stream.has_news()) {
-                        return poll_client_end(guest);
+                    if heard.is_pending()
+                        && self.link.server().is_some_and(|l| l.server.stream.has_pending_input())
+                    {
+                        return poll_client_end(session);
                     }
                 }
-                Ok(Scanned::Needs(bytes)) => {
+                Ok(ScanOutcome::Needs(bytes)) => {
                     // Once per round, so that a client that never pauses leaves the others their turn.
                     if received {
                         // Nothing is left, and nothing more has come: another round would find that out again.
-                        let is_done = self.up.is_empty() && !guest.client.has_news();
+                        let is_done = self.up.is_empty() && !session.client.has_pending_input();
                         return if is_done { Poll::Pending } else { Poll::Ready(Ok(())) };
                     }
                     if self.is_swamped() {
                         if self.wants_flush() {
                             continue;
                         }
-                        if !self.looks_for_end(guest) {
-                            return poll_client_end(guest);
+                        if !self.looks_for_end(session) {
+                            return poll_client_end(session);
                         }
                     }
                     if !self.up.is_empty() {
                         self.up.make_room(bytes);
                     }
-                    match self.poll_receive_from_client(guest, cx) {
+                    match self.poll_receive_from_client(session, cx) {
                         Poll::Ready(outcome) => outcome?,
-                        Poll::Pending if self.links_for_part_of_batch(guest)? => continue,
+                        Poll::Pending if self.links_for_part_of_batch(session)? => continue,
                         Poll::Pending => return Poll::Pending,
                     }
                     received = true;
                 }
-                Err(ending) => return Poll::Ready(Err(ending)),
+                Err(reason) => return Poll::Ready(Err(reason)),
             }
         }
     }
 
     /// The client has sent nothing, and will wake this task when it does: a look at it would find that out again.
     #[inline]
-    fn has_nothing_to_do(&self, guest: &Guest) -> bool {
+    fn has_nothing_to_do(&self, session: &ClientSession) -> bool {
         self.listens_to_client
             && self.up.is_empty()
             && !self.flush_due
             && !self.answers.has_due_syncs()
-            && !guest.client.has_news()
+            && !session.client.has_pending_input()
     }
 
     /// Answers pile up that the client does not read or the server has not given: nothing more is read until they
@@ -152,10 +154,10 @@ impl Exchange {
 
     /// A client's end is behind what it has sent: a few times a second some more of that is read, as long as the server
     /// takes it. True when that is due.
-    fn looks_for_end(&mut self, guest: &Guest) -> bool {
+    fn looks_for_end(&mut self, session: &ClientSession) -> bool {
         let is_due = self.answers.len() <= MAX_ANSWERS_OWED_AT_ALL
             && self.down_head.len() <= MAX_UNSENT_HEAD_BYTES
-            && guest.info.is_end_check_due();
+            && session.info.is_end_check_due();
         if is_due {
             self.unanswered_bytes = 0;
         }
@@ -179,7 +181,7 @@ impl Exchange {
     /// Nothing more can be read from the client for now. Messages of a batch that no Sync or Flush follows are sent all
     /// the same, as the server may have something to say about them: true when there are some, and a server, or a place
     /// in the queue for one.
-    fn links_for_part_of_batch(&mut self, guest: &mut Guest) -> Result<bool, Ending> {
+    fn links_for_part_of_batch(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
         if !matches!(self.link, Link::None) || self.up_ready > 0 || !self.up_scanner.at_boundary() {
             return Ok(false);
         }
@@ -197,24 +199,24 @@ impl Exchange {
             return Ok(false);
         }
         if is_of_batch {
-            self.try_link(guest)?;
+            self.try_link(session)?;
         }
         Ok(is_of_batch)
     }
 
     fn poll_receive_from_client(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ending>> {
+    ) -> Poll<Result<(), CloseReason>> {
         self.listens_to_client = true;
-        match ready!(guest.client.poll_recv(cx, &mut self.up)) {
-            Ok(0) => Poll::Ready(Err(Ending::ClientLeft)),
+        match ready!(session.client.poll_recv(cx, &mut self.up)) {
+            Ok(0) => Poll::Ready(Err(CloseReason::ClientLeft)),
             Ok(n) => {
-                guest.pool.stats.count(|t| t.received_bytes += n as u64);
+                session.pool.stats.count(|t| t.received_bytes += n as u64);
                 Poll::Ready(Ok(()))
             }
-            Err(error) => Poll::Ready(Err(Ending::ClientLost(error))),
+            Err(error) => Poll::Ready(Err(CloseReason::ClientLost(error))),
         }
     }
 
@@ -222,23 +224,23 @@ impl Exchange {
     /// stays in its buffer as far as that goes.
     fn poll_client_while_waiting(
         &mut self,
-        guest: &mut Guest,
+        session: &mut ClientSession,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ending>> {
-        if matches!(self.link, Link::Waiting(_)) && guest.info.take_cancel_wait() {
-            return Poll::Ready(self.cancel_waiting_request(guest));
+    ) -> Poll<Result<(), CloseReason>> {
+        if matches!(self.link, Link::Waiting(_)) && session.info.take_cancel_wait() {
+            return Poll::Ready(self.cancel_waiting_request(session));
         }
         if self.up.len() >= FULL_BUFFER_BYTES {
-            return poll_client_end(guest);
+            return poll_client_end(session);
         }
         self.up.make_room(FULL_BUFFER_BYTES);
-        self.poll_receive_from_client(guest, cx)
+        self.poll_receive_from_client(session, cx)
     }
 
-    fn poll_send_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_send_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Some(linked) = self.link.server() else {
             // Nothing is ever decided without a server.
-            return Poll::Ready(Err(Ending::Fault(faults::protocol("message without a server"))));
+            return Poll::Ready(Err(CloseReason::Error(client_error::protocol("message without a server"))));
         };
         if self.retry.records() {
             self.retry.record(self.up_head.pending(), &self.up.bytes()[..self.up_ready]);
@@ -259,14 +261,14 @@ impl Exchange {
                 Poll::Ready(Ok(()))
             }
             // The server may have said why before it closed: the other direction reads that.
-            Err(_) if linked.server.stream.has_news() => Poll::Pending,
-            Err(error) => Poll::Ready(Err(Ending::Fault(faults::server_lost(error)))),
+            Err(_) if linked.server.stream.has_pending_input() => Poll::Pending,
+            Err(error) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost(error)))),
         }
     }
 
-    fn scan_upstream(&mut self, guest: &mut Guest) -> Result<Scanned, Ending> {
+    fn scan_upstream(&mut self, session: &mut ClientSession) -> Result<ScanOutcome, CloseReason> {
         if self.sends_due() {
-            return Ok(Scanned::Sendable);
+            return Ok(ScanOutcome::Sendable);
         }
         loop {
             let bytes = &self.up.bytes()[self.up_ready..];
@@ -280,7 +282,7 @@ impl Exchange {
                     }
                     // It became due inside this message, and goes before the next.
                     if self.sends_due() {
-                        return Ok(Scanned::Sendable);
+                        return Ok(ScanOutcome::Sendable);
                     }
                 }
                 // CopyData outside of a COPY: the server would ignore it as well.
@@ -295,11 +297,15 @@ impl Exchange {
                     self.up_ready += n;
                 }
                 Event::Incomplete(needed) => {
-                    return Ok(if self.has_sendable() { Scanned::Sendable } else { Scanned::Needs(needed) });
+                    return Ok(if self.has_sendable() {
+                        ScanOutcome::Sendable
+                    } else {
+                        ScanOutcome::Needs(needed)
+                    });
                 }
                 Event::Message(frame) => {
-                    if let Some(scanned) = self.on_client_message(guest, frame)? {
-                        return Ok(if self.has_sendable() { Scanned::Sendable } else { scanned });
+                    if let Some(scanned) = self.on_client_message(session, frame)? {
+                        return Ok(if self.has_sendable() { ScanOutcome::Sendable } else { scanned });
                     }
                     self.awaited_flush_sent = false;
                 }
@@ -325,13 +331,13 @@ impl Exchange {
 
     /// The client's values have never been accepted by a server, and the SET that carries them is not answered
     /// yet: a request sent now could run under the wrong ones.
-    pub(super) fn waits_for_own_query(&self, guest: &Guest) -> bool {
-        !guest.parameters_proven && self.answers.is_own()
+    pub(super) fn waits_for_internal_query(&self, session: &ClientSession) -> bool {
+        !session.parameters_proven && self.answers.is_internal()
     }
 
     /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
     /// have to be there for the next look.
-    pub(super) fn request_needs(&self) -> Result<Option<usize>, Ending> {
+    pub(super) fn request_needs(&self) -> Result<Option<usize>, CloseReason> {
         let bytes = &self.up.bytes()[self.up_ready..];
         let mut at = 0;
         loop {
@@ -360,17 +366,22 @@ impl Exchange {
         self.up_ready += n;
     }
 
-    pub(super) fn forward_expecting(&mut self, guest: &mut Guest, frame: Frame, expected: Expected) {
-        self.start_clock(guest);
+    pub(super) fn forward_expecting(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        expected: ExpectedAnswer,
+    ) {
+        self.start_clock(session);
         self.answers.push(expected);
         self.forward(frame);
     }
 
     /// The first message of a request starts its time; those behind it do not start it again.
-    pub(super) fn start_clock(&self, guest: &Guest) {
-        if self.answers.is_empty() || self.answers.is_own() {
+    pub(super) fn start_clock(&self, session: &ClientSession) {
+        if self.answers.is_empty() || self.answers.is_internal() {
             let now = worker::now();
-            guest.info.time(|t| {
+            session.info.time(|t| {
                 t.query_at = Some(now);
                 t.transaction_at.get_or_insert(now);
             });
@@ -397,9 +408,9 @@ impl Exchange {
         self.up_ready > MAX_SPILL_BYTES || self.up_head.len() > MAX_HEAD_BYTES
     }
 
-    pub(super) fn discard_message(&mut self, frame: Frame) -> Option<Scanned> {
+    pub(super) fn discard_message(&mut self, frame: Frame) -> Option<ScanOutcome> {
         if self.must_send_first() {
-            return Some(Scanned::Sendable);
+            return Some(ScanOutcome::Sendable);
         }
         let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
         self.up_discard_tail = true;
@@ -409,13 +420,13 @@ impl Exchange {
 }
 
 /// Nothing is read from the client for now. Its end is noticed all the same, at the janitor's pace.
-fn poll_client_end(guest: &Guest) -> Poll<Result<(), Ending>> {
-    if guest.info.is_end_check_due() && guest.client.has_hung_up() {
-        return Poll::Ready(Err(Ending::ClientLeft));
+fn poll_client_end(session: &ClientSession) -> Poll<Result<(), CloseReason>> {
+    if session.info.is_end_check_due() && session.client.has_hung_up() {
+        return Poll::Ready(Err(CloseReason::ClientLeft));
     }
     Poll::Pending
 }
 
-pub(super) fn violation(error: impl std::fmt::Display) -> Ending {
-    Ending::Fault(faults::protocol(error))
+pub(super) fn violation(error: impl std::fmt::Display) -> CloseReason {
+    CloseReason::Error(client_error::protocol(error))
 }

@@ -4,7 +4,7 @@
 use super::LoginError;
 use super::error::TlsTrouble;
 use super::progress::Progress;
-use super::target::{Credential, Target};
+use super::target::{Credential, LoginTarget};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
 use crate::host_names::{Found, HostAddress};
@@ -68,7 +68,7 @@ impl Encryption {
 
 /// Where a login goes, looked up once: the name a token is signed for and the address it is sent to come from the same
 /// answer.
-pub enum Place {
+pub enum ServerAddress {
     /// A socket on this machine.
     Unix {
         /// Its path.
@@ -87,12 +87,12 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl ServerAddress {
     /// Looks a target up.
     ///
     /// # Errors
     /// The name does not resolve.
-    pub async fn find(context: &Context, target: &Target) -> Result<Self, LoginError> {
+    pub async fn find(context: &Context, target: &LoginTarget) -> Result<Self, LoginError> {
         match &target.host {
             Host::Unix(dir) => {
                 let directory = dir.display().to_string();
@@ -168,14 +168,14 @@ impl Place {
 /// Refused connections, TLS failures, our own listener.
 pub async fn open(
     context: &Rc<Context>,
-    place: &Place,
+    place: &ServerAddress,
     encryption: Encryption,
     tls: Option<&ServerTls>,
     tls_name: Option<&str>,
     progress: &Progress,
 ) -> Result<(Stream, Route), LoginError> {
     match place {
-        Place::Unix { path, .. } => {
+        ServerAddress::Unix { path, .. } => {
             let endpoint = Endpoint::Unix(path.clone());
             if context.own_endpoints.contains(&endpoint) {
                 return Err(LoginError::OwnListener(endpoint.to_string()));
@@ -185,7 +185,7 @@ pub async fn open(
             progress.connected(endpoint.clone());
             Ok((Stream::Plain(socket), Route { endpoint, tls: None, address: None }))
         }
-        Place::Tcp { name, addresses, found } => {
+        ServerAddress::Tcp { name, addresses, found } => {
             let (socket, addr) = open_tcp(context, name, addresses).await?;
             progress.connected(Endpoint::Tcp(addr));
             let address = found.as_ref().map(|found| found.connected(addr.ip()));

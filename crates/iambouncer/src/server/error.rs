@@ -2,15 +2,15 @@
 //! told to them at once, trouble on the way there is retried while they wait.
 
 use crate::auth::scram::ScramError;
-use crate::causes::Cause;
-use crate::faults::{Blame, Fault};
-use crate::net::certificate_fault::Kind;
+use crate::client_error::{Blame, ClientError};
+use crate::login_failure::LoginFailure;
+use crate::net::certificate_fault::CertificateFaultKind;
 use crate::net::trust::fault_in;
 use std::borrow::Cow;
 
 /// How far a login has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stage {
+pub enum LoginStage {
     /// Looking the name up, or connecting.
     #[default]
     Network,
@@ -24,7 +24,7 @@ pub enum Stage {
     Answer,
 }
 
-impl std::fmt::Display for Stage {
+impl std::fmt::Display for LoginStage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Network => "no connection came about",
@@ -54,9 +54,9 @@ impl TlsTrouble {
     pub fn of(error: &std::io::Error) -> Self {
         if let Some(fault) = fault_in(error) {
             return match fault.kind() {
-                Kind::Name => Self::WrongName,
-                Kind::Period => Self::Ended,
-                Kind::Trust => Self::Untrusted,
+                CertificateFaultKind::Name => Self::WrongName,
+                CertificateFaultKind::Period => Self::Ended,
+                CertificateFaultKind::Trust => Self::Untrusted,
             };
         }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -93,7 +93,7 @@ pub enum LoginError {
         /// Where.
         target: String,
         /// How far it had come.
-        stage: Stage,
+        stage: LoginStage,
     },
     /// `iam_login_rate`.
     #[error("too many IAM logins to {0} are waiting for their turn (iam_login_rate)")]
@@ -137,7 +137,7 @@ pub enum LoginError {
     /// What is stored of the password does not fit the kind of request.
     #[error("server asks for {asked}, which cannot be answered from what is stored for user \"{user}\"")]
     UnusablePassword {
-        /// Kind of request.
+        /// CertificateFaultKind of request.
         asked: &'static str,
         /// User.
         user: String,
@@ -147,7 +147,7 @@ pub enum LoginError {
     NotAnIamUser {
         /// User.
         user: String,
-        /// Kind of request.
+        /// CertificateFaultKind of request.
         asked: &'static str,
     },
     /// IAM: the server's name was not verified on this connection.
@@ -163,7 +163,7 @@ pub enum LoginError {
         /// Token engine's words.
         reason: String,
         /// What it means.
-        cause: Cause,
+        cause: LoginFailure,
         /// Trying again may help: AWS is slow or out of reach.
         is_transient: bool,
     },
@@ -173,7 +173,7 @@ pub enum LoginError {
         /// The cache's words.
         reason: String,
         /// What it means.
-        cause: Cause,
+        cause: LoginFailure,
         /// Trying again may help.
         is_transient: bool,
     },
@@ -218,7 +218,7 @@ impl LoginError {
     }
 
     /// What a waiting client is told.
-    pub fn to_fault(&self) -> Fault {
+    pub fn to_fault(&self) -> ClientError {
         let (blame, code): (Blame, Cow<'static, str>) = match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::BrokenOff(_) => {
                 (Blame::Server, "08001".into())
@@ -238,7 +238,7 @@ impl LoginError {
                 (Blame::Server, "08004".into())
             }
         };
-        Fault { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
+        ClientError { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
     }
 
     /// What can be said of this very case; what helps in general is the cause's.

@@ -1,16 +1,16 @@
 //! The login to a server: what it is made with – a token, a secret, a password –, its time limit, and the one more try
 //! after a refusal. Owns that order; the talk with the server is `exchange`'s.
 
-use super::connect::{self, Encryption, Place, Route};
-use super::error::{LoginError, Stage};
-use super::exchange::{Exchange, Introduced};
+use super::connect::{self, Encryption, Route, ServerAddress};
+use super::diagnosis::{failure_of, failure_of_secret};
+use super::error::{LoginError, LoginStage};
+use super::login_exchange::{BackendStartup, LoginExchange};
 use super::progress::Progress;
-use super::shown::Shown;
-use super::target::{Credential, Target};
-use super::verdict::{cause_of, cause_of_secret};
-use crate::causes::Cause;
+use super::target::{Credential, LoginTarget};
+use super::token_for_server::TokenForServer;
 use crate::config::{Secret, TlsMode};
 use crate::context::Context;
+use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
 use crate::worker::{self, executor, timers};
 use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
@@ -28,7 +28,7 @@ const WRONG_PASSWORD: &str = "28P01";
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A finished login.
-pub struct LoggedIn {
+pub struct LoginResult {
     /// The connection, silent and idle.
     pub stream: Stream,
     /// How it was reached.
@@ -41,7 +41,7 @@ pub struct LoggedIn {
     pub cancel_key: Box<[u8]>,
 }
 
-impl LoggedIn {
+impl LoginResult {
     /// Says goodbye and closes: it was about the login only.
     pub fn close(mut self) {
         let mut message = Vec::new();
@@ -57,9 +57,9 @@ impl LoggedIn {
 /// See [`LoginError`].
 pub async fn log_in(
     context: &Rc<Context>,
-    target: &Target,
+    target: &LoginTarget,
     progress: &Progress,
-) -> Result<LoggedIn, LoginError> {
+) -> Result<LoginResult, LoginError> {
     progress.begin(target);
     let limit = context.config().settings.server_connect_timeout;
     timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
@@ -70,18 +70,18 @@ pub async fn log_in(
 
 async fn attempt(
     context: &Rc<Context>,
-    target: &Target,
+    target: &LoginTarget,
     progress: &Progress,
-) -> Result<LoggedIn, LoginError> {
-    progress.enter(Stage::Network);
-    let place = Place::find(context, target).await?;
+) -> Result<LoginResult, LoginError> {
+    progress.enter(LoginStage::Network);
+    let place = ServerAddress::find(context, target).await?;
     progress.found(&place);
     let attempt = Attempt { context, target, place: &place, progress };
     let signing = match &target.credential {
         Credential::Iam(signing) => signing,
         Credential::Given { key, token } => {
             attempt.wait_for_turn(key).await?;
-            return attempt.run(Encryption::Required, Some(Shown::given(key, token))).await;
+            return attempt.run(Encryption::Required, Some(TokenForServer::given(key, token))).await;
         }
         Credential::Secret(key) => return attempt.run_with_secret(key).await,
         _ => return attempt.run_with_password().await,
@@ -91,7 +91,7 @@ async fn attempt(
     let engine = context.tokens.clone();
     let wanted = key.clone();
     let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
-    let refused = match attempt.run(Encryption::Required, Some(Shown::ours(&key, &token))).await {
+    let refused = match attempt.run(Encryption::Required, Some(TokenForServer::ours(&key, &token))).await {
         Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
         other => return other,
     };
@@ -104,22 +104,22 @@ async fn attempt(
         .await
         .map_err(|_| refused)?;
     attempt.wait_for_turn(&key).await?;
-    attempt.run(Encryption::Required, Some(Shown::ours(&key, &fresh))).await
+    attempt.run(Encryption::Required, Some(TokenForServer::ours(&key, &fresh))).await
 }
 
 fn is_token_refusal(error: &LoginError) -> bool {
     matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
 }
 
-fn is_wrong_password(outcome: &Result<LoggedIn, LoginError>) -> bool {
+fn is_wrong_password(outcome: &Result<LoginResult, LoginError>) -> bool {
     matches!(outcome, Err(LoginError::Refused { code, .. }) if code == WRONG_PASSWORD)
 }
 
 /// One login, perhaps tried twice.
 struct Attempt<'a> {
     context: &'a Rc<Context>,
-    target: &'a Target,
-    place: &'a Place,
+    target: &'a LoginTarget,
+    place: &'a ServerAddress,
     progress: &'a Progress,
 }
 
@@ -140,7 +140,7 @@ impl Attempt<'_> {
         key: &TokenKey,
         future: impl Future<Output = Result<Arc<Token>, rds_iam::TokenError>> + Send + 'static,
     ) -> Result<Arc<Token>, LoginError> {
-        self.progress.enter(Stage::Credentials);
+        self.progress.enter(LoginStage::Credentials);
         let began = worker::now();
         let failed = |reason: String, cause, is_transient| LoginError::Token {
             user: key.user.clone(),
@@ -148,10 +148,9 @@ impl Attempt<'_> {
             cause,
             is_transient,
         };
-        let fetched =
-            self.context.on_control(future).await.ok_or_else(|| {
-                failed("the token engine stopped".to_owned(), Cause::MetadataUnreachable, true)
-            })?;
+        let fetched = self.context.on_control(future).await.ok_or_else(|| {
+            failed("the token engine stopped".to_owned(), LoginFailure::MetadataUnreachable, true)
+        })?;
         let logins = &self.context.registry.logins;
         match &fetched {
             Ok(token) => {
@@ -160,12 +159,12 @@ impl Attempt<'_> {
             }
             Err(error) => logins.count_missing_token(error.label()),
         }
-        fetched.map_err(|error| failed(error.finding(), cause_of(&error), error.is_transient()))
+        fetched.map_err(|error| failed(error.finding(), failure_of(&error), error.is_transient()))
     }
 
     /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
-    async fn run_with_secret(&self, key: &SecretKey) -> Result<LoggedIn, LoginError> {
-        self.progress.enter(Stage::Secret);
+    async fn run_with_secret(&self, key: &SecretKey) -> Result<LoginResult, LoginError> {
+        self.progress.enter(LoginStage::Secret);
         let secrets = &self.context.secrets;
         let server = format!("{}:{}", self.target.host, self.target.port);
         let (cache, wanted) = (secrets.clone(), key.clone());
@@ -173,12 +172,12 @@ impl Attempt<'_> {
         let stopped = || SecretError::Unavailable { arn: key.arn.to_string(), reason: "stopped".to_owned() };
         let mut secret = asked.unwrap_or_else(|| Err(stopped())).map_err(|error| LoginError::Secret {
             reason: error.to_string(),
-            cause: cause_of_secret(&error),
+            cause: failure_of_secret(&error),
             is_transient: error.is_transient(),
         })?;
         let mut outcome = self.run_as(&secret).await;
         if is_wrong_password(&outcome) {
-            self.progress.enter(Stage::Secret);
+            self.progress.enter(LoginStage::Secret);
             let (cache, wanted, refused) = (secrets.clone(), key.clone(), secret.clone());
             let newer =
                 self.context.on_control(async move { cache.after_refusal(&wanted, &refused).await }).await;
@@ -205,9 +204,9 @@ impl Attempt<'_> {
         }
     }
 
-    async fn run_as(&self, secret: &DatabaseSecret) -> Result<LoggedIn, LoginError> {
+    async fn run_as(&self, secret: &DatabaseSecret) -> Result<LoginResult, LoginError> {
         self.progress.secret(secret);
-        let target = Target {
+        let target = LoginTarget {
             user: secret.username.clone(),
             credential: Credential::Password(Secret::new(secret.expose())),
             ..self.target.clone()
@@ -216,7 +215,7 @@ impl Attempt<'_> {
         Attempt { context, place, progress, target: &target }.run_with_password().await
     }
 
-    async fn run_with_password(&self) -> Result<LoggedIn, LoginError> {
+    async fn run_with_password(&self) -> Result<LoginResult, LoginError> {
         let mode = self.target.tls_mode;
         match self.run(Encryption::first(mode), None).await {
             Err(LoginError::Refused { code, .. }) if mode == TlsMode::Allow && code == "28000" => {
@@ -226,17 +225,21 @@ impl Attempt<'_> {
         }
     }
 
-    async fn run(&self, encryption: Encryption, token: Option<Shown<'_>>) -> Result<LoggedIn, LoginError> {
+    async fn run(
+        &self,
+        encryption: Encryption,
+        token: Option<TokenForServer<'_>>,
+    ) -> Result<LoginResult, LoginError> {
         let Self { context, target, place, progress } = *self;
-        progress.enter(Stage::Network);
+        progress.enter(LoginStage::Network);
         let tls_name = token.map(|token| place.tls_name(token.key));
         let (stream, route) =
             connect::open(context, place, encryption, target.tls.as_ref(), tls_name, progress).await?;
         progress.opened(&stream);
         let mut login =
-            Exchange { context, target, place, progress, token, stream, inbound: Inbound::default() };
+            LoginExchange { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
-        let Introduced { mut reports, key } = login.finish().await?;
+        let BackendStartup { mut reports, key } = login.finish().await?;
         let (pid, cancel_key) = key.unwrap_or_default();
         if let Some(sql) = &target.connect_query {
             let running = RunningQuery { context, route: &route, pid, cancel_key: &cancel_key };
@@ -247,7 +250,7 @@ impl Attempt<'_> {
         if !login.inbound.is_empty() {
             return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
         }
-        Ok(LoggedIn { stream: login.stream, route, reports, pid, cancel_key })
+        Ok(LoginResult { stream: login.stream, route, reports, pid, cancel_key })
     }
 }
 

@@ -3,17 +3,17 @@
 
 pub mod cancel;
 pub mod connect;
+pub mod diagnosis;
 pub mod error;
-mod exchange;
 pub mod login;
+mod login_exchange;
 pub mod moving;
 pub mod out_of_step;
 pub mod progress;
 pub mod reset;
-mod shown;
 pub mod signing;
 pub mod target;
-pub mod verdict;
+mod token_for_server;
 
 use crate::net::{Inbound, Stream};
 use crate::parameters::{Parameters, ValueSet};
@@ -26,8 +26,8 @@ use std::time::{Instant, SystemTime};
 use wire::scan::{Event, FROM_SERVER, Scanner};
 use wire::{backend, limits, tag};
 
+pub use diagnosis::Diagnosis;
 pub use error::LoginError;
-pub use verdict::FailedLogin;
 
 /// What a server is doing, as SHOW SERVERS says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,9 +92,9 @@ pub struct ServerInfo {
     /// When it is too old to be given out again.
     pub retire_at: Option<Instant>,
     /// Another has logged in to take its place, or is about to.
-    pub has_successor: Cell<bool>,
+    pub has_replacement: Cell<bool>,
     /// A login is under way that takes its place; it stays with its worker until then.
-    pub yields: Cell<bool>,
+    pub overlaps: Cell<bool>,
     /// While it is there, the pool has a server more than its size: this one, whose successor is in already.
     pub overlap: RefCell<Option<Permit>>,
     /// Other end.
@@ -154,7 +154,7 @@ impl Server {
         if self.info.close_needed.get() {
             return false;
         }
-        if !self.stream.has_news() {
+        if !self.stream.has_pending_input() {
             return true;
         }
         let mut inbound = Inbound::default();

@@ -1,7 +1,7 @@
 //! An idle server on its way to another worker. Owns the form in which it travels; who gets it is the pool's business.
 
 use super::{Activity, Server, ServerInfo, connect};
-use crate::net::{Endpoint, Moving};
+use crate::net::{Endpoint, SocketInTransit};
 use crate::parameters::Parameters;
 use crate::pool::permits::Permit;
 use crate::prepared::statement::Text;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 /// A server that belongs to no worker. Dropping it closes the connection and gives its places back.
-pub struct Packed {
-    connection: Moving,
+pub struct DetachedServer {
+    connection: SocketInTransit,
     parameters: Vec<Option<Box<str>>>,
     reported: u64,
     has_client_names: bool,
@@ -32,7 +32,7 @@ struct Facts {
     cancel_key: Box<[u8]>,
     route: connect::Route,
     retire_at: Option<Instant>,
-    has_successor: bool,
+    has_replacement: bool,
     logged_in_at: Instant,
     touched_at: Instant,
     remote: Option<Endpoint>,
@@ -42,7 +42,7 @@ struct Facts {
     application_name: String,
 }
 
-impl Packed {
+impl DetachedServer {
     /// Takes an idle server off this worker.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Packed {
             retirements,
             permits,
         } = server;
-        let connection = Moving::pack(stream).await?;
+        let connection = SocketInTransit::pack(stream).await?;
         if info.close_needed.get() {
             return Err(io::Error::other("it has to go"));
         }
@@ -69,7 +69,7 @@ impl Packed {
             cancel_key: info.cancel_key.clone(),
             route: info.route.clone(),
             retire_at: info.retire_at,
-            has_successor: info.has_successor.get(),
+            has_replacement: info.has_replacement.get(),
             logged_in_at: info.logged_in_at,
             touched_at: info.touched_at.get(),
             remote: info.remote.clone(),
@@ -113,8 +113,8 @@ impl Packed {
             cancel_key: facts.cancel_key,
             route: facts.route,
             retire_at: facts.retire_at,
-            has_successor: Cell::new(facts.has_successor),
-            yields: Cell::new(false),
+            has_replacement: Cell::new(facts.has_replacement),
+            overlaps: Cell::new(false),
             overlap: RefCell::default(),
             remote: facts.remote,
             local: facts.local,

@@ -1,10 +1,10 @@
 //! How far a login has come and what it met on its way, for whoever has to explain it. Owns what is written down; it
 //! outlives a login that is cut short, and decides nothing.
 
-use super::connect::Place;
-use super::error::{LoginError, Stage};
-use super::target::Target;
-use super::verdict::{FailedLogin, Line, Proof};
+use super::connect::ServerAddress;
+use super::diagnosis::{Diagnosis, LineSummary, Proof};
+use super::error::{LoginError, LoginStage};
+use super::target::LoginTarget;
 use crate::net::{Endpoint, Stream};
 use crate::worker;
 use rds_iam::secrets::DatabaseSecret;
@@ -16,24 +16,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The steps of a login that were done, each with what it found.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct LoginTrace {
     /// The name has addresses.
-    pub found: Option<Found>,
+    pub found: Option<NameLookup>,
     /// A token is at hand.
-    pub token: Option<TokenMade>,
+    pub token: Option<TokenDetails>,
     /// A secret is at hand.
-    pub secret: Option<SecretRead>,
+    pub secret: Option<SecretDetails>,
     /// A connection is open.
-    pub connected: Option<Connected>,
+    pub connected: Option<ConnectionDetails>,
     /// TLS is set up.
-    pub secured: Option<Secured>,
+    pub secured: Option<TlsDetails>,
     /// What the server asked for, in words.
     pub asked: Option<&'static str>,
 }
 
 /// A name that was looked up.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct NameLookup {
     /// Its addresses; none for a UNIX socket.
     pub addresses: Vec<SocketAddr>,
     /// The first RDS endpoint among the names it stands for.
@@ -44,7 +44,7 @@ pub struct Found {
 
 /// A token that was made; not the token itself.
 #[derive(Debug, Clone)]
-pub struct TokenMade {
+pub struct TokenDetails {
     /// What it is for.
     pub key: TokenKey,
     /// Key that signed it.
@@ -57,7 +57,7 @@ pub struct TokenMade {
 
 /// A secret that was read; not its password.
 #[derive(Debug, Clone)]
-pub struct SecretRead {
+pub struct SecretDetails {
     /// Database user it holds.
     pub username: String,
     /// Its version.
@@ -66,7 +66,7 @@ pub struct SecretRead {
 
 /// A connection that was opened.
 #[derive(Debug, Clone)]
-pub struct Connected {
+pub struct ConnectionDetails {
     /// Where it goes.
     pub endpoint: Endpoint,
     /// Time it took.
@@ -75,7 +75,7 @@ pub struct Connected {
 
 /// TLS that was set up.
 #[derive(Debug, Clone)]
-pub struct Secured {
+pub struct TlsDetails {
     /// Version and cipher.
     pub description: String,
     /// The server's own certificate.
@@ -87,35 +87,35 @@ pub struct Secured {
 /// How far a login has come and what the server was given.
 #[derive(Default)]
 pub struct Progress {
-    stage: Cell<Stage>,
-    line: Cell<Line>,
+    stage: Cell<LoginStage>,
+    line: Cell<LineSummary>,
     proof: RefCell<Proof>,
-    seen: RefCell<Seen>,
+    trace: RefCell<LoginTrace>,
     lap_began: Cell<Option<Instant>>,
 }
 
 impl Progress {
     /// How far it has come.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> LoginStage {
         self.stage.get()
     }
 
     /// What it has met.
-    pub fn seen(&self) -> Seen {
-        self.seen.borrow().clone()
+    pub fn trace(&self) -> LoginTrace {
+        self.trace.borrow().clone()
     }
 
     /// What an error after all this means.
-    pub fn explain(&self, error: LoginError) -> FailedLogin {
-        FailedLogin::new(error, &self.proof.borrow(), self.line.get(), super::now_seconds())
+    pub fn explain(&self, error: LoginError) -> Diagnosis {
+        Diagnosis::new(error, &self.proof.borrow(), self.line.get(), super::now_seconds())
     }
 
     /// Whose login it is.
-    pub(super) fn begin(&self, target: &Target) {
+    pub(super) fn begin(&self, target: &LoginTarget) {
         self.line.set(target.line());
     }
 
-    pub(super) fn enter(&self, stage: Stage) {
+    pub(super) fn enter(&self, stage: LoginStage) {
         self.stage.set(stage);
         self.lap_began.set(Some(worker::now()));
     }
@@ -129,51 +129,51 @@ impl Progress {
         matches!(*self.proof.borrow(), Proof::Token(_))
     }
 
-    pub(super) fn found(&self, place: &Place) {
-        let found = Found {
+    pub(super) fn found(&self, place: &ServerAddress) {
+        let found = NameLookup {
             addresses: place.addresses().to_vec(),
             rds_name: place.rds_name().cloned(),
             took: self.lap(),
         };
-        self.seen.borrow_mut().found = Some(found);
+        self.trace.borrow_mut().found = Some(found);
     }
 
     pub(super) fn token(&self, key: &TokenKey, token: &Token) {
-        let made = TokenMade {
+        let made = TokenDetails {
             key: key.clone(),
             access_key_id: token.access_key_id().to_owned(),
             ends_at: token.expires_at(),
             bytes: token.expose().len(),
         };
-        self.seen.borrow_mut().token = Some(made);
+        self.trace.borrow_mut().token = Some(made);
     }
 
     pub(super) fn secret(&self, secret: &DatabaseSecret) {
         let (username, version_id) = (secret.username.clone(), secret.version_id.clone());
-        self.seen.borrow_mut().secret = Some(SecretRead { username, version_id });
+        self.trace.borrow_mut().secret = Some(SecretDetails { username, version_id });
     }
 
     pub(super) fn connected(&self, endpoint: Endpoint) {
-        let connected = Connected { endpoint, took: self.lap() };
-        self.seen.borrow_mut().connected = Some(connected);
-        self.enter(Stage::Tls);
+        let connected = ConnectionDetails { endpoint, took: self.lap() };
+        self.trace.borrow_mut().connected = Some(connected);
+        self.enter(LoginStage::Tls);
     }
 
     /// The connection is as it will be: with TLS, or without.
     pub(super) fn opened(&self, stream: &Stream) {
         if let Some(tls) = stream.tls() {
-            let secured = Secured {
+            let secured = TlsDetails {
                 description: tls.description(),
                 certificate: tls.peer_certificate().cloned(),
                 took: self.lap(),
             };
-            self.seen.borrow_mut().secured = Some(secured);
+            self.trace.borrow_mut().secured = Some(secured);
         }
-        self.enter(Stage::Answer);
+        self.enter(LoginStage::Answer);
     }
 
     pub(super) fn asked(&self, what: &'static str) {
-        self.seen.borrow_mut().asked = Some(what);
+        self.trace.borrow_mut().asked = Some(what);
     }
 
     /// Time since the stage was entered.

@@ -2,8 +2,8 @@
 //! RDS name behind the host – and never a default region: RDS refuses the wrong one without a word about it.
 
 use super::error::LoginError;
-use crate::causes::Cause;
 use crate::config::Database;
+use crate::login_failure::LoginFailure;
 use rds_iam::{Identity, Region, TokenKey, region_of};
 
 /// What a database line says about its tokens.
@@ -60,24 +60,24 @@ impl Signing {
             (None, None, Some(host)) => host,
             (None, None, None) => {
                 let reason = "a UNIX socket has no endpoint to sign for; set iam_host".to_owned();
-                return Err(failed(reason, Cause::SignedHost));
+                return Err(failed(reason, LoginFailure::SignedHost));
             }
         };
         let named = |text: &String| {
-            text.parse::<Region>().map_err(|error| failed(error.to_string(), Cause::WrongRegion))
+            text.parse::<Region>().map_err(|error| failed(error.to_string(), LoginFailure::WrongRegion))
         };
         let region = match (&self.region, region_of(host), &self.region_fallback) {
             (Some(text), _, _) | (None, None, Some(text)) => named(text)?,
             (None, Some(region), _) => region,
             (None, None, None) => {
                 let reason = format!("{host} is not the name of an RDS endpoint and no alias (CNAME) of one");
-                return Err(failed(reason, Cause::MissingRegion));
+                return Err(failed(reason, LoginFailure::MissingRegion));
             }
         };
         let identity = Identity { sts_region: Some(region.clone()), ..self.identity.clone() };
         let port = self.port.unwrap_or(port);
         TokenKey::new(host, port, user, Some(region), identity)
-            .map_err(|error| failed(error.to_string(), Cause::WrongRegion))
+            .map_err(|error| failed(error.to_string(), LoginFailure::WrongRegion))
     }
 }
 

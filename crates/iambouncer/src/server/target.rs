@@ -1,11 +1,11 @@
 //! Where and as whom a login goes. Owns what a database line, a user and the files behind them come to; makes no
 //! connection.
 
+use super::diagnosis::LineSummary;
 use super::signing::{Signing, identity_of};
-use super::verdict::Line;
 use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
-use crate::context::Loaded;
+use crate::context::ConfigFiles;
 use crate::net::verified::ServerTls;
 use rds_iam::secrets::SecretKey;
 use rds_iam::{Identity, TokenKey};
@@ -37,7 +37,7 @@ pub enum Credential {
 
 /// Where and as whom to log in.
 #[derive(Clone)]
-pub struct Target {
+pub struct LoginTarget {
     /// Host.
     pub host: Host,
     /// Port.
@@ -60,11 +60,11 @@ pub struct Target {
     pub tls: Option<ServerTls>,
 }
 
-impl Target {
+impl LoginTarget {
     /// What a failed login is explained with.
-    pub(super) fn line(&self) -> Line {
+    pub(super) fn line(&self) -> LineSummary {
         let uses_iam = matches!(self.credential, Credential::Iam(_) | Credential::Given { .. });
-        Line {
+        LineSummary {
             uses_iam,
             is_rds: uses_iam || self.host.tcp().and_then(rds_iam::RdsEndpoint::parse).is_some(),
             is_fallback: self.is_fallback,
@@ -74,7 +74,7 @@ impl Target {
     /// The login of `user` to one host of a line, for a client that asks for `database`. `scram_keys` are what a client's
     /// own login has left of its password.
     pub fn new(
-        loaded: &Loaded,
+        loaded: &ConfigFiles,
         line: &Database,
         database: &str,
         user: &str,
@@ -102,7 +102,7 @@ impl Target {
 
     /// The same without anything a session would need: for logins that only prove something.
     pub fn bare(
-        loaded: &Loaded,
+        loaded: &ConfigFiles,
         line: &Database,
         database: &str,
         user: &str,
@@ -138,7 +138,7 @@ pub fn is_scram_secret(stored: &Secret) -> bool {
 }
 
 fn password(
-    loaded: &Loaded,
+    loaded: &ConfigFiles,
     line: &Database,
     user: &str,
     scram_keys: impl FnOnce() -> Option<ClientKeys>,

@@ -2,7 +2,7 @@
 //! many there were lately. Owns atomics that every worker adds to; a login is rare enough for that, a query is not.
 
 use super::histogram::SharedHistogram;
-use crate::causes::Cause;
+use crate::login_failure::LoginFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -69,9 +69,9 @@ const RATE_SECONDS: u64 = 10;
 const RING: usize = 16;
 
 /// Counters by label. The labels are known beforehand, so that each is there, with 0, from the beginning.
-pub struct Labelled(Box<[(&'static str, AtomicU64)]>);
+pub struct LabelledCounters(Box<[(&'static str, AtomicU64)]>);
 
-impl Labelled {
+impl LabelledCounters {
     fn new(labels: impl IntoIterator<Item = &'static str>) -> Self {
         let mut counters: Vec<(&'static str, AtomicU64)> = Vec::new();
         for label in labels.into_iter().chain([UNKNOWN]) {
@@ -97,9 +97,9 @@ impl Labelled {
 
 /// Counts by second, of the last few seconds.
 #[derive(Default)]
-struct Recent([AtomicU64; RING]);
+struct RecentCounts([AtomicU64; RING]);
 
-impl Recent {
+impl RecentCounts {
     /// A second and its count in one word.
     fn unpack(word: u64) -> (u64, u64) {
         (word >> 32, word & u64::from(u32::MAX))
@@ -128,15 +128,15 @@ pub struct LoginCounters {
     began: Instant,
     /// How long those took that succeeded.
     pub took: SharedHistogram,
-    /// Those that failed, by the labels of [`Cause`].
-    pub failures: Labelled,
+    /// Those that failed, by the labels of [`LoginFailure`].
+    pub failures: LabelledCounters,
     /// Requests for IAM tokens by what came of them.
-    pub tokens: Labelled,
+    pub tokens: LabelledCounters,
     /// How long those took that were granted: signing, and fetching credentials where that was due.
     pub token_took: SharedHistogram,
     /// Clients' proofs of AWS identities by what came of them.
-    pub proofs: Labelled,
-    recent: Recent,
+    pub proofs: LabelledCounters,
+    recent: RecentCounts,
 }
 
 impl LoginCounters {
@@ -145,11 +145,11 @@ impl LoginCounters {
         Self {
             began,
             took: SharedHistogram::default(),
-            failures: Labelled::new(Cause::ALL.iter().map(|cause| cause.info().label)),
-            tokens: Labelled::new([TOKEN_OK].into_iter().chain(TOKEN_ERRORS)),
+            failures: LabelledCounters::new(LoginFailure::ALL.iter().map(|cause| cause.info().label)),
+            tokens: LabelledCounters::new([TOKEN_OK].into_iter().chain(TOKEN_ERRORS)),
             token_took: SharedHistogram::default(),
-            proofs: Labelled::new(ProofOutcome::ALL.map(ProofOutcome::label)),
-            recent: Recent::default(),
+            proofs: LabelledCounters::new(ProofOutcome::ALL.map(ProofOutcome::label)),
+            recent: RecentCounts::default(),
         }
     }
 
@@ -200,13 +200,13 @@ mod tests {
     fn every_cause_has_its_counter_and_what_has_none_is_counted_too() {
         let began = Instant::now();
         let counters = LoginCounters::new(began);
-        for cause in Cause::ALL {
+        for cause in LoginFailure::ALL {
             counters.count_failure(cause.info().label, began);
         }
         counters.count_failure("never heard of", began);
         let counts = counters.failures.read();
         assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
-        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), Cause::ALL.len() as u64 + 1);
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), LoginFailure::ALL.len() as u64 + 1);
         counters.count_token(Duration::ZERO);
         for outcome in ProofOutcome::ALL {
             counters.count_proof(outcome);

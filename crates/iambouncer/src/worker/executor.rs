@@ -34,7 +34,7 @@ impl TaskKey {
 
 type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-struct Slot {
+struct TaskSlot {
     generation: u32,
     queued: bool,
     /// Taken out while it is polled.
@@ -43,10 +43,10 @@ struct Slot {
 
 /// What a task costs here, next to its future.
 #[cfg(test)]
-pub(crate) const SLOT_BYTES: usize = std::mem::size_of::<Slot>();
+pub(crate) const SLOT_BYTES: usize = std::mem::size_of::<TaskSlot>();
 
 struct Executor {
-    slots: RefCell<Vec<Slot>>,
+    slots: RefCell<Vec<TaskSlot>>,
     free: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<TaskKey>>,
     current: Cell<TaskKey>,
@@ -118,7 +118,7 @@ impl LentWaker {
 pub(super) fn install(mailbox: Arc<Mailbox>) {
     EXECUTOR.with(|e| {
         *e.mailbox.borrow_mut() = Some(mailbox);
-        // It would ring the bell of the mailbox before.
+        // It would ring the wake_fd of the mailbox before.
         e.waker.set(None);
     });
 }
@@ -134,7 +134,7 @@ fn enqueue(future: TaskFuture) -> TaskKey {
     EXECUTOR.with(|e| {
         let mut slots = e.slots.borrow_mut();
         let index = e.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push(Slot { generation: 0, queued: false, task: None });
+            slots.push(TaskSlot { generation: 0, queued: false, task: None });
             // Bounded by open files long before 2^32.
             (slots.len() - 1) as u32
         });

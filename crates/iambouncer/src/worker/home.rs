@@ -1,4 +1,4 @@
-//! What a worker's thread calls its own: one value per type, found by errands that come from other workers. Owns
+//! What a worker's thread calls its own: one value per type, found by jobs that come from other workers. Owns
 //! nothing that decides; whoever has a reference at hand uses that instead.
 
 use std::any::Any;

@@ -9,30 +9,30 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 /// Errands that may wait at one worker. Orders and servers on the move are few; whoever sends more is told.
-const MAX_ERRANDS: usize = 16 * 1024;
+const MAX_JOBS: usize = 16 * 1024;
 
-static BELLS_RUNG: AtomicU64 = AtomicU64::new(0);
+static WAKE_UPS: AtomicU64 = AtomicU64::new(0);
 
 /// How often the workers of this process were woken by other threads. While queries flow it stands still; a test
 /// counts.
-pub fn bells_rung() -> u64 {
-    BELLS_RUNG.load(Ordering::Relaxed)
+pub fn wake_ups() -> u64 {
+    WAKE_UPS.load(Ordering::Relaxed)
 }
 
 /// Something to be done on another worker's thread. It runs in a task of its own.
-pub type Errand = Box<dyn FnOnce() + Send>;
+pub type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
-struct Wanted {
+struct Inbox {
     wakes: Vec<TaskKey>,
-    errands: Vec<Errand>,
+    jobs: Vec<Job>,
     is_closed: bool,
 }
 
 /// What other threads want of a worker.
 pub struct Mailbox {
-    wanted: Mutex<Wanted>,
-    bell: OwnedFd,
+    inbox: Mutex<Inbox>,
+    wake_fd: OwnedFd,
     thread: OnceLock<ThreadId>,
 }
 
@@ -42,8 +42,8 @@ impl Mailbox {
     /// # Errors
     /// The kernel refuses an eventfd.
     pub fn create() -> std::io::Result<Arc<Self>> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(Self { wanted: Mutex::default(), bell, thread: OnceLock::new() }))
+        let wake_fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Arc::new(Self { inbox: Mutex::default(), wake_fd, thread: OnceLock::new() }))
     }
 
     /// The calling thread is the worker from now on.
@@ -55,37 +55,37 @@ impl Mailbox {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake_fd.as_fd()
     }
 
-    fn wanted(&self) -> std::sync::MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inbox(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ring(&self) {
-        BELLS_RUNG.fetch_add(1, Ordering::Relaxed);
-        // A full counter means that the bell rings already.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        WAKE_UPS.fetch_add(1, Ordering::Relaxed);
+        // A full counter means that the wake_fd rings already.
+        let _ = rustix::io::write(&self.wake_fd, &1u64.to_ne_bytes());
     }
 
     /// Wakes a task. Called from other threads.
     pub(super) fn wake(&self, key: TaskKey) {
-        self.wanted().wakes.push(key);
+        self.inbox().wakes.push(key);
         self.ring();
     }
 
     /// Has something done on the worker's thread. Called from other threads.
     ///
     /// # Errors
-    /// The worker has ended, or does not keep up; the errand comes back.
-    pub fn post(&self, errand: Errand) -> Result<(), Errand> {
+    /// The worker has ended, or does not keep up; the job comes back.
+    pub fn post(&self, job: Job) -> Result<(), Job> {
         {
-            let mut wanted = self.wanted();
-            if wanted.is_closed || wanted.errands.len() >= MAX_ERRANDS {
-                return Err(errand);
+            let mut inbox = self.inbox();
+            if inbox.is_closed || inbox.jobs.len() >= MAX_JOBS {
+                return Err(job);
             }
-            wanted.errands.push(errand);
+            inbox.jobs.push(job);
         }
         self.ring();
         Ok(())
@@ -94,26 +94,26 @@ impl Mailbox {
     /// Nothing is taken any more; what has come and was not done is dropped.
     pub(super) fn close(&self) {
         let left = {
-            let mut wanted = self.wanted();
-            wanted.is_closed = true;
-            std::mem::take(&mut wanted.errands)
+            let mut inbox = self.inbox();
+            inbox.is_closed = true;
+            std::mem::take(&mut inbox.jobs)
         };
         drop(left);
     }
 
-    /// Wakes and starts what was asked for. Called by the engine when the bell rang.
+    /// Wakes and starts what was asked for. Called by the engine when the wake_fd rang.
     pub(super) fn deliver(&self) {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.bell, &mut count);
-        let (wakes, errands) = {
-            let mut wanted = self.wanted();
-            (std::mem::take(&mut wanted.wakes), std::mem::take(&mut wanted.errands))
+        let _ = rustix::io::read(&self.wake_fd, &mut count);
+        let (wakes, jobs) = {
+            let mut inbox = self.inbox();
+            (std::mem::take(&mut inbox.wakes), std::mem::take(&mut inbox.jobs))
         };
         for key in wakes {
             executor::wake(key);
         }
-        for errand in errands {
-            executor::spawn(async move { errand() });
+        for job in jobs {
+            executor::spawn(async move { job() });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; what the
 //! tasks do (clients, logins, pools) lives above. Nothing here is shared between threads but the [`mailbox`], through
-//! which the workers of a [`team`] reach each other.
+//! which the workers of a [`workers`] reach each other.
 //!
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, look, write". A task table,
 //! an epoll set and a sorted list of deadlines are all it needs, and with nothing atomic in between.
@@ -11,8 +11,8 @@ pub mod home;
 pub mod mailbox;
 pub mod notify;
 pub mod reactor;
-pub mod team;
 pub mod timers;
+pub mod workers;
 
 use reactor::EngineKind;
 use std::cell::Cell;
@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use team::Team;
+use workers::Workers;
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -56,10 +56,14 @@ pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Outpu
 ///
 /// # Errors
 /// The kernel refuses the engine, or waiting fails.
-pub fn run(engine: EngineKind, team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    team.mailbox().move_in();
-    reactor::install(engine, team.mailbox())?;
-    work(team, main)
+pub fn run(
+    engine: EngineKind,
+    workers: &Workers,
+    main: impl Future<Output = ()> + 'static,
+) -> std::io::Result<()> {
+    workers.mailbox().move_in();
+    reactor::install(engine, workers.mailbox())?;
+    work(workers, main)
 }
 
 /// The same with a ring, or, if the kernel refuses that now, with epoll; `refused` hears of it. Locked memory is counted
@@ -68,20 +72,20 @@ pub fn run(engine: EngineKind, team: &Team, main: impl Future<Output = ()> + 'st
 /// # Errors
 /// As [`run`].
 pub fn run_with_ring_or_epoll(
-    team: &Team,
+    workers: &Workers,
     refused: impl FnOnce(&std::io::Error),
     main: impl Future<Output = ()> + 'static,
 ) -> std::io::Result<()> {
-    team.mailbox().move_in();
-    if let Err(error) = reactor::install(EngineKind::IoUring, team.mailbox()) {
+    workers.mailbox().move_in();
+    if let Err(error) = reactor::install(EngineKind::IoUring, workers.mailbox()) {
         refused(&error);
-        reactor::install(EngineKind::Epoll, team.mailbox())?;
+        reactor::install(EngineKind::Epoll, workers.mailbox())?;
     }
-    work(team, main)
+    work(workers, main)
 }
 
-fn work(team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    let mailbox = team.mailbox();
+fn work(workers: &Workers, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    let mailbox = workers.mailbox();
     executor::install(mailbox.clone());
     refresh_clock();
     let main = executor::spawn(main);
@@ -109,7 +113,7 @@ fn work(team: &Team, main: impl Future<Output = ()> + 'static) -> std::io::Resul
 /// As [`run`].
 #[cfg(test)]
 pub(crate) fn run_alone(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    run(engine, &Team::assemble(1)?[0], main)
+    run(engine, &Workers::create(1)?[0], main)
 }
 
 #[cfg(test)]

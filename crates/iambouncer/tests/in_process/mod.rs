@@ -2,10 +2,10 @@
 //! binary.
 
 use iambouncer::config::{MapEnvironment, load_file};
-use iambouncer::context::Loaded;
+use iambouncer::context::ConfigFiles;
 use iambouncer::net::listener;
 use iambouncer::net::tcp_options::TcpOptions;
-use iambouncer::pooler::{self, Plan, signals};
+use iambouncer::pooler::{self, StartPlan, signals};
 use rds_iam::{AwsCredentials, TokenEngine};
 use rds_sim::postgres::Postgres;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
     let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16, TcpOptions::default()).unwrap();
     let port = bound[0].endpoint.port();
-    let loaded = Loaded {
+    let loaded = ConfigFiles {
         config: Arc::new(config),
         users: Arc::default(),
         ident: Arc::default(),
@@ -37,7 +37,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         let control =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let inside = control.enter();
-        let plan = Plan {
+        let plan = StartPlan {
             loaded,
             bound,
             reloader: Arc::new(|| Err("not here".to_owned())),

@@ -4,7 +4,7 @@
 use crate::support::bouncer::Start;
 use crate::support::http::{Scrape, scrape};
 use crate::support::sim::Sim;
-use crate::support::team::worker_of_client;
+use crate::support::workers::worker_of_client;
 use crate::support::{Bouncer, Client, eventually, postgres};
 use rds_sim::{CredentialServer, CredentialSettings};
 use std::collections::BTreeMap;

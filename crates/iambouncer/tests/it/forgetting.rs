@@ -4,7 +4,7 @@ use crate::support::bouncer::Start;
 use crate::support::postgres;
 use crate::support::raw::{Client, tags};
 use crate::support::scripted;
-use crate::support::{Bouncer, Team, eventually};
+use crate::support::{Bouncer, Workers, eventually};
 
 /// Databases behind a `*` line.
 fn behind_a_star(settings: &[&str]) -> Bouncer {
@@ -78,20 +78,20 @@ fn pools_of_a_named_database_are_forgotten_and_its_counters_never_fall() {
     for workers in [1, 3] {
         let user = format!("forgetting_{workers}");
         let settings = ["autodb_idle_timeout = 1", "server_idle_timeout = 1"];
-        let team = Team::start(&user, workers, &settings);
+        let workers = Workers::start(&user, workers, &settings);
         let users: Vec<String> = (0..20).map(|i| format!("{user}_{i}")).collect();
         let roles: String = users.iter().map(|user| format!("CREATE ROLE {user} LOGIN;")).collect();
         postgres().sql(&roles).unwrap();
         let lines: String = users.iter().map(|user| format!("\"{user}\" \"\"\n")).collect();
-        std::fs::write(team.bouncer.dir().join("users.txt"), lines + "\"postgres\" \"\"\n").unwrap();
-        let mut console = team.bouncer.console();
+        std::fs::write(workers.bouncer.dir().join("users.txt"), lines + "\"postgres\" \"\"\n").unwrap();
+        let mut console = workers.bouncer.console();
         console.query("RELOAD");
         let queries = |console: &mut Client| -> u64 {
             of(console, "STATS", "app", "total_query_count").unwrap().parse().unwrap()
         };
         for round in 1..=2 {
             for user in &users {
-                Client::log_in(team.bouncer.port, user, "app").value("SELECT 1");
+                Client::log_in(workers.bouncer.port, user, "app").value("SELECT 1");
             }
             let counted = 20 * round;
             eventually("all are counted", || queries(&mut console) == counted);
@@ -114,26 +114,26 @@ fn reload_with(bouncer: &Bouncer, lines: &str) {
 
 #[test]
 fn a_database_that_reload_removes_disconnects_its_clients() {
-    let team = Team::start("removed_clients", 2, &["default_pool_size = 1"]);
-    let mut idle = team.clients_at(&[0, 1]);
-    let mut busy = team.client();
-    let mut queued = team.client();
+    let workers = Workers::start("removed_clients", 2, &["default_pool_size = 1"]);
+    let mut idle = workers.clients_at(&[0, 1]);
+    let mut busy = workers.client();
+    let mut queued = workers.client();
     busy.send_query("SELECT pg_sleep(60)");
-    let mut observer = team.observer();
+    let mut observer = workers.observer();
     observer.wait_for_active(1);
     queued.send_query("SELECT 1");
-    team.wait_for_waiting(1);
+    workers.wait_for_waiting(1);
     let kept = format!("kept = host=127.0.0.1 port={} dbname=app", postgres().port());
-    reload_with(&team.bouncer, &kept);
+    reload_with(&workers.bouncer, &kept);
     for client in idle.iter_mut().chain([&mut busy, &mut queued]) {
         let end = client.until_end();
         assert_eq!(end.last().unwrap().error(), ("57P04".to_owned(), "database removed".to_owned()));
     }
-    assert_eq!(team.bouncer.turned_away(&team.user, "app").0, "3D000");
+    assert_eq!(workers.bouncer.turned_away(&workers.user, "app").0, "3D000");
     observer.wait_for_backends(0);
-    assert_eq!(team.bouncer.show("DATABASES", "name"), ["kept", "pgbouncer"]);
-    assert_eq!(team.bouncer.show("POOLS", "database").len(), 0);
-    assert_eq!(Client::log_in(team.bouncer.port, &team.user, "kept").value("SELECT 1"), "1");
+    assert_eq!(workers.bouncer.show("DATABASES", "name"), ["kept", "pgbouncer"]);
+    assert_eq!(workers.bouncer.show("POOLS", "database").len(), 0);
+    assert_eq!(Client::log_in(workers.bouncer.port, &workers.user, "kept").value("SELECT 1"), "1");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::bouncer::Start;
 use crate::support::raw::{Client, tags};
 use crate::support::sim::Sim;
-use crate::support::{Bouncer, Team, eventually};
+use crate::support::{Bouncer, Workers, eventually};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use rds_sim::{DnsEntry, DnsServer};
 use std::collections::BTreeMap;
@@ -257,8 +257,8 @@ fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
     let began = Instant::now();
     let names = Names::new(NAME, &[OLD]);
     let settings = ["dns_max_ttl = 1", &names.setting()];
-    let team = Team::with_databases(postgres(), "addresses_all", 2, &line_of(NAME), &settings);
-    let mut clients = team.clients_at(&[0, 1]);
+    let workers = Workers::with_databases(postgres(), "addresses_all", 2, &line_of(NAME), &settings);
+    let mut clients = workers.clients_at(&[0, 1]);
     for client in &mut clients {
         client.query("BEGIN");
         assert_eq!(address(client), OLD);
@@ -266,18 +266,18 @@ fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
     for client in &mut clients {
         assert_eq!(tags(&client.query("COMMIT")), "CZ");
     }
-    wait_for_servers_at(&team.bouncer, 2, OLD);
+    wait_for_servers_at(&workers.bouncer, 2, OLD);
     names.set(NAME, &[NEW]);
-    team.bouncer.wait_for_servers(0);
-    assert!(team.bouncer.wait_for_line(CHANGE).contains("servers=2"));
-    assert_eq!(changes(&team.bouncer), 1);
+    workers.bouncer.wait_for_servers(0);
+    assert!(workers.bouncer.wait_for_line(CHANGE).contains("servers=2"));
+    assert_eq!(changes(&workers.bouncer), 1);
     for client in &mut clients {
         assert_eq!(address(client), NEW);
     }
-    team.servers_agree();
+    workers.servers_agree();
     names.wait_for_lookups(NAME);
     // One in a second, and one for each login at most.
-    let log = team.bouncer.log();
+    let log = workers.bouncer.log();
     let logins = log.lines().filter(|line| line.contains("server login")).count() as u64;
     let questions = names.dns.questions_for(NAME);
     let most = QUESTIONS_PER_LOOKUP * (1 + began.elapsed().as_secs() + logins);
@@ -288,20 +288,20 @@ fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
 fn a_server_that_came_from_another_worker_is_known_to_be_old() {
     let names = Names::new(NAME, &[OLD]);
     let settings = ["dns_max_ttl = 1", "default_pool_size = 1", &names.setting()];
-    let team = Team::with_databases(postgres(), "addresses_moving", 2, &line_of(NAME), &settings);
-    let mut clients = team.clients_at(&[0, 1]);
+    let workers = Workers::with_databases(postgres(), "addresses_moving", 2, &line_of(NAME), &settings);
+    let mut clients = workers.clients_at(&[0, 1]);
     let first = pid(&mut clients[0]);
     clients[1].query("BEGIN");
     assert_eq!(pid(&mut clients[1]), first, "the server has moved");
     names.set(NAME, &[NEW]);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     eventually("the server is marked", || console.column("SHOW SERVERS", "close_needed") == ["1"]);
     // A client that waits elsewhere does not get it: another server logs in for it.
     clients[0].send_query("SELECT host(inet_server_addr())");
-    team.wait_for_waiting(1);
+    workers.wait_for_waiting(1);
     assert_eq!(pid(&mut clients[1]), first);
     assert_eq!(tags(&clients[1].query("COMMIT")), "CZ");
     assert_eq!(clients[0].until_ready()[1].row(), [Some(NEW.to_owned())]);
     assert_eq!(address(&mut clients[1]), NEW);
-    team.servers_agree();
+    workers.servers_agree();
 }

@@ -5,8 +5,8 @@ use crate::support::bouncer::Start;
 use crate::support::http::{connect, get, request, scrape, send};
 use crate::support::program;
 use crate::support::sim::{SECRET, Sim};
-use crate::support::{Bouncer, Team, eventually, postgres};
-use iambouncer::http::{Kind, table};
+use crate::support::{Bouncer, Workers, eventually, postgres};
+use iambouncer::http::{MetricKind, table};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -211,7 +211,8 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
         let name = metric.full_name();
         let family = name.trim_end_matches("_total").trim_end_matches("_info");
         assert!(before.kinds.contains_key(family), "{name}");
-        let example = if metric.kind == Kind::Histogram { format!("{name}_count") } else { name.clone() };
+        let example =
+            if metric.kind == MetricKind::Histogram { format!("{name}_count") } else { name.clone() };
         // Those that there is a series of for each token, identity or secret.
         let of_aws = ["endpoint", "identity", "secret"];
         let needs_iam = metric.labels.iter().any(|label| of_aws.contains(label));
@@ -247,10 +248,10 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
 fn scrapes_of_several_at_once_agree_while_two_workers_are_busy() {
     const CLIENTS: usize = 4;
     const QUERIES: usize = 400;
-    let team = Team::start("http_scraped", 2, &[AUTO, "default_pool_size = 4"]);
-    let port = team.bouncer.http_port();
-    let mut clients = team.clients_at(&[0, 1, 0, 1]);
-    let pool = [("database", "app"), ("user", team.user.as_str())];
+    let workers = Workers::start("http_scraped", 2, &[AUTO, "default_pool_size = 4"]);
+    let port = workers.bouncer.http_port();
+    let mut clients = workers.clients_at(&[0, 1, 0, 1]);
+    let pool = [("database", "app"), ("user", workers.user.as_str())];
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let scrapers: Vec<_> = (0..2)

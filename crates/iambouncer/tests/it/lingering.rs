@@ -3,7 +3,7 @@
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
 use crate::support::scripted::{self, First};
-use crate::support::{Bouncer, Team, eventually, postgres};
+use crate::support::{Bouncer, Workers, eventually, postgres};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,18 @@ const STUBBORN: &str = "DO $$ BEGIN PERFORM pg_sleep(60); \
 
 /// Starts `sql` with as many clients as the pool has servers, ends them with `end`, and looks at PostgreSQL while as
 /// many others take their places.
-fn limits_hold(user: &str, settings: &[&str], sql: &str, end: impl Fn(&Team, Vec<Client>)) {
+fn limits_hold(user: &str, settings: &[&str], sql: &str, end: impl Fn(&Workers, Vec<Client>)) {
     let settings = [&["default_pool_size = 2"], settings].concat();
-    let team = Team::start(user, 2, &settings);
-    let mut observer = team.observer();
-    let mut first = team.clients_at(&[0, 1]);
+    let workers = Workers::start(user, 2, &settings);
+    let mut observer = workers.observer();
+    let mut first = workers.clients_at(&[0, 1]);
     for client in &mut first {
         client.send_query(sql);
     }
     observer.wait_for_active(2);
     let old = observer.backends();
-    end(&team, first);
-    let mut second = team.clients_at(&[0, 1]);
+    end(&workers, first);
+    let mut second = workers.clients_at(&[0, 1]);
     for client in &mut second {
         client.send_query("SELECT pg_sleep(3)");
     }
@@ -45,11 +45,11 @@ fn a_statement_whose_client_has_left_counts_until_its_server_has_ended() {
 
 #[test]
 fn a_statement_whose_client_was_killed_counts_until_its_server_has_ended() {
-    limits_hold("lingering_killed", &[], STUBBORN, |team, clients| {
-        let mut console = team.bouncer.console();
+    limits_hold("lingering_killed", &[], STUBBORN, |workers, clients| {
+        let mut console = workers.bouncer.console();
         let users = console.column("SHOW CLIENTS", "user");
         let ids = console.column("SHOW CLIENTS", "id");
-        for (_, id) in users.iter().zip(&ids).filter(|(user, _)| **user == team.user) {
+        for (_, id) in users.iter().zip(&ids).filter(|(user, _)| **user == workers.user) {
             console.query(&format!("KILL_CLIENT {id}"));
         }
         for mut client in clients {
@@ -60,24 +60,24 @@ fn a_statement_whose_client_was_killed_counts_until_its_server_has_ended() {
 
 #[test]
 fn a_statement_that_ran_into_query_timeout_counts_until_its_server_has_ended() {
-    limits_hold("lingering_timeout", &["query_timeout = 1"], STUBBORN, |team, clients| {
+    limits_hold("lingering_timeout", &["query_timeout = 1"], STUBBORN, |workers, clients| {
         for mut client in clients {
             assert_eq!(client.until_end().last().unwrap().error().1, "query_timeout");
         }
-        team.bouncer.console().query("SET query_timeout = 600");
+        workers.bouncer.console().query("SET query_timeout = 600");
     });
 }
 
 #[test]
 fn every_statement_of_a_pipeline_is_cancelled() {
-    let team = Team::start("lingering_pipeline", 1, &["default_pool_size = 1"]);
-    let mut client = team.client();
+    let workers = Workers::start("lingering_pipeline", 1, &["default_pool_size = 1"]);
+    let mut client = workers.client();
     client.send(&raw::query("SELECT pg_sleep(60)").repeat(3));
-    let mut observer = team.observer();
+    let mut observer = workers.observer();
     observer.wait_for_active(1);
     let old = observer.backends();
     drop(client);
-    assert_eq!(team.client().value("SELECT 'served'"), "served");
+    assert_eq!(workers.client().value("SELECT 'served'"), "served");
     assert!(observer.backends().is_disjoint(&old));
 }
 
@@ -157,9 +157,9 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
 fn a_connect_query_that_takes_too_long_is_cancelled() {
     let line = "connect_query='SELECT pg_sleep(60)'";
     let settings = ["server_connect_timeout = 1", "query_wait_timeout = 4"];
-    let team = Team::in_front_of(postgres(), "lingering_connect", 1, line, &settings);
-    let mut observer = team.observer();
-    let mut client = Client::start(team.bouncer.port, &[("user", &team.user), ("database", "app")]);
+    let workers = Workers::in_front_of(postgres(), "lingering_connect", 1, line, &settings);
+    let mut observer = workers.observer();
+    let mut client = Client::start(workers.bouncer.port, &[("user", &workers.user), ("database", "app")]);
     let mut seen = std::collections::BTreeSet::new();
     eventually("the client is told", || {
         let backends = observer.backends();
@@ -175,10 +175,11 @@ fn a_connect_query_that_takes_too_long_is_cancelled() {
 
 #[test]
 fn a_shutdown_in_the_middle_of_a_connect_query_is_one_like_any_other() {
-    let team = Team::in_front_of(postgres(), "lingering_end", 1, "connect_query='SELECT pg_sleep(5)'", &[]);
-    let _client = Client::start(team.bouncer.port, &[("user", &team.user), ("database", "app")]);
-    team.observer().wait_for_active(1);
-    let mut bouncer = team.bouncer;
+    let workers =
+        Workers::in_front_of(postgres(), "lingering_end", 1, "connect_query='SELECT pg_sleep(5)'", &[]);
+    let _client = Client::start(workers.bouncer.port, &[("user", &workers.user), ("database", "app")]);
+    workers.observer().wait_for_active(1);
+    let mut bouncer = workers.bouncer;
     bouncer.signal(Signal::QUIT);
     assert!(bouncer.wait_for_end().success());
 }

@@ -3,7 +3,7 @@
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
-use crate::support::{Bouncer, Team, eventually, postgres};
+use crate::support::{Bouncer, Workers, eventually, postgres};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Two databases of one server, `a` and `b`.
@@ -74,19 +74,19 @@ fn a_users_idle_server_at_another_worker_gives_way() {
     let user = "shared_limits_workers";
     let line = format!("\nagain = host=127.0.0.1 port={} dbname=app", postgres().port());
     let settings = ["max_user_connections = 1", "query_wait_timeout = 15"];
-    let team = Team::in_front_of(postgres(), user, 3, &line, &settings);
-    let mut apps = team.clients_at(&[0, 1, 2]);
-    let again = |()| Client::log_in(team.bouncer.port, user, "again");
-    let mut agains = team.clients_with(&[(); 3], &[0, 1, 2], again);
+    let workers = Workers::in_front_of(postgres(), user, 3, &line, &settings);
+    let mut apps = workers.clients_at(&[0, 1, 2]);
+    let again = |()| Client::log_in(workers.bouncer.port, user, "again");
+    let mut agains = workers.clients_with(&[(); 3], &[0, 1, 2], again);
     for turn in 0..12 {
         assert_eq!(apps[turn % 3].value("SELECT 1"), "1", "turn {turn}");
         assert_eq!(agains[(turn + 1) % 3].value("SELECT 2"), "2", "turn {turn}");
-        assert_eq!(team.bouncer.show("SERVERS", "user").len(), 1, "turn {turn}");
+        assert_eq!(workers.bouncer.show("SERVERS", "user").len(), 1, "turn {turn}");
     }
     // A busy one gives way when it becomes free.
     apps[0].query("BEGIN");
     agains[1].send_query("SELECT 'served'");
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting").contains(&"1".to_owned()));
     apps[0].query("COMMIT");
     assert_eq!(agains[1].until_ready()[1].row(), [Some("served".to_owned())]);

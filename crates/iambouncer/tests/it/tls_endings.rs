@@ -99,7 +99,7 @@ fn serve_no_query(mut stream: TcpStream) {
     let _ = stream.write_all(&greeting);
     if read(&mut stream) > 0 {
         let mut answer = Vec::new();
-        iambouncer::faults::killed().encode_fatal(&mut answer);
+        iambouncer::client_error::killed().encode_fatal(&mut answer);
         let _ = stream.write_all(&answer);
     }
 }

@@ -3,7 +3,7 @@
 use crate::support::program::{self, Ended};
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use crate::support::{bouncer, bouncer::Start, eventually, postgres};
-use rds_sim::{Target, verify};
+use rds_sim::{TokenTarget, verify};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -37,7 +37,8 @@ fn ok(ended: Ended) -> String {
 fn a_token_is_printed_in_every_form_and_rds_takes_it() {
     let sim = Sim::in_front_of(postgres());
     let environment = endpoint_of(&sim);
-    let target = Target { hosts: vec![RDS_HOST.to_owned()], port: sim.port(), region: REGION.to_owned() };
+    let target =
+        TokenTarget { hosts: vec![RDS_HOST.to_owned()], port: sim.port(), region: REGION.to_owned() };
     let good = |token: &str| verify(token, "app", &target, sim.simulator.keys(), sim.simulator.clock().now());
     let raw = ok(program::run(&["token"], &environment));
     assert!(good(raw.strip_suffix('\n').unwrap()).is_ok(), "{raw}");

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rds_iam::{Clock, CredentialFuture, CredentialSource, Credentials, Identity, TokenEngine};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use rds_sim::{
-    AccessKey, Backend, Certificates, Door, DoorOptions, LoginOutcome, SimClock, Simulator, Target,
+    AccessKey, Backend, Certificates, Door, DoorOptions, LoginOutcome, SimClock, Simulator, TokenTarget,
 };
 use tempfile::TempDir;
 
@@ -68,7 +68,7 @@ impl Stage {
         let key = simulator.keys().issue(simulator.clock().now(), KEY_LIFE, SESSION_TOKEN_BYTES);
         let options = DoorOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
-            target: Target { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
+            target: TokenTarget { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec!["app".to_owned()],
             backend: Backend::from(&postgres),
             force_ssl: true,

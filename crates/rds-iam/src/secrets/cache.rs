@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::{DatabaseSecret, SecretError, SecretKey, SecretSource};
 use crate::backoff::{Failures, jitter};
 use crate::clock::{Clock, until};
-use crate::flight::Flight;
+use crate::single_flight::SingleFlight;
 use crate::slots::{Slots, lock};
 
 /// How long a secret is used before it is read again, unless somebody says otherwise.
@@ -40,12 +40,12 @@ const MAX_SECRETS: usize = 256;
 pub struct SecretCache {
     source: Arc<dyn SecretSource>,
     clock: Arc<dyn Clock>,
-    slots: Arc<Slots<SecretKey, Slot>>,
-    times: Arc<Times>,
+    slots: Arc<Slots<SecretKey, SecretSlot>>,
+    times: Arc<RefreshTimes>,
 }
 
 #[derive(Debug)]
-struct Times {
+struct RefreshTimes {
     refresh_ms: AtomicU64,
     grace_ms: AtomicU64,
 }
@@ -74,14 +74,14 @@ pub struct SecretStatus {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<SlotState>,
-    flight: Flight,
+struct SecretSlot {
+    state: Mutex<SecretSlotState>,
+    single_flight: SingleFlight,
 }
 
 #[derive(Debug, Default)]
-struct SlotState {
-    held: Option<Held>,
+struct SecretSlotState {
+    held: Option<CachedSecret>,
     /// What it held before, and when that changed.
     previous: Option<(Arc<DatabaseSecret>, SystemTime)>,
     failures: Option<Failures<SecretError>>,
@@ -94,7 +94,7 @@ struct SlotState {
 }
 
 #[derive(Debug)]
-struct Held {
+struct CachedSecret {
     secret: Arc<DatabaseSecret>,
     read_at: SystemTime,
     /// How much earlier than due it is read again, in parts of the longest jitter.
@@ -109,7 +109,7 @@ struct ServerRecord {
     refused_since: Option<SystemTime>,
 }
 
-impl Held {
+impl CachedSecret {
     fn is_due(&self, now: SystemTime, refresh: Duration) -> bool {
         let due = self.read_at + refresh - (refresh / JITTER_PART).mul_f64(self.haste);
         // A clock that was set back must not stretch the wait beyond its bound.
@@ -118,7 +118,7 @@ impl Held {
 }
 
 /// What the state of a slot means at a moment.
-enum Verdict {
+enum SecretState {
     Fresh(Arc<DatabaseSecret>),
     /// Usable, and it is time to read it again.
     Due(Arc<DatabaseSecret>),
@@ -130,7 +130,7 @@ enum Verdict {
 impl SecretCache {
     /// A cache over `source`, with the usual times.
     pub fn new(source: Arc<dyn SecretSource>, clock: Arc<dyn Clock>) -> Self {
-        let times = Times { refresh_ms: AtomicU64::new(0), grace_ms: AtomicU64::new(0) };
+        let times = RefreshTimes { refresh_ms: AtomicU64::new(0), grace_ms: AtomicU64::new(0) };
         let cache = Self { source, clock, slots: Arc::new(Slots::new(MAX_SECRETS)), times: Arc::new(times) };
         cache.set_times(DEFAULT_REFRESH, DEFAULT_GRACE);
         cache
@@ -164,13 +164,13 @@ impl SecretCache {
     pub async fn get(&self, key: &SecretKey) -> Result<Arc<DatabaseSecret>, SecretError> {
         let slot = self.slots.get(key);
         match slot.verdict(self.clock.now(), self.refresh()) {
-            Verdict::Fresh(secret) => Ok(secret),
-            Verdict::Due(secret) => {
+            SecretState::Fresh(secret) => Ok(secret),
+            SecretState::Due(secret) => {
                 self.read_in_background(key, &slot);
                 Ok(secret)
             }
-            Verdict::Quiet(error) => Err(error),
-            Verdict::Missing => self.read_and_wait(key, &slot, None).await,
+            SecretState::Quiet(error) => Err(error),
+            SecretState::Missing => self.read_and_wait(key, &slot, None).await,
         }
     }
 
@@ -227,8 +227,8 @@ impl SecretCache {
         self.slots.entries().into_iter().map(|(key, slot)| slot.status(key, now, grace)).collect()
     }
 
-    fn read_in_background(&self, key: &SecretKey, slot: &Arc<Slot>) {
-        let Some(turn) = slot.flight.turn_now() else { return };
+    fn read_in_background(&self, key: &SecretKey, slot: &Arc<SecretSlot>) {
+        let Some(turn) = slot.single_flight.try_acquire() else { return };
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
         turn.spawn(async move { cache.read(&key, &slot).await });
     }
@@ -237,20 +237,20 @@ impl SecretCache {
     async fn read_and_wait(
         &self,
         key: &SecretKey,
-        slot: &Arc<Slot>,
+        slot: &Arc<SecretSlot>,
         refused: Option<&DatabaseSecret>,
     ) -> Result<Arc<DatabaseSecret>, SecretError> {
-        let turn = slot.flight.turn().await;
+        let turn = slot.single_flight.acquire().await;
         // While this one waited, another may have brought the answer, whatever it is.
         let now = self.clock.now();
         match slot.verdict(now, self.refresh()) {
-            Verdict::Fresh(secret) | Verdict::Due(secret)
+            SecretState::Fresh(secret) | SecretState::Due(secret)
                 if refused.is_none_or(|refused| !secret.opens_the_same(refused))
                     || slot.was_read_lately(now) =>
             {
                 return Ok(secret);
             }
-            Verdict::Quiet(error) => return Err(error),
+            SecretState::Quiet(error) => return Err(error),
             _ => {}
         }
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
@@ -259,7 +259,7 @@ impl SecretCache {
         read.unwrap_or_else(|stopped| Err(SecretError::Unavailable { arn, reason: stopped.to_string() }))
     }
 
-    async fn read(&self, key: &SecretKey, slot: &Slot) -> Result<Arc<DatabaseSecret>, SecretError> {
+    async fn read(&self, key: &SecretKey, slot: &SecretSlot) -> Result<Arc<DatabaseSecret>, SecretError> {
         let answer = tokio::time::timeout(FETCH_TIMEOUT, self.source.fetch(key)).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
             let reason = format!("no answer within {} s", FETCH_TIMEOUT.as_secs());
@@ -277,7 +277,7 @@ impl SecretCache {
     }
 }
 
-impl SlotState {
+impl SecretSlotState {
     fn server(&mut self, name: &str) -> Option<&mut ServerRecord> {
         if self.servers.len() >= MAX_SERVERS && !self.servers.contains_key(name) {
             return None;
@@ -286,15 +286,15 @@ impl SlotState {
     }
 }
 
-impl Slot {
-    fn verdict(&self, now: SystemTime, refresh: Duration) -> Verdict {
+impl SecretSlot {
+    fn verdict(&self, now: SystemTime, refresh: Duration) -> SecretState {
         let state = lock(&self.state);
         let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
         match (&state.held, failures) {
-            (Some(held), None) if held.is_due(now, refresh) => Verdict::Due(Arc::clone(&held.secret)),
-            (Some(held), _) => Verdict::Fresh(Arc::clone(&held.secret)),
-            (None, Some(failures)) => Verdict::Quiet(failures.last_error.clone()),
-            (None, None) => Verdict::Missing,
+            (Some(held), None) if held.is_due(now, refresh) => SecretState::Due(Arc::clone(&held.secret)),
+            (Some(held), _) => SecretState::Fresh(Arc::clone(&held.secret)),
+            (None, Some(failures)) => SecretState::Quiet(failures.last_error.clone()),
+            (None, None) => SecretState::Missing,
         }
     }
 
@@ -341,7 +341,7 @@ impl Slot {
             state.rotations += 1;
         }
         let haste = jitter(Duration::from_secs(1)).as_secs_f64();
-        state.held = Some(Held { secret: Arc::clone(&read), read_at: now, haste });
+        state.held = Some(CachedSecret { secret: Arc::clone(&read), read_at: now, haste });
         (Ok(read), is_rotated)
     }
 

@@ -20,7 +20,7 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 pub(super) const SERVER_ACCOUNT: &str = "postgres";
 
 #[derive(Clone, Copy)]
-pub(super) struct Account {
+pub(super) struct SystemAccount {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
@@ -41,7 +41,7 @@ pub(super) fn find_binaries() -> Option<PathBuf> {
 }
 
 /// Whom to run the server as; `None` when this process is not root.
-pub(super) fn server_account() -> Result<Option<Account>, PostgresError> {
+pub(super) fn server_account() -> Result<Option<SystemAccount>, PostgresError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -53,12 +53,12 @@ pub(super) fn server_account() -> Result<Option<Account>, PostgresError> {
         .ok_or(PostgresError::NoAccount)?;
     let number = |index: usize| fields.get(index).and_then(|field| field.parse().ok());
     match (number(2), number(3)) {
-        (Some(uid), Some(gid)) => Ok(Some(Account { uid, gid })),
+        (Some(uid), Some(gid)) => Ok(Some(SystemAccount { uid, gid })),
         _ => Err(PostgresError::NoAccount),
     }
 }
 
-pub(super) fn make_directory(account: Option<Account>) -> Result<TempDir, PostgresError> {
+pub(super) fn make_directory(account: Option<SystemAccount>) -> Result<TempDir, PostgresError> {
     let dir = tempfile::Builder::new()
         .prefix("rds-sim-pg-")
         .tempdir()
@@ -66,7 +66,7 @@ pub(super) fn make_directory(account: Option<Account>) -> Result<TempDir, Postgr
     if dir.path().as_os_str().len() + "/.s.PGSQL.65535.lock".len() > MAX_SOCKET_PATH_BYTES {
         return Err(PostgresError::PathTooLong(dir.path().to_owned()));
     }
-    if let Some(Account { uid, gid }) = account {
+    if let Some(SystemAccount { uid, gid }) = account {
         chown(dir.path(), Some(uid), Some(gid)).map_err(io("handing over the temporary directory"))?;
     }
     Ok(dir)
@@ -75,7 +75,7 @@ pub(super) fn make_directory(account: Option<Account>) -> Result<TempDir, Postgr
 pub(super) fn run_initdb(
     bin: &Path,
     dir: &Path,
-    account: Option<Account>,
+    account: Option<SystemAccount>,
     superuser: &str,
 ) -> Result<(), PostgresError> {
     let mut initdb = Command::new(bin.join("initdb"));
@@ -89,8 +89,8 @@ pub(super) fn run_initdb(
     checked_output(initdb, "initdb").map(drop)
 }
 
-pub(super) fn run_as(command: &mut Command, account: Option<Account>) {
-    if let Some(Account { uid, gid }) = account {
+pub(super) fn run_as(command: &mut Command, account: Option<SystemAccount>) {
+    if let Some(SystemAccount { uid, gid }) = account {
         command.uid(uid).gid(gid);
     }
 }
@@ -103,12 +103,18 @@ pub(super) fn checked_output(mut command: Command, program: &'static str) -> Res
     Err(PostgresError::Program { program, output: String::from_utf8_lossy(&stderr).trim_end().to_owned() })
 }
 
-pub(super) fn write_owned(path: &Path, text: &str, account: Option<Account>) -> Result<(), PostgresError> {
+pub(super) fn write_owned(
+    path: &Path,
+    text: &str,
+    account: Option<SystemAccount>,
+) -> Result<(), PostgresError> {
     fs::write(path, text).map_err(io("writing the server's configuration"))?;
     // The server refuses a key that others may read.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("protecting a file"))?;
     match account {
-        Some(Account { uid, gid }) => chown(path, Some(uid), Some(gid)).map_err(io("handing over a file")),
+        Some(SystemAccount { uid, gid }) => {
+            chown(path, Some(uid), Some(gid)).map_err(io("handing over a file"))
+        }
         None => Ok(()),
     }
 }

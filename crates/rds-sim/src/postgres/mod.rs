@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use install::{
-    Account, SERVER_ACCOUNT, checked_output, find_binaries, free_port, make_directory, run_initdb,
+    SERVER_ACCOUNT, SystemAccount, checked_output, find_binaries, free_port, make_directory, run_initdb,
     server_account, write_owned,
 };
 use supervisor::{Supervisor, answers};
@@ -205,7 +205,11 @@ impl Postgres {
         self.launch(server_account()?)
     }
 
-    fn configure(&self, options: &PostgresOptions, account: Option<Account>) -> Result<(), PostgresError> {
+    fn configure(
+        &self,
+        options: &PostgresOptions,
+        account: Option<SystemAccount>,
+    ) -> Result<(), PostgresError> {
         const TRUST: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost all all ::1/128 trust\n\
                              local replication all trust\nhost replication all 127.0.0.1/32 trust\n";
         let data = self.data_dir();
@@ -231,7 +235,7 @@ impl Postgres {
         write_owned(&data.join("pg_hba.conf"), options.hba.as_deref().unwrap_or(TRUST), account)
     }
 
-    fn launch(&mut self, account: Option<Account>) -> Result<(), PostgresError> {
+    fn launch(&mut self, account: Option<SystemAccount>) -> Result<(), PostgresError> {
         self.supervisor = Some(Supervisor::start(&self.bin, self.dir.path(), account)?);
         let deadline = Instant::now() + READY_TIMEOUT;
         let socket = self.dir.path().join(format!(".s.PGSQL.{}", self.port));

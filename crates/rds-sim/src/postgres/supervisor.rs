@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::PostgresError;
-use super::install::{Account, io, run_as};
+use super::install::{SystemAccount, io, run_as};
 
 /// How long a server may take to end before its supervisor is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,11 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn start(bin: &Path, dir: &Path, account: Option<Account>) -> Result<Self, PostgresError> {
+    pub(super) fn start(
+        bin: &Path,
+        dir: &Path,
+        account: Option<SystemAccount>,
+    ) -> Result<Self, PostgresError> {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", SUPERVISOR, "rds-sim-postgres"]).arg(bin).arg(dir);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

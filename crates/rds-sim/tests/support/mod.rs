@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use rds_iam::{Credentials, Region, TokenRequest, sign};
 use rds_sim::postgres::{Postgres, PostgresOptions};
-use rds_sim::{AccessKey, Backend, Certificates, Door, DoorOptions, Simulator, Target};
+use rds_sim::{AccessKey, Backend, Certificates, Door, DoorOptions, Simulator, TokenTarget};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect};
@@ -51,7 +51,7 @@ impl Stage {
         let certificates = Certificates::generate(&[HOST.to_owned()]).unwrap();
         let options = DoorOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
-            target: Target { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
+            target: TokenTarget { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec!["app".to_owned()],
             backend: Backend::from(&postgres),
             force_ssl: true,

@@ -30,7 +30,7 @@ const PARAMETERS: &[&str] = &[
 const VERSION: &str = "2011-06-15";
 
 /// A proof whose form is right. What AWS makes of it is another matter.
-pub struct CallerProof {
+pub struct ParsedCallerProof {
     /// The STS host to ask; one of AWS's.
     pub host: String,
     /// Path and query of the request, written anew.
@@ -39,9 +39,9 @@ pub struct CallerProof {
     pub times: Times,
 }
 
-impl std::fmt::Debug for CallerProof {
+impl std::fmt::Debug for ParsedCallerProof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CallerProof")
+        f.debug_struct("ParsedCallerProof")
             .field("host", &self.host)
             .field("times", &self.times)
             .finish_non_exhaustive()
@@ -52,7 +52,7 @@ impl std::fmt::Debug for CallerProof {
 ///
 /// # Errors
 /// See [`ProofError`].
-pub fn read(password: &str, now_seconds: i64) -> Result<CallerProof, ProofError> {
+pub fn read(password: &str, now_seconds: i64) -> Result<ParsedCallerProof, ProofError> {
     const WHAT: &str = "proof of an AWS identity (made by `iambouncer token --sts`)";
     if password.len() > MAX_PROOF_BYTES {
         return Err(ProofError::TooLong(MAX_PROOF_BYTES));
@@ -83,7 +83,7 @@ pub fn read(password: &str, now_seconds: i64) -> Result<CallerProof, ProofError>
     expect("the region in the proof", scope.region, region.as_str())?;
     expect("the service in the proof", scope.service, "sts")?;
     let times = query.times(now_seconds)?;
-    Ok(CallerProof { host: host.to_owned(), path_and_query: written_anew(&query), times })
+    Ok(ParsedCallerProof { host: host.to_owned(), path_and_query: written_anew(&query), times })
 }
 
 fn written_anew(query: &Query) -> Zeroizing<String> {
@@ -150,7 +150,7 @@ mod tests {
         String::from_utf8(URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX).unwrap()).unwrap()).unwrap()
     }
 
-    fn read_url(url: &str) -> Result<CallerProof, ProofError> {
+    fn read_url(url: &str) -> Result<ParsedCallerProof, ProofError> {
         read(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(url)), NOW)
     }
 

@@ -5,11 +5,11 @@
 //! Nothing in such a proof is believed before AWS has: the access key and the scope in it are the sender's words.
 
 pub mod caller;
-pub mod desk;
 pub mod presigned;
 pub mod principal;
+pub mod proof_results;
+pub mod proof_verifiers;
 pub mod token;
-pub mod verdicts;
 
 /// Why a proof is refused before anybody is asked. The texts hold nothing of the proof but names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

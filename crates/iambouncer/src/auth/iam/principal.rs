@@ -49,7 +49,7 @@ mod tests {
             canonical("arn:aws-us-gov:sts::123456789012:assumed-role/a.b@c/i-0123"),
             "arn:aws-us-gov:iam::123456789012:role/a.b@c"
         );
-        let user = "arn:aws:iam::123456789012:user/team/ann";
+        let user = "arn:aws:iam::123456789012:user/workers/ann";
         assert_eq!(canonical(user), user);
     }
 

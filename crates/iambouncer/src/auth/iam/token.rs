@@ -21,7 +21,7 @@ const PARAMETERS: &[&str] = &[
 
 /// What a token has to be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected<'a> {
+pub struct ExpectedToken<'a> {
     /// The endpoint's name.
     pub host: &'a str,
     /// Its port.
@@ -36,7 +36,7 @@ pub struct Expected<'a> {
 ///
 /// # Errors
 /// See [`ProofError`].
-pub fn check(token: &str, expected: &Expected<'_>, now_seconds: i64) -> Result<Times, ProofError> {
+pub fn check(token: &str, expected: &ExpectedToken<'_>, now_seconds: i64) -> Result<Times, ProofError> {
     const WHAT: &str = "RDS token (host:port/?Action=connect&…)";
     if token.len() > MAX_TOKEN_BYTES {
         return Err(ProofError::TooLong(MAX_TOKEN_BYTES));
@@ -63,7 +63,8 @@ mod tests {
 
     const HOST: &str = "db.c1.eu-west-1.rds.amazonaws.com";
     const NOW: i64 = 1_705_322_096;
-    const EXPECTED: Expected<'_> = Expected { host: HOST, port: 5432, region: "eu-west-1", user: "app" };
+    const EXPECTED: ExpectedToken<'_> =
+        ExpectedToken { host: HOST, port: 5432, region: "eu-west-1", user: "app" };
 
     fn token(user: &str) -> String {
         let region = "eu-west-1".parse().unwrap();
@@ -78,17 +79,17 @@ mod tests {
         assert_eq!(check(&token("app"), &EXPECTED, NOW).map(|times| times.ends_at), Ok(NOW + 900));
         assert_eq!(check(&token("app"), &EXPECTED, NOW + 900), Err(ProofError::Ended(0)));
         let strange = "a&DBUser=admin é";
-        assert!(check(&token(strange), &Expected { user: strange, ..EXPECTED }, NOW).is_ok());
+        assert!(check(&token(strange), &ExpectedToken { user: strange, ..EXPECTED }, NOW).is_ok());
     }
 
     #[test]
     fn everything_it_is_made_for_must_fit() {
         let token = token("app");
         for wrong in [
-            Expected { user: "admin", ..EXPECTED },
-            Expected { host: "other", ..EXPECTED },
-            Expected { port: 5433, ..EXPECTED },
-            Expected { region: "us-east-1", ..EXPECTED },
+            ExpectedToken { user: "admin", ..EXPECTED },
+            ExpectedToken { host: "other", ..EXPECTED },
+            ExpectedToken { port: 5433, ..EXPECTED },
+            ExpectedToken { region: "us-east-1", ..EXPECTED },
         ] {
             let error = check(&token, &wrong, NOW);
             assert!(matches!(error, Err(ProofError::Mismatch { .. })), "{wrong:?}: {error:?}");

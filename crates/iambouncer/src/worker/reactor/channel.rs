@@ -1,7 +1,7 @@
 //! A connected socket on a ring. Owns what has been received and not asked for, what is being sent, and how either
 //! direction ended; the requests themselves are `super::ring`'s.
 //!
-//! Receiving never stops while there is room: one request brings block after block. Sending takes a block over, or
+//! ReceiveState never stops while there is room: one request brings block after block. SendState takes a block over, or
 //! copies a few bytes into one, and is done for the caller at once; the next bytes wait until it has gone out.
 
 use super::with_ring;
@@ -20,7 +20,7 @@ pub(super) const MAX_UNREAD_BLOCKS: usize = 8;
 
 /// The standing request to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Receiving {
+pub(super) enum ReceiveState {
     /// None.
     Off,
     /// The kernel fills blocks as bytes come.
@@ -38,7 +38,7 @@ enum End {
 }
 
 /// What is on its way out.
-pub(super) enum Sending {
+pub(super) enum SendState {
     /// Nothing.
     Nothing,
     /// These bytes. They must not move or change before the kernel has answered.
@@ -51,7 +51,7 @@ pub(super) enum Sending {
 
 /// What is to be done when bytes have gone out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum SendCompletion {
     /// Nothing.
     All,
     /// The rest takes another request.
@@ -62,14 +62,14 @@ pub(super) enum Sent {
 
 /// Blocks not read yet; nearly always one at the most.
 #[derive(Default)]
-struct Unread {
+struct UnreadBlocks {
     first: Option<Inbound>,
     /// Made only when there are more.
     #[expect(clippy::box_collection, reason = "a quarter of the size, in every idle connection")]
     more: Option<Box<VecDeque<Inbound>>>,
 }
 
-impl Unread {
+impl UnreadBlocks {
     fn push(&mut self, block: Inbound) {
         if self.first.is_none() {
             self.first = Some(block);
@@ -101,10 +101,10 @@ pub struct Channel {
     fd: OwnedFd,
     index: u32,
     owner: Cell<TaskKey>,
-    receiving: Cell<Receiving>,
+    receiving: Cell<ReceiveState>,
     end: Cell<End>,
-    unread: RefCell<Unread>,
-    sending: RefCell<Sending>,
+    unread: RefCell<UnreadBlocks>,
+    sending: RefCell<SendState>,
     send_error: Cell<Option<Errno>>,
     wants_room: Cell<bool>,
     closed: Cell<bool>,
@@ -118,10 +118,10 @@ impl Channel {
             fd,
             index,
             owner: Cell::new(TaskKey::NONE),
-            receiving: Cell::new(Receiving::Off),
+            receiving: Cell::new(ReceiveState::Off),
             end: Cell::new(End::Open),
             unread: RefCell::default(),
-            sending: RefCell::new(Sending::Nothing),
+            sending: RefCell::new(SendState::Nothing),
             send_error: Cell::new(None),
             wants_room: Cell::new(false),
             closed: Cell::new(false),
@@ -162,7 +162,7 @@ impl Channel {
     /// Sees to it that the kernel receives, unless enough lies here unread.
     #[inline]
     pub fn receive_again(&self) -> io::Result<()> {
-        if self.receiving.get() == Receiving::Off && self.wants_more() {
+        if self.receiving.get() == ReceiveState::Off && self.wants_more() {
             with_ring(|ring| ring.start_receiving(self))?;
         }
         Ok(())
@@ -190,7 +190,7 @@ impl Channel {
         if let Some(errno) = self.send_error.get() {
             return Poll::Ready(Err(errno.into()));
         }
-        if matches!(*self.sending.borrow(), Sending::Nothing) {
+        if matches!(*self.sending.borrow(), SendState::Nothing) {
             Poll::Ready(Ok(()))
         } else {
             self.wants_room.set(true);
@@ -226,19 +226,19 @@ impl Channel {
         let mut last = Inbound::default();
         last.append(bytes);
         let mut sending = self.sending.borrow_mut();
-        match std::mem::replace(&mut *sending, Sending::Nothing) {
-            Sending::Nothing => {
+        match std::mem::replace(&mut *sending, SendState::Nothing) {
+            SendState::Nothing => {
                 drop(sending);
                 let _ = self.launch(last);
             }
             // The bytes of a block stay where they are when it moves.
-            Sending::Block(block) => *sending = Sending::BlockAndLast(Box::new((block, last))),
+            SendState::Block(block) => *sending = SendState::BlockAndLast(Box::new((block, last))),
             other => *sending = other,
         }
     }
 
     fn launch(&self, block: Inbound) -> io::Result<()> {
-        *self.sending.borrow_mut() = Sending::Block(block);
+        *self.sending.borrow_mut() = SendState::Block(block);
         with_ring(|ring| ring.start_sending(self))
     }
 
@@ -250,7 +250,7 @@ impl Channel {
                 Ok(n) => return Poll::Ready(Ok(n)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    *self.sending.borrow_mut() = Sending::Room;
+                    *self.sending.borrow_mut() = SendState::Room;
                     self.wants_room.set(true);
                     with_ring(|ring| ring.start_sending(self))?;
                     return Poll::Pending;
@@ -273,20 +273,20 @@ impl Channel {
     }
 
     /// True when bytes, or the end, are there that nobody has read.
-    pub fn has_news(&self) -> bool {
+    pub fn has_pending_input(&self) -> bool {
         self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
     }
 
     /// From now on nobody is woken.
-    pub fn disown(&self) {
+    pub fn clear_waker(&self) {
         self.owner.set(TaskKey::NONE);
     }
 
     /// The socket goes. What was taken to be sent still goes out as far as the kernel takes it at once.
     pub fn close(&self) {
         self.closed.set(true);
-        self.disown();
-        *self.unread.borrow_mut() = Unread::default();
+        self.clear_waker();
+        *self.unread.borrow_mut() = UnreadBlocks::default();
         // Without a ring the thread ends, and the file with it.
         let _ = with_ring(|ring| ring.close(self));
     }
@@ -298,13 +298,13 @@ impl Channel {
         self.index
     }
 
-    pub(super) fn receiving(&self) -> Receiving {
+    pub(super) fn receiving(&self) -> ReceiveState {
         self.receiving.get()
     }
 
-    pub(super) fn set_receiving(&self, receiving: Receiving) {
+    pub(super) fn set_receiving(&self, receiving: ReceiveState) {
         self.receiving.set(receiving);
-        if receiving == Receiving::Off && self.is_leaving.get() {
+        if receiving == ReceiveState::Off && self.is_leaving.get() {
             executor::wake(self.owner.get());
         }
     }
@@ -314,13 +314,13 @@ impl Channel {
     }
 
     /// Looks at what is being sent.
-    pub(super) fn with_sending<T>(&self, look: impl FnOnce(&Sending) -> T) -> T {
+    pub(super) fn with_sending<T>(&self, look: impl FnOnce(&SendState) -> T) -> T {
         look(&self.sending.borrow())
     }
 
     /// True while the kernel owes an answer.
     pub(super) fn is_busy(&self) -> bool {
-        self.receiving.get() != Receiving::Off || !matches!(*self.sending.borrow(), Sending::Nothing)
+        self.receiving.get() != ReceiveState::Off || !matches!(*self.sending.borrow(), SendState::Nothing)
     }
 
     /// Bytes have come. Returns how many blocks wait.
@@ -346,34 +346,34 @@ impl Channel {
     }
 
     /// `n` bytes have gone out.
-    pub(super) fn sent(&self, n: usize) -> Sent {
+    pub(super) fn sent(&self, n: usize) -> SendCompletion {
         let mut sending = self.sending.borrow_mut();
-        if let Sending::Block(block) = &mut *sending {
+        if let SendState::Block(block) = &mut *sending {
             block.consume(n);
             if !block.is_empty() && n > 0 {
-                return Sent::Part;
+                return SendCompletion::Part;
             }
         }
-        if let Sending::BlockAndLast(both) = &mut *sending {
+        if let SendState::BlockAndLast(both) = &mut *sending {
             both.0.consume(n);
             if both.0.is_empty() {
-                *sending = Sending::Block(std::mem::take(&mut both.1));
-                return Sent::AllButLast;
+                *sending = SendState::Block(std::mem::take(&mut both.1));
+                return SendCompletion::AllButLast;
             }
             if n > 0 {
-                return Sent::Part;
+                return SendCompletion::Part;
             }
         }
-        *sending = Sending::Nothing;
+        *sending = SendState::Nothing;
         if self.wants_room.replace(false) {
             executor::wake(self.owner.get());
         }
-        Sent::All
+        SendCompletion::All
     }
 
     /// Nothing more can be sent.
     pub(super) fn send_failed(&self, errno: Errno) {
-        *self.sending.borrow_mut() = Sending::Nothing;
+        *self.sending.borrow_mut() = SendState::Nothing;
         self.send_error.set(Some(errno));
         executor::wake(self.owner.get());
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Most events taken from the kernel per wait.
 const MAX_EVENTS: usize = 256;
-/// Names the bell of the mailbox among the events.
+/// Names the wake_fd of the mailbox among the events.
 const BELL: u64 = u64::MAX;
 /// Longest wait asked of the kernel; a longer one is done in pieces.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -35,10 +35,10 @@ fn interest(in_writing: bool) -> epoll::EventFlags {
 }
 
 impl Epoll {
-    /// An empty set that hears the mailbox's bell.
+    /// An empty set that hears the mailbox's wake_fd.
     pub(super) fn create(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, mailbox.bell(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, mailbox.wake_fd(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
         Ok(Self {
             epoll,
             sources: Vec::new(),

@@ -94,13 +94,13 @@ impl Source {
     }
 
     /// Nobody is to be woken.
-    pub fn disown(&self) {
+    pub fn clear_waker(&self) {
         self.owner.set(TaskKey::NONE);
     }
 
     /// Names the running task as the one to wake.
     #[inline]
-    pub fn own(&self) {
+    pub fn set_waker(&self) {
         self.owner.set(executor::current());
     }
 
@@ -182,7 +182,7 @@ fn with_ring<T>(use_it: impl FnOnce(&mut ring::Ring) -> io::Result<T>) -> io::Re
 }
 
 /// As a connected socket is used on this thread.
-pub enum Attached {
+pub enum SocketBackend {
     /// Reads and writes are system calls of their own, when the source says that they are worth it.
     Ready(OwnedFd, Rc<Source>),
     /// The ring reads and writes.
@@ -193,13 +193,13 @@ pub enum Attached {
 ///
 /// # Errors
 /// The kernel refuses, or this is no worker thread.
-pub fn attach(fd: OwnedFd) -> io::Result<Attached> {
+pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
     with(|engine| match engine {
         Engine::Epoll(epoll) => {
             let source = epoll.watch(fd.as_fd())?;
-            Ok(Attached::Ready(fd, source))
+            Ok(SocketBackend::Ready(fd, source))
         }
-        Engine::Ring(ring) => Ok(Attached::Ring(ring.open(fd))),
+        Engine::Ring(ring) => Ok(SocketBackend::Ring(ring.open(fd))),
     })
 }
 
@@ -213,7 +213,7 @@ pub fn watch(file: impl AsFd) -> io::Result<Rc<Source>> {
 
 /// Forgets a watched file.
 pub fn unwatch(file: impl AsFd, source: &Source) {
-    source.disown();
+    source.clear_waker();
     let _ = with_watched(|watched| {
         watched.unwatch(file.as_fd(), source);
         Ok(())
@@ -230,7 +230,7 @@ pub(crate) fn stop_watching(file: impl AsFd) {
 
 /// Forgets a watched file that is closed next, and that nothing else refers to. Saves the kernel a call.
 pub fn forget(source: &Source) {
-    source.disown();
+    source.clear_waker();
     let _ = with_watched(|watched| {
         watched.forget(source);
         Ok(())
@@ -271,7 +271,7 @@ pub async fn connected(file: impl AsFd) -> io::Result<()> {
     let watched = Watched(file, source);
     want_write(&watched.0, &watched.1)?;
     poll_fn(|_| {
-        watched.1.own();
+        watched.1.set_waker();
         if watched.1.is_writable() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

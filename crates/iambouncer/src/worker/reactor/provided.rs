@@ -20,12 +20,12 @@ const ENTRY_BYTES: usize = size_of::<BufRingEntry>();
 
 /// The list must begin on a page.
 #[repr(align(4096))]
-struct Page {
+struct AlignedPage {
     _bytes: [u8; PAGE_BYTES],
 }
 
 /// The list.
-pub(super) struct Provided {
+pub(super) struct BufferRing {
     /// From `Box::into_raw`: the kernel writes to it behind our back. Never freed, as the kernel may still look at it
     /// while it takes the ring down; a worker has one for its life.
     list: *mut BufRingEntry,
@@ -35,12 +35,12 @@ pub(super) struct Provided {
     tail: u16,
 }
 
-impl Provided {
+impl BufferRing {
     /// A full list of `count` blocks, a power of two up to [`BLOCKS`], registered with `ring`.
     pub(super) fn register(ring: &IoUring, count: u16) -> io::Result<Self> {
         const { assert!(BLOCKS as usize * ENTRY_BYTES <= PAGE_BYTES) };
         assert!(count.is_power_of_two() && count <= BLOCKS, "a power of two within the page");
-        let list = Box::into_raw(Box::new(Page { _bytes: [0; PAGE_BYTES] })).cast::<BufRingEntry>();
+        let list = Box::into_raw(Box::new(AlignedPage { _bytes: [0; PAGE_BYTES] })).cast::<BufRingEntry>();
         // SAFETY: the page is large enough for all entries, aligned, and lives for ever.
         unsafe { ring.submitter().register_buf_ring_with_flags(list as u64, count, GROUP, 0)? };
         let mut provided =

@@ -6,9 +6,9 @@
 
 #![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
 
-use super::channel::{Channel, MAX_UNREAD_BLOCKS, Receiving, Sending, Sent};
+use super::channel::{Channel, MAX_UNREAD_BLOCKS, ReceiveState, SendCompletion, SendState};
 use super::epoll::Epoll;
-use super::provided::{BLOCKS, GROUP, Provided};
+use super::provided::{BLOCKS, BufferRing, GROUP};
 use crate::worker::mailbox::Mailbox;
 use io_uring::{
     CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
@@ -58,7 +58,7 @@ pub(super) struct Ring {
     submitter: Submitter<'static>,
     submissions: SubmissionQueue<'static>,
     completions: CompletionQueue<'static>,
-    provided: Provided,
+    provided: BufferRing,
     slots: Vec<Option<Rc<Channel>>>,
     free: Vec<u32>,
     answers: Vec<cqueue::Entry>,
@@ -66,12 +66,12 @@ pub(super) struct Ring {
     lingering: Vec<u32>,
     /// Requests were submitted outside of a wait: their answers may lie there unseen.
     has_unseen: bool,
-    /// Files that are not streams of bytes: the mailbox's bell, listeners, sockets that connect. Not in the ring, which
+    /// Files that are not streams of bytes: the mailbox's wake_fd, listeners, sockets that connect. Not in the ring, which
     /// keeps a file open for a while when a process is killed: its successor could not listen at once.
     watched: Epoll,
 }
 
-fn build(blocks: u16) -> io::Result<(IoUring, Provided)> {
+fn build(blocks: u16) -> io::Result<(IoUring, BufferRing)> {
     let ring = IoUring::builder()
         .dontfork()
         .setup_single_issuer()
@@ -80,7 +80,7 @@ fn build(blocks: u16) -> io::Result<(IoUring, Provided)> {
         .setup_clamp()
         .setup_cqsize(COMPLETIONS)
         .build(SUBMISSIONS)?;
-    let provided = Provided::register(&ring, blocks)?;
+    let provided = BufferRing::register(&ring, blocks)?;
     Ok((ring, provided))
 }
 
@@ -111,7 +111,7 @@ pub(super) fn probe() -> io::Result<()> {
 }
 
 impl Ring {
-    /// An idle ring that hears the mailbox's bell.
+    /// An idle ring that hears the mailbox's wake_fd.
     pub(super) fn create(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
         let (ring, provided) = build(BLOCKS)?;
         // As long as its worker, which is as long as the process.
@@ -186,7 +186,7 @@ impl Ring {
         let file = types::Fd(channel.as_fd().as_raw_fd());
         let name = Op::Receive.name(channel.index());
         self.push(&opcode::RecvMulti::new(file, GROUP).build().user_data(name))?;
-        channel.set_receiving(Receiving::On);
+        channel.set_receiving(ReceiveState::On);
         Ok(())
     }
 
@@ -198,13 +198,13 @@ impl Ring {
         let flags = (SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits()) as i32;
         let request = channel.with_sending(|sending| {
             let block = match sending {
-                Sending::Block(block) => block,
-                Sending::BlockAndLast(both) => &both.0,
-                Sending::Room => {
+                SendState::Block(block) => block,
+                SendState::BlockAndLast(both) => &both.0,
+                SendState::Room => {
                     let poll = opcode::PollAdd::new(file, u32::from(PollFlags::OUT.bits())).build();
                     return Some(poll.user_data(name));
                 }
-                Sending::Nothing => return None,
+                SendState::Nothing => return None,
             };
             let bytes = block.bytes();
             let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
@@ -215,8 +215,8 @@ impl Ring {
 
     /// Takes the standing request back.
     pub(super) fn stop_receiving(&mut self, channel: &Channel) -> io::Result<()> {
-        if channel.receiving() == Receiving::On {
-            channel.set_receiving(Receiving::Stopping);
+        if channel.receiving() == ReceiveState::On {
+            channel.set_receiving(ReceiveState::Stopping);
             self.cancel(Op::Receive.name(channel.index()))?;
         }
         Ok(())
@@ -309,7 +309,7 @@ impl Ring {
         let mut stuck = std::mem::take(&mut self.lingering);
         stuck.retain(|&index| {
             self.slots[index as usize].as_ref().is_some_and(|channel| {
-                channel.is_closed() && !channel.with_sending(|sending| matches!(sending, Sending::Nothing))
+                channel.is_closed() && !channel.with_sending(|sending| matches!(sending, SendState::Nothing))
             })
         });
         for &index in &stuck {
@@ -359,7 +359,7 @@ impl Ring {
             return if waiting >= MAX_UNREAD_BLOCKS { self.stop_receiving(&channel) } else { Ok(()) };
         }
         let was = channel.receiving();
-        channel.set_receiving(Receiving::Off);
+        channel.set_receiving(ReceiveState::Off);
         if channel.is_closed() {
             self.free_if_quiet(index);
             return Ok(());
@@ -367,7 +367,7 @@ impl Ring {
         match result {
             0 => channel.ended(None),
             // It was stopped because nobody reads: whoever reads again starts it.
-            _ if was == Receiving::Stopping && !channel.wants_more() => {}
+            _ if was == ReceiveState::Stopping && !channel.wants_more() => {}
             n if n > 0 => return self.start_receiving(&channel),
             n => match Errno::from_raw_os_error(-n) {
                 // When all blocks were out, they are back with the next wait.
@@ -386,16 +386,16 @@ impl Ring {
         match usize::try_from(result) {
             // The answer to a poll is a set of flags, not a number of bytes.
             Ok(n) => match channel.sent(n) {
-                Sent::AllButLast => {
+                SendCompletion::AllButLast => {
                     if channel.is_closed() {
                         self.lingering.push(index);
                     }
                     return self.start_sending(&channel);
                 }
-                Sent::Part if !channel.is_closed() => return self.start_sending(&channel),
+                SendCompletion::Part if !channel.is_closed() => return self.start_sending(&channel),
                 // Taken back when a part had gone out: the rest never will.
-                Sent::Part => channel.send_failed(Errno::CANCELED),
-                Sent::All => {}
+                SendCompletion::Part => channel.send_failed(Errno::CANCELED),
+                SendCompletion::All => {}
             },
             Err(_) => channel.send_failed(Errno::from_raw_os_error(-result)),
         }

@@ -92,8 +92,8 @@ fn the_way_a_password_user_inherits_rds_iam_is_told() {
     let server = crate::support::postgres::start(PostgresOptions::default());
     for sql in [
         "CREATE ROLE rds_iam",
-        "CREATE ROLE team IN ROLE rds_iam",
-        "CREATE ROLE app LOGIN PASSWORD 'secret' IN ROLE team",
+        "CREATE ROLE workers IN ROLE rds_iam",
+        "CREATE ROLE app LOGIN PASSWORD 'secret' IN ROLE workers",
         "CREATE ROLE small LOGIN PASSWORD 'secret' CONNECTION LIMIT 3",
     ] {
         server.sql(sql).unwrap();
@@ -103,7 +103,7 @@ fn the_way_a_password_user_inherits_rds_iam_is_told() {
         let line = format!("app = host=127.0.0.1 port={port} dbname=postgres user={user} password=secret");
         Case { settings: vec!["server_tls_sslmode = disable".to_owned()], ..Case::new().line(line) }.report()
     };
-    with("app").expect_warning("sql", "IAM011", &["team > rds_iam"]);
+    with("app").expect_warning("sql", "IAM011", &["workers > rds_iam"]);
     with("small").expect_warning("sql", "IAM024", &["20 servers", "CONNECTION LIMIT leaves 3"]);
 }
 

@@ -13,13 +13,13 @@ pub mod program;
 pub mod raw;
 pub mod scripted;
 pub mod sim;
-pub mod team;
 pub mod tls_client;
+pub mod workers;
 
 pub use bouncer::Bouncer;
 pub use postgres::postgres;
 pub use raw::Client;
-pub use team::Team;
+pub use workers::Workers;
 
 use std::time::{Duration, Instant};
 

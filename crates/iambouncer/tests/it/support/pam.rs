@@ -3,7 +3,7 @@
 
 use super::postgres;
 use rds_sim::postgres::{Postgres, PostgresOptions};
-use rds_sim::{AccessKey, Certificates, PamEndpoint, Simulator, Target, hba_lines, pam_service};
+use rds_sim::{AccessKey, Certificates, PamEndpoint, Simulator, TokenTarget, hba_lines, pam_service};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,7 +50,8 @@ impl PamPostgres {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let simulator = Simulator::default();
         simulator.keys().add(key);
-        let target = Target { hosts: vec![host.to_owned()], port: TOKEN_PORT, region: region.to_owned() };
+        let target =
+            TokenTarget { hosts: vec![host.to_owned()], port: TOKEN_PORT, region: region.to_owned() };
         let listen = "127.0.0.1:0".parse().unwrap();
         let endpoint = runtime.block_on(PamEndpoint::start(&simulator, listen, target)).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use super::bouncer::Start;
 use rds_sim::postgres::Postgres;
 use rds_sim::{
     AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, DnsServer, Door, DoorOptions,
-    LoginOutcome, Simulator, Target,
+    LoginOutcome, Simulator, TokenTarget,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,7 +58,7 @@ impl Sim {
         simulator.keys().add(key.clone());
         let options = DoorOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
-            target: Target { hosts, port: 0, region: region.to_owned() },
+            target: TokenTarget { hosts, port: 0, region: region.to_owned() },
             iam_users: users.iter().map(|&user| user.to_owned()).collect(),
             backend: Backend::from(server),
             force_ssl: false,

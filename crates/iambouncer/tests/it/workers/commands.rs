@@ -2,20 +2,20 @@
 
 use super::moving::{Until, begin_all, commit_all};
 use crate::support::raw::tags;
-use crate::support::{Client, Team, eventually};
+use crate::support::{Client, Workers, eventually};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 #[test]
 fn kill_client_reaches_a_client_of_any_worker() {
-    let team = Team::start("workers_kill_client", 3, &[]);
+    let workers = Workers::start("workers_kill_client", 3, &[]);
     let names = ["at 0", "at 1", "at 2"];
-    let mut clients = team.clients_with(&names, &[0, 1, 2], |name| {
-        let parameters = [("user", team.user.as_str()), ("database", "app"), ("application_name", name)];
-        Client::log_in_with(team.bouncer.port, &parameters)
+    let mut clients = workers.clients_with(&names, &[0, 1, 2], |name| {
+        let parameters = [("user", workers.user.as_str()), ("database", "app"), ("application_name", name)];
+        Client::log_in_with(workers.bouncer.port, &parameters)
     });
-    team.wait_for_clients(3);
-    let mut console = team.bouncer.console();
+    workers.wait_for_clients(3);
+    let mut console = workers.bouncer.console();
     for (name, client) in names.iter().zip(&mut clients) {
         let known = console.column("SHOW CLIENTS", "application_name");
         let at = known.iter().position(|known| known == name).unwrap();
@@ -28,62 +28,62 @@ fn kill_client_reaches_a_client_of_any_worker() {
 
 #[test]
 fn pause_waits_for_a_transaction_of_another_worker_and_holds_all_back() {
-    let team = Team::start("workers_pause", 3, &["default_pool_size = 3"]);
+    let workers = Workers::start("workers_pause", 3, &["default_pool_size = 3"]);
     for holder_at in 0..3 {
-        let mut holder = team.client_at(holder_at);
+        let mut holder = workers.client_at(holder_at);
         holder.query("BEGIN");
-        let mut late = team.clients_at(&[0, 1, 2]);
-        let mut pauser = team.bouncer.console();
+        let mut late = workers.clients_at(&[0, 1, 2]);
+        let mut pauser = workers.bouncer.console();
         pauser.send_query("PAUSE");
-        let mut console = team.bouncer.console();
+        let mut console = workers.bouncer.console();
         eventually("PAUSE is in force", || console.column("SHOW DATABASES", "paused")[0] == "1");
         for client in &mut late {
             client.send_query("SELECT 'late'");
         }
-        team.wait_for_waiting(3);
+        workers.wait_for_waiting(3);
         assert_eq!(holder.value("SELECT 'goes on'"), "goes on");
         assert!(!pauser.has_news(), "PAUSE waits for the transaction");
         assert_eq!(tags(&holder.query("COMMIT")), "CZ");
         assert_eq!(tags(&pauser.until_ready()), "CZ");
-        assert_eq!(team.servers(&mut console).len(), 0);
-        team.observer().wait_for_backends(0);
+        assert_eq!(workers.servers(&mut console).len(), 0);
+        workers.observer().wait_for_backends(0);
         assert!(late.iter().all(|client| !client.has_news()));
         assert_eq!(tags(&console.query("RESUME")), "CZ");
         for client in &mut late {
             assert_eq!(tags(&client.until_ready()), "TDCZ");
         }
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn pause_has_no_server_left_although_servers_were_moving() {
-    let team = Team::start("workers_pause_moving", 3, &["default_pool_size = 1"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
-    let mut console = team.bouncer.console();
+    let workers = Workers::start("workers_pause_moving", 3, &["default_pool_size = 1"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
+    let mut console = workers.bouncer.console();
     for turn in 0..20 {
         for client in &mut clients {
             client.send_query("SELECT 1");
         }
         assert_eq!(tags(&console.query("PAUSE")), "CZ");
-        assert_eq!(team.servers(&mut console).len(), 0, "turn {turn}");
+        assert_eq!(workers.servers(&mut console).len(), 0, "turn {turn}");
         assert_eq!(tags(&console.query("RESUME")), "CZ");
         for client in &mut clients {
             assert_eq!(tags(&client.until_ready()), "TDCZ");
         }
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn set_is_in_force_for_clients_of_every_worker() {
-    let team = Team::start("workers_set", 3, &[]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_set", 3, &[]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     for client in &mut clients {
         client.send_query("SELECT pg_sleep(60)");
     }
-    team.observer().wait_for_active(3);
-    assert_eq!(tags(&team.bouncer.console().query("SET query_timeout = 1")), "CZ");
+    workers.observer().wait_for_active(3);
+    assert_eq!(tags(&workers.bouncer.console().query("SET query_timeout = 1")), "CZ");
     for client in &mut clients {
         assert_eq!(client.until_end().last().unwrap().error().1, "query_timeout");
     }
@@ -91,55 +91,55 @@ fn set_is_in_force_for_clients_of_every_worker() {
 
 #[test]
 fn reload_is_in_force_for_clients_of_every_worker() {
-    let team = Team::start("workers_reload", 3, &["default_pool_size = 1"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_reload", 3, &["default_pool_size = 1"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     for client in &mut clients {
         client.send_query("BEGIN");
     }
-    team.wait_for_waiting(2);
-    let text = std::fs::read_to_string(team.bouncer.ini()).unwrap();
+    workers.wait_for_waiting(2);
+    let text = std::fs::read_to_string(workers.bouncer.ini()).unwrap();
     let larger = text.replace("default_pool_size = 1", "default_pool_size = 3");
-    std::fs::write(team.bouncer.ini(), &larger).unwrap();
-    let mut console = team.bouncer.console();
+    std::fs::write(workers.bouncer.ini(), &larger).unwrap();
+    let mut console = workers.bouncer.console();
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     for client in &mut clients {
         assert_eq!(tags(&client.until_ready()), "CZ");
     }
     commit_all(&mut clients);
     // A changed line replaces the servers of all workers.
-    std::fs::write(team.bouncer.ini(), larger.replace("dbname=app", "dbname=postgres")).unwrap();
+    std::fs::write(workers.bouncer.ini(), larger.replace("dbname=app", "dbname=postgres")).unwrap();
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     for client in &mut clients {
         assert_eq!(client.value("SELECT current_database()"), "postgres");
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn reconnect_replaces_the_servers_of_all_workers() {
-    let team = Team::start("workers_reconnect", 3, &["default_pool_size = 3"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_reconnect", 3, &["default_pool_size = 3"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     let before = begin_all(&mut clients);
     commit_all(&mut clients[..2]);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     assert_eq!(tags(&console.query("RECONNECT")), "CZ");
     assert!(before.contains(&clients[2].value("SELECT pg_backend_pid()")), "a transaction keeps its server");
-    let mut closer = team.bouncer.console();
+    let mut closer = workers.bouncer.console();
     closer.send_query("WAIT_CLOSE");
     commit_all(&mut clients[2..]);
     assert_eq!(tags(&closer.until_ready()), "CZ");
     let after = begin_all(&mut clients);
     assert!(after.len() == 3 && after.is_disjoint(&before), "{before:?} {after:?}");
     commit_all(&mut clients);
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn no_server_from_before_reconnect_is_used_although_servers_were_moving() {
-    let team = Team::start("workers_moving_old", 3, &["default_pool_size = 1"]);
-    let load = team.clients_at(&[0, 1, 2]);
-    let mut client = team.client_at(1);
-    let mut console = team.bouncer.console();
+    let workers = Workers::start("workers_moving_old", 3, &["default_pool_size = 1"]);
+    let load = workers.clients_at(&[0, 1, 2]);
+    let mut client = workers.client_at(1);
+    let mut console = workers.bouncer.console();
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         let _until = Until(&is_done);
@@ -151,7 +151,7 @@ fn no_server_from_before_reconnect_is_used_although_servers_were_moving() {
                 }
             });
         }
-        let mut observer = team.observer();
+        let mut observer = workers.observer();
         for turn in 0..40 {
             let before = observer.backends();
             assert_eq!(tags(&console.query("RECONNECT")), "CZ");
@@ -159,20 +159,20 @@ fn no_server_from_before_reconnect_is_used_although_servers_were_moving() {
             assert!(!before.contains(&pid), "turn {turn}: {pid} is from before");
         }
     });
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn disable_refuses_clients_at_all_workers() {
-    let team = Team::start("workers_disable", 3, &[]);
-    let mut console = team.bouncer.console();
+    let workers = Workers::start("workers_disable", 3, &[]);
+    let mut console = workers.bouncer.console();
     // What has not said yet who it is counts as a client: these are spread over all workers.
-    let mut connected: Vec<Client> = (0..12).map(|_| Client::connect(team.bouncer.port)).collect();
+    let mut connected: Vec<Client> = (0..12).map(|_| Client::connect(workers.bouncer.port)).collect();
     eventually("all are connected", || {
         console.column("SHOW CLIENTS", "state").iter().filter(|state| *state == "login").count() == 12
     });
     let mut packet = Vec::new();
-    let parameters = [("user", team.user.as_str()), ("database", "app")];
+    let parameters = [("user", workers.user.as_str()), ("database", "app")];
     wire::encode::startup(&mut packet, wire::startup::Version::V3_0, &parameters);
     assert_eq!(tags(&console.query("DISABLE app")), "CZ");
     for client in &mut connected[..6] {
@@ -188,27 +188,27 @@ fn disable_refuses_clients_at_all_workers() {
 
 #[test]
 fn kill_ends_the_clients_of_all_workers() {
-    let team = Team::start("workers_kill", 3, &[]);
-    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let workers = Workers::start("workers_kill", 3, &[]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     begin_all(&mut clients[..3]);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     assert_eq!(tags(&console.query("KILL app")), "CZ");
     for client in &mut clients {
         assert_eq!(client.until_end()[0].error().0, "57P01");
     }
-    team.observer().wait_for_backends(0);
+    workers.observer().wait_for_backends(0);
     assert_eq!(tags(&console.query("RESUME app")), "CZ");
-    assert_eq!(team.client().value("SELECT 1"), "1");
+    assert_eq!(workers.client().value("SELECT 1"), "1");
 }
 
 #[test]
 fn a_pause_that_is_undone_at_once_is_answered() {
-    let team = Team::start("workers_undone", 3, &[]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_undone", 3, &[]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     begin_all(&mut clients);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     for turn in 0..50 {
-        let mut pauser = team.bouncer.console();
+        let mut pauser = workers.bouncer.console();
         pauser.send_query("PAUSE");
         eventually("PAUSE is in force", || console.column("SHOW DATABASES", "paused")[0] == "1");
         assert_eq!(tags(&console.query("RESUME")), "CZ");

@@ -2,7 +2,7 @@
 
 use super::moving::begin_all;
 use crate::support::raw::{self, Client, tags};
-use crate::support::{Team, eventually};
+use crate::support::{Workers, eventually};
 use rustix::process::Signal;
 
 fn leave(mut client: Client) {
@@ -15,34 +15,34 @@ fn is_told_to_go(client: &mut Client) -> bool {
 
 #[test]
 fn shutdown_ends_all_workers() {
-    let mut team = Team::start("workers_shutdown", 3, &[]);
-    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let mut workers = Workers::start("workers_shutdown", 3, &[]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     begin_all(&mut clients[..3]);
-    team.bouncer.console().send_query("SHUTDOWN");
+    workers.bouncer.console().send_query("SHUTDOWN");
     assert!(clients.iter_mut().all(is_told_to_go));
-    assert_eq!(team.bouncer.wait_for_end().code(), Some(0));
-    team.observer().wait_for_backends(0);
+    assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
+    workers.observer().wait_for_backends(0);
 }
 
 #[test]
 fn quit_ends_all_workers() {
-    let mut team = Team::start("workers_quit", 3, &[]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let mut workers = Workers::start("workers_quit", 3, &[]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     begin_all(&mut clients);
-    team.bouncer.signal(Signal::QUIT);
+    workers.bouncer.signal(Signal::QUIT);
     assert!(clients.iter_mut().all(is_told_to_go));
-    assert_eq!(team.bouncer.wait_for_end().code(), Some(0));
+    assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
 }
 
 #[test]
 fn term_waits_for_the_clients_of_every_worker() {
     for last in 0..3 {
-        let mut team = Team::start(&format!("workers_term_{last}"), 3, &["default_pool_size = 1"]);
-        let mut clients = team.clients_at(&[0, 1, 2]);
-        team.wait_for_clients(3);
-        let mut console = team.bouncer.console();
-        team.bouncer.signal(Signal::TERM);
-        eventually("the signal was seen", || team.bouncer.log().contains("waiting for"));
+        let mut workers = Workers::start(&format!("workers_term_{last}"), 3, &["default_pool_size = 1"]);
+        let mut clients = workers.clients_at(&[0, 1, 2]);
+        workers.wait_for_clients(3);
+        let mut console = workers.bouncer.console();
+        workers.bouncer.signal(Signal::TERM);
+        eventually("the signal was seen", || workers.bouncer.log().contains("waiting for"));
         let mut stays = clients.remove(last);
         for mut client in clients {
             // The only server is idle at a worker that ends before the last client leaves.
@@ -57,28 +57,28 @@ fn term_waits_for_the_clients_of_every_worker() {
         stays.query("BEGIN");
         assert_eq!(tags(&stays.query("COMMIT")), "CZ");
         leave(stays);
-        assert_eq!(team.bouncer.wait_for_end().code(), Some(0));
-        team.observer().wait_for_backends(0);
+        assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
+        workers.observer().wait_for_backends(0);
     }
 }
 
 #[test]
 fn int_waits_for_the_servers_of_every_worker() {
-    let mut team = Team::start("workers_int", 3, &["default_pool_size = 3"]);
-    let mut busy = team.clients_at(&[0, 1, 2]);
-    let mut waiting = team.clients_at(&[0, 1, 2]);
+    let mut workers = Workers::start("workers_int", 3, &["default_pool_size = 3"]);
+    let mut busy = workers.clients_at(&[0, 1, 2]);
+    let mut waiting = workers.clients_at(&[0, 1, 2]);
     begin_all(&mut busy);
     for client in &mut waiting {
         client.send_query("SELECT 1");
     }
-    team.wait_for_waiting(3);
-    team.bouncer.signal(Signal::INT);
+    workers.wait_for_waiting(3);
+    workers.bouncer.signal(Signal::INT);
     assert!(waiting.iter_mut().all(is_told_to_go));
     for client in busy.iter_mut().rev() {
         assert_eq!(client.value("SELECT 'goes on'"), "goes on");
         assert_eq!(tags(&client.query("COMMIT")), "CZ");
     }
-    assert_eq!(team.bouncer.wait_for_end().code(), Some(0));
+    assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
     assert!(busy.iter_mut().all(is_told_to_go));
 }
 
@@ -86,16 +86,16 @@ fn int_waits_for_the_servers_of_every_worker() {
 fn a_second_signal_ends_the_workers_that_still_wait() {
     for signal in [Signal::TERM, Signal::INT] {
         let user = format!("workers_twice_{}", if signal == Signal::TERM { "term" } else { "int" });
-        let mut team = Team::start(&user, 3, &[]);
-        let mut clients = team.clients_at(&[1, 2]);
+        let mut workers = Workers::start(&user, 3, &[]);
+        let mut clients = workers.clients_at(&[1, 2]);
         begin_all(&mut clients);
-        team.bouncer.signal(signal);
-        eventually("the signal was seen", || team.bouncer.log().contains("signal="));
+        workers.bouncer.signal(signal);
+        eventually("the signal was seen", || workers.bouncer.log().contains("signal="));
         for client in &mut clients {
             assert_eq!(client.value("SELECT 1"), "1");
         }
-        team.bouncer.signal(signal);
+        workers.bouncer.signal(signal);
         assert!(clients.iter_mut().all(is_told_to_go));
-        assert_eq!(team.bouncer.wait_for_end().code(), Some(0));
+        assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
     }
 }

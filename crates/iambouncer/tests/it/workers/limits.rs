@@ -1,19 +1,19 @@
 //! Limits are the process's, not a worker's.
 
 use crate::support::raw::{self, Client};
-use crate::support::{Team, eventually, postgres};
+use crate::support::{Workers, eventually, postgres};
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::thread;
 
 /// Tries many logins at the same time and returns those that were let in, and the reasons of the others.
-fn many_log_in(team: &Team, count: usize) -> (Vec<Client>, Vec<String>) {
+fn many_log_in(workers: &Workers, count: usize) -> (Vec<Client>, Vec<String>) {
     let together = Barrier::new(count);
     let outcomes: Vec<_> = thread::scope(|scope| {
         let log_in = || {
             together.wait();
             let mut client =
-                Client::start(team.bouncer.port, &[("user", team.user.as_str()), ("database", "app")]);
+                Client::start(workers.bouncer.port, &[("user", workers.user.as_str()), ("database", "app")]);
             client.greeting = client.until_ready();
             client
         };
@@ -29,8 +29,8 @@ fn many_log_in(team: &Team, count: usize) -> (Vec<Client>, Vec<String>) {
 #[test]
 fn max_db_connections_is_exact_over_workers() {
     let settings = ["default_pool_size = 5", "max_db_connections = 2"];
-    let team = Team::start("workers_max_db", 3, &settings);
-    let clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let workers = Workers::start("workers_max_db", 3, &settings);
+    let clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     let seen: Vec<BTreeSet<String>> = thread::scope(|scope| {
         let ask = |mut client: Client| {
             (0..60).map(|_| client.value("SELECT pg_backend_pid()")).collect::<BTreeSet<_>>()
@@ -41,32 +41,32 @@ fn max_db_connections_is_exact_over_workers() {
     // None was ever closed, so there were never more than these.
     let all: BTreeSet<String> = seen.into_iter().flatten().collect();
     assert!(all.len() <= 2, "{all:?}");
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn an_idle_server_of_another_user_at_another_worker_gives_way() {
     let settings = ["max_db_connections = 1"];
-    let team = Team::start("workers_sibling", 3, &settings);
-    let mut mine = team.clients_at(&[0, 1]);
-    let mut others = [team.other_client_at(1), team.other_client_at(2)];
+    let workers = Workers::start("workers_sibling", 3, &settings);
+    let mut mine = workers.clients_at(&[0, 1]);
+    let mut others = [workers.other_client_at(1), workers.other_client_at(2)];
     for turn in 0..6 {
         let client = &mut mine[turn % 2];
-        assert_eq!(client.value("SELECT current_user"), team.user, "turn {turn}");
+        assert_eq!(client.value("SELECT current_user"), workers.user, "turn {turn}");
         let client = &mut others[turn / 2 % 2];
         assert_eq!(client.value("SELECT current_user"), "other", "turn {turn}");
-        assert_eq!(team.bouncer.show("SERVERS", "user"), ["other"], "turn {turn}");
+        assert_eq!(workers.bouncer.show("SERVERS", "user"), ["other"], "turn {turn}");
     }
     // One that is in use does not.
     mine[0].query("BEGIN");
     others[1].send_query("SELECT 1");
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     eventually("the other user waits", || {
         let users = console.column("SHOW POOLS", "user");
         let waiting = console.column("SHOW POOLS", "cl_waiting");
         users.iter().zip(&waiting).any(|(user, waiting)| user == "other" && waiting == "1")
     });
-    assert_eq!(console.column("SHOW SERVERS", "user"), [team.user.as_str()]);
+    assert_eq!(console.column("SHOW SERVERS", "user"), [workers.user.as_str()]);
     mine[0].query("COMMIT");
     assert_eq!(others[1].until_ready()[1].row(), [Some("1".to_owned())]);
 }
@@ -76,42 +76,42 @@ fn max_user_connections_is_exact_over_workers_and_databases() {
     let user = "workers_max_user";
     let line = format!("\nagain = host=127.0.0.1 port={} dbname=app", postgres().port());
     let settings = ["default_pool_size = 5", "max_user_connections = 2"];
-    let team = Team::in_front_of(postgres(), user, 3, &line, &settings);
-    let again = |()| Client::log_in(team.bouncer.port, user, "again");
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::in_front_of(postgres(), user, 3, &line, &settings);
+    let again = |()| Client::log_in(workers.bouncer.port, user, "again");
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     clients[0].query("BEGIN");
-    clients.extend(team.clients_with(&[(); 3], &[0, 1, 2], again));
+    clients.extend(workers.clients_with(&[(); 3], &[0, 1, 2], again));
     clients[4].query("BEGIN");
     for at in [1, 2, 3, 5] {
         clients[at].send_query("SELECT 1");
     }
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     eventually("four wait", || {
         console.column("SHOW POOLS", "cl_waiting").iter().map(|n| n.parse::<u32>().unwrap()).sum::<u32>() == 4
     });
-    assert_eq!(team.observer().backends().len(), 2);
+    assert_eq!(workers.observer().backends().len(), 2);
     for at in [0, 4] {
         clients[at].query("COMMIT");
     }
     for at in [1, 2, 3, 5] {
         assert_eq!(clients[at].until_ready()[1].row(), [Some("1".to_owned())]);
     }
-    assert_eq!(team.observer().backends().len(), 2);
+    assert_eq!(workers.observer().backends().len(), 2);
 }
 
 #[test]
 fn max_client_conn_is_exact_over_workers() {
-    let team = Team::start("workers_max_client", 3, &["max_client_conn = 4"]);
-    let mut inside: Vec<Client> = (0..4).map(|_| team.client()).collect();
+    let workers = Workers::start("workers_max_client", 3, &["max_client_conn = 4"]);
+    let mut inside: Vec<Client> = (0..4).map(|_| workers.client()).collect();
     for leaver in 0..4 {
-        let (more, reasons) = many_log_in(&team, 6);
+        let (more, reasons) = many_log_in(&workers, 6);
         assert!(
             more.is_empty() && reasons.iter().all(|text| text.contains("max_client_conn")),
             "{reasons:?}"
         );
         inside.remove(leaver).send(&raw::terminate());
         eventually("a place becomes free", || {
-            let (more, _) = many_log_in(&team, 1);
+            let (more, _) = many_log_in(&workers, 1);
             inside.extend(more);
             inside.len() == 4
         });
@@ -119,7 +119,7 @@ fn max_client_conn_is_exact_over_workers() {
     inside.clear();
     for _ in 0..10 {
         // Those who are being turned away count as well, so fewer may come in, but never more.
-        let (inside, _) = many_log_in(&team, 8);
+        let (inside, _) = many_log_in(&workers, 8);
         assert!(inside.len() <= 4, "{} clients", inside.len());
     }
 }
@@ -128,23 +128,24 @@ fn max_client_conn_is_exact_over_workers() {
 fn clients_of_a_user_and_of_a_database_are_limited_exactly() {
     for (name, limit) in [("max_user_client_connections", 2), ("max_db_client_connections", 3)] {
         let user = format!("workers_{name}");
-        let team = Team::start(&user, 3, &[&format!("{name} = {limit}")]);
+        let workers = Workers::start(&user, 3, &[&format!("{name} = {limit}")]);
         for _ in 0..5 {
-            let (inside, reasons) = many_log_in(&team, 9);
+            let (inside, reasons) = many_log_in(&workers, 9);
             assert_eq!(inside.len(), limit, "{reasons:?}");
             assert!(reasons.iter().all(|text| text.contains(name)), "{reasons:?}");
             for mut client in inside {
                 client.send(&raw::terminate());
             }
-            team.wait_for_clients(0);
+            workers.wait_for_clients(0);
         }
     }
 }
 
 #[test]
 fn a_worker_whose_logins_are_refused_borrows_from_the_others() {
-    let team = Team::start("workers_refused", 3, &["default_pool_size = 3", "server_login_retry = 600"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers =
+        Workers::start("workers_refused", 3, &["default_pool_size = 3", "server_login_retry = 600"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     postgres().sql("ALTER ROLE workers_refused CONNECTION LIMIT 1").unwrap();
     // The pool has room for more, PostgreSQL has not. Nobody asked the other workers while logins were not to be tried.
     for _ in 0..3 {

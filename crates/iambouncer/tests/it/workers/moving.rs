@@ -1,7 +1,7 @@
 //! Servers go where clients wait for them: every client of every worker is served, and no server is lost on the way.
 
 use crate::support::raw::{self, Client, tags};
-use crate::support::{Team, eventually};
+use crate::support::{Workers, eventually};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -34,9 +34,9 @@ pub(super) fn commit_all(clients: &mut [Client]) {
 
 #[test]
 fn clients_of_three_workers_share_one_server() {
-    let team = Team::start("workers_share", 3, &["default_pool_size = 1"]);
-    let clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
-    let mut observer = team.observer();
+    let workers = Workers::start("workers_share", 3, &["default_pool_size = 1"]);
+    let clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let mut observer = workers.observer();
     let is_done = AtomicBool::new(false);
     let pids: BTreeSet<String> = thread::scope(|scope| {
         let until = Until(&is_done);
@@ -68,20 +68,20 @@ fn clients_of_three_workers_share_one_server() {
         pids.into_iter().flatten().collect()
     });
     assert_eq!(pids.len(), 1, "{pids:?}");
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn waiters_at_all_workers_are_served_after_a_long_transaction() {
-    let team = Team::start("workers_held", 3, &["default_pool_size = 1"]);
-    let mut holder = team.client_at(0);
-    let mut waiting = team.clients_at(&[1, 2, 0, 1, 2, 0]);
+    let workers = Workers::start("workers_held", 3, &["default_pool_size = 1"]);
+    let mut holder = workers.client_at(0);
+    let mut waiting = workers.clients_at(&[1, 2, 0, 1, 2, 0]);
     holder.query("BEGIN");
     let pid = holder.value("SELECT pg_backend_pid()");
     for client in &mut waiting {
         client.send_query("SELECT pg_backend_pid()");
     }
-    team.wait_for_waiting(waiting.len());
+    workers.wait_for_waiting(waiting.len());
     assert_eq!(tags(&holder.query("COMMIT")), "CZ");
     for client in &mut waiting {
         assert_eq!(client.until_ready()[1].row(), [Some(pid.clone())]);
@@ -90,10 +90,10 @@ fn waiters_at_all_workers_are_served_after_a_long_transaction() {
     let mut holder = waiting.remove(1);
     holder.query("BEGIN");
     waiting[0].send_query("SELECT pg_backend_pid()");
-    team.wait_for_waiting(1);
+    workers.wait_for_waiting(1);
     assert_eq!(tags(&holder.query("COMMIT")), "CZ");
     assert_eq!(waiting[0].until_ready()[1].row(), [Some(pid)]);
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 /// Times a client of another worker asks while the load goes on.
@@ -104,9 +104,9 @@ const MAX_OVERTAKING: u64 = 3000;
 
 #[test]
 fn a_busy_worker_does_not_keep_the_only_server_to_itself() {
-    let team = Team::start("workers_busy", 3, &["default_pool_size = 1"]);
-    let load = team.clients_at(&[0, 0, 0, 0]);
-    let mut other = team.client_at(1);
+    let workers = Workers::start("workers_busy", 3, &["default_pool_size = 1"]);
+    let load = workers.clients_at(&[0, 0, 0, 0]);
+    let mut other = workers.client_at(1);
     let (done, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut overtaking: Vec<u64> = thread::scope(|scope| {
         let _until = Until(&is_over);
@@ -131,34 +131,34 @@ fn a_busy_worker_does_not_keep_the_only_server_to_itself() {
     });
     overtaking.sort_unstable();
     assert!(overtaking[ASKED / 2] < MAX_OVERTAKING, "{overtaking:?}");
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn a_worker_with_all_the_clients_gets_all_the_servers() {
-    let team = Team::start("workers_gather", 3, &["default_pool_size = 4"]);
-    let mut others = team.clients_at(&[0, 0, 1, 1]);
+    let workers = Workers::start("workers_gather", 3, &["default_pool_size = 4"]);
+    let mut others = workers.clients_at(&[0, 0, 1, 1]);
     let before = begin_all(&mut others);
     assert_eq!(before.len(), 4);
     commit_all(&mut others);
-    let mut clients = team.clients_at(&[2, 2, 2, 2]);
+    let mut clients = workers.clients_at(&[2, 2, 2, 2]);
     drop(others);
     assert_eq!(begin_all(&mut clients), before, "they move, nothing is opened anew");
     // A fifth has to wait, and gets the first that is free.
-    let mut fifth = team.client_at(0);
+    let mut fifth = workers.client_at(0);
     fifth.send_query("SELECT 5");
-    team.wait_for_waiting(1);
-    assert_eq!(team.observer().backends(), before);
+    workers.wait_for_waiting(1);
+    assert_eq!(workers.observer().backends(), before);
     commit_all(&mut clients[..1]);
     assert_eq!(tags(&fifth.until_ready()), "TDCZ");
     commit_all(&mut clients[1..]);
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn more_workers_than_servers() {
-    let team = Team::start("workers_many", 4, &["default_pool_size = 2"]);
-    let mut clients = team.clients_at(&[0, 1, 2, 3]);
+    let workers = Workers::start("workers_many", 4, &["default_pool_size = 2"]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 3]);
     for turn in 0..24 {
         let first = turn % 4;
         let second = (first + 1 + turn / 4 % 3) % 4;
@@ -172,15 +172,15 @@ fn more_workers_than_servers() {
             assert_eq!(tags(&clients[at].query("COMMIT")), "CZ", "turn {turn}");
         }
     }
-    assert!(team.observer().backends().len() <= 2);
-    team.servers_agree();
+    assert!(workers.observer().backends().len() <= 2);
+    workers.servers_agree();
 }
 
 #[test]
 fn a_server_killed_while_idle_at_another_worker_is_not_handed_out() {
-    let team = Team::start("workers_killed", 3, &["default_pool_size = 1"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
-    let mut observer = team.observer();
+    let workers = Workers::start("workers_killed", 3, &["default_pool_size = 1"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
+    let mut observer = workers.observer();
     for turn in 0..9 {
         let pid = clients[turn % 3].value("SELECT pg_backend_pid()");
         observer.terminate(&pid);
@@ -188,21 +188,21 @@ fn a_server_killed_while_idle_at_another_worker_is_not_handed_out() {
         let next = clients[(turn + 1) % 3].value("SELECT pg_backend_pid()");
         assert_ne!(next, pid, "turn {turn}");
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn a_server_on_its_way_to_a_client_that_leaves_is_not_lost() {
-    let team = Team::start("workers_left", 3, &["default_pool_size = 1"]);
-    let mut later = team.client_at(2);
+    let workers = Workers::start("workers_left", 3, &["default_pool_size = 1"]);
+    let mut later = workers.client_at(2);
     for turn in 0..30 {
-        let mut clients = team.clients_at(&[0, 1]);
+        let mut clients = workers.clients_at(&[0, 1]);
         let mut leaver = clients.remove(1);
         let mut holder = clients.remove(0);
         holder.query("BEGIN");
         leaver.send_query("SELECT 1");
         if turn % 3 == 0 {
-            team.wait_for_waiting(1);
+            workers.wait_for_waiting(1);
         }
         if turn % 2 == 0 {
             holder.send_query("COMMIT");
@@ -215,6 +215,6 @@ fn a_server_on_its_way_to_a_client_that_leaves_is_not_lost() {
         assert_eq!(tags(&holder.until_ready()), "CZ");
         assert_eq!(later.value("SELECT 2"), "2", "turn {turn}");
     }
-    team.servers_agree();
-    assert_eq!(team.observer().backends().len(), 1);
+    workers.servers_agree();
+    assert_eq!(workers.observer().backends().len(), 1);
 }

@@ -2,8 +2,8 @@
 //! are never more servers than the pool may have, none is lost, and everybody is served in the end.
 
 use crate::support::raw::{self, Client, tags};
-use crate::support::team::{Observer, worker_of_client};
-use crate::support::{Team, eventually};
+use crate::support::workers::{Observer, worker_of_client};
+use crate::support::{Workers, eventually};
 use std::fmt::Write;
 
 const WORKERS: usize = 3;
@@ -27,7 +27,7 @@ impl Random {
 
 /// A client that may or may not be connected.
 #[derive(Default)]
-struct Seat {
+struct ConnectionPermit {
     client: Option<Client>,
     /// What the answer that is still to come has to begin with.
     owed: Option<(&'static str, u64)>,
@@ -35,7 +35,7 @@ struct Seat {
     is_lost: bool,
 }
 
-impl Seat {
+impl ConnectionPermit {
     fn ask(&mut self, what: &'static str, value: u64) {
         let sql = if what == "SELECT" { format!("SELECT {value}") } else { what.to_owned() };
         if let Some(client) = &mut self.client {
@@ -71,12 +71,12 @@ impl Seat {
 }
 
 struct Play {
-    team: Team,
+    workers: Workers,
     console: Client,
     /// Where PAUSE is waited for.
     pauser: Option<Client>,
     observer: Observer,
-    seats: Vec<Seat>,
+    seats: Vec<ConnectionPermit>,
     random: Random,
     /// Events that may cost a client its connection.
     violence: usize,
@@ -88,15 +88,18 @@ struct Play {
 impl Play {
     fn begin(seed: u64) -> Self {
         let settings = [format!("default_pool_size = {POOL_SIZE}"), "server_login_retry = 0.05".to_owned()];
-        let team =
-            Team::start(&format!("workers_random_{seed}"), WORKERS, &settings.each_ref().map(|s| s.as_str()));
-        let seats = (0..CLIENTS).map(|_| Seat::default()).collect();
+        let workers = Workers::start(
+            &format!("workers_random_{seed}"),
+            WORKERS,
+            &settings.each_ref().map(|s| s.as_str()),
+        );
+        let seats = (0..CLIENTS).map(|_| ConnectionPermit::default()).collect();
         // The first login needs a server, all later ones know its greeting: they come in during PAUSE as well.
-        assert_eq!(team.client().value("SELECT 1"), "1");
+        assert_eq!(workers.client().value("SELECT 1"), "1");
         Self {
-            console: team.bouncer.console(),
-            observer: team.observer(),
-            team,
+            console: workers.bouncer.console(),
+            observer: workers.observer(),
+            workers,
             pauser: None,
             seats,
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
@@ -140,7 +143,7 @@ impl Play {
         let choice = self.random.below(12);
         let seat = &mut self.seats[at];
         let Some(client) = &mut seat.client else {
-            let client = self.team.client();
+            let client = self.workers.client();
             let worker = worker_of_client(&client);
             seat.client = Some(client);
             return self.tell(&format!("{at} comes to worker {worker}"));
@@ -148,11 +151,11 @@ impl Play {
         let what = match (choice, seat.owed.is_some(), seat.in_transaction) {
             (0, false, _) => {
                 client.send(&raw::terminate());
-                *seat = Seat::default();
+                *seat = ConnectionPermit::default();
                 "leaves"
             }
             (1, ..) => {
-                *seat = Seat::default();
+                *seat = ConnectionPermit::default();
                 "is gone"
             }
             // It waits for its answer.
@@ -177,7 +180,7 @@ impl Play {
     fn kill_client(&mut self) {
         let users = self.console.column("SHOW CLIENTS", "user");
         let ids = self.console.column("SHOW CLIENTS", "id");
-        let ours: Vec<_> = users.iter().zip(&ids).filter(|(user, _)| **user == self.team.user).collect();
+        let ours: Vec<_> = users.iter().zip(&ids).filter(|(user, _)| **user == self.workers.user).collect();
         if users.len() != ids.len() || ours.is_empty() {
             return;
         }
@@ -191,7 +194,7 @@ impl Play {
 
     fn pause(&mut self) {
         if self.pauser.is_none() {
-            let mut pauser = self.team.bouncer.console();
+            let mut pauser = self.workers.bouncer.console();
             pauser.send_query("PAUSE");
             self.pauser = Some(pauser);
             self.tell("PAUSE");
@@ -245,8 +248,8 @@ impl Play {
     fn end(&mut self) {
         self.settle();
         self.check_limit();
-        eventually("nobody waits", || self.team.in_pools(&mut self.console, "cl_waiting") == "0");
-        self.team.servers_agree();
+        eventually("nobody waits", || self.workers.in_pools(&mut self.console, "cl_waiting") == "0");
+        self.workers.servers_agree();
         for seat in &mut self.seats {
             seat.ask("SELECT", 7);
             if seat.client.is_some() {
@@ -258,11 +261,11 @@ impl Play {
         assert!(self.lost <= self.violence, "{} clients lost by {} events", self.lost, self.violence);
         // All places of the pool are of use, wherever they are wanted.
         for workers in [[0, 1], [1, 2], [2, 2], [0, 0]] {
-            let mut clients = self.team.clients_at(&workers);
+            let mut clients = self.workers.clients_at(&workers);
             super::moving::begin_all(&mut clients);
             super::moving::commit_all(&mut clients);
         }
-        self.team.servers_agree();
+        self.workers.servers_agree();
     }
 }
 

@@ -3,24 +3,24 @@
 
 use crate::cancel::cancel;
 use crate::support::raw::{self, Client, tags};
-use crate::support::{Team, eventually};
+use crate::support::{Workers, eventually};
 use crate::tls::{Authority, tls_server};
 
 #[test]
 fn every_client_cancels_its_own_query_through_any_worker() {
-    let team = Team::start("workers_cancel", 3, &["default_pool_size = 6"]);
-    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let workers = Workers::start("workers_cancel", 3, &["default_pool_size = 6"]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     for client in &mut clients {
         client.send_query("SELECT pg_sleep(60)");
     }
-    team.observer().wait_for_active(clients.len());
+    workers.observer().wait_for_active(clients.len());
     for at in 0..clients.len() {
         let (pid, mut key) = clients[at].cancel_key();
         key[0] ^= 1;
-        cancel(team.bouncer.port, pid, &key);
+        cancel(workers.bouncer.port, pid, &key);
         assert!(clients[at..].iter().all(|client| !client.has_news()), "a wrong key does nothing");
         key[0] ^= 1;
-        cancel(team.bouncer.port, pid, &key);
+        cancel(workers.bouncer.port, pid, &key);
         let messages = clients[at].until_ready();
         assert_eq!(messages.iter().find(|m| m.tag == b'E').unwrap().error().0, "57014");
         assert!(clients.iter().all(|client| !client.has_news()), "only client {at} was meant");
@@ -28,39 +28,39 @@ fn every_client_cancels_its_own_query_through_any_worker() {
     for client in &mut clients {
         assert_eq!(client.value("SELECT 1"), "1");
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn a_late_cancel_never_hits_the_client_of_another_worker() {
-    let team = Team::start("workers_late", 3, &["default_pool_size = 1"]);
-    let mut clients = team.clients_at(&[0, 1]);
+    let workers = Workers::start("workers_late", 3, &["default_pool_size = 1"]);
+    let mut clients = workers.clients_at(&[0, 1]);
     let (pid, key) = clients[0].cancel_key();
     for _ in 0..40 {
         clients[0].send_query("SELECT 1");
-        let (port, key) = (team.bouncer.port, key.clone());
+        let (port, key) = (workers.bouncer.port, key.clone());
         let racing = std::thread::spawn(move || cancel(port, pid, &key));
         let answer = tags(&clients[0].until_ready());
         assert!(answer == "TDCZ" || answer.ends_with("EZ"), "{answer}");
         assert_eq!(tags(&clients[1].query("SELECT pg_sleep(0.01)")), "TDCZ");
         racing.join().unwrap();
     }
-    team.servers_agree();
+    workers.servers_agree();
 }
 
 #[test]
 fn a_waiting_query_is_canceled_whatever_worker_it_waits_at() {
-    let team = Team::start("workers_wait_cancel", 3, &["default_pool_size = 1"]);
-    let mut holder = team.client_at(0);
-    let mut waiting = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_wait_cancel", 3, &["default_pool_size = 1"]);
+    let mut holder = workers.client_at(0);
+    let mut waiting = workers.clients_at(&[0, 1, 2]);
     holder.query("BEGIN");
     for client in &mut waiting {
         client.send_query("SELECT 1");
     }
-    team.wait_for_waiting(3);
+    workers.wait_for_waiting(3);
     for client in &mut waiting {
         let (pid, key) = client.cancel_key();
-        cancel(team.bouncer.port, pid, &key);
+        cancel(workers.bouncer.port, pid, &key);
         let messages = client.until_ready();
         assert_eq!((tags(&messages).as_str(), messages[0].error().0.as_str()), ("EZ", "57014"));
     }
@@ -84,8 +84,8 @@ fn run_prepared(client: &mut Client, name: &str) -> String {
 
 #[test]
 fn a_server_that_moves_keeps_its_prepared_statements() {
-    let team = Team::start("workers_prepared", 3, &["default_pool_size = 1"]);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_prepared", 3, &["default_pool_size = 1"]);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     let pid = clients[0].value("SELECT pg_backend_pid()");
     for (i, client) in clients.iter_mut().enumerate() {
         prepare(client, "shared", "SELECT 41 + 1");
@@ -98,7 +98,7 @@ fn a_server_that_moves_keeps_its_prepared_statements() {
         }
     }
     assert_eq!(clients[2].value("SELECT pg_backend_pid()"), pid);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     assert_eq!(console.column("SHOW SERVERS", "prepared_statements"), ["4"]);
     let databases = console.column("SHOW STATS", "database");
     let at = databases.iter().position(|name| name == "app").unwrap();
@@ -109,17 +109,17 @@ fn a_server_that_moves_keeps_its_prepared_statements() {
 
 #[test]
 fn parameters_follow_their_client_to_a_server_that_moves() {
-    let team = Team::start("workers_parameters", 3, &["default_pool_size = 1"]);
+    let workers = Workers::start("workers_parameters", 3, &["default_pool_size = 1"]);
     let zones = ["Europe/Berlin", "Asia/Tokyo", "America/Lima"];
     let names = ["first", "second", "third"];
-    let mut clients = team.clients_with(&[0, 1, 2], &[0, 1, 2], |i: usize| {
+    let mut clients = workers.clients_with(&[0, 1, 2], &[0, 1, 2], |i: usize| {
         let parameters = [
-            ("user", team.user.as_str()),
+            ("user", workers.user.as_str()),
             ("database", "app"),
             ("application_name", names[i]),
             ("TimeZone", zones[i]),
         ];
-        Client::log_in_with(team.bouncer.port, &parameters)
+        Client::log_in_with(workers.bouncer.port, &parameters)
     });
     let seen = |client: &mut Client| {
         client.value("SELECT current_setting('application_name') || ' ' || current_setting('TimeZone')")
@@ -134,9 +134,9 @@ fn parameters_follow_their_client_to_a_server_that_moves() {
         assert_eq!(seen(&mut clients[0]), "first Europe/Berlin");
         assert_eq!(seen(&mut clients[1]), "second Africa/Lagos");
     }
-    assert_eq!(team.observer().backends().len(), 1);
+    assert_eq!(workers.observer().backends().len(), 1);
     // The console follows as well.
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     eventually("SHOW SERVERS knows the last name", || {
         console.column("SHOW SERVERS", "application_name") == ["second"]
     });
@@ -148,8 +148,8 @@ fn a_server_with_tls_moves_and_goes_on() {
     let server = tls_server("hostssl all all 127.0.0.0/8 trust", &authority.certificates);
     let ca_file = format!("server_tls_ca_file = {}", authority.file().display());
     let settings = ["default_pool_size = 1", "server_tls_sslmode = verify-ca", &ca_file];
-    let team = Team::in_front_of(&server, "workers_tls", 3, "", &settings);
-    let mut clients = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::in_front_of(&server, "workers_tls", 3, "", &settings);
+    let mut clients = workers.clients_at(&[0, 1, 2]);
     let pid = clients[0].value("SELECT pg_backend_pid()");
     for turn in 0..10 {
         for client in &mut clients {
@@ -159,6 +159,6 @@ fn a_server_with_tls_moves_and_goes_on() {
             assert_eq!(client.value(ssl), format!("true {pid}"), "turn {turn}");
         }
     }
-    let tls = team.bouncer.show("SERVERS", "tls");
+    let tls = workers.bouncer.show("SERVERS", "tls");
     assert!(tls.len() == 1 && tls[0].starts_with("TLSv1.3"), "{tls:?}");
 }

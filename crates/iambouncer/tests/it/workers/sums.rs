@@ -2,7 +2,7 @@
 
 use super::moving::{begin_all, commit_all};
 use crate::support::raw::Client;
-use crate::support::{Team, eventually};
+use crate::support::{Workers, eventually};
 use std::collections::BTreeSet;
 
 /// The value of a row that is found by its first column.
@@ -15,11 +15,11 @@ fn item(console: &mut Client, what: &str, key: (&str, &str), column: &str) -> St
 
 #[test]
 fn the_console_shows_what_all_workers_have_each_once() {
-    let team = Team::start("workers_shown", 3, &["default_pool_size = 4"]);
-    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
-    team.wait_for_clients(6);
+    let workers = Workers::start("workers_shown", 3, &["default_pool_size = 4"]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
+    workers.wait_for_clients(6);
     let backends = begin_all(&mut clients[..3]);
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
 
     let pool: Vec<String> = ["cl_active", "cl_waiting", "sv_active", "sv_login"]
         .iter()
@@ -27,7 +27,7 @@ fn the_console_shows_what_all_workers_have_each_once() {
         .collect();
     assert_eq!(pool, ["6", "0", "3", "0"]);
 
-    assert_eq!(console.column("SHOW CLIENTS", "user").iter().filter(|u| **u == team.user).count(), 6);
+    assert_eq!(console.column("SHOW CLIENTS", "user").iter().filter(|u| **u == workers.user).count(), 6);
     let ids: BTreeSet<String> = console.column("SHOW CLIENTS", "id").into_iter().collect();
     assert_eq!(ids.len(), 7, "six and the console, each once: {ids:?}");
     // Who works with whom is told by both ends.
@@ -48,7 +48,7 @@ fn the_console_shows_what_all_workers_have_each_once() {
         .collect();
     assert_eq!(active, backends);
 
-    let open = team.observer().backends().len().to_string();
+    let open = workers.observer().backends().len().to_string();
     assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_connections"), open);
     assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_client_connections"), "6");
     for (name, count) in [("databases", "2"), ("pools", "1"), ("used_clients", "7"), ("login_clients", "0")] {
@@ -60,14 +60,14 @@ fn the_console_shows_what_all_workers_have_each_once() {
 
 #[test]
 fn queries_and_transactions_of_all_workers_are_counted() {
-    let team = Team::start("workers_counted", 3, &["default_pool_size = 2"]);
-    let mut clients = team.clients_at(&[0, 1, 2, 0, 1, 2]);
+    let workers = Workers::start("workers_counted", 3, &["default_pool_size = 2"]);
+    let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     for _ in 0..10 {
         for client in &mut clients {
             assert_eq!(client.value("SELECT 1"), "1");
         }
     }
-    let mut console = team.bouncer.console();
+    let mut console = workers.bouncer.console();
     for column in ["total_query_count", "total_xact_count", "total_server_assignment_count"] {
         eventually(column, || item(&mut console, "STATS", ("database", "app"), column) == "60");
     }
@@ -81,24 +81,24 @@ fn queries_and_transactions_of_all_workers_are_counted() {
 
 #[test]
 fn waiting_clients_of_all_workers_are_counted_and_the_first_one_tells_maxwait() {
-    let team = Team::start("workers_maxwait", 3, &["default_pool_size = 1"]);
-    let mut holder = team.client_at(1);
-    let mut waiting = team.clients_at(&[0, 1, 2]);
+    let workers = Workers::start("workers_maxwait", 3, &["default_pool_size = 1"]);
+    let mut holder = workers.client_at(1);
+    let mut waiting = workers.clients_at(&[0, 1, 2]);
     holder.query("BEGIN");
     waiting[0].send_query("SELECT 1");
-    team.wait_for_waiting(1);
-    let mut console = team.bouncer.console();
-    eventually("one has waited for a second", || team.in_pools(&mut console, "maxwait") != "0");
+    workers.wait_for_waiting(1);
+    let mut console = workers.bouncer.console();
+    eventually("one has waited for a second", || workers.in_pools(&mut console, "maxwait") != "0");
     for client in &mut waiting[1..] {
         client.send_query("SELECT 1");
     }
-    team.wait_for_waiting(3);
-    assert_ne!(team.in_pools(&mut console, "maxwait"), "0");
-    assert_eq!(team.in_pools(&mut console, "sv_active"), "1");
+    workers.wait_for_waiting(3);
+    assert_ne!(workers.in_pools(&mut console, "maxwait"), "0");
+    assert_eq!(workers.in_pools(&mut console, "sv_active"), "1");
     holder.query("COMMIT");
     for client in &mut waiting {
         client.until_ready();
     }
-    eventually("nobody waits", || team.in_pools(&mut console, "cl_waiting") == "0");
-    assert_eq!(team.in_pools(&mut console, "maxwait"), "0");
+    eventually("nobody waits", || workers.in_pools(&mut console, "cl_waiting") == "0");
+    assert_eq!(workers.in_pools(&mut console, "maxwait"), "0");
 }

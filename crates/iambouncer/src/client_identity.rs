@@ -10,7 +10,7 @@ const MAX_UNUSED: usize = 1024;
 
 /// One combination. Most clients of a pool have the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Introduction {
+pub struct ClientIdentity {
     /// Name it logged in with.
     pub user: Box<str>,
     /// Database it named.
@@ -22,22 +22,22 @@ pub struct Introduction {
 }
 
 /// All combinations in use on this worker.
-pub struct Introductions {
-    known: RefCell<HashSet<Rc<Introduction>>>,
+pub struct ClientIdentities {
+    known: RefCell<HashSet<Rc<ClientIdentity>>>,
     sweep_above: Cell<usize>,
 }
 
-impl Default for Introductions {
+impl Default for ClientIdentities {
     fn default() -> Self {
         Self { known: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED) }
     }
 }
 
-impl Introductions {
+impl ClientIdentities {
     /// The one copy of a combination.
-    pub fn share(&self, introduction: Introduction) -> Rc<Introduction> {
+    pub fn share(&self, identity: ClientIdentity) -> Rc<ClientIdentity> {
         let mut known = self.known.borrow_mut();
-        if let Some(shared) = known.get(&introduction) {
+        if let Some(shared) = known.get(&identity) {
             return shared.clone();
         }
         if known.len() >= self.sweep_above.get() {
@@ -45,14 +45,14 @@ impl Introductions {
             // Many in use must not make every new one look at them all.
             self.sweep_above.set(MAX_UNUSED.max(2 * known.len()));
         }
-        let shared = Rc::new(introduction);
+        let shared = Rc::new(identity);
         known.insert(shared.clone());
         shared
     }
 
     /// The same client under another `application_name`.
-    pub fn renamed(&self, introduction: &Introduction, application_name: &str) -> Rc<Introduction> {
-        self.share(Introduction { application_name: application_name.into(), ..introduction.clone() })
+    pub fn renamed(&self, identity: &ClientIdentity, application_name: &str) -> Rc<ClientIdentity> {
+        self.share(ClientIdentity { application_name: application_name.into(), ..identity.clone() })
     }
 }
 
@@ -60,32 +60,32 @@ impl Introductions {
 mod tests {
     use super::*;
 
-    fn named(application_name: String) -> Introduction {
-        Introduction {
+    fn named(application_name: String) -> ClientIdentity {
+        ClientIdentity {
             user: "ann".into(),
             application_name: application_name.into(),
-            ..Introduction::default()
+            ..ClientIdentity::default()
         }
     }
 
     #[test]
     fn clients_that_say_the_same_share_it() {
-        let introductions = Introductions::default();
-        let first = introductions.share(named("psql".to_owned()));
-        assert!(Rc::ptr_eq(&first, &introductions.share(named("psql".to_owned()))));
-        let second = introductions.renamed(&first, "cron");
+        let client_identities = ClientIdentities::default();
+        let first = client_identities.share(named("psql".to_owned()));
+        assert!(Rc::ptr_eq(&first, &client_identities.share(named("psql".to_owned()))));
+        let second = client_identities.renamed(&first, "cron");
         assert_eq!((&*second.user, &*second.application_name), ("ann", "cron"));
-        assert!(Rc::ptr_eq(&first, &introductions.renamed(&second, "psql")));
+        assert!(Rc::ptr_eq(&first, &client_identities.renamed(&second, "psql")));
     }
 
     #[test]
     fn names_nobody_has_any_more_are_forgotten() {
-        let introductions = Introductions::default();
-        let kept = introductions.share(named("kept".to_owned()));
+        let client_identities = ClientIdentities::default();
+        let kept = client_identities.share(named("kept".to_owned()));
         for n in 0..10 * MAX_UNUSED {
-            introductions.share(named(n.to_string()));
+            client_identities.share(named(n.to_string()));
         }
-        assert!(introductions.known.borrow().len() <= MAX_UNUSED);
-        assert!(Rc::ptr_eq(&kept, &introductions.share(named("kept".to_owned()))));
+        assert!(client_identities.known.borrow().len() <= MAX_UNUSED);
+        assert!(Rc::ptr_eq(&kept, &client_identities.share(named("kept".to_owned()))));
     }
 }

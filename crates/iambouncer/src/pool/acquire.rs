@@ -4,18 +4,18 @@
 use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
-use super::lingering::Unfinished;
-use super::neighbours::Neighbours;
+use super::lingering::UnfinishedWork;
 use super::permits::Counter;
 use super::session_rules::SessionRules;
-use super::shared::{Counted, SharedPool};
+use super::shared::{CounterKind, SharedPool};
+use super::shared_limits::SharedLimits;
+use super::startup_response::ServerParameters;
 use super::table::ServerTable;
 use super::waiter::Waiter;
-use super::welcome::Welcome;
 use crate::auth::scram::keys::ClientKeys;
+use crate::client_error::ClientError;
 use crate::config::PoolRules;
 use crate::context::Context;
-use crate::faults::Fault;
 use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
@@ -27,13 +27,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a client gets when it asks for a server.
-pub enum Borrow {
+pub enum Acquired {
     /// A server, now.
     Server(Box<Server>),
     /// A place in the queue.
     Wait(Rc<Waiter>),
     /// No, and why.
-    Refused(Rc<Fault>),
+    Refused(Rc<ClientError>),
 }
 
 /// Servers of one database and user.
@@ -80,13 +80,13 @@ pub struct Pool {
     pub(super) address_changes: Cell<u64>,
     /// Servers on their way through the reset query.
     pub(super) resetting: Cell<usize>,
-    /// Greeting; `None` until this worker has needed it.
-    pub(super) welcome: RefCell<Option<Rc<Welcome>>>,
+    /// StartupResponse; `None` until this worker has needed it.
+    pub(super) server_parameters: RefCell<Option<Rc<ServerParameters>>>,
     /// Told when a login has ended, well or not.
     pub login_ended: Notify,
     pub(super) changed: Rc<Notify>,
     /// The other pools of this worker.
-    pub(super) neighbours: Rc<Neighbours>,
+    pub(super) shared_limits: Rc<SharedLimits>,
     /// Open servers.
     pub table: ServerTable,
     /// Counters.
@@ -99,16 +99,16 @@ impl Pool {
         database: Rc<DatabaseState>,
         user: Rc<str>,
         changed: Rc<Notify>,
-        neighbours: Rc<Neighbours>,
+        shared_limits: Rc<SharedLimits>,
     ) -> Rc<Self> {
         let shared = context.registry.pool(&database.name, &user);
         let config = context.config();
         let rules = config.pool_rules(&database.line.borrow(), &user);
-        let schema_changes = context.registry.counter(Counted::SchemaChanges, &database.name);
+        let schema_changes = context.registry.counter(CounterKind::SchemaChanges, &database.name);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
             uses_once: Cell::new(rules.server_lifetime.is_zero()),
-            idle: IdleServers::new(shared.clone(), context.team.me()),
+            idle: IdleServers::new(shared.clone(), context.workers.index()),
             context,
             database,
             user,
@@ -131,10 +131,10 @@ impl Pool {
             next_host: Cell::new(0),
             address_changes: Cell::new(0),
             resetting: Cell::new(0),
-            welcome: RefCell::default(),
+            server_parameters: RefCell::default(),
             login_ended: Notify::default(),
             changed,
-            neighbours,
+            shared_limits,
             table: ServerTable::default(),
             stats: Statistics::default(),
         })
@@ -168,13 +168,14 @@ impl Pool {
         self.schema_changes.advance();
     }
 
-    /// Greeting for clients, once a server has logged in.
-    pub fn welcome(&self) -> Option<Rc<Welcome>> {
-        if self.welcome.borrow().is_none() {
-            let reports = self.shared.welcome()?;
-            *self.welcome.borrow_mut() = Some(Welcome::new(&self.context.parameters, reports));
+    /// StartupResponse for clients, once a server has logged in.
+    pub fn server_parameters(&self) -> Option<Rc<ServerParameters>> {
+        if self.server_parameters.borrow().is_none() {
+            let reports = self.shared.server_parameters()?;
+            *self.server_parameters.borrow_mut() =
+                Some(ServerParameters::new(&self.context.parameters, reports));
         }
-        self.welcome.borrow().clone()
+        self.server_parameters.borrow().clone()
     }
 
     /// Keeps the keys a client's login revealed for logins to the server.
@@ -183,21 +184,21 @@ impl Pool {
     }
 
     /// Asks for a server.
-    pub fn borrow(self: &Rc<Self>) -> Borrow {
+    pub fn acquire(self: &Rc<Self>) -> Acquired {
         if !self.database.paused.get() {
             if self.waiters.borrow().is_empty()
                 && let Some(server) = self.take_idle()
             {
-                return Borrow::Server(server);
+                return Acquired::Server(server);
             }
-            if let Some(fault) = self.refusal_for(worker::now()) {
-                return Borrow::Refused(fault);
+            if let Some(error) = self.refusal_for(worker::now()) {
+                return Acquired::Refused(error);
             }
         }
         let waiter = Waiter::new(worker::now());
         self.waiters.borrow_mut().push_back(waiter.clone());
-        self.grow();
-        Borrow::Wait(waiter)
+        self.connect_for_waiters();
+        Acquired::Wait(waiter)
     }
 
     /// The newest idle server that is fit; unfit ones are closed on the way.
@@ -213,12 +214,12 @@ impl Pool {
     }
 
     /// Takes a server back from a client.
-    pub fn give_back(self: &Rc<Self>, server: Box<Server>) {
+    pub fn release(self: &Rc<Self>, server: Box<Server>) {
         let now = worker::now();
         server.info.touched_at.set(now);
         self.freed_at.set(now);
         if self.uses_once.get() {
-            return self.give_up(server);
+            return self.retire(server);
         }
         self.admit(server);
     }
@@ -229,11 +230,11 @@ impl Pool {
         info.client_id.set(0);
         let is_too_old = info.retire_at.is_some_and(|at| at <= worker::now());
         if info.close_needed.get() || is_too_old || self.is_above_size() {
-            return self.give_up(server);
+            return self.retire(server);
         }
         if info.cancels_in_flight.get() > 0 {
             info.activity.set(Activity::BeingCanceled);
-            server.stream.disown();
+            server.stream.clear_waker();
             self.canceling.borrow_mut().push_back(server);
             return;
         }
@@ -245,13 +246,13 @@ impl Pool {
     }
 
     /// Closes a server that must not be used again, and sees to those who wait, or to its successor.
-    fn give_up(self: &Rc<Self>, server: Box<Server>) {
+    fn retire(self: &Rc<Self>, server: Box<Server>) {
         let info = server.info.clone();
         let is_surplus = self.is_above_size();
         self.close(server);
-        self.grow();
+        self.connect_for_waiters();
         if !is_surplus && !info.close_needed.get() {
-            self.succeed(&info);
+            self.replace(&info);
         }
     }
 
@@ -262,7 +263,7 @@ impl Pool {
                 Err(back) => server = back,
             }
         }
-        if self.neighbours.go_before(self, Self::waiting_since).is_some() {
+        if self.shared_limits.go_before(self, Self::waiting_since).is_some() {
             return self.close(server);
         }
         loop {
@@ -278,22 +279,22 @@ impl Pool {
     /// Puts a server among the idle ones.
     pub(super) fn keep(&self, server: Box<Server>) {
         server.info.activity.set(Activity::Idle);
-        server.stream.disown();
+        server.stream.clear_waker();
         self.idle.push(server);
         self.changed.notify_all();
     }
 
     /// Takes back a server whose session may be dirty: it goes through the reset query first.
-    pub fn give_back_dirty(self: &Rc<Self>, mut server: Box<Server>) {
+    pub fn release_dirty(self: &Rc<Self>, mut server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
         if sql.is_empty() || self.uses_once.get() {
-            return self.give_back(server);
+            return self.release(server);
         }
         server.info.client_id.set(0);
         if server.info.cancels_in_flight.get() > 0 {
             // The reset query itself could be canceled.
-            return self.abandon(server, Unfinished { owes_answers: false, between_messages: true });
+            return self.abandon(server, UnfinishedWork { owes_answers: false, between_messages: true });
         }
         server.info.activity.set(Activity::Tested);
         self.resetting.set(self.resetting.get() + 1);
@@ -304,7 +305,7 @@ impl Pool {
             let clean = worker::timers::timeout(limit, run).await.unwrap_or(false);
             pool.resetting.set(pool.resetting.get() - 1);
             if clean {
-                pool.give_back(server);
+                pool.release(server);
             } else {
                 tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
                 pool.discard(server);
@@ -314,14 +315,14 @@ impl Pool {
 
     /// A server is of no use any more, and what it does is unknown.
     pub fn discard(self: &Rc<Self>, server: Box<Server>) {
-        self.abandon(server, Unfinished { owes_answers: true, between_messages: false });
+        self.abandon(server, UnfinishedWork { owes_answers: true, between_messages: false });
     }
 
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
         self.context.registry.note_closed(worker::now());
         self.changed.notify_all();
-        self.neighbours.relieve();
+        self.shared_limits.relieve();
     }
 
     /// Closes the server that has been idle longest, to make room for another pool's. True when there was one.
@@ -337,7 +338,7 @@ impl Pool {
             .partition(|server| server.info.cancels_in_flight.get() > 0);
         *self.canceling.borrow_mut() = busy;
         for server in free {
-            self.give_back(server);
+            self.release(server);
         }
         // The request kept its server in the table although it may have been closed meanwhile.
         self.changed.notify_all();
@@ -351,7 +352,7 @@ impl Pool {
                 None => break,
             }
         }
-        self.grow();
+        self.connect_for_waiters();
     }
 
     /// True when a client waits; those who have left are dropped from the front.
@@ -371,7 +372,7 @@ impl Pool {
         (oldest.map_or(0, |_| 1 + present.count()), oldest)
     }
 
-    /// The number of clients that wait, but no more than `most`: all that growing needs to know.
+    /// The number of clients that wait, but no more than `most`: all that growing demands to know.
     pub(super) fn waiting_up_to(&self, most: usize) -> usize {
         self.waiters.borrow().iter().filter(|waiter| waiter.is_waiting()).take(most).count()
     }

@@ -9,14 +9,14 @@ use std::time::SystemTime;
 
 /// A token as it is shown to a server.
 #[derive(Clone, Copy)]
-pub(super) struct Shown<'a> {
+pub(super) struct TokenForServer<'a> {
     pub(super) key: &'a TokenKey,
     text: &'a str,
     pub(super) access_key_id: &'a str,
     pub(super) ends_at_seconds: i64,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> TokenForServer<'a> {
     pub(super) fn ours(key: &'a TokenKey, token: &'a Token) -> Self {
         let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let ends_at_seconds = ends.as_secs() as i64;
@@ -54,7 +54,7 @@ mod tests {
         let region = "eu-west-1".parse().ok();
         let key = TokenKey::new("db.example", 5432, "app", region, Identity::default()).unwrap();
         let token = Secret::new("a token");
-        let shown = Shown::given(&key, &token);
+        let shown = TokenForServer::given(&key, &token);
         assert_eq!(shown.reveal(None, "db.example"), Err(LoginError::TokenNeedsVerifiedName));
     }
 }

@@ -2,7 +2,7 @@
 //! IAM's are, does not sit on a client's request. A full pool has one server more for that moment. Where the limits of
 //! database or user have no room for it, the successor logs in when its predecessor has ended.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use super::permits::Permit;
 use super::places::{Eviction, Full};
 use crate::config::PoolMode;
@@ -24,23 +24,23 @@ const LEAD_PART_OF_LIFE: u32 = 4;
 const MAX_OVERLAPPING: u32 = 1;
 
 /// A login in place of another server.
-pub(super) struct Succession {
+pub(super) struct Replacement {
     /// When the other was used last.
     touched_at: Rc<Cell<Instant>>,
-    takes_over: Option<TakeOver>,
+    overlap: Option<Overlap>,
 }
 
 /// The place of a server that serves until its successor is in.
-struct TakeOver {
+struct Overlap {
     /// Gone if the server has gone by itself.
     predecessor: Weak<ServerInfo>,
     /// The place above the pool's size, until the predecessor has it.
     overlap: Option<Permit>,
 }
 
-impl Succession {
+impl Replacement {
     fn of(predecessor: &ServerInfo) -> Self {
-        Self { touched_at: predecessor.touched_at.clone(), takes_over: None }
+        Self { touched_at: predecessor.touched_at.clone(), overlap: None }
     }
 
     /// When the other was used last, for the new one to go on with.
@@ -49,17 +49,17 @@ impl Succession {
     }
 }
 
-impl Drop for TakeOver {
+impl Drop for Overlap {
     fn drop(&mut self) {
         if let Some(predecessor) = self.predecessor.upgrade() {
-            predecessor.yields.set(false);
+            predecessor.overlaps.set(false);
         }
     }
 }
 
 impl Pool {
     /// Starts the logins of successors for which there is room.
-    pub(super) fn prepare_successors(self: &Rc<Self>) {
+    pub(super) fn start_replacements(self: &Rc<Self>) {
         let lifetime = self.rules.borrow().server_lifetime;
         if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
             return;
@@ -69,10 +69,10 @@ impl Pool {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
                 && info.activity.get() != Activity::Ending
-                && !info.has_successor.get()
+                && !info.has_replacement.get()
                 && self.is_in_use(&info)
             {
-                info.has_successor.set(match self.log_in_successor(&info) {
+                info.has_replacement.set(match self.log_in_replacement(&info) {
                     Ok(()) => true,
                     // The other limits hold, and logins that are not to be tried are not tried this way either.
                     Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
@@ -82,18 +82,18 @@ impl Pool {
     }
 
     /// A server has ended by age: its place is taken at once, if that has not happened yet.
-    pub(super) fn succeed(self: &Rc<Self>, ended: &ServerInfo) {
-        let is_wanted = !ended.has_successor.get() && self.is_in_use(ended);
+    pub(super) fn replace(self: &Rc<Self>, ended: &ServerInfo) {
+        let is_wanted = !ended.has_replacement.get() && self.is_in_use(ended);
         if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
             // If there is no room, whoever waits for a server makes it log in.
-            let _begun = self.log_in_successor(ended);
+            let _begun = self.log_in_replacement(ended);
         }
     }
 
     /// The logins have failed: whoever counted on one of them tries again.
-    pub(super) fn forget_successors(&self) {
+    pub(super) fn forget_replacements(&self) {
         for info in self.table.list() {
-            info.has_successor.set(false);
+            info.has_replacement.set(false);
         }
     }
 
@@ -101,13 +101,13 @@ impl Pool {
     ///
     /// # Errors
     /// The limit that is full; `None` while no login is to be tried.
-    fn log_in_successor(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
+    fn log_in_replacement(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
         if self.is_backing_off() || self.logins_are_many() {
             return Err(None);
         }
         let size = self.rules.borrow().pool_size;
         let permits = self.take_permits(size, Eviction::Forbidden).map_err(Some)?;
-        self.start_login_for(permits, Some(Succession::of(predecessor)));
+        self.start_login_for(permits, Some(Replacement::of(predecessor)));
         Ok(())
     }
 
@@ -125,25 +125,25 @@ impl Pool {
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
-        predecessor.yields.set(true);
-        let takes_over = TakeOver { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) };
-        let succession = Succession { takes_over: Some(takes_over), ..Succession::of(predecessor) };
-        self.start_login_for(permits, Some(succession));
+        predecessor.overlaps.set(true);
+        let overlap = Overlap { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) };
+        let replacement = Replacement { overlap: Some(overlap), ..Replacement::of(predecessor) };
+        self.start_login_for(permits, Some(replacement));
         true
     }
 
     /// The successor is in: the predecessor goes now, or as soon as its client has done with it.
-    pub(super) fn yield_to_successor(self: &Rc<Self>, succession: Succession) {
-        let Some(mut takes_over) = succession.takes_over else { return };
-        let Some(predecessor) = takes_over.predecessor.upgrade() else { return };
+    pub(super) fn finish_replacement(self: &Rc<Self>, replacement: Replacement) {
+        let Some(mut overlap) = replacement.overlap else { return };
+        let Some(predecessor) = overlap.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
         match self.idle.take(predecessor.id) {
             Some(server) => self.close(server),
-            None => *predecessor.overlap.borrow_mut() = takes_over.overlap.take(),
+            None => *predecessor.overlap.borrow_mut() = overlap.overlap.take(),
         }
     }
 
-    /// A server that nobody has used for `server_idle_timeout` needs no successor; without that limit, one that nobody
+    /// A server that nobody has used for `server_idle_timeout` demands no successor; without that limit, one that nobody
     /// has used in its life.
     fn is_in_use(&self, info: &ServerInfo) -> bool {
         let idle_timeout = self.context.config().settings.server_idle_timeout;

@@ -3,7 +3,7 @@
 
 /// What the table says of one cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CauseInfo {
+pub struct LoginFailureInfo {
     /// Number in documents and output; never given to another cause.
     pub id: &'static str,
     /// Reason label in metrics.
@@ -14,22 +14,22 @@ pub struct CauseInfo {
     pub fix: &'static str,
 }
 
-macro_rules! causes {
+macro_rules! login_failures {
     ($($(#[$doc:meta])* $name:ident = $id:literal, $label:literal, $title:literal, $fix:literal;)*) => {
         /// A cause of failed logins.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Cause {
+        pub enum LoginFailure {
             $(#[doc = $title] $name,)*
         }
 
-        impl Cause {
+        impl LoginFailure {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// Its row.
-            pub const fn info(self) -> CauseInfo {
+            pub const fn info(self) -> LoginFailureInfo {
                 match self {
-                    $(Self::$name => CauseInfo { id: $id, label: $label, title: $title, fix: $fix },)*
+                    $(Self::$name => LoginFailureInfo { id: $id, label: $label, title: $title, fix: $fix },)*
                 }
             }
         }
@@ -50,10 +50,10 @@ pub(crate) fn section_url(page: &str, heading: &str) -> String {
     format!("{DOCUMENTS}/{page}#{}", slug.collect::<String>())
 }
 
-impl Cause {
+impl LoginFailure {
     /// What is told about it in one case: what was found, what to do, and the number.
     pub fn hint(self, finding: Option<&str>) -> String {
-        let CauseInfo { fix, id, .. } = self.info();
+        let LoginFailureInfo { fix, id, .. } = self.info();
         match finding {
             Some(finding) => format!("{finding} {fix} [{id}]"),
             None => format!("{fix} [{id}]"),
@@ -75,12 +75,12 @@ impl Cause {
 
     /// Its section in the document people search for.
     pub fn url(self) -> String {
-        let CauseInfo { id, title, .. } = self.info();
+        let LoginFailureInfo { id, title, .. } = self.info();
         section_url("pam-authentication-failed.md", &format!("{id}: {title}"))
     }
 }
 
-causes! {
+login_failures! {
     StaticToken = "IAM001", "static_token", "a token is stored as a password",
         "Remove the stored token and set server_auth=iam on the database line: tokens are made for each login.";
     NoCredentials = "IAM002", "no_credentials", "no AWS credentials, or the wrong ones",
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn numbers_and_labels_are_unique_and_in_order() {
-        let rows: Vec<CauseInfo> = Cause::ALL.iter().map(|cause| cause.info()).collect();
+        let rows: Vec<LoginFailureInfo> = LoginFailure::ALL.iter().map(|cause| cause.info()).collect();
         assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
         let labels: HashSet<_> = rows.iter().map(|row| row.label).collect();
         assert_eq!(labels.len(), rows.len());
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn every_cause_has_a_section_in_the_document() {
         let page = include_str!("../../../docs/pam-authentication-failed.md");
-        for row in Cause::ALL.iter().map(|cause| cause.info()) {
+        for row in LoginFailure::ALL.iter().map(|cause| cause.info()) {
             let heading = format!("### {}: {}\n", row.id, row.title);
             assert!(page.contains(&heading), "missing: {heading}");
         }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn addresses_of_sections_are_those_of_github() {
-        let url = Cause::NotRdsIam.url();
+        let url = LoginFailure::NotRdsIam.url();
         assert!(
             url.ends_with("/docs/pam-authentication-failed.md#iam004-the-role-is-no-iam-user-or-iam-is-off"),
             "{url}"

@@ -10,26 +10,26 @@ use tokio::task::JoinError;
 
 /// Held by whoever is fetching.
 #[derive(Debug, Default)]
-pub(crate) struct Flight(Arc<Mutex<()>>);
+pub(crate) struct SingleFlight(Arc<Mutex<()>>);
 
 /// The right to fetch, until it is dropped.
-pub(crate) struct Turn {
+pub(crate) struct FetchPermit {
     _held: OwnedMutexGuard<()>,
 }
 
-impl Flight {
+impl SingleFlight {
     /// Waits until nobody is fetching. What was missing may be there by then.
-    pub(crate) async fn turn(&self) -> Turn {
-        Turn { _held: Arc::clone(&self.0).lock_owned().await }
+    pub(crate) async fn acquire(&self) -> FetchPermit {
+        FetchPermit { _held: Arc::clone(&self.0).lock_owned().await }
     }
 
     /// The same at once; `None` while somebody is at it.
-    pub(crate) fn turn_now(&self) -> Option<Turn> {
-        Arc::clone(&self.0).try_lock_owned().ok().map(|held| Turn { _held: held })
+    pub(crate) fn try_acquire(&self) -> Option<FetchPermit> {
+        Arc::clone(&self.0).try_lock_owned().ok().map(|held| FetchPermit { _held: held })
     }
 }
 
-impl Turn {
+impl FetchPermit {
     /// Fetches in the background. The outcome has to be left where others find it: nobody waits for it here.
     pub(crate) fn spawn<T: Send + 'static>(self, fetch: impl Future<Output = T> + Send + 'static) {
         tokio::spawn(self.held_during(fetch));

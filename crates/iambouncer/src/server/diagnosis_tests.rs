@@ -4,8 +4,8 @@ use super::*;
 
 const HOST: &str = "db.c1.eu-west-1.rds.amazonaws.com";
 
-fn signed() -> Signed {
-    Signed {
+fn signed() -> TokenDetail {
+    TokenDetail {
         host: HOST.to_owned(),
         port: 5432,
         region: "eu-west-1".to_owned(),
@@ -14,29 +14,29 @@ fn signed() -> Signed {
         ends_at_seconds: NOW + 600,
         dialed_host: HOST.to_owned(),
         dialed_port: 5432,
-        ..Signed::default()
+        ..TokenDetail::default()
     }
 }
 
 const NOW: i64 = 1_705_322_096;
 
-fn line_of(proof: &Proof) -> Line {
-    Line { uses_iam: matches!(proof, Proof::Token(_)), ..Line::default() }
+fn line_of(proof: &Proof) -> LineSummary {
+    LineSummary { uses_iam: matches!(proof, Proof::Token(_)), ..LineSummary::default() }
 }
 
-fn with(code: &str, message: &str, proof: &Proof) -> FailedLogin {
+fn with(code: &str, message: &str, proof: &Proof) -> Diagnosis {
     let message = message.to_owned();
     let error = LoginError::Refused { severity: "FATAL".into(), code: code.into(), message, hint: None };
-    FailedLogin::new(error, proof, line_of(proof), NOW)
+    Diagnosis::new(error, proof, line_of(proof), NOW)
 }
 
-fn refused(code: &str, signed: Option<&Signed>) -> FailedLogin {
+fn refused(code: &str, signed: Option<&TokenDetail>) -> Diagnosis {
     let proof = signed.map_or(Proof::Password, |signed| Proof::Token(Box::new(signed.clone())));
     let message = if code == "28000" { "PAM authentication failed for user \"app\"" } else { "no" };
     with(code, message, &proof)
 }
 
-fn cause_of(change: impl FnOnce(&mut Signed)) -> Cause {
+fn failure_of(change: impl FnOnce(&mut TokenDetail)) -> LoginFailure {
     let mut signed = signed();
     change(&mut signed);
     refused("28000", Some(&signed)).cause
@@ -44,35 +44,41 @@ fn cause_of(change: impl FnOnce(&mut Signed)) -> Cause {
 
 #[test]
 fn what_can_be_known_comes_before_the_policy() {
-    assert_eq!(cause_of(|s| s.ends_at_seconds = NOW), Cause::CredentialsEnding);
-    assert_eq!(cause_of(|s| s.clock_skew_seconds = Some(-3600)), Cause::ClockSkew);
-    assert_eq!(cause_of(|s| s.host = "db.internal".into()), Cause::SignedHost);
-    assert_eq!(cause_of(|s| s.region = "eu-central-1".into()), Cause::WrongRegion);
-    assert_eq!(cause_of(|s| s.dialed_host = HOST.replace("db.", "other.")), Cause::SignedHost);
-    assert_eq!(cause_of(|s| s.dialed_port = 5433), Cause::SignedPort);
-    assert_eq!(cause_of(|s| s.logins_last_second = 200), Cause::Throttled);
-    assert_eq!(cause_of(|s| s.host = "p.proxy-c1.eu-west-1.rds.amazonaws.com".into()), Cause::SignedHost);
+    assert_eq!(failure_of(|s| s.ends_at_seconds = NOW), LoginFailure::CredentialsEnding);
+    assert_eq!(failure_of(|s| s.clock_skew_seconds = Some(-3600)), LoginFailure::ClockSkew);
+    assert_eq!(failure_of(|s| s.host = "db.internal".into()), LoginFailure::SignedHost);
+    assert_eq!(failure_of(|s| s.region = "eu-central-1".into()), LoginFailure::WrongRegion);
+    assert_eq!(failure_of(|s| s.dialed_host = HOST.replace("db.", "other.")), LoginFailure::SignedHost);
+    assert_eq!(failure_of(|s| s.dialed_port = 5433), LoginFailure::SignedPort);
+    assert_eq!(failure_of(|s| s.logins_last_second = 200), LoginFailure::Throttled);
+    assert_eq!(
+        failure_of(|s| s.host = "p.proxy-c1.eu-west-1.rds.amazonaws.com".into()),
+        LoginFailure::SignedHost
+    );
     let proxy = "p.proxy-c1.eu-west-1.rds.amazonaws.com";
-    assert_eq!(cause_of(|s| (s.host, s.dialed_host) = (proxy.into(), proxy.into())), Cause::RdsProxy);
-    assert_eq!(cause_of(|_| {}), Cause::NotAuthorized);
-    let tunnel = |s: &mut Signed| (s.dialed_host, s.dialed_port) = ("localhost".into(), 15432);
-    assert_eq!(cause_of(tunnel), Cause::NotAuthorized);
-    let port_of_the_tunnel = |s: &mut Signed| {
+    assert_eq!(
+        failure_of(|s| (s.host, s.dialed_host) = (proxy.into(), proxy.into())),
+        LoginFailure::RdsProxy
+    );
+    assert_eq!(failure_of(|_| {}), LoginFailure::NotAuthorized);
+    let tunnel = |s: &mut TokenDetail| (s.dialed_host, s.dialed_port) = ("localhost".into(), 15432);
+    assert_eq!(failure_of(tunnel), LoginFailure::NotAuthorized);
+    let port_of_the_tunnel = |s: &mut TokenDetail| {
         tunnel(s);
         s.port = 15432;
     };
-    assert_eq!(cause_of(port_of_the_tunnel), Cause::SignedPort);
-    let port_on_purpose = |s: &mut Signed| {
+    assert_eq!(failure_of(port_of_the_tunnel), LoginFailure::SignedPort);
+    let port_on_purpose = |s: &mut TokenDetail| {
         port_of_the_tunnel(s);
         s.is_port_given = true;
     };
-    assert_eq!(cause_of(port_on_purpose), Cause::NotAuthorized);
+    assert_eq!(failure_of(port_on_purpose), LoginFailure::NotAuthorized);
 }
 
 #[test]
 fn a_policy_hint_names_the_arn_and_what_is_ruled_out() {
     let arn = "arn:aws:sts::123456789012:assumed-role/app/session".to_owned();
-    let signed = Signed { arn: Some(arn.clone()), clock_skew_seconds: Some(0), ..signed() };
+    let signed = TokenDetail { arn: Some(arn.clone()), clock_skew_seconds: Some(0), ..signed() };
     let hint = refused("28000", Some(&signed)).hint;
     for part in [
         &arn,
@@ -86,10 +92,10 @@ fn a_policy_hint_names_the_arn_and_what_is_ruled_out() {
 
 #[test]
 fn a_token_taken_for_a_password_and_a_password_refused_differ() {
-    assert_eq!(refused("28P01", Some(&signed())).cause, Cause::NotRdsIam);
-    assert_eq!(refused("28P01", None).cause, Cause::Password);
-    assert_eq!(refused("57014", Some(&signed())).cause, Cause::Throttled);
-    assert_eq!(refused("3D000", None).cause, Cause::NoSuchDatabase);
+    assert_eq!(refused("28P01", Some(&signed())).cause, LoginFailure::NotRdsIam);
+    assert_eq!(refused("28P01", None).cause, LoginFailure::Password);
+    assert_eq!(refused("57014", Some(&signed())).cause, LoginFailure::Throttled);
+    assert_eq!(refused("3D000", None).cause, LoginFailure::NoSuchDatabase);
 }
 
 #[test]
@@ -101,18 +107,18 @@ fn a_stored_token_is_told_with_its_age() {
     );
     let stored = |text: &str| Proof::StoredToken(StoredToken::read(text).unwrap());
     let failed = with("28000", "PAM authentication failed", &stored(&token));
-    assert_eq!(failed.cause, Cause::StaticToken);
+    assert_eq!(failed.cause, LoginFailure::StaticToken);
     let error = failed.error;
-    let later = FailedLogin::new(error, &stored(&token), Line::default(), NOW + 900 + 43 * 60);
+    let later = Diagnosis::new(error, &stored(&token), LineSummary::default(), NOW + 900 + 43 * 60);
     assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
     let long = token.replace("Expires=900", "Expires=3600");
-    assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, Cause::TokenLife);
+    assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, LoginFailure::TokenLife);
     for odd in ["-9223372036854775808", "9223372036854775807", "-1"] {
         let odd = token.replace("Expires=900", &format!("Expires={odd}"));
-        assert!(StoredToken::read(&odd).is_some_and(|token| token.weigh(NOW).1.is_some()), "{odd}");
+        assert!(StoredToken::read(&odd).is_some_and(|token| token.diagnose(NOW).1.is_some()), "{odd}");
     }
     let cut = &token[..token.len() - 1];
-    assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, Cause::BrokenToken);
+    assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, LoginFailure::BrokenToken);
     for other in ["secret", "a?b", "", "x/?X-Amz-Date=yesterday"] {
         assert_eq!(StoredToken::read(other), None);
     }
@@ -122,12 +128,12 @@ fn a_stored_token_is_told_with_its_age() {
 fn encryption_and_inherited_grants_are_told_by_the_message() {
     let rejects =
         "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \"app\", no encryption";
-    assert_eq!(with("28000", rejects, &Proof::None).cause, Cause::TlsOff);
+    assert_eq!(with("28000", rejects, &Proof::None).cause, LoginFailure::TlsOff);
     assert_eq!(
         with("28000", &rejects.replace("no encryption", "SSL off"), &Proof::None).cause,
-        Cause::TlsOff
+        LoginFailure::TlsOff
     );
-    assert_eq!(refused("28000", None).cause, Cause::InheritedGrant);
+    assert_eq!(refused("28000", None).cause, LoginFailure::InheritedGrant);
 }
 #[test]
 fn hints_of_lines_without_iam_do_not_mention_it() {
@@ -146,7 +152,7 @@ fn hints_of_lines_without_iam_do_not_mention_it() {
         },
     ];
     for error in errors {
-        let failed = FailedLogin::new(error, &Proof::None, Line::default(), NOW);
+        let failed = Diagnosis::new(error, &Proof::None, LineSummary::default(), NOW);
         for word in ["rds", "RDS", "iam_", "server_auth", "token"] {
             assert!(!failed.hint.contains(word), "{word}: {failed:?}");
         }
@@ -158,7 +164,7 @@ fn refused_timed_out_and_unresolvable_are_three_causes() {
     let connect = |kind| LoginError::Connect { target: "h".to_owned(), reason: "x".to_owned(), kind };
     let unknown = LoginError::Resolve { host: "h".to_owned(), reason: "no such host".to_owned() };
     let errors = [connect(ErrorKind::ConnectionRefused), connect(ErrorKind::TimedOut), unknown];
-    let failed = errors.map(|error| FailedLogin::new(error, &Proof::None, Line::default(), NOW));
+    let failed = errors.map(|error| Diagnosis::new(error, &Proof::None, LineSummary::default(), NOW));
     let causes: std::collections::HashSet<_> = failed.iter().map(|failed| failed.cause).collect();
     let hints: std::collections::HashSet<_> = failed.iter().map(|failed| &failed.hint).collect();
     assert_eq!((causes.len(), hints.len()), (3, 3), "{failed:?}");
@@ -169,12 +175,12 @@ fn a_client_of_the_fallback_line_reads_the_servers_own_words() {
     let refused = |code: &str, line| {
         let (severity, message) = ("FATAL".to_owned(), "database \"x\" does not exist".to_owned());
         let error = LoginError::Refused { severity, code: code.to_owned(), message, hint: None };
-        FailedLogin::new(error, &Proof::None, line, NOW).to_fault()
+        Diagnosis::new(error, &Proof::None, line, NOW).to_fault()
     };
-    let fault = refused("3D000", Line { is_fallback: true, ..Line::default() });
+    let fault = refused("3D000", LineSummary { is_fallback: true, ..LineSummary::default() });
     assert_eq!((fault.code.as_ref(), fault.message.as_ref()), ("3D000", "database \"x\" does not exist"));
     assert_eq!(fault.hint, None);
-    assert!(refused("3D000", Line::default()).hint.is_some_and(|hint| hint.contains("dbname=")));
+    assert!(refused("3D000", LineSummary::default()).hint.is_some_and(|hint| hint.contains("dbname=")));
 }
 
 #[test]
@@ -183,10 +189,10 @@ fn an_error_for_a_client_is_short() {
     let error = LoginError::Token {
         user: "app".to_owned(),
         reason: reason.clone(),
-        cause: Cause::MetadataUnreachable,
+        cause: LoginFailure::MetadataUnreachable,
         is_transient: true,
     };
-    let failed = FailedLogin::new(error, &Proof::None, Line::of_iam(), NOW);
+    let failed = Diagnosis::new(error, &Proof::None, LineSummary::of_iam(), NOW);
     let fault = failed.to_fault();
     assert!(
         fault.message.len() <= MAX_CLIENT_MESSAGE_BYTES

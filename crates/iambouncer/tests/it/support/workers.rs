@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const MAX_LOGINS_PER_CLIENT: usize = 40;
 
 /// A pooler and the user whose pool it is.
-pub struct Team {
+pub struct Workers {
     pub bouncer: Bouncer,
     /// Nobody else in this PostgreSQL has this user's servers.
     pub user: String,
@@ -23,7 +23,7 @@ pub fn worker_of_client(client: &Client) -> usize {
     worker_of(client.cancel_key().0)
 }
 
-impl Team {
+impl Workers {
     /// As many workers, in front of the shared PostgreSQL. `user` has to be this test's only.
     pub fn start(user: &str, workers: usize, settings: &[&str]) -> Self {
         Self::in_front_of(postgres(), user, workers, "", settings)

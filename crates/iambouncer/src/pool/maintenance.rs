@@ -1,18 +1,18 @@
 //! What the janitor does to a pool a few times a second: old and dead idle servers go, `min_pool_size` is kept,
 //! the reserve opens. Owns no clock of its own.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use crate::worker;
 use std::rc::Rc;
 
 impl Pool {
     /// One round.
-    pub fn sweep(self: &Rc<Self>) {
+    pub fn maintain(self: &Rc<Self>) {
         self.follow_addresses();
-        self.prepare_successors();
+        self.start_replacements();
         self.close_worn_out();
         // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.
-        self.grow();
+        self.connect_for_waiters();
         self.report_refusals();
         self.keep_minimum();
     }
@@ -33,7 +33,7 @@ impl Pool {
                 let info = server.info.clone();
                 self.close(server);
                 if too_old && !too_idle {
-                    self.succeed(&info);
+                    self.replace(&info);
                 }
             } else {
                 kept.push_back(server);

@@ -1,19 +1,19 @@
 //! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks; the
 //! limits they have to pass are in `places`, the login itself is [`crate::server::login`]'s.
 
-use super::lending::Pool;
+use super::acquire::Pool;
 use super::permits::Permit;
 use super::places::{Eviction, Full};
-use super::shared::Failure;
-use super::succession::Succession;
-use super::welcome::Welcome;
+use super::replacement::Replacement;
+use super::shared::RecentFailure;
+use super::startup_response::ServerParameters;
 use crate::config::{LoadBalanceHosts, ServerAuth};
+use crate::health_state::FirstLogin;
 use crate::server::connect::Route;
-use crate::server::login::{self, LoggedIn};
+use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
-use crate::server::target::{Target, is_scram_secret};
-use crate::server::{Activity, FailedLogin, LoginError, Server, ServerInfo};
-use crate::vitals::FirstLogin;
+use crate::server::target::{LoginTarget, is_scram_secret};
+use crate::server::{Activity, Diagnosis, LoginError, Server, ServerInfo};
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -37,7 +37,7 @@ static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Pool {
     /// Starts as many logins as waiting clients need and limits allow.
-    pub(super) fn grow(self: &Rc<Self>) {
+    pub(super) fn connect_for_waiters(self: &Rc<Self>) {
         if self.database.paused.get() || !self.has_waiters() {
             return;
         }
@@ -60,7 +60,7 @@ impl Pool {
 
     /// Starts one login although nobody waits, unless `most` servers are open: for the greeting, or for
     /// `min_pool_size`.
-    fn grow_up_to(self: &Rc<Self>, most: u32, eviction: Eviction) {
+    fn connect_up_to(self: &Rc<Self>, most: u32, eviction: Eviction) {
         if self.logins.get() > 0 || self.is_backing_off() || self.database.paused.get() {
             return;
         }
@@ -75,11 +75,11 @@ impl Pool {
     }
 
     /// Sees to it that a server logs in, for the greeting of a client.
-    pub fn grow_by_one(self: &Rc<Self>) {
-        self.grow_up_to(self.size_now(), Eviction::Allowed);
+    pub fn connect_one(self: &Rc<Self>) {
+        self.connect_up_to(self.size_now(), Eviction::Allowed);
     }
 
-    /// True when a login needs nothing that only a client brings: the keys behind a SCRAM secret come with its login.
+    /// True when a login demands nothing that only a client brings: the keys behind a SCRAM secret come with its login.
     pub fn can_log_in_alone(&self) -> bool {
         let line = self.database.line.borrow();
         let loaded = self.context.loaded();
@@ -95,7 +95,7 @@ impl Pool {
     pub(super) fn keep_minimum(self: &Rc<Self>) {
         let minimum = self.rules.borrow().min_pool_size;
         if self.shared.open.taken() < minimum && !self.database.disabled.get() {
-            self.grow_up_to(minimum, Eviction::Forbidden);
+            self.connect_up_to(minimum, Eviction::Forbidden);
         }
     }
 
@@ -122,7 +122,7 @@ impl Pool {
         executor::spawn(async move {
             timers::sleep_until(deadline).await;
             pool.retry_armed.set(false);
-            pool.grow();
+            pool.connect_for_waiters();
         });
     }
 
@@ -130,10 +130,10 @@ impl Pool {
         self.start_login_for(permits, None);
     }
 
-    /// As [`start_login`](Self::start_login); with `succession` in place of another server.
-    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, succession: Option<Succession>) {
+    /// As [`start_login`](Self::start_login); with `replacement` in place of another server.
+    pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, replacement: Option<Replacement>) {
         self.logins.set(self.logins.get() + 1);
-        self.neighbours.withdraw(self);
+        self.shared_limits.withdraw(self);
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
@@ -143,29 +143,29 @@ impl Pool {
             pool.logins.set(pool.logins.get() - 1);
             match outcome {
                 Ok(logged_in) => {
-                    let touched_at = succession
+                    let touched_at = replacement
                         .as_ref()
-                        .map_or_else(|| Rc::new(Cell::new(worker::now())), Succession::touched_at);
-                    let (server, welcome) = pool.new_server(logged_in, permits, touched_at);
-                    pool.login_succeeded(Server { retirements, ..server }, welcome, started);
-                    if let Some(succession) = succession {
-                        pool.yield_to_successor(succession);
+                        .map_or_else(|| Rc::new(Cell::new(worker::now())), Replacement::touched_at);
+                    let (server, server_parameters) = pool.new_server(logged_in, permits, touched_at);
+                    pool.login_succeeded(Server { retirements, ..server }, server_parameters, started);
+                    if let Some(replacement) = replacement {
+                        pool.finish_replacement(replacement);
                     }
                 }
                 Err(error) => {
                     drop(permits);
-                    pool.neighbours.relieve();
+                    pool.shared_limits.relieve();
                     let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded());
                     pool.login_failed(error, is_current);
                 }
             }
             pool.login_ended.notify_all();
             pool.changed.notify_all();
-            pool.grow();
+            pool.connect_for_waiters();
         });
     }
 
-    async fn log_in(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
+    async fn log_in(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
         let mut outcome = self.log_in_once().await;
         for again in 1..=MAX_TRIES_WHILE_CLOSING {
             match &outcome {
@@ -186,7 +186,7 @@ impl Pool {
         is_full && self.context.registry.has_closed_within(CLOSING_LIMIT, worker::now())
     }
 
-    async fn log_in_once(self: &Rc<Self>) -> Result<LoggedIn, FailedLogin> {
+    async fn log_in_once(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
         let progress = Progress::default();
         let target = self.target().map_err(|error| progress.explain(error))?;
         let logged_in = login::log_in(&self.context, &target, &progress).await;
@@ -194,7 +194,7 @@ impl Pool {
     }
 
     /// Where and as whom the next login goes.
-    fn target(&self) -> Result<Target, LoginError> {
+    fn target(&self) -> Result<LoginTarget, LoginError> {
         let loaded = self.context.loaded();
         let line = self.database.line.borrow().clone();
         let turn = self.next_host.get();
@@ -212,19 +212,24 @@ impl Pool {
             reason: "no host configured".to_owned(),
         })?;
         let keys = || self.shared.scram_keys();
-        Ok(Target::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
+        Ok(LoginTarget::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
     }
 
-    fn login_succeeded(self: &Rc<Self>, server: Server, welcome: Rc<Welcome>, started: Instant) {
+    fn login_succeeded(
+        self: &Rc<Self>,
+        server: Server,
+        server_parameters: Rc<ServerParameters>,
+        started: Instant,
+    ) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.last_login.set(took);
         self.context.registry.logins.count_success(took, worker::now());
-        self.context.registry.vitals.settle_first_login(FirstLogin::Done);
+        self.context.registry.health.settle_first_login(FirstLogin::Done);
         self.note_changes(&server);
         // What a server of an older line reports is nothing to greet clients with.
         if !server.info.close_needed.get() {
-            self.take_over_welcome(welcome);
+            self.adopt_server_parameters(server_parameters);
         }
         tracing::info!(
             database = %self.database.name,
@@ -241,20 +246,20 @@ impl Pool {
 
     fn new_server(
         self: &Rc<Self>,
-        logged_in: LoggedIn,
+        logged_in: LoginResult,
         permits: Vec<Permit>,
         touched_at: Rc<Cell<Instant>>,
-    ) -> (Server, Rc<Welcome>) {
-        let LoggedIn { stream, route, reports, pid, cancel_key } = logged_in;
-        let welcome = Welcome::new(&self.context.parameters, reports.into());
-        let reports = welcome.reports.clone();
+    ) -> (Server, Rc<ServerParameters>) {
+        let LoginResult { stream, route, reports, pid, cancel_key } = logged_in;
+        let server_parameters = ServerParameters::new(&self.context.parameters, reports.into());
+        let reports = server_parameters.reports.clone();
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
         let lifetime = self.rules.borrow().server_lifetime;
         let info = Rc::new(ServerInfo {
             retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
-            has_successor: Cell::new(false),
-            yields: Cell::new(false),
+            has_replacement: Cell::new(false),
+            overlaps: Cell::new(false),
             overlap: RefCell::default(),
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             pid,
@@ -275,7 +280,7 @@ impl Pool {
             prepared_count: Cell::new(0),
             application_name: RefCell::new(application_name.unwrap_or_default()),
         });
-        let parameters = welcome.parameters.clone();
+        let parameters = server_parameters.parameters.clone();
         let mut server = Server {
             stream,
             parameters,
@@ -288,27 +293,27 @@ impl Pool {
             permits,
         };
         server.note_reported(&self.context.parameters, &reports);
-        (server, welcome)
+        (server, server_parameters)
     }
 
-    fn take_over_welcome(&self, welcome: Rc<Welcome>) {
-        let is_first = self.shared.set_welcome(welcome.reports.clone());
-        *self.welcome.borrow_mut() = Some(welcome);
+    fn adopt_server_parameters(&self, server_parameters: Rc<ServerParameters>) {
+        let is_first = self.shared.set_server_parameters(server_parameters.reports.clone());
+        *self.server_parameters.borrow_mut() = Some(server_parameters);
         if is_first {
-            self.tell_others(Self::login_ended_elsewhere);
+            self.run_on_others(Self::login_ended_elsewhere);
         }
     }
 
     /// What a login with a configuration that is not in force any more came to says nothing about the next one.
-    fn login_failed(self: &Rc<Self>, failed: FailedLogin, is_current: bool) {
-        let fault = failed.error.to_fault();
+    fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
+        let error = failed.error.to_fault();
         let cause = failed.cause.info();
         self.context.registry.logins.count_failure(cause.label, worker::now());
         tracing::error!(
             database = %self.database.name,
             user = %self.user,
-            blame = ?fault.blame,
-            code = %fault.code,
+            blame = ?error.blame,
+            code = %error.code,
             cause = cause.id,
             reason = cause.label,
             hint = %failed.hint,
@@ -321,10 +326,10 @@ impl Pool {
         if !is_current {
             return;
         }
-        self.shared.set_failure(Some(Failure { at: worker::now(), login: failed }));
-        self.forget_successors();
+        self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
+        self.forget_replacements();
         self.report_refusals();
-        self.tell_others(Self::login_ended_elsewhere);
+        self.run_on_others(Self::login_ended_elsewhere);
     }
 
     /// Another worker's login to the same place has ended, well or not.

@@ -1,8 +1,8 @@
 //! What all workers share about clients' proofs: verdicts, and how many questions may be open at a time. Owns those
 //! bounds: every proof that nobody has seen yet costs a login at the database, or a call to STS.
 
-use super::verdicts::Verdicts;
-use crate::faults::Fault;
+use super::proof_results::ProofResults;
+use crate::client_error::ClientError;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -13,22 +13,22 @@ const MAX_QUESTIONS: usize = 16;
 
 /// Shared by all workers. Clones share everything.
 #[derive(Clone)]
-pub struct ProofDesk {
+pub struct ProofVerifiers {
     /// RDS tokens that a database has accepted or refused.
-    pub tokens: Verdicts<(), Fault>,
+    pub tokens: ProofResults<(), ClientError>,
     /// Who STS says a proof is of: a canonical ARN.
-    pub callers: Verdicts<Arc<str>, Fault>,
+    pub callers: ProofResults<Arc<str>, ClientError>,
     /// Places for probe logins.
     pub probes: Arc<Semaphore>,
     /// Places for calls to STS.
     pub questions: Arc<Semaphore>,
 }
 
-impl Default for ProofDesk {
+impl Default for ProofVerifiers {
     fn default() -> Self {
         Self {
-            tokens: Verdicts::default(),
-            callers: Verdicts::default(),
+            tokens: ProofResults::default(),
+            callers: ProofResults::default(),
             probes: Arc::new(Semaphore::new(MAX_PROBES)),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
         }

@@ -1,8 +1,8 @@
-//! All workers of the process, as one of them sees them. Owns how they reach each other: errands, and questions that
+//! All workers of the process, as one of them sees them. Owns how they reach each other: jobs, and questions that
 //! everybody answers. Nothing here is touched while queries flow.
 
 use super::executor;
-use super::mailbox::{Errand, Mailbox};
+use super::mailbox::{Job, Mailbox};
 use crate::config::MAX_WORKERS;
 use std::io;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use tokio::sync::oneshot;
 
 /// The workers, and which of them this is.
 #[derive(Clone)]
-pub struct Team {
+pub struct Workers {
     mailboxes: Arc<[Arc<Mailbox>]>,
-    me: usize,
+    index: usize,
 }
 
-impl Team {
-    /// A team of `count` workers (1 to [`MAX_WORKERS`]), one handle for each.
+impl Workers {
+    /// A workers of `count` workers (1 to [`MAX_WORKERS`]), one handle for each.
     ///
     /// # Errors
     /// The kernel refuses an eventfd.
-    pub fn assemble(count: usize) -> io::Result<Vec<Self>> {
+    pub fn create(count: usize) -> io::Result<Vec<Self>> {
         let count = count.clamp(1, MAX_WORKERS);
         let mailboxes: Arc<[_]> =
             (0..count).map(|_| Mailbox::create()).collect::<io::Result<Vec<_>>>()?.into();
-        Ok((0..count).map(|me| Self { mailboxes: mailboxes.clone(), me }).collect())
+        Ok((0..count).map(|index| Self { mailboxes: mailboxes.clone(), index }).collect())
     }
 
     /// The number of this worker, from 0.
     #[inline]
-    pub fn me(&self) -> usize {
-        self.me
+    pub fn index(&self) -> usize {
+        self.index
     }
 
     /// Number of workers.
@@ -41,8 +41,8 @@ impl Team {
 
     /// The numbers of the other workers.
     pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
-        let me = self.me;
-        (0..self.len()).filter(move |&worker| worker != me)
+        let index = self.index;
+        (0..self.len()).filter(move |&worker| worker != index)
     }
 
     /// True when there is nobody else.
@@ -51,40 +51,40 @@ impl Team {
         self.len() == 1
     }
 
-    /// Never: a team has one worker at least.
+    /// Never: a workers has one worker at least.
     pub fn is_empty(&self) -> bool {
         false
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.mailboxes[self.me]
+        &self.mailboxes[self.index]
     }
 
     /// Has something done by a worker, also by this one.
     ///
     /// # Errors
-    /// It has ended or does not keep up; the errand comes back.
-    pub fn tell(&self, worker: usize, errand: Errand) -> Result<(), Errand> {
-        if worker == self.me {
-            executor::spawn(async move { errand() });
+    /// It has ended or does not keep up; the job comes back.
+    pub fn run_on(&self, worker: usize, job: Job) -> Result<(), Job> {
+        if worker == self.index {
+            executor::spawn(async move { job() });
             return Ok(());
         }
         match self.mailboxes.get(worker) {
-            Some(mailbox) => mailbox.post(errand),
-            None => Err(errand),
+            Some(mailbox) => mailbox.post(job),
+            None => Err(job),
         }
     }
 
     /// Has something done by all other workers; those that have ended do not matter.
-    pub fn tell_others(&self, errand: impl Fn() + Clone + Send + 'static) {
+    pub fn run_on_others(&self, job: impl Fn() + Clone + Send + 'static) {
         for worker in self.others() {
-            let _ = self.tell(worker, Box::new(errand.clone()));
+            let _ = self.run_on(worker, Box::new(job.clone()));
         }
     }
 
     /// The same workers, for a thread that is none of them.
-    pub fn outside(&self) -> Outside {
-        Outside { mailboxes: self.mailboxes.clone() }
+    pub fn handles(&self) -> WorkerHandles {
+        WorkerHandles { mailboxes: self.mailboxes.clone() }
     }
 
     /// Puts a question to a worker; the answer comes when it has one.
@@ -98,14 +98,14 @@ impl Team {
         A: Future<Output = T> + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let errand: Errand = Box::new(move || {
+        let job: Job = Box::new(move || {
             let asked = question();
             executor::spawn(async move {
                 // Nobody may be waiting any more.
                 let _ = answer.send(asked.await);
             });
         });
-        self.tell(worker, errand).ok().map(|()| answered)
+        self.run_on(worker, job).ok().map(|()| answered)
     }
 
     /// Asks a worker, which may be this one. `None` when it has ended.
@@ -137,11 +137,11 @@ impl Team {
 
 /// The workers, as other threads see them.
 #[derive(Clone)]
-pub struct Outside {
+pub struct WorkerHandles {
     mailboxes: Arc<[Arc<Mailbox>]>,
 }
 
-impl Outside {
+impl WorkerHandles {
     /// Puts a question to a worker, which answers at its next turn. `None` when it has ended or does not keep up.
     pub fn ask<T: Send + 'static>(
         &self,
@@ -149,10 +149,10 @@ impl Outside {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Option<oneshot::Receiver<T>> {
         let (answer, answered) = oneshot::channel();
-        let errand: Errand = Box::new(move || {
+        let job: Job = Box::new(move || {
             // Nobody may be waiting any more.
             let _ = answer.send(question());
         });
-        self.mailboxes.get(worker)?.post(errand).ok().map(|()| answered)
+        self.mailboxes.get(worker)?.post(job).ok().map(|()| answered)
     }
 }

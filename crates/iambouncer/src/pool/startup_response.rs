@@ -1,13 +1,13 @@
 //! What the clients of a pool are greeted with. Owns what the newest server reported, and the last greeting that was
 //! made of it; how one is made is the client's part.
 
-use super::shared::Reports;
+use super::shared::ReportedParameters;
 use crate::parameters::{Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A greeting without its cancel key: the same for all clients that ask for the same values.
-pub struct Greeting {
+pub struct StartupResponse {
     /// What was asked for: position of a tracked parameter, and value.
     pub asked: Vec<(usize, String)>,
     /// All tracked values after that.
@@ -17,17 +17,17 @@ pub struct Greeting {
 }
 
 /// What the newest server reported: every client is greeted with it.
-pub struct Welcome {
+pub struct ServerParameters {
     /// All parameters, in the server's order.
-    pub reports: Reports,
+    pub reports: ReportedParameters,
     /// The tracked ones among them.
     pub parameters: ValueSet,
-    last: RefCell<Option<Rc<Greeting>>>,
+    last: RefCell<Option<Rc<StartupResponse>>>,
 }
 
-impl Welcome {
+impl ServerParameters {
     /// Of a server that has logged in.
-    pub(super) fn new(tracked: &Parameters, reports: Reports) -> Rc<Self> {
+    pub(super) fn new(tracked: &Parameters, reports: ReportedParameters) -> Rc<Self> {
         let mut parameters = tracked.empty();
         for (name, value) in &*reports {
             if let Some(position) = tracked.position(name) {
@@ -38,7 +38,11 @@ impl Welcome {
     }
 
     /// The greeting for who asks for these values: the last one, or one that is made.
-    pub fn greeting(&self, asked: &[(usize, String)], make: impl FnOnce(&Self) -> Greeting) -> Rc<Greeting> {
+    pub fn greeting(
+        &self,
+        asked: &[(usize, String)],
+        make: impl FnOnce(&Self) -> StartupResponse,
+    ) -> Rc<StartupResponse> {
         let last = self.last.borrow().clone();
         match last {
             Some(greeting) if greeting.asked == asked => greeting,
@@ -55,15 +59,15 @@ mod tests {
     fn a_greeting_is_made_anew_for_other_values() {
         let tracked = Parameters::new([]);
         let parameters = tracked.empty();
-        let welcome = Welcome::new(&tracked, std::sync::Arc::new([]));
+        let server_parameters = ServerParameters::new(&tracked, std::sync::Arc::new([]));
         let greet = |name: &str| {
             let asked = vec![(4, name.to_owned())];
-            let make = |_: &Welcome| Greeting {
+            let make = |_: &ServerParameters| StartupResponse {
                 asked: asked.clone(),
                 parameters: parameters.clone(),
                 messages: name.into(),
             };
-            welcome.greeting(&asked, make)
+            server_parameters.greeting(&asked, make)
         };
         let first = greet("psql");
         assert!(Rc::ptr_eq(&first, &greet("psql")));

@@ -1,10 +1,10 @@
-//! Every error a client can be shown, sorted by whose fault it is. Owns SQLSTATE, text and hint; what is written
+//! Every error a client can be shown, sorted by whose error it is. Owns SQLSTATE, text and hint; what is written
 //! here is safe to show, and nothing else ever reaches a client but the server's own messages.
 
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
-/// Whose fault an error is; also its label in logs.
+/// Whose error an error is; also its label in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// What the client sent or did.
@@ -21,8 +21,8 @@ pub enum Blame {
 
 /// An error on its way to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Whose fault.
+pub struct ClientError {
+    /// Whose error.
     pub blame: Blame,
     /// SQLSTATE.
     pub code: Cow<'static, str>,
@@ -32,8 +32,8 @@ pub struct Fault {
     pub hint: Option<Cow<'static, str>>,
 }
 
-impl Fault {
-    /// A fault with its text.
+impl ClientError {
+    /// A error with its text.
     pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { blame, code: Cow::Borrowed(code), message: message.into(), hint: None }
     }
@@ -66,190 +66,197 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ClientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
 }
 
 /// The client broke the protocol.
-pub fn protocol(error: impl std::fmt::Display) -> Fault {
-    Fault::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
+pub fn protocol(error: impl std::fmt::Display) -> ClientError {
+    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
 }
 
 /// A protocol that nobody speaks any more, or not yet.
-pub fn unsupported_protocol(error: impl std::fmt::Display) -> Fault {
-    Fault::new(Blame::Client, "0A000", error.to_string())
+pub fn unsupported_protocol(error: impl std::fmt::Display) -> ClientError {
+    ClientError::new(Blame::Client, "0A000", error.to_string())
 }
 
 /// Too many connections are logging in, and this one has been doing so longest.
-pub fn evicted(max_client_conn: u32) -> Fault {
+pub fn evicted(max_client_conn: u32) -> ClientError {
     too_many_clients("max_client_conn", max_client_conn)
         .hint("Of the connections that had not logged in, this one was the oldest.")
 }
 
 /// The client took longer to log in than `client_login_timeout`.
-pub fn login_timeout() -> Fault {
-    Fault::new(Blame::Client, "08P01", "client_login_timeout")
+pub fn login_timeout() -> ClientError {
+    ClientError::new(Blame::Client, "08P01", "client_login_timeout")
         .hint("The login was not finished in time; see client_login_timeout.")
 }
 
 /// A session request without a user.
-pub fn no_user() -> Fault {
-    Fault::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
+pub fn no_user() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
 }
 
 /// A startup parameter nobody knows.
-pub fn unknown_startup_parameter(name: &str) -> Fault {
-    Fault::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
+pub fn unknown_startup_parameter(name: &str) -> ClientError {
+    ClientError::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
         .hint("Add the name to ignore_startup_parameters to drop it silently.")
 }
 
 /// A database that neither a line nor `*` covers.
-pub fn unknown_database(name: &str) -> Fault {
-    Fault::new(Blame::Client, "3D000", format!("no such database: {name}"))
+pub fn unknown_database(name: &str) -> ClientError {
+    ClientError::new(Blame::Client, "3D000", format!("no such database: {name}"))
         .hint("Add it to [databases], or add a fallback line named *.")
 }
 
 /// RELOAD has removed the line that the session came through.
-pub fn database_removed() -> Fault {
-    Fault::new(Blame::Configuration, "57P04", "database removed")
+pub fn database_removed() -> ClientError {
+    ClientError::new(Blame::Configuration, "57P04", "database removed")
         .hint("Its line is no longer in the configuration.")
 }
 
 /// DISABLE is in force.
-pub fn database_disabled(name: &str) -> Fault {
-    Fault::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
+pub fn database_disabled(name: &str) -> ClientError {
+    ClientError::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
 }
 
 /// Wrong password, or a user that does not exist: the client is not told which.
-pub fn authentication_failed(user: &str) -> Fault {
-    Fault::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
+pub fn authentication_failed(user: &str) -> ClientError {
+    ClientError::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
 }
 
 /// A user who has logged in and may not use the console.
-pub fn console_not_allowed(user: &str) -> Fault {
-    Fault::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
+pub fn console_not_allowed(user: &str) -> ClientError {
+    ClientError::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
         .hint("Name the user in admin_users or stats_users.")
 }
 
 /// TLS is required of clients.
-pub fn tls_required() -> Fault {
-    Fault::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
+pub fn tls_required() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
 }
 
 /// A proof of an AWS identity must not be readable on the way.
-pub fn proof_needs_tls() -> Fault {
-    Fault::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
+pub fn proof_needs_tls() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
         .hint("Connect with sslmode=require or stricter.")
 }
 
 /// A token, or another proof of an AWS identity, is not good.
-pub fn proof_refused(user: &str, reason: &str) -> Fault {
-    Fault::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
+pub fn proof_refused(user: &str, reason: &str) -> ClientError {
+    ClientError::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
         .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
 }
 
 /// An AWS identity that no map lets be this user.
-pub fn not_mapped(user: &str, arn: &str) -> Fault {
-    Fault::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
+pub fn not_mapped(user: &str, arn: &str) -> ClientError {
+    ClientError::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
         .hint("A line of auth_ident_file has to map this identity to this user.")
 }
 
 /// STS gives no answer, so nobody can be let in who is not known yet.
-pub fn sts_unavailable(reason: &str) -> Fault {
-    Fault::new(Blame::Aws, "08006", format!("the AWS identity cannot be checked now: {reason}"))
+pub fn sts_unavailable(reason: &str) -> ClientError {
+    ClientError::new(Blame::Aws, "08006", format!("the AWS identity cannot be checked now: {reason}"))
         .hint("Try again in a moment.")
 }
 
 /// An authentication type that is known and not built yet.
-pub fn authentication_unavailable(kind: &str) -> Fault {
-    Fault::new(Blame::Configuration, "28000", format!("auth_type = {kind} does not work yet"))
+pub fn authentication_unavailable(kind: &str) -> ClientError {
+    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} does not work yet"))
 }
 
 /// `max_client_conn` and its relatives.
-pub fn too_many_clients(setting: &str, limit: u32) -> Fault {
-    Fault::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
+pub fn too_many_clients(setting: &str, limit: u32) -> ClientError {
+    ClientError::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
 }
 
 /// All open files but the reserve are taken.
-pub fn too_many_files() -> Fault {
-    Fault::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
+pub fn too_many_files() -> ClientError {
+    ClientError::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
         .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
 }
 
 /// `query_wait_timeout`.
-pub fn query_wait_timeout() -> Fault {
-    Fault::new(Blame::Us, "53300", "query_wait_timeout")
+pub fn query_wait_timeout() -> ClientError {
+    ClientError::new(Blame::Us, "53300", "query_wait_timeout")
         .hint("No server connection became free in time; see SHOW POOLS for cl_waiting and maxwait.")
 }
 
 /// `query_timeout`.
-pub fn query_timeout() -> Fault {
-    Fault::new(Blame::Client, "57014", "query_timeout")
+pub fn query_timeout() -> ClientError {
+    ClientError::new(Blame::Client, "57014", "query_timeout")
 }
 
 /// `idle_transaction_timeout`.
-pub fn idle_transaction_timeout() -> Fault {
-    Fault::new(Blame::Client, "25P03", "idle_transaction_timeout")
+pub fn idle_transaction_timeout() -> ClientError {
+    ClientError::new(Blame::Client, "25P03", "idle_transaction_timeout")
 }
 
 /// `transaction_timeout`.
-pub fn transaction_timeout() -> Fault {
-    Fault::new(Blame::Client, "25P04", "transaction_timeout")
+pub fn transaction_timeout() -> ClientError {
+    ClientError::new(Blame::Client, "25P04", "transaction_timeout")
 }
 
 /// `client_idle_timeout`.
-pub fn client_idle_timeout() -> Fault {
-    Fault::new(Blame::Client, "57P05", "client_idle_timeout")
+pub fn client_idle_timeout() -> ClientError {
+    ClientError::new(Blame::Client, "57P05", "client_idle_timeout")
 }
 
 /// We are going down.
-pub fn shutting_down() -> Fault {
-    Fault::new(Blame::Us, "57P01", "the pooler is shutting down")
+pub fn shutting_down() -> ClientError {
+    ClientError::new(Blame::Us, "57P01", "the pooler is shutting down")
 }
 
 /// KILL, KILL_CLIENT.
-pub fn killed() -> Fault {
-    Fault::new(Blame::Us, "57P01", "terminating connection due to administrator command")
+pub fn killed() -> ClientError {
+    ClientError::new(Blame::Us, "57P01", "terminating connection due to administrator command")
 }
 
 /// The server went away in the middle of something.
-pub fn server_lost(reason: impl std::fmt::Display) -> Fault {
-    Fault::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
+pub fn server_lost(reason: impl std::fmt::Display) -> ClientError {
+    ClientError::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
         .hint("The transaction is gone; connect again and retry it.")
 }
 
 /// A cancel request hit a query that had not begun.
-pub fn canceled_while_waiting() -> Fault {
-    Fault::new(Blame::Client, "57014", "canceling statement due to user request")
+pub fn canceled_while_waiting() -> ClientError {
+    ClientError::new(Blame::Client, "57014", "canceling statement due to user request")
 }
 
 /// BEGIN in statement pooling.
-pub fn transaction_in_statement_mode() -> Fault {
-    Fault::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
+pub fn transaction_in_statement_mode() -> ClientError {
+    ClientError::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
 }
 
 /// A name of a prepared statement that is in use.
-pub fn duplicate_statement(name: &str) -> Fault {
-    Fault::new(Blame::Client, "42P05", format!("prepared statement \"{name}\" already exists"))
+pub fn duplicate_statement(name: &str) -> ClientError {
+    ClientError::new(Blame::Client, "42P05", format!("prepared statement \"{name}\" already exists"))
 }
 
 /// The server sent something that no request waits for.
-pub fn server_out_of_step() -> Fault {
-    Fault::new(Blame::Server, "08P01", "the server sent a message that no request waits for")
+pub fn server_out_of_step() -> ClientError {
+    ClientError::new(Blame::Server, "08P01", "the server sent a message that no request waits for")
         .hint("The connection to the server is closed; connect again and retry the transaction.")
 }
 
 /// More named statements than one client may have.
-pub fn too_many_statements() -> Fault {
-    Fault::new(Blame::Client, "54000", "too many, or too large, named prepared statements on one connection")
-        .hint("Close statements that are not needed any more.")
+pub fn too_many_statements() -> ClientError {
+    ClientError::new(
+        Blame::Client,
+        "54000",
+        "too many, or too large, named prepared statements on one connection",
+    )
+    .hint("Close statements that are not needed any more.")
 }
 
 /// A value of a tracked parameter that the server refuses.
-pub fn parameter_refused(server_message: &str, code: String) -> Fault {
-    Fault { code: Cow::Owned(code), ..Fault::new(Blame::Client, "22023", server_message.to_owned()) }
+pub fn parameter_refused(server_message: &str, code: String) -> ClientError {
+    ClientError {
+        code: Cow::Owned(code),
+        ..ClientError::new(Blame::Client, "22023", server_message.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_five_letter_code() {
-        for fault in [
+        for error in [
             protocol("x"),
             login_timeout(),
             no_user(),
@@ -268,7 +275,7 @@ mod tests {
             query_wait_timeout(),
             server_lost("x"),
         ] {
-            assert_eq!(fault.code.len(), 5, "{fault:?}");
+            assert_eq!(error.code.len(), 5, "{error:?}");
         }
     }
 }

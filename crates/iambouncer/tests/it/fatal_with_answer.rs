@@ -3,7 +3,7 @@
 
 use crate::support::raw::tags;
 use crate::support::{PATIENCE, bouncer::Start};
-use iambouncer::faults;
+use iambouncer::client_error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use wire::encode;
@@ -34,7 +34,7 @@ fn serve_one_query(mut stream: TcpStream) {
     let mut answer = Vec::new();
     encode::command_complete(&mut answer, "SELECT 0");
     encode::ready_for_query(&mut answer);
-    faults::killed().encode_fatal(&mut answer);
+    client_error::killed().encode_fatal(&mut answer);
     stream.write_all(&answer).unwrap();
 }
 

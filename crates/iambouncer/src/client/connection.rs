@@ -1,27 +1,27 @@
 //! A client that is in the table, from its login's task to its session's. Owns its way out of the table, whatever way
 //! its tasks end, and what is logged of the end.
 
-use super::serve::Door;
+use super::serve::ClientServices;
 use crate::clients::ClientInfo;
 use crate::files::PermittedUse;
 use crate::pending_logins::PendingLogin;
 use crate::pool::permits::Permit;
-use crate::relay::{Ending, Session};
+use crate::relay::{CloseReason, Session};
 use crate::worker::executor;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// Takes a record out of the table, and a client off its database, when it is dropped.
-pub(super) struct Registered {
-    door: Rc<Door>,
+pub(super) struct Connection {
+    services: Rc<ClientServices>,
     info: Rc<ClientInfo>,
     /// Where it counts as a client.
-    pub(super) places: Places,
+    pub(super) places: ClientPermits,
 }
 
 /// What a connection takes up from the moment it is accepted.
-pub struct Seat {
+pub struct ConnectionPermit {
     /// Among the clients of its worker.
     pub worker: Permit,
     /// Among all clients.
@@ -32,8 +32,8 @@ pub struct Seat {
     pub permitted: PermittedUse,
 }
 
-/// Places in the limits, given back with the record.
-pub(super) struct Places {
+/// ClientPermits in the limits, given back with the record.
+pub(super) struct ClientPermits {
     _worker: Permit,
     _process: Permit,
     /// In `max_db_client_connections`.
@@ -44,20 +44,26 @@ pub(super) struct Places {
     pub(super) session: Option<Permit>,
 }
 
-impl Drop for Registered {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.door.clients.remove(&self.info);
+        self.services.clients.remove(&self.info);
         (self.places.database, self.places.user, self.places.session) = (None, None, None);
-        self.door.directory.client_left.notify_all();
-        self.door.directory.changed.notify_all();
+        self.services.directory.client_left.notify_all();
+        self.services.directory.changed.notify_all();
     }
 }
 
-impl Registered {
+impl Connection {
     /// For a client that has just been added to the table.
-    pub(super) fn new(door: Rc<Door>, info: Rc<ClientInfo>, worker: Permit, process: Permit) -> Self {
-        let places = Places { _worker: worker, _process: process, database: None, user: None, session: None };
-        Self { door, info, places }
+    pub(super) fn new(
+        services: Rc<ClientServices>,
+        info: Rc<ClientInfo>,
+        worker: Permit,
+        process: Permit,
+    ) -> Self {
+        let places =
+            ClientPermits { _worker: worker, _process: process, database: None, user: None, session: None };
+        Self { services, info, places }
     }
 
     /// Goes on in a task of its own. The login's task, which is many times larger, ends meanwhile: ten thousand
@@ -69,44 +75,44 @@ impl Registered {
 
     /// Goes on as a session.
     pub(super) fn serve(self, session: Session) {
-        self.go_on(|registered| SessionTask(Some((session, registered))));
+        self.go_on(|connection| SessionTask(Some((session, connection))));
     }
 
     /// Logs why the client is gone, if that is wanted.
-    pub(super) fn log_ending(&self, ending: &Ending) {
-        let config = self.door.context.config();
+    pub(super) fn log_close(&self, reason: &CloseReason) {
+        let config = self.services.context.config();
         let settings = &config.settings;
-        let wanted = match ending {
-            Ending::ClientLeft | Ending::ClientLost(_) => settings.log_disconnections,
-            Ending::ServerFatal | Ending::Fault(_) => settings.log_pooler_errors,
+        let wanted = match reason {
+            CloseReason::ClientLeft | CloseReason::ClientLost(_) => settings.log_disconnections,
+            CloseReason::ServerFatal | CloseReason::Error(_) => settings.log_pooler_errors,
         };
         if wanted {
-            let introduction = self.info.introduction();
+            let identity = self.info.identity();
             tracing::info!(
                 client = %self.info.remote(),
-                user = %introduction.user,
-                database = %introduction.database,
-                "closing because: {ending}"
+                user = %identity.user,
+                database = %identity.database,
+                "closing because: {reason}"
             );
         }
     }
 }
 
 /// The task of a session, written by hand: an `async` block would keep the session's place twice.
-struct SessionTask(Option<(Session, Registered)>);
+struct SessionTask(Option<(Session, Connection)>);
 
 impl Future for SessionTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some((session, _)) = &mut self.0 else { return Poll::Ready(()) };
-        let ending = ready!(session.turn(cx));
-        if let Some((session, registered)) = self.0.take() {
-            match session.part(&ending) {
-                None => registered.log_ending(&ending),
-                Some(farewell) => registered.go_on(|registered| async move {
-                    farewell.say().await;
-                    registered.log_ending(&ending);
+        let reason = ready!(session.turn(cx));
+        if let Some((session, connection)) = self.0.take() {
+            match session.shut_down(&reason) {
+                None => connection.log_close(&reason),
+                Some(final_message) => connection.go_on(|connection| async move {
+                    final_message.send().await;
+                    connection.log_close(&reason);
                 }),
             }
         }

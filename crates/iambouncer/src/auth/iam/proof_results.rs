@@ -1,12 +1,12 @@
-//! Verdicts about proofs, remembered for all workers. Owns how long: a yes until the proof's own end, a no for a
+//! ProofResults about proofs, remembered for all workers. Owns how long: a yes until the proof's own end, a no for a
 //! moment; and that two logins with the same proof ask once. The proof itself is not kept, only a keyed hash of it.
 
 use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Verdicts that are kept; the one that ends first makes room.
-const MAX_VERDICTS: usize = 10_000;
+/// ProofResults that are kept; the one that ends first makes room.
+const MAX_RESULTS: usize = 10_000;
 /// How long a no is remembered, in seconds: long enough for a loop of retries, short enough for a new policy.
 const REFUSED_SECONDS: i64 = 5;
 /// How long a question may be open, in seconds, before somebody else may ask it.
@@ -31,68 +31,68 @@ impl ProofKey {
 }
 
 /// What is known of a proof.
-pub enum Known<V, E> {
+pub enum ProofStatus<V, E> {
     /// It was good.
     Good(V),
     /// It was refused a moment ago.
     Bad(E),
     /// Somebody is asking.
-    Asked,
+    Pending,
     /// Nobody knows: whoever gets this asks.
-    Unknown(Question<V, E>),
+    Unknown(OpenCheck<V, E>),
 }
 
-enum State<V, E> {
+enum ResultState<V, E> {
     Good(V),
     Bad(E),
-    Asked,
+    Pending,
 }
 
-struct Entry<V, E> {
-    state: State<V, E>,
+struct ProofResult<V, E> {
+    state: ResultState<V, E>,
     until: i64,
 }
 
-type Entries<V, E> = Mutex<HashMap<ProofKey, Entry<V, E>>>;
+type ResultTable<V, E> = Mutex<HashMap<ProofKey, ProofResult<V, E>>>;
 
 /// All verdicts. Clones share them.
-pub struct Verdicts<V, E>(Arc<Entries<V, E>>);
+pub struct ProofResults<V, E>(Arc<ResultTable<V, E>>);
 
-impl<V, E> Clone for Verdicts<V, E> {
+impl<V, E> Clone for ProofResults<V, E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<V, E> Default for Verdicts<V, E> {
+impl<V, E> Default for ProofResults<V, E> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
 /// An open question. Dropped without an answer, the next one asks.
-pub struct Question<V, E> {
+pub struct OpenCheck<V, E> {
     key: ProofKey,
-    entries: Arc<Entries<V, E>>,
+    entries: Arc<ResultTable<V, E>>,
     is_answered: bool,
 }
 
-impl<V: Clone, E: Clone> Verdicts<V, E> {
+impl<V: Clone, E: Clone> ProofResults<V, E> {
     /// What is known of a proof, at a moment in seconds since 1970.
-    pub fn look_up(&self, key: ProofKey, now: i64) -> Known<V, E> {
+    pub fn look_up(&self, key: ProofKey, now: i64) -> ProofStatus<V, E> {
         let mut entries = locked(&self.0);
         if let Some(entry) = entries.get(&key).filter(|entry| entry.until > now) {
             return match &entry.state {
-                State::Good(verdict) => Known::Good(verdict.clone()),
-                State::Bad(error) => Known::Bad(error.clone()),
-                State::Asked => Known::Asked,
+                ResultState::Good(verdict) => ProofStatus::Good(verdict.clone()),
+                ResultState::Bad(error) => ProofStatus::Bad(error.clone()),
+                ResultState::Pending => ProofStatus::Pending,
             };
         }
-        if entries.len() >= MAX_VERDICTS {
+        if entries.len() >= MAX_RESULTS {
             make_room(&mut entries, now);
         }
-        entries.insert(key, Entry { state: State::Asked, until: now + OPEN_SECONDS });
-        Known::Unknown(Question { key, entries: self.0.clone(), is_answered: false })
+        entries.insert(key, ProofResult { state: ResultState::Pending, until: now + OPEN_SECONDS });
+        ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false })
     }
 
     /// Forgets everything: what the verdicts rest on has changed.
@@ -101,36 +101,36 @@ impl<V: Clone, E: Clone> Verdicts<V, E> {
     }
 }
 
-fn make_room<V, E>(entries: &mut HashMap<ProofKey, Entry<V, E>>, now: i64) {
+fn make_room<V, E>(entries: &mut HashMap<ProofKey, ProofResult<V, E>>, now: i64) {
     entries.retain(|_, entry| entry.until > now);
-    if entries.len() >= MAX_VERDICTS
+    if entries.len() >= MAX_RESULTS
         && let Some(first) = entries.iter().min_by_key(|(_, entry)| entry.until).map(|(key, _)| *key)
     {
         entries.remove(&first);
     }
 }
 
-impl<V, E> Question<V, E> {
+impl<V, E> OpenCheck<V, E> {
     /// Yes, until a moment in seconds since 1970.
     pub fn good(self, verdict: V, until: i64) {
-        self.answer(State::Good(verdict), until);
+        self.answer(ResultState::Good(verdict), until);
     }
 
     /// No.
     pub fn bad(self, error: E, now: i64) {
-        self.answer(State::Bad(error), now + REFUSED_SECONDS);
+        self.answer(ResultState::Bad(error), now + REFUSED_SECONDS);
     }
 
-    fn answer(mut self, state: State<V, E>, until: i64) {
+    fn answer(mut self, state: ResultState<V, E>, until: i64) {
         self.is_answered = true;
         // Gone when everything was forgotten meanwhile: then this answer is of the old days.
         if let Some(entry) = locked(&self.entries).get_mut(&self.key) {
-            *entry = Entry { state, until };
+            *entry = ProofResult { state, until };
         }
     }
 }
 
-impl<V, E> Drop for Question<V, E> {
+impl<V, E> Drop for OpenCheck<V, E> {
     fn drop(&mut self) {
         if !self.is_answered {
             locked(&self.entries).remove(&self.key);
@@ -150,9 +150,9 @@ mod tests {
         ProofKey::new(&[7; 32], parts)
     }
 
-    fn ask(verdicts: &Verdicts<u8, u8>, at: i64) -> Question<u8, u8> {
+    fn ask(verdicts: &ProofResults<u8, u8>, at: i64) -> OpenCheck<u8, u8> {
         match verdicts.look_up(key(&["t"]), at) {
-            Known::Unknown(question) => question,
+            ProofStatus::Unknown(question) => question,
             _ => panic!("known"),
         }
     }
@@ -165,41 +165,41 @@ mod tests {
 
     #[test]
     fn one_asks_and_the_others_wait_for_the_answer() {
-        let verdicts = Verdicts::default();
+        let verdicts = ProofResults::default();
         let question = ask(&verdicts, 100);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 100), Known::Asked));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending));
         question.good(5, 200);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 199), Known::Good(5)));
-        assert!(matches!(verdicts.look_up(key(&["t"]), 200), Known::Unknown(_)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 199), ProofStatus::Good(5)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 200), ProofStatus::Unknown(_)));
     }
 
     #[test]
     fn a_no_is_short_and_a_question_given_up_is_open_again() {
-        let verdicts = Verdicts::default();
+        let verdicts = ProofResults::default();
         drop(ask(&verdicts, 100));
         ask(&verdicts, 100).bad(1, 100);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 104), Known::Bad(1)));
-        assert!(matches!(verdicts.look_up(key(&["t"]), 105), Known::Unknown(_)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 104), ProofStatus::Bad(1)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 105), ProofStatus::Unknown(_)));
     }
 
     #[test]
     fn answers_to_forgotten_questions_are_forgotten_too() {
-        let verdicts = Verdicts::default();
+        let verdicts = ProofResults::default();
         let question = ask(&verdicts, 100);
         verdicts.forget();
         question.good(5, 200);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 101), Known::Unknown(_)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 101), ProofStatus::Unknown(_)));
     }
 
     #[test]
     fn their_number_is_bounded() {
-        let verdicts: Verdicts<u8, u8> = Verdicts::default();
-        for n in 0..MAX_VERDICTS + 10 {
-            if let Known::Unknown(question) = verdicts.look_up(key(&[&n.to_string()]), 0) {
+        let verdicts: ProofResults<u8, u8> = ProofResults::default();
+        for n in 0..MAX_RESULTS + 10 {
+            if let ProofStatus::Unknown(question) = verdicts.look_up(key(&[&n.to_string()]), 0) {
                 question.good(1, 1000 + n as i64);
             }
         }
-        assert!(locked(&verdicts.0).len() <= MAX_VERDICTS);
-        assert!(matches!(verdicts.look_up(key(&[&(MAX_VERDICTS + 9).to_string()]), 0), Known::Good(1)));
+        assert!(locked(&verdicts.0).len() <= MAX_RESULTS);
+        assert!(matches!(verdicts.look_up(key(&[&(MAX_RESULTS + 9).to_string()]), 0), ProofStatus::Good(1)));
     }
 }

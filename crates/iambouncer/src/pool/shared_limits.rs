@@ -2,8 +2,8 @@
 //! and the claims of pools whose clients wait for a place that another pool has: an idle server gives way at once, a
 //! busy one when it becomes free, if they have waited much longer than those who would get it.
 
+use super::acquire::Pool;
 use super::directory::Directory;
-use super::lending::Pool;
 use super::places::Full;
 use crate::worker::{self, executor, home};
 use std::cell::{Cell, RefCell};
@@ -21,7 +21,7 @@ const CLAIM_LIFE: Duration = Duration::from_secs(1);
 const REMOTE_CLAIM_LIFE: Duration = Duration::from_millis(50);
 
 /// The pool of another worker that wants a place.
-pub(super) struct Asker {
+pub(super) struct Requester {
     pub(super) worker: usize,
     pub(super) database: String,
     pub(super) user: String,
@@ -31,7 +31,7 @@ pub(super) struct Asker {
 
 enum Claimant {
     Here(Weak<Pool>),
-    Elsewhere(Asker),
+    Elsewhere(Requester),
 }
 
 /// A wish for a place in limits that are full.
@@ -54,7 +54,7 @@ impl Claim {
             Claimant::Here(claimant) => {
                 claimant.upgrade().is_some_and(|claimant| is_on(&claimant.database.name, &claimant.user))
             }
-            Claimant::Elsewhere(asker) => is_on(&asker.database, &asker.user),
+            Claimant::Elsewhere(requester) => is_on(&requester.database, &requester.user),
         }
     }
 
@@ -66,14 +66,16 @@ impl Claim {
                 since.is_some_and(|since| here.is_none_or(|here| has_waited_much_longer(since, here)))
             }
             // Whether it still waits is not known. It asks again in a moment, and takes what is idle then.
-            Claimant::Elsewhere(asker) => here.is_some_and(|here| has_waited_much_longer(asker.since, here)),
+            Claimant::Elsewhere(requester) => {
+                here.is_some_and(|here| has_waited_much_longer(requester.since, here))
+            }
         }
     }
 
     fn since(&self) -> Option<Instant> {
         match &self.claimant {
             Claimant::Here(pool) => pool.upgrade().and_then(|pool| pool.anybody_waiting_since()),
-            Claimant::Elsewhere(asker) => Some(asker.since),
+            Claimant::Elsewhere(requester) => Some(requester.since),
         }
     }
 }
@@ -84,7 +86,7 @@ fn has_waited_much_longer(claimed: Instant, here: Instant) -> bool {
 
 /// The pools of a worker as far as they share limits.
 #[derive(Default)]
-pub(super) struct Neighbours {
+pub(super) struct SharedLimits {
     by_user: RefCell<HashMap<Rc<str>, Vec<Weak<Pool>>>>,
     claims: RefCell<Vec<Claim>>,
     /// Whether there are claims; looked at at every release.
@@ -92,7 +94,7 @@ pub(super) struct Neighbours {
     relief_due: Cell<bool>,
 }
 
-impl Neighbours {
+impl SharedLimits {
     /// Adds a pool; it leaves by being dropped.
     pub(super) fn add(&self, pool: &Rc<Pool>) {
         let mut by_user = self.by_user.borrow_mut();
@@ -128,17 +130,17 @@ impl Neighbours {
     }
 
     /// The same for a pool of another worker.
-    pub(super) fn claim_elsewhere(&self, asker: Asker, full: Full) {
+    pub(super) fn claim_elsewhere(&self, requester: Requester, full: Full) {
         let now = worker::now();
         self.change_claims(|claims| {
             claims.retain(|claim| match &claim.claimant {
                 Claimant::Here(_) => true,
                 Claimant::Elsewhere(known) => {
                     (known.worker, &known.database, &known.user)
-                        != (asker.worker, &asker.database, &asker.user)
+                        != (requester.worker, &requester.database, &requester.user)
                 }
             });
-            let claimant = Claimant::Elsewhere(asker);
+            let claimant = Claimant::Elsewhere(requester);
             claims.push(Claim { claimant, full, until: now + REMOTE_CLAIM_LIFE });
         });
     }
@@ -187,9 +189,9 @@ impl Neighbours {
                             pool.try_again();
                         }
                     }
-                    Claimant::Elsewhere(asker) => {
+                    Claimant::Elsewhere(requester) => {
                         if let Some(home) = home::get::<Directory>() {
-                            home.try_again_at(&asker);
+                            home.try_again_at(&requester);
                         }
                     }
                 }

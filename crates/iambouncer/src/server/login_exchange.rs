@@ -1,13 +1,13 @@
 //! The talk with a server up to the first ReadyForQuery: startup packet, authentication, reports. Owns every answer to an
 //! authentication request. A token is given to a request for a clear-text password and to nothing else.
 
-use super::connect::Place;
+use super::connect::ServerAddress;
+use super::diagnosis::{Proof, StoredToken, TokenDetail};
 use super::error::LoginError;
 use super::login::target_name;
 use super::progress::Progress;
-use super::shown::Shown;
-use super::target::{Credential, Target};
-use super::verdict::{Proof, Signed, StoredToken};
+use super::target::{Credential, LoginTarget};
+use super::token_for_server::TokenForServer;
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
 use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
@@ -32,19 +32,19 @@ const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 const MAX_LOGIN_MESSAGES: usize = 1000;
 
 /// A login under way.
-pub(super) struct Exchange<'a> {
+pub(super) struct LoginExchange<'a> {
     pub(super) context: &'a Rc<Context>,
-    pub(super) target: &'a Target,
-    pub(super) place: &'a Place,
+    pub(super) target: &'a LoginTarget,
+    pub(super) place: &'a ServerAddress,
     pub(super) progress: &'a Progress,
-    pub(super) token: Option<Shown<'a>>,
+    pub(super) token: Option<TokenForServer<'a>>,
     pub(super) stream: Stream,
     pub(super) inbound: Inbound,
 }
 
 /// What a server says of itself between AuthenticationOk and its first ReadyForQuery.
 #[derive(Default)]
-pub(super) struct Introduced {
+pub(super) struct BackendStartup {
     /// All parameters, in order.
     pub(super) reports: Vec<(String, String)>,
     /// Process ID and cancel secret. Not every pooler between us and PostgreSQL has one.
@@ -52,16 +52,16 @@ pub(super) struct Introduced {
 }
 
 /// How far a login has come. Each state has its own messages, and any other ends the login.
-enum Progressed {
+enum LoginState {
     /// The server may ask for a proof, or let us in.
     Asking,
     /// It has our proof.
     Answered,
     /// It has let us in.
-    Admitted(Introduced),
+    Admitted(BackendStartup),
 }
 
-impl Exchange<'_> {
+impl LoginExchange<'_> {
     /// Introduces ourselves.
     pub(super) async fn start(&mut self) -> Result<(), LoginError> {
         let mut parameters =
@@ -105,38 +105,41 @@ impl Exchange<'_> {
     }
 
     /// Answers what is asked for, up to the end of the login.
-    pub(super) async fn finish(&mut self) -> Result<Introduced, LoginError> {
-        let mut state = Progressed::Asking;
+    pub(super) async fn finish(&mut self) -> Result<BackendStartup, LoginError> {
+        let mut state = LoginState::Asking;
         for _ in 0..MAX_LOGIN_MESSAGES {
             let (kind, message) = self.receive().await?;
             state = match (state, kind) {
                 (state, tag::backend::NOTICE_RESPONSE) => state,
-                (Progressed::Asking, tag::backend::NEGOTIATE_PROTOCOL_VERSION) => Progressed::Asking,
-                (state @ (Progressed::Asking | Progressed::Answered), tag::backend::AUTHENTICATION) => {
+                (LoginState::Asking, tag::backend::NEGOTIATE_PROTOCOL_VERSION) => LoginState::Asking,
+                (state @ (LoginState::Asking | LoginState::Answered), tag::backend::AUTHENTICATION) => {
                     let request = backend::authentication(&message).map_err(broken)?;
                     let is_admitted = request == Authentication::Ok;
-                    if matches!(state, Progressed::Answered) && !is_admitted {
+                    if matches!(state, LoginState::Answered) && !is_admitted {
                         return Err(LoginError::BrokenOff("a second authentication request".to_owned()));
                     }
                     self.authenticate(request).await?;
                     if is_admitted {
-                        Progressed::Admitted(Introduced::default())
+                        LoginState::Admitted(BackendStartup::default())
                     } else {
-                        Progressed::Answered
+                        LoginState::Answered
                     }
                 }
-                (Progressed::Admitted(mut introduced), tag::backend::PARAMETER_STATUS) => {
+                (LoginState::Admitted(mut startup), tag::backend::PARAMETER_STATUS) => {
                     let (name, value) = backend::parameter_status(&message).map_err(broken)?;
-                    introduced.reports.push((name.to_owned(), value.to_owned()));
-                    Progressed::Admitted(introduced)
+                    startup.reports.push((name.to_owned(), value.to_owned()));
+                    LoginState::Admitted(startup)
                 }
-                (Progressed::Admitted(Introduced { reports, key: None }), tag::backend::BACKEND_KEY_DATA) => {
+                (
+                    LoginState::Admitted(BackendStartup { reports, key: None }),
+                    tag::backend::BACKEND_KEY_DATA,
+                ) => {
                     let data = backend::key_data(&message).map_err(broken)?;
-                    Progressed::Admitted(Introduced { reports, key: Some((data.pid, data.key.into())) })
+                    LoginState::Admitted(BackendStartup { reports, key: Some((data.pid, data.key.into())) })
                 }
-                (Progressed::Admitted(introduced), tag::backend::READY_FOR_QUERY) => {
+                (LoginState::Admitted(startup), tag::backend::READY_FOR_QUERY) => {
                     return match backend::ready_for_query(&message).map_err(broken)? {
-                        TxStatus::Idle => Ok(introduced),
+                        TxStatus::Idle => Ok(startup),
                         _ => Err(LoginError::BrokenOff("a login that ends in a transaction".to_owned())),
                     };
                 }
@@ -249,10 +252,10 @@ impl Exchange<'_> {
     }
 
     /// What may be said of a token that is sent now.
-    fn signed(&self, token: Shown<'_>) -> Signed {
+    fn signed(&self, token: TokenForServer<'_>) -> TokenDetail {
         let key = token.key;
         let known = self.context.identities.get(&key.identity);
-        Signed {
+        TokenDetail {
             arn: known.caller.filter(|_| !self.is_probe()).map(|caller| caller.arn),
             clock_skew_seconds: known.clock_skew_seconds,
             host: key.host.clone(),
@@ -378,10 +381,10 @@ fn in_words(request: &Authentication<'_>) -> Option<&'static str> {
     }
 }
 
-fn out_of_order(state: &Progressed, kind: u8) -> LoginError {
+fn out_of_order(state: &LoginState, kind: u8) -> LoginError {
     let when = match state {
-        Progressed::Asking | Progressed::Answered => "before AuthenticationOk",
-        Progressed::Admitted(_) => "after AuthenticationOk",
+        LoginState::Asking | LoginState::Answered => "before AuthenticationOk",
+        LoginState::Admitted(_) => "after AuthenticationOk",
     };
     LoginError::BrokenOff(format!("message {:?} {when}", kind as char))
 }

@@ -2,9 +2,9 @@
 //! what was asked for, what was signed and what is known of clock and credentials. Asks nobody; nothing here waits.
 
 use super::LoginError;
-use super::error::{Stage, TlsTrouble};
-use crate::causes::Cause;
-use crate::faults::Fault;
+use super::error::{LoginStage, TlsTrouble};
+use crate::client_error::ClientError;
+use crate::login_failure::LoginFailure;
 use rds_iam::secrets::SecretError;
 use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
 use std::borrow::Cow;
@@ -27,31 +27,31 @@ const MAX_CLIENT_MESSAGE_BYTES: usize = 240;
 pub const RDS_LOGINS_PER_SECOND: u32 = 200;
 
 /// What it means that there is no token.
-pub fn cause_of(error: &TokenError) -> Cause {
+pub fn failure_of(error: &TokenError) -> LoginFailure {
     match error.label() {
-        "unknown_region" => Cause::MissingRegion,
-        "no_credentials" => Cause::NoCredentials,
-        "misconfigured" => Cause::Configuration,
-        "refused" => Cause::RoleRefused,
-        "expired_credentials" => Cause::CredentialsEnding,
-        "unavailable" => Cause::MetadataUnreachable,
-        _ => Cause::BrokenToken,
+        "unknown_region" => LoginFailure::MissingRegion,
+        "no_credentials" => LoginFailure::NoCredentials,
+        "misconfigured" => LoginFailure::Configuration,
+        "refused" => LoginFailure::RoleRefused,
+        "expired_credentials" => LoginFailure::CredentialsEnding,
+        "unavailable" => LoginFailure::MetadataUnreachable,
+        _ => LoginFailure::BrokenToken,
     }
 }
 
 /// What it means that there is no secret.
-pub fn cause_of_secret(error: &SecretError) -> Cause {
+pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
     match error {
-        SecretError::Credentials { error, .. } => cause_of(error),
-        SecretError::Refused { .. } => Cause::SecretRefused,
-        SecretError::Malformed { .. } => Cause::SecretMalformed,
-        _ => Cause::SecretsUnreachable,
+        SecretError::Credentials { error, .. } => failure_of(error),
+        SecretError::Refused { .. } => LoginFailure::SecretRefused,
+        SecretError::Malformed { .. } => LoginFailure::SecretMalformed,
+        _ => LoginFailure::SecretsUnreachable,
     }
 }
 
 /// A token that was sent, and what was known at that moment. No secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Signed {
+pub struct TokenDetail {
     /// Name it was signed for.
     pub host: String,
     /// Port it was signed for.
@@ -89,7 +89,7 @@ pub enum Proof {
     /// A password that is a token somebody made before.
     StoredToken(StoredToken),
     /// A token of ours.
-    Token(Box<Signed>),
+    Token(Box<TokenDetail>),
 }
 
 /// What a stored token says of itself.
@@ -122,15 +122,15 @@ impl StoredToken {
     }
 
     /// What it means that such a password is in use, at a moment in seconds since 1970.
-    pub fn weigh(&self, now_seconds: i64) -> (Cause, Option<String>) {
+    pub fn diagnose(&self, now_seconds: i64) -> (LoginFailure, Option<String>) {
         if !self.is_whole {
             let text =
                 "The stored password is a token without its end, or with changed characters.".to_owned();
-            return (Cause::BrokenToken, Some(text));
+            return (LoginFailure::BrokenToken, Some(text));
         }
         if self.life_seconds > LIFE_SECONDS {
             let text = format!("The stored password is a token made for {} s.", self.life_seconds);
-            return (Cause::TokenLife, Some(text));
+            return (LoginFailure::TokenLife, Some(text));
         }
         let ended = now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.life_seconds);
         let text = if ended >= 0 {
@@ -138,13 +138,13 @@ impl StoredToken {
         } else {
             "The stored password is a token, and ends 15 minutes after it was made.".to_owned()
         };
-        (Cause::StaticToken, Some(text))
+        (LoginFailure::StaticToken, Some(text))
     }
 }
 
 /// What of a database line decides about the words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct LineSummary {
     /// Logins are made with tokens.
     pub uses_iam: bool,
     /// Its host is RDS: it is named so, or takes tokens.
@@ -153,7 +153,7 @@ pub struct Line {
     pub is_fallback: bool,
 }
 
-impl Line {
+impl LineSummary {
     /// A line that uses IAM.
     pub fn of_iam() -> Self {
         Self { uses_iam: true, is_rds: true, ..Self::default() }
@@ -161,14 +161,14 @@ impl Line {
 }
 
 /// What was found in one case.
-struct Found {
+struct CaseFinding {
     /// For the log and `doctor`.
     text: String,
     /// For clients, with what to do; `None` where the text and the cause's fix are short.
     brief: Option<String>,
 }
 
-impl From<String> for Found {
+impl From<String> for CaseFinding {
     fn from(text: String) -> Self {
         Self { text, brief: None }
     }
@@ -176,35 +176,37 @@ impl From<String> for Found {
 
 /// A login that did not come about, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedLogin {
+pub struct Diagnosis {
     /// What happened.
     pub error: LoginError,
     /// What it means.
-    pub cause: Cause,
+    pub cause: LoginFailure,
     /// What to do, in this very case.
     pub hint: String,
     /// The same for clients, who read it in one line.
     client_hint: String,
-    line: Line,
+    line: LineSummary,
 }
 
-impl FailedLogin {
+impl Diagnosis {
     /// Weighs an error against what the server was given, at a moment in seconds since 1970.
-    pub fn new(error: LoginError, proof: &Proof, line: Line, now_seconds: i64) -> Self {
+    pub fn new(error: LoginError, proof: &Proof, line: LineSummary, now_seconds: i64) -> Self {
         let (cause, finding) = match (&error, proof) {
             (LoginError::Refused { code, message, .. }, Proof::Token(signed)) => {
                 weigh_refusal(code, message, signed, now_seconds)
             }
             (LoginError::Refused { code, .. }, Proof::StoredToken(stored)) if code.starts_with("28") => {
-                let (cause, text) = stored.weigh(now_seconds);
-                (cause, text.map(Found::from))
+                let (cause, text) = stored.diagnose(now_seconds);
+                (cause, text.map(CaseFinding::from))
             }
             (LoginError::Refused { code, message, .. }, _) => {
                 let (cause, text) = password_cause(code, message);
-                (cause, text.map(Found::from))
+                (cause, text.map(CaseFinding::from))
             }
             // The server has the token and takes its time: it asks an agent, which asks AWS.
-            (LoginError::Timeout { stage: Stage::Answer, .. }, Proof::Token(_)) => (Cause::Throttled, None),
+            (LoginError::Timeout { stage: LoginStage::Answer, .. }, Proof::Token(_)) => {
+                (LoginFailure::Throttled, None)
+            }
             _ => (plain_cause(&error, line), None),
         };
         let own = match &error {
@@ -232,24 +234,32 @@ impl FailedLogin {
     }
 
     /// What a waiting client is told: the cause, what to do, and its number. The whole story is in the log.
-    pub fn to_fault(&self) -> Fault {
+    pub fn to_fault(&self) -> ClientError {
         let fault = self.error.to_fault();
         match &self.error {
             // The client asked for this database and this user; the configuration names neither.
             LoginError::Refused { message, .. } if self.line.is_fallback && !self.is_about_proof() => {
-                Fault { message: message.clone().into(), hint: None, ..fault }
+                ClientError { message: message.clone().into(), hint: None, ..fault }
             }
             LoginError::Token { .. } | LoginError::Secret { .. } => {
                 let text = first_clauses(&fault.message).to_owned();
-                Fault { message: text.into(), hint: Some(Cow::Owned(self.client_hint.clone())), ..fault }
+                ClientError {
+                    message: text.into(),
+                    hint: Some(Cow::Owned(self.client_hint.clone())),
+                    ..fault
+                }
             }
-            _ => Fault { hint: Some(Cow::Owned(self.client_hint.clone())), ..fault },
+            _ => ClientError { hint: Some(Cow::Owned(self.client_hint.clone())), ..fault },
         }
     }
 
     /// The server refused what the pooler had to prove, which the client has no part in.
     fn is_about_proof(&self) -> bool {
-        self.line.uses_iam && !matches!(self.cause, Cause::NoSuchDatabase | Cause::ServerBusy | Cause::Other)
+        self.line.uses_iam
+            && !matches!(
+                self.cause,
+                LoginFailure::NoSuchDatabase | LoginFailure::ServerBusy | LoginFailure::Other
+            )
     }
 }
 
@@ -264,56 +274,58 @@ fn first_clauses(text: &str) -> &str {
 }
 
 /// The error says it all by itself.
-fn plain_cause(error: &LoginError, line: Line) -> Cause {
+fn plain_cause(error: &LoginError, line: LineSummary) -> LoginFailure {
     match error {
-        LoginError::Resolve { .. } => Cause::UnknownHost,
-        LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => Cause::ConnectionRefused,
-        LoginError::Connect { .. } => Cause::Network,
+        LoginError::Resolve { .. } => LoginFailure::UnknownHost,
+        LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => LoginFailure::ConnectionRefused,
+        LoginError::Connect { .. } => LoginFailure::Network,
         LoginError::Timeout { stage, .. } => match stage {
-            Stage::Answer => Cause::ServerBusy,
-            Stage::Credentials => Cause::MetadataUnreachable,
-            Stage::Secret => Cause::SecretsUnreachable,
-            Stage::Network | Stage::Tls => Cause::Network,
+            LoginStage::Answer => LoginFailure::ServerBusy,
+            LoginStage::Credentials => LoginFailure::MetadataUnreachable,
+            LoginStage::Secret => LoginFailure::SecretsUnreachable,
+            LoginStage::Network | LoginStage::Tls => LoginFailure::Network,
         },
-        LoginError::LoginRate { .. } => Cause::Throttled,
-        LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => Cause::TlsOff,
-        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } if line.uses_iam => Cause::SignedHost,
-        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => Cause::TlsTrust,
-        LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => Cause::TlsTrust,
-        LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => Cause::Protocol,
-        LoginError::NotAnIamUser { .. } => Cause::NotRdsIam,
-        LoginError::Token { cause, .. } | LoginError::Secret { cause, .. } => *cause,
-        LoginError::SecretPassword { .. } => Cause::SecretPassword,
-        LoginError::NoPassword(_) | LoginError::UnusablePassword { .. } | LoginError::Scram(_) => {
-            Cause::Password
+        LoginError::LoginRate { .. } => LoginFailure::Throttled,
+        LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => LoginFailure::TlsOff,
+        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } if line.uses_iam => LoginFailure::SignedHost,
+        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => LoginFailure::TlsTrust,
+        LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => LoginFailure::TlsTrust,
+        LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => {
+            LoginFailure::Protocol
         }
-        LoginError::UnsupportedAuthentication(_) => Cause::Protocol,
-        LoginError::OwnListener(_) => Cause::Configuration,
-        LoginError::Refused { .. } => Cause::Other,
+        LoginError::NotAnIamUser { .. } => LoginFailure::NotRdsIam,
+        LoginError::Token { cause, .. } | LoginError::Secret { cause, .. } => *cause,
+        LoginError::SecretPassword { .. } => LoginFailure::SecretPassword,
+        LoginError::NoPassword(_) | LoginError::UnusablePassword { .. } | LoginError::Scram(_) => {
+            LoginFailure::Password
+        }
+        LoginError::UnsupportedAuthentication(_) => LoginFailure::Protocol,
+        LoginError::OwnListener(_) => LoginFailure::Configuration,
+        LoginError::Refused { .. } => LoginFailure::Other,
     }
 }
 
-fn password_cause(code: &str, message: &str) -> (Cause, Option<String>) {
+fn password_cause(code: &str, message: &str) -> (LoginFailure, Option<String>) {
     let cause = match code {
-        "28P01" => Cause::Password,
-        "28000" if is_about_encryption(message) => Cause::TlsOff,
+        "28P01" => LoginFailure::Password,
+        "28000" if is_about_encryption(message) => LoginFailure::TlsOff,
         "28000" if message.starts_with("PAM authentication failed") => {
             let text = "A password was sent and PAM refused it: RDS asks PAM about members of rds_iam, and that \
                         includes roles that inherit it.";
-            return (Cause::InheritedGrant, Some(text.to_owned()));
+            return (LoginFailure::InheritedGrant, Some(text.to_owned()));
         }
         _ => common_cause(code),
     };
     (cause, None)
 }
 
-fn common_cause(code: &str) -> Cause {
+fn common_cause(code: &str) -> LoginFailure {
     match code {
-        "57P03" | "57P01" | "57P02" | "53300" => Cause::ServerBusy,
+        "57P03" | "57P01" | "57P02" | "53300" => LoginFailure::ServerBusy,
         // authentication_timeout of the server: "canceling authentication due to timeout".
-        "57014" | "08006" => Cause::Throttled,
-        "3D000" | "42501" => Cause::NoSuchDatabase,
-        _ => Cause::Other,
+        "57014" | "08006" => LoginFailure::Throttled,
+        "3D000" | "42501" => LoginFailure::NoSuchDatabase,
+        _ => LoginFailure::Other,
     }
 }
 
@@ -323,64 +335,69 @@ fn is_about_encryption(message: &str) -> bool {
 }
 
 /// A token was sent and refused. First what can be known, and the policy when nothing of it is wrong.
-fn weigh_refusal(code: &str, message: &str, signed: &Signed, now_seconds: i64) -> (Cause, Option<Found>) {
+fn weigh_refusal(
+    code: &str,
+    message: &str,
+    signed: &TokenDetail,
+    now_seconds: i64,
+) -> (LoginFailure, Option<CaseFinding>) {
     match code {
         "28P01" => {
             let text = format!("The server took the token of \"{}\" for a password.", signed.user);
-            return (Cause::NotRdsIam, Some(text.into()));
+            return (LoginFailure::NotRdsIam, Some(text.into()));
         }
-        "28000" if is_about_encryption(message) => return (Cause::TlsOff, None),
+        "28000" if is_about_encryption(message) => return (LoginFailure::TlsOff, None),
         "28000" => {}
         _ => return (common_cause(code), None),
     }
     let finding = known_fault(signed, now_seconds);
     finding.map_or_else(
-        || (Cause::NotAuthorized, Some(policy_hint(signed))),
+        || (LoginFailure::NotAuthorized, Some(policy_hint(signed))),
         |(cause, text)| (cause, Some(text)),
     )
 }
 
-fn known_fault(signed: &Signed, now_seconds: i64) -> Option<(Cause, Found)> {
-    let Signed { host, port, region, dialed_host, dialed_port, .. } = signed;
+fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, CaseFinding)> {
+    let TokenDetail { host, port, region, dialed_host, dialed_port, .. } = signed;
     if signed.ends_at_seconds <= now_seconds {
         let text = format!("The credentials of key {} ended before the login did.", signed.access_key_id);
-        return Some((Cause::CredentialsEnding, text.into()));
+        return Some((LoginFailure::CredentialsEnding, text.into()));
     }
     if let Some(skew) = signed.clock_skew_seconds.filter(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS) {
-        return Some((Cause::ClockSkew, skew_text(skew).into()));
+        return Some((LoginFailure::ClockSkew, skew_text(skew).into()));
     }
     let Some(endpoint) = RdsEndpoint::parse(host) else {
         let text =
             format!("The token was signed for {host}:{port}, which is not the name of an RDS endpoint.");
-        return Some((Cause::SignedHost, text.into()));
+        return Some((LoginFailure::SignedHost, text.into()));
     };
     if let Some(told) = region_of(host).filter(|told| told.as_str() != region) {
         let text = format!("The name {host} tells region {told}; the token was signed for {region}.");
-        return Some((Cause::WrongRegion, text.into()));
+        return Some((LoginFailure::WrongRegion, text.into()));
     }
     let dialed_endpoint = RdsEndpoint::parse(dialed_host);
     if dialed_endpoint.as_ref().is_some_and(|dialed| dialed.host() != endpoint.host()) {
         let text = format!("The connection went to {dialed_host}, the token was signed for {host}.");
-        return Some((Cause::SignedHost, text.into()));
+        return Some((LoginFailure::SignedHost, text.into()));
     }
     if dialed_endpoint.is_some() && dialed_port != port {
         let text =
             format!("The connection went to port {dialed_port}, the token was signed for port {port}.");
-        return Some((Cause::SignedPort, text.into()));
+        return Some((LoginFailure::SignedPort, text.into()));
     }
     if dialed_endpoint.is_none() && !signed.is_port_given && *port != POSTGRES_PORT {
         let text = format!(
             "The token was signed for port {port}, where the connection went; {dialed_host} is not the endpoint \
              itself, whose port may well be another."
         );
-        return Some((Cause::SignedPort, text.into()));
+        return Some((LoginFailure::SignedPort, text.into()));
     }
     if signed.logins_last_second >= RDS_LOGINS_PER_SECOND {
         let text = format!("{} logins were sent within one second.", signed.logins_last_second);
-        return Some((Cause::Throttled, text.into()));
+        return Some((LoginFailure::Throttled, text.into()));
     }
     if endpoint.kind() == EndpointKind::Proxy {
-        return Some((Cause::RdsProxy, policy_hint(signed)));
+        return Some((LoginFailure::RdsProxy, policy_hint(signed)));
     }
     None
 }
@@ -391,8 +408,8 @@ pub fn skew_text(skew_seconds: i64) -> String {
     format!("This machine's clock is {} s {direction} AWS's.", skew_seconds.abs())
 }
 
-fn policy_hint(signed: &Signed) -> Found {
-    let Signed { host, port, region, user, .. } = signed;
+fn policy_hint(signed: &TokenDetail) -> CaseFinding {
+    let TokenDetail { host, port, region, user, .. } = signed;
     let who = signed.arn.as_deref().map_or_else(
         || match signed.access_key_id.as_str() {
             "" => "The identity that made the token".to_owned(),
@@ -421,7 +438,7 @@ fn policy_hint(signed: &Signed) -> Found {
         "{who} most likely lacks rds-db:connect on \
          arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}"
     );
-    Found {
+    CaseFinding {
         text: format!(
             "RDS refused the token and does not say why. {lacks}. What is known: {place}{credentials}; {clock}. The \
              log group iam-db-auth-error has the reason."
@@ -431,5 +448,5 @@ fn policy_hint(signed: &Signed) -> Found {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "diagnosis_tests.rs"]
 mod tests;

@@ -29,7 +29,7 @@ pub struct LastReload {
 }
 
 /// Vital signs.
-pub struct Vitals {
+pub struct HealthState {
     began: Instant,
     /// The start of the process, for people.
     pub began_wall: SystemTime,
@@ -37,7 +37,7 @@ pub struct Vitals {
     is_draining: AtomicBool,
     first_login: AtomicU8,
     /// Of each worker, in ms after `began`.
-    beats: Box<[AtomicU64]>,
+    heartbeats: Box<[AtomicU64]>,
     reloaded_at_s: AtomicU64,
     has_reload_failed: AtomicBool,
 }
@@ -46,7 +46,7 @@ fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-impl Vitals {
+impl HealthState {
     /// Of a process that begins now with so many workers. `awaits_login` if readiness is to wait for a login.
     pub fn new(workers: usize, began: Instant, awaits_login: bool) -> Self {
         let first_login = if awaits_login { FirstLogin::Awaited } else { FirstLogin::NotNeeded };
@@ -57,7 +57,7 @@ impl Vitals {
             is_started: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             first_login: AtomicU8::new(first_login as u8),
-            beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            heartbeats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             reloaded_at_s: AtomicU64::new(unix_seconds(began_wall)),
             has_reload_failed: AtomicBool::new(false),
         }
@@ -100,22 +100,22 @@ impl Vitals {
     }
 
     /// A worker's loop has turned.
-    pub fn beat(&self, worker: usize, at: Instant) {
-        if let Some(beat) = self.beats.get(worker) {
+    pub fn heartbeat(&self, worker: usize, at: Instant) {
+        if let Some(beat) = self.heartbeats.get(worker) {
             beat.store(self.ms(at), Ordering::Release);
         }
     }
 
     /// A worker has ended: its loop is not expected to turn.
     pub fn end(&self, worker: usize) {
-        if let Some(beat) = self.beats.get(worker) {
+        if let Some(beat) = self.heartbeats.get(worker) {
             beat.store(ENDED, Ordering::Release);
         }
     }
 
     /// Workers whose loop has not turned for longer than `limit`, and for how long.
     pub fn silent(&self, now: Instant, limit: Duration) -> Vec<(usize, Duration)> {
-        let silences = self.beats.iter().enumerate().filter_map(|(worker, beat)| {
+        let silences = self.heartbeats.iter().enumerate().filter_map(|(worker, beat)| {
             let beat = beat.load(Ordering::Acquire);
             (beat != ENDED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
         });
@@ -124,7 +124,7 @@ impl Vitals {
 
     /// Number of workers.
     pub fn workers(&self) -> usize {
-        self.beats.len()
+        self.heartbeats.len()
     }
 
     /// The configuration was read anew, well or not.
@@ -155,34 +155,34 @@ mod tests {
     #[test]
     fn a_worker_that_does_not_turn_is_found_and_one_that_has_ended_is_not() {
         let began = Instant::now();
-        let vitals = Vitals::new(3, began, true);
+        let health = HealthState::new(3, began, true);
         let (limit, at) = (Duration::from_secs(10), |seconds| began + Duration::from_secs(seconds));
-        vitals.beat(0, at(20));
-        vitals.beat(1, at(5));
-        vitals.end(2);
-        assert_eq!(vitals.silent(at(15), limit), []);
-        assert_eq!(vitals.silent(at(21), limit), [(1, Duration::from_secs(16))]);
-        vitals.beat(1, at(21));
-        assert_eq!(vitals.silent(at(21), limit), []);
+        health.heartbeat(0, at(20));
+        health.heartbeat(1, at(5));
+        health.end(2);
+        assert_eq!(health.silent(at(15), limit), []);
+        assert_eq!(health.silent(at(21), limit), [(1, Duration::from_secs(16))]);
+        health.heartbeat(1, at(21));
+        assert_eq!(health.silent(at(21), limit), []);
     }
 
     #[test]
     fn the_first_login_is_never_awaited_again() {
-        let vitals = Vitals::new(1, Instant::now(), true);
-        assert_eq!(vitals.first_login(), FirstLogin::Awaited);
-        vitals.settle_first_login(FirstLogin::NotNeeded);
-        vitals.settle_first_login(FirstLogin::Awaited);
-        assert_eq!(vitals.first_login(), FirstLogin::NotNeeded);
+        let health = HealthState::new(1, Instant::now(), true);
+        assert_eq!(health.first_login(), FirstLogin::Awaited);
+        health.settle_first_login(FirstLogin::NotNeeded);
+        health.settle_first_login(FirstLogin::Awaited);
+        assert_eq!(health.first_login(), FirstLogin::NotNeeded);
     }
 
     #[test]
     fn a_failed_reload_leaves_the_time_of_the_last_good_one() {
-        let vitals = Vitals::new(1, Instant::now(), false);
+        let health = HealthState::new(1, Instant::now(), false);
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        vitals.reloaded(true, at(100));
-        vitals.reloaded(false, at(200));
-        assert_eq!(vitals.last_reload(), LastReload { succeeded_at_s: 100, is_last_good: false });
-        vitals.reloaded(true, at(300));
-        assert_eq!(vitals.last_reload(), LastReload { succeeded_at_s: 300, is_last_good: true });
+        health.reloaded(true, at(100));
+        health.reloaded(false, at(200));
+        assert_eq!(health.last_reload(), LastReload { succeeded_at_s: 100, is_last_good: false });
+        health.reloaded(true, at(300));
+        assert_eq!(health.last_reload(), LastReload { succeeded_at_s: 300, is_last_good: true });
     }
 }

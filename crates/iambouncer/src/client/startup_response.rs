@@ -1,14 +1,14 @@
 //! The greeting of a client that may come in: AuthenticationOk, the server's parameters, the cancel key. Owns the
 //! wait for the first server of a pool, since it is that server's parameters a client is greeted with.
 
-use super::authenticate::Denied;
+use super::authenticate::LoginRefusal;
 use super::spelling;
+use crate::client_error::{self, ClientError};
 use crate::clients::{ClientInfo, ClientState};
 use crate::context::Context;
-use crate::faults::{self, Fault};
 use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
-use crate::pool::{Greeting, Pool, Welcome};
+use crate::pool::{Pool, ServerParameters, StartupResponse};
 use crate::worker::buffer::SMALL_BLOCK_BYTES;
 use crate::worker::{self, either, timers};
 use std::future::poll_fn;
@@ -27,7 +27,7 @@ const MAX_EARLY_BYTES: usize = SMALL_BLOCK_BYTES;
 const TAIL_BYTES: usize = 32;
 
 /// The greeting, and the values the client starts with.
-pub(super) struct Greeted {
+pub(super) struct StartupReady {
     pub(super) message: Vec<u8>,
     pub(super) parameters: ValueSet,
     pub(super) parameters_proven: bool,
@@ -37,19 +37,20 @@ pub(super) struct Greeted {
 ///
 /// # Errors
 /// The server login is refused, or takes longer than `query_wait_timeout`; the client leaves, or is ended.
-pub(super) async fn greet(
+pub(super) async fn startup_response(
     context: &Context,
     pool: &Rc<Pool>,
     client: &ClientInfo,
     stream: &mut Stream,
     inbound: &mut Inbound,
     tracked: &[(usize, String)],
-) -> Result<Greeted, Denied> {
-    let welcome = match pool.welcome() {
-        Some(welcome) => welcome,
-        None => Newcomer { pool, client, stream, inbound }.wait_for_welcome().await?,
+) -> Result<StartupReady, LoginRefusal> {
+    let server_parameters = match pool.server_parameters() {
+        Some(server_parameters) => server_parameters,
+        None => FirstWait { pool, client, stream, inbound }.wait_for_server_parameters().await?,
     };
-    let greeting = welcome.greeting(tracked, |welcome| make(context, welcome, tracked));
+    let greeting =
+        server_parameters.greeting(tracked, |server_parameters| make(context, server_parameters, tracked));
     let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
     message.extend_from_slice(&greeting.messages);
     encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
@@ -57,43 +58,47 @@ pub(super) async fn greet(
     // What a client asks for is proven by the first server that takes it; application_name always is.
     let name = context.parameters.position("application_name");
     let parameters_proven = tracked.iter().all(|(position, _)| Some(*position) == name);
-    Ok(Greeted { message, parameters: greeting.parameters.clone(), parameters_proven })
+    Ok(StartupReady { message, parameters: greeting.parameters.clone(), parameters_proven })
 }
 
-fn make(context: &Context, welcome: &Welcome, tracked: &[(usize, String)]) -> Greeting {
+fn make(
+    context: &Context,
+    server_parameters: &ServerParameters,
+    tracked: &[(usize, String)],
+) -> StartupResponse {
     let mut values = vec![None; context.parameters.names().len()];
-    let version = welcome.reports.iter().find(|(name, _)| name == "server_version");
+    let version = server_parameters.reports.iter().find(|(name, _)| name == "server_version");
     let version = version.map_or("", |(_, value)| value.as_str());
     for (position, value) in tracked {
         let name = &*context.parameters.names()[*position];
-        let default = welcome.parameters.values()[*position].as_deref();
+        let default = server_parameters.parameters.values()[*position].as_deref();
         // As the server will report it: then what it has and what the client wants compare as equal.
         let value = spelling::reported(name, value, default, version).unwrap_or_else(|| value.clone());
         values[*position] = Some(value.into());
     }
-    let parameters = context.parameters.overlay(&welcome.parameters, &values);
+    let parameters = context.parameters.overlay(&server_parameters.parameters, &values);
     let mut messages = Vec::new();
     encode::authentication_ok(&mut messages);
-    for (name, value) in &*welcome.reports {
+    for (name, value) in &*server_parameters.reports {
         let value = match context.parameters.position(name) {
             Some(position) => parameters.values()[position].as_deref().unwrap_or(value),
             None => value,
         };
         encode::parameter_status(&mut messages, name, value);
     }
-    Greeting { asked: tracked.to_vec(), parameters, messages }
+    StartupResponse { asked: tracked.to_vec(), parameters, messages }
 }
 
 /// A client whose pool has had no server yet. It counts as waiting, and its end is noticed.
-struct Newcomer<'a> {
+struct FirstWait<'a> {
     pool: &'a Rc<Pool>,
     client: &'a ClientInfo,
     stream: &'a mut Stream,
     inbound: &'a mut Inbound,
 }
 
-impl Newcomer<'_> {
-    async fn wait_for_welcome(mut self) -> Result<Rc<Welcome>, Denied> {
+impl FirstWait<'_> {
+    async fn wait_for_server_parameters(mut self) -> Result<Rc<ServerParameters>, LoginRefusal> {
         let since = worker::now();
         let _arrival = self.pool.arrive(since);
         self.client.state.set(ClientState::Waiting);
@@ -104,20 +109,20 @@ impl Newcomer<'_> {
         outcome
     }
 
-    async fn wait(&mut self, since: Instant) -> Result<Rc<Welcome>, Denied> {
+    async fn wait(&mut self, since: Instant) -> Result<Rc<ServerParameters>, LoginRefusal> {
         let pool = self.pool;
         let limit = pool.rules().query_wait_timeout;
         let deadline = (!limit.is_zero()).then(|| since + limit);
         loop {
-            if let Some(welcome) = pool.welcome() {
-                return Ok(welcome);
+            if let Some(server_parameters) = pool.server_parameters() {
+                return Ok(server_parameters);
             }
-            if let Some(fault) = pool.refusal_for(since) {
-                return Err(Denied::Fault((*fault).clone()));
+            if let Some(error) = pool.refusal_for(since) {
+                return Err(LoginRefusal::Error((*error).clone()));
             }
-            pool.grow_by_one();
+            pool.connect_one();
             let left = match deadline {
-                Some(at) if at <= worker::now() => return Err(Denied::Fault(self.out_of_time())),
+                Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.out_of_time())),
                 Some(at) => at - worker::now(),
                 None => Duration::ZERO,
             };
@@ -131,16 +136,16 @@ impl Newcomer<'_> {
     }
 
     /// The reason is known and says more than that time ran out.
-    fn out_of_time(&self) -> Fault {
-        self.pool.last_failure().unwrap_or_else(faults::query_wait_timeout)
+    fn out_of_time(&self) -> ClientError {
+        self.pool.last_failure().unwrap_or_else(client_error::query_wait_timeout)
     }
 
     /// Waits until the client leaves or is ended. What it sends meanwhile is for its session.
-    async fn end(&mut self) -> Denied {
+    async fn end(&mut self) -> LoginRefusal {
         poll_fn(|cx| {
-            if let Some(fault) = self.client.take_kill() {
-                let is_late = fault == faults::query_wait_timeout();
-                return Poll::Ready(Denied::Fault(if is_late { self.out_of_time() } else { fault }));
+            if let Some(error) = self.client.take_kill() {
+                let is_late = error == client_error::query_wait_timeout();
+                return Poll::Ready(LoginRefusal::Error(if is_late { self.out_of_time() } else { error }));
             }
             loop {
                 if self.inbound.len() >= MAX_EARLY_BYTES {
@@ -151,7 +156,7 @@ impl Newcomer<'_> {
                 }
                 match self.stream.poll_recv(cx, self.inbound) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(Denied::Gone),
+                    Poll::Ready(_) => return Poll::Ready(LoginRefusal::Gone),
                     Poll::Pending => return Poll::Pending,
                 }
             }
