@@ -100,7 +100,7 @@ impl Identities {
         let CallerAnswer { caller, clock_skew_seconds } =
             ask_caller(identity, &credentials, &SystemClock).await;
         if let Some(skew) = clock_skew_seconds.filter(|skew| skew.abs() > SKEW_WARNING_SECONDS) {
-            tracing::warn!("{}", crate::server::diagnosis::skew_text(skew));
+            tracing::warn!("{}", skew_text(skew));
         }
         let all = self.tokens.credentials_snapshot();
         let status = all.into_iter().find(|status| status.identity == *identity);
@@ -132,6 +132,12 @@ impl Identities {
 pub fn text_of_time(at: std::time::SystemTime) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     time::OffsetDateTime::from(at).format(&format).unwrap_or_default()
+}
+
+/// A report of a clock that is this many seconds ahead of AWS's.
+pub fn skew_text(skew_seconds: i64) -> String {
+    let direction = if skew_seconds > 0 { "ahead of" } else { "behind" };
+    format!("This machine's clock is {} s {direction} AWS's.", skew_seconds.abs())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

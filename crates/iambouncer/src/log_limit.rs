@@ -63,7 +63,7 @@ impl LogLimit {
 /// A warning about a peer that has not logged in: one of its kind per second, with the number of those left out.
 macro_rules! warn_unauthenticated {
     ($context:expr, $kind:expr, $($line:tt)+) => {
-        if let Some(turn) = $context.log_limit.turn($kind, crate::worker::now()) {
+        if let Some(turn) = $context.process.log_limit.turn($kind, crate::worker::now()) {
             tracing::warn!(left_out = turn.left_out, $($line)+);
         }
     };

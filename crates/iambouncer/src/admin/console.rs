@@ -56,7 +56,7 @@ impl Console {
             .blocking(move || reloader())
             .await
             .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()));
-        self.context.registry.health.reloaded(read.is_ok(), SystemTime::now());
+        self.context.process.health.reloaded(read.is_ok(), SystemTime::now());
         self.put_in_force(read?).await;
         tracing::info!("configuration reloaded");
         Ok(())

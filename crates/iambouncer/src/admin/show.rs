@@ -109,7 +109,7 @@ pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
     let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
     let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();
-    let (dns_names, dns_queries) = console.context.host_names.counts();
+    let (dns_names, dns_queries) = console.context.process.host_names.counts();
     let counts = [
         ("databases", all.databases.len() + 1),
         ("users", console.context.loaded().users.len()),

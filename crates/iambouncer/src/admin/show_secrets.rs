@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 pub(super) fn secrets(console: &Console) -> Vec<Row> {
     let now = SystemTime::now();
-    let mut all = console.context.secrets.snapshot();
+    let mut all = console.context.process.secrets.snapshot();
     all.sort_by(|a, b| a.key.arn.as_str().cmp(b.key.arn.as_str()));
     let rows = all.into_iter().map(|status| {
         let age = status.read_at.map(|at| now.duration_since(at).unwrap_or_default().as_secs());

@@ -5,7 +5,6 @@ use super::Failure;
 use super::arguments::{Policy, PolicyFormat};
 use super::token::line_of;
 use crate::config::Database;
-use crate::server::signing::identity_of;
 use rds_iam::{
     AwsCredentials, EndpointKind, Identity, RdsEndpoint, Region, SystemClock, TokenEngine, ask_caller,
 };
@@ -55,7 +54,7 @@ fn account_of(line: &Database, region: &Region) -> Result<String, Failure> {
         let text = format!("error: the account is not known: {error}\n  = help: give --account");
         Failure::Configuration(text)
     };
-    let identity = Identity { sts_region: Some(region.clone()), ..identity_of(line) };
+    let identity = Identity { sts_region: Some(region.clone()), ..line.aws_identity() };
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
     runtime.block_on(async {
         let tokens = TokenEngine::new(AwsCredentials::shared());

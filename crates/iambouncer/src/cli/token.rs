@@ -4,7 +4,6 @@
 use super::Failure;
 use super::arguments::{ServerArguments, TokenArguments, TokenFormat};
 use crate::config::{ConfigReport, Database, ProcessEnvironment, Settings, zero_config};
-use crate::server::signing::identity_of;
 use anyhow::{Context as _, anyhow};
 use rds_iam::{
     AwsCredentials, CallerProofRequest, Clock as _, CredentialCache, RdsEndpoint, Region, SystemClock,
@@ -85,7 +84,7 @@ async fn key_of(line: &Database, settings: &Settings) -> anyhow::Result<TokenKey
     let named = line.iam_region.as_deref().map(str::parse::<Region>).transpose()?;
     let fallback = line.iam_region_fallback.as_deref().map(str::parse::<Region>).transpose()?;
     let region = named.or_else(|| rds_iam::region_of(&signed)).or(fallback);
-    Ok(TokenKey::new(&signed, line.iam_port.unwrap_or(line.port), user, region, identity_of(line))?)
+    Ok(TokenKey::new(&signed, line.iam_port.unwrap_or(line.port), user, region, line.aws_identity())?)
 }
 
 /// The RDS endpoint a name stands for, or the name itself.

@@ -9,9 +9,9 @@ use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::Settings;
 use crate::files::PermittedUse;
+use crate::limits::CounterKind;
 use crate::pending_logins::{EvictedLogin, PendingLogin};
 use crate::pool::DatabaseState;
-use crate::pool::shared::CounterKind;
 use crate::worker::home;
 use std::rc::Rc;
 
@@ -27,7 +27,7 @@ pub(super) fn check_before_proof(
     if services.closing.get() {
         return Err(LoginRefusal::Error(client_error::shutting_down()));
     }
-    if services.context.registry.sessions.taken() >= settings.max_client_conn {
+    if services.context.process.limits.sessions.taken() >= settings.max_client_conn {
         return Err(LoginRefusal::Error(client_error::too_many_clients(
             "max_client_conn",
             settings.max_client_conn,
@@ -68,7 +68,7 @@ fn take_places(
     user: &str,
     connection: &mut Connection,
 ) -> Result<(), LoginRefusal> {
-    let registry = &services.context.registry;
+    let limits = &services.context.process.limits;
     let full =
         |setting: &str, limit: u32| LoginRefusal::Error(client_error::too_many_clients(setting, limit));
     let places = |limit: u32| (limit > 0).then_some(limit);
@@ -79,10 +79,10 @@ fn take_places(
     let config = services.context.config();
     let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
     let limit = of_this_user.unwrap_or(settings.max_user_client_connections);
-    let of_user = registry.counter(CounterKind::UserClients, user);
+    let of_user = limits.counter(CounterKind::UserClients, user);
     let of_user = of_user.take(places(limit)).ok_or_else(|| full("max_user_client_connections", limit))?;
     let limit = settings.max_client_conn;
-    let session = registry.sessions.take(Some(limit)).ok_or_else(|| full("max_client_conn", limit))?;
+    let session = limits.sessions.take(Some(limit)).ok_or_else(|| full("max_client_conn", limit))?;
     connection.places.session = Some(session);
     connection.places.user = Some(of_user);
     connection.places.database = Some(of_database);
@@ -91,9 +91,10 @@ fn take_places(
 
 /// Whoever has proven nothing makes room for those who have.
 fn make_room(services: &ClientServices, max_client_conn: u32) {
-    let taken = services.context.registry.sessions.taken() as usize + services.context.pending_logins.len();
+    let taken = services.context.process.limits.sessions.taken() as usize
+        + services.context.process.pending_logins.len();
     if taken > max_client_conn as usize
-        && let Some(evicted) = services.context.pending_logins.evict_oldest()
+        && let Some(evicted) = services.context.process.pending_logins.evict_oldest()
     {
         close_evicted(services, evicted);
     }

@@ -200,7 +200,7 @@ impl Login<'_> {
         let mut texts = texts.into_iter();
         let iterations = context.config().settings.scram_iterations;
         // The salt of a user is always the same, known or not: two logins would tell them apart otherwise.
-        let mock = || ScramSecret::mock(self.user, &context.process_key, iterations, SALT_BYTES);
+        let mock = || ScramSecret::mock(self.user, &context.process.key, iterations, SALT_BYTES);
         let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
         if let Some(stored) = ScramSecret::parse(&first) {
             return Ok((stored, Vec::new()));
@@ -208,7 +208,7 @@ impl Login<'_> {
         if md5::is_stored(&first) {
             return Ok((mock(), Vec::new()));
         }
-        let salt = ScramSecret::salt_of(self.user, &context.process_key);
+        let salt = ScramSecret::salt_of(self.user, &context.process.key);
         let first = self.derive(context, first, salt.clone(), iterations).await?;
         let mut others = Vec::new();
         for text in texts {

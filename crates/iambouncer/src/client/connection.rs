@@ -4,8 +4,8 @@
 use super::serve::ClientServices;
 use crate::clients::ClientInfo;
 use crate::files::PermittedUse;
+use crate::limits::Permit;
 use crate::pending_logins::PendingLogin;
-use crate::pool::permits::Permit;
 use crate::relay::{CloseReason, Session};
 use crate::worker::executor;
 use std::pin::Pin;

@@ -36,7 +36,7 @@ pub(super) async fn prove(
     login: &mut Login<'_>,
     database: &str,
 ) -> Result<(), LoginRefusal> {
-    let logins = &context.registry.logins;
+    let logins = &context.process.logins;
     if login.stream.tls().is_none() {
         logins.count_proof(ProofOutcome::NoTls);
         return Err(LoginRefusal::Error(client_error::proof_needs_tls()));
@@ -50,8 +50,8 @@ pub(super) async fn prove(
     let claim = IamClaim::read(context, line, database, user, &token).await.map_err(LoginRefusal::Error)?;
     let port = claim.key.port.to_string();
     let proof =
-        ProofKey::new(&context.process_key, &[&token, user, &claim.target.database, &claim.key.host, &port]);
-    let ProofVerifiers { tokens, .. } = &context.proofs;
+        ProofKey::new(&context.process.key, &[&token, user, &claim.target.database, &claim.key.host, &port]);
+    let ProofVerifiers { tokens, .. } = &context.process.proofs;
     loop {
         match tokens.look_up(proof, now_seconds()) {
             ProofStatus::Good(()) => {
@@ -73,7 +73,7 @@ pub(super) async fn prove(
 /// What a token for a database that does not exist is told: the same as one for another endpoint, since only a database
 /// could say whether it is good.
 fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> ClientError {
-    context.registry.logins.count_proof(ProofOutcome::Malformed);
+    context.process.logins.count_proof(ProofOutcome::Malformed);
     warn_unauthenticated!(
         context,
         "iam",
@@ -108,7 +108,7 @@ impl IamClaim {
         for host in &line.host {
             let target = LoginTarget::bare(&context.loaded(), line, database, user, host, Credential::None);
             let key = endpoint_of(&Signing::of(line), context, &target).await.map_err(|error| {
-                context.registry.logins.count_proof(ProofOutcome::Unavailable);
+                context.process.logins.count_proof(ProofOutcome::Unavailable);
                 Diagnosis::new(error, &Default::default(), LineSummary::of_iam(), now_seconds()).to_fault()
             })?;
             let region = key.region.to_string();
@@ -122,7 +122,7 @@ impl IamClaim {
             }
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
-        context.registry.logins.count_proof(ProofOutcome::Malformed);
+        context.process.logins.count_proof(ProofOutcome::Malformed);
         warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
         Err(client_error::proof_refused(user, &error.for_client()))
     }
@@ -133,7 +133,7 @@ impl IamClaim {
         context: &Rc<Context>,
         question: OpenCheck<(), ClientError>,
     ) -> Result<(), ClientError> {
-        let Ok(_place) = context.proofs.probes.acquire().await else {
+        let Ok(_place) = context.process.proofs.probes.acquire().await else {
             return Err(client_error::shutting_down());
         };
         let progress = Progress::default();
@@ -142,7 +142,7 @@ impl IamClaim {
         match probed {
             Ok(probe) => {
                 probe.close();
-                context.registry.logins.count_proof(ProofOutcome::Accepted);
+                context.process.logins.count_proof(ProofOutcome::Accepted);
                 tracing::debug!(user, "the database has accepted the IAM token of a client");
                 question.good((), self.times.ends_at);
                 Ok(())
@@ -151,7 +151,7 @@ impl IamClaim {
                 let refuses_proof = matches!(&error, LoginError::Refused { code, .. } if code.starts_with("28"))
                     || matches!(&error, LoginError::NotAnIamUser { .. });
                 let outcome = if refuses_proof { ProofOutcome::Refused } else { ProofOutcome::Unavailable };
-                context.registry.logins.count_proof(outcome);
+                context.process.logins.count_proof(outcome);
                 let failed = progress.explain(error);
                 let cause = failed.cause.info();
                 warn_unauthenticated!(

@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Asks the client for its proof, STS for its identity, and the map for its rights.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
-    let logins = &context.registry.logins;
+    let logins = &context.process.logins;
     if login.stream.tls().is_none() {
         logins.count_proof(ProofOutcome::NoTls);
         return Err(LoginRefusal::Error(client_error::proof_needs_tls()));
@@ -36,7 +36,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     })?;
     // With another audience it is another question.
     let audience = context.config().settings.iam_sts_audience.clone();
-    let key = ProofKey::new(&context.process_key, &[&password, &audience]);
+    let key = ProofKey::new(&context.process.key, &[&password, &audience]);
     drop(password);
     let (arn, outcome) = identity(context, user, proof, key, audience).await.map_err(LoginRefusal::Error)?;
     let loaded = context.loaded();
@@ -57,10 +57,10 @@ async fn identity(
     audience: String,
 ) -> Result<(Arc<str>, ProofOutcome), ClientError> {
     loop {
-        match context.proofs.callers.look_up(key, now_seconds()) {
+        match context.process.proofs.callers.look_up(key, now_seconds()) {
             ProofStatus::Good(arn) => return Ok((arn, ProofOutcome::Remembered)),
             ProofStatus::Bad(error) => {
-                context.registry.logins.count_proof(ProofOutcome::Refused);
+                context.process.logins.count_proof(ProofOutcome::Refused);
                 return Err(error);
             }
             ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
@@ -79,7 +79,7 @@ async fn ask(
     question: OpenCheck<Arc<str>, ClientError>,
     audience: String,
 ) -> Result<Arc<str>, ClientError> {
-    let Ok(_place) = context.proofs.questions.acquire().await else {
+    let Ok(_place) = context.process.proofs.questions.acquire().await else {
         return Err(client_error::shutting_down());
     };
     let ends_at = proof.times.ends_at;
@@ -98,10 +98,10 @@ async fn ask(
         Err(error) => {
             warn_unauthenticated!(context, "sts", user, %error, "STS does not vouch for a client");
             if error.is_passing() {
-                context.registry.logins.count_proof(ProofOutcome::Unavailable);
+                context.process.logins.count_proof(ProofOutcome::Unavailable);
                 return Err(client_error::sts_unavailable(&error.to_string()));
             }
-            context.registry.logins.count_proof(ProofOutcome::Refused);
+            context.process.logins.count_proof(ProofOutcome::Refused);
             let error = client_error::proof_refused(user, &error.to_string());
             question.bad(error.clone(), now_seconds());
             Err(error)

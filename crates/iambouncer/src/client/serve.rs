@@ -152,7 +152,7 @@ fn log_refusal(services: &ClientServices, info: &ClientInfo, error: &ClientError
     // Those who have proven who they are are not the ones that fill the log.
     let turn = match info.pool.get() {
         Some(_) => Some(LinePermit::default()),
-        None => services.context.log_limit.turn(kind, worker::now()),
+        None => services.context.process.log_limit.turn(kind, worker::now()),
     };
     let Some(LinePermit { left_out }) = turn else { return };
     tracing::warn!(
@@ -206,7 +206,8 @@ impl LoginInProgress<'_> {
                 return turn_away(self.services, self.info, self.stream, &error).await;
             }
             Ok(None) => {
-                return turn_away(self.services, self.info, self.stream, &client_error::login_timeout()).await;
+                return turn_away(self.services, self.info, self.stream, &client_error::login_timeout())
+                    .await;
             }
             Err(error) => return turn_away_at_once(self.services, self.info, self.stream, &error).await,
         };

@@ -8,7 +8,6 @@ use crate::auth::scram::keys::SALT_BYTES;
 use crate::config::{AuthType, Config};
 use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
-use crate::server::target::secret_of;
 use rds_iam::secrets::{DatabaseSecret, SecretKey};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,18 +39,18 @@ impl StoredCredentials {
     pub(super) async fn find(context: &Rc<Context>, database: &str, user: &str) -> Self {
         let config = context.config();
         let line = config.database_for(database).filter(|_| database != admin::DATABASE);
-        let secret = match line.and_then(secret_of) {
+        let secret = match line.and_then(crate::config::Database::secret_key) {
             Some(key) => SecretCredentials::find(context, key, user).await,
             None => None,
         };
-        let pattern = context.forms().pattern(user, &context.process_key, secret.is_some());
+        let pattern = context.forms().pattern(user, &context.process.key, secret.is_some());
         let mocks = match (pattern, &secret) {
             // All versions of a secret are tried.
             (Pattern::Other, Some(secret)) => (0..secret.count)
-                .map(|n| Form::Clear.mock(&format!("{n}{user}"), &context.process_key))
+                .map(|n| Form::Clear.mock(&format!("{n}{user}"), &context.process.key))
                 .collect(),
-            (Pattern::Sampled(form), _) => vec![form.mock(user, &context.process_key)],
-            _ => vec![default_form(&config).mock(user, &context.process_key)],
+            (Pattern::Sampled(form), _) => vec![form.mock(user, &context.process.key)],
+            _ => vec![default_form(&config).mock(user, &context.process.key)],
         };
         Self { entry: Self::entry(context, user), secret, mocks }
     }
@@ -86,7 +85,7 @@ impl StoredCredentials {
     /// client may well know of a rotation, or of the other user's turn, before the pooler.
     pub(super) async fn newer(&self, context: &Rc<Context>, user: &str) -> Option<Zeroizing<String>> {
         let SecretCredentials { key, held, versions, .. } = self.secret.as_ref()?;
-        let (cache, key, held) = (context.secrets.clone(), key.clone(), held.clone());
+        let (cache, key, held) = (context.process.secrets.clone(), key.clone(), held.clone());
         let newer =
             context.on_control(async move { cache.after_refusal(&key, &held).await }).await.flatten()?;
         // Asked for every user alike: how long that takes must not tell who is known where.
@@ -97,7 +96,7 @@ impl StoredCredentials {
 
 impl SecretCredentials {
     async fn find(context: &Rc<Context>, key: SecretKey, user: &str) -> Option<Self> {
-        let (cache, wanted) = (context.secrets.clone(), key.clone());
+        let (cache, wanted) = (context.process.secrets.clone(), key.clone());
         let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {
             Ok(all) => all,
             Err(error) => {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::enums::{LoadBalanceHosts, PoolMode, ServerAuth};
 use super::secret::Secret;
 use super::settings_table::Settings;
-use rds_iam::secrets::SecretArn;
+use rds_iam::Identity;
+use rds_iam::secrets::{SecretArn, SecretKey};
 
 /// Everything that was configured, checked as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,6 +151,25 @@ pub struct Database {
 }
 
 impl Database {
+    /// The AWS identity that signs tokens for this line.
+    pub fn aws_identity(&self) -> Identity {
+        Identity {
+            profile: self.aws_profile.clone(),
+            role_arn: self.aws_role_arn.clone(),
+            external_id: self.aws_external_id.clone(),
+            session_name: self.aws_role_session_name.clone(),
+            sts_region: None,
+        }
+    }
+
+    /// The secret that this line names, and the identity that reads it.
+    pub fn secret_key(&self) -> Option<SecretKey> {
+        let arn = self.secret_arn.clone()?;
+        // A role is assumed at the STS of the secret's region, unless the AWS configuration names another.
+        let identity = Identity { sts_region: Some(arn.region().clone()), ..self.aws_identity() };
+        Some(SecretKey { arn, identity })
+    }
+
     /// A database that leaves everything to the globals.
     pub fn new(name: impl Into<String>) -> Self {
         Self {

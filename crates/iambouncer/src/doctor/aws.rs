@@ -4,9 +4,9 @@
 use super::checks::{Check, Finding};
 use super::metadata;
 use crate::config::Environment;
-use crate::identities::{Identities, text_of_time};
+use crate::identities::{Identities, skew_text, text_of_time};
 use crate::login_failure::LoginFailure;
-use crate::server::diagnosis::{MAX_CLOCK_SKEW_SECONDS, failure_of, skew_text};
+use crate::server::diagnosis::{MAX_CLOCK_SKEW_SECONDS, failure_of};
 use crate::server::now_seconds;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

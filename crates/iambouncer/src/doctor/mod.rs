@@ -12,18 +12,16 @@ mod sql;
 mod stored;
 
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
-use crate::context::{Common, ConfigFiles, Context, secrets_for};
-use crate::identities::Identities;
+use crate::context::{ConfigFiles, Context};
 use crate::login_failure::LoginFailure;
-use crate::pool::shared::Registry;
+use crate::process::{Process, ProcessParts};
 use crate::server::now_seconds;
-use crate::server::signing::{Signing, identity_of};
-use crate::server::target::secret_of;
+use crate::server::signing::Signing;
 use crate::worker::reactor::EngineKind;
 use crate::worker::{self, workers::Workers};
 use aws::AwsChecks;
 use checks::{Check, DoctorReport, Finding, TargetReport};
-use rds_iam::{Identity, LoginLimiter, Resolver, TokenEngine};
+use rds_iam::{Identity, Resolver, TokenEngine};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -62,39 +60,32 @@ pub fn examine(order: DoctorRequest, environment: &(dyn Environment + Sync)) -> 
         let finding = unknown_database(&loaded.config, &unknown);
         return Ok(DoctorReport { general: vec![finding, passwords], targets: Vec::new() });
     }
-    let identities = Identities::new(tokens.clone(), control.clone());
-    let checks = AwsChecks { tokens: tokens.clone(), identities: identities.clone(), environment };
+    let parts = ProcessParts {
+        control: control.clone(),
+        tokens: tokens.clone(),
+        resolver,
+        own_endpoints: Vec::new(),
+        workers: 1,
+        awaits_login: false,
+    };
+    let process = Process::new(&loaded.config.settings, parts)?;
+    let checks = AwsChecks { tokens, identities: process.identities.clone(), environment };
     let mut known = HashMap::new();
     for identity in ways.iter().filter_map(|way| way.identity.as_ref()) {
         if !known.contains_key(identity) {
             known.insert(identity.clone(), control.block_on(checks.check(identity)));
         }
     }
-    let mut process_key = [0; 32];
-    aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
-    let login_rate = LoginLimiter::new(loaded.config.settings.iam_login_rate);
-    let common = Common {
-        secrets: secrets_for(&tokens, &loaded.config.settings),
-        loaded,
-        identities,
-        control,
-        tokens,
-        resolver,
-        host_names: Default::default(),
-        login_rate,
-        proofs: Default::default(),
-        pending_logins: Default::default(),
-        log_limit: Default::default(),
-        registry: Arc::new(Registry::new(1, false)),
-        own_endpoints: Vec::new(),
-        process_key,
-    };
-    let targets = on_a_worker(common, move |context| try_all(context, ways, known))?;
+    let targets = on_a_worker(process, loaded, move |context| try_all(context, ways, known))?;
     Ok(DoctorReport { general: vec![passwords], targets })
 }
 
 /// Runs `work` on a worker of its own, on this thread.
-fn on_a_worker<T, F>(common: Common, work: impl FnOnce(Rc<Context>) -> F + 'static) -> io::Result<T>
+fn on_a_worker<T, F>(
+    process: Arc<Process>,
+    loaded: ConfigFiles,
+    work: impl FnOnce(Rc<Context>) -> F + 'static,
+) -> io::Result<T>
 where
     T: 'static,
     F: Future<Output = T>,
@@ -105,7 +96,7 @@ where
     let sink = outcome.clone();
     let place = workers.clone();
     worker::run(EngineKind::Epoll, &place, async move {
-        let done = work(Rc::new(Context::new(common, workers))).await;
+        let done = work(Rc::new(Context::new(process, loaded, workers))).await;
         sink.replace(Some(done));
     })?;
     outcome.take().ok_or_else(|| io::Error::other("the worker ended before its work"))
@@ -193,10 +184,10 @@ fn is_same(one: &Database, other: &Database) -> bool {
 
 /// Who signs, with the region that the login itself would use: the engine then fetches its credentials only once.
 fn identity_for(line: &Database, host: &Host, user: &str) -> Option<Identity> {
-    match (line.server_auth, secret_of(line)) {
+    match (line.server_auth, line.secret_key()) {
         (ServerAuth::Iam, _) => {
             let key = Signing::of(line).key(host.tcp(), line.port, user, None);
-            Some(key.map_or_else(|_| identity_of(line), |key| key.identity))
+            Some(key.map_or_else(|_| line.aws_identity(), |key| key.identity))
         }
         (ServerAuth::Password, secret) => secret.map(|key| key.identity),
     }

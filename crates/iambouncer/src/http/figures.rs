@@ -5,7 +5,7 @@ use super::cardinality::{OTHER, PoolLabels};
 use crate::admin::gathered::PoolCounts;
 use crate::health_state::LastReload;
 use crate::identities::{Identities, IdentityInfo};
-use crate::pool::shared::Registry;
+use crate::process::Process;
 use crate::stats::histogram::Buckets;
 use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
@@ -91,18 +91,18 @@ pub(super) struct Figures {
 }
 
 impl LoginFigures {
-    pub(super) fn read(registry: &Registry, now: Instant) -> Self {
-        let (took, took_us) = registry.logins.took.read();
-        let (token_took, token_took_us) = registry.logins.token_took.read();
+    pub(super) fn read(process: &Process, now: Instant) -> Self {
+        let (took, took_us) = process.logins.took.read();
+        let (token_took, token_took_us) = process.logins.token_took.read();
         Self {
             took,
             took_us,
-            failures: registry.logins.failures.read(),
-            tokens: registry.logins.tokens.read(),
+            failures: process.logins.failures.read(),
+            tokens: process.logins.tokens.read(),
             token_took,
             token_took_us,
-            proofs: registry.logins.proofs.read(),
-            per_second: registry.logins.per_second(now),
+            proofs: process.logins.proofs.read(),
+            per_second: process.logins.per_second(now),
         }
     }
 }

@@ -17,10 +17,9 @@ pub use metrics_table::{Metric, MetricKind, table};
 pub use reference::metrics_markdown;
 
 use crate::config::{Config, HttpPort};
-use crate::identities::Identities;
 use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
-use crate::pool::shared::Registry;
+use crate::process::Process;
 use crate::worker::workers::WorkerHandles;
 use health::ProbeResult;
 use http_body_util::Full;
@@ -30,14 +29,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use places::{HttpPlace, HttpPlaces};
-use rds_iam::secrets::SecretCache;
 use scrape::Scraper;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 
 /// Connections served at a time. One more takes the place of one that has asked nothing; if all have asked, it waits in
 /// the kernel's queue, which is as long.
@@ -108,7 +105,7 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
 
 /// What all pages are made from.
 struct Shared {
-    registry: Arc<Registry>,
+    process: Arc<Process>,
     scraper: Scraper,
 }
 
@@ -116,17 +113,11 @@ struct Shared {
 ///
 /// # Errors
 /// tokio refuses a socket.
-pub fn serve(
-    control: &Handle,
-    bound: Vec<BoundListener>,
-    workers: WorkerHandles,
-    registry: Arc<Registry>,
-    identities: Identities,
-    secrets: SecretCache,
-) -> io::Result<()> {
+pub fn serve(process: &Arc<Process>, bound: Vec<BoundListener>, workers: WorkerHandles) -> io::Result<()> {
+    let control = &process.control;
     let _inside = control.enter();
-    let scraper = Scraper::new(workers, registry.clone(), identities, secrets);
-    let shared = Arc::new(Shared { registry, scraper });
+    let scraper = Scraper::new(workers, process.clone());
+    let shared = Arc::new(Shared { process: process.clone(), scraper });
     let places = HttpPlaces::new(MAX_CONNECTIONS);
     for bound in bound {
         let endpoint = bound.endpoint.to_string();
@@ -200,7 +191,7 @@ async fn answer(
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refusal);
     }
-    let health = &shared.registry.health;
+    let health = &shared.process.health;
     Ok(match page {
         HttpPage::Startup => told(health::startup(health)),
         HttpPage::Liveness => told(health::liveness(health, Instant::now())),

@@ -6,11 +6,9 @@ use super::figures::{Figures, LoginFigures, iam, secrets};
 use super::health;
 use crate::admin::Console;
 use crate::admin::gathered::ConsoleSnapshot;
-use crate::identities::Identities;
-use crate::pool::shared::Registry;
+use crate::process::Process;
 use crate::worker::home;
 use crate::worker::workers::WorkerHandles;
-use rds_iam::secrets::SecretCache;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot::Receiver;
@@ -50,28 +48,14 @@ struct Rounds {
 pub(super) struct Scraper {
     workers: WorkerHandles,
     question: Question,
-    registry: Arc<Registry>,
-    identities: Identities,
-    secrets: SecretCache,
+    process: Arc<Process>,
     rounds: tokio::sync::Mutex<Rounds>,
 }
 
 impl Scraper {
     /// Over these workers.
-    pub(super) fn new(
-        workers: WorkerHandles,
-        registry: Arc<Registry>,
-        identities: Identities,
-        secrets: SecretCache,
-    ) -> Self {
-        Self {
-            workers,
-            question: part_of_this_worker,
-            registry,
-            identities,
-            secrets,
-            rounds: Default::default(),
-        }
+    pub(super) fn new(workers: WorkerHandles, process: Arc<Process>) -> Self {
+        Self { workers, question: part_of_this_worker, process, rounds: Default::default() }
     }
 
     /// Figures that are no older than this call. Of many who come during a round, one begins the next and the others
@@ -91,7 +75,7 @@ impl Scraper {
     }
 
     async fn round(&self, rounds: &mut Rounds) -> Figures {
-        rounds.workers.resize_with(self.registry.health.workers(), ScrapeRound::default);
+        rounds.workers.resize_with(self.process.health.workers(), ScrapeRound::default);
         for (worker, asked) in rounds.workers.iter_mut().enumerate() {
             asked.take_late_answer();
             if asked.pending.is_none() {
@@ -105,8 +89,8 @@ impl Scraper {
         let silent = rounds.workers.iter().filter(|asked| asked.is_silent).count();
         rounds.scrape_errors += silent as u64;
         let all = ConsoleSnapshot::sum(rounds.workers.iter().filter_map(|asked| asked.last.as_ref()));
-        let health = &self.registry.health;
-        let (tokens, credentials) = iam(&self.identities, SystemTime::now());
+        let health = &self.process.health;
+        let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
             pools: rounds.cardinality.bound(all.pools, MAX_POOLS),
             logging_in: all.logging_in,
@@ -114,10 +98,10 @@ impl Scraper {
             workers_answered: rounds.workers.len() - silent,
             workers_silent: silent,
             scrape_errors: rounds.scrape_errors,
-            logins: LoginFigures::read(&self.registry, Instant::now()),
+            logins: LoginFigures::read(&self.process, Instant::now()),
             tokens,
             credentials,
-            secrets: secrets(&self.secrets, SystemTime::now()),
+            secrets: secrets(&self.process.secrets, SystemTime::now()),
             is_ready: health::readiness(health).is_good,
             is_draining: health.is_draining(),
             last_reload: health.last_reload(),
@@ -158,6 +142,8 @@ impl ScrapeRound {
 mod tests {
     use super::*;
     use crate::admin::gathered::PoolCounts;
+    use crate::config::Settings;
+    use crate::process::ProcessParts;
     use crate::stats::Totals;
     use crate::worker::reactor::EngineKind;
     use crate::worker::workers::Workers;
@@ -175,11 +161,16 @@ mod tests {
     }
 
     fn scraper(workers: &Workers, control: &tokio::runtime::Handle) -> Scraper {
-        let registry = Arc::new(Registry::new(workers.len(), false));
-        let tokens = TokenEngine::new(AwsCredentials::shared());
-        let secrets = crate::context::secrets_for(&tokens, &Default::default());
-        let identities = Identities::new(tokens, control.clone());
-        Scraper { question: answer, ..Scraper::new(workers.handles(), registry, identities, secrets) }
+        let parts = ProcessParts {
+            control: control.clone(),
+            tokens: TokenEngine::new(AwsCredentials::shared()),
+            resolver: None,
+            own_endpoints: Vec::new(),
+            workers: workers.len(),
+            awaits_login: false,
+        };
+        let process = Process::new(&Settings::default(), parts).unwrap();
+        Scraper { question: answer, ..Scraper::new(workers.handles(), process) }
     }
 
     fn queries(figures: &Figures) -> u64 {

@@ -5,9 +5,8 @@ use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
 use super::lingering::UnfinishedWork;
-use super::permits::Counter;
 use super::session_rules::SessionRules;
-use super::shared::{CounterKind, SharedPool};
+use super::shared::SharedPool;
 use super::shared_limits::SharedLimits;
 use super::startup_response::ServerParameters;
 use super::table::ServerTable;
@@ -16,6 +15,7 @@ use crate::auth::scram::keys::ClientKeys;
 use crate::client_error::ClientError;
 use crate::config::PoolRules;
 use crate::context::Context;
+use crate::limits::{Counter, CounterKind};
 use crate::server::{Activity, Server};
 use crate::stats::Statistics;
 use crate::worker::notify::Notify;
@@ -101,10 +101,10 @@ impl Pool {
         changed: Rc<Notify>,
         shared_limits: Rc<SharedLimits>,
     ) -> Rc<Self> {
-        let shared = context.registry.pool(&database.name, &user);
+        let shared = shared_limits.shared_pools().pool(&context.process.limits, &database.name, &user);
         let config = context.config();
         let rules = config.pool_rules(&database.line.borrow(), &user);
-        let schema_changes = context.registry.counter(CounterKind::SchemaChanges, &database.name);
+        let schema_changes = context.process.limits.counter(CounterKind::SchemaChanges, &database.name);
         Rc::new(Self {
             round_robin: Cell::new(config.settings.server_round_robin),
             uses_once: Cell::new(rules.server_lifetime.is_zero()),
@@ -320,7 +320,7 @@ impl Pool {
 
     pub(super) fn close(&self, server: Box<Server>) {
         server.close();
-        self.context.registry.note_closed(worker::now());
+        self.context.process.limits.note_closed(worker::now());
         self.changed.notify_all();
         self.shared_limits.relieve();
     }

@@ -129,9 +129,9 @@ impl Pool {
             return;
         }
         if let Some(since) = self.waiting_since() {
-            demand.since_us.store(self.context.registry.micros(since), Ordering::Release);
+            demand.since_us.store(self.context.process.limits.micros(since), Ordering::Release);
         }
-        demand.told_us.store(self.context.registry.micros(worker::now()), Ordering::Release);
+        demand.told_us.store(self.context.process.limits.micros(worker::now()), Ordering::Release);
         demand.wanted.store(wanted as u32, Ordering::Release);
         self.shared.starving.fetch_or(self.own_bit(), Ordering::AcqRel);
         if full != Full::Pool {
@@ -193,8 +193,8 @@ impl Pool {
         self.asked_for_room.set(next);
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
         // The two servers that have to go may be at two workers. Then each closes its own.
-        let may_close_one =
-            full == Full::UserAndDatabase && self.context.registry.could_make_room_in_both(&database, &user);
+        let may_close_one = full == Full::UserAndDatabase
+            && self.shared_limits.shared_pools().could_make_room_in_both(&database, &user);
         let job = move || {
             let Some(home) = home::get::<Directory>() else { return };
             match home.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
@@ -218,9 +218,9 @@ impl Pool {
         if server.info.overlaps.get() {
             return Err(server);
         }
-        let registry = &self.context.registry;
-        let now_us = registry.micros(worker::now());
-        let here = self.waiting_since().map(|since| now_us.saturating_sub(registry.micros(since)));
+        let limits = &self.context.process.limits;
+        let now_us = limits.micros(worker::now());
+        let here = self.waiting_since().map(|since| now_us.saturating_sub(limits.micros(since)));
         let starving = self.shared.starving.load(Ordering::Acquire);
         let neediest = self
             .context

@@ -39,7 +39,7 @@ impl Pool {
     /// Servers at addresses that their host names do not have any more go as soon as they are free: this round closes the
     /// idle ones.
     pub(super) fn follow_addresses(&self) {
-        let changes = self.context.host_names.changes();
+        let changes = self.context.process.host_names.changes();
         if self.address_changes.replace(changes) == changes {
             return;
         }

@@ -2,13 +2,13 @@
 //! limits they have to pass are in `places`, the login itself is [`crate::server::login`]'s.
 
 use super::acquire::Pool;
-use super::permits::Permit;
 use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::ServerParameters;
 use crate::config::{LoadBalanceHosts, ServerAuth};
 use crate::health_state::FirstLogin;
+use crate::limits::Permit;
 use crate::server::connect::Route;
 use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
@@ -183,7 +183,7 @@ impl Pool {
     /// PostgreSQL has refused a connection too many, and one of ours was closed a moment ago: it may not have ended yet.
     fn counts_a_closed_one(&self, error: &LoginError) -> bool {
         let is_full = matches!(error, LoginError::Refused { code, .. } if code == TOO_MANY_CONNECTIONS);
-        is_full && self.context.registry.has_closed_within(CLOSING_LIMIT, worker::now())
+        is_full && self.context.process.limits.has_closed_within(CLOSING_LIMIT, worker::now())
     }
 
     async fn log_in_once(self: &Rc<Self>) -> Result<LoginResult, Diagnosis> {
@@ -224,8 +224,8 @@ impl Pool {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.last_login.set(took);
-        self.context.registry.logins.count_success(took, worker::now());
-        self.context.registry.health.settle_first_login(FirstLogin::Done);
+        self.context.process.logins.count_success(took, worker::now());
+        self.context.process.health.settle_first_login(FirstLogin::Done);
         self.note_changes(&server);
         // What a server of an older line reports is nothing to greet clients with.
         if !server.info.close_needed.get() {
@@ -308,7 +308,7 @@ impl Pool {
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
         let error = failed.error.to_fault();
         let cause = failed.cause.info();
-        self.context.registry.logins.count_failure(cause.label, worker::now());
+        self.context.process.logins.count_failure(cause.label, worker::now());
         tracing::error!(
             database = %self.database.name,
             user = %self.user,

@@ -2,16 +2,17 @@
 //! database and user need to find them.
 
 use super::acquire::Pool;
-use super::permits::Counter;
-use super::shared::CounterKind;
+use super::shared::SharedPools;
 use super::shared_limits::{SharedLimits, longest_idle};
 use crate::config::Database;
 use crate::context::Context;
+use crate::limits::{Counter, CounterKind};
 use crate::stats::Totals;
 use crate::worker::{self, notify::Notify};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A database as clients name it.
@@ -70,14 +71,14 @@ pub struct Directory {
 
 impl Directory {
     /// The databases of the configuration in force.
-    pub fn new(context: Rc<Context>) -> Rc<Self> {
+    pub fn new(context: Rc<Context>, shared_pools: Arc<SharedPools>) -> Rc<Self> {
         let directory = Rc::new(Self {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
-            shared_limits: Rc::default(),
+            shared_limits: Rc::new(SharedLimits::new(shared_pools)),
             client_left: Notify::default(),
         });
         directory.reload();
@@ -111,8 +112,8 @@ impl Directory {
             is_auto: Cell::new(is_auto),
             used_at: Cell::new(worker::now()),
             retired: Cell::default(),
-            open: self.context.registry.counter(CounterKind::DatabaseServers, &name),
-            clients: self.context.registry.counter(CounterKind::DatabaseClients, &name),
+            open: self.context.process.limits.counter(CounterKind::DatabaseServers, &name),
+            clients: self.context.process.limits.counter(CounterKind::DatabaseClients, &name),
             paused: Cell::new(self.paused.get()),
             disabled: Cell::new(false),
             gone: Cell::new(false),

@@ -60,9 +60,9 @@ fn is_over(timeout: Duration, now: Instant, last_use: Instant) -> bool {
 impl Directory {
     /// Whether a pool that this worker has is the one that all workers know by its name.
     pub(super) fn is_still_known(&self, pool: &Rc<Pool>) -> bool {
-        let registry = &self.context.registry;
-        pool.shared.note_use(registry.micros(worker::now()))
-            || std::sync::Arc::ptr_eq(&registry.pool(&pool.database.name, &pool.user), &pool.shared)
+        let limits = &self.context.process.limits;
+        let current = || self.shared_limits.shared_pools().pool(limits, &pool.database.name, &pool.user);
+        pool.shared.note_use(limits.micros(worker::now())) || std::sync::Arc::ptr_eq(&current(), &pool.shared)
     }
 
     /// Takes a pool out; what it has counted stays.
@@ -95,15 +95,16 @@ impl Directory {
         });
         if has_gone {
             self.shared_limits.forget_gone();
-            self.context.registry.forget_gone();
+            self.shared_limits.shared_pools().forget_gone();
+            self.context.process.limits.forget_unused();
         }
     }
 
     /// Those that are dropped now. A pool is marked first and dropped a round later, so that sums over all workers see it
     /// whole or not at all.
     fn unused_pools(&self, timeout: Duration) -> Vec<Rc<Pool>> {
-        let registry = &self.context.registry;
-        let now_us = registry.micros(worker::now());
+        let limits = &self.context.process.limits;
+        let now_us = limits.micros(worker::now());
         let timeout_us = timeout.as_micros() as u64;
         let mut gone = Vec::new();
         for pool in self.pools.borrow().values() {
@@ -115,7 +116,12 @@ impl Directory {
                 && let Some(oldest_us) = now_us.checked_sub(timeout_us)
                 && pool.shared.last_use_us() <= oldest_us
             {
-                registry.forget(&pool.database.name, &pool.user, &pool.shared, oldest_us);
+                self.shared_limits.shared_pools().forget(
+                    &pool.database.name,
+                    &pool.user,
+                    &pool.shared,
+                    oldest_us,
+                );
             }
         }
         gone

@@ -54,7 +54,7 @@ impl Pool {
             // In this order: whoever counts servers without those that linger must not count one too many.
             drop(server);
             drop(place);
-            pool.context.registry.note_closed(worker::now());
+            pool.context.process.limits.note_closed(worker::now());
             pool.lingering.set(pool.lingering.get() - 1);
             pool.changed.notify_all();
             pool.shared_limits.relieve();

@@ -2,7 +2,7 @@
 //! limit is full, and whose idle server gives way.
 
 use super::acquire::Pool;
-use super::permits::Permit;
+use crate::limits::Permit;
 use crate::worker;
 use std::rc::Rc;
 

@@ -3,9 +3,9 @@
 //! database or user have no room for it, the successor logs in when its predecessor has ended.
 
 use super::acquire::Pool;
-use super::permits::Permit;
 use super::places::{Eviction, Full};
 use crate::config::PoolMode;
+use crate::limits::Permit;
 use crate::server::{Activity, ServerInfo};
 use crate::worker;
 use std::cell::Cell;

@@ -3,16 +3,13 @@
 //!
 //! Locks here are taken when a server logs in or a pool is made, never while queries flow.
 
-use super::permits::Counter;
 use crate::auth::scram::keys::ClientKeys;
-use crate::health_state::HealthState;
+use crate::limits::{Counter, CounterKind, Limits};
 use crate::server::Diagnosis;
-use crate::stats::logins::LoginCounters;
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Names nobody uses are dropped from a table when this many were added since the last look.
 const SWEEP_EVERY: usize = 256;
@@ -161,135 +158,68 @@ impl SharedPool {
     }
 }
 
-/// What is counted by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CounterKind {
-    /// Servers of a database.
-    DatabaseServers,
-    /// Clients of a database.
-    DatabaseClients,
-    /// Servers of a user.
-    UserServers,
-    /// Clients of a user.
-    UserClients,
-    /// Changes of a database's schema, by clients of ours.
-    SchemaChanges,
+/// The shared parts of all pools.
+pub struct SharedPools {
+    workers: usize,
+    table: Mutex<PoolTable>,
 }
 
-/// A table that forgets what nobody uses.
-struct NameTable<K, V> {
-    entries: HashMap<K, V>,
+#[derive(Default)]
+struct PoolTable {
+    pools: HashMap<(String, String), Weak<SharedPool>>,
     added: usize,
 }
 
-impl<K: Eq + Hash, V: Clone> NameTable<K, V> {
-    fn new() -> Self {
-        Self { entries: HashMap::new(), added: 0 }
-    }
-
-    fn insert(&mut self, key: K, value: V, is_used: impl Fn(&V) -> bool) {
-        self.added += 1;
-        if self.added > SWEEP_EVERY {
-            self.added = 0;
-            self.entries.retain(|_, value| is_used(value));
-        }
-        self.entries.insert(key, value);
-    }
-}
-
-/// Everything the workers count together.
-pub struct Registry {
-    workers: usize,
-    began: Instant,
-    /// Clients connected, those logging in included.
-    pub clients: Counter,
-    /// Clients of databases: logged in, and not on the console.
-    pub sessions: Counter,
-    /// Workers that have not ended.
-    pub running: Counter,
-    /// Clients of each worker: new ones go where there are fewest.
-    pub loads: Box<[Counter]>,
-    /// When a server was closed last, in µs after the process began.
-    closed_us: AtomicU64,
-    /// Logins to servers.
-    pub logins: LoginCounters,
-    /// What probes ask for.
-    pub health: HealthState,
-    counters: Mutex<NameTable<(CounterKind, String), Counter>>,
-    pools: Mutex<NameTable<(String, String), Weak<SharedPool>>>,
-}
-
-impl Registry {
-    /// Nothing counted yet, for so many workers. `awaits_login` if readiness is to wait for a login.
-    pub fn new(workers: usize, awaits_login: bool) -> Self {
-        let began = Instant::now();
-        Self {
-            workers,
-            began,
-            closed_us: AtomicU64::new(0),
-            logins: LoginCounters::new(began),
-            health: HealthState::new(workers, began, awaits_login),
-            clients: Counter::default(),
-            sessions: Counter::default(),
-            running: Counter::default(),
-            loads: (0..workers).map(|_| Counter::default()).collect(),
-            counters: Mutex::new(NameTable::new()),
-            pools: Mutex::new(NameTable::new()),
-        }
-    }
-
-    /// The counter of a name, for all workers the same as long as one of them holds it or a permit of it.
-    pub fn counter(&self, what: CounterKind, name: &str) -> Counter {
-        let mut table = locked(&self.counters);
-        let key = (what, name.to_owned());
-        if let Some(known) = table.entries.get(&key) {
-            return known.clone();
-        }
-        let counter = Counter::default();
-        table.insert(key, counter.clone(), Counter::is_shared);
-        counter
+impl SharedPools {
+    /// No pools yet, for this number of workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, table: Mutex::default() }
     }
 
     /// The shared part of a pool.
-    pub fn pool(&self, database: &str, user: &str) -> Arc<SharedPool> {
-        let user_open = self.counter(CounterKind::UserServers, user);
-        let mut table = locked(&self.pools);
+    pub(super) fn pool(&self, limits: &Limits, database: &str, user: &str) -> Arc<SharedPool> {
+        let user_open = limits.counter(CounterKind::UserServers, user);
+        let mut table = locked(&self.table);
         let key = (database.to_owned(), user.to_owned());
-        if let Some(known) = table.entries.get(&key).and_then(Weak::upgrade) {
+        if let Some(known) = table.pools.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let now_us = self.micros(Instant::now());
-        let pool = Arc::new(SharedPool::new(self.workers, user_open, now_us));
-        table.insert(key, Arc::downgrade(&pool), |weak| weak.strong_count() > 0);
+        table.added += 1;
+        if table.added > SWEEP_EVERY {
+            table.added = 0;
+            table.pools.retain(|_, pool| pool.strong_count() > 0);
+        }
+        let pool = Arc::new(SharedPool::new(self.workers, user_open, limits.micros(Instant::now())));
+        table.pools.insert(key, Arc::downgrade(&pool));
         pool
     }
 
-    /// Forgets a pool that nobody has used since `oldest_us`. Exactly one of this and of [`SharedPool::note_use`] at another
+    /// Forgets a pool that was not used since `oldest_us`. Exactly one of this and of [`SharedPool::note_use`] at another
     /// worker comes first.
     pub(super) fn forget(&self, database: &str, user: &str, pool: &Arc<SharedPool>, oldest_us: u64) {
-        let mut table = locked(&self.pools);
+        let mut table = locked(&self.table);
         pool.is_forgotten.store(true, Ordering::SeqCst);
         if pool.used_us.load(Ordering::SeqCst) > oldest_us {
             pool.is_forgotten.store(false, Ordering::SeqCst);
             return;
         }
         let key = (database.to_owned(), user.to_owned());
-        if table.entries.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
-            table.entries.remove(&key);
+        if table.pools.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
+            table.pools.remove(&key);
         }
     }
 
-    /// Gives back what is kept of pools that are gone.
+    /// Drops the entries of pools that no longer exist.
     pub(super) fn forget_gone(&self) {
-        locked(&self.pools).entries.retain(|_, pool| pool.strong_count() > 0);
-        locked(&self.counters).entries.retain(|_, counter| counter.is_shared());
+        locked(&self.table).pools.retain(|_, pool| pool.strong_count() > 0);
     }
 
-    /// Whether idle servers could make room for this pool both for its user and in its database, at whatever workers.
+    /// True if idle servers of other pools could make room for this pool both for its user and in its database, at any
+    /// worker.
     pub(super) fn could_make_room_in_both(&self, database: &str, user: &str) -> bool {
-        let table = locked(&self.pools);
+        let table = locked(&self.table);
         let (mut for_user, mut in_database) = (false, false);
-        for ((its_database, its_user), pool) in &table.entries {
+        for ((its_database, its_user), pool) in &table.pools {
             let (same_database, same_user) = (its_database == database, its_user == user);
             if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.has_idle()) {
                 for_user |= same_user;
@@ -298,22 +228,6 @@ impl Registry {
         }
         for_user && in_database
     }
-
-    /// A server was closed.
-    pub(super) fn note_closed(&self, at: Instant) {
-        self.closed_us.store(self.micros(at), Ordering::Relaxed);
-    }
-
-    /// Whether any was closed in this time.
-    pub(super) fn has_closed_within(&self, time: Duration, now: Instant) -> bool {
-        let closed_us = self.closed_us.load(Ordering::Relaxed);
-        closed_us > 0 && self.micros(now).saturating_sub(closed_us) < time.as_micros() as u64
-    }
-
-    /// A moment as the workers tell it to each other: µs after the process began.
-    pub(super) fn micros(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.began).as_micros() as u64
-    }
 }
 
 #[cfg(test)]
@@ -321,25 +235,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_get_the_same_counters_and_pools() {
-        let registry = Registry::new(2, false);
-        let permit = registry.counter(CounterKind::UserClients, "a").take(None);
-        assert_eq!(registry.counter(CounterKind::UserClients, "a").taken(), 1);
-        assert_eq!(registry.counter(CounterKind::UserServers, "a").taken(), 0);
-        drop(permit);
-        let one = registry.pool("d", "u");
-        assert!(Arc::ptr_eq(&one, &registry.pool("d", "u")));
-    }
-
-    #[test]
-    fn names_nobody_uses_are_forgotten_and_counts_in_use_are_not() {
-        let registry = Registry::new(1, false);
-        let permit = registry.counter(CounterKind::DatabaseClients, "kept").take(None);
-        for i in 0..=2 * SWEEP_EVERY {
-            registry.counter(CounterKind::DatabaseClients, &i.to_string());
-        }
-        assert!(locked(&registry.counters).entries.len() <= SWEEP_EVERY + 2);
-        assert_eq!(registry.counter(CounterKind::DatabaseClients, "kept").taken(), 1);
-        drop(permit);
+    fn workers_get_the_same_pools() {
+        let (limits, pools) = (Limits::new(2, Instant::now()), SharedPools::new(2));
+        let one = pools.pool(&limits, "d", "u");
+        assert!(Arc::ptr_eq(&one, &pools.pool(&limits, "d", "u")));
     }
 }

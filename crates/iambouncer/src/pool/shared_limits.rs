@@ -5,10 +5,12 @@
 use super::acquire::Pool;
 use super::directory::Directory;
 use super::places::Full;
+use super::shared::SharedPools;
 use crate::worker::{self, executor, home};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Clients get the place of a busy server of another pool when they have waited so much longer than that pool's own.
@@ -85,16 +87,32 @@ fn has_waited_much_longer(claimed: Instant, here: Instant) -> bool {
 }
 
 /// The pools of a worker as far as they share limits.
-#[derive(Default)]
 pub(super) struct SharedLimits {
     by_user: RefCell<HashMap<Rc<str>, Vec<Weak<Pool>>>>,
     claims: RefCell<Vec<Claim>>,
     /// Whether there are claims; looked at at every release.
     has_claims: Cell<bool>,
     relief_due: Cell<bool>,
+    /// The parts of the pools that all workers share.
+    shared_pools: Arc<SharedPools>,
 }
 
 impl SharedLimits {
+    /// No pools yet.
+    pub(super) fn new(shared_pools: Arc<SharedPools>) -> Self {
+        Self {
+            by_user: RefCell::default(),
+            claims: RefCell::default(),
+            has_claims: Cell::new(false),
+            relief_due: Cell::new(false),
+            shared_pools,
+        }
+    }
+
+    pub(super) fn shared_pools(&self) -> &SharedPools {
+        &self.shared_pools
+    }
+
     /// Adds a pool; it leaves by being dropped.
     pub(super) fn add(&self, pool: &Rc<Pool>) {
         let mut by_user = self.by_user.borrow_mut();

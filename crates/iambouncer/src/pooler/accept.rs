@@ -48,17 +48,20 @@ fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, lis
     let context = &services.context;
     let max_client_conn = context.config().settings.max_client_conn;
     let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
-    let taken = context.registry.clients.taken();
+    let taken = context.process.limits.clients.taken();
     let origin = AddressGroup::of(&remote);
     let permitted = PermittedUse::of(&socket);
     if permitted == PermittedUse::Probe {
         warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
         return;
     }
-    let mut evicted =
-        context.pending_logins.evict_of(origin, max_client_conn, context.registry.sessions.taken());
+    let mut evicted = context.process.pending_logins.evict_of(
+        origin,
+        max_client_conn,
+        context.process.limits.sessions.taken(),
+    );
     if evicted.is_none() && taken >= most {
-        evicted = context.pending_logins.evict_oldest();
+        evicted = context.process.pending_logins.evict_oldest();
         // Those that were told to go have not gone yet, or all are clients.
         if evicted.is_none() || taken >= most.saturating_add(UNAUTHENTICATED_SPARE) {
             warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many are open already");
@@ -66,7 +69,7 @@ fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, lis
         }
     }
     if evicted.is_none() && permitted == PermittedUse::Console {
-        evicted = context.pending_logins.evict_oldest();
+        evicted = context.process.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {
         client::close_evicted(services, evicted);

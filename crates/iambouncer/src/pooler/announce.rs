@@ -2,30 +2,23 @@
 //! holds its password, and who asks. Owns these lines; it runs beside the start and holds nothing up.
 
 use crate::config::{Config, ServerAuth};
-use crate::identities::Identities;
+use crate::process::Process;
 use crate::server::signing::Signing;
-use crate::server::target::secret_of;
-use rds_iam::Resolver;
 use rds_iam::secrets::SecretKey;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 
 /// Logs the lines and asks AWS about every identity.
-pub(super) fn endpoints(
-    config: &Arc<Config>,
-    identities: &Identities,
-    resolver: Option<&Resolver>,
-    control: &Handle,
-) {
-    let (config, identities, resolver) = (config.clone(), identities.clone(), resolver.cloned());
+pub(super) fn endpoints(config: &Arc<Config>, process: &Process) {
+    let (config, identities, resolver) =
+        (config.clone(), process.identities.clone(), process.resolver.clone());
     for line in config.all_databases() {
-        if let Some(SecretKey { arn, identity }) = secret_of(line) {
+        if let Some(SecretKey { arn, identity }) = line.secret_key() {
             let database = &line.name;
             tracing::info!(database, secret = %arn, %identity, "user and password come from Secrets Manager");
             identities.look_up(&identity);
         }
     }
-    control.spawn(async move {
+    process.control.spawn(async move {
         for line in config.all_databases().filter(|line| line.server_auth == ServerAuth::Iam) {
             let signing = Signing::of(line);
             let user = line.user.as_deref().unwrap_or("each client's own");

@@ -11,13 +11,13 @@ const MAX_TRIED: usize = 8;
 /// Looks after it, at every sweep of the first worker until any login has succeeded. A failed one is tried again as all
 /// are, after `server_login_retry`.
 pub(super) fn seek(services: &ClientServices) {
-    let registry = &services.context.registry;
-    if services.context.workers.index() != 0 || registry.health.first_login() != FirstLogin::Awaited {
+    let health = &services.context.process.health;
+    if services.context.workers.index() != 0 || health.first_login() != FirstLogin::Awaited {
         return;
     }
     let pools = services.directory.pools_without_clients();
     if pools.is_empty() {
-        return registry.health.settle_first_login(FirstLogin::NotNeeded);
+        return health.settle_first_login(FirstLogin::NotNeeded);
     }
     for pool in pools.iter().filter(|pool| !pool.is_backing_off()).take(MAX_TRIED) {
         pool.connect_one();

@@ -30,16 +30,17 @@ pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) 
             pool.maintain();
         }
         let have_clients_left = services.context.workers.index() == 0
-            && clients.is_low(services.context.registry.clients.taken());
+            && clients.is_low(services.context.process.limits.clients.taken());
         if have_clients_left || pools.is_low(services.directory.pool_count()) {
             tracing::debug!("most clients or pools have gone: free memory goes back to the system");
-            services.context.control.spawn_blocking(super::memory::give_back);
+            services.context.process.control.spawn_blocking(super::memory::give_back);
         }
         let config = services.context.config();
         if services.context.workers.index() == 0 {
             let (context, max_ttl) = (&services.context, config.settings.dns_max_ttl);
-            context.host_names.look_up_again(&context.control, &context.name_sources(), max_ttl);
-            for (kind, left_out) in services.context.log_limit.overdue(worker::now()) {
+            let process = &context.process;
+            process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
+            for (kind, left_out) in process.log_limit.overdue(worker::now()) {
                 tracing::warn!(kind, left_out, "further lines about connections that have not logged in");
             }
         }

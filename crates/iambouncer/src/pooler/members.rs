@@ -5,19 +5,21 @@ use super::engine::EngineChoice;
 use crate::admin::{Console, Reloader};
 use crate::client::{self, ClientServices};
 use crate::clients::ClientTable;
-use crate::context::{Common, Context};
+use crate::context::{ConfigFiles, Context};
 use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::warn_unauthenticated;
 use crate::net::{Endpoint, Socket};
 use crate::pending_logins::AddressGroup;
-use crate::pool::Directory;
+use crate::pool::{Directory, SharedPools};
+use crate::process::Process;
 use crate::worker::workers::Workers;
 use crate::worker::{executor, home};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 /// The thread of a worker.
@@ -41,23 +43,28 @@ impl Drop for AllOrNothing {
     }
 }
 
+/// What every worker starts from.
+#[derive(Clone)]
+pub(super) struct WorkerStart {
+    pub(super) process: Arc<Process>,
+    /// First configuration.
+    pub(super) loaded: ConfigFiles,
+    pub(super) shared_pools: Arc<SharedPools>,
+    pub(super) reloader: Reloader,
+}
+
 /// Starts a worker on a thread of its own.
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(super) fn start(
-    engine: EngineChoice,
-    workers: Workers,
-    common: Common,
-    reloader: Reloader,
-) -> io::Result<WorkerThread> {
-    let running = common.registry.running.take(None);
+pub(super) fn start(engine: EngineChoice, workers: Workers, start: WorkerStart) -> io::Result<WorkerThread> {
+    let running = start.process.limits.running.take(None);
     let thread = thread::Builder::new().name(format!("worker-{}", workers.index()));
     let handle = thread.spawn(move || {
         let _guard = AllOrNothing;
         let me = workers.clone();
         let outcome = engine.run(&me, async move {
-            let services = open_door(common, workers, reloader);
+            let services = open_services(start, workers);
             let lifecycle = services.console.lifecycle.clone();
             super::shutdown::wait(&services, &lifecycle).await;
         });
@@ -79,11 +86,12 @@ pub(super) fn start(
 }
 
 /// Makes what a worker has of its own, and starts its janitor.
-pub(super) fn open_door(common: Common, workers: Workers, reloader: Reloader) -> Rc<ClientServices> {
+pub(super) fn open_services(start: WorkerStart, workers: Workers) -> Rc<ClientServices> {
+    let WorkerStart { process, loaded, shared_pools, reloader } = start;
     let clients = Rc::new(ClientTable::new(workers.index()));
-    let context = Rc::new(Context::new(common, workers));
+    let context = Rc::new(Context::new(process, loaded, workers));
     let lifecycle = Rc::new(Lifecycle::default());
-    let directory = Directory::new(context.clone());
+    let directory = Directory::new(context.clone(), shared_pools);
     let console = Rc::new(Console::new(
         context.clone(),
         directory.clone(),
@@ -114,14 +122,14 @@ pub(super) fn give_client(
     remote: Endpoint,
     listener: Endpoint,
 ) {
-    let loads = &services.context.registry.loads;
+    let loads = &services.context.process.limits.loads;
     let Some((worker, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
     let (Some(worker_place), Some(process_place)) =
-        (load.take(None), services.context.registry.clients.take(None))
+        (load.take(None), services.context.process.limits.clients.take(None))
     else {
         return;
     };
-    let pending = services.context.pending_logins.add(AddressGroup::of(&remote), worker);
+    let pending = services.context.process.pending_logins.add(AddressGroup::of(&remote), worker);
     let permitted = PermittedUse::of(&socket);
     let permit =
         client::ConnectionPermit { worker: worker_place, process: process_place, pending, permitted };

@@ -13,14 +13,15 @@ mod shutdown;
 pub mod signals;
 
 use crate::client::ClientServices;
-use crate::context::{Common, ConfigFiles, secrets_for};
+use crate::context::ConfigFiles;
 use crate::http;
-use crate::identities::Identities;
 use crate::net::listener::{BoundListener, Listener};
-use crate::pool::shared::Registry;
+use crate::pool::SharedPools;
+use crate::process::{Process, ProcessParts};
 use crate::worker::executor;
 use crate::worker::workers::Workers;
-use rds_iam::{LoginLimiter, Resolver, TokenEngine};
+use members::WorkerStart;
+use rds_iam::{Resolver, TokenEngine};
 use signals::Signal;
 use std::io;
 use std::rc::Rc;
@@ -53,43 +54,32 @@ pub struct StartPlan {
 /// The kernel refuses what a worker needs, or no randomness is to be had.
 pub fn run(plan: StartPlan) -> io::Result<()> {
     let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
-    let login_rate = loaded.config.settings.iam_login_rate;
-    let mut process_key = [0; 32];
-    aws_lc_rs::rand::fill(&mut process_key).map_err(|_| io::Error::other("no random numbers available"))?;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
     let mut teams = Workers::create(settings.workers.count())?.into_iter();
     let Some(first) = teams.next() else { return Err(io::Error::other("no worker")) };
     tracing::info!("workers = {}", first.len());
-    let identities = Identities::new(tokens.clone(), control.clone());
-    announce::endpoints(&loaded.config, &identities, resolver.as_ref(), &control);
-    let registry = Arc::new(Registry::new(first.len(), !http.is_empty()));
-    let secrets = secrets_for(&tokens, settings);
-    http::serve(&control, http, first.handles(), registry.clone(), identities.clone(), secrets.clone())?;
-    let common = Common {
-        loaded,
+    let parts = ProcessParts {
         control,
         tokens,
-        secrets,
-        identities,
         resolver,
-        host_names: Default::default(),
-        login_rate: LoginLimiter::new(login_rate),
-        proofs: Default::default(),
-        pending_logins: Default::default(),
-        log_limit: Default::default(),
-        registry,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
-        process_key,
+        workers: first.len(),
+        awaits_login: !http.is_empty(),
     };
-    let _running = common.registry.running.take(None);
+    let process = Process::new(settings, parts)?;
+    announce::endpoints(&loaded.config, &process);
+    http::serve(&process, http, first.handles())?;
+    let _running = process.limits.running.take(None);
+    let shared_pools = Arc::new(SharedPools::new(first.len()));
+    let start = WorkerStart { process, loaded, shared_pools, reloader };
     let mut others = Vec::new();
     for workers in teams {
-        others.push(members::start(engine, workers, common.clone(), reloader.clone())?);
+        others.push(members::start(engine, workers, start.clone())?);
     }
     let started = first.clone();
     let outcome = engine.run(&started, async move {
-        let services = members::open_door(common, first, reloader);
+        let services = members::open_services(start, first);
         if let Err(error) = serve(services, bound, signals).await {
             tracing::error!(%error, "cannot start");
         }
@@ -111,7 +101,7 @@ async fn serve(
         executor::spawn(accept::run(services.clone(), listener));
     }
     executor::spawn(signals::obey(services.console.clone(), signals));
-    services.context.registry.health.start();
+    services.context.process.health.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
     shutdown::wait(&services, &lifecycle).await;
     Ok(())

@@ -22,7 +22,7 @@ pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
         let done = match phase {
             Phase::Running => false,
             // Of all workers: until then a console here is of use, and a server may be needed elsewhere.
-            Phase::WaitForClients => services.context.registry.sessions.taken() == 0,
+            Phase::WaitForClients => services.context.process.limits.sessions.taken() == 0,
             Phase::WaitForServers => services.directory.busy_servers() == 0,
             Phase::Now => true,
         };
@@ -42,10 +42,10 @@ pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
         }
     });
     dismiss(services).await;
-    let registry = &services.context.registry;
+    let limits = &services.context.process.limits;
     if services.context.workers.index() == 0 {
         // Signals and the console's last words arrive here: this worker goes last.
-        while registry.running.taken() > 1 {
+        while limits.running.taken() > 1 {
             lifecycle.changed.wait().await;
         }
         tracing::info!("shut down");
@@ -54,14 +54,14 @@ pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
 
 fn announce(services: &ClientServices, phase: Phase) {
     services.closing.set(phase != Phase::Running);
-    services.context.registry.health.drain();
+    services.context.process.health.drain();
     if services.context.workers.index() == 0 {
         match phase {
             Phase::Running => {}
             Phase::WaitForClients => {
                 tracing::info!(
                     "no new clients; waiting for {} to leave",
-                    services.context.registry.clients.taken()
+                    services.context.process.limits.clients.taken()
                 );
             }
             Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to become free"),

@@ -125,8 +125,9 @@ impl ServerAddress {
         }
         let max_ttl = context.config().settings.dns_max_ttl;
         let found = context
+            .process
             .host_names
-            .look_up(&context.control, context.name_sources(), (name, is_alias), max_ttl)
+            .look_up(&context.process.control, context.name_sources(), (name, is_alias), max_ttl)
             .await
             .map_err(|reason| LoginError::Resolve { host: name.to_owned(), reason })?;
         Ok(Self::Tcp { name: name.to_owned(), addresses: found.addresses(port), found: Some(found) })
@@ -177,7 +178,7 @@ pub async fn open(
     match place {
         ServerAddress::Unix { path, .. } => {
             let endpoint = Endpoint::Unix(path.clone());
-            if context.own_endpoints.contains(&endpoint) {
+            if context.process.own_endpoints.contains(&endpoint) {
                 return Err(LoginError::OwnListener(endpoint.to_string()));
             }
             let socket =
@@ -255,7 +256,7 @@ fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> 
         Some(Endpoint::Tcp(local)) => Some(local.ip()),
         _ => None,
     };
-    if context.own_endpoints.iter().any(|own| is_own(own, addr, local_ip)) {
+    if context.process.own_endpoints.iter().any(|own| is_own(own, addr, local_ip)) {
         return Err(LoginError::OwnListener(addr.to_string()));
     }
     Ok(())

@@ -4,6 +4,7 @@
 use super::LoginError;
 use super::error::{LoginStage, TlsTrouble};
 use crate::client_error::ClientError;
+use crate::identities::skew_text;
 use crate::login_failure::LoginFailure;
 use rds_iam::secrets::SecretError;
 use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
@@ -400,12 +401,6 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
         return Some((LoginFailure::RdsProxy, policy_hint(signed)));
     }
     None
-}
-
-/// The clock in words.
-pub fn skew_text(skew_seconds: i64) -> String {
-    let direction = if skew_seconds > 0 { "ahead of" } else { "behind" };
-    format!("This machine's clock is {} s {direction} AWS's.", skew_seconds.abs())
 }
 
 fn policy_hint(signed: &TokenDetail) -> CaseFinding {

@@ -88,7 +88,7 @@ async fn attempt(
     };
     let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
     attempt.wait_for_turn(&key).await?;
-    let engine = context.tokens.clone();
+    let engine = context.process.tokens.clone();
     let wanted = key.clone();
     let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
     let refused = match attempt.run(Encryption::Required, Some(TokenForServer::ours(&key, &token))).await {
@@ -97,8 +97,8 @@ async fn attempt(
     };
     tracing::info!(user = %target.user, "IAM login refused, trying once more with a fresh token");
     // The answer comes too late for this login, and in time for what the next one says.
-    context.identities.look_up(&key.identity);
-    let (engine, wanted) = (context.tokens.clone(), key.clone());
+    context.process.identities.look_up(&key.identity);
+    let (engine, wanted) = (context.process.tokens.clone(), key.clone());
     let fresh = attempt
         .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
         .await
@@ -127,7 +127,7 @@ impl Attempt<'_> {
     /// `iam_login_rate`, over all pools of the server.
     async fn wait_for_turn(&self, key: &TokenKey) -> Result<(), LoginError> {
         let target = target_name(key);
-        let wait = self.context.login_rate.reserve(&target, worker::now());
+        let wait = self.context.process.login_rate.reserve(&target, worker::now());
         let wait = wait.map_err(|_| LoginError::LoginRate(target))?;
         if !wait.is_zero() {
             timers::sleep(wait).await;
@@ -151,7 +151,7 @@ impl Attempt<'_> {
         let fetched = self.context.on_control(future).await.ok_or_else(|| {
             failed("the token engine stopped".to_owned(), LoginFailure::MetadataUnreachable, true)
         })?;
-        let logins = &self.context.registry.logins;
+        let logins = &self.context.process.logins;
         match &fetched {
             Ok(token) => {
                 logins.count_token(worker::now().saturating_duration_since(began));
@@ -165,7 +165,7 @@ impl Attempt<'_> {
     /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
     async fn run_with_secret(&self, key: &SecretKey) -> Result<LoginResult, LoginError> {
         self.progress.enter(LoginStage::Secret);
-        let secrets = &self.context.secrets;
+        let secrets = &self.context.process.secrets;
         let server = format!("{}:{}", self.target.host, self.target.port);
         let (cache, wanted) = (secrets.clone(), key.clone());
         let asked = self.context.on_control(async move { cache.get(&wanted).await }).await;

@@ -254,7 +254,7 @@ impl LoginExchange<'_> {
     /// What may be said of a token that is sent now.
     fn signed(&self, token: TokenForServer<'_>) -> TokenDetail {
         let key = token.key;
-        let known = self.context.identities.get(&key.identity);
+        let known = self.context.process.identities.get(&key.identity);
         TokenDetail {
             arn: known.caller.filter(|_| !self.is_probe()).map(|caller| caller.arn),
             clock_skew_seconds: known.clock_skew_seconds,
@@ -266,7 +266,7 @@ impl LoginExchange<'_> {
             ends_at_seconds: token.ends_at_seconds,
             dialed_host: self.place.rds_name().map_or_else(|| self.place.name(), String::as_str).to_owned(),
             dialed_port: self.target.port,
-            logins_last_second: self.context.login_rate.lately(&target_name(key), worker::now()),
+            logins_last_second: self.context.process.login_rate.lately(&target_name(key), worker::now()),
             is_port_given: match &self.target.credential {
                 Credential::Iam(signing) => signing.port.is_some(),
                 // Checked against what is configured before it came here.

@@ -15,9 +15,9 @@ pub mod signing;
 pub mod target;
 mod token_for_server;
 
+use crate::limits::Permit;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{Parameters, ValueSet};
-use crate::pool::permits::Permit;
 use crate::prepared::{ServerCache, ServerUnnamed};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,9 +1,9 @@
 //! An idle server on its way to another worker. Owns the form in which it travels; who gets it is the pool's business.
 
 use super::{Activity, Server, ServerInfo, connect};
+use crate::limits::Permit;
 use crate::net::{Endpoint, SocketInTransit};
 use crate::parameters::Parameters;
-use crate::pool::permits::Permit;
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use std::cell::{Cell, RefCell};

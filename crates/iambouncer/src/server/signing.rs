@@ -29,7 +29,7 @@ impl Signing {
             port: line.iam_port,
             region: line.iam_region.clone(),
             region_fallback: line.iam_region_fallback.clone(),
-            identity: identity_of(line),
+            identity: line.aws_identity(),
         }
     }
 
@@ -78,16 +78,5 @@ impl Signing {
         let port = self.port.unwrap_or(port);
         TokenKey::new(host, port, user, Some(region), identity)
             .map_err(|error| failed(error.to_string(), LoginFailure::WrongRegion))
-    }
-}
-
-/// Who signs for a database line.
-pub fn identity_of(line: &Database) -> Identity {
-    Identity {
-        profile: line.aws_profile.clone(),
-        role_arn: line.aws_role_arn.clone(),
-        external_id: line.aws_external_id.clone(),
-        session_name: line.aws_role_session_name.clone(),
-        sts_region: None,
     }
 }

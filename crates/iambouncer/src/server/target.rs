@@ -2,13 +2,13 @@
 //! connection.
 
 use super::diagnosis::LineSummary;
-use super::signing::{Signing, identity_of};
+use super::signing::Signing;
 use crate::auth::scram::keys::{ClientKeys, ScramSecret};
 use crate::config::{Database, Host, Secret, ServerAuth, TlsMode};
 use crate::context::ConfigFiles;
 use crate::net::verified::ServerTls;
+use rds_iam::TokenKey;
 use rds_iam::secrets::SecretKey;
-use rds_iam::{Identity, TokenKey};
 
 /// Name of the line that answers for databases without one of their own.
 const FALLBACK: &str = "*";
@@ -81,7 +81,7 @@ impl LoginTarget {
         host: &Host,
         scram_keys: impl FnOnce() -> Option<ClientKeys>,
     ) -> Self {
-        let credential = match (line.server_auth, secret_of(line)) {
+        let credential = match (line.server_auth, line.secret_key()) {
             (ServerAuth::Iam, _) => Credential::Iam(Signing::of(line)),
             (ServerAuth::Password, Some(key)) => Credential::Secret(key),
             (ServerAuth::Password, None) => password(loaded, line, user, scram_keys),
@@ -122,14 +122,6 @@ impl LoginTarget {
             tls: loaded.server_tls.clone(),
         }
     }
-}
-
-/// The secret that a line names, and who reads it.
-pub fn secret_of(line: &Database) -> Option<SecretKey> {
-    let arn = line.secret_arn.clone()?;
-    // Whoever assumes a role asks the STS of the secret's region, unless the AWS configuration names another.
-    let identity = Identity { sts_region: Some(arn.region().clone()), ..identity_of(line) };
-    Some(SecretKey { arn, identity })
 }
 
 /// True when what is stored is a SCRAM secret: it proves nothing without the keys that a client's login brings.

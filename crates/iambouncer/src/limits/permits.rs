@@ -1,5 +1,4 @@
-//! CounterKind places: how many servers a pool, a database or a user may have, for the whole process. Owns the count;
-//! the limit is the caller's, since RELOAD changes it. Touched when a server is opened or closed, never per query.
+//! A count of places taken, and the permit that holds one. Owns the count; the limit is the caller's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

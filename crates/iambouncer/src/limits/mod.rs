@@ -1,0 +1,134 @@
+//! Counters that are exact for the whole process, and the permits that hold a place in them. Owns no limit: its value is
+//! the caller's, since RELOAD changes it. Touched when a connection is opened or closed, never per query.
+
+mod permits;
+
+pub use permits::{Counter, Permit};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Unused counters are dropped from the table when this many names were added since the last check.
+const SWEEP_EVERY: usize = 256;
+
+/// What is counted by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CounterKind {
+    /// Servers of a database.
+    DatabaseServers,
+    /// Clients of a database.
+    DatabaseClients,
+    /// Servers of a user.
+    UserServers,
+    /// Clients of a user.
+    UserClients,
+    /// Changes of a database's schema by clients of this process.
+    SchemaChanges,
+}
+
+#[derive(Default)]
+struct NamedCounters {
+    counters: HashMap<(CounterKind, String), Counter>,
+    added: usize,
+}
+
+/// Everything the workers count together.
+pub struct Limits {
+    began: Instant,
+    /// Clients connected, including those that are logging in.
+    pub clients: Counter,
+    /// Clients of databases that have logged in.
+    pub sessions: Counter,
+    /// Workers that are running.
+    pub running: Counter,
+    /// Clients of each worker: a new client goes to the worker with the fewest.
+    pub loads: Box<[Counter]>,
+    /// When a server was closed last, in µs after the process began.
+    closed_us: AtomicU64,
+    named: Mutex<NamedCounters>,
+}
+
+impl Limits {
+    /// Nothing counted yet, for this number of workers.
+    pub fn new(workers: usize, began: Instant) -> Self {
+        Self {
+            began,
+            clients: Counter::default(),
+            sessions: Counter::default(),
+            running: Counter::default(),
+            loads: (0..workers).map(|_| Counter::default()).collect(),
+            closed_us: AtomicU64::new(0),
+            named: Mutex::default(),
+        }
+    }
+
+    fn named(&self) -> MutexGuard<'_, NamedCounters> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counter of a name: the same one for all workers as long as any of them holds it or a permit of it.
+    pub fn counter(&self, kind: CounterKind, name: &str) -> Counter {
+        let mut named = self.named();
+        let key = (kind, name.to_owned());
+        if let Some(known) = named.counters.get(&key) {
+            return known.clone();
+        }
+        named.added += 1;
+        if named.added > SWEEP_EVERY {
+            named.added = 0;
+            named.counters.retain(|_, counter| counter.is_shared());
+        }
+        let counter = Counter::default();
+        named.counters.insert(key, counter.clone());
+        counter
+    }
+
+    /// Drops counters that are not in use.
+    pub fn forget_unused(&self) {
+        self.named().counters.retain(|_, counter| counter.is_shared());
+    }
+
+    /// Records that a server was closed.
+    pub fn note_closed(&self, at: Instant) {
+        self.closed_us.store(self.micros(at), Ordering::Relaxed);
+    }
+
+    /// True if a server was closed within this time before `now`.
+    pub fn has_closed_within(&self, time: Duration, now: Instant) -> bool {
+        let closed_us = self.closed_us.load(Ordering::Relaxed);
+        closed_us > 0 && self.micros(now).saturating_sub(closed_us) < time.as_micros() as u64
+    }
+
+    /// A moment in the form that workers exchange: µs after the process began.
+    pub fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_micros() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_get_the_same_counters() {
+        let limits = Limits::new(2, Instant::now());
+        let permit = limits.counter(CounterKind::UserClients, "a").take(None);
+        assert_eq!(limits.counter(CounterKind::UserClients, "a").taken(), 1);
+        assert_eq!(limits.counter(CounterKind::UserServers, "a").taken(), 0);
+        drop(permit);
+    }
+
+    #[test]
+    fn unused_names_are_forgotten_and_counts_in_use_are_not() {
+        let limits = Limits::new(1, Instant::now());
+        let permit = limits.counter(CounterKind::DatabaseClients, "kept").take(None);
+        for i in 0..=2 * SWEEP_EVERY {
+            limits.counter(CounterKind::DatabaseClients, &i.to_string());
+        }
+        assert!(limits.named().counters.len() <= SWEEP_EVERY + 2);
+        assert_eq!(limits.counter(CounterKind::DatabaseClients, "kept").taken(), 1);
+        drop(permit);
+    }
+}
