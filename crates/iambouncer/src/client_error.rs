@@ -77,6 +77,11 @@ pub fn protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
 }
 
+/// A message that the protocol knows, at a moment at which it does not belong.
+pub fn misplaced(what: &str) -> ClientError {
+    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {what} outside of authentication"))
+}
+
 /// A protocol that nobody speaks any more, or not yet.
 pub fn unsupported_protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "0A000", error.to_string())

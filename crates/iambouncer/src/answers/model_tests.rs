@@ -176,6 +176,29 @@ struct Relay {
     is_ambiguous: bool,
 }
 
+/// The answer that the queue expects to a message; `None` if it has none.
+fn expected_for(message: ModelMessage) -> Option<ExpectedAnswer> {
+    let copies = |statement| {
+        matches!(statement, ModelStatement::CopyIn | ModelStatement::CopyInFails | ModelStatement::CopyOut)
+    };
+    Some(match message {
+        ModelMessage::Query(_) => ExpectedAnswer::QUERY,
+        ModelMessage::FunctionCall => ExpectedAnswer::FunctionCall,
+        ModelMessage::Parse { .. } => ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(1)),
+        ModelMessage::Bind { .. } => ExpectedAnswer::Bind(0),
+        ModelMessage::Describe => ExpectedAnswer::Describe(0),
+        ModelMessage::Execute(statement) => {
+            ExpectedAnswer::Execute { copies: copies(statement), deallocates: false }
+        }
+        ModelMessage::Close => ExpectedAnswer::Close(Answer::Forward, Undo::None),
+        ModelMessage::Sync => ExpectedAnswer::SYNC,
+        ModelMessage::CopyDone
+        | ModelMessage::CopyFail
+        | ModelMessage::Flush
+        | ModelMessage::CopyData { .. } => return None,
+    })
+}
+
 impl Relay {
     fn send(&mut self, message: ModelMessage) {
         self.server.inbox.push_back(message);
@@ -211,49 +234,37 @@ impl Relay {
         self.waiting.pop_front();
         self.data_passed_sync |=
             self.answers.holds_sync() && !matches!(message, ModelMessage::Sync | ModelMessage::Flush);
-        let copies = |statement| {
-            matches!(
-                statement,
-                ModelStatement::CopyIn | ModelStatement::CopyInFails | ModelStatement::CopyOut
-            )
+        let Some(expected) = expected_for(message) else {
+            self.pass(message);
+            return true;
         };
-        let expected = match message {
-            ModelMessage::Query(_) => ExpectedAnswer::QUERY,
-            ModelMessage::FunctionCall => ExpectedAnswer::FunctionCall,
-            ModelMessage::Parse { .. } => ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(1)),
-            ModelMessage::Bind { .. } => ExpectedAnswer::Bind(0),
-            ModelMessage::Describe => ExpectedAnswer::Describe(0),
-            ModelMessage::Execute(statement) => {
-                ExpectedAnswer::Execute { copies: copies(statement), deallocates: false }
-            }
-            ModelMessage::Close => ExpectedAnswer::Close(Answer::Forward, Undo::None),
-            ModelMessage::Sync if self.answers.may_ignore_sync() => {
-                self.answers.hold_sync();
-                if self.answers.held_sync_needs_flush() {
-                    self.send(ModelMessage::Flush);
-                }
-                return true;
-            }
-            ModelMessage::Sync => ExpectedAnswer::SYNC,
-            ModelMessage::CopyDone | ModelMessage::CopyFail => {
-                self.answers.push(ExpectedAnswer::CopyEnd);
-                self.send(message);
-                if self.answers.held_sync_needs_flush() {
-                    self.send(ModelMessage::Flush);
-                }
-                return true;
-            }
-            ModelMessage::Flush | ModelMessage::CopyData { .. } => {
-                if message != ModelMessage::Flush {
-                    self.answers.copy_data_sent();
-                }
-                self.send(message);
-                return true;
-            }
-        };
+        if message == ModelMessage::Sync && self.answers.may_ignore_sync() {
+            self.answers.hold_sync();
+            self.flush_held_sync();
+            return true;
+        }
         self.answers.push(expected);
         self.send(message);
         true
+    }
+
+    /// Forwards a message that has no answer.
+    fn pass(&mut self, message: ModelMessage) {
+        match message {
+            ModelMessage::CopyDone | ModelMessage::CopyFail => self.answers.push(ExpectedAnswer::CopyEnd),
+            ModelMessage::CopyData { .. } => self.answers.copy_data_sent(),
+            _ => {}
+        }
+        self.send(message);
+        if matches!(message, ModelMessage::CopyDone | ModelMessage::CopyFail) {
+            self.flush_held_sync();
+        }
+    }
+
+    fn flush_held_sync(&mut self) {
+        if self.answers.held_sync_needs_flush() {
+            self.send(ModelMessage::Flush);
+        }
     }
 
     /// Receives one message of the server.

@@ -5,6 +5,7 @@
 //! client, `downstream` the server; each scans headers in the receive buffer and sends the very same bytes. Both are
 //! turns of one task, so no state is shared between tasks.
 
+mod decision;
 mod downstream;
 mod exchange;
 mod head;

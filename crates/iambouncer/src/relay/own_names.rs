@@ -1,11 +1,12 @@
 //! Statements that the server has, or is asked for, under another name than a shared one: those of session pooling, those
 //! too long to be shared, and names that the client has not parsed. Owns what of them reaches the server.
 
+use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use super::upstream::{ScanOutcome, violation};
+use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, Undo};
 use crate::client_error;
 use crate::prepared::{Effect, Interner};
@@ -16,19 +17,15 @@ use wire::scan::Frame;
 
 impl Exchange {
     /// A named Parse in session pooling, or where statements are not tracked: the server keeps it under its own name.
-    pub(super) fn on_untracked_parse(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_untracked_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let front = &self.up.bytes()[self.up_ready..];
         let text = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = text.iter().position(|&byte| byte == 0) else {
             // The name alone is longer than what is there.
             return if front.len() >= frame.len || text.len() > MAX_NAME_BYTES {
-                Err(violation(wire::FormatError::UnterminatedString))
+                Err(violation(wire::FormatError::UnterminatedString).into())
             } else {
-                Ok(Some(ScanOutcome::Needs(front.len() + 1)))
+                Err(NotConsumed::NeedBytes(front.len() + 1))
             };
         };
         session.has_effects |= Effect::of(&text[end + 1..]) != Effect::None;
@@ -36,37 +33,34 @@ impl Exchange {
             linked.server.has_client_names = true;
         }
         self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::None));
-        Ok(None)
+        Ok(())
     }
 
     /// A named Parse that is too long to be shared: it streams to the server under a name that nobody else uses.
-    pub(super) fn on_private_parse(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_private_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.must_send_first() {
-            return Ok(Some(ScanOutcome::Sendable));
+            return Err(NotConsumed::SendFirst);
         }
         let front = &self.up.bytes()[self.up_ready..];
         let body = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = body.iter().take(MAX_NAME_BYTES + 1).position(|&byte| byte == 0) else {
             return match body.len() > MAX_NAME_BYTES {
-                true => Err(violation(wire::FormatError::NameTooLong)),
-                false => Ok(Some(ScanOutcome::Needs(front.len() + 1))),
+                true => Err(violation(wire::FormatError::NameTooLong).into()),
+                false => Err(NotConsumed::NeedBytes(front.len() + 1)),
             };
         };
         let name: Box<[u8]> = body[..end].into();
         let effect = Effect::of(&body[end + 1..]);
         let head_len = HEADER_BYTES + end + 1;
         if self.answers.is_name_unsettled(&name) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         if session.names.get(&name).is_some() {
             // The server would accept it under its private name.
             return Err(CloseReason::Error(client_error::duplicate_statement(&String::from_utf8_lossy(
                 &name,
-            ))));
+            )))
+            .into());
         }
         let statement = Interner::private(effect);
         self.spill_upstream();
@@ -82,25 +76,21 @@ impl Exchange {
         }
         let undo = Undo::name(name, None, statement.id);
         self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
-        Ok(None)
+        Ok(())
     }
 
     /// A name that is none of the client's is the server's to judge: SQL may have prepared it.
-    pub(super) fn on_unknown_bind(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_unknown_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.forget();
         if self.must_send_first() {
-            return Ok(Some(ScanOutcome::Sendable));
+            return Err(NotConsumed::SendFirst);
         }
         let front = &self.up.bytes()[self.up_ready..];
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
+            return Err(NotConsumed::NeedBytes(front.len() + 1));
         };
         if self.answers.is_name_unsettled(head.statement) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
         let escaped = internal_names::escaped(head.statement);
@@ -110,12 +100,12 @@ impl Exchange {
         session.pool.stats.count(|t| t.binds += 1);
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
-            return Ok(None);
+            return Ok(());
         };
         self.start_clock(session);
         self.spill_upstream();
         self.forward_bind(frame, (portal_len, head_len), &escaped, 0);
-        Ok(None)
+        Ok(())
     }
 
     pub(super) fn on_unknown_describe(
@@ -123,19 +113,17 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
         escaped: Option<Vec<u8>>,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    ) -> Consumed {
         self.retry.forget();
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
-            return Ok(None);
+            return Ok(());
         };
-        if let Some(scanned) = self.discard_message(frame) {
-            return Ok(Some(scanned));
-        }
+        self.discard_message(frame)?;
         self.start_clock(session);
         rewrite::describe_statement(self.up_head.buffer(), &escaped);
         self.answers.push(ExpectedAnswer::Describe(0));
-        Ok(None)
+        Ok(())
     }
 
     pub(super) fn on_unknown_close(
@@ -143,18 +131,16 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
         escaped: Option<Vec<u8>>,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    ) -> Consumed {
         let expected = ExpectedAnswer::Close(Answer::Forward, Undo::None);
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, expected);
-            return Ok(None);
+            return Ok(());
         };
-        if let Some(scanned) = self.discard_message(frame) {
-            return Ok(Some(scanned));
-        }
+        self.discard_message(frame)?;
         self.start_clock(session);
         rewrite::close_statement(self.up_head.buffer(), &escaped);
         self.answers.push(expected);
-        Ok(None)
+        Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! What becomes of each request of the client. Owns the decision for every type of message; those that name prepared
 //! statements are [`super::statements`]'s, and how bytes move is [`super::upstream`]'s.
 
+use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use super::upstream::{ScanOutcome, violation};
+use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, Undo};
 use crate::client_error;
 use crate::config::PoolMode;
@@ -20,70 +21,37 @@ use wire::{encode, rewrite, tag};
 const FIRST_WORD_BYTES: usize = 256;
 
 impl Exchange {
-    /// Acts on the message at the front. `None`: it is dealt with; else what has to happen first.
-    pub(super) fn on_client_message(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    /// Acts on the message at the front.
+    pub(super) fn on_client_message(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if frame.tag == tag::frontend::TERMINATE {
             if self.has_sendable() {
-                return Ok(Some(ScanOutcome::Sendable));
+                return Err(NotConsumed::SendFirst);
             }
             self.up.clear();
-            return Err(CloseReason::ClientLeft);
+            return Err(CloseReason::ClientLeft.into());
         }
-        // Judged before a server is taken for it.
+        // Rejected before a server is acquired for it.
         if frame.tag == tag::frontend::PASSWORD {
-            return Err(violation(scan::FrameError::UnknownTag(frame.tag)));
+            return Err(CloseReason::Error(client_error::misplaced("a password message")).into());
         }
         if self.refused_batch {
-            return Ok(self.skip_refused(frame));
+            return self.skip_refused(frame);
         }
         if self.rules.mode == PoolMode::Statement {
             let needed = frame.len.min(FIRST_WORD_BYTES);
             if self.up.len() - self.up_ready < needed {
-                return Ok(Some(ScanOutcome::Needs(needed)));
+                return Err(NotConsumed::NeedBytes(needed));
             }
             if self.begins_transaction(frame) {
                 return self.refuse_transaction(frame);
             }
         }
-        if !self.link.is_linked() {
-            if matches!(self.link, Link::None)
-                && let Some(needed) = self.request_needs()?
-            {
-                return Ok(Some(ScanOutcome::Needs(needed)));
-            }
-            if !self.try_link(session)? {
-                return Ok(Some(ScanOutcome::AwaitsServer));
-            }
-        }
-        self.holds_request = self.waits_for_internal_query(session);
-        if self.holds_request {
-            return Ok(Some(ScanOutcome::AwaitsServer));
-        }
-        if self.answers.is_empty()
-            && let Link::Server(linked) = &self.link
-            && linked.server.stream.has_pending_input()
-            && !self.answers.is_batch_open()
-        {
-            // What came before the request was sent is no part of its answer.
-            return Ok(Some(ScanOutcome::AwaitsSilence));
-        }
+        self.ensure_server(session)?;
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
-            return Ok(self.discard_message(frame));
+            return self.discard_message(frame);
         }
         if self.answers.holds_sync() && is_answered(frame.tag) {
-            if self.must_send_first() {
-                return Ok(Some(ScanOutcome::Sendable));
-            }
-            let Some(due) = self.answers.take_syncs_before_message() else {
-                return Ok(Some(ScanOutcome::AwaitsAnswer));
-            };
-            self.spill_upstream();
-            self.send_syncs(due);
-            self.probe_copy();
+            self.send_syncs_before_message()?;
         }
         self.retry.next_message();
         match frame.tag {
@@ -92,7 +60,7 @@ impl Exchange {
                 self.retry.forget();
                 self.forward_expecting(session, frame, ExpectedAnswer::FunctionCall);
             }
-            tag::frontend::SYNC => return Ok(self.on_sync(session, frame)),
+            tag::frontend::SYNC => return self.on_sync(session, frame),
             tag::frontend::PARSE => return self.on_parse(session, frame),
             tag::frontend::BIND => return self.on_bind(session, frame),
             tag::frontend::DESCRIBE => return self.on_describe(session, frame),
@@ -104,9 +72,49 @@ impl Exchange {
                 self.forward(frame);
                 self.flush_due |= self.answers.held_sync_needs_flush();
             }
-            other => return Err(violation(scan::FrameError::UnknownTag(other))),
+            other => return Err(violation(scan::FrameError::UnknownTag(other)).into()),
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// The client has a server that is ready for a request.
+    #[inline]
+    fn ensure_server(&mut self, session: &mut ClientSession) -> Consumed {
+        if !self.link.is_linked() {
+            if matches!(self.link, Link::None)
+                && let Some(needed) = self.request_needs()?
+            {
+                return Err(NotConsumed::NeedBytes(needed));
+            }
+            if !self.try_link(session)? {
+                return Err(NotConsumed::AwaitServer);
+            }
+        }
+        self.holds_request = self.waits_for_internal_query(session);
+        if self.holds_request {
+            return Err(NotConsumed::AwaitServer);
+        }
+        if self.answers.is_empty()
+            && let Link::Server(linked) = &self.link
+            && linked.server.stream.has_pending_input()
+            && !self.answers.is_batch_open()
+        {
+            // What came before the request was sent is not part of its answer.
+            return Err(NotConsumed::AwaitSilence);
+        }
+        Ok(())
+    }
+
+    /// Sends held Syncs before a message that the server answers.
+    fn send_syncs_before_message(&mut self) -> Consumed {
+        if self.must_send_first() {
+            return Err(NotConsumed::SendFirst);
+        }
+        let due = self.answers.take_syncs_before_message().ok_or(NotConsumed::AwaitAnswer)?;
+        self.spill_upstream();
+        self.send_syncs(due);
+        self.probe_copy();
+        Ok(())
     }
 
     fn on_query(&mut self, session: &mut ClientSession, frame: Frame) {
@@ -123,32 +131,26 @@ impl Exchange {
     }
 
     /// A Sync is sent, or held while a COPY may be running that could ignore it.
-    fn on_sync(&mut self, session: &mut ClientSession, frame: Frame) -> Option<ScanOutcome> {
+    fn on_sync(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if !self.answers.may_ignore_sync() {
             self.start_clock(session);
             self.answers.push(ExpectedAnswer::SYNC);
             self.forward(frame);
             self.retry.complete_if_open();
-            return None;
+            return Ok(());
         }
-        if let Some(scanned) = self.discard_message(frame) {
-            return Some(scanned);
-        }
+        self.discard_message(frame)?;
         self.answers.hold_sync();
         self.flush_due |= self.answers.held_sync_needs_flush();
-        None
+        Ok(())
     }
 
-    fn on_execute(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    fn on_execute(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let mut effect = Effect::None;
         if session.has_effects {
             let front = &self.up.bytes()[self.up_ready..];
             let Some(portal) = frontend::execute_portal(front, frame.len).map_err(violation)? else {
-                return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
+                return Err(NotConsumed::NeedBytes(front.len() + 1));
             };
             effect = if portal.is_empty() { self.unnamed_portal } else { self.named_portals };
         }
@@ -158,7 +160,7 @@ impl Exchange {
             deallocates: effect == Effect::Deallocates,
         });
         self.forward(frame);
-        Ok(None)
+        Ok(())
     }
 
     /// Sends what is due between two messages of the client: Syncs that were held for a COPY, and a Flush of ours.
@@ -179,20 +181,20 @@ impl Exchange {
 
     /// The client sends something that is answered here into what may be a COPY. The server must not complete a COPY into
     /// which the client has sent something else, so it waits until that is known, or the server gets a message that ends
-    /// the connection if it still reads COPY data, and that changes nothing if not. `None`: it may be answered.
-    pub(super) fn guard_copy(&mut self) -> Option<ScanOutcome> {
+    /// the connection if it still reads COPY data, and that changes nothing if not.
+    pub(super) fn guard_copy(&mut self) -> Consumed {
         if !self.answers.may_be_copying() {
-            return None;
+            return Ok(());
         }
         if !self.answers.is_copy_unended() {
-            return Some(self.await_answer());
+            return Err(self.await_answer());
         }
         if self.must_send_first() {
-            return Some(ScanOutcome::Sendable);
+            return Err(NotConsumed::SendFirst);
         }
         self.spill_upstream();
         self.probe_copy();
-        None
+        Ok(())
     }
 
     /// Closes a statement that does not exist.
@@ -202,10 +204,10 @@ impl Exchange {
     }
 
     /// A message that builds on an answer of this batch has to wait for it: the server must not keep it.
-    pub(super) fn await_answer(&mut self) -> ScanOutcome {
+    pub(super) fn await_answer(&mut self) -> NotConsumed {
         self.flush_due |= self.answers.is_batch_open() && !self.awaited_flush_sent;
         self.awaited_flush_sent |= self.flush_due;
-        ScanOutcome::AwaitsAnswer
+        NotConsumed::AwaitAnswer
     }
 
     /// True for a message that opens a transaction block.
@@ -223,33 +225,33 @@ impl Exchange {
 
     /// Statement pooling has no transaction blocks: the request is answered here, once nothing is owed, and no server
     /// sees it.
-    fn refuse_transaction(&mut self, frame: Frame) -> Result<Option<ScanOutcome>, CloseReason> {
+    fn refuse_transaction(&mut self, frame: Frame) -> Consumed {
         match self.link {
             Link::None => {}
             // It is kept for a statement that only it has.
             Link::Server(_) if self.answers.is_settled() => {}
             // It goes with its last answer.
-            _ if !self.answers.is_batch_open() => return Ok(Some(ScanOutcome::AwaitsAnswer)),
-            _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode())),
+            _ if !self.answers.is_batch_open() => return Err(NotConsumed::AwaitAnswer),
+            _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode()).into()),
         }
-        self.discard_message(frame);
+        self.discard_message(frame)?;
         client_error::transaction_in_statement_mode().encode_error(self.down_head.buffer());
         if frame.tag == tag::frontend::QUERY {
             encode::ready_for_query(self.down_head.buffer());
         } else {
             self.refused_batch = true;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// A message of a batch that was refused here: all are discarded up to the Sync.
-    fn skip_refused(&mut self, frame: Frame) -> Option<ScanOutcome> {
-        let discarded = self.discard_message(frame);
-        if discarded.is_none() && frame.tag == tag::frontend::SYNC {
+    fn skip_refused(&mut self, frame: Frame) -> Consumed {
+        self.discard_message(frame)?;
+        if frame.tag == tag::frontend::SYNC {
             self.refused_batch = false;
             encode::ready_for_query(self.down_head.buffer());
         }
-        discarded
+        Ok(())
     }
 
     /// A cancel request came for a query that has not reached a server: it is answered here.

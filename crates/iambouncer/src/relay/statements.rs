@@ -2,11 +2,12 @@
 //! here or left for the server to judge; who has which statement is recorded in [`crate::prepared`]. The unnamed
 //! statement is [`super::unnamed`]'s.
 
+use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use super::upstream::{ScanOutcome, violation};
+use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, Undo};
 use crate::client_error;
 use crate::prepared::{Effect, Statement};
@@ -25,23 +26,19 @@ const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 impl Exchange {
     /// The message at the front, if it is there as a whole.
-    pub(super) fn whole(&self, frame: Frame) -> Result<&[u8], ScanOutcome> {
+    pub(super) fn whole(&self, frame: Frame) -> Consumed<&[u8]> {
         let bytes = &self.up.bytes()[self.up_ready..];
-        bytes.get(..frame.len).ok_or(ScanOutcome::Needs(frame.len))
+        bytes.get(..frame.len).ok_or(NotConsumed::NeedBytes(frame.len))
     }
 
-    pub(super) fn on_parse(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.forget();
         let front = &self.up.bytes()[self.up_ready..];
         if frame.len <= HEADER_BYTES {
-            return Err(violation(wire::FormatError::Truncated));
+            return Err(violation(wire::FormatError::Truncated).into());
         }
         let Some(named) = frontend::parse_is_named(front) else {
-            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
+            return Err(NotConsumed::NeedBytes(front.len() + 1));
         };
         if !named {
             return self.on_unnamed_parse(session, frame);
@@ -53,36 +50,31 @@ impl Exchange {
             return self.on_private_parse(session, frame);
         }
         if self.must_send_first() {
-            return Ok(Some(ScanOutcome::Sendable));
+            return Err(NotConsumed::SendFirst);
         }
-        let message = match self.whole(frame) {
-            Ok(message) => message,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
+        let message = self.whole(frame)?;
         let parse = frontend::parse(message).map_err(violation)?;
         if self.answers.is_name_unsettled(parse.name) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         let statement = session.pool.context.statements.intern(parse.body);
         if self.must_await(&statement) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         let name: Box<[u8]> = parse.name.into();
         if self.is_on_server(&statement) {
             // Whether a failed transaction refuses it depends on answers to come.
             if self.is_refused_by_transaction(&statement) && self.answers.owes_ready() {
-                return Ok(Some(self.await_answer()));
+                return Err(self.await_answer());
             }
-            if let Some(scanned) = self.guard_copy() {
-                return Ok(Some(scanned));
-            }
+            self.guard_copy()?;
         }
         session.pool.stats.count(|t| t.client_parses += 1);
         session.has_effects |= statement.effect != Effect::None;
-        self.discard_message(frame);
+        self.discard_message(frame)?;
         self.start_clock(session);
         self.parse_shared(session, name, &statement)?;
-        Ok(None)
+        Ok(())
     }
 
     fn parse_shared(
@@ -118,14 +110,10 @@ impl Exchange {
         Ok(())
     }
 
-    pub(super) fn on_bind(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let front = &self.up.bytes()[self.up_ready..];
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
-            return Ok(Some(ScanOutcome::Needs(front.len() + 1)));
+            return Err(NotConsumed::NeedBytes(front.len() + 1));
         };
         if head.statement.is_empty() {
             return self.on_unnamed_bind(session, frame);
@@ -134,10 +122,10 @@ impl Exchange {
             return self.on_unknown_bind(session, frame);
         };
         if self.answers.is_name_unsettled(head.statement) || self.must_await(&statement) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         if self.must_send_first() {
-            return Ok(Some(ScanOutcome::Sendable));
+            return Err(NotConsumed::SendFirst);
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
         self.note_portal(session, portal_len == 0, statement.effect);
@@ -150,7 +138,7 @@ impl Exchange {
             self.retry.begin(self.up_head.len());
         }
         self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);
-        Ok(None)
+        Ok(())
     }
 
     /// Sends the Bind at the front under another name of its statement; the lengths are those of its portal's name and of
@@ -193,30 +181,20 @@ impl Exchange {
     }
 
     /// The Describe or Close at the front, if it is there as a whole.
-    fn named(&self, frame: Frame) -> Result<Result<Named<'_>, ScanOutcome>, CloseReason> {
+    fn named(&self, frame: Frame) -> Consumed<Named<'_>> {
         if frame.len > MAX_NAMED_BYTES {
-            return Err(violation(wire::FormatError::NameTooLong));
+            return Err(violation(wire::FormatError::NameTooLong).into());
         }
-        match self.whole(frame) {
-            Ok(message) => Ok(Ok(frontend::named(message).map_err(violation)?)),
-            Err(scanned) => Ok(Err(scanned)),
-        }
+        Ok(frontend::named(self.whole(frame)?).map_err(violation)?)
     }
 
-    pub(super) fn on_describe(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
-        let named = match self.named(frame)? {
-            Ok(named) => named,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
+    pub(super) fn on_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
+        let named = self.named(frame)?;
         if named.target == NamedKind::Portal {
             self.start_clock(session);
             self.answers.push(ExpectedAnswer::Describe(0));
             self.forward(frame);
-            return Ok(None);
+            return Ok(());
         }
         if named.name.is_empty() {
             return self.on_unnamed_describe(session, frame);
@@ -226,11 +204,9 @@ impl Exchange {
             return self.on_unknown_describe(session, frame, escaped);
         };
         if self.answers.is_name_unsettled(named.name) || self.must_await(&statement) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
-        if let Some(scanned) = self.discard_message(frame) {
-            return Ok(Some(scanned));
-        }
+        self.discard_message(frame)?;
         self.start_clock(session);
         let begins = self.begins_batch();
         if self.ensure_prepared(session, &statement) && begins {
@@ -238,26 +214,19 @@ impl Exchange {
         }
         rewrite::describe_statement(self.up_head.buffer(), &statement.name);
         self.answers.push(ExpectedAnswer::Describe(statement.id));
-        Ok(None)
+        Ok(())
     }
 
-    pub(super) fn on_close(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_close(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.forget();
-        let named = match self.named(frame)? {
-            Ok(named) => named,
-            Err(scanned) => return Ok(Some(scanned)),
-        };
+        let named = self.named(frame)?;
         let is_statement = named.target == NamedKind::Statement;
         if is_statement && named.name.is_empty() {
             self.on_unnamed_close(session, frame);
-            return Ok(None);
+            return Ok(());
         }
         if is_statement && self.answers.is_name_unsettled(named.name) {
-            return Ok(Some(self.await_answer()));
+            return Err(self.await_answer());
         }
         let known =
             session.names.get(named.name).filter(|_| is_statement).map(|statement| statement.is_private());
@@ -266,13 +235,13 @@ impl Exchange {
         let Some(is_private) = known else {
             return self.on_unknown_close(session, frame, escaped);
         };
-        if !is_private && let Some(scanned) = self.guard_copy() {
-            return Ok(Some(scanned));
+        if !is_private {
+            self.guard_copy()?;
         }
         if self.must_send_first() {
-            return Ok(Some(ScanOutcome::Sendable));
+            return Err(NotConsumed::SendFirst);
         }
-        self.discard_message(frame);
+        self.discard_message(frame)?;
         self.start_clock(session);
         let before = session.names.remove(&name);
         session.info.prepared_count.set(session.names.len() as u32);
@@ -287,6 +256,6 @@ impl Exchange {
             // Only the client forgets it: the server keeps it for the next one.
             self.answers.push(ExpectedAnswer::Close(Answer::Fake, Undo::name(name, before, 0)));
         }
-        Ok(None)
+        Ok(())
     }
 }

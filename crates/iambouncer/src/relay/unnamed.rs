@@ -2,10 +2,11 @@
 //! the one that made it, and then it is made again on the server that runs that batch. A server never lets a client use
 //! the unnamed statement of another.
 
+use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
-use super::session::{ClientSession, CloseReason};
-use super::upstream::{ScanOutcome, violation};
+use super::session::ClientSession;
+use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, FailedEntry, Undo};
 use crate::config::PoolMode;
 use crate::prepared::unnamed::MAX_KEPT_BYTES;
@@ -16,11 +17,7 @@ use wire::rewrite;
 use wire::scan::Frame;
 
 impl Exchange {
-    pub(super) fn on_unnamed_parse(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_unnamed_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.rules.mode == PoolMode::Session {
             // The server is the client's own.
             let text = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
@@ -35,16 +32,13 @@ impl Exchange {
                 linked.server.unnamed = ServerUnnamed::Own;
             }
             self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, undo));
-            return Ok(None);
+            return Ok(());
         }
         let text = if frame.len > MAX_KEPT_BYTES {
             let front = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
             UnnamedText::without_body(Effect::of(front))
         } else {
-            let message = match self.whole(frame) {
-                Ok(message) => message,
-                Err(scanned) => return Ok(Some(scanned)),
-            };
+            let message = self.whole(frame)?;
             let body = frontend::parse(message).map_err(violation)?.body;
             match &session.unnamed {
                 // Nearly always the same statement again.
@@ -58,18 +52,12 @@ impl Exchange {
             linked.server.unnamed = ServerUnnamed::Text(text);
         }
         self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::Unnamed(before)));
-        Ok(None)
+        Ok(())
     }
 
-    pub(super) fn on_unnamed_bind(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.forget();
-        if let Some(scanned) = self.ensure_unnamed(session) {
-            return Ok(Some(scanned));
-        }
+        self.ensure_unnamed(session)?;
         if session.has_effects {
             let is_unnamed_portal = self.up.bytes().get(self.up_ready + HEADER_BYTES) == Some(&0);
             let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
@@ -77,20 +65,14 @@ impl Exchange {
         }
         session.pool.stats.count(|t| t.binds += 1);
         self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
-        Ok(None)
+        Ok(())
     }
 
-    pub(super) fn on_unnamed_describe(
-        &mut self,
-        session: &mut ClientSession,
-        frame: Frame,
-    ) -> Result<Option<ScanOutcome>, CloseReason> {
+    pub(super) fn on_unnamed_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.forget();
-        if let Some(scanned) = self.ensure_unnamed(session) {
-            return Ok(Some(scanned));
-        }
+        self.ensure_unnamed(session)?;
         self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
-        Ok(None)
+        Ok(())
     }
 
     pub(super) fn on_unnamed_close(&mut self, session: &mut ClientSession, frame: Frame) {
@@ -107,34 +89,34 @@ impl Exchange {
     /// Sees to it that the server's unnamed statement is the client's before the message that uses it: made again, or,
     /// where the client has none, closed.
     #[inline]
-    fn ensure_unnamed(&mut self, session: &mut ClientSession) -> Option<ScanOutcome> {
-        let Link::Server(linked) = &self.link else { return None };
+    fn ensure_unnamed(&mut self, session: &mut ClientSession) -> Consumed {
+        let Link::Server(linked) = &self.link else { return Ok(()) };
         let is_there = match (&session.unnamed, &linked.server.unnamed) {
             (_, ServerUnnamed::Own) => true,
             (Some(text), server) => server.is(text),
             (None, server) => matches!(server, ServerUnnamed::None),
         };
         if is_there && !self.answers.is_name_unsettled(b"") {
-            None
+            Ok(())
         } else {
             self.replace_unnamed(session, is_there)
         }
     }
 
     #[inline(never)]
-    fn replace_unnamed(&mut self, session: &mut ClientSession, is_there: bool) -> Option<ScanOutcome> {
+    fn replace_unnamed(&mut self, session: &mut ClientSession, is_there: bool) -> Consumed {
         if self.answers.is_name_unsettled(b"") {
-            return Some(self.await_answer());
+            return Err(self.await_answer());
         }
         if is_there {
-            return None;
+            return Ok(());
         }
         if self.must_send_first() {
-            return Some(ScanOutcome::Sendable);
+            return Err(NotConsumed::SendFirst);
         }
         self.spill_upstream();
         self.start_clock(session);
-        let Link::Server(linked) = &mut self.link else { return None };
+        let Link::Server(linked) = &mut self.link else { return Ok(()) };
         match session.unnamed.as_ref().and_then(|text| Some((text, text.body()?))) {
             Some((text, body)) => {
                 rewrite::parse(self.up_head.buffer(), b"", body);
@@ -148,7 +130,7 @@ impl Exchange {
                 self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::ServerUnnamed));
             }
         }
-        None
+        Ok(())
     }
 
     /// Takes back a change of the unnamed statement that did not happen. A Parse that failed itself has closed the one

@@ -1,6 +1,7 @@
 //! From the client to the server. Owns the decision when a server is needed, what of the client's messages goes on
 //! as it is; messages that name prepared statements are [`super::statements`]'s.
 
+use super::decision::{Consumed, NotConsumed};
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
 use super::exchange::Exchange;
 use super::link::Link;
@@ -29,22 +30,9 @@ const MAX_ANSWERS_OWED_AT_ALL: usize = 16 * MAX_ANSWERS_OWED;
 /// owed. An error at the beginning of a long pipeline then comes while the client is still sending.
 const MAX_UNANSWERED_BYTES: usize = 512 * 1024;
 
-/// What a look at the client's bytes came to.
-pub(super) enum ScanOutcome {
-    /// Something can be sent.
-    Sendable,
-    /// Nothing, until this many bytes are there.
-    Needs(usize),
-    /// A request is there, and no server yet.
-    AwaitsServer,
-    /// What comes next has to wait for an answer of the server.
-    AwaitsAnswer,
-    /// The server has sent something that no request has asked for, which has to be looked at first.
-    AwaitsSilence,
-}
-
 impl Exchange {
-    /// One round: send what is decided, look at what came, receive.
+    /// Sends what is decided, looks at what came, and receives once. Ready: something was done, and another call may find
+    /// more to do. Pending: the client, the server or the pool wakes this task.
     pub(super) fn poll_upstream(
         &mut self,
         session: &mut ClientSession,
@@ -72,57 +60,69 @@ impl Exchange {
                 return Poll::Pending;
             }
             match self.scan_upstream(session) {
-                Ok(ScanOutcome::Sendable) => {}
-                Ok(ScanOutcome::AwaitsServer) => return self.poll_client_while_waiting(session, cx),
-                Ok(ScanOutcome::AwaitsAnswer) => {
-                    if self.flush_due && self.up_scanner.at_boundary() {
-                        continue;
-                    }
-                    return poll_client_end(session);
-                }
-                Ok(ScanOutcome::AwaitsSilence) => {
-                    self.holds_request = true;
-                    let heard = self.poll_downstream(session, cx);
-                    self.holds_request = false;
-                    if let Poll::Ready(Err(reason)) = heard {
-                        return Poll::Ready(Err(reason));
-                    }
-                    // A client that does not read, or a record that is not complete, holds it up: what does so wakes
-                    // this task.
-                    if heard.is_pending()
-                        && self.link.server().is_some_and(|l| l.server.stream.has_pending_input())
-                    {
+                NotConsumed::SendFirst => {}
+                NotConsumed::AwaitServer => return self.poll_client_while_waiting(session, cx),
+                NotConsumed::AwaitAnswer => {
+                    if !(self.flush_due && self.up_scanner.at_boundary()) {
                         return poll_client_end(session);
                     }
                 }
-                Ok(ScanOutcome::Needs(bytes)) => {
-                    // Once per round, so that a client that never pauses leaves the others their turn.
-                    if received {
-                        // Nothing is left, and nothing more has come: another round would find that out again.
-                        let is_done = self.up.is_empty() && !session.client.has_pending_input();
-                        return if is_done { Poll::Pending } else { Poll::Ready(Ok(())) };
-                    }
-                    if self.is_swamped() {
-                        if self.wants_flush() {
-                            continue;
-                        }
-                        if !self.looks_for_end(session) {
-                            return poll_client_end(session);
-                        }
-                    }
-                    if !self.up.is_empty() {
-                        self.up.make_room(bytes);
-                    }
-                    match self.poll_receive_from_client(session, cx) {
-                        Poll::Ready(outcome) => outcome?,
-                        Poll::Pending if self.links_for_part_of_batch(session)? => continue,
-                        Poll::Pending => return Poll::Pending,
-                    }
-                    received = true;
+                NotConsumed::AwaitSilence => ready!(self.poll_silence(session, cx))?,
+                // One receive per round, so that a client that never pauses leaves the others their turn.
+                NotConsumed::NeedBytes(_) if received => {
+                    // Nothing is left, and nothing more has come: another round would find that out again.
+                    let is_done = self.up.is_empty() && !session.client.has_pending_input();
+                    return if is_done { Poll::Pending } else { Poll::Ready(Ok(())) };
                 }
-                Err(reason) => return Poll::Ready(Err(reason)),
+                NotConsumed::NeedBytes(bytes) => received = ready!(self.poll_need(session, cx, bytes))?,
+                NotConsumed::Close(reason) => return Poll::Ready(Err(reason)),
             }
         }
+    }
+
+    /// Receives, so that this many bytes are there. Ready with false: a Flush, or a part of a batch, is to be sent first.
+    #[inline]
+    fn poll_need(
+        &mut self,
+        session: &mut ClientSession,
+        cx: &mut Context<'_>,
+        bytes: usize,
+    ) -> Poll<Result<bool, CloseReason>> {
+        if self.is_swamped() {
+            if self.wants_flush() {
+                return Poll::Ready(Ok(false));
+            }
+            if !self.looks_for_end(session) {
+                return poll_client_end(session).map_ok(|()| false);
+            }
+        }
+        if !self.up.is_empty() {
+            self.up.make_room(bytes);
+        }
+        match self.poll_receive_from_client(session, cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
+            Poll::Pending if self.links_for_part_of_batch(session)? => Poll::Ready(Ok(false)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Reads what the server has sent while no answer was owed. Pending: a client that does not read, or a record that is
+    /// not complete, holds it up; what does so wakes this task.
+    fn poll_silence(
+        &mut self,
+        session: &mut ClientSession,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CloseReason>> {
+        self.holds_request = true;
+        let heard = self.poll_downstream(session, cx);
+        self.holds_request = false;
+        if let Poll::Ready(Err(reason)) = heard {
+            return Poll::Ready(Err(reason));
+        }
+        if heard.is_pending() && self.link.server().is_some_and(|l| l.server.stream.has_pending_input()) {
+            return poll_client_end(session);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The client has sent nothing, and will wake this task when it does: a look at it would find that out again.
@@ -266,51 +266,56 @@ impl Exchange {
         }
     }
 
-    fn scan_upstream(&mut self, session: &mut ClientSession) -> Result<ScanOutcome, CloseReason> {
+    /// Looks at the client's messages until one is not consumed, or no whole message is left.
+    fn scan_upstream(&mut self, session: &mut ClientSession) -> NotConsumed {
         if self.sends_due() {
-            return Ok(ScanOutcome::Sendable);
+            return NotConsumed::SendFirst;
         }
         loop {
-            let bytes = &self.up.bytes()[self.up_ready..];
-            let at_boundary = self.up_scanner.at_boundary();
-            match self.up_scanner.next(bytes).map_err(violation)? {
-                Event::Tail(n) => {
-                    if self.up_discard_tail {
-                        self.drop_upstream(n);
-                    } else {
-                        self.up_ready += n;
-                    }
-                    // It became due inside this message, and goes before the next.
-                    if self.sends_due() {
-                        return Ok(ScanOutcome::Sendable);
-                    }
-                }
-                // CopyData outside of a COPY: the server would ignore it as well.
-                Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
-                    debug_assert!(at_boundary);
-                    self.up_discard_tail = true;
-                    self.drop_upstream(n);
-                }
-                Event::Run(n) => {
-                    self.answers.copy_data_sent();
-                    self.up_discard_tail = false;
-                    self.up_ready += n;
-                }
-                Event::Incomplete(needed) => {
-                    return Ok(if self.has_sendable() {
-                        ScanOutcome::Sendable
-                    } else {
-                        ScanOutcome::Needs(needed)
-                    });
-                }
-                Event::Message(frame) => {
-                    if let Some(scanned) = self.on_client_message(session, frame)? {
-                        return Ok(if self.has_sendable() { ScanOutcome::Sendable } else { scanned });
-                    }
-                    self.awaited_flush_sent = false;
-                }
+            match self.scan_next(session) {
+                Ok(()) => {}
+                Err(NotConsumed::Close(reason)) => return NotConsumed::Close(reason),
+                Err(_) if self.has_sendable() => return NotConsumed::SendFirst,
+                Err(decision) => return decision,
             }
         }
+    }
+
+    /// Consumes the next message, or the part of it that is there.
+    #[inline]
+    fn scan_next(&mut self, session: &mut ClientSession) -> Consumed {
+        let bytes = &self.up.bytes()[self.up_ready..];
+        let at_boundary = self.up_scanner.at_boundary();
+        match self.up_scanner.next(bytes).map_err(violation)? {
+            Event::Tail(n) => {
+                if self.up_discard_tail {
+                    self.drop_upstream(n);
+                } else {
+                    self.up_ready += n;
+                }
+                // It became due inside this message, and goes before the next.
+                if self.sends_due() {
+                    return Err(NotConsumed::SendFirst);
+                }
+            }
+            // CopyData outside of a COPY: the server would ignore it as well.
+            Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
+                debug_assert!(at_boundary);
+                self.up_discard_tail = true;
+                self.drop_upstream(n);
+            }
+            Event::Run(n) => {
+                self.answers.copy_data_sent();
+                self.up_discard_tail = false;
+                self.up_ready += n;
+            }
+            Event::Incomplete(needed) => return Err(NotConsumed::NeedBytes(needed)),
+            Event::Message(frame) => {
+                self.on_client_message(session, frame)?;
+                self.awaited_flush_sent = false;
+            }
+        }
+        Ok(())
     }
 
     /// Puts what is due between two messages of the client behind what is to be sent. True if there was anything.
@@ -408,14 +413,14 @@ impl Exchange {
         self.up_ready > MAX_SPILL_BYTES || self.up_head.len() > MAX_HEAD_BYTES
     }
 
-    pub(super) fn discard_message(&mut self, frame: Frame) -> Option<ScanOutcome> {
+    pub(super) fn discard_message(&mut self, frame: Frame) -> Consumed {
         if self.must_send_first() {
-            return Some(ScanOutcome::Sendable);
+            return Err(NotConsumed::SendFirst);
         }
         let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
         self.up_discard_tail = true;
         self.drop_upstream(n);
-        None
+        Ok(())
     }
 }
 

@@ -177,10 +177,11 @@ fn unknown_startup_parameters_are_refused_or_ignored_as_configured() {
 fn malformed_messages_end_the_client_and_nobody_else() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_packet_size = 100000"]);
     let mut bystander = bouncer.client();
-    let cases: [(&[u8], &str); 4] = [
+    let cases: [(&[u8], &str); 5] = [
         (b"Q\0\0\0\x03", "impossible length"),
         (b"Q\x7f\xff\xff\xff", "larger than the limit"),
         (b"!\0\0\0\x04", "unknown message type"),
+        (b"p\0\0\0\x06x\0", "a password message outside of authentication"),
         (b"D\0\0\0\x06Q\0", "unknown kind byte"),
     ];
     for (bytes, expected) in cases {
