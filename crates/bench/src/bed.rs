@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rds_sim::postgres::{Postgres, PostgresOptions, PostgresTls};
 
 use crate::certs::Certs;
-use crate::process::{self, Account, Process};
+use crate::process::{self, Account, ChildProcess};
 
 /// User of all clients and of the poolers' logins.
 pub(crate) const USER: &str = "bench";
@@ -117,7 +117,7 @@ impl Bed {
         let mut pgbench = process::command(&self.program("pgbench"));
         pgbench.args(["-i", "-q", "-s", SCALE, "-h", "127.0.0.1", "-p", &self.postgres_port().to_string()]);
         pgbench.args(["-U", USER, DATABASE]);
-        Process::start(pgbench, "pgbench -i", self.dir.join("init.log"), None)?.finish(INIT_LIMIT)?;
+        ChildProcess::start(pgbench, "pgbench -i", self.dir.join("init.log"), None)?.finish(INIT_LIMIT)?;
         // After this no hint bits are left to be written by the first side that reads a page.
         self.postgres.sql_in(DATABASE, "VACUUM FREEZE ANALYZE")?;
         self.postgres.sql("CHECKPOINT")?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bed::{Bed, DATABASE, USER};
 use crate::latency::Latencies;
-use crate::process::{self, Process};
+use crate::process::{self, ChildProcess};
 
 /// How much longer than asked pgbench may take before it is killed: a pooler that hangs must not hang us.
 const GRACE: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ impl Pgbench {
         };
         command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", USER, DATABASE]);
         command.env("PGSSLMODE", if self.tls { "require" } else { "disable" }).env("PGGSSENCMODE", "disable");
-        let process = Process::start(command, "pgbench", bed.dir().join("pgbench.out"), None)?;
+        let process = ChildProcess::start(command, "pgbench", bed.dir().join("pgbench.out"), None)?;
         let outcome = process.finish(self.limit());
         let latencies = match self.load {
             Load::Select(_) => {

@@ -13,7 +13,7 @@ use crate::client::{self, BenchTarget, Client};
 use crate::cpu::CpuTime;
 use crate::entrants::Entrant;
 use crate::formats::{self, Ini, Site};
-use crate::process::{self, Process};
+use crate::process::{self, ChildProcess};
 
 /// How long a pooler may take until a login through it succeeds.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const START_ATTEMPTS: u32 = 3;
 
 /// One running instance.
 pub(crate) struct Pooler {
-    process: Option<Process>,
+    process: Option<ChildProcess>,
     /// Port on 127.0.0.1.
     pub(crate) port: u16,
 }
@@ -52,7 +52,7 @@ impl Pooler {
 
     /// Process id, where there is a process.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
+        self.process.as_ref().map(ChildProcess::pid)
     }
 
     /// CPU time used so far, where there is a process.
@@ -87,13 +87,13 @@ impl Pooler {
         };
         command.args(config.args);
         let log = bed.dir().join(format!("{}.log", entrant.contender.file()));
-        let process = Process::start(command, name, log, bed.account())?;
+        let process = ChildProcess::start(command, name, log, bed.account())?;
         wait(bed, process, port, ini)
     }
 }
 
 /// Waits until `process` serves on `port`.
-fn wait(bed: &Bed, mut process: Process, port: u16, ini: Ini) -> Result<Pooler> {
+fn wait(bed: &Bed, mut process: ChildProcess, port: u16, ini: Ini) -> Result<Pooler> {
     let tls = ini.client_tls.then(|| client::tls_connector(&bed.certs.ca_pem)).transpose()?;
     let target = BenchTarget { port, user: USER, database: DATABASE, tls: tls.as_ref() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -25,7 +25,7 @@ pub(crate) struct Account {
 }
 
 /// A running child.
-pub(crate) struct Process {
+pub(crate) struct ChildProcess {
     child: Child,
     output: PathBuf,
     name: String,
@@ -46,7 +46,7 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts `command` with both outputs in the file `output`.
     pub(crate) fn start(
         mut command: Command,
@@ -63,7 +63,7 @@ impl Process {
         Ok(Self { child, output, name: name.to_owned() })
     }
 
-    /// Process id.
+    /// ChildProcess id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -123,7 +123,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // Both fail only when it is gone already.
         let _killed = self.child.kill();

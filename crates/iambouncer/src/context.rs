@@ -5,7 +5,7 @@ use crate::auth::ident::IdentMap;
 use crate::auth::mock::Forms;
 use crate::client_identity::ClientIdentities;
 use crate::config::{Config, UserList};
-use crate::host_names::Sources;
+use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
@@ -98,9 +98,9 @@ impl Context {
     }
 
     /// Who may be asked for the addresses of host names.
-    pub fn name_sources(&self) -> Sources {
+    pub fn name_sources(&self) -> NameSources {
         let is_dns_only = self.loaded.borrow().config.settings.names_dns_servers();
-        Sources { resolver: self.process.resolver.clone(), is_dns_only }
+        NameSources { resolver: self.process.resolver.clone(), is_dns_only }
     }
 
     /// TCP settings in force.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::faults::FaultSettings;
+use crate::fault_injection::FaultSettings;
 use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::simulator::Simulator;
 use crate::time::unix_seconds;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::faults::{Change, Faults};
+use crate::fault_injection::{Change, Faults};
 
 const BUFFER_BYTES: usize = 32 * 1024;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::faults::Faults;
+use crate::fault_injection::Faults;
 use crate::keys::KeyStore;
 use crate::log::{LoginAttempt, LoginLog, LoginOutcome};
 use crate::time::{SimClock, unix_seconds};

@@ -1,7 +1,7 @@
 //! The addresses of one host name. Owns which of the addresses that servers are connected to the name does not have any
 //! more; asks nobody.
 
-use super::lookup::Answer;
+use super::lookup::NameAnswer;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,7 +76,7 @@ impl Known {
 
 /// What an answer has changed for the servers of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct AddressChange {
     /// Addresses that servers have and the name has not any more.
     pub(super) old: Vec<IpAddr>,
     /// Addresses that it has.
@@ -141,7 +141,7 @@ impl HostName {
     }
 
     /// Marks the addresses that a newer answer lacks. One that holds a part of the addresses only lacks none.
-    pub(super) fn take_over(&self, answer: &Answer, asked_at: Instant) -> Option<Change> {
+    pub(super) fn take_over(&self, answer: &NameAnswer, asked_at: Instant) -> Option<AddressChange> {
         let mut known = self.known();
         known.has_failed = false;
         let is_late = known.decision.as_ref().is_some_and(|decision| decision.asked_at >= asked_at);
@@ -166,7 +166,7 @@ impl HostName {
         }
         let new = decision.addresses.clone();
         known.decision = Some(decision);
-        (!old.is_empty()).then_some(Change { old, new, servers })
+        (!old.is_empty()).then_some(AddressChange { old, new, servers })
     }
 
     /// A connection was made to an address of an answer that was asked for at this time.

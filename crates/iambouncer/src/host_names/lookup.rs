@@ -9,7 +9,7 @@ pub const MAX_ADDRESSES: usize = 16;
 
 /// Who may be asked.
 #[derive(Clone)]
-pub struct Sources {
+pub struct NameSources {
     /// DNS, which knows aliases; `None` where it is not set up.
     pub resolver: Option<Resolver>,
     /// Other name servers than the system's are named: the system is not asked.
@@ -17,8 +17,8 @@ pub struct Sources {
 }
 
 /// A name to look up.
-pub(super) struct Question {
-    pub(super) sources: Sources,
+pub(super) struct NameQuery {
+    pub(super) sources: NameSources,
     pub(super) name: String,
     /// The names it stands for matter, too.
     pub(super) follows_aliases: bool,
@@ -27,7 +27,7 @@ pub(super) struct Question {
 }
 
 /// Addresses of a name.
-pub(super) struct Answer {
+pub(super) struct NameAnswer {
     /// In the order of the answer, without a port; never empty.
     pub(super) addresses: Vec<SocketAddr>,
     /// The first RDS endpoint among the names it stands for.
@@ -36,7 +36,7 @@ pub(super) struct Answer {
     pub(super) is_complete: bool,
 }
 
-impl Answer {
+impl NameAnswer {
     pub(super) fn new(name: &str, addresses: Vec<SocketAddr>, rds_name: Option<String>) -> Self {
         let is_cut_off = addresses.len() >= MAX_ADDRESSES;
         let is_complete = !is_cut_off && !is_one_of_several(rds_name.as_deref().unwrap_or(name));
@@ -57,12 +57,12 @@ fn is_one_of_several(name: &str) -> bool {
     matches!(kind, Some(EndpointKind::ClusterReader | EndpointKind::ClusterCustom | EndpointKind::ShardGroup))
 }
 
-impl Question {
+impl NameQuery {
     /// Asks. The system's resolver knows more sources of names, and neither aliases nor other name servers.
     ///
     /// # Errors
     /// Why the name does not resolve.
-    pub(super) async fn ask(self) -> Result<Answer, String> {
+    pub(super) async fn ask(self) -> Result<NameAnswer, String> {
         let Self { sources, name, follows_aliases, is_anew } = self;
         let needs_dns = follows_aliases || sources.is_dns_only;
         let mut is_answered = true;
@@ -72,7 +72,7 @@ impl Question {
             match found {
                 Ok(found) => {
                     let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
-                    return Ok(Answer::new(&name, addresses, found.rds_name));
+                    return Ok(NameAnswer::new(&name, addresses, found.rds_name));
                 }
                 Err(error) if sources.is_dns_only => return Err(error.to_string()),
                 // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
@@ -87,8 +87,8 @@ impl Question {
         if addresses.is_empty() {
             return Err("no address".to_owned());
         }
-        let answer = Answer::new(&name, addresses, None);
+        let answer = NameAnswer::new(&name, addresses, None);
         // In place of DNS that has failed, this is not all there is to know.
-        Ok(Answer { is_complete: answer.is_complete && is_answered, ..answer })
+        Ok(NameAnswer { is_complete: answer.is_complete && is_answered, ..answer })
     }
 }

@@ -11,10 +11,10 @@ mod tests;
 mod watch;
 
 pub use host::HostAddress;
-pub use lookup::{MAX_ADDRESSES, Sources};
+pub use lookup::{MAX_ADDRESSES, NameSources};
 
-use host::{Change, HostName};
-use lookup::{Answer, Question};
+use host::{AddressChange, HostName};
+use lookup::{NameAnswer, NameQuery};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,27 +23,27 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// A name, and whether the names that it stands for are followed: the two may have different answers.
-type Key = (String, bool);
+type NameKey = (String, bool);
 
 /// The host names of all workers.
 #[derive(Clone, Default)]
-pub struct HostNames(Arc<Shared>);
+pub struct HostNames(Arc<NameTable>);
 
 #[derive(Default)]
-struct Shared {
-    hosts: Mutex<HashMap<Key, Arc<HostName>>>,
+struct NameTable {
+    hosts: Mutex<HashMap<NameKey, Arc<HostName>>>,
     /// Counts answers that lack an address of a server.
     changes: AtomicU64,
 }
 
 /// What a look-up for a login has found.
-pub struct Found {
+pub struct NameRecord {
     host: Arc<HostName>,
     asked_at: Instant,
-    answer: Answer,
+    answer: NameAnswer,
 }
 
-impl Found {
+impl NameRecord {
     /// The addresses, in the order of the answer.
     pub fn addresses(&self, port: u16) -> Vec<SocketAddr> {
         let with_port = |mut address: SocketAddr| {
@@ -65,7 +65,7 @@ impl Found {
 }
 
 impl HostNames {
-    fn hosts(&self) -> MutexGuard<'_, HashMap<Key, Arc<HostName>>> {
+    fn hosts(&self) -> MutexGuard<'_, HashMap<NameKey, Arc<HostName>>> {
         self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,25 +82,25 @@ impl HostNames {
     pub async fn look_up(
         &self,
         control: &Handle,
-        sources: Sources,
+        sources: NameSources,
         (name, follows_aliases): (&str, bool),
         max_ttl: Duration,
-    ) -> Result<Found, String> {
+    ) -> Result<NameRecord, String> {
         let host = self.host(name, follows_aliases);
         let asked_at = Instant::now();
         let is_due = host.begin(asked_at, max_ttl);
-        let question = Question { sources, name: name.to_owned(), follows_aliases, is_anew: is_due };
+        let question = NameQuery { sources, name: name.to_owned(), follows_aliases, is_anew: is_due };
         let asked = control.spawn(question.ask()).await;
         let answer = asked.unwrap_or_else(|_| Err("lookup was given up".to_owned()))?;
         if is_due {
             self.take_over(name, &host, &answer, asked_at);
         }
-        Ok(Found { host, asked_at, answer })
+        Ok(NameRecord { host, asked_at, answer })
     }
 
     /// An answer is in force from now on. Servers whose addresses it lacks have to go.
-    fn take_over(&self, name: &str, host: &HostName, answer: &Answer, asked_at: Instant) {
-        let Some(Change { old, new, servers }) = host.take_over(answer, asked_at) else { return };
+    fn take_over(&self, name: &str, host: &HostName, answer: &NameAnswer, asked_at: Instant) {
+        let Some(AddressChange { old, new, servers }) = host.take_over(answer, asked_at) else { return };
         // After the marks at the addresses: whoever sees the count sees them.
         self.0.changes.fetch_add(1, Ordering::Release);
         tracing::info!(

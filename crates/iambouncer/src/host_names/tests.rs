@@ -1,8 +1,8 @@
 //! Which addresses are old, and which names are looked up again.
 
-use super::host::{Change, HostName};
-use super::lookup::{Answer, MAX_ADDRESSES};
-use super::{HostNames, Sources};
+use super::host::{AddressChange, HostName};
+use super::lookup::{MAX_ADDRESSES, NameAnswer};
+use super::{HostNames, NameSources};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn answer(addresses: &[&str]) -> Answer {
+fn answer(addresses: &[&str]) -> NameAnswer {
     let addresses = addresses.iter().map(|text| SocketAddr::new(ip(text), 0)).collect();
-    Answer { addresses, rds_name: None, is_complete: true }
+    NameAnswer { addresses, rds_name: None, is_complete: true }
 }
 
-struct Case {
+struct LookupCase {
     host: HostName,
     began: Instant,
 }
 
-impl Case {
+impl LookupCase {
     fn new() -> Self {
         Self { host: HostName::default(), began: Instant::now() }
     }
@@ -34,12 +34,12 @@ impl Case {
 
 #[test]
 fn an_address_that_a_newer_answer_lacks_is_old_once_and_until_it_is_back() {
-    let case = Case::new();
+    let case = LookupCase::new();
     let (a, b) =
         (case.host.connected(ip("10.0.0.1"), case.at(0)), case.host.connected(ip("10.0.0.2"), case.at(0)));
     let second = case.host.connected(ip("10.0.0.1"), case.at(1));
     assert_eq!(case.host.take_over(&answer(&["10.0.0.2", "10.0.0.1"]), case.at(2)), None);
-    let change = Change { old: vec![ip("10.0.0.1")], new: vec![ip("10.0.0.2")], servers: 2 };
+    let change = AddressChange { old: vec![ip("10.0.0.1")], new: vec![ip("10.0.0.2")], servers: 2 };
     assert_eq!(case.host.take_over(&answer(&["10.0.0.2"]), case.at(3)), Some(change));
     assert!(a.is_old() && second.is_old() && !b.is_old());
     assert_eq!(case.host.take_over(&answer(&["10.0.0.2"]), case.at(4)), None);
@@ -49,7 +49,7 @@ fn an_address_that_a_newer_answer_lacks_is_old_once_and_until_it_is_back() {
 
 #[test]
 fn an_answer_that_failed_for_a_family_says_nothing_about_it() {
-    let case = Case::new();
+    let case = LookupCase::new();
     let v4 = case.host.connected(ip("10.0.0.1"), case.at(0));
     let mapped = case.host.connected(ip("::ffff:10.0.0.1"), case.at(0));
     assert_eq!(case.host.take_over(&answer(&["fd00::1"]), case.at(1)), None);
@@ -60,25 +60,25 @@ fn an_answer_that_failed_for_a_family_says_nothing_about_it() {
 
 #[test]
 fn an_answer_with_a_part_of_the_addresses_makes_none_old() {
-    let case = Case::new();
+    let case = LookupCase::new();
     let used = case.host.connected(ip("10.0.1.1"), case.at(0));
-    let partial = Answer { is_complete: false, ..answer(&["10.0.0.2"]) };
+    let partial = NameAnswer { is_complete: false, ..answer(&["10.0.0.2"]) };
     assert_eq!(case.host.take_over(&partial, case.at(1)), None);
     let many: Vec<SocketAddr> =
         (0..MAX_ADDRESSES as u8).map(|n| SocketAddr::new(IpAddr::from([10, 0, 0, n]), 0)).collect();
-    assert_eq!(case.host.take_over(&Answer::new("db.example", many, None), case.at(2)), None);
+    assert_eq!(case.host.take_over(&NameAnswer::new("db.example", many, None), case.at(2)), None);
     let one = vec![SocketAddr::new(ip("10.0.0.2"), 0)];
     let reader = "app.cluster-ro-c9akciq32rgh.eu-west-1.rds.amazonaws.com";
     for (name, rds_name) in [(reader, None), ("db.example", Some(reader.to_owned()))] {
-        assert_eq!(case.host.take_over(&Answer::new(name, one.clone(), rds_name), case.at(3)), None);
+        assert_eq!(case.host.take_over(&NameAnswer::new(name, one.clone(), rds_name), case.at(3)), None);
     }
     assert!(!used.is_old());
-    assert!(case.host.take_over(&Answer::new("db.example", one, None), case.at(4)).is_some());
+    assert!(case.host.take_over(&NameAnswer::new("db.example", one, None), case.at(4)).is_some());
 }
 
 #[test]
 fn a_login_with_a_newer_answer_keeps_its_address_and_one_with_an_older_answer_does_not() {
-    let case = Case::new();
+    let case = LookupCase::new();
     let newer = case.host.connected(ip("10.0.0.2"), case.at(5));
     assert_eq!(case.host.take_over(&answer(&["10.0.0.1"]), case.at(4)), None);
     assert!(!newer.is_old());
@@ -90,13 +90,13 @@ fn a_login_with_a_newer_answer_keeps_its_address_and_one_with_an_older_answer_do
     let (old, new) = (vec![ip("10.0.0.2")], vec![ip("10.0.0.9")]);
     assert_eq!(
         case.host.take_over(&answer(&["10.0.0.9"]), case.at(6)),
-        Some(Change { old, new, servers: 1 })
+        Some(AddressChange { old, new, servers: 1 })
     );
 }
 
 #[test]
 fn a_name_is_looked_up_once_in_a_ttl_and_only_while_it_has_servers() {
-    let case = Case::new();
+    let case = LookupCase::new();
     assert!(case.host.begin(case.at(0), TTL) && !case.host.begin(case.at(14), TTL));
     assert_eq!(case.host.due_since(case.at(20), TTL), None);
     let server = case.host.connected(ip("10.0.0.1"), case.at(0));
@@ -117,7 +117,7 @@ fn a_name_is_looked_up_once_in_a_ttl_and_only_while_it_has_servers() {
 async fn names_are_known_as_long_as_they_are_used_and_addresses_that_resolve_are_found() {
     let names = HostNames::default();
     let control = tokio::runtime::Handle::current();
-    let sources = Sources { resolver: None, is_dns_only: false };
+    let sources = NameSources { resolver: None, is_dns_only: false };
     let found = names.look_up(&control, sources.clone(), ("localhost", false), TTL).await.unwrap();
     let addresses = found.addresses(5432);
     assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 5432));

@@ -3,7 +3,7 @@
 
 use super::HostNames;
 use super::host::HostName;
-use super::lookup::{Question, Sources};
+use super::lookup::{NameQuery, NameSources};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -23,7 +23,7 @@ impl Drop for Asking {
 impl HostNames {
     /// Starts the look-ups that are due, and forgets names without servers. One worker calls it, every moment. With a
     /// `max_ttl` of 0 no answer is kept, so each login asks, and nothing is due besides.
-    pub fn look_up_again(&self, control: &Handle, sources: &Sources, max_ttl: Duration) {
+    pub fn look_up_again(&self, control: &Handle, sources: &NameSources, max_ttl: Duration) {
         let now = Instant::now();
         for (name, follows_aliases, host) in self.due(now, max_ttl) {
             host.ask(now);
@@ -31,7 +31,7 @@ impl HostNames {
             let (names, sources) = (self.clone(), sources.clone());
             control.spawn(async move {
                 let host = &asking.0;
-                let question = Question { sources, name: name.clone(), follows_aliases, is_anew: true };
+                let question = NameQuery { sources, name: name.clone(), follows_aliases, is_anew: true };
                 match question.ask().await {
                     Ok(answer) => names.take_over(&name, host, &answer, now),
                     // Servers are closed for what is known, not for what is not.

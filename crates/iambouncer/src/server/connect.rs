@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::target::{Credential, LoginTarget};
 use crate::config::{Host, TlsMode};
 use crate::context::Context;
-use crate::host_names::{Found, HostAddress};
+use crate::host_names::{HostAddress, NameRecord};
 use crate::net::tls::TlsStream;
 use crate::net::trust::fault_in;
 use crate::net::verified::ServerTls;
@@ -83,7 +83,7 @@ pub enum ServerAddress {
         /// Its addresses.
         addresses: Vec<SocketAddr>,
         /// The answer they are from; `None` where the name is an address.
-        found: Option<Found>,
+        found: Option<NameRecord>,
     },
 }
 
@@ -153,7 +153,7 @@ impl ServerAddress {
     pub fn rds_name(&self) -> Option<&String> {
         match self {
             Self::Unix { .. } => None,
-            Self::Tcp { found, .. } => found.as_ref().and_then(Found::rds_name),
+            Self::Tcp { found, .. } => found.as_ref().and_then(NameRecord::rds_name),
         }
     }
 

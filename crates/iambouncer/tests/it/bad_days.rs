@@ -73,7 +73,7 @@ fn a_client_that_waits_while_sts_is_away_is_served_when_it_is_back() {
     let bouncer = pod(&sim, &endpoint, &line).set("query_wait_timeout = 30").start();
     let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     bouncer.wait_for_line("cause=\"IAM015\"");
-    assert!(!waiting.has_news());
+    assert!(!waiting.has_pending_input());
     endpoint.set(|settings| settings.fail_with = None);
     waiting.until_ready();
     assert_eq!(waiting.value("SELECT 'served'"), "served");

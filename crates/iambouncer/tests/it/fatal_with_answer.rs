@@ -55,6 +55,6 @@ fn a_server_that_ends_right_behind_its_answer_is_not_the_clients_business() {
     for turn in 0..QUERIES {
         // What went wrong: the client was told that it ends, and did not, and the next one got the dead server.
         assert_eq!(tags(&client.query("SELECT")), "CZ", "turn {turn}");
-        assert!(!client.has_news(), "turn {turn}");
+        assert!(!client.has_pending_input(), "turn {turn}");
     }
 }

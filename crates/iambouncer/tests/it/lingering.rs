@@ -166,7 +166,7 @@ fn a_connect_query_that_takes_too_long_is_cancelled() {
         // One that is ending may be seen beside the next one.
         assert!(backends.len() <= 2, "{backends:?}");
         seen.extend(backends);
-        client.has_news()
+        client.has_pending_input()
     });
     assert!(seen.len() >= 2, "{seen:?}");
     assert_eq!(client.read().unwrap().error().0, "08001");

@@ -39,7 +39,7 @@ fn a_client_that_waits_for_the_first_server_counts_as_waiting() {
     assert_eq!(scrape.sum("iambouncer_client_connections", &[("state", "waiting")]), Some(1.0));
     assert_eq!(scrape.sum("iambouncer_pool_waiting", &[]), Some(1.0));
     assert!(scrape.sum("iambouncer_pool_maxwait_seconds", &[]) > Some(0.0));
-    assert!(!client.has_news());
+    assert!(!client.has_pending_input());
     let id =
         console.column("SHOW CLIENTS", "id")[states.iter().position(|s| s == "waiting").unwrap()].clone();
     assert_eq!(tags(&console.query(&format!("KILL_CLIENT {id}"))), "CZ");

@@ -90,7 +90,7 @@ fn an_early_error_of_a_long_pipeline_comes_while_the_client_is_still_sending() {
         [raw::parse("", &format!("SELECT 1 /* {} */", "x".repeat(1000))), raw::bind("", "", &[])].concat();
     let mut sent = 0;
     // No Sync, ever: only an error that is not kept back can end this.
-    while !client.has_news() {
+    while !client.has_pending_input() {
         client.send(&batch);
         sent += batch.len();
         assert!(sent < 64 * 1024 * 1024, "no error after {sent} bytes");

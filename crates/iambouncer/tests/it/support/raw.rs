@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// True when something has come, be it the end.
-    pub fn has_news(&self) -> bool {
+    pub fn has_pending_input(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let peeked = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).unwrap();

@@ -42,12 +42,12 @@ fn pause_waits_for_a_transaction_of_another_worker_and_holds_all_back() {
         }
         workers.wait_for_waiting(3);
         assert_eq!(holder.value("SELECT 'goes on'"), "goes on");
-        assert!(!pauser.has_news(), "PAUSE waits for the transaction");
+        assert!(!pauser.has_pending_input(), "PAUSE waits for the transaction");
         assert_eq!(tags(&holder.query("COMMIT")), "CZ");
         assert_eq!(tags(&pauser.until_ready()), "CZ");
         assert_eq!(workers.servers(&mut console).len(), 0);
         workers.observer().wait_for_backends(0);
-        assert!(late.iter().all(|client| !client.has_news()));
+        assert!(late.iter().all(|client| !client.has_pending_input()));
         assert_eq!(tags(&console.query("RESUME")), "CZ");
         for client in &mut late {
             assert_eq!(tags(&client.until_ready()), "TDCZ");

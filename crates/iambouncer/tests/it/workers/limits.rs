@@ -96,7 +96,8 @@ fn max_user_connections_is_exact_over_workers_and_databases() {
     for at in [1, 2, 3, 5] {
         assert_eq!(clients[at].until_ready()[1].row(), [Some("1".to_owned())]);
     }
-    assert_eq!(workers.observer().backends().len(), 2);
+    // PostgreSQL takes a moment to end the backends whose places were taken over.
+    eventually("two are left", || workers.observer().backends().len() == 2);
 }
 
 #[test]

@@ -65,8 +65,8 @@ impl ConnectionPermit {
         true
     }
 
-    fn has_news(&self) -> bool {
-        self.client.as_ref().is_some_and(Client::has_news)
+    fn has_pending_input(&self) -> bool {
+        self.client.as_ref().is_some_and(Client::has_pending_input)
     }
 }
 
@@ -116,7 +116,7 @@ impl Play {
 
     fn read_news(&mut self) {
         for seat in &mut self.seats {
-            while seat.has_news() && seat.read() {}
+            while seat.has_pending_input() && seat.read() {}
             self.lost += usize::from(std::mem::take(&mut seat.is_lost));
         }
         assert!(self.lost <= self.violence, "{} clients lost by {} events", self.lost, self.violence);

@@ -18,12 +18,12 @@ fn every_client_cancels_its_own_query_through_any_worker() {
         let (pid, mut key) = clients[at].cancel_key();
         key[0] ^= 1;
         cancel(workers.bouncer.port, pid, &key);
-        assert!(clients[at..].iter().all(|client| !client.has_news()), "a wrong key does nothing");
+        assert!(clients[at..].iter().all(|client| !client.has_pending_input()), "a wrong key does nothing");
         key[0] ^= 1;
         cancel(workers.bouncer.port, pid, &key);
         let messages = clients[at].until_ready();
         assert_eq!(messages.iter().find(|m| m.tag == b'E').unwrap().error().0, "57014");
-        assert!(clients.iter().all(|client| !client.has_news()), "only client {at} was meant");
+        assert!(clients.iter().all(|client| !client.has_pending_input()), "only client {at} was meant");
     }
     for client in &mut clients {
         assert_eq!(client.value("SELECT 1"), "1");
