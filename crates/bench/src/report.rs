@@ -184,7 +184,7 @@ fn gaps(page: &mut String, rows: &[PlanRow], gaps: &[Gap]) {
     if gaps.is_empty() {
         return;
     }
-    page.push_str("## Measurement that are missing\n\n");
+    page.push_str("## Figures that are missing\n\n");
     for gap in gaps {
         let Some(row) = rows.get(gap.row) else { continue };
         let kind = if gap.is_failure { "failed" } else { "not applicable" };

@@ -92,7 +92,7 @@ fn get_caller_identity(desk: &Desk, request: &HttpRequest) -> Result<String, Sim
     let session = escape(&settings.caller_session);
     Ok(format!(
         "<Arn>arn:aws:sts::{account}:assumed-role/{role}/{session}</Arn><UserId>AROARDSSIM:rds-sim</UserId>\
-         <SystemAccount>{account}</SystemAccount>"
+         <Account>{account}</Account>"
     ))
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn answer_presigned(desk: &Desk, request: &HttpRequest) -> Reply {
             desk.count(|calls| calls.presigned += 1);
             let CredentialSettings { account, role_name, .. } = desk.settings();
             let result = serde_json::json!({
-                "SystemAccount": account,
+                "Account": account,
                 "Arn": format!("arn:aws:sts::{account}:assumed-role/{role_name}/rds-sim"),
                 "UserId": "AROARDSSIM:rds-sim",
             });

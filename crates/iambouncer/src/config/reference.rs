@@ -56,7 +56,7 @@ fn connection_values(page: &mut String) {
         "\n## Without a file\n\n\
          The first that is given counts. Empty variables count as absent. `AWS_IAM` is true or false.\n\
          `iam_region_fallback` is used only when the host does not name its region.\n\n\
-         | SettingValue | Flag | Variables |\n|---|---|---|\n",
+         | Value | Flag | Variables |\n|---|---|---|\n",
     );
     for value in CONNECTION_VALUES {
         let flag = if value.flag.is_empty() { String::new() } else { code(value.flag) };

@@ -15,7 +15,7 @@ pub fn metrics_markdown() -> String {
          Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
-         | Metric | MetricKind | Labels | What it tells |\n|---|---|---|---|\n"
+         | Metric | Kind | Labels | What it tells |\n|---|---|---|---|\n"
     );
     for metric in table() {
         let kind = match metric.kind {
