@@ -1,12 +1,13 @@
 //! What every part of a worker can read: the configuration in force, users, TLS, and what the process shares. Owns the
 //! replacement of the configuration at RELOAD; decides nothing.
 
-use crate::auth::ident::IdentMap;
+use crate::auth::ident::{self, IdentMap};
 use crate::auth::mock::Forms;
 use crate::client_identity::ClientIdentities;
-use crate::config::{Config, UserList};
+use crate::config::{Config, UserList, load_user_list};
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
+use crate::net::tls_config;
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
@@ -14,6 +15,7 @@ use crate::process::Process;
 use crate::worker::workers::Workers;
 use rustls::ServerConfig;
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +32,42 @@ pub struct ConfigFiles {
     pub server_tls: Option<ServerTls>,
     /// TLS towards clients; `None` when off.
     pub client_tls: Option<Arc<ServerConfig>>,
+}
+
+impl ConfigFiles {
+    /// Reads the files that a configuration names: users, identity maps and certificates. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be used; the text is for the operator.
+    pub fn read(config: Config) -> Result<Self, String> {
+        let settings = &config.settings;
+        let users = match settings.auth_file.as_str() {
+            "" => UserList::default(),
+            path => load_user_list(Path::new(path)).map_err(|report| report.to_string())?,
+        };
+        let ident = read_ident_map(&settings.auth_ident_file)?;
+        let tls = |error: tls_config::TlsConfigError| format!("error: {error}");
+        Ok(Self {
+            server_tls: tls_config::for_servers(settings).map_err(tls)?,
+            client_tls: tls_config::for_clients(settings).map_err(tls)?,
+            users: Arc::new(users),
+            ident: Arc::new(ident),
+            config: Arc::new(config),
+        })
+    }
+}
+
+fn read_ident_map(path: &str) -> Result<IdentMap, String> {
+    if path.is_empty() {
+        return Ok(IdentMap::default());
+    }
+    let wrong = |reason: String| format!("error: auth_ident_file {path}: {reason}");
+    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    if size > ident::MAX_FILE_BYTES as u64 {
+        return Err(wrong(format!("longer than {} bytes", ident::MAX_FILE_BYTES)));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 /// Shared by all tasks of a worker.

@@ -3,8 +3,8 @@
 use super::console::Console;
 use super::table::CommandOutcome;
 use crate::client_error::{self, Blame, ClientError};
+use crate::context::ConfigFiles;
 use crate::lifecycle::Phase;
-use crate::net::tls_config;
 use crate::pool::Pool;
 use std::future::ready;
 use std::rc::Rc;
@@ -75,13 +75,14 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
                 None => refusal,
             });
         }
-        if key.contains("_tls_") {
-            let settings = &loaded.config.settings;
-            let refused = |error: tls_config::TlsConfigError| invalid(error.to_string());
-            loaded.server_tls = tls_config::for_servers(settings).map_err(refused)?;
-            loaded.client_tls = tls_config::for_clients(settings).map_err(refused)?;
+        // Other settings do not bring changes of files into force that RELOAD has not read.
+        if key.ends_with("_file") || key.contains("_tls_") {
+            let config = (*loaded.config).clone();
+            let read = console.context.blocking(move || ConfigFiles::read(config)).await;
+            loaded =
+                read.unwrap_or_else(|| Err("reading the files was given up".to_owned())).map_err(invalid)?;
         }
-        console.put_in_force(loaded).await;
+        console.put_in_force(loaded).await.map_err(invalid)?;
         tracing::info!("SET {key}");
         Ok(())
     })

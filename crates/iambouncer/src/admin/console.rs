@@ -3,6 +3,7 @@
 use super::table::Action;
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientTable;
+use crate::config::Settings;
 use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
@@ -15,8 +16,17 @@ use std::time::SystemTime;
 /// The worker that hears signals and runs commands.
 const FIRST: usize = 0;
 
-/// Reads all files anew; runs on the control thread. An error is the text for the user.
-pub type Reloader = Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>;
+/// Directs the log as settings say.
+type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
+
+/// How a change of the configuration reaches what is outside of the workers.
+#[derive(Clone)]
+pub struct Reloader {
+    /// Reads the configuration again. The error is for the operator.
+    pub read: Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>,
+    /// Directs the log as the settings say. The error is for the operator.
+    pub log: Arc<DirectLog>,
+}
 
 /// The state of the process as commands see it, at one worker.
 pub struct Console {
@@ -50,20 +60,29 @@ impl Console {
     /// # Errors
     /// A file is wrong; what was in force stays so.
     pub async fn reload(&self) -> Result<(), String> {
-        let reloader = self.reloader.clone();
+        let read = self.reloader.read.clone();
         let read = self
             .context
-            .blocking(move || reloader())
+            .blocking(move || read())
             .await
             .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()));
         self.context.process.health.reloaded(read.is_ok(), SystemTime::now());
-        self.put_in_force(read?).await;
+        let mut loaded = read?;
+        let running = self.context.config();
+        for name in Arc::make_mut(&mut loaded.config).settings.keep_restart_only(&running.settings) {
+            tracing::warn!("{name} has changed in the configuration; only a restart changes it");
+        }
+        self.put_in_force(loaded).await?;
         tracing::info!("configuration reloaded");
         Ok(())
     }
 
     /// Puts a configuration in force at all workers; here at once, so that the next change builds on it.
-    pub(super) async fn put_in_force(&self, loaded: ConfigFiles) {
+    ///
+    /// # Errors
+    /// The log file cannot be opened; nothing has changed.
+    pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
+        (self.reloader.log)(&loaded.config.settings)?;
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
@@ -74,6 +93,7 @@ impl Console {
             ready(())
         })
         .await;
+        Ok(())
     }
 
     /// Ends the clients of databases whose lines are gone.

@@ -3,8 +3,9 @@
 
 use super::Failure;
 use super::arguments::Doctor;
-use super::{logging, run};
-use crate::config::ProcessEnvironment;
+use super::logging::Log;
+use super::run;
+use crate::config::{ProcessEnvironment, Settings};
 use crate::context::ConfigFiles;
 use crate::doctor::checks::{Check, DoctorReport, Finding};
 use crate::doctor::{DoctorRequest, examine, report};
@@ -15,7 +16,9 @@ use std::process::ExitCode;
 
 pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
     if wanted.verbose > 0 {
-        logging::start(None, u32::from(wanted.verbose) - 1, false);
+        // Nothing of a configuration is known yet, and the log of an examination goes to the terminal.
+        Log::start(&Settings::default(), u32::from(wanted.verbose) - 1, false)
+            .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     }
     let found = match read(wanted) {
         Ok((loaded, config, is_file)) => {

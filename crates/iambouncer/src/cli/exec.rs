@@ -4,9 +4,11 @@
 
 use super::Failure;
 use super::arguments::{Connect, Exec, ServerArguments};
+use super::logging::Log;
+use super::run;
 use super::run::Sockets;
-use super::{logging, run};
-use crate::config::{ConfigReport, ProcessEnvironment, Secret, UserEntry, UserList, zero_config};
+use crate::admin::Reloader;
+use crate::config::{ConfigReport, ProcessEnvironment, Secret, Settings, UserEntry, UserList, zero_config};
 use crate::context::ConfigFiles;
 use crate::net::Endpoint;
 use crate::net::listener::BoundListener;
@@ -56,7 +58,10 @@ fn with_pooler(
     flags.settings = own.chain(flags.settings).collect();
     let resolved = zero_config(target, &flags, &ProcessEnvironment)
         .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
-    logging::start(None, resolved.config.settings.verbose, resolved.config.settings.verbose == 0);
+    // The command's own output goes to the same terminal: without `verbose`, warnings only.
+    let settings = Settings { verbose: resolved.config.settings.verbose, ..Settings::default() };
+    Log::start(&settings, 0, settings.verbose == 0)
+        .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     run::refuse_own_listener(&resolved.config)?;
     let line =
         resolved.config.fallback.clone().ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
@@ -126,7 +131,11 @@ fn serve(
     run::launch(
         loaded,
         sockets,
-        Arc::new(|| Err("there is no file to read again".to_owned())),
+        Reloader {
+            read: Arc::new(|| Err("there is no file to read again".to_owned())),
+            // The log stays with the terminal of the command.
+            log: Arc::new(|_| Ok(())),
+        },
         &control,
         |_| Ok(signals),
     )?;

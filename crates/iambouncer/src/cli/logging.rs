@@ -1,52 +1,54 @@
-//! Where log lines go and which. Owns the subscriber; a line costs nothing when its level is off.
+//! Where log lines go and which. Owns the subscriber; a line costs nothing when its level is off. LogDestination and level
+//! can change while the process runs.
 
 use super::fields::Fields;
+use crate::config::Settings;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt, registry};
+use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
-/// A log file that can be opened anew after it was moved away.
+/// Overrides `verbose` and the flags with a filter of its own.
+const FILTER_VARIABLE: &str = "IAMBOUNCER_LOG";
+
+enum LogDestination {
+    Stderr,
+    File { path: PathBuf, file: File },
+}
+
+/// Writes to the destination of the moment.
 #[derive(Clone)]
-pub(super) struct LogFile {
-    path: PathBuf,
-    file: Arc<Mutex<File>>,
-}
+struct LogWriter(Arc<Mutex<LogDestination>>);
 
-impl LogFile {
-    fn open_append(path: &Path) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).open(path)
-    }
-
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: Arc::new(Mutex::new(Self::open_append(path)?)) })
-    }
-
-    /// Opens the file anew (RELOAD, for log rotation). On failure the old one stays in use.
-    pub(super) fn reopen(&self) -> io::Result<()> {
-        let file = Self::open_append(&self.path)?;
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
-        Ok(())
+impl LogWriter {
+    fn destination(&self) -> MutexGuard<'_, LogDestination> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for LogFile {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+        match &mut *self.destination() {
+            LogDestination::Stderr => io::stderr().write(line),
+            LogDestination::File { file, .. } => file.write(line),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        match &mut *self.destination() {
+            LogDestination::Stderr => io::stderr().flush(),
+            LogDestination::File { file, .. } => file.flush(),
+        }
     }
 }
 
-impl<'a> MakeWriter<'a> for LogFile {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -54,9 +56,80 @@ impl<'a> MakeWriter<'a> for LogFile {
     }
 }
 
-/// Starts logging. `verbosity` counts up from 0 (info); `IAMBOUNCER_LOG` overrides it with a filter of its own. The
-/// libraries below stay quiet unless that filter names them.
-pub(super) fn start(file: Option<LogFile>, verbosity: u32, quiet: bool) {
+type LineLayer = fmt::Layer<Registry, Fields, fmt::format::Format, LogWriter>;
+
+/// The log of the process.
+#[derive(Clone)]
+pub(super) struct Log {
+    writer: LogWriter,
+    filter: reload::Handle<EnvFilter, Registry>,
+    lines: reload::Handle<LineLayer, Registry>,
+    /// Added to `verbose` by flags.
+    verbose_flags: u32,
+    quiet: bool,
+}
+
+impl Log {
+    /// Starts logging. The libraries below log warnings only unless the variable's filter names them.
+    ///
+    /// # Errors
+    /// `logfile` cannot be opened.
+    pub(super) fn start(settings: &Settings, verbose_flags: u32, quiet: bool) -> Result<Self, String> {
+        let writer = LogWriter(Arc::new(Mutex::new(LogDestination::Stderr)));
+        let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        // A complaint about a log that cannot be written would go to the same closed pipe, and panic.
+        let lines = fmt::layer()
+            .fmt_fields(Fields)
+            .with_target(false)
+            .log_internal_errors(false)
+            .with_ansi(ansi)
+            .with_writer(writer.clone());
+        let (lines, lines_handle) = reload::Layer::new(lines);
+        let (filter, filter_handle) = reload::Layer::new(filter(settings.verbose + verbose_flags, quiet));
+        let log = Self { writer, filter: filter_handle, lines: lines_handle, verbose_flags, quiet };
+        log.direct(settings)?;
+        let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
+        let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
+        // A second start in one process (tests) keeps the first subscriber.
+        let _ = registry().with(lines.with_filter(filter)).try_init();
+        Ok(log)
+    }
+
+    /// Directs the log as the settings say. A file is opened again, since it may have been moved away; if that fails, the
+    /// open one stays in use.
+    ///
+    /// # Errors
+    /// Another `logfile` than before cannot be opened.
+    pub(super) fn direct(&self, settings: &Settings) -> Result<(), String> {
+        let wanted = Path::new(&settings.logfile);
+        let is_open =
+            matches!(&*self.writer.destination(), LogDestination::File { path, .. } if path == wanted);
+        let destination = match settings.logfile.as_str() {
+            "" => LogDestination::Stderr,
+            path => match OpenOptions::new().create(true).append(true).open(path) {
+                Ok(file) => LogDestination::File { path: wanted.to_owned(), file },
+                Err(error) if is_open => {
+                    tracing::warn!(%error, "cannot open the logfile again, keeping the open one");
+                    return self.set_level(settings);
+                }
+                Err(error) => return Err(format!("cannot open logfile {path}: {error}")),
+            },
+        };
+        if let LogDestination::File { .. } = destination {
+            // Fails only without a subscriber.
+            let _ = self.lines.modify(|lines| lines.set_ansi(false));
+        }
+        *self.writer.destination() = destination;
+        self.set_level(settings)
+    }
+
+    fn set_level(&self, settings: &Settings) -> Result<(), String> {
+        let _ = self.filter.reload(filter(settings.verbose + self.verbose_flags, self.quiet));
+        Ok(())
+    }
+}
+
+fn filter(verbosity: u32, quiet: bool) -> EnvFilter {
     let level = match (quiet, verbosity) {
         (true, _) => "warn",
         (_, 0) => "info",
@@ -64,21 +137,7 @@ pub(super) fn start(file: Option<LogFile>, verbosity: u32, quiet: bool) {
         _ => "trace",
     };
     let own = format!("warn,iambouncer={level},rds_iam={level}");
-    let filter = EnvFilter::try_from_env("IAMBOUNCER_LOG").unwrap_or_else(|_| EnvFilter::new(own));
-    let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
-    let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
-    // A complaint about a log that cannot be written would go to the same closed pipe, and panic.
-    let lines = fmt::layer().fmt_fields(Fields).with_target(false).log_internal_errors(false);
-    // A second start in one process (tests) keeps the first subscriber.
-    let _ = match file {
-        Some(file) => {
-            registry().with(lines.with_ansi(false).with_writer(file).with_filter(filter)).try_init()
-        }
-        None => {
-            let ansi = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            registry().with(lines.with_ansi(ansi).with_writer(io::stderr).with_filter(filter)).try_init()
-        }
-    };
+    EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(own))
 }
 
 /// At `trace` the AWS libraries write out what they sign, session token included, so no filter opens that.

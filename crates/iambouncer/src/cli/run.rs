@@ -4,20 +4,18 @@
 use super::Failure;
 use super::arguments::RunArguments;
 use super::core_dumps;
-use super::logging::{self, LogFile};
+use super::logging::Log;
 use super::pidfile::PidFile;
 use super::rlimit;
 use crate::admin::Reloader;
-use crate::auth::ident::{self, IdentMap};
 use crate::config::{
-    Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, UserList, ZeroConfigFlags, load_file,
-    load_user_list, zero_config,
+    Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, ZeroConfigFlags, load_file, zero_config,
 };
 use crate::context::ConfigFiles;
 use crate::http;
+use crate::net::Endpoint;
 use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
-use crate::net::{Endpoint, tls_config};
 use crate::pooler::signals::{self, Signal};
 use crate::pooler::{self, StartPlan};
 use crate::server::connect::is_own;
@@ -58,15 +56,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let target = arguments.target.as_deref();
     let FirstRead { source, config, origins, warnings } =
         first_read(target, arguments.setting_flags(), &arguments.zero_config_flags())?;
-    let log_file = match config.settings.logfile.as_str() {
-        "" => None,
-        path => Some(
-            LogFile::open(Path::new(path))
-                .with_context(|| format!("cannot open logfile {path}"))
-                .map_err(Failure::Start)?,
-        ),
-    };
-    logging::start(log_file.clone(), config.settings.verbose + u32::from(arguments.verbose), arguments.quiet);
+    let log = Log::start(&config.settings, u32::from(arguments.verbose), arguments.quiet)
+        .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     for line in warnings.lines() {
         tracing::warn!("{line}");
     }
@@ -74,7 +65,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
         tracing::info!("{key} = {value} ({source})");
     }
     let loaded = files_of(config)?;
-    start(loaded, source, log_file).map_err(Failure::Start)
+    start(loaded, source, log).map_err(Failure::Start)
 }
 
 /// A target that exists as a file, or looks like one, is a file; anything else is an endpoint.
@@ -139,40 +130,12 @@ pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the files a configuration names: users and certificates.
+/// Reads the files that a configuration names.
 pub(super) fn files_of(config: Config) -> Result<ConfigFiles, Failure> {
-    let settings = &config.settings;
-    let users = match settings.auth_file.as_str() {
-        "" => UserList::default(),
-        path => {
-            load_user_list(Path::new(path)).map_err(|report| Failure::Configuration(report.to_string()))?
-        }
-    };
-    let ident = load_ident_map(&settings.auth_ident_file)?;
-    let tls = |error: tls_config::TlsConfigError| Failure::Configuration(format!("error: {error}"));
-    Ok(ConfigFiles {
-        server_tls: tls_config::for_servers(settings).map_err(tls)?,
-        client_tls: tls_config::for_clients(settings).map_err(tls)?,
-        users: Arc::new(users),
-        ident: Arc::new(ident),
-        config: Arc::new(config),
-    })
+    ConfigFiles::read(config).map_err(Failure::Configuration)
 }
 
-fn load_ident_map(path: &str) -> Result<IdentMap, Failure> {
-    if path.is_empty() {
-        return Ok(IdentMap::default());
-    }
-    let wrong = |reason: String| Failure::Configuration(format!("error: auth_ident_file {path}: {reason}"));
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if size > ident::MAX_FILE_BYTES as u64 {
-        return Err(wrong(format!("longer than {} bytes", ident::MAX_FILE_BYTES)));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
-}
-
-fn start(loaded: ConfigFiles, source: ConfigSource, log_file: Option<LogFile>) -> anyhow::Result<()> {
+fn start(loaded: ConfigFiles, source: ConfigSource, log: Log) -> anyhow::Result<()> {
     let settings = &loaded.config.settings;
     if settings.core_dumps {
         core_dumps::allow();
@@ -184,7 +147,10 @@ fn start(loaded: ConfigFiles, source: ConfigSource, log_file: Option<LogFile>) -
         path => Some(PidFile::create(Path::new(path))?),
     };
     let control = control_runtime()?;
-    let reloader = Arc::new(move || reload(&source, log_file.as_ref()));
+    let reloader = Reloader {
+        read: Arc::new(move || reload(&source)),
+        log: Arc::new(move |settings| log.direct(settings)),
+    };
     launch(loaded, sockets, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
     control.shutdown_background();
     Ok(())
@@ -237,10 +203,7 @@ pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
-fn reload(source: &ConfigSource, log_file: Option<&LogFile>) -> Result<ConfigFiles, String> {
-    if let Some(Err(error)) = log_file.map(LogFile::reopen) {
-        tracing::warn!(%error, "cannot open the logfile anew");
-    }
+fn reload(source: &ConfigSource) -> Result<ConfigFiles, String> {
     let config = match source {
         ConfigSource::File { path, flags } => {
             let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
@@ -251,10 +214,7 @@ fn reload(source: &ConfigSource, log_file: Option<&LogFile>) -> Result<ConfigFil
         }
         ConfigSource::Endpoint { config } => (**config).clone(),
     };
-    files_of(config).map_err(|failure| match failure {
-        Failure::Configuration(text) => text,
-        Failure::Start(error) => format!("{error:#}"),
-    })
+    ConfigFiles::read(config)
 }
 
 pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {

@@ -35,6 +35,10 @@ impl ValuePlaces {
         self.0.get(&(owner.clone(), key.to_owned())).or_else(|| self.0.get(&(owner, String::new()))).cloned()
     }
 
+    pub(super) fn peer(&self, id: u16) -> Option<Span> {
+        self.0.get(&(owner("peer", &id.to_string()), String::new())).cloned()
+    }
+
     fn note(&mut self, owner: &str, key: &str, span: Span) -> Option<Span> {
         self.0.insert((owner.to_owned(), key.to_owned()), span)
     }
@@ -157,7 +161,7 @@ impl Builder {
                 self.diagnostics.push(Diagnostic::error(reason).at(at(pair.key_bytes)).help(help));
                 continue;
             };
-            if row.status != SettingStatus::Working && !self.weak_keys.contains(&row.name) {
+            if row.status == SettingStatus::NotYet && !self.weak_keys.contains(&row.name) {
                 self.weak_keys.push(row.name);
             }
             if let Err(reason) = (row.store)(target, &pair.value) {
@@ -214,7 +218,11 @@ pub(super) fn status_warnings(config: &Config, weak_keys: &[&'static str]) -> Ve
             row.status == status && changed && config.origins.iter().any(|origin| origin.key == row.name)
         })
     };
-    let not_yet = given(SettingStatus::NotYet).map(|row| row.name).chain(weak_keys.iter().copied());
+    // The lines go to the file instead.
+    let harmless = given(SettingStatus::Unsupported)
+        .filter(|row| row.name == "syslog" && !config.settings.logfile.is_empty());
+    let not_yet =
+        given(SettingStatus::NotYet).chain(harmless).map(|row| row.name).chain(weak_keys.iter().copied());
     let ignored = given(SettingStatus::Ignored).map(|row| row.name);
     [("known, not working yet", not_yet.collect::<Vec<_>>()), ("without meaning here", ignored.collect())]
         .into_iter()
@@ -274,7 +282,9 @@ mod tests {
              * = host=/run/pg\n[users]\nann = pool_size=3\n[peers]\n1 = host=other\n"
         );
         let (config, found) = read_with(&text, &[], &[]);
-        assert!(!found.iter().any(Diagnostic::is_error), "{found:?}");
+        let texts: Vec<_> =
+            found.iter().filter(|found| found.is_error()).map(|error| error.message.as_str()).collect();
+        assert_eq!(texts, ["[peers] does not work yet: cancel requests are not forwarded"]);
         let app = &config.databases["app"];
         assert_eq!((app.host.len(), app.port, app.pool_mode), (2, 5433, Some(PoolMode::Transaction)));
         assert_eq!(app.password.as_ref().map(super::super::Secret::expose), Some("p'w"));
@@ -306,13 +316,41 @@ mod tests {
     }
 
     #[test]
+    fn what_an_operator_relies_on_and_does_not_work_is_an_error() {
+        let settings = "syslog = 1\nauth_user = x\nauth_query = SELECT 1\ndisable_pqexec = 1\nso_reuseport = 1\n\
+                        server_tls_ciphers = HIGH\nuser = nobody-here\n";
+        let text = format!("{HEAD}{settings}[databases]\na = auth_user=x\n[peers]\n1 = host=b\n");
+        let mut found = errors(&text);
+        found.sort();
+        let of_settings = ["auth_query", "auth_user", "disable_pqexec", "server_tls_ciphers", "so_reuseport"];
+        let mut wanted: Vec<_> = of_settings.iter().map(|name| format!("{name} does not work yet")).collect();
+        wanted.extend(["syslog does not work yet".to_owned(), "user does not work yet".to_owned()]);
+        wanted.push("auth_user on the line of database \"a\" does not work yet".to_owned());
+        wanted.push("[peers] does not work yet: cancel requests are not forwarded".to_owned());
+        wanted.sort();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn the_user_that_the_process_runs_as_is_no_error() {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap();
+        let own = format!(":{}:", rustix::process::geteuid().as_raw());
+        let Some(line) = users.lines().find(|line| line.contains(&own)) else { return };
+        let user = line.split(':').next().unwrap();
+        assert_eq!(errors(&format!("{HEAD}user = {user}\n[databases]\n* =\n")), [""; 0]);
+    }
+
+    #[test]
     fn what_does_not_work_is_said_once() {
         let text = format!(
-            "{HEAD}syslog = 1\npkt_buf = 8192\ndns_nxdomain_ttl = 15\n[databases]\na = auth_user=x\nb = auth_user=x\n"
+            "{HEAD}logfile = /tmp/log\nsyslog = 1\npkt_buf = 8192\ndns_nxdomain_ttl = 15\nlogin_notify_message = x\n[databases]\n* =\n"
         );
         let (_, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
-        assert_eq!(texts, ["known, not working yet: syslog, auth_user", "without meaning here: pkt_buf"]);
+        assert_eq!(
+            texts,
+            ["known, not working yet: login_notify_message, syslog", "without meaning here: pkt_buf"]
+        );
     }
 
     #[test]

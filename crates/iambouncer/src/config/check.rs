@@ -4,6 +4,7 @@
 
 use super::build::{CONSOLE_DATABASE, ValuePlaces};
 use super::check_aws::{check_iam, check_no_iam, check_secret};
+use super::check_unsupported::check_unsupported;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth, TlsMode};
 use super::model::{Config, Database};
@@ -12,6 +13,7 @@ use super::settings_table::Settings;
 /// All findings about a configuration as a whole.
 pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    check_unsupported(config, places, &mut found);
     check_listening(&config.settings, places, &mut found);
     check_names(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);

@@ -49,7 +49,7 @@ fn hosts(text: &str) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-use SettingStatus::{NotYet, Working};
+use SettingStatus::{Unsupported, Working};
 
 /// Keys of a `[databases]` line.
 pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
@@ -129,9 +129,9 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
     }),
     row("datestyle", Working, "Start value of this parameter on the server", |d, v| put(&mut d.datestyle, v)),
     row("timezone", Working, "Start value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
-    row("auth_user", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
-    row("auth_query", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
-    row("auth_dbname", NotYet, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
+    row("auth_user", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
+    row("auth_query", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
+    row("auth_dbname", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
 ];
 
 /// Keys of a `[users]` line.
@@ -160,17 +160,20 @@ pub static USER_KEYS: &[KeyInfo<UserOverrides>] = &[
 
 /// Keys of a `[peers]` line.
 pub static PEER_KEYS: &[KeyInfo<Peer>] = &[
-    row("host", NotYet, "Address or socket directory of the peer", |p, v| {
+    row("host", Unsupported, "Address or socket directory of the peer", |p, v| {
         p.host = Some(Host::parse(v));
         Ok(())
     }),
-    row("port", NotYet, "Port of the peer; default: 6432", |p, v| {
+    row("port", Unsupported, "Port of the peer; default: 6432", |p, v| {
         p.port = port(v)?;
         Ok(())
     }),
-    row("pool_size", NotYet, "Cancel requests to the peer at a time; default: default_pool_size", |p, v| {
-        put(&mut p.pool_size, v)
-    }),
+    row(
+        "pool_size",
+        Unsupported,
+        "Cancel requests to the peer at a time; default: default_pool_size",
+        |p, v| put(&mut p.pool_size, v),
+    ),
 ];
 
 /// Whether the value of this key may appear in an error message. Unknown keys may not: `passwrod`.

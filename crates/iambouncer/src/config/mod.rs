@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod check_aws;
+mod check_unsupported;
 pub mod connstr;
 pub mod diagnostics;
 mod enums;

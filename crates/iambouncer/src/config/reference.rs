@@ -69,6 +69,7 @@ fn state(status: SettingStatus) -> &'static str {
     match status {
         SettingStatus::Working => "works",
         SettingStatus::NotYet => "not yet",
+        SettingStatus::Unsupported => "not yet; an error when set",
         SettingStatus::Ignored => "ignored",
     }
 }

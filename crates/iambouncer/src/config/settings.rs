@@ -20,6 +20,8 @@ pub enum SettingStatus {
     Working,
     /// Understood and checked, without effect so far.
     NotYet,
+    /// Without effect so far, and an operator who sets it relies on it: an error unless it has its default.
+    Unsupported,
     /// Has no meaning in this program and never will; accepted so that files need no change.
     Ignored,
 }
@@ -124,6 +126,17 @@ macro_rules! settings {
                     _ => return Err(SettingError::unknown(key, NAMES.iter().copied())),
                 }
                 Ok(())
+            }
+
+            /// Keeps the values of `running` for all settings that only a restart changes. Returns the names of those that
+            /// differed.
+            pub fn keep_restart_only(&mut self, running: &Self) -> Vec<&'static str> {
+                let mut kept = Vec::new();
+                $(if Reload::$reload == Reload::Restart && self.$name != running.$name {
+                    self.$name = running.$name.clone();
+                    kept.push(stringify!($name));
+                })*
+                kept
             }
 
             /// The value as `SHOW CONFIG` prints it; `None` when no setting has this name.

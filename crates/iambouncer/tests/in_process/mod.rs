@@ -1,6 +1,7 @@
 //! A pooler inside the test's own process, and the simplest of clients. Owns no process: the pooler ends with the test
 //! binary.
 
+use iambouncer::admin::Reloader;
 use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::ConfigFiles;
 use iambouncer::net::listener;
@@ -40,7 +41,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         let plan = StartPlan {
             loaded,
             bound,
-            reloader: Arc::new(|| Err("not here".to_owned())),
+            reloader: Reloader { read: Arc::new(|| Err("not here".to_owned())), log: Arc::new(|_| Ok(())) },
             control: control.handle().clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
             resolver: None,

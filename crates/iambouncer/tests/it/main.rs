@@ -43,6 +43,7 @@ mod protocol;
 mod scenarios;
 mod secrets;
 mod server_logins;
+mod settings_in_force;
 mod shared_limits;
 mod signals;
 mod tls;

@@ -1,0 +1,145 @@
+//! Settings that change while the pooler runs: what SHOW CONFIG reports is in force, and what cannot be put in force is
+//! refused.
+
+use crate::support::bouncer::Start;
+use crate::support::raw::{Client, tags};
+use crate::support::{Bouncer, eventually, postgres};
+use iambouncer::config::{Reload, SettingStatus, table};
+
+fn value(console: &mut Client, key: &str) -> String {
+    let keys = console.column("SHOW CONFIG", "key");
+    let at = keys.iter().position(|known| known == key).unwrap();
+    console.column("SHOW CONFIG", "value")[at].clone()
+}
+
+/// Another value than the one in force, for settings whose values are not numbers.
+fn other_text(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "admin_users" => "postgres, other",
+        "auth_type" => "any",
+        "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
+        "ignore_startup_parameters" => "extra_float_digits",
+        "pool_mode" => "session",
+        "max_packet_size" => "100000",
+        "server_reset_query" => "SELECT 1",
+        "server_check_query" => "SELECT 2",
+        "stats_users" => "other",
+        "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_facility" | "syslog_ident" => {
+            "other"
+        }
+        "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",
+        "conffile" => "/dev/null",
+        "server_tls_sslmode" => "disable",
+        _ => return None,
+    })
+}
+
+/// Settings that name files, or need them; each has a test of its own here or in `tls`.
+fn needs_files(key: &str) -> bool {
+    key.ends_with("_file") || matches!(key, "logfile" | "client_tls_sslmode")
+}
+
+#[test]
+fn every_setting_that_reload_changes_can_be_set_and_is_shown() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let mut console = bouncer.console();
+    for row in table().iter().filter(|row| row.reload == Reload::Live && !needs_files(row.name)) {
+        let before = value(&mut console, row.name);
+        let others = match other_text(row.name) {
+            Some(text) => vec![text.to_owned()],
+            None if row.status == SettingStatus::Unsupported => continue,
+            // A number, or a switch.
+            None => vec![(before.parse::<f64>().unwrap() + 1.0).to_string(), "0".to_owned()],
+        };
+        let is_unsupported = row.status == SettingStatus::Unsupported;
+        let mut answers = others.iter().map(|other| console.query(&format!("SET {} = '{other}'", row.name)));
+        let answer = answers.find(|answer| is_unsupported || tags(answer) == "CZ");
+        if is_unsupported {
+            assert!(answer.unwrap()[0].error().1.contains("does not work yet"), "{}", row.name);
+            assert_eq!(value(&mut console, row.name), before);
+        } else {
+            assert!(answer.is_some(), "{}: none of {others:?} was accepted", row.name);
+            assert_ne!(value(&mut console, row.name), before, "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn a_listen_port_that_reload_has_read_and_nothing_listens_on_is_not_shown() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut console = bouncer.console();
+    let before = value(&mut console, "listen_port");
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let changed = text
+        .replace("listen_port = 0", "listen_port = 1")
+        .replace("[pgbouncer]", "[pgbouncer]\nquery_timeout = 77");
+    std::fs::write(bouncer.ini(), changed).unwrap();
+    assert_eq!(tags(&console.query("RELOAD")), "CZ");
+    assert_eq!(
+        (value(&mut console, "listen_port"), value(&mut console, "query_timeout")),
+        (before, "77".to_owned())
+    );
+    bouncer.wait_for_line("listen_port has changed in the configuration; only a restart changes it");
+}
+
+#[test]
+fn an_authentication_that_does_not_work_cannot_be_set() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut console = bouncer.console();
+    assert!(console.query("SET auth_type = hba")[0].error().1.contains("does not work yet"));
+    assert_eq!(value(&mut console, "auth_type"), "trust");
+    bouncer.client();
+}
+
+#[test]
+fn an_auth_file_that_was_set_is_read() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let other = bouncer.dir().join("others.txt");
+    let mut console = bouncer.console();
+    let newcomer = || {
+        let mut client = Client::start(bouncer.port, &[("user", "newcomer"), ("database", "app")]);
+        client.read().unwrap().tag
+    };
+    assert_eq!(newcomer(), b'E');
+    let set = format!("SET auth_file = '{}'", other.display());
+    assert!(console.query(&set)[0].error().1.contains("others.txt"), "a file that is not there");
+    std::fs::write(&other, "\"newcomer\" \"secret\"\n\"postgres\" \"secret\"\n").unwrap();
+    assert_eq!(tags(&console.query(&set)), "CZ");
+    assert_eq!(newcomer(), b'R');
+}
+
+#[test]
+fn verbose_changes_what_is_logged() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut console = bouncer.console();
+    // A line that is logged at this level only.
+    let line = "cancel request with an unknown key";
+    crate::cancel::cancel(bouncer.port, 1, &[1; 4]);
+    assert!(!bouncer.log().contains(line));
+    assert_eq!(tags(&console.query("SET verbose = 1")), "CZ");
+    crate::cancel::cancel(bouncer.port, 1, &[1; 4]);
+    eventually("the line is logged", || bouncer.log().contains(line));
+    assert_eq!(tags(&console.query("SET verbose = 0")), "CZ");
+}
+
+#[test]
+fn the_logfile_follows_reload_and_a_file_that_was_moved_away_is_made_again() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut console = bouncer.console();
+    let [first, moved] = ["first.log", "moved.log"].map(|name| bouncer.dir().join(name));
+    let refused = console.query("SET logfile = '/no/such/directory/log'");
+    assert!(refused[0].error().1.contains("cannot open logfile"), "{:?}", refused[0].error());
+    assert_eq!(value(&mut console, "logfile"), "");
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let with_file = text.replace("[pgbouncer]", &format!("[pgbouncer]\nlogfile = {}", first.display()));
+    std::fs::write(bouncer.ini(), with_file).unwrap();
+    console.query("RELOAD");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    eventually("the line is in the file", || read(&first).contains("configuration reloaded"));
+    std::fs::rename(&first, &moved).unwrap();
+    console.query("RELOAD");
+    eventually("the file is there again", || read(&first).contains("configuration reloaded"));
+    assert!(!read(&first).contains('\u{1b}'));
+}
