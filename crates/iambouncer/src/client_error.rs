@@ -59,6 +59,11 @@ impl ClientError {
         encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
     }
 
+    /// The same for a client of a protocol before 3.0.
+    pub fn encode_fatal_before_v3(&self, out: &mut Vec<u8>) {
+        encode::error_before_v3(out, &ErrorReport::fatal(&self.code, &self.message));
+    }
+
     /// Appends the ErrorResponse after which the session goes on.
     pub fn encode_error(&self, out: &mut Vec<u8>) {
         let report = ErrorReport::error(&self.code, &self.message);

@@ -1,10 +1,13 @@
 //! Who AWS takes the pooler for: ARN, source and clock of every identity that signs tokens. Owns what was learnt and
 //! when to ask again; the question runs on the control thread and nobody waits for it.
 
+use crate::credential_causes::cause_of_caller;
+use crate::login_failure::LoginFailure;
 use rds_iam::{Caller, CallerAnswer, CallerError, Identity, SystemClock, TokenEngine, ask_caller};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// The same question is not asked again within this time.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -22,12 +25,21 @@ pub struct IdentityInfo {
     pub clock_skew_seconds: Option<i64>,
     /// Why the last question has no answer.
     pub last_error: Option<String>,
+    /// The key that AWS does not accept, and the cause.
+    refused_key: Option<(String, LoginFailure)>,
 }
 
 impl IdentityInfo {
+    /// Why AWS does not accept a key, if it has said so.
+    pub fn refused_key_cause(&self, access_key_id: &str) -> Option<LoginFailure> {
+        self.refused_key.as_ref().filter(|(key_id, _)| key_id == access_key_id).map(|(_, cause)| *cause)
+    }
+
     /// What was known and is not told anew stays.
-    fn learn(&mut self, answer: CallerAnswer) {
+    fn learn(&mut self, access_key_id: &str, answer: CallerAnswer) {
         let CallerAnswer { caller, clock_skew_seconds } = answer;
+        let refused = caller.as_ref().err().and_then(cause_of_caller);
+        self.refused_key = refused.map(|cause| (access_key_id.to_owned(), cause));
         self.last_error = caller.as_ref().err().map(ToString::to_string);
         self.caller = caller.ok().or_else(|| self.caller.take());
         self.clock_skew_seconds = clock_skew_seconds.or(self.clock_skew_seconds);
@@ -38,6 +50,8 @@ impl IdentityInfo {
 struct IdentityEntry {
     known: IdentityInfo,
     asked_at: Option<Instant>,
+    /// Closed when the question under way has its answer.
+    answer: Option<watch::Receiver<()>>,
 }
 
 /// All identities. Clones share them.
@@ -65,15 +79,16 @@ impl Identities {
     }
 
     /// Takes over what AWS has told somebody who asked for himself.
-    pub fn remember(&self, identity: &Identity, answer: CallerAnswer) {
+    pub fn remember(&self, identity: &Identity, access_key_id: &str, answer: CallerAnswer) {
         let mut entries = locked(&self.entries);
         let entry = entries.entry(identity.clone()).or_default();
         entry.asked_at = Some(Instant::now());
-        entry.known.learn(answer);
+        entry.known.learn(access_key_id, answer);
     }
 
     /// Asks AWS who an identity is, unless that was asked a moment ago. Does not wait.
     pub fn look_up(&self, identity: &Identity) {
+        let (answered, answer) = watch::channel(());
         {
             let mut entries = locked(&self.entries);
             if entries.len() >= MAX_IDENTITIES && !entries.contains_key(identity) {
@@ -84,9 +99,22 @@ impl Identities {
                 return;
             }
             entry.asked_at = Some(Instant::now());
+            entry.answer = Some(answer);
         }
         let (this, identity) = (self.clone(), identity.clone());
-        self.control.spawn(async move { this.ask(&identity).await });
+        self.control.spawn(async move {
+            this.ask(&identity).await;
+            drop(answered);
+        });
+    }
+
+    /// Waits until a question under way has its answer. Needs a tokio runtime.
+    pub async fn settled(&self, identity: &Identity, limit: Duration) {
+        let answer = locked(&self.entries).get(identity).and_then(|entry| entry.answer.clone());
+        if let Some(mut answer) = answer {
+            // Nothing is ever sent: the end of the sender is the news.
+            let _closed_or_late = tokio::time::timeout(limit, answer.changed()).await;
+        }
     }
 
     async fn ask(&self, identity: &Identity) {
@@ -118,7 +146,9 @@ impl Identities {
             }
             Err(error) => tracing::warn!(%identity, provider, "AWS identity unknown: {error}"),
         }
-        self.note(identity, |known| known.learn(CallerAnswer { caller, clock_skew_seconds }));
+        self.note(identity, |known| {
+            known.learn(credentials.access_key_id(), CallerAnswer { caller, clock_skew_seconds });
+        });
     }
 
     fn note(&self, identity: &Identity, change: impl FnOnce(&mut IdentityInfo)) {

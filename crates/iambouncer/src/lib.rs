@@ -26,6 +26,7 @@ pub mod client_identity;
 pub mod clients;
 pub mod config;
 pub mod context;
+pub mod credential_causes;
 pub mod doctor;
 pub mod files;
 pub mod health_state;

@@ -112,8 +112,7 @@ login_failures! {
     Throttled = "IAM014", "throttled", "too many logins, or a server too short of memory for them",
         "Keep iam_login_rate below 200 and pools large enough to be reused; small instances need more memory for IAM.";
     MetadataUnreachable = "IAM015", "credentials_unreachable", "the source of AWS credentials does not answer",
-        "Check the network path to it. In a container on EC2 the metadata service needs a hop limit of 2: \
-         aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
+        "Check the network path to it.";
     RoleRefused = "IAM016", "role_refused", "AWS refused to hand out credentials",
         "Check the role's ARN, its trust policy and the external id (aws_external_id).";
     TlsTrust = "IAM017", "tls_trust", "the server's certificate is not trusted",

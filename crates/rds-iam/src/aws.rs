@@ -14,14 +14,15 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use tokio::sync::OnceCell;
 
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
+use crate::fetch_fault::{cause_of, wrong_clock, wrong_clock_of};
+use crate::http_record::HttpRecord;
 use crate::instance::KnownEnds;
 use crate::slots::Slots;
 
@@ -37,8 +38,15 @@ const DEFAULT_SESSION_NAME: &str = "rds-iam";
 /// The AWS SDK as a [`CredentialSource`].
 #[derive(Debug)]
 pub struct AwsCredentials {
-    providers: Slots<Identity, OnceCell<SharedCredentialsProvider>>,
+    providers: Slots<Identity, OnceCell<Provider>>,
     ends: KnownEnds,
+}
+
+/// The SDK's provider of one identity, and what its endpoints answered.
+#[derive(Debug)]
+struct Provider {
+    credentials: SharedCredentialsProvider,
+    record: HttpRecord,
 }
 
 impl AwsCredentials {
@@ -63,23 +71,36 @@ impl CredentialSource for AwsCredentials {
     fn fetch<'a>(&'a self, identity: &'a Identity) -> CredentialFuture<'a> {
         Box::pin(async move {
             let cell = self.providers.get(identity);
-            let provider = cell.get_or_try_init(|| load_provider(identity)).await?;
-            let credentials = provider.provide_credentials().await.map_err(|error| sort_error(&error))?;
-            self.ends.correct(credentials, SystemTime::now()).await
+            let Provider { credentials, record } = cell.get_or_try_init(|| load_provider(identity)).await?;
+            record.clear();
+            let fetched = credentials.provide_credentials().await;
+            let credentials = fetched.map_err(|error| {
+                let variables = |name: &str| std::env::var(name).ok();
+                cause_of(&error, &record.noted(), &variables, identity.profile.is_none())
+            })?;
+            let noted = record.noted();
+            // By a wrong clock nothing can be said about ends.
+            let corrected = self.ends.correct(credentials, SystemTime::now()).await;
+            let credentials = corrected.map_err(|error| wrong_clock(&noted).unwrap_or(error))?;
+            match wrong_clock_of(&credentials, &noted, SystemTime::now()) {
+                Some(wrong_clock) => Err(wrong_clock),
+                None => Ok(credentials),
+            }
         })
     }
 }
 
-async fn load_provider(identity: &Identity) -> Result<SharedCredentialsProvider, CredentialError> {
-    let config = load_config(identity).await;
+async fn load_provider(identity: &Identity) -> Result<Provider, CredentialError> {
+    let record = HttpRecord::default();
+    let config = loader(identity).http_client(record.client()).load().await;
     let base = match &identity.profile {
-        Some(profile) => profile_provider(profile, &config),
+        Some(profile) => profile_provider(profile, &config, &record),
         None => config.credentials_provider().ok_or_else(|| CredentialError::NotFound {
             reason: "the AWS SDK offers no credential source".to_owned(),
         })?,
     };
     let Some(role_arn) = &identity.role_arn else {
-        return Ok(base);
+        return Ok(Provider { credentials: base, record });
     };
     let session_name = identity.session_name.as_deref().unwrap_or(DEFAULT_SESSION_NAME);
     let mut role =
@@ -87,10 +108,15 @@ async fn load_provider(identity: &Identity) -> Result<SharedCredentialsProvider,
     if let Some(external_id) = &identity.external_id {
         role = role.external_id(external_id.as_str());
     }
-    Ok(SharedCredentialsProvider::new(role.build_from_provider(base).await))
+    let credentials = SharedCredentialsProvider::new(role.build_from_provider(base).await);
+    Ok(Provider { credentials, record })
 }
 
 pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
+    loader(identity).load().await
+}
+
+fn loader(identity: &Identity) -> ConfigLoader {
     let mut regions = aws_config::default_provider::region::DefaultRegionChain::builder();
     let mut loader = aws_config::defaults(BehaviorVersion::latest());
     if let Some(profile) = &identity.profile {
@@ -100,10 +126,7 @@ pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
     // Only STS needs this region; that of the database is in the token request. Absent a setting, any STS will do
     // that the identity's configuration names.
     let fallback = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
-    loader
-        .region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
-        .load()
-        .await
+    loader.region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
 }
 
 /// The SDK's region chain as a provider: the chain itself does not implement the trait.
@@ -117,9 +140,10 @@ impl aws_config::meta::region::ProvideRegion for DefaultRegion {
 }
 
 /// A profile that was named wins over keys in the environment; in the SDK's own chain it would not.
-fn profile_provider(profile: &str, config: &SdkConfig) -> SharedCredentialsProvider {
+fn profile_provider(profile: &str, config: &SdkConfig, record: &HttpRecord) -> SharedCredentialsProvider {
     let provider_config = ProviderConfig::default()
         .with_behavior_version(Some(BehaviorVersion::latest()))
+        .with_http_client(record.client())
         .with_region(config.region().cloned());
     let provider =
         ProfileFileCredentialsProvider::builder().configure(&provider_config).profile_name(profile).build();
@@ -164,41 +188,6 @@ pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credent
     }
 }
 
-fn sort_error(error: &CredentialsError) -> CredentialError {
-    let reason = reason_of(error);
-    match error {
-        CredentialsError::CredentialsNotLoaded(_) => CredentialError::NotFound { reason },
-        CredentialsError::InvalidConfiguration(_) => CredentialError::Misconfigured { reason },
-        _ if needs_sso_login(&reason) => {
-            CredentialError::NotFound { reason: format!("{reason}; run `aws sso login`") }
-        }
-        _ if is_refusal(&reason) => CredentialError::Refused { reason },
-        _ => CredentialError::Unavailable { reason },
-    }
-}
-
-/// Whether a reason holds one of the codes with which STS, ECS and IMDS say no for good.
-fn is_refusal(reason: &str) -> bool {
-    const REFUSALS: [&str; 8] = [
-        "AccessDenied",
-        "InvalidIdentityToken",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "UnrecognizedClient",
-        "IDPRejectedClaim",
-        "ASSUME_ROLE_UNAUTHORIZED_ACCESS",
-    ];
-    REFUSALS.iter().any(|code| reason.contains(code))
-}
-
-/// Whether somebody's session with Identity Center is missing or over: the SDK has a type of its own for that, and
-/// shows it to nobody.
-fn needs_sso_login(reason: &str) -> bool {
-    const SIGNS: [&str; 4] = ["/sso/cache/", "UnauthorizedException", "SSO token", "SSO session"];
-    SIGNS.iter().any(|sign| reason.contains(sign))
-}
-
 /// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds
 /// whole answers, keys included.
 pub(crate) fn reason_of(error: &dyn Error) -> String {
@@ -217,19 +206,7 @@ pub(crate) fn reason_of(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_are_sorted_by_what_to_do() {
-        let sorted = |error| sort_error(&error);
-        assert!(matches!(sorted(CredentialsError::not_loaded("none")), CredentialError::NotFound { .. }));
-        let wrong = CredentialsError::invalid_configuration("profile x is not defined");
-        assert!(matches!(sorted(wrong), CredentialError::Misconfigured { .. }));
-        let refused =
-            CredentialsError::provider_error("AccessDenied: not authorized to perform sts:AssumeRole");
-        assert!(matches!(sorted(refused), CredentialError::Refused { .. }));
-        let gone = sorted(CredentialsError::provider_error("dispatch failure"));
-        assert!(gone.is_transient() && gone.to_string().contains("dispatch failure"));
-    }
+    use aws_credential_types::provider::error::CredentialsError;
 
     #[test]
     fn reasons_are_one_bounded_line() {

@@ -13,12 +13,11 @@ use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRe
 use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents, SharedCredentialsProvider};
 use aws_sdk_sts::error::BoxError;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 
 use crate::aws::{load_config, reason_of};
-use crate::clock::Clock;
+use crate::clock::{Clock, seconds_ahead};
 use crate::credentials::Identity;
+use crate::http_record::date_of;
 use crate::slots::lock;
 
 /// Longest time for one call, retries included.
@@ -92,14 +91,6 @@ fn text_of(error: &dyn Error) -> String {
     reason_of(error)
 }
 
-/// Positive when `ours` is later.
-fn seconds_ahead(ours: SystemTime, theirs: SystemTime) -> i64 {
-    match ours.duration_since(theirs) {
-        Ok(ahead) => ahead.as_secs() as i64,
-        Err(behind) => -(behind.duration().as_secs() as i64),
-    }
-}
-
 /// Remembers the `Date` of the last answer.
 #[derive(Clone, Debug, Default)]
 struct DateReader(Arc<Mutex<Option<SystemTime>>>);
@@ -115,23 +106,9 @@ impl Intercept for DateReader {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
-        let read = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
-        if let Some(time) = read.and_then(|time| SystemTime::try_from(time).ok()) {
+        if let Some(time) = date_of(context.response()) {
             *lock(&self.0) = Some(time);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_ahead_is_positive() {
-        let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(seconds_ahead(theirs + Duration::from_secs(7), theirs), 7);
-        assert_eq!(seconds_ahead(theirs - Duration::from_secs(7), theirs), -7);
     }
 }

@@ -62,6 +62,14 @@ pub(crate) fn until(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or(Duration::ZERO)
 }
 
+/// By how many seconds `ours` is later than `theirs`.
+pub(crate) fn seconds_ahead(ours: SystemTime, theirs: SystemTime) -> i64 {
+    match ours.duration_since(theirs) {
+        Ok(ahead) => ahead.as_secs() as i64,
+        Err(behind) => -(behind.duration().as_secs() as i64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +88,12 @@ mod tests {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         assert_eq!(until(start, start + Duration::from_secs(5)), Duration::from_secs(5));
         assert_eq!(until(start, start - Duration::from_secs(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_clock_ahead_is_positive() {
+        let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(seconds_ahead(theirs + Duration::from_secs(7), theirs), 7);
+        assert_eq!(seconds_ahead(theirs - Duration::from_secs(7), theirs), -7);
     }
 }

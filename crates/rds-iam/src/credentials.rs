@@ -116,6 +116,27 @@ pub enum CredentialError {
         /// What happened.
         reason: String,
     },
+    /// A file that the environment names as the source cannot be read.
+    #[error("{variable} names {path}, which cannot be read: {reason}")]
+    UnreadableFile {
+        /// The variable.
+        variable: &'static str,
+        /// The file.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// The metadata service of an instance takes connections and does not answer.
+    #[error(
+        "the metadata service takes connections and does not answer, and no other source has credentials"
+    )]
+    MetadataSilent,
+    /// This machine's clock is wrong: AWS refuses what it dates, or its credentials seem to have expired.
+    #[error("{}", clock_text(*.seconds_ahead))]
+    ClockSkew {
+        /// By how many seconds it is ahead of AWS's, where an answer had a date.
+        seconds_ahead: Option<i64>,
+    },
     /// A source handed out credentials that have expired.
     #[error(
         "the AWS credentials that the source hands out have expired (key {access_key_id}): \
@@ -131,9 +152,24 @@ impl CredentialError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Ended { .. } => true,
-            Self::NotFound { .. } | Self::Misconfigured { .. } | Self::Refused { .. } => false,
+            Self::Unavailable { .. } | Self::Ended { .. } | Self::MetadataSilent | Self::ClockSkew { .. } => {
+                true
+            }
+            Self::NotFound { .. }
+            | Self::Misconfigured { .. }
+            | Self::Refused { .. }
+            | Self::UnreadableFile { .. } => false,
         }
+    }
+}
+
+fn clock_text(seconds_ahead: Option<i64>) -> String {
+    match seconds_ahead {
+        Some(seconds) => {
+            let direction = if seconds > 0 { "ahead of" } else { "behind" };
+            format!("this machine's clock is {} s {direction} AWS's", seconds.unsigned_abs())
+        }
+        None => "AWS refuses the time of this machine's clock".to_owned(),
     }
 }
 

@@ -189,6 +189,13 @@ impl TokenEngine {
         credentials.map_err(|error| TokenError::from_credentials(identity, error))
     }
 
+    /// Why the last fetch of an identity's credentials failed, if it did; those at hand may serve all the same.
+    pub fn credential_fault(&self, identity: &Identity) -> Option<TokenError> {
+        let all = self.inner.credentials.snapshot();
+        let status = all.into_iter().find(|status| status.identity == *identity)?;
+        status.last_error.map(|error| TokenError::from_credentials(identity, error))
+    }
+
     /// The cache behind it, for whoever asks AWS for something else as the same identities.
     pub fn credential_cache(&self) -> &CredentialCache {
         &self.inner.credentials

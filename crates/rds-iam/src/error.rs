@@ -48,6 +48,35 @@ pub enum TokenError {
         /// AWS's answer.
         reason: String,
     },
+    /// A file that the environment names as the source of credentials cannot be read.
+    #[error(
+        "no AWS credentials for identity {identity}: {reason}. Mount or create the file, or remove the variable"
+    )]
+    UnreadableFile {
+        /// The identity, in one line.
+        identity: String,
+        /// The variable, the file, and what is wrong with it.
+        reason: String,
+    },
+    /// The metadata service of an instance takes connections and does not answer.
+    #[error(
+        "AWS credentials of identity {identity} could not be fetched: {reason}. In a container on EC2 its answers need \
+         a hop limit of 2: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2"
+    )]
+    MetadataSilent {
+        /// The identity, in one line.
+        identity: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// This machine's clock is wrong.
+    #[error("AWS credentials of identity {identity} are of no use: {reason}. Synchronise the clock")]
+    ClockSkew {
+        /// The identity, in one line.
+        identity: String,
+        /// By how much it is wrong, where that is known.
+        reason: String,
+    },
     /// The only credentials at hand have ended or are about to.
     #[error(
         "expired AWS credentials for identity {identity}: {reason}. Check the clock and the credential source"
@@ -78,10 +107,14 @@ impl TokenError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::ExpiredCredentials { .. } | Self::Unavailable { .. } => true,
+            Self::ExpiredCredentials { .. }
+            | Self::Unavailable { .. }
+            | Self::MetadataSilent { .. }
+            | Self::ClockSkew { .. } => true,
             Self::Sign(error) => matches!(error, SignError::CredentialsEnded),
             Self::UnknownRegion { .. }
             | Self::NoCredentials { .. }
+            | Self::UnreadableFile { .. }
             | Self::Misconfigured { .. }
             | Self::Refused { .. } => false,
         }
@@ -90,31 +123,43 @@ impl TokenError {
     /// What happened, without what to do about it: for those who know more and advise themselves.
     pub fn finding(&self) -> String {
         let text = self.to_string();
-        let remedy = match self {
+        let finding = text.strip_suffix(self.remedy()).map(|text| text.trim_end_matches(['.', ':', ' ']));
+        finding.map(str::to_owned).unwrap_or(text)
+    }
+
+    /// What to do about it; empty where the text has no more to say.
+    pub fn remedy(&self) -> &'static str {
+        match self {
             Self::UnknownRegion { .. } => {
-                ": set the region, and the real RDS endpoint name if this is an alias"
+                "set the region, and the real RDS endpoint name if this is an alias"
             }
             Self::NoCredentials { .. } => {
-                ". Give the pod, task or instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+                "Give the pod, task or instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
             }
-            Self::Misconfigured { .. } => ". Correct the AWS configuration",
-            Self::Refused { .. } => ". Check the role's ARN and trust policy",
-            Self::ExpiredCredentials { .. } => ". Check the clock and the credential source",
-            Self::Unavailable { .. } => ". Check the network path to the metadata service or STS",
+            Self::UnreadableFile { .. } => "Mount or create the file, or remove the variable",
+            Self::MetadataSilent { .. } => {
+                "In a container on EC2 its answers need a hop limit of 2: aws ec2 modify-instance-metadata-options \
+                 --http-put-response-hop-limit 2"
+            }
+            Self::Misconfigured { .. } => "Correct the AWS configuration",
+            Self::Refused { .. } => "Check the role's ARN and trust policy",
+            Self::ExpiredCredentials { .. } => "Check the clock and the credential source",
+            Self::ClockSkew { .. } => "Synchronise the clock",
+            Self::Unavailable { .. } => "Check the network path to the metadata service or STS",
             Self::Sign(_) => "",
-        };
-        text.strip_suffix(remedy).map(str::to_owned).unwrap_or(text)
+        }
     }
 
     /// A short name of the cause, for metric labels.
     pub fn label(&self) -> &'static str {
         match self {
             Self::UnknownRegion { .. } => "unknown_region",
-            Self::NoCredentials { .. } => "no_credentials",
+            Self::NoCredentials { .. } | Self::UnreadableFile { .. } => "no_credentials",
             Self::Misconfigured { .. } => "misconfigured",
             Self::Refused { .. } => "refused",
             Self::ExpiredCredentials { .. } => "expired_credentials",
-            Self::Unavailable { .. } => "unavailable",
+            Self::ClockSkew { .. } => "clock_skew",
+            Self::Unavailable { .. } | Self::MetadataSilent { .. } => "unavailable",
             Self::Sign(_) => "sign",
         }
     }
@@ -129,6 +174,15 @@ impl TokenError {
             CredentialError::Unavailable { reason } => Self::Unavailable { identity, reason },
             ended @ CredentialError::Ended { .. } => {
                 Self::ExpiredCredentials { identity, reason: ended.to_string() }
+            }
+            unreadable @ CredentialError::UnreadableFile { .. } => {
+                Self::UnreadableFile { identity, reason: unreadable.to_string() }
+            }
+            CredentialError::MetadataSilent => {
+                Self::MetadataSilent { identity, reason: CredentialError::MetadataSilent.to_string() }
+            }
+            wrong_clock @ CredentialError::ClockSkew { .. } => {
+                Self::ClockSkew { identity, reason: wrong_clock.to_string() }
             }
         }
     }
@@ -147,11 +201,15 @@ mod tests {
             TokenError::Misconfigured { identity: identity.clone(), reason: reason.clone() },
             TokenError::Refused { identity: identity.clone(), reason: reason.clone() },
             TokenError::ExpiredCredentials { identity: identity.clone(), reason: reason.clone() },
+            TokenError::UnreadableFile { identity: identity.clone(), reason: reason.clone() },
+            TokenError::MetadataSilent { identity: identity.clone(), reason: reason.clone() },
+            TokenError::ClockSkew { identity: identity.clone(), reason: reason.clone() },
             TokenError::Unavailable { identity, reason },
         ];
         for error in errors {
             let finding = error.finding();
             assert!(finding.len() < error.to_string().len() && finding.len() < 70, "{finding}");
+            assert!(!finding.ends_with(['.', ' ']) && error.to_string().ends_with(error.remedy()), "{error}");
         }
     }
 }

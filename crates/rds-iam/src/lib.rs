@@ -49,6 +49,8 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod fetch_fault;
+mod http_record;
 mod instance;
 mod limiter;
 mod login;
@@ -64,6 +66,7 @@ pub mod roots;
 pub mod secrets;
 mod slots;
 mod token;
+mod web_identity;
 
 pub use aws::AwsCredentials;
 pub use aws_credential_types::Credentials;

@@ -84,6 +84,14 @@ pub fn error_response(out: &mut Vec<u8>, error: &ErrorReport<'_>) {
     report(out, backend::ERROR_RESPONSE, error);
 }
 
+/// The error message of protocols before 3.0, which has no length: clients of those read a line of text.
+pub fn error_before_v3(out: &mut Vec<u8>, error: &ErrorReport<'_>) {
+    out.push(backend::ERROR_RESPONSE);
+    for part in [error.severity, ":  ", error.message, "\n\0"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// NoticeResponse.
 pub fn notice_response(out: &mut Vec<u8>, notice: &ErrorReport<'_>) {
     report(out, backend::NOTICE_RESPONSE, notice);

@@ -50,6 +50,8 @@ pub(super) enum HandshakeError {
     Interrupted(Box<Stream>, ClientError),
     /// The client is to be told.
     Error(Box<Stream>, ClientError),
+    /// The same, in the form of protocols before 3.0.
+    FaultBeforeV3(Box<Stream>, ClientError),
 }
 
 /// Reads the first packets.
@@ -75,6 +77,12 @@ pub(super) async fn open(
         let request = match startup::parse(&packet) {
             Ok(request) => request,
             Err(error @ StartupError::Length) => return Err(HandshakeError::Malformed(error)),
+            Err(error @ StartupError::Version(version)) if version.major() < Version::V3_0.major() => {
+                return Err(HandshakeError::FaultBeforeV3(
+                    Box::new(stream),
+                    client_error::unsupported_protocol(error),
+                ));
+            }
             Err(error @ StartupError::Version(_)) => {
                 return Err(HandshakeError::Error(
                     Box::new(stream),

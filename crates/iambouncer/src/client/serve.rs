@@ -87,6 +87,12 @@ pub async fn serve(
         Some(Err(HandshakeError::Error(stream, error))) => {
             return turn_away(&services, &info, *stream, &error).await;
         }
+        Some(Err(HandshakeError::FaultBeforeV3(stream, error))) => {
+            log_refusal(&services, &info, &error);
+            let mut message = Vec::new();
+            error.encode_fatal_before_v3(&mut message);
+            return send_last(*stream, &message).await;
+        }
         Some(Err(HandshakeError::Interrupted(stream, error))) => {
             return turn_away_at_once(&services, &info, *stream, &error).await;
         }
@@ -115,10 +121,14 @@ async fn turn_away(services: &ClientServices, info: &ClientInfo, stream: Stream,
     send_final_message(stream, error).await;
 }
 
-async fn send_final_message(mut stream: Stream, error: &ClientError) {
+async fn send_final_message(stream: Stream, error: &ClientError) {
     let mut message = Vec::new();
     error.encode_fatal(&mut message);
-    let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, stream.send_all(&message)).await;
+    send_last(stream, &message).await;
+}
+
+async fn send_last(mut stream: Stream, message: &[u8]) {
+    let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, stream.send_all(message)).await;
 }
 
 /// True when the login of the client's pool to its server has failed with this.

@@ -8,6 +8,7 @@ use super::check_unsupported::check_unsupported;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth, TlsMode};
 use super::model::{Config, Database};
+use super::own_listener::is_own;
 use super::settings_table::Settings;
 
 /// All findings about a configuration as a whole.
@@ -161,21 +162,6 @@ fn check_database(
         let help = "give the address of the server, or listen on another port";
         found.push(Diagnostic::error(error).at(places.database(name, "host")).help(help));
     }
-}
-
-/// Whether a host is, without asking DNS, an address we listen on.
-fn is_own(host: &str, settings: &Settings) -> bool {
-    let is_loopback = |host: &str| {
-        host.eq_ignore_ascii_case("localhost")
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    };
-    settings.listen_addresses().any(|address| match address {
-        "*" | "0.0.0.0" | "::" => is_loopback(host),
-        _ => {
-            address.eq_ignore_ascii_case(host)
-                || (is_loopback(address) && host.eq_ignore_ascii_case("localhost"))
-        }
-    })
 }
 
 #[cfg(test)]

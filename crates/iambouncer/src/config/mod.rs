@@ -16,6 +16,7 @@ mod keys;
 pub mod load;
 mod model;
 mod nearest;
+mod own_listener;
 mod redact;
 pub mod reference;
 mod secret;

@@ -1,15 +1,12 @@
 //! Credentials, identity and clock. Owns what each of them means for a login; the questions are `rds-iam`'s, and one of
 //! its engines answers all targets of a run, so each identity is asked about once.
 
-use super::checks::{Check, Finding};
-use super::metadata;
+use super::checks::{Check, CheckOutcome, CheckStatus, Finding};
 use crate::config::Environment;
+use crate::credential_causes::{cause_of_caller, failure_of, hint_of, text_of_refused_key};
 use crate::identities::{Identities, skew_text, text_of_time};
 use crate::login_failure::LoginFailure;
-use crate::server::diagnosis::{MAX_CLOCK_SKEW_SECONDS, failure_of};
-use crate::server::now_seconds;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::server::diagnosis::MAX_CLOCK_SKEW_SECONDS;
 use rds_iam::{
     CallerAnswer, CallerError, Credentials, Identity, MAX_TOKEN_LIFE, SystemClock, TokenEngine, TokenError,
     ask_caller,
@@ -18,8 +15,6 @@ use std::time::SystemTime;
 
 /// A clock that is off by more is told.
 const SKEW_WARNING_SECONDS: i64 = 60;
-/// Largest web identity token that is looked at, in bytes.
-const MAX_JWT_BYTES: u64 = 64 * 1024;
 
 /// Where identities are looked at.
 pub(super) struct AwsChecks<'a> {
@@ -33,76 +28,19 @@ impl AwsChecks<'_> {
     /// The findings about an identity: credentials, identity, clock. Needs a tokio runtime.
     pub(super) async fn check(&self, identity: &Identity) -> Vec<Finding> {
         match self.tokens.credentials(identity).await {
-            Err(error) => vec![
-                self.no_credentials(identity, &error).await,
-                Finding::not_reached(Check::Identity, "no credentials"),
-                Finding::not_reached(Check::Clock, "nobody to compare with"),
-            ],
+            Err(error) => no_credentials(&error),
             Ok(credentials) => {
                 let answer = ask_caller(identity, &credentials, &SystemClock).await;
                 let clock = clock(answer.clock_skew_seconds);
-                let findings =
-                    vec![self.credentials(identity, &credentials), self.identity(identity, &answer), clock];
-                self.identities.remember(identity, answer);
+                let findings = vec![
+                    self.credentials(identity, &credentials),
+                    self.identity(identity, &credentials, &answer),
+                    clock,
+                ];
+                self.identities.remember(identity, credentials.access_key_id(), answer);
                 findings
             }
         }
-    }
-
-    async fn no_credentials(&self, identity: &Identity, error: &TokenError) -> Finding {
-        let cause = failure_of(error);
-        let summary = error.finding();
-        // Profiles name their sources themselves.
-        let is_chain = identity.profile.is_none();
-        if is_chain && let Some((cause, found)) = self.web_identity_fault() {
-            return Finding::failure(Check::Credentials, summary, cause, Some(&found));
-        }
-        // The SDK's chain ends at the first of these that is set, and asks the instance last.
-        let is_missing = matches!(error, TokenError::NoCredentials { .. } | TokenError::Unavailable { .. });
-        let source = [
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        ]
-        .into_iter()
-        .find(|name| self.environment.get(name).is_some());
-        if let Some(name) = source.filter(|_| is_chain && is_missing) {
-            let found =
-                format!("The credentials are to come from where {name} says, and nowhere else is looked.");
-            return Finding::failure(Check::Credentials, summary, cause, Some(&found));
-        }
-        if is_chain
-            && is_missing
-            && let Some((cause, found)) = metadata::probe(self.environment).await.finding()
-        {
-            return Finding::failure(Check::Credentials, summary, cause, Some(&found));
-        }
-        Finding::failure(Check::Credentials, summary, cause, None)
-    }
-
-    /// What is wrong with the service account's token of a pod, as far as the file tells.
-    fn web_identity_fault(&self) -> Option<(LoginFailure, String)> {
-        let path = self.environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")?;
-        let size = std::fs::metadata(&path).map(|data| data.len());
-        let text = match size {
-            Ok(size) if size > MAX_JWT_BYTES => Err(format!("longer than {MAX_JWT_BYTES} bytes")),
-            Ok(_) => std::fs::read_to_string(&path).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let text = match text {
-            Ok(text) => text,
-            Err(error) => {
-                let found =
-                    format!("AWS_WEB_IDENTITY_TOKEN_FILE names {path}, which cannot be read: {error}.");
-                return Some((LoginFailure::NoCredentials, found));
-            }
-        };
-        let ended = now_seconds() - end_of_jwt(&text)?;
-        (ended > 0).then(|| {
-            let found =
-                format!("The token in {path} (AWS_WEB_IDENTITY_TOKEN_FILE) ended {} min ago.", ended / 60);
-            (LoginFailure::RoleRefused, found)
-        })
     }
 
     fn credentials(&self, identity: &Identity, credentials: &Credentials) -> Finding {
@@ -124,10 +62,10 @@ impl AwsChecks<'_> {
         }
     }
 
-    fn identity(&self, identity: &Identity, answer: &CallerAnswer) -> Finding {
+    fn identity(&self, identity: &Identity, credentials: &Credentials, answer: &CallerAnswer) -> Finding {
         let caller = match &answer.caller {
             Ok(caller) => caller,
-            Err(error) => return nobody(error, answer.clock_skew_seconds),
+            Err(error) => return nobody(error, credentials.access_key_id(), answer.clock_skew_seconds),
         };
         match self.unexpected(identity, &caller.arn) {
             Some(found) => {
@@ -159,20 +97,31 @@ impl AwsChecks<'_> {
     }
 }
 
-/// STS did not say who we are. A login needs no STS; keys that STS does not know are of no use to it either.
-fn nobody(error: &CallerError, skew: Option<i64>) -> Finding {
+/// Without credentials nothing else about AWS can be found out; the clock only where it is the reason.
+fn no_credentials(error: &TokenError) -> Vec<Finding> {
+    let verdict = CheckOutcome { cause: failure_of(error), hint: hint_of(error) };
+    let failure = |check| Finding {
+        status: CheckStatus::Failure,
+        verdict: Some(verdict.clone()),
+        ..Finding::pass(check, error.finding())
+    };
+    let clock = match verdict.cause {
+        LoginFailure::ClockSkew => failure(Check::Clock),
+        _ => Finding::not_reached(Check::Clock, "not compared: no credentials"),
+    };
+    vec![failure(Check::Credentials), Finding::not_reached(Check::Identity, "no credentials"), clock]
+}
+
+/// STS did not say who we are. A login needs no STS; keys that AWS does not accept are of no use to it either.
+fn nobody(error: &CallerError, access_key_id: &str, skew: Option<i64>) -> Finding {
     let text = error.to_string();
     let is_wrong_clock = skew.is_some_and(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS);
-    let is_dead = ["InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "UnrecognizedClient"]
-        .iter()
-        .any(|code| text.contains(code));
-    match error {
+    match cause_of_caller(error) {
         _ if is_wrong_clock => Finding::warning(Check::Identity, text, LoginFailure::ClockSkew, None),
-        CallerError::Refused(_) if is_dead => {
-            let found = "AWS does not accept these credentials for anything.";
-            Finding::failure(Check::Identity, text, LoginFailure::NoCredentials, Some(found))
+        Some(cause) => {
+            Finding::failure(Check::Identity, text, cause, Some(&text_of_refused_key(access_key_id)))
         }
-        _ => Finding::not_reached(Check::Identity, format!("{text}; logins do not need it")),
+        None => Finding::not_reached(Check::Identity, format!("{text}; logins do not need it")),
     }
 }
 
@@ -199,15 +148,8 @@ fn role_and_session(arn: &str) -> Option<(&str, &str)> {
     resource.rsplit_once('/')
 }
 
-/// When a JWT ends, in seconds since 1970. Nobody is trusted on the strength of this: its signature is not checked.
-fn end_of_jwt(text: &str) -> Option<i64> {
-    let claims = URL_SAFE_NO_PAD.decode(text.trim().split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<serde_json::Value>(&claims).ok()?.get("exp")?.as_i64()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::checks::CheckStatus;
     use super::*;
     use crate::config::MapEnvironment;
     use rds_iam::AwsCredentials;
@@ -240,12 +182,5 @@ mod tests {
         assert_eq!(status(Some(61)), CheckStatus::Warning);
         assert_eq!(status(Some(-301)), CheckStatus::Failure);
         assert_eq!(status(None), CheckStatus::NotReached);
-    }
-
-    #[test]
-    fn the_end_of_a_service_accounts_token_is_read() {
-        let jwt = format!("x.{}.y", URL_SAFE_NO_PAD.encode(br#"{"exp":1700000000,"sub":"s"}"#));
-        assert_eq!(end_of_jwt(&jwt), Some(1_700_000_000));
-        assert_eq!(end_of_jwt("not.a.jwt"), None);
     }
 }

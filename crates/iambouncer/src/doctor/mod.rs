@@ -5,7 +5,6 @@
 mod aws;
 mod certificate;
 pub mod checks;
-mod metadata;
 pub mod report;
 mod server;
 mod sql;

@@ -4,10 +4,10 @@
 use super::LoginError;
 use super::error::{LoginStage, TlsTrouble};
 use crate::client_error::ClientError;
+use crate::credential_causes::{text_of_refused_key, with_number};
 use crate::identities::skew_text;
 use crate::login_failure::LoginFailure;
-use rds_iam::secrets::SecretError;
-use rds_iam::{EndpointKind, RdsEndpoint, TokenError, region_of};
+use rds_iam::{EndpointKind, RdsEndpoint, region_of};
 use std::borrow::Cow;
 use std::io::ErrorKind;
 use time::PrimitiveDateTime;
@@ -26,29 +26,6 @@ const POSTGRES_PORT: u16 = 5432;
 const MAX_CLIENT_MESSAGE_BYTES: usize = 240;
 /// RDS takes so many IAM logins a second.
 pub const RDS_LOGINS_PER_SECOND: u32 = 200;
-
-/// What it means that there is no token.
-pub fn failure_of(error: &TokenError) -> LoginFailure {
-    match error.label() {
-        "unknown_region" => LoginFailure::MissingRegion,
-        "no_credentials" => LoginFailure::NoCredentials,
-        "misconfigured" => LoginFailure::Configuration,
-        "refused" => LoginFailure::RoleRefused,
-        "expired_credentials" => LoginFailure::CredentialsEnding,
-        "unavailable" => LoginFailure::MetadataUnreachable,
-        _ => LoginFailure::BrokenToken,
-    }
-}
-
-/// What it means that there is no secret.
-pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
-    match error {
-        SecretError::Credentials { error, .. } => failure_of(error),
-        SecretError::Refused { .. } => LoginFailure::SecretRefused,
-        SecretError::Malformed { .. } => LoginFailure::SecretMalformed,
-        _ => LoginFailure::SecretsUnreachable,
-    }
-}
 
 /// A token that was sent, and what was known at that moment. No secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,6 +54,21 @@ pub struct TokenDetail {
     pub clock_skew_seconds: Option<i64>,
     /// IAM logins to this target in the second before.
     pub logins_last_second: u32,
+    /// AWS has said that it does not accept the key, and this is why.
+    pub refused_key: Option<LoginFailure>,
+    /// The source of the credentials has none any more.
+    pub source: Option<SourceFault>,
+}
+
+/// What is wrong with a source of credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFault {
+    /// The cause.
+    pub cause: LoginFailure,
+    /// What happened.
+    pub finding: String,
+    /// What to do in this very case, in place of what helps in general.
+    pub advice: Option<String>,
 }
 
 /// What the server was given as a proof.
@@ -167,11 +159,13 @@ struct CaseFinding {
     text: String,
     /// For clients, with what to do; `None` where the text and the cause's fix are short.
     brief: Option<String>,
+    /// What to do, in place of the cause's fix.
+    advice: Option<String>,
 }
 
 impl From<String> for CaseFinding {
     fn from(text: String) -> Self {
-        Self { text, brief: None }
+        Self { text, brief: None, advice: None }
     }
 }
 
@@ -221,13 +215,15 @@ impl Diagnosis {
             other => other.hint(),
         };
         let brief = finding.as_ref().and_then(|found| found.brief.clone());
+        let advice = finding.as_ref().and_then(|found| found.advice.clone());
         let text = finding.map(|found| found.text).or(own);
-        let hint = match cause.fix_for(line.uses_iam, line.is_rds) {
-            "" => format!("{} [{}]", text.unwrap_or_default(), cause.info().id).trim_start().to_owned(),
-            fix => {
-                text.into_iter().map(|text| text + " ").collect::<String>()
-                    + &format!("{fix} [{}]", cause.info().id)
-            }
+        let fix = advice.as_deref().unwrap_or_else(|| cause.fix_for(line.uses_iam, line.is_rds));
+        let hint = hint(text, fix, cause);
+        // Advice about a source of credentials is whole.
+        let hint = match &error {
+            LoginError::Token { advice: Some(advice), .. }
+            | LoginError::Secret { advice: Some(advice), .. } => with_number(advice, cause),
+            _ => hint,
         };
         let client_hint =
             brief.map_or_else(|| hint.clone(), |brief| format!("{brief} [{}]", cause.info().id));
@@ -244,11 +240,8 @@ impl Diagnosis {
             }
             LoginError::Token { .. } | LoginError::Secret { .. } => {
                 let text = first_clauses(&fault.message).to_owned();
-                ClientError {
-                    message: text.into(),
-                    hint: Some(Cow::Owned(self.client_hint.clone())),
-                    ..fault
-                }
+                let hint = Some(Cow::Owned(self.client_hint.clone()));
+                ClientError { message: text.into(), hint, ..fault }
             }
             _ => ClientError { hint: Some(Cow::Owned(self.client_hint.clone())), ..fault },
         }
@@ -262,6 +255,11 @@ impl Diagnosis {
                 LoginFailure::NoSuchDatabase | LoginFailure::ServerBusy | LoginFailure::Other
             )
     }
+}
+
+fn hint(text: Option<String>, fix: &str, cause: LoginFailure) -> String {
+    let parts = [text.unwrap_or_default(), fix.to_owned(), format!("[{}]", cause.info().id)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The beginning of a chain of errors, up to the end of a clause: the SDK quotes all that led to an error.
@@ -367,6 +365,9 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
     if let Some(skew) = signed.clock_skew_seconds.filter(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS) {
         return Some((LoginFailure::ClockSkew, skew_text(skew).into()));
     }
+    if let Some(cause) = signed.refused_key {
+        return Some((cause, text_of_refused_key(&signed.access_key_id).into()));
+    }
     let Some(endpoint) = RdsEndpoint::parse(host) else {
         let text =
             format!("The token was signed for {host}:{port}, which is not the name of an RDS endpoint.");
@@ -396,6 +397,12 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
     if signed.logins_last_second >= RDS_LOGINS_PER_SECOND {
         let text = format!("{} logins were sent within one second.", signed.logins_last_second);
         return Some((LoginFailure::Throttled, text.into()));
+    }
+    if let Some(SourceFault { cause, finding, advice }) = &signed.source {
+        let key = &signed.access_key_id;
+        let text =
+            format!("The token of key {key} was refused, and there are no new credentials: {finding}.");
+        return Some((*cause, CaseFinding { advice: advice.clone(), ..text.into() }));
     }
     if endpoint.kind() == EndpointKind::Proxy {
         return Some((LoginFailure::RdsProxy, policy_hint(signed)));
@@ -439,6 +446,7 @@ fn policy_hint(signed: &TokenDetail) -> CaseFinding {
              log group iam-db-auth-error has the reason."
         ),
         brief: Some(format!("{lacks}: `iambouncer policy` prints what to allow.")),
+        advice: None,
     }
 }
 

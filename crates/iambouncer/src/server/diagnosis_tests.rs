@@ -91,6 +91,29 @@ fn a_policy_hint_names_the_arn_and_what_is_ruled_out() {
 }
 
 #[test]
+fn credentials_that_aws_does_not_accept_lack_no_policy() {
+    let dead = TokenDetail { refused_key: Some(LoginFailure::NoCredentials), ..signed() };
+    let failed = refused("28000", Some(&dead));
+    assert_eq!(failed.cause, LoginFailure::NoCredentials);
+    assert!(
+        failed.hint.starts_with("AWS does not accept the credentials of key AKIDEXAMPLE"),
+        "{}",
+        failed.hint
+    );
+    let finding = "no AWS credentials for identity default: none".to_owned();
+    let source = SourceFault { cause: LoginFailure::NoCredentials, finding, advice: None };
+    let without_a_source = TokenDetail { source: Some(source), ..signed() };
+    for failed in [failed, refused("28000", Some(&without_a_source))] {
+        assert_eq!(failed.cause, LoginFailure::NoCredentials);
+        let told = format!("{} {:?}", failed.hint, failed.to_fault());
+        assert!(!told.contains("rds-db:connect") && told.contains("[IAM002]"), "{told}");
+    }
+    // What was signed wrongly is known for certain.
+    let elsewhere = TokenDetail { region: "eu-central-1".to_owned(), ..without_a_source };
+    assert_eq!(refused("28000", Some(&elsewhere)).cause, LoginFailure::WrongRegion);
+}
+
+#[test]
 fn a_token_taken_for_a_password_and_a_password_refused_differ() {
     assert_eq!(refused("28P01", Some(&signed())).cause, LoginFailure::NotRdsIam);
     assert_eq!(refused("28P01", None).cause, LoginFailure::Password);
@@ -190,6 +213,7 @@ fn an_error_for_a_client_is_short() {
         user: "app".to_owned(),
         reason: reason.clone(),
         cause: LoginFailure::MetadataUnreachable,
+        advice: None,
         is_transient: true,
     };
     let failed = Diagnosis::new(error, &Proof::None, LineSummary::of_iam(), NOW);

@@ -164,6 +164,8 @@ pub enum LoginError {
         reason: String,
         /// What it means.
         cause: LoginFailure,
+        /// What to do in this very case, in place of what helps in general.
+        advice: Option<String>,
         /// Trying again may help: AWS is slow or out of reach.
         is_transient: bool,
     },
@@ -174,6 +176,8 @@ pub enum LoginError {
         reason: String,
         /// What it means.
         cause: LoginFailure,
+        /// What to do in this very case, in place of what helps in general.
+        advice: Option<String>,
         /// Trying again may help.
         is_transient: bool,
     },

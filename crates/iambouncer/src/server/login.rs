@@ -2,14 +2,15 @@
 //! after a refusal. Owns that order; the talk with the server is `exchange`'s.
 
 use super::connect::{self, Encryption, Route, ServerAddress};
-use super::diagnosis::{failure_of, failure_of_secret};
 use super::error::{LoginError, LoginStage};
 use super::login_exchange::{BackendStartup, LoginExchange};
 use super::progress::Progress;
+use super::refused_token;
 use super::target::{Credential, LoginTarget};
 use super::token_for_server::TokenForServer;
 use crate::config::{Secret, TlsMode};
 use crate::context::Context;
+use crate::credential_causes::{advice_of, advice_of_secret, failure_of, failure_of_secret};
 use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
 use crate::worker::{self, executor, timers};
@@ -62,10 +63,17 @@ pub async fn log_in(
 ) -> Result<LoginResult, LoginError> {
     progress.begin(target);
     let limit = context.config().settings.server_connect_timeout;
-    timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
+    let outcome = timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
         let target = format!("{}:{}", target.host, target.port);
         Err(LoginError::Timeout { target, stage: progress.stage() })
-    })
+    });
+    if let (Err(error), Credential::Iam(signing)) = (&outcome, &target.credential)
+        && is_token_refusal(error)
+        && progress.has_given_token()
+    {
+        refused_token::learn(context, &signing.identity, progress).await;
+    }
+    outcome
 }
 
 async fn attempt(
@@ -142,14 +150,12 @@ impl Attempt<'_> {
     ) -> Result<Arc<Token>, LoginError> {
         self.progress.enter(LoginStage::Credentials);
         let began = worker::now();
-        let failed = |reason: String, cause, is_transient| LoginError::Token {
+        let fetched = self.context.on_control(future).await.ok_or_else(|| LoginError::Token {
             user: key.user.clone(),
-            reason,
-            cause,
-            is_transient,
-        };
-        let fetched = self.context.on_control(future).await.ok_or_else(|| {
-            failed("the token engine stopped".to_owned(), LoginFailure::MetadataUnreachable, true)
+            reason: "the token engine stopped".to_owned(),
+            cause: LoginFailure::MetadataUnreachable,
+            advice: None,
+            is_transient: true,
         })?;
         let logins = &self.context.process.logins;
         match &fetched {
@@ -159,7 +165,13 @@ impl Attempt<'_> {
             }
             Err(error) => logins.count_missing_token(error.label()),
         }
-        fetched.map_err(|error| failed(error.finding(), failure_of(&error), error.is_transient()))
+        fetched.map_err(|error| LoginError::Token {
+            user: key.user.clone(),
+            reason: error.finding(),
+            cause: failure_of(&error),
+            advice: advice_of(&error),
+            is_transient: error.is_transient(),
+        })
     }
 
     /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
@@ -173,6 +185,7 @@ impl Attempt<'_> {
         let mut secret = asked.unwrap_or_else(|| Err(stopped())).map_err(|error| LoginError::Secret {
             reason: error.to_string(),
             cause: failure_of_secret(&error),
+            advice: advice_of_secret(&error),
             is_transient: error.is_transient(),
         })?;
         let mut outcome = self.run_as(&secret).await;

@@ -256,6 +256,8 @@ impl LoginExchange<'_> {
         let key = token.key;
         let known = self.context.process.identities.get(&key.identity);
         TokenDetail {
+            refused_key: known.refused_key_cause(token.access_key_id),
+            source: None,
             arn: known.caller.filter(|_| !self.is_probe()).map(|caller| caller.arn),
             clock_skew_seconds: known.clock_skew_seconds,
             host: key.host.clone(),

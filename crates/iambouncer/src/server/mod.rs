@@ -10,6 +10,7 @@ mod login_exchange;
 pub mod moving;
 pub mod out_of_step;
 pub mod progress;
+mod refused_token;
 pub mod reset;
 pub mod signing;
 pub mod target;

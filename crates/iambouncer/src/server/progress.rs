@@ -2,9 +2,10 @@
 //! outlives a login that is cut short, and decides nothing.
 
 use super::connect::ServerAddress;
-use super::diagnosis::{Diagnosis, LineSummary, Proof};
+use super::diagnosis::{Diagnosis, LineSummary, Proof, SourceFault};
 use super::error::{LoginError, LoginStage};
 use super::target::LoginTarget;
+use crate::identities::IdentityInfo;
 use crate::net::{Endpoint, Stream};
 use crate::worker;
 use rds_iam::secrets::DatabaseSecret;
@@ -123,6 +124,16 @@ impl Progress {
     /// What the server is about to be given.
     pub(super) fn give(&self, proof: Proof) {
         self.proof.replace(proof);
+    }
+
+    /// What AWS has said meanwhile about a token that was given.
+    pub(super) fn learn(&self, known: IdentityInfo, source: Option<SourceFault>) {
+        if let Proof::Token(signed) = &mut *self.proof.borrow_mut() {
+            signed.refused_key = known.refused_key_cause(&signed.access_key_id);
+            signed.arn = known.caller.map(|caller| caller.arn).or_else(|| signed.arn.take());
+            signed.clock_skew_seconds = known.clock_skew_seconds.or(signed.clock_skew_seconds);
+            signed.source = source;
+        }
     }
 
     pub(super) fn has_given_token(&self) -> bool {

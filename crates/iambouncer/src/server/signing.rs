@@ -53,6 +53,7 @@ impl Signing {
             user: user.to_owned(),
             reason,
             cause,
+            advice: None,
             is_transient: false,
         };
         let host = match (&self.host, rds_name, host) {

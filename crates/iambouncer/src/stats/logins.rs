@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 /// What a request for a token came to when one was handed out.
 const TOKEN_OK: &str = "ok";
 /// The other ends of a request for a token: the labels of [`rds_iam::TokenError`].
-const TOKEN_ERRORS: [&str; 7] = [
+const TOKEN_ERRORS: [&str; 8] = [
     "unknown_region",
     "no_credentials",
     "misconfigured",
     "refused",
     "expired_credentials",
+    "clock_skew",
     "unavailable",
     "sign",
 ];
@@ -221,7 +222,8 @@ mod tests {
         assert_eq!(unknown.label(), TOKEN_ERRORS[0]);
         let identity = || String::new();
         let unavailable = rds_iam::TokenError::Unavailable { identity: identity(), reason: String::new() };
-        assert!(TOKEN_ERRORS.contains(&unavailable.label()));
+        let clock_skew = rds_iam::TokenError::ClockSkew { identity: identity(), reason: String::new() };
+        assert!([unavailable, clock_skew].iter().all(|error| TOKEN_ERRORS.contains(&error.label())));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
+use std::io::Read;
 
 #[test]
 fn simple_queries_of_every_kind() {
@@ -235,4 +236,31 @@ fn protocol_three_point_two_is_negotiated_down() {
     assert_eq!(messages[0].tag, b'v');
     assert!(messages[0].bytes.windows(13).any(|window| window == b"_pq_.new_thin"));
     assert_eq!(messages.last().unwrap().tag, b'Z');
+}
+
+#[test]
+fn a_startup_packet_of_protocol_two_is_answered_as_postgresql_does() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let answer = |port: u16, version: [u8; 4]| {
+        // The fixed length of protocol 2.0: database, user, options and two that were never used.
+        let mut packet = vec![0; 296];
+        packet[..4].copy_from_slice(&296u32.to_be_bytes());
+        packet[4..8].copy_from_slice(&version);
+        packet[8..11].copy_from_slice(b"app");
+        packet[72..75].copy_from_slice(b"app");
+        let mut client = Client::connect(port);
+        client.send(&packet);
+        let mut bytes = Vec::new();
+        client.stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let (theirs, ours) = (answer(postgres().port(), [0, 2, 0, 0]), answer(bouncer.port, [0, 2, 0, 0]));
+    let range_at = theirs.windows(8).position(|part| part == b"supports").unwrap();
+    assert_eq!(ours[..range_at], theirs[..range_at]);
+    assert_eq!(ours[range_at..], *b"supports 3.0 to 3.2\n\0");
+    assert_eq!(ours[..8], *b"EFATAL: ");
+    // Newer ones, which are not there yet, get today's form.
+    for port in [postgres().port(), bouncer.port] {
+        assert_eq!(answer(port, [0, 4, 0, 0])[..2], [b'E', 0]);
+    }
 }

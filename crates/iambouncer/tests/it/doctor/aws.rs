@@ -122,6 +122,6 @@ fn a_container_that_is_named_and_does_not_answer_is_told_by_name() {
         .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials")
         .env("AWS_EC2_METADATA_DISABLED", "false")
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint);
-    let parts = ["AWS_CONTAINER_CREDENTIALS_FULL_URI says"];
+    let parts = ["127.0.0.1:1 (AWS_CONTAINER_CREDENTIALS_FULL_URI)"];
     case.report().expect_failure_with_token("credentials", "IAM015", &parts);
 }

@@ -2,6 +2,7 @@
 //! names the check and the cause, and the exit code follows.
 
 mod aws;
+mod one_cause;
 mod server;
 
 use crate::support::program::{self, Ended};
@@ -22,6 +23,8 @@ struct Case {
     settings: Vec<String>,
     users: String,
     variables: Variables,
+    /// Endpoints that last as long as the case.
+    kept: Vec<CredentialServer>,
 }
 
 impl Case {
@@ -36,7 +39,7 @@ impl Case {
         variables.extend(sts.sts_environment().into_iter().map(|(key, value)| (key.to_owned(), value)));
         let ca = format!("server_tls_ca_file = {}", sim.ca_file().display());
         let settings = vec!["server_tls_sslmode = verify-full".to_owned(), ca];
-        Self { sim, sts, line, settings, users: String::new(), variables }
+        Self { sim, sts, line, settings, users: String::new(), variables, kept: Vec::new() }
     }
 
     /// Nothing in the environment but where STS is.
@@ -57,6 +60,11 @@ impl Case {
 
     fn env(mut self, key: &str, value: &str) -> Self {
         self.variables.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn keep(mut self, endpoint: CredentialServer) -> Self {
+        self.kept.push(endpoint);
         self
     }
 

@@ -1,0 +1,198 @@
+//! Why a fetch of credentials failed: one cause, and the first one.
+//!
+//! Owns: the sorting of the SDK's errors, which name neither the file that is missing nor the clock that is wrong, with
+//! what the environment says and what the endpoints answered.
+//! Never: asks anyone; all of it is known when the fetch has failed.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+
+use crate::aws::reason_of;
+use crate::clock::until;
+use crate::credentials::CredentialError;
+use crate::http_record::{Metadata, Noted, split};
+use crate::web_identity;
+
+/// AWS accepts signatures of clocks that are at most this wrong.
+const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
+/// Variables that name files with tokens, in the order in which the SDK reads them.
+const TOKEN_FILES: [&str; 2] = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
+/// With these in the environment the SDK takes them, and reads no file.
+const ENVIRONMENT_KEYS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+/// The address of a container's endpoint (EKS Pod Identity, ECS Anywhere).
+const CONTAINER_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+/// Its path on the fixed host (ECS).
+const CONTAINER_PATH: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+const CONTAINER_HOST: &str = "169.254.170.2";
+/// How deep a chain of errors is followed.
+const MAX_CAUSES: usize = 24;
+
+/// The environment of the process; tests hand in one of their own.
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The cause of an error of the SDK. `is_chain` says that the SDK's own chain of sources was asked, and not one profile.
+pub(crate) fn cause_of(
+    error: &CredentialsError,
+    noted: &Noted,
+    variables: Variables<'_>,
+    is_chain: bool,
+) -> CredentialError {
+    if is_chain && let Some(unreadable) = unreadable_file(error, variables) {
+        return unreadable;
+    }
+    let sorted = sort(error);
+    let reason = sorted.to_string();
+    if let Some(seconds_ahead) = refused_time(&reason, noted) {
+        return CredentialError::ClockSkew { seconds_ahead };
+    }
+    match sorted {
+        CredentialError::NotFound { reason } => match noted.metadata {
+            Some(Metadata::Silent) => CredentialError::MetadataSilent,
+            Some(Metadata::NoRole) => CredentialError::NotFound {
+                reason: format!("this is an instance without a role (instance profile): {reason}"),
+            },
+            _ => CredentialError::NotFound { reason },
+        },
+        CredentialError::Refused { reason } if is_chain => {
+            let now = their_time(SystemTime::now(), noted.clock_skew_seconds);
+            match web_identity::ended(variables, now) {
+                Some(ended) => CredentialError::Refused { reason: format!("{ended}: {reason}") },
+                None => CredentialError::Refused { reason },
+            }
+        }
+        CredentialError::Unavailable { reason } => CredentialError::Unavailable {
+            reason: match container_endpoint(noted, variables) {
+                Some(container) => format!("{container} hands out none: {reason}"),
+                None => reason,
+            },
+        },
+        other => other,
+    }
+}
+
+/// The container's endpoint, with the variable that names it, if it was asked last.
+fn container_endpoint(noted: &Noted, variables: Variables<'_>) -> Option<String> {
+    let endpoint = noted.endpoint.as_deref()?;
+    let name = match variables(CONTAINER_URI) {
+        Some(uri) if split(&uri).0 == endpoint => CONTAINER_URI,
+        _ if endpoint == CONTAINER_HOST && variables(CONTAINER_PATH).is_some() => CONTAINER_PATH,
+        _ => return None,
+    };
+    Some(format!("the endpoint {endpoint} ({name})"))
+}
+
+/// The cause where credentials came that have expired by this machine's clock, and not by the clock of their source.
+pub(crate) fn wrong_clock_of(
+    credentials: &Credentials,
+    noted: &Noted,
+    now: SystemTime,
+) -> Option<CredentialError> {
+    let end = credentials.expiry().filter(|end| *end <= now)?;
+    let is_valid_there = until(their_time(now, noted.clock_skew_seconds), end) > Duration::ZERO;
+    wrong_clock(noted).filter(|_| is_valid_there)
+}
+
+/// The cause, if the last answer's date says that this machine's clock is wrong.
+pub(crate) fn wrong_clock(noted: &Noted) -> Option<CredentialError> {
+    let seconds_ahead = noted.clock_skew_seconds.filter(|skew| is_wrong(*skew))?;
+    Some(CredentialError::ClockSkew { seconds_ahead: Some(seconds_ahead) })
+}
+
+fn is_wrong(skew_seconds: i64) -> bool {
+    skew_seconds.unsigned_abs() > MAX_CLOCK_SKEW_SECONDS
+}
+
+/// `now` by the clock of whoever answered.
+fn their_time(now: SystemTime, skew_seconds: Option<i64>) -> SystemTime {
+    let skew = skew_seconds.unwrap_or_default();
+    let distance = Duration::from_secs(skew.unsigned_abs());
+    let moved = if skew >= 0 { now.checked_sub(distance) } else { now.checked_add(distance) };
+    moved.unwrap_or(now)
+}
+
+/// A refusal that a wrong clock brings about, with the difference where an answer had a date.
+fn refused_time(reason: &str, noted: &Noted) -> Option<Option<i64>> {
+    // What AWS and TLS say about nothing but time.
+    const ABOUT_TIME: [&str; 6] = [
+        "Signature not yet current",
+        "Signature expired",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "RequestInTheFuture",
+        "certificate not valid yet",
+    ];
+    // Others may have another reason: only with a clock that is known to be wrong.
+    const PERHAPS: [&str; 4] =
+        ["SignatureDoesNotMatch", "InvalidSignatureException", "ExpiredToken", "AuthFailure"];
+    let names = |signs: &[&str]| signs.iter().any(|sign| reason.contains(sign));
+    match noted.clock_skew_seconds {
+        Some(skew) if is_wrong(skew) && (names(&ABOUT_TIME) || names(&PERHAPS)) => Some(Some(skew)),
+        Some(_) => None,
+        None => names(&ABOUT_TIME).then_some(None),
+    }
+}
+
+/// The file that an error is about, where it is one that the environment names: the SDK tells the system's words only.
+fn unreadable_file(error: &CredentialsError, variables: Variables<'_>) -> Option<CredentialError> {
+    if ENVIRONMENT_KEYS.iter().all(|name| variables(name).is_some_and(|value| !value.trim().is_empty())) {
+        return None;
+    }
+    let kind = chain(error).find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
+    TOKEN_FILES.into_iter().find_map(|variable| {
+        let path = variables(variable)?;
+        let read = File::open(&path).and_then(|mut file| file.read(&mut [0]));
+        let unread = read.err().filter(|unread| unread.kind() == kind)?;
+        Some(CredentialError::UnreadableFile { variable, path, reason: unread.to_string() })
+    })
+}
+
+/// An error by what one does about it. Where a role is assumed with credentials of another source, that source's error
+/// is the first cause.
+fn sort(error: &CredentialsError) -> CredentialError {
+    let reason = reason_of(error);
+    let first = chain(error).filter_map(|cause| cause.downcast_ref::<CredentialsError>()).last();
+    match first.unwrap_or(error) {
+        CredentialsError::CredentialsNotLoaded(_) => CredentialError::NotFound { reason },
+        CredentialsError::InvalidConfiguration(_) => CredentialError::Misconfigured { reason },
+        _ if needs_sso_login(&reason) => {
+            CredentialError::NotFound { reason: format!("{reason}; run `aws sso login`") }
+        }
+        _ if is_refusal(&reason) => CredentialError::Refused { reason },
+        _ => CredentialError::Unavailable { reason },
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source()).take(MAX_CAUSES)
+}
+
+/// Whether a reason holds one of the codes with which STS, ECS and IMDS say no for good.
+fn is_refusal(reason: &str) -> bool {
+    const REFUSALS: [&str; 8] = [
+        "AccessDenied",
+        "InvalidIdentityToken",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "UnrecognizedClient",
+        "IDPRejectedClaim",
+        "ASSUME_ROLE_UNAUTHORIZED_ACCESS",
+    ];
+    REFUSALS.iter().any(|code| reason.contains(code))
+}
+
+/// Whether somebody's session with Identity Center is missing or over: the SDK has a type of its own for that, and
+/// shows it to nobody.
+fn needs_sso_login(reason: &str) -> bool {
+    const SIGNS: [&str; 4] = ["/sso/cache/", "UnauthorizedException", "SSO token", "SSO session"];
+    SIGNS.iter().any(|sign| reason.contains(sign))
+}
+
+#[cfg(test)]
+#[path = "fetch_fault_tests.rs"]
+mod tests;
