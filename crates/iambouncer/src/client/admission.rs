@@ -1,5 +1,5 @@
-//! Who may come in besides having proven who they are: limits of clients, databases that exist and are enabled. Owns the
-//! order: nothing about databases is said to anybody who has proven nothing.
+//! Admission of a client that has authenticated: client limits, and whether its database exists and is enabled. Owns
+//! the order of the checks; never reveals anything about databases before authentication.
 
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
@@ -15,7 +15,7 @@ use crate::pool::DatabaseState;
 use crate::worker::home;
 use std::rc::Rc;
 
-/// What is said before the client has proven anything.
+/// Checks made before the client has authenticated.
 pub(super) fn check_before_proof(
     services: &ClientServices,
     settings: &Settings,
@@ -36,7 +36,7 @@ pub(super) fn check_before_proof(
     Ok(())
 }
 
-/// Lets a client in that has proven who it is: it takes its places in the limits.
+/// Admits an authenticated client and takes its permits.
 pub(super) fn enter(
     services: &ClientServices,
     settings: &Settings,
@@ -89,7 +89,7 @@ fn take_places(
     Ok(())
 }
 
-/// Whoever has proven nothing makes room for those who have.
+/// Clients that have not logged in are evicted to make room for those that have.
 fn make_room(services: &ClientServices, max_client_conn: u32) {
     let taken = services.context.process.limits.sessions.taken() as usize
         + services.context.process.pending_logins.len();
@@ -100,16 +100,16 @@ fn make_room(services: &ClientServices, max_client_conn: u32) {
     }
 }
 
-/// Has a connection closed that has to make room.
+/// Closes a connection that was evicted.
 pub fn close_evicted(services: &ClientServices, evicted: EvictedLogin) {
-    let errand = move || {
+    let job = move || {
         let Some(services) = home::get::<ClientServices>() else { return };
-        // One that is not in the table yet sees for itself that it has to go.
+        // A client not yet in the table checks for eviction itself.
         if let Some(client) =
             services.clients.at(evicted.slot).filter(|c| c.state.get() == ClientState::Login)
         {
             client.wake();
         }
     };
-    drop(services.context.workers.run_on(evicted.worker, Box::new(errand)));
+    drop(services.context.workers.run_on(evicted.worker, Box::new(job)));
 }

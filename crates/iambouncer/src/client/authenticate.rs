@@ -1,5 +1,6 @@
-//! Proving who a client is: `trust any plain md5 scram-sha-256`, and the way to `iam` and `iam-sts`. Owns the exchange
-//! with the client; an unknown user sees the same messages as a known one with a wrong password.
+//! Client authentication: `trust any plain md5 scram-sha-256`; `iam` and `iam-sts` are delegated to their modules.
+//! Owns the exchange with the client; an unknown user receives the same messages as a known one with a wrong
+//! password.
 
 use super::stored::StoredCredentials;
 use super::{iam, iam_sts};
@@ -18,13 +19,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// A login that failed.
 pub(super) enum LoginRefusal {
-    /// The client went away.
+    /// The client closed the connection.
     Gone,
-    /// The client is told.
+    /// The error to send to the client.
     Error(ClientError),
 }
 
-/// Runs the exchange. On success, the keys a SCRAM login revealed, if there was one.
+/// Runs the exchange. Returns the client's SCRAM keys if the login was by SCRAM.
 pub(super) async fn run(
     context: &Rc<Context>,
     stream: &mut Stream,
@@ -44,7 +45,7 @@ pub(super) async fn run(
             let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
             match kind {
                 AuthType::Plain => Box::pin(login.plain(context, &stored)).await.map(|()| None),
-                // As in PgBouncer: md5 means SCRAM for users whose secret is one.
+                // As in PgBouncer, md5 falls back to SCRAM for users whose stored secret is a SCRAM secret.
                 AuthType::Md5 if !is_scram => Box::pin(login.md5(context, &stored)).await.map(|()| None),
                 _ => Box::pin(login.scram(context, &stored)).await.map(Some),
             }
@@ -55,7 +56,7 @@ pub(super) async fn run(
     }
 }
 
-/// A client that is being asked.
+/// A client being authenticated.
 pub(super) struct Login<'a> {
     pub(super) stream: &'a mut Stream,
     inbound: &'a mut Inbound,
@@ -116,7 +117,7 @@ impl Login<'_> {
         }
     }
 
-    /// Whether a password is the one behind a stored text: the same, or what its hash or SCRAM secret was made of.
+    /// True if the password matches the stored text: the same password, or one with the same hash or SCRAM secret.
     async fn is_password(&self, context: &Context, given: &Zeroizing<String>, text: &str) -> bool {
         if let Some(secret) = ScramSecret::parse(text) {
             let given = given.clone();
@@ -176,7 +177,7 @@ impl Login<'_> {
         for other in others {
             finished = finished.or_else(|_| exchange.finish_with(&other, data));
         }
-        // Nothing of the exchange so far depends on the password, so one that is known only now still counts.
+        // The exchange so far does not depend on the password, so a password learned only now can still be checked.
         if matches!(finished, Err(ScramError::Proof))
             && let Some(newer) = stored.newer(context, self.user).await
         {
@@ -190,8 +191,8 @@ impl Login<'_> {
         Ok(keys)
     }
 
-    /// What to check against: the stored secret, one derived from a stored password, or one that nothing fits. Then
-    /// those of further passwords, with the same salt.
+    /// The secrets to check against: the stored secret, one derived from a stored password, or a mock secret that no
+    /// password matches; then those of further passwords, with the same salt.
     async fn scram_secrets(
         &self,
         context: &Rc<Context>,
@@ -199,7 +200,8 @@ impl Login<'_> {
     ) -> Result<(ScramSecret, Vec<ScramSecret>), LoginRefusal> {
         let mut texts = texts.into_iter();
         let iterations = context.config().settings.scram_iterations;
-        // The salt of a user is always the same, known or not: two logins would tell them apart otherwise.
+        // A user's salt never changes, whether the user exists or not; otherwise two logins would reveal which is the
+        // case.
         let mock = || ScramSecret::mock(self.user, &context.process.key, iterations, SALT_BYTES);
         let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
         if let Some(stored) = ScramSecret::parse(&first) {
@@ -241,6 +243,10 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 fn random(bytes: &mut [u8]) -> Result<(), LoginRefusal> {
     aws_lc_rs::rand::fill(bytes).map_err(|_| {
-        LoginRefusal::Error(ClientError::new(client_error::Blame::Us, "58000", "no random numbers available"))
+        LoginRefusal::Error(ClientError::new(
+            client_error::Blame::Us,
+            "58000",
+            "could not generate random numbers",
+        ))
     })
 }

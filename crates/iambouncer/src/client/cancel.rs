@@ -1,24 +1,24 @@
-//! A client's cancel request. Owns what it means for a client in each state; the way to the server is
-//! [`crate::server::cancel`]'s.
+//! Cancel requests from clients. Owns what a request does in each client state; sending it to the server is left to
+//! [`crate::server::cancel`].
 
 use super::serve::ClientServices;
 use crate::clients::{ClientState, worker_of};
 use crate::server;
 use crate::worker::home;
 
-/// Passes a request on to the worker that knows its client. Returns when the server has accepted it: drivers take the end
+/// Passes a request to the worker that has the client. Returns once the server has accepted it: drivers take the end
 /// of the connection as the acknowledgement, and may send the next query right after it.
 pub(super) async fn route(services: &ClientServices, pid: u32, key: Vec<u8>) {
-    let question = move || async move {
+    let request = move || async move {
         if let Some(services) = home::get::<ClientServices>() {
             handle(&services, pid, &key).await;
         }
     };
-    // A number nobody has is a wrong key like any other.
-    let _ = services.context.workers.ask(worker_of(pid), question).await;
+    // An unused process ID is treated like any wrong key.
+    let _ = services.context.workers.ask(worker_of(pid), request).await;
 }
 
-/// Acts on a request. A wrong key does nothing and is answered by nothing, as in PostgreSQL.
+/// Acts on a request. A wrong key is ignored without an answer, as in PostgreSQL.
 async fn handle(services: &ClientServices, pid: u32, key: &[u8]) {
     let Some(client) = services.clients.by_cancel_key(pid, key) else {
         tracing::debug!(pid, "cancel request with an unknown key");

@@ -1,5 +1,5 @@
-//! A client that is in the table, from its login's task to its session's. Owns its way out of the table, whatever way
-//! its tasks end, and what is logged of the end.
+//! A client in the client table, from login to the end of its session. Owns its removal from the table, however its
+//! tasks end, and the log line of the close.
 
 use super::serve::ClientServices;
 use crate::clients::ClientInfo;
@@ -12,27 +12,27 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-/// Takes a record out of the table, and a client off its database, when it is dropped.
+/// Removes the client from the table and releases its permits when dropped.
 pub(super) struct Connection {
     services: Rc<ClientServices>,
     info: Rc<ClientInfo>,
-    /// Where it counts as a client.
+    /// The limits that count it.
     pub(super) places: ClientPermits,
 }
 
-/// What a connection takes up from the moment it is accepted.
+/// The permits of a connection from the moment it is accepted.
 pub struct ConnectionPermit {
-    /// Among the clients of its worker.
+    /// In the worker's client count.
     pub worker: Permit,
-    /// Among all clients.
+    /// In the process's client count.
     pub process: Permit,
-    /// Among those that have not logged in.
+    /// In the list of pending logins.
     pub pending: PendingLogin,
-    /// Among the open files.
+    /// In the limit of open files.
     pub permitted: PermittedUse,
 }
 
-/// ClientPermits in the limits, given back with the record.
+/// Permits of a client, released when it leaves the table.
 pub(super) struct ClientPermits {
     _worker: Permit,
     _process: Permit,
@@ -40,7 +40,7 @@ pub(super) struct ClientPermits {
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
     pub(super) user: Option<Permit>,
-    /// Among the clients that a gentle end waits for.
+    /// In the sessions that a graceful shutdown waits for.
     pub(super) session: Option<Permit>,
 }
 
@@ -54,7 +54,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// For a client that has just been added to the table.
+    /// Wraps a client that was just added to the table.
     pub(super) fn new(
         services: Rc<ClientServices>,
         info: Rc<ClientInfo>,
@@ -66,19 +66,19 @@ impl Connection {
         Self { services, info, places }
     }
 
-    /// Goes on in a task of its own. The login's task, which is many times larger, ends meanwhile: ten thousand
-    /// idle clients should not each keep the room of a handshake.
-    pub(super) fn go_on<F: Future<Output = ()> + 'static>(self, next: impl FnOnce(Self) -> F) {
+    /// Continues in a task of its own. The login's task, which is many times larger, is freed: ten thousand idle
+    /// clients should not each hold the memory of a handshake.
+    pub(super) fn continue_in<F: Future<Output = ()> + 'static>(self, next: impl FnOnce(Self) -> F) {
         let info = self.info.clone();
         info.task.set(executor::spawn(next(self)));
     }
 
-    /// Goes on as a session.
+    /// Continues as a session.
     pub(super) fn serve(self, session: Session) {
-        self.go_on(|connection| SessionTask(Some((session, connection))));
+        self.continue_in(|connection| SessionTask(Some((session, connection))));
     }
 
-    /// Logs why the client is gone, if that is wanted.
+    /// Logs why the client's connection was closed, if configured.
     pub(super) fn log_close(&self, reason: &CloseReason) {
         let config = self.services.context.config();
         let settings = &config.settings;
@@ -98,7 +98,7 @@ impl Connection {
     }
 }
 
-/// The task of a session, written by hand: an `async` block would keep the session's place twice.
+/// The task of a session. Written by hand, since an `async` block would store the session twice.
 struct SessionTask(Option<(Session, Connection)>);
 
 impl Future for SessionTask {
@@ -110,7 +110,7 @@ impl Future for SessionTask {
         if let Some((session, connection)) = self.0.take() {
             match session.shut_down(&reason) {
                 None => connection.log_close(&reason),
-                Some(final_message) => connection.go_on(|connection| async move {
+                Some(final_message) => connection.continue_in(|connection| async move {
                     final_message.send().await;
                     connection.log_close(&reason);
                 }),
@@ -125,8 +125,8 @@ mod tests {
     use super::*;
     use std::mem::size_of;
 
-    /// What an idle client costs next to its socket: its task, its place among the tasks, its record. Whoever needs
-    /// more for something that only happens during a request puts it into the exchange.
+    /// Memory of an idle client besides its socket: its task, the task slot and its record. State that is needed only
+    /// during a request belongs in the exchange.
     #[test]
     fn an_idle_client_is_small() {
         let sizes = [size_of::<SessionTask>(), executor::SLOT_BYTES, size_of::<ClientInfo>()];

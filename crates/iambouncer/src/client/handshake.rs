@@ -1,5 +1,5 @@
 //! From an accepted socket to a startup packet: SSL and GSS requests, cancel requests, protocol versions. Owns the
-//! order in which these may come and their limits.
+//! order in which these may arrive and their limits.
 
 use super::interrupt::Interrupt;
 use crate::client_error::{self, ClientError};
@@ -14,22 +14,22 @@ use wire::startup::{self, Request, StartupError, Version};
 /// SSL and GSS requests a client may send before its startup packet.
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
 
-/// What the first packets came to.
+/// The result of the first packets.
 pub(super) enum InitialPacket {
-    /// A session is wanted.
+    /// A request for a session.
     Session {
-        /// The connection, encrypted if that was asked for.
+        /// The connection, encrypted if requested.
         stream: Stream,
-        /// Bytes behind the startup packet.
+        /// Bytes received after the startup packet.
         inbound: Inbound,
-        /// Protocol version asked for.
+        /// Requested protocol version.
         version: Version,
         /// Startup parameters.
         parameters: Vec<(String, String)>,
     },
-    /// A query is to be cancelled.
+    /// A request to cancel a query.
     Cancel {
-        /// The connection, which is to stay open until the request is done.
+        /// The connection, which stays open until the request has been handled.
         stream: Stream,
         /// Process ID of the key.
         pid: u32,
@@ -38,20 +38,20 @@ pub(super) enum InitialPacket {
     },
 }
 
-/// Why there was no startup packet.
+/// Why no startup packet was received.
 pub(super) enum HandshakeError {
-    /// The client closed or failed. Port scanners and health checks do that.
+    /// The connection was closed or failed. Port scanners and health checks do that.
     Gone,
     /// TLS failed.
     Tls(std::io::Error),
-    /// Not a packet of this protocol, or not one that can be answered; as in PostgreSQL, nothing is.
+    /// A packet that is not of this protocol or cannot be answered. As in PostgreSQL, no answer is sent.
     Malformed(StartupError),
-    /// The client is to be told, and has to go at once.
+    /// The login was interrupted: send the error without waiting, then close.
     Interrupted(Box<Stream>, ClientError),
-    /// The client is to be told.
+    /// Send the error, then close.
     Error(Box<Stream>, ClientError),
-    /// The same, in the form of protocols before 3.0.
-    FaultBeforeV3(Box<Stream>, ClientError),
+    /// Like `Error`, in the format of protocols before 3.0.
+    ErrorBeforeV3(Box<Stream>, ClientError),
 }
 
 /// Reads the first packets.
@@ -78,7 +78,7 @@ pub(super) async fn open(
             Ok(request) => request,
             Err(error @ StartupError::Length) => return Err(HandshakeError::Malformed(error)),
             Err(error @ StartupError::Version(version)) if version.major() < Version::V3_0.major() => {
-                return Err(HandshakeError::FaultBeforeV3(
+                return Err(HandshakeError::ErrorBeforeV3(
                     Box::new(stream),
                     client_error::unsupported_protocol(error),
                 ));
@@ -96,13 +96,13 @@ pub(super) async fn open(
         match request {
             Request::Ssl | Request::Gss => {
                 requests += 1;
-                // Bytes sent ahead of TLS would be taken for encrypted ones (CVE-2021-23214).
+                // Bytes sent before TLS would be taken for encrypted ones (CVE-2021-23214).
                 if requests > MAX_ENCRYPTION_REQUESTS || !inbound.is_empty() {
                     let error = client_error::protocol("data before the answer to an encryption request");
                     return Err(HandshakeError::Error(Box::new(stream), error));
                 }
                 let encrypting = pin!(encrypt(stream, request == Request::Ssl, tls.as_ref()));
-                // In the middle of that nothing can be said.
+                // No error can be sent in the middle of a TLS handshake.
                 stream = interrupt.or(encrypting).await.map_err(|_| HandshakeError::Gone)??;
             }
             Request::Cancel { pid, key } => {
@@ -119,7 +119,7 @@ pub(super) async fn open(
     }
 }
 
-/// Answers an encryption request: `S` and TLS if we have it, else `N` and clear text as before.
+/// Answers an encryption request: `S` and TLS if configured, else `N`, and the connection stays unencrypted.
 async fn encrypt(
     mut stream: Stream,
     is_ssl: bool,
@@ -130,7 +130,7 @@ async fn encrypt(
     stream.send_all(answer).await.map_err(|_| HandshakeError::Gone)?;
     match (stream, config) {
         (Stream::Plain(socket), Some(config)) => {
-            // Boxed, since it is ten times as large as all the rest of a login.
+            // Boxed: ten times as large as the rest of a login.
             let accepted = Box::pin(TlsStream::accept(socket, config.clone())).await;
             let tls = accepted.map_err(HandshakeError::Tls)?;
             Ok(Stream::Tls(Box::new(tls)))

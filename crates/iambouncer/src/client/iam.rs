@@ -1,8 +1,8 @@
-//! `auth_type = iam`: the client's password is an RDS token for the database's endpoint. Owns the order: what costs
-//! nothing is checked first, then what is remembered, and one probe login to the database decides. Nobody but AWS can
-//! say whether a token is right, and RDS is how to ask.
+//! `auth_type = iam`: the client's password is an RDS token for the database's endpoint. Owns the order of the
+//! checks: local checks first, then cached results, then one probe login to the database, since only RDS can verify a
+//! token.
 //!
-//! The token is used for the probe and for nothing else: servers of the pool log in as the pooler.
+//! The token is used for the probe only; servers of the pool log in with the pooler's own credentials.
 
 use super::authenticate::{Login, LoginRefusal};
 use crate::auth::iam::presigned::Times;
@@ -27,10 +27,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Between two looks at whether somebody else's question has been answered.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Interval at which a check under way in another task is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks the client for its token and lets the database judge it.
+/// Requests the client's token and has the database verify it.
 pub(super) async fn prove(
     context: &Rc<Context>,
     login: &mut Login<'_>,
@@ -45,7 +45,7 @@ pub(super) async fn prove(
     let user = login.user;
     let config = context.config();
     let Some(line) = config.database_for(database) else {
-        return Err(LoginRefusal::Error(nowhere(context, database, user, &token)));
+        return Err(LoginRefusal::Error(error_for_unknown_database(context, database, user, &token)));
     };
     let claim = IamClaim::read(context, line, database, user, &token).await.map_err(LoginRefusal::Error)?;
     let port = claim.key.port.to_string();
@@ -62,24 +62,24 @@ pub(super) async fn prove(
                 logins.count_proof(ProofOutcome::Refused);
                 return Err(LoginRefusal::Error(error));
             }
-            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
-            ProofStatus::Unknown(question) => {
-                return claim.probe(context, question).await.map_err(LoginRefusal::Error);
+            ProofStatus::Pending => timers::sleep(POLL_INTERVAL).await,
+            ProofStatus::Unknown(check) => {
+                return claim.probe(context, check).await.map_err(LoginRefusal::Error);
             }
         }
     }
 }
 
-/// What a token for a database that does not exist is told: the same as one for another endpoint, since only a database
-/// could say whether it is good.
-fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> ClientError {
+/// The error for a token that names an unknown database: the same as for a token of another endpoint, since only a
+/// database could verify the token.
+fn error_for_unknown_database(context: &Context, database: &str, user: &str, token: &str) -> ClientError {
     context.process.logins.count_proof(ProofOutcome::Malformed);
     warn_unauthenticated!(
         context,
         "iam",
         user,
         database,
-        "a client with an IAM token names a database that does not exist"
+        "a client with an IAM token requested a database that does not exist"
     );
     let expected = ExpectedToken { host: "", port: 0, region: "", user };
     match token::check(token, &expected, now_seconds()) {
@@ -88,7 +88,7 @@ fn nowhere(context: &Context, database: &str, user: &str, token: &str) -> Client
     }
 }
 
-/// A token whose form is right, and where it has to be shown.
+/// A well-formed token, and the server that can verify it.
 struct IamClaim {
     target: LoginTarget,
     key: TokenKey,
@@ -96,7 +96,7 @@ struct IamClaim {
 }
 
 impl IamClaim {
-    /// Checks a token against each host of a line; it has to be for one of them.
+    /// Checks the token against each host of a database line; it must be for one of them.
     async fn read(
         context: &Rc<Context>,
         line: &Database,
@@ -123,17 +123,17 @@ impl IamClaim {
         }
         let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
         context.process.logins.count_proof(ProofOutcome::Malformed);
-        warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "the IAM token of a client is refused");
+        warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "IAM token of a client refused");
         Err(client_error::proof_refused(user, &error.for_client()))
     }
 
-    /// Logs in to the database with the client's token, once.
+    /// Logs in to the database with the client's token once.
     async fn probe(
         self,
         context: &Rc<Context>,
-        question: OpenCheck<(), ClientError>,
+        check: OpenCheck<(), ClientError>,
     ) -> Result<(), ClientError> {
-        let Ok(_place) = context.process.proofs.probes.acquire().await else {
+        let Ok(_permit) = context.process.proofs.probes.acquire().await else {
             return Err(client_error::shutting_down());
         };
         let progress = Progress::default();
@@ -143,8 +143,8 @@ impl IamClaim {
             Ok(probe) => {
                 probe.close();
                 context.process.logins.count_proof(ProofOutcome::Accepted);
-                tracing::debug!(user, "the database has accepted the IAM token of a client");
-                question.good((), self.times.ends_at);
+                tracing::debug!(user, "the database accepted the IAM token of a client");
+                check.good((), self.times.ends_at);
                 Ok(())
             }
             Err(error) => {
@@ -161,13 +161,13 @@ impl IamClaim {
                     cause = cause.id,
                     reason = cause.label,
                     hint = %failed.hint,
-                    "the IAM token of a client was shown to the database: {}",
+                    "probe login with the IAM token of a client failed: {}",
                     failed.error
                 );
                 let mut error = failed.to_fault();
                 if refuses_proof {
                     error = client_error::proof_refused(user, &failed.error.to_string()).hint(failed.hint);
-                    question.bad(error.clone(), now_seconds());
+                    check.bad(error.clone(), now_seconds());
                 }
                 Err(error)
             }
@@ -175,18 +175,18 @@ impl IamClaim {
     }
 }
 
-/// Name, port and region that a client's token has to be for: those of the pool's own tokens.
+/// Host, port and region that a client's token must be for: those of the pool's own tokens.
 async fn endpoint_of(
     signing: &Signing,
     context: &Context,
     target: &LoginTarget,
 ) -> Result<TokenKey, LoginError> {
-    let place = match target.host.tcp() {
+    let address = match target.host.tcp() {
         Some(host) if signing.follows_aliases(host) => {
             Some(ServerAddress::find_tcp(context, host, target.port, true).await?)
         }
         _ => None,
     };
-    let rds_name = place.as_ref().and_then(ServerAddress::rds_name);
+    let rds_name = address.as_ref().and_then(ServerAddress::rds_name);
     signing.key(target.host.tcp(), target.port, &target.user, rds_name)
 }

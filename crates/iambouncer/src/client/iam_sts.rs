@@ -1,6 +1,6 @@
-//! `auth_type = iam-sts`: the client's password is a presigned `sts:GetCallerIdentity` for our audience. Owns the order
-//! – form, memory, STS – and the step from the identity to the database user by the map file. Works with every
-//! PostgreSQL; the policy of RDS has no say in it.
+//! `auth_type = iam-sts`: the client's password is a presigned `sts:GetCallerIdentity` request for the configured
+//! audience. Owns the order of the checks – format, cached results, STS – and the mapping of the identity to a
+//! database user by the map file. Works with any PostgreSQL server; RDS policies are not involved.
 
 use super::authenticate::{Login, LoginRefusal};
 use super::sts::{self, StsError};
@@ -17,10 +17,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks at whether somebody else's question has been answered.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Interval at which a check under way in another task is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks the client for its proof, STS for its identity, and the map for its rights.
+/// Requests the client's proof, verifies it with STS, and checks the map.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
     let logins = &context.process.logins;
     if login.stream.tls().is_none() {
@@ -31,10 +31,10 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
         logins.count_proof(ProofOutcome::Malformed);
-        warn_unauthenticated!(context, error.kind(), user, reason = %error, "the proof of an AWS identity of a client is refused");
+        warn_unauthenticated!(context, error.kind(), user, reason = %error, "proof of a client's AWS identity refused");
         LoginRefusal::Error(client_error::proof_refused(user, &error.for_client()))
     })?;
-    // With another audience it is another question.
+    // Results are cached per audience.
     let audience = context.config().settings.iam_sts_audience.clone();
     let key = ProofKey::new(&context.process.key, &[&password, &audience]);
     drop(password);
@@ -45,7 +45,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
         return Ok(());
     }
     logins.count_proof(ProofOutcome::NotMapped);
-    warn_unauthenticated!(context, "iam-sts map", user, %arn, "no line of auth_ident_file lets this AWS identity be this user");
+    warn_unauthenticated!(context, "iam-sts map", user, %arn, "no line of auth_ident_file maps this AWS identity to this user");
     Err(LoginRefusal::Error(client_error::not_mapped(user, &arn)))
 }
 
@@ -63,23 +63,23 @@ async fn identity(
                 context.process.logins.count_proof(ProofOutcome::Refused);
                 return Err(error);
             }
-            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
-            ProofStatus::Unknown(question) => {
-                let arn = ask(context, user, proof, question, audience).await?;
+            ProofStatus::Pending => timers::sleep(POLL_INTERVAL).await,
+            ProofStatus::Unknown(check) => {
+                let arn = verify(context, user, proof, check, audience).await?;
                 return Ok((arn, ProofOutcome::Accepted));
             }
         }
     }
 }
 
-async fn ask(
+async fn verify(
     context: &Rc<Context>,
     user: &str,
     proof: ParsedCallerProof,
-    question: OpenCheck<Arc<str>, ClientError>,
+    check: OpenCheck<Arc<str>, ClientError>,
     audience: String,
 ) -> Result<Arc<str>, ClientError> {
-    let Ok(_place) = context.process.proofs.questions.acquire().await else {
+    let Ok(_permit) = context.process.proofs.questions.acquire().await else {
         return Err(client_error::shutting_down());
     };
     let ends_at = proof.times.ends_at;
@@ -87,23 +87,23 @@ async fn ask(
     let outcome = match answer {
         Some(Ok(arn)) => principal::canonical(&arn).ok_or(StsError::NoPrincipal(arn)),
         Some(Err(error)) => Err(error),
-        None => Err(StsError::Unreachable("the question was given up".to_owned())),
+        None => Err(StsError::Unreachable("the request was abandoned".to_owned())),
     };
     match outcome {
         Ok(arn) => {
             let arn: Arc<str> = arn.into();
-            question.good(arn.clone(), ends_at);
+            check.good(arn.clone(), ends_at);
             Ok(arn)
         }
         Err(error) => {
-            warn_unauthenticated!(context, "sts", user, %error, "STS does not vouch for a client");
-            if error.is_passing() {
+            warn_unauthenticated!(context, "sts", user, %error, "STS did not confirm the AWS identity of a client");
+            if error.is_transient() {
                 context.process.logins.count_proof(ProofOutcome::Unavailable);
                 return Err(client_error::sts_unavailable(&error.to_string()));
             }
             context.process.logins.count_proof(ProofOutcome::Refused);
             let error = client_error::proof_refused(user, &error.to_string());
-            question.bad(error.clone(), now_seconds());
+            check.bad(error.clone(), now_seconds());
             Err(error)
         }
     }

@@ -1,5 +1,5 @@
-//! Logins that have to end before they have come to anything: their place is wanted, or the process ends. Owns how a login
-//! hears of that, and what its client is told.
+//! Logins that end early: evicted to make room, or the process shuts down. Owns how a login detects that and the
+//! error its client receives.
 
 use super::serve::ClientServices;
 use crate::client_error::{self, ClientError};
@@ -10,31 +10,31 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-/// What one login looks at.
+/// What interrupts one login.
 pub(super) struct Interrupt {
     services: Rc<ClientServices>,
     info: Rc<ClientInfo>,
-    place: Option<PendingHandle>,
+    pending: Option<PendingHandle>,
 }
 
 impl Interrupt {
     pub(super) fn new(services: Rc<ClientServices>, info: Rc<ClientInfo>, pending: &PendingLogin) -> Self {
-        Self { services, info, place: Some(pending.place()) }
+        Self { services, info, pending: Some(pending.place()) }
     }
 
-    /// The same for a client that has logged in: nobody takes its place.
+    /// For a client that has logged in, which cannot be evicted any more.
     pub(super) fn of_admitted(self) -> Self {
-        Self { place: None, ..self }
+        Self { pending: None, ..self }
     }
 
     fn error(&self) -> Option<ClientError> {
-        if self.place.as_ref().is_some_and(PendingHandle::is_evicted) {
+        if self.pending.as_ref().is_some_and(PendingHandle::is_evicted) {
             return Some(client_error::evicted(self.services.context.config().settings.max_client_conn));
         }
         self.info.take_kill()
     }
 
-    /// Goes on with a part of the login until that is done or the login has to end.
+    /// Runs a part of the login until it completes or the login is interrupted.
     pub(super) async fn or<T>(&self, mut part: Pin<&mut impl Future<Output = T>>) -> Result<T, ClientError> {
         poll_fn(|cx| match self.error() {
             Some(error) => Poll::Ready(Err(error)),

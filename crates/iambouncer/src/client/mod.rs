@@ -1,5 +1,5 @@
-//! The life of a client's connection before and around its session: first packets, TLS, login, greeting, cancel
-//! requests. Owns who may come in; what they then do is [`crate::relay`]'s or [`crate::admin`]'s.
+//! A client's connection before and around its session: first packets, TLS, login, startup response, cancel requests.
+//! Owns admission; the session itself belongs to [`crate::relay`] or [`crate::admin`].
 
 mod admission;
 mod authenticate;

@@ -1,4 +1,4 @@
-//! One client from accept to its session. Owns the order of the steps and what is logged of them.
+//! Serves one client from accept to its session. Owns the order of the steps and their log lines.
 
 use super::authenticate::{self, LoginRefusal};
 use super::connection::{Connection, ConnectionPermit};
@@ -30,20 +30,20 @@ use std::time::Duration;
 use wire::encode;
 use wire::startup::Version;
 
-/// How long a client may hold up the message that turns it away.
+/// Longest time to wait for a client to read the error that rejects it.
 const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a client needs to come in.
+/// What all clients of a worker share.
 pub struct ClientServices {
-    /// Configuration and tools.
+    /// Configuration and shared services.
     pub context: Rc<Context>,
     /// Databases and pools.
     pub directory: Rc<Directory>,
-    /// Who is connected.
+    /// Connected clients.
     pub clients: Rc<ClientTable>,
-    /// What the console can do.
+    /// The admin console.
     pub console: Rc<admin::Console>,
-    /// No new client any more; the text says why.
+    /// True if no new clients are accepted.
     pub closing: Cell<bool>,
 }
 
@@ -56,7 +56,7 @@ pub async fn serve(
     permit: ConnectionPermit,
 ) {
     let local = match listener {
-        // Where it listens says it all, unless that is every address.
+        // The listener's address is enough, unless it is the unspecified address.
         Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
         at => Some(at),
     };
@@ -67,7 +67,7 @@ pub async fn serve(
     let limit = services.context.config().settings.client_login_timeout;
     let interrupt = Interrupt::new(services.clone(), info.clone(), &pending);
     let opened = {
-        // Pinned here: what takes a future by value has room for it twice.
+        // Pinned here: passing the future by value would reserve its memory twice.
         let opening = pin!(handshake::open(socket, services.context.loaded().client_tls.clone(), &interrupt));
         timers::timeout(limit, opening).await
     };
@@ -77,7 +77,7 @@ pub async fn serve(
         Some(Err(HandshakeError::Gone)) => return,
         Some(Err(HandshakeError::Tls(error))) => {
             let error = words_of(&error);
-            warn_unauthenticated!(services.context, "tls", %client, %error, "TLS with client failed");
+            warn_unauthenticated!(services.context, "tls", %client, %error, "TLS handshake with client failed");
             return;
         }
         Some(Err(HandshakeError::Malformed(error))) => {
@@ -85,16 +85,16 @@ pub async fn serve(
             return;
         }
         Some(Err(HandshakeError::Error(stream, error))) => {
-            return turn_away(&services, &info, *stream, &error).await;
+            return reject(&services, &info, *stream, &error).await;
         }
-        Some(Err(HandshakeError::FaultBeforeV3(stream, error))) => {
+        Some(Err(HandshakeError::ErrorBeforeV3(stream, error))) => {
             log_refusal(&services, &info, &error);
             let mut message = Vec::new();
             error.encode_fatal_before_v3(&mut message);
             return send_last(*stream, &message).await;
         }
         Some(Err(HandshakeError::Interrupted(stream, error))) => {
-            return turn_away_at_once(&services, &info, *stream, &error).await;
+            return reject_at_once(&services, &info, *stream, &error).await;
         }
         None => {
             warn_unauthenticated!(services.context, "silent", %client, "client_login_timeout before a startup packet");
@@ -115,8 +115,8 @@ pub async fn serve(
     }
 }
 
-/// Tells a client that has not logged in why it may not, and waits a while until it has read that.
-async fn turn_away(services: &ClientServices, info: &ClientInfo, stream: Stream, error: &ClientError) {
+/// Sends the error to a client that has not logged in, with a time limit.
+async fn reject(services: &ClientServices, info: &ClientInfo, stream: Stream, error: &ClientError) {
     log_refusal(services, info, error);
     send_final_message(stream, error).await;
 }
@@ -131,13 +131,13 @@ async fn send_last(mut stream: Stream, message: &[u8]) {
     let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, stream.send_all(message)).await;
 }
 
-/// True when the login of the client's pool to its server has failed with this.
+/// True if the error is that of the failed server login of the client's pool.
 fn is_of_failed_login(info: &ClientInfo, error: &ClientError) -> bool {
     info.pool.get().and_then(|pool| pool.last_failure()).is_some_and(|failure| failure == *error)
 }
 
-/// The same for one whose place is wanted now.
-async fn turn_away_at_once(
+/// Like [`reject`], but does not wait: the client's place is needed now.
+async fn reject_at_once(
     services: &ClientServices,
     info: &ClientInfo,
     mut stream: Stream,
@@ -159,12 +159,12 @@ fn log_refusal(services: &ClientServices, info: &ClientInfo, error: &ClientError
     }
     let kind = error.kind();
     let identity = info.identity();
-    // Those who have proven who they are are not the ones that fill the log.
-    let turn = match info.pool.get() {
+    // The log limit is for unauthenticated clients only.
+    let permit = match info.pool.get() {
         Some(_) => Some(LinePermit::default()),
         None => services.context.process.log_limit.turn(kind, worker::now()),
     };
-    let Some(LinePermit { left_out }) = turn else { return };
+    let Some(LinePermit { left_out }) = permit else { return };
     tracing::warn!(
         left_out,
         client = %info.remote(),
@@ -182,13 +182,13 @@ struct LoginInProgress<'a> {
     info: &'a Rc<ClientInfo>,
     stream: Stream,
     inbound: Inbound,
-    /// Until it has logged in.
+    /// Set until the client has logged in.
     pending: Option<PendingLogin>,
     /// What the connection may be used for.
     permitted: PermittedUse,
 }
 
-/// Where a client that has proven who it is wants to go.
+/// What an authenticated client has requested.
 enum Destination {
     Console { is_admin: bool },
     Session { pool: Rc<Pool>, tracked: Vec<(usize, String)> },
@@ -207,19 +207,18 @@ impl LoginInProgress<'_> {
             let logging_in = pin!(self.log_in(version, parameters, &mut connection));
             interrupt.or(pin!(timers::timeout(limit, logging_in))).await
         };
-        // Whether it is let in or turned away: its place among the others is free.
+        // Admitted or rejected, it is no longer a pending login.
         self.pending = None;
         let admitted = match started {
             Ok(Some(Ok(admitted))) => admitted,
             Ok(Some(Err(LoginRefusal::Gone))) => return,
             Ok(Some(Err(LoginRefusal::Error(error)))) => {
-                return turn_away(self.services, self.info, self.stream, &error).await;
+                return reject(self.services, self.info, self.stream, &error).await;
             }
             Ok(None) => {
-                return turn_away(self.services, self.info, self.stream, &client_error::login_timeout())
-                    .await;
+                return reject(self.services, self.info, self.stream, &client_error::login_timeout()).await;
             }
-            Err(error) => return turn_away_at_once(self.services, self.info, self.stream, &error).await,
+            Err(error) => return reject_at_once(self.services, self.info, self.stream, &error).await,
         };
         let identity = (*self.info.identity()).clone();
         self.info.set_identity(self.services.context.client_identities.share(identity));
@@ -228,28 +227,28 @@ impl LoginInProgress<'_> {
                 self.log_login();
                 self.console(is_admin, connection);
             }
-            // Waiting for a server is not the client's doing: it has limits of its own.
+            // Waiting for a server is outside the login timeout: it has its own limits.
             Destination::Session { pool, tracked } => {
                 let (stream, inbound) = (&mut self.stream, &mut self.inbound);
-                let greeted = {
+                let response = {
                     let context = &self.services.context;
-                    let greeting = pin!(startup_response::startup_response(
+                    let responding = pin!(startup_response::startup_response(
                         context, &pool, self.info, stream, inbound, &tracked
                     ));
-                    interrupt.of_admitted().or(greeting).await
+                    interrupt.of_admitted().or(responding).await
                 };
-                match greeted {
-                    Ok(Ok(greeting)) => {
+                match response {
+                    Ok(Ok(ready)) => {
                         self.log_login();
-                        self.session(pool, greeting, connection).await;
+                        self.session(pool, ready, connection).await;
                     }
                     Ok(Err(LoginRefusal::Gone)) => {}
-                    // The pool has logged it, with user and database.
+                    // Already logged by the pool, with user and database.
                     Ok(Err(LoginRefusal::Error(error))) if is_of_failed_login(self.info, &error) => {
                         send_final_message(self.stream, &error).await;
                     }
                     Ok(Err(LoginRefusal::Error(error))) | Err(error) => {
-                        turn_away(self.services, self.info, self.stream, &error).await;
+                        reject(self.services, self.info, self.stream, &error).await;
                     }
                 }
             }
@@ -277,7 +276,7 @@ impl LoginInProgress<'_> {
     ) -> Result<Destination, LoginRefusal> {
         let config = self.services.context.config();
         let settings = &config.settings;
-        self.introduce_unsorted(&parameters);
+        self.set_claimed_identity(&parameters);
         let wanted =
             startup::sort(&self.services.context, settings, parameters).map_err(LoginRefusal::Error)?;
         self.set_identity(&wanted);
@@ -304,19 +303,19 @@ impl LoginInProgress<'_> {
         let database = admission::enter(self.services, settings, &wanted, connection, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.services.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
-        // Another user's keys are of no use to a forced user.
+        // The keys are useless if the pool logs in as another, forced user.
         if let Some(keys) = keys.filter(|_| *pool.user == *wanted.user) {
             pool.learn_scram_keys(keys);
         }
-        // A client logs in once.
+        // Cannot fail: a client logs in once.
         let _ = self.info.pool.set(pool.clone());
         let mut tracked = wanted.tracked;
         self.add_host_to_name(settings, &mut tracked);
         Ok(Destination::Session { pool, tracked })
     }
 
-    /// What the packet says stands in the log even if something else in it is refused.
-    fn introduce_unsorted(&self, parameters: &[(String, String)]) {
+    /// Sets the identity before the packet is validated, so that it is logged even if the packet is rejected.
+    fn set_claimed_identity(&self, parameters: &[(String, String)]) {
         let value = |wanted: &str| {
             let found = parameters.iter().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.as_str()).unwrap_or_default()
@@ -338,18 +337,18 @@ impl LoginInProgress<'_> {
             application_name: wanted.application_name.as_deref().unwrap_or_default().into(),
             tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
         };
-        // Not shared yet: what anybody may claim is not kept beyond this connection.
+        // Not shared yet: unauthenticated claims must not outlive the connection.
         self.info.set_identity(Rc::new(identity));
     }
 
-    /// Offers an older protocol when a newer minor version, or an option we do not know, was asked for.
+    /// Offers protocol 3.0 if the client requested a newer minor version or an unknown option.
     async fn negotiate(&mut self, version: Version, unknown_options: &[String]) -> Result<(), LoginRefusal> {
         if version <= Version::V3_0 && unknown_options.is_empty() {
             return Ok(());
         }
         let mut message = Vec::new();
         let options: Vec<&str> = unknown_options.iter().map(String::as_str).collect();
-        // 3.2 differs from 3.0 in the length of cancel keys only, and ours are short.
+        // 3.2 differs from 3.0 only in the length of cancel keys, and the pooler's keys are short.
         encode::negotiate_protocol_version(&mut message, Version::V3_0, &options);
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)
     }
@@ -367,18 +366,18 @@ impl LoginInProgress<'_> {
             &mut self.inbound,
             &wanted.user,
             &wanted.database,
-            // The console has no endpoint that a token could be for.
+            // The console has no endpoint that a token could be issued for.
             if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
         )
         .await?;
-        // Who may use the console is said to nobody who has proven nothing.
+        // Only authenticated clients learn who may use the console.
         if !is_admin && !settings.is_stats_user(&wanted.user) && !any {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&wanted.user)));
         }
         Ok(Destination::Console { is_admin: is_admin || any })
     }
 
-    /// `application_name_add_host`.
+    /// Applies `application_name_add_host`.
     fn add_host_to_name(&self, settings: &Settings, tracked: &mut Vec<(usize, String)>) {
         let Some(name) = self.services.context.parameters.position("application_name") else { return };
         if !settings.application_name_add_host {
@@ -389,21 +388,21 @@ impl LoginInProgress<'_> {
         tracked.push((name, format!("{text} - {}", self.info.remote())));
     }
 
-    /// Greets the client and starts its session.
+    /// Sends the startup response and starts the session.
     async fn session(
         mut self,
         pool: Rc<Pool>,
-        greeting: startup_response::StartupReady,
+        ready: startup_response::StartupReady,
         connection: Connection,
     ) {
-        if self.stream.send_all(&greeting.message).await.is_err() {
+        if self.stream.send_all(&ready.message).await.is_err() {
             return;
         }
         let start = Start {
             client: self.stream,
             up: self.inbound,
-            parameters: greeting.parameters,
-            parameters_proven: greeting.parameters_proven,
+            parameters: ready.parameters,
+            parameters_proven: ready.parameters_proven,
         };
         let session = Session::new(pool, self.info.clone(), start);
         connection.serve(session);
@@ -412,7 +411,7 @@ impl LoginInProgress<'_> {
     fn console(self, is_admin: bool, connection: Connection) {
         let (console, info) = (self.services.console.clone(), self.info.clone());
         let session = admin::ConsoleSession::new(console, info, is_admin, self.stream, self.inbound);
-        connection.go_on(move |connection| async move {
+        connection.continue_in(move |connection| async move {
             if let Some(error) = session.run().await {
                 connection.log_close(&CloseReason::Error(error));
             }

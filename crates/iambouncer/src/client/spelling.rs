@@ -1,7 +1,7 @@
-//! Values of startup parameters in the spelling in which the server reports them. Owns the rules that can be applied without
-//! asking it; a value that they do not know stays as it is, and the server judges it.
+//! Normalizes values of startup parameters to the spelling that the server reports. Owns the rules that need no
+//! query; any other value is left unchanged for the server to check.
 
-/// Names of encodings as clients may write them, without case and punctuation, and as the server does.
+/// Encoding names as clients may write them, in lower case without punctuation, and the server's names for them.
 const ENCODINGS: &[(&str, &str)] = &[
     ("abc", "WIN1258"),
     ("alt", "WIN866"),
@@ -88,11 +88,11 @@ const ENCODINGS: &[(&str, &str)] = &[
 /// Spellings of the values of IntervalStyle.
 const INTERVAL_STYLES: [&str; 4] = ["postgres", "postgres_verbose", "sql_standard", "iso_8601"];
 
-/// From this version on, bytes that are no printable ASCII are written out in an application name.
+/// First version that escapes non-ASCII bytes in an application name instead of replacing them.
 const ESCAPES_NAMES_SINCE: u32 = 16;
 
-/// The value of a parameter as a server of this version (the number in front of the first point) reports it that would
-/// report `default` by itself.
+/// The value as a server of this version (the number before the first point), whose default is `default`, would
+/// report it. `None` if unknown or already in that form.
 pub(super) fn reported(name: &str, value: &str, default: Option<&str>, version: &str) -> Option<String> {
     match name.to_ascii_lowercase().as_str() {
         "application_name" => application_name(value, version),
@@ -112,12 +112,12 @@ fn application_name(value: &str, version: &str) -> Option<String> {
     }
     let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     let escapes = digits.parse::<u32>().ok()? >= ESCAPES_NAMES_SINCE;
-    let spelt = |byte: u8| match byte {
+    let spelled = |byte: u8| match byte {
         plain if is_plain(plain) => char::from(plain).to_string(),
         other if escapes => format!("\\x{other:02x}"),
         _ => "?".to_owned(),
     };
-    Some(value.bytes().map(spelt).collect())
+    Some(value.bytes().map(spelled).collect())
 }
 
 fn encoding(value: &str) -> Option<&'static str> {
@@ -131,7 +131,7 @@ fn same_as(spellings: &[&str], value: &str) -> Option<String> {
     spellings.iter().find(|known| known.eq_ignore_ascii_case(value)).map(|known| (*known).to_owned())
 }
 
-/// A style, an order, or both; what is missing is the default's.
+/// A style, an order, or both; a missing part is taken from the default.
 fn date_style(value: &str, default: &str) -> Option<String> {
     let (mut style, mut order) = (None, None);
     for word in value.split([',', ' ']).filter(|word| !word.is_empty()) {
@@ -163,10 +163,10 @@ fn date_style(value: &str, default: &str) -> Option<String> {
 
 fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
-    let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
-    if value == "1" || begins("true", 1) || begins("yes", 1) || value == "on" {
+    let is_prefix_of = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
+    if value == "1" || is_prefix_of("true", 1) || is_prefix_of("yes", 1) || value == "on" {
         Some(true)
-    } else if value == "0" || begins("false", 1) || begins("no", 1) || begins("off", 2) {
+    } else if value == "0" || is_prefix_of("false", 1) || is_prefix_of("no", 1) || is_prefix_of("off", 2) {
         Some(false)
     } else {
         None
@@ -178,9 +178,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_spelt_as_the_server_does() {
+    fn values_are_spelled_as_the_server_reports_them() {
         let iso = Some("ISO, MDY");
-        for (name, value, spelt) in [
+        for (name, value, spelled) in [
             ("client_encoding", "utf-8", Some("UTF8")),
             ("CLIENT_ENCODING", "Unicode", Some("UTF8")),
             ("client_encoding", "iso_8859_1", Some("LATIN1")),
@@ -197,7 +197,7 @@ mod tests {
             ("application_name", "utf8", None),
             ("application_name", "caf\u{e9}", Some("caf??")),
         ] {
-            assert_eq!(reported(name, value, iso, "15.18 (Debian)").as_deref(), spelt, "{name} = {value}");
+            assert_eq!(reported(name, value, iso, "15.18 (Debian)").as_deref(), spelled, "{name} = {value}");
         }
         assert_eq!(reported("TimeZone", "utc", Some("Europe/Berlin"), "15").as_deref(), Some("UTC"));
         assert_eq!(
@@ -207,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn application_names_are_written_out_by_newer_servers() {
-        let spelt = |version| reported("application_name", "a\u{e9}\n", None, version);
-        assert_eq!(spelt("16.4").as_deref(), Some("a\\xc3\\xa9\\x0a"));
-        assert_eq!(spelt("18devel").as_deref(), Some("a\\xc3\\xa9\\x0a"));
-        assert_eq!(spelt("9.6.1").as_deref(), Some("a???"));
-        assert_eq!(spelt(""), None);
+    fn newer_servers_escape_application_names() {
+        let reported_by = |version| reported("application_name", "a\u{e9}\n", None, version);
+        assert_eq!(reported_by("16.4").as_deref(), Some("a\\xc3\\xa9\\x0a"));
+        assert_eq!(reported_by("18devel").as_deref(), Some("a\\xc3\\xa9\\x0a"));
+        assert_eq!(reported_by("9.6.1").as_deref(), Some("a???"));
+        assert_eq!(reported_by(""), None);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Startup parameters sorted: who, which database, which tracked values, which are refused. Owns the rules for names
-//! in the startup packet; opens nothing.
+//! Sorts startup parameters: user, database, tracked values, refused names. Owns the rules for names in the startup
+//! packet; opens nothing.
 
 use crate::client_error::{self, ClientError};
 use crate::config::Settings;
 use crate::context::Context;
 
-/// Protocol options begin like this; unknown ones are negotiated away (protocol 3.2).
+/// Prefix of protocol options; the response rejects unknown ones (protocol 3.2).
 const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
 
 /// A sorted startup packet.
@@ -16,7 +16,7 @@ pub(super) struct SessionRequest {
     /// Tracked parameters: position and value.
     pub(super) tracked: Vec<(usize, String)>,
     pub(super) application_name: Option<String>,
-    /// Protocol options we do not know.
+    /// Protocol options that the pooler does not support.
     pub(super) unknown_options: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ fn take_options(
             }
             return Err(client_error::unknown_startup_parameter("options"));
         };
-        // What is ignored as a whole may still hold what is tracked.
+        // Ignored options may still contain tracked parameters.
         match take(context, settings, &name.replace('-', "_"), value.to_owned(), wanted) {
             Err(_) if ignored => {}
             taken => taken?,

@@ -1,5 +1,5 @@
-//! The greeting of a client that may come in: AuthenticationOk, the server's parameters, the cancel key. Owns the
-//! wait for the first server of a pool, since it is that server's parameters a client is greeted with.
+//! The startup response: AuthenticationOk, server parameters, cancel key. Owns the wait for a pool's first server,
+//! whose parameters the response reports.
 
 use super::authenticate::LoginRefusal;
 use super::spelling;
@@ -17,26 +17,26 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use wire::encode;
 
-/// Longest time between two looks at whether a login can be tried.
+/// Longest time between two checks whether a server login can be started.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a client may send before it is greeted; more stays in its socket.
+/// What a client may send before its startup response, in bytes; more stays in its socket.
 const MAX_EARLY_BYTES: usize = SMALL_BLOCK_BYTES;
 
-/// Room for the two messages that follow a greeting, in bytes.
+/// Size of the two messages that follow the parameters, in bytes.
 const TAIL_BYTES: usize = 32;
 
-/// The greeting, and the values the client starts with.
+/// The startup response, and the client's initial parameter values.
 pub(super) struct StartupReady {
     pub(super) message: Vec<u8>,
     pub(super) parameters: ValueSet,
     pub(super) parameters_proven: bool,
 }
 
-/// Waits until the pool has had a server, then makes the greeting.
+/// Waits until the pool has had a server, then builds the startup response.
 ///
 /// # Errors
-/// The server login is refused, or takes longer than `query_wait_timeout`; the client leaves, or is ended.
+/// The server login fails or takes longer than `query_wait_timeout`; the client disconnects or is killed.
 pub(super) async fn startup_response(
     context: &Context,
     pool: &Rc<Pool>,
@@ -55,7 +55,7 @@ pub(super) async fn startup_response(
     message.extend_from_slice(&greeting.messages);
     encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
     encode::ready_for_query(&mut message);
-    // What a client asks for is proven by the first server that takes it; application_name always is.
+    // A requested value is validated by the first server that accepts it; application_name is always valid.
     let name = context.parameters.position("application_name");
     let parameters_proven = tracked.iter().all(|(position, _)| Some(*position) == name);
     Ok(StartupReady { message, parameters: greeting.parameters.clone(), parameters_proven })
@@ -72,7 +72,7 @@ fn make(
     for (position, value) in tracked {
         let name = &*context.parameters.names()[*position];
         let default = server_parameters.parameters.values()[*position].as_deref();
-        // As the server will report it: then what it has and what the client wants compare as equal.
+        // In the server's spelling, so that equal values compare as equal.
         let value = spelling::reported(name, value, default, version).unwrap_or_else(|| value.clone());
         values[*position] = Some(value.into());
     }
@@ -89,7 +89,7 @@ fn make(
     StartupResponse { asked: tracked.to_vec(), parameters, messages }
 }
 
-/// A client whose pool has had no server yet. It counts as waiting, and its end is noticed.
+/// A client whose pool has had no server yet. It counts as waiting, and its disconnect is noticed.
 struct FirstWait<'a> {
     pool: &'a Rc<Pool>,
     client: &'a ClientInfo,
@@ -122,30 +122,30 @@ impl FirstWait<'_> {
             }
             pool.connect_one();
             let left = match deadline {
-                Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.out_of_time())),
+                Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.timeout_error())),
                 Some(at) => at - worker::now(),
                 None => Duration::ZERO,
             };
-            // A limit elsewhere, or the pause after a failure, may end without anybody telling.
+            // The end of another limit, or of the pause after a failure, is not signalled.
             let pause = if left.is_zero() { MAX_PAUSE } else { left.min(MAX_PAUSE) };
-            let news = timers::timeout(pause, pool.login_ended.wait());
-            if let Some(denied) = either(self.end(), async { news.await.unwrap_or_default() }).await {
+            let ended = timers::timeout(pause, pool.login_ended.wait());
+            if let Some(denied) = either(self.end(), async { ended.await.unwrap_or_default() }).await {
                 return Err(denied);
             }
         }
     }
 
-    /// The reason is known and says more than that time ran out.
-    fn out_of_time(&self) -> ClientError {
+    /// The cause of the last login failure, if known, says more than a timeout.
+    fn timeout_error(&self) -> ClientError {
         self.pool.last_failure().unwrap_or_else(client_error::query_wait_timeout)
     }
 
-    /// Waits until the client leaves or is ended. What it sends meanwhile is for its session.
+    /// Waits until the client disconnects or is killed. Bytes received meanwhile are kept for its session.
     async fn end(&mut self) -> LoginRefusal {
         poll_fn(|cx| {
             if let Some(error) = self.client.take_kill() {
                 let is_late = error == client_error::query_wait_timeout();
-                return Poll::Ready(LoginRefusal::Error(if is_late { self.out_of_time() } else { error }));
+                return Poll::Ready(LoginRefusal::Error(if is_late { self.timeout_error() } else { error }));
             }
             loop {
                 if self.inbound.len() >= MAX_EARLY_BYTES {

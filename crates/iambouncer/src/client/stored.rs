@@ -1,6 +1,6 @@
-//! What a client's password is held against: the entry of `auth_file`, or the secret that its database line names. Owns
-//! the choice between them; how passwords are compared is [`super::authenticate`]'s. For a user that neither knows, there
-//! is a text that nothing fits.
+//! Credentials that a client's password is checked against: the entry in `auth_file`, or the secret named by the
+//! database line. Owns the choice between them; comparing passwords belongs to [`super::authenticate`]. Unknown users
+//! get a mock that no password matches.
 
 use crate::admin;
 use crate::auth::mock::{Form, Pattern};
@@ -13,29 +13,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// What is known of a user.
+/// The stored credentials of a user.
 pub(super) struct StoredCredentials {
-    /// What stands in `auth_file`: a password, a hash, a SCRAM secret, or an empty text.
+    /// The `auth_file` entry: a password, a hash, a SCRAM secret, or an empty text.
     entry: Option<Zeroizing<String>>,
     secret: Option<SecretCredentials>,
-    /// What stands for a user that does not exist; made for every user, so that it takes the same time.
+    /// Stand-ins for a user that does not exist; made for every user, so that the time is the same.
     mocks: Vec<Zeroizing<String>>,
 }
 
 /// The secret of the user's database.
 struct SecretCredentials {
     key: SecretKey,
-    /// What it held when this was looked up, whoever that is for.
+    /// Its current version at the time of the lookup, for whatever user.
     held: Arc<DatabaseSecret>,
-    /// How many versions it held.
+    /// Number of versions.
     count: usize,
-    /// Those of its versions, the one before included, that are for this user.
+    /// The versions, including the previous one, that are for this user.
     versions: Vec<Arc<DatabaseSecret>>,
 }
 
 impl StoredCredentials {
-    /// Looks a user of a database up. The secret counts for the user it names; all others are those of `auth_file`, and
-    /// so are those of the console.
+    /// Looks up a user of a database. A secret is used for the user it names only; all other users, and those of the
+    /// console, come from `auth_file`.
     pub(super) async fn find(context: &Rc<Context>, database: &str, user: &str) -> Self {
         let config = context.config();
         let line = config.database_for(database).filter(|_| database != admin::DATABASE);
@@ -55,7 +55,7 @@ impl StoredCredentials {
         Self { entry: Self::entry(context, user), secret, mocks }
     }
 
-    /// The same, without asking AWS where `auth_file` says enough: any entry lets a user in that proves nothing.
+    /// Like [`Self::find`], without asking AWS if `auth_file` has an entry: with `trust`, any entry is enough.
     pub(super) async fn is_known(context: &Rc<Context>, database: &str, user: &str) -> bool {
         if Self::entry(context, user).is_some() {
             return true;
@@ -69,7 +69,7 @@ impl StoredCredentials {
         loaded.users.get(user).map(|entry| Zeroizing::new(entry.password.expose().to_owned()))
     }
 
-    /// Texts that a password may be held against: one at least, and none that is empty.
+    /// Texts to check a password against: at least one, and none of them empty.
     pub(super) fn texts(&self) -> Vec<Zeroizing<String>> {
         let mut texts: Vec<_> = match &self.secret {
             Some(secret) if !secret.versions.is_empty() => {
@@ -81,14 +81,14 @@ impl StoredCredentials {
         if texts.is_empty() { self.mocks.clone() } else { texts }
     }
 
-    /// After a proof that fits nothing: what the secret holds by now, if that is something else and for this user. A
-    /// client may well know of a rotation, or of the other user's turn, before the pooler.
+    /// After a failed check: the current content of the secret, if it has changed and is for this user. A client may
+    /// learn of a rotation, or of a switch between alternating users, before the pooler does.
     pub(super) async fn newer(&self, context: &Rc<Context>, user: &str) -> Option<Zeroizing<String>> {
         let SecretCredentials { key, held, versions, .. } = self.secret.as_ref()?;
         let (cache, key, held) = (context.process.secrets.clone(), key.clone(), held.clone());
         let newer =
             context.on_control(async move { cache.after_refusal(&key, &held).await }).await.flatten()?;
-        // Asked for every user alike: how long that takes must not tell who is known where.
+        // Requested for every user: the time taken must not reveal which users exist.
         let counts = !versions.is_empty() || self.entry.is_none();
         (counts && newer.username == user).then(|| text_of(&newer))
     }
@@ -104,7 +104,7 @@ impl SecretCredentials {
                     context,
                     "secret",
                     user,
-                    "a client cannot be held against its secret: {error}"
+                    "cannot read the secret that a client is checked against: {error}"
                 );
                 return None;
             }
@@ -116,7 +116,7 @@ impl SecretCredentials {
     }
 }
 
-/// Where nobody has a password.
+/// The form of mocks if no user has a password.
 fn default_form(config: &Config) -> Form {
     let settings = &config.settings;
     match settings.auth_type {

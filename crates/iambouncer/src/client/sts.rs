@@ -1,5 +1,5 @@
-//! The question to STS: whose signature is this? Owns the HTTP around it – one request of our own making, no redirects,
-//! a bounded answer of exactly the expected shape (CVE-2020-16250 was an answer that quoted its asker). Runs on the
+//! The request to STS that verifies a proof. Owns the HTTP exchange: one request built by the pooler, no redirects, a
+//! bounded answer of exactly the expected format (CVE-2020-16250 was an answer that echoed the request). Runs on the
 //! control thread.
 
 use crate::auth::iam::caller::{AUDIENCE_HEADER, ParsedCallerProof};
@@ -18,39 +18,40 @@ use std::time::Duration;
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Longest time for one question.
+/// Time limit for one request.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// A throttled question is asked again so often …
+/// Attempts while STS is throttling …
 const MAX_ATTEMPTS: u32 = 3;
-/// … after this pause, and twice as long each time.
+/// … with this pause, which doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Where the SDKs look for another STS (a VPC endpoint, an emulator); the name that is signed stays AWS's.
+/// Variables from which the SDKs take another STS endpoint (a VPC endpoint, an emulator); the signed host name stays
+/// AWS's.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"];
 
-/// Why STS has named nobody.
+/// Why STS returned no identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StsError {
     /// No answer.
     #[error("STS cannot be reached: {0}")]
     Unreachable(String),
-    /// Too many questions.
+    /// Too many requests.
     #[error("STS is throttling")]
     Throttled,
-    /// The signature, the key or the audience is wrong, or it has ended.
-    #[error("STS refuses the proof ({0}): a wrong audience, an ended one, or keys that are no more")]
+    /// The signature, the key or the audience is wrong, or the proof has expired.
+    #[error("STS refuses the proof ({0}): wrong audience, expired, or signed with keys that no longer exist")]
     Refused(StatusCode),
-    /// An answer of another shape.
-    #[error("the answer is not STS's: {0}")]
-    Strange(&'static str),
-    /// An identity that no map can name.
+    /// An answer in an unexpected format.
+    #[error("unexpected answer from STS: {0}")]
+    Unexpected(&'static str),
+    /// An identity that a map cannot name.
     #[error("{0} is neither a role nor a user")]
     NoPrincipal(String),
 }
 
 impl StsError {
-    /// Asking again later may help.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Throttled | Self::Strange(_))
+    /// True if trying again later may help.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Throttled | Self::Unexpected(_))
     }
 }
 
@@ -103,48 +104,48 @@ async fn ask_once(proof: &ParsedCallerProof, audience: &str) -> Result<String, S
         .header(AUDIENCE_HEADER, audience)
         .header(ACCEPT, "application/json")
         .body(Empty::new())
-        .map_err(|_| StsError::Strange("the request cannot be written"))?;
+        .map_err(|_| StsError::Unexpected("the request cannot be built"))?;
     let answer = client()?.request(request).await.map_err(|error| unreachable(&error))?;
     let (head, body) = answer.into_parts();
     match head.status {
         StatusCode::OK => {}
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err(StsError::Throttled),
         status if status.is_client_error() => return Err(StsError::Refused(status)),
-        // Redirections are never followed: the next host would get the proof.
-        status if status.is_redirection() => return Err(StsError::Strange("a redirection")),
+        // Redirects are never followed: the other host would receive the proof.
+        status if status.is_redirection() => return Err(StsError::Unexpected("a redirection")),
         status => return Err(StsError::Unreachable(status.to_string())),
     }
     let kind = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
-        return Err(StsError::Strange("it is no JSON"));
+        return Err(StsError::Unexpected("it is not JSON"));
     }
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-    let body = body.map_err(|_| StsError::Strange("it is too long, or was cut off"))?.to_bytes();
+    let body = body.map_err(|_| StsError::Unexpected("it is too long or was cut off"))?.to_bytes();
     arn_in(&body)
 }
 
-/// The ARN in an answer, which must be of the account it names.
+/// The ARN in an answer, which must belong to the account in the answer.
 fn arn_in(body: &[u8]) -> Result<String, StsError> {
-    let answer: StsAnswer =
-        serde_json::from_slice(body).map_err(|_| StsError::Strange("it is no GetCallerIdentityResponse"))?;
+    let answer: StsAnswer = serde_json::from_slice(body)
+        .map_err(|_| StsError::Unexpected("it is not a GetCallerIdentityResponse"))?;
     let CallerIdentity { arn, account } = answer.response.result;
     match arn.split(':').nth(4) {
         Some(of_arn) if of_arn == account => Ok(arn),
-        _ => Err(StsError::Strange("ARN and account differ")),
+        _ => Err(StsError::Unexpected("ARN and account differ")),
     }
 }
 
-/// Where the request goes.
+/// The address of the request.
 fn uri(proof: &ParsedCallerProof) -> Result<Uri, StsError> {
     let other =
         ENDPOINT_VARIABLES.iter().find_map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let base = other.unwrap_or_else(|| format!("https://{}", proof.host));
     format!("{}{}", base.trim_end_matches('/'), *proof.path_and_query)
         .parse()
-        .map_err(|_| StsError::Strange("the request has no valid address"))
+        .map_err(|_| StsError::Unexpected("the request has no valid address"))
 }
 
-/// One client for the process: connections are reused.
+/// One client for the process, so that connections are reused.
 fn client() -> Result<&'static HttpsClient, StsError> {
     static CLIENT: OnceLock<HttpsClient> = OnceLock::new();
     if let Some(client) = CLIENT.get() {
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_of_the_right_shape_names_anybody() {
+    fn only_a_well_formed_answer_yields_an_arn() {
         let answer = |arn: &str, account: &str| {
             format!(
                 "{{\"GetCallerIdentityResponse\": {{\"GetCallerIdentityResult\": \
@@ -187,16 +188,16 @@ mod tests {
         let arn = "arn:aws:sts::123456789012:assumed-role/orders/s";
         assert_eq!(arn_in(answer(arn, "123456789012").as_bytes()).as_deref(), Ok(arn));
         assert!(arn_in(answer(arn, "210987654321").as_bytes()).is_err());
-        for strange in
+        for malformed in
             ["", "{}", "<GetCallerIdentityResponse/>", "{\"Arn\": \"arn:aws:iam::1:role/x\"}", "[1]"]
         {
-            assert!(arn_in(strange.as_bytes()).is_err(), "{strange}");
+            assert!(arn_in(malformed.as_bytes()).is_err(), "{malformed}");
         }
     }
 
     #[test]
-    fn what_passes_by_itself_is_no_verdict_about_the_client() {
-        assert!(StsError::Throttled.is_passing() && StsError::Strange("x").is_passing());
-        assert!(!StsError::Refused(StatusCode::FORBIDDEN).is_passing());
+    fn only_lasting_errors_count_against_the_client() {
+        assert!(StsError::Throttled.is_transient() && StsError::Unexpected("x").is_transient());
+        assert!(!StsError::Refused(StatusCode::FORBIDDEN).is_transient());
     }
 }

@@ -219,7 +219,7 @@ fn a_token_of_a_user_outside_rds_iam_is_never_sent_to_a_server_that_wants_someth
     assert_eq!(code, "28000");
     assert!(text.contains("SCRAM") && hint.ends_with("[IAM004]"), "{text} {hint}");
     assert!(!server.log().contains("X-Amz"));
-    let log = rds.bouncer.wait_for_line("was shown to the database");
+    let log = rds.bouncer.wait_for_line("probe login with the IAM token of a client failed");
     assert!(log.contains("cause=\"IAM004\" reason=\"not_rds_iam\""), "{log}");
 }
 
