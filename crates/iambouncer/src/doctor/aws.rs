@@ -1,5 +1,5 @@
-//! Credentials, identity and clock. Owns what each of them means for a login; the questions are `rds-iam`'s, and one of
-//! its engines answers all targets of a run, so each identity is asked about once.
+//! Checks of credentials, identity and clock. Owns what each means for a login; `rds-iam` makes the requests, and one
+//! token engine serves all targets of a run, so each identity is checked once.
 
 use super::checks::{Check, CheckOutcome, CheckStatus, Finding};
 use crate::config::Environment;
@@ -13,19 +13,19 @@ use rds_iam::{
 };
 use std::time::SystemTime;
 
-/// A clock that is off by more is told.
+/// A larger clock skew is reported.
 const SKEW_WARNING_SECONDS: i64 = 60;
 
-/// Where identities are looked at.
+/// What the AWS checks use.
 pub(super) struct AwsChecks<'a> {
     pub(super) tokens: TokenEngine,
-    /// Who has learnt what AWS says: a refused login is weighed with it.
+    /// Caches what AWS reported, which the diagnosis of a refused login uses.
     pub(super) identities: Identities,
     pub(super) environment: &'a (dyn Environment + Sync),
 }
 
 impl AwsChecks<'_> {
-    /// The findings about an identity: credentials, identity, clock. Needs a tokio runtime.
+    /// The findings about an identity: credentials, identity, clock. Needs a Tokio runtime.
     pub(super) async fn check(&self, identity: &Identity) -> Vec<Finding> {
         match self.tokens.credentials(identity).await {
             Err(error) => no_credentials(&error),
@@ -49,13 +49,13 @@ impl AwsChecks<'_> {
         let provider = provider.and_then(|status| status.provider).unwrap_or_default();
         let until = credentials
             .expiry()
-            .map_or_else(|| "without an end".to_owned(), |at| format!("until {}", text_of_time(at)));
+            .map_or_else(|| "without expiry".to_owned(), |at| format!("until {}", text_of_time(at)));
         let summary = format!("key {} from {provider}, {until}", credentials.access_key_id());
         let left = credentials.expiry().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
         match left.filter(|left| *left < MAX_TOKEN_LIFE) {
             Some(left) => {
                 let found =
-                    format!("They end in {} s, and a token of 15 minutes ends with them.", left.as_secs());
+                    format!("They expire in {} s, and a 15-minute token expires with them.", left.as_secs());
                 Finding::warning(Check::Credentials, summary, LoginFailure::CredentialsEnding, Some(&found))
             }
             None => Finding::pass(Check::Credentials, summary),
@@ -65,7 +65,7 @@ impl AwsChecks<'_> {
     fn identity(&self, identity: &Identity, credentials: &Credentials, answer: &CallerAnswer) -> Finding {
         let caller = match &answer.caller {
             Ok(caller) => caller,
-            Err(error) => return nobody(error, credentials.access_key_id(), answer.clock_skew_seconds),
+            Err(error) => return unidentified(error, credentials.access_key_id(), answer.clock_skew_seconds),
         };
         match self.unexpected(identity, &caller.arn) {
             Some(found) => {
@@ -75,29 +75,31 @@ impl AwsChecks<'_> {
         }
     }
 
-    /// The signs of another identity than the one that was meant: the SDK goes on to the next source without a word.
+    /// Detects an identity other than the intended one: the SDK moves on to the next source silently.
     fn unexpected(&self, identity: &Identity, arn: &str) -> Option<String> {
         let (role, session) = role_and_session(arn)?;
         if identity.profile.is_none() && identity.role_arn.is_none() {
-            let meant = self.environment.get("AWS_ROLE_ARN").filter(|meant| !meant.is_empty());
-            let meant_role = meant.as_deref().and_then(|meant| meant.rsplit('/').next());
-            if let (Some(meant), Some(meant_role)) = (&meant, meant_role)
-                && meant_role != role
+            let intended = self.environment.get("AWS_ROLE_ARN").filter(|intended| !intended.is_empty());
+            let intended_role = intended.as_deref().and_then(|intended| intended.rsplit('/').next());
+            if let (Some(intended), Some(intended_role)) = (&intended, intended_role)
+                && intended_role != role
             {
-                return Some(format!("AWS_ROLE_ARN names {meant}, and the calls are made by role {role}."));
+                return Some(format!(
+                    "AWS_ROLE_ARN names {intended}, but the calls are made by role {role}."
+                ));
             }
         }
         let is_pod = self.environment.get("KUBERNETES_SERVICE_HOST").is_some();
         (is_pod && session.starts_with("i-")).then(|| {
             format!(
-                "This is a pod, and the identity is its node's (session {session}): annotate its service account with \
+                "This is a pod, but the identity is that of its node (session {session}): annotate its service account with \
                  eks.amazonaws.com/role-arn, or associate a role with it (EKS Pod Identity)."
             )
         })
     }
 }
 
-/// Without credentials nothing else about AWS can be found out; the clock only where it is the reason.
+/// Without credentials nothing else about AWS can be checked; the clock is reported only if it is the cause.
 fn no_credentials(error: &TokenError) -> Vec<Finding> {
     let verdict = CheckOutcome { cause: failure_of(error), hint: hint_of(error) };
     let failure = |check| Finding {
@@ -112,8 +114,8 @@ fn no_credentials(error: &TokenError) -> Vec<Finding> {
     vec![failure(Check::Credentials), Finding::not_reached(Check::Identity, "no credentials"), clock]
 }
 
-/// STS did not say who we are. A login needs no STS; keys that AWS does not accept are of no use to it either.
-fn nobody(error: &CallerError, access_key_id: &str, skew: Option<i64>) -> Finding {
+/// STS did not return an identity. A login does not need STS, but keys that AWS rejects are of no use to it either.
+fn unidentified(error: &CallerError, access_key_id: &str, skew: Option<i64>) -> Finding {
     let text = error.to_string();
     let is_wrong_clock = skew.is_some_and(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS);
     match cause_of_caller(error) {
@@ -127,16 +129,18 @@ fn nobody(error: &CallerError, access_key_id: &str, skew: Option<i64>) -> Findin
 
 fn clock(skew_seconds: Option<i64>) -> Finding {
     let Some(skew) = skew_seconds else {
-        return Finding::not_reached(Check::Clock, "AWS did not answer, so there is nothing to compare with");
+        return Finding::not_reached(Check::Clock, "AWS did not answer, so there is no time to compare with");
     };
     let text = skew_text(skew);
     match skew.abs() {
-        0..=SKEW_WARNING_SECONDS => Finding::pass(Check::Clock, format!("right to {} s", skew.abs().max(1))),
+        0..=SKEW_WARNING_SECONDS => {
+            Finding::pass(Check::Clock, format!("accurate to {} s", skew.abs().max(1)))
+        }
         off if off <= MAX_CLOCK_SKEW_SECONDS => Finding::warning(
             Check::Clock,
             text,
             LoginFailure::ClockSkew,
-            Some("AWS takes up to five minutes."),
+            Some("AWS accepts up to five minutes."),
         ),
         _ => Finding::failure(Check::Clock, text, LoginFailure::ClockSkew, None),
     }
@@ -166,17 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn a_node_in_place_of_a_pod_and_a_role_in_place_of_another_are_noticed() {
+    fn the_identity_of_a_node_or_of_another_role_is_reported() {
         assert_eq!(unexpected(&[], NODE), None);
         assert!(unexpected(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")], NODE).is_some());
-        let meant = [("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/path/app")];
-        assert!(unexpected(&meant, NODE).is_some_and(|text| text.contains("by role node")));
-        assert_eq!(unexpected(&meant, "arn:aws:sts::123456789012:assumed-role/app/x"), None);
-        assert_eq!(unexpected(&meant, "arn:aws:iam::123456789012:user/me"), None);
+        let intended = [("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/path/app")];
+        assert!(unexpected(&intended, NODE).is_some_and(|text| text.contains("by role node")));
+        assert_eq!(unexpected(&intended, "arn:aws:sts::123456789012:assumed-role/app/x"), None);
+        assert_eq!(unexpected(&intended, "arn:aws:iam::123456789012:user/me"), None);
     }
 
     #[test]
-    fn clocks_are_told_in_three_steps() {
+    fn clock_skew_passes_warns_or_fails() {
         let status = |skew| clock(skew).status;
         assert_eq!(status(Some(-60)), CheckStatus::Pass);
         assert_eq!(status(Some(61)), CheckStatus::Warning);

@@ -1,5 +1,5 @@
-//! What a server's certificate says, in words, and who would have to be trusted for it. Owns the reading; trust itself
-//! is rustls' business.
+//! What a server's certificate contains, in text form, and how to fetch one that is not trusted. Owns the parsing;
+//! verification belongs to rustls.
 
 use crate::config::{Settings, TlsMode};
 use crate::context::Context;
@@ -10,22 +10,22 @@ use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Names of a certificate that are printed.
+/// Maximum number of names to print.
 const MAX_NAMES: usize = 6;
 pub(super) const SECONDS_PER_DAY: i64 = 86_400;
 
-/// A certificate in words.
+/// A certificate in text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateSummary {
-    /// For whom it was made.
+    /// Its subject names.
     pub(super) names: String,
-    /// Who has signed it.
+    /// Its issuer.
     pub(super) issuer: String,
-    /// Seconds until it ends; negative when it has ended.
+    /// Seconds until it expires; negative if it has expired.
     pub(super) seconds_left: i64,
 }
 
-/// Reads a certificate; `None` when it is none.
+/// Parses a certificate; `None` if it is malformed.
 pub(super) fn describe(certificate: &CertificateDer<'_>, now_seconds: i64) -> Option<CertificateSummary> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let alternatives = parsed.subject_alternative_name().ok().flatten();
@@ -56,20 +56,21 @@ impl std::fmt::Display for CertificateSummary {
         let Self { names, issuer, seconds_left } = self;
         let days = seconds_left.abs() / SECONDS_PER_DAY;
         match seconds_left {
-            0.. => write!(f, "for {names}, signed by {issuer}, ends in {days} days"),
-            _ => write!(f, "for {names}, signed by {issuer}, ended {days} days ago"),
+            0.. => write!(f, "for {names}, signed by {issuer}, expires in {days} days"),
+            _ => write!(f, "for {names}, signed by {issuer}, expired {days} days ago"),
         }
     }
 }
 
-/// The certificate of a server that nobody trusts: one more connection, over which nothing but a handshake goes.
+/// Fetches the certificate of a server that is not trusted, over a connection of its own that carries only the
+/// handshake.
 pub(super) async fn show(
     context: &Rc<Context>,
     place: &ServerAddress,
     settings: &Settings,
 ) -> Option<CertificateDer<'static>> {
-    let anybody = Settings { server_tls_sslmode: TlsMode::Require, ..settings.clone() };
-    let tls = tls_config::for_servers(&anybody).ok().flatten()?;
+    let unverified = Settings { server_tls_sslmode: TlsMode::Require, ..settings.clone() };
+    let tls = tls_config::for_servers(&unverified).ok().flatten()?;
     let progress = Progress::default();
     let opened = connect::open(context, place, Encryption::Required, Some(&tls), None, &progress).await;
     let (stream, _) = opened.ok()?;
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_told_with_its_names_and_its_end() {
+    fn a_certificate_is_described_by_its_names_and_its_expiry() {
         let names: Vec<String> = (0..8).map(|n| format!("db{n}.example")).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let described = describe(made.cert.der(), 0).unwrap();

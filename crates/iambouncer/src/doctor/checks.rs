@@ -1,27 +1,27 @@
-//! What `doctor` looks at, in the order in which one thing needs the other: the one table of checks, and the form of
-//! what comes of them. Owns names and shapes; looks at nothing itself.
+//! The table of `doctor`'s checks, in order of dependency, and the types of their results. Owns names and types;
+//! checks nothing itself.
 
 use crate::login_failure::{LoginFailure, section_url};
 use std::time::Duration;
 
 macro_rules! checks {
     ($($name:ident = $id:literal, $title:literal;)*) => {
-        /// One thing that is looked at.
+        /// One check.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Check {
             $(#[doc = $title] $name,)*
         }
 
         impl Check {
-            /// All of them, in order.
+            /// All checks, in order.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// Its name in output; never given to another check.
+            /// Its name in output; never reused for another check.
             pub const fn id(self) -> &'static str {
                 match self { $(Self::$name => $id,)* }
             }
 
-            /// What is looked at, in a few words.
+            /// What is checked, in a few words.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
             }
@@ -46,27 +46,27 @@ checks! {
 }
 
 impl Check {
-    /// Its section in the document about the doctor.
+    /// The URL of its section in the documentation.
     pub fn url(self) -> String {
         section_url("doctor.md", &format!("{}: {}", self.id(), self.title()))
     }
 }
 
-/// How a check came out.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckStatus {
-    /// An earlier check keeps this one from being made, or it does not apply.
+    /// Not applicable, or an earlier check failed.
     NotReached,
-    /// As it should be.
+    /// Successful.
     Pass,
-    /// It works, and something about it is worth knowing.
+    /// It works, but something deserves attention.
     Warning,
-    /// No login comes about this way.
+    /// The login cannot succeed.
     Failure,
 }
 
 impl CheckStatus {
-    /// Its sign in the text.
+    /// Its symbol in the text output.
     pub const fn sign(self) -> char {
         match self {
             Self::NotReached => '–',
@@ -76,7 +76,7 @@ impl CheckStatus {
         }
     }
 
-    /// Its name in JSON.
+    /// Its name in the JSON output.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotReached => "skipped",
@@ -87,42 +87,42 @@ impl CheckStatus {
     }
 }
 
-/// What is behind a warning or a failure.
+/// The cause of a warning or a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckOutcome {
     /// The cause.
     pub cause: LoginFailure,
-    /// What was found and what to do, ending with the cause's number.
+    /// What was found and what to do, ending with the number of the cause.
     pub hint: String,
 }
 
-/// One check and how it came out.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Which check.
     pub check: Check,
-    /// How it came out.
+    /// The result.
     pub status: CheckStatus,
     /// What was found, in one line.
     pub summary: String,
-    /// Time it took, where that tells something.
+    /// Time it took, if relevant.
     pub took: Option<Duration>,
-    /// Why it is not as it should be.
+    /// The cause of a warning or failure.
     pub verdict: Option<CheckOutcome>,
 }
 
 impl Finding {
-    /// As it should be.
+    /// A passed check.
     pub fn pass(check: Check, summary: impl Into<String>) -> Self {
         Self { check, status: CheckStatus::Pass, summary: summary.into(), took: None, verdict: None }
     }
 
-    /// Not made.
+    /// A check that was not made.
     pub fn not_reached(check: Check, why: impl Into<String>) -> Self {
         Self { status: CheckStatus::NotReached, ..Self::pass(check, why) }
     }
 
-    /// Worth knowing. `found` is what is wrong in this very case.
+    /// A warning. `found` is what is wrong in this case.
     pub fn warning(
         check: Check,
         summary: impl Into<String>,
@@ -133,7 +133,7 @@ impl Finding {
         Self { status: CheckStatus::Warning, verdict, ..Self::pass(check, summary) }
     }
 
-    /// In the way of a login. `found` is what is wrong in this very case.
+    /// A failure. `found` is what is wrong in this case.
     pub fn failure(
         check: Check,
         summary: impl Into<String>,
@@ -143,34 +143,34 @@ impl Finding {
         Self { status: CheckStatus::Failure, ..Self::warning(check, summary, cause, found) }
     }
 
-    /// With the time it took.
+    /// Sets the time it took.
     #[must_use]
     pub fn took(self, took: Duration) -> Self {
         Self { took: Some(took), ..self }
     }
 }
 
-/// All that was found about one way to a server.
+/// All findings about one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetReport {
-    /// Name clients use for the database.
+    /// Name by which clients request the database.
     pub database: String,
     /// Host, as configured.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// User on the server, if one is known.
+    /// User on the server, if known.
     pub user: Option<String>,
     /// The checks in order.
     pub findings: Vec<Finding>,
 }
 
-/// What `doctor` has to say.
+/// All results of `doctor`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DoctorReport {
-    /// What concerns the configuration as a whole.
+    /// Findings about the configuration as a whole.
     pub general: Vec<Finding>,
-    /// Each way to a server.
+    /// Findings for each target.
     pub targets: Vec<TargetReport>,
 }
 
@@ -180,7 +180,7 @@ impl DoctorReport {
         self.general.iter().chain(self.targets.iter().flat_map(|target| &target.findings))
     }
 
-    /// The worst of all checks.
+    /// The worst result of all checks.
     pub fn status(&self) -> CheckStatus {
         self.findings()
             .map(|finding| finding.status)
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_check_counts() {
+    fn the_status_of_a_report_is_its_worst_finding() {
         let with = |findings: Vec<Finding>| DoctorReport { general: findings, targets: Vec::new() }.status();
         let pass = || Finding::pass(Check::Tcp, "");
         let warning = || Finding::warning(Check::Tls, "", LoginFailure::TlsOff, None);

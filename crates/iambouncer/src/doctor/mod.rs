@@ -1,6 +1,6 @@
-//! `doctor`: what is in the way of a login, told before anybody waits for one. Owns the order of the checks: each needs
-//! those before it. It runs on a worker of its own and uses the pooler's own login, so that it sees what the pooler
-//! would see; it serves nobody and changes nothing on a server.
+//! `doctor`: finds what prevents a login before clients need one. Owns the order of the checks, each of which depends
+//! on the previous ones. It runs on a worker of its own and uses the pooler's login code, so its findings are those
+//! of the pooler; it serves no clients and changes nothing on a server.
 
 mod aws;
 mod certificate;
@@ -28,34 +28,34 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
-/// Where a `*` line is tried without a name: the database every RDS instance has.
-const USUAL_DATABASE: &str = "postgres";
+/// Database to try for a `*` line if none is given: every RDS instance has it.
+const DEFAULT_DATABASE: &str = "postgres";
 
-/// What is to be examined.
+/// What to check.
 pub struct DoctorRequest {
     /// The configuration and its files.
     pub loaded: ConfigFiles,
-    /// Where slow work runs.
+    /// Runtime for blocking work.
     pub control: Handle,
-    /// IAM tokens.
+    /// Signs IAM tokens.
     pub tokens: TokenEngine,
-    /// Names with their aliases.
+    /// Resolves host names, with their aliases.
     pub resolver: Option<Resolver>,
-    /// Only this database.
+    /// Check only this database.
     pub database: Option<String>,
-    /// The user, for lines that name none.
+    /// User for lines that have none.
     pub user: Option<String>,
 }
 
-/// Examines every way to a server that a configuration names.
+/// Checks every target that the configuration names.
 ///
 /// # Errors
-/// The kernel refuses what a worker needs, or no randomness is to be had.
-pub fn examine(order: DoctorRequest, environment: &(dyn Environment + Sync)) -> io::Result<DoctorReport> {
-    let passwords = stored::check(&order.loaded, environment, now_seconds());
-    let DoctorRequest { loaded, control, tokens, resolver, database, user } = order;
-    let ways = ways(&loaded.config, database.as_deref(), user.as_deref());
-    if let Some(unknown) = database.filter(|_| ways.is_empty()) {
+/// The kernel refuses a resource that the worker needs, or no random numbers are available.
+pub fn examine(request: DoctorRequest, environment: &(dyn Environment + Sync)) -> io::Result<DoctorReport> {
+    let passwords = stored::check(&request.loaded, environment, now_seconds());
+    let DoctorRequest { loaded, control, tokens, resolver, database, user } = request;
+    let paths = target_paths(&loaded.config, database.as_deref(), user.as_deref());
+    if let Some(unknown) = database.filter(|_| paths.is_empty()) {
         let finding = unknown_database(&loaded.config, &unknown);
         return Ok(DoctorReport { general: vec![finding, passwords], targets: Vec::new() });
     }
@@ -70,16 +70,16 @@ pub fn examine(order: DoctorRequest, environment: &(dyn Environment + Sync)) -> 
     let process = Process::new(&loaded.config.settings, parts)?;
     let checks = AwsChecks { tokens, identities: process.identities.clone(), environment };
     let mut known = HashMap::new();
-    for identity in ways.iter().filter_map(|way| way.identity.as_ref()) {
+    for identity in paths.iter().filter_map(|path| path.identity.as_ref()) {
         if !known.contains_key(identity) {
             known.insert(identity.clone(), control.block_on(checks.check(identity)));
         }
     }
-    let targets = on_a_worker(process, loaded, move |context| try_all(context, ways, known))?;
+    let targets = on_a_worker(process, loaded, move |context| try_all(context, paths, known))?;
     Ok(DoctorReport { general: vec![passwords], targets })
 }
 
-/// Runs `work` on a worker of its own, on this thread.
+/// Runs `work` on a new worker, on this thread.
 fn on_a_worker<T, F>(
     process: Arc<Process>,
     loaded: ConfigFiles,
@@ -89,67 +89,67 @@ where
     T: 'static,
     F: Future<Output = T>,
 {
-    let teams = Workers::create(1)?;
-    let Some(workers) = teams.into_iter().next() else { return Err(io::Error::other("no worker")) };
+    let all = Workers::create(1)?;
+    let Some(workers) = all.into_iter().next() else { return Err(io::Error::other("no worker")) };
     let outcome = Rc::new(RefCell::new(None));
     let sink = outcome.clone();
-    let place = workers.clone();
-    worker::run(EngineKind::Epoll, &place, async move {
+    let own = workers.clone();
+    worker::run(EngineKind::Epoll, &own, async move {
         let done = work(Rc::new(Context::new(process, loaded, workers))).await;
         sink.replace(Some(done));
     })?;
-    outcome.take().ok_or_else(|| io::Error::other("the worker ended before its work"))
+    outcome.take().ok_or_else(|| io::Error::other("the worker stopped before its work was done"))
 }
 
 async fn try_all(
     context: Rc<Context>,
-    ways: Vec<TargetPath>,
+    paths: Vec<TargetPath>,
     known: HashMap<Identity, Vec<Finding>>,
 ) -> Vec<TargetReport> {
     let mut examined = Vec::new();
-    for way in ways {
+    for path in paths {
         let mut findings =
-            way.identity.as_ref().and_then(|identity| known.get(identity)).cloned().unwrap_or_default();
-        match &way.user {
-            Some(user) => findings.extend(server::check(&context, &way, user).await),
+            path.identity.as_ref().and_then(|identity| known.get(identity)).cloned().unwrap_or_default();
+        match &path.user {
+            Some(user) => findings.extend(server::check(&context, &path, user).await),
             None => {
-                let text = "the line names no user: give one with --user";
+                let text = "the line has no user: use --user";
                 findings.push(Finding::not_reached(Check::Login, text));
             }
         }
-        let TargetPath { line, database, host, user, .. } = way;
-        // With a secret the line's user only names the pool; who it is on the server stands in the finding.
+        let TargetPath { line, database, host, user, .. } = path;
+        // With a secret the line's user only names the pool; the finding shows the user on the server.
         let user = user.filter(|_| line.secret_arn.is_none());
         examined.push(TargetReport { database, host: host.to_string(), port: line.port, user, findings });
     }
     examined
 }
 
-/// One way to a server.
+/// One target: a host of a database line, and the user to log in as.
 struct TargetPath {
     /// Its database line.
     line: Database,
-    /// Name that clients use.
+    /// Name by which clients request it.
     database: String,
     /// One of the line's hosts.
     host: Host,
     /// User on the server.
     user: Option<String>,
-    /// Who signs, where tokens are made or a secret is read.
+    /// Identity that signs tokens or reads the secret, if any.
     identity: Option<Identity>,
 }
 
-fn ways(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<TargetPath> {
-    let mut ways = Vec::new();
+fn target_paths(config: &Config, database: Option<&str>, user: Option<&str>) -> Vec<TargetPath> {
+    let mut paths = Vec::new();
     for (database, line) in lines(config, database) {
         let user = line.user.as_deref().or(user).map(str::to_owned);
         for host in &line.host {
             let identity = identity_for(line, host, user.as_deref().unwrap_or_default());
             let (line, host) = (line.clone(), host.clone());
-            ways.push(TargetPath { line, database: database.clone(), host, user: user.clone(), identity });
+            paths.push(TargetPath { line, database: database.clone(), host, user: user.clone(), identity });
         }
     }
-    ways
+    paths
 }
 
 /// The lines to try, each with the name that a client would use.
@@ -158,17 +158,17 @@ fn lines<'a>(config: &'a Config, wanted: Option<&str>) -> Vec<(String, &'a Datab
         return config.database_for(wanted).map(|line| (wanted.to_owned(), line)).into_iter().collect();
     }
     let named = config.databases.iter().map(|(name, line)| (name.clone(), line));
-    // Without a file the named line and the fallback are the same server.
+    // Without a configuration file, the named line and the fallback are the same server.
     let fallback =
         config.fallback.as_ref().filter(|line| !config.databases.values().any(|named| is_same(named, line)));
     let fallback =
-        fallback.map(|line| (line.dbname.clone().unwrap_or_else(|| USUAL_DATABASE.to_owned()), line));
+        fallback.map(|line| (line.dbname.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned()), line));
     named.chain(fallback).collect()
 }
 
 fn unknown_database(config: &Config, wanted: &str) -> Finding {
     let known: Vec<&str> = config.databases.keys().map(String::as_str).collect();
-    let found = format!("There are lines for: {}.", known.join(", "));
+    let found = format!("The configured databases are: {}.", known.join(", "));
     Finding::failure(
         Check::Config,
         format!("no line for database \"{wanted}\""),
@@ -181,7 +181,8 @@ fn is_same(one: &Database, other: &Database) -> bool {
     *one == Database { name: one.name.clone(), ..other.clone() }
 }
 
-/// Who signs, with the region that the login itself would use: the engine then fetches its credentials only once.
+/// The identity that signs, with the region that the login would use, so that the engine fetches its credentials
+/// once.
 fn identity_for(line: &Database, host: &Host, user: &str) -> Option<Identity> {
     match (line.server_auth, line.secret_key()) {
         (ServerAuth::Iam, _) => {

@@ -1,18 +1,18 @@
-//! A report as people and programs read it. Owns both forms and their stability: names in JSON do not change.
+//! Text and JSON output of a report. Owns both formats and their stability: names in JSON do not change.
 
 use super::checks::{CheckStatus, DoctorReport, Finding, TargetReport};
 use crate::printable;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// Number of the form of the JSON; a change that breaks readers raises it.
+/// Version of the JSON format; raised by incompatible changes.
 const JSON_FORM: u32 = 1;
-/// Width of the names of checks.
+/// Width of the column of check names.
 const NAME_COLUMNS: usize = 12;
-/// Where explanations are folded.
+/// Width at which explanations are wrapped.
 const TEXT_COLUMNS: usize = 100;
 
-/// For people: a line for each check, and a block for each cause with what to do.
+/// Text output: a line for each check, then a block for each cause with what to do.
 pub fn text(report: &DoctorReport) -> String {
     let mut text = String::new();
     for finding in &report.general {
@@ -24,13 +24,13 @@ pub fn text(report: &DoctorReport) -> String {
             push_line(&mut text, finding);
         }
     }
-    let mut told = HashSet::new();
+    let mut printed = HashSet::new();
     for finding in report.findings() {
         let Some(verdict) = &finding.verdict else { continue };
-        if told.insert(&verdict.hint) {
+        if printed.insert(&verdict.hint) {
             let info = verdict.cause.info();
             text.push_str(&format!("\n{} {}: {}\n", finding.status.sign(), info.id, info.title));
-            // The number stands above already.
+            // The number is already in the heading.
             let hint = verdict.hint.trim_end_matches(&format!(" [{}]", info.id));
             for line in fold(&printable::lines(hint), TEXT_COLUMNS - 2) {
                 text.push_str(&format!("  {line}\n"));
@@ -60,7 +60,7 @@ fn push_line(text: &mut String, finding: &Finding) {
     ));
 }
 
-/// Breaks at spaces; a word that is longer stays whole, since it is an ARN or a name that somebody copies.
+/// Wraps at spaces. A longer word is not split, since it may be an ARN or a name to be copied.
 fn fold(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -75,7 +75,7 @@ fn fold(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// For programs.
+/// JSON output.
 pub fn json(report: &DoctorReport) -> Value {
     let targets = report.targets.iter().map(|target| {
         json!({
@@ -118,7 +118,7 @@ fn finding_json(finding: &Finding) -> Value {
     value
 }
 
-/// True when a caller should be told by the exit code.
+/// True if the exit code should report a failure.
 pub fn is_bad(report: &DoctorReport, strict: bool) -> bool {
     report.status() >= if strict { CheckStatus::Warning } else { CheckStatus::Failure }
 }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn people_see_a_line_for_each_check_and_a_block_for_each_cause() {
+    fn text_has_a_line_for_each_check_and_a_block_for_each_cause() {
         let text = text(&report());
         assert!(text.starts_with("  ✔ config       ok\n\ndatabase app: db:5432\n"), "{text}");
         assert!(
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_the_same_by_stable_names() {
+    fn json_has_the_same_findings_under_stable_names() {
         let value = json(&report());
         let check = &value["targets"][0]["checks"][1];
         assert_eq!((value["result"].as_str(), value["form"].as_u64()), (Some("failure"), Some(1)));

@@ -1,5 +1,5 @@
-//! The way to a server, tried by the very login the pooler makes. Owns what each of its steps looks like from outside,
-//! and which step an error belongs to.
+//! Checks a target by a login with the pooler's own code. Owns the finding of each step, and the mapping of an error
+//! to a step.
 
 use super::TargetPath;
 use super::certificate;
@@ -22,9 +22,9 @@ use crate::{identities, worker};
 use rds_iam::{EndpointKind, RdsEndpoint};
 use std::rc::Rc;
 
-/// Addresses that are printed.
+/// Maximum number of addresses to print.
 const MAX_ADDRESSES: usize = 4;
-/// A certificate that ends sooner is told.
+/// A certificate that expires sooner is reported.
 const SOON_SECONDS: i64 = 14 * certificate::SECONDS_PER_DAY;
 
 /// The checks of a login.
@@ -55,21 +55,21 @@ impl TargetPath {
     }
 }
 
-/// Tries a login and tells all its steps.
-pub(super) async fn check(context: &Rc<Context>, way: &TargetPath, user: &str) -> Vec<Finding> {
+/// Tries a login and reports all its steps.
+pub(super) async fn check(context: &Rc<Context>, path: &TargetPath, user: &str) -> Vec<Finding> {
     let loaded = context.loaded();
-    let target = LoginTarget::new(&loaded, &way.line, &way.database, user, &way.host, || None);
+    let target = LoginTarget::new(&loaded, &path.line, &path.database, user, &path.host, || None);
     let progress = Progress::default();
     let began = worker::now();
     match login::log_in(context, &target, &progress).await {
         Ok(mut logged_in) => {
             let took = worker::now() - began;
-            let mut findings = done(way, context, &progress.trace());
+            let mut findings = done(path, context, &progress.trace());
             findings.push(Finding::pass(Check::Login, "accepted").took(took));
             let expected = sql::LoginExpectation {
-                is_iam: way.is_iam(),
-                is_writer: is_writer(way),
-                pool_size: loaded.config.pool_rules(&way.line, user).pool_size,
+                is_iam: path.is_iam(),
+                is_writer: is_writer(path),
+                pool_size: loaded.config.pool_rules(&path.line, user).pool_size,
             };
             let limit = loaded.config.settings.server_connect_timeout;
             let asked = timers::timeout(limit, sql::check(&mut logged_in.stream, &expected)).await;
@@ -81,21 +81,21 @@ pub(super) async fn check(context: &Rc<Context>, way: &TargetPath, user: &str) -
             findings
         }
         Err(LoginError::UnusablePassword { asked: "SCRAM", .. }) if is_scram_secret(&target) => {
-            let mut findings = done(way, context, &progress.trace());
-            let text = "needs keys that only a client's own login brings: a SCRAM secret is stored";
+            let mut findings = done(path, context, &progress.trace());
+            let text = "a SCRAM secret is stored: the keys become available with a client's login only";
             findings.push(Finding::not_reached(Check::Login, text));
             findings.push(Finding::not_reached(Check::Sql, "not reached"));
             findings
         }
         Err(error) => {
             let seen = progress.trace();
-            let failing = failing(way, &seen, progress.stage(), &error);
+            let failing = failing(path, &seen, progress.stage(), &error);
             let failed = progress.explain(error);
-            let mut findings = done(way, context, &seen);
+            let mut findings = done(path, context, &seen);
             findings.retain(|finding| {
-                way.checks().take_while(|check| *check != failing).any(|c| c == finding.check)
+                path.checks().take_while(|check| *check != failing).any(|c| c == finding.check)
             });
-            let hint = hint_of(context, &target, way, &failed).await;
+            let hint = hint_of(context, &target, path, &failed).await;
             findings.push(Finding {
                 check: failing,
                 status: CheckStatus::Failure,
@@ -103,7 +103,7 @@ pub(super) async fn check(context: &Rc<Context>, way: &TargetPath, user: &str) -
                 took: None,
                 verdict: Some(CheckOutcome { cause: failed.cause, hint }),
             });
-            let rest = way.checks().skip_while(|check| *check != failing).skip(1);
+            let rest = path.checks().skip_while(|check| *check != failing).skip(1);
             findings.extend(rest.map(|check| Finding::not_reached(check, "not reached")));
             findings
         }
@@ -114,13 +114,13 @@ fn is_scram_secret(target: &LoginTarget) -> bool {
     matches!(&target.credential, Credential::Password(stored) if target::is_scram_secret(stored))
 }
 
-fn is_writer(way: &TargetPath) -> bool {
-    let kind = way.host.tcp().and_then(RdsEndpoint::parse).map(|endpoint| endpoint.kind());
+fn is_writer(path: &TargetPath) -> bool {
+    let kind = path.host.tcp().and_then(RdsEndpoint::parse).map(|endpoint| endpoint.kind());
     matches!(kind, Some(EndpointKind::ClusterWriter | EndpointKind::GlobalWriter))
 }
 
-/// The step that an error belongs to: the first that was not done, unless the error says it better.
-fn failing(way: &TargetPath, seen: &LoginTrace, stage: LoginStage, error: &LoginError) -> Check {
+/// The step to which an error belongs: the first that was not completed, unless the error is specific to another.
+fn failing(path: &TargetPath, seen: &LoginTrace, stage: LoginStage, error: &LoginError) -> Check {
     match error {
         LoginError::NotAnIamUser { .. } => return Check::Request,
         LoginError::Tls { .. }
@@ -137,32 +137,32 @@ fn failing(way: &TargetPath, seen: &LoginTrace, stage: LoginStage, error: &Login
     }
     match seen {
         LoginTrace { found: None, .. } => Check::Dns,
-        LoginTrace { token: None, .. } if way.is_iam() => Check::Token,
-        LoginTrace { secret: None, .. } if way.line.secret_arn.is_some() => Check::Secret,
+        LoginTrace { token: None, .. } if path.is_iam() => Check::Token,
+        LoginTrace { secret: None, .. } if path.line.secret_arn.is_some() => Check::Secret,
         LoginTrace { connected: None, .. } => Check::Tcp,
         _ if stage == LoginStage::Tls => Check::Tls,
-        // A server that trusts asks for nothing, and may refuse for other reasons all the same.
+        // A server that trusts the user sends no request, and may still refuse the login for other reasons.
         _ if matches!(error, LoginError::Refused { code, .. } if !code.starts_with("28")) => Check::Login,
         LoginTrace { asked: None, .. } => Check::Request,
         _ => Check::Login,
     }
 }
 
-/// The steps that were done.
-fn done(way: &TargetPath, context: &Rc<Context>, seen: &LoginTrace) -> Vec<Finding> {
+/// The steps that were completed.
+fn done(path: &TargetPath, context: &Rc<Context>, seen: &LoginTrace) -> Vec<Finding> {
     let steps = [
-        seen.found.as_ref().map(|found| dns(way, found)),
+        seen.found.as_ref().map(|found| dns(path, found)),
         seen.secret.as_ref().map(secret),
         seen.token.as_ref().map(token),
         seen.connected.as_ref().map(tcp),
         seen.connected.as_ref().map(|connected| tls(context, connected, seen.secured.as_ref())),
-        Some(request(way, seen.asked)),
+        Some(request(path, seen.asked)),
     ];
     steps.into_iter().flatten().collect()
 }
 
-fn dns(way: &TargetPath, found: &NameLookup) -> Finding {
-    let Host::Tcp(name) = &way.host else {
+fn dns(path: &TargetPath, found: &NameLookup) -> Finding {
+    let Host::Tcp(name) = &path.host else {
         return Finding::pass(Check::Dns, "a UNIX socket has no name to look up");
     };
     let mut words: Vec<String> =
@@ -171,7 +171,7 @@ fn dns(way: &TargetPath, found: &NameLookup) -> Finding {
         words.push(format!("{} more", found.addresses.len() - MAX_ADDRESSES));
     }
     let alias = found.rds_name.as_ref().filter(|rds_name| !rds_name.eq_ignore_ascii_case(name));
-    let alias = alias.map(|rds_name| format!("; stands for {rds_name}")).unwrap_or_default();
+    let alias = alias.map(|rds_name| format!("; alias of {rds_name}")).unwrap_or_default();
     Finding::pass(Check::Dns, words.join(", ") + &alias).took(found.took)
 }
 
@@ -204,7 +204,7 @@ fn tls(context: &Rc<Context>, connected: &ConnectionDetails, secured: Option<&Tl
         return if is_local {
             Finding::pass(Check::Tls, text)
         } else {
-            unsafe_tls(text, "Everybody on the way can read.")
+            unsafe_tls(text, "Anyone on the network path can read the traffic.")
         };
     };
     let described =
@@ -214,14 +214,14 @@ fn tls(context: &Rc<Context>, connected: &ConnectionDetails, secured: Option<&Tl
     let text = format!("{description}{described}");
     if !mode.verifies() {
         let text = format!("{text}, not verified (server_tls_sslmode = {mode})");
-        return unsafe_tls(text, "Whoever stands in the way can answer in the server's place.");
+        return unsafe_tls(text, "An attacker on the network path can impersonate the server.");
     }
     if seconds_left < SOON_SECONDS {
         return Finding::warning(
             Check::Tls,
             text,
             LoginFailure::TlsTrust,
-            Some("The certificate ends soon."),
+            Some("The certificate expires soon."),
         )
         .took(*took);
     }
@@ -232,20 +232,20 @@ fn unsafe_tls(text: String, found: &str) -> Finding {
     Finding::warning(Check::Tls, text, LoginFailure::TlsOff, Some(found))
 }
 
-fn request(way: &TargetPath, asked: Option<&str>) -> Finding {
+fn request(path: &TargetPath, asked: Option<&str>) -> Finding {
     let text = match asked {
         None => "nothing: the server trusts this user".to_owned(),
-        Some(asked) if way.is_iam() => format!("{asked}, so the user is a member of rds_iam"),
+        Some(asked) if path.is_iam() => format!("{asked}, so the user is a member of rds_iam"),
         Some(asked) => asked.to_owned(),
     };
     Finding::pass(Check::Request, text)
 }
 
-/// The hint the log and the client would get, with the certificate in front where that is what it is about.
+/// The hint that the log and the client would receive, preceded by the certificate if the error is about it.
 async fn hint_of(
     context: &Rc<Context>,
     target: &LoginTarget,
-    way: &TargetPath,
+    path: &TargetPath,
     failed: &Diagnosis,
 ) -> String {
     if !matches!(failed.error, LoginError::Tls { .. }) {
@@ -258,12 +258,12 @@ async fn hint_of(
     let shown = shown.flatten().and_then(|certificate| certificate::describe(&certificate, now_seconds()));
     let mut found = match shown {
         Some(described) => format!("The server's certificate is {described}."),
-        None => "The server shows no certificate that can be read.".to_owned(),
+        None => "The server sent no valid certificate.".to_owned(),
     };
-    let region = way.host.tcp().and_then(rds_iam::region_of);
+    let region = path.host.tcp().and_then(rds_iam::region_of);
     if let Some(region) = region.filter(|region| !rds_iam::roots::covers(region)) {
         found.push_str(&format!(
-            " The authorities of {region} are not built in: download global-bundle.pem from AWS and set \
+            " The certificate authorities of {region} are not built in: download global-bundle.pem from AWS and set \
              server_tls_ca_file = rds, /path/global-bundle.pem."
         ));
     }
@@ -276,7 +276,7 @@ mod tests {
     use crate::config::Database;
     use std::time::Duration;
 
-    fn way(server_auth: ServerAuth) -> TargetPath {
+    fn path(server_auth: ServerAuth) -> TargetPath {
         let line = Database { server_auth, ..Database::new("app") };
         TargetPath {
             line,
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_error_belongs_to_the_first_step_that_was_not_done() {
-        let (iam, plain) = (way(ServerAuth::Iam), way(ServerAuth::Password));
+        let (iam, plain) = (path(ServerAuth::Iam), path(ServerAuth::Password));
         let broken = LoginError::BrokenOff("x".to_owned());
         let mut seen = LoginTrace::default();
         assert_eq!(failing(&iam, &seen, LoginStage::Network, &broken), Check::Dns);

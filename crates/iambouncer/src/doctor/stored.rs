@@ -1,5 +1,5 @@
-//! Tokens that somebody stored as passwords: in the configuration, in `auth_file`, and in variables that applications
-//! read. Owns the places to look; never says more of a password than that it is a token, and how old.
+//! Tokens stored as passwords: in the configuration, in `auth_file`, and in environment variables that applications
+//! read. Owns the list of places; reveals no more of a password than that it is a token, and its age.
 
 use super::checks::{Check, Finding};
 use crate::config::{Database, Environment, ServerAuth};
@@ -9,14 +9,14 @@ use crate::server::diagnosis::StoredToken;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-/// Variables in which passwords come, as they are.
+/// Variables that contain a password.
 const PASSWORD_VARIABLES: &[&str] =
     &["PGPASSWORD", "DB_PASSWORD", "POSTGRES_PASSWORD", "POSTGRESQL_PASSWORD", "IAMBOUNCER_DB_PASSWORD"];
-/// Variables with URLs that hold passwords.
+/// Variables that contain a URL with a password.
 const URL_VARIABLES: &[&str] = &["DATABASE_URL", "POSTGRES_URL", "POSTGRESQL_URL"];
 
-/// Looks everywhere. What the pooler itself would send is in the way; what lies beside working IAM, or in the
-/// environment, is only reported.
+/// Checks all places. A token that the pooler would send is a failure; one that is unused because IAM is configured,
+/// or is in the environment, is a warning.
 pub(super) fn check(loaded: &ConfigFiles, environment: &dyn Environment, now_seconds: i64) -> Finding {
     let sends_password =
         |line: &Database| line.server_auth == ServerAuth::Password && line.secret_arn.is_none();
@@ -24,7 +24,7 @@ pub(super) fn check(loaded: &ConfigFiles, environment: &dyn Environment, now_sec
         let password = line.password.as_ref()?;
         Some((format!("password= of database \"{}\"", line.name), password.expose(), sends_password(line)))
     });
-    // What is stored for a user goes to the servers of lines that have nothing else to send.
+    // A user's stored password is sent to the servers of lines that have no other credentials.
     let is_sent = loaded.config.all_databases().any(|line| sends_password(line) && line.password.is_none());
     let users = loaded.users.iter().map(|(user, entry)| {
         (format!("the entry of \"{user}\" in auth_file"), entry.password.expose(), is_sent)
@@ -54,7 +54,7 @@ fn diagnose(password: &str, now_seconds: i64) -> Option<(LoginFailure, Option<St
     StoredToken::read(password).map(|token| token.diagnose(now_seconds))
 }
 
-/// Passwords in variables. In a URL the password may be percent-encoded, as it should be, or not.
+/// Passwords in variables. A password in a URL may or may not be percent-encoded.
 fn variables(environment: &dyn Environment) -> Vec<(&'static str, Zeroizing<String>)> {
     let plain = PASSWORD_VARIABLES.iter().map(|&name| (name, environment.get(name).map(Zeroizing::new)));
     let urls = URL_VARIABLES.iter().map(|&name| {
@@ -64,8 +64,7 @@ fn variables(environment: &dyn Environment) -> Vec<(&'static str, Zeroizing<Stri
     plain.chain(urls).filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// What stands between the user and the host. A token that is not encoded has `/` and `?` in it, so this is no way to
-/// read URLs in general.
+/// The text between user and host. Not a general URL parser: a token that is not encoded contains `/` and `?`.
 fn password_of(url: &str) -> Option<Zeroizing<String>> {
     let (_, rest) = url.split_once("://")?;
     let (user_info, _) = rest.rsplit_once('@')?;

@@ -44,9 +44,9 @@ fn credentials_about_to_end_are_told() {
     std::fs::write(&file, CredentialSettings::default().authorization).unwrap();
     let case = case.env_all(endpoint.container_environment(&file));
     let found = case.report();
-    found.expect_warning("credentials", "IAM009", &["from container", "end in 2", "ends with them"]);
+    found.expect_warning("credentials", "IAM009", &["from container", "expire in 2", "expires with them"]);
     endpoint.set(|settings| settings.life = Duration::from_secs(20));
-    case.report().expect_warning("credentials", "IAM009", &["ends with them"]);
+    case.report().expect_warning("credentials", "IAM009", &["expires with them"]);
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn a_certificate_that_has_ended_or_ends_soon_is_told_with_its_days() {
         "IAM017",
         &["certificate expired", "ended 3 days ago", "let RDS issue another one"],
     );
-    with(5).expect_warning("tls", "IAM017", &["ends in ", " days", "ends soon"]);
+    with(5).expect_warning("tls", "IAM017", &["expires in ", " days", "expires soon"]);
 }
 
 /// IAM014, as a server says it that is short of memory for the check.
@@ -251,6 +251,6 @@ fn an_alias_is_shown_with_what_it_stands_for() {
     let line = format!("app = host=orders.internal.example port={port} dbname=app user=app server_auth=iam");
     let found = case.line(line).set(&format!("dns_server = {}", dns.address())).report();
     let summary = found.check("dns")["summary"].as_str().unwrap().to_owned();
-    assert_eq!(summary, format!("127.0.0.1; stands for {RDS_HOST}"));
+    assert_eq!(summary, format!("127.0.0.1; alias of {RDS_HOST}"));
     assert_eq!(found.check("login")["status"], "pass");
 }
