@@ -22,7 +22,7 @@ Every setting can also be given as IAMBOUNCER_<SETTING>.";
 #[derive(Subcommand)]
 pub(super) enum CliCommand {
     /// Serves clients (the default).
-    RunArguments(RunArguments),
+    Run(RunArguments),
     /// Reads a configuration file and says what is wrong with it.
     Check {
         /// The file.
@@ -31,7 +31,7 @@ pub(super) enum CliCommand {
     /// Says what is in the way of a login, and what to do about it.
     Doctor(Doctor),
     /// Prints an IAM token, to be used as a password within 15 minutes.
-    TokenArguments(TokenArguments),
+    Token(TokenArguments),
     /// Prints what has to be allowed: the IAM policy, the SQL grants, Terraform.
     Policy(Policy),
     /// Runs a command with a pooler of its own; PG* and DATABASE_URL point there.

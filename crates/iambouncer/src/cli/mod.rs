@@ -40,9 +40,9 @@ pub fn main() -> ExitCode {
     let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {
         Some(CliCommand::Check { file }) => done(check::check(&file)),
-        Some(CliCommand::RunArguments(run)) => done(run::run(run)),
+        Some(CliCommand::Run(run)) => done(run::run(run)),
         Some(CliCommand::Doctor(wanted)) => doctor::run(&wanted),
-        Some(CliCommand::TokenArguments(wanted)) => done(token::print(&wanted)),
+        Some(CliCommand::Token(wanted)) => done(token::print(&wanted)),
         Some(CliCommand::Policy(wanted)) => done(policy::print(&wanted)),
         Some(CliCommand::Exec(wanted)) => exec::exec(wanted),
         Some(CliCommand::Connect(wanted)) => exec::connect(wanted),

@@ -297,8 +297,8 @@ fn a_stored_scram_secret_is_no_failure() {
 
 #[test]
 fn warnings_count_only_when_asked_to() {
-    let case = Case::new().set("syslog = 1");
-    case.report().expect_warning("config", "IAM022", &["syslog"]);
+    let case = Case::new().set("dns_nxdomain_ttl = 7");
+    case.report().expect_warning("config", "IAM022", &["dns_nxdomain_ttl"]);
     assert_eq!(case.run(&["--strict"]).code, Some(1));
     eventually("the door has seen both", || case.sim.simulator.log().accepted_and_refused().0 == 2);
 }
