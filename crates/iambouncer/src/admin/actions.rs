@@ -1,4 +1,4 @@
-//! Commands that change something. Owns their arguments and when they are done.
+//! Commands that change something. Owns their arguments and their completion.
 
 use super::console::Console;
 use super::table::CommandOutcome;
@@ -14,7 +14,7 @@ fn invalid(text: impl Into<String>) -> ClientError {
     ClientError::new(Blame::Client, "22023", text.into())
 }
 
-/// An identifier as typed: in double quotes it keeps everything, else it is as it stands.
+/// An identifier as typed: in double quotes it is taken literally, without them as it is.
 fn name(argument: &str) -> String {
     match argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
@@ -22,7 +22,7 @@ fn name(argument: &str) -> String {
     }
 }
 
-/// The name of the database an argument names, or none for all.
+/// The database that an argument names, or `None` for all.
 fn optional_database(console: &Console, argument: &str) -> Result<Option<String>, ClientError> {
     if argument.is_empty() { Ok(None) } else { database(console, argument).map(Some) }
 }
@@ -32,8 +32,8 @@ fn database(console: &Console, argument: &str) -> Result<String, ClientError> {
     if console.directory.covers(&name) { Ok(name) } else { Err(client_error::unknown_database(&name)) }
 }
 
-/// The pools of a database at this worker, or all of them.
-fn chosen(console: &Console, database: Option<&str>) -> Vec<Rc<Pool>> {
+/// The pools of a database at this worker, or all pools.
+fn pools_of(console: &Console, database: Option<&str>) -> Vec<Rc<Pool>> {
     let all = console.directory.pools();
     all.into_iter().filter(|pool| database.is_none_or(|name| name == &*pool.database.name)).collect()
 }
@@ -58,29 +58,29 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
         let mut loaded = (*console.context.loaded()).clone();
         let info = crate::config::table().iter().find(|setting| setting.name == key);
         if info.is_some_and(|setting| !setting.reloadable()) {
-            return Err(invalid(format!("{key} can be changed by a restart only")));
+            return Err(invalid(format!("{key} cannot be changed without a restart")));
         }
         let config = Arc::make_mut(&mut loaded.config);
         config.settings.set(key, &value).map_err(|error| {
-            let refusal = invalid(error.to_string());
+            let rejection = invalid(error.to_string());
             match error.help() {
-                Some(help) => refusal.hint(help),
-                None => refusal,
+                Some(help) => rejection.hint(help),
+                None => rejection,
             }
         })?;
         if let Some(error) = crate::config::first_new_error(&console.context.config(), &loaded.config) {
-            let refusal = invalid(error.message);
+            let rejection = invalid(error.message);
             return Err(match error.help {
-                Some(help) => refusal.hint(help),
-                None => refusal,
+                Some(help) => rejection.hint(help),
+                None => rejection,
             });
         }
-        // Other settings do not bring changes of files into force that RELOAD has not read.
+        // Files are read only if the setting names one: other settings must not apply file changes before a RELOAD.
         if key.ends_with("_file") || key.contains("_tls_") {
             let config = (*loaded.config).clone();
             let read = console.context.blocking(move || ConfigFiles::read(config)).await;
             loaded =
-                read.unwrap_or_else(|| Err("reading the files was given up".to_owned())).map_err(invalid)?;
+                read.unwrap_or_else(|| Err("reading the files was aborted".to_owned())).map_err(invalid)?;
         }
         console.put_in_force(loaded).await.map_err(invalid)?;
         tracing::info!("SET {key}");
@@ -114,13 +114,14 @@ pub(super) fn pause(console: Rc<Console>, argument: String) -> CommandOutcome {
     })
 }
 
-/// Waits until this worker has no server in use.
+/// Waits until no server of this worker is in use.
 async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), ClientError> {
-    let busy = || chosen(&console, database.as_deref()).iter().map(|pool| pool.busy_servers()).sum::<usize>();
+    let busy =
+        || pools_of(&console, database.as_deref()).iter().map(|pool| pool.busy_servers()).sum::<usize>();
     while busy() > 0 {
-        // RESUME may have come before this worker was asked.
+        // RESUME may have arrived before this worker received the request.
         if !is_paused(&console, database.as_deref()) {
-            return Err(ClientError::new(Blame::Client, "57014", "PAUSE was undone by RESUME"));
+            return Err(ClientError::new(Blame::Client, "57014", "PAUSE was canceled by RESUME"));
         }
         console.directory.changed.wait().await;
     }
@@ -167,7 +168,7 @@ pub(super) fn reconnect(console: Rc<Console>, argument: String) -> CommandOutcom
         let database = optional_database(&console, &argument)?;
         console
             .at_all(move |console| {
-                for pool in chosen(&console, database.as_deref()) {
+                for pool in pools_of(&console, database.as_deref()) {
                     pool.retire_all();
                 }
                 ready(())
@@ -185,12 +186,12 @@ pub(super) fn wait_close(console: Rc<Console>, argument: String) -> CommandOutco
     })
 }
 
-/// Waits until this worker has closed every server that has to go.
+/// Waits until this worker has closed every server marked for closing.
 async fn closed(console: Rc<Console>, database: Option<String>) {
-    let pools = chosen(&console, database.as_deref());
+    let pools = pools_of(&console, database.as_deref());
     let pending = || {
-        let must_go = |pool: &Rc<Pool>| pool.table.list().iter().any(|server| server.close_needed.get());
-        pools.iter().any(must_go) || pools.iter().any(|pool| pool.is_sending_servers())
+        let close_needed = |pool: &Rc<Pool>| pool.table.list().iter().any(|server| server.close_needed.get());
+        pools.iter().any(close_needed) || pools.iter().any(|pool| pool.is_sending_servers())
     };
     while pending() {
         console.directory.changed.wait().await;

@@ -1,4 +1,4 @@
-//! What commands work on. Owns references only, and the one lasting thing a console needs: how to reload.
+//! The state that commands operate on. Owns references only, and the reloader.
 
 use super::table::Action;
 use crate::client_error::{self, ClientError};
@@ -13,30 +13,30 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The worker that hears signals and runs commands.
+/// The worker that handles signals and runs commands.
 const FIRST: usize = 0;
 
-/// Directs the log as settings say.
+/// Sets the log destination and level from the settings.
 type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
 
-/// How a change of the configuration reaches what is outside of the workers.
+/// Applies a configuration change outside the workers.
 #[derive(Clone)]
 pub struct Reloader {
     /// Reads the configuration again. The error is for the operator.
     pub read: Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>,
-    /// Directs the log as the settings say. The error is for the operator.
+    /// Sets the log destination and level from the settings. The error is for the operator.
     pub log: Arc<DirectLog>,
 }
 
-/// The state of the process as commands see it, at one worker.
+/// The state of the process as seen by commands at one worker.
 pub struct Console {
-    /// Configuration and tools.
+    /// Configuration and shared services.
     pub context: Rc<Context>,
     /// Databases and pools.
     pub directory: Rc<Directory>,
-    /// Who is connected.
+    /// Connected clients.
     pub clients: Rc<ClientTable>,
-    /// Running, draining, ending.
+    /// Running, draining or stopping.
     pub lifecycle: Rc<Lifecycle>,
     /// Start of the process.
     pub started: SystemTime,
@@ -44,7 +44,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console over the parts of a process.
+    /// Creates the console of a worker.
     pub fn new(
         context: Rc<Context>,
         directory: Rc<Directory>,
@@ -55,49 +55,49 @@ impl Console {
         Self { context, directory, clients, lifecycle, started: SystemTime::now(), reloader }
     }
 
-    /// RELOAD: all or nothing. The text of an error is for the user.
+    /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
     ///
     /// # Errors
-    /// A file is wrong; what was in force stays so.
+    /// A file is invalid; the active configuration is unchanged.
     pub async fn reload(&self) -> Result<(), String> {
         let read = self.reloader.read.clone();
         let read = self
             .context
             .blocking(move || read())
             .await
-            .unwrap_or_else(|| Err("reading the configuration was given up".to_owned()));
+            .unwrap_or_else(|| Err("reading the configuration was aborted".to_owned()));
         self.context.process.health.reloaded(read.is_ok(), SystemTime::now());
         let mut loaded = read?;
         let running = self.context.config();
         for name in Arc::make_mut(&mut loaded.config).settings.keep_restart_only(&running.settings) {
-            tracing::warn!("{name} has changed in the configuration; only a restart changes it");
+            tracing::warn!("{name} has changed in the configuration; it takes effect after a restart");
         }
         self.put_in_force(loaded).await?;
         tracing::info!("configuration reloaded");
         Ok(())
     }
 
-    /// Puts a configuration in force at all workers; here at once, so that the next change builds on it.
+    /// Activates a configuration at all workers; at this worker first, so that the next change builds on it.
     ///
     /// # Errors
-    /// The log file cannot be opened; nothing has changed.
+    /// The log file cannot be opened; nothing has been changed.
     pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
         (self.reloader.log)(&loaded.config.settings)?;
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
             console.directory.reload();
-            // Listeners set their options anew, rather than with the next connection.
+            // Listeners set their options now rather than with the next connection.
             console.lifecycle.changed.notify_all();
-            console.end_clients_of_removed();
+            console.kill_clients_of_removed_databases();
             ready(())
         })
         .await;
         Ok(())
     }
 
-    /// Ends the clients of databases whose lines are gone.
-    fn end_clients_of_removed(&self) {
+    /// Closes the clients of databases removed from the configuration.
+    fn kill_clients_of_removed_databases(&self) {
         for client in self.clients.list() {
             if client.pool.get().is_some_and(|pool| pool.database.gone.get()) {
                 client.kill(client_error::database_removed());
@@ -105,8 +105,8 @@ impl Console {
         }
     }
 
-    /// Runs a command that changes something. Always at the first worker: the others hear of all changes from it, in
-    /// one order.
+    /// Runs a command that changes something. It always runs at the first worker, so that all workers receive changes
+    /// in the same order.
     pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), ClientError> {
         let workers = &self.context.workers;
         if workers.index() == FIRST {
@@ -124,14 +124,14 @@ impl Console {
         done.await.unwrap_or_else(|| Err(client_error::shutting_down()))
     }
 
-    /// Does something at every worker, with its own console, and gathers the answers.
+    /// Runs a function at every worker, with that worker's console, and collects the results.
     pub(super) async fn at_all<T, F, A>(&self, what: F) -> Vec<T>
     where
         T: Send + 'static,
         F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        let question = move || {
+        let request = move || {
             let answer = home::get::<Self>().map(&what);
             async {
                 match answer {
@@ -140,10 +140,10 @@ impl Console {
                 }
             }
         };
-        self.context.workers.ask_all(question).await.into_iter().flatten().collect()
+        self.context.workers.ask_all(request).await.into_iter().flatten().collect()
     }
 
-    /// All workers go on to a phase of their life.
+    /// Advances all workers to a phase of shutdown.
     pub fn advance(&self, phase: Phase) {
         self.lifecycle.advance(phase);
         self.context.workers.run_on_others(move || {
@@ -153,7 +153,7 @@ impl Console {
         });
     }
 
-    /// Pauses or resumes, at all workers, one database or all.
+    /// Pauses or resumes one database, or all, at all workers.
     pub async fn set_paused(&self, database: Option<String>, paused: bool) {
         self.at_all(move |console| {
             match &database {

@@ -1,4 +1,4 @@
-//! Results as a client wants them: text or binary, column by column. Owns the encoding of values.
+//! Result formats requested by a client: text or binary, per column. Owns the encoding of values.
 
 use super::table::{Column, Row};
 use crate::client_error::{self, Blame, ClientError};
@@ -6,20 +6,20 @@ use std::rc::Rc;
 use wire::encode::{self, ColumnType};
 use wire::frontend::Format;
 
-/// What a Bind asked for.
+/// The result formats in a Bind message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Formats {
-    /// The same for all columns.
+    /// The same format for all columns.
     All(Format),
-    /// One for each column.
+    /// One format for each column.
     Each(Rc<[Format]>),
 }
 
 impl Formats {
-    /// Text throughout, as in the simple protocol.
+    /// Text for all columns, as in the simple protocol.
     pub(super) const TEXT: Self = Self::All(Format::Text);
 
-    /// The formats of a Bind message, for a result of so many columns. `None` if there is no result.
+    /// The formats of a Bind message, for a result with this number of columns; `None` if it has no result.
     pub(super) fn of(formats: Vec<Format>, columns: Option<usize>) -> Result<Self, ClientError> {
         match (formats.as_slice(), columns) {
             ([], _) => Ok(Self::TEXT),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_column_has_the_format_that_was_asked_for() {
+    fn each_column_has_the_requested_format() {
         let text = [0, 0, 0, 1, b'x', 0, 0, 0, 2, b'-', b'2', 255, 255, 255, 255];
         assert_eq!(row(&Formats::of(Vec::new(), Some(3)).unwrap()), text);
         let binary = [0, 0, 0, 1, b'x', 0, 0, 0, 4, 255, 255, 255, 254, 255, 255, 255, 255];
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_does_not_fit_is_an_error_and_no_other_number() {
+    fn a_number_out_of_range_is_an_error() {
         let row = vec![None, Some("3000000000".to_owned()), None];
         let mut out = Vec::new();
         assert!(Formats::All(Binary).row(&mut out, &COLUMNS, &row).is_err());

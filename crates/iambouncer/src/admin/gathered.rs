@@ -1,4 +1,4 @@
-//! What the workers know together. Owns the sums; each worker counts its own part.
+//! Totals over all workers. Owns the sums; each worker counts its own part.
 
 use super::console::Console;
 use crate::clients::ClientState;
@@ -13,50 +13,50 @@ use std::future::ready;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// One pool, at one worker or at all.
+/// Counts of one pool, at one worker or at all.
 #[derive(Debug, Clone)]
 pub struct PoolCounts {
-    /// Clients without a server that want none, and with one.
+    /// Clients that are not waiting for a server.
     pub clients: usize,
-    /// Those of them with one.
+    /// Those of them with a server.
     pub busy_clients: usize,
-    /// Clients that wait for a server.
+    /// Clients waiting for a server.
     pub waiting: usize,
-    /// How long the first of them has waited.
+    /// Longest current wait.
     pub longest_wait: Duration,
     /// Cancel requests under way.
     pub cancels: u32,
-    /// Servers with a client.
+    /// Linked servers.
     pub active: usize,
-    /// Of those, being canceled.
+    /// Linked servers with a cancel request under way.
     pub active_cancel: usize,
-    /// Servers that only wait for a cancel request to end, or for their own end.
+    /// Servers that are waiting for a cancel request to complete, or are being closed.
     pub being_canceled: usize,
-    /// Servers nobody uses.
+    /// Idle servers.
     pub idle: usize,
-    /// Servers in the reset query.
+    /// Servers running the reset query.
     pub tested: usize,
     /// Logins under way.
     pub logins: usize,
-    /// Servers it may have.
+    /// Maximum number of servers.
     pub size: u32,
-    /// Mode in force.
+    /// Effective pool mode.
     pub mode: PoolMode,
-    /// Order of hosts in force.
+    /// Effective order of hosts.
     pub load_balance_hosts: LoadBalanceHosts,
     /// Counters.
     pub totals: Totals,
-    /// What the last whole period added to them.
+    /// Increase of the counters during the last complete period.
     pub last: Totals,
-    /// How long queries took.
+    /// Query durations.
     pub queries: Buckets,
-    /// How long transactions took.
+    /// Transaction durations.
     pub transactions: Buckets,
-    /// How long clients waited for a server, those included that got one at once.
+    /// Times clients waited for a server, including those that got one at once.
     pub waits: Buckets,
 }
 
-/// Clients of one pool by what they do.
+/// Clients of one pool by state.
 #[derive(Debug, Clone, Copy, Default)]
 struct ClientCounts {
     idle: usize,
@@ -98,7 +98,7 @@ impl PoolCounts {
         }
     }
 
-    /// Adds what another worker knows of the same pool.
+    /// Adds the counts of the same pool at another worker.
     pub fn add(&mut self, other: &Self) {
         self.clients += other.clients;
         self.busy_clients += other.busy_clients;
@@ -118,22 +118,22 @@ impl PoolCounts {
         self.waits = self.waits + other.waits;
     }
 
-    /// Servers that are open, in whatever state.
+    /// Open servers in any state.
     pub fn servers(&self) -> usize {
         self.active + self.being_canceled + self.idle + self.tested
     }
 }
 
-/// All pools by database and user, and who is connected.
+/// All pools by database and user, and the number of clients.
 #[derive(Debug, Default)]
 pub struct ConsoleSnapshot {
     /// Pools.
     pub pools: BTreeMap<(String, String), PoolCounts>,
-    /// Pools that a worker is about to drop.
+    /// Pools that a worker is about to remove.
     pub forgotten: BTreeSet<(String, String)>,
-    /// Databases by name, with what their pools have counted, those included that are gone.
+    /// Databases by name, with the counters of their pools, including removed pools.
     pub databases: BTreeMap<String, DatabaseCounts>,
-    /// Clients, those logging in included.
+    /// Clients, including those logging in.
     pub clients: usize,
     /// Clients logging in.
     pub logging_in: usize,
@@ -141,12 +141,12 @@ pub struct ConsoleSnapshot {
     pub on_console: usize,
 }
 
-/// Counters of a database, and what the last whole period added to them.
+/// Counters of a database, and their increase during the last complete period.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DatabaseCounts {
     /// Counters.
     pub totals: Totals,
-    /// The last period's part.
+    /// Increase during the last complete period.
     pub last: Totals,
 }
 
@@ -154,7 +154,7 @@ impl ConsoleSnapshot {
     /// This worker's part.
     pub fn here(console: &Console) -> Self {
         let mut part = Self::default();
-        // Once over all clients, however many pools there are.
+        // One pass over all clients, regardless of the number of pools.
         let mut clients: HashMap<*const Pool, ClientCounts> = HashMap::new();
         console.clients.visit(|client| {
             part.clients += 1;
@@ -183,13 +183,13 @@ impl ConsoleSnapshot {
         part
     }
 
-    /// What all workers know.
+    /// The totals over all workers.
     pub async fn from_all(console: &Console) -> Self {
         let parts = console.at_all(|console| ready(Self::here(&console))).await;
         Self::sum(parts.iter())
     }
 
-    /// The parts of several workers as one.
+    /// The sum of the parts of several workers.
     pub fn sum<'a>(parts: impl Iterator<Item = &'a Self>) -> Self {
         let mut whole = Self::default();
         for part in parts {
@@ -211,7 +211,7 @@ impl ConsoleSnapshot {
                 }
             }
         }
-        // The others drop their parts in a moment, too. A sum of some of them would be less than before.
+        // The other workers are about to remove the pool, too; a partial sum would be less than the previous one.
         whole.pools.retain(|key, _| !whole.forgotten.contains(key));
         whole
     }
@@ -250,24 +250,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_that_one_worker_forgets_is_not_summed_in_part() {
+    fn a_pool_that_one_worker_is_removing_is_left_out_of_the_sums() {
         let key = || ("app".to_owned(), "ann".to_owned());
         let counts =
             || PoolCounts { totals: Totals { queries: 5, ..Totals::default() }, ..PoolCounts::default() };
         let database = DatabaseCounts { totals: counts().totals, ..DatabaseCounts::default() };
-        let knows = || ConsoleSnapshot {
+        let active = || ConsoleSnapshot {
             pools: [(key(), counts())].into(),
             databases: [("app".to_owned(), database)].into(),
             ..ConsoleSnapshot::default()
         };
-        let forgets = || ConsoleSnapshot { pools: BTreeMap::new(), forgotten: [key()].into(), ..knows() };
+        let removing = || ConsoleSnapshot { pools: BTreeMap::new(), forgotten: [key()].into(), ..active() };
         let sum = |parts: &[ConsoleSnapshot]| {
             let sum = ConsoleSnapshot::sum(parts.iter());
             let pool = sum.pools.get(&key()).map(|counts| counts.totals.queries);
             (pool, sum.databases["app"].totals.queries)
         };
-        assert_eq!(sum(&[knows(), knows()]), (Some(10), 10));
-        assert_eq!(sum(&[knows(), forgets()]), (None, 10));
-        assert_eq!(sum(&[forgets(), knows()]), (None, 10));
+        assert_eq!(sum(&[active(), active()]), (Some(10), 10));
+        assert_eq!(sum(&[active(), removing()]), (None, 10));
+        assert_eq!(sum(&[removing(), active()]), (None, 10));
     }
 }

@@ -1,5 +1,5 @@
-//! The console: the database `pgbouncer`. Owns one static table of commands ([`table`]) from which the parser, SHOW
-//! HELP, the columns and the tests derive. It answers the simple and the extended protocol.
+//! The admin console: the virtual database `pgbouncer`. Owns one static table of commands ([`table`]) from which the
+//! parser, SHOW HELP, the columns and the tests are derived. It supports the simple and the extended query protocol.
 
 mod actions;
 mod console;
@@ -18,8 +18,8 @@ pub mod table;
 pub use console::{Console, Reloader};
 pub use session::ConsoleSession;
 
-/// Name of the database that is the console.
+/// Name of the console's database.
 pub const DATABASE: &str = "pgbouncer";
 
-/// How long a console client may hold up its last message.
+/// Longest time to wait for a console client to read its final message.
 const FINAL_MESSAGE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! What a console client is sent. Owns the bytes that have not gone out yet, which are few however much a command shows, and
-//! the end of a client that does not read.
+//! Output to a console client. Owns the unsent bytes, which are bounded however much a command shows, and the time
+//! limit for a client that does not read.
 
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
@@ -15,19 +15,19 @@ const SEND_ABOVE_BYTES: usize = 32 * 1024;
 /// Longest message a console client may send, in bytes.
 const MAX_CONSOLE_MESSAGE_BYTES: u32 = 64 * 1024;
 
-/// Why a console connection ends.
+/// Why a console connection is closed.
 pub(super) enum Stop {
-    /// The client has left, or cannot be reached.
+    /// The client has disconnected or cannot be reached.
     Gone,
-    /// The client is told.
+    /// The error to send to the client.
     Error(ClientError),
 }
 
-/// Why a command has not come to its end.
+/// Why a command was not completed.
 pub(super) enum Trouble {
-    /// Its client is told, and the connection goes on.
+    /// The error is sent, and the connection stays open.
     Error(ClientError),
-    /// So does the connection not.
+    /// The connection is closed.
     Stop(Stop),
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Output {
     info: Rc<ClientInfo>,
     stream: Stream,
     inbound: Inbound,
-    /// To be sent.
+    /// Bytes to be sent.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -57,12 +57,12 @@ impl Output {
         Self { info, stream, inbound, bytes: Vec::new() }
     }
 
-    /// Sends what there is if that is a lot.
+    /// Sends the collected bytes if there are many.
     pub(super) async fn make_room(&mut self) -> Result<(), Stop> {
         if self.bytes.len() < SEND_ABOVE_BYTES { Ok(()) } else { self.send().await }
     }
 
-    /// Sends what there is.
+    /// Sends the collected bytes.
     pub(super) async fn send(&mut self) -> Result<(), Stop> {
         let Self { info, stream, bytes, .. } = self;
         {
@@ -78,8 +78,8 @@ impl Output {
         Ok(())
     }
 
-    /// The last words, if the client takes them soon.
-    pub(super) async fn say_last(&mut self, error: &ClientError) {
+    /// Sends the final message, with a time limit.
+    pub(super) async fn send_final_message(&mut self, error: &ClientError) {
         self.bytes.clear();
         error.encode_fatal(&mut self.bytes);
         let Self { stream, bytes, .. } = self;

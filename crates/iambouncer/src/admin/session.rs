@@ -1,5 +1,5 @@
-//! One console connection. Owns both query protocols as far as commands need them; a command itself is a row of the
-//! table.
+//! One console connection. Owns the parts of both query protocols that commands need; the commands themselves are
+//! rows of the table.
 
 use super::console::Console;
 use super::formats::Formats;
@@ -20,13 +20,13 @@ pub struct ConsoleSession {
     info: Rc<ClientInfo>,
     is_admin: bool,
     prepared: Prepared,
-    /// After an error in the extended protocol.
+    /// True after an error in the extended protocol, until Sync.
     skip_to_sync: bool,
     output: Output,
 }
 
 impl ConsoleSession {
-    /// A session of a user who may, or may not, change things.
+    /// A session of a user who is or is not an admin.
     pub fn new(
         console: Rc<Console>,
         info: Rc<ClientInfo>,
@@ -38,23 +38,23 @@ impl ConsoleSession {
         Self { console, info, is_admin, prepared: Prepared::default(), skip_to_sync: false, output }
     }
 
-    /// Serves the client until it leaves. Returns the error that ended it, if one did.
+    /// Serves the client until it disconnects. Returns the error that ended the session, if any.
     pub async fn run(mut self) -> Option<ClientError> {
-        self.greet();
+        self.write_startup_response();
         self.info.state.set(ClientState::Idle);
         loop {
             match self.turn().await {
                 Ok(()) => {}
                 Err(Stop::Gone) => return None,
                 Err(Stop::Error(error)) => {
-                    self.output.say_last(&error).await;
+                    self.output.send_final_message(&error).await;
                     return Some(error);
                 }
             }
         }
     }
 
-    /// Sends what there is to send, and answers one message.
+    /// Sends pending output and handles one message.
     async fn turn(&mut self) -> Result<(), Stop> {
         self.output.send().await?;
         let (frame, message) = self.output.receive().await?;
@@ -64,7 +64,7 @@ impl ConsoleSession {
         }
     }
 
-    fn greet(&mut self) {
+    fn write_startup_response(&mut self) {
         let out = &mut self.output.bytes;
         encode::authentication_ok(out);
         for (name, value) in [
@@ -93,7 +93,7 @@ impl ConsoleSession {
             _ if self.skip_to_sync => return Ok(()),
             tag::frontend::QUERY => self.query(message).await,
             tag::frontend::FUNCTION_CALL => Err(Trouble::Error(function_call())),
-            // Without a COPY the server ignores them, too: they may come late.
+            // Ignored outside COPY, as in PostgreSQL: they may arrive late.
             tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => return Ok(()),
             _ => self.extended(kind, message).await,
         };
@@ -114,7 +114,7 @@ impl ConsoleSession {
     }
 
     async fn query(&mut self, message: &[u8]) -> Result<(), Trouble> {
-        // As in PostgreSQL, a simple query takes the place of what is unnamed.
+        // As in PostgreSQL, a simple query replaces the unnamed statement.
         self.prepared.close_statement(b"");
         let text = frontend::query(message).map_err(client_error::protocol)?;
         let statements = statements::split(text);
@@ -164,7 +164,7 @@ impl ConsoleSession {
         Ok(())
     }
 
-    /// The columns of what a statement will return.
+    /// The columns of a statement's result.
     fn columns(&self, text: &str) -> Result<Option<&'static [table::Column]>, ClientError> {
         if text.trim().is_empty() {
             return Ok(None);
@@ -249,7 +249,7 @@ impl ConsoleSession {
 
     fn bind(&mut self, message: &[u8]) -> Result<(), ClientError> {
         let head = frontend::bind_head(message, message.len()).map_err(client_error::protocol)?;
-        let head = head.ok_or_else(|| client_error::protocol("Bind is cut off"))?;
+        let head = head.ok_or_else(|| client_error::protocol("incomplete Bind message"))?;
         let tail = frontend::bind_tail(message, head.head_len).map_err(client_error::protocol)?;
         let text = self.prepared.statement(head.statement)?;
         if tail.parameters > 0 {
@@ -268,5 +268,5 @@ impl ConsoleSession {
 }
 
 fn function_call() -> ClientError {
-    ClientError::new(Blame::Client, "0A000", "the console has no functions")
+    ClientError::new(Blame::Client, "0A000", "the console does not support function calls")
 }

@@ -1,4 +1,4 @@
-//! SHOW commands about configuration and pools. Owns the rows; the columns stand in the table.
+//! SHOW commands for configuration and pools. Owns the rows; the columns are in the table.
 
 use super::console::Console;
 use super::gathered::ConsoleSnapshot;
@@ -132,11 +132,11 @@ pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
 pub(super) fn state(console: &Console) -> Vec<Row> {
     let paused = console.directory.paused.get();
     let running = console.lifecycle.phase() == Phase::Running;
-    let word = |yes: bool| text(if yes { "yes" } else { "no" });
+    let yes_or_no = |is_on: bool| text(if is_on { "yes" } else { "no" });
     vec![
-        vec![text("active"), word(!paused && running)],
-        vec![text("paused"), word(paused)],
-        vec![text("suspended"), word(false)],
+        vec![text("active"), yes_or_no(!paused && running)],
+        vec![text("paused"), yes_or_no(paused)],
+        vec![text("suspended"), yes_or_no(false)],
     ]
 }
 

@@ -10,13 +10,13 @@ use std::time::{Instant, SystemTime};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// As PgBouncer writes times, in UTC.
-fn moment(at: SystemTime) -> Option<String> {
+/// A time in PgBouncer's format, in UTC.
+fn time_text(at: SystemTime) -> Option<String> {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     OffsetDateTime::from(at).format(format).ok()
 }
 
-/// A moment of the worker's clock as wall time.
+/// Wall time for a time of the worker's clock.
 fn wall(at: Instant) -> SystemTime {
     SystemTime::now() - worker::now().saturating_duration_since(at)
 }
@@ -28,7 +28,7 @@ fn address(end: Option<&Endpoint>) -> [Option<String>; 2] {
     }
 }
 
-/// Clients and servers have different numbers in one name space of ids.
+/// Client and server ids are separate sequences, but appear in the same columns.
 fn link(kind: char, id: u64) -> Option<String> {
     if id == 0 { text("") } else { text(format!("{kind}{id:x}")) }
 }
@@ -56,8 +56,8 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
                 port,
                 local_addr,
                 local_port,
-                moment(client.connected_wall()),
-                moment(wall(timing.query_at.unwrap_or(timing.quiet_since))),
+                time_text(client.connected_wall()),
+                time_text(wall(timing.query_at.unwrap_or(timing.quiet_since))),
                 text(wait.as_secs()),
                 text(wait.subsec_micros()),
                 text(0),
@@ -89,8 +89,8 @@ pub(super) fn servers(console: &Console) -> Vec<Row> {
                 port,
                 local_addr,
                 local_port,
-                moment(server.connected_wall),
-                moment(wall(server.touched_at.get())),
+                time_text(server.connected_wall),
+                time_text(wall(server.touched_at.get())),
                 text(0),
                 text(0),
                 text(u8::from(server.close_needed.get())),

@@ -1,4 +1,4 @@
-//! SHOW SECRETS: what is at hand of Secrets Manager, without the passwords. Owns the rows.
+//! SHOW SECRETS: cached secrets of Secrets Manager, without passwords. Owns the rows.
 
 use super::console::Console;
 use super::show::text;

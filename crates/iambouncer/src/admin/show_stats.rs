@@ -1,5 +1,5 @@
-//! SHOW STATS: totals and averages per database. Owns the order of the values; the arithmetic is
-//! [`crate::stats::Totals::averaged`]'s.
+//! SHOW STATS: totals and averages per database. Owns the order of the values; the arithmetic is in
+//! [`crate::stats::Totals::averaged`].
 
 use super::console::Console;
 use super::gathered::ConsoleSnapshot;

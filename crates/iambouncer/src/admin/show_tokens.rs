@@ -1,4 +1,4 @@
-//! SHOW TOKENS: what the token engine holds, without the tokens. Owns the rows.
+//! SHOW TOKENS: the state of the token engine, without the tokens. Owns the rows.
 
 use super::console::Console;
 use super::show::text;

@@ -1,4 +1,4 @@
-//! The statements of a console client: those of one message, and those it has prepared. Owns their bounds.
+//! The statements of a console client: those of one message, and prepared ones. Owns their limits.
 
 use super::formats::Formats;
 use crate::client_error::{Blame, ClientError};
@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 /// Statements in one simple query.
 pub(super) const MAX_STATEMENTS: usize = 64;
-/// Statements, and portals, a console client may keep.
+/// Maximum number of prepared statements, and of portals, of a console client.
 const MAX_NAMES: usize = 1000;
-/// Bytes of the statements a console client may keep.
+/// Maximum size of the prepared statements of a console client, in bytes.
 const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
-/// The statements of a text: a semicolon ends one, unless it is in quotes.
+/// Splits a text into statements at semicolons outside quotes.
 pub(super) fn split(text: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let (mut start, mut quote) = (0, None);
@@ -32,14 +32,14 @@ pub(super) fn split(text: &str) -> Vec<&str> {
     statements
 }
 
-/// A portal: what it runs, and how the result is wanted.
+/// A portal: its statement and the result formats.
 #[derive(Clone)]
 pub(super) struct Portal {
     pub(super) text: Rc<str>,
     pub(super) formats: Formats,
 }
 
-/// What a client has prepared and bound.
+/// The prepared statements and portals of a client.
 #[derive(Default)]
 pub(super) struct Prepared {
     statements: HashMap<Vec<u8>, Rc<str>>,
@@ -48,7 +48,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// A Parse begins: the unnamed statement makes room, whatever comes of it.
+    /// Start of a Parse: the unnamed statement is closed even if the Parse fails.
     pub(super) fn begin_parse(&mut self, name: &[u8]) -> Result<(), ClientError> {
         if name.is_empty() {
             self.close_statement(name);
@@ -104,14 +104,14 @@ impl Prepared {
         self.portals.remove(name);
     }
 
-    /// Portals last as long as a transaction, and here each batch is one.
+    /// Portals last until the end of the transaction, and every batch is a transaction of its own.
     pub(super) fn end_batch(&mut self) {
         self.portals.clear();
     }
 }
 
 fn too_many() -> ClientError {
-    ClientError::new(Blame::Client, "54000", "too many, or too long, statements on one console connection")
+    ClientError::new(Blame::Client, "54000", "too many or too long statements on one console connection")
 }
 
 fn missing(code: &'static str, kind: &str, name: &[u8]) -> ClientError {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_semicolon_in_quotes_ends_nothing() {
+    fn a_semicolon_in_quotes_does_not_end_a_statement() {
         assert_eq!(split("show pools; ;show lists;"), ["show pools", "show lists"]);
         assert_eq!(split("set a = 'x;''y;'; pause \"d;b\""), ["set a = 'x;''y;'", " pause \"d;b\""]);
         assert_eq!(split("set a = 'x; y"), ["set a = 'x; y"]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_keeps_is_bounded_in_number_and_in_bytes() {
+    fn prepared_statements_are_limited_in_number_and_in_size() {
         let mut prepared = Prepared::default();
         let text = "x".repeat(60_000);
         let kept = (0..100).take_while(|n| prepared.keep_statement(&[*n], &text).is_ok()).count();

@@ -1,5 +1,5 @@
-//! The table of console commands. Owns their names, arguments, help and columns (in PgBouncer's wire order); what a
-//! command does is the function in its row.
+//! The table of console commands. Owns their names, arguments, help and columns (in PgBouncer's order); the function
+//! in each row runs the command.
 
 use super::console::Console;
 use super::gathered::ConsoleSnapshot;
@@ -15,9 +15,9 @@ use wire::encode::ColumnType::{self, Int4, Int8, Text};
 pub type Row = Vec<Option<String>>;
 /// A result column.
 pub type Column = (&'static str, ColumnType);
-/// A command that changes something; gets what stands behind its words.
+/// A command that changes something; receives the text after its words.
 pub type Action = fn(Rc<Console>, String) -> CommandOutcome;
-/// What an action comes to.
+/// The result of an action.
 pub type CommandOutcome = Pin<Box<dyn Future<Output = Result<(), ClientError>>>>;
 
 /// What a command does.
@@ -34,11 +34,11 @@ pub enum Run {
 /// Where rows come from.
 #[derive(Clone, Copy)]
 pub enum Rows {
-    /// Every worker would say the same.
+    /// The same at every worker.
     Here(fn(&Console) -> Vec<Row>),
-    /// Each worker has rows of its own.
+    /// Each worker has its own rows.
     EachWorker(fn(&Console) -> Vec<Row>),
-    /// Each worker has rows; those that begin with the same value are the same.
+    /// Each worker has rows; those with the same first value are duplicates.
     Distinct(fn(&Console) -> Vec<Row>),
     /// Sums over all workers.
     Sums(fn(&Console, &ConsoleSnapshot) -> Vec<Row>),
@@ -70,13 +70,13 @@ impl Rows {
 
 /// One command.
 pub struct Command {
-    /// Its words, upper case, one space between.
+    /// Its words, in upper case, separated by single spaces.
     pub words: &'static str,
-    /// Arguments, as help shows them.
+    /// Arguments, as shown in the help.
     pub arguments: &'static str,
-    /// Only for `admin_users`.
+    /// True if it is restricted to `admin_users`.
     pub admin_only: bool,
-    /// One line.
+    /// Help text of one line.
     pub help: &'static str,
     /// What it does.
     pub run: Run,
@@ -210,7 +210,7 @@ const STATS: &[Column] = &[
     ("avg_bind_count", Int8),
 ];
 
-/// Every command. A longer one stands before a shorter one with the same beginning.
+/// All commands. A longer command precedes a shorter one with the same prefix.
 pub static COMMANDS: &[Command] = &[
     Command {
         words: "SHOW HELP",
@@ -226,19 +226,14 @@ pub static COMMANDS: &[Command] = &[
         &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)],
         Here(show::config),
     ),
-    shows("SHOW DATABASES", "databases clients may name", DATABASES, Distinct(show::databases)),
+    shows("SHOW DATABASES", "databases that clients can connect to", DATABASES, Distinct(show::databases)),
     shows("SHOW POOLS", "pools with their clients and servers", POOLS, Sums(show::pools)),
     shows("SHOW CLIENTS", "client connections", PEERS, EachWorker(show_peers::clients)),
     shows("SHOW SERVERS", "server connections", PEERS, EachWorker(show_peers::servers)),
     shows("SHOW STATS", "totals and averages per database", STATS, Sums(show_stats::stats)),
-    shows(
-        "SHOW LISTS",
-        "how many there are of everything",
-        &[("list", Text), ("items", Int4)],
-        Sums(show::lists),
-    ),
+    shows("SHOW LISTS", "numbers of internal objects", &[("list", Text), ("items", Int4)], Sums(show::lists)),
     shows("SHOW SECRETS", "secrets of AWS Secrets Manager", SECRETS, Here(show_secrets::secrets)),
-    shows("SHOW TOKENS", "IAM tokens and who makes them", TOKENS, Here(show_tokens::tokens)),
+    shows("SHOW TOKENS", "IAM tokens and the identities that sign them", TOKENS, Here(show_tokens::tokens)),
     shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], Here(show::state)),
     shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], Here(show::client_encoding)),
     shows(
@@ -251,18 +246,18 @@ pub static COMMANDS: &[Command] = &[
     shows("SHOW TIMEZONE", "for drivers", &[("TimeZone", Text)], Here(show::timezone)),
     acts("SET", "key = value", "changes a setting until the next RELOAD", actions::set),
     acts("RELOAD", "", "reads the configuration again", actions::reload),
-    acts("PAUSE", "[db]", "waits until servers are free, then holds clients back", actions::pause),
+    acts("PAUSE", "[db]", "waits until servers are released, then holds clients", actions::pause),
     acts("RESUME", "[db]", "undoes PAUSE", actions::resume),
     acts("DISABLE", "db", "refuses new clients of a database", actions::disable),
     acts("ENABLE", "db", "undoes DISABLE", actions::enable),
-    acts("RECONNECT", "[db]", "replaces server connections as they become free", actions::reconnect),
-    acts("KILL_CLIENT", "id", "ends one client, by its id in SHOW CLIENTS", actions::kill_client),
-    acts("KILL", "[db]", "ends all clients and servers of a database, and pauses it", actions::kill),
-    acts("WAIT_CLOSE", "[db]", "waits until servers that have to go are gone", actions::wait_close),
+    acts("RECONNECT", "[db]", "replaces server connections as they are released", actions::reconnect),
+    acts("KILL_CLIENT", "id", "closes one client, by its id in SHOW CLIENTS", actions::kill_client),
+    acts("KILL", "[db]", "closes all clients and servers of a database, and pauses it", actions::kill),
+    acts("WAIT_CLOSE", "[db]", "waits until servers marked for closing are closed", actions::wait_close),
     acts(
         "SHUTDOWN",
         "[WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]",
-        "ends this process, now or when it is free",
+        "stops this process, at once or after a wait",
         actions::shutdown,
     ),
 ];
@@ -279,7 +274,7 @@ fn help_text() -> String {
     COMMANDS.iter().fold(String::from("Console usage"), |text, command| text + "\n\t" + &command.help_line())
 }
 
-/// The command a text means, and what stands behind its words. `SELECT x` is an alias of `SHOW x`.
+/// The command that a text matches, and the text after its words. `SELECT x` is an alias of `SHOW x`.
 pub fn find(text: &str) -> Option<(&'static Command, String)> {
     let text = text.trim().trim_end_matches(';').trim_end();
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -289,20 +284,20 @@ pub fn find(text: &str) -> Option<(&'static Command, String)> {
     }
     COMMANDS.iter().find_map(|command| {
         let wanted: Vec<&str> = command.words.split(' ').collect();
-        // `SET key=value` and `SET key = value` are the same; only whole words count.
+        // `SET key=value` and `SET key = value` are the same; only whole words match.
         let matches =
             upper.len() >= wanted.len() && upper.iter().zip(&wanted).all(|(have, want)| have == want);
         if !matches {
             return None;
         }
-        // What stands there, spaces in quotes included.
+        // The text as written, including spaces in quotes.
         let rest = words.get(wanted.len()).map_or("", |word| &text[offset_in(text, word)..]).to_owned();
         let takes_arguments = !command.arguments.is_empty();
         (takes_arguments || rest.is_empty()).then_some((command, rest))
     })
 }
 
-/// Where a part of a text begins in it.
+/// The offset of a part of a text.
 fn offset_in(text: &str, part: &str) -> usize {
     part.as_ptr() as usize - text.as_ptr() as usize
 }
@@ -312,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_found_whatever_their_case() {
+    fn commands_are_found_in_any_case() {
         let words = |text: &str| find(text).map(|(command, rest)| (command.words, rest));
         assert_eq!(words("show pools;"), Some(("SHOW POOLS", String::new())));
         assert_eq!(words("  SELECT  version "), Some(("SHOW VERSION", String::new())));

@@ -80,7 +80,7 @@ fn a_listen_port_that_reload_has_read_and_nothing_listens_on_is_not_shown() {
         (value(&mut console, "listen_port"), value(&mut console, "query_timeout")),
         (before, "77".to_owned())
     );
-    bouncer.wait_for_line("listen_port has changed in the configuration; only a restart changes it");
+    bouncer.wait_for_line("listen_port has changed in the configuration; it takes effect after a restart");
 }
 
 #[test]
