@@ -1,20 +1,20 @@
-//! The bound on series. Owns which pools have series of their own and which are summed: anybody who may log in can make
-//! pools behind a `*` line, and what reads the metrics keeps every name it has ever seen.
+//! The limit on the number of series. Owns which pools have series of their own and which are summed: any user who
+//! may log in can create pools of a `*` line, and a metrics store keeps every name it has seen.
 
 use crate::admin::gathered::PoolCounts;
 use crate::stats::Totals;
 use crate::stats::histogram::Buckets;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Pools with series of their own. With all histograms, one has some eighty lines.
+/// Maximum number of pools with series of their own. With all histograms, one pool takes about eighty lines.
 pub(super) const MAX_POOLS: usize = 200;
-/// Stands for the names of all others.
+/// Replaces the names of all other pools.
 pub(super) const OTHER: &str = "_other";
 
 /// Database and user.
 pub(super) type PoolLabels = (String, String);
 
-/// Counters of pools that are gone.
+/// Counters of removed pools.
 #[derive(Default)]
 struct RemovedPools {
     totals: Totals,
@@ -23,17 +23,17 @@ struct RemovedPools {
     waits: Buckets,
 }
 
-/// Remembers who has a name: it is kept for as long as the pool is there, so that counters never fall.
+/// Assigns names to pools. A name is kept as long as the pool exists, so that counters never decrease.
 #[derive(Default)]
 pub(super) struct Cardinality {
     named: BTreeSet<PoolLabels>,
     others: BTreeMap<PoolLabels, PoolCounts>,
-    /// Of the others: what they had counted when they went stays in the sum.
+    /// Final counters of removed pools among the others, which stay in the sum.
     gone: RemovedPools,
 }
 
 impl Cardinality {
-    /// All pools, no more than [`MAX_POOLS`] by name and the rest as one.
+    /// All pools: at most `most` of them by name, the rest as one.
     pub(super) fn bound(
         &mut self,
         pools: BTreeMap<PoolLabels, PoolCounts>,
@@ -43,7 +43,7 @@ impl Cardinality {
         let before = std::mem::take(&mut self.others);
         let mut rows = Vec::new();
         for (key, counts) in pools {
-            // Nobody becomes the sum of the others by calling himself so.
+            // A database with the name of the sum must not replace it.
             let may_have_name = key.0 != OTHER && !before.contains_key(&key);
             let has_name = self.named.contains(&key)
                 || (may_have_name && self.named.len() < most && self.named.insert(key.clone()));
@@ -102,31 +102,31 @@ mod tests {
     }
 
     #[test]
-    fn names_are_kept_and_the_rest_is_summed() {
+    fn named_pools_keep_their_names_and_the_rest_is_summed() {
         let mut cardinality = Cardinality::default();
         let rows = cardinality.bound(pools(&[("b", 1), ("c", 2)]), 2);
         assert_eq!(shown(&rows), [("b", 1), ("c", 2)]);
-        // Earlier in the alphabet, later in the process.
+        // New pools that sort first do not displace named ones.
         let rows = cardinality.bound(pools(&[("a", 10), ("b", 1), ("c", 2), ("d", 20)]), 2);
         assert_eq!(shown(&rows), [("b", 1), ("c", 2), (OTHER, 30)]);
         assert_eq!(rows[2].1.size, 10);
     }
 
     #[test]
-    fn a_pool_that_is_called_like_the_sum_is_part_of_it() {
+    fn a_pool_with_the_name_of_the_sum_is_included_in_it() {
         let rows = Cardinality::default().bound(pools(&[(OTHER, 4), ("a", 1)]), 5);
         assert_eq!(shown(&rows), [("a", 1), (OTHER, 4)]);
     }
 
     #[test]
-    fn the_sum_of_the_others_never_falls() {
+    fn the_sum_of_the_others_never_decreases() {
         let mut cardinality = Cardinality::default();
         cardinality.bound(pools(&[("a", 1)]), 1);
         let all = pools(&[("a", 1), ("b", 10), ("c", 5)]);
         assert_eq!(shown(&cardinality.bound(all, 1)), [("a", 1), (OTHER, 15)]);
         let rows = cardinality.bound(pools(&[("a", 1), ("c", 6)]), 1);
         assert_eq!(shown(&rows), [("a", 1), (OTHER, 16)]);
-        // A name that becomes free goes to a newcomer, not to one that has been among the others.
+        // A free name goes to a new pool, not to one that has been counted among the others.
         let rows = cardinality.bound(pools(&[("c", 6), ("d", 3)]), 1);
         assert_eq!(shown(&rows), [("d", 3), (OTHER, 16)]);
     }

@@ -1,5 +1,5 @@
-//! The text of a scrape: OpenMetrics, written by the official crate. Owns the way from the table's values to that
-//! crate's calls; no name and no number is made here.
+//! The text of a scrape: OpenMetrics, encoded by the official crate. Owns the conversion from the table's values to
+//! that crate's calls; defines no names and no values.
 
 use super::figures::Figures;
 use super::metrics_table::{Metric, MetricKind, MetricValue, PREFIX, Sample, Unit, table};
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_quoted_whatever_is_in_them() {
+    fn label_values_are_escaped() {
         let key = ("a\"b\\c\nd".to_owned(), "ü".to_owned());
         let totals = Totals { queries: 7, ..Totals::default() };
         let counts = PoolCounts { totals, ..PoolCounts::default() };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_is_described_and_named_as_it_says() {
+    fn every_row_of_the_table_has_its_help_in_the_text() {
         let text = text(&figures(Vec::new())).unwrap();
         for metric in table() {
             let name = metric.full_name();

@@ -1,5 +1,5 @@
-//! All that one scrape shows, as plain values. Owns what is made of the token engine's and the counters' own shapes;
-//! names and units are the table's.
+//! The values of one scrape. Owns the conversion from the snapshots of the token engine and the counters; names and
+//! units are in the table.
 
 use super::cardinality::{OTHER, PoolLabels};
 use crate::admin::gathered::PoolCounts;
@@ -12,42 +12,42 @@ use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tokens with series of their own; the rest is one.
+/// Maximum number of tokens with series of their own; the rest is summed.
 const MAX_TOKENS: usize = 200;
-/// Tokens that nobody asked for in this time are not renewed any more, so their end means nothing.
+/// Tokens unused for this time are not renewed any more, so their expiry is irrelevant.
 const IDLE_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Endpoint, user and identity.
 type TokenName = (String, String, String);
 
-/// What there is to say about a token.
+/// Values of a token.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct TokenFigures {
     /// Seconds since it was signed.
     pub(super) age: Option<f64>,
-    /// Seconds until it ends.
+    /// Seconds until it expires.
     pub(super) left: Option<f64>,
-    /// Logins with tokens of this name that were refused.
+    /// Refused logins with tokens of this name.
     pub(super) refusals: u64,
 }
 
-/// What there is to say about the credentials of an identity.
+/// Values of the credentials of an identity.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CredentialFigures {
     pub(super) identity: String,
-    /// Who AWS says it is; empty until then.
+    /// ARN reported by AWS; empty until it is known.
     pub(super) arn: String,
-    /// Where its credentials come from.
+    /// The source of its credentials.
     pub(super) provider: String,
-    /// Seconds that our clock is ahead of AWS's.
+    /// Seconds by which the local clock is ahead of AWS's.
     pub(super) clock_skew: Option<i64>,
-    /// Seconds until they end; `None` for those that do not, and those that nobody uses.
+    /// Seconds until they expire; `None` for those that do not, and for unused ones.
     pub(super) left: Option<f64>,
     pub(super) fetched: u64,
     pub(super) failed: u64,
 }
 
-/// What there is to say about a secret.
+/// Values of a secret.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SecretFigures {
     pub(super) arn: String,
@@ -107,7 +107,7 @@ impl LoginFigures {
     }
 }
 
-/// Tokens and credentials as the engine holds them.
+/// Tokens and credentials of the engine.
 pub(super) fn iam(
     identities: &Identities,
     now: SystemTime,
@@ -129,7 +129,7 @@ pub(super) fn iam(
     (name_tokens(&tokens, now, MAX_TOKENS), by_identity.into_values().collect())
 }
 
-/// Secrets as the cache holds them. They come from configuration, so they are few. One that two identities read is one
+/// Secrets in the cache. They come from the configuration, so they are few. A secret read by two identities is one
 /// series.
 pub(super) fn secrets(cache: &SecretCache, now: SystemTime) -> Vec<SecretFigures> {
     let mut by_arn: BTreeMap<String, SecretFigures> = BTreeMap::new();
@@ -172,7 +172,7 @@ fn name_tokens(tokens: &[TokenStatus], now: SystemTime, most: usize) -> BTreeMap
 }
 
 impl TokenFigures {
-    /// The worse of two: what is older, what ends earlier.
+    /// Keeps the worse of two values: the older, and the one that expires first.
     fn merge(&mut self, other: Self) {
         self.age = larger(self.age, other.age);
         self.left = smaller(self.left, other.left);
@@ -190,7 +190,7 @@ impl SecretFigures {
 }
 
 impl CredentialFigures {
-    /// Identities that differ only in what has no label.
+    /// For identities that differ only in properties without a label.
     fn merge(&mut self, other: &Self) {
         self.left = smaller(self.left, other.left);
         self.fetched += other.fetched;
@@ -224,7 +224,7 @@ fn smaller(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     a.into_iter().chain(b).reduce(f64::min)
 }
 
-/// From one moment to another; negative when that was before.
+/// Seconds from one time to another; negative if that was earlier.
 pub(super) fn seconds(from: SystemTime, to: SystemTime) -> f64 {
     match to.duration_since(from) {
         Ok(ahead) => ahead.as_secs_f64(),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_one_name_are_one_series_that_tells_the_worse() {
+    fn tokens_of_one_name_are_one_series_with_the_worse_values() {
         let tokens = [token("u", "eu-west-1", 1000), token("u", "eu-west-2", 1100)];
         let named = name_tokens(&tokens, at(1950), 10);
         let figures = TokenFigures { age: Some(950.0), left: Some(-50.0), refusals: 2 };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_series_than_the_bound_and_one() {
+    fn tokens_beyond_the_limit_are_summed_in_one_series() {
         let users: Vec<String> = (0..10).map(|i| format!("u{i}")).collect();
         let tokens: Vec<_> = users.iter().map(|user| token(user, "eu-west-1", 1000)).collect();
         let named = name_tokens(&tokens, at(1000), 3);

@@ -1,13 +1,14 @@
-//! What the three probes say. Owns the conditions and their words; it reads what is known and asks nobody, so that a
-//! probe never waits and never adds to a load.
+//! The results of the three probes. Owns the conditions and their texts; it reads existing state and sends no
+//! requests, so that a probe never waits and adds no load.
 
 use crate::health_state::{FirstLogin, HealthState};
 use std::time::{Duration, Instant};
 
-/// A worker whose loop has not turned for this long is stuck: it beats every second, and no turn takes anything like it.
+/// A worker whose loop has not run for this long is stuck: its heartbeat is every second, and no iteration takes
+/// nearly as long.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
-/// An answer: good or not, and one line per condition.
+/// The result, with one line per condition.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProbeResult {
     pub(super) is_good: bool,
@@ -25,7 +26,7 @@ impl ProbeResult {
     }
 }
 
-/// Clients are accepted.
+/// Passes once clients are accepted.
 pub(super) fn startup(health: &HealthState) -> ProbeResult {
     ProbeResult::of(&[started(health)])
 }
@@ -34,7 +35,7 @@ fn started(health: &HealthState) -> (bool, String) {
     if health.is_started() { (true, "started".to_owned()) } else { (false, "starting".to_owned()) }
 }
 
-/// The loops of all workers turn.
+/// Passes while the loops of all workers run.
 pub(super) fn liveness(health: &HealthState, now: Instant) -> ProbeResult {
     let silent = health.silent(now, MAX_SILENCE);
     let conditions: Vec<_> = (0..health.workers())
@@ -48,18 +49,21 @@ pub(super) fn liveness(health: &HealthState, now: Instant) -> ProbeResult {
     ProbeResult::of(&conditions)
 }
 
-/// A client that comes now will be served as well as ever. Neither a full pool nor a database that has gone away later
-/// changes that: it would take all poolers out at once, and help nobody.
+/// Passes while new clients are served normally. A full pool or a database that fails later does not matter: that
+/// would take all poolers out of service at once, to no benefit.
 pub(super) fn readiness(health: &HealthState) -> ProbeResult {
     let login = match health.first_login() {
-        FirstLogin::Done => (true, "a server has been logged in to"),
+        FirstLogin::Done => (true, "a login to a server has succeeded"),
         FirstLogin::NotNeeded => {
-            (true, "no login at start: no database line names a user that can log in by itself")
+            (true, "no login at start: no database line has a user that can log in without a client")
         }
-        FirstLogin::Awaited => (false, "no server has been logged in to yet"),
+        FirstLogin::Awaited => (false, "no login to a server has succeeded yet"),
     };
-    let draining =
-        if health.is_draining() { (false, "draining: no new clients") } else { (true, "taking new clients") };
+    let draining = if health.is_draining() {
+        (false, "draining: no new clients")
+    } else {
+        (true, "accepting new clients")
+    };
     ProbeResult::of(&[started(health), (draining.0, draining.1.to_owned()), (login.0, login.1.to_owned())])
 }
 
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn started_is_said_once_it_is_so() {
+    fn startup_passes_once_started() {
         let health = HealthState::new(1, Instant::now(), false);
         assert_eq!(startup(&health), ProbeResult { is_good: false, text: "FAIL starting\n".to_owned() });
         health.start();
@@ -76,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn liveness_names_the_worker_that_is_stuck() {
+    fn liveness_reports_the_stuck_worker() {
         let began = Instant::now();
         let health = HealthState::new(2, began, false);
         let later = began + MAX_SILENCE + Duration::from_secs(5);
@@ -89,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_needs_the_start_and_a_login_and_ends_with_the_drain() {
+    fn readiness_needs_startup_and_a_login_and_ends_with_draining() {
         let health = HealthState::new(1, Instant::now(), true);
         let is_ready = || readiness(&health).is_good;
         assert!(!is_ready());

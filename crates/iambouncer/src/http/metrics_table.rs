@@ -1,28 +1,28 @@
-//! THE table of metrics: name, kind, unit, labels, help, and where the values come from. Owns all of that; the text of a
-//! scrape, the reference page and the tests are made from it, and no metric is anywhere else.
+//! The table of metrics: name, kind, unit, labels, help, and the source of the values. Owns all metrics; the text of
+//! a scrape, the reference page and the tests are derived from it.
 
 use super::figures::{CredentialFigures, Figures, SecretFigures, TokenFigures, seconds};
 use crate::admin::gathered::PoolCounts;
 use crate::stats::histogram::Buckets;
 use std::time::SystemTime;
 
-/// What all names begin with.
+/// Prefix of all names.
 pub(super) const PREFIX: &str = "iambouncer";
 
-/// What a metric does over time.
+/// How a metric behaves over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only rises, until the process ends.
+    /// Only increases while the process runs.
     Counter,
-    /// Rises and falls.
+    /// Increases and decreases.
     Gauge,
-    /// Counts by size.
+    /// Counts in buckets by size.
     Histogram,
-    /// Only labels.
+    /// Labels only.
     Info,
 }
 
-/// What values are measured in. Counts of things have none.
+/// The unit of the values; plain counts have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Seconds.
@@ -32,7 +32,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The end of the name.
+    /// The suffix of the name.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
@@ -43,27 +43,27 @@ impl Unit {
 
 /// One row.
 pub struct Metric {
-    /// Name without prefix, unit and ending.
+    /// Name without prefix, unit and suffix.
     name: &'static str,
-    /// MetricKind.
+    /// Behavior over time.
     pub kind: MetricKind,
     /// Unit.
     pub unit: Option<Unit>,
     /// Names of labels.
     pub labels: &'static [&'static str],
-    /// One sentence for people.
+    /// Help text of one sentence.
     pub help: &'static str,
     samples: fn(&Figures) -> Vec<Sample>,
 }
 
-/// One series at one moment.
+/// One series at one time.
 pub(super) struct Sample {
-    /// In the order of the row's names.
+    /// In the order of the row's label names.
     pub(super) labels: Vec<String>,
     pub(super) value: MetricValue,
 }
 
-/// What a series is at.
+/// The value of a series.
 pub(super) enum MetricValue {
     Count(u64),
     Gauge(f64),
@@ -72,7 +72,7 @@ pub(super) enum MetricValue {
 }
 
 impl Metric {
-    /// The name as it is looked up, without what histograms add to it.
+    /// The name in a metrics store, without the suffixes of histograms.
     pub fn full_name(&self) -> String {
         let unit = self.unit.map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
         let ending = match self.kind {
@@ -83,7 +83,7 @@ impl Metric {
         format!("{PREFIX}_{}{unit}{ending}", self.name)
     }
 
-    /// The name without what prefix, unit and kind add to it.
+    /// The name without prefix, unit and suffix.
     pub(super) fn stem(&self) -> &'static str {
         self.name
     }
@@ -93,7 +93,7 @@ impl Metric {
     }
 }
 
-/// Every metric, in the order of a scrape.
+/// All metrics, in the order of a scrape.
 pub fn table() -> &'static [Metric] {
     TABLE
 }
@@ -121,91 +121,91 @@ static TABLE: &[Metric] = &[
     row("build", Info, None, &["version"], "Version of this program.", |_| {
         vec![sample([env!("CARGO_PKG_VERSION")], MetricValue::Info)]
     }),
-    row("start_time", Gauge, SECONDS, &[], "When the process began, in seconds since 1970.", |f| {
+    row("start_time", Gauge, SECONDS, &[], "Start time of the process, in seconds since 1970.", |f| {
         one(MetricValue::Gauge(seconds(SystemTime::UNIX_EPOCH, f.began_at)))
     }),
-    row("ready", Gauge, None, &[], "1 while /readiness says yes.", |f| one(flag(f.is_ready))),
-    row("draining", Gauge, None, &[], "1 once no new clients are let in.", |f| one(flag(f.is_draining))),
-    row("config_reload_success_timestamp", Gauge, SECONDS, &[], "When a configuration was last put in force, in seconds since 1970.", |f| {
+    row("ready", Gauge, None, &[], "1 while /readiness passes.", |f| one(flag(f.is_ready))),
+    row("draining", Gauge, None, &[], "1 once new clients are refused.", |f| one(flag(f.is_draining))),
+    row("config_reload_success_timestamp", Gauge, SECONDS, &[], "Time of the last successful load of the configuration, in seconds since 1970.", |f| {
         one(whole(f.last_reload.succeeded_at_s))
     }),
-    row("config_last_reload_successful", Gauge, None, &[], "0 if the last RELOAD found mistakes and changed nothing.", |f| {
+    row("config_last_reload_successful", Gauge, None, &[], "0 if the last RELOAD found errors and changed nothing.", |f| {
         one(flag(f.last_reload.is_last_good))
     }),
-    row("workers", Gauge, None, &["state"], "Workers that answered this scrape, and those that did not; for these, figures are the last known.", |f| {
+    row("workers", Gauge, None, &["state"], "Workers that answered this scrape, and those that did not; the latter are included with their last known values.", |f| {
         vec![
             sample(["answered"], whole(f.workers_answered as u64)),
             sample(["silent"], whole(f.workers_silent as u64)),
         ]
     }),
-    row("scrape_errors", Counter, None, &[], "Answers of workers that scrapes did not get in time.", |f| one(MetricValue::Count(f.scrape_errors))),
+    row("scrape_errors", Counter, None, &[], "Answers of workers that a scrape did not receive in time.", |f| one(MetricValue::Count(f.scrape_errors))),
 
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
     row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
-    row("pool_waiting", Gauge, None, POOL, "Clients that wait for a server.", |f| pools(f, |p| whole(p.waiting as u64))),
-    row("pool_maxwait", Gauge, SECONDS, POOL, "How long the first of them has waited.", |f| {
+    row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.waiting as u64))),
+    row("pool_maxwait", Gauge, SECONDS, POOL, "Longest current wait of a client for a server.", |f| {
         pools(f, |p| MetricValue::Gauge(p.longest_wait.as_secs_f64()))
     }),
 
     row("queries", Counter, None, POOL, "Queries answered.", |f| pools(f, |p| MetricValue::Count(p.totals.queries))),
-    row("transactions", Counter, None, POOL, "Transactions ended; a query outside of one counts as one.", |f| {
+    row("transactions", Counter, None, POOL, "Transactions completed; a query outside a transaction counts as one.", |f| {
         pools(f, |p| MetricValue::Count(p.totals.transactions))
     }),
-    row("server_assignments", Counter, None, POOL, "Times a client was given a server.", |f| {
+    row("server_assignments", Counter, None, POOL, "Times a server was assigned to a client.", |f| {
         pools(f, |p| MetricValue::Count(p.totals.server_assignments))
     }),
     row("client", Counter, BYTES, &["database", "user", "direction"], "Bytes from clients (received) and to them (sent).", |f| {
         split(f, [("received", |p| p.totals.received_bytes), ("sent", |p| p.totals.sent_bytes)])
     }),
-    row("parses", Counter, None, &["database", "user", "side"], "Named Parse messages from clients, and those sent on to servers.", |f| {
+    row("parses", Counter, None, &["database", "user", "side"], "Named Parse messages from clients, and those sent to servers.", |f| {
         split(f, [("client", |p| p.totals.client_parses), ("server", |p| p.totals.server_parses)])
     }),
     row("binds", Counter, None, POOL, "Bind messages from clients.", |f| pools(f, |p| MetricValue::Count(p.totals.binds))),
 
-    row("query_duration", Histogram, SECONDS, POOL, "From a query's way to the server to the end of its answer.", |f| {
+    row("query_duration", Histogram, SECONDS, POOL, "Time from sending a query to the server to the end of its answer.", |f| {
         pools(f, |p| MetricValue::Histogram { buckets: p.queries, sum_us: p.totals.query_us })
     }),
-    row("transaction_duration", Histogram, SECONDS, POOL, "From a transaction's first query to the end of its last answer.", |f| {
+    row("transaction_duration", Histogram, SECONDS, POOL, "Time from a transaction's first query to the end of its last answer.", |f| {
         pools(f, |p| MetricValue::Histogram { buckets: p.transactions, sum_us: p.totals.transaction_us })
     }),
-    row("pool_wait", Histogram, SECONDS, POOL, "How long clients waited for a server; those that got one at once count as well.", |f| {
+    row("pool_wait", Histogram, SECONDS, POOL, "Time clients waited for a server, including those that got one at once.", |f| {
         pools(f, |p| MetricValue::Histogram { buckets: p.waits, sum_us: p.totals.wait_us })
     }),
 
-    row("server_login", Histogram, SECONDS, &[], "How long logins to servers took that succeeded, with everything: DNS, TCP, TLS, token, password.", |f| {
+    row("server_login", Histogram, SECONDS, &[], "Duration of successful logins to servers, including DNS, TCP, TLS, token and authentication.", |f| {
         one(MetricValue::Histogram { buckets: f.logins.took, sum_us: f.logins.took_us })
     }),
-    row("server_logins", Counter, None, &[], "Logins to servers that succeeded.", |f| one(MetricValue::Count(f.logins.took.count()))),
-    row("server_login_failures", Counter, None, &["reason"], "Logins to servers that failed, by cause.", |f| {
+    row("server_logins", Counter, None, &[], "Successful logins to servers.", |f| one(MetricValue::Count(f.logins.took.count()))),
+    row("server_login_failures", Counter, None, &["reason"], "Failed logins to servers, by cause.", |f| {
         f.logins.failures.iter().map(|(reason, count)| sample([reason], MetricValue::Count(*count))).collect()
     }),
-    row("protocol_mismatches", Counter, None, &[], "Servers that sent what no request was waiting for; each was closed. Anything but 0 is a bug of the server, of what stands between, or of the pooler.", |_| {
+    row("protocol_mismatches", Counter, None, &[], "Servers closed because they sent a message that no request was waiting for. Anything but 0 is a bug in the server, in a proxy in between, or in the pooler.", |_| {
         one(MetricValue::Count(crate::server::out_of_step::mismatches()))
     }),
-    row("server_logins_per_second", Gauge, None, &[], "Logins to servers, well ended or not, over the last ten seconds; RDS takes 200 IAM logins a second.", |f| {
+    row("server_logins_per_second", Gauge, None, &[], "Logins to servers, successful or not, averaged over the last ten seconds; RDS accepts 200 IAM logins per second.", |f| {
         one(MetricValue::Gauge(f.logins.per_second))
     }),
 
-    row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or why there was none.", |f| {
+    row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or the reason of the failure.", |f| {
         f.logins.tokens.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
     }),
-    row("iam_token_generate", Histogram, SECONDS, &[], "How long requests for IAM tokens took that were granted: signing, and fetching credentials where that was due.", |f| {
+    row("iam_token_generate", Histogram, SECONDS, &[], "Duration of successful requests for IAM tokens: signing, and fetching credentials if needed.", |f| {
         one(MetricValue::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
     }),
-    row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities that clients have shown (auth_type iam and iam-sts), by what came of them.", |f| {
+    row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities presented by clients (auth_type iam and iam-sts), by result.", |f| {
         f.logins.proofs.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
     }),
-    row("iam_token_age", Gauge, SECONDS, TOKEN, "How long ago the token at hand was signed.", |f| {
+    row("iam_token_age", Gauge, SECONDS, TOKEN, "Time since the current token was signed.", |f| {
         tokens(f, |t| t.age.map(MetricValue::Gauge))
     }),
-    row("iam_token_expires", Gauge, SECONDS, TOKEN, "Seconds until the token at hand ends; negative afterwards. Tokens unused for an hour are not renewed, nor shown.", |f| {
+    row("iam_token_expires", Gauge, SECONDS, TOKEN, "Seconds until the current token expires; negative afterwards. Tokens unused for an hour are neither renewed nor shown.", |f| {
         tokens(f, |t| t.left.map(MetricValue::Gauge))
     }),
-    row("iam_token_refusals", Counter, None, TOKEN, "Logins with a token that the server refused.", |f| {
+    row("iam_token_refusals", Counter, None, TOKEN, "Logins with a token refused by the server.", |f| {
         tokens(f, |t| Some(MetricValue::Count(t.refusals)))
     }),
-    row("aws_credentials_expires", Gauge, SECONDS, &["identity"], "Seconds until the AWS credentials behind tokens in use end; those without an end are not shown.", |f| {
+    row("aws_credentials_expires", Gauge, SECONDS, &["identity"], "Seconds until the AWS credentials of tokens in use expire; those without expiry are not shown.", |f| {
         f.credentials.iter().filter_map(|c| Some(sample([&c.identity], MetricValue::Gauge(c.left?)))).collect()
     }),
     row("aws_credentials_refresh", Counter, None, &["identity", "result"], "Fetches of AWS credentials: ok or failed.", |f| {
@@ -214,7 +214,7 @@ static TABLE: &[Metric] = &[
         };
         f.credentials.iter().flat_map(both).collect()
     }),
-    row("secret_age", Gauge, SECONDS, &["secret"], "How long ago the secret at hand was read from Secrets Manager.", |f| {
+    row("secret_age", Gauge, SECONDS, &["secret"], "Time since the secret was last read from Secrets Manager.", |f| {
         f.secrets.iter().filter_map(|s| Some(sample([&s.arn], MetricValue::Gauge(s.age?)))).collect()
     }),
     row("secret_reads", Counter, None, &["secret", "result"], "Reads of secrets: ok or failed.", |f| {
@@ -223,13 +223,13 @@ static TABLE: &[Metric] = &[
         };
         f.secrets.iter().flat_map(both).collect()
     }),
-    row("secret_rotations", Counter, None, &["secret"], "How many times a read brought another user name or password than before.", |f| {
+    row("secret_rotations", Counter, None, &["secret"], "Reads that returned a changed user name or password.", |f| {
         f.secrets.iter().map(|s| sample([&s.arn], MetricValue::Count(s.rotations))).collect()
     }),
-    row("aws_clock_skew", Gauge, SECONDS, &["identity"], "Seconds that this machine's clock is ahead of AWS's, when it was last compared.", |f| {
+    row("aws_clock_skew", Gauge, SECONDS, &["identity"], "Seconds by which the local clock was ahead of AWS's when last compared.", |f| {
         f.credentials.iter().filter_map(|c| Some(sample([&c.identity], MetricValue::Gauge(c.clock_skew? as f64)))).collect()
     }),
-    row("aws_identity", Info, None, &["identity", "arn", "provider"], "AWS identities that sign: as configured, as AWS names them, and where their credentials come from.", |f| {
+    row("aws_identity", Info, None, &["identity", "arn", "provider"], "AWS identities that sign: as configured, their ARN, and the source of their credentials.", |f| {
         f.credentials.iter().map(|c| sample([&c.identity, &c.arn, &c.provider], MetricValue::Info)).collect()
     }),
 ];
@@ -256,10 +256,10 @@ fn pools(figures: &Figures, value: fn(&PoolCounts) -> MetricValue) -> Vec<Sample
     rows.map(|((database, user), counts)| sample([database, user], value(counts))).collect()
 }
 
-/// A part of a counter: its label, and where its value is.
+/// A part of a counter: its label and its value.
 type Part = (&'static str, fn(&PoolCounts) -> u64);
 
-/// A counter of each pool in parts.
+/// A counter of each pool, split into parts.
 fn split<const N: usize>(figures: &Figures, parts: [Part; N]) -> Vec<Sample> {
     let rows = figures.pools.iter().flat_map(|((database, user), counts)| {
         parts.map(|(part, value)| sample([database, user, part], MetricValue::Count(value(counts))))
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_end_as_their_kind_does() {
+    fn names_are_unique_and_well_formed() {
         let mut names: Vec<String> = table().iter().map(Metric::full_name).collect();
         names.sort_unstable();
         names.dedup();

@@ -1,8 +1,8 @@
-//! Probes and metrics over HTTP. Owns one server on the control thread: what it listens on, its limits, and which path
-//! is which page. It only reads: there is nothing here that changes the pooler, and nothing that asks a database.
+//! Probes and metrics over HTTP. Owns one server on the control thread: its listeners, its limits, and its paths. It
+//! is read-only: nothing here changes the pooler or queries a database.
 //!
-//! The probes look at a few atomics (`health`). A scrape asks every worker once, at its next turn, and waits no longer
-//! than a moment (`scrape`); no lock and no clock of a worker is touched.
+//! The probes read a few atomics (`health`). A scrape sends every worker one request, which it handles in its next
+//! loop iteration, and waits for a bounded time (`scrape`); it takes no lock and reads no clock of a worker.
 
 mod cardinality;
 mod exposition;
@@ -36,26 +36,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections served at a time. One more takes the place of one that has asked nothing; if all have asked, it waits in
-/// the kernel's queue, which is as long.
+/// Maximum number of concurrent connections. A further one replaces a connection that has sent no request; if all
+/// have, it waits in the kernel's queue, which has the same length.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes a request may have before its end is seen; hyper takes no less.
+/// Maximum size of a request's head, in bytes; hyper accepts no lower limit.
 const MAX_REQUEST_BYTES: usize = 8 * 1024;
-/// Headers a request may have.
+/// Maximum number of headers of a request.
 const MAX_HEADERS: usize = 64;
-/// How long a client may take for its request.
+/// Time limit for receiving a request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(1);
-/// How long a connection may last, the reading of the answer included. It serves one request.
+/// Time limit for a connection, including the transfer of the answer. It serves one request.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
-/// Pause after accept(2) failed, which means that files or memory have run out.
+/// Pause after accept(2) failed, which means that files or memory are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What the text of probes and errors is.
+/// Content type of probes and errors.
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-/// What the text of metrics is.
+/// Content type of metrics.
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// What there is to read.
+/// A page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HttpPage {
     Startup,
@@ -64,7 +64,7 @@ enum HttpPage {
     Metrics,
 }
 
-/// Every path.
+/// All paths.
 const PAGES: [(&str, HttpPage); 8] = [
     ("/startup", HttpPage::Startup),
     ("/startupz", HttpPage::Startup),
@@ -76,11 +76,11 @@ const PAGES: [(&str, HttpPage); 8] = [
     ("/metrics", HttpPage::Metrics),
 ];
 
-/// Binds what `http_addr` and `http_port` say. If neither was set and the default port is taken, the pooler goes without:
-/// several of them on one host must not need a setting each.
+/// Binds `http_addr` and `http_port`. If neither is set and the default port is in use, the pooler runs without:
+/// several poolers on one host must not require a setting each.
 ///
 /// # Errors
-/// An address that was asked for cannot be had.
+/// A configured address cannot be bound.
 pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
     let settings = &config.settings;
     let port = match settings.http_port {
@@ -89,11 +89,11 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
         HttpPort::Number(port) => port,
     };
     let hosts: Vec<String> = crate::config::split_list(&settings.http_addr).map(str::to_owned).collect();
-    let is_asked_for =
+    let is_configured =
         config.origins.iter().any(|origin| matches!(origin.key.as_str(), "http_addr" | "http_port"));
     match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, TcpOptions::default()) {
         Ok(bound) => Ok(bound),
-        Err(error) if is_asked_for => Err(anyhow::Error::new(error).context("no probes and metrics")),
+        Err(error) if is_configured => Err(anyhow::Error::new(error).context("no probes and metrics")),
         Err(error) => {
             tracing::warn!(
                 "no probes and metrics: {error}; set http_port to another port, to auto, or to 0 for none"
@@ -103,16 +103,16 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
     }
 }
 
-/// What all pages are made from.
+/// What all pages are built from.
 struct Shared {
     process: Arc<Process>,
     scraper: Scraper,
 }
 
-/// Serves on the control thread, for as long as that runs.
+/// Serves on the control thread until its runtime stops.
 ///
 /// # Errors
-/// tokio refuses a socket.
+/// Tokio refuses a socket.
 pub fn serve(process: &Arc<Process>, bound: Vec<BoundListener>, workers: WorkerHandles) -> io::Result<()> {
     let control = &process.control;
     let _inside = control.enter();
@@ -133,7 +133,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<HttpPlac
         match listener.accept().await {
             Ok((stream, _)) => {
                 let place = places.take().await;
-                tokio::spawn(converse(stream, shared.clone(), Arc::new(place)));
+                tokio::spawn(serve_connection(stream, shared.clone(), Arc::new(place)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept HTTP connections");
@@ -143,11 +143,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<HttpPlac
     }
 }
 
-/// One request and its answer.
-async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<HttpPlace>) {
-    let asking = place.clone();
+/// Serves one request.
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, place: Arc<HttpPlace>) {
+    let requesting = place.clone();
     let service = service_fn(move |request| {
-        asking.ask();
+        requesting.mark_requested();
         answer(request, shared.clone())
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -157,10 +157,10 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<HttpPlace>)
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Counted from the accept on, whatever bytes trickle in.
+    // Counted from the accept, regardless of partial input.
     let silent = async {
         tokio::time::sleep(REQUEST_LIMIT).await;
-        if place.has_asked() {
+        if place.has_requested() {
             std::future::pending::<()>().await;
         }
     };
@@ -171,7 +171,7 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>, place: Arc<HttpPlace>)
             }
         }
         () = silent => tracing::debug!("HTTP connection closed: no request in time"),
-        () = place.is_wanted() => tracing::debug!("HTTP connection closed: its place is wanted"),
+        () = place.evicted() => tracing::debug!("HTTP connection closed: evicted by a new connection"),
         () = tokio::time::sleep(CONNECTION_LIMIT) => tracing::debug!("HTTP connection took too long"),
     }
 }
@@ -183,35 +183,36 @@ async fn answer(
     let path = request.uri().path();
     let Some((_, page)) = PAGES.iter().find(|(known, _)| *known == path) else {
         let paths: Vec<&str> = PAGES.iter().map(|(path, _)| *path).collect();
-        let text = format!("Nothing here. There are: {}\n", paths.join(" "));
+        let text = format!("Not found. Available paths: {}\n", paths.join(" "));
         return Ok(response(StatusCode::NOT_FOUND, PLAIN, text));
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET and HEAD.\n".to_owned());
-        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Ok(refusal);
+        let mut rejection =
+            response(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET and HEAD are allowed.\n".to_owned());
+        rejection.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(rejection);
     }
     let health = &shared.process.health;
     Ok(match page {
-        HttpPage::Startup => told(health::startup(health)),
-        HttpPage::Liveness => told(health::liveness(health, Instant::now())),
-        HttpPage::Readiness => told(health::readiness(health)),
+        HttpPage::Startup => probe_response(health::startup(health)),
+        HttpPage::Liveness => probe_response(health::liveness(health, Instant::now())),
+        HttpPage::Readiness => probe_response(health::readiness(health)),
         HttpPage::Metrics => metrics(&shared).await,
     })
 }
 
-fn told(health: ProbeResult) -> Response<Full<Bytes>> {
+fn probe_response(health: ProbeResult) -> Response<Full<Bytes>> {
     let status = if health.is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     response(status, PLAIN, health.text)
 }
 
 async fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let figures = shared.scraper.scrape().await;
-    // Some megabytes of text, with many pools: probes and tokens must not wait for that.
+    // With many pools this is megabytes of text: probes and tokens must not wait for it.
     match tokio::task::spawn_blocking(move || exposition::text(&figures)).await {
         Ok(Ok(text)) => response(StatusCode::OK, OPENMETRICS, text),
         Ok(Err(_)) | Err(_) => {
-            response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "cannot write the metrics\n".to_owned())
+            response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "cannot encode the metrics\n".to_owned())
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Connections of the HTTP server, of which there are few. Owns who makes room: the one that has waited longest and asked
-//! nothing. Those that have asked are answered.
+//! The limited connections of the HTTP server. Owns eviction: the oldest connection that has sent no request makes
+//! room. Connections with a request are always answered.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// What is known of a connection.
+/// State of a connection.
 #[derive(Default)]
 struct HttpMark {
-    has_asked: AtomicBool,
-    goes: Notify,
+    has_requested: AtomicBool,
+    evicted: Notify,
 }
 
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct HttpPlaces {
 }
 
 impl HttpPlaces {
-    /// Room for so many.
+    /// A table with room for at most `most` connections.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, table: Mutex::default(), freed: Notify::new() })
     }
@@ -36,7 +36,7 @@ impl HttpPlaces {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place, as soon as there is one.
+    /// Takes a place, waiting until one is available.
     pub(super) async fn take(self: &Arc<Self>) -> HttpPlace {
         loop {
             let freed = self.freed.notified();
@@ -50,10 +50,10 @@ impl HttpPlaces {
     fn try_take(self: &Arc<Self>) -> Option<HttpPlace> {
         let mut table = self.table();
         if table.by_age.len() >= self.most {
-            let silent = table.by_age.iter().find(|(_, mark)| !mark.has_asked.load(Ordering::Acquire));
+            let silent = table.by_age.iter().find(|(_, mark)| !mark.has_requested.load(Ordering::Acquire));
             let oldest = silent.map(|(number, _)| *number)?;
             if let Some(mark) = table.by_age.remove(&oldest) {
-                mark.goes.notify_one();
+                mark.evicted.notify_one();
             }
         }
         table.last += 1;
@@ -64,7 +64,7 @@ impl HttpPlaces {
     }
 }
 
-/// One connection's place.
+/// The place of one connection; freed when dropped.
 pub(super) struct HttpPlace {
     places: Arc<HttpPlaces>,
     number: u64,
@@ -72,19 +72,19 @@ pub(super) struct HttpPlace {
 }
 
 impl HttpPlace {
-    /// A request has come.
-    pub(super) fn ask(&self) {
-        self.mark.has_asked.store(true, Ordering::Release);
+    /// Records that a request has arrived.
+    pub(super) fn mark_requested(&self) {
+        self.mark.has_requested.store(true, Ordering::Release);
     }
 
-    /// Whether a request has come.
-    pub(super) fn has_asked(&self) -> bool {
-        self.mark.has_asked.load(Ordering::Acquire)
+    /// True if a request has arrived.
+    pub(super) fn has_requested(&self) -> bool {
+        self.mark.has_requested.load(Ordering::Acquire)
     }
 
-    /// Waits until the place is wanted.
-    pub(super) async fn is_wanted(&self) {
-        self.mark.goes.notified().await;
+    /// Waits until this connection is evicted.
+    pub(super) async fn evicted(&self) {
+        self.mark.evicted.notified().await;
     }
 }
 
@@ -100,13 +100,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_that_has_asked_nothing_makes_room() {
+    fn the_oldest_connection_without_a_request_is_evicted() {
         let places = HttpPlaces::new(3);
         let all: Vec<HttpPlace> = (0..3).map(|_| places.try_take().unwrap()).collect();
-        all[0].ask();
+        all[0].mark_requested();
         let fourth = places.try_take().unwrap();
         assert!(!places.table().by_age.contains_key(&all[1].number));
-        [&all[2], &fourth].iter().for_each(|place| place.ask());
+        [&all[2], &fourth].iter().for_each(|place| place.mark_requested());
         assert!(places.try_take().is_none());
         drop(fourth);
         assert!(places.try_take().is_some());

@@ -1,4 +1,4 @@
-//! The reference page of all metrics, made from the table. Adds no fact of its own but what holds for all of them.
+//! The reference page of all metrics, generated from the table. Adds only what applies to all of them.
 
 use super::cardinality::{MAX_POOLS, OTHER};
 use super::metrics_table::{MetricKind, table};
@@ -8,14 +8,14 @@ use crate::login_failure::LoginFailure;
 pub fn metrics_markdown() -> String {
     let mut page = format!(
         "# Metrics\n\n\
-         <!-- Made from the tables in crates/iambouncer/src by `make doc`. Do not edit. -->\n\n\
+         <!-- Generated from the tables in crates/iambouncer/src by `make doc`. Do not edit. -->\n\n\
          `GET /metrics` at `http_addr`:`http_port` (127.0.0.1:9127) answers in OpenMetrics text, which Prometheus and\n\
          most agents read. A scrape asks each worker once and takes no lock that a query needs. Nothing here is a\n\
-         secret, but names of databases and users are shown, so leave the port inside your network.\n\n\
+         secret, but database and user names are shown, so keep the port inside your network.\n\n\
          Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
-         | Metric | Kind | Labels | What it tells |\n|---|---|---|---|\n"
+         | Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n"
     );
     for metric in table() {
         let kind = match metric.kind {

@@ -1,5 +1,5 @@
-//! One look at all workers. Owns the questions: one at a time to each worker, waited for no longer than a moment, and
-//! one round for all who ask at the same time.
+//! Collects the values of all workers. Owns the requests: one at a time per worker, with a time limit, and one round
+//! for all concurrent scrapes.
 
 use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, secrets};
@@ -15,22 +15,22 @@ use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout_at;
 
-/// How long a worker may take for its answer. It comes at its next turn, so only a stuck one takes longer.
+/// Time limit for a worker's answer. Workers answer in their next loop iteration, so only a stuck one takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// What a worker is asked; `None` while it starts or ends.
-type Question = fn() -> Option<ConsoleSnapshot>;
+/// The request to a worker; `None` while the worker starts or stops.
+type SnapshotRequest = fn() -> Option<ConsoleSnapshot>;
 
 fn part_of_this_worker() -> Option<ConsoleSnapshot> {
     home::get::<Console>().map(|console| ConsoleSnapshot::here(&console))
 }
 
-/// A worker as scrapes know it.
+/// The scrape state of a worker.
 #[derive(Default)]
 struct ScrapeRound {
-    /// The question that it has not answered yet. It is not asked another one meanwhile.
+    /// The unanswered request. No other one is sent meanwhile.
     pending: Option<Receiver<Option<ConsoleSnapshot>>>,
-    /// What it answered last. Stands in for an answer that does not come, so that no counter falls.
+    /// The last answer, used if a new one does not arrive, so that counters never decrease.
     last: Option<ConsoleSnapshot>,
     is_silent: bool,
 }
@@ -40,31 +40,31 @@ struct Rounds {
     workers: Vec<ScrapeRound>,
     cardinality: Cardinality,
     scrape_errors: u64,
-    /// When the last round began, and what it brought.
+    /// Start and result of the last round.
     last: Option<(Instant, Arc<Figures>)>,
 }
 
-/// Makes the figures of scrapes.
+/// Produces the values of scrapes.
 pub(super) struct Scraper {
     workers: WorkerHandles,
-    question: Question,
+    request: SnapshotRequest,
     process: Arc<Process>,
     rounds: tokio::sync::Mutex<Rounds>,
 }
 
 impl Scraper {
-    /// Over these workers.
+    /// A scraper of these workers.
     pub(super) fn new(workers: WorkerHandles, process: Arc<Process>) -> Self {
-        Self { workers, question: part_of_this_worker, process, rounds: Default::default() }
+        Self { workers, request: part_of_this_worker, process, rounds: Default::default() }
     }
 
-    /// Figures that are no older than this call. Of many who come during a round, one begins the next and the others
-    /// take what that brings.
+    /// Values no older than this call. Of several callers during a round, one starts the next round and the others
+    /// share its result.
     pub(super) async fn scrape(&self) -> Arc<Figures> {
-        let asked_at = Instant::now();
+        let called_at = Instant::now();
         let mut rounds = self.rounds.lock().await;
         if let Some((began, figures)) = &rounds.last
-            && *began >= asked_at
+            && *began >= called_at
         {
             return figures.clone();
         }
@@ -76,19 +76,19 @@ impl Scraper {
 
     async fn round(&self, rounds: &mut Rounds) -> Figures {
         rounds.workers.resize_with(self.process.health.workers(), ScrapeRound::default);
-        for (worker, asked) in rounds.workers.iter_mut().enumerate() {
-            asked.take_late_answer();
-            if asked.pending.is_none() {
-                asked.pending = self.workers.ask(worker, self.question);
+        for (worker, state) in rounds.workers.iter_mut().enumerate() {
+            state.take_late_answer();
+            if state.pending.is_none() {
+                state.pending = self.workers.ask(worker, self.request);
             }
         }
         let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
-        for asked in &mut rounds.workers {
-            asked.wait(deadline).await;
+        for state in &mut rounds.workers {
+            state.wait(deadline).await;
         }
-        let silent = rounds.workers.iter().filter(|asked| asked.is_silent).count();
+        let silent = rounds.workers.iter().filter(|state| state.is_silent).count();
         rounds.scrape_errors += silent as u64;
-        let all = ConsoleSnapshot::sum(rounds.workers.iter().filter_map(|asked| asked.last.as_ref()));
+        let all = ConsoleSnapshot::sum(rounds.workers.iter().filter_map(|state| state.last.as_ref()));
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
@@ -111,7 +111,7 @@ impl Scraper {
 }
 
 impl ScrapeRound {
-    /// An answer that came after its round was over says how things were then.
+    /// A late answer replaces the previous one.
     fn take_late_answer(&mut self) {
         let Some(pending) = &mut self.pending else { return };
         match pending.try_recv() {
@@ -131,7 +131,7 @@ impl ScrapeRound {
                 self.is_silent = false;
             }
             Ok(Ok(None) | Err(_)) => {}
-            // The question stays with the worker.
+            // The request stays pending at the worker.
             Err(_elapsed) => return,
         }
         self.pending = None;
@@ -151,10 +151,10 @@ mod tests {
     use rds_iam::{AwsCredentials, TokenEngine};
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
     fn answer() -> Option<ConsoleSnapshot> {
-        let queries = 1 + QUESTIONS.fetch_add(1, Ordering::SeqCst);
+        let queries = 1 + REQUESTS.fetch_add(1, Ordering::SeqCst);
         let totals = Totals { queries, ..Totals::default() };
         let pools = [(("d".to_owned(), "u".to_owned()), PoolCounts { totals, ..PoolCounts::default() })];
         Some(ConsoleSnapshot { pools: pools.into(), ..ConsoleSnapshot::default() })
@@ -170,7 +170,7 @@ mod tests {
             awaits_login: false,
         };
         let process = Process::new(&Settings::default(), parts).unwrap();
-        Scraper { question: answer, ..Scraper::new(workers.handles(), process) }
+        Scraper { request: answer, ..Scraper::new(workers.handles(), process) }
     }
 
     fn queries(figures: &Figures) -> u64 {
@@ -178,10 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_worker_is_left_out_told_and_asked_only_once() {
-        let mut teams = Workers::create(2).unwrap();
-        // Nobody runs the second one: what is put to it stays in its mailbox.
-        let (stuck, running) = (teams.pop().unwrap(), teams.pop().unwrap());
+    fn a_stuck_worker_is_skipped_reported_and_asked_only_once() {
+        let mut all = Workers::create(2).unwrap();
+        // The second one does not run: requests to it stay in its mailbox.
+        let (stuck, running) = (all.pop().unwrap(), all.pop().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let scraper = scraper(&running, runtime.handle());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -199,12 +199,12 @@ mod tests {
         });
         drop(stop);
         thread.join().unwrap().unwrap();
-        // Both scrapes together have left one question with it.
-        let before = QUESTIONS.load(Ordering::SeqCst);
+        // Both scrapes together have left one request with it.
+        let before = REQUESTS.load(Ordering::SeqCst);
         worker::run(EngineKind::Epoll, &stuck, async { timers::sleep(Duration::from_millis(1)).await })
             .unwrap();
-        assert_eq!(QUESTIONS.load(Ordering::SeqCst) - before, 1);
-        // Its late answer counts, and that of the one that has ended stands.
+        assert_eq!(REQUESTS.load(Ordering::SeqCst) - before, 1);
+        // Its late answer is used; for the stopped worker, the last answer.
         let last = runtime.block_on(scraper.scrape());
         assert_eq!((last.workers_silent, queries(&last)), (2, 2 + 3));
     }

@@ -83,7 +83,7 @@ fn probes_follow_the_pooler_from_its_start_to_its_drain() {
     for path in ["/startup", "/startupz", "/liveness", "/livez", "/healthz"] {
         assert_eq!(status(port, path), 200, "{path}");
     }
-    // Nobody has come, and yet a server has been logged in to.
+    // Nobody has come, and yet a login to a server has succeeded.
     eventually("ready", || status(port, "/readyz") == 200);
     assert_eq!(scrape(port).sum("iambouncer_server_logins_total", &[]), Some(1.0));
     let mut client = bouncer.client();
