@@ -1,15 +1,16 @@
-//! User name maps in PostgreSQL's syntax (`pg_ident.conf`): `MAP SYSTEM-NAME DATABASE-USER`. Owns reading and matching;
-//! what a system name is – the ARN of a role, here – is known to whoever asks.
+//! User name maps in PostgreSQL's syntax (`pg_ident.conf`): `MAP SYSTEM-NAME DATABASE-USER`. Owns parsing and
+//! matching; callers define system names, which are ARNs of roles here.
 //!
-//! As in PostgreSQL: a system name that begins with `/` is a regular expression, and `\1` in the database user stands
-//! for its first group; `all` as a database user means every one, and a database user that begins with `/` is a regular
-//! expression as well. Unlike there, an expression must match the whole name: ARNs share long beginnings.
+//! As in PostgreSQL, a system name that begins with `/` is a regular expression, and `\\1` in the database user is
+//! replaced by its first group; `all` as a database user matches every user, and a database user that begins with `/`
+//! is a regular expression, too. Unlike in PostgreSQL, an expression must match the whole name: ARNs share long
+//! prefixes.
 
 use regex_lite::Regex;
 
 /// Longest map file, in bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-/// Most lines of it.
+/// Maximum number of lines.
 const MAX_LINES: usize = 10_000;
 
 /// A map file.
@@ -34,15 +35,15 @@ enum User {
     All,
     Name(String),
     Pattern(Regex),
-    /// With `\1` where the group goes.
+    /// With `\\1` in place of the group.
     Template(String),
 }
 
-/// What is wrong with a map file, and where.
+/// An error in a map file, with its line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct IdentError {
-    /// IdentLine, from 1.
+    /// Line number, from 1.
     pub line: usize,
     /// What is wrong.
     pub reason: String,
@@ -52,7 +53,7 @@ impl IdentMap {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// The first line that is wrong.
+    /// The first invalid line.
     pub fn parse(text: &str) -> Result<Self, IdentError> {
         let mut lines = Vec::new();
         for (at, line) in text.lines().enumerate() {
@@ -79,12 +80,12 @@ impl IdentMap {
         Ok(Self(lines))
     }
 
-    /// Whether `system` may be `user` by the lines of `map`.
+    /// True if `map` allows `system` to log in as `user`.
     pub fn allows(&self, map: &str, system: &str, user: &str) -> bool {
         self.0.iter().any(|line| line.map == map && line.allows(system, user))
     }
 
-    /// Whether any line belongs to `map`.
+    /// True if `map` has at least one line.
     pub fn has(&self, map: &str) -> bool {
         self.0.iter().any(|line| line.map == map)
     }
@@ -139,10 +140,10 @@ impl User {
     }
 }
 
-/// An expression for the whole of a name.
+/// An expression that must match the whole name.
 fn whole(pattern: &str) -> Result<Regex, String> {
     Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|error| format!("\"/{pattern}\" is no expression: {error}"))
+        .map_err(|error| format!("\"/{pattern}\" is not a valid expression: {error}"))
 }
 
 struct Word {
@@ -150,7 +151,7 @@ struct Word {
     is_quoted: bool,
 }
 
-/// Words of a line: separated by spaces, perhaps in double quotes (`""` is one), until `#`.
+/// Splits a line into words separated by spaces, possibly in double quotes (`""` is a quote), up to `#`.
 fn words(line: &str) -> Result<Vec<Word>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
@@ -174,7 +175,7 @@ fn words(line: &str) -> Result<Vec<Word>, String> {
             }
         }
         if in_quotes {
-            return Err("a quote is not closed".to_owned());
+            return Err("unterminated quoted string".to_owned());
         }
         words.push(word);
         rest = rest[end..].trim_start();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_match_the_whole_name_and_hand_on_a_group() {
+    fn expressions_match_the_whole_name_and_provide_a_group() {
         let text = r"iam /arn:aws:iam::123456789012:role/svc-([a-z]+) \1_rw";
         assert!(allows(text, "arn:aws:iam::123456789012:role/svc-orders", "orders_rw"));
         assert!(!allows(text, "arn:aws:iam::123456789012:role/svc-orders", "orders"));
@@ -211,20 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn all_means_all_unless_it_is_quoted() {
-        assert!(allows(&format!("iam {ROLE} all"), ROLE, "anybody"));
-        assert!(!allows(&format!("iam {ROLE} \"all\""), ROLE, "anybody"));
+    fn all_matches_every_user_unless_quoted() {
+        assert!(allows(&format!("iam {ROLE} all"), ROLE, "any_user"));
+        assert!(!allows(&format!("iam {ROLE} \"all\""), ROLE, "any_user"));
         assert!(allows(&format!("iam {ROLE} /app_.*"), ROLE, "app_1"));
         assert!(!allows(&format!("iam {ROLE} /app_.*"), ROLE, "x_app_1"));
     }
 
     #[test]
-    fn mistakes_are_named_with_their_line() {
+    fn errors_report_their_line() {
         let error = |text: &str| IdentMap::parse(text).unwrap_err();
         assert_eq!(error("iam a b\niam a").line, 2);
         assert!(error("iam a b c").reason.contains("4 words"));
-        assert!(error("iam \"a b").reason.contains("not closed"));
-        assert!(error("iam /( b").reason.contains("no expression"));
+        assert!(error("iam \"a b").reason.contains("unterminated"));
+        assert!(error("iam /( b").reason.contains("not a valid expression"));
         assert!(error(r"iam a \1").reason.contains("group"));
         assert!(error(r"iam /a.* \1").reason.contains("group"));
     }

@@ -1,5 +1,5 @@
-//! PostgreSQL's md5 passwords: `md5` + hex(md5(hex(md5(password + user)) + salt)). Owns that formula.
-//! Kept for old clients and servers; SCRAM is better in every way.
+//! PostgreSQL's md5 passwords: `md5` + hex(md5(hex(md5(password + user)) + salt)). Owns this formula. For old clients
+//! and servers only; SCRAM is better in every respect.
 
 use md5::{Digest, Md5};
 use zeroize::Zeroizing;
@@ -8,7 +8,7 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a server stores: `md5` and 32 hex digits.
+/// The stored form: `md5` and 32 hex digits.
 pub fn stored(user: &str, password: &str) -> Zeroizing<String> {
     let mut hash = Md5::new();
     hash.update(password.as_bytes());
@@ -22,7 +22,7 @@ pub fn is_stored(secret: &str) -> bool {
     secret.len() == 35 && secret.strip_prefix("md5").is_some_and(|digits| digits.bytes().all(is_digit))
 }
 
-/// What a client sends for `salt`. `secret` is the password itself or what is stored of it.
+/// A client's answer for `salt`. `secret` is the password or its stored form.
 pub fn answer(user: &str, secret: &str, salt: [u8; 4]) -> Zeroizing<String> {
     let made;
     let inner = if is_stored(secret) {
@@ -42,17 +42,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_hash() {
+    fn the_hash_is_that_of_md5sum() {
         // echo -n postgresalice | md5sum
         assert_eq!(stored("alice", "postgres").as_str(), "md53028c639a499cc77099550a33e389877");
         assert!(is_stored(&stored("alice", "postgres")));
         assert!(!is_stored("md5short"));
-        // As in PostgreSQL, a password.
+        // In upper case it is a password, as in PostgreSQL.
         assert!(!is_stored("md53028C639A499CC77099550A33E389877"));
     }
 
     #[test]
-    fn the_stored_form_answers_like_the_password() {
+    fn the_stored_form_gives_the_same_answer_as_the_password() {
         let salt = [1, 2, 3, 4];
         let stored = stored("u", "p");
         assert_eq!(answer("u", "p", salt), answer("u", &stored, salt));

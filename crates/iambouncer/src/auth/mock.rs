@@ -1,6 +1,6 @@
-//! Users that do not exist, as far as a client can see. Owns what is held against the password of one: a text that nothing
-//! fits, of a form that users of this pooler have. Whoever asks for a user that does not exist sees the same requests, in
-//! the same time, as for one that does.
+//! Mock credentials of users that do not exist. Owns the texts that their passwords are checked against: no password
+//! matches them, and their form is one that existing users have. A client that logs in as an unknown user receives
+//! the same messages, in the same time, as for a known one.
 
 use super::md5;
 use super::scram::keys::{Key, ScramSecret, hmac_sha256};
@@ -8,10 +8,10 @@ use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use zeroize::Zeroizing;
 
-/// Users whose forms stand for those of all.
+/// Maximum number of users whose forms are sampled.
 const MAX_SAMPLES: usize = 64;
 
-/// How a password is stored, which a client can tell from the request and from the time of the answer.
+/// How a password is stored; a client can infer it from the authentication request and the response time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     /// The password itself.
@@ -20,7 +20,7 @@ pub enum Form {
     Md5,
     /// A SCRAM secret.
     Scram {
-        /// Its rounds.
+        /// Number of iterations.
         iterations: u32,
         /// Length of its salt.
         salt_bytes: usize,
@@ -37,7 +37,7 @@ impl Form {
         }
     }
 
-    /// A text of this form that no password fits, always the same for one user and process.
+    /// A text of this form that no password matches; constant for a user and process.
     pub fn mock(self, user: &str, process_key: &Key) -> Zeroizing<String> {
         let hex = |part: &[u8]| -> String {
             let key = hmac_sha256(process_key, &[part, user.as_bytes()]);
@@ -53,23 +53,23 @@ impl Form {
     }
 }
 
-/// Whom a user that does not exist looks like.
+/// Whose form an unknown user imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
-    /// A user of the sample.
+    /// That of a user in the sample.
     Sampled(Form),
-    /// One of the others.
+    /// That of a user outside the sample.
     Other,
-    /// There is nobody.
-    Nobody,
+    /// There are no users.
+    NoUsers,
 }
 
-/// The forms that stored texts of a pooler have.
+/// The forms of stored passwords.
 #[derive(Debug, Default)]
 pub struct Forms(Vec<Form>);
 
 impl Forms {
-    /// Those of some users, for all workers the same ones.
+    /// The forms of a sample of users, the same for all workers.
     pub fn sample<'a>(users: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut chosen = BinaryHeap::with_capacity(MAX_SAMPLES + 1);
         for (user, text) in users.filter(|(_, text)| !text.is_empty()) {
@@ -85,7 +85,7 @@ impl Forms {
         Self(forms)
     }
 
-    /// Whom a user that does not exist looks like, where there may be further users than those in the sample.
+    /// Selects the form that an unknown user imitates. `has_others` if there may be users outside the sample.
     pub fn pattern(&self, user: &str, process_key: &Key, has_others: bool) -> Pattern {
         let number = hmac_sha256(process_key, &[b"form", user.as_bytes()]);
         let number = number.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
@@ -93,7 +93,7 @@ impl Forms {
         match place.map(|place| self.0.get(place)) {
             Some(Some(form)) => Pattern::Sampled(*form),
             Some(None) => Pattern::Other,
-            None => Pattern::Nobody,
+            None => Pattern::NoUsers,
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     const KEY: Key = [7; 32];
 
     #[test]
-    fn an_unknown_user_has_a_form_that_users_have() {
+    fn an_unknown_user_has_the_form_of_an_existing_one() {
         let scram = ScramSecret::mock("x", &KEY, 5000, 12).stored_text();
         let users = [("a", "secret"), ("b", scram.as_str()), ("empty", "")];
         let forms = Forms::sample(users.into_iter());
@@ -114,14 +114,14 @@ mod tests {
         for pattern in [Pattern::Sampled(Form::Clear), Pattern::Sampled(scram), Pattern::Other] {
             assert!(all.contains(&pattern), "{pattern:?}");
         }
-        assert!(!all.contains(&Pattern::Nobody));
+        assert!(!all.contains(&Pattern::NoUsers));
         assert_eq!(forms.pattern("ghost", &KEY, true), forms.pattern("ghost", &KEY, true));
-        assert_eq!(Forms::default().pattern("ghost", &KEY, false), Pattern::Nobody);
+        assert_eq!(Forms::default().pattern("ghost", &KEY, false), Pattern::NoUsers);
         assert_eq!(Forms::default().pattern("ghost", &KEY, true), Pattern::Other);
     }
 
     #[test]
-    fn a_mock_is_of_its_form_and_the_users_own() {
+    fn a_mock_has_its_form_and_differs_between_users() {
         for form in [Form::Clear, Form::Md5, Form::Scram { iterations: 10, salt_bytes: 20 }] {
             let text = form.mock("ghost", &KEY);
             assert_eq!(Form::of(&text), form);

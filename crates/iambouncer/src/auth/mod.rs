@@ -1,5 +1,5 @@
-//! Proving who one is: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, user maps. Owns the
-//! arithmetic and the order of messages; it knows no socket and no configuration.
+//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, user maps. Owns computations
+//! and message order; independent of sockets and configuration.
 
 pub mod iam;
 pub mod ident;

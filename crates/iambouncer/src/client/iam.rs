@@ -121,7 +121,7 @@ impl IamClaim {
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        let error = first_error.unwrap_or(ProofError::NotOne("RDS token"));
+        let error = first_error.unwrap_or(ProofError::Invalid("RDS token"));
         context.process.logins.count_proof(ProofOutcome::Malformed);
         warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "IAM token of a client refused");
         Err(client_error::proof_refused(user, &error.for_client()))
@@ -144,7 +144,7 @@ impl IamClaim {
                 probe.close();
                 context.process.logins.count_proof(ProofOutcome::Accepted);
                 tracing::debug!(user, "the database accepted the IAM token of a client");
-                check.good((), self.times.ends_at);
+                check.good((), self.times.expires_at);
                 Ok(())
             }
             Err(error) => {

@@ -79,10 +79,10 @@ async fn verify(
     check: OpenCheck<Arc<str>, ClientError>,
     audience: String,
 ) -> Result<Arc<str>, ClientError> {
-    let Ok(_permit) = context.process.proofs.questions.acquire().await else {
+    let Ok(_permit) = context.process.proofs.sts_requests.acquire().await else {
         return Err(client_error::shutting_down());
     };
-    let ends_at = proof.times.ends_at;
+    let expires_at = proof.times.expires_at;
     let answer = context.on_control(async move { sts::ask(&proof, &audience).await }).await;
     let outcome = match answer {
         Some(Ok(arn)) => principal::canonical(&arn).ok_or(StsError::NoPrincipal(arn)),
@@ -92,7 +92,7 @@ async fn verify(
     match outcome {
         Ok(arn) => {
             let arn: Arc<str> = arn.into();
-            check.good(arn.clone(), ends_at);
+            check.good(arn.clone(), expires_at);
             Ok(arn)
         }
         Err(error) => {

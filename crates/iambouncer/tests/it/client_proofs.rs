@@ -137,8 +137,8 @@ fn what_can_be_seen_to_be_wrong_never_reaches_the_database() {
         ),
         ("the port in the token", Signed { port: 1, ..good() }.token()),
         ("the region in the token", Signed { region: "eu-central-1", ..good() }.token()),
-        ("it ended", Signed { age: Duration::from_secs(1000), ..good() }.token()),
-        ("there twice", good().token() + "&dbuser=admin"),
+        ("it expired", Signed { age: Duration::from_secs(1000), ..good() }.token()),
+        ("occurs twice", good().token() + "&dbuser=admin"),
         ("no RDS token", "a password".to_owned()),
         ("no RDS token", String::new()),
     ];
@@ -348,7 +348,7 @@ fn wrong_keys_and_old_proofs_are_refused() {
     let asked = sts.endpoint.calls().refused;
     // STS takes no notice of the life a proof was made for; we do.
     let (_, text) = sts.refused(&proof_for("tests", Duration::from_secs(1000), &client_credentials()));
-    assert!(text.contains("it ended"), "{text}");
+    assert!(text.contains("it expired"), "{text}");
     assert!(sts.refused("a password").1.contains("no proof of an AWS identity"));
     assert_eq!(sts.endpoint.calls().refused, asked, "nobody was asked");
 }

@@ -1,8 +1,8 @@
-//! A presigned `sts:GetCallerIdentity` as a client's password (`auth_type = iam-sts`). Owns what such a password may
-//! look like and the request that is made of it anew: nothing the client wrote is passed on as it came.
+//! A presigned `sts:GetCallerIdentity` request as a client's password (`auth_type = iam-sts`). Owns the accepted form
+//! of such a password and the request rebuilt from it: no client input is forwarded verbatim.
 //!
-//! The audience stands in a header that is signed and is not in the URL: we add it with our own name, so that a proof
-//! made for somebody else (a cluster of EKS, Vault, another pooler) has a wrong signature here.
+//! The audience is in a signed header that is not part of the URL. The pooler adds it with its own name, so that a
+//! proof made for another service (an EKS cluster, Vault, another pooler) has a wrong signature here.
 
 use super::ProofError;
 use super::presigned::{Query, Times, expect};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 pub use rds_iam::{CALLER_AUDIENCE_HEADER as AUDIENCE_HEADER, CALLER_PROOF_PREFIX as PREFIX};
 
-/// Longest password of this kind, in bytes. Session tokens grow; 16 KiB is four times what is usual.
+/// Longest password of this kind, in bytes. Session tokens grow; 16 KiB is four times the usual size.
 pub const MAX_PROOF_BYTES: usize = 16 * 1024;
 
 const PARAMETERS: &[&str] = &[
@@ -29,13 +29,13 @@ const PARAMETERS: &[&str] = &[
 ];
 const VERSION: &str = "2011-06-15";
 
-/// A proof whose form is right. What AWS makes of it is another matter.
+/// A well-formed proof. Whether it is valid is for AWS to decide.
 pub struct ParsedCallerProof {
-    /// The STS host to ask; one of AWS's.
+    /// The STS host that verifies it; always one of AWS's.
     pub host: String,
-    /// Path and query of the request, written anew.
+    /// Path and query of the request, rebuilt.
     pub path_and_query: Zeroizing<String>,
-    /// When it ends.
+    /// Validity period.
     pub times: Times,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for ParsedCallerProof {
     }
 }
 
-/// Reads a password.
+/// Parses a password.
 ///
 /// # Errors
 /// See [`ProofError`].
@@ -57,15 +57,15 @@ pub fn read(password: &str, now_seconds: i64) -> Result<ParsedCallerProof, Proof
     if password.len() > MAX_PROOF_BYTES {
         return Err(ProofError::TooLong(MAX_PROOF_BYTES));
     }
-    let encoded = password.strip_prefix(PREFIX).ok_or(ProofError::NotOne(WHAT))?;
-    let url = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| ProofError::NotOne("base64url text"))?;
-    let url = Zeroizing::new(String::from_utf8(url).map_err(|_| ProofError::NotOne("text"))?);
-    let rest = url.strip_prefix("https://").ok_or(ProofError::NotOne("https URL"))?;
-    // Nothing but a host before the path: no user, no port. And nothing but "/" as a path.
-    let (host, query) = rest.split_once("/?").ok_or(ProofError::NotOne("URL of STS"))?;
-    let region = region_of_sts(host).ok_or(ProofError::NotOne("host of STS"))?;
+    let encoded = password.strip_prefix(PREFIX).ok_or(ProofError::Invalid(WHAT))?;
+    let url = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| ProofError::Invalid("base64url text"))?;
+    let url = Zeroizing::new(String::from_utf8(url).map_err(|_| ProofError::Invalid("UTF-8 text"))?);
+    let rest = url.strip_prefix("https://").ok_or(ProofError::Invalid("https URL"))?;
+    // Only a host may precede the path, without user or port, and the path must be "/".
+    let (host, query) = rest.split_once("/?").ok_or(ProofError::Invalid("URL of STS"))?;
+    let region = region_of_sts(host).ok_or(ProofError::Invalid("host of STS"))?;
     if query.contains('#') {
-        return Err(ProofError::NotOne("query"));
+        return Err(ProofError::Invalid("query"));
     }
     let query = Query::parse(query, PARAMETERS)?;
     query.expect("Action", "GetCallerIdentity")?;
@@ -76,18 +76,18 @@ pub fn read(password: &str, now_seconds: i64) -> Result<ParsedCallerProof, Proof
         return Err(ProofError::Mismatch {
             what: "X-Amz-SignedHeaders",
             given: signed.join(";").chars().take(80).collect(),
-            wanted: format!("host;{AUDIENCE_HEADER}"),
+            expected: format!("host;{AUDIENCE_HEADER}"),
         });
     }
     let scope = query.scope()?;
     expect("the region in the proof", scope.region, region.as_str())?;
     expect("the service in the proof", scope.service, "sts")?;
     let times = query.times(now_seconds)?;
-    Ok(ParsedCallerProof { host: host.to_owned(), path_and_query: written_anew(&query), times })
+    Ok(ParsedCallerProof { host: host.to_owned(), path_and_query: rebuilt(&query), times })
 }
 
-fn written_anew(query: &Query) -> Zeroizing<String> {
-    // Full size at once: growing would leave copies of the secret behind.
+fn rebuilt(query: &Query) -> Zeroizing<String> {
+    // Allocated at its full size: growing would leave copies of the secret behind.
     let size: usize = query.pairs().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut text = Zeroizing::new(String::with_capacity(size + 2));
     text.push_str("/?");
@@ -102,14 +102,14 @@ fn written_anew(query: &Query) -> Zeroizing<String> {
     text
 }
 
-/// The region of an STS endpoint; `None` for every other host. This is the list of hosts that are ever asked.
+/// The region of an STS endpoint; `None` for any other host. Requests are sent to these hosts only.
 fn region_of_sts(host: &str) -> Option<Region> {
     if host == "sts.amazonaws.com" {
         return "us-east-1".parse().ok();
     }
     let rest = host.strip_prefix("sts.").or_else(|| host.strip_prefix("sts-fips."))?;
     let (region, suffix) = rest.split_once('.')?;
-    // Regions are lower case in every name; anything else is no name of AWS's.
+    // Regions are always in lower case; any other spelling is not a name of AWS's.
     let parsed: Region = region.parse().ok().filter(|parsed: &Region| parsed.as_str() == region)?;
     let suffixes: &[&str] = match parsed.partition() {
         Partition::Aws | Partition::UsGov => &["amazonaws.com", "api.aws"],
@@ -161,16 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn our_own_proof_passes_and_is_written_anew() {
+    fn our_own_proof_passes_and_is_rebuilt() {
         let read = read(&proof(), NOW).unwrap();
         assert_eq!(read.host, "sts.eu-west-1.amazonaws.com");
-        assert_eq!(read.times.ends_at, NOW + 900);
+        assert_eq!(read.times.expires_at, NOW + 900);
         assert!(read.path_and_query.contains("X-Amz-Security-Token=session%2B%2F%3D"));
         assert!(!format!("{read:?}").contains("session"));
     }
 
     #[test]
-    fn every_spelling_becomes_our_own() {
+    fn every_encoding_is_normalized() {
         let url = url();
         let odd = url.replace("Action=", "%41ction=").replace("session%2B%2F%3D", "sessio%6e%2b/%3d");
         assert_ne!(odd, url);
@@ -179,19 +179,19 @@ mod tests {
     }
 
     #[test]
-    fn size_and_prefix_are_looked_at_first() {
+    fn size_and_prefix_are_checked_first() {
         assert_eq!(read(&"x".repeat(20_000), NOW).unwrap_err(), ProofError::TooLong(MAX_PROOF_BYTES));
-        assert!(matches!(read("k8s-aws-v1.aHR0cHM6Ly9zdHM", NOW), Err(ProofError::NotOne(_))));
+        assert!(matches!(read("k8s-aws-v1.aHR0cHM6Ly9zdHM", NOW), Err(ProofError::Invalid(_))));
         assert!(read(&format!("{PREFIX}???"), NOW).is_err());
     }
 
     #[test]
-    fn only_https_is_asked() {
-        assert_eq!(refused("https://", "http://"), ProofError::NotOne("https URL"));
+    fn only_https_urls_are_accepted() {
+        assert_eq!(refused("https://", "http://"), ProofError::Invalid("https URL"));
     }
 
     #[test]
-    fn only_hosts_of_sts_are_asked() {
+    fn only_hosts_of_sts_are_accepted() {
         for host in [
             "evil.example",
             "sts.amazonaws.com.evil.example",
@@ -209,7 +209,7 @@ mod tests {
         ] {
             assert_eq!(
                 refused("sts.eu-west-1.amazonaws.com", host),
-                ProofError::NotOne("host of STS"),
+                ProofError::Invalid("host of STS"),
                 "{host}"
             );
         }
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn the_path_is_nothing_but_a_slash() {
+    fn the_path_must_be_a_slash() {
         for path in ["/x?", "//?", "/..;/?", "?", "/%2e?"] {
             refused("/?", path);
         }
     }
 
     #[test]
-    fn every_parameter_is_known_and_there_once_in_any_case() {
+    fn parameters_must_be_known_and_unique_in_any_case() {
         assert!(matches!(refused("Version=", "X=1&Version="), ProofError::UnknownParameter(_)));
         assert!(matches!(refused("Version=", "action=x&Version="), ProofError::Repeated(_)));
         assert!(matches!(refused("&X-Amz-Date=", "&x-amz-algorithm=x&X-Amz-Date="), ProofError::Repeated(_)));
@@ -236,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_callers_identity_can_be_asked_for() {
+    fn only_get_caller_identity_is_accepted() {
         assert!(matches!(refused("GetCallerIdentity", "GetSessionToken"), ProofError::Mismatch { .. }));
         assert!(matches!(refused("GetCallerIdentity", "getCallerIdentity"), ProofError::Mismatch { .. }));
     }
 
     #[test]
-    fn the_audience_header_must_be_signed_and_no_other() {
+    fn exactly_host_and_audience_header_must_be_signed() {
         refused("host%3Bx-iambouncer-audience", "host");
         refused("host%3Bx-iambouncer-audience", "x-iambouncer-audience");
         refused("host%3Bx-iambouncer-audience", "host%3Bx-iambouncer-audience%3Bx-other");
@@ -250,17 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn region_service_and_life_fit() {
+    fn region_service_and_lifetime_must_match() {
         refused("%2Feu-west-1%2F", "%2Feu-west-2%2F");
         refused("%2Fsts%2F", "%2Frds-db%2F");
-        assert_eq!(refused("X-Amz-Expires=900", "X-Amz-Expires=901"), ProofError::Life(901));
-        assert_eq!(read(&proof(), NOW + 900).unwrap_err(), ProofError::Ended(0));
+        assert_eq!(refused("X-Amz-Expires=900", "X-Amz-Expires=901"), ProofError::Lifetime(901));
+        assert_eq!(read(&proof(), NOW + 900).unwrap_err(), ProofError::Expired(0));
         assert_eq!(read(&proof(), NOW - 301).unwrap_err(), ProofError::Future(301));
     }
 
     #[test]
-    fn cut_off_proofs_are_refused() {
-        // With a session token it is the end of that which is cut, and only STS can tell.
+    fn truncated_proofs_are_refused() {
+        // With a session token, truncation affects its end, which only STS can detect.
         let whole = proof_with(None);
         for cut in 0..whole.len() {
             assert!(read(&whole[..cut], NOW).is_err(), "cut at {cut}");

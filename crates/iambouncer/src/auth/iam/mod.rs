@@ -1,8 +1,8 @@
-//! Proofs of an AWS identity that clients send as a password: RDS tokens and presigned calls of GetCallerIdentity. Owns
-//! every check that can be made without asking anybody, and how long a verdict is remembered; whom to ask, and the
-//! asking, are the client's part.
+//! Proofs of an AWS identity that clients send as a password: RDS tokens and presigned GetCallerIdentity requests.
+//! Owns all local checks, and how long results are cached; verification with the database or STS is up to the
+//! client's login.
 //!
-//! Nothing in such a proof is believed before AWS has: the access key and the scope in it are the sender's words.
+//! Nothing in a proof is trusted before AWS has verified it: its access key and scope are claims of the sender.
 
 pub mod caller;
 pub mod presigned;
@@ -11,65 +11,65 @@ pub mod proof_results;
 pub mod proof_verifiers;
 pub mod token;
 
-/// Why a proof is refused before anybody is asked. The texts hold nothing of the proof but names.
+/// Why a proof is refused without further verification. The texts contain nothing of the proof but names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    /// Larger than any real one.
+    /// Longer than any real one.
     #[error("it is longer than {0} bytes")]
     TooLong(usize),
-    /// Not of the form at all.
-    #[error("it is no {0}")]
-    NotOne(&'static str),
-    /// A parameter that has no place in one.
-    #[error("parameter {0} does not belong there")]
+    /// Malformed.
+    #[error("it is not a valid {0}")]
+    Invalid(&'static str),
+    /// A parameter that must not occur.
+    #[error("unexpected parameter {0}")]
     UnknownParameter(String),
-    /// The same parameter twice, in whatever spelling (CVE-2022-2385).
-    #[error("parameter {0} is there twice")]
+    /// The same parameter twice, in any spelling (CVE-2022-2385).
+    #[error("parameter {0} occurs twice")]
     Repeated(String),
     /// A parameter is missing.
     #[error("parameter {0} is missing")]
     Missing(&'static str),
-    /// A parameter says something else than it has to.
-    #[error("{what} is {given}, not {wanted}")]
+    /// A parameter has an unexpected value.
+    #[error("{what} is {given}, not {expected}")]
     Mismatch {
-        /// Which.
+        /// What differs.
         what: &'static str,
-        /// What it says.
+        /// Its value.
         given: String,
-        /// What it should say.
-        wanted: String,
+        /// The expected value.
+        expected: String,
     },
-    /// Made for longer than 15 minutes, or for no time.
-    #[error("it was made for {0} s; 1 to 900 are allowed")]
-    Life(i64),
-    /// Its time is over.
-    #[error("it ended {0} s ago")]
-    Ended(i64),
-    /// Made in the future.
-    #[error("it was made {0} s in the future: compare the clocks")]
+    /// Valid for more than 15 minutes, or not at all.
+    #[error("its lifetime is {0} s; 1 to 900 are allowed")]
+    Lifetime(i64),
+    /// No longer valid.
+    #[error("it expired {0} s ago")]
+    Expired(i64),
+    /// Signed in the future.
+    #[error("it was signed {0} s in the future: check the clocks")]
     Future(i64),
 }
 
 impl ProofError {
-    /// What it is counted as where lines of a kind are few.
+    /// Its kind, for limiting the number of log lines.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::TooLong(_) => "too long a proof",
-            Self::NotOne(_) => "no proof",
-            Self::UnknownParameter(_) => "an unknown parameter",
-            Self::Repeated(_) => "a repeated parameter",
+            Self::TooLong(_) => "proof too long",
+            Self::Invalid(_) => "malformed proof",
+            Self::UnknownParameter(_) => "unknown parameter",
+            Self::Repeated(_) => "repeated parameter",
             Self::Missing(what) => what,
             Self::Mismatch { what, .. } => what,
-            Self::Life(_) => "the life of a proof",
-            Self::Ended(_) => "a proof that has ended",
-            Self::Future(_) => "a proof of the future",
+            Self::Lifetime(_) => "invalid lifetime",
+            Self::Expired(_) => "expired proof",
+            Self::Future(_) => "proof signed in the future",
         }
     }
 
-    /// The same for the client, who has not proven anything yet: what is expected is not told.
+    /// The text for the client, which has not authenticated: it does not reveal what is expected.
     pub fn for_client(&self) -> String {
         match self {
-            Self::Mismatch { what, given, .. } => format!("{what} is {given}, which does not fit"),
+            Self::Mismatch { what, given, .. } => format!("{what} is {given}, which does not match"),
             other => other.to_string(),
         }
     }

@@ -1,14 +1,14 @@
-//! The query of a presigned request (Signature Version 4, "Adding signing information to the query string"), as an
-//! untrusted peer sends it. Owns its syntax and its times; what has to be in it is said by its callers.
+//! The query of a presigned request (Signature Version 4, "Adding signing information to the query string") from an
+//! untrusted peer. Owns its syntax and validity period; callers define the required parameters.
 
 use super::ProofError;
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-/// How long a presigned request lives at most, in seconds.
+/// Longest lifetime of a presigned request, in seconds.
 pub const MAX_LIFE_SECONDS: i64 = 900;
-/// How far a maker's clock may be ahead of ours, in seconds; AWS's own tolerance.
+/// How far the signer's clock may be ahead, in seconds; AWS's own tolerance.
 pub const MAX_FUTURE_SECONDS: i64 = 300;
 /// More parameters than any presigned request has.
 const MAX_PARAMETERS: usize = 16;
@@ -16,12 +16,12 @@ const MAX_PARAMETERS: usize = 16;
 const MAX_SHOWN_CHARS: usize = 80;
 /// `X-Amz-Date`.
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-/// The one value that may hold any character but NUL, as names of PostgreSQL's roles may.
+/// The only value that may contain any character but NUL, as names of PostgreSQL roles may.
 const USER: &str = "DBUser";
 /// Hexadecimal digits of a signature.
 const SIGNATURE_CHARS: usize = 64;
 
-/// Decoded parameters, each there once. Debug shows names only.
+/// Decoded parameters without duplicates. Debug shows names only.
 pub struct Query(Vec<(String, String)>);
 
 impl std::fmt::Debug for Query {
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Query {
     }
 }
 
-/// The scope in `X-Amz-Credential`, behind the access key.
+/// The scope in `X-Amz-Credential`, without the access key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scope<'a> {
     /// Region.
@@ -39,17 +39,17 @@ pub struct Scope<'a> {
     pub service: &'a str,
 }
 
-/// When a presigned request was made and when it ends, in seconds since 1970.
+/// Signing and expiry time of a presigned request, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// `X-Amz-Date`.
     pub made_at: i64,
-    /// That and its life.
-    pub ends_at: i64,
+    /// The signing time plus the lifetime.
+    pub expires_at: i64,
 }
 
 impl Query {
-    /// Reads `name=value&…`. Every name must be one of `allowed`, in this very spelling, and there once.
+    /// Parses `name=value&…`. Every name must be one of `allowed`, spelled exactly so, and unique.
     ///
     /// # Errors
     /// See [`ProofError`].
@@ -57,12 +57,12 @@ impl Query {
         let mut found: Vec<(String, String)> = Vec::new();
         for pair in text.split('&') {
             let (name, value) =
-                pair.split_once('=').ok_or(ProofError::NotOne("query of a presigned request"))?;
+                pair.split_once('=').ok_or(ProofError::Invalid("query of a presigned request"))?;
             let (Some(name), Some(value)) = (percent_decode(name), percent_decode(value)) else {
-                return Err(ProofError::NotOne("percent-encoded query"));
+                return Err(ProofError::Invalid("percent-encoded query"));
             };
             if name != USER && value.chars().any(char::is_control) {
-                return Err(ProofError::NotOne("percent-encoded query"));
+                return Err(ProofError::Invalid("percent-encoded query"));
             }
             if found.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
                 return Err(ProofError::Repeated(shown(&name)));
@@ -81,69 +81,70 @@ impl Query {
         found.map(|(_, value)| value.as_str()).ok_or(ProofError::Missing(name))
     }
 
-    /// All of them, in the order they came.
+    /// All parameters, in the order received.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Demands a value.
-    pub fn expect(&self, name: &'static str, wanted: &str) -> Result<(), ProofError> {
-        expect(name, self.get(name)?, wanted)
+    /// Requires a value.
+    pub fn expect(&self, name: &'static str, expected: &str) -> Result<(), ProofError> {
+        expect(name, self.get(name)?, expected)
     }
 
-    /// Algorithm, signature and scope, as far as their form goes.
+    /// Checks the form of algorithm, signature and scope, and returns the scope.
     pub fn scope(&self) -> Result<Scope<'_>, ProofError> {
         self.expect("X-Amz-Algorithm", "AWS4-HMAC-SHA256")?;
         let signature = self.get("X-Amz-Signature")?;
         if signature.len() != SIGNATURE_CHARS || !signature.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ProofError::NotOne("signature"));
+            return Err(ProofError::Invalid("signature"));
         }
         let date = self.get("X-Amz-Date")?;
         let parts: Vec<&str> = self.get("X-Amz-Credential")?.split('/').collect();
         let [key, day, region, service, "aws4_request"] = parts[..] else {
-            return Err(ProofError::NotOne("credential scope"));
+            return Err(ProofError::Invalid("credential scope"));
         };
         if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(ProofError::NotOne("access key"));
+            return Err(ProofError::Invalid("access key"));
         }
         expect("the day in X-Amz-Credential", day, date.get(..8).unwrap_or_default())?;
         Ok(Scope { region, service })
     }
 
-    /// Date and life, against our clock. Nobody else enforces the life of a presigned STS call.
+    /// Checks signing time and lifetime by the local clock. The lifetime of a presigned STS request is not enforced
+    /// elsewhere.
     pub fn times(&self, now_seconds: i64) -> Result<Times, ProofError> {
         let date = self.get("X-Amz-Date")?;
-        let made = PrimitiveDateTime::parse(date, DATE).map_err(|_| ProofError::NotOne("date"))?;
+        let made = PrimitiveDateTime::parse(date, DATE).map_err(|_| ProofError::Invalid("date"))?;
         let made_at = made.assume_utc().unix_timestamp();
-        let life: i64 = self.get("X-Amz-Expires")?.parse().map_err(|_| ProofError::NotOne("lifetime"))?;
+        let life: i64 = self.get("X-Amz-Expires")?.parse().map_err(|_| ProofError::Invalid("lifetime"))?;
         if !(1..=MAX_LIFE_SECONDS).contains(&life) {
-            return Err(ProofError::Life(life));
+            return Err(ProofError::Lifetime(life));
         }
         if made_at - now_seconds > MAX_FUTURE_SECONDS {
             return Err(ProofError::Future(made_at - now_seconds));
         }
-        let ends_at = made_at + life;
-        if ends_at <= now_seconds {
-            return Err(ProofError::Ended(now_seconds - ends_at));
+        let expires_at = made_at + life;
+        if expires_at <= now_seconds {
+            return Err(ProofError::Expired(now_seconds - expires_at));
         }
-        Ok(Times { made_at, ends_at })
+        Ok(Times { made_at, expires_at })
     }
 }
 
-/// Demands that `given` is `wanted`.
-pub fn expect(what: &'static str, given: &str, wanted: &str) -> Result<(), ProofError> {
-    if given == wanted {
+/// Requires that `given` equals `expected`.
+pub fn expect(what: &'static str, given: &str, expected: &str) -> Result<(), ProofError> {
+    if given == expected {
         return Ok(());
     }
-    Err(ProofError::Mismatch { what, given: shown(given), wanted: wanted.to_owned() })
+    Err(ProofError::Mismatch { what, given: shown(given), expected: expected.to_owned() })
 }
 
-/// The part of a peer's text that may stand in an error.
+/// Shortens and cleans a peer's text for an error message.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
 }
 
-/// Decodes `%41`; `None` for broken escapes, NUL and what is no UTF-8. `+` is a plus.
+/// Decodes `%41`; `None` for malformed escapes, NUL and invalid UTF-8. `+` is a plus.
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -168,10 +169,10 @@ mod tests {
     const NAMES: &[&str] = &["Action", "DBUser", "X-Amz-Date", "X-Amz-Expires"];
 
     #[test]
-    fn names_are_there_once_in_any_spelling() {
+    fn names_are_unique_in_any_spelling() {
         let parse = |text: &str| Query::parse(text, NAMES).map(|query| query.pairs().count());
         assert_eq!(parse("Action=connect&X-Amz-Date=1"), Ok(2));
-        assert_eq!(parse("DBUser=line%0Abreak"), Ok(1), "PostgreSQL has such names");
+        assert_eq!(parse("DBUser=line%0Abreak"), Ok(1), "valid in PostgreSQL");
         assert_eq!(parse("Action=a&Action=b"), Err(ProofError::Repeated("Action".into())));
         assert_eq!(parse("Action=a&action=b"), Err(ProofError::Repeated("action".into())));
         assert_eq!(parse("Action=a&%41ction=b"), Err(ProofError::Repeated("Action".into())));
@@ -193,18 +194,18 @@ mod tests {
     }
 
     #[test]
-    fn times_are_enforced_here() {
+    fn validity_is_enforced_locally() {
         let made_at = 1_705_322_096;
         let times = |life: &str, now| {
             let text = format!("X-Amz-Date=20240115T123456Z&X-Amz-Expires={life}");
             Query::parse(&text, NAMES).unwrap().times(now)
         };
-        assert_eq!(times("900", made_at), Ok(Times { made_at, ends_at: made_at + 900 }));
-        assert_eq!(times("900", made_at + 900), Err(ProofError::Ended(0)));
-        assert_eq!(times("60", made_at + 100), Err(ProofError::Ended(40)));
-        assert_eq!(times("901", made_at), Err(ProofError::Life(901)));
-        assert_eq!(times("0", made_at), Err(ProofError::Life(0)));
-        assert_eq!(times("-1", made_at), Err(ProofError::Life(-1)));
+        assert_eq!(times("900", made_at), Ok(Times { made_at, expires_at: made_at + 900 }));
+        assert_eq!(times("900", made_at + 900), Err(ProofError::Expired(0)));
+        assert_eq!(times("60", made_at + 100), Err(ProofError::Expired(40)));
+        assert_eq!(times("901", made_at), Err(ProofError::Lifetime(901)));
+        assert_eq!(times("0", made_at), Err(ProofError::Lifetime(0)));
+        assert_eq!(times("-1", made_at), Err(ProofError::Lifetime(-1)));
         assert_eq!(times("900", made_at - 301), Err(ProofError::Future(301)));
         assert!(times("900", made_at - 300).is_ok());
         assert!(times("nine", made_at).is_err());

@@ -1,13 +1,13 @@
-//! Who AWS says somebody is. Owns the canonical form of an ARN that maps may name: a role without its session, since
-//! whoever assumes it chooses the session's name.
+//! AWS principals. Owns the canonical form of an ARN in maps: a role without its session, whose name is chosen by the
+//! caller that assumes the role.
 
-/// Longest ARN that is looked at, in bytes.
+/// Longest accepted ARN, in bytes.
 const MAX_ARN_BYTES: usize = 2048;
 
-/// The principal behind the ARN that GetCallerIdentity returns, fit to be mapped.
+/// The canonical principal of an ARN returned by GetCallerIdentity.
 ///
-/// An assumed role becomes `arn:…:iam::ACCOUNT:role/NAME`: the path of the role is not in STS's answer, so maps name
-/// roles without it. Users keep theirs. `None` for root, federated users and what is no ARN.
+/// An assumed role becomes `arn:…:iam::ACCOUNT:role/NAME`: STS does not return the path of the role, so maps name
+/// roles without it. Users keep their path. `None` for root, federated users and malformed ARNs.
 pub fn canonical(arn: &str) -> Option<String> {
     if arn.len() > MAX_ARN_BYTES || !arn.bytes().all(|b| b.is_ascii_graphic()) {
         return None;
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_are_dropped_and_never_mapped_on() {
+    fn sessions_are_dropped_from_the_canonical_arn() {
         let canonical = |arn: &str| canonical(arn).unwrap_or_default();
         assert_eq!(
             canonical("arn:aws:sts::123456789012:assumed-role/orders/admin"),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_map_should_name_is_nobody() {
+    fn other_principals_have_no_canonical_arn() {
         for arn in [
             "",
             "ann",

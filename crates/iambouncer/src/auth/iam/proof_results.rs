@@ -1,23 +1,24 @@
-//! ProofResults about proofs, remembered for all workers. Owns how long: a yes until the proof's own end, a no for a
-//! moment; and that two logins with the same proof ask once. The proof itself is not kept, only a keyed hash of it.
+//! Cached results of proof checks, shared by all workers. Owns their lifetime: successes until the proof expires,
+//! failures for a few seconds; and that concurrent logins with the same proof check it once. Stores only a keyed hash
+//! of a proof.
 
 use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// ProofResults that are kept; the one that ends first makes room.
+/// Maximum number of results; the one that expires first is evicted.
 const MAX_RESULTS: usize = 10_000;
-/// How long a no is remembered, in seconds: long enough for a loop of retries, short enough for a new policy.
+/// Lifetime of a failure, in seconds: long enough to absorb a retry loop, short enough for a changed policy.
 const REFUSED_SECONDS: i64 = 5;
-/// How long a question may be open, in seconds, before somebody else may ask it.
+/// How long a check may be pending, in seconds, before another login may start one.
 const OPEN_SECONDS: i64 = 30;
 
-/// The hash of a proof together with what it was shown for.
+/// The keyed hash of a proof and its context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProofKey([u8; 32]);
 
 impl ProofKey {
-    /// Hashes the parts, each with its length, under a key of this process.
+    /// Hashes the parts, each with its length, with the key of this process.
     pub fn new(process_key: &[u8; 32], parts: &[&str]) -> Self {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, process_key));
         for part in parts {
@@ -30,15 +31,15 @@ impl ProofKey {
     }
 }
 
-/// What is known of a proof.
+/// The status of a proof.
 pub enum ProofStatus<V, E> {
-    /// It was good.
+    /// It was accepted.
     Good(V),
-    /// It was refused a moment ago.
+    /// It was refused recently.
     Bad(E),
-    /// Somebody is asking.
+    /// Another login is checking it.
     Pending,
-    /// Nobody knows: whoever gets this asks.
+    /// Not cached: the caller checks it.
     Unknown(OpenCheck<V, E>),
 }
 
@@ -55,7 +56,7 @@ struct ProofResult<V, E> {
 
 type ResultTable<V, E> = Mutex<HashMap<ProofKey, ProofResult<V, E>>>;
 
-/// All verdicts. Clones share them.
+/// All results, shared between clones.
 pub struct ProofResults<V, E>(Arc<ResultTable<V, E>>);
 
 impl<V, E> Clone for ProofResults<V, E> {
@@ -70,7 +71,7 @@ impl<V, E> Default for ProofResults<V, E> {
     }
 }
 
-/// An open question. Dropped without an answer, the next one asks.
+/// A check under way. If dropped without a result, the next login starts a new one.
 pub struct OpenCheck<V, E> {
     key: ProofKey,
     entries: Arc<ResultTable<V, E>>,
@@ -78,7 +79,7 @@ pub struct OpenCheck<V, E> {
 }
 
 impl<V: Clone, E: Clone> ProofResults<V, E> {
-    /// What is known of a proof, at a moment in seconds since 1970.
+    /// The status of a proof at a time in seconds since 1970.
     pub fn look_up(&self, key: ProofKey, now: i64) -> ProofStatus<V, E> {
         let mut entries = locked(&self.0);
         if let Some(entry) = entries.get(&key).filter(|entry| entry.until > now) {
@@ -95,7 +96,7 @@ impl<V: Clone, E: Clone> ProofResults<V, E> {
         ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false })
     }
 
-    /// Forgets everything: what the verdicts rest on has changed.
+    /// Removes all results, after a change of what they depend on.
     pub fn forget(&self) {
         locked(&self.0).clear();
     }
@@ -111,19 +112,19 @@ fn make_room<V, E>(entries: &mut HashMap<ProofKey, ProofResult<V, E>>, now: i64)
 }
 
 impl<V, E> OpenCheck<V, E> {
-    /// Yes, until a moment in seconds since 1970.
+    /// Records success until a time in seconds since 1970.
     pub fn good(self, verdict: V, until: i64) {
         self.answer(ResultState::Good(verdict), until);
     }
 
-    /// No.
+    /// Records a failure.
     pub fn bad(self, error: E, now: i64) {
         self.answer(ResultState::Bad(error), now + REFUSED_SECONDS);
     }
 
     fn answer(mut self, state: ResultState<V, E>, until: i64) {
         self.is_answered = true;
-        // Gone when everything was forgotten meanwhile: then this answer is of the old days.
+        // Removed by `forget` meanwhile: the result is outdated.
         if let Some(entry) = locked(&self.entries).get_mut(&self.key) {
             *entry = ProofResult { state, until };
         }
@@ -150,53 +151,53 @@ mod tests {
         ProofKey::new(&[7; 32], parts)
     }
 
-    fn ask(verdicts: &ProofResults<u8, u8>, at: i64) -> OpenCheck<u8, u8> {
+    fn start(verdicts: &ProofResults<u8, u8>, at: i64) -> OpenCheck<u8, u8> {
         match verdicts.look_up(key(&["t"]), at) {
-            ProofStatus::Unknown(question) => question,
+            ProofStatus::Unknown(check) => check,
             _ => panic!("known"),
         }
     }
 
     #[test]
-    fn the_parts_of_a_key_cannot_run_into_each_other() {
+    fn boundaries_of_parts_change_the_key() {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_ne!(key(&["t"]), ProofKey::new(&[8; 32], &["t"]));
     }
 
     #[test]
-    fn one_asks_and_the_others_wait_for_the_answer() {
+    fn one_login_checks_and_the_others_wait_for_the_result() {
         let verdicts = ProofResults::default();
-        let question = ask(&verdicts, 100);
+        let check = start(&verdicts, 100);
         assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending));
-        question.good(5, 200);
+        check.good(5, 200);
         assert!(matches!(verdicts.look_up(key(&["t"]), 199), ProofStatus::Good(5)));
         assert!(matches!(verdicts.look_up(key(&["t"]), 200), ProofStatus::Unknown(_)));
     }
 
     #[test]
-    fn a_no_is_short_and_a_question_given_up_is_open_again() {
+    fn failures_expire_soon_and_abandoned_checks_are_repeated() {
         let verdicts = ProofResults::default();
-        drop(ask(&verdicts, 100));
-        ask(&verdicts, 100).bad(1, 100);
+        drop(start(&verdicts, 100));
+        start(&verdicts, 100).bad(1, 100);
         assert!(matches!(verdicts.look_up(key(&["t"]), 104), ProofStatus::Bad(1)));
         assert!(matches!(verdicts.look_up(key(&["t"]), 105), ProofStatus::Unknown(_)));
     }
 
     #[test]
-    fn answers_to_forgotten_questions_are_forgotten_too() {
+    fn results_of_checks_before_forget_are_dropped() {
         let verdicts = ProofResults::default();
-        let question = ask(&verdicts, 100);
+        let check = start(&verdicts, 100);
         verdicts.forget();
-        question.good(5, 200);
+        check.good(5, 200);
         assert!(matches!(verdicts.look_up(key(&["t"]), 101), ProofStatus::Unknown(_)));
     }
 
     #[test]
-    fn their_number_is_bounded() {
+    fn the_number_of_results_is_limited() {
         let verdicts: ProofResults<u8, u8> = ProofResults::default();
         for n in 0..MAX_RESULTS + 10 {
-            if let ProofStatus::Unknown(question) = verdicts.look_up(key(&[&n.to_string()]), 0) {
-                question.good(1, 1000 + n as i64);
+            if let ProofStatus::Unknown(check) = verdicts.look_up(key(&[&n.to_string()]), 0) {
+                check.good(1, 1000 + n as i64);
             }
         }
         assert!(locked(&verdicts.0).len() <= MAX_RESULTS);

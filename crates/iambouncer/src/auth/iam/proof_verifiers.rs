@@ -1,27 +1,27 @@
-//! What all workers share about clients' proofs: verdicts, and how many questions may be open at a time. Owns those
-//! bounds: every proof that nobody has seen yet costs a login at the database, or a call to STS.
+//! State of proof checks shared by all workers: results, and limits of concurrent checks. Owns these limits: every
+//! new proof costs a login to the database or a request to STS.
 
 use super::proof_results::ProofResults;
 use crate::client_error::ClientError;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Probe logins under way at a time.
+/// Maximum number of concurrent probe logins.
 const MAX_PROBES: usize = 8;
-/// Calls to STS under way at a time.
-const MAX_QUESTIONS: usize = 16;
+/// Maximum number of concurrent requests to STS.
+const MAX_STS_REQUESTS: usize = 16;
 
-/// Shared by all workers. Clones share everything.
+/// Shared by all workers and between clones.
 #[derive(Clone)]
 pub struct ProofVerifiers {
-    /// RDS tokens that a database has accepted or refused.
+    /// Results for RDS tokens.
     pub tokens: ProofResults<(), ClientError>,
-    /// Who STS says a proof is of: a canonical ARN.
+    /// Results for STS proofs: canonical ARNs.
     pub callers: ProofResults<Arc<str>, ClientError>,
-    /// Places for probe logins.
+    /// Permits for probe logins.
     pub probes: Arc<Semaphore>,
-    /// Places for calls to STS.
-    pub questions: Arc<Semaphore>,
+    /// Permits for requests to STS.
+    pub sts_requests: Arc<Semaphore>,
 }
 
 impl Default for ProofVerifiers {
@@ -30,7 +30,7 @@ impl Default for ProofVerifiers {
             tokens: ProofResults::default(),
             callers: ProofResults::default(),
             probes: Arc::new(Semaphore::new(MAX_PROBES)),
-            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            sts_requests: Arc::new(Semaphore::new(MAX_STS_REQUESTS)),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! An RDS token as a client's password (`auth_type = iam`). Owns the checks that cost nothing and need nobody; only the
-//! database can tell whether the signature is right and the policy allows it.
+//! An RDS token as a client's password (`auth_type = iam`). Owns the local checks; only the database can verify the
+//! signature and the policy.
 
 use super::ProofError;
 use super::presigned::{Query, Times, expect};
 
-/// Longest token that is looked at, in bytes: what PostgreSQL takes as a password.
+/// Longest accepted token, in bytes: PostgreSQL's limit for passwords.
 pub const MAX_TOKEN_BYTES: usize = 65_530;
 
 const PARAMETERS: &[&str] = &[
@@ -19,7 +19,7 @@ const PARAMETERS: &[&str] = &[
     "X-Amz-Signature",
 ];
 
-/// What a token has to be for.
+/// What a token must be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedToken<'a> {
     /// The endpoint's name.
@@ -41,8 +41,8 @@ pub fn check(token: &str, expected: &ExpectedToken<'_>, now_seconds: i64) -> Res
     if token.len() > MAX_TOKEN_BYTES {
         return Err(ProofError::TooLong(MAX_TOKEN_BYTES));
     }
-    let (authority, query) = token.split_once("/?").ok_or(ProofError::NotOne(WHAT))?;
-    let (host, port) = authority.rsplit_once(':').ok_or(ProofError::NotOne(WHAT))?;
+    let (authority, query) = token.split_once("/?").ok_or(ProofError::Invalid(WHAT))?;
+    let (host, port) = authority.rsplit_once(':').ok_or(ProofError::Invalid(WHAT))?;
     let query = Query::parse(query, PARAMETERS)?;
     query.expect("Action", "connect")?;
     query.expect("DBUser", expected.user)?;
@@ -75,15 +75,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_the_sdk_passes_until_it_ends() {
-        assert_eq!(check(&token("app"), &EXPECTED, NOW).map(|times| times.ends_at), Ok(NOW + 900));
-        assert_eq!(check(&token("app"), &EXPECTED, NOW + 900), Err(ProofError::Ended(0)));
-        let strange = "a&DBUser=admin é";
-        assert!(check(&token(strange), &ExpectedToken { user: strange, ..EXPECTED }, NOW).is_ok());
+    fn a_token_of_the_sdk_passes_until_it_expires() {
+        assert_eq!(check(&token("app"), &EXPECTED, NOW).map(|times| times.expires_at), Ok(NOW + 900));
+        assert_eq!(check(&token("app"), &EXPECTED, NOW + 900), Err(ProofError::Expired(0)));
+        let special = "a&DBUser=admin é";
+        assert!(check(&token(special), &ExpectedToken { user: special, ..EXPECTED }, NOW).is_ok());
     }
 
     #[test]
-    fn everything_it_is_made_for_must_fit() {
+    fn endpoint_region_and_user_must_match() {
         let token = token("app");
         for wrong in [
             ExpectedToken { user: "admin", ..EXPECTED },
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_tokens_are_refused_without_asking_anybody() {
+    fn modified_tokens_are_refused_locally() {
         let good = token("app");
         let changes: &[(&str, &str)] = &[
             ("Action=connect", "Action=Connect"),

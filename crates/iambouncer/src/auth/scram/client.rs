@@ -1,5 +1,5 @@
-//! The side that proves a password. Owns the messages towards a server and the check that the server knows the
-//! password too; it takes keys, never a password.
+//! The client side of SCRAM, which proves a password. Owns the messages to a server and the check that the server
+//! knows the password, too; it takes keys, never a password.
 
 use super::keys::{ClientKeys, hmac_sha256, same, xor};
 use super::message::{attribute, fresh_nonce, is_nonce, text};
@@ -7,11 +7,11 @@ use super::{MAX_ITERATIONS, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// How the exchange is tied to the TLS channel.
+/// Channel binding of the exchange.
 pub enum Binding {
-    /// No TLS, or a certificate that cannot be bound to.
+    /// No TLS, or a certificate that does not support binding.
     Unsupported,
-    /// TLS, but the server offers no -PLUS: saying so exposes someone who removed the offer.
+    /// TLS, but the server did not offer -PLUS: reporting this exposes an attacker that removed the offer.
     NotOffered,
     /// Hash of the server's certificate (`tls-server-end-point`).
     EndPoint(Vec<u8>),
@@ -27,11 +27,11 @@ impl Binding {
     }
 }
 
-/// What the server asks to be computed.
+/// The parameters sent by the server.
 pub struct Challenge {
     /// Salt.
     pub salt: Vec<u8>,
-    /// Rounds.
+    /// Number of iterations.
     pub iterations: u32,
 }
 
@@ -46,9 +46,9 @@ pub struct ClientExchange {
 }
 
 impl ClientExchange {
-    /// An exchange with a given nonce.
+    /// An exchange with the given nonce.
     pub fn new(binding: Binding, nonce: String) -> Self {
-        // PostgreSQL takes the user from the startup packet and wants none here.
+        // PostgreSQL takes the user from the startup packet and ignores the one here.
         let first_bare = format!("n=,r={nonce}");
         Self {
             binding,
@@ -63,7 +63,7 @@ impl ClientExchange {
     /// An exchange with a random nonce.
     ///
     /// # Errors
-    /// No randomness.
+    /// No random numbers are available.
     pub fn fresh(binding: Binding) -> Result<Self, ScramError> {
         Ok(Self::new(binding, fresh_nonce()?))
     }
@@ -73,7 +73,7 @@ impl ClientExchange {
         self.first_bare = format!("n={user},r={}", self.nonce);
     }
 
-    /// The mechanism to name.
+    /// The mechanism to select.
     pub fn mechanism(&self) -> &'static str {
         match self.binding {
             Binding::EndPoint(_) => SCRAM_SHA_256_PLUS,
@@ -89,7 +89,7 @@ impl ClientExchange {
     /// Reads server-first-message.
     ///
     /// # Errors
-    /// Malformed, a foreign nonce, or iterations out of bounds.
+    /// Malformed, an unexpected nonce, or iterations out of range.
     pub fn challenge(&mut self, server_first: &[u8]) -> Result<Challenge, ScramError> {
         let server_first = text(server_first)?;
         let mut rest = server_first;
@@ -125,10 +125,10 @@ impl ClientExchange {
         format!("{without_proof},p={}", STANDARD.encode(proof))
     }
 
-    /// Checks server-final-message: the server must know the password as well.
+    /// Checks server-final-message, which proves that the server knows the password.
     ///
     /// # Errors
-    /// It does not, or it reports an error.
+    /// The signature is wrong, or the server reports an error.
     pub fn verify(&self, server_final: &[u8]) -> Result<(), ScramError> {
         let mut rest = text(server_final)?;
         if rest.starts_with("e=") {

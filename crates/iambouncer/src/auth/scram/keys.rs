@@ -1,4 +1,4 @@
-//! Keys of SCRAM and the form in which they are stored. Owns the key derivation of RFC 5802, 3, and the text
+//! SCRAM keys and their stored form. Owns the key derivation of RFC 5802, section 3, and the text
 //! `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey` of `pg_authid`.
 
 use super::{MAX_ITERATIONS, ScramError};
@@ -46,21 +46,20 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
-/// `Hi(password, salt, i)`: everything else follows from it.
+/// `Hi(password, salt, i)`, from which all keys are derived.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SaltedPassword(Key);
 
 impl SaltedPassword {
-    /// Derives it; takes milliseconds, so not on a worker.
+    /// Derives it; takes milliseconds, so never call it on a worker.
     ///
     /// # Errors
-    /// Iterations out of bounds.
+    /// Iterations out of range.
     pub fn derive(password: &str, salt: &[u8], iterations: u32) -> Result<Self, ScramError> {
         let rounds = NonZeroU32::new(iterations)
             .filter(|n| n.get() <= MAX_ITERATIONS)
             .ok_or(ScramError::Iterations(iterations))?;
-        // The server normalises too, and like it we use the text as it is when it cannot be normalised, or when nothing
-        // would be left of it.
+        // As in PostgreSQL, the text is used unchanged if it cannot be normalized or if nothing would be left.
         let prepared = stringprep::saslprep(password).ok().filter(|prepared| !prepared.is_empty());
         let prepared = Zeroizing::new(prepared.unwrap_or(Cow::Borrowed(password)).into_owned());
         let mut out = [0; KEY_BYTES];
@@ -76,14 +75,14 @@ impl SaltedPassword {
         }
     }
 
-    /// What a verifier stores.
+    /// The secret that a verifier stores.
     pub fn secret(&self, salt: &[u8], iterations: u32) -> ScramSecret {
         let keys = self.keys();
         ScramSecret { iterations, salt: salt.to_vec(), stored: sha256(&keys.client), server: keys.server }
     }
 }
 
-/// The two keys that stand for a password once salt and iterations are known. As secret as the password itself.
+/// The two keys that are equivalent to the password for a given salt and iterations, and just as secret.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ClientKeys {
     /// ClientKey.
@@ -98,10 +97,10 @@ impl ClientKeys {
     }
 }
 
-/// What a verifier knows: enough to check a proof, not enough to make one.
+/// The verifier's secret: enough to check a proof, but not to make one.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ScramSecret {
-    /// Rounds of PBKDF2.
+    /// Number of PBKDF2 iterations.
     pub iterations: u32,
     /// Salt.
     pub salt: Vec<u8>,
@@ -112,7 +111,7 @@ pub struct ScramSecret {
 }
 
 impl ScramSecret {
-    /// Reads the stored form; `None` when the text is something else.
+    /// Parses the stored form; `None` if the text is something else.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("SCRAM-SHA-256$")?;
         let (parameters, keys) = rest.split_once('$')?;
@@ -128,7 +127,7 @@ impl ScramSecret {
         })
     }
 
-    /// The form in which it is stored, here as in PostgreSQL.
+    /// The stored form, as in PostgreSQL.
     pub fn stored_text(&self) -> Zeroizing<String> {
         Zeroizing::new(format!(
             "SCRAM-SHA-256${}:{}${}:{}",
@@ -139,7 +138,7 @@ impl ScramSecret {
         ))
     }
 
-    /// The salt of a user in this process, known or not.
+    /// The salt of a user in this process, whether the user exists or not.
     pub fn salt_of(user: &str, process_key: &Key) -> Vec<u8> {
         Self::salt_of_len(user, process_key, SALT_BYTES)
     }
@@ -149,8 +148,8 @@ impl ScramSecret {
         salt.iter().copied().cycle().take(bytes).collect()
     }
 
-    /// A secret that no password fits, always the same for one user and process: an unknown user sees an exchange
-    /// like any other.
+    /// A secret that no password matches, constant for a user and process: the exchange of an unknown user looks like
+    /// any other.
     pub fn mock(user: &str, process_key: &Key, iterations: u32, salt_bytes: usize) -> Self {
         Self {
             iterations,
@@ -166,11 +165,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_normalises_to_nothing_is_used_as_it_is() {
+    fn a_password_that_normalizes_to_nothing_is_used_unchanged() {
         let keys = |password: &str| SaltedPassword::derive(password, b"salt", 1).unwrap().keys().client;
         assert_ne!(keys("\u{ad}"), keys(""));
         assert_ne!(keys("\u{ad}"), keys("\u{ad}\u{ad}"));
-        // What is left of others counts.
+        // Other characters remain.
         assert_eq!(keys("a\u{ad}"), keys("a"));
     }
 

@@ -1,8 +1,8 @@
-//! The comma-separated attributes of SCRAM messages. Owns splitting and the nonce alphabet.
+//! The comma-separated attributes of SCRAM messages. Owns parsing and the nonce alphabet.
 
 use super::ScramError;
 
-/// Takes `name=value` off the front of `rest`.
+/// Removes `name=value` from the front of `rest`.
 pub(super) fn attribute<'a>(rest: &mut &'a str, name: char) -> Result<&'a str, ScramError> {
     let (field, after) = rest.split_once(',').unwrap_or((*rest, ""));
     let mut chars = field.chars();
@@ -22,7 +22,7 @@ pub(super) fn is_nonce(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b',')
 }
 
-/// A fresh nonce of 18 random bytes in base64.
+/// A new nonce: 18 random bytes in base64.
 pub(super) fn fresh_nonce() -> Result<String, ScramError> {
     use base64::Engine;
     let mut bytes = [0; 18];

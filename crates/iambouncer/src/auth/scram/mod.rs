@@ -1,7 +1,7 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it. Owns keys, messages and their checks; both sides
-//! share the arithmetic of [`keys`].
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as implemented by PostgreSQL. Owns keys, messages and their checks; both sides
+//! share the computations in [`keys`].
 //!
-//! PBKDF2 is slow by design: [`keys::SaltedPassword::derive`] is called on the control thread, never on a worker.
+//! PBKDF2 is slow by design: [`keys::SaltedPassword::derive`] runs on the control thread, never on a worker.
 
 pub mod client;
 pub mod keys;
@@ -13,32 +13,32 @@ pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 /// Mechanism bound to the TLS certificate of the server.
 pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// Most rounds we let a peer make us compute. The server's own default is 4096.
+/// Maximum number of iterations that a peer may request. PostgreSQL's default is 4096.
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 
-/// An exchange that cannot go on.
+/// Why an exchange failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScramError {
-    /// A message is not what the RFC says.
+    /// A message violates the RFC.
     #[error("malformed SCRAM message: {0}")]
     Malformed(&'static str),
-    /// More rounds than [`MAX_ITERATIONS`], or none.
-    #[error("SCRAM asks for {0} iterations")]
+    /// More than [`MAX_ITERATIONS`] iterations, or none.
+    #[error("SCRAM iteration count {0} is out of range")]
     Iterations(u32),
     /// The peer's nonce does not continue ours: replay or mix-up.
     #[error("SCRAM nonce does not match")]
     Nonce,
-    /// Channel binding is missing, or for another channel: somebody may stand in between.
+    /// Channel binding is missing or for another channel: possibly a man in the middle.
     #[error("SCRAM channel binding does not match")]
     ChannelBinding,
-    /// The proof is wrong: not the password.
+    /// The proof is wrong: another password.
     #[error("SCRAM proof is wrong")]
     Proof,
-    /// The server reported an error of its own.
+    /// The server reported an error.
     #[error("SCRAM was refused by the server")]
     Refused,
-    /// No randomness to be had.
-    #[error("no random numbers available")]
+    /// No random numbers are available.
+    #[error("could not generate random numbers")]
     Random,
 }
 
@@ -59,8 +59,8 @@ mod tests {
         let mut client = ClientExchange::new(Binding::Unsupported, "client-nonce".into());
         let (server, challenge) =
             ServerExchange::start(secret(stored), client.first().as_bytes(), "server-nonce".into())?;
-        let asked = client.challenge(challenge.as_bytes())?;
-        let keys = SaltedPassword::derive(given, &asked.salt, asked.iterations)?.keys();
+        let request = client.challenge(challenge.as_bytes())?;
+        let keys = SaltedPassword::derive(given, &request.salt, request.iterations)?.keys();
         let answer = client.answer(&keys);
         let (last, _) = server.finish(answer.as_bytes())?;
         client.verify(last.as_bytes())
@@ -75,16 +75,16 @@ mod tests {
 
     /// RFC 7677, section 3.
     #[test]
-    fn the_published_exchange_comes_out_to_the_letter() {
+    fn the_exchange_of_the_rfc_is_reproduced_exactly() {
         let mut client = ClientExchange::new(Binding::Unsupported, "rOprNGfwEbeRWgbNEkqO".into());
         client.set_user_for_test("user");
         assert_eq!(client.first(), "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
-        let asked = client
+        let request = client
             .challenge(
                 b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
             )
             .unwrap();
-        let keys = SaltedPassword::derive("pencil", &asked.salt, asked.iterations).unwrap().keys();
+        let keys = SaltedPassword::derive("pencil", &request.salt, request.iterations).unwrap().keys();
         assert_eq!(
             client.answer(&keys),
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
@@ -95,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn the_key_a_login_reveals_logs_in_elsewhere() {
+    fn the_keys_a_login_reveals_can_log_in_to_a_server() {
         let mut client = ClientExchange::new(Binding::Unsupported, "a".into());
         let (server, challenge) =
             ServerExchange::start(secret("pw"), client.first().as_bytes(), "b".into()).unwrap();
-        let asked = client.challenge(challenge.as_bytes()).unwrap();
-        let keys = SaltedPassword::derive("pw", &asked.salt, asked.iterations).unwrap().keys();
+        let request = client.challenge(challenge.as_bytes()).unwrap();
+        let keys = SaltedPassword::derive("pw", &request.salt, request.iterations).unwrap().keys();
         let (_, learned) = server.finish(client.answer(&keys).as_bytes()).unwrap();
 
         let mut again = ClientExchange::new(Binding::Unsupported, "c".into());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_client_notices_a_server_that_strips_the_binding() {
+    fn a_server_without_channel_binding_is_refused() {
         let client = ClientExchange::new(Binding::EndPoint(vec![1; 32]), "n".into());
         assert!(client.first().starts_with("p=tls-server-end-point,,"));
         assert_eq!(client.mechanism(), SCRAM_SHA_256_PLUS);

@@ -1,5 +1,5 @@
-//! The side that checks a proof. Owns the messages towards a client. It offers no channel binding of its own, so a
-//! client that insists on one, or says that the offer was removed, is turned away.
+//! The server side of SCRAM, which checks a proof. Owns the messages to a client. It offers no channel binding, so a
+//! client that requires one is refused.
 
 use super::ScramError;
 use super::keys::{ClientKeys, ScramSecret, hmac_sha256, same, xor};
@@ -17,10 +17,10 @@ pub struct ServerExchange {
 }
 
 impl ServerExchange {
-    /// Reads client-first-message and makes server-first-message, with a given nonce part.
+    /// Parses client-first-message and builds server-first-message, with the given part of the nonce.
     ///
     /// # Errors
-    /// Malformed, or channel binding is asked for.
+    /// Malformed, or channel binding is required.
     pub fn start(
         secret: ScramSecret,
         client_first: &[u8],
@@ -30,7 +30,7 @@ impl ServerExchange {
         let (flag, rest) = message.split_once(',').ok_or(ScramError::Malformed("no GS2 header"))?;
         let (authzid, bare) = rest.split_once(',').ok_or(ScramError::Malformed("no GS2 header"))?;
         match flag {
-            // `y`: the client could bind and believes that we cannot, which is true.
+            // `y`: the client supports channel binding and assumes that the server does not, which is true.
             "n" | "y" => {}
             _ if flag.starts_with("p=") => return Err(ScramError::ChannelBinding),
             _ => return Err(ScramError::Malformed("unknown GS2 flag")),
@@ -39,7 +39,7 @@ impl ServerExchange {
             return Err(ScramError::Malformed("authorization identity is not supported"));
         }
         let mut fields = bare;
-        // The name here is ignored, as the server does: the startup packet's counts.
+        // As in PostgreSQL, this name is ignored in favor of that in the startup packet.
         attribute(&mut fields, 'n')?;
         let client_nonce = attribute(&mut fields, 'r')?;
         if !is_nonce(client_nonce) {
@@ -57,16 +57,16 @@ impl ServerExchange {
         Ok((exchange, server_first))
     }
 
-    /// As [`ServerExchange::start`] with a random nonce part.
+    /// Like [`ServerExchange::start`], with a random part of the nonce.
     ///
     /// # Errors
-    /// As there, or no randomness.
+    /// See there, or no random numbers are available.
     pub fn fresh(secret: ScramSecret, client_first: &[u8]) -> Result<(Self, String), ScramError> {
         Self::start(secret, client_first, fresh_nonce()?)
     }
 
-    /// Checks client-final-message. Returns server-final-message and the keys that the proof reveals, with which
-    /// the same password can be proven to a server that stores the same secret.
+    /// Checks client-final-message. Returns server-final-message and the keys revealed by the proof, which can
+    /// authenticate to a server with the same stored secret.
     ///
     /// # Errors
     /// Malformed, another nonce, another GS2 header, or a wrong proof.
@@ -74,11 +74,11 @@ impl ServerExchange {
         self.finish_with(&self.secret, client_final)
     }
 
-    /// As [`finish`](Self::finish), held against the secret of another password. It has to have the same salt and
-    /// iterations, which the client knows already.
+    /// Like [`finish`](Self::finish), with the secret of another password. It must have the same salt and iterations,
+    /// which the client has already received.
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn finish_with(
         &self,
         secret: &ScramSecret,
