@@ -1,4 +1,4 @@
-//! Arguments as clap reads them. Owns names and help; decides nothing.
+//! Command-line arguments parsed by clap. Owns names and help texts; makes no decisions.
 
 use crate::config::ZeroConfigFlags;
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-With a file, it is PgBouncer's: [databases], [pgbouncer], [users]. Without one, TARGET or the environment names the \
+A configuration file has PgBouncer's sections: [databases], [pgbouncer], [users]. Without a file, TARGET or the environment names the \
 database: RDS_HOST DB_PORT DB_NAME DB_USERNAME AWS_REGION, or AWS_IAM AWS_RDS_REGION DB_HOST DB_PORT DB_NAME DB_USER. \
 Every setting can also be given as IAMBOUNCER_<SETTING>.";
 
@@ -23,39 +23,39 @@ Every setting can also be given as IAMBOUNCER_<SETTING>.";
 pub(super) enum CliCommand {
     /// Serves clients (the default).
     Run(RunArguments),
-    /// Reads a configuration file and says what is wrong with it.
+    /// Checks a configuration file and reports errors.
     Check {
         /// The file.
         file: PathBuf,
     },
-    /// Says what is in the way of a login, and what to do about it.
+    /// Finds out what prevents a login, and what to do about it.
     Doctor(Doctor),
-    /// Prints an IAM token, to be used as a password within 15 minutes.
+    /// Prints an IAM token, for use as a password within 15 minutes.
     Token(TokenArguments),
-    /// Prints what has to be allowed: the IAM policy, the SQL grants, Terraform.
+    /// Prints what a login needs: the IAM policy, the SQL grants, Terraform.
     Policy(Policy),
-    /// Runs a command with a pooler of its own; PG* and DATABASE_URL point there.
+    /// Runs a command with a pooler of its own; PG* and DATABASE_URL point to it.
     Exec(Exec),
     /// Runs psql with a pooler of its own.
     Connect(Connect),
-    /// Asks a running pooler whether it is well; for health checks of containers.
+    /// Queries the health of a running pooler; for container health checks.
     Healthcheck(Healthcheck),
     /// Waits until a running pooler has started.
     Wait(Wait),
     /// Prints the SCRAM secret of a password, for auth_file or ALTER ROLE.
     Hash(Hash),
-    /// Lists the built-in certificate authorities, with their origin and last day.
+    /// Lists the built-in certificate authorities, with their origin and expiry.
     Authorities,
-    /// Prints completions for a shell.
+    /// Prints a completion script for a shell.
     Completions {
-        /// Which one.
+        /// The shell.
         shell: clap_complete::Shell,
     },
     /// Prints the manual page.
     Man,
 }
 
-/// Which server, without a file. What is not given comes from the environment.
+/// The server, without a file. Missing values are taken from the environment.
 #[derive(Args, Clone, Default)]
 pub(super) struct ServerArguments {
     /// User on the server (without a file).
@@ -67,16 +67,16 @@ pub(super) struct ServerArguments {
     /// Port of the server (without a file).
     #[arg(long)]
     port: Option<u16>,
-    /// Region of the database, where its endpoint does not tell.
+    /// Region of the database, if its endpoint does not contain it.
     #[arg(long)]
     region: Option<String>,
-    /// Endpoint to sign tokens for, where it is not the one to connect to.
+    /// Endpoint to sign tokens for, if it differs from the host to connect to.
     #[arg(long)]
     iam_host: Option<String>,
     /// Port to sign tokens for.
     #[arg(long)]
     iam_port: Option<u16>,
-    /// Secret of AWS Secrets Manager that holds user name and password, in place of IAM.
+    /// Secret of AWS Secrets Manager with user name and password, instead of IAM.
     #[arg(long)]
     secret_arn: Option<String>,
     /// Profile of the shared AWS configuration.
@@ -85,7 +85,7 @@ pub(super) struct ServerArguments {
     /// Role to assume.
     #[arg(long)]
     aws_role_arn: Option<String>,
-    /// External id that the role's trust policy asks for.
+    /// External ID that the role's trust policy requires.
     #[arg(long)]
     aws_external_id: Option<String>,
     /// Session name that CloudTrail shows for the role.
@@ -108,10 +108,10 @@ pub(super) struct RunArguments {
     /// Port to listen on.
     #[arg(long, short = 'p')]
     listen_port: Option<u16>,
-    /// More log lines. May be repeated.
+    /// Log more. May be repeated.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Warnings and errors only.
+    /// Log warnings and errors only.
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
@@ -120,28 +120,28 @@ pub(super) struct RunArguments {
 pub(super) struct Doctor {
     /// A configuration file, or the endpoint of a database.
     pub(super) target: Option<String>,
-    /// With a file, --database chooses a line and --user is for lines that name none.
+    /// With a file, --database selects a line and --user is for lines that have no user.
     #[command(flatten)]
     pub(super) server: ServerArguments,
-    /// Print an object for programs.
+    /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
-    /// Exit with 1 for warnings, too.
+    /// Exit with status 1 for warnings, too.
     #[arg(long)]
     pub(super) strict: bool,
-    /// Show the log of what is tried.
+    /// Log the steps of each login.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
 
-/// How a token is printed.
+/// Output format of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum TokenFormat {
     /// The token and a newline.
     Raw,
     /// Lines for a shell: export PGHOST=… PGPASSWORD=…
     Env,
-    /// An object with token, host, port, user, region and end.
+    /// A JSON object with token, host, port, user, region and expiry.
     Json,
     /// A connection URL.
     Url,
@@ -158,20 +158,20 @@ pub(super) struct TokenArguments {
     /// How to print it.
     #[arg(long, value_enum, default_value = "raw")]
     pub(super) format: TokenFormat,
-    /// A proof of the AWS identity for a pooler with auth_type = iam-sts, in place of a token of RDS.
+    /// Print a proof of the AWS identity for a pooler with auth_type = iam-sts, instead of an RDS token.
     #[arg(long, requires = "audience", conflicts_with_all = ["target", "format"])]
     pub(super) sts: bool,
-    /// Whom the proof is for: the pooler's iam_sts_audience.
+    /// Audience of the proof: the pooler's iam_sts_audience.
     #[arg(long, requires = "sts")]
     pub(super) audience: Option<String>,
 }
 
-/// What is printed of a policy.
+/// Output format of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum PolicyFormat {
     /// The IAM policy.
     Json,
-    /// The statements for the database.
+    /// The SQL statements for the database.
     Sql,
     /// The same policy for Terraform.
     Terraform,
@@ -185,10 +185,10 @@ pub(super) struct Policy {
     pub(super) target: Option<String>,
     #[command(flatten)]
     pub(super) server: ServerArguments,
-    /// Account of the database, twelve digits; without it STS is asked whose credentials these are.
+    /// Account of the database, twelve digits; by default the account of the credentials, as reported by STS.
     #[arg(long, value_parser = account)]
     pub(super) account: Option<String>,
-    /// Resource id of the instance (db-…), cluster (cluster-…) or proxy (prx-…).
+    /// Resource ID of the instance (db-…), cluster (cluster-…) or proxy (prx-…).
     #[arg(long, value_parser = resource_id)]
     pub(super) resource_id: String,
     /// What to print.
@@ -203,7 +203,7 @@ pub(super) struct Exec {
     pub(super) target: Option<String>,
     #[command(flatten)]
     pub(super) server: ServerArguments,
-    /// The command and its arguments, behind `--`.
+    /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, num_args = 1.., value_name = "COMMAND")]
     pub(super) command: Vec<std::ffi::OsString>,
 }
@@ -214,28 +214,28 @@ pub(super) struct Connect {
     pub(super) target: Option<String>,
     #[command(flatten)]
     pub(super) server: ServerArguments,
-    /// Arguments for psql, behind `--`.
+    /// Arguments for psql, after `--`.
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(super) arguments: Vec<std::ffi::OsString>,
 }
 
-/// Which question is asked.
+/// A probe of a running pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Probe {
-    /// It has started.
+    /// The pooler has started.
     Startup,
-    /// Its loops turn.
+    /// The event loops of the workers run.
     Liveness,
-    /// It takes clients.
+    /// The pooler accepts clients.
     Readiness,
 }
 
 #[derive(Args)]
 pub(super) struct Healthcheck {
-    /// What to ask.
+    /// The probe.
     #[arg(value_enum, default_value = "readiness")]
     pub(super) probe: Probe,
-    /// Where the pooler's HTTP endpoints are.
+    /// Address of the pooler's HTTP endpoint.
     #[arg(long, default_value = "127.0.0.1:9127", env = "IAMBOUNCER_HTTP")]
     pub(super) address: String,
     /// Seconds to wait for the answer.
@@ -245,20 +245,20 @@ pub(super) struct Healthcheck {
 
 #[derive(Args)]
 pub(super) struct Wait {
-    /// Seconds to wait at most.
+    /// Maximum time to wait, in seconds.
     #[arg(long, default_value_t = 30)]
     pub(super) max: u64,
-    /// Where the pooler's HTTP endpoints are.
+    /// Address of the pooler's HTTP endpoint.
     #[arg(long, default_value = "127.0.0.1:9127", env = "IAMBOUNCER_HTTP")]
     pub(super) address: String,
 }
 
 #[derive(Args)]
 pub(super) struct Hash {
-    /// Print a whole line for auth_file, for this user.
+    /// Print a complete line of auth_file, for this user.
     #[arg(long, short = 'U')]
     pub(super) user: Option<String>,
-    /// Rounds.
+    /// Number of iterations.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(super) iterations: u32,
 }
@@ -276,7 +276,7 @@ fn resource_id(text: &str) -> Result<String, String> {
     if is_id {
         return Ok(text.to_owned());
     }
-    Err("it begins with db-, cluster- or prx-, and is not the name of the instance; `aws rds describe-db-instances \
+    Err("it must begin with db-, cluster- or prx- and is not the instance name; `aws rds describe-db-instances \
          --query DBInstances[].DbiResourceId` or `aws rds describe-db-clusters --query DBClusters[].DbClusterResourceId` \
          lists them"
         .to_owned())
@@ -288,12 +288,12 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl ServerArguments {
-    /// Settings, for a start with a file.
+    /// Settings from flags, for a start with a file.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         self.settings.clone()
     }
 
-    /// The flags of a start without a file.
+    /// Flags for a start without a file.
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
         ZeroConfigFlags {
             user: self.user.clone(),
@@ -324,7 +324,7 @@ impl RunArguments {
         flags
     }
 
-    /// The flags of a start without a file.
+    /// Flags for a start without a file.
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
         ZeroConfigFlags {
             listen_addr: self.listen_addr.clone(),
@@ -340,12 +340,12 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn a_file_an_endpoint_and_a_command_are_told_apart() {
+    fn a_file_an_endpoint_and_a_command_are_distinguished() {
         let parse = |words: &[&str]| Arguments::parse_from(words);
         assert_eq!(parse(&["x", "a.ini"]).run.target.as_deref(), Some("a.ini"));
         assert!(matches!(parse(&["x", "check", "a.ini"]).command, Some(CliCommand::Check { .. })));

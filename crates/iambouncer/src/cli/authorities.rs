@@ -1,4 +1,4 @@
-//! `iambouncer authorities`: which certificate authorities are built in, from where, and until when. Owns the columns.
+//! `iambouncer authorities`: the built-in certificate authorities, with origin and expiry. Owns the columns.
 
 use super::Failure;
 use rds_iam::roots;

@@ -1,4 +1,4 @@
-//! `iambouncer check FILE`: everything a start would complain about, without starting. Owns the summary line.
+//! `iambouncer check FILE`: reports every configuration error that would prevent a start. Owns the summary line.
 
 use super::Failure;
 use super::run::files_of;

@@ -1,5 +1,5 @@
-//! `iambouncer doctor`: what is in the way of a login. Owns the first check, which is the configuration itself, and the
-//! exit code; everything else is [`crate::doctor`]'s.
+//! `iambouncer doctor`. Owns the first check, which is of the configuration itself, and the exit code; all other
+//! checks are in [`crate::doctor`].
 
 use super::Failure;
 use super::arguments::Doctor;
@@ -16,18 +16,18 @@ use std::process::ExitCode;
 
 pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
     if wanted.verbose > 0 {
-        // Nothing of a configuration is known yet, and the log of an examination goes to the terminal.
+        // No configuration has been read yet; the log of the checks goes to the terminal.
         Log::start(&Settings::default(), u32::from(wanted.verbose) - 1, false)
             .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     }
     let found = match read(wanted) {
         Ok((loaded, config, is_file)) => {
-            let mut found = look(wanted, loaded, is_file).map_err(Failure::Start)?;
+            let mut found = examine_targets(wanted, loaded, is_file).map_err(Failure::Start)?;
             found.general.insert(0, config);
             found
         }
         Err(Failure::Configuration(text)) => {
-            DoctorReport { general: vec![mistake(&text)], targets: Vec::new() }
+            DoctorReport { general: vec![invalid(&text)], targets: Vec::new() }
         }
         Err(other) => return Err(other),
     };
@@ -37,7 +37,7 @@ pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
     Ok(if is_bad { ExitCode::from(super::EXIT_FAILURE) } else { ExitCode::SUCCESS })
 }
 
-/// The configuration and its files, what is to be said of them, and whether it is a file.
+/// The configuration and its files, the finding about them, and whether it came from a file.
 fn read(wanted: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
     let flags = wanted.server.zero_config_flags();
     let first = run::first_read(wanted.target.as_deref(), wanted.server.settings(), &flags)?;
@@ -51,18 +51,18 @@ fn read(wanted: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
             Check::Config,
             format!("{place}: {first}"),
             LoginFailure::Configuration,
-            Some(&told(&warnings)),
+            Some(&sentences(&warnings)),
         ),
-        None => Finding::pass(Check::Config, format!("{place}: no mistakes")),
+        None => Finding::pass(Check::Config, format!("{place}: no errors")),
     };
     Ok((loaded, finding, is_file))
 }
 
-fn look(wanted: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<DoctorReport> {
+fn examine_targets(wanted: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<DoctorReport> {
     let runtime = run::control_runtime()?;
     let resolver = run::resolver(&loaded.config.settings);
     let flags = wanted.server.zero_config_flags();
-    let order = DoctorRequest {
+    let request = DoctorRequest {
         loaded,
         control: runtime.handle().clone(),
         tokens: TokenEngine::new(AwsCredentials::shared()),
@@ -70,19 +70,19 @@ fn look(wanted: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<D
         database: flags.database.filter(|_| is_file),
         user: flags.user,
     };
-    let found = examine(order, &ProcessEnvironment).context("cannot run");
+    let found = examine(request, &ProcessEnvironment).context("cannot run");
     runtime.shutdown_background();
     found
 }
 
-fn mistake(text: &str) -> Finding {
+fn invalid(text: &str) -> Finding {
     let first = text.lines().next().unwrap_or_default();
     let summary = first.strip_prefix("error: ").unwrap_or(first);
-    Finding::failure(Check::Config, summary, LoginFailure::Configuration, Some(&told(text)))
+    Finding::failure(Check::Config, summary, LoginFailure::Configuration, Some(&sentences(text)))
 }
 
-/// The sentences of a report of mistakes, without its source lines and carets.
-fn told(text: &str) -> String {
+/// The sentences of a configuration report, without source lines and carets.
+fn sentences(text: &str) -> String {
     let kept = text.lines().filter_map(|line| {
         let line = line.trim_start().trim_start_matches("= ");
         ["error: ", "warning: ", "help: "].iter().find_map(|word| line.strip_prefix(word))
@@ -99,10 +99,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_told_in_sentences() {
+    fn configuration_errors_become_sentences() {
         let text = "error: unknown setting \"pol_mode\"\n  --> a.ini:3:1\n  |\n3 | pol_mode = x\n  | ^^^^\nhelp: did you \
                     mean \"pool_mode\"?\nerror: b\n";
-        let finding = mistake(text);
+        let finding = invalid(text);
         assert_eq!(finding.summary, "unknown setting \"pol_mode\"");
         let hint = finding.verdict.unwrap().hint;
         assert!(hint.starts_with("unknown setting \"pol_mode\". did you mean \"pool_mode\"? b. "), "{hint}");

@@ -1,6 +1,6 @@
-//! `iambouncer exec -- COMMAND` and `iambouncer connect`: a pooler for one command, gone with it. Owns the child: its
-//! environment, the signals it gets and the exit code it leaves. The listener is on the loopback and behind a password
-//! that only the child's environment holds.
+//! `iambouncer exec -- COMMAND` and `iambouncer connect`: a pooler for the lifetime of one command. Owns the child
+//! process: its environment, the signals forwarded to it, and its exit code. The listener is on the loopback
+//! interface and requires a password that only the child's environment contains.
 
 use super::Failure;
 use super::arguments::{Connect, Exec, ServerArguments};
@@ -25,16 +25,16 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-/// Bytes of randomness in the password.
+/// Random bytes in the password.
 const PASSWORD_BYTES: usize = 24;
-/// The command is not there, or cannot be run; as shells say it.
+/// The command does not exist or cannot be run; the exit codes of shells.
 const EXIT_NOT_FOUND: u8 = 127;
 const EXIT_NOT_RUNNABLE: u8 = 126;
-/// What shells add to the number of a signal.
+/// Added to the number of a signal, as in shells.
 const EXIT_SIGNAL_BASE: i32 = 128;
-/// Signals on their way to the child.
+/// Maximum number of signals queued for the child.
 const MAX_QUEUED: usize = 16;
-/// What is different from a start without a file. Whoever gives `--set` has the last word.
+/// Differences from an ordinary start without a file; `--set` overrides them.
 const SETTINGS: [(&str, &str); 4] =
     [("listen_addr", "127.0.0.1"), ("listen_port", "0"), ("auth_type", "scram-sha-256"), ("workers", "1")];
 
@@ -58,13 +58,13 @@ fn with_pooler(
     flags.settings = own.chain(flags.settings).collect();
     let resolved = zero_config(target, &flags, &ProcessEnvironment)
         .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
-    // The command's own output goes to the same terminal: without `verbose`, warnings only.
+    // The command's output goes to the same terminal: without `verbose`, only warnings are logged.
     let settings = Settings { verbose: resolved.config.settings.verbose, ..Settings::default() };
     Log::start(&settings, 0, settings.verbose == 0)
         .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     run::refuse_own_listener(&resolved.config)?;
     let line =
-        resolved.config.fallback.clone().ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
+        resolved.config.fallback.clone().ok_or_else(|| Failure::Start(anyhow!("no server is given")))?;
     let user = line.user.clone().unwrap_or_default();
     let database = line.dbname.unwrap_or_else(|| user.clone());
     let password = random_password().map_err(Failure::Start)?;
@@ -75,7 +75,7 @@ fn with_pooler(
     serve(loaded, bound, command, &address).map_err(Failure::Start)
 }
 
-/// Where the child finds the pooler.
+/// The address of the pooler for the child.
 struct Address {
     port: u16,
     user: String,
@@ -111,42 +111,42 @@ fn serve(
     address: &Address,
 ) -> anyhow::Result<ExitCode> {
     let control = run::control_runtime()?;
-    let (ends, signals) = mpsc::channel(1);
-    let (left, code) = oneshot::channel();
+    let (stop, signals) = mpsc::channel(1);
+    let (exited, code) = oneshot::channel();
     let (program, arguments) = command.split_first().context("no command")?;
     let mut child = Command::new(program);
     child.args(arguments).envs(address.environment());
-    // What would lead libpq somewhere else, or make it ask for TLS.
+    // Variables that would direct libpq to another server or make it require TLS.
     for name in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGSSLROOTCERT", "PGREQUIREAUTH"] {
         child.env_remove(name);
     }
     let program = program.to_string_lossy().into_owned();
     control.spawn(async move {
-        let code = attend(child, &program).await;
-        // The pooler ends with its only reason to be; if it has ended already, nobody listens.
-        let _ = left.send(code);
-        let _ = ends.send(Signal::Now).await;
+        let code = run_child(child, &program).await;
+        // The pooler stops when the command has exited; if it has stopped already, the messages are dropped.
+        let _ = exited.send(code);
+        let _ = stop.send(Signal::Now).await;
     });
     let sockets = Sockets { clients: bound, http: Vec::new() };
     run::launch(
         loaded,
         sockets,
         Reloader {
-            read: Arc::new(|| Err("there is no file to read again".to_owned())),
-            // The log stays with the terminal of the command.
+            read: Arc::new(|| Err("there is no file to reload".to_owned())),
+            // The log always goes to the terminal of the command.
             log: Arc::new(|_| Ok(())),
         },
         &control,
         |_| Ok(signals),
     )?;
-    let code = control.block_on(code).context("the command was lost")?;
+    let code = control.block_on(code).context("the status of the command was lost")?;
     control.shutdown_background();
     Ok(code)
 }
 
-/// Runs the child to its end and hands on the signals that come meanwhile.
-async fn attend(mut command: Command, program: &str) -> ExitCode {
-    let mut signals = match forwarded() {
+/// Runs the child until it exits and forwards signals to it.
+async fn run_child(mut command: Command, program: &str) -> ExitCode {
+    let mut signals = match forwarded_signals() {
         Ok(signals) => signals,
         Err(error) => {
             super::complain(&format!("error: cannot catch signals: {error}"));
@@ -166,12 +166,13 @@ async fn attend(mut command: Command, program: &str) -> ExitCode {
             ended = child.wait() => return match ended {
                 Ok(status) => exit_code(status),
                 Err(error) => {
-                    super::complain(&format!("error: {program} was lost: {error}"));
+                    super::complain(&format!("error: cannot wait for {program}: {error}"));
                     ExitCode::from(super::EXIT_FAILURE)
                 }
             },
             Some(signal) = signals.recv() => {
-                // Gone once it has been waited for, so this is never somebody else.
+                // `id` is `None` once the child has been waited for, so the process ID cannot be that of another
+                // process.
                 let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
                 if let (Some(pid), Some(signal)) = (pid, rustix::process::Signal::from_named_raw(signal)) {
                     let _ = kill_process(pid, signal);
@@ -181,8 +182,9 @@ async fn attend(mut command: Command, program: &str) -> ExitCode {
     }
 }
 
-/// Signals that are meant for the child. At a terminal the keyboard's go to it directly, and are only ignored here.
-fn forwarded() -> std::io::Result<mpsc::Receiver<i32>> {
+/// Signals to be forwarded to the child. At a terminal, those of the keyboard reach it directly and are only ignored
+/// here.
+fn forwarded_signals() -> std::io::Result<mpsc::Receiver<i32>> {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     let at_terminal = std::io::stdin().is_terminal();
     let kinds = [
@@ -195,11 +197,11 @@ fn forwarded() -> std::io::Result<mpsc::Receiver<i32>> {
     ];
     for kind in kinds {
         let mut caught = signal(kind)?;
-        let is_ours = !(at_terminal && [SignalKind::interrupt(), SignalKind::quit()].contains(&kind));
+        let is_to_forward = !(at_terminal && [SignalKind::interrupt(), SignalKind::quit()].contains(&kind));
         let sender = sender.clone();
         tokio::spawn(async move {
             while caught.recv().await.is_some() {
-                if is_ours && sender.send(kind.as_raw_value()).await.is_err() {
+                if is_to_forward && sender.send(kind.as_raw_value()).await.is_err() {
                     return;
                 }
             }
@@ -223,6 +225,6 @@ fn port_of(bound: &[BoundListener]) -> u16 {
 
 fn random_password() -> anyhow::Result<Secret> {
     let mut bytes = [0; PASSWORD_BYTES];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("no random numbers available"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("could not generate random numbers"))?;
     Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }

@@ -1,5 +1,4 @@
-//! The fields of a log line. Owns their form, and that nothing in them can look like another line or another field,
-//! whoever has chosen it.
+//! The fields of a log line. Owns their format, and that no value can imitate another line or another field.
 
 use crate::printable::{self, Escaping};
 use std::error::Error;
@@ -9,10 +8,10 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// Name of the field that is the text of a line.
+/// Name of the field with the text of the line.
 const MESSAGE: &str = "message";
 
-/// Writes the message, and behind it `name=value` for each further field.
+/// Writes the message, followed by `name=value` for each further field.
 pub(super) struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
@@ -59,7 +58,7 @@ impl FieldLine<'_> {
 
 impl Visit for FieldLine<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // As it is: the Debug form of a text has quotes and escapes of its own.
+        // Not its Debug form, which has quotes and escapes of its own.
         self.write(field, &format_args!("{value}"), true);
     }
 

@@ -1,5 +1,5 @@
-//! `iambouncer hash`: from a password on standard input to its SCRAM secret. Owns the prompt; the password is never an
-//! argument, where `ps` would show it.
+//! `iambouncer hash`: computes the SCRAM secret of a password read from standard input. Owns the prompt; the password
+//! is never an argument, where `ps` would show it.
 
 use super::Failure;
 use super::arguments::Hash;
@@ -24,7 +24,7 @@ pub(super) fn print(wanted: &Hash) -> Result<(), Failure> {
 fn secret(iterations: u32) -> anyhow::Result<Zeroizing<String>> {
     let password = read_password()?;
     let mut salt = [0; SALT_BYTES];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| anyhow!("no random numbers available"))?;
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| anyhow!("could not generate random numbers"))?;
     let salted = SaltedPassword::derive(&password, &salt, iterations)?;
     Ok(salted.secret(&salt, iterations).stored_text())
 }
@@ -34,12 +34,12 @@ fn read_password() -> anyhow::Result<Zeroizing<String>> {
     let terminal = stdin();
     if terminal.is_terminal() {
         super::prompt("Password: ");
-        let shown = tcgetattr(&terminal)?;
-        let mut hidden = shown.clone();
+        let visible = tcgetattr(&terminal)?;
+        let mut hidden = visible.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         tcsetattr(&terminal, OptionalActions::Now, &hidden)?;
         let read = terminal.lock().read_line(&mut line);
-        tcsetattr(&terminal, OptionalActions::Now, &shown)?;
+        tcsetattr(&terminal, OptionalActions::Now, &visible)?;
         super::complain("");
         read?;
     } else {

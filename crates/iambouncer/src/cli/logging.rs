@@ -1,5 +1,5 @@
-//! Where log lines go and which. Owns the subscriber; a line costs nothing when its level is off. LogDestination and level
-//! can change while the process runs.
+//! Log destination and level. Owns the subscriber; disabled lines cost nothing. Destination and level can change
+//! while the process runs.
 
 use super::fields::Fields;
 use crate::config::Settings;
@@ -14,7 +14,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
-/// Overrides `verbose` and the flags with a filter of its own.
+/// Replaces `verbose` and the flags by a filter of its own.
 const FILTER_VARIABLE: &str = "IAMBOUNCER_LOG";
 
 enum LogDestination {
@@ -22,7 +22,7 @@ enum LogDestination {
     File { path: PathBuf, file: File },
 }
 
-/// Writes to the destination of the moment.
+/// Writes to the current destination.
 #[derive(Clone)]
 struct LogWriter(Arc<Mutex<LogDestination>>);
 
@@ -70,14 +70,14 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Starts logging. The libraries below log warnings only unless the variable's filter names them.
+    /// Starts logging. Libraries log warnings only, unless the variable's filter names them.
     ///
     /// # Errors
     /// `logfile` cannot be opened.
     pub(super) fn start(settings: &Settings, verbose_flags: u32, quiet: bool) -> Result<Self, String> {
         let writer = LogWriter(Arc::new(Mutex::new(LogDestination::Stderr)));
         let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        // A complaint about a log that cannot be written would go to the same closed pipe, and panic.
+        // An error report about a log that cannot be written would go to the same closed pipe, and panic.
         let lines = fmt::layer()
             .fmt_fields(Fields)
             .with_target(false)
@@ -87,20 +87,20 @@ impl Log {
         let (lines, lines_handle) = reload::Layer::new(lines);
         let (filter, filter_handle) = reload::Layer::new(filter(settings.verbose + verbose_flags, quiet));
         let log = Self { writer, filter: filter_handle, lines: lines_handle, verbose_flags, quiet };
-        log.direct(settings)?;
-        let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
+        log.configure(settings)?;
+        let harmless = filter_fn(|line| is_safe_to_log(line.target(), *line.level()));
         let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
         // A second start in one process (tests) keeps the first subscriber.
         let _ = registry().with(lines.with_filter(filter)).try_init();
         Ok(log)
     }
 
-    /// Directs the log as the settings say. A file is opened again, since it may have been moved away; if that fails, the
-    /// open one stays in use.
+    /// Applies destination and level of the settings. A file is reopened, since it may have been renamed; if that
+    /// fails, the open one stays in use.
     ///
     /// # Errors
-    /// Another `logfile` than before cannot be opened.
-    pub(super) fn direct(&self, settings: &Settings) -> Result<(), String> {
+    /// A different `logfile` cannot be opened.
+    pub(super) fn configure(&self, settings: &Settings) -> Result<(), String> {
         let wanted = Path::new(&settings.logfile);
         let is_open =
             matches!(&*self.writer.destination(), LogDestination::File { path, .. } if path == wanted);
@@ -109,7 +109,7 @@ impl Log {
             path => match OpenOptions::new().create(true).append(true).open(path) {
                 Ok(file) => LogDestination::File { path: wanted.to_owned(), file },
                 Err(error) if is_open => {
-                    tracing::warn!(%error, "cannot open the logfile again, keeping the open one");
+                    tracing::warn!(%error, "cannot reopen the logfile, continuing with the open one");
                     return self.set_level(settings);
                 }
                 Err(error) => return Err(format!("cannot open logfile {path}: {error}")),
@@ -140,8 +140,8 @@ fn filter(verbosity: u32, quiet: bool) -> EnvFilter {
     EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(own))
 }
 
-/// At `trace` the AWS libraries write out what they sign, session token included, so no filter opens that.
-fn is_harmless(target: &str, level: Level) -> bool {
+/// At `trace` the AWS libraries log what they sign, including session tokens, so no filter can enable that.
+fn is_safe_to_log(target: &str, level: Level) -> bool {
     let krate = target.split("::").next().unwrap_or(target);
     level != Level::TRACE || ["iambouncer", "rds_iam"].contains(&krate)
 }
@@ -152,9 +152,9 @@ mod tests {
 
     #[test]
     fn libraries_are_never_traced() {
-        assert!(is_harmless("iambouncer::pool", Level::TRACE) && is_harmless("rds_iam", Level::TRACE));
-        assert!(is_harmless("aws_config", Level::DEBUG));
-        assert!(!is_harmless("aws_sigv4::http_request::sign", Level::TRACE));
-        assert!(!is_harmless("iambouncer_like", Level::TRACE));
+        assert!(is_safe_to_log("iambouncer::pool", Level::TRACE) && is_safe_to_log("rds_iam", Level::TRACE));
+        assert!(is_safe_to_log("aws_config", Level::DEBUG));
+        assert!(!is_safe_to_log("aws_sigv4::http_request::sign", Level::TRACE));
+        assert!(!is_safe_to_log("iambouncer_like", Level::TRACE));
     }
 }

@@ -1,4 +1,4 @@
-//! The command line. Owns arguments, exit codes and what is printed before the log takes over.
+//! The command line. Owns arguments, exit codes and output before logging starts.
 
 mod arguments;
 mod authorities;
@@ -22,12 +22,12 @@ use clap::{CommandFactory as _, Parser as _};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Something failed while running.
+/// Exit code of a failure at run time.
 const EXIT_FAILURE: u8 = 1;
-/// The configuration is wrong (EX_CONFIG of sysexits.h).
+/// Exit code of a configuration error (EX_CONFIG of sysexits.h).
 const EXIT_CONFIGURATION: u8 = 78;
 
-/// Why the process ends early. The text is for the user.
+/// Why the process exits early. The text is for the user.
 enum Failure {
     Configuration(String),
     Start(anyhow::Error),
@@ -81,7 +81,7 @@ fn man() -> Result<(), Failure> {
     print(&text)
 }
 
-/// Writes to standard output. Whoever reads it may have had enough: that is no failure.
+/// Writes to standard output. A closed pipe is not a failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Start(error.into())),
@@ -89,12 +89,12 @@ fn print(text: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard error, line by line, what may quote a server. Nobody may be there to read it.
+/// Writes to standard error, escaping each line, since it may quote a server. Write errors are ignored.
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", printable::lines(text));
 }
 
-/// Writes what stands in front of an answer.
+/// Writes a prompt.
 fn prompt(text: &str) {
     let _ = write!(std::io::stderr().lock(), "{text}");
 }

@@ -1,13 +1,13 @@
-//! The file with our process ID. Owns its creation and removal, and the refusal to start twice.
+//! The pid file. Owns its creation and removal, and the refusal to start twice.
 
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 
-/// The file; removed when dropped.
+/// The pid file; removed when dropped.
 pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes the file, unless the process it names is alive.
+    /// Writes the file, unless the process it names is running.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         if let Ok(text) = std::fs::read_to_string(path)
             && let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw)

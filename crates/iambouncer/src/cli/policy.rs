@@ -1,5 +1,4 @@
-//! `iambouncer policy`: what has to be allowed for a login, as text. Owns the texts; asks STS for the account, if nobody
-//! names it.
+//! `iambouncer policy`: prints what a login needs. Owns the texts; asks STS for the account if it is not given.
 
 use super::Failure;
 use super::arguments::{Policy, PolicyFormat};
@@ -21,7 +20,7 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
         .map_err(|error| Failure::Configuration(format!("error: {error}")))?
         .or_else(|| rds_iam::region_of(&host))
         .ok_or_else(|| {
-            Failure::Configuration(format!("error: no region can be read from {host}; give --region"))
+            Failure::Configuration(format!("error: cannot derive the region from {host}; use --region"))
         })?;
     let account = match &wanted.account {
         Some(account) => account.clone(),
@@ -48,10 +47,10 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
     super::print(text.as_bytes())
 }
 
-/// The account of the credentials at hand, which is usually the database's.
+/// The account of the credentials, which is usually that of the database.
 fn account_of(line: &Database, region: &Region) -> Result<String, Failure> {
     let unknown = |error: String| {
-        let text = format!("error: the account is not known: {error}\n  = help: give --account");
+        let text = format!("error: cannot determine the account: {error}\n  = help: use --account");
         Failure::Configuration(text)
     };
     let identity = Identity { sts_region: Some(region.clone()), ..line.aws_identity() };
@@ -121,26 +120,23 @@ impl Grant<'_> {
         )
     }
 
-    /// The kind of the endpoint and the kind of the resource id should be the same.
+    /// A warning if the kinds of the endpoint and of the resource ID differ.
     fn mismatch(&self, host: &str) -> Option<String> {
         let wanted = match RdsEndpoint::parse(host)?.kind() {
             EndpointKind::Proxy => "prx-",
             EndpointKind::ClusterWriter | EndpointKind::ClusterReader | EndpointKind::ClusterCustom => {
                 "cluster-"
             }
-            // An instance of Aurora is covered by its cluster's id.
+            // Instances of Aurora are covered by the ID of their cluster.
             _ => return None,
         };
         (!self.resource_id.starts_with(wanted)).then(|| {
-            format!(
-                "{host} is covered by a resource id that begins with {wanted}, not by {}",
-                self.resource_id
-            )
+            format!("{host} needs a resource ID that begins with {wanted}, not {}", self.resource_id)
         })
     }
 }
 
-/// A name as an SQL identifier.
+/// Quotes a name as an SQL identifier.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -150,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_a_database_its_privileges_are_printed() {
+    fn privileges_on_a_given_database_are_printed() {
         let without = grant("app", "eu-west-1");
         assert!(!without.sql().contains("GRANT CONNECT"));
         let with = Grant { database: Some("o\"k"), ..grant("app", "eu-west-1") };
@@ -169,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arn_is_of_the_regions_partition() {
+    fn the_arn_has_the_partition_of_the_region() {
         assert_eq!(
             grant("app", "eu-west-1").arn(),
             "arn:aws:rds-db:eu-west-1:123456789012:dbuser:db-ABC/app"
@@ -178,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_names_stay_inside_their_quotes() {
+    fn special_characters_in_names_are_escaped() {
         assert!(grant("o\"k", "eu-west-1").sql().contains("CREATE USER \"o\"\"k\""));
         assert!(grant("${x}", "eu-west-1").terraform().contains("/$${x}\"]"));
         let json: serde_json::Value = serde_json::from_str(&grant("a\"b", "eu-west-1").json()).unwrap();
@@ -186,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_needs_the_id_of_a_cluster() {
+    fn a_resource_id_of_another_kind_is_reported() {
         let grant = grant("app", "eu-west-1");
         assert!(grant.mismatch("x.cluster-c1.eu-west-1.rds.amazonaws.com").is_some());
         assert!(grant.mismatch("x.proxy-c1.eu-west-1.rds.amazonaws.com").is_some());

@@ -1,5 +1,5 @@
-//! `iambouncer healthcheck` and `iambouncer wait`: questions to the HTTP endpoints of a pooler that runs. Owns the
-//! client side of them; a container needs neither a shell nor curl.
+//! `iambouncer healthcheck` and `iambouncer wait`: requests to the HTTP endpoint of a running pooler. Owns the client
+//! side, so that a container needs neither a shell nor curl.
 
 use super::Failure;
 use super::arguments::{Healthcheck, Probe, Wait};
@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-/// Between two questions of `wait`.
+/// Interval between two requests of `wait`.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For one question of `wait`.
-const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+/// Time limit for one request of `wait`.
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn healthcheck(wanted: &Healthcheck) -> Result<(), Failure> {
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
@@ -38,7 +38,7 @@ pub(super) fn wait(wanted: &Wait) -> Result<(), Failure> {
     runtime.block_on(async {
         let deadline = Instant::now() + Duration::from_secs(wanted.max);
         loop {
-            let answer = timeout(QUESTION_LIMIT, ask(&wanted.address, "/startup")).await;
+            let answer = timeout(REQUEST_LIMIT, ask(&wanted.address, "/startup")).await;
             let error = match answer {
                 Ok(Ok(_text)) => return Ok(()),
                 Ok(Err(error)) => error,
@@ -54,10 +54,10 @@ pub(super) fn wait(wanted: &Wait) -> Result<(), Failure> {
     })
 }
 
-/// The text behind a path, if the status is 200.
+/// The text of a page, if the status is 200.
 async fn ask(address: &str, path: &str) -> anyhow::Result<String> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let uri = format!("http://{address}{path}").parse().context("no valid address")?;
+    let uri = format!("http://{address}{path}").parse().context("invalid address")?;
     let answer = client.get(uri).await.map_err(root_cause)?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
@@ -69,7 +69,7 @@ async fn ask(address: &str, path: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The last of a chain of errors says what happened.
+/// The last error of a chain is the most specific.
 fn root_cause(error: hyper_util::client::legacy::Error) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     anyhow!("{}", error.root_cause())

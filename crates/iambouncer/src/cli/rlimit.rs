@@ -1,13 +1,13 @@
-//! Open files: raises the soft limit to the hard one and tells when that is not enough. Owns the estimate.
+//! The limit of open files: raises the soft limit to the hard one and warns if that is not enough. Owns the estimate.
 
 use crate::config::Config;
 use crate::files::RESERVED_FILES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are no connections: log, epoll, listeners, AWS.
+/// Files other than connections: log, epoll, listeners, AWS.
 const OTHER_FILES: u64 = 64;
 
-/// Raises the limit and warns if clients and servers may not fit.
+/// Raises the limit and warns if it may not suffice for all clients and servers.
 pub(super) fn raise(config: &Config) {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum;
@@ -18,7 +18,7 @@ pub(super) fn raise(config: &Config) {
     let wanted = wanted(config);
     if wanted > allowed {
         tracing::warn!(
-            "max_client_conn = {} does not fit: about {wanted} open files may be needed and {allowed} are allowed; \
+            "max_client_conn = {} is too high: about {wanted} open files may be needed, but only {allowed} are allowed; \
              raise the limit (ulimit -n, LimitNOFILE=) or lower max_client_conn",
             config.settings.max_client_conn
         );

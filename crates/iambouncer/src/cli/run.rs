@@ -1,5 +1,5 @@
-//! `iambouncer run`: from arguments to a running pooler. Owns the order of the start: read everything, bind
-//! everything, then say ready; a mistake ends it before the first client.
+//! `iambouncer run`: from arguments to a running pooler. Owns the order of startup: read everything, bind everything,
+//! then report ready; an error ends it before the first client.
 
 use super::Failure;
 use super::arguments::RunArguments;
@@ -27,14 +27,14 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// Where the configuration comes from.
+/// The source of the configuration.
 #[derive(Clone)]
 enum ConfigSource {
     File { path: PathBuf, flags: Vec<(String, String)> },
     Endpoint { config: Box<Config> },
 }
 
-/// A configuration as it was found.
+/// A configuration with its source.
 pub(super) struct FirstRead {
     source: ConfigSource,
     pub(super) config: Config,
@@ -43,7 +43,7 @@ pub(super) struct FirstRead {
 }
 
 impl FirstRead {
-    /// The file it came from.
+    /// The file it was read from, if any.
     pub(super) fn file(&self) -> Option<&Path> {
         match &self.source {
             ConfigSource::File { path, .. } => Some(path),
@@ -101,8 +101,8 @@ pub(super) fn first_read(
     })
 }
 
-/// Without a file, the environment may well name the pooler itself as the database: it is what the application
-/// beside it is told.
+/// Without a file, the environment may name the pooler itself as the database, since that is what it contains for the
+/// application.
 pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
     let settings = &config.settings;
     let own: Vec<Endpoint> = settings
@@ -114,12 +114,12 @@ pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
         .collect();
     for line in config.all_databases() {
         for host in line.host.iter().filter_map(Host::tcp) {
-            // A name that does not resolve now may do so later; that is no reason to stop here.
+            // A name that does not resolve now may do so later; that does not prevent a start.
             for addr in (host, line.port).to_socket_addrs().into_iter().flatten() {
                 let local = addr.ip().is_loopback().then(|| addr.ip());
                 if own.iter().any(|own| is_own(own, addr, local)) {
                     return Err(Failure::Configuration(format!(
-                        "error: the database {host}:{} is this pooler's own listener {addr}\n  = help: name the \
+                        "error: the database {host}:{} is this pooler's own listener {addr}\n  = help: use the \
                          database's own endpoint, as an argument or in RDS_HOST or DB_HOST",
                         line.port
                     )));
@@ -130,7 +130,7 @@ pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the files that a configuration names.
+/// Reads the files named by a configuration.
 pub(super) fn files_of(config: Config) -> Result<ConfigFiles, Failure> {
     ConfigFiles::read(config).map_err(Failure::Configuration)
 }
@@ -149,14 +149,14 @@ fn start(loaded: ConfigFiles, source: ConfigSource, log: Log) -> anyhow::Result<
     let control = control_runtime()?;
     let reloader = Reloader {
         read: Arc::new(move || reload(&source)),
-        log: Arc::new(move |settings| log.direct(settings)),
+        log: Arc::new(move |settings| log.configure(settings)),
     };
     launch(loaded, sockets, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
     control.shutdown_background();
     Ok(())
 }
 
-/// Where slow things run: AWS, DNS, HTTP.
+/// The runtime for AWS, DNS and HTTP.
 pub(super) fn control_runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -166,14 +166,14 @@ pub(super) fn control_runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the control thread")
 }
 
-/// What a pooler listens on.
+/// Listening sockets of a pooler.
 pub(super) struct Sockets {
     pub(super) clients: Vec<BoundListener>,
     /// Probes and metrics.
     pub(super) http: Vec<BoundListener>,
 }
 
-/// Runs the pooler on this thread until a signal ends it.
+/// Runs the pooler on this thread until it is stopped.
 pub(super) fn launch(
     loaded: ConfigFiles,
     sockets: Sockets,
@@ -193,7 +193,7 @@ pub(super) fn launch(
     pooler::run(plan).context("cannot run")
 }
 
-/// Names with their aliases. Without them only those databases suffer whose host is an alias.
+/// The resolver that follows aliases. Without it, only databases whose host is an alias are affected.
 pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     let made = match (settings.dns_server_address(), settings.resolv_conf.as_str()) {
         (Some(server), _) => Resolver::from_server(server),
@@ -222,7 +222,7 @@ pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
     let mut bound =
         listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?;
     if !settings.unix_socket_dir.is_empty() {
-        // Port 0 asks the kernel; the UNIX socket is then named after what it gave.
+        // For port 0 the kernel chooses the port; the UNIX socket then uses the same number.
         let port = bound.iter().find_map(|bound| match &bound.endpoint {
             Endpoint::Tcp(addr) => Some(addr.port()),
             Endpoint::Unix(_) => None,

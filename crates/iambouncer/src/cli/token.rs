@@ -1,5 +1,5 @@
-//! `iambouncer token`: one token on standard output, in the form its user needs. Owns the forms; what is worth knowing
-//! about the token goes to standard error, and only when a person is there to read it.
+//! `iambouncer token`: prints one token to standard output in the requested format. Owns the formats; details about
+//! the token go to standard error if standard output is a terminal.
 
 use super::Failure;
 use super::arguments::{ServerArguments, TokenArguments, TokenFormat};
@@ -30,7 +30,7 @@ pub(super) fn print(wanted: &TokenArguments) -> Result<(), Failure> {
     super::print(text.as_bytes())
 }
 
-/// The server that arguments and environment name.
+/// The server given by arguments and environment.
 pub(super) fn line_of(target: Option<&str>, server: &ServerArguments) -> Result<Database, Failure> {
     server_of(target, server).map(|(line, _)| line)
 }
@@ -39,10 +39,10 @@ fn server_of(target: Option<&str>, server: &ServerArguments) -> Result<(Database
     let resolved = zero_config(target, &server.zero_config_flags(), &ProcessEnvironment)
         .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
     if resolved.config.all_databases().any(|line| line.secret_arn.is_some()) {
-        let text = "error: a secret is named (--secret-arn, DB_SECRET_ARN), and this is about logins by IAM";
+        let text = "error: a secret is configured (--secret-arn, DB_SECRET_ARN), but this command is for logins by IAM";
         return Err(Failure::Configuration(text.to_owned()));
     }
-    let line = resolved.config.fallback.ok_or_else(|| Failure::Start(anyhow!("no server is named")))?;
+    let line = resolved.config.fallback.ok_or_else(|| Failure::Start(anyhow!("no server is given")))?;
     Ok((line, resolved.config.settings))
 }
 
@@ -57,10 +57,10 @@ async fn token(
     let credentials = credentials.get(&key.identity).await?;
     let request = TokenRequest { host: &key.host, port: key.port, user: &key.user, region: &key.region };
     let token = sign(&request, &credentials, clock.now())?;
-    let ends = OffsetDateTime::from(token.expires_at()).format(&Rfc3339)?;
+    let expires_at = OffsetDateTime::from(token.expires_at()).format(&Rfc3339)?;
     if std::io::stdout().is_terminal() {
         super::complain(&format!(
-            "for {} on {}:{} in {}, signed by key {}, until {ends}",
+            "for {} on {}:{} in {}, signed by key {}, until {expires_at}",
             key.user,
             key.host,
             key.port,
@@ -69,7 +69,7 @@ async fn token(
         ));
     }
     let database = line.dbname.as_deref().unwrap_or(&key.user);
-    Ok(spell(&key, database, token.expose(), token.access_key_id(), &ends, format))
+    Ok(formatted(&key, database, token.expose(), token.access_key_id(), &expires_at, format))
 }
 
 async fn key_of(line: &Database, settings: &Settings) -> anyhow::Result<TokenKey> {
@@ -78,8 +78,8 @@ async fn key_of(line: &Database, settings: &Settings) -> anyhow::Result<TokenKey
     let signed = match (&line.iam_host, host) {
         (Some(host), _) => host.clone(),
         (None, Some(host)) if RdsEndpoint::parse(host).is_some() => host.to_owned(),
-        (None, Some(host)) => endpoint_behind(host, settings).await,
-        (None, None) => anyhow::bail!("a UNIX socket has no endpoint to sign for; give --iam-host"),
+        (None, Some(host)) => resolved_endpoint(host, settings).await,
+        (None, None) => anyhow::bail!("a UNIX socket has no endpoint to sign for; use --iam-host"),
     };
     let named = line.iam_region.as_deref().map(str::parse::<Region>).transpose()?;
     let fallback = line.iam_region_fallback.as_deref().map(str::parse::<Region>).transpose()?;
@@ -87,19 +87,19 @@ async fn key_of(line: &Database, settings: &Settings) -> anyhow::Result<TokenKey
     Ok(TokenKey::new(&signed, line.iam_port.unwrap_or(line.port), user, region, line.aws_identity())?)
 }
 
-/// The RDS endpoint a name stands for, or the name itself.
-async fn endpoint_behind(host: &str, settings: &Settings) -> String {
+/// The RDS endpoint of which a name is an alias, or the name itself.
+async fn resolved_endpoint(host: &str, settings: &Settings) -> String {
     let Some(resolver) = super::run::resolver(settings) else { return host.to_owned() };
     let found = resolver.resolve(host).await.ok();
     found.and_then(|found| found.rds_name).unwrap_or_else(|| host.to_owned())
 }
 
-fn spell(
+fn formatted(
     key: &TokenKey,
     database: &str,
     token: &str,
     access_key_id: &str,
-    ends: &str,
+    expires_at: &str,
     format: TokenFormat,
 ) -> Zeroizing<String> {
     let TokenKey { host, port, user, region, .. } = key;
@@ -119,7 +119,7 @@ fn spell(
         TokenFormat::Json => {
             let object = serde_json::json!({
                 "token": token, "host": host, "port": port, "user": user, "database": database,
-                "region": region.as_str(), "access_key_id": access_key_id, "expires_at": ends,
+                "region": region.as_str(), "access_key_id": access_key_id, "expires_at": expires_at,
             });
             format!("{object:#}\n")
         }
@@ -136,7 +136,7 @@ fn spell(
     })
 }
 
-/// In single quotes, as every shell of POSIX reads it.
+/// In single quotes, for POSIX shells.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
@@ -149,7 +149,7 @@ async fn proof(
     let flags = server.zero_config_flags();
     let variable = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
     let region: Region =
-        region.clone().or(variable).context("no region: give --region, or set AWS_REGION")?.parse()?;
+        region.clone().or(variable).context("no region: use --region or set AWS_REGION")?.parse()?;
     let identity = rds_iam::Identity {
         profile: flags.aws_profile,
         role_arn: flags.aws_role_arn,
@@ -163,7 +163,7 @@ async fn proof(
     let proof = sign_caller_proof(&request, &credentials, clock.now())?;
     if std::io::stdout().is_terminal() {
         super::complain(&format!(
-            "for audience {audience}, signed by key {}, good for 15 minutes",
+            "for audience {audience}, signed by key {}, valid for 15 minutes",
             credentials.access_key_id()
         ));
     }
@@ -175,21 +175,21 @@ mod tests {
     use super::*;
     use rds_iam::Identity;
 
-    fn spelled(format: TokenFormat) -> String {
+    fn sample(format: TokenFormat) -> String {
         let host = "db.c1.eu-west-1.rds.amazonaws.com";
         let key = TokenKey::new(host, 5432, "o'k:\\", None, Identity::default()).unwrap();
-        spell(&key, "d b", "t:o?k&en'", "AKID", "2026-01-01T00:00:00Z", format).to_string()
+        formatted(&key, "d b", "t:o?k&en'", "AKID", "2026-01-01T00:00:00Z", format).to_string()
     }
 
     #[test]
-    fn every_form_escapes_what_it_must() {
-        assert_eq!(spelled(TokenFormat::Raw), "t:o?k&en'\n");
-        let env = spelled(TokenFormat::Env);
+    fn every_format_escapes_special_characters() {
+        assert_eq!(sample(TokenFormat::Raw), "t:o?k&en'\n");
+        let env = sample(TokenFormat::Env);
         assert!(env.contains("export PGUSER='o'\\''k:\\'\n"), "{env}");
-        assert!(spelled(TokenFormat::Url).contains("//o%27k%3A%5C:t%3Ao%3Fk%26en%27@db.c1"));
+        assert!(sample(TokenFormat::Url).contains("//o%27k%3A%5C:t%3Ao%3Fk%26en%27@db.c1"));
         let host = "db.c1.eu-west-1.rds.amazonaws.com";
-        assert_eq!(spelled(TokenFormat::Pgpass), format!("{host}:5432:d b:o'k\\:\\\\:t\\:o?k&en'\n"));
-        let json: serde_json::Value = serde_json::from_str(&spelled(TokenFormat::Json)).unwrap();
+        assert_eq!(sample(TokenFormat::Pgpass), format!("{host}:5432:d b:o'k\\:\\\\:t\\:o?k&en'\n"));
+        let json: serde_json::Value = serde_json::from_str(&sample(TokenFormat::Json)).unwrap();
         assert_eq!((json["token"].as_str(), json["port"].as_u64()), (Some("t:o?k&en'"), Some(5432)));
     }
 }
