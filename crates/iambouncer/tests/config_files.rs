@@ -14,7 +14,7 @@ fn data(name: &str) -> std::path::PathBuf {
 fn django_pod_needs_one_word() {
     let loaded = load_file(&data("django-pod.ini"), &MapEnvironment::default(), &[]).expect("usable");
     let warnings = loaded.warnings.to_string();
-    assert_eq!(warnings, "warning: known, not working yet: syslog\n");
+    assert_eq!(warnings, "warning: known, but not supported yet: syslog\n");
     let config = loaded.config;
     let settings = &config.settings;
     assert_eq!((settings.pool_mode, settings.auth_type), (PoolMode::Transaction, AuthType::Trust));

@@ -1,7 +1,7 @@
-//! From the entries of a file to the model: each entry goes to its setting, database, user or peer.
+//! Builds the model from the entries of a file: each entry goes to its setting, database, user or peer.
 //!
-//! Owns unknown keys, bad values and the warnings about what does not work yet. Checks that need
-//! more than one entry are in `check`.
+//! Owns unknown keys, invalid values and warnings about unsupported ones. Checks that involve more than one entry are
+//! in `check`.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use super::nearest::nearest;
 use super::settings::SettingStatus;
 use super::settings_table::table;
 
-/// The console lives under this name, so that no database can.
+/// Name of the console's database, reserved in `[databases]`.
 pub(super) const CONSOLE_DATABASE: &str = "pgbouncer";
 const MAX_PEER_ID: u16 = 16383;
 
-/// Where each thing was written. Settings stand under the empty owner, a database under its name.
+/// The position of each entry in the file. Settings have an empty owner; a database is owned by its name.
 #[derive(Default)]
 pub(super) struct ValuePlaces(BTreeMap<(String, String), Span>);
 
@@ -29,7 +29,7 @@ impl ValuePlaces {
         self.0.get(&(String::new(), key.to_owned())).cloned()
     }
 
-    /// The key of a database line, or the start of the line when the key is not there.
+    /// The key of a database line, or the start of the line if the key is absent.
     pub(super) fn database(&self, name: &str, key: &str) -> Option<Span> {
         let owner = owner("database", name);
         self.0.get(&(owner.clone(), key.to_owned())).or_else(|| self.0.get(&(owner, String::new()))).cloned()
@@ -48,8 +48,8 @@ fn owner(kind: &str, name: &str) -> String {
     format!("{kind} {name}")
 }
 
-/// Builds the model from a file, the variables over it and the flags over those. The model is only
-/// good when no finding is an error.
+/// Builds the model from a file, overridden by variables, overridden by flags. It is valid only if no diagnostic is
+/// an error.
 pub fn build(
     document: &IniDocument,
     environment: &dyn Environment,
@@ -71,7 +71,7 @@ pub fn build(
     default_hosts(&mut config);
     default_users(&mut config);
     diagnostics.extend(check(&config, &places));
-    diagnostics.extend(status_warnings(&config, &builder.weak_keys));
+    diagnostics.extend(status_warnings(&config, &builder.inactive_keys));
     let mut all = document.diagnostics.clone();
     all.append(&mut diagnostics);
     (config, all)
@@ -82,8 +82,8 @@ struct Builder {
     config: Config,
     diagnostics: Vec<Diagnostic>,
     places: ValuePlaces,
-    /// Keys of connection strings that do not work yet.
-    weak_keys: Vec<&'static str>,
+    /// Keys of connection strings without effect.
+    inactive_keys: Vec<&'static str>,
 }
 
 impl Builder {
@@ -138,8 +138,8 @@ impl Builder {
         }
     }
 
-    /// Splits the value of an entry and stores each pair. Messages leave out values of unknown keys:
-    /// a misspelt `password` is still a password.
+    /// Splits the value of an entry and stores each pair. Messages omit values of unknown keys: a misspelled
+    /// `password` is still a password.
     fn pairs<T>(&mut self, entry: &IniEntry, kind: &str, rows: &'static [KeyInfo<T>], target: &mut T) {
         let owner = owner(kind, &entry.key);
         self.note(&owner, "", &entry.key_span);
@@ -161,8 +161,8 @@ impl Builder {
                 self.diagnostics.push(Diagnostic::error(reason).at(at(pair.key_bytes)).help(help));
                 continue;
             };
-            if row.status == SettingStatus::NotYet && !self.weak_keys.contains(&row.name) {
-                self.weak_keys.push(row.name);
+            if row.status == SettingStatus::NotYet && !self.inactive_keys.contains(&row.name) {
+                self.inactive_keys.push(row.name);
             }
             if let Err(reason) = (row.store)(target, &pair.value) {
                 let message = format!("{}: value \"{}\" {reason}", pair.key, pair.value.as_str());
@@ -174,20 +174,19 @@ impl Builder {
 
     fn note(&mut self, owner: &str, key: &str, span: &Span) {
         if let Some(first) = self.places.note(owner, key, span.clone()) {
-            // A later line replaces an earlier one as a whole: its keys are no repetition.
+            // A later line replaces an earlier one as a whole, so its keys are not repetitions.
             self.places
                 .0
                 .retain(|(known, sub_key), _| !key.is_empty() || known != owner || sub_key.is_empty());
             let what = if key.is_empty() { owner } else { key };
-            let message = format!("\"{what}\" is set twice, this one counts");
-            let found =
-                Diagnostic::warning(message).at(span.clone()).help(format!("the first is at {first}"));
+            let message = format!("\"{what}\" is set twice; this value is used");
+            let found = Diagnostic::warning(message).at(span.clone()).help(format!("first set at {first}"));
             self.diagnostics.push(found);
         }
     }
 }
 
-/// A line without a host means the local server behind the unix socket.
+/// Without a host, a database is on the local server behind the UNIX socket.
 fn default_hosts(config: &mut Config) {
     let directory = config.settings.unix_socket_dir.clone();
     if directory.is_empty() {
@@ -200,8 +199,8 @@ fn default_hosts(config: &mut Config) {
     }
 }
 
-/// Whoever comes through a line with a secret is the secret's user on the server. That name may change with every
-/// rotation, so the pool is named after the secret itself.
+/// Clients of a line with a secret use the secret's user on the server. That name may change with a rotation, so the
+/// pool is named after the secret.
 fn default_users(config: &mut Config) {
     for database in config.databases.values_mut().chain(config.fallback.as_mut()) {
         if let (None, Some(arn)) = (&database.user, &database.secret_arn) {
@@ -210,25 +209,28 @@ fn default_users(config: &mut Config) {
     }
 }
 
-/// One warning for all names that have no effect so far, one for those that never will.
-pub(super) fn status_warnings(config: &Config, weak_keys: &[&'static str]) -> Vec<Diagnostic> {
+/// One warning for all settings without effect so far, and one for those that never have any.
+pub(super) fn status_warnings(config: &Config, inactive_keys: &[&'static str]) -> Vec<Diagnostic> {
     let given = |status: SettingStatus| {
         table().iter().filter(move |row| {
             let changed = config.settings.get_text(row.name).as_ref() != Some(&row.default_text);
             row.status == status && changed && config.origins.iter().any(|origin| origin.key == row.name)
         })
     };
-    // The lines go to the file instead.
+    // Log lines go to the file instead.
     let harmless = given(SettingStatus::Unsupported)
         .filter(|row| row.name == "syslog" && !config.settings.logfile.is_empty());
     let not_yet =
-        given(SettingStatus::NotYet).chain(harmless).map(|row| row.name).chain(weak_keys.iter().copied());
+        given(SettingStatus::NotYet).chain(harmless).map(|row| row.name).chain(inactive_keys.iter().copied());
     let ignored = given(SettingStatus::Ignored).map(|row| row.name);
-    [("known, not working yet", not_yet.collect::<Vec<_>>()), ("without meaning here", ignored.collect())]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| Diagnostic::warning(format!("{what}: {}", names.join(", "))))
-        .collect()
+    [
+        ("known, but not supported yet", not_yet.collect::<Vec<_>>()),
+        ("ignored, not applicable", ignored.collect()),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| Diagnostic::warning(format!("{what}: {}", names.join(", "))))
+    .collect()
 }
 
 #[cfg(test)]
@@ -256,7 +258,7 @@ mod tests {
     const HEAD: &str = "[pgbouncer]\nauth_type = trust\n";
 
     #[test]
-    fn flag_over_variable_over_file() {
+    fn flags_override_variables_which_override_the_file() {
         let text = format!(
             "{HEAD}default_pool_size = 1\nmin_pool_size = 1\nmax_client_conn = 1\n[databases]\n* =\n"
         );
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_users_and_fallback() {
+    fn databases_users_and_fallback_are_read() {
         let text = format!(
             "{HEAD}[databases]\napp = host=db1,db2 port=5433 dbname='a b' user=u password='p''w' pool_mode=transaction\n\
              * = host=/run/pg\n[users]\nann = pool_size=3\n[peers]\n1 = host=other\n"
@@ -284,7 +286,7 @@ mod tests {
         let (config, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> =
             found.iter().filter(|found| found.is_error()).map(|error| error.message.as_str()).collect();
-        assert_eq!(texts, ["[peers] does not work yet: cancel requests are not forwarded"]);
+        assert_eq!(texts, ["[peers] is not supported yet: cancel requests are not forwarded"]);
         let app = &config.databases["app"];
         assert_eq!((app.host.len(), app.port, app.pool_mode), (2, 5433, Some(PoolMode::Transaction)));
         assert_eq!(app.password.as_ref().map(super::super::Secret::expose), Some("p'w"));
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_found_at_once_with_their_place() {
+    fn all_errors_are_found_at_once_with_their_positions() {
         let text = format!(
             "{HEAD}defualt_pool_size = 2\nlisten_port = x\n[databases]\npgbouncer = host=a\na = hots=b port=0\nb = host\n\
              [users]\nu = pool_sizes=1\n[peers]\n0 = port=1\n"
@@ -316,23 +318,24 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_relies_on_and_does_not_work_is_an_error() {
+    fn unsupported_settings_that_operators_rely_on_are_errors() {
         let settings = "syslog = 1\nauth_user = x\nauth_query = SELECT 1\ndisable_pqexec = 1\nso_reuseport = 1\n\
-                        server_tls_ciphers = HIGH\nuser = nobody-here\n";
+                        server_tls_ciphers = HIGH\nuser = no-such-user\n";
         let text = format!("{HEAD}{settings}[databases]\na = auth_user=x\n[peers]\n1 = host=b\n");
         let mut found = errors(&text);
         found.sort();
         let of_settings = ["auth_query", "auth_user", "disable_pqexec", "server_tls_ciphers", "so_reuseport"];
-        let mut wanted: Vec<_> = of_settings.iter().map(|name| format!("{name} does not work yet")).collect();
-        wanted.extend(["syslog does not work yet".to_owned(), "user does not work yet".to_owned()]);
-        wanted.push("auth_user on the line of database \"a\" does not work yet".to_owned());
-        wanted.push("[peers] does not work yet: cancel requests are not forwarded".to_owned());
-        wanted.sort();
-        assert_eq!(found, wanted);
+        let mut expected: Vec<_> =
+            of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
+        expected.extend(["syslog is not supported yet".to_owned(), "user is not supported yet".to_owned()]);
+        expected.push("auth_user on the line of database \"a\" is not supported yet".to_owned());
+        expected.push("[peers] is not supported yet: cancel requests are not forwarded".to_owned());
+        expected.sort();
+        assert_eq!(found, expected);
     }
 
     #[test]
-    fn the_user_that_the_process_runs_as_is_no_error() {
+    fn the_current_user_is_accepted() {
         let users = std::fs::read_to_string("/etc/passwd").unwrap();
         let own = format!(":{}:", rustix::process::geteuid().as_raw());
         let Some(line) = users.lines().find(|line| line.contains(&own)) else { return };
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_work_is_said_once() {
+    fn unsupported_settings_are_reported_once() {
         let text = format!(
             "{HEAD}logfile = /tmp/log\nsyslog = 1\npkt_buf = 8192\ndns_nxdomain_ttl = 15\nlogin_notify_message = x\n[databases]\n* =\n"
         );
@@ -349,20 +352,23 @@ mod tests {
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(
             texts,
-            ["known, not working yet: login_notify_message, syslog", "without meaning here: pkt_buf"]
+            [
+                "known, but not supported yet: login_notify_message, syslog",
+                "ignored, not applicable: pkt_buf"
+            ]
         );
     }
 
     #[test]
-    fn connection_variables_are_for_the_mode_without_a_file() {
+    fn connection_variables_have_no_effect_with_a_file() {
         let text = format!("{HEAD}[databases]\n* =\n");
         let (_, found) = read_with(&text, &[("IAMBOUNCER_DB_HOST", "h"), ("DB_HOST", "h")], &[]);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].message, "without effect next to a file: IAMBOUNCER_DB_HOST");
+        assert_eq!(found[0].message, "no effect with a configuration file: IAMBOUNCER_DB_HOST");
     }
 
     #[test]
-    fn repetitions_are_warned_about() {
+    fn repetitions_are_reported() {
         let text = format!(
             "{HEAD}pool_mode = session\npool_mode = transaction\n[databases]\na = port=1\na = port=2\n"
         );
@@ -371,7 +377,10 @@ mod tests {
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(
             texts,
-            ["\"pool_mode\" is set twice, this one counts", "\"database a\" is set twice, this one counts"]
+            [
+                "\"pool_mode\" is set twice; this value is used",
+                "\"database a\" is set twice; this value is used"
+            ]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Checks that need more than one value: which settings fit together and which must not.
+//! Checks that involve more than one value: combinations of settings that are required or forbidden.
 //!
 //! Owns the rules; those about AWS are in `check_aws`. Never changes anything.
 
@@ -11,7 +11,7 @@ use super::model::{Config, Database};
 use super::own_listener::is_own;
 use super::settings_table::Settings;
 
-/// All findings about a configuration as a whole.
+/// All diagnostics about a configuration as a whole.
 pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_unsupported(config, places, &mut found);
@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     check_authentication(config, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);
     if config.all_databases().next().is_none() {
-        found.push(Diagnostic::warning("no database is configured, so only the console can be reached"));
+        found.push(Diagnostic::warning("no database is configured: only the console is available"));
     }
     for database in config.all_databases() {
         check_database(database, &config.settings, places, &mut found);
@@ -36,7 +36,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     found
 }
 
-/// The first error that a change has brought: one that was not there before.
+/// The first error that is new in `after`.
 pub fn first_new_error(before: &Config, after: &Config) -> Option<Diagnostic> {
     let errors =
         |config: &Config| check(config, &ValuePlaces::default()).into_iter().filter(Diagnostic::is_error);
@@ -56,8 +56,7 @@ fn check_listening(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Di
 
 fn check_names(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     if settings.secret_refresh.is_zero() {
-        let error =
-            Diagnostic::error("secret_refresh: a secret is read again after 1 second at the earliest");
+        let error = Diagnostic::error("secret_refresh must be at least 1 second");
         found.push(error.at(places.setting("secret_refresh")));
     }
     if !settings.dns_server.is_empty() && settings.dns_server_address().is_none() {
@@ -71,7 +70,7 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
     let kind = settings.auth_type;
     let at = |error: Diagnostic| error.at(places.setting("auth_type"));
     if !kind.is_working() {
-        let error = Diagnostic::error(format!("auth_type = {kind} does not work yet"));
+        let error = Diagnostic::error(format!("auth_type = {kind} is not supported yet"));
         found.push(at(error).help("use scram-sha-256, md5, plain, trust or any"));
     }
     if matches!(kind, AuthType::Iam | AuthType::IamSts) {
@@ -91,8 +90,8 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
     }
 }
 
-/// Proofs of AWS identities are as good as passwords: they travel in TLS, and tokens are shown to a database that has
-/// proven itself.
+/// Proofs of AWS identities are as sensitive as passwords: they require TLS, and tokens are shown only to a database
+/// whose name was verified.
 fn check_proofs(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let settings = &config.settings;
     let kind = settings.auth_type;
@@ -151,15 +150,16 @@ fn check_database(
     if name == CONSOLE_DATABASE {
         found.push(Diagnostic::error(format!("the database name \"{name}\" is reserved for the console")));
     }
-    // An IAM line gets its own, more telling message.
+    // IAM lines get a more specific message.
     if database.host.is_empty() && database.server_auth != ServerAuth::Iam {
         let error = format!("database \"{name}\" has no host, and unix_socket_dir is empty");
         found.push(Diagnostic::error(error).at(places.database(name, "")));
     }
     let own = database.host.iter().filter_map(|host| host.tcp()).find(|host| is_own(host, settings));
     if let Some(host) = own.filter(|_| database.port == settings.listen_port) {
-        let error = format!("database \"{name}\" points at our own listener, {host}:{}", database.port);
-        let help = "give the address of the server, or listen on another port";
+        let error =
+            format!("database \"{name}\" points to the pooler's own listener, {host}:{}", database.port);
+        let help = "use the address of the server, or listen on another port";
         found.push(Diagnostic::error(error).at(places.database(name, "host")).help(help));
     }
 }
@@ -168,7 +168,7 @@ fn check_database(
 pub(super) mod tests {
     use super::super::{MapEnvironment, build, ini};
 
-    /// What is said of these settings and database lines.
+    /// The messages about these settings and database lines.
     pub(in super::super) fn found(settings: &str, databases: &str) -> Vec<String> {
         let text = format!("[pgbouncer]\nauth_type = trust\n{settings}\n[databases]\n{databases}\n");
         let document = ini::parse("f", &|_: &str| Ok(text.clone()));
@@ -177,7 +177,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_name_server_is_an_address() {
+    fn a_name_server_must_be_an_address() {
         for good in ["10.0.0.2", "10.0.0.2:5353", "::1", "[::1]:53"] {
             assert_eq!(found(&format!("dns_server = {good}"), "a = host=h"), Vec::<String>::new());
         }
@@ -185,7 +185,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn keys_and_certificates_come_in_pairs() {
+    fn keys_and_certificates_must_be_set_together() {
         assert_eq!(
             found("server_tls_key_file = k", "* ="),
             ["server_tls_key_file is set without server_tls_cert_file"]
@@ -195,8 +195,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn methods_that_do_not_work_are_refused() {
-        assert_eq!(found("auth_type = hba", "* =")[1], "auth_type = hba does not work yet");
+    fn unsupported_methods_are_refused() {
+        assert_eq!(found("auth_type = hba", "* =")[1], "auth_type = hba is not supported yet");
         assert_eq!(
             found("auth_type = any", "a = host=h")[1],
             "auth_type = any needs user= on the line of database \"a\""
@@ -204,10 +204,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pointing_at_ourselves_is_refused() {
+    fn a_database_on_the_own_listener_is_refused() {
         let listen = "listen_addr = 127.0.0.1";
-        assert!(found(listen, "a = host=localhost port=6432")[0].contains("our own listener"));
-        assert!(found("listen_addr = *", "a = host=::1 port=6432")[0].contains("our own listener"));
+        assert!(found(listen, "a = host=localhost port=6432")[0].contains("own listener"));
+        assert!(found("listen_addr = *", "a = host=::1 port=6432")[0].contains("own listener"));
         assert!(found(listen, "a = host=localhost").is_empty());
         assert!(found(listen, "a = host=db port=6432").is_empty());
     }

@@ -1,5 +1,5 @@
-//! Checks of what a database line says about AWS: tokens, roles and secrets. Owns the rules that keep tokens with
-//! verified servers, and the shapes of names that AWS has. Never asks AWS anything.
+//! Checks of the AWS settings of a database line: tokens, roles and secrets. Owns the rules that restrict tokens to
+//! verified servers, and the syntax of AWS names. Never sends requests to AWS.
 
 use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
@@ -20,7 +20,7 @@ pub(super) fn check_iam(
     let at = |error: String, key: &str| Diagnostic::error(error).at(places.database(name, key));
     if database.iam_host.is_none() && !database.host.iter().any(|host| host.tcp().is_some()) {
         let error = format!("database \"{name}\": server_auth=iam needs a TCP host=, or iam_host=");
-        found.push(at(error, "server_auth").help("a token is made for the name of an RDS endpoint"));
+        found.push(at(error, "server_auth").help("a token is signed for the name of an RDS endpoint"));
     }
     let mode = settings.server_tls_sslmode;
     if !mode.verifies_name() {
@@ -36,7 +36,7 @@ pub(super) fn check_iam(
     check_role(database, places, found);
 }
 
-/// Characters and lengths that STS takes for an external id and a session name (AssumeRole, API reference).
+/// Characters and lengths that STS accepts for an external ID and a session name (AssumeRole, API reference).
 fn check_role_options(database: &Database, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let name = &database.name;
     let options = [
@@ -59,7 +59,7 @@ fn check_role_options(database: &Database, places: &ValuePlaces, found: &mut Vec
     }
 }
 
-/// A login has one proof. The rest of the line says who reads the secret.
+/// A login has one kind of credentials. The rest of the line selects the identity that reads the secret.
 pub(super) fn check_secret(
     database: &Database,
     settings: &Settings,
@@ -67,7 +67,7 @@ pub(super) fn check_secret(
     found: &mut Vec<Diagnostic>,
 ) {
     let name = &database.name;
-    // The proof of a client names a role of its own, and nothing says that this role may be the secret's user.
+    // The client's proof is for a role of its own, which need not be entitled to the secret's user.
     if settings.auth_type == AuthType::Iam {
         let error = format!(
             "database \"{name}\": secret_arn and auth_type = iam exclude each other: any role of rds_iam would be \
@@ -120,7 +120,7 @@ pub(super) fn check_no_iam(database: &Database, places: &ValuePlaces, found: &mu
     }
 }
 
-/// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name may have a path before it.
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where NAME may have a path.
 fn is_role_arn(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
@@ -140,7 +140,7 @@ mod tests {
     const VERIFIED: &str = "server_tls_sslmode = verify-full";
 
     #[test]
-    fn iam_demands_verified_tls() {
+    fn iam_requires_verified_tls() {
         for mode in ["disable", "allow", "prefer", "require", "verify-ca"] {
             let texts = found(&format!("server_tls_sslmode = {mode}"), "a = host=h server_auth=iam");
             assert!(texts.len() == 1 && texts[0].contains("host name was verified"), "{texts:?}");
@@ -149,9 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn clients_with_iam_tokens_demand_verified_names_and_no_secret() {
+    fn iam_clients_require_verified_names_and_no_secret() {
         let clients = "auth_type = iam\nclient_tls_sslmode = require\nclient_tls_cert_file = c\nclient_tls_key_file = k";
-        // The tests' own auth_type comes first.
+        // The helper sets auth_type first.
         let with = |mode: &str, line: &str| -> Vec<String> {
             let all = found(&format!("server_tls_sslmode = {mode}\n{clients}"), line);
             all.into_iter().filter(|text| !text.contains("is set twice")).collect()
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn iam_demands_a_name_and_no_password() {
+    fn iam_requires_a_host_name_and_no_password() {
         let first = |line: &str| found(VERIFIED, line).into_iter().next().unwrap_or_default();
         assert!(first("a = server_auth=iam").contains("needs a TCP host="));
         assert_eq!(first("a = host=/run/pg iam_host=h server_auth=iam"), "");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn role_options_are_what_sts_takes() {
+    fn role_options_follow_the_rules_of_sts() {
         let line = |options: &str| {
             let role = "aws_role_arn=arn:aws:iam::123456789012:role/x";
             found(VERIFIED, &format!("a = host=h server_auth=iam {role} {options}"))
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_excludes_other_proofs_and_needs_a_shape() {
+    fn a_secret_excludes_other_credentials_and_must_be_an_arn() {
         let arn = "secret_arn=arn:aws:secretsmanager:eu-west-1:123456789012:secret:app-a1B2c3";
         assert_eq!(found("", &format!("a = host=h {arn} aws_profile=prod")), Vec::<String>::new());
         assert!(found("", &format!("a = host=h {arn} password=x"))[0].contains("exclude each other"));
@@ -207,12 +207,12 @@ mod tests {
         assert!(found("", &format!("a = host=h {arn} aws_role_arn=x"))[0].contains("not the ARN of a role"));
         let clients = found("auth_type = plain", &format!("a = host=h {arn}"));
         assert!(!clients.iter().any(|text| text.contains("no client can log in")), "{clients:?}");
-        assert!(found("secret_refresh = 0", "a = host=h")[0].contains("1 second"));
+        assert!(found("secret_refresh = 0", "a = host=h")[0].contains("at least 1 second"));
         assert!(found("", "a = host=h aws_profile=x")[0].contains("without server_auth=iam or secret_arn"));
     }
 
     #[test]
-    fn role_arns_have_a_shape() {
+    fn role_arns_are_validated() {
         assert!(is_role_arn("arn:aws:iam::123456789012:role/path/name"));
         assert!(is_role_arn("arn:aws-us-gov:iam::123456789012:role/x"));
         for bad in [

@@ -1,5 +1,5 @@
-//! Settings that have no effect so far although an operator who sets them relies on them. Owns that they are errors: a
-//! pooler that starts without what its file asks for would be trusted for it.
+//! Settings without effect on which an operator would rely. They are errors: a pooler that ignored them would be
+//! trusted for something it does not do.
 
 use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
@@ -9,33 +9,33 @@ use super::settings_table::{Settings, table};
 
 const HELP: &str = "remove it";
 
-/// Errors about settings, keys and sections that do not work yet.
+/// Errors about unsupported settings, keys and sections.
 pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let settings = &config.settings;
     for row in table().iter().filter(|row| row.status == SettingStatus::Unsupported) {
         let is_default = settings.get_text(row.name).as_ref() == Some(&row.default_text);
         if !is_default && !is_harmless(row.name, settings) {
-            let error = Diagnostic::error(format!("{} does not work yet", row.name));
+            let error = Diagnostic::error(format!("{} is not supported yet", row.name));
             found.push(error.at(places.setting(row.name)).help(HELP));
         }
     }
     for database in config.all_databases() {
         for key in unsupported_keys(database) {
-            let error = format!("{key} on the line of database \"{}\" does not work yet", database.name);
+            let error = format!("{key} on the line of database \"{}\" is not supported yet", database.name);
             found.push(Diagnostic::error(error).at(places.database(&database.name, key)).help(HELP));
         }
     }
     if let Some(id) = config.peers.keys().next() {
-        let error = Diagnostic::error("[peers] does not work yet: cancel requests are not forwarded");
+        let error = Diagnostic::error("[peers] is not supported yet: cancel requests are not forwarded");
         found.push(error.at(places.peer(*id)).help("remove the section"));
     }
 }
 
-/// Values that change nothing here, or whose purpose is served otherwise.
+/// True for values that change nothing, or whose purpose is fulfilled otherwise.
 fn is_harmless(name: &str, settings: &Settings) -> bool {
     match name {
         "user" => current_user().is_some_and(|user| user == settings.user),
-        // The lines go to the file.
+        // Log lines go to the file.
         "syslog" => !settings.logfile.is_empty(),
         _ => false,
     }
@@ -50,7 +50,7 @@ fn unsupported_keys(database: &Database) -> impl Iterator<Item = &'static str> {
     keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
 }
 
-/// The user that this process runs as, by its name in `/etc/passwd`.
+/// Name of the user of this process in `/etc/passwd`.
 fn current_user() -> Option<String> {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let users = std::fs::read_to_string("/etc/passwd").ok()?;

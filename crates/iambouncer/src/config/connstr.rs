@@ -1,30 +1,30 @@
 //! PgBouncer's connection strings: `host=db1 password='it''s' port=5432`.
 //!
-//! Owns splitting and quoting; never knows which keys exist.
+//! Owns splitting and quoting; independent of the keys.
 
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-/// One `key=value`, with the bytes it came from. No `Debug`: the value may be a password.
+/// One `key=value` and its position. No `Debug`: the value may be a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
     /// The key as written.
     pub key: String,
-    /// Where the key is in the text.
+    /// Position of the key in the text.
     pub key_bytes: Range<usize>,
     /// The value without its quotes.
     pub value: Zeroizing<String>,
-    /// Where the value is in the text, quotes included.
+    /// Position of the value in the text, including quotes.
     pub value_bytes: Range<usize>,
 }
 
-/// What could not be split, and where. The text never repeats a value: it could be a password.
+/// A syntax error and its position. The text never contains a value, which could be a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
     /// What is wrong.
     pub message: &'static str,
-    /// Where it is in the text.
+    /// Its position in the text.
     pub bytes: Range<usize>,
 }
 
@@ -67,7 +67,7 @@ fn parse_pair(text: &str, start: usize) -> Result<Pair, SyntaxError> {
     })
 }
 
-/// Reads from the opening quote on; gives the value and the position after the closing quote.
+/// Parses from the opening quote; returns the value and the position after the closing quote.
 fn parse_quoted(text: &str, open: usize) -> Result<(String, usize), SyntaxError> {
     let mut value = String::new();
     let mut position = open + 1;
@@ -75,7 +75,7 @@ fn parse_quoted(text: &str, open: usize) -> Result<(String, usize), SyntaxError>
         let quote = find(text, position, |letter| letter == '\'');
         value.push_str(&text[position..quote]);
         if quote == text.len() {
-            return Err(SyntaxError { message: "the quote is never closed", bytes: open..open + 1 });
+            return Err(SyntaxError { message: "unterminated quoted value", bytes: open..open + 1 });
         }
         position = quote + 1;
         if !text[position..].starts_with('\'') {
@@ -86,7 +86,7 @@ fn parse_quoted(text: &str, open: usize) -> Result<(String, usize), SyntaxError>
     }
     match text[position..].chars().next() {
         Some(letter) if !letter.is_whitespace() => Err(SyntaxError {
-            message: "expected a space after the closing quote (a quote inside is written twice)",
+            message: "expected a space after the closing quote (write a quote inside as two quotes)",
             bytes: position - 1..position,
         }),
         _ => Ok((value, position)),
@@ -123,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_describe_the_problem() {
         assert_eq!(message("host"), "expected key=value");
         assert_eq!(message("=5"), "a key is missing before \"=\"");
         assert_eq!(message("host="), "the value is empty");
         assert_eq!(message("host=''"), "the value is empty");
-        assert_eq!(message("password='abc''"), "the quote is never closed");
+        assert_eq!(message("password='abc''"), "unterminated quoted value");
         assert!(message("password='a'b'").starts_with("expected a space"));
     }
 
     #[test]
-    fn gives_the_bytes_of_each_part() {
+    fn positions_of_keys_and_values_are_returned() {
         let text = "a='ü' bc=d";
         let found = parse(text).expect("valid");
         assert_eq!(&text[found[0].value_bytes.clone()], "'ü'");
@@ -147,7 +147,7 @@ mod tests {
         }
 
         #[test]
-        fn quoting_brings_any_value_back(value in "[^\0]{1,30}") {
+        fn quoted_values_round_trip(value in "[^\0]{1,30}") {
             let text = format!("k='{}'", value.replace('\'', "''"));
             proptest::prop_assert_eq!(&*parse(&text).expect("quoted")[0].value, &value);
         }

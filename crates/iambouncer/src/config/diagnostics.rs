@@ -1,7 +1,7 @@
-//! What is wrong with a configuration, where, and how it is shown.
+//! Diagnostics of a configuration: what is wrong, where, and how it is displayed.
 //!
-//! Owns spans and the plain-text rendering with source line and carets. Never prints a password:
-//! every source line passes through `redact` first.
+//! Owns spans and the text format with source line and carets. Never prints a password: every source line is redacted
+//! first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,21 +12,21 @@ use zeroize::Zeroizing;
 
 use super::redact::redact_line;
 
-/// A piece of one line of one file. Columns count characters, from 1.
+/// A part of one line of a file. Columns count characters, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Path as the user wrote it.
+    /// Path as given by the user.
     pub file: Arc<str>,
     /// Line, from 1.
     pub line: u32,
     /// First column.
     pub column: u32,
-    /// Characters covered; at least one caret is drawn.
+    /// Number of characters; at least one caret is drawn.
     pub length: u32,
 }
 
 impl Span {
-    /// The part of this span that covers `bytes` of its own text.
+    /// The part of this span for the given bytes of its text.
     pub fn part(&self, text: &str, bytes: Range<usize>) -> Self {
         let chars = |piece: Option<&str>| piece.map_or(0, |piece| clamp(piece.chars().count()));
         Self {
@@ -47,21 +47,21 @@ pub(super) fn clamp(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can, but perhaps not as meant.
+    /// The configuration can be used, but may not do what was intended.
     Warning,
 }
 
-/// One finding.
+/// One diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// Where, when it comes from a file.
+    /// Position, if it comes from a file.
     pub span: Option<Span>,
     /// What is wrong.
     pub message: String,
@@ -70,34 +70,34 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// Something that makes the configuration unusable.
+    /// A diagnostic that makes the configuration unusable.
     pub fn error(message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, span: None, message: message.into(), help: None }
     }
 
-    /// Something worth knowing.
+    /// A diagnostic that deserves attention.
     pub fn warning(message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(message) }
     }
 
-    /// Adds where.
+    /// Adds the position.
     #[must_use]
     pub fn at(self, span: impl Into<Option<Span>>) -> Self {
         Self { span: span.into(), ..self }
     }
 
-    /// Adds what to do.
+    /// Adds a suggestion.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
 
-    /// Whether this one makes the configuration unusable.
+    /// True if it makes the configuration unusable.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
 
-    /// The finding as text, with its source line when `sources` has it.
+    /// The diagnostic as text, with its source line if `sources` contains it.
     pub fn render(&self, sources: &Sources) -> String {
         let word = if self.is_error() { "error" } else { "warning" };
         let mut text = format!("{word}: {}\n", self.message);
@@ -116,7 +116,7 @@ impl Diagnostic {
 
 fn draw(span: &Span, line: &str) -> String {
     let (shown, start, length) = redact_line(line, span.column, span.length);
-    // Tabs become one space, so that carets stand under what they mean in any terminal.
+    // Tabs become one space, so that the carets line up in any terminal.
     let shown = shown.replace('\t', " ");
     let number = span.line.to_string();
     let margin = " ".repeat(number.len());
@@ -125,32 +125,32 @@ fn draw(span: &Span, line: &str) -> String {
     format!("{margin} |\n{number} | {shown}\n{margin} | {indent}{carets}\n")
 }
 
-/// The text of every file read, so that findings can show their lines. Wiped when dropped.
+/// The text of all files read, for displaying their lines. Wiped when dropped.
 #[derive(Clone, Default)]
 pub struct Sources(BTreeMap<Arc<str>, Zeroizing<String>>);
 
 impl Sources {
-    /// Keeps the text of a file.
+    /// Stores the text of a file.
     pub fn insert(&mut self, file: Arc<str>, text: String) {
         self.0.insert(file, Zeroizing::new(text));
     }
 
-    /// One line of a file, from 1, without its end.
+    /// One line of a file, from 1, without its line end.
     pub fn line(&self, file: &str, line: u32) -> Option<&str> {
         self.0.get(file)?.lines().nth((line as usize).checked_sub(1)?)
     }
 }
 
-/// Findings together with what is needed to show them; `Display` renders all of them.
+/// Diagnostics with the sources needed to display them; `Display` renders all of them.
 #[derive(Clone)]
 pub struct ConfigReport {
-    /// What was found, in the order of the file.
+    /// The diagnostics, in file order.
     pub diagnostics: Vec<Diagnostic>,
     sources: Sources,
 }
 
 impl ConfigReport {
-    /// Findings of a file.
+    /// The report of a file.
     pub fn new(diagnostics: Vec<Diagnostic>, sources: Sources) -> Self {
         Self { diagnostics, sources }
     }
@@ -172,7 +172,7 @@ impl fmt::Display for ConfigReport {
     }
 }
 
-/// The rendered text: derived output would show the sources, and with them passwords.
+/// The rendered text: derived output would show the sources, and passwords with them.
 impl fmt::Debug for ConfigReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_never_show_and_carets_still_fit() {
+    fn passwords_are_hidden_and_carets_still_line_up() {
         let mut sources = Sources::default();
         sources.insert("f".into(), "db = password=hunter2 pot=1".to_owned());
         let at = Span { file: "f".into(), line: 1, column: 23, length: 3 };
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_count_characters() {
+    fn columns_count_characters() {
         let part = span(3, 10, 9).part("hést=ü x=1", 8..9);
         assert_eq!((part.column, part.length), (16, 1));
     }

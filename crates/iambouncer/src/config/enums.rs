@@ -1,6 +1,6 @@
-//! The words a setting may take, with PgBouncer's spelling.
+//! Settings with a fixed set of values, in PgBouncer's spelling.
 //!
-//! Owns names and parsing only; never decides what a mode does.
+//! Owns names and parsing only; not the effect of a value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +16,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word, in the order of the documentation.
+            /// All values, in the order of the documentation.
             pub const WORDS: &'static [&'static str] = &[$($text),*];
 
-            /// The word as a configuration file spells it.
+            /// The value as spelled in a configuration file.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)*
@@ -61,7 +61,7 @@ macro_rules! words {
 words! {
     /// How long a client keeps its server.
     PoolMode {
-        /// Until the client leaves.
+        /// Until the client disconnects.
         Session = "session",
         /// Until the transaction ends.
         Transaction = "transaction",
@@ -71,21 +71,21 @@ words! {
 }
 
 words! {
-    /// How clients prove who they are.
+    /// How clients authenticate.
     AuthType {
-        /// No proof, but the user has to be known.
+        /// No authentication, but the user must exist.
         Trust = "trust",
-        /// No proof and the user name is ignored; every database line names its user.
+        /// No authentication, and the user name is ignored; every database line must have a user.
         Any = "any",
         /// Password in clear text.
         Plain = "plain",
-        /// Salted MD5, or SCRAM for users whose stored secret is one.
+        /// Salted MD5, or SCRAM for users whose stored secret is a SCRAM secret.
         Md5 = "md5",
         /// SCRAM-SHA-256.
         ScramSha256 = "scram-sha-256",
         /// An RDS token for the database's endpoint.
         Iam = "iam",
-        /// A presigned call of STS that names an AWS identity.
+        /// A presigned STS request that proves an AWS identity.
         IamSts = "iam-sts",
         /// Decided per connection by the HBA file.
         Hba = "hba",
@@ -99,8 +99,8 @@ words! {
 }
 
 impl AuthType {
-    /// Whether clients can log in this way today; the others are refused when the file is read,
-    /// since falling back to another method could let somebody in.
+    /// True if the method is supported. The others are rejected when the file is read, since falling back to another
+    /// method could let unauthorized clients in.
     pub const fn is_working(self) -> bool {
         matches!(
             self,
@@ -110,13 +110,13 @@ impl AuthType {
 }
 
 words! {
-    /// How much TLS is wanted; later words are stricter.
+    /// Required level of TLS; later values are stricter.
     TlsMode {
         /// Never.
         Disable = "disable",
-        /// Only when the other side insists.
+        /// Only if the other side requires it.
         Allow = "allow",
-        /// When the other side can, without verification.
+        /// If the other side supports it, without verification.
         Prefer = "prefer",
         /// Always, without verification.
         Require = "require",
@@ -128,21 +128,21 @@ words! {
 }
 
 impl TlsMode {
-    /// Whether the certificate of the other side is checked at all.
+    /// True if the certificate of the other side is verified.
     pub fn verifies(self) -> bool {
         self >= Self::VerifyCa
     }
 
-    /// Whether it is also checked to be for the name of the other side.
+    /// True if the host name in the certificate is verified, too.
     pub fn verifies_name(self) -> bool {
         self == Self::VerifyFull
     }
 }
 
 words! {
-    /// What carries the bytes to and from the kernel.
+    /// The kernel interface for I/O.
     IoEngine {
-        /// The best that this kernel allows.
+        /// The best one that the kernel supports.
         Auto = "auto",
         /// Readiness with epoll.
         Epoll = "epoll",
@@ -156,22 +156,22 @@ words! {
     ServerAuth {
         /// With the stored password, or none.
         Password = "password",
-        /// With an IAM token made for each login.
+        /// With an IAM token signed for each login.
         Iam = "iam",
     }
 }
 
 words! {
-    /// Which host of a list the next server login tries first.
+    /// Which host of a list a server login tries first.
     LoadBalanceHosts {
-        /// The one after the last.
+        /// The one after the previous login's.
         RoundRobin = "round-robin",
-        /// Always the first that answers.
+        /// Always in order: the first that answers.
         Disable = "disable",
     }
 }
 
-/// TLS versions a side may speak; rustls offers 1.2 and 1.3.
+/// TLS versions allowed; rustls supports 1.2 and 1.3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsProtocols {
     text: String,
@@ -203,7 +203,7 @@ impl SettingValue for TlsProtocols {
         if tls12 || tls13 {
             Ok(Self { text: text.to_owned(), tls12, tls13 })
         } else {
-            Err("leaves neither TLS 1.2 nor TLS 1.3, the versions offered here".to_owned())
+            Err("excludes both TLS 1.2 and TLS 1.3, the supported versions".to_owned())
         }
     }
     fn text(&self) -> String {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn old_tls_versions_are_dropped_but_never_alone() {
+    fn old_tls_versions_are_ignored_but_not_sufficient() {
         let both = TlsProtocols::parse("tlsv1.1,tlsv1.2").expect("1.2 is left");
         assert!(both.tls12 && !both.tls13);
         assert!(TlsProtocols::parse("all:!tlsv1.2").is_ok_and(|versions| !versions.tls12));

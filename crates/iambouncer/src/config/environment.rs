@@ -1,6 +1,6 @@
-//! Environment variables: which exist, and how they lie over the settings.
+//! Environment variables: their names, and how they override settings.
 //!
-//! Owns the variable names. Never reads the process environment except in [`ProcessEnvironment`].
+//! Owns the variable names. Reads the process environment only in [`ProcessEnvironment`].
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use super::model::Origin;
 use super::nearest::nearest;
 use super::settings_table::{Settings, table};
 
-/// What all our own variables start with.
+/// Prefix of the pooler's own variables.
 pub const PREFIX: &str = "IAMBOUNCER_";
 
-/// Our own variables that are neither settings nor connection values; the command line reads them.
+/// The pooler's variables that are neither settings nor connection values; read by the command line.
 pub const OTHER_VARIABLES: &[&str] = &["IAMBOUNCER_CONFIG", "IAMBOUNCER_LOG"];
 
 /// A source of variables.
 pub trait Environment {
-    /// The value of one variable; `None` when unset or not valid UTF-8.
+    /// The value of a variable; `None` if unset or invalid UTF-8.
     fn get(&self, key: &str) -> Option<String>;
     /// The names of all variables.
     fn names(&self) -> Vec<String>;
@@ -55,13 +55,13 @@ impl Environment for MapEnvironment {
     }
 }
 
-/// A value of the one connection that exists without a file, and the variables that give it.
+/// A value of the connection in zero-config mode, and the variables that set it.
 pub struct ConnectionValue {
-    /// What it is.
+    /// Its key.
     pub key: &'static str,
-    /// The flag that gives it.
+    /// The flag that sets it.
     pub flag: &'static str,
-    /// Variables in order of precedence; the first is ours, the others are what people already have.
+    /// Variables in order of precedence; the first is the pooler's, the others are in common use.
     pub variables: &'static [&'static str],
 }
 
@@ -89,7 +89,7 @@ pub(super) const REGION_FALLBACK: ConnectionValue =
     value("iam_region_fallback", "", &["AWS_REGION", "AWS_DEFAULT_REGION"]);
 pub(super) const SECRET_ARN: ConnectionValue =
     value("secret_arn", "--secret-arn", &["IAMBOUNCER_SECRET_ARN", "DB_SECRET_ARN"]);
-// Not AWS_PROFILE and AWS_ROLE_ARN: the credential chain reads those itself, with other meanings.
+// Not AWS_PROFILE and AWS_ROLE_ARN, which the credential chain reads itself, with other meanings.
 pub(super) const AWS_PROFILE: ConnectionValue =
     value("aws_profile", "--aws-profile", &["IAMBOUNCER_AWS_PROFILE"]);
 pub(super) const AWS_ROLE_ARN: ConnectionValue =
@@ -99,7 +99,7 @@ pub(super) const AWS_EXTERNAL_ID: ConnectionValue =
 pub(super) const AWS_ROLE_SESSION_NAME: ConnectionValue =
     value("aws_role_session_name", "--aws-role-session-name", &["IAMBOUNCER_AWS_ROLE_SESSION_NAME"]);
 
-/// All values that variables can give to the connection of zero-config mode.
+/// All connection values of zero-config mode.
 pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
     &HOST,
     &PORT,
@@ -118,7 +118,7 @@ pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
     &AWS_ROLE_SESSION_NAME,
 ];
 
-/// Lays every `IAMBOUNCER_<SETTING>` over the settings and reports variables that mean nothing.
+/// Applies all `IAMBOUNCER_<SETTING>` variables and reports unknown ones.
 pub(super) fn overlay(
     settings: &mut Settings,
     origins: &mut Vec<Origin>,
@@ -139,16 +139,16 @@ pub(super) fn overlay(
     diagnostics
 }
 
-/// Our variables for the one connection mean nothing next to a file, which names its databases itself.
+/// The pooler's connection variables have no effect with a file, which defines its databases itself.
 pub(super) fn connection_variables_without_effect(environment: &dyn Environment) -> Option<Diagnostic> {
     let own =
         CONNECTION_VALUES.iter().flat_map(|value| value.variables).filter(|name| name.starts_with(PREFIX));
     let given: Vec<&str> = own.copied().filter(|name| environment.get(name).is_some()).collect();
     (!given.is_empty())
-        .then(|| Diagnostic::warning(format!("without effect next to a file: {}", given.join(", "))))
+        .then(|| Diagnostic::warning(format!("no effect with a configuration file: {}", given.join(", "))))
 }
 
-/// Lays settings given as flags over everything else.
+/// Applies settings given as flags, which override everything else.
 pub(super) fn overlay_flags(
     settings: &mut Settings,
     origins: &mut Vec<Origin>,
@@ -167,7 +167,7 @@ pub(super) fn overlay_flags(
     diagnostics
 }
 
-/// Notes where a value came from; the last source of a key is the one that counts.
+/// Records the source of a value, replacing an earlier one.
 pub(super) fn record(origins: &mut Vec<Origin>, key: &str, value: &str, source: String) {
     origins.retain(|origin| origin.key != key);
     origins.push(Origin { key: key.to_owned(), value: value.to_owned(), source });
@@ -195,8 +195,8 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// Kubernetes puts `NAME_SERVICE_HOST`, `NAME_PORT=tcp://…` and the like into every pod next to a
-/// Service called NAME. A Service called `iambouncer` must not keep the pooler from starting.
+/// Kubernetes sets `NAME_SERVICE_HOST`, `NAME_PORT=tcp://…` and the like in every pod of a namespace with a Service
+/// NAME. A Service named `iambouncer` must not prevent the pooler from starting.
 fn is_service_link(name: &str, value: &str) -> bool {
     let scheme = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let port_part = name.split_once("_PORT_").is_some_and(|(_, rest)| {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_has_a_variable() {
+    fn every_setting_can_be_set_by_its_variable() {
         for row in table() {
             let (_, origins, diagnostics) = run(&[(&row.variable(), &row.default_text)]);
             assert_eq!(diagnostics, [], "{}", row.name);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_name_the_nearest() {
+    fn unknown_variables_suggest_the_nearest() {
         let (_, _, diagnostics) =
             run(&[("IAMBOUNCER_LISTEN_PROT", "1"), ("OTHER", "x"), ("IAMBOUNCER_LOG", "debug")]);
         assert_eq!(diagnostics.len(), 1);
@@ -241,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_name_their_variable() {
+    fn errors_name_the_variable_of_an_invalid_value() {
         let (settings, _, diagnostics) = run(&[("IAMBOUNCER_LISTEN_PORT", "http")]);
         assert_eq!(settings.listen_port, 6432);
         assert!(diagnostics[0].message.starts_with("IAMBOUNCER_LISTEN_PORT: "));
     }
 
     #[test]
-    fn variables_of_a_kubernetes_service_are_left_alone() {
+    fn variables_of_a_kubernetes_service_are_ignored() {
         let (settings, _, diagnostics) = run(&[
             ("IAMBOUNCER_SERVICE_HOST", "10.0.0.1"),
             ("IAMBOUNCER_SERVICE_PORT", "6432"),

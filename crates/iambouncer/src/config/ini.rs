@@ -1,6 +1,6 @@
 //! PgBouncer's INI syntax: sections, `key = value`, comments, `%include`.
 //!
-//! Owns lines, spans and the bounds of reading; never opens a file itself and never knows a key.
+//! Owns lines, spans and size limits; never opens a file itself and is independent of the keys.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 use super::diagnostics::{Diagnostic, Sources, Span, clamp};
 use super::nearest::nearest;
 
-/// Files that include files that include files …
+/// Maximum nesting depth of included files.
 pub const MAX_INCLUDE_DEPTH: usize = 10;
-/// All files of one configuration together.
+/// Maximum total size of all files of a configuration.
 pub const MAX_TOTAL_BYTES: usize = 16 << 20;
 
-/// Where the text of a file comes from.
+/// The source of file texts.
 pub trait Loader {
-    /// The whole text, or why not. The path is as written: relative ones start at the working directory.
+    /// The whole text, or the reason of a failure. Relative paths start at the working directory.
     fn load(&self, path: &str) -> Result<String, String>;
 }
 
@@ -27,7 +27,7 @@ impl<F: Fn(&str) -> Result<String, String>> Loader for F {
     }
 }
 
-/// The sections a file may have.
+/// The sections of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IniSection {
     /// `[databases]`
@@ -48,33 +48,33 @@ const SECTIONS: [(&str, IniSection); 5] = [
     ("peers", IniSection::Peers),
 ];
 
-/// One `key = value`. No `Debug`: the value may hold a password.
+/// One `key = value`. No `Debug`: the value may contain a password.
 #[derive(Clone)]
 pub struct IniEntry {
-    /// The section it stands in.
+    /// Its section.
     pub section: IniSection,
     /// Key without quotes.
     pub key: String,
-    /// Where the key is.
+    /// Position of the key.
     pub key_span: Span,
-    /// SettingValue without the space around it.
+    /// Value without surrounding space.
     pub value: Zeroizing<String>,
-    /// Where the value is.
+    /// Position of the value.
     pub value_span: Span,
 }
 
-/// Everything read: entries in order, the text they came from, and what was wrong with it.
+/// The result of parsing: entries in order, their source text, and diagnostics.
 #[derive(Default)]
 pub struct IniDocument {
-    /// All entries, included files in place.
+    /// All entries, with those of included files in place.
     pub entries: Vec<IniEntry>,
     /// Text of every file read.
     pub sources: Sources,
-    /// Lines that could not be understood.
+    /// Diagnostics about invalid lines.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads a file and all it includes. Faulty lines are reported and skipped, so that one look shows all.
+/// Parses a file and its includes. Invalid lines are reported and skipped, so that all errors are found at once.
 pub fn parse(path: &str, loader: &dyn Loader) -> IniDocument {
     let mut parser =
         Parser { loader, document: IniDocument::default(), open: Vec::new(), section: None, total_bytes: 0 };
@@ -85,9 +85,9 @@ pub fn parse(path: &str, loader: &dyn Loader) -> IniDocument {
 struct Parser<'a> {
     loader: &'a dyn Loader,
     document: IniDocument,
-    /// Files being read, outermost first: what an include may not name again.
+    /// Files being read, outermost first; an include must not name one of them.
     open: Vec<Arc<str>>,
-    /// `Some(None)` is a section with an unknown name, reported once at its head.
+    /// `Some(None)` in a section with an unknown name, which is reported once at its head.
     section: Option<Option<IniSection>>,
     total_bytes: usize,
 }
@@ -178,7 +178,7 @@ impl Parser<'_> {
             return self.report(found);
         };
         let Some(section) = self.section else {
-            let found = Diagnostic::error(format!("\"{key}\" stands before any section"))
+            let found = Diagnostic::error(format!("\"{key}\" precedes any section"))
                 .at(line.span(key_bytes))
                 .help("settings belong under [pgbouncer], databases under [databases]");
             return self.report(found);
@@ -218,7 +218,7 @@ impl IniLine<'_> {
     }
 }
 
-/// Reads a key, bare or in double quotes; gives it with the bytes it took.
+/// Parses a key, bare or in double quotes; returns it with its length in bytes.
 fn read_key(body: &str) -> Result<(String, usize), &'static str> {
     if !body.starts_with('"') {
         let bare = |letter: char| letter.is_alphanumeric() || "_.-*".contains(letter);
@@ -239,7 +239,7 @@ fn read_key(body: &str) -> Result<(String, usize), &'static str> {
             return Ok((key, index + 1));
         }
     }
-    Err("the quoted name is never closed")
+    Err("unterminated quoted name")
 }
 
 #[cfg(test)]
@@ -269,17 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn reports_every_faulty_line() {
+    fn every_invalid_line_is_reported() {
         let document =
             read("x = 1\n[pgbuoncer]\ny = 1\n[users\n[users]\nno value\n\"open = 1\n%includ x\n= 3\n");
         assert_eq!(
             messages(&document),
             [
-                "\"x\" stands before any section",
+                "\"x\" precedes any section",
                 "unknown section [pgbuoncer]",
                 "the section name has no closing \"]\"",
                 "expected \"key = value\"",
-                "the quoted name is never closed",
+                "unterminated quoted name",
                 "expected \"%include FILE\"",
                 "expected \"key = value\"",
             ]
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn include_loops_and_depth_end() {
+    fn include_loops_and_depth_are_limited() {
         let document = read("%include main.ini\n");
         assert_eq!(messages(&document), ["main.ini includes itself"]);
         let deeper = |path: &str| Ok(format!("%include {path}x\n"));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_file_is_named() {
+    fn errors_name_an_unreadable_file() {
         let document = parse("gone.ini", &|_: &str| Err("no such file".to_owned()));
         assert_eq!(messages(&document), ["cannot read gone.ini: no such file"]);
     }

@@ -1,6 +1,6 @@
-//! Tables of the keys inside `[databases]`, `[users]` and `[peers]` lines.
+//! Tables of the keys in `[databases]`, `[users]` and `[peers]` lines.
 //!
-//! One row per key: name, status, text and how to store it. Never checks how keys fit together.
+//! One row per key: name, status, description and how to store it. Never checks combinations of keys.
 
 use super::model::{Database, Host, Peer, UserOverrides};
 use super::secret::Secret;
@@ -9,18 +9,18 @@ use super::value::SettingValue;
 
 type Store<T> = fn(&mut T, &str) -> Result<(), String>;
 
-/// One row.
+/// One key.
 pub struct KeyInfo<T> {
     /// The key.
     pub name: &'static str,
-    /// Whether it works.
+    /// Its level of support.
     pub status: SettingStatus,
-    /// One line for people.
+    /// Description in one line.
     pub text: &'static str,
     pub(super) store: Store<T>,
 }
 
-/// A row that reads one optional field.
+/// A row for one optional field.
 const fn row<T>(
     name: &'static str,
     status: SettingStatus,
@@ -53,11 +53,13 @@ use SettingStatus::{Unsupported, Working};
 
 /// Keys of a `[databases]` line.
 pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
-    row("dbname", Working, "Name on the server; default: the name clients use", |d, v| put(&mut d.dbname, v)),
+    row("dbname", Working, "Database name on the server; default: the name that clients request", |d, v| {
+        put(&mut d.dbname, v)
+    }),
     row(
         "host",
         Working,
-        "Server name, address or socket directory, or several with commas; default: unix_socket_dir",
+        "Server name, address or socket directory, or a list separated by commas; default: unix_socket_dir",
         |d, v| {
             d.host = hosts(v)?;
             Ok(())
@@ -67,35 +69,35 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
         d.port = port(v)?;
         Ok(())
     }),
-    row("user", Working, "Every client becomes this user on the server", |d, v| put(&mut d.user, v)),
+    row("user", Working, "User on the server for all clients", |d, v| put(&mut d.user, v)),
     row("password", Working, "Password of that user; default: from auth_file", |d, v| {
         d.password = Some(Secret::new(v));
         Ok(())
     }),
-    row("server_auth", Working, "How we log in: password or iam; default: password", |d, v| {
+    row("server_auth", Working, "How the pooler logs in: password or iam; default: password", |d, v| {
         d.server_auth = v.parse()?;
         Ok(())
     }),
-    row("iam_host", Working, "Host the token is made for, when it cannot be found by DNS", |d, v| {
+    row("iam_host", Working, "Host to sign tokens for, if it cannot be found by DNS", |d, v| {
         put(&mut d.iam_host, v)
     }),
-    row("iam_port", Working, "Port the token is made for; default: port", |d, v| {
+    row("iam_port", Working, "Port to sign tokens for; default: port", |d, v| {
         d.iam_port = Some(port(v)?);
         Ok(())
     }),
     row("iam_region", Working, "AWS region; default: from the endpoint", |d, v| put(&mut d.iam_region, v)),
-    row("secret_arn", Working, "Secret of AWS Secrets Manager that holds user name and password", |d, v| {
+    row("secret_arn", Working, "Secret of AWS Secrets Manager with user name and password", |d, v| {
         d.secret_arn = Some(v.parse().map_err(|error: rds_iam::secrets::SecretArnError| error.to_string())?);
         Ok(())
     }),
     row("aws_profile", Working, "Profile in the AWS configuration files", |d, v| put(&mut d.aws_profile, v)),
-    row("aws_role_arn", Working, "Role to assume before making tokens or reading the secret", |d, v| {
+    row("aws_role_arn", Working, "Role to assume before signing tokens or reading the secret", |d, v| {
         put(&mut d.aws_role_arn, v)
     }),
-    row("aws_external_id", Working, "External id that the role's trust policy asks for", |d, v| {
+    row("aws_external_id", Working, "External ID that the role's trust policy requires", |d, v| {
         put(&mut d.aws_external_id, v)
     }),
-    row("aws_role_session_name", Working, "Session name CloudTrail shows for the role", |d, v| {
+    row("aws_role_session_name", Working, "Session name that CloudTrail shows for the role", |d, v| {
         put(&mut d.aws_role_session_name, v)
     }),
     row("pool_size", Working, "Overrides default_pool_size", |d, v| put(&mut d.pool_size, v)),
@@ -121,14 +123,16 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
     row("connect_query", Working, "Query run on each new server connection", |d, v| {
         put(&mut d.connect_query, v)
     }),
-    row("application_name", Working, "Start value of this parameter on the server", |d, v| {
+    row("application_name", Working, "Initial value of this parameter on the server", |d, v| {
         put(&mut d.application_name, v)
     }),
-    row("client_encoding", Working, "Start value of this parameter on the server", |d, v| {
+    row("client_encoding", Working, "Initial value of this parameter on the server", |d, v| {
         put(&mut d.client_encoding, v)
     }),
-    row("datestyle", Working, "Start value of this parameter on the server", |d, v| put(&mut d.datestyle, v)),
-    row("timezone", Working, "Start value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
+    row("datestyle", Working, "Initial value of this parameter on the server", |d, v| {
+        put(&mut d.datestyle, v)
+    }),
+    row("timezone", Working, "Initial value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
     row("auth_user", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
     row("auth_query", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
     row("auth_dbname", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
@@ -171,12 +175,12 @@ pub static PEER_KEYS: &[KeyInfo<Peer>] = &[
     row(
         "pool_size",
         Unsupported,
-        "Cancel requests to the peer at a time; default: default_pool_size",
+        "Concurrent cancel requests to the peer; default: default_pool_size",
         |p, v| put(&mut p.pool_size, v),
     ),
 ];
 
-/// Whether the value of this key may appear in an error message. Unknown keys may not: `passwrod`.
+/// True if the value of this key may appear in error messages. Never for unknown keys, such as `passwrod`.
 pub(super) fn is_displayable(key: &str) -> bool {
     let known =
         DATABASE_KEYS.iter().any(|row| row.name == key) || USER_KEYS.iter().any(|row| row.name == key);

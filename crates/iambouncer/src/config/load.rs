@@ -1,6 +1,6 @@
-//! Reading configuration from disk: used at start, by `check`, and by `RELOAD`.
+//! Reads configuration files: at start, for `check`, and on `RELOAD`.
 //!
-//! The only part of the configuration that opens files. Never looks at what certificates contain.
+//! The only part of the configuration that opens files. Never parses certificates.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,12 +18,12 @@ use super::userlist::{self, UserList};
 pub struct CheckedConfig {
     /// The configuration.
     pub config: Config,
-    /// What is worth knowing about it; empty most of the time.
+    /// Warnings about it; usually none.
     pub warnings: ConfigReport,
 }
 
-/// Reads, overlays and checks a file. `flags` are settings by name, and win over everything.
-/// The error holds all findings, warnings included.
+/// Reads a file, applies overrides and checks the result. `flags` are settings by name, and override everything. The
+/// error contains all diagnostics, including warnings.
 pub fn load_file(
     path: &Path,
     environment: &dyn Environment,
@@ -32,7 +32,7 @@ pub fn load_file(
     load(&path.to_string_lossy(), &DiskLoader, environment, flags)
 }
 
-/// [`load_file`] with another source of text.
+/// [`load_file`] with another source of file texts.
 pub fn load(
     path: &str,
     loader: &dyn Loader,
@@ -46,7 +46,7 @@ pub fn load(
     if failed { Err(report) } else { Ok(CheckedConfig { config, warnings: report }) }
 }
 
-/// Reads the `auth_file`. The report shows places, never lines: they hold passwords.
+/// Reads the `auth_file`. The report shows positions, never lines, which contain passwords.
 pub fn load_user_list(path: &Path) -> Result<UserList, ConfigReport> {
     let name = path.to_string_lossy();
     let text = zeroize::Zeroizing::new(DiskLoader.load(&name).map_err(|reason| {
@@ -60,7 +60,7 @@ struct DiskLoader;
 impl Loader for DiskLoader {
     fn load(&self, path: &str) -> Result<String, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
-        // One byte more than allowed shows that there is more, without reading all of it.
+        // Reads one byte more than allowed, to detect larger files without reading all of them.
         let limit = MAX_TOTAL_BYTES as u64 + 1;
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_file_is_an_error_with_its_name() {
+    fn the_error_about_a_missing_file_has_its_name() {
         let report = load_file(Path::new("/nonexistent/x.ini"), &MapEnvironment::default(), &[]);
         let text = report.map(|_| ()).expect_err("missing").to_string();
         assert!(text.starts_with("error: cannot read /nonexistent/x.ini: "), "{text}");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_come_rendered() {
+    fn errors_are_rendered_with_source_and_help() {
         let loader = |_: &str| {
             Ok("[pgbouncer]\nauth_type = trust\ndefualt_pool_size = 20\n[databases]\n* =\n".to_owned())
         };

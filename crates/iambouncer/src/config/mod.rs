@@ -1,7 +1,7 @@
-//! Configuration: from text (INI file, environment, flags) to one validated [`Config`].
+//! Configuration: from text (INI file, environment, flags) to a validated [`Config`].
 //!
-//! Owns the table of settings, the parsers and every check that needs no network. Never opens a
-//! socket, and apart from `load` and `ProcessEnvironment` never touches the machine it runs on.
+//! Owns the table of settings, the parsers and all checks that need no network. Never opens a socket, and accesses
+//! the host only in `load` and `ProcessEnvironment`.
 
 mod build;
 mod check;

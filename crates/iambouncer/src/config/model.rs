@@ -1,6 +1,6 @@
-//! The validated configuration that the rest of the program reads.
+//! The validated configuration.
 //!
-//! Owns the shapes and the rules of inheritance (user over database over setting); never parses text.
+//! Owns its types and the rules of precedence (user over database over setting); never parses text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,27 +13,27 @@ use super::settings_table::Settings;
 use rds_iam::Identity;
 use rds_iam::secrets::{SecretArn, SecretKey};
 
-/// Everything that was configured, checked as a whole.
+/// The complete configuration, checked as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The global settings.
     pub settings: Settings,
-    /// Databases by the name clients use.
+    /// Databases by the name that clients request.
     pub databases: BTreeMap<String, Database>,
-    /// The `*` line: answers for every other name.
+    /// The `*` line, for all other names.
     pub fallback: Option<Database>,
-    /// What is different for single users.
+    /// Overrides for single users.
     pub users: BTreeMap<String, UserOverrides>,
-    /// Other processes of the group, by number.
+    /// Other processes of the group, by peer ID.
     pub peers: BTreeMap<u16, Peer>,
-    /// Where each value that is not a plain default came from.
+    /// The source of each value that is not a default.
     pub origins: Vec<Origin>,
 }
 
-/// A value and where it came from, fit to be logged.
+/// A value and its source, suitable for logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// What it is: a setting, or `host`, `user` and so on without a file.
+    /// Its key: a setting, or `host`, `user` and so on without a file.
     pub key: String,
     /// The value; `***` for a secret.
     pub value: String,
@@ -41,17 +41,17 @@ pub struct Origin {
     pub source: String,
 }
 
-/// One place to look for a server.
+/// A host of a database line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A name or address.
     Tcp(String),
-    /// The directory of a unix socket, or `@…` for an abstract one.
+    /// The directory of a UNIX socket, or `@…` for an abstract one.
     Unix(PathBuf),
 }
 
 impl Host {
-    /// Reads one part of a host list; a path or `@…` is a unix socket, brackets around IPv6 are dropped.
+    /// Parses one host of a list; a path or `@…` is a UNIX socket, brackets around IPv6 addresses are removed.
     pub fn parse(text: &str) -> Self {
         if text.starts_with(['/', '@']) {
             return Self::Unix(PathBuf::from(text));
@@ -60,7 +60,7 @@ impl Host {
         Self::Tcp(bare.unwrap_or(text).to_owned())
     }
 
-    /// The name or address, when it is one.
+    /// The name or address, if it is one.
     pub fn tcp(&self) -> Option<&str> {
         match self {
             Self::Tcp(name) => Some(name),
@@ -78,18 +78,18 @@ impl fmt::Display for Host {
     }
 }
 
-/// One line of `[databases]`. `None` means: as the global setting, or as the server has it.
+/// One line of `[databases]`. `None` stands for the global setting, or for the server's default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Database {
-    /// The name clients use; `*` for the fallback.
+    /// The name that clients request; `*` for the fallback.
     pub name: String,
-    /// The name on the server.
+    /// The database name on the server.
     pub dbname: Option<String>,
-    /// Where the server is; never empty once validated.
+    /// Hosts of the server; never empty in a validated configuration.
     pub host: Vec<Host>,
-    /// Port of the server, also part of a unix socket's name.
+    /// Port of the server, also part of the name of a UNIX socket.
     pub port: u16,
-    /// Every client becomes this user on the server.
+    /// User on the server for all clients.
     pub user: Option<String>,
     /// Password of that user.
     pub password: Option<Secret>,
@@ -101,19 +101,19 @@ pub struct Database {
     pub auth_dbname: Option<String>,
     /// Servers per user.
     pub pool_size: Option<u32>,
-    /// Servers kept open.
+    /// Minimum number of servers.
     pub min_pool_size: Option<u32>,
-    /// Further servers under stress.
+    /// Additional servers if clients wait too long.
     pub reserve_pool_size: Option<u32>,
-    /// Pooling of this database.
+    /// Pool mode of this database.
     pub pool_mode: Option<PoolMode>,
-    /// Servers over all users.
+    /// Maximum number of servers of all users.
     pub max_db_connections: Option<u32>,
-    /// Clients over all users.
+    /// Maximum number of clients of all users.
     pub max_db_client_connections: Option<u32>,
-    /// Age at which an unused server is closed.
+    /// Age at which an idle server is closed.
     pub server_lifetime: Option<Duration>,
-    /// How long a client waits for a server.
+    /// Longest time a client waits for a server.
     pub query_wait_timeout: Option<Duration>,
     /// Query run on each new server connection.
     pub connect_query: Option<String>,
@@ -125,33 +125,33 @@ pub struct Database {
     pub datestyle: Option<String>,
     /// Parameter for the server connection.
     pub timezone: Option<String>,
-    /// Order in which a list of hosts is tried.
+    /// Order in which hosts are tried.
     pub load_balance_hosts: LoadBalanceHosts,
-    /// How we log in.
+    /// How the pooler logs in.
     pub server_auth: ServerAuth,
-    /// Host the token is signed for, when it is not the one connected to.
+    /// Host to sign tokens for, if it differs from the host to connect to.
     pub iam_host: Option<String>,
-    /// Port the token is signed for, when it is not the one connected to.
+    /// Port to sign tokens for, if it differs from the port to connect to.
     pub iam_port: Option<u16>,
-    /// Region the token is signed for, whatever the host says.
+    /// Region to sign tokens for, regardless of the host name.
     pub iam_region: Option<String>,
-    /// Region to use only when the host does not tell (from `AWS_REGION`, which names the region
-    /// that the pod runs in and not necessarily the one of the database).
+    /// Region to use only if the host name contains none (from `AWS_REGION`, the region of the pod, which need not be
+    /// that of the database).
     pub iam_region_fallback: Option<String>,
-    /// Secret of Secrets Manager that holds user and password; `user` then only names the pool.
+    /// Secret of Secrets Manager with user and password; `user` then only names the pool.
     pub secret_arn: Option<SecretArn>,
-    /// Profile whose credentials sign the token.
+    /// Profile whose credentials sign tokens.
     pub aws_profile: Option<String>,
     /// Role to assume before signing.
     pub aws_role_arn: Option<String>,
-    /// External id that the role's trust policy asks for.
+    /// External ID that the role's trust policy requires.
     pub aws_external_id: Option<String>,
     /// Session name that CloudTrail shows for the role.
     pub aws_role_session_name: Option<String>,
 }
 
 impl Database {
-    /// The AWS identity that signs tokens for this line.
+    /// The AWS identity that signs tokens of this line.
     pub fn aws_identity(&self) -> Identity {
         Identity {
             profile: self.aws_profile.clone(),
@@ -162,15 +162,15 @@ impl Database {
         }
     }
 
-    /// The secret that this line names, and the identity that reads it.
+    /// The secret of this line, and the identity that reads it.
     pub fn secret_key(&self) -> Option<SecretKey> {
         let arn = self.secret_arn.clone()?;
-        // A role is assumed at the STS of the secret's region, unless the AWS configuration names another.
+        // A role is assumed with the STS of the secret's region, unless the AWS configuration sets another region.
         let identity = Identity { sts_region: Some(arn.region().clone()), ..self.aws_identity() };
         Some(SecretKey { arn, identity })
     }
 
-    /// A database that leaves everything to the globals.
+    /// A database without overrides.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -209,67 +209,67 @@ impl Database {
         }
     }
 
-    /// The name on the server for a client that asked for `requested`.
+    /// The name on the server for a client that requested `requested`.
     pub fn server_dbname<'a>(&'a self, requested: &'a str) -> &'a str {
         self.dbname.as_deref().unwrap_or(requested)
     }
 }
 
-/// One line of `[users]`; `None` leaves it to the database or the setting.
+/// One line of `[users]`; `None` stands for the database's value or the setting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserOverrides {
     /// Servers per database for this user.
     pub pool_size: Option<u32>,
-    /// Further servers under stress.
+    /// Additional servers if clients wait too long.
     pub reserve_pool_size: Option<u32>,
-    /// Pooling for this user.
+    /// Pool mode of this user.
     pub pool_mode: Option<PoolMode>,
-    /// Servers over all databases.
+    /// Maximum number of servers in all databases.
     pub max_user_connections: Option<u32>,
-    /// Clients over all databases.
+    /// Maximum number of clients in all databases.
     pub max_user_client_connections: Option<u32>,
-    /// Longest query.
+    /// Longest time of a query.
     pub query_timeout: Option<Duration>,
     /// Longest wait for a server.
     pub query_wait_timeout: Option<Duration>,
-    /// Longest rest inside a transaction.
+    /// Longest idle time in a transaction.
     pub idle_transaction_timeout: Option<Duration>,
-    /// Longest transaction.
+    /// Longest time of a transaction.
     pub transaction_timeout: Option<Duration>,
-    /// Longest rest outside of one.
+    /// Longest idle time outside of transactions.
     pub client_idle_timeout: Option<Duration>,
 }
 
 /// One line of `[peers]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it listens; `None` only while a line is being read.
+    /// Its host; `None` only while the line is being parsed.
     pub host: Option<Host>,
-    /// Port it listens on.
+    /// Its port.
     pub port: u16,
-    /// Cancel connections to it at a time.
+    /// Maximum number of concurrent cancel connections to it.
     pub pool_size: Option<u32>,
 }
 
-/// What holds for one pool after inheritance.
+/// The effective rules of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolRules {
-    /// When a server goes back.
+    /// When a server is released.
     pub pool_mode: PoolMode,
-    /// Servers at most.
+    /// Maximum number of servers.
     pub pool_size: u32,
-    /// Servers at least.
+    /// Minimum number of servers.
     pub min_pool_size: u32,
-    /// Further servers under stress.
+    /// Additional servers if clients wait too long.
     pub reserve_pool_size: u32,
-    /// Longest wait for a server; zero means for ever.
+    /// Longest wait for a server; zero for no limit.
     pub query_wait_timeout: Duration,
-    /// Age at which an unused server is closed.
+    /// Age at which an idle server is closed.
     pub server_lifetime: Duration,
 }
 
 impl Config {
-    /// The line that answers for a database name: its own, or the fallback.
+    /// The line for a database name: its own, or the fallback.
     pub fn database_for(&self, name: &str) -> Option<&Database> {
         self.databases.get(name).or(self.fallback.as_ref())
     }
@@ -279,7 +279,7 @@ impl Config {
         self.databases.values().chain(self.fallback.as_ref())
     }
 
-    /// The rules of the pool of one database and user.
+    /// The rules for the pool of a database and user.
     pub fn pool_rules(&self, database: &Database, user: &str) -> PoolRules {
         let plain = UserOverrides::default();
         let user = self.users.get(user).unwrap_or(&plain);
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_know_paths_names_and_brackets() {
+    fn hosts_may_be_paths_names_or_addresses_in_brackets() {
         assert_eq!(Host::parse("/run/pg"), Host::Unix("/run/pg".into()));
         assert_eq!(Host::parse("@pg"), Host::Unix("@pg".into()));
         assert_eq!(Host::parse("[::1]").tcp(), Some("::1"));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn user_wins_over_database_over_setting() {
+    fn users_override_databases_which_override_settings() {
         let mut config = Config::default();
         let mut database = Database::new("app");
         assert_eq!(config.pool_rules(&database, "ann").pool_size, 20);

@@ -1,8 +1,8 @@
 //! "Did you mean": the known word closest to an unknown one.
 //!
-//! Never guesses wildly: a word that differs in more than a third of its letters has no neighbour.
+//! Words that differ in more than a third of their letters are not suggested.
 
-/// The candidate with the smallest edit distance, if it is close enough to be a likely typing error.
+/// The candidate with the smallest edit distance, if close enough to be a likely typo.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     candidates
@@ -13,7 +13,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours, each at cost 1; letter case is free.
+/// Insertions, deletions, replacements and swaps of adjacent letters, each at cost 1; case is ignored.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().map(|letter| letter.to_ascii_lowercase()).collect();
     let right: Vec<char> = right.chars().map(|letter| letter.to_ascii_lowercase()).collect();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_silent_when_nothing_is_close() {
+    fn distant_words_have_no_suggestion() {
         assert_eq!(nearest("wal_level", KNOWN), None);
         assert_eq!(nearest("", KNOWN), None);
     }

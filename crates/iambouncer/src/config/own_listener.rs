@@ -1,32 +1,32 @@
-//! Whether a host of a database line is one of the addresses that the pooler itself listens on. Owns the comparison of
-//! addresses, as far as it needs no DNS: what a name resolves to is compared when a connection is made.
+//! Detects whether a host of a database line is an address that the pooler itself listens on. Owns the comparison of
+//! addresses as far as it needs no DNS: addresses of names are compared when a connection is made.
 
 use super::settings_table::Settings;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
-/// For connections to `host` at the port of `listen_port`.
+/// True if connections to `host` at `listen_port` reach a listener of the pooler.
 pub(super) fn is_own(host: &str, settings: &Settings) -> bool {
-    let remotes = addresses(host).map(reached);
+    let remotes = addresses(host).map(destination);
     settings.listen_addresses().any(|listen| {
         listen.eq_ignore_ascii_case(host)
-            || remotes.iter().flatten().any(|remote| is_covered(*remote, listen, is_on_this_machine))
+            || remotes.iter().flatten().any(|remote| is_covered(*remote, listen, is_local))
     })
 }
 
-/// Whether a listener takes connections to an address.
-fn is_covered(remote: IpAddr, listen: &str, is_on_this_machine: impl Fn(IpAddr) -> bool) -> bool {
-    // As listeners are bound: without IPv6 `*` is every address of IPv4, else, like `::`, every address.
+/// True if a listener accepts connections to an address.
+fn is_covered(remote: IpAddr, listen: &str, is_local: impl Fn(IpAddr) -> bool) -> bool {
+    // Listeners are bound so: `*` is any IPv4 address if there is no IPv6, else any address, like `::`.
     if listen == "*" {
-        return is_on_this_machine(remote);
+        return is_local(remote);
     }
     addresses(listen).iter().flatten().any(|own| match own {
-        IpAddr::V4(own) if own.is_unspecified() => remote.is_ipv4() && is_on_this_machine(remote),
-        IpAddr::V6(own) if own.is_unspecified() => is_on_this_machine(remote),
+        IpAddr::V4(own) if own.is_unspecified() => remote.is_ipv4() && is_local(remote),
+        IpAddr::V6(own) if own.is_unspecified() => is_local(remote),
         own => own.to_canonical() == remote,
     })
 }
 
-/// The addresses of a text that is one, and of `localhost`.
+/// The address if the text is one, or those of `localhost`.
 fn addresses(text: &str) -> [Option<IpAddr>; 2] {
     if text.eq_ignore_ascii_case("localhost") {
         return [Some(Ipv4Addr::LOCALHOST.into()), Some(Ipv6Addr::LOCALHOST.into())];
@@ -34,8 +34,8 @@ fn addresses(text: &str) -> [Option<IpAddr>; 2] {
     [text.trim_matches(['[', ']']).parse().ok(), None]
 }
 
-/// The address that a connection ends at: one to the wildcard address goes to the machine itself.
-fn reached(address: Option<IpAddr>) -> Option<IpAddr> {
+/// The destination of a connection: the wildcard address is the host itself.
+fn destination(address: Option<IpAddr>) -> Option<IpAddr> {
     address.map(|address| match address {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -43,8 +43,8 @@ fn reached(address: Option<IpAddr>) -> Option<IpAddr> {
     })
 }
 
-/// Asks the routing table, which sends nothing: a connection to this machine has equal ends.
-fn is_on_this_machine(address: IpAddr) -> bool {
+/// Queries the routing table, without sending anything: both ends of a local connection have the same address.
+fn is_local(address: IpAddr) -> bool {
     if address.is_loopback() {
         return true;
     }
@@ -52,26 +52,26 @@ fn is_on_this_machine(address: IpAddr) -> bool {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let near_end = UdpSocket::bind((any, 0)).and_then(|socket| {
-        // Any port will do, since nothing is sent.
+    let local = UdpSocket::bind((any, 0)).and_then(|socket| {
+        // Any port is fine, since nothing is sent.
         socket.connect((address, 9))?;
         socket.local_addr()
     });
-    near_end.is_ok_and(|near_end| near_end.ip() == address)
+    local.is_ok_and(|local| local.ip() == address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whether a line with this host and the pooler's port is refused.
+    /// True if a line with this host and the pooler's port is refused.
     fn refused(listen: &str, host: &str) -> bool {
         let settings = Settings { listen_addr: listen.to_owned(), ..Settings::default() };
         is_own(host, &settings)
     }
 
     #[test]
-    fn another_address_on_the_same_port_is_not_our_own_listener() {
+    fn another_address_on_the_same_port_is_not_the_own_listener() {
         for (listen, host) in [
             ("127.0.0.1", "127.0.0.2"),
             ("127.0.0.2", "localhost"),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_listener_is_recognised_in_every_spelling() {
+    fn the_own_listener_is_detected_in_any_spelling() {
         for (listen, host) in [
             ("127.0.0.1", "localhost"),
             ("localhost", "127.0.0.1"),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_listener_covers_every_address_of_this_machine() {
+    fn a_wildcard_listener_covers_every_local_address() {
         let mine: IpAddr = "10.0.0.5".parse().unwrap();
         let is_mine = |address| address == mine;
         for listen in ["*", "0.0.0.0", "::"] {

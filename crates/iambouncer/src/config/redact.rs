@@ -1,6 +1,6 @@
-//! Makes a source line fit to be shown: values that are or may be secret become `***`.
+//! Redacts a source line for display: values that are or may be secret become `***`.
 //!
-//! Works on lines that may be broken, since those are the ones that get shown; when unsure it hides.
+//! Handles malformed lines, since those are the ones displayed; hides what is ambiguous.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::keys::is_displayable;
 
 const MASK: &str = "***";
 
-/// The line as it may be shown, with the column and length of the marked piece moved along.
+/// The redacted line, with the column and length of the marked part adjusted.
 pub(super) fn redact_line(line: &str, column: u32, length: u32) -> (String, u32, u32) {
     let chars: Vec<char> = line.chars().collect();
     let start = (column.saturating_sub(1) as usize).min(chars.len());
@@ -36,13 +36,13 @@ pub(super) fn redact_line(line: &str, column: u32, length: u32) -> (String, u32,
     (shown, narrow(first + 1), narrow(last - first))
 }
 
-/// Which characters to hide. The first `=` belongs to the entry itself and hides its value only
-/// when the key sounds like a password; every later `key=` is a part of a connection string. Loose
-/// words after something hidden are hidden too: a password with a space needs quotes and may lack them.
+/// The characters to hide. The first `=` is that of the entry and hides its value only if the key looks like a
+/// password; every later `key=` is part of a connection string. Loose words after hidden text are hidden, too: they
+/// may belong to a password with spaces but without quotes.
 fn secret_ranges(chars: &[char]) -> Vec<Range<usize>> {
     let Some(entry) = find(chars, 0, |letter| letter == '=') else { return Vec::new() };
     let mut position = skip_space(chars, entry + 1);
-    if sounds_secret(&chars[key_before(chars, entry)]) {
+    if looks_secret(&chars[key_before(chars, entry)]) {
         return std::iter::once(position..chars.len()).collect();
     }
     let mut ranges = Vec::new();
@@ -52,7 +52,7 @@ fn secret_ranges(chars: &[char]) -> Vec<Range<usize>> {
         let value = skip_space(chars, equals + 1);
         position = value_end(chars, value);
         let name = &chars[key];
-        if sounds_secret(name) || !is_displayable(&name.iter().collect::<String>()) {
+        if looks_secret(name) || !is_displayable(&name.iter().collect::<String>()) {
             ranges.push(value..position);
         }
     }
@@ -69,11 +69,11 @@ fn hide_loose_words(chars: &[char], between: Range<usize>, ranges: &mut Vec<Rang
     }
 }
 
-fn sounds_secret(key: &[char]) -> bool {
+fn looks_secret(key: &[char]) -> bool {
     key.iter().collect::<String>().to_ascii_lowercase().contains("pass")
 }
 
-/// The word that ends before `equals`, with nothing but space between.
+/// The word before `equals`, separated by spaces at most.
 fn key_before(chars: &[char], equals: usize) -> Range<usize> {
     let end = chars[..equals].iter().rposition(|letter| !letter.is_whitespace()).map_or(0, |last| last + 1);
     let is_word = |letter: &char| letter.is_alphanumeric() || *letter == '_';
@@ -92,7 +92,7 @@ fn value_end(chars: &[char], start: usize) -> usize {
     let mut position = start + 1;
     while let Some(quote) = find(chars, position, |letter| letter == '\'') {
         if chars.get(quote + 1) != Some(&'\'') {
-            // Text glued to the closing quote is a mistake, and may be the rest of the secret.
+            // Text attached to the closing quote is an error, and may be the rest of the secret.
             return find(chars, quote, char::is_whitespace).unwrap_or(chars.len());
         }
         position = quote + 2;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn hides_passwords_misspelt_keys_and_unclosed_quotes() {
+    fn passwords_misspelled_keys_and_unclosed_quotes_are_hidden() {
         assert_eq!(shown("db = host=a password='x ''y' port=1"), "db = host=a password=*** port=1");
         assert_eq!(shown("db = passwrod=hunter2 host=a"), "db = passwrod=*** host=a");
         assert_eq!(shown("db = pwd='hunter2 and more"), "db = pwd=***");
@@ -124,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn shows_plain_settings_whole() {
+    fn plain_settings_are_shown_unchanged() {
         assert_eq!(shown("defualt_pool_size = 20"), "defualt_pool_size = 20");
         assert_eq!(shown("[databases"), "[databases");
     }
 
     #[test]
-    fn marks_follow_the_text() {
+    fn marks_move_with_the_text() {
         assert_eq!(
             redact_line("d = password=abcdefgh port=x", 28, 1),
             ("d = password=*** port=x".into(), 23, 1)

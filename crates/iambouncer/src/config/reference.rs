@@ -1,6 +1,6 @@
-//! The reference page of all settings and keys, made from the tables.
+//! The reference page of all settings and keys, generated from the tables.
 //!
-//! Adds no fact of its own: what is wrong here is wrong in a table.
+//! Adds no facts of its own: errors must be fixed in the tables.
 
 use super::environment::{CONNECTION_VALUES, PREFIX};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
@@ -11,15 +11,15 @@ use super::settings_table::table;
 pub fn settings_markdown() -> String {
     let mut page = String::from(
         "# Settings\n\n\
-         <!-- Made from the tables in crates/iambouncer/src/config by `make doc`. Do not edit. -->\n\n\
+         <!-- Generated from the tables in crates/iambouncer/src/config by `make doc`. Do not edit. -->\n\n\
          Precedence: flag, then environment, then file, then default. Times are in seconds, fractions\n\
          allowed, and 0 means off.\n\n\
          ## `[pgbouncer]`, also spelled `[iambouncer]`\n\n",
     );
     page.push_str(&format!(
-        "Every setting is also a variable: `{PREFIX}` and the name in upper case, such as\n\
+        "Every setting can be set by a variable: `{PREFIX}` and the name in upper case, such as\n\
          `IAMBOUNCER_DEFAULT_POOL_SIZE`.\n\n\
-         | Setting | Default | Change | State | What it does |\n|---|---|---|---|---|\n"
+         | Setting | Default | Change | State | Description |\n|---|---|---|---|---|\n"
     ));
     for row in table() {
         let default =
@@ -35,7 +35,7 @@ pub fn settings_markdown() -> String {
     keys(
         &mut page,
         "[databases]",
-        "`NAME = key=value key='value with spaces'`; the name `*` answers for all others.",
+        "`NAME = key=value key='value with spaces'`; the name `*` is for all others.",
         DATABASE_KEYS,
     );
     keys(&mut page, "[users]", "`NAME = key=value`", USER_KEYS);
@@ -45,7 +45,7 @@ pub fn settings_markdown() -> String {
 }
 
 fn keys<T>(page: &mut String, section: &str, shape: &str, rows: &[KeyInfo<T>]) {
-    page.push_str(&format!("\n## `{section}`\n\n{shape}\n\n| Key | State | What it does |\n|---|---|---|\n"));
+    page.push_str(&format!("\n## `{section}`\n\n{shape}\n\n| Key | State | Description |\n|---|---|---|\n"));
     for row in rows {
         page.push_str(&format!("| `{}` | {} | {} |\n", row.name, state(row.status), cell(row.text)));
     }
@@ -54,8 +54,8 @@ fn keys<T>(page: &mut String, section: &str, shape: &str, rows: &[KeyInfo<T>]) {
 fn connection_values(page: &mut String) {
     page.push_str(
         "\n## Without a file\n\n\
-         The first that is given counts. Empty variables count as absent. `AWS_IAM` is true or false.\n\
-         `iam_region_fallback` is used only when the host does not name its region.\n\n\
+         The first one given is used. Empty variables are ignored. `AWS_IAM` is true or false.\n\
+         `iam_region_fallback` is used only if the host name contains no region.\n\n\
          | Value | Flag | Variables |\n|---|---|---|\n",
     );
     for value in CONNECTION_VALUES {
@@ -67,9 +67,9 @@ fn connection_values(page: &mut String) {
 
 fn state(status: SettingStatus) -> &'static str {
     match status {
-        SettingStatus::Working => "works",
-        SettingStatus::NotYet => "not yet",
-        SettingStatus::Unsupported => "not yet; an error when set",
+        SettingStatus::Working => "supported",
+        SettingStatus::NotYet => "not supported yet",
+        SettingStatus::Unsupported => "not supported yet; an error if set",
         SettingStatus::Ignored => "ignored",
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_every_row_once() {
+    fn every_setting_is_listed() {
         let page = settings_markdown();
         for row in table() {
             let start = format!("\n| `{}` | ", row.name);

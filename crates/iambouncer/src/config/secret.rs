@@ -1,6 +1,6 @@
-//! A password in memory: wiped when dropped, invisible to `Debug`, without `Display`.
+//! A password in memory: wiped when dropped, hidden from `Debug`, without `Display`.
 //!
-//! Never compares in constant time: that is for whoever authenticates with it.
+//! Does not compare in constant time, which is up to the code that authenticates with it.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes ownership of the text and wipes it when the last copy goes.
+    /// Takes ownership of the text; it is wiped when the last copy is dropped.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself; named so that every use can be found by searching.
+    /// The text itself; so named that all uses can be found by searching.
     pub fn expose(&self) -> &str {
         &self.0
     }

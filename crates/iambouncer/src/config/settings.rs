@@ -1,48 +1,48 @@
-//! What a setting is: the macro that turns one table into struct, parser, defaults and listing.
+//! Definition of settings: the macro that turns one table into struct, parser, defaults and listing.
 //!
-//! Never lists a setting: the rows are in `settings_table`, and only there.
+//! Contains no settings; these are in `settings_table`.
 
 use super::nearest::nearest;
 
 /// Whether a setting can change while the pooler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// `RELOAD` and `SET` change it.
+    /// `RELOAD` and `SET` can change it.
     Live,
-    /// Only a restart changes it.
+    /// Requires a restart.
     Restart,
 }
 
-/// How far a setting has got.
+/// How far a setting is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingStatus {
-    /// Does what it says.
+    /// Supported.
     Working,
-    /// Understood and checked, without effect so far.
+    /// Parsed and checked, but without effect so far.
     NotYet,
-    /// Without effect so far, and an operator who sets it relies on it: an error unless it has its default.
+    /// Without effect so far, but an operator who sets it relies on it: an error unless it has its default.
     Unsupported,
-    /// Has no meaning in this program and never will; accepted so that files need no change.
+    /// Not applicable to this program; accepted so that files need no change.
     Ignored,
 }
 
 /// One row of the table, for listings.
 #[derive(Clone, Debug)]
 pub struct SettingInfo {
-    /// Key in the file; in upper case behind `IAMBOUNCER_` also the variable.
+    /// Key in the file; in upper case with the prefix `IAMBOUNCER_` also the variable.
     pub name: &'static str,
-    /// The default as `SHOW CONFIG` prints it.
+    /// The default as shown by `SHOW CONFIG`.
     pub default_text: String,
     /// Whether it can change without a restart.
     pub reload: Reload,
-    /// Whether it works.
+    /// Its level of support.
     pub status: SettingStatus,
-    /// One line for people.
+    /// Description in one line.
     pub text: &'static str,
 }
 
 impl SettingInfo {
-    /// Whether `RELOAD` and `SET` change it.
+    /// True if `RELOAD` and `SET` can change it.
     pub fn reloadable(&self) -> bool {
         self.reload == Reload::Live
     }
@@ -53,23 +53,23 @@ impl SettingInfo {
     }
 }
 
-/// Why a setting was not taken.
+/// Why a setting was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// No row has this name.
+    /// There is no setting with this name.
     #[error("unknown setting \"{key}\"")]
     Unknown {
-        /// The name as given.
+        /// The given name.
         key: String,
-        /// The known name it resembles.
+        /// The known name that is closest to it.
         nearest: Option<&'static str>,
     },
-    /// The row exists, the value does not fit.
+    /// The value is invalid.
     #[error("{key}: value \"{value}\" {reason}")]
     Invalid {
         /// The name of the setting.
         key: &'static str,
-        /// The value as given.
+        /// The given value.
         value: String,
         /// Completes the sentence "value …".
         reason: String,
@@ -81,7 +81,7 @@ impl SettingError {
         Self::Unknown { key: key.to_owned(), nearest: nearest(key, names) }
     }
 
-    /// What to write instead, when it can be guessed.
+    /// A suggestion, if there is one.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Unknown { nearest, .. } => nearest.map(|name| format!("did you mean \"{name}\"?")),
@@ -95,10 +95,10 @@ pub fn split_list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Rows read `name: type = default, Reload, SettingStatus, "text"[, lowest..=highest];`.
+/// Rows have the form `name: type = default, Reload, SettingStatus, "text"[, lowest..=highest];`.
 macro_rules! settings {
     ($($name:ident: $ty:ty = $default:expr, $reload:ident, $status:ident, $text:literal $(, $range:expr)?;)*) => {
-        /// Every setting with its type. Durations of zero mean off; empty text means unset.
+        /// All settings with their types. Zero durations mean off; empty text means unset.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
             $(#[doc = $text] pub $name: $ty,)*
@@ -111,7 +111,7 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// Sets one by name. On error nothing has changed.
+            /// Sets one by name. On error, nothing has changed.
             pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
                 match key {
                     $(stringify!($name) => {
@@ -128,7 +128,7 @@ macro_rules! settings {
                 Ok(())
             }
 
-            /// Keeps the values of `running` for all settings that only a restart changes. Returns the names of those that
+            /// Keeps the values of `running` for all settings that require a restart. Returns the names of those that
             /// differed.
             pub fn keep_restart_only(&mut self, running: &Self) -> Vec<&'static str> {
                 let mut kept = Vec::new();
@@ -139,7 +139,7 @@ macro_rules! settings {
                 kept
             }
 
-            /// The value as `SHOW CONFIG` prints it; `None` when no setting has this name.
+            /// The value as shown by `SHOW CONFIG`; `None` for unknown names.
             pub fn get_text(&self, key: &str) -> Option<String> {
                 match key {
                     $(stringify!($name) => Some(self.$name.text()),)*

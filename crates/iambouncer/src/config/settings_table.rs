@@ -1,7 +1,7 @@
-//! THE table: every setting of PgBouncer and our own, one row each.
+//! The table of settings: all of PgBouncer's and the pooler's own, one row each.
 //!
-//! Struct, parser, defaults, `SHOW CONFIG`, environment names and the reference page come from it.
-//! Nothing about a setting is written down anywhere else, and the status column is the only place to flip.
+//! Struct, parser, defaults, `SHOW CONFIG`, environment names and the reference page are derived from it; no setting
+//! is defined elsewhere.
 
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -17,51 +17,51 @@ settings! {
     auth_dbname: String = "", Live, Unsupported, "Database in which auth_query runs";
     auth_file: String = "", Live, Working, "File with users and their passwords or hashes";
     auth_hba_file: String = "", Live, Unsupported, "Rules for auth_type = hba";
-    auth_ident_file: String = "", Live, Working, "Maps from AWS identities to users, in the form of pg_ident.conf (auth_type = iam-sts)";
+    auth_ident_file: String = "", Live, Working, "Maps from AWS identities to users, in the format of pg_ident.conf (auth_type = iam-sts)";
     auth_ldap_options: String = "", Live, Unsupported, "Options for auth_type = ldap";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Live, Unsupported, "Query that looks up a user's password on the server";
     auth_type: AuthType = AuthType::Md5, Live, Working, "How clients log in";
     auth_user: String = "", Live, Unsupported, "User that runs auth_query";
-    autodb_idle_timeout: Duration = 3600, Live, Working, "Forget a database under the * line, and any pool, that nobody has used for this many seconds (0 = never)";
+    autodb_idle_timeout: Duration = 3600, Live, Working, "Remove databases of the * line, and pools, unused for this many seconds (0 = never)";
     cancel_wait_timeout: Duration = 10, Live, Working, "Seconds a cancel request may wait for a connection";
     client_idle_timeout: Duration = 0, Live, Working, "Disconnect a client after this many idle seconds";
     client_login_timeout: Duration = 60, Live, Working, "Disconnect a client that has not logged in after this many seconds";
     client_tls13_ciphers: String = "", Live, Unsupported, "TLS 1.3 cipher suites offered to clients";
     client_tls_ca_file: String = "", Live, Working, "CA that signs client certificates";
-    client_tls_cert_file: String = "", Live, Working, "Certificate shown to clients";
+    client_tls_cert_file: String = "", Live, Working, "Certificate presented to clients";
     client_tls_ciphers: String = "default", Live, Unsupported, "TLS 1.2 cipher suites offered to clients";
     client_tls_dheparams: String = "auto", Live, Ignored, "Classic Diffie-Hellman parameters (rustls has none)";
     client_tls_ecdhcurve: String = "auto", Live, NotYet, "Key-exchange group for clients";
-    client_tls_key_file: String = "", Live, Working, "Key of the certificate shown to clients";
+    client_tls_key_file: String = "", Live, Working, "Key of the certificate presented to clients";
     client_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to clients";
-    client_tls_sslmode: TlsMode = TlsMode::Disable, Live, Working, "TLS wanted from clients";
-    conffile: String = "", Live, NotYet, "File that RELOAD reads; empty means the one given at start";
-    core_dumps: bool = false, Restart, Working, "Let a crash write a core file; it holds tokens, passwords and data of clients";
+    client_tls_sslmode: TlsMode = TlsMode::Disable, Live, Working, "TLS mode for connections from clients";
+    conffile: String = "", Live, NotYet, "File that RELOAD reads; empty for the one given at start";
+    core_dumps: bool = false, Restart, Working, "Allow core dumps, which contain tokens, passwords and client data";
     default_pool_size: u32 = 20, Live, Working, "Server connections per database and user", 0..=1_000_000;
     disable_pqexec: bool = false, Restart, Unsupported, "Refuse several statements in one simple query";
-    dns_max_ttl: Duration = 15, Live, Working, "Seconds for which an address of a host name is kept: while it has servers, the name is looked up again after this time, and servers at addresses it has lost close as soon as they are free (0 = each login looks it up, and its answer decides)";
-    dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is kept";
-    dns_server: String = "", Restart, Working, "Name server to ask for servers, ADDRESS or ADDRESS:PORT, in place of the system's";
-    dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between looks at a zone's serial (c-ares only)";
+    dns_max_ttl: Duration = 15, Live, Working, "Seconds for which addresses of a host name are cached; names with servers are then looked up again, and servers at addresses no longer returned are closed on release (0 = look up at each login)";
+    dns_nxdomain_ttl: Duration = 15, Live, NotYet, "Seconds for which a DNS failure is cached";
+    dns_server: String = "", Restart, Working, "Name server for server host names, ADDRESS or ADDRESS:PORT, instead of the system's";
+    dns_zone_check_period: Duration = 0, Live, Ignored, "Seconds between checks of a zone's serial (c-ares only)";
     http_addr: String = "127.0.0.1", Restart, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
-    http_port: HttpPort = HttpPort::Number(9127), Restart, Working, "Port for probes and metrics; 0 means none, auto a free one that the log names";
-    iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Live, Working, "IAM logins that may begin per second and server, for all pools together; RDS takes 200 (0 = no limit)", 0..=100_000;
+    http_port: HttpPort = HttpPort::Number(9127), Restart, Working, "Port for probes and metrics; 0 means none, auto a free one, which is logged";
+    iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Live, Working, "IAM logins started per second and server, over all pools; RDS accepts 200 (0 = no limit)", 0..=100_000;
     iam_map: String = "iam", Live, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
-    iam_sts_audience: String = "", Live, Working, "Audience that proofs for auth_type = iam-sts must be made for";
+    iam_sts_audience: String = "", Live, Working, "Audience that proofs must have (auth_type = iam-sts)";
     idle_transaction_timeout: Duration = 0, Live, Working, "Disconnect a client idle in a transaction for this many seconds";
-    ignore_startup_parameters: String = "", Live, Working, "Startup parameters accepted and dropped";
-    io_engine: IoEngine = IoEngine::Auto, Restart, Working, "How bytes reach the kernel: auto, epoll or io_uring";
+    ignore_startup_parameters: String = "", Live, Working, "Startup parameters to accept and ignore";
+    io_engine: IoEngine = IoEngine::Auto, Restart, Working, "Kernel interface for I/O: auto, epoll or io_uring";
     job_name: String = "pgbouncer", Restart, NotYet, "Name of this process in log lines";
     listen_addr: String = "", Restart, Working, "TCP addresses to listen on; * means all, empty means none";
-    listen_backlog: u32 = 128, Restart, Working, "Connections the kernel may queue before we accept them";
+    listen_backlog: u32 = 128, Restart, Working, "Connections that the kernel queues before they are accepted";
     listen_port: u16 = 6432, Restart, Working, "TCP port to listen on";
     log_connections: bool = true, Live, Working, "Log each client login";
     log_disconnections: bool = true, Live, Working, "Log each disconnect with its reason";
-    log_pooler_errors: bool = true, Live, Working, "Log errors that the pooler itself sends to clients";
+    log_pooler_errors: bool = true, Live, Working, "Log errors that the pooler sends to clients";
     log_stats: bool = true, Live, Working, "Log totals once per stats_period";
     logfile: String = "", Live, Working, "File to log to; empty means standard error";
     login_notify_message: String = "", Live, NotYet, "NOTICE sent to each client after login";
-    max_client_conn: u32 = 100, Live, Working, "Client connections in all", 0..=10_000_000;
+    max_client_conn: u32 = 100, Live, Working, "Client connections in total", 0..=10_000_000;
     max_db_client_connections: u32 = 0, Live, Working, "Client connections per database (0 = no limit)";
     max_db_connections: u32 = 0, Live, Working, "Server connections per database over all users (0 = no limit)";
     max_packet_size: u32 = 2_147_483_647, Live, Working, "Largest protocol message accepted, in bytes", 1024..=2_147_483_647;
@@ -69,20 +69,20 @@ settings! {
     max_user_client_connections: u32 = 0, Live, Working, "Client connections per user (0 = no limit)";
     max_user_connections: u32 = 0, Live, Working, "Server connections per user over all databases (0 = no limit)";
     min_pool_size: u32 = 0, Live, Working, "Server connections kept open in a pool", 0..=1_000_000;
-    peer_id: u16 = 0, Live, Unsupported, "Own number among the peers (0 = no peering)", 0..=16383;
-    pidfile: String = "", Restart, Working, "File that holds the process id";
-    pkt_buf: u32 = 4096, Restart, Ignored, "Size of PgBouncer's packet buffers; ours grow as needed";
-    pool_idle_timeout: Duration = 0, Live, NotYet, "Forget a pool after this many unused seconds";
-    pool_mode: PoolMode = PoolMode::Session, Live, Working, "When a server goes back to its pool";
+    peer_id: u16 = 0, Live, Unsupported, "Number of this process among its peers (0 = no peering)", 0..=16383;
+    pidfile: String = "", Restart, Working, "File with the process ID";
+    pkt_buf: u32 = 4096, Restart, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
+    pool_idle_timeout: Duration = 0, Live, NotYet, "Remove a pool unused for this many seconds";
+    pool_mode: PoolMode = PoolMode::Session, Live, Working, "When a server is released to its pool";
     query_timeout: Duration = 0, Live, Working, "Cancel a query that runs longer than this many seconds";
     query_wait_notify: Duration = 5, Live, NotYet, "NOTICE to a client that has waited this many seconds for a server";
     query_wait_timeout: Duration = 120, Live, Working, "Disconnect a client that has waited this many seconds for a server";
-    reserve_pool_size: u32 = 0, Live, Working, "Further servers for a pool whose clients wait too long", 0..=1_000_000;
-    reserve_pool_timeout: Duration = 5, Live, Working, "Seconds a client waits before the reserve is opened";
-    resolv_conf: String = "", Restart, Working, "Other resolv.conf whose name servers are asked for servers";
-    sbuf_loopcnt: u32 = 5, Live, Ignored, "Packets per turn of PgBouncer's event loop";
-    scram_iterations: u32 = 4096, Live, Working, "Rounds in SCRAM secrets made here", 1..=10_000_000;
-    secret_grace: Duration = 3600, Live, Working, "Seconds that clients may still show what a secret (secret_arn) held before its rotation";
+    reserve_pool_size: u32 = 0, Live, Working, "Additional servers for a pool whose clients wait too long", 0..=1_000_000;
+    reserve_pool_timeout: Duration = 5, Live, Working, "Seconds a client waits before the reserve is used";
+    resolv_conf: String = "", Restart, Working, "Another resolv.conf, for the name servers that resolve server host names";
+    sbuf_loopcnt: u32 = 5, Live, Ignored, "Packets per iteration of PgBouncer's event loop";
+    scram_iterations: u32 = 4096, Live, Working, "Iterations of SCRAM secrets derived by the pooler", 1..=10_000_000;
+    secret_grace: Duration = 3600, Live, Working, "Seconds for which clients may use the previous password of a secret (secret_arn) after its rotation";
     secret_refresh: Duration = 600, Live, Working, "Seconds after which a secret (secret_arn) is read again";
     server_check_delay: Duration = 30, Live, NotYet, "Seconds a server may be idle before it is checked";
     server_check_query: String = "<empty>", Live, NotYet, "Query that checks a server before reuse";
@@ -93,56 +93,56 @@ settings! {
     server_login_retry: Duration = 15, Live, Working, "Pause after a failed server login, in seconds";
     server_reset_query: String = "DISCARD ALL", Live, Working, "Query run on a server between session-mode clients";
     server_reset_query_always: bool = false, Live, Working, "Run server_reset_query in every pool mode";
-    server_round_robin: bool = false, Live, Working, "Reuse the server idle longest instead of the last one";
+    server_round_robin: bool = false, Live, Working, "Reuse the server that has been idle longest instead of the last one released";
     server_tls13_ciphers: String = "", Live, Unsupported, "TLS 1.3 cipher suites offered to servers";
-    server_tls_ca_file: String = "", Live, Working, "Authorities that sign server certificates: files, rds for the built-in ones of RDS, system for this machine's; empty means rds, system";
-    server_tls_cert_file: String = "", Live, Working, "Certificate shown to servers";
+    server_tls_ca_file: String = "", Live, Working, "Authorities that sign server certificates: files, rds for the built-in ones of RDS, system for those of the host; empty means rds, system";
+    server_tls_cert_file: String = "", Live, Working, "Certificate presented to servers";
     server_tls_ciphers: String = "default", Live, Unsupported, "TLS 1.2 cipher suites offered to servers";
-    server_tls_key_file: String = "", Live, Working, "Key of the certificate shown to servers";
+    server_tls_key_file: String = "", Live, Working, "Key of the certificate presented to servers";
     server_tls_protocols: TlsProtocols = "secure", Live, Working, "TLS versions offered to servers";
-    server_tls_sslmode: TlsMode = TlsMode::Prefer, Live, Working, "TLS wanted from servers";
+    server_tls_sslmode: TlsMode = TlsMode::Prefer, Live, Working, "TLS mode for connections to servers";
     service_name: String = "", Restart, Ignored, "Name of the Windows service";
     so_reuseport: bool = false, Restart, Unsupported, "Let several processes share the port";
-    stats_period: Duration = 60, Live, Working, "Seconds over which averages are taken";
-    stats_users: String = "", Live, Working, "Users who may read the console but change nothing";
+    stats_period: Duration = 60, Live, Working, "Period of averages, in seconds";
+    stats_users: String = "", Live, Working, "Users who may use SHOW commands only";
     suspend_timeout: Duration = 10, Live, NotYet, "Seconds for flushing buffers on SUSPEND";
     syslog: bool = false, Live, Unsupported, "Log to syslog";
     syslog_facility: String = "daemon", Live, NotYet, "Facility of syslog lines";
     syslog_ident: String = "pgbouncer", Live, NotYet, "Name in syslog lines";
-    tcp_defer_accept: u32 = 1, Live, Working, "Seconds the kernel may wait for the first byte of a client before we see its connection (0 = none)";
+    tcp_defer_accept: u32 = 1, Live, Working, "Seconds the kernel waits for the first byte of a client before the connection can be accepted (0 = none)";
     tcp_keepalive: bool = true, Live, Working, "Probe silent TCP connections";
-    tcp_keepcnt: u32 = 0, Live, Working, "Lost probes before a connection is given up (0 = system default)", 0..=127;
+    tcp_keepcnt: u32 = 0, Live, Working, "Lost probes before a connection is closed (0 = system default)", 0..=127;
     tcp_keepidle: Duration = 0, Live, Working, "Silent seconds before the first probe (0 = system default)";
     tcp_keepintvl: Duration = 0, Live, Working, "Seconds between probes (0 = system default)";
     tcp_socket_buffer: u32 = 0, Live, NotYet, "Size of socket buffers in bytes (0 = system default)";
     tcp_user_timeout: u32 = 0, Live, Working, "Milliseconds sent data may stay unacknowledged (0 = system default)";
-    track_extra_parameters: String = "IntervalStyle", Restart, Working, "Further server parameters kept per client";
+    track_extra_parameters: String = "IntervalStyle", Restart, Working, "Additional server parameters tracked per client";
     transaction_timeout: Duration = 0, Live, Working, "Disconnect a client whose transaction runs longer than this many seconds";
-    unix_socket_dir: String = "/tmp", Restart, Working, "Directory of the unix socket; @ makes it abstract, empty means none";
-    unix_socket_group: String = "", Restart, Unsupported, "Group that owns the unix socket";
-    unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the unix socket, in octal";
-    user: String = "", Restart, Unsupported, "System user to become after start";
+    unix_socket_dir: String = "/tmp", Restart, Working, "Directory of the UNIX socket; @ makes it abstract, empty means none";
+    unix_socket_group: String = "", Restart, Unsupported, "Group that owns the UNIX socket";
+    unix_socket_mode: FileMode = 0o777, Restart, Working, "Permissions of the UNIX socket, in octal";
+    user: String = "", Restart, Unsupported, "System user to switch to after start";
     verbose: u32 = 0, Live, Working, "More log lines (0 to 3)", 0..=100;
-    workers: WorkerCount = WorkerCount::Auto, Restart, Working, "Threads that move data: a number, or auto for one per CPU this process may use";
+    workers: WorkerCount = WorkerCount::Auto, Restart, Working, "Worker threads: a number, or auto for one per available CPU";
 }
 
 /// The port of name servers.
 const DNS_PORT: u16 = 53;
 
 impl Settings {
-    /// Whether other name servers than the system's are to be asked.
+    /// True if name servers other than the system's are configured.
     pub fn names_dns_servers(&self) -> bool {
         !self.dns_server.is_empty() || !self.resolv_conf.is_empty()
     }
 
-    /// `dns_server` as an address; `None` when it is empty or none.
+    /// `dns_server` as an address; `None` if empty or invalid.
     pub fn dns_server_address(&self) -> Option<std::net::SocketAddr> {
         let text = self.dns_server.as_str();
         text.parse().ok().or_else(|| Some((text.parse::<std::net::IpAddr>().ok()?, DNS_PORT).into()))
     }
 }
 
-/// Every setting in alphabetical order.
+/// All settings in alphabetical order.
 pub fn table() -> &'static [SettingInfo] {
     &TABLE
 }
@@ -157,27 +157,27 @@ fn within<T: SettingValue>(value: T, range: RangeInclusive<u64>) -> Result<T, St
 }
 
 impl Settings {
-    /// `listen_addr`, address by address.
+    /// The addresses in `listen_addr`.
     pub fn listen_addresses(&self) -> impl Iterator<Item = &str> {
         split_list(&self.listen_addr)
     }
 
-    /// `ignore_startup_parameters`, name by name.
+    /// The names in `ignore_startup_parameters`.
     pub fn ignored_startup_parameters(&self) -> impl Iterator<Item = &str> {
         split_list(&self.ignore_startup_parameters)
     }
 
-    /// `track_extra_parameters`, name by name.
+    /// The names in `track_extra_parameters`.
     pub fn extra_parameters(&self) -> impl Iterator<Item = &str> {
         split_list(&self.track_extra_parameters)
     }
 
-    /// Whether this user may run every console command.
+    /// True if this user may run all console commands.
     pub fn is_admin(&self, user: &str) -> bool {
         split_list(&self.admin_users).any(|name| name == user)
     }
 
-    /// Whether this user may read the console.
+    /// True if this user may run SHOW commands.
     pub fn is_stats_user(&self, user: &str) -> bool {
         split_list(&self.stats_users).any(|name| name == user)
     }
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_all_of_pgbouncer_and_our_own() {
+    fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
         assert_eq!(table().len(), 101 + 11);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_point_to_the_nearest() {
+    fn unknown_names_suggest_the_nearest() {
         let error = Settings::default().set("defualt_pool_size", "5").expect_err("misspelt");
         assert_eq!(error.to_string(), "unknown setting \"defualt_pool_size\"");
         assert_eq!(error.help().as_deref(), Some("did you mean \"default_pool_size\"?"));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_value_changes_nothing() {
+    fn an_invalid_value_changes_nothing() {
         let mut settings = Settings::default();
         let error = settings.set("max_packet_size", "12").expect_err("too small");
         assert_eq!(error.to_string(), "max_packet_size: value \"12\" is not from 1024 to 2147483647");

@@ -1,6 +1,6 @@
 //! The `auth_file`: one `"user" "password or hash"` per line.
 //!
-//! Never repeats a secret in an error, and never decides what a hash means.
+//! Never includes a secret in an error, and does not interpret hashes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ pub const MAX_USER_BYTES: usize = 128;
 /// Longest password or hash, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 2048;
 
-/// What the file says about one user.
+/// The entry of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserEntry {
     /// Clear text, `md5…` or `SCRAM-SHA-256$…`; may be empty.
     pub password: Secret,
 }
 
-/// All users of the file by name.
+/// All users by name.
 pub type UserList = HashMap<String, UserEntry>;
 
-/// Reads the text of an `auth_file`. All faulty lines are reported; a repeated user takes the last line.
+/// Parses the text of an `auth_file`. All invalid lines are reported; for a repeated user the last line is used.
 pub fn parse(file: &str, text: &str) -> Result<UserList, Vec<Diagnostic>> {
     let file: Arc<str> = file.into();
     let mut users = UserList::new();
@@ -38,7 +38,7 @@ pub fn parse(file: &str, text: &str) -> Result<UserList, Vec<Diagnostic>> {
             Err((offset, message)) => {
                 let column = clamp(line.get(..offset).map_or(0, |before| before.chars().count()) + 1);
                 let span = Span { file: Arc::clone(&file), line: clamp(index + 1), column, length: 1 };
-                let help = "a line is \"user\" \"password\"; a quote inside is written twice";
+                let help = "a line is \"user\" \"password\"; write a quote inside as two quotes";
                 diagnostics.push(Diagnostic::error(message).at(span).help(help));
             }
         }
@@ -70,8 +70,8 @@ fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, UserListError> 
     Ok(Some((user.expose().to_owned(), UserEntry { password })))
 }
 
-/// Reads a quoted text at `start`; gives it and the position behind it, or the position of the fault.
-/// Both texts are read as secrets, so that no copy of a password stays in memory by way of this function.
+/// Parses a quoted text at `start`; returns it and the position after it, or the position of the error. Both texts
+/// are handled as secrets, so that no copy of a password is left in memory.
 fn quoted(line: &str, start: usize) -> Result<(Secret, usize), usize> {
     let Some(body) = line[start..].strip_prefix('"') else { return Err(start) };
     let mut letters = body.char_indices().peekable();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_line_and_never_the_secret() {
+    fn errors_have_the_line_but_not_the_secret() {
         let text = "\"ann\" \"hunter2\nbob \"hunter2\"\n\"eve\" hunter2\n\"\" \"hunter2\"\n";
         let faults = parse("users.txt", text).expect_err("all faulty");
         let places: Vec<_> =
@@ -123,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn quoting_brings_any_name_back(user in "[^\r\n\0]{1,30}") {
+        fn quoted_names_round_trip(user in "[^\r\n\0]{1,30}") {
             let users = parse("f", &format!("\"{}\" \"x\"", user.replace('"', "\"\""))).expect("quoted");
             proptest::prop_assert!(users.contains_key(&user));
         }

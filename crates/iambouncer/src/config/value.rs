@@ -1,26 +1,26 @@
-//! Text to typed value and back, for the types that settings have.
+//! Conversion between text and typed values of settings.
 //!
-//! Owns the accepted spellings and the bounds every number shares; never knows which setting it reads.
+//! Owns the accepted spellings and common limits of numbers; independent of the individual settings.
 
 use std::fmt;
 use std::time::Duration;
 
-/// PgBouncer keeps numbers in a C `int`; a value above cannot have worked there.
+/// PgBouncer stores numbers in a C `int`, so larger values cannot have worked there.
 const MAX_NUMBER: u64 = i32::MAX as u64;
-/// About 31 years: far above any sensible timeout, far below where adding it to a clock overflows.
+/// About 31 years: above any sensible timeout, and small enough not to overflow when added to a clock.
 const MAX_SECONDS: f64 = 1e9;
 
-/// A type a setting can have.
+/// A type of settings.
 pub(super) trait SettingValue: Sized {
-    /// How the table writes a default of this type.
+    /// The type of a default in the table.
     type Literal;
     /// The default as a value.
     fn of(literal: Self::Literal) -> Self;
-    /// Reads the text of a file, a variable or a `SET`; the error completes the sentence "value …".
+    /// Parses the text of a file, a variable or a `SET`; the error completes the sentence "value …".
     fn parse(text: &str) -> Result<Self, String>;
-    /// The text `SHOW CONFIG` prints.
+    /// The text as shown by `SHOW CONFIG`.
     fn text(&self) -> String;
-    /// The number that a row's range bounds, for types that have one.
+    /// The number that a row's range limits, for types that have one.
     fn magnitude(&self) -> Option<u64> {
         None
     }
@@ -28,7 +28,7 @@ pub(super) trait SettingValue: Sized {
 
 fn parse_number(text: &str, max: u64) -> Result<u64, String> {
     let expected = || format!("is not a whole number from 0 to {max}");
-    // C reads a leading zero as octal, people do not: refuse what would be read in two ways.
+    // C reads a leading zero as octal, people do not; such ambiguous numbers are rejected.
     if text.len() > 1 && text.starts_with('0') {
         return Err("has a leading zero".to_owned());
     }
@@ -87,7 +87,7 @@ impl SettingValue for String {
         literal.to_owned()
     }
     fn parse(text: &str) -> Result<Self, String> {
-        // Values end up in protocol strings and paths, where NUL ends the text early.
+        // Values are used in protocol strings and paths, which end at a NUL.
         if text.contains('\0') { Err("contains a NUL byte".to_owned()) } else { Ok(text.to_owned()) }
     }
     fn text(&self) -> String {
@@ -140,20 +140,20 @@ impl SettingValue for FileMode {
     }
 }
 
-/// WorkerCount a process can have at the most: each has one bit in a mask, and a part of every cancel key.
+/// Maximum number of workers: each has one bit in a mask, and a part of every cancel key.
 pub const MAX_WORKERS: usize = 64;
 
-/// How many threads move data.
+/// Number of worker threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerCount {
-    /// One per CPU that this process may use.
+    /// One per available CPU.
     Auto,
-    /// So many.
+    /// This number.
     Count(u32),
 }
 
 impl WorkerCount {
-    /// The number, from 1 to [`MAX_WORKERS`]. `auto` looks at the CPUs that affinity and cgroup leave us.
+    /// The number, from 1 to [`MAX_WORKERS`]. `auto` respects CPU affinity and cgroup limits.
     pub fn count(self) -> usize {
         let count = match self {
             Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
@@ -185,14 +185,14 @@ impl SettingValue for WorkerCount {
     }
 }
 
-/// Where the HTTP endpoints are.
+/// Port of the HTTP endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpPort {
-    /// Nowhere.
+    /// Disabled.
     Off,
-    /// At a port of the kernel's choice.
+    /// Chosen by the kernel.
     Auto,
-    /// At this one.
+    /// A fixed port.
     Number(u16),
 }
 
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bools_take_all_spellings() {
+    fn bools_have_several_spellings() {
         for text in ["1", "yes", "ON", "True"] {
             assert_eq!(bool::parse(text), Ok(true));
         }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_may_have_fractions_but_no_tricks() {
+    fn seconds_may_be_fractional_but_must_be_finite() {
         assert_eq!(Duration::parse("0.25"), Ok(Duration::from_millis(250)));
         assert_eq!(Duration::parse("0"), Ok(Duration::ZERO));
         assert_eq!(Duration::from_millis(100).text(), "0.1");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_a_number_or_as_many_as_there_are_cpus() {
+    fn workers_are_a_number_or_auto() {
         assert_eq!(WorkerCount::parse("AUTO"), Ok(WorkerCount::Auto));
         assert_eq!(WorkerCount::parse("64"), Ok(WorkerCount::Count(64)));
         for text in ["0", "65", "-1", "many", ""] {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn http_ports_are_numbers_none_or_any() {
+    fn http_ports_are_a_number_zero_or_auto() {
         assert_eq!(HttpPort::parse("Auto"), Ok(HttpPort::Auto));
         assert_eq!(HttpPort::parse("0"), Ok(HttpPort::Off));
         assert_eq!(HttpPort::parse("65535"), Ok(HttpPort::Number(65535)));

@@ -1,7 +1,7 @@
-//! Without a file: one server, found from an endpoint, flags and the variables people already have.
+//! Zero-config mode: one server, determined from an endpoint, flags and commonly used variables.
 //!
-//! Owns the aliases' order of precedence and the defaults of this mode. Never derives a region from
-//! a host name: the IAM library does that.
+//! Owns the precedence of variables and the defaults of this mode. Never derives a region from a host name, which the
+//! IAM library does.
 
 use super::build::{ValuePlaces, status_warnings};
 use super::check::check;
@@ -14,7 +14,7 @@ use super::settings_table::Settings;
 use super::value::SettingValue;
 use rds_iam::secrets::SecretArn;
 
-/// What the settings are in this mode unless somebody says otherwise.
+/// Defaults of settings in this mode.
 const MODE_DEFAULTS: [(&str, &str); 7] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
@@ -28,7 +28,7 @@ const MODE_DEFAULT: &str = "default without a file";
 const MASK: &str = "***";
 const DEFAULT_PORT: u16 = 5432;
 
-/// Flags of the command line, all optional.
+/// Command-line flags, all optional.
 #[derive(Clone, Debug, Default)]
 pub struct ZeroConfigFlags {
     /// User on the server.
@@ -37,21 +37,21 @@ pub struct ZeroConfigFlags {
     pub database: Option<String>,
     /// Port of the server.
     pub port: Option<u16>,
-    /// Region the token is signed for.
+    /// Region to sign tokens for.
     pub region: Option<String>,
     /// How to log in.
     pub server_auth: Option<ServerAuth>,
-    /// Host the token is signed for.
+    /// Host to sign tokens for.
     pub iam_host: Option<String>,
-    /// Port the token is signed for.
+    /// Port to sign tokens for.
     pub iam_port: Option<u16>,
-    /// Secret that holds user and password.
+    /// Secret with user and password.
     pub secret_arn: Option<String>,
-    /// Profile whose credentials sign.
+    /// Profile whose credentials sign tokens.
     pub aws_profile: Option<String>,
     /// Role to assume.
     pub aws_role_arn: Option<String>,
-    /// External id of that role.
+    /// External ID of that role.
     pub aws_external_id: Option<String>,
     /// Session name of that role.
     pub aws_role_session_name: Option<String>,
@@ -59,23 +59,23 @@ pub struct ZeroConfigFlags {
     pub listen_addr: Option<String>,
     /// Port to listen on.
     pub listen_port: Option<u16>,
-    /// Any further settings, as name and value.
+    /// Any other settings, as name and value.
     pub settings: Vec<(String, String)>,
 }
 
-/// A configuration that was put together, and how.
+/// A resolved configuration and the sources of its values.
 #[derive(Clone, Debug)]
 pub struct ZeroConfigResult {
     /// The configuration; its `origins` are the same as below.
     pub config: Config,
-    /// One line per value: what, and where it came from.
+    /// The source of each value.
     pub origins: Vec<Origin>,
-    /// What is worth knowing.
+    /// Warnings.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Puts a configuration together from an endpoint (`host`, `host:port`, an IPv6 address), flags and
-/// variables. The error lists everything that is missing or wrong.
+/// Resolves a configuration from an endpoint (`host`, `host:port`, an IPv6 address), flags and variables. The error
+/// lists everything that is missing or invalid.
 pub fn zero_config(
     endpoint: Option<&str>,
     flags: &ZeroConfigFlags,
@@ -94,8 +94,8 @@ pub fn zero_config(
         found.extend(check(&config, &ValuePlaces::default()));
     }
     found.extend(status_warnings(&config, &[]));
-    found.extend(open_door(&config.settings));
-    // The named line and the fallback are the same server: what is wrong with it is said once.
+    found.extend(warn_if_open(&config.settings));
+    // The named line and the fallback are the same server: report its problems once.
     let mut seen = Vec::new();
     found.retain(|diagnostic| {
         let text = config.databases.keys().fold(diagnostic.message.clone(), |text, name| {
@@ -119,7 +119,7 @@ struct ZeroConfigResolver<'a> {
 }
 
 impl ZeroConfigResolver<'_> {
-    /// The one server, or `None` when host or user is missing or unreadable.
+    /// The server, or `None` if host or user is missing or invalid.
     fn connection(&mut self, endpoint: Option<&str>, flags: &ZeroConfigFlags) -> Option<Database> {
         let host = self.host(endpoint, flags.port);
         let secret_arn = self.secret_arn(flags.secret_arn.clone());
@@ -180,11 +180,11 @@ impl ZeroConfigResolver<'_> {
         record(&mut self.origins, "host", &host.to_string(), source.clone());
         let port = match (endpoint.and(endpoint_port), port_flag) {
             (Some(typed), Some(flag)) if typed != flag => {
-                let error = format!("--port {flag} contradicts the endpoint, which says {typed}");
+                let error = format!("--port {flag} contradicts the port of the endpoint, {typed}");
                 self.found.push(Diagnostic::error(error));
                 None
             }
-            // What is typed counts before variables, a port inside a variable only after them.
+            // A port in an endpoint argument overrides variables; a port in a host variable does not.
             (Some(typed), None) => Some(self.derived_port(typed, source.clone())),
             _ => self.port(&environment::PORT, port_flag),
         };
@@ -253,7 +253,8 @@ impl ZeroConfigResolver<'_> {
         let (name, password) =
             variables.iter().find_map(|name| Some((name, self.variable(name).map(Secret::new)?)))?;
         if server_auth == ServerAuth::Iam {
-            self.found.push(Diagnostic::warning(format!("{name} is set but not used: the login is by IAM")));
+            self.found
+                .push(Diagnostic::warning(format!("{name} is set but not used: the pooler logs in by IAM")));
             return None;
         }
         record(&mut self.origins, "password", MASK, format!("from {name}"));
@@ -276,7 +277,7 @@ impl ZeroConfigResolver<'_> {
         settings
     }
 
-    /// The flag, or the first variable that is set and not empty; notes where it came from.
+    /// The flag, or the first variable that is set and not empty; records the source.
     fn pick(&mut self, value: &ConnectionValue, flag: Option<String>) -> Option<String> {
         if let Some(text) = flag {
             let source = if value.flag.starts_with('-') { value.flag } else { "the command line" };
@@ -288,14 +289,14 @@ impl ZeroConfigResolver<'_> {
         let (name, text) = set.first()?.clone();
         for (other, _) in set.iter().filter(|(other, other_text)| *other != "AWS_IAM" && *other_text != text)
         {
-            let warning = format!("{other} and {name} differ; {name} counts");
+            let warning = format!("{other} and {name} differ; {name} is used");
             self.found.push(Diagnostic::warning(warning));
         }
         record(&mut self.origins, value.key, &text, format!("from {name}"));
         Some(text)
     }
 
-    /// Manifests often set variables to nothing, meaning that there is no value.
+    /// Manifests often set variables to the empty string for "no value".
     fn variable(&self, name: &str) -> Option<String> {
         self.environment.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
@@ -307,7 +308,7 @@ impl ZeroConfigResolver<'_> {
 
     fn missing(&mut self, what: &str, value: &ConnectionValue) {
         let names = value.variables.join(", ");
-        let error = Diagnostic::error(format!("no {what}: looked for {} and for {names}", value.flag));
+        let error = Diagnostic::error(format!("no {what}: neither {} nor any of {names} is set", value.flag));
         self.found.push(error.help("try: iambouncer DB.RDS.ENDPOINT --user USER --database DATABASE"));
     }
 }
@@ -315,7 +316,7 @@ impl ZeroConfigResolver<'_> {
 /// Splits `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
 fn parse_endpoint(text: &str) -> Result<(Host, Option<u16>), &'static str> {
     if text.contains("://") {
-        return Err("has a scheme; give HOST or HOST:PORT");
+        return Err("has a scheme; use HOST or HOST:PORT");
     }
     if text.starts_with('/') {
         return Ok((Host::parse(text), None));
@@ -332,26 +333,28 @@ fn parse_endpoint(text: &str) -> Result<(Host, Option<u16>), &'static str> {
     let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
     let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
     if host.is_empty() || !(is_address || is_name) {
-        return Err("is not a host name; give HOST or HOST:PORT");
+        return Err("is not a host name; use HOST or HOST:PORT");
     }
     let port = match port.map(u16::parse) {
         None => None,
         Some(Ok(port)) if port > 0 => Some(port),
-        Some(_) => return Err("has a port that is none"),
+        Some(_) => return Err("has an invalid port"),
     };
     Ok((Host::Tcp(host.to_owned()), port))
 }
 
-/// Without passwords, whoever reaches the port has the database.
-fn open_door(settings: &Settings) -> Option<Diagnostic> {
+/// Without passwords, any client that reaches the port has access to the database.
+fn warn_if_open(settings: &Settings) -> Option<Diagnostic> {
     let is_local = |address: &str| {
         address == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     };
     let is_open = matches!(settings.auth_type, AuthType::Any | AuthType::Trust);
     let outside = settings.listen_addresses().find(|address| !is_local(address))?;
     is_open.then(|| {
-        let text =
-            format!("auth_type = {} on {outside}: whoever reaches the port is let in", settings.auth_type);
+        let text = format!(
+            "auth_type = {} on {outside}: any client that reaches the port is accepted",
+            settings.auth_type
+        );
         Diagnostic::warning(text).help("set auth_type and auth_file, or listen on 127.0.0.1")
     })
 }

@@ -1,4 +1,4 @@
-//! Tests of zero-config mode: the sets of variables people have, precedence, and what is refused.
+//! Tests of zero-config mode: common sets of variables, precedence, and rejected combinations.
 
 use super::super::{MapEnvironment, PoolMode, TlsMode};
 use super::*;
@@ -23,7 +23,7 @@ fn source<'a>(resolved: &'a ZeroConfigResult, key: &str) -> &'a str {
 }
 
 #[test]
-fn rds_host_set_works_alone() {
+fn rds_host_variables_are_sufficient() {
     let resolved = from_variables(&[
         ("RDS_HOST", ENDPOINT),
         ("AWS_REGION", "eu-central-1"),
@@ -46,7 +46,7 @@ fn rds_host_set_works_alone() {
 }
 
 #[test]
-fn aws_iam_set_works_alone() {
+fn aws_iam_variables_are_sufficient() {
     let resolved = from_variables(&[
         ("AWS_IAM", "true"),
         ("AWS_RDS_REGION", "eu-west-1"),
@@ -62,7 +62,7 @@ fn aws_iam_set_works_alone() {
 }
 
 #[test]
-fn aws_iam_false_means_password_and_hides_it() {
+fn aws_iam_false_selects_the_password_and_hides_it() {
     let pairs = [("AWS_IAM", "false"), ("DB_PASSWORD", "hunter2"), ("DB_USER", "app"), ("DB_HOST", "db")];
     let resolved = from_variables(&pairs);
     let database = resolved.config.fallback.as_ref().expect("fallback");
@@ -80,7 +80,7 @@ fn aws_iam_false_means_password_and_hides_it() {
 }
 
 #[test]
-fn defaults_are_safe_and_named() {
+fn defaults_are_safe_and_have_a_source() {
     let resolved = from_variables(&[("PGHOST", "db"), ("PGUSER", "app"), ("DB_PORT", "")]);
     let settings = &resolved.config.settings;
     assert_eq!((settings.listen_addr.as_str(), settings.listen_port), ("127.0.0.1", 6432));
@@ -94,7 +94,7 @@ fn defaults_are_safe_and_named() {
 }
 
 #[test]
-fn flag_over_own_variable_over_alias() {
+fn flags_override_own_variables_which_override_aliases() {
     let pairs = [
         ("RDS_HOST", "alias"),
         ("IAMBOUNCER_DB_HOST", "own"),
@@ -113,7 +113,7 @@ fn flag_over_own_variable_over_alias() {
     assert_eq!(resolved.config.settings.pool_mode, PoolMode::Session);
     assert_eq!(
         resolved.warnings[0].message,
-        "RDS_HOST and IAMBOUNCER_DB_HOST differ; IAMBOUNCER_DB_HOST counts"
+        "RDS_HOST and IAMBOUNCER_DB_HOST differ; IAMBOUNCER_DB_HOST is used"
     );
     let typed = resolve(Some("typed:5999"), &flags, &[("DB_PORT", "1")]).expect("complete");
     let database = typed.config.fallback.as_ref().expect("fallback");
@@ -121,7 +121,7 @@ fn flag_over_own_variable_over_alias() {
 }
 
 #[test]
-fn what_is_missing_is_listed_with_where_it_was_looked_for() {
+fn missing_values_are_listed_with_their_sources() {
     let found = resolve(None, &ZeroConfigFlags::default(), &[]).expect_err("nothing there");
     assert_eq!(found.len(), 2);
     for name in ["RDS_HOST", "DB_HOST", "PGHOST"] {
@@ -131,7 +131,7 @@ fn what_is_missing_is_listed_with_where_it_was_looked_for() {
 }
 
 #[test]
-fn endpoints_come_in_several_shapes() {
+fn endpoints_have_several_forms() {
     let parse = |text: &str| parse_endpoint(text).map(|(host, port)| (host.to_string(), port));
     assert_eq!(parse("db"), Ok(("db".to_owned(), None)));
     assert_eq!(parse("db:5433"), Ok(("db".to_owned(), Some(5433))));
@@ -143,12 +143,12 @@ fn endpoints_come_in_several_shapes() {
 }
 
 #[test]
-fn contradictions_and_traps_are_refused() {
+fn contradictory_and_unsafe_settings_are_refused() {
     let flags = ZeroConfigFlags { user: Some("u".into()), port: Some(1), ..Default::default() };
     assert!(resolve(Some("db:2"), &flags, &[]).is_err());
     let own = resolve(Some("localhost:6432"), &ZeroConfigFlags { port: None, ..flags.clone() }, &[]);
-    let own = own.expect_err("our own listener");
-    assert!(own.len() == 1 && own[0].message.contains("our own listener"), "{own:?}");
+    let own = own.expect_err("own listener");
+    assert!(own.len() == 1 && own[0].message.contains("own listener"), "{own:?}");
     let weak =
         resolve(Some("db"), &flags, &[("IAMBOUNCER_SERVER_TLS_SSLMODE", "require")]).expect_err("weak TLS");
     assert!(weak[0].message.contains("host name was verified"));
@@ -157,16 +157,16 @@ fn contradictions_and_traps_are_refused() {
 }
 
 #[test]
-fn an_open_door_is_warned_about() {
+fn open_access_is_reported() {
     let resolved =
         from_variables(&[("DB_HOST", "db"), ("DB_USER", "u"), ("IAMBOUNCER_LISTEN_ADDR", "0.0.0.0")]);
-    assert!(resolved.warnings[0].message.contains("whoever reaches the port"));
+    assert!(resolved.warnings[0].message.contains("any client that reaches the port"));
     let unused = from_variables(&[("DB_HOST", "db"), ("DB_USER", "u"), ("DB_PASSWORD", "x")]);
-    assert_eq!(unused.warnings[0].message, "DB_PASSWORD is set but not used: the login is by IAM");
+    assert_eq!(unused.warnings[0].message, "DB_PASSWORD is set but not used: the pooler logs in by IAM");
 }
 
 #[test]
-fn a_secret_takes_the_place_of_iam_and_does_not_go_with_it() {
+fn a_secret_replaces_iam_and_excludes_it() {
     let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/app-a1B2c3";
     let resolved = from_variables(&[("DB_HOST", ENDPOINT), ("DB_SECRET_ARN", arn)]);
     let line = resolved.config.database_for("anything").expect("fallback");

@@ -56,7 +56,7 @@ fn every_setting_that_reload_changes_can_be_set_and_is_shown() {
         let mut answers = others.iter().map(|other| console.query(&format!("SET {} = '{other}'", row.name)));
         let answer = answers.find(|answer| is_unsupported || tags(answer) == "CZ");
         if is_unsupported {
-            assert!(answer.unwrap()[0].error().1.contains("does not work yet"), "{}", row.name);
+            assert!(answer.unwrap()[0].error().1.contains("is not supported yet"), "{}", row.name);
             assert_eq!(value(&mut console, row.name), before);
         } else {
             assert!(answer.is_some(), "{}: none of {others:?} was accepted", row.name);
@@ -87,7 +87,7 @@ fn a_listen_port_that_reload_has_read_and_nothing_listens_on_is_not_shown() {
 fn an_authentication_that_does_not_work_cannot_be_set() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
-    assert!(console.query("SET auth_type = hba")[0].error().1.contains("does not work yet"));
+    assert!(console.query("SET auth_type = hba")[0].error().1.contains("is not supported yet"));
     assert_eq!(value(&mut console, "auth_type"), "trust");
     bouncer.client();
 }
