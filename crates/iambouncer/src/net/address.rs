@@ -1,4 +1,4 @@
-//! Where a peer is: names for sockets in logs and in the console. Owns no socket.
+//! Endpoints: addresses of sockets in logs and on the console. Owns no socket.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use std::path::PathBuf;
 pub enum Endpoint {
     /// TCP.
     Tcp(SocketAddr),
-    /// UNIX socket; the path of the listening side. A leading `@` stands for the abstract name space.
+    /// UNIX socket: the path of the listening side. A leading `@` denotes the abstract namespace.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// The address as the console's `addr` column shows it.
+    /// The address in the console's `addr` column.
     pub fn host_text(&self) -> String {
         match self {
             Self::Tcp(addr) => addr.ip().to_string(),
@@ -22,7 +22,7 @@ impl Endpoint {
         }
     }
 
-    /// The port as the console's `port` column shows it; 0 for UNIX sockets is filled in by the caller.
+    /// The port in the console's `port` column: for UNIX sockets that in the path, or 0.
     pub fn port(&self) -> u16 {
         match self {
             Self::Tcp(addr) => addr.port(),

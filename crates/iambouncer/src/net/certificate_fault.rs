@@ -1,35 +1,35 @@
-//! Why a certificate is refused, in words, and how a good one is made. Owns the sentences; decides nothing.
+//! Why a certificate is rejected, and the command that creates a valid one. Owns the texts; makes no decisions.
 
 use super::x509::MIN_RSA_BITS;
 use std::net::IpAddr;
 
-/// What a certificate is shown for.
+/// Who presents a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
-    /// By a server.
+    /// A server.
     Server,
-    /// By a client.
+    /// A client.
     Client,
 }
 
-/// What is wrong with a certificate.
+/// Why a certificate is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateFault {
     /// It is for other hosts.
     #[error("the certificate is for {names}, not for {host}")]
     WrongName {
-        /// Name that was looked for.
+        /// Requested name.
         host: String,
-        /// Names it is for.
+        /// Names in the certificate.
         names: String,
     },
-    /// It names the host in its common name only, where that does not count.
+    /// It has the host in its common name only, where that is not accepted.
     #[error(
-        "the certificate names {host} only in its common name, which counts only for certificates in \
+        "the certificate has {host} only in its common name, which is accepted only for certificates in \
          server_tls_ca_file and those issued by one without name constraints"
     )]
     OnlyCommonName {
-        /// Name that was looked for.
+        /// Requested name.
         host: String,
     },
     /// It has expired.
@@ -38,25 +38,25 @@ pub enum CertificateFault {
     /// It is not valid yet.
     #[error("the certificate is not valid before {0}")]
     NotYetValid(String),
-    /// No authority of ours has issued it.
+    /// It was not issued by a trusted authority.
     #[error("the certificate was issued by \"{0}\", which is not a trusted authority")]
     UnknownIssuer(String),
-    /// It is self-signed, and not the one we know.
+    /// It is self-signed and not in the CA file.
     #[error("the certificate is self-signed and is not in the CA file")]
     SelfSigned,
-    /// X.509 version 1 in a place where extensions are needed.
+    /// X.509 version 1 where extensions are needed.
     #[error("the certificate is X.509 version 1 and was not issued by a certificate in the CA file")]
     Version1,
-    /// A certificate of an authority that is used as that of a server or client.
+    /// A certificate of an authority, used by a server or client.
     #[error("the certificate is marked as that of an authority (CA:TRUE) and is not itself in the CA file")]
     Authority,
-    /// RSA keys that can be broken.
+    /// An RSA key that is too short to be secure.
     #[error("the certificate has an RSA key of {0} bits; at least {min} are required", min = MIN_RSA_BITS)]
     WeakKey(usize),
     /// Signed with a hash that can be forged.
     #[error("the certificate is signed with {0}, which can be forged")]
     WeakHash(&'static str),
-    /// Signed with something unknown; it may be a certificate between this one and the authority.
+    /// Signed with an unsupported algorithm; possibly not this certificate but one between it and the authority.
     #[error("the certificate or one of its authorities is signed with an algorithm that is not supported")]
     UnknownAlgorithm,
     /// Its extended key usages exclude this one.
@@ -66,18 +66,18 @@ pub enum CertificateFault {
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
     /// Anything else.
-    #[error("the certificate is refused: {0}")]
+    #[error("the certificate is rejected: {0}")]
     Other(String),
 }
 
-/// What kind of fault it is.
+/// Category of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateFaultKind {
-    /// Other names.
+    /// The name.
     Name,
-    /// Another time.
+    /// The validity period.
     Period,
-    /// The certificate itself, or who issued it.
+    /// The certificate itself, or its issuer.
     Trust,
 }
 
@@ -89,7 +89,7 @@ fn usage_name(usage: Usage) -> &'static str {
 }
 
 impl CertificateFault {
-    /// What kind of fault it is.
+    /// The category of the fault.
     pub fn kind(&self) -> CertificateFaultKind {
         match self {
             Self::WrongName { .. } | Self::OnlyCommonName { .. } => CertificateFaultKind::Name,
@@ -98,22 +98,20 @@ impl CertificateFault {
         }
     }
 
-    /// What to do about a server's certificate, with the command that makes a good one for `host`.
+    /// What to do about a server's certificate, with the command that creates a valid one for `host`.
     pub fn remedy_for_server(&self, host: &str) -> String {
         match self {
             Self::UnknownIssuer(_) => {
                 "Add the certificate of that authority to server_tls_ca_file.".to_owned()
             }
             Self::SelfSigned => "Add a copy of the server's certificate to server_tls_ca_file.".to_owned(),
-            Self::NotYetValid(_) => {
-                "Correct the clock of this machine or of the one that issued it.".to_owned()
-            }
-            _ => format!("Make another one: {}", server_command(host)),
+            Self::NotYetValid(_) => "Correct the clock of this host or of the one that issued it.".to_owned(),
+            _ => format!("Create another one: {}", server_command(host)),
         }
     }
 }
 
-/// Makes a self-signed certificate that every mode accepts once it is in `server_tls_ca_file`.
+/// The command for a self-signed certificate that all modes accept once it is in `server_tls_ca_file`.
 fn server_command(host: &str) -> String {
     let host = host.trim_matches(['[', ']']);
     let kind = if host.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
@@ -128,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_names_hosts_and_addresses_as_what_they_are() {
+    fn the_command_distinguishes_hosts_from_addresses() {
         let fault = CertificateFault::WeakKey(1024);
         assert!(fault.to_string().contains("1024 bits; at least 2048"), "{fault}");
         assert!(fault.remedy_for_server("db.example").contains("subjectAltName=DNS:db.example "));

@@ -1,5 +1,4 @@
-//! Reading certificates and keys from PEM files. Owns the errors a user sees when a file is wrong; judges no
-//! certificate.
+//! Reads certificates and keys from PEM files. Owns the errors about invalid files; does not verify certificates.
 
 use super::verifiers::has_usable_key;
 use super::x509::der_element;
@@ -8,24 +7,24 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 
-/// A file that does not hold what it should.
+/// An invalid certificate or key file.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The file cannot be read or is no PEM.
+    /// The file cannot be read or is not PEM.
     #[error("cannot read {what} from {}: {reason}", .path.display())]
     Unreadable {
-        /// What was looked for.
+        /// What was expected.
         what: &'static str,
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// Why not. Never part of a key.
+        /// The reason. Never part of a key.
         reason: String,
     },
-    /// The file holds no certificate at all.
-    #[error("{} holds no certificate", .0.display())]
+    /// The file contains no certificate.
+    #[error("{} contains no certificate", .0.display())]
     Empty(PathBuf),
     /// The system has no root certificates.
-    #[error("the system has no CA certificates: install the ca-certificates package or name a CA file")]
+    #[error("the system has no CA certificates: install the ca-certificates package or configure a CA file")]
     NoSystemRoots,
 }
 
@@ -61,12 +60,12 @@ pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
-/// Who is trusted.
+/// Trusted certificates.
 #[derive(Debug)]
 pub struct Authorities {
-    /// Everybody a chain may lead to.
+    /// Roots of chains.
     pub roots: RootCertStore,
-    /// The certificates of the configuration's files, of which each is trusted by itself.
+    /// The certificates in configured files, each of which is also trusted itself.
     pub named: Vec<CertificateDer<'static>>,
 }
 
@@ -96,8 +95,8 @@ pub fn roots(ca_file: &Path) -> Result<Authorities, CertificateError> {
     Ok(authorities)
 }
 
-/// The authorities of a list: files, `rds` for those of RDS that are built in, `system` for this machine's. An empty
-/// list is `rds, system`.
+/// The authorities of a list: files, `rds` for the built-in ones of RDS, `system` for those of the host. An empty
+/// list means `rds, system`.
 ///
 /// # Errors
 /// See [`CertificateError`].
@@ -105,7 +104,7 @@ pub fn server_roots(list: &str) -> Result<RootCertStore, CertificateError> {
     server_authorities(list).map(|authorities| authorities.roots)
 }
 
-/// As [`server_roots`], with the certificates of the files themselves.
+/// Like [`server_roots`], with the certificates of the files themselves.
 ///
 /// # Errors
 /// See [`CertificateError`].
@@ -139,11 +138,11 @@ fn built_in(pem: &'static str) -> impl Iterator<Item = CertificateDer<'static>> 
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok)
 }
 
-/// The name of the hash in a certificate's own signature, which `tls-server-end-point` channel binding uses
-/// (RFC 5929, 4.1: MD5 and SHA-1 are replaced by SHA-256).
+/// The hash of a certificate's signature, used by `tls-server-end-point` channel binding (RFC 5929, 4.1: MD5 and
+/// SHA-1 are replaced by SHA-256).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureHash {
-    /// SHA-256, also in place of older ones.
+    /// SHA-256, also instead of older ones.
     Sha256,
     /// SHA-384.
     Sha384,
@@ -151,7 +150,7 @@ pub enum SignatureHash {
     Sha512,
 }
 
-/// Object identifiers, DER-encoded, of signatures with SHA-384 and SHA-512 (RSA PKCS#1, then ECDSA).
+/// DER-encoded object identifiers of signatures with SHA-384 and SHA-512 (RSA PKCS#1, then ECDSA).
 const SHA384_SIGNATURES: [&[u8]; 2] = [
     &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0c],
     &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03],
@@ -160,11 +159,12 @@ const SHA512_SIGNATURES: [&[u8]; 2] = [
     &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d],
     &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04],
 ];
-/// Ed25519 names no hash, and RSASSA-PSS hides it in parameters: channel binding is undefined or not worth it.
+/// Ed25519 has no separate hash, and RSASSA-PSS has it in parameters: channel binding is undefined or not worthwhile.
 const UNBINDABLE: [&[u8]; 2] = [&[0x2b, 0x65, 0x70], &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a]];
 
-/// Finds the signature's hash: `Certificate ::= SEQUENCE { tbs, SEQUENCE { OID, … }, signature }`. `None` when the
-/// certificate cannot be bound to: its signature names no hash, or its key is too small to prove anything.
+/// The hash of the signature: `Certificate ::= SEQUENCE { tbs, SEQUENCE { OID, … }, signature }`. `None` if the
+/// certificate does not support channel binding: its signature has no hash, or its key is too short to prove
+/// anything.
 pub fn signature_hash(certificate: &[u8]) -> Option<SignatureHash> {
     has_usable_key(certificate).then_some(())?;
     hash_of_signature(certificate)
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_of_a_signature_is_found() {
+    fn the_hash_of_a_signature_is_determined() {
         let oid = SHA384_SIGNATURES[1];
         let mut algorithm = vec![0x30, (oid.len() + 2) as u8, 0x06, oid.len() as u8];
         algorithm.extend_from_slice(oid);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
+    fn the_error_about_a_missing_file_has_its_path() {
         let error = chain(Path::new("/nonexistent/ca.pem")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
     }

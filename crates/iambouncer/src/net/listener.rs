@@ -1,4 +1,4 @@
-//! Listening sockets, TCP and UNIX. Owns binding, modes and accepting; knows no protocol.
+//! Listening sockets, TCP and UNIX. Owns binding, file modes and accepting; independent of protocols.
 
 use super::address::Endpoint;
 use super::socket::unix_address;
@@ -16,23 +16,23 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Poll;
 
-/// A bound socket that is not watched yet: made before the workers start, so that a busy port is a start error.
+/// A bound socket that is not watched yet. Bound before the workers start, so that a busy port prevents the start.
 pub struct BoundListener {
     socket: socket2::Socket,
-    /// As set on the socket; none of a UNIX socket.
+    /// As set on the socket; `None` for UNIX sockets.
     options: Option<TcpOptions>,
-    /// Where it listens; the port is the real one when 0 was asked for.
+    /// Its address, with the actual port if 0 was requested.
     pub endpoint: Endpoint,
 }
 
 impl BoundListener {
-    /// The socket, for whoever watches it in another way. A UNIX socket's file stays.
+    /// The socket, for use outside a worker. The file of a UNIX socket is not removed.
     pub fn into_std(self) -> std::net::TcpListener {
         self.socket.into()
     }
 }
 
-/// Why we cannot listen. The configuration or the machine is at fault.
+/// Binding failed, because of the configuration or the host.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {reason}")]
 pub struct BindError {
@@ -45,11 +45,11 @@ fn bind_error(address: impl Into<String>) -> impl FnOnce(io::Error) -> BindError
     move |error| BindError { address, reason: error.to_string() }
 }
 
-/// Binds every TCP address of a `listen_addr` list; `*` is every interface. The options are in force before the first
-/// connection: one that the kernel has taken already keeps what its listener had then.
+/// Binds all TCP addresses of a `listen_addr` list; `*` means all interfaces. Options are set before listening: a
+/// connection inherits those that its listener has when the kernel accepts it.
 ///
 /// # Errors
-/// A name does not resolve or an address is taken.
+/// A name cannot be resolved, or an address is in use.
 pub fn bind_tcp(
     hosts: &[String],
     port: u16,
@@ -63,7 +63,7 @@ pub fn bind_tcp(
             let any6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
             let any4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port));
             match bind_one(any6, backlog, options) {
-                // Without V6ONLY the one socket takes both families.
+                // Without V6ONLY the socket accepts both families.
                 Ok(socket) => {
                     bound.push(socket);
                     continue;
@@ -97,10 +97,10 @@ fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<B
     Ok(BoundListener { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
 }
 
-/// Binds the UNIX socket that libpq looks for in `dir`; a stale file of a dead process is replaced.
+/// Binds the UNIX socket at libpq's path in `dir`; a stale file of a dead process is replaced.
 ///
 /// # Errors
-/// Another process listens there, or the directory cannot be written.
+/// Another process listens there, or the directory is not writable.
 pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundListener, BindError> {
     let path = PathBuf::from(format!("{dir}/.s.PGSQL.{port}"));
     let fail = || bind_error(path.display().to_string());
@@ -111,7 +111,7 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundL
     let is_file = !dir.starts_with('@');
     if is_file && path.exists() {
         if fresh().and_then(|probe| probe.connect(&addr)).is_ok() {
-            return Err(fail()(io::Error::other("another process listens there")));
+            return Err(fail()(io::Error::other("another process is listening there")));
         }
         std::fs::remove_file(&path).map_err(fail())?;
     }
@@ -123,17 +123,17 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundL
     Ok(BoundListener { socket, options: None, endpoint: Endpoint::Unix(path) })
 }
 
-/// A listening socket of this worker. A UNIX socket's file goes with it.
+/// A listening socket of this worker. The file of a UNIX socket is removed when it is dropped.
 pub struct Listener {
     socket: socket2::Socket,
     source: Rc<Source>,
     endpoint: Endpoint,
-    /// As last set on the socket; none of a UNIX socket.
+    /// As last set on the socket; `None` for UNIX sockets.
     options: Cell<Option<TcpOptions>>,
 }
 
 impl Listener {
-    /// Starts to watch a bound socket.
+    /// Starts watching a bound socket.
     ///
     /// # Errors
     /// The reactor refuses it.
@@ -143,12 +143,13 @@ impl Listener {
         Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options })
     }
 
-    /// Waits for the next connection, which is nobody's yet: any worker can make a [`super::Socket`] of it. Cancel safe.
+    /// Waits for the next connection, which belongs to no worker yet: any worker can turn it into a
+    /// [`super::Socket`]. Cancel safe.
     ///
     /// # Errors
-    /// As accept(2); of the errors only being out of files or memory is worth a pause.
+    /// As accept(2). Only a lack of files or memory justifies a pause.
     pub async fn accept(&self, options: TcpOptions) -> io::Result<(OwnedFd, Endpoint)> {
-        // RELOAD may have changed them.
+        // RELOAD may have changed the options.
         if self.options.get().is_some_and(|set| set != options) {
             apply_listener_options(&self.socket, options)?;
             self.options.set(Some(options));
@@ -173,7 +174,7 @@ impl Listener {
         Ok((socket, remote.map_or_else(|| self.endpoint.clone(), Endpoint::Tcp)))
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_before_the_first_accept_have_all_options() {
+    fn connections_before_the_first_accept_have_all_options() {
         let bound = bind(OPTIONS);
         let _early = connect(&bound);
         let (accepted, _) = bound.into_std().accept().unwrap();
@@ -228,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn options_that_are_switched_off_are_taken_back() {
+    fn options_that_are_switched_off_are_reset() {
         run_alone(EngineKind::Epoll, async {
             let bound = bind(OPTIONS);
             let port = bound.endpoint.port();
             let listener = Listener::new(bound).unwrap();
             let off = TcpOptions { keepalive: false, user_timeout_ms: 0, ..OPTIONS };
-            let nobody = listener.accept(off);
-            assert!(crate::worker::timers::timeout(Duration::from_millis(1), nobody).await.is_none());
+            let accepting = listener.accept(off);
+            assert!(crate::worker::timers::timeout(Duration::from_millis(1), accepting).await.is_none());
             let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
             let (accepted, _) = listener.accept(off).await.unwrap();
             let accepted = socket2::SockRef::from(&accepted);

@@ -1,7 +1,7 @@
-//! The seam to the kernel: sockets, TLS and buffers. Owns every byte that is on its way; knows no message.
+//! Network I/O: sockets, TLS and buffers. Owns all bytes in transit; independent of messages.
 //!
-//! The shape is that of completions: [`Stream::poll_recv`] hands back an [`Inbound`] buffer that was lent only
-//! because bytes are there, [`Stream::poll_send`] takes slices. Nothing above knows what is below.
+//! The interface is completion-based: [`Stream::poll_recv`] fills an [`Inbound`] buffer that holds a block only while
+//! it has bytes, [`Stream::poll_send`] takes slices. Callers are independent of the I/O engine.
 
 pub mod address;
 pub mod certificate_fault;

@@ -1,5 +1,5 @@
-//! Connections on their way from one worker to another. Owns the form in which they travel: nothing of a worker's
-//! engine, buffers or memory is in it.
+//! Connections in transit between workers. Owns their form, which contains nothing of a worker's engine, buffers or
+//! memory.
 
 use super::socket::Socket;
 use super::stream::Stream;
@@ -7,17 +7,17 @@ use super::tls::{TlsEngine, TlsStream};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// A connection that belongs to no worker. Dropping it closes it.
+/// A connection that belongs to no worker. Closed when dropped.
 pub struct SocketInTransit {
     fd: OwnedFd,
     tls: Option<Box<TlsEngine>>,
 }
 
 impl SocketInTransit {
-    /// Takes a connection off this worker. Nothing may be on its way in either direction.
+    /// Detaches a connection from this worker. No bytes may be in transit in either direction.
     ///
     /// # Errors
-    /// Something is, or the connection has ended: it is closed.
+    /// Bytes are in transit or the connection was closed; it is closed.
     pub async fn pack(stream: Stream) -> io::Result<Self> {
         match stream {
             Stream::Plain(mut socket) => Ok(Self { fd: socket.detach().await?, tls: None }),
@@ -28,14 +28,14 @@ impl SocketInTransit {
         }
     }
 
-    /// Makes it a connection of this worker.
+    /// Attaches it to this worker.
     ///
     /// # Errors
-    /// The worker's engine refuses it.
+    /// The worker's engine rejects it.
     pub fn unpack(self) -> io::Result<Stream> {
         let socket = Socket::new(self.fd)?;
-        // It may lie idle here from the start: its end has to be heard all the same.
-        socket.listen()?;
+        // It may be idle from the start, but its end must be noticed.
+        socket.watch_input()?;
         Ok(match self.tls {
             None => Stream::Plain(socket),
             Some(engine) => Stream::Tls(Box::new(TlsStream::attach(socket, *engine))),

@@ -1,4 +1,4 @@
-//! A connected socket, plain. Owns the difference between the worker's two engines; knows no TLS and no message.
+//! A connected socket without TLS. Owns the difference between the two I/O engines; independent of TLS and messages.
 
 use super::Inbound;
 use super::address::Endpoint;
@@ -19,15 +19,15 @@ use std::task::{Context, Poll, ready};
 pub struct Socket(SocketBackend);
 
 impl Socket {
-    /// Takes over a connected socket, already non-blocking.
+    /// Takes ownership of a connected, non-blocking socket.
     ///
     /// # Errors
-    /// The worker refuses it.
+    /// The worker rejects it.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(reactor::attach(fd)?))
     }
 
-    /// Connects over TCP. Not cancel safe in the sense that the attempt is given up.
+    /// Connects over TCP. If cancelled, the attempt is abandoned.
     ///
     /// # Errors
     /// As connect(2).
@@ -42,7 +42,7 @@ impl Socket {
         Self::connect(socket, &addr.into()).await
     }
 
-    /// Connects to a UNIX socket; a leading `@` stands for the abstract name space.
+    /// Connects to a UNIX socket; a leading `@` denotes the abstract namespace.
     ///
     /// # Errors
     /// As connect(2).
@@ -65,8 +65,8 @@ impl Socket {
         Self::new(socket.into())
     }
 
-    /// Receives once. `Ready(Ok(0))` is the end of the stream. A block is lent to `into` only when bytes are
-    /// there. The caller has made room if the block is full.
+    /// Receives once. `Ready(Ok(0))` is the end of the stream. `into` is given a block only when there are bytes. The
+    /// caller must have made room if its block is full.
     #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
         match &self.0 {
@@ -75,7 +75,7 @@ impl Socket {
         }
     }
 
-    /// Sends a few bytes before the socket goes, if the kernel takes them at once.
+    /// Sends a few bytes before the socket is closed, if the kernel accepts them at once.
     pub(super) fn send_last(&mut self, bytes: &[u8]) {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.send_last(bytes),
@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// Takes bytes of `head`, then of `body`, to be sent, and says how many.
+    /// Accepts bytes of `head`, then of `body`, for sending; returns how many.
     pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_send(head, body),
@@ -93,8 +93,8 @@ impl Socket {
         }
     }
 
-    /// As [`Socket::poll_send`] for `head` and the first `ready` bytes of `body`, which are taken off its front. A
-    /// block that goes out as a whole is not copied.
+    /// Like [`Socket::poll_send`] for `head` and the first `ready` bytes of `body`, which are consumed. A block that
+    /// is sent as a whole is not copied.
     #[inline]
     pub fn poll_send_front(
         &mut self,
@@ -115,7 +115,7 @@ impl Socket {
         }
     }
 
-    /// `Ready(Ok)` when the kernel has all that was taken.
+    /// `Ready(Ok)` once the kernel has all accepted bytes.
     pub fn poll_settled(&self) -> Poll<io::Result<()>> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_room(),
@@ -123,7 +123,7 @@ impl Socket {
         }
     }
 
-    /// Sends in one call as much as the kernel takes.
+    /// Sends in one call as much as the kernel accepts.
     fn poll_send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         let SocketBackend::Ready(fd, source) = &self.0 else { return Poll::Pending };
         source.set_waker();
@@ -156,7 +156,7 @@ impl Socket {
         }
     }
 
-    /// True when the kernel has told of bytes, or of the end, that nobody has read. An idle server must be silent.
+    /// True if the kernel has reported bytes, or the end, that were not read. An idle server must not send anything.
     pub fn has_pending_input(&self) -> bool {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.has_pending_input(),
@@ -164,18 +164,18 @@ impl Socket {
         }
     }
 
-    /// Hears from now on what comes, although nobody reads yet.
+    /// Starts watching for input, although no task is reading yet.
     ///
     /// # Errors
-    /// The worker's engine refuses it.
-    pub fn listen(&self) -> io::Result<()> {
+    /// The worker's engine rejects it.
+    pub fn watch_input(&self) -> io::Result<()> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.receive_again(),
             SocketBackend::Ready(..) => Ok(()),
         }
     }
 
-    /// Closes our direction: the other side reads the end behind what was sent.
+    /// Closes the sending direction: the peer reads the end of the stream after all sent bytes.
     ///
     /// # Errors
     /// As shutdown(2).
@@ -183,7 +183,7 @@ impl Socket {
         Ok(rustix::net::shutdown(self, rustix::net::Shutdown::Write)?)
     }
 
-    /// From now on nobody is woken when something happens here.
+    /// Clears the waker: no task is woken for this socket any more.
     pub fn clear_waker(&self) {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.clear_waker(),
@@ -191,17 +191,17 @@ impl Socket {
         }
     }
 
-    /// A file for another worker, once nothing is on its way here. The socket itself is to be dropped.
+    /// The file descriptor for another worker, once nothing is in transit. The socket must then be dropped.
     ///
     /// # Errors
-    /// Bytes have come, or the connection has ended.
+    /// Bytes have arrived, or the connection was closed.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
         let is_quiet = match &self.0 {
             SocketBackend::Ring(channel) => {
                 poll_fn(|_| channel.poll_quiet()).await?;
                 !channel.has_pending_input()
             }
-            // One that nobody has read from yet, or not to the end, counts as readable whatever is there.
+            // With epoll, a socket that was not read until EAGAIN counts as readable, whether or not there are bytes.
             SocketBackend::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
         };
         if !is_quiet {
@@ -209,13 +209,13 @@ impl Socket {
         }
         let file = self.as_fd().try_clone_to_owned()?;
         if let SocketBackend::Ready(fd, _) = &self.0 {
-            // The clone keeps the socket open, so closing ours would not take it off the set.
+            // The clone keeps the socket open, so closing this descriptor would not remove it from the epoll set.
             reactor::stop_watching(fd);
         }
         Ok(file)
     }
 
-    /// True when the other end has closed the connection, or its half of it. Costs a system call.
+    /// True if the peer has closed the connection, or its sending direction. Costs a system call.
     pub fn has_hung_up(&self) -> bool {
         let end = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
@@ -223,12 +223,12 @@ impl Socket {
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(end)
     }
 
-    /// Address of the other end.
+    /// Address of the peer.
     pub fn peer(&self) -> Option<Endpoint> {
         endpoint(socket2::SockRef::from(self).peer_addr().ok()?)
     }
 
-    /// Address of this end.
+    /// Local address.
     pub fn local(&self) -> Option<Endpoint> {
         endpoint(socket2::SockRef::from(self).local_addr().ok()?)
     }
@@ -252,17 +252,17 @@ impl AsFd for Socket {
     }
 }
 
-/// The last open files are not for servers.
+/// The last file descriptors are not for servers.
 fn leave_reserve(socket: &socket2::Socket) -> io::Result<()> {
     if PermittedUse::of(socket) == PermittedUse::Any { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
-/// True when neither bytes nor the end are there.
+/// True if there are neither bytes nor the end of the stream.
 fn has_nothing(fd: &OwnedFd) -> bool {
     matches!(recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
-/// Receives in one call, if the source says that it is worth it.
+/// Receives in one call, if the source is readable.
 fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result<usize>> {
     source.set_waker();
     if !source.is_readable() {
@@ -296,7 +296,7 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
     }
 }
 
-/// The kernel's address of a UNIX socket path, where `@name` is an abstract one.
+/// The socket address of a UNIX socket path; `@name` denotes an abstract one.
 ///
 /// # Errors
 /// The path is too long.

@@ -1,4 +1,4 @@
-//! The same bytes over both engines: order, limits, and what becomes of a socket that is dropped.
+//! Tests of both engines: order of bytes, limits, and dropped sockets.
 
 use super::*;
 use crate::net::{SocketInTransit, Stream};
@@ -11,11 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Runs a test as a worker on every engine this machine has.
+/// Runs a test on a worker with each engine that the kernel supports.
 fn on_every_engine<F: Future<Output = ()> + 'static>(test: fn(UnixStream) -> F, peer: fn(UnixStream)) {
     for engine in [EngineKind::Epoll, EngineKind::IoUring] {
         if engine == EngineKind::IoUring && reactor::probe_ring().is_err() {
-            eprintln!("io_uring is not possible here, not tested");
+            eprintln!("io_uring is not available, not tested");
             continue;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -34,7 +34,7 @@ fn socket(stream: UnixStream) -> Socket {
 async fn receive_all(socket: &mut Socket, mut each: impl FnMut(&[u8])) {
     let mut inbound = Inbound::default();
     while poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap() > 0 {
-        // A few bytes stay behind, as the front of a message does.
+        // A few bytes are left, like an incomplete message.
         let n = inbound.len().saturating_sub(3);
         each(&inbound.bytes()[..n]);
         inbound.consume(n);
@@ -49,7 +49,7 @@ async fn send_all(socket: &mut Socket, mut data: &[u8]) {
     }
 }
 
-/// Bytes that tell where they stand.
+/// Bytes that depend on their position.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(len).collect()
 }
@@ -80,12 +80,12 @@ fn many_bytes_arrive_in_order_in_small_and_large_blocks() {
 }
 
 #[test]
-fn what_nobody_reads_waits_in_the_kernel_and_comes_whole_later() {
+fn unread_bytes_wait_in_the_kernel_and_arrive_completely() {
     on_every_engine(
         |stream| async move {
             let mut socket = socket(stream);
             let mut inbound = Inbound::default();
-            // Begins to receive, and then looks away while the other side sends all it can.
+            // Reads once, then pauses while the peer sends all it can.
             let first = poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap();
             assert!(first > 0);
             let mut all = inbound.bytes().to_vec();
@@ -99,22 +99,22 @@ fn what_nobody_reads_waits_in_the_kernel_and_comes_whole_later() {
 }
 
 #[test]
-fn bytes_taken_to_be_sent_arrive_although_the_socket_is_dropped_at_once() {
+fn accepted_bytes_are_sent_although_the_socket_is_dropped_at_once() {
     on_every_engine(
         |stream| async move {
             let mut socket = socket(stream);
-            send_all(&mut socket, b"farewell").await;
+            send_all(&mut socket, b"last bytes").await;
         },
         |mut peer| {
-            let mut said = String::new();
-            peer.read_to_string(&mut said).unwrap();
-            assert_eq!(said, "farewell");
+            let mut received = String::new();
+            peer.read_to_string(&mut received).unwrap();
+            assert_eq!(received, "last bytes");
         },
     );
 }
 
 #[test]
-fn a_slow_reader_gets_everything_in_order() {
+fn a_slow_reader_receives_everything_in_order() {
     on_every_engine(
         |stream| async move {
             let mut socket = socket(stream);
@@ -140,19 +140,19 @@ fn a_slow_reader_gets_everything_in_order() {
             while let n @ 1.. = peer.read(&mut some).unwrap() {
                 all.extend_from_slice(&some[..n]);
             }
-            // What was still unsent when the socket was dropped may be lost, but nothing before it.
+            // Bytes unsent when the socket was dropped may be lost, but none before them.
             assert!(all == pattern(LARGE)[..all.len()]);
             assert!(all.len() >= LARGE - 500_000, "{}", all.len());
         },
     );
 }
 
-/// Set by the peer when it has seen the end.
+/// Set by the peer when it has noticed the end.
 static IS_GONE: AtomicBool = AtomicBool::new(false);
 
 #[test]
-fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
-    // Blocks that the kernel takes whole or not at all, and blocks of which it takes a part.
+fn a_peer_that_never_reads_does_not_keep_a_dropped_socket_open() {
+    // Blocks that the kernel accepts as a whole or not at all, and blocks that it accepts in part.
     for block_bytes in [10_000, 250_000] {
         BLOCK_BYTES.store(block_bytes, Ordering::Release);
         on_every_engine(
@@ -160,7 +160,7 @@ fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
                 IS_GONE.store(false, Ordering::Release);
                 let mut socket = socket(stream);
                 poll_fn(|cx| {
-                    // Until nothing more is taken.
+                    // Until no more bytes are accepted.
                     loop {
                         let mut block = Inbound::default();
                         block.append(&pattern(BLOCK_BYTES.load(Ordering::Acquire)));
@@ -181,7 +181,7 @@ fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
                 seen.await.unwrap();
             },
             |peer| {
-                // Hears of the end without reading a byte.
+                // Notices the end without reading a byte.
                 let mut polled = [PollFd::new(&peer, PollFlags::empty())];
                 let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
                 assert_eq!(rustix::event::poll(&mut polled, Some(&limit)), Ok(1));
@@ -194,12 +194,12 @@ fn a_reader_that_never_reads_does_not_keep_a_dropped_socket() {
 static BLOCK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
-fn a_socket_that_has_just_come_can_go_on_to_another_worker() {
+fn a_socket_that_was_just_moved_can_move_again() {
     on_every_engine(
         |stream| async move {
             let mut fd = socket(stream).detach().await.unwrap();
             for _ in 0..3 {
-                // With epoll one that nobody had read from counted as in use, and was closed.
+                // With epoll, an unread socket counted as in use and was closed.
                 fd = Socket::new(fd).unwrap().detach().await.unwrap();
             }
             send_all(&mut Socket::new(fd).unwrap(), b"here").await;
@@ -213,20 +213,20 @@ fn a_socket_that_has_just_come_can_go_on_to_another_worker() {
 }
 
 #[test]
-fn a_socket_with_something_to_read_does_not_go() {
+fn a_socket_with_unread_bytes_cannot_be_moved() {
     on_every_engine(
         |stream| async move {
             let mut socket = socket(stream);
             let mut inbound = Inbound::default();
             poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap();
-            // The rest, and the end, are told within the next turns.
+            // The remaining bytes and the end are reported soon.
             let limit = Duration::from_secs(20);
-            let told = timers::timeout(limit, async {
+            let reported = timers::timeout(limit, async {
                 while !socket.has_pending_input() {
                     timers::sleep(Duration::from_millis(1)).await;
                 }
             });
-            told.await.unwrap();
+            reported.await.unwrap();
             assert!(socket.detach().await.is_err());
         },
         |mut peer| peer.write_all(b"something").unwrap(),
@@ -234,19 +234,19 @@ fn a_socket_with_something_to_read_does_not_go() {
 }
 
 #[test]
-fn a_socket_that_lies_idle_after_a_move_hears_of_its_end() {
+fn an_idle_socket_notices_its_end_after_a_move() {
     on_every_engine(
         |stream| async move {
             let moving = SocketInTransit::pack(Stream::Plain(socket(stream))).await.unwrap();
             let mut stream = moving.unpack().unwrap();
             stream.send_all(b"go").await.unwrap();
-            // On a ring nobody received before the first read.
-            let told = timers::timeout(Duration::from_secs(20), async {
+            // With io_uring, no receive was submitted before the first read.
+            let noticed = timers::timeout(Duration::from_secs(20), async {
                 while !stream.has_pending_input() {
                     timers::sleep(Duration::from_millis(1)).await;
                 }
             });
-            told.await.unwrap();
+            noticed.await.unwrap();
         },
         |mut peer| peer.read_exact(&mut [0; 2]).unwrap(),
     );

@@ -1,5 +1,5 @@
-//! A connection to a client or a server, plain or TLS. Owns the choice between the two, and the small helpers
-//! with which logins read one message at a time.
+//! A connection to a client or a server, with or without TLS. Owns the choice between the two, and helpers for logins
+//! that read one message at a time.
 
 use super::Inbound;
 use super::address::Endpoint;
@@ -13,7 +13,7 @@ use wire::scan::{self, Frame};
 
 /// A connection.
 pub enum Stream {
-    /// In clear.
+    /// Unencrypted.
     Plain(Socket),
     /// Encrypted.
     Tls(Box<TlsStream>),
@@ -29,7 +29,7 @@ impl Stream {
         }
     }
 
-    /// Takes bytes of `head`, then of `body`, to be sent; says how many.
+    /// Accepts bytes of `head`, then of `body`, for sending; returns how many.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         match self {
@@ -38,7 +38,7 @@ impl Stream {
         }
     }
 
-    /// As [`Stream::poll_send`] for `head` and the first `ready` bytes of `body`, which are taken off its front.
+    /// Like [`Stream::poll_send`] for `head` and the first `ready` bytes of `body`, which are consumed.
     #[inline]
     pub fn poll_send_front(
         &mut self,
@@ -57,7 +57,7 @@ impl Stream {
         }
     }
 
-    /// `Ready(Ok)` when nothing of what was taken is kept back for want of room.
+    /// `Ready(Ok)` if no accepted bytes are held back for lack of room.
     #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -66,14 +66,14 @@ impl Stream {
         }
     }
 
-    /// `Ready(Ok)` when the kernel has everything. Whoever sends a stream of messages uses [`Stream::poll_flush`], which
-    /// does not wait for bytes that are in good hands.
+    /// `Ready(Ok)` once the kernel has everything. For a stream of messages use [`Stream::poll_flush`], which does
+    /// not wait for bytes that are already being sent.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.socket().poll_settled()
     }
 
-    /// Closes our direction as soon as the kernel has everything that was taken.
+    /// Closes the sending direction once the kernel has all accepted bytes.
     pub fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_settled(cx))?;
         Poll::Ready(self.socket().half_close())
@@ -106,8 +106,8 @@ impl Stream {
         poll_fn(|cx| self.poll_recv(cx, into)).await
     }
 
-    /// As [`Stream::recv`] for a peer that has not proven itself: while nothing comes, what has come so far is all that
-    /// is held. Cancel safe.
+    /// Like [`Stream::recv`] for an unauthenticated peer: while it is idle, only as much memory is held as it has
+    /// sent. Cancel safe.
     ///
     /// # Errors
     /// As recv(2).
@@ -128,11 +128,11 @@ impl Stream {
         .await
     }
 
-    /// Receives until a whole message stands at the front of `inbound`; the caller consumes it. Memory grows with what
-    /// has arrived, not with what the header announces. Cancel safe.
+    /// Receives until `inbound` starts with a complete message, which the caller consumes. Memory grows with the
+    /// bytes received, not with the announced length. Cancel safe.
     ///
     /// # Errors
-    /// As recv(2); `UnexpectedEof` when the stream ends; `InvalidData` for a length outside the limits.
+    /// As recv(2); `UnexpectedEof` at the end of the stream; `InvalidData` for a length out of range.
     pub async fn recv_message(&mut self, inbound: &mut Inbound, max_bytes: u32) -> io::Result<Frame> {
         loop {
             let header = scan::header(inbound.bytes(), max_bytes)
@@ -146,7 +146,7 @@ impl Stream {
         }
     }
 
-    /// True when bytes, or the end, may be waiting.
+    /// True if there may be unread bytes, or the end of the stream.
     pub fn has_pending_input(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.has_pending_input(),
@@ -154,8 +154,8 @@ impl Stream {
         }
     }
 
-    /// True when the other end has closed the connection, or its half of it, whether or not bytes are unread. Costs a
-    /// system call.
+    /// True if the peer has closed the connection, or its sending direction, even if bytes are unread. Costs a system
+    /// call.
     pub fn has_hung_up(&self) -> bool {
         self.socket().has_hung_up()
     }
@@ -175,17 +175,17 @@ impl Stream {
         }
     }
 
-    /// From now on nobody is woken when something happens here.
+    /// Clears the waker: no task is woken for this connection any more.
     pub fn clear_waker(&self) {
         self.socket().clear_waker();
     }
 
-    /// Address of the other end.
+    /// Address of the peer.
     pub fn peer(&self) -> Option<Endpoint> {
         self.socket().peer()
     }
 
-    /// Address of this end.
+    /// Local address.
     pub fn local(&self) -> Option<Endpoint> {
         self.socket().local()
     }

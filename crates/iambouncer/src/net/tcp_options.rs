@@ -1,10 +1,10 @@
-//! What the configuration says of TCP sockets. Owns the options and how they are set; opens no socket.
+//! TCP options from the configuration. Owns the options and how they are set; opens no socket.
 
 use crate::config::Settings;
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-/// Keepalive and buffer settings of TCP sockets, from the configuration.
+/// Keepalive and timeout settings of TCP sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpOptions {
     /// SO_KEEPALIVE.
@@ -17,12 +17,12 @@ pub struct TcpOptions {
     pub keep_count: u32,
     /// TCP_USER_TIMEOUT in milliseconds; 0 leaves the system's value.
     pub user_timeout_ms: u32,
-    /// TCP_DEFER_ACCEPT in seconds, of sockets that listen; 0 leaves it off.
+    /// TCP_DEFER_ACCEPT in seconds, for listening sockets; 0 leaves it off.
     pub defer_accept_secs: u32,
 }
 
 impl TcpOptions {
-    /// Those of a configuration.
+    /// The options in a configuration.
     pub fn of(settings: &Settings) -> Self {
         let secs = |d: std::time::Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
         Self {
@@ -36,7 +36,7 @@ impl TcpOptions {
     }
 }
 
-/// Sets what the configuration says of TCP sockets, and TCP_NODELAY always.
+/// Sets the configured options, and always TCP_NODELAY.
 ///
 /// # Errors
 /// As setsockopt(2).
@@ -63,8 +63,8 @@ pub fn apply_tcp_options(socket: &socket2::Socket, options: TcpOptions) -> io::R
     Ok(())
 }
 
-/// Sets the same on a socket that listens, or will: connections inherit it, which saves calls for each of them. What was
-/// switched off since it was set last is taken back.
+/// Sets the options on a listener: connections inherit them, which saves system calls per connection. Options that
+/// were switched off are reset.
 ///
 /// # Errors
 /// As setsockopt(2).
@@ -77,7 +77,7 @@ pub fn apply_listener_options(socket: &socket2::Socket, options: TcpOptions) -> 
     set_defer_accept(socket, options.defer_accept_secs)
 }
 
-/// The kernel hands a connection out when its first bytes have come, or after so many seconds.
+/// The kernel delivers a connection once its first bytes have arrived, or after at most `secs` seconds.
 fn set_defer_accept(socket: &socket2::Socket, secs: u32) -> io::Result<()> {
     let secs = i32::try_from(secs).unwrap_or(i32::MAX);
     // SAFETY: the option is an int that lives until the call is over.

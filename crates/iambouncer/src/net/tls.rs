@@ -1,8 +1,8 @@
-//! TLS over a [`Socket`], driven by hand over our own buffers. Owns one rustls connection and what is on its way
-//! through it; decides nothing about certificates (see [`super::tls_config`]).
+//! TLS over a [`Socket`], using rustls' unbuffered API. Owns a rustls connection and the bytes in transit through it;
+//! makes no decisions about certificates (see [`super::tls_config`]).
 //!
-//! rustls holds no buffer of ours: ciphertext lies in a lent block that goes back when it is decrypted, and
-//! records are built in one scratch buffer of the thread. Only what the kernel does not take at once is kept.
+//! rustls holds no buffers: ciphertext is in a borrowed block that is returned once it is decrypted, and records are
+//! built in a scratch buffer per thread. Only bytes that the kernel does not accept at once are stored.
 
 use super::socket::Socket;
 use super::verified::{ServerTls, VerifiedName};
@@ -19,15 +19,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// Plaintext encrypted per call at the most, in bytes; bounds the scratch buffer.
+/// Maximum plaintext encrypted per call, in bytes; limits the scratch buffer.
 const MAX_PLAINTEXT_BYTES: usize = 64 * 1024;
-/// Room for the head, tag and padding of one record, in bytes.
+/// Room for header, tag and padding of one record, in bytes.
 const RECORD_OVERHEAD_BYTES: usize = 5 + 256;
 /// Largest plaintext in one record, in bytes (RFC 8446, 5.1).
 const RECORD_PLAINTEXT_BYTES: usize = 16 * 1024;
-/// Plaintext decrypted ahead of the reader at the most, in bytes; one record more may come on top.
+/// Maximum plaintext decrypted ahead of the reader, in bytes, plus one record.
 const MAX_AHEAD_BYTES: usize = LARGE_BLOCK_BYTES - RECORD_PLAINTEXT_BYTES;
-/// Pieces up to this size are put into one record with their head, in bytes.
+/// Maximum size of a head and body that are joined into one record, in bytes.
 const MAX_JOINED_BYTES: usize = RECORD_PLAINTEXT_BYTES;
 
 /// Room for a close_notify record, in bytes.
@@ -42,21 +42,21 @@ struct Scratch {
     cipher: Vec<u8>,
 }
 
-/// One side of a TLS connection; knows no socket.
+/// One side of a TLS connection, without its socket.
 pub(super) enum TlsEngine {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
-    /// It has gone to another worker; what is left is dropped at once.
+    /// Moved to another worker; the rest is about to be dropped.
     Moved,
 }
 
-/// Where the engine stands after it was fed all there is.
+/// State of the engine after processing all input.
 enum EngineState {
-    /// Handshake goes on; more bytes are needed.
+    /// The handshake needs more bytes.
     Handshaking,
     /// Application data can be sent.
     Open,
-    /// The other side has said that nothing more comes.
+    /// The peer has sent close_notify.
     PeerClosed,
 }
 
@@ -66,17 +66,17 @@ pub struct TlsStream {
     engine: TlsEngine,
     /// Ciphertext not decrypted yet.
     incoming: Inbound,
-    /// Plaintext nobody has asked for yet.
+    /// Plaintext not requested yet.
     plain: Inbound,
-    /// Ciphertext the kernel has not taken yet.
+    /// Ciphertext not accepted by the kernel yet.
     outgoing: Vec<u8>,
     peer_closed: bool,
-    /// Of a server, if the handshake has verified it.
+    /// The verified name of a server, if the handshake verified it.
     verified_name: Option<VerifiedName>,
 }
 
 fn moved() -> io::Error {
-    io::Error::other("the connection has gone to another worker")
+    io::Error::other("the connection has moved to another worker")
 }
 
 fn tls_error(error: rustls::Error) -> io::Error {
@@ -84,19 +84,19 @@ fn tls_error(error: rustls::Error) -> io::Error {
 }
 
 impl TlsStream {
-    /// Opens TLS towards a server over a fresh socket.
+    /// Starts TLS with a server over a new socket.
     ///
     /// # Errors
     /// The handshake fails: certificate, versions, or the connection itself.
     pub async fn connect(socket: Socket, tls: &ServerTls, name: ServerName<'static>) -> io::Result<Self> {
-        let (config, note) = tls.for_handshake();
+        let (config, record) = tls.for_handshake();
         let engine = TlsEngine::Client(UnbufferedClientConnection::new(config, name).map_err(tls_error)?);
         let mut stream = Self::handshake(socket, engine).await?;
-        stream.verified_name = note.of_complete_handshake();
+        stream.verified_name = record.of_complete_handshake();
         Ok(stream)
     }
 
-    /// Answers a client that asked for TLS.
+    /// Performs the handshake with a client that requested TLS.
     ///
     /// # Errors
     /// The handshake fails.
@@ -125,12 +125,12 @@ impl TlsStream {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let standing = self.drive();
-            // What is to be sent goes out even when the handshake has failed: it names the reason.
+            let state = self.drive();
+            // Output is sent even if the handshake has failed: the alert contains the reason.
             let flushed = self.poll_flush(cx);
-            let standing = standing?;
+            let state = state?;
             ready!(flushed)?;
-            match standing {
+            match state {
                 EngineState::Open => return Poll::Ready(Ok(())),
                 EngineState::PeerClosed => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 EngineState::Handshaking => {
@@ -156,13 +156,13 @@ impl TlsStream {
         self.socket.poll_recv(cx, &mut self.incoming)
     }
 
-    /// While nothing comes, a peer that has not proven itself holds what it has sent and no more.
+    /// While an unauthenticated peer is idle, only as much memory is held as it has sent.
     pub(super) fn shrink(&mut self) {
         self.incoming.shrink();
         self.plain.shrink();
     }
 
-    /// Lets the engine work off `incoming`: plaintext goes to `plain`, answers of its own to `outgoing`.
+    /// Processes `incoming`: plaintext is appended to `plain`, the engine's own output to `outgoing`.
     fn drive(&mut self) -> io::Result<EngineState> {
         loop {
             let bytes = self.incoming.bytes_mut();
@@ -179,7 +179,7 @@ impl TlsStream {
             match step {
                 Ok(Step::Again) if self.plain.len() > MAX_AHEAD_BYTES => return Ok(EngineState::Open),
                 Ok(Step::Again) => {}
-                Ok(Step::Stands(standing)) => return Ok(standing),
+                Ok(Step::State(state)) => return Ok(state),
                 Err(error) => {
                     self.queue_alert();
                     return Err(error);
@@ -188,7 +188,7 @@ impl TlsStream {
         }
     }
 
-    /// After an error the engine has an alert to send; it is all it can still do.
+    /// After an error, all that the engine can still do is send an alert.
     fn queue_alert(&mut self) {
         let mut nothing = Inbound::default();
         let _ = match &mut self.engine {
@@ -202,7 +202,7 @@ impl TlsStream {
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
         loop {
             if self.plain.is_empty() && !self.incoming.is_empty() && !self.peer_closed {
-                self.drive_and_note()?;
+                self.advance()?;
             }
             if !self.plain.is_empty() {
                 let n = self.plain.len();
@@ -217,30 +217,30 @@ impl TlsStream {
             if self.peer_closed {
                 return Poll::Ready(Ok(0));
             }
-            // Answers of the engine (key updates) leave when they can.
+            // The engine's own output (key updates) is sent when possible.
             if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                 return Poll::Ready(Err(error));
             }
             if ready!(self.poll_receive(cx))? == 0 {
-                // PostgreSQL does not always say goodbye in TLS; its protocol tells truncation.
+                // PostgreSQL does not always send close_notify; its own protocol detects truncation.
                 self.peer_closed = true;
                 return Poll::Ready(Ok(0));
             }
-            self.drive_and_note()?;
+            self.advance()?;
         }
     }
 }
 
 impl TlsStream {
-    fn drive_and_note(&mut self) -> io::Result<()> {
+    fn advance(&mut self) -> io::Result<()> {
         if let EngineState::PeerClosed = self.drive()? {
             self.peer_closed = true;
         }
         Ok(())
     }
 
-    /// Encrypts and sends; takes up to 64 KiB at a time and says how much it took. What was taken
-    /// may still lie in this stream: see [`TlsStream::poll_flush`].
+    /// Encrypts and sends up to 64 KiB at a time; returns how much was accepted. Accepted bytes may still be stored
+    /// in this stream: see [`TlsStream::poll_flush`].
     pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
         SCRATCH.with_borrow_mut(|scratch| {
@@ -298,7 +298,7 @@ impl TlsStream {
             self.incoming.consume(discard);
             if let Some(n) = outcome? {
                 cipher.truncate(at + n);
-                // Records the engine made before ours (key updates) go first.
+                // Records that the engine produced earlier (key updates) must be sent first.
                 if !self.outgoing.is_empty() {
                     cipher.splice(at..at, self.outgoing.drain(..));
                 }
@@ -307,7 +307,7 @@ impl TlsStream {
         }
     }
 
-    /// Sends what the kernel refused before. `Ready(Ok)` when nothing is left.
+    /// Sends stored bytes. `Ready(Ok)` when none are left.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let n = ready!(self.socket.poll_send(cx, &self.outgoing, &[]))?;
@@ -320,10 +320,10 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes the connection off this worker, between two records.
+    /// Detaches the connection from this worker, between two records.
     ///
     /// # Errors
-    /// It is not between two records, or the other side has closed.
+    /// A record is incomplete, or the peer has closed the connection.
     pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, TlsEngine)> {
         let is_between = self.plain.is_empty() && self.incoming.is_empty() && self.outgoing.is_empty();
         if self.peer_closed || !is_between {
@@ -333,22 +333,22 @@ impl TlsStream {
         Ok((fd, std::mem::replace(&mut self.engine, TlsEngine::Moved)))
     }
 
-    /// Puts together what [`TlsStream::detach`] took apart.
+    /// Rebuilds a connection from the result of [`TlsStream::detach`].
     pub(super) fn attach(socket: Socket, engine: TlsEngine) -> Self {
         Self::new(socket, engine)
     }
 
-    /// The server's name, if it was verified in the handshake of this connection.
+    /// The server's name, if the handshake of this connection verified it.
     pub fn verified_name(&self) -> Option<&VerifiedName> {
         self.verified_name.as_ref()
     }
 
-    /// The certificate the other side showed.
+    /// The peer's certificate.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.common()?.peer_certificates().and_then(<[_]>::first)
     }
 
-    /// Version and suite, as the console shows them.
+    /// Version and cipher suite, as shown on the console.
     pub fn description(&self) -> String {
         let common = self.common();
         let version = common.and_then(|c| c.protocol_version()).and_then(|v| v.as_str()).unwrap_or("TLS");
@@ -366,7 +366,7 @@ impl TlsStream {
         }
     }
 
-    /// True when bytes of any kind may be waiting.
+    /// True if there may be unread bytes of any kind.
     pub fn has_pending_input(&self) -> bool {
         self.peer_closed
             || !self.plain.is_empty()
@@ -374,30 +374,30 @@ impl TlsStream {
             || self.socket.has_pending_input()
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 }
 
 impl Drop for TlsStream {
-    /// Says goodbye, if the kernel takes it at once: without it some clients report a truncated connection.
+    /// Sends close_notify if the kernel accepts it at once: without it, some clients report a truncated connection.
     fn drop(&mut self) {
         if !self.outgoing.is_empty() {
             return;
         }
         let mut record = [0; CLOSE_NOTIFY_ROOM_BYTES];
         let mut written = None;
-        // What has come and nobody will read stands in front of it.
+        // Unread records must be processed first.
         while written.is_none() {
             let bytes = self.incoming.bytes_mut();
-            let (discard, farewell) = match &mut self.engine {
-                TlsEngine::Client(c) => goodbye(c.process_tls_records(bytes), &mut record),
-                TlsEngine::Server(c) => goodbye(c.process_tls_records(bytes), &mut record),
+            let (discard, outcome) = match &mut self.engine {
+                TlsEngine::Client(c) => close_notify(c.process_tls_records(bytes), &mut record),
+                TlsEngine::Server(c) => close_notify(c.process_tls_records(bytes), &mut record),
                 TlsEngine::Moved => return,
             };
             self.incoming.consume(discard);
-            match farewell {
+            match outcome {
                 CloseNotify::Written(n) => written = Some(n),
                 CloseNotify::NotYet if discard > 0 => {}
                 CloseNotify::NotYet | CloseNotify::Impossible => return,
@@ -407,19 +407,19 @@ impl Drop for TlsStream {
     }
 }
 
-/// What came of an attempt to say goodbye.
+/// The result of an attempt to write close_notify.
 enum CloseNotify {
-    /// So many bytes are to be sent.
+    /// The number of bytes to be sent.
     Written(usize),
-    /// Something else had to be worked off first.
+    /// Other records had to be processed first.
     NotYet,
-    /// The connection is not in a state for it.
+    /// Not possible in this state of the connection.
     Impossible,
 }
 
-fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, CloseNotify) {
+fn close_notify<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, CloseNotify) {
     let UnbufferedStatus { mut discard, state } = status;
-    let farewell = match state {
+    let outcome = match state {
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
             traffic.queue_close_notify(room).map_or(CloseNotify::Impossible, CloseNotify::Written)
         }
@@ -434,10 +434,10 @@ fn goodbye<D>(status: UnbufferedStatus<'_, '_, D>, room: &mut [u8]) -> (usize, C
         }
         _ => CloseNotify::Impossible,
     };
-    (discard, farewell)
+    (discard, outcome)
 }
 
-/// Encrypts `data` if the engine is ready for it; else acts as [`step`] does and returns `None`.
+/// Encrypts `data` if the engine is ready for it; otherwise does the same as [`step`] and returns `None`.
 fn seal<D>(
     status: UnbufferedStatus<'_, '_, D>,
     data: &[u8],
@@ -449,14 +449,14 @@ fn seal<D>(
     match status.state {
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
             let sealed = traffic.encrypt(data, room).map(Some).map_err(|error| match error {
-                EncryptError::EncryptExhausted => io::Error::other("TLS keys are used up"),
-                EncryptError::InsufficientSize(_) => io::Error::other("TLS record larger than its bound"),
+                EncryptError::EncryptExhausted => io::Error::other("TLS keys are exhausted"),
+                EncryptError::InsufficientSize(_) => io::Error::other("TLS record larger than expected"),
             });
             (discard, sealed)
         }
         state => match step(UnbufferedStatus { discard, state }, plain, outgoing) {
             (discard, Ok(Step::Again)) => (discard, Ok(None)),
-            (discard, Ok(Step::Stands(_))) => (discard, Err(io::ErrorKind::BrokenPipe.into())),
+            (discard, Ok(Step::State(_))) => (discard, Err(io::ErrorKind::BrokenPipe.into())),
             (discard, Err(error)) => (discard, Err(error)),
         },
     }
@@ -464,10 +464,10 @@ fn seal<D>(
 
 enum Step {
     Again,
-    Stands(EngineState),
+    State(EngineState),
 }
 
-/// Acts on one state of the engine. Returns how much of the incoming bytes is used up.
+/// Handles one state of the engine. Returns the number of input bytes consumed.
 fn step<D>(
     status: UnbufferedStatus<'_, '_, D>,
     plain: &mut Inbound,
@@ -492,12 +492,10 @@ fn step<D>(
             data.done();
             Ok(Step::Again)
         }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Stands(EngineState::Handshaking)),
-        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Stands(EngineState::Open)),
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-            Ok(Step::Stands(EngineState::PeerClosed))
-        }
-        Ok(_) => Err(io::Error::other("TLS state this build does not know")),
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::State(EngineState::Handshaking)),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::State(EngineState::Open)),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::State(EngineState::PeerClosed)),
+        Ok(_) => Err(io::Error::other("unexpected TLS state")),
         Err(error) => Err(tls_error(error)),
     };
     (discard, step)

@@ -1,5 +1,6 @@
-//! rustls configurations for the modes and versions PgBouncer knows. Owns who is trusted and how; builds no
-//! connection. The provider is always named, so a second one in the process cannot confuse rustls.
+//! rustls configurations for PgBouncer's TLS modes and versions. Owns the selection of verifiers, certificates and
+//! cipher suites; opens no connection. The provider is always explicit, so that another one in the process cannot
+//! interfere.
 
 use super::certificates::{self, CertificateError};
 use super::trust::Trust;
@@ -15,26 +16,26 @@ use rustls::{CipherSuite, ClientConfig, ServerConfig, SupportedProtocolVersion, 
 use std::path::Path;
 use std::sync::Arc;
 
-/// TLS settings that do not fit together.
+/// Invalid TLS settings.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsConfigError {
-    /// A certificate or key file is wrong.
+    /// A certificate or key file is invalid.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// rustls refuses the combination.
-    #[error("TLS settings are refused: {0}")]
+    /// rustls rejects the combination.
+    #[error("TLS settings are rejected: {0}")]
     Refused(String),
-    /// A certificate of ours, or its key, cannot be used.
+    /// The pooler's own certificate, or its key, cannot be used.
     #[error("{setting} = {path}: {reason}")]
     Own {
         /// Setting.
         setting: &'static str,
         /// File.
         path: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A client TLS mode that needs a certificate, without one.
+    /// A client TLS mode that needs a certificate, but none is configured.
     #[error("client_tls_sslmode needs client_tls_cert_file and client_tls_key_file")]
     NoServerCertificate,
 }
@@ -48,11 +49,11 @@ fn file(name: &str) -> Option<&Path> {
 }
 
 fn versions(protocols: &TlsProtocols) -> Vec<&'static SupportedProtocolVersion> {
-    let wanted = [(protocols.tls13, &version::TLS13), (protocols.tls12, &version::TLS12)];
-    wanted.into_iter().filter_map(|(wanted, version)| wanted.then_some(version)).collect()
+    let allowed = [(protocols.tls13, &version::TLS13), (protocols.tls12, &version::TLS12)];
+    allowed.into_iter().filter_map(|(allowed, version)| allowed.then_some(version)).collect()
 }
 
-/// Configuration towards servers, or `None` when TLS is off.
+/// The configuration for connections to servers, or `None` if TLS is disabled.
 ///
 /// # Errors
 /// See [`TlsConfigError`].
@@ -81,7 +82,7 @@ pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigEr
     }))
 }
 
-/// Configuration towards clients, or `None` when TLS is off.
+/// The configuration for connections from clients, or `None` if TLS is disabled.
 ///
 /// # Errors
 /// See [`TlsConfigError`].
@@ -113,9 +114,9 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     let own = own_certificate("client_tls_cert_file", cert, key, &provider)?;
     let own: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
     let mut config = builder.with_cert_resolver(own);
-    // Ours is the busier side. Without hardware for AES the client knows better.
+    // The pooler is the busier side. Without AES hardware, the client's preference is better.
     config.ignore_client_order = has_aes();
-    // Clients of a database rarely come back with a ticket, and rustls would make two for each of them.
+    // Database clients rarely resume a session, and rustls would create two tickets for each.
     config.send_tls13_tickets = 0;
     Ok(Some(Arc::new(config)))
 }
@@ -137,7 +138,7 @@ fn server_verifier(
     Ok(Arc::new(ServerVerifier { check, algorithms }))
 }
 
-/// A certificate of ours with its key. rustls would refuse version 1 here, which the other side may well accept.
+/// The pooler's certificate with its key. rustls would reject version 1 here, which the peer may accept.
 fn own_certificate(
     setting: &'static str,
     certificate_file: &Path,
@@ -149,7 +150,7 @@ fn own_certificate(
     let own = |reason: String| TlsConfigError::Own { setting, path: path.to_string(), reason };
     let key = certificates::key(key_file)?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| {
-        own(format!("the key in {} is refused ({error}); RSA keys need 2048 bits", key_file.display()))
+        own(format!("the key in {} is rejected ({error}); RSA keys need 2048 bits", key_file.display()))
     })?;
     let first = chain.first().map(|first| Certificate::read(first)).transpose();
     let public = first.map_err(|fault| own(fault.to_string()))?.map(|first| first.public_key().to_vec());
@@ -160,8 +161,7 @@ fn own_certificate(
     Ok(CertifiedKey::new(chain, key))
 }
 
-/// The provider, with the suites first that cost least: with 128-bit keys, and with them the hash that processors
-/// have instructions for.
+/// The provider, with the cheapest suites first: those with 128-bit keys, whose hash is accelerated by processors.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
@@ -175,7 +175,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// True when the processor has instructions for AES.
+/// True if the processor has AES instructions.
 fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes");

@@ -1,8 +1,8 @@
-//! Which certificates are trusted. Owns the decision for both sides: what the configuration's files hold, what was issued
-//! under it, and which names a certificate is for. docs/tls.md has it in words.
+//! Trust in certificates. Owns the decision for both sides: certificates in the configured files, certificates issued
+//! by them, and names. See docs/tls.md.
 //!
-//! webpki decides about chains. Besides them a certificate is trusted that is itself in one of the files, and one of
-//! version 1, which webpki cannot read, if a certificate in the files has issued it directly.
+//! webpki verifies chains. In addition, a certificate is trusted if it is in one of the files itself, or if it is of
+//! version 1, which webpki cannot parse, and a certificate in the files has issued it directly.
 
 use super::certificate_fault::{CertificateFault, Usage};
 use super::certificates::Authorities;
@@ -15,19 +15,20 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, OtherError, RootCertStore};
 use std::sync::Arc;
 
-/// Who is trusted.
+/// Trusted certificates.
 #[derive(Debug)]
 pub(super) struct Trust {
     authorities: Authorities,
-    /// Those of the files whose certificates may have their name in the subject.
+    /// Certificates of the files without name constraints, whose issued certificates may have their name in the
+    /// subject.
     without_constraints: RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// How a certificate came to be trusted.
+/// Why a certificate is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Basis {
-    /// It is in a file itself, or a certificate in a file has issued it directly and without name constraints.
+    /// It is in a file, or a certificate in a file issued it directly and has no name constraints.
     File,
     /// A chain leads to an authority.
     Chain,
@@ -43,7 +44,7 @@ impl Trust {
         Self { authorities, without_constraints, algorithms }
     }
 
-    /// Checks a server's certificate; its name too, if there is one.
+    /// Verifies a server's certificate, and its name if one is given.
     pub(super) fn check_server(
         &self,
         der: &CertificateDer<'_>,
@@ -64,7 +65,7 @@ impl Trust {
         self.check_name(der, &certificate, intermediates, name, basis, now)
     }
 
-    /// Checks a client's certificate; `chains` decides about chains.
+    /// Verifies a client's certificate; `chains` verifies chains.
     pub(super) fn check_client(
         &self,
         der: &CertificateDer<'_>,
@@ -82,7 +83,7 @@ impl Trust {
             .map_err(|error| fault_of(&error, &certificate, Usage::Client))
     }
 
-    /// Trust that needs no chain; `None` where a chain has to be found.
+    /// Trust without a chain; `None` if a chain is needed.
     fn directly(
         &self,
         der: &CertificateDer<'_>,
@@ -90,7 +91,7 @@ impl Trust {
         usage: Usage,
         now: UnixTime,
     ) -> Result<Option<Basis>, CertificateFault> {
-        // Its key signs the handshake.
+        // The key signs the handshake.
         if let Some(bits) = certificate.rsa_bits().filter(|bits| *bits < MIN_RSA_BITS) {
             return Err(CertificateFault::WeakKey(bits));
         }
@@ -131,8 +132,8 @@ impl Trust {
         verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms.all)
     }
 
-    /// The names of the subjectAltName extension, and where it has none the common name, as in libpq. webpki knows name
-    /// constraints for the former only, so the latter counts where there are none.
+    /// Checks the names in the subjectAltName extension or, if there are none, the common name, as in libpq. webpki
+    /// applies name constraints to the former only, so the latter is accepted only without constraints.
     fn check_name(
         &self,
         der: &CertificateDer<'_>,
@@ -155,13 +156,13 @@ impl Trust {
             ServerName::DnsName(_) => !names.hosts.is_empty(),
             _ => !names.hosts.is_empty() || !names.addresses.is_empty(),
         };
-        // RDS names its hosts in the extension, always.
+        // RDS certificates always have the host in the extension.
         let is_rds = rds_iam::RdsEndpoint::parse(&host).is_some();
         let common_name = certificate.common_name().filter(|_| !has_alternatives && !is_rds);
-        if !common_name.is_some_and(|pattern| is_for(pattern, name)) {
+        if !common_name.is_some_and(|pattern| matches_host(pattern, name)) {
             return Err(CertificateFault::WrongName {
                 host: host.into_owned(),
-                names: in_words(&names, common_name),
+                names: list_of(&names, common_name),
             });
         }
         let is_constrained = || {
@@ -178,8 +179,8 @@ impl Trust {
     }
 }
 
-/// Whether a common name stands for a host: the same name, the same address, or `*` for one label.
-fn is_for(pattern: &str, name: &ServerName<'_>) -> bool {
+/// True if a common name matches a host: the same name, the same address, or `*` for one label.
+fn matches_host(pattern: &str, name: &ServerName<'_>) -> bool {
     let host = match name {
         ServerName::DnsName(host) => host.as_ref(),
         ServerName::IpAddress(address) => {
@@ -197,10 +198,10 @@ fn is_for(pattern: &str, name: &ServerName<'_>) -> bool {
     !label.is_empty() && domain.contains('.') && domain.eq_ignore_ascii_case(parent)
 }
 
-/// Names that are printed.
+/// Maximum number of names to print.
 const MAX_NAMES: usize = 6;
 
-fn in_words(names: &AlternativeNames, common_name: Option<&str>) -> String {
+fn list_of(names: &AlternativeNames, common_name: Option<&str>) -> String {
     let addresses = names.addresses.iter().filter_map(|bytes| match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes.as_slice()).ok().map(|b| std::net::IpAddr::from(b).to_string()),
         _ => <[u8; 16]>::try_from(bytes.as_slice()).ok().map(|b| std::net::IpAddr::from(b).to_string()),
@@ -208,13 +209,13 @@ fn in_words(names: &AlternativeNames, common_name: Option<&str>) -> String {
     let all: Vec<String> =
         names.hosts.iter().cloned().chain(addresses).chain(common_name.map(str::to_owned)).collect();
     match all.len() {
-        0 => "no host at all".to_owned(),
+        0 => "no host".to_owned(),
         len if len > MAX_NAMES => format!("{} and {} more", all[..MAX_NAMES].join(", "), len - MAX_NAMES),
         _ => all.join(", "),
     }
 }
 
-/// What a refusal of webpki means.
+/// The fault behind an error of webpki.
 fn fault_of(error: &rustls::Error, certificate: &Certificate<'_>, usage: Usage) -> CertificateFault {
     use CertificateError as E;
     let rustls::Error::InvalidCertificate(error) = error else {
@@ -234,7 +235,7 @@ fn fault_of(error: &rustls::Error, certificate: &Certificate<'_>, usage: Usage) 
         | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             certificate.old_hash().map_or(CertificateFault::UnknownAlgorithm, CertificateFault::WeakHash)
         }
-        // One whose hash is too old counts as one that nobody has signed.
+        // webpki treats a signature with an outdated hash like a missing one.
         E::UnknownIssuer | E::BadSignature if certificate.old_hash().is_some() => {
             certificate.old_hash().map_or(CertificateFault::UnknownAlgorithm, CertificateFault::WeakHash)
         }
@@ -246,7 +247,7 @@ fn fault_of(error: &rustls::Error, certificate: &Certificate<'_>, usage: Usage) 
             }
         }
         E::UnknownIssuer if certificate.is_issued_by_itself() => CertificateFault::SelfSigned,
-        // An authority of the same name has another key.
+        // An authority of the same name, with another key.
         E::UnknownIssuer | E::BadSignature => CertificateFault::UnknownIssuer(certificate.issuer_name()),
         other => CertificateFault::Other(other.to_string()),
     }
@@ -260,17 +261,17 @@ fn is_authority_error(error: &CertificateError) -> bool {
     }
 }
 
-/// For rustls: the fault travels inside its error.
+/// Wraps the fault in an error of rustls.
 pub(super) fn refusal(fault: CertificateFault) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(fault))))
 }
 
-/// An error of a handshake in words; of a certificate that is refused, what is wrong with it.
+/// The text of a handshake error; for a rejected certificate, what is wrong with it.
 pub fn words_of(error: &std::io::Error) -> String {
     fault_in(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// The fault inside an error of a handshake.
+/// The certificate fault in a handshake error.
 pub fn fault_in(error: &std::io::Error) -> Option<&CertificateFault> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
@@ -300,8 +301,8 @@ mod tests {
         Trust::new(certificates::roots(file).unwrap(), algorithms)
     }
 
-    /// What is said of a certificate with this key, signed with this hash by an authority that is trusted; and whether it
-    /// can be bound to.
+    /// The result for a certificate with this key, signed with this hash by a trusted authority; and whether it
+    /// supports channel binding.
     fn issued(key: &str, hash: &str) -> (Result<(), CertificateFault>, bool) {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
@@ -324,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn weak_keys_and_hashes_are_refused_where_something_is_verified() {
+    fn weak_keys_and_hashes_are_rejected_if_certificates_are_verified() {
         assert_eq!(issued("rsa:2048", "-sha256"), (Ok(()), true));
         assert_eq!(issued("rsa:1024", "-sha256"), (Err(CertificateFault::WeakKey(1024)), false));
         assert_eq!(issued("rsa:2048", "-sha1"), (Err(CertificateFault::WeakHash("SHA-1")), true));
     }
 
     #[test]
-    fn the_signature_of_a_certificate_in_the_file_itself_does_not_matter() {
+    fn the_signature_of_a_certificate_in_the_file_is_not_checked() {
         let dir = tempfile::tempdir().unwrap();
         openssl(
             dir.path(),
@@ -352,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_common_name_is_never_that_of_an_rds_host() {
+    fn the_common_name_is_not_accepted_for_rds_hosts() {
         let dir = tempfile::tempdir().unwrap();
         let host = "db.c1.eu-west-1.rds.amazonaws.com";
         openssl(

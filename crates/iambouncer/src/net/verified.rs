@@ -1,6 +1,6 @@
-//! TLS towards servers, and the proof that a server's certificate is for the name it was reached by. Owns the only way
-//! to such a proof: a handshake of the connection itself in which that name was verified. Whatever is sent to verified
-//! servers only asks for it, and not for a setting.
+//! TLS with servers, and the proof that a server's name was verified. Owns the only way to create such a proof: a
+//! handshake of the connection itself that verified the name. Code that sends secrets to verified servers only
+//! requires the proof, not a setting.
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,22 +8,22 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::sync::{Arc, OnceLock};
 
-/// The name that a server has proven to have, on one connection.
+/// The verified name of a server, for one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedName(ServerName<'static>);
 
 impl VerifiedName {
-    /// True when it is this one.
+    /// True if it is this name.
     pub fn is(&self, name: &str) -> bool {
         ServerName::try_from(name.trim_end_matches('.')).is_ok_and(|name| name == self.0)
     }
 }
 
-/// How connections to servers are encrypted and what is verified on them.
+/// How connections to servers are encrypted and verified.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
     config: Arc<ClientConfig>,
-    /// Verifies the name too; `None` where names are not verified.
+    /// Verifies names; `None` if names are not verified.
     name_verifier: Option<Arc<dyn ServerCertVerifier>>,
 }
 
@@ -33,23 +33,23 @@ impl ServerTls {
         Self { config: Arc::new(without_resumption(config)), name_verifier: None }
     }
 
-    /// A configuration whose verifier, given once more, accepts a certificate only if it is for the server's name.
+    /// A configuration with a verifier that accepts a certificate only if it matches the server's name.
     pub(super) fn with_names(config: ClientConfig, verifier: Arc<dyn ServerCertVerifier>) -> Self {
         Self { config: Arc::new(without_resumption(config)), name_verifier: Some(verifier) }
     }
 
-    /// For one handshake, and where it will be noted which name was verified in it.
-    pub(super) fn for_handshake(&self) -> (Arc<ClientConfig>, NameNote) {
-        let note = NameNote::default();
-        let Some(verifier) = &self.name_verifier else { return (self.config.clone(), note) };
+    /// The configuration for one handshake, and the record of the name that it verifies.
+    pub(super) fn for_handshake(&self) -> (Arc<ClientConfig>, NameRecord) {
+        let record = NameRecord::default();
+        let Some(verifier) = &self.name_verifier else { return (self.config.clone(), record) };
         let mut config = ClientConfig::clone(&self.config);
-        let noting = NotesName { verifier: verifier.clone(), note: note.clone() };
-        config.dangerous().set_certificate_verifier(Arc::new(noting));
-        (Arc::new(config), note)
+        let recording = RecordingVerifier { verifier: verifier.clone(), record: record.clone() };
+        config.dangerous().set_certificate_verifier(Arc::new(recording));
+        (Arc::new(config), record)
     }
 }
 
-/// A resumed session shows no certificate that could be verified. PostgreSQL offers none.
+/// A resumed session has no certificate to be verified. PostgreSQL does not offer resumption.
 fn without_resumption(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config
@@ -57,23 +57,23 @@ fn without_resumption(mut config: ClientConfig) -> ClientConfig {
 
 /// The name that was verified in a handshake, if any.
 #[derive(Debug, Clone, Default)]
-pub(super) struct NameNote(Arc<OnceLock<ServerName<'static>>>);
+pub(super) struct NameRecord(Arc<OnceLock<ServerName<'static>>>);
 
-impl NameNote {
-    /// For a handshake that is complete: before, nobody has shown the key of the certificate.
+impl NameRecord {
+    /// For a complete handshake only: before, the peer has not proven possession of the key.
     pub(super) fn of_complete_handshake(self) -> Option<VerifiedName> {
         self.0.get().cloned().map(VerifiedName)
     }
 }
 
-/// Verifies as another verifier does and notes the name.
+/// Delegates to another verifier and records the name.
 #[derive(Debug)]
-struct NotesName {
+struct RecordingVerifier {
     verifier: Arc<dyn ServerCertVerifier>,
-    note: NameNote,
+    record: NameRecord,
 }
 
-impl ServerCertVerifier for NotesName {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -84,8 +84,8 @@ impl ServerCertVerifier for NotesName {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified =
             self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        // One handshake has one certificate.
-        let _ = self.note.0.set(server_name.to_owned());
+        // Set once: a handshake has one certificate.
+        let _ = self.record.0.set(server_name.to_owned());
         Ok(verified)
     }
 
@@ -141,7 +141,7 @@ mod tests {
         ServerConnection::new(Arc::new(config)).unwrap()
     }
 
-    /// The name that a handshake in this mode verifies; an error if the handshake fails.
+    /// The name that a handshake verifies in this mode; an error if the handshake fails.
     fn verified(mode: &str, name: &'static str) -> Result<Option<VerifiedName>, rustls::Error> {
         let certificates = Certificates::generate(&["db.example".to_owned()]).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("server_tls_sslmode", mode).unwrap();
         settings.set("server_tls_ca_file", &ca_file.display().to_string()).unwrap();
-        let (config, note) = for_servers(&settings).unwrap().unwrap().for_handshake();
+        let (config, record) = for_servers(&settings).unwrap().unwrap().for_handshake();
         let mut client = ClientConnection::new(config, ServerName::try_from(name).unwrap()).unwrap();
         let mut server = server(&certificates);
         while client.is_handshaking() || server.is_handshaking() {
@@ -163,7 +163,7 @@ mod tests {
             client.read_tls(&mut bytes.as_slice()).unwrap();
             client.process_new_packets()?;
         }
-        Ok(note.of_complete_handshake())
+        Ok(record.of_complete_handshake())
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! rustls' questions about the other side's certificate, answered for each TLS mode. Owns which of them a mode asks;
-//! whom to trust is [`super::trust`]'s.
+//! rustls verifiers for each TLS mode. Owns the checks of each mode; trust is decided in [`super::trust`].
 
 use super::trust::{Trust, refusal};
 use super::x509::{self, Certificate, MIN_RSA_BITS};
@@ -15,14 +14,14 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// What is verified of a server's certificate.
+/// How a server's certificate is verified.
 #[derive(Debug)]
 pub(super) enum ServerCheck {
-    /// `allow`, `prefer`, `require`: encryption without proof of who is there, as in libpq and PgBouncer.
+    /// `allow`, `prefer`, `require`: encryption without authentication of the server, as in libpq and PgBouncer.
     Nothing,
-    /// `verify-ca`: who issued it.
+    /// `verify-ca`: the issuer.
     Issuer(Trust),
-    /// `verify-full`: that, and its name.
+    /// `verify-full`: the issuer and the name.
     IssuerAndName(Trust),
 }
 
@@ -34,8 +33,8 @@ pub(super) struct ServerVerifier {
 }
 
 impl ServerVerifier {
-    /// Without a verified certificate a handshake signature proves only that the server has the key, which channel
-    /// binding is about. Where a key is too small for that, there is no channel binding.
+    /// Without a verified certificate, a handshake signature proves only that the server has the key, which matters
+    /// for channel binding only. If the key is too short for that, there is no channel binding.
     fn accepts_any_signature(&self, certificate: &CertificateDer<'_>) -> bool {
         matches!(self.check, ServerCheck::Nothing) && !has_usable_key(certificate)
     }
@@ -95,11 +94,11 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Verifies clients: `verify-ca` and `verify-full`, which ask for a certificate.
+/// Verifies clients in the modes `verify-ca` and `verify-full`, which request a certificate.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub(super) trust: Trust,
-    /// Decides about chains, and what a client is told of who is trusted.
+    /// Verifies chains, and provides the list of authorities sent to clients.
     pub(super) chains: Arc<dyn ClientCertVerifier>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
@@ -144,7 +143,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// True when rustls reads the certificate; it does not read version 1.
+/// True if rustls can parse the certificate; it does not support version 1.
 fn is_readable(certificate: &CertificateDer<'_>) -> bool {
     rustls::server::ParsedCertificate::try_from(certificate).is_ok()
 }

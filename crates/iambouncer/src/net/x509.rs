@@ -1,5 +1,5 @@
-//! What is written in a certificate, whatever its version: dates, names, key, signature, uses. Owns the reading; whether
-//! a certificate is accepted is decided in [`super::trust`].
+//! Contents of a certificate of any version: dates, names, key, signature, usages. Owns parsing; [`super::trust`]
+//! decides whether a certificate is accepted.
 
 use super::certificate_fault::{CertificateFault, Usage};
 use rustls::pki_types::{SignatureVerificationAlgorithm, UnixTime};
@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-/// RSA keys below this size are not verified with, in bits.
+/// Minimum size of RSA keys, in bits.
 pub(super) const MIN_RSA_BITS: usize = 2048;
 
-/// A certificate that was read.
+/// A parsed certificate.
 pub(super) struct Certificate<'a> {
     parsed: X509Certificate<'a>,
     der: &'a [u8],
@@ -23,7 +23,7 @@ impl<'a> Certificate<'a> {
         Ok(Self { parsed, der })
     }
 
-    /// Version 1 has no extensions: no names but the subject's, no uses.
+    /// Version 1 has no extensions: no names but the subject's, no usages.
     pub(super) fn is_version_1(&self) -> bool {
         self.parsed.version().0 == 0
     }
@@ -59,14 +59,14 @@ impl<'a> Certificate<'a> {
         self.parsed.is_ca()
     }
 
-    /// It restricts the names that may be issued under it.
+    /// True if it restricts the names that its authority may issue.
     pub(super) fn has_name_constraints(&self) -> bool {
         self.parsed
             .iter_extensions()
             .any(|extension| matches!(extension.parsed_extension(), ParsedExtension::NameConstraints(_)))
     }
 
-    /// Its signature is made with MD5 or SHA-1.
+    /// The hash, if the signature is made with MD5 or SHA-1.
     pub(super) fn old_hash(&self) -> Option<&'static str> {
         let oid = self.parsed.signature_algorithm.algorithm.to_id_string();
         match oid.as_str() {
@@ -78,7 +78,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Its period of validity holds `now`.
+    /// Checks that `now` is in the validity period.
     pub(super) fn check_period(&self, now: UnixTime) -> Result<(), CertificateFault> {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let validity = self.parsed.validity();
@@ -91,7 +91,7 @@ impl<'a> Certificate<'a> {
         Ok(())
     }
 
-    /// Extended key usages, where it names some, allow `usage`.
+    /// Checks that the extended key usages, if any, include `usage`.
     pub(super) fn check_usage(&self, usage: Usage) -> Result<(), CertificateFault> {
         let unreadable =
             |error: x509_parser::error::X509Error| CertificateFault::Unreadable(error.to_string());
@@ -104,7 +104,7 @@ impl<'a> Certificate<'a> {
         if is_allowed || usages.any { Ok(()) } else { Err(CertificateFault::WrongUsage(usage)) }
     }
 
-    /// True when this certificate, of an authority, has signed `issued` with one of `algorithms`.
+    /// True if this certificate, of an authority, signed `issued` with one of `algorithms`.
     pub(super) fn has_issued(
         &self,
         issued: &Certificate<'_>,
@@ -117,7 +117,7 @@ impl<'a> Certificate<'a> {
             && SignedPart::of(issued.der).is_some_and(|signed| signed.is_by(self.public_key(), algorithms))
     }
 
-    /// Names of hosts it is for, as in the subjectAltName extension.
+    /// The host names and addresses in the subjectAltName extension.
     pub(super) fn alternative_names(&self) -> AlternativeNames {
         let mut names = AlternativeNames::default();
         if let Ok(Some(extension)) = self.parsed.subject_alternative_name() {
@@ -132,7 +132,7 @@ impl<'a> Certificate<'a> {
         names
     }
 
-    /// The subject's common name, if it has just one.
+    /// The subject's common name, if it has exactly one.
     pub(super) fn common_name(&self) -> Option<&str> {
         let mut names = self.parsed.subject().iter_common_name();
         let name = names.next()?.as_str().ok()?;
@@ -140,7 +140,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The names in a subjectAltName extension that can be a host's.
+/// Host names and addresses in a subjectAltName extension.
 #[derive(Debug, Default)]
 pub(super) struct AlternativeNames {
     pub(super) hosts: Vec<String>,
@@ -171,8 +171,8 @@ impl<'a> SignedPart<'a> {
     }
 }
 
-/// Whether `signature` over `message` is one of the key in a SubjectPublicKeyInfo; `None` when the algorithm is for other
-/// kinds of keys.
+/// True if `signature` over `message` was made with the key in a SubjectPublicKeyInfo; `None` if the algorithm is for
+/// other kinds of keys.
 pub(super) fn verify(
     algorithm: &dyn SignatureVerificationAlgorithm,
     public_key: &[u8],
@@ -197,7 +197,7 @@ fn bits(der: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Splits one DER element off: tag, contents, rest.
+/// Splits off one DER element: tag, contents, rest.
 pub(super) fn der_element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;

@@ -13,6 +13,7 @@ const CHECKED: &[&str] = &[
     "crates/iambouncer/src/config/",
     "crates/iambouncer/src/doctor/",
     "crates/iambouncer/src/http/",
+    "crates/iambouncer/src/net/",
 ];
 const HEADING: &str = "## Words to avoid";
 
