@@ -1,5 +1,5 @@
-//! The addresses of one host name. Owns which of the addresses that servers are connected to the name does not have any
-//! more; asks nobody.
+//! The addresses of one host name. Owns the current which server addresses are no longer those of the name; makes no
+//! lookups.
 
 use super::lookup::NameAnswer;
 use std::net::IpAddr;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Holders of an address that no connection uses: the name.
+/// References to an address without connections: that of the name.
 const UNUSED_HOLDERS: usize = 1;
 
-/// An address of a host name, held by each connection to it, at whatever worker.
+/// An address of a host name, shared by all connections to it on all workers.
 #[derive(Debug)]
 pub struct HostAddress {
     ip: IpAddr,
@@ -18,16 +18,16 @@ pub struct HostAddress {
 }
 
 impl HostAddress {
-    /// The name does not have this address any more.
+    /// True if the name does not have this address any more.
     pub fn is_old(&self) -> bool {
         self.is_old.load(Ordering::Acquire)
     }
 }
 
-/// An address to which there are connections.
+/// An address with connections.
 struct Used {
     address: Arc<HostAddress>,
-    /// When the latest answer that had it was asked for.
+    /// Start time of the latest lookup that returned it.
     seen_at: Instant,
 }
 
@@ -37,15 +37,15 @@ impl Used {
     }
 }
 
-/// The answer in force.
-struct Decision {
-    asked_at: Instant,
+/// The result of the current lookup.
+struct Current {
+    started_at: Instant,
     addresses: Vec<IpAddr>,
 }
 
-impl Decision {
-    /// The questions for IPv4 and IPv6 are two, and one of them may fail alone: an answer without any address of a family
-    /// says nothing about that family.
+impl Current {
+    /// IPv4 and IPv6 are queried separately, and one query may fail alone: an answer without any address of a family
+    /// is ignored for that family.
     fn lacks(&self, ip: IpAddr) -> bool {
         let has_family = self.addresses.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
         has_family && !self.addresses.contains(&ip)
@@ -53,20 +53,20 @@ impl Decision {
 }
 
 #[derive(Default)]
-struct Known {
-    /// When the latest look-up that was due began.
-    asked_at: Option<Instant>,
-    /// One is under way that no login waits for.
-    is_asking: bool,
-    /// The last one of that kind has failed.
+struct HostState {
+    /// Start time of the latest lookup that was due.
+    started_at: Option<Instant>,
+    /// True while a background lookup is under way.
+    is_looking_up: bool,
+    /// True if the last background lookup failed.
     has_failed: bool,
-    decision: Option<Decision>,
+    current: Option<Current>,
     used: Vec<Used>,
 }
 
-impl Known {
+impl HostState {
     fn is_due(&self, now: Instant, max_ttl: Duration) -> bool {
-        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= max_ttl)
+        self.started_at.is_none_or(|at| now.saturating_duration_since(at) >= max_ttl)
     }
 
     fn forget_unused(&mut self) {
@@ -74,118 +74,119 @@ impl Known {
     }
 }
 
-/// What an answer has changed for the servers of a name.
+/// How a lookup has changed the servers of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AddressChange {
-    /// Addresses that servers have and the name has not any more.
+    /// Addresses of servers that the name does not have any more.
     pub(super) old: Vec<IpAddr>,
     /// Addresses that it has.
     pub(super) new: Vec<IpAddr>,
-    /// Number of these servers.
+    /// Number of servers at the old addresses.
     pub(super) servers: usize,
 }
 
 /// One name, for the whole process.
 #[derive(Default)]
-pub(super) struct HostName(Mutex<Known>);
+pub(super) struct HostName(Mutex<HostState>);
 
 impl HostName {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn state(&self) -> MutexGuard<'_, HostState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A login is about to look the name up. True when the answer of before has become too old: then this one is the
-    /// answer in force.
+    /// Called before a lookup for a login. True if the current result has expired, so that this lookup will replace
+    /// it.
     pub(super) fn begin(&self, now: Instant, max_ttl: Duration) -> bool {
-        let mut known = self.known();
-        let is_due = known.is_due(now, max_ttl);
+        let mut state = self.state();
+        let is_due = state.is_due(now, max_ttl);
         if is_due {
-            known.asked_at = Some(now);
+            state.started_at = Some(now);
         }
         is_due
     }
 
-    /// The time of the latest look-up, if another one is due and there are servers to close.
+    /// The time of the latest lookup, if another one is due and there are servers.
     pub(super) fn due_since(&self, now: Instant, max_ttl: Duration) -> Option<Instant> {
-        let known = self.known();
-        let is_used = known.used.iter().any(|used| used.connections() > 0);
-        known.asked_at.filter(|_| is_used && !known.is_asking && known.is_due(now, max_ttl))
+        let state = self.state();
+        let is_used = state.used.iter().any(|used| used.connections() > 0);
+        state.started_at.filter(|_| is_used && !state.is_looking_up && state.is_due(now, max_ttl))
     }
 
-    /// Nothing about it has to be remembered.
+    /// True if the name can be removed.
     pub(super) fn is_unused(&self, now: Instant, max_ttl: Duration) -> bool {
-        let mut known = self.known();
-        known.forget_unused();
-        known.used.is_empty() && known.is_due(now, max_ttl)
+        let mut state = self.state();
+        state.forget_unused();
+        state.used.is_empty() && state.is_due(now, max_ttl)
     }
 
-    pub(super) fn is_asking(&self) -> bool {
-        self.known().is_asking
+    pub(super) fn is_looking_up(&self) -> bool {
+        self.state().is_looking_up
     }
 
-    /// A look-up begins that no login waits for.
-    pub(super) fn ask(&self, now: Instant) {
-        let mut known = self.known();
-        known.asked_at = Some(now);
-        known.is_asking = true;
+    /// Marks the start of a background lookup.
+    pub(super) fn begin_background_lookup(&self, now: Instant) {
+        let mut state = self.state();
+        state.started_at = Some(now);
+        state.is_looking_up = true;
     }
 
-    /// It has ended.
-    pub(super) fn asked(&self) {
-        self.known().is_asking = false;
+    /// Marks the end of a background lookup.
+    pub(super) fn end_background_lookup(&self) {
+        self.state().is_looking_up = false;
     }
 
-    /// It has failed: the answer of before stays in force. True when the one before it had not failed.
+    /// Records a failed lookup, after which the previous result stays current. True unless the one before it had
+    /// failed, too.
     pub(super) fn note_failure(&self) -> bool {
-        !std::mem::replace(&mut self.known().has_failed, true)
+        !std::mem::replace(&mut self.state().has_failed, true)
     }
 
-    /// Marks the addresses that a newer answer lacks. One that holds a part of the addresses only lacks none.
-    pub(super) fn take_over(&self, answer: &NameAnswer, asked_at: Instant) -> Option<AddressChange> {
-        let mut known = self.known();
-        known.has_failed = false;
-        let is_late = known.decision.as_ref().is_some_and(|decision| decision.asked_at >= asked_at);
+    /// Makes a result current and marks addresses that are not in it. An incomplete or outdated result is ignored.
+    pub(super) fn apply(&self, answer: &NameAnswer, started_at: Instant) -> Option<AddressChange> {
+        let mut state = self.state();
+        state.has_failed = false;
+        let is_late = state.current.as_ref().is_some_and(|current| current.started_at >= started_at);
         if !answer.is_complete || is_late {
             return None;
         }
-        let decision = Decision { asked_at, addresses: answer.ips() };
-        known.forget_unused();
+        let current = Current { started_at, addresses: answer.ips() };
+        state.forget_unused();
         let (mut old, mut servers) = (Vec::new(), 0);
-        for used in &mut known.used {
+        for used in &mut state.used {
             let ip = used.address.ip;
-            if decision.addresses.contains(&ip) {
-                used.seen_at = used.seen_at.max(asked_at);
+            if current.addresses.contains(&ip) {
+                used.seen_at = used.seen_at.max(started_at);
                 used.address.is_old.store(false, Ordering::Release);
-            } else if decision.lacks(ip)
-                && used.seen_at < asked_at
+            } else if current.lacks(ip)
+                && used.seen_at < started_at
                 && !used.address.is_old.swap(true, Ordering::AcqRel)
             {
                 old.push(ip);
                 servers += used.connections();
             }
         }
-        let new = decision.addresses.clone();
-        known.decision = Some(decision);
+        let new = current.addresses.clone();
+        state.current = Some(current);
         (!old.is_empty()).then_some(AddressChange { old, new, servers })
     }
 
-    /// A connection was made to an address of an answer that was asked for at this time.
-    pub(super) fn connected(&self, ip: IpAddr, asked_at: Instant) -> Arc<HostAddress> {
+    /// Returns the shared address of a new connection, made after a lookup at this time.
+    pub(super) fn connected(&self, ip: IpAddr, started_at: Instant) -> Arc<HostAddress> {
         let ip = ip.to_canonical();
-        let mut known = self.known();
-        known.forget_unused();
-        // A login takes its time: there may be a newer answer by now.
-        let newer = known.decision.as_ref().filter(|decision| decision.asked_at > asked_at);
-        let (is_decided, is_old) = (newer.is_some(), newer.is_some_and(|decision| decision.lacks(ip)));
-        if let Some(used) = known.used.iter_mut().find(|used| used.address.ip == ip) {
-            used.seen_at = used.seen_at.max(asked_at);
+        let mut state = self.state();
+        state.forget_unused();
+        // A login takes time: there may be a newer result by now.
+        let newer = state.current.as_ref().filter(|current| current.started_at > started_at);
+        let (is_decided, is_old) = (newer.is_some(), newer.is_some_and(|current| current.lacks(ip)));
+        if let Some(used) = state.used.iter_mut().find(|used| used.address.ip == ip) {
+            used.seen_at = used.seen_at.max(started_at);
             if !is_decided {
                 used.address.is_old.store(false, Ordering::Release);
             }
             return used.address.clone();
         }
         let address = Arc::new(HostAddress { ip, is_old: AtomicBool::new(is_old) });
-        known.used.push(Used { address: address.clone(), seen_at: asked_at });
+        state.used.push(Used { address: address.clone(), seen_at: started_at });
         address
     }
 }

@@ -1,45 +1,45 @@
-//! One look-up of a host name. Owns who is asked, DNS or the system's resolver, and whether an answer holds all addresses
-//! of the name. Keeps nothing.
+//! A single lookup of a host name. Owns the choice between DNS and the system's resolver, and whether an answer
+//! contains all addresses of the name. Stores nothing.
 
 use rds_iam::{EndpointKind, RdsEndpoint, ResolveError, Resolver};
 use std::net::{IpAddr, SocketAddr};
 
-/// Most addresses of one name that are looked at.
+/// Maximum number of addresses of a name.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// Who may be asked.
+/// Where names are looked up.
 #[derive(Clone)]
 pub struct NameSources {
-    /// DNS, which knows aliases; `None` where it is not set up.
+    /// DNS, which provides aliases; `None` if it is not configured.
     pub resolver: Option<Resolver>,
-    /// Other name servers than the system's are named: the system is not asked.
+    /// True if other name servers than the system's are configured, so that the system's resolver is not used.
     pub is_dns_only: bool,
 }
 
-/// A name to look up.
+/// A lookup.
 pub(super) struct NameQuery {
     pub(super) sources: NameSources,
     pub(super) name: String,
-    /// The names it stands for matter, too.
+    /// True if aliases are to be followed.
     pub(super) follows_aliases: bool,
-    /// No answer of before is good enough.
-    pub(super) is_anew: bool,
+    /// True if cached answers must not be used.
+    pub(super) bypasses_cache: bool,
 }
 
-/// Addresses of a name.
+/// The addresses of a name.
 pub(super) struct NameAnswer {
-    /// In the order of the answer, without a port; never empty.
+    /// In the order of the answer, without port; never empty.
     pub(super) addresses: Vec<SocketAddr>,
-    /// The first RDS endpoint among the names it stands for.
+    /// The first RDS endpoint among its aliases.
     pub(super) rds_name: Option<String>,
-    /// An address that is not among them is not the name's any more.
+    /// True if the name has no other addresses.
     pub(super) is_complete: bool,
 }
 
 impl NameAnswer {
     pub(super) fn new(name: &str, addresses: Vec<SocketAddr>, rds_name: Option<String>) -> Self {
-        let is_cut_off = addresses.len() >= MAX_ADDRESSES;
-        let is_complete = !is_cut_off && !is_one_of_several(rds_name.as_deref().unwrap_or(name));
+        let is_truncated = addresses.len() >= MAX_ADDRESSES;
+        let is_complete = !is_truncated && !is_one_of_several(rds_name.as_deref().unwrap_or(name));
         Self { addresses, rds_name, is_complete }
     }
 
@@ -51,34 +51,38 @@ impl NameAnswer {
     }
 }
 
-/// True for endpoints that stand for several instances and name another one of them in each answer.
+/// True for endpoints of several instances that return a different one in each answer.
 fn is_one_of_several(name: &str) -> bool {
     let kind = RdsEndpoint::parse(name).map(|endpoint| endpoint.kind());
     matches!(kind, Some(EndpointKind::ClusterReader | EndpointKind::ClusterCustom | EndpointKind::ShardGroup))
 }
 
 impl NameQuery {
-    /// Asks. The system's resolver knows more sources of names, and neither aliases nor other name servers.
+    /// Runs the lookup. The system's resolver has further sources of names, but provides no aliases and uses no other
+    /// name servers.
     ///
     /// # Errors
-    /// Why the name does not resolve.
-    pub(super) async fn ask(self) -> Result<NameAnswer, String> {
-        let Self { sources, name, follows_aliases, is_anew } = self;
+    /// Why the name cannot be resolved.
+    pub(super) async fn run(self) -> Result<NameAnswer, String> {
+        let Self { sources, name, follows_aliases, bypasses_cache } = self;
         let needs_dns = follows_aliases || sources.is_dns_only;
         let mut is_answered = true;
         if let Some(resolver) = sources.resolver.filter(|_| needs_dns) {
-            let found =
-                if is_anew { resolver.resolve_anew(&name).await } else { resolver.resolve(&name).await };
+            let found = if bypasses_cache {
+                resolver.resolve_anew(&name).await
+            } else {
+                resolver.resolve(&name).await
+            };
             match found {
                 Ok(found) => {
                     let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
                     return Ok(NameAnswer::new(&name, addresses, found.rds_name));
                 }
                 Err(error) if sources.is_dns_only => return Err(error.to_string()),
-                // What the system knows from elsewhere (nsswitch) is no alias, but may be an address.
+                // Names from other sources of the system (nsswitch) have no aliases, but may have addresses.
                 Err(error) => {
                     is_answered = matches!(error, ResolveError::NoSuchHost | ResolveError::NoAddress);
-                    tracing::debug!(name, %error, "no answer from DNS, asking the system");
+                    tracing::debug!(name, %error, "no answer from DNS, using the system resolver");
                 }
             }
         }
@@ -88,7 +92,7 @@ impl NameQuery {
             return Err("no address".to_owned());
         }
         let answer = NameAnswer::new(&name, addresses, None);
-        // In place of DNS that has failed, this is not all there is to know.
+        // After a DNS failure, the answer of the system may be incomplete.
         Ok(NameAnswer { is_complete: answer.is_complete && is_answered, ..answer })
     }
 }

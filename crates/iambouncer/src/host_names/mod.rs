@@ -1,8 +1,7 @@
-//! Host names of servers. Owns which names the process knows, when one is looked up anew, and how the pools learn that a
-//! name has other addresses: each server holds its address, and each pool looks at its servers when the count of changes
-//! has moved.
+//! Host names of servers. Owns the known names, when a name is looked up again, and how pools detect changed
+//! addresses: each server holds its address, and each pool checks its servers when the change counter has advanced.
 //!
-//! The locks are taken when a name is looked up and when a connection to a server is made, never while queries flow.
+//! The locks are taken for lookups and new connections to servers, never for queries.
 
 mod host;
 mod lookup;
@@ -22,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// A name, and whether the names that it stands for are followed: the two may have different answers.
+/// A name, and whether its aliases are followed: the results may differ.
 type NameKey = (String, bool);
 
 /// The host names of all workers.
@@ -32,14 +31,14 @@ pub struct HostNames(Arc<NameTable>);
 #[derive(Default)]
 struct NameTable {
     hosts: Mutex<HashMap<NameKey, Arc<HostName>>>,
-    /// Counts answers that lack an address of a server.
+    /// Number of results without an address that a server has.
     changes: AtomicU64,
 }
 
-/// What a look-up for a login has found.
+/// The result of a lookup for a login.
 pub struct NameRecord {
     host: Arc<HostName>,
-    asked_at: Instant,
+    started_at: Instant,
     answer: NameAnswer,
 }
 
@@ -53,14 +52,14 @@ impl NameRecord {
         self.answer.addresses.iter().copied().map(with_port).collect()
     }
 
-    /// The first RDS endpoint among the names that the name stands for.
+    /// The first RDS endpoint among the aliases of the name.
     pub fn rds_name(&self) -> Option<&String> {
         self.answer.rds_name.as_ref()
     }
 
-    /// A connection was made to one of the addresses. What is returned lives as long as the connection.
+    /// Registers a connection to one of the addresses. The returned value must live as long as the connection.
     pub fn connected(&self, ip: IpAddr) -> Arc<HostAddress> {
-        self.host.connected(ip, self.asked_at)
+        self.host.connected(ip, self.started_at)
     }
 }
 
@@ -74,11 +73,11 @@ impl HostNames {
         self.hosts().entry(key).or_default().clone()
     }
 
-    /// Looks a name up for a login, on the control side: the system's resolver blocks. An answer older than `max_ttl` is
-    /// not used.
+    /// Looks up a name for a login, on the control runtime since the system's resolver blocks. Answers older than
+    /// `max_ttl` are not used.
     ///
     /// # Errors
-    /// Why the name does not resolve.
+    /// Why the name cannot be resolved.
     pub async fn look_up(
         &self,
         control: &Handle,
@@ -87,40 +86,40 @@ impl HostNames {
         max_ttl: Duration,
     ) -> Result<NameRecord, String> {
         let host = self.host(name, follows_aliases);
-        let asked_at = Instant::now();
-        let is_due = host.begin(asked_at, max_ttl);
-        let question = NameQuery { sources, name: name.to_owned(), follows_aliases, is_anew: is_due };
-        let asked = control.spawn(question.ask()).await;
-        let answer = asked.unwrap_or_else(|_| Err("lookup was given up".to_owned()))?;
+        let started_at = Instant::now();
+        let is_due = host.begin(started_at, max_ttl);
+        let query = NameQuery { sources, name: name.to_owned(), follows_aliases, bypasses_cache: is_due };
+        let result = control.spawn(query.run()).await;
+        let answer = result.unwrap_or_else(|_| Err("lookup was aborted".to_owned()))?;
         if is_due {
-            self.take_over(name, &host, &answer, asked_at);
+            self.apply(name, &host, &answer, started_at);
         }
-        Ok(NameRecord { host, asked_at, answer })
+        Ok(NameRecord { host, started_at, answer })
     }
 
-    /// An answer is in force from now on. Servers whose addresses it lacks have to go.
-    fn take_over(&self, name: &str, host: &HostName, answer: &NameAnswer, asked_at: Instant) {
-        let Some(AddressChange { old, new, servers }) = host.take_over(answer, asked_at) else { return };
-        // After the marks at the addresses: whoever sees the count sees them.
+    /// Makes a result current. Servers at addresses that are not in it will be closed.
+    fn apply(&self, name: &str, host: &HostName, answer: &NameAnswer, started_at: Instant) {
+        let Some(AddressChange { old, new, servers }) = host.apply(answer, started_at) else { return };
+        // After the marks on the addresses, so that a pool that sees the new count sees them, too.
         self.0.changes.fetch_add(1, Ordering::Release);
         tracing::info!(
             host = name,
             old = %list(&old),
             new = %list(&new),
             servers,
-            "the address of a host name has changed: servers at the old address close as soon as they are free"
+            "the address of a host name has changed: servers at the old address are closed on release"
         );
     }
 
-    /// Another value than before when servers may be at addresses that their names do not have any more.
+    /// A counter that advances whenever servers may be at addresses that their names no longer have.
     pub fn changes(&self) -> u64 {
         self.0.changes.load(Ordering::Acquire)
     }
 
-    /// Names that are known, and look-ups under way that no login waits for.
+    /// Number of known names, and of background lookups under way.
     pub fn counts(&self) -> (usize, usize) {
         let hosts = self.hosts();
-        (hosts.len(), hosts.values().filter(|host| host.is_asking()).count())
+        (hosts.len(), hosts.values().filter(|host| host.is_looking_up()).count())
     }
 }
 

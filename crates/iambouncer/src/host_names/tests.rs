@@ -1,4 +1,4 @@
-//! Which addresses are old, and which names are looked up again.
+//! Tests: which addresses are old, and when names are looked up again.
 
 use super::host::{AddressChange, HostName};
 use super::lookup::{MAX_ADDRESSES, NameAnswer};
@@ -33,78 +33,78 @@ impl LookupCase {
 }
 
 #[test]
-fn an_address_that_a_newer_answer_lacks_is_old_once_and_until_it_is_back() {
+fn an_address_missing_from_a_newer_answer_is_old_until_it_returns() {
     let case = LookupCase::new();
     let (a, b) =
         (case.host.connected(ip("10.0.0.1"), case.at(0)), case.host.connected(ip("10.0.0.2"), case.at(0)));
     let second = case.host.connected(ip("10.0.0.1"), case.at(1));
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.2", "10.0.0.1"]), case.at(2)), None);
+    assert_eq!(case.host.apply(&answer(&["10.0.0.2", "10.0.0.1"]), case.at(2)), None);
     let change = AddressChange { old: vec![ip("10.0.0.1")], new: vec![ip("10.0.0.2")], servers: 2 };
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.2"]), case.at(3)), Some(change));
+    assert_eq!(case.host.apply(&answer(&["10.0.0.2"]), case.at(3)), Some(change));
     assert!(a.is_old() && second.is_old() && !b.is_old());
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.2"]), case.at(4)), None);
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.1", "10.0.0.2"]), case.at(5)), None);
+    assert_eq!(case.host.apply(&answer(&["10.0.0.2"]), case.at(4)), None);
+    assert_eq!(case.host.apply(&answer(&["10.0.0.1", "10.0.0.2"]), case.at(5)), None);
     assert!(!a.is_old());
 }
 
 #[test]
-fn an_answer_that_failed_for_a_family_says_nothing_about_it() {
+fn an_answer_without_a_family_does_not_affect_its_addresses() {
     let case = LookupCase::new();
     let v4 = case.host.connected(ip("10.0.0.1"), case.at(0));
     let mapped = case.host.connected(ip("::ffff:10.0.0.1"), case.at(0));
-    assert_eq!(case.host.take_over(&answer(&["fd00::1"]), case.at(1)), None);
+    assert_eq!(case.host.apply(&answer(&["fd00::1"]), case.at(1)), None);
     assert!(!v4.is_old() && !mapped.is_old());
-    assert!(case.host.take_over(&answer(&["fd00::1", "10.0.0.9"]), case.at(2)).is_some());
+    assert!(case.host.apply(&answer(&["fd00::1", "10.0.0.9"]), case.at(2)).is_some());
     assert!(v4.is_old() && mapped.is_old());
 }
 
 #[test]
-fn an_answer_with_a_part_of_the_addresses_makes_none_old() {
+fn an_incomplete_answer_makes_no_address_old() {
     let case = LookupCase::new();
     let used = case.host.connected(ip("10.0.1.1"), case.at(0));
     let partial = NameAnswer { is_complete: false, ..answer(&["10.0.0.2"]) };
-    assert_eq!(case.host.take_over(&partial, case.at(1)), None);
+    assert_eq!(case.host.apply(&partial, case.at(1)), None);
     let many: Vec<SocketAddr> =
         (0..MAX_ADDRESSES as u8).map(|n| SocketAddr::new(IpAddr::from([10, 0, 0, n]), 0)).collect();
-    assert_eq!(case.host.take_over(&NameAnswer::new("db.example", many, None), case.at(2)), None);
+    assert_eq!(case.host.apply(&NameAnswer::new("db.example", many, None), case.at(2)), None);
     let one = vec![SocketAddr::new(ip("10.0.0.2"), 0)];
     let reader = "app.cluster-ro-c9akciq32rgh.eu-west-1.rds.amazonaws.com";
     for (name, rds_name) in [(reader, None), ("db.example", Some(reader.to_owned()))] {
-        assert_eq!(case.host.take_over(&NameAnswer::new(name, one.clone(), rds_name), case.at(3)), None);
+        assert_eq!(case.host.apply(&NameAnswer::new(name, one.clone(), rds_name), case.at(3)), None);
     }
     assert!(!used.is_old());
-    assert!(case.host.take_over(&NameAnswer::new("db.example", one, None), case.at(4)).is_some());
+    assert!(case.host.apply(&NameAnswer::new("db.example", one, None), case.at(4)).is_some());
 }
 
 #[test]
-fn a_login_with_a_newer_answer_keeps_its_address_and_one_with_an_older_answer_does_not() {
+fn only_logins_with_a_newer_answer_keep_their_address() {
     let case = LookupCase::new();
     let newer = case.host.connected(ip("10.0.0.2"), case.at(5));
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.1"]), case.at(4)), None);
+    assert_eq!(case.host.apply(&answer(&["10.0.0.1"]), case.at(4)), None);
     assert!(!newer.is_old());
     assert!(case.host.connected(ip("10.0.0.3"), case.at(3)).is_old());
     assert!(!case.host.connected(ip("10.0.0.1"), case.at(3)).is_old());
-    // An answer that took longer than the one after it.
-    assert_eq!(case.host.take_over(&answer(&["10.0.0.9"]), case.at(2)), None);
+    // The answer of an earlier lookup that took longer.
+    assert_eq!(case.host.apply(&answer(&["10.0.0.9"]), case.at(2)), None);
     assert!(!newer.is_old());
     let (old, new) = (vec![ip("10.0.0.2")], vec![ip("10.0.0.9")]);
     assert_eq!(
-        case.host.take_over(&answer(&["10.0.0.9"]), case.at(6)),
+        case.host.apply(&answer(&["10.0.0.9"]), case.at(6)),
         Some(AddressChange { old, new, servers: 1 })
     );
 }
 
 #[test]
-fn a_name_is_looked_up_once_in_a_ttl_and_only_while_it_has_servers() {
+fn a_name_is_looked_up_once_per_ttl_and_only_while_it_has_servers() {
     let case = LookupCase::new();
     assert!(case.host.begin(case.at(0), TTL) && !case.host.begin(case.at(14), TTL));
     assert_eq!(case.host.due_since(case.at(20), TTL), None);
     let server = case.host.connected(ip("10.0.0.1"), case.at(0));
     assert_eq!(case.host.due_since(case.at(14), TTL), None);
     assert_eq!(case.host.due_since(case.at(15), TTL), Some(case.at(0)));
-    case.host.ask(case.at(15));
+    case.host.begin_background_lookup(case.at(15));
     assert_eq!(case.host.due_since(case.at(40), TTL), None, "one at a time");
-    case.host.asked();
+    case.host.end_background_lookup();
     assert_eq!(case.host.due_since(case.at(29), TTL), None);
     assert_eq!(case.host.due_since(case.at(30), TTL), Some(case.at(15)));
     assert!(!case.host.is_unused(case.at(40), TTL));
@@ -114,7 +114,7 @@ fn a_name_is_looked_up_once_in_a_ttl_and_only_while_it_has_servers() {
 }
 
 #[tokio::test]
-async fn names_are_known_as_long_as_they_are_used_and_addresses_that_resolve_are_found() {
+async fn names_are_kept_while_used_and_resolved_addresses_are_returned() {
     let names = HostNames::default();
     let control = tokio::runtime::Handle::current();
     let sources = NameSources { resolver: None, is_dns_only: false };

@@ -1,5 +1,5 @@
-//! Counters that are exact for the whole process, and the permits that hold a place in them. Owns no limit: its value is
-//! the caller's, since RELOAD changes it. Touched when a connection is opened or closed, never per query.
+//! Process-wide exact counters, and permits for places in them. Owns no limits: callers pass their current value,
+//! since RELOAD may change it. Used when a connection is opened or closed, never per query.
 
 mod permits;
 
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Unused counters are dropped from the table when this many names were added since the last check.
+/// Number of added names after which unused counters are removed.
 const SWEEP_EVERY: usize = 256;
 
-/// What is counted by name.
+/// What is counted per name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CounterKind {
     /// Servers of a database.
@@ -24,7 +24,7 @@ pub enum CounterKind {
     UserServers,
     /// Clients of a user.
     UserClients,
-    /// Changes of a database's schema by clients of this process.
+    /// Schema changes of a database by clients of this process.
     SchemaChanges,
 }
 
@@ -34,7 +34,7 @@ struct NamedCounters {
     added: usize,
 }
 
-/// Everything the workers count together.
+/// All process-wide counters.
 pub struct Limits {
     began: Instant,
     /// Clients connected, including those that are logging in.
@@ -43,15 +43,15 @@ pub struct Limits {
     pub sessions: Counter,
     /// Workers that are running.
     pub running: Counter,
-    /// Clients of each worker: a new client goes to the worker with the fewest.
+    /// Clients of each worker: new clients are assigned to the worker with the fewest.
     pub loads: Box<[Counter]>,
-    /// When a server was closed last, in µs after the process began.
+    /// Time when a server was last closed, in µs since the process started.
     closed_us: AtomicU64,
     named: Mutex<NamedCounters>,
 }
 
 impl Limits {
-    /// Nothing counted yet, for this number of workers.
+    /// Counters at zero, for this number of workers.
     pub fn new(workers: usize, began: Instant) -> Self {
         Self {
             began,
@@ -68,7 +68,7 @@ impl Limits {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The counter of a name: the same one for all workers as long as any of them holds it or a permit of it.
+    /// The counter of a name, shared by all workers while any of them holds it or a permit of it.
     pub fn counter(&self, kind: CounterKind, name: &str) -> Counter {
         let mut named = self.named();
         let key = (kind, name.to_owned());
@@ -85,7 +85,7 @@ impl Limits {
         counter
     }
 
-    /// Drops counters that are not in use.
+    /// Removes counters that are not in use.
     pub fn forget_unused(&self) {
         self.named().counters.retain(|_, counter| counter.is_shared());
     }
@@ -101,7 +101,7 @@ impl Limits {
         closed_us > 0 && self.micros(now).saturating_sub(closed_us) < time.as_micros() as u64
     }
 
-    /// A moment in the form that workers exchange: µs after the process began.
+    /// A time as exchanged between workers: µs since the process started.
     pub fn micros(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.began).as_micros() as u64
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_get_the_same_counters() {
+    fn workers_share_counters() {
         let limits = Limits::new(2, Instant::now());
         let permit = limits.counter(CounterKind::UserClients, "a").take(None);
         assert_eq!(limits.counter(CounterKind::UserClients, "a").taken(), 1);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_names_are_forgotten_and_counts_in_use_are_not() {
+    fn unused_names_are_removed_and_counters_in_use_are_kept() {
         let limits = Limits::new(1, Instant::now());
         let permit = limits.counter(CounterKind::DatabaseClients, "kept").take(None);
         for i in 0..=2 * SWEEP_EVERY {

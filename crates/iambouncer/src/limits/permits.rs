@@ -1,17 +1,17 @@
-//! A count of places taken, and the permit that holds one. Owns the count; the limit is the caller's.
+//! Counters of taken places, and permits. Owns the count; callers pass the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A count of places taken.
+/// A count of taken places.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<AtomicU32>);
 
-/// A place taken; given back when dropped.
+/// A taken place; released when dropped.
 pub struct Permit(Counter);
 
 impl Counter {
-    /// Takes a place if fewer than `limit` are taken. `None` as a limit means no limit.
+    /// Takes a place if fewer than `limit` are taken. `None` means no limit.
     pub fn take(&self, limit: Option<u32>) -> Option<Permit> {
         let limit = limit.unwrap_or(u32::MAX);
         self.0
@@ -20,12 +20,12 @@ impl Counter {
             .map(|_| Permit(self.clone()))
     }
 
-    /// Another value than before, for a count that only says whether something has changed.
+    /// Increments a counter that is used only to detect changes.
     pub fn advance(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// True while anybody else holds this counter or a place in it.
+    /// True while there are other references to this counter or permits of it.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_more_than_the_limit_and_every_place_comes_back() {
+    fn places_are_limited_and_released() {
         let counter = Counter::default();
         let a = counter.take(Some(2)).unwrap();
         let _b = counter.take(Some(2)).unwrap();

@@ -1,19 +1,19 @@
-//! How long things take, in buckets. Owns the bounds, which are powers of two in microseconds, so that an observation
-//! is a count of leading zeros and one addition; never reads a clock.
+//! Durations in buckets. Owns the bounds, which are powers of two in microseconds, so that an observation costs one
+//! count of leading zeros and one addition; never reads a clock.
 
 use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The first bound is two to the power of this many microseconds: 64 µs, below which nothing in a network differs.
+/// The first bound is two to the power of this, in microseconds: 64 µs; differences below do not matter in a network.
 const FIRST_EXPONENT: u32 = 6;
-/// Bounds, each twice the one before: up to 33.6 s.
+/// Number of bounds, each twice the previous one: up to 33.6 s.
 pub const BOUNDS: usize = 20;
-/// Cells: one for each bound and one for what is above all of them.
+/// Number of cells: one per bound, and one for longer times.
 const CELLS: usize = BOUNDS + 1;
 
-/// The cell of a time. A bound belongs to the cell it closes.
+/// The cell of a time. A bound is included in its cell.
 #[inline]
 fn cell_of(us: u64) -> usize {
     let exponent = u64::BITS - us.saturating_sub(1).leading_zeros();
@@ -25,7 +25,7 @@ fn bound_seconds(cell: usize) -> f64 {
     if cell >= BOUNDS { f64::INFINITY } else { (1u64 << (FIRST_EXPONENT + cell as u32)) as f64 / 1e6 }
 }
 
-/// Counts per cell at one moment.
+/// Counts per cell at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Buckets([u64; CELLS]);
 
@@ -35,12 +35,12 @@ impl Buckets {
         self.0.iter().enumerate().map(|(cell, count)| (bound_seconds(cell), *count))
     }
 
-    /// All observations.
+    /// Number of observations.
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The same with `count` more that took no time.
+    /// Adds `count` observations of zero duration.
     pub fn with_instant(mut self, count: u64) -> Self {
         self.0[0] += count;
         self
@@ -77,13 +77,13 @@ impl Histogram {
         cell.set(cell.get() + 1);
     }
 
-    /// Counts now.
+    /// Current counts.
     pub fn buckets(&self) -> Buckets {
         Buckets(self.0.each_ref().map(Cell::get))
     }
 }
 
-/// Observations of all threads, for what is rare.
+/// Observations of all threads, for rare events.
 #[derive(Default)]
 pub struct SharedHistogram {
     cells: [AtomicU64; CELLS],
@@ -98,7 +98,7 @@ impl SharedHistogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Counts now, and the sum of all times in microseconds.
+    /// Current counts, and the sum of all times in microseconds.
     pub fn read(&self) -> (Buckets, u64) {
         let cells = self.cells.each_ref().map(|cell| cell.load(Ordering::Relaxed));
         (Buckets(cells), self.sum_us.load(Ordering::Relaxed))
@@ -111,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_bound_closes_its_cell() {
+    fn a_bound_is_included_in_its_cell() {
         assert_eq!([0, 1, 64, 65, 128, 129].map(cell_of), [0, 0, 0, 1, 1, 2]);
         assert_eq!(cell_of(1 << 25), BOUNDS - 1);
         assert_eq!([(1 << 25) + 1, u64::MAX].map(cell_of), [BOUNDS; 2]);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_differences_go_cell_by_cell() {
+    fn sums_and_differences_are_taken_per_cell() {
         let (one, two) = (Histogram::default(), Histogram::default());
         for us in [1, 100, 100, 1_000_000_000] {
             one.observe(us);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_count_together() {
+    fn threads_share_a_histogram() {
         let shared = SharedHistogram::default();
         std::thread::scope(|scope| {
             for _ in 0..2 {

@@ -1,14 +1,14 @@
-//! Logins to servers, for the whole process: how many succeeded and how long they took, how many failed and why, and how
-//! many there were lately. Owns atomics that every worker adds to; a login is rare enough for that, a query is not.
+//! Process-wide counters of logins to servers: successes and their duration, failures and their causes, and the
+//! recent rate. Owns atomics that all workers update; logins, unlike queries, are rare enough for that.
 
 use super::histogram::SharedHistogram;
 use crate::login_failure::LoginFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a request for a token came to when one was handed out.
+/// Result of a successful request for a token.
 const TOKEN_OK: &str = "ok";
-/// The other ends of a request for a token: the labels of [`rds_iam::TokenError`].
+/// Other results of a request for a token: the labels of [`rds_iam::TokenError`].
 const TOKEN_ERRORS: [&str; 8] = [
     "unknown_region",
     "no_credentials",
@@ -19,22 +19,22 @@ const TOKEN_ERRORS: [&str; 8] = [
     "unavailable",
     "sign",
 ];
-/// What a client's proof of an AWS identity came to.
+/// Result of a client's proof of an AWS identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofOutcome {
-    /// AWS has accepted it.
+    /// AWS accepted it.
     Accepted,
-    /// It was accepted before.
+    /// Accepted before, from the cache.
     Remembered,
-    /// Its form, its time or what it was made for is wrong: nobody was asked.
+    /// Its form, validity period or purpose is wrong; rejected without verification.
     Malformed,
-    /// AWS has refused it, now or a moment ago.
+    /// AWS refused it, now or recently.
     Refused,
-    /// It was right, and no line of the map lets it be that user.
+    /// It is valid, but no line of the map allows the user.
     NotMapped,
-    /// Nobody could be asked.
+    /// It could not be verified.
     Unavailable,
-    /// It would have come in clear text.
+    /// Rejected since the connection is not encrypted.
     NoTls,
 }
 
@@ -62,14 +62,14 @@ impl ProofOutcome {
     }
 }
 
-/// Counts what has none of the known labels.
+/// Label for events with an unknown label.
 const UNKNOWN: &str = "unknown";
-/// Seconds the rate of logins is an average of.
+/// Period of the average rate of logins, in seconds.
 const RATE_SECONDS: u64 = 10;
-/// Seconds that are told apart: those of the average, the running one, and some that late readers still look at.
+/// Number of seconds stored: those of the average, the current one, and some for late readers.
 const RING: usize = 16;
 
-/// Counters by label. The labels are known beforehand, so that each is there, with 0, from the beginning.
+/// Counters by label. The labels are known in advance, so that each is reported from the start, with 0.
 pub struct LabelledCounters(Box<[(&'static str, AtomicU64)]>);
 
 impl LabelledCounters {
@@ -96,26 +96,26 @@ impl LabelledCounters {
     }
 }
 
-/// Counts by second, of the last few seconds.
+/// Counts per second, for the last few seconds.
 #[derive(Default)]
 struct RecentCounts([AtomicU64; RING]);
 
 impl RecentCounts {
-    /// A second and its count in one word.
+    /// Unpacks a second and its count.
     fn unpack(word: u64) -> (u64, u64) {
         (word >> 32, word & u64::from(u32::MAX))
     }
 
     fn count(&self, second: u64) {
         let slot = &self.0[second as usize % RING];
-        // A count of an older second is overwritten.
+        // The count of an older second is overwritten.
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| match Self::unpack(word) {
             (of, _) if of == second => Some(word + 1),
             _ => Some(second << 32 | 1),
         });
     }
 
-    /// Average over the last whole seconds.
+    /// Average over the last complete seconds.
     fn per_second(&self, second: u64) -> f64 {
         let since = second.saturating_sub(RATE_SECONDS);
         let words = self.0.iter().map(|slot| Self::unpack(slot.load(Ordering::Relaxed)));
@@ -127,21 +127,21 @@ impl RecentCounts {
 /// All counters of logins to servers.
 pub struct LoginCounters {
     began: Instant,
-    /// How long those took that succeeded.
+    /// Durations of successful logins.
     pub took: SharedHistogram,
-    /// Those that failed, by the labels of [`LoginFailure`].
+    /// Failed logins, by the labels of [`LoginFailure`].
     pub failures: LabelledCounters,
-    /// Requests for IAM tokens by what came of them.
+    /// Requests for IAM tokens by result.
     pub tokens: LabelledCounters,
-    /// How long those took that were granted: signing, and fetching credentials where that was due.
+    /// Durations of successful requests for tokens: signing, and fetching credentials if needed.
     pub token_took: SharedHistogram,
-    /// Clients' proofs of AWS identities by what came of them.
+    /// Clients' proofs of AWS identities by result.
     pub proofs: LabelledCounters,
     recent: RecentCounts,
 }
 
 impl LoginCounters {
-    /// Nothing counted yet.
+    /// Counters at zero.
     pub fn new(began: Instant) -> Self {
         Self {
             began,
@@ -154,40 +154,40 @@ impl LoginCounters {
         }
     }
 
-    /// A login has succeeded.
+    /// Counts a successful login.
     pub fn count_success(&self, took: Duration, at: Instant) {
         self.took.observe(took);
         self.recent.count(self.second(at));
     }
 
-    /// A login has failed; `label` says why.
+    /// Counts a failed login with the label of its cause.
     pub fn count_failure(&self, label: &'static str, at: Instant) {
         self.failures.count(label);
         self.recent.count(self.second(at));
     }
 
-    /// A token was asked for and granted.
+    /// Counts a successful request for a token.
     pub fn count_token(&self, took: Duration) {
         self.tokens.count(TOKEN_OK);
         self.token_took.observe(took);
     }
 
-    /// A token was asked for and there is none; `label` is the error's.
+    /// Counts a failed request for a token with the label of its error.
     pub fn count_missing_token(&self, label: &'static str) {
         self.tokens.count(label);
     }
 
-    /// A client has shown a proof of an AWS identity.
+    /// Counts a client's proof of an AWS identity.
     pub fn count_proof(&self, outcome: ProofOutcome) {
         self.proofs.count(outcome.label());
     }
 
-    /// Logins per second, well ended or not, over the last ten seconds.
+    /// Logins per second, successful or not, over the last ten seconds.
     pub fn per_second(&self, at: Instant) -> f64 {
         self.recent.per_second(self.second(at))
     }
 
-    /// Seconds since the process began, from 1, so that an empty slot is of no second.
+    /// Seconds since the process started, from 1, so that an empty slot belongs to no second.
     fn second(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.began).as_secs() + 1
     }
@@ -198,13 +198,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_counter_and_what_has_none_is_counted_too() {
+    fn every_cause_has_a_counter_and_unknown_labels_are_counted() {
         let began = Instant::now();
         let counters = LoginCounters::new(began);
         for cause in LoginFailure::ALL {
             counters.count_failure(cause.info().label, began);
         }
-        counters.count_failure("never heard of", began);
+        counters.count_failure("no such label", began);
         let counts = counters.failures.read();
         assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
         assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), LoginFailure::ALL.len() as u64 + 1);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_tokens_have_the_labels_of_their_library() {
+    fn labels_of_token_errors_are_those_of_the_library() {
         let unknown = rds_iam::TokenError::UnknownRegion { host: String::new() };
         assert_eq!(unknown.label(), TOKEN_ERRORS[0]);
         let identity = || String::new();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_ten_whole_seconds() {
+    fn the_rate_covers_the_last_ten_complete_seconds() {
         let began = Instant::now();
         let counters = LoginCounters::new(began);
         let at = |seconds| began + Duration::from_secs(seconds);
@@ -235,11 +235,11 @@ mod tests {
             counters.count_success(Duration::ZERO, at(0));
         }
         counters.count_failure("other", at(5));
-        assert_eq!(counters.per_second(at(0)), 0.0, "the running second is not over");
+        assert_eq!(counters.per_second(at(0)), 0.0, "the current second is not complete");
         assert_eq!(counters.per_second(at(6)), 3.1);
         assert_eq!(counters.per_second(at(11)), 0.1);
         assert_eq!(counters.per_second(at(16)), 0.0);
-        // A second that shares a slot with an old one starts from nothing.
+        // A second that reuses the slot of an older one starts from zero.
         counters.count_success(Duration::ZERO, at(RING as u64));
         assert_eq!(counters.per_second(at(RING as u64 + 1)), 0.1);
     }

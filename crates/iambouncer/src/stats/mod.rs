@@ -1,5 +1,5 @@
-//! Counters and averages. Owns plain cells of one worker, summed when somebody asks; nothing that queries change is ever
-//! shared between threads. What is rare, [`logins`], is counted for the whole process.
+//! Counters and averages. Owns plain cells of one worker, summed on request; values changed by queries are never
+//! shared between threads. Rare events, [`logins`], are counted for the whole process.
 
 pub mod histogram;
 pub mod logins;
@@ -9,14 +9,14 @@ use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Values of all counters at one moment. Times are microseconds.
+/// Values of all counters at one time. Times are in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Times a server was linked to a client.
+    /// Times a server was assigned to a client.
     pub server_assignments: u64,
-    /// Transactions ended.
+    /// Completed transactions.
     pub transactions: u64,
-    /// Queries ended.
+    /// Completed queries.
     pub queries: u64,
     /// Bytes from clients.
     pub received_bytes: u64,
@@ -26,7 +26,7 @@ pub struct Totals {
     pub transaction_us: u64,
     /// Time in queries, µs.
     pub query_us: u64,
-    /// Time clients waited for a server, µs.
+    /// Time that clients waited for a server, µs.
     pub wait_us: u64,
     /// Named Parse messages from clients.
     pub client_parses: u64,
@@ -37,7 +37,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// What this sum over `period` is on average, as PgBouncer counts: events and bytes per second, times per
+    /// Averages of this sum over `period`, as defined by PgBouncer: events and bytes per second, times per
     /// transaction, query or assignment.
     pub fn averaged(self, period: Duration) -> Self {
         let seconds = period.as_secs().max(1);
@@ -88,18 +88,18 @@ fold!(Sub, sub, saturating_sub);
 #[derive(Default)]
 pub struct Statistics {
     now: Cell<Totals>,
-    /// How long queries took; as many as [`Totals::queries`].
+    /// Durations of queries; as many as [`Totals::queries`].
     pub queries: Histogram,
-    /// How long transactions took; as many as [`Totals::transactions`].
+    /// Durations of transactions; as many as [`Totals::transactions`].
     pub transactions: Histogram,
-    /// How long those clients waited for a server that did not get one at once.
+    /// Waits for a server, without those of clients that got one at once.
     pub waits: Histogram,
-    /// At the end of the last period, and at the end of the one before: averages cover the time between.
+    /// Values at the end of the last two periods; averages cover the time between.
     marks: Cell<(Totals, Totals)>,
 }
 
 impl Statistics {
-    /// Changes counters.
+    /// Updates counters.
     #[inline]
     pub fn count(&self, change: impl FnOnce(&mut Totals)) {
         let mut totals = self.now.get();
@@ -107,7 +107,7 @@ impl Statistics {
         self.now.set(totals);
     }
 
-    /// Values now.
+    /// Current values.
     pub fn totals(&self) -> Totals {
         self.now.get()
     }
@@ -118,7 +118,7 @@ impl Statistics {
         self.marks.set((self.now.get(), last));
     }
 
-    /// What the last whole period added.
+    /// Increase during the last complete period.
     pub fn last_period(&self) -> Totals {
         let (last, before) = self.marks.get();
         last - before
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn averages_cover_the_last_whole_period() {
+    fn averages_cover_the_last_complete_period() {
         let stats = Statistics::default();
         stats.count(|t| t.queries += 5);
         stats.mark();

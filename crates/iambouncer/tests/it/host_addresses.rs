@@ -174,7 +174,7 @@ fn a_failed_look_up_closes_nothing() {
     let mut client = bouncer.client();
     let first = pid(&mut client);
     names.dns.set_failing(true);
-    bouncer.wait_for_line("a host name cannot be looked up: its servers stay");
+    bouncer.wait_for_line("cannot look up a host name: its servers are kept");
     names.wait_for_lookups(NAME);
     assert_eq!(pid(&mut client), first);
     // Nor does a name that is gone.
