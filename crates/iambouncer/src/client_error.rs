@@ -1,39 +1,39 @@
-//! Every error a client can be shown, sorted by whose error it is. Owns SQLSTATE, text and hint; what is written
-//! here is safe to show, and nothing else ever reaches a client but the server's own messages.
+//! All errors that are sent to clients, classified by who is responsible. Owns SQLSTATE, text and hint. These texts
+//! are safe to show; besides them, clients receive only the server's own messages.
 
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
-/// Whose error an error is; also its label in logs.
+/// Who is responsible for an error; also its label in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// What the client sent or did.
+    /// The client.
     Client,
     /// The database server.
     Server,
-    /// Settings, files.
+    /// Settings or files.
     Configuration,
-    /// Credentials, tokens, endpoints.
+    /// AWS credentials, tokens or endpoints.
     Aws,
-    /// A limit of ours, or a bug.
+    /// A limit of the pooler, or a bug.
     Us,
 }
 
-/// An error on its way to a client.
+/// An error to be sent to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientError {
-    /// Whose error.
+    /// Who is responsible.
     pub blame: Blame,
     /// SQLSTATE.
     pub code: Cow<'static, str>,
     /// Primary message.
     pub message: Cow<'static, str>,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<Cow<'static, str>>,
 }
 
 impl ClientError {
-    /// A error with its text.
+    /// An error with its text.
     pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { blame, code: Cow::Borrowed(code), message: message.into(), hint: None }
     }
@@ -45,7 +45,7 @@ impl ClientError {
         self
     }
 
-    /// What it is counted as where lines of a kind are few.
+    /// Its kind, for limiting the number of log lines.
     pub fn kind(&self) -> &'static str {
         match &self.code {
             Cow::Borrowed(code) => code,
@@ -59,12 +59,12 @@ impl ClientError {
         encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
     }
 
-    /// The same for a client of a protocol before 3.0.
+    /// Like [`Self::encode_fatal`], for a client of a protocol before 3.0.
     pub fn encode_fatal_before_v3(&self, out: &mut Vec<u8>) {
         encode::error_before_v3(out, &ErrorReport::fatal(&self.code, &self.message));
     }
 
-    /// Appends the ErrorResponse after which the session goes on.
+    /// Appends the ErrorResponse after which the session continues.
     pub fn encode_error(&self, out: &mut Vec<u8>) {
         let report = ErrorReport::error(&self.code, &self.message);
         encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
@@ -77,31 +77,31 @@ impl std::fmt::Display for ClientError {
     }
 }
 
-/// The client broke the protocol.
+/// The client violated the protocol.
 pub fn protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
 }
 
-/// A message that the protocol knows, at a moment at which it does not belong.
+/// A known message in a state where it is not allowed.
 pub fn misplaced(what: &str) -> ClientError {
     ClientError::new(Blame::Client, "08P01", format!("protocol violation: {what} outside of authentication"))
 }
 
-/// A protocol that nobody speaks any more, or not yet.
+/// A protocol version that is not supported.
 pub fn unsupported_protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "0A000", error.to_string())
 }
 
-/// Too many connections are logging in, and this one has been doing so longest.
+/// Too many connections are logging in, and this one is the oldest of them.
 pub fn evicted(max_client_conn: u32) -> ClientError {
     too_many_clients("max_client_conn", max_client_conn)
-        .hint("Of the connections that had not logged in, this one was the oldest.")
+        .hint("This was the oldest of the connections that had not logged in.")
 }
 
 /// The client took longer to log in than `client_login_timeout`.
 pub fn login_timeout() -> ClientError {
     ClientError::new(Blame::Client, "08P01", "client_login_timeout")
-        .hint("The login was not finished in time; see client_login_timeout.")
+        .hint("The login was not completed in time; see client_login_timeout.")
 }
 
 /// A session request without a user.
@@ -109,80 +109,80 @@ pub fn no_user() -> ClientError {
     ClientError::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
 }
 
-/// A startup parameter nobody knows.
+/// An unknown startup parameter.
 pub fn unknown_startup_parameter(name: &str) -> ClientError {
     ClientError::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
-        .hint("Add the name to ignore_startup_parameters to drop it silently.")
+        .hint("Add the name to ignore_startup_parameters to have it ignored.")
 }
 
-/// A database that neither a line nor `*` covers.
+/// A database without a line, and there is no `*` line.
 pub fn unknown_database(name: &str) -> ClientError {
     ClientError::new(Blame::Client, "3D000", format!("no such database: {name}"))
         .hint("Add it to [databases], or add a fallback line named *.")
 }
 
-/// RELOAD has removed the line that the session came through.
+/// RELOAD removed the database line of the session.
 pub fn database_removed() -> ClientError {
     ClientError::new(Blame::Configuration, "57P04", "database removed")
         .hint("Its line is no longer in the configuration.")
 }
 
-/// DISABLE is in force.
+/// The database is disabled.
 pub fn database_disabled(name: &str) -> ClientError {
     ClientError::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
 }
 
-/// Wrong password, or a user that does not exist: the client is not told which.
+/// Wrong password or unknown user: the client does not learn which.
 pub fn authentication_failed(user: &str) -> ClientError {
     ClientError::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
 }
 
-/// A user who has logged in and may not use the console.
+/// An authenticated user that may not use the console.
 pub fn console_not_allowed(user: &str) -> ClientError {
     ClientError::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
-        .hint("Name the user in admin_users or stats_users.")
+        .hint("Add the user to admin_users or stats_users.")
 }
 
-/// TLS is required of clients.
+/// TLS is required for clients.
 pub fn tls_required() -> ClientError {
     ClientError::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
 }
 
-/// A proof of an AWS identity must not be readable on the way.
+/// A proof of an AWS identity must not be sent unencrypted.
 pub fn proof_needs_tls() -> ClientError {
     ClientError::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
         .hint("Connect with sslmode=require or stricter.")
 }
 
-/// A token, or another proof of an AWS identity, is not good.
+/// A token, or another proof of an AWS identity, is invalid.
 pub fn proof_refused(user: &str, reason: &str) -> ClientError {
     ClientError::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
         .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
 }
 
-/// An AWS identity that no map lets be this user.
+/// An AWS identity that the map does not allow for this user.
 pub fn not_mapped(user: &str, arn: &str) -> ClientError {
     ClientError::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
-        .hint("A line of auth_ident_file has to map this identity to this user.")
+        .hint("A line of auth_ident_file must map this identity to this user.")
 }
 
-/// STS gives no answer, so nobody can be let in who is not known yet.
+/// STS does not answer, so new proofs cannot be verified.
 pub fn sts_unavailable(reason: &str) -> ClientError {
-    ClientError::new(Blame::Aws, "08006", format!("the AWS identity cannot be checked now: {reason}"))
+    ClientError::new(Blame::Aws, "08006", format!("cannot verify the AWS identity: {reason}"))
         .hint("Try again in a moment.")
 }
 
-/// An authentication type that is known and not built yet.
+/// An authentication type that is not supported yet.
 pub fn authentication_unavailable(kind: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} does not work yet"))
+    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))
 }
 
-/// `max_client_conn` and its relatives.
+/// `max_client_conn` or a similar limit is reached.
 pub fn too_many_clients(setting: &str, limit: u32) -> ClientError {
     ClientError::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
 }
 
-/// All open files but the reserve are taken.
+/// All file descriptors but the reserve are in use.
 pub fn too_many_files() -> ClientError {
     ClientError::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
         .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
@@ -191,7 +191,7 @@ pub fn too_many_files() -> ClientError {
 /// `query_wait_timeout`.
 pub fn query_wait_timeout() -> ClientError {
     ClientError::new(Blame::Us, "53300", "query_wait_timeout")
-        .hint("No server connection became free in time; see SHOW POOLS for cl_waiting and maxwait.")
+        .hint("No server connection became available in time; see SHOW POOLS for cl_waiting and maxwait.")
 }
 
 /// `query_timeout`.
@@ -214,7 +214,7 @@ pub fn client_idle_timeout() -> ClientError {
     ClientError::new(Blame::Client, "57P05", "client_idle_timeout")
 }
 
-/// We are going down.
+/// The pooler is shutting down.
 pub fn shutting_down() -> ClientError {
     ClientError::new(Blame::Us, "57P01", "the pooler is shutting down")
 }
@@ -224,34 +224,34 @@ pub fn killed() -> ClientError {
     ClientError::new(Blame::Us, "57P01", "terminating connection due to administrator command")
 }
 
-/// The server went away in the middle of something.
+/// The connection to the server was lost during a request.
 pub fn server_lost(reason: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
-        .hint("The transaction is gone; connect again and retry it.")
+        .hint("The transaction was lost; connect again and retry it.")
 }
 
-/// A cancel request hit a query that had not begun.
+/// A cancel request arrived before the query was started.
 pub fn canceled_while_waiting() -> ClientError {
     ClientError::new(Blame::Client, "57014", "canceling statement due to user request")
 }
 
-/// BEGIN in statement pooling.
+/// BEGIN in statement pooling mode.
 pub fn transaction_in_statement_mode() -> ClientError {
     ClientError::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
 }
 
-/// A name of a prepared statement that is in use.
+/// The name of a prepared statement is already in use.
 pub fn duplicate_statement(name: &str) -> ClientError {
     ClientError::new(Blame::Client, "42P05", format!("prepared statement \"{name}\" already exists"))
 }
 
-/// The server sent something that no request waits for.
+/// The server sent a message that no request waits for.
 pub fn server_out_of_step() -> ClientError {
     ClientError::new(Blame::Server, "08P01", "the server sent a message that no request waits for")
         .hint("The connection to the server is closed; connect again and retry the transaction.")
 }
 
-/// More named statements than one client may have.
+/// The client has too many named statements.
 pub fn too_many_statements() -> ClientError {
     ClientError::new(
         Blame::Client,
@@ -261,7 +261,7 @@ pub fn too_many_statements() -> ClientError {
     .hint("Close statements that are not needed any more.")
 }
 
-/// A value of a tracked parameter that the server refuses.
+/// The server rejected the value of a tracked parameter.
 pub fn parameter_refused(server_message: &str, code: String) -> ClientError {
     ClientError {
         code: Cow::Owned(code),
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_has_a_five_letter_code() {
+    fn every_error_has_a_code_of_five_characters() {
         for error in [
             protocol("x"),
             login_timeout(),

@@ -1,27 +1,26 @@
-//! What clients say and show of themselves at login. Owns the texts, each combination once however many clients share
-//! it; knows no client.
+//! Identities of clients as sent at login. Owns the texts, each combination once for all clients that share it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// Combinations that nobody has any more are dropped when there are more than this, or twice those in use.
+/// Combinations without clients are dropped if there are more than this, or than twice those in use.
 const MAX_UNUSED: usize = 1024;
 
-/// One combination. Most clients of a pool have the same.
+/// One combination. Most clients of a pool have the same one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ClientIdentity {
-    /// Name it logged in with.
+    /// User name of the login.
     pub user: Box<str>,
-    /// Database it named.
+    /// Requested database.
     pub database: Box<str>,
-    /// `application_name` it gave.
+    /// `application_name` of the client.
     pub application_name: Box<str>,
     /// TLS version and suite, or empty.
     pub tls: Box<str>,
 }
 
-/// All combinations in use on this worker.
+/// All combinations used on this worker.
 pub struct ClientIdentities {
     known: RefCell<HashSet<Rc<ClientIdentity>>>,
     sweep_above: Cell<usize>,
@@ -34,7 +33,7 @@ impl Default for ClientIdentities {
 }
 
 impl ClientIdentities {
-    /// The one copy of a combination.
+    /// The shared copy of a combination.
     pub fn share(&self, identity: ClientIdentity) -> Rc<ClientIdentity> {
         let mut known = self.known.borrow_mut();
         if let Some(shared) = known.get(&identity) {
@@ -42,7 +41,7 @@ impl ClientIdentities {
         }
         if known.len() >= self.sweep_above.get() {
             known.retain(|shared| Rc::strong_count(shared) > 1);
-            // Many in use must not make every new one look at them all.
+            // Otherwise, with many in use, each new one would scan all of them.
             self.sweep_above.set(MAX_UNUSED.max(2 * known.len()));
         }
         let shared = Rc::new(identity);
@@ -50,7 +49,7 @@ impl ClientIdentities {
         shared
     }
 
-    /// The same client under another `application_name`.
+    /// The same client with another `application_name`.
     pub fn renamed(&self, identity: &ClientIdentity, application_name: &str) -> Rc<ClientIdentity> {
         self.share(ClientIdentity { application_name: application_name.into(), ..identity.clone() })
     }
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_say_the_same_share_it() {
+    fn clients_with_the_same_identity_share_it() {
         let client_identities = ClientIdentities::default();
         let first = client_identities.share(named("psql".to_owned()));
         assert!(Rc::ptr_eq(&first, &client_identities.share(named("psql".to_owned()))));
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn names_nobody_has_any_more_are_forgotten() {
+    fn unused_identities_are_dropped() {
         let client_identities = ClientIdentities::default();
         let kept = client_identities.share(named("kept".to_owned()));
         for n in 0..10 * MAX_UNUSED {

@@ -1,5 +1,5 @@
-//! Who is connected: one record per client, readable by the console, cancel requests and the janitor while the
-//! client's own task works. Owns the table, the cancel keys and the notes passed to a client's task.
+//! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
+//! client's own task runs. Owns the table, cancel keys, and requests to a client's task.
 
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
@@ -15,13 +15,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Bytes of the secret in a cancel key of protocol 3.0.
+/// Length of the secret in a cancel key of protocol 3.0, in bytes.
 pub const CANCEL_SECRET_BYTES: usize = 4;
-/// Secrets drawn at a time: one call of the random number generator costs more than all the bytes it gives.
+/// Number of secrets generated at a time: a call of the random number generator costs more than the bytes it returns.
 const SECRETS_DRAWN: usize = 64;
-/// Bits of the process ID in a cancel key that name the client; those above name its worker.
+/// Bits of a cancel key's process ID that identify the client; the higher ones identify its worker.
 const CLIENT_BITS: u32 = 24;
-/// Clients that can be told apart in a cancel key.
+/// Number of clients that a cancel key can identify.
 const MAX_CLIENT_SLOTS: u32 = 1 << CLIENT_BITS;
 
 /// What a client is doing.
@@ -31,14 +31,14 @@ pub enum ClientState {
     Login,
     /// Logged in, no server linked.
     Idle,
-    /// In a pool's queue.
+    /// Waiting for a server.
     Waiting,
     /// Linked to a server.
     Active,
 }
 
 impl ClientState {
-    /// The console's word.
+    /// Its name on the console.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -49,112 +49,112 @@ impl ClientState {
     }
 }
 
-/// What the janitor needs to know of a client's time. All moments are the worker's clock.
+/// Times of a client, for the janitor. All times are of the worker's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// The running query began, or the one that waits for a server.
+    /// Start of the running query, or of the query waiting for a server.
     pub query_at: Option<Instant>,
-    /// The running transaction began.
+    /// Start of the running transaction.
     pub transaction_at: Option<Instant>,
-    /// The last answer was complete, or the login was.
+    /// End of the last answer, or of the login.
     pub quiet_since: Instant,
 }
 
-/// The other end, and ours.
+/// Remote and local endpoint.
 type EndPair = (Endpoint, Option<Endpoint>);
 
-/// Both ends of a client's connection, in few bytes.
+/// Both endpoints of a client's connection, stored compactly.
 enum Ends {
-    /// What nearly all clients have.
+    /// The usual case.
     V4 { remote: SocketAddrV4, local: SocketAddrV4 },
-    /// IPv6; and UNIX sockets, which are the same for every client of a listener.
+    /// IPv6, and UNIX sockets, whose endpoints are the same for all clients of a listener.
     Other(Rc<EndPair>),
 }
 
-/// One client. There are as many as clients, most of them idle: every field counts.
+/// One client. Size matters: there is one record per client, and most are idle.
 pub struct ClientInfo {
     /// Unique in this process.
     pub id: u64,
-    /// Its place in the table of its worker.
+    /// Its slot in the table of its worker.
     pub slot: u32,
-    /// Its worker's number.
+    /// Number of its worker.
     worker: u32,
     /// Secret of its cancel key.
     pub secret: [u8; CANCEL_SECRET_BYTES],
-    /// Its task: one for the login, then one for the session.
+    /// Its current task: that of the login, then that of the session.
     pub task: Cell<TaskKey>,
     ends: Ends,
-    /// Seconds since 1970 when it connected; enough until 2106.
+    /// Time of the connection, in seconds since 1970; sufficient until 2106.
     connected_s: u32,
     identity: RefCell<Rc<ClientIdentity>>,
-    /// What it does.
+    /// Its state.
     pub state: Cell<ClientState>,
     /// Its times.
     pub timing: Cell<Timing>,
-    /// Its pool, once logged in.
+    /// Its pool, once it has logged in.
     pub pool: OnceCell<Rc<Pool>>,
     server: Cell<Option<Rc<ServerInfo>>>,
-    /// Named statements it has.
+    /// Number of its named statements.
     pub prepared_count: Cell<u32>,
     kill: Cell<Option<Box<ClientError>>>,
     cancel_wait: Cell<bool>,
     end_check: Cell<EndCheck>,
 }
 
-/// Whether the end of a client that is not read from has to be looked for.
+/// Whether the end of a client's connection must be checked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EndCheck {
-    /// It is read from, so its end is noticed.
+    /// The connection is being read, so its end is noticed.
     NotNeeded,
-    /// It is not read from.
+    /// The connection is not being read.
     Wanted,
-    /// Its task is to look now.
+    /// The client's task must check now.
     Due,
 }
 
 impl ClientInfo {
-    /// Ends the client with this error as soon as its task runs.
+    /// Closes the client with this error as soon as its task runs.
     pub fn kill(&self, error: ClientError) {
-        // The first reason is the one that is told.
+        // The first error is the one sent to the client.
         self.kill.set(self.kill.take().or_else(|| Some(Box::new(error))));
         executor::wake(self.task.get());
     }
 
-    /// Has its task look at what has changed.
+    /// Wakes its task to check for changes.
     pub fn wake(&self) {
         executor::wake(self.task.get());
     }
 
-    /// The error to end with, if there is one. Called by the client's task at every turn.
+    /// The error to close with, if any. Checked by the client's task whenever it runs.
     #[inline]
     pub fn take_kill(&self) -> Option<ClientError> {
         self.kill.take().map(|error| *error)
     }
 
-    /// What it has said of itself so far.
+    /// Its identity as known so far.
     pub fn identity(&self) -> Rc<ClientIdentity> {
         self.identity.borrow().clone()
     }
 
-    /// It has said who it is, or calls itself something else.
+    /// Sets or changes its identity.
     pub fn set_identity(&self, identity: Rc<ClientIdentity>) {
         *self.identity.borrow_mut() = identity;
     }
 
-    /// The server it is linked to.
+    /// The server linked to it.
     pub fn server(&self) -> Option<Rc<ServerInfo>> {
         let server = self.server.take();
         self.server.set(server.clone());
         server
     }
 
-    /// Notes the server it is linked to from now on.
+    /// Sets the server linked to it.
     #[inline]
     pub fn set_server(&self, server: Option<Rc<ServerInfo>>) {
         self.server.set(server);
     }
 
-    /// Other end.
+    /// Remote endpoint.
     pub fn remote(&self) -> Endpoint {
         match &self.ends {
             Ends::V4 { remote, .. } => Endpoint::Tcp(SocketAddr::V4(*remote)),
@@ -162,7 +162,7 @@ impl ClientInfo {
         }
     }
 
-    /// Our end.
+    /// Local endpoint.
     pub fn local(&self) -> Option<Endpoint> {
         match &self.ends {
             Ends::V4 { local, .. } => Some(Endpoint::Tcp(SocketAddr::V4(*local))),
@@ -170,12 +170,12 @@ impl ClientInfo {
         }
     }
 
-    /// When it connected, for people.
+    /// Time of the connection as wall time.
     pub fn connected_wall(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.connected_s.into())
     }
 
-    /// The query that waits for a server is not wanted any more.
+    /// Cancels the query that waits for a server.
     pub fn cancel_wait(&self) {
         self.cancel_wait.set(true);
         executor::wake(self.task.get());
@@ -187,13 +187,13 @@ impl ClientInfo {
         self.cancel_wait.replace(false)
     }
 
-    /// Called by the client's task while it does not read from the client: true when it has to look whether the client
-    /// has gone.
+    /// Called by the client's task while it does not read from the client. True if it must check whether the client
+    /// has disconnected.
     pub fn is_end_check_due(&self) -> bool {
         self.end_check.replace(EndCheck::Wanted) == EndCheck::Due
     }
 
-    /// Has the client's task look whether the client has gone, if it would not notice. Called a few times a second.
+    /// Has the client's task check for a disconnect that it would not notice. Called a few times per second.
     pub fn check_end(&self) {
         match self.end_check.get() {
             EndCheck::NotNeeded => {}
@@ -210,7 +210,7 @@ impl ClientInfo {
         self.worker << CLIENT_BITS | self.slot
     }
 
-    /// Changes the times.
+    /// Updates the times.
     #[inline]
     pub fn time(&self, change: impl FnOnce(&mut Timing)) {
         let mut timing = self.timing.get();
@@ -219,7 +219,7 @@ impl ClientInfo {
     }
 }
 
-/// The number of the worker that knows the client of a cancel key.
+/// The worker of the client of a cancel key.
 pub fn worker_of(cancel_pid: u32) -> usize {
     (cancel_pid >> CLIENT_BITS) as usize
 }
@@ -231,16 +231,16 @@ pub struct ClientTable {
     worker: u32,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
     next_slot: Cell<u32>,
-    /// For the next clients.
+    /// Secrets for the next clients.
     secrets: RefCell<Vec<[u8; CANCEL_SECRET_BYTES]>>,
-    /// Those who have not said yet who they are.
-    nobody: Rc<ClientIdentity>,
-    /// Of the last client that was not on IPv4.
+    /// The identity of clients whose identity is not known yet.
+    unidentified: Rc<ClientIdentity>,
+    /// Endpoints of the last client that did not use IPv4.
     last_ends: RefCell<Option<Rc<EndPair>>>,
 }
 
 impl ClientTable {
-    /// A table for the worker of this number.
+    /// The table of the worker with this number.
     pub fn new(worker: usize) -> Self {
         const { assert!(MAX_WORKERS <= 1 << (i32::BITS - 1 - CLIENT_BITS)) };
         Self {
@@ -248,18 +248,18 @@ impl ClientTable {
             clients: RefCell::default(),
             next_slot: Cell::new(0),
             secrets: RefCell::default(),
-            nobody: Rc::default(),
+            unidentified: Rc::default(),
             last_ends: RefCell::default(),
         }
     }
 
-    /// Adds the running task's client. `None` when there is no randomness or no slot left.
+    /// Adds the client of the running task. `None` if no random numbers or slots are available.
     pub fn add(&self, remote: Endpoint, local: Option<Endpoint>, now: Instant) -> Option<Rc<ClientInfo>> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= MAX_CLIENT_SLOTS as usize - 1 {
             return None;
         }
-        // Slots are taken in turn, so that an old cancel key does not soon mean somebody else.
+        // Slots are used in turn, so that an old cancel key does not soon match another client.
         let mut slot = self.next_slot.get();
         loop {
             slot = (slot + 1) % MAX_CLIENT_SLOTS;
@@ -278,7 +278,7 @@ impl ClientTable {
             task: Cell::new(executor::current()),
             ends: self.ends(remote, local),
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
-            identity: RefCell::new(self.nobody.clone()),
+            identity: RefCell::new(self.unidentified.clone()),
             state: Cell::new(ClientState::Login),
             timing: Cell::new(Timing { query_at: None, transaction_at: None, quiet_since: now }),
             pool: OnceCell::new(),
@@ -295,9 +295,9 @@ impl ClientTable {
     fn secret(&self) -> Option<[u8; CANCEL_SECRET_BYTES]> {
         let mut secrets = self.secrets.borrow_mut();
         if secrets.is_empty() {
-            let mut drawn = [[0; CANCEL_SECRET_BYTES]; SECRETS_DRAWN];
-            aws_lc_rs::rand::fill(drawn.as_flattened_mut()).ok()?;
-            secrets.extend(drawn);
+            let mut generated = [[0; CANCEL_SECRET_BYTES]; SECRETS_DRAWN];
+            aws_lc_rs::rand::fill(generated.as_flattened_mut()).ok()?;
+            secrets.extend(generated);
         }
         secrets.pop()
     }
@@ -316,17 +316,17 @@ impl ClientTable {
         Ends::Other(last.insert(Rc::new(ends)).clone())
     }
 
-    /// Takes a client out.
+    /// Removes a client.
     pub fn remove(&self, client: &ClientInfo) {
         self.clients.borrow_mut().remove(&client.slot);
     }
 
-    /// The client in a place of the table.
+    /// The client in a slot.
     pub fn at(&self, slot: u32) -> Option<Rc<ClientInfo>> {
         self.clients.borrow().get(&slot).cloned()
     }
 
-    /// The client a cancel key belongs to. Secrets are compared in constant time.
+    /// The client of a cancel key. Secrets are compared in constant time.
     pub fn by_cancel_key(&self, pid: u32, key: &[u8]) -> Option<Rc<ClientInfo>> {
         let clients = self.clients.borrow();
         let client = clients.get(&(pid % MAX_CLIENT_SLOTS))?;
@@ -339,17 +339,17 @@ impl ClientTable {
         self.clients.borrow().values().cloned().collect()
     }
 
-    /// Looks at all, without taking them along.
-    pub fn visit(&self, mut look: impl FnMut(&ClientInfo)) {
-        self.clients.borrow().values().for_each(|client| look(client));
+    /// Calls a function for each client.
+    pub fn visit(&self, mut each: impl FnMut(&ClientInfo)) {
+        self.clients.borrow().values().for_each(|client| each(client));
     }
 
-    /// Number of clients, those still logging in included.
+    /// Number of clients, including those logging in.
     pub fn len(&self) -> usize {
         self.clients.borrow().len()
     }
 
-    /// True when nobody is connected.
+    /// True if no client is connected.
     pub fn is_empty(&self) -> bool {
         self.clients.borrow().is_empty()
     }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_are_kept_whatever_their_kind() {
+    fn both_endpoints_are_stored_for_every_kind_of_socket() {
         let table = ClientTable::new(0);
         let tcp = |text: &str| Endpoint::Tcp(text.parse().unwrap());
         let unix = || Endpoint::Unix("/run/.s.PGSQL.6432".into());
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_not_taken_again_at_once() {
+    fn a_slot_is_not_reused_at_once() {
         let table = ClientTable::new(0);
         let end = || Endpoint::Unix("".into());
         let first = add(&table, end(), end());
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reason_to_end_is_the_one_that_is_told() {
+    fn the_first_kill_error_is_the_one_sent() {
         let table = ClientTable::new(0);
         let client = add(&table, Endpoint::Unix("".into()), Endpoint::Unix("".into()));
         client.kill(crate::client_error::killed());

@@ -1,5 +1,5 @@
-//! What every part of a worker can read: the configuration in force, users, TLS, and what the process shares. Owns the
-//! replacement of the configuration at RELOAD; decides nothing.
+//! State available to all tasks of a worker: the active configuration, users, TLS, and what the process shares. Owns
+//! the replacement of the configuration by RELOAD; makes no decisions.
 
 use crate::auth::ident::{self, IdentMap};
 use crate::auth::mock::Forms;
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The parts of the configuration that are files: read at start and at RELOAD, all or nothing.
+/// The configuration and the files it names: read at start and by RELOAD, all or nothing.
 #[derive(Clone)]
 pub struct ConfigFiles {
     /// Validated settings.
@@ -28,17 +28,17 @@ pub struct ConfigFiles {
     pub users: Arc<UserList>,
     /// `auth_ident_file`.
     pub ident: Arc<IdentMap>,
-    /// TLS towards servers; `None` when off.
+    /// TLS with servers; `None` if disabled.
     pub server_tls: Option<ServerTls>,
-    /// TLS towards clients; `None` when off.
+    /// TLS with clients; `None` if disabled.
     pub client_tls: Option<Arc<ServerConfig>>,
 }
 
 impl ConfigFiles {
-    /// Reads the files that a configuration names: users, identity maps and certificates. Blocks.
+    /// Reads the files named by a configuration: users, identity maps and certificates. Blocks.
     ///
     /// # Errors
-    /// A file cannot be used; the text is for the operator.
+    /// A file is invalid; the text is for the operator.
     pub fn read(config: Config) -> Result<Self, String> {
         let settings = &config.settings;
         let users = match settings.auth_file.as_str() {
@@ -64,7 +64,7 @@ fn read_ident_map(path: &str) -> Result<IdentMap, String> {
     let wrong = |reason: String| format!("error: auth_ident_file {path}: {reason}");
     let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
     if size > ident::MAX_FILE_BYTES as u64 {
-        return Err(wrong(format!("longer than {} bytes", ident::MAX_FILE_BYTES)));
+        return Err(wrong(format!("larger than {} bytes", ident::MAX_FILE_BYTES)));
     }
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
@@ -73,24 +73,24 @@ fn read_ident_map(path: &str) -> Result<IdentMap, String> {
 /// Shared by all tasks of a worker.
 pub struct Context {
     loaded: RefCell<Rc<ConfigFiles>>,
-    /// What all threads share.
+    /// State shared by all threads.
     pub process: Arc<Process>,
     /// All workers.
     pub workers: Workers,
-    /// Session parameters that follow clients.
+    /// Names and values of tracked session parameters.
     pub parameters: Parameters,
-    /// Who clients say they are.
+    /// Identities of clients.
     pub client_identities: ClientIdentities,
     /// Texts of prepared statements.
     pub statements: Interner,
     /// Texts of unnamed statements.
     pub unnamed: UnnamedTexts,
-    /// Of the `auth_file` in force; made when it is needed first.
+    /// Forms of the passwords in the current `auth_file`; computed on first use.
     forms: RefCell<Option<Rc<Forms>>>,
 }
 
 impl Context {
-    /// A context around a first configuration, for one worker.
+    /// The context of one worker, with its first configuration.
     pub fn new(process: Arc<Process>, loaded: ConfigFiles, workers: Workers) -> Self {
         let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
             .map(str::to_owned)
@@ -107,7 +107,7 @@ impl Context {
         }
     }
 
-    /// In which forms the `auth_file` in force stores passwords.
+    /// The forms of the passwords in the current `auth_file`.
     pub fn forms(&self) -> Rc<Forms> {
         let mut forms = self.forms.borrow_mut();
         let forms = forms.get_or_insert_with(|| {
@@ -117,17 +117,17 @@ impl Context {
         forms.clone()
     }
 
-    /// What is in force now.
+    /// The active configuration and its files.
     pub fn loaded(&self) -> Rc<ConfigFiles> {
         self.loaded.borrow().clone()
     }
 
-    /// The configuration in force now.
+    /// The active configuration.
     pub fn config(&self) -> Arc<Config> {
         self.loaded.borrow().config.clone()
     }
 
-    /// Puts another configuration in force.
+    /// Activates another configuration.
     pub fn replace(&self, loaded: ConfigFiles) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
         self.forms.take();
@@ -135,18 +135,18 @@ impl Context {
         self.process.configure(&config);
     }
 
-    /// Who may be asked for the addresses of host names.
+    /// Where addresses of host names are looked up.
     pub fn name_sources(&self) -> NameSources {
         let is_dns_only = self.loaded.borrow().config.settings.names_dns_servers();
         NameSources { resolver: self.process.resolver.clone(), is_dns_only }
     }
 
-    /// TCP settings in force.
+    /// The configured TCP options.
     pub fn tcp_options(&self) -> TcpOptions {
         TcpOptions::of(&self.loaded.borrow().config.settings)
     }
 
-    /// Runs `future` on the control thread and waits for it here. `None` if it panicked or the thread is gone.
+    /// Runs `future` on the control thread and waits for it. `None` if it panicked or the runtime has stopped.
     pub async fn on_control<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -154,7 +154,7 @@ impl Context {
         self.process.control.spawn(future).await.ok()
     }
 
-    /// Runs slow arithmetic or a blocking call beside the control thread and waits for it here.
+    /// Runs expensive or blocking work on a thread of the control runtime and waits for it.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         self.process.control.spawn_blocking(work).await.ok()
     }

@@ -1,17 +1,17 @@
-//! What it means that there are no credentials, no secret, or none that AWS accepts: the cause, and what to do in that very
-//! case. Owns this choice for the log, for clients and for `doctor`, so that all of them name the same cause.
+//! Causes of missing credentials or secrets and of credentials rejected by AWS, and what to do in each case. Owns
+//! this choice for the log, for clients and for `doctor`, so that all of them report the same cause.
 
 use crate::login_failure::LoginFailure;
 use rds_iam::secrets::SecretError;
 use rds_iam::{CallerError, TokenError};
 
-/// Codes with which AWS says that it does not know a key, or that the secret is not the key's.
+/// AWS error codes for an unknown key or a wrong secret key.
 const UNKNOWN_KEY: [&str; 4] =
     ["InvalidClientTokenId", "UnrecognizedClient", "SignatureDoesNotMatch", "InvalidSignature"];
-/// Codes with which AWS says that credentials have expired.
+/// AWS error codes for expired credentials.
 const EXPIRED_KEY: [&str; 2] = ["ExpiredToken", "RequestExpired"];
 
-/// What it means that there is no token.
+/// The cause of a failed request for a token.
 pub fn failure_of(error: &TokenError) -> LoginFailure {
     match error.label() {
         "unknown_region" => LoginFailure::MissingRegion,
@@ -25,7 +25,7 @@ pub fn failure_of(error: &TokenError) -> LoginFailure {
     }
 }
 
-/// What to do about it, where what helps in general would lead elsewhere.
+/// Specific advice, if the general one would be misleading.
 pub fn advice_of(error: &TokenError) -> Option<String> {
     match error {
         TokenError::UnreadableFile { reason, .. } => Some(format!("{reason}. {}.", error.remedy())),
@@ -41,7 +41,7 @@ pub fn advice_of(error: &TokenError) -> Option<String> {
     }
 }
 
-/// The hint about it: what to do, and the cause's number.
+/// The hint: what to do, and the number of the cause.
 pub fn hint_of(error: &TokenError) -> String {
     let cause = failure_of(error);
     advice_of(error).map_or_else(|| cause.hint(None), |advice| with_number(&advice, cause))
@@ -52,7 +52,7 @@ pub fn with_number(advice: &str, cause: LoginFailure) -> String {
     format!("{advice} [{}]", cause.info().id)
 }
 
-/// What it means that there is no secret.
+/// The cause of a failed request for a secret.
 pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
     match error {
         SecretError::Credentials { error, .. } => failure_of(error),
@@ -64,7 +64,7 @@ pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
     }
 }
 
-/// What to do about it, where what helps in general would lead elsewhere.
+/// Specific advice, if the general one would be misleading.
 pub fn advice_of_secret(error: &SecretError) -> Option<String> {
     match error {
         SecretError::Credentials { error, .. } => advice_of(error),
@@ -72,7 +72,7 @@ pub fn advice_of_secret(error: &SecretError) -> Option<String> {
     }
 }
 
-/// What it means that AWS does not say who credentials belong to, if that is the credentials' fault.
+/// The cause of a failed GetCallerIdentity call, if the credentials are at fault.
 pub fn cause_of_caller(error: &CallerError) -> Option<LoginFailure> {
     match error {
         CallerError::Refused(reason) => cause_of_refused_key(reason),
@@ -80,9 +80,9 @@ pub fn cause_of_caller(error: &CallerError) -> Option<LoginFailure> {
     }
 }
 
-/// What is said of a key that AWS does not accept.
+/// The finding about a key that AWS rejects.
 pub fn text_of_refused_key(access_key_id: &str) -> String {
-    format!("AWS does not accept the credentials of key {access_key_id} for anything.")
+    format!("AWS does not accept the credentials of key {access_key_id}.")
 }
 
 fn cause_of_refused_key(reason: &str) -> Option<LoginFailure> {
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_about_a_missing_file_names_the_file_and_no_role() {
+    fn a_hint_about_a_missing_file_names_the_file_only() {
         let reason = "AWS_WEB_IDENTITY_TOKEN_FILE names /nowhere, which cannot be read: gone".to_owned();
         let hint = hint_of(&TokenError::UnreadableFile { identity: identity(), reason });
         assert!(hint.contains("/nowhere") && hint.ends_with("[IAM002]") && !hint.contains("role"), "{hint}");
     }
 
     #[test]
-    fn the_hop_limit_is_advised_for_a_silent_metadata_service_only() {
+    fn the_hop_limit_is_mentioned_for_a_silent_metadata_service_only() {
         let silent = hint_of(&TokenError::MetadataSilent { identity: identity(), reason: String::new() });
         let other = hint_of(&TokenError::Unavailable { identity: identity(), reason: String::new() });
         assert!(silent.contains("hop-limit") && silent.ends_with("[IAM015]"), "{silent}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_a_cause_of_its_own() {
+    fn clock_skew_is_a_separate_cause() {
         let reason = "this machine's clock is 4200 s ahead of AWS's".to_owned();
         let hint = hint_of(&TokenError::ClockSkew { identity: identity(), reason });
         assert!(
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_refused_to_a_key_that_aws_does_not_know_is_a_matter_of_the_key() {
+    fn a_secret_refused_for_an_unknown_key_is_a_fault_of_the_key() {
         let refused = |reason: &str| {
             let error = SecretError::Refused { arn: "arn".to_owned(), reason: reason.to_owned() };
             failure_of_secret(&error)

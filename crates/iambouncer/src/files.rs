@@ -1,12 +1,12 @@
-//! Open files, of which every connection is one. Owns the reserve: some are kept for the console and for probes, so that
-//! both answer when clients and servers have taken all others.
+//! File descriptors, of which every connection uses one. Owns the reserve for the console and for probes, so that
+//! both work even if clients and servers have used up all others.
 
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, AsRawFd as _};
 
-/// Files that neither clients nor servers get.
+/// Number of files not available to clients and servers.
 pub const RESERVED_FILES: u64 = 32;
-/// The reserve is at the most this part of all files that are allowed.
+/// The reserve is at most this fraction of the limit.
 const MAX_SHARE: u64 = 8;
 
 /// What a new connection may be used for.
@@ -21,7 +21,7 @@ pub enum PermittedUse {
 }
 
 impl PermittedUse {
-    /// By the number of a file that has just been opened: the kernel gives the lowest that is free.
+    /// Determined by the number of a newly opened file: the kernel assigns the lowest one available.
     pub fn of(file: impl AsFd) -> Self {
         let number = u64::try_from(file.as_fd().as_raw_fd()).unwrap_or(0);
         Self::of_number(number, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_files_are_for_probes_and_those_before_for_the_console() {
+    fn the_last_files_are_reserved_for_console_and_probes() {
         let permitted = |number| PermittedUse::of_number(number, 1024);
         assert_eq!((permitted(0), permitted(991)), (PermittedUse::Any, PermittedUse::Any));
         assert_eq!((permitted(992), permitted(1007)), (PermittedUse::Console, PermittedUse::Console));

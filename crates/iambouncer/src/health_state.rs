@@ -1,42 +1,42 @@
-//! The state of the process that probes ask for: started, draining, first login, and whether each worker's loop still
-//! turns. Owns atomics that are written a few times and read by anybody; nothing here waits for anything.
+//! The health state reported by probes: started, draining, first login, and heartbeats of the workers. Owns atomics
+//! that are rarely written and can be read by any thread without blocking.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Stands in a worker's heartbeat once it has ended.
-const ENDED: u64 = u64::MAX;
+/// Heartbeat value of a worker that has stopped.
+const STOPPED: u64 = u64::MAX;
 
-/// Whether a server has been logged in to.
+/// Whether a login to a server has succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FirstLogin {
-    /// Not yet, and somebody waits for it.
+    /// Not yet, and readiness waits for it.
     Awaited = 0,
     /// Yes.
     Done = 1,
-    /// Nobody can log in before a client comes, or nobody wants to know.
+    /// Not possible before a client connects, or not required.
     NotNeeded = 2,
 }
 
-/// What the configuration last came to.
+/// Result of the last configuration load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastReload {
-    /// When one was put in force last, in seconds since 1970; the start counts.
+    /// Time of the last successful one, in seconds since 1970; the start counts.
     pub succeeded_at_s: u64,
-    /// The last attempt succeeded.
+    /// True if the last attempt succeeded.
     pub is_last_good: bool,
 }
 
-/// Vital signs.
+/// Health of the process.
 pub struct HealthState {
     began: Instant,
-    /// The start of the process, for people.
+    /// Start of the process as wall time.
     pub began_wall: SystemTime,
     is_started: AtomicBool,
     is_draining: AtomicBool,
     first_login: AtomicU8,
-    /// Of each worker, in ms after `began`.
+    /// Last heartbeat of each worker, in ms after `began`.
     heartbeats: Box<[AtomicU64]>,
     reloaded_at_s: AtomicU64,
     has_reload_failed: AtomicBool,
@@ -47,7 +47,8 @@ fn unix_seconds(at: SystemTime) -> u64 {
 }
 
 impl HealthState {
-    /// Of a process that begins now with so many workers. `awaits_login` if readiness is to wait for a login.
+    /// State of a process starting now with this number of workers. `awaits_login` if readiness must wait for a
+    /// login.
     pub fn new(workers: usize, began: Instant, awaits_login: bool) -> Self {
         let first_login = if awaits_login { FirstLogin::Awaited } else { FirstLogin::NotNeeded };
         let began_wall = SystemTime::now();
@@ -63,7 +64,7 @@ impl HealthState {
         }
     }
 
-    /// Clients are accepted.
+    /// Reports that clients are accepted.
     pub fn start(&self) {
         self.is_started.store(true, Ordering::Release);
     }
@@ -73,17 +74,18 @@ impl HealthState {
         self.is_started.load(Ordering::Acquire)
     }
 
-    /// No new clients any more. There is no way back.
+    /// Reports that no new clients are accepted; irreversible.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    /// True once no new clients are let in.
+    /// True once new clients are refused.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
 
-    /// The first login has happened, or is not needed. What was said first holds: readiness is not lost again.
+    /// Reports that the first login succeeded or is not needed. The first report is final: readiness is not lost
+    /// again.
     pub fn settle_first_login(&self, as_what: FirstLogin) {
         let awaited = FirstLogin::Awaited as u8;
         let _ =
@@ -99,25 +101,25 @@ impl HealthState {
         }
     }
 
-    /// A worker's loop has turned.
+    /// Records that a worker's loop has run.
     pub fn heartbeat(&self, worker: usize, at: Instant) {
         if let Some(beat) = self.heartbeats.get(worker) {
             beat.store(self.ms(at), Ordering::Release);
         }
     }
 
-    /// A worker has ended: its loop is not expected to turn.
+    /// Reports that a worker has stopped and sends no more heartbeats.
     pub fn end(&self, worker: usize) {
         if let Some(beat) = self.heartbeats.get(worker) {
-            beat.store(ENDED, Ordering::Release);
+            beat.store(STOPPED, Ordering::Release);
         }
     }
 
-    /// Workers whose loop has not turned for longer than `limit`, and for how long.
+    /// Workers whose loop has not run for longer than `limit`, and for how long.
     pub fn silent(&self, now: Instant, limit: Duration) -> Vec<(usize, Duration)> {
         let silences = self.heartbeats.iter().enumerate().filter_map(|(worker, beat)| {
             let beat = beat.load(Ordering::Acquire);
-            (beat != ENDED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
+            (beat != STOPPED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
         });
         silences.filter(|(_, silence)| *silence > limit).collect()
     }
@@ -127,7 +129,7 @@ impl HealthState {
         self.heartbeats.len()
     }
 
-    /// The configuration was read anew, well or not.
+    /// Records the result of a configuration reload.
     pub fn reloaded(&self, is_good: bool, at: SystemTime) {
         if is_good {
             self.reloaded_at_s.store(unix_seconds(at), Ordering::Relaxed);
@@ -135,7 +137,7 @@ impl HealthState {
         self.has_reload_failed.store(!is_good, Ordering::Relaxed);
     }
 
-    /// What the configuration last came to.
+    /// Result of the last configuration load.
     pub fn last_reload(&self) -> LastReload {
         LastReload {
             succeeded_at_s: self.reloaded_at_s.load(Ordering::Relaxed),
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_does_not_turn_is_found_and_one_that_has_ended_is_not() {
+    fn stuck_workers_are_reported_and_stopped_ones_are_not() {
         let began = Instant::now();
         let health = HealthState::new(3, began, true);
         let (limit, at) = (Duration::from_secs(10), |seconds| began + Duration::from_secs(seconds));
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_login_is_never_awaited_again() {
+    fn the_first_login_state_is_final() {
         let health = HealthState::new(1, Instant::now(), true);
         assert_eq!(health.first_login(), FirstLogin::Awaited);
         health.settle_first_login(FirstLogin::NotNeeded);
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_reload_leaves_the_time_of_the_last_good_one() {
+    fn a_failed_reload_keeps_the_time_of_the_last_successful_one() {
         let health = HealthState::new(1, Instant::now(), false);
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         health.reloaded(true, at(100));

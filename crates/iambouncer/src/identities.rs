@@ -1,5 +1,5 @@
-//! Who AWS takes the pooler for: ARN, source and clock of every identity that signs tokens. Owns what was learnt and
-//! when to ask again; the question runs on the control thread and nobody waits for it.
+//! AWS identities of the pooler: ARN, credential source and clock skew of every identity that signs tokens. Owns
+//! these results and when to repeat the call, which runs on the control runtime without blocking a login.
 
 use crate::credential_causes::cause_of_caller;
 use crate::login_failure::LoginFailure;
@@ -9,34 +9,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The same question is not asked again within this time.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// Identities that are remembered; they come from configuration.
+/// Minimum interval between calls for an identity.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum number of identities; they come from the configuration.
 const MAX_IDENTITIES: usize = 256;
-/// A clock that is off by more is worth a warning.
+/// A larger clock skew is logged as a warning.
 const SKEW_WARNING_SECONDS: i64 = 60;
 
-/// What is known of one identity.
+/// What is known about one identity.
 #[derive(Debug, Clone, Default)]
 pub struct IdentityInfo {
-    /// Who it is, once AWS has said so.
+    /// The caller identity, once AWS has returned it.
     pub caller: Option<Caller>,
-    /// By how many seconds our clock is ahead of AWS's.
+    /// Seconds by which the local clock is ahead of AWS's.
     pub clock_skew_seconds: Option<i64>,
-    /// Why the last question has no answer.
+    /// Why the last call failed.
     pub last_error: Option<String>,
-    /// The key that AWS does not accept, and the cause.
+    /// A key that AWS rejects, and the cause.
     refused_key: Option<(String, LoginFailure)>,
 }
 
 impl IdentityInfo {
-    /// Why AWS does not accept a key, if it has said so.
+    /// Why AWS rejects a key, if it has reported so.
     pub fn refused_key_cause(&self, access_key_id: &str) -> Option<LoginFailure> {
         self.refused_key.as_ref().filter(|(key_id, _)| key_id == access_key_id).map(|(_, cause)| *cause)
     }
 
-    /// What was known and is not told anew stays.
-    fn learn(&mut self, access_key_id: &str, answer: CallerAnswer) {
+    /// Updates the information; values missing in the answer are kept.
+    fn update(&mut self, access_key_id: &str, answer: CallerAnswer) {
         let CallerAnswer { caller, clock_skew_seconds } = answer;
         let refused = caller.as_ref().err().and_then(cause_of_caller);
         self.refused_key = refused.map(|cause| (access_key_id.to_owned(), cause));
@@ -50,11 +50,11 @@ impl IdentityInfo {
 struct IdentityEntry {
     known: IdentityInfo,
     asked_at: Option<Instant>,
-    /// Closed when the question under way has its answer.
+    /// Closed when the call under way has completed.
     answer: Option<watch::Receiver<()>>,
 }
 
-/// All identities. Clones share them.
+/// All identities, shared between clones.
 #[derive(Clone)]
 pub struct Identities {
     tokens: TokenEngine,
@@ -63,30 +63,30 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// None known yet.
+    /// No identity is known yet.
     pub fn new(tokens: TokenEngine, control: tokio::runtime::Handle) -> Self {
         Self { tokens, control, entries: Arc::default() }
     }
 
-    /// What makes the tokens.
+    /// The token engine.
     pub fn tokens(&self) -> &TokenEngine {
         &self.tokens
     }
 
-    /// What is known of an identity.
+    /// What is known about an identity.
     pub fn get(&self, identity: &Identity) -> IdentityInfo {
         locked(&self.entries).get(identity).map(|entry| entry.known.clone()).unwrap_or_default()
     }
 
-    /// Takes over what AWS has told somebody who asked for himself.
+    /// Stores an answer that the caller has received from AWS.
     pub fn remember(&self, identity: &Identity, access_key_id: &str, answer: CallerAnswer) {
         let mut entries = locked(&self.entries);
         let entry = entries.entry(identity.clone()).or_default();
         entry.asked_at = Some(Instant::now());
-        entry.known.learn(access_key_id, answer);
+        entry.known.update(access_key_id, answer);
     }
 
-    /// Asks AWS who an identity is, unless that was asked a moment ago. Does not wait.
+    /// Calls AWS to identify an identity, unless that was done recently. Does not wait.
     pub fn look_up(&self, identity: &Identity) {
         let (answered, answer) = watch::channel(());
         {
@@ -95,7 +95,7 @@ impl Identities {
                 return;
             }
             let entry = entries.entry(identity.clone()).or_default();
-            if entry.asked_at.is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER) {
+            if entry.asked_at.is_some_and(|at| at.elapsed() < MIN_INTERVAL) {
                 return;
             }
             entry.asked_at = Some(Instant::now());
@@ -108,11 +108,11 @@ impl Identities {
         });
     }
 
-    /// Waits until a question under way has its answer. Needs a tokio runtime.
+    /// Waits until a call under way has completed. Needs a Tokio runtime.
     pub async fn settled(&self, identity: &Identity, limit: Duration) {
         let answer = locked(&self.entries).get(identity).and_then(|entry| entry.answer.clone());
         if let Some(mut answer) = answer {
-            // Nothing is ever sent: the end of the sender is the news.
+            // Nothing is sent: the sender is dropped on completion.
             let _closed_or_late = tokio::time::timeout(limit, answer.changed()).await;
         }
     }
@@ -121,7 +121,7 @@ impl Identities {
         let credentials = match self.tokens.credentials(identity).await {
             Ok(credentials) => credentials,
             Err(error) => {
-                tracing::debug!(%identity, "AWS identity unknown: {}", error.finding());
+                tracing::debug!(%identity, "cannot determine the AWS identity: {}", error.finding());
                 return self.note(identity, |known| known.last_error = Some(error.to_string()));
             }
         };
@@ -136,18 +136,18 @@ impl Identities {
         match &caller {
             Ok(Caller { arn, .. }) => {
                 let until = status.and_then(|status| status.ends_at).map(text_of_time);
-                let until = until.unwrap_or_else(|| "no end".to_owned());
+                let until = until.unwrap_or_else(|| "no expiry".to_owned());
                 let key = credentials.access_key_id();
                 tracing::info!(%identity, %arn, provider, key, until, "AWS identity");
             }
-            // In a private subnet that is normal, and no login needs it.
+            // Normal in a private subnet, and not needed for logins.
             Err(error @ CallerError::Unavailable(_)) => {
-                tracing::info!(%identity, provider, "AWS identity not known, which no login needs: {error}");
+                tracing::info!(%identity, provider, "AWS identity not available (not needed for logins): {error}");
             }
-            Err(error) => tracing::warn!(%identity, provider, "AWS identity unknown: {error}"),
+            Err(error) => tracing::warn!(%identity, provider, "cannot determine the AWS identity: {error}"),
         }
         self.note(identity, |known| {
-            known.learn(credentials.access_key_id(), CallerAnswer { caller, clock_skew_seconds });
+            known.update(credentials.access_key_id(), CallerAnswer { caller, clock_skew_seconds });
         });
     }
 
@@ -158,13 +158,13 @@ impl Identities {
     }
 }
 
-/// A moment for people, in UTC.
+/// A time in UTC, for display.
 pub fn text_of_time(at: std::time::SystemTime) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     time::OffsetDateTime::from(at).format(&format).unwrap_or_default()
 }
 
-/// A report of a clock that is this many seconds ahead of AWS's.
+/// The text about a clock that is this many seconds ahead of AWS's.
 pub fn skew_text(skew_seconds: i64) -> String {
     let direction = if skew_seconds > 0 { "ahead of" } else { "behind" };
     format!("This machine's clock is {} s {direction} AWS's.", skew_seconds.abs())

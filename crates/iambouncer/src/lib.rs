@@ -1,19 +1,19 @@
 //! iambouncer: a PostgreSQL connection pooler that logs in to Amazon RDS and Aurora with IAM.
 //!
-//! Modules from the bottom up; arrows point down only:
+//! Modules from the bottom up; dependencies point down only:
 //!
 //! - [`config`], [`client_error`], [`login_failure`], [`parameters`], [`printable`]: values and texts;
-//! - [`files`], [`pending_logins`], [`log_limit`]: what the process bounds;
+//! - [`files`], [`pending_logins`], [`log_limit`]: limits of the process;
 //! - [`host_names`]: addresses of host names;
-//! - [`worker`], [`net`]: one thread's executor, and the seam to the kernel;
-//! - [`auth`], [`prepared`], [`answers`], [`stats`]: arithmetic and tables without I/O;
-//! - [`server`], [`pool`]: connections to servers and who gets them;
-//! - [`clients`], [`relay`]: who is connected, and the hot loops;
-//! - [`admin`], [`client`], [`http`]: the console, the way in, probes and metrics;
-//! - [`doctor`]: what is in the way of a login;
+//! - [`worker`], [`net`]: the executor of a thread, and network I/O;
+//! - [`auth`], [`prepared`], [`answers`], [`stats`]: computations and tables without I/O;
+//! - [`server`], [`pool`]: connections to servers and their assignment;
+//! - [`clients`], [`relay`]: connected clients, and the hot loops;
+//! - [`admin`], [`client`], [`http`]: the console, client logins, probes and metrics;
+//! - [`doctor`]: diagnosis of logins;
 //! - [`pooler`], [`cli`]: the process.
 
-// Both panic when nobody reads any more, as behind `| head`.
+// Both panic if the reader is gone, as with `| head`.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admin;

@@ -1,25 +1,25 @@
-//! Whether we are running, draining or ending. Owns that one state and who is told when it changes.
+//! The phase of the process: running, draining or stopping. Owns that state and the notification of changes.
 
 use crate::worker::notify::Notify;
 use std::cell::Cell;
 
-/// Where the process is in its life.
+/// Phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Serving.
+    /// Normal operation.
     Running,
-    /// No new clients; ends when the last one has left (SHUTDOWN WAIT_FOR_CLIENTS, SIGTERM).
+    /// No new clients; stops when the last one has disconnected (SHUTDOWN WAIT_FOR_CLIENTS, SIGTERM).
     WaitForClients,
-    /// No new clients; ends when the last server is free (SHUTDOWN WAIT_FOR_SERVERS, SIGINT).
+    /// No new clients; stops when no server is in use (SHUTDOWN WAIT_FOR_SERVERS, SIGINT).
     WaitForServers,
-    /// Ends now (SHUTDOWN, SIGQUIT, or a second signal).
+    /// Stops now (SHUTDOWN, SIGQUIT, or a second signal).
     Now,
 }
 
 /// The phase, shared by signals, console and the main task.
 pub struct Lifecycle {
     phase: Cell<Phase>,
-    /// Told at every change, and when another configuration is in force.
+    /// Notified at every change, and when another configuration is activated.
     pub changed: Notify,
 }
 
@@ -30,12 +30,12 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Where we are.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    /// Goes on to `phase`. Asking twice to drain means now; there is no way back.
+    /// Advances to `phase`. A repeated request to drain means now; phases never go back.
     pub fn advance(&self, phase: Phase) {
         let now = self.phase.get();
         let next = if now == phase && phase != Phase::Running { Phase::Now } else { phase.max(now) };
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asking_twice_means_now() {
+    fn a_repeated_shutdown_request_means_now() {
         let life = Lifecycle::default();
         life.advance(Phase::WaitForClients);
         assert_eq!(life.phase(), Phase::WaitForClients);

@@ -1,11 +1,11 @@
-//! Log lines that anybody can cause by connecting. Owns how often they are written: one of a kind per second, and how many
-//! were left out.
+//! Rate limit of log lines that unauthenticated peers can cause. Owns the rate, one line per kind and second, and the
+//! number of suppressed lines.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two lines of a kind.
+/// Interval between two lines of a kind.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The lines of one kind.
@@ -14,14 +14,14 @@ struct LineCount {
     left_out: u64,
 }
 
-/// For the whole process.
+/// The limit of the whole process.
 #[derive(Clone, Default)]
 pub struct LogLimit(Arc<Mutex<BTreeMap<&'static str, LineCount>>>);
 
-/// A line may be written.
+/// Permission to write a line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LinePermit {
-    /// LineCount of its kind that were left out before it.
+    /// Number of suppressed lines of its kind since the last one.
     pub left_out: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ impl LogLimit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a line. There are as many kinds as places that ask.
+    /// Requests permission for a line. Kinds are constants, so their number is bounded.
     pub fn turn(&self, kind: &'static str, now: Instant) -> Option<LinePermit> {
         let mut kinds = self.kinds();
         let Some(lines) = kinds.get_mut(kind) else {
@@ -46,7 +46,7 @@ impl LogLimit {
         Some(LinePermit { left_out: (left_out > 0).then_some(left_out) })
     }
 
-    /// Kinds of which lines were left out and none has come since, and how many. Called now and then.
+    /// Kinds with suppressed lines and none written since, with their number. Called periodically.
     pub fn overdue(&self, now: Instant) -> Vec<(&'static str, u64)> {
         let mut kinds = self.kinds();
         let is_over = |lines: &LineCount| now.saturating_duration_since(lines.last) >= 2 * PERIOD;
@@ -60,7 +60,7 @@ impl LogLimit {
     }
 }
 
-/// A warning about a peer that has not logged in: one of its kind per second, with the number of those left out.
+/// A warning about an unauthenticated peer: one per kind and second, with the number of suppressed lines.
 macro_rules! warn_unauthenticated {
     ($context:expr, $kind:expr, $($line:tt)+) => {
         if let Some(turn) = $context.process.log_limit.turn($kind, crate::worker::now()) {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_one_line_per_second_and_every_line_is_counted() {
+    fn a_flood_yields_one_line_per_second_and_all_lines_are_counted() {
         let limit = LogLimit::default();
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);

@@ -1,23 +1,23 @@
-//! The session parameters that follow a client from server to server: which ones, and sets of their values.
-//! Owns comparison and the SET statement; never talks to anyone.
+//! Session parameters that are restored when a client changes its server: their names, and sets of values. Owns
+//! comparison and SET statements; never sends anything.
 //!
-//! Sets are interned, so "does this server already have this client's values" is one pointer comparison.
+//! Sets are interned, so that checking whether a server has a client's values is a pointer comparison.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// What PgBouncer always tracks, in the spelling of the server.
+/// Parameters that PgBouncer always tracks, as spelled by the server.
 const ALWAYS: [&str; 5] =
     ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
 
 /// Position of `client_encoding`.
 const CLIENT_ENCODING: usize = 0;
 
-/// Sets that only the interner still holds are dropped when there are more than this, or twice those in use.
+/// Sets without other references are dropped if there are more than this, or than twice those in use.
 const MAX_UNUSED_SETS: usize = 1024;
 
-/// Values in the order of [`Parameters::names`]; `None` where neither client nor server has said anything.
+/// Values in the order of [`Parameters::names`]; `None` if unset by both client and server.
 pub type Values = [Option<Box<str>>];
 
 /// An interned set of values: equal sets are the same allocation.
@@ -25,7 +25,7 @@ pub type Values = [Option<Box<str>>];
 pub struct ValueSet(Rc<Values>);
 
 impl ValueSet {
-    /// True when all values are equal.
+    /// True if all values are equal.
     #[inline]
     pub fn same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
@@ -37,7 +37,7 @@ impl ValueSet {
     }
 }
 
-/// The tracked names and all sets in use on this worker.
+/// The tracked names and all sets used on this worker.
 pub struct Parameters {
     names: Vec<Box<str>>,
     sets: RefCell<HashSet<Rc<Values>>>,
@@ -45,7 +45,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// `extra` are further names (`track_extra_parameters`).
+    /// `extra` contains additional names (`track_extra_parameters`).
     pub fn new(extra: impl IntoIterator<Item = String>) -> Self {
         let mut names: Vec<Box<str>> = ALWAYS.iter().map(|&name| name.into()).collect();
         for name in extra {
@@ -61,12 +61,12 @@ impl Parameters {
         &self.names
     }
 
-    /// Position of a name, whatever its case.
+    /// Position of a name, ignoring case.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known.eq_ignore_ascii_case(name))
     }
 
-    /// The set without any value.
+    /// The set without values.
     pub fn empty(&self) -> ValueSet {
         self.intern(vec![None; self.names.len()])
     }
@@ -79,7 +79,7 @@ impl Parameters {
         }
         if sets.len() > self.sweep_above.get() {
             sets.retain(|set| Rc::strong_count(set) > 1);
-            // Many sets in use must not make every new one look at them all.
+            // Otherwise, with many in use, each new one would scan all of them.
             self.sweep_above.set(MAX_UNUSED_SETS.max(2 * sets.len()));
         }
         let set: Rc<Values> = values.into();
@@ -97,14 +97,14 @@ impl Parameters {
         self.intern(values)
     }
 
-    /// `set` with the values of `over` where it has any.
+    /// `set`, overridden by the values in `over`.
     pub fn overlay(&self, set: &ValueSet, over: &Values) -> ValueSet {
         let merged = set.values().iter().zip(over).map(|(old, new)| new.clone().or_else(|| old.clone()));
         self.intern(merged.collect())
     }
 
-    /// The queries that bring a server from `have` to `want`, in order; none when nothing differs. The server reads a
-    /// whole query in the encoding that was in force before it, so `client_encoding` has one of its own, in front.
+    /// The queries that change a server's values from `have` to `want`, in order; none if they are equal. The server
+    /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own.
     pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
         let (mut encoding, mut others) = (String::new(), String::new());
         for (position, ((name, have), want)) in
@@ -116,7 +116,7 @@ impl Parameters {
             let sql = if position == CLIENT_ENCODING { &mut encoding } else { &mut others };
             match want.as_deref() {
                 Some(want) => push_set(sql, name, want),
-                // The client has no wish, and the server has another client's.
+                // The client has not set it, and the server has the value of another client.
                 None => sql.extend(["RESET ", name, ";"]),
             }
         }
@@ -124,11 +124,11 @@ impl Parameters {
     }
 }
 
-/// Appends `SET name=…` in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character may
-/// be a backslash or, read wrongly, swallow the quote that ends the text.
+/// Appends `SET name=…` in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character
+/// may be a backslash or, if misinterpreted, consume the closing quote.
 fn push_set(sql: &mut String, name: &str, value: &str) {
     sql.extend(["SET ", name, "=E'"]);
-    // An escape string means the same whatever standard_conforming_strings is at the moment.
+    // The meaning of an escape string does not depend on standard_conforming_strings.
     for c in value.chars() {
         match c {
             '\'' | '\\' => sql.extend([c, c]),
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_sets_are_the_same_set() {
+    fn equal_sets_are_interned() {
         let parameters = Parameters::new(["IntervalStyle".to_owned(), "timezone".to_owned()]);
         assert_eq!(parameters.names().len(), 6);
         let zone = parameters.position("timezone").unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_leave_its_quotes() {
+    fn quotes_in_values_are_escaped() {
         let parameters = Parameters::new([]);
         let name = parameters.position("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoding_comes_first_and_no_byte_depends_on_it() {
+    fn the_encoding_is_set_first_and_other_values_are_ascii() {
         let parameters = Parameters::new([]);
         let name = parameters.position("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, "表'");

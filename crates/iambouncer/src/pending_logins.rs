@@ -1,7 +1,7 @@
-//! Connections that have not logged in yet, of all workers: in which order they came, and from where. Owns the order in
-//! which they are closed when there is no room; it closes none itself, since each belongs to a worker.
+//! Connections of all workers that have not logged in yet, by age and origin. Owns the order of eviction when there
+//! is no room; closes no connection itself, since each belongs to a worker.
 //!
-//! The lock is taken when a connection comes, has logged in, or leaves.
+//! The lock is taken when a connection is accepted, has logged in, or is closed.
 
 use crate::net::Endpoint;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,14 +9,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections beyond `max_client_conn` that may be logging in, cancelling or about to be turned away.
+/// Connections beyond `max_client_conn` that may be logging in, canceling or about to be rejected.
 pub const UNAUTHENTICATED_SPARE: u32 = 100;
-/// Places for logins that connections of a single address never take from all others.
+/// Login places that connections of a single address never take from others.
 const LEFT_TO_OTHERS: u32 = UNAUTHENTICATED_SPARE / 2;
-/// Bits of an IPv6 address that name a network; its owner has all addresses in it.
+/// Bits of an IPv6 address that identify a network, whose owner has all addresses in it.
 const IPV6_NETWORK_BITS: u32 = 64;
 
-/// Where a connection comes from, as far as it matters here.
+/// The origin of a connection, for the purpose of eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressGroup {
     /// A UNIX socket.
@@ -28,7 +28,7 @@ pub enum AddressGroup {
 }
 
 impl AddressGroup {
-    /// Where the other end of a connection is.
+    /// The origin of a connection with this remote endpoint.
     pub fn of(remote: &Endpoint) -> Self {
         match remote {
             Endpoint::Unix(_) => Self::Local,
@@ -42,16 +42,16 @@ impl AddressGroup {
     }
 }
 
-/// Where to find a connection that has to go.
+/// An evicted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvictedLogin {
-    /// The worker that has it.
+    /// Its worker.
     pub worker: usize,
-    /// Its client's place in that worker's table; 0 if it has none yet.
+    /// The slot of its client in the worker's table; 0 if it has none yet.
     pub slot: u32,
 }
 
-/// What is known of a connection in both places.
+/// State shared by a connection and the table.
 #[derive(Debug, Default)]
 struct PendingState {
     slot: AtomicU32,
@@ -90,7 +90,7 @@ impl PendingTable {
     }
 }
 
-/// All connections in login.
+/// All connections that are logging in.
 #[derive(Clone, Default)]
 pub struct PendingLogins(Arc<Mutex<PendingTable>>);
 
@@ -99,7 +99,7 @@ impl PendingLogins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection has come and goes to this worker.
+    /// Adds a connection that was assigned to this worker.
     pub fn add(&self, origin: AddressGroup, worker: usize) -> PendingLogin {
         let mut table = self.table();
         table.last += 1;
@@ -110,15 +110,15 @@ impl PendingLogins {
         PendingLogin { logins: self.clone(), number, mark }
     }
 
-    /// Takes out the one that has been in login longest.
+    /// Evicts the oldest connection.
     pub fn evict_oldest(&self) -> Option<EvictedLogin> {
         let mut table = self.table();
         let oldest = table.by_age.first_key_value().map(|(number, _)| *number);
         table.evict(oldest)
     }
 
-    /// Takes out the oldest of an origin if that has as many as it may while `sessions` of `max_client_conn` are
-    /// logged in. One that stays below `max_client_conn` altogether never meets this bound.
+    /// Evicts the oldest connection of an origin if it has reached its limit while `sessions` of `max_client_conn`
+    /// are logged in. An origin with fewer than `max_client_conn` connections in total never reaches it.
     pub fn evict_of(
         &self,
         origin: AddressGroup,
@@ -132,18 +132,18 @@ impl PendingLogins {
         table.evict(oldest)
     }
 
-    /// Connections in login.
+    /// Number of connections that are logging in.
     pub fn len(&self) -> usize {
         self.table().by_age.len()
     }
 
-    /// True when there is none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A connection's place among those in login; given up when it is dropped.
+/// A connection's place among those logging in; released when dropped.
 pub struct PendingLogin {
     logins: PendingLogins,
     number: u64,
@@ -151,22 +151,22 @@ pub struct PendingLogin {
 }
 
 impl PendingLogin {
-    /// Its worker has put it into its table.
+    /// Sets its slot in the table of its worker.
     pub fn set_slot(&self, slot: u32) {
         self.mark.slot.store(slot, Ordering::Release);
     }
 
-    /// For whoever has to know when it is lost.
+    /// A handle for detecting that it was evicted.
     pub fn place(&self) -> PendingHandle {
         PendingHandle(self.mark.clone())
     }
 }
 
-/// A look at a place among those in login.
+/// Detects the eviction of a pending login.
 pub struct PendingHandle(Arc<PendingState>);
 
 impl PendingHandle {
-    /// It has to make room for another.
+    /// True if it was evicted.
     pub fn is_evicted(&self) -> bool {
         self.0.is_evicted.load(Ordering::Acquire)
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_has_been_in_login_longest_makes_room() {
+    fn the_oldest_pending_login_is_evicted() {
         let logins = PendingLogins::default();
         let first = logins.add(origin("10.0.0.1:1"), 0);
         let second = logins.add(origin("10.0.0.2:1"), 3);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_leaves_places_to_others() {
+    fn one_address_cannot_take_all_places() {
         let logins = PendingLogins::default();
         let attacker = origin("10.0.0.1:1");
         let most = 10 + LEFT_TO_OTHERS;
@@ -209,13 +209,13 @@ mod tests {
         assert_eq!(logins.evict_of(origin("10.0.0.2:1"), 10, 0), None);
         assert!(logins.evict_of(attacker, 10, 0).is_some());
         assert!(held[0].place().is_evicted() && !held[1].place().is_evicted());
-        // One fewer now; with a client more that is logged in, it is too many again.
+        // Now one fewer; with one more client logged in, it is too many again.
         assert_eq!(logins.evict_of(attacker, 10, 0), None);
         assert!(logins.evict_of(attacker, 10, 1).is_some());
     }
 
     #[test]
-    fn neighbours_in_an_ipv6_network_are_one_origin() {
+    fn addresses_of_an_ipv6_network_are_one_origin() {
         assert_eq!(origin("[2001:db8::1]:1"), origin("[2001:db8::ffff]:2"));
         assert_ne!(origin("[2001:db8::1]:1"), origin("[2001:db8:0:1::1]:1"));
         assert_eq!(origin("[::ffff:10.0.0.1]:1"), origin("10.0.0.1:2"));

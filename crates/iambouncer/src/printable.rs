@@ -1,11 +1,11 @@
-//! Texts that others have chosen, made safe to print. Owns which characters may change a terminal or forge a line: names
-//! and messages of clients, servers and AWS go through here on their way to a log, a report or a terminal.
+//! Escaping of untrusted text for output. Owns the characters that could control a terminal or forge a line: names
+//! and messages of clients, servers and AWS are escaped for logs, reports and terminals.
 //!
-//! What a client itself receives is not touched.
+//! Messages to clients are not escaped.
 
 use std::fmt::{self, Write};
 
-/// How a character that must not be printed is written. `None` if it may be.
+/// The escape of a character that must not be printed; `None` if it may be.
 fn escape(c: char) -> Option<Escaped> {
     match c {
         '\n' => Some(Escaped::Short("\\n")),
@@ -13,7 +13,7 @@ fn escape(c: char) -> Option<Escaped> {
         '\t' => Some(Escaped::Short("\\t")),
         // C0 with ESC, DEL, and C1 with the one-byte CSI.
         c if c.is_control() => Some(Escaped::Number(c)),
-        // Characters that reorder what follows, hide, or end a line for some readers.
+        // Characters that reorder or hide text, or end a line in some programs.
         '\u{061c}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'
@@ -38,7 +38,7 @@ impl Escaped {
     }
 }
 
-/// Escapes what is written through it.
+/// Escapes all text written through it.
 pub struct Escaping<W>(pub W);
 
 impl<W: Write> Write for Escaping<W> {
@@ -55,20 +55,20 @@ impl<W: Write> Write for Escaping<W> {
     }
 }
 
-/// One line, whatever is in it.
+/// Escapes a text so that it is one line.
 pub fn line(text: &str) -> String {
     let mut out = Escaping(String::with_capacity(text.len()));
-    // A String takes everything.
+    // Writing to a String cannot fail.
     let _ = out.write_str(text);
     out.0
 }
 
-/// A text of our own that may have several lines.
+/// Escapes a text of the pooler that may have several lines.
 pub fn lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A value behind `name=`: in quotes when it could be taken for something else.
+/// Writes a value after `name=`, in quotes if it could be ambiguous.
 pub fn write_value(out: &mut impl Write, value: &str) -> fmt::Result {
     let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '=') && escape(c).is_none();
     if !value.is_empty() && value.chars().all(is_plain) {
@@ -77,7 +77,7 @@ pub fn write_value(out: &mut impl Write, value: &str) -> fmt::Result {
     write_quoted(out, value)
 }
 
-/// A value in quotes.
+/// Writes a value in quotes.
 pub fn write_quoted(out: &mut impl Write, value: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in value.chars() {
@@ -96,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_that_moves_a_cursor_or_ends_a_line_is_left() {
+    fn control_characters_are_escaped() {
         assert_eq!(
             line("a\nb\r\t\u{1b}[2J\u{9b}1m\u{202e}\u{2028}é"),
             "a\\nb\\r\\t\\x1b[2J\\u{9b}1m\\u{202e}\\u{2028}é"
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_pass_for_further_fields() {
+    fn a_value_cannot_imitate_other_fields() {
         let shown = |value: &str| {
             let mut out = String::new();
             write_value(&mut out, value).unwrap();
@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_one_line_without_controls(text in "\\PC*|.*|[\u{0}-\u{ff}]*") {
+        fn any_text_becomes_one_line_without_controls(text in "\\PC*|.*|[\u{0}-\u{ff}]*") {
             prop_assert!(!line(&text).chars().any(char::is_control));
         }
     }

@@ -1,5 +1,5 @@
-//! What all threads of the process share: AWS credentials and tokens, limits, counters and health. Owns one allocation
-//! that every worker and the control thread hold; nothing in it belongs to one worker.
+//! State shared by all threads of the process: AWS credentials and tokens, limits, counters and health. Owns one
+//! allocation that every worker and the control thread reference; nothing in it belongs to a single worker.
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::config::{Config, Settings};
@@ -20,63 +20,63 @@ use tokio::runtime::Handle;
 
 /// Shared by all threads of the process.
 pub struct Process {
-    /// Where slow work runs: AWS calls, DNS, key derivation.
+    /// Runtime for AWS calls, DNS and key derivation.
     pub control: Handle,
-    /// IAM tokens.
+    /// Signs and caches IAM tokens.
     pub tokens: TokenEngine,
-    /// Passwords of Secrets Manager.
+    /// Caches secrets of Secrets Manager.
     pub secrets: SecretCache,
     /// The AWS identities that sign tokens.
     pub identities: Identities,
-    /// Resolves host names and their aliases; `None` where DNS is not set up.
+    /// Resolves host names with aliases; `None` if DNS is not configured.
     pub resolver: Option<Resolver>,
     /// Addresses of host names.
     pub host_names: HostNames,
-    /// Bounds the rate of IAM logins.
+    /// Limits the rate of IAM logins.
     pub login_rate: LoginLimiter,
     /// Results of checks of clients' AWS proofs.
     pub proofs: ProofVerifiers,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
-    /// Bounds log lines about connections that have not logged in.
+    /// Limits log lines about unauthenticated connections.
     pub log_limit: LogLimit,
-    /// The addresses this process listens on, so that it can recognise itself as a server.
+    /// The addresses of this process's listeners, to detect a server that is the pooler itself.
     pub own_endpoints: Vec<Endpoint>,
-    /// Random for the life of the process.
+    /// A random key for the lifetime of the process.
     pub key: [u8; 32],
-    /// What is limited.
+    /// Process-wide counters and limits.
     pub limits: Limits,
     /// Counters of logins to servers.
     pub logins: LoginCounters,
-    /// What probes report.
+    /// State reported by probes.
     pub health: HealthState,
 }
 
-/// What a [`Process`] is made from.
+/// Parts of a [`Process`].
 pub struct ProcessParts {
-    /// The control thread.
+    /// The control runtime.
     pub control: Handle,
-    /// IAM tokens.
+    /// Signs and caches IAM tokens.
     pub tokens: TokenEngine,
-    /// Resolves host names and their aliases.
+    /// Resolves host names with aliases.
     pub resolver: Option<Resolver>,
-    /// The addresses this process listens on.
+    /// The addresses of this process's listeners.
     pub own_endpoints: Vec<Endpoint>,
     /// Number of workers.
     pub workers: usize,
-    /// Readiness waits for the first login to a server.
+    /// True if readiness must wait for the first login to a server.
     pub awaits_login: bool,
 }
 
 impl Process {
-    /// Of a process that begins now.
+    /// The state of a process starting now.
     ///
     /// # Errors
     /// The system provides no random numbers.
     pub fn new(settings: &Settings, parts: ProcessParts) -> io::Result<Arc<Self>> {
         let ProcessParts { control, tokens, resolver, own_endpoints, workers, awaits_login } = parts;
         let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no random numbers available"))?;
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("could not generate random numbers"))?;
         let began = Instant::now();
         let secrets =
             SecretCache::new(AwsSecrets::shared(tokens.credential_cache().clone()), Arc::new(SystemClock));
@@ -100,12 +100,12 @@ impl Process {
         }))
     }
 
-    /// Adopts the settings of a configuration that was put in force.
+    /// Applies an activated configuration.
     pub fn configure(&self, config: &Config) {
         self.login_rate.set_rate(config.settings.iam_login_rate);
         self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);
         self.secrets.keep_only(&config.all_databases().filter_map(|line| line.secret_key()).collect());
-        // With another endpoint or database, the same proof may have another result.
+        // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
     }
 }

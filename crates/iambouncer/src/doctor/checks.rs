@@ -32,17 +32,17 @@ macro_rules! checks {
 checks! {
     Config = "config", "the configuration and the files it names";
     Passwords = "passwords", "no token is stored where a password should be";
-    Credentials = "credentials", "AWS credentials, their source and their end";
-    Identity = "identity", "who AWS takes us for";
-    Clock = "clock", "this machine's clock next to AWS's";
+    Credentials = "credentials", "AWS credentials, their source and expiry";
+    Identity = "identity", "the AWS identity";
+    Clock = "clock", "the local clock compared with AWS's";
     Dns = "dns", "addresses and aliases of the host";
-    Secret = "secret", "the secret of Secrets Manager, and whom it names";
-    Token = "token", "the token, and what it is made for";
+    Secret = "secret", "the secret of Secrets Manager, and its user";
+    Token = "token", "the token, and what it is signed for";
     Tcp = "tcp", "a connection to the server";
     Tls = "tls", "encryption and the server's certificate";
-    Request = "request", "what the server asks this user for";
+    Request = "request", "the authentication that the server requests";
     Login = "login", "the login";
-    Sql = "sql", "what the server says once we are in";
+    Sql = "sql", "the state of the server after login";
 }
 
 impl Check {

@@ -39,8 +39,8 @@ impl ServerTls {
     }
 
     /// The configuration for one handshake, and the record of the name that it verifies.
-    pub(super) fn for_handshake(&self) -> (Arc<ClientConfig>, NameRecord) {
-        let record = NameRecord::default();
+    pub(super) fn for_handshake(&self) -> (Arc<ClientConfig>, HandshakeName) {
+        let record = HandshakeName::default();
         let Some(verifier) = &self.name_verifier else { return (self.config.clone(), record) };
         let mut config = ClientConfig::clone(&self.config);
         let recording = RecordingVerifier { verifier: verifier.clone(), record: record.clone() };
@@ -57,9 +57,9 @@ fn without_resumption(mut config: ClientConfig) -> ClientConfig {
 
 /// The name that was verified in a handshake, if any.
 #[derive(Debug, Clone, Default)]
-pub(super) struct NameRecord(Arc<OnceLock<ServerName<'static>>>);
+pub(super) struct HandshakeName(Arc<OnceLock<ServerName<'static>>>);
 
-impl NameRecord {
+impl HandshakeName {
     /// For a complete handshake only: before, the peer has not proven possession of the key.
     pub(super) fn of_complete_handshake(self) -> Option<VerifiedName> {
         self.0.get().cloned().map(VerifiedName)
@@ -70,7 +70,7 @@ impl NameRecord {
 #[derive(Debug)]
 struct RecordingVerifier {
     verifier: Arc<dyn ServerCertVerifier>,
-    record: NameRecord,
+    record: HandshakeName,
 }
 
 impl ServerCertVerifier for RecordingVerifier {

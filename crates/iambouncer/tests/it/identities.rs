@@ -99,7 +99,7 @@ fn while_sts_is_away_nobody_notices_who_does_not_need_it() {
     endpoint.set(|settings| settings.fail_with = Some(500));
     let bouncer = pooler_with(&sim, &endpoint, &[]);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    eventually("it is said", || bouncer.log().contains("AWS identity unknown: STS"));
+    eventually("it is said", || bouncer.log().contains("cannot determine the AWS identity: STS"));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn sts_out_of_reach_is_no_warning_at_start() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
     let bouncer = sim.start(&line).env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").start();
-    let said = bouncer.wait_for_line("AWS identity not known, which no login needs");
+    let said = bouncer.wait_for_line("AWS identity not available (not needed for logins)");
     assert!(said.contains(" INFO "), "{said}");
     assert!(!bouncer.log().contains(" WARN "), "{}", bouncer.log());
 }

@@ -227,7 +227,7 @@ fn a_secret_that_cannot_be_had_is_told_by_its_cause() {
         text.contains("password authentication failed for user \"app\"") && text.contains("wrong"),
         "{text}"
     );
-    assert!(hint.contains("must hold the same password") && hint.ends_with("[IAM030]"), "{hint}");
+    assert!(hint.contains("must have the same password") && hint.ends_with("[IAM030]"), "{hint}");
 
     let nobody = site.start(&line).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1");
     let (code, text, hint) = told(nobody);

@@ -68,7 +68,7 @@ fn a_clock_that_is_an_hour_off_is_the_cause() {
         let found = case.report();
         assert_eq!(found.ids("failure"), ["clock", "login"], "{:#}", found.value);
         for check in ["clock", "login"] {
-            found.expect_words(check, "IAM013", &[words, "Synchronise the clock"]);
+            found.expect_words(check, "IAM013", &[words, "Synchronize the clock"]);
         }
     }
 }

@@ -212,7 +212,7 @@ fn a_clock_seventy_minutes_ahead_is_the_cause_and_not_the_source_of_credentials(
         for (what, case) in cases_ahead() {
             scope.spawn(move || {
                 println!("{what}");
-                expect_no_credentials(&case, "IAM013", &["ahead of AWS's", "Synchronise the clock"], &never);
+                expect_no_credentials(&case, "IAM013", &["ahead of AWS's", "Synchronize the clock"], &never);
                 let found = case.report();
                 assert_eq!(found.ids("failure"), ["credentials", "clock", "token"], "{:#}", found.value);
             });
