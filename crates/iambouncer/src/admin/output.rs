@@ -24,20 +24,20 @@ pub(super) enum Stop {
 }
 
 /// Why a command was not completed.
-pub(super) enum Trouble {
+pub(super) enum CommandError {
     /// The error is sent, and the connection stays open.
     Error(ClientError),
     /// The connection is closed.
     Stop(Stop),
 }
 
-impl From<ClientError> for Trouble {
+impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<Stop> for Trouble {
+impl From<Stop> for CommandError {
     fn from(stop: Stop) -> Self {
         Self::Stop(stop)
     }

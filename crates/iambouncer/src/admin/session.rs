@@ -3,7 +3,7 @@
 
 use super::console::Console;
 use super::formats::Formats;
-use super::output::{Output, Stop, Trouble};
+use super::output::{CommandError, Output, Stop};
 use super::statements::{self, MAX_STATEMENTS, Portal, Prepared};
 use super::table::{self, Command, Run};
 use crate::client_error::{self, Blame, ClientError};
@@ -92,15 +92,15 @@ impl ConsoleSession {
             }
             _ if self.skip_to_sync => return Ok(()),
             tag::frontend::QUERY => self.query(message).await,
-            tag::frontend::FUNCTION_CALL => Err(Trouble::Error(function_call())),
+            tag::frontend::FUNCTION_CALL => Err(CommandError::Error(function_call())),
             // Ignored outside COPY, as in PostgreSQL: they may arrive late.
             tag::frontend::COPY_DATA | tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => return Ok(()),
             _ => self.extended(kind, message).await,
         };
         let is_extended = !matches!(kind, tag::frontend::QUERY | tag::frontend::FUNCTION_CALL);
         match outcome {
-            Err(Trouble::Stop(stop)) => return Err(stop),
-            Err(Trouble::Error(error)) => {
+            Err(CommandError::Stop(stop)) => return Err(stop),
+            Err(CommandError::Error(error)) => {
                 self.skip_to_sync = is_extended;
                 error.encode_error(&mut self.output.bytes);
             }
@@ -113,7 +113,7 @@ impl ConsoleSession {
         Ok(())
     }
 
-    async fn query(&mut self, message: &[u8]) -> Result<(), Trouble> {
+    async fn query(&mut self, message: &[u8]) -> Result<(), CommandError> {
         // As in PostgreSQL, a simple query replaces the unnamed statement.
         self.prepared.close_statement(b"");
         let text = frontend::query(message).map_err(client_error::protocol)?;
@@ -142,7 +142,7 @@ impl ConsoleSession {
         Ok((command, rest))
     }
 
-    async fn execute(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<(), Trouble> {
+    async fn execute(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<(), CommandError> {
         let (command, rest) = self.find(text)?;
         let first_word = command.words.split(' ').next().unwrap_or_default();
         match command.run {
@@ -183,7 +183,7 @@ impl ConsoleSession {
         Ok(())
     }
 
-    async fn extended(&mut self, kind: u8, message: &[u8]) -> Result<(), Trouble> {
+    async fn extended(&mut self, kind: u8, message: &[u8]) -> Result<(), CommandError> {
         match kind {
             tag::frontend::PARSE => self.parse(message)?,
             tag::frontend::BIND => self.bind(message)?,
@@ -222,7 +222,7 @@ impl ConsoleSession {
             tag::frontend::FLUSH => {}
             other => {
                 let text = format!("invalid frontend message type {other}");
-                return Err(Trouble::Stop(Stop::Error(ClientError::new(Blame::Client, "08P01", text))));
+                return Err(CommandError::Stop(Stop::Error(ClientError::new(Blame::Client, "08P01", text))));
             }
         }
         Ok(())

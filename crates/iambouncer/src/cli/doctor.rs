@@ -14,15 +14,15 @@ use anyhow::Context as _;
 use rds_iam::{AwsCredentials, TokenEngine};
 use std::process::ExitCode;
 
-pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
-    if wanted.verbose > 0 {
+pub(super) fn run(options: &Doctor) -> Result<ExitCode, Failure> {
+    if options.verbose > 0 {
         // No configuration has been read yet; the log of the checks goes to the terminal.
-        Log::start(&Settings::default(), u32::from(wanted.verbose) - 1, false)
+        Log::start(&Settings::default(), u32::from(options.verbose) - 1, false)
             .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
     }
-    let found = match read(wanted) {
+    let found = match read(options) {
         Ok((loaded, config, is_file)) => {
-            let mut found = examine_targets(wanted, loaded, is_file).map_err(Failure::Start)?;
+            let mut found = examine_targets(options, loaded, is_file).map_err(Failure::Start)?;
             found.general.insert(0, config);
             found
         }
@@ -31,16 +31,16 @@ pub(super) fn run(wanted: &Doctor) -> Result<ExitCode, Failure> {
         }
         Err(other) => return Err(other),
     };
-    let text = if wanted.json { format!("{:#}\n", report::json(&found)) } else { report::text(&found) };
+    let text = if options.json { format!("{:#}\n", report::json(&found)) } else { report::text(&found) };
     super::print(text.as_bytes())?;
-    let is_bad = report::is_bad(&found, wanted.strict);
+    let is_bad = report::is_bad(&found, options.strict);
     Ok(if is_bad { ExitCode::from(super::EXIT_FAILURE) } else { ExitCode::SUCCESS })
 }
 
 /// The configuration and its files, the finding about them, and whether it came from a file.
-fn read(wanted: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
-    let flags = wanted.server.zero_config_flags();
-    let first = run::first_read(wanted.target.as_deref(), wanted.server.settings(), &flags)?;
+fn read(options: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
+    let flags = options.server.zero_config_flags();
+    let first = run::first_read(options.target.as_deref(), options.server.settings(), &flags)?;
     let file = first.file().map(|path| path.display().to_string());
     let is_file = file.is_some();
     let place = file.unwrap_or_else(|| "arguments and environment".to_owned());
@@ -58,10 +58,10 @@ fn read(wanted: &Doctor) -> Result<(ConfigFiles, Finding, bool), Failure> {
     Ok((loaded, finding, is_file))
 }
 
-fn examine_targets(wanted: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<DoctorReport> {
+fn examine_targets(options: &Doctor, loaded: ConfigFiles, is_file: bool) -> anyhow::Result<DoctorReport> {
     let runtime = run::control_runtime()?;
     let resolver = run::resolver(&loaded.config.settings);
-    let flags = wanted.server.zero_config_flags();
+    let flags = options.server.zero_config_flags();
     let request = DoctorRequest {
         loaded,
         control: runtime.handle().clone(),

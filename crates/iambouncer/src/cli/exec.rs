@@ -38,14 +38,14 @@ const MAX_QUEUED: usize = 16;
 const SETTINGS: [(&str, &str); 4] =
     [("listen_addr", "127.0.0.1"), ("listen_port", "0"), ("auth_type", "scram-sha-256"), ("workers", "1")];
 
-pub(super) fn exec(wanted: Exec) -> Result<ExitCode, Failure> {
-    with_pooler(wanted.target.as_deref(), &wanted.server, wanted.command)
+pub(super) fn exec(options: Exec) -> Result<ExitCode, Failure> {
+    with_pooler(options.target.as_deref(), &options.server, options.command)
 }
 
-pub(super) fn connect(wanted: Connect) -> Result<ExitCode, Failure> {
+pub(super) fn connect(options: Connect) -> Result<ExitCode, Failure> {
     let mut command = vec![OsString::from("psql")];
-    command.extend(wanted.arguments);
-    with_pooler(wanted.target.as_deref(), &wanted.server, command)
+    command.extend(options.arguments);
+    with_pooler(options.target.as_deref(), &options.server, command)
 }
 
 fn with_pooler(

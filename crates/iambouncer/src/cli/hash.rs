@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 /// Bytes of the salt.
 const SALT_BYTES: usize = 16;
 
-pub(super) fn print(wanted: &Hash) -> Result<(), Failure> {
-    let secret = secret(wanted.iterations).map_err(Failure::Start)?;
-    let text = match &wanted.user {
+pub(super) fn print(options: &Hash) -> Result<(), Failure> {
+    let secret = secret(options.iterations).map_err(Failure::Start)?;
+    let text = match &options.user {
         None => format!("{}\n", *secret),
         Some(user) => format!("\"{}\" \"{}\"\n", user.replace('"', "\"\""), *secret),
     };

@@ -101,13 +101,13 @@ impl Log {
     /// # Errors
     /// A different `logfile` cannot be opened.
     pub(super) fn configure(&self, settings: &Settings) -> Result<(), String> {
-        let wanted = Path::new(&settings.logfile);
+        let logfile = Path::new(&settings.logfile);
         let is_open =
-            matches!(&*self.writer.destination(), LogDestination::File { path, .. } if path == wanted);
+            matches!(&*self.writer.destination(), LogDestination::File { path, .. } if path == logfile);
         let destination = match settings.logfile.as_str() {
             "" => LogDestination::Stderr,
             path => match OpenOptions::new().create(true).append(true).open(path) {
-                Ok(file) => LogDestination::File { path: wanted.to_owned(), file },
+                Ok(file) => LogDestination::File { path: logfile.to_owned(), file },
                 Err(error) if is_open => {
                     tracing::warn!(%error, "cannot reopen the logfile, continuing with the open one");
                     return self.set_level(settings);

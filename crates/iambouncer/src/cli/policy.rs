@@ -8,8 +8,8 @@ use rds_iam::{
     AwsCredentials, EndpointKind, Identity, RdsEndpoint, Region, SystemClock, TokenEngine, ask_caller,
 };
 
-pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
-    let line = line_of(wanted.target.as_deref(), &wanted.server)?;
+pub(super) fn print(options: &Policy) -> Result<(), Failure> {
+    let line = line_of(options.target.as_deref(), &options.server)?;
     let host = line.host.first().map(ToString::to_string).unwrap_or_default();
     let host = line.iam_host.clone().unwrap_or(host);
     let region = line
@@ -22,7 +22,7 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
         .ok_or_else(|| {
             Failure::Configuration(format!("error: cannot derive the region from {host}; use --region"))
         })?;
-    let account = match &wanted.account {
+    let account = match &options.account {
         Some(account) => account.clone(),
         None => account_of(&line, &region)?,
     };
@@ -30,11 +30,11 @@ pub(super) fn print(wanted: &Policy) -> Result<(), Failure> {
     let grant = Grant {
         region,
         account: &account,
-        resource_id: &wanted.resource_id,
+        resource_id: &options.resource_id,
         user: &user,
         database: line.dbname.as_deref(),
     };
-    let mut text = match wanted.format {
+    let mut text = match options.format {
         PolicyFormat::Json => grant.json(),
         PolicyFormat::Sql => grant.sql(),
         PolicyFormat::Terraform => grant.terraform(),
@@ -122,7 +122,7 @@ impl Grant<'_> {
 
     /// A warning if the kinds of the endpoint and of the resource ID differ.
     fn mismatch(&self, host: &str) -> Option<String> {
-        let wanted = match RdsEndpoint::parse(host)?.kind() {
+        let prefix = match RdsEndpoint::parse(host)?.kind() {
             EndpointKind::Proxy => "prx-",
             EndpointKind::ClusterWriter | EndpointKind::ClusterReader | EndpointKind::ClusterCustom => {
                 "cluster-"
@@ -130,8 +130,8 @@ impl Grant<'_> {
             // Instances of Aurora are covered by the ID of their cluster.
             _ => return None,
         };
-        (!self.resource_id.starts_with(wanted)).then(|| {
-            format!("{host} needs a resource ID that begins with {wanted}, not {}", self.resource_id)
+        (!self.resource_id.starts_with(prefix)).then(|| {
+            format!("{host} needs a resource ID that begins with {prefix}, not {}", self.resource_id)
         })
     }
 }

@@ -18,27 +18,29 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Time limit for one request of `wait`.
 const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
-pub(super) fn healthcheck(wanted: &Healthcheck) -> Result<(), Failure> {
+pub(super) fn healthcheck(options: &Healthcheck) -> Result<(), Failure> {
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
-    let path = match wanted.probe {
+    let path = match options.probe {
         Probe::Startup => "/startup",
         Probe::Liveness => "/liveness",
         Probe::Readiness => "/readiness",
     };
-    let limit = Duration::from_secs(wanted.timeout.max(1));
+    let limit = Duration::from_secs(options.timeout.max(1));
     let answer = runtime.block_on(async {
-        timeout(limit, ask(&wanted.address, path)).await.unwrap_or_else(|_| Err(anyhow!("no answer in time")))
+        timeout(limit, ask(&options.address, path))
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("no answer in time")))
     });
-    let text = answer.with_context(|| format!("{}{path}", wanted.address)).map_err(Failure::Start)?;
+    let text = answer.with_context(|| format!("{}{path}", options.address)).map_err(Failure::Start)?;
     super::print(text.as_bytes())
 }
 
-pub(super) fn wait(wanted: &Wait) -> Result<(), Failure> {
+pub(super) fn wait(options: &Wait) -> Result<(), Failure> {
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
     runtime.block_on(async {
-        let deadline = Instant::now() + Duration::from_secs(wanted.max);
+        let deadline = Instant::now() + Duration::from_secs(options.max);
         loop {
-            let answer = timeout(REQUEST_LIMIT, ask(&wanted.address, "/startup")).await;
+            let answer = timeout(REQUEST_LIMIT, ask(&options.address, "/startup")).await;
             let error = match answer {
                 Ok(Ok(_text)) => return Ok(()),
                 Ok(Err(error)) => error,
@@ -46,7 +48,7 @@ pub(super) fn wait(wanted: &Wait) -> Result<(), Failure> {
             };
             if Instant::now() + PAUSE >= deadline {
                 let text =
-                    format!("the pooler at {} has not started within {} s", wanted.address, wanted.max);
+                    format!("the pooler at {} has not started within {} s", options.address, options.max);
                 return Err(Failure::Start(error.context(text)));
             }
             sleep(PAUSE).await;

@@ -15,10 +15,10 @@ pub(super) fn raise(config: &Config) {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let wanted = wanted(config);
-    if wanted > allowed {
+    let needed = needed(config);
+    if needed > allowed {
         tracing::warn!(
-            "max_client_conn = {} is too high: about {wanted} open files may be needed, but only {allowed} are allowed; \
+            "max_client_conn = {} is too high: about {needed} open files may be needed, but only {allowed} are allowed; \
              raise the limit (ulimit -n, LimitNOFILE=) or lower max_client_conn",
             config.settings.max_client_conn
         );
@@ -26,7 +26,7 @@ pub(super) fn raise(config: &Config) {
 }
 
 /// Clients, one full pool per database line, and the reserve.
-fn wanted(config: &Config) -> u64 {
+fn needed(config: &Config) -> u64 {
     let servers: u64 = config
         .all_databases()
         .map(|line| {
@@ -46,6 +46,6 @@ mod tests {
     fn clients_and_pools_are_counted() {
         let mut config = Config::default();
         config.databases.insert("a".to_owned(), Database::new("a"));
-        assert_eq!(wanted(&config), 100 + 20 + OTHER_FILES + RESERVED_FILES);
+        assert_eq!(needed(&config), 100 + 20 + OTHER_FILES + RESERVED_FILES);
     }
 }

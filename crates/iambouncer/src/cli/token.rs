@@ -15,16 +15,16 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-pub(super) fn print(wanted: &TokenArguments) -> Result<(), Failure> {
+pub(super) fn print(options: &TokenArguments) -> Result<(), Failure> {
     let runtime = super::run::control_runtime().map_err(Failure::Start)?;
-    let text = match &wanted.audience {
-        Some(audience) if wanted.sts => {
-            let flags = wanted.server.zero_config_flags();
-            runtime.block_on(proof(&flags.region, &wanted.server, audience)).map_err(Failure::Start)?
+    let text = match &options.audience {
+        Some(audience) if options.sts => {
+            let flags = options.server.zero_config_flags();
+            runtime.block_on(proof(&flags.region, &options.server, audience)).map_err(Failure::Start)?
         }
         _ => {
-            let (line, settings) = server_of(wanted.target.as_deref(), &wanted.server)?;
-            runtime.block_on(token(&line, &settings, wanted.format)).map_err(Failure::Start)?
+            let (line, settings) = server_of(options.target.as_deref(), &options.server)?;
+            runtime.block_on(token(&line, &settings, options.format)).map_err(Failure::Start)?
         }
     };
     super::print(text.as_bytes())

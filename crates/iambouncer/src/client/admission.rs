@@ -40,22 +40,22 @@ pub(super) fn check_before_proof(
 pub(super) fn enter(
     services: &ClientServices,
     settings: &Settings,
-    wanted: &SessionRequest,
+    request: &SessionRequest,
     connection: &mut Connection,
     pending: &mut Option<PendingLogin>,
 ) -> Result<Rc<DatabaseState>, LoginRefusal> {
-    let unknown = || LoginRefusal::Error(client_error::unknown_database(&wanted.database));
-    if !services.directory.covers(&wanted.database) {
+    let unknown = || LoginRefusal::Error(client_error::unknown_database(&request.database));
+    if !services.directory.covers(&request.database) {
         return Err(unknown());
     }
-    let database = services.directory.database(&wanted.database).ok_or_else(unknown)?;
+    let database = services.directory.database(&request.database).ok_or_else(unknown)?;
     if database.gone.get() {
         return Err(unknown());
     }
     if database.disabled.get() {
-        return Err(LoginRefusal::Error(client_error::database_disabled(&wanted.database)));
+        return Err(LoginRefusal::Error(client_error::database_disabled(&request.database)));
     }
-    take_places(services, settings, &database, &wanted.user, connection)?;
+    take_places(services, settings, &database, &request.user, connection)?;
     *pending = None;
     make_room(services, settings.max_client_conn);
     Ok(database)

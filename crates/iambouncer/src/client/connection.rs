@@ -82,11 +82,11 @@ impl Connection {
     pub(super) fn log_close(&self, reason: &CloseReason) {
         let config = self.services.context.config();
         let settings = &config.settings;
-        let wanted = match reason {
+        let is_logged = match reason {
             CloseReason::ClientLeft | CloseReason::ClientLost(_) => settings.log_disconnections,
             CloseReason::ServerFatal | CloseReason::Error(_) => settings.log_pooler_errors,
         };
-        if wanted {
+        if is_logged {
             let identity = self.info.identity();
             tracing::info!(
                 client = %self.info.remote(),

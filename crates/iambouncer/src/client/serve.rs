@@ -277,47 +277,47 @@ impl LoginInProgress<'_> {
         let config = self.services.context.config();
         let settings = &config.settings;
         self.set_claimed_identity(&parameters);
-        let wanted =
+        let request =
             startup::sort(&self.services.context, settings, parameters).map_err(LoginRefusal::Error)?;
-        self.set_identity(&wanted);
+        self.set_identity(&request);
         if settings.client_tls_sslmode >= TlsMode::Require
             && self.stream.tls().is_none()
             && matches!(self.info.remote(), Endpoint::Tcp(_))
         {
             return Err(LoginRefusal::Error(client_error::tls_required()));
         }
-        self.negotiate(version, &wanted.unknown_options).await?;
-        if wanted.database == admin::DATABASE {
-            return self.log_in_to_console(settings, &wanted).await;
+        self.negotiate(version, &request.unknown_options).await?;
+        if request.database == admin::DATABASE {
+            return self.log_in_to_console(settings, &request).await;
         }
         admission::check_before_proof(self.services, settings, self.permitted)?;
         let keys = authenticate::run(
             &self.services.context,
             &mut self.stream,
             &mut self.inbound,
-            &wanted.user,
-            &wanted.database,
+            &request.user,
+            &request.database,
             settings.auth_type,
         )
         .await?;
-        let database = admission::enter(self.services, settings, &wanted, connection, &mut self.pending)?;
+        let database = admission::enter(self.services, settings, &request, connection, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
-        let pool = self.services.directory.pool(&database, forced.as_deref().unwrap_or(&wanted.user));
+        let pool = self.services.directory.pool(&database, forced.as_deref().unwrap_or(&request.user));
         // The keys are useless if the pool logs in as another, forced user.
-        if let Some(keys) = keys.filter(|_| *pool.user == *wanted.user) {
+        if let Some(keys) = keys.filter(|_| *pool.user == *request.user) {
             pool.learn_scram_keys(keys);
         }
         // Cannot fail: a client logs in once.
         let _ = self.info.pool.set(pool.clone());
-        let mut tracked = wanted.tracked;
+        let mut tracked = request.tracked;
         self.add_host_to_name(settings, &mut tracked);
         Ok(Destination::Session { pool, tracked })
     }
 
     /// Sets the identity before the packet is validated, so that it is logged even if the packet is rejected.
     fn set_claimed_identity(&self, parameters: &[(String, String)]) {
-        let value = |wanted: &str| {
-            let found = parameters.iter().find(|(name, _)| name == wanted);
+        let value = |key: &str| {
+            let found = parameters.iter().find(|(name, _)| name == key);
             found.map(|(_, value)| value.as_str()).unwrap_or_default()
         };
         let user = value("user");
@@ -330,11 +330,11 @@ impl LoginInProgress<'_> {
         self.info.set_identity(Rc::new(identity));
     }
 
-    fn set_identity(&self, wanted: &SessionRequest) {
+    fn set_identity(&self, request: &SessionRequest) {
         let identity = ClientIdentity {
-            user: wanted.user.as_str().into(),
-            database: wanted.database.as_str().into(),
-            application_name: wanted.application_name.as_deref().unwrap_or_default().into(),
+            user: request.user.as_str().into(),
+            database: request.database.as_str().into(),
+            application_name: request.application_name.as_deref().unwrap_or_default().into(),
             tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
         };
         // Not shared yet: unauthenticated claims must not outlive the connection.
@@ -356,23 +356,23 @@ impl LoginInProgress<'_> {
     async fn log_in_to_console(
         &mut self,
         settings: &Settings,
-        wanted: &SessionRequest,
+        request: &SessionRequest,
     ) -> Result<Destination, LoginRefusal> {
-        let is_admin = settings.is_admin(&wanted.user);
+        let is_admin = settings.is_admin(&request.user);
         let any = settings.auth_type == AuthType::Any;
         authenticate::run(
             &self.services.context,
             &mut self.stream,
             &mut self.inbound,
-            &wanted.user,
-            &wanted.database,
+            &request.user,
+            &request.database,
             // The console has no endpoint that a token could be issued for.
             if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
         )
         .await?;
         // Only authenticated clients learn who may use the console.
-        if !is_admin && !settings.is_stats_user(&wanted.user) && !any {
-            return Err(LoginRefusal::Error(client_error::console_not_allowed(&wanted.user)));
+        if !is_admin && !settings.is_stats_user(&request.user) && !any {
+            return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
         Ok(Destination::Console { is_admin: is_admin || any })
     }

@@ -29,7 +29,7 @@ pub(super) fn sort(
     settings: &Settings,
     parameters: Vec<(String, String)>,
 ) -> Result<SessionRequest, ClientError> {
-    let mut wanted = SessionRequest {
+    let mut request = SessionRequest {
         user: String::new(),
         database: String::new(),
         tracked: Vec::new(),
@@ -38,20 +38,20 @@ pub(super) fn sort(
     };
     for (name, value) in parameters {
         match name.as_str() {
-            "user" => wanted.user = value,
-            "database" => wanted.database = value,
-            "options" => take_options(context, settings, &value, &mut wanted)?,
-            _ if name.starts_with(PROTOCOL_OPTION_PREFIX) => wanted.unknown_options.push(name),
-            _ => take(context, settings, &name, value, &mut wanted)?,
+            "user" => request.user = value,
+            "database" => request.database = value,
+            "options" => take_options(context, settings, &value, &mut request)?,
+            _ if name.starts_with(PROTOCOL_OPTION_PREFIX) => request.unknown_options.push(name),
+            _ => take(context, settings, &name, value, &mut request)?,
         }
     }
-    if wanted.user.is_empty() {
+    if request.user.is_empty() {
         return Err(client_error::no_user());
     }
-    if wanted.database.is_empty() {
-        wanted.database.clone_from(&wanted.user);
+    if request.database.is_empty() {
+        request.database.clone_from(&request.user);
     }
-    Ok(wanted)
+    Ok(request)
 }
 
 fn take(
@@ -59,13 +59,13 @@ fn take(
     settings: &Settings,
     name: &str,
     value: String,
-    wanted: &mut SessionRequest,
+    request: &mut SessionRequest,
 ) -> Result<(), ClientError> {
     if let Some(position) = context.parameters.position(name) {
         if name.eq_ignore_ascii_case("application_name") {
-            wanted.application_name = Some(value.clone());
+            request.application_name = Some(value.clone());
         }
-        wanted.tracked.push((position, value));
+        request.tracked.push((position, value));
         return Ok(());
     }
     let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name));
@@ -77,7 +77,7 @@ fn take_options(
     context: &Context,
     settings: &Settings,
     options: &str,
-    wanted: &mut SessionRequest,
+    request: &mut SessionRequest,
 ) -> Result<(), ClientError> {
     let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case("options"));
     let words = split_words(options);
@@ -95,7 +95,7 @@ fn take_options(
             return Err(client_error::unknown_startup_parameter("options"));
         };
         // Ignored options may still contain tracked parameters.
-        match take(context, settings, &name.replace('-', "_"), value.to_owned(), wanted) {
+        match take(context, settings, &name.replace('-', "_"), value.to_owned(), request) {
             Err(_) if ignored => {}
             taken => taken?,
         }

@@ -135,7 +135,7 @@ impl FirstWait<'_> {
         }
     }
 
-    /// The cause of the last login failure, if known, says more than a timeout.
+    /// The last login failure if there is one: it is more informative than a timeout.
     fn timeout_error(&self) -> ClientError {
         self.pool.last_failure().unwrap_or_else(client_error::query_wait_timeout)
     }

@@ -96,8 +96,8 @@ impl StoredCredentials {
 
 impl SecretCredentials {
     async fn find(context: &Rc<Context>, key: SecretKey, user: &str) -> Option<Self> {
-        let (cache, wanted) = (context.process.secrets.clone(), key.clone());
-        let all = match context.on_control(async move { cache.get_with_previous(&wanted).await }).await? {
+        let (cache, own_key) = (context.process.secrets.clone(), key.clone());
+        let all = match context.on_control(async move { cache.get_with_previous(&own_key).await }).await? {
             Ok(all) => all,
             Err(error) => {
                 warn_unauthenticated!(

@@ -15,7 +15,7 @@ pub(super) fn is_own(host: &str, settings: &Settings) -> bool {
 
 /// True if a listener accepts connections to an address.
 fn is_covered(remote: IpAddr, listen: &str, is_local: impl Fn(IpAddr) -> bool) -> bool {
-    // Listeners are bound so: `*` is any IPv4 address if there is no IPv6, else any address, like `::`.
+    // How listeners are bound: `*` is any IPv4 address if there is no IPv6, else any address, like `::`.
     if listen == "*" {
         return is_local(remote);
     }
