@@ -6,7 +6,7 @@
 
 use super::authenticate::{Login, LoginRefusal};
 use crate::auth::iam::presigned::Times;
-use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
 use crate::auth::iam::token::{self, ExpectedToken};
 use crate::auth::iam::{ProofError, proof_verifiers::ProofVerifiers};
 use crate::client_error::{self, ClientError};
@@ -27,8 +27,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Between two looks at whether somebody else's question has been answered.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the check of another login with the same proof is waited for.
+const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Asks the client for its token and lets the database judge it.
 pub(super) async fn prove(
@@ -62,7 +62,10 @@ pub(super) async fn prove(
                 logins.count_proof(ProofOutcome::Refused);
                 return Err(LoginRefusal::Error(error));
             }
-            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
+            ProofStatus::Pending(check) => {
+                // As long as that check may take; then this login may check itself.
+                let _ = timers::timeout(OPEN_CHECK, check.finished()).await;
+            }
             ProofStatus::Unknown(question) => {
                 return claim.probe(context, question).await.map_err(LoginRefusal::Error);
             }

@@ -6,7 +6,7 @@ use super::authenticate::{Login, LoginRefusal};
 use super::sts::{self, StsError};
 use crate::auth::iam::caller::{self, ParsedCallerProof};
 use crate::auth::iam::principal;
-use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
 use crate::client_error::{self, ClientError};
 use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
@@ -17,8 +17,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks at whether somebody else's question has been answered.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the check of another login with the same proof is waited for.
+const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Asks the client for its proof, STS for its identity, and the map for its rights.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
@@ -63,7 +63,10 @@ async fn identity(
                 context.process.logins.count_proof(ProofOutcome::Refused);
                 return Err(error);
             }
-            ProofStatus::Pending => timers::sleep(LOOK_AGAIN).await,
+            ProofStatus::Pending(check) => {
+                // As long as that check may take; then this login may check itself.
+                let _ = timers::timeout(OPEN_CHECK, check.finished()).await;
+            }
             ProofStatus::Unknown(question) => {
                 let arn = ask(context, user, proof, question, audience).await?;
                 return Ok((arn, ProofOutcome::Accepted));

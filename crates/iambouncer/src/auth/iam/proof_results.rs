@@ -4,13 +4,14 @@
 use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// ProofResults that are kept; the one that ends first makes room.
 const MAX_RESULTS: usize = 10_000;
 /// How long a no is remembered, in seconds: long enough for a loop of retries, short enough for a new policy.
 const REFUSED_SECONDS: i64 = 5;
 /// How long a question may be open, in seconds, before somebody else may ask it.
-const OPEN_SECONDS: i64 = 30;
+pub const OPEN_SECONDS: i64 = 30;
 
 /// The hash of a proof together with what it was shown for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +38,7 @@ pub enum ProofStatus<V, E> {
     /// It was refused a moment ago.
     Bad(E),
     /// Somebody is asking.
-    Pending,
+    Pending(PendingCheck),
     /// Nobody knows: whoever gets this asks.
     Unknown(OpenCheck<V, E>),
 }
@@ -45,7 +46,7 @@ pub enum ProofStatus<V, E> {
 enum ResultState<V, E> {
     Good(V),
     Bad(E),
-    Pending,
+    Pending(watch::Receiver<()>),
 }
 
 struct ProofResult<V, E> {
@@ -75,6 +76,19 @@ pub struct OpenCheck<V, E> {
     key: ProofKey,
     entries: Arc<ResultTable<V, E>>,
     is_answered: bool,
+    /// Dropped with the check: those that wait for it look again.
+    _done: watch::Sender<()>,
+}
+
+/// A check of another login with the same proof.
+pub struct PendingCheck(watch::Receiver<()>);
+
+impl PendingCheck {
+    /// Waits until the check has a result, or was given up.
+    pub async fn finished(mut self) {
+        // Nothing is ever sent: the end of the sender is the news.
+        let _ = self.0.changed().await;
+    }
 }
 
 impl<V: Clone, E: Clone> ProofResults<V, E> {
@@ -85,14 +99,15 @@ impl<V: Clone, E: Clone> ProofResults<V, E> {
             return match &entry.state {
                 ResultState::Good(verdict) => ProofStatus::Good(verdict.clone()),
                 ResultState::Bad(error) => ProofStatus::Bad(error.clone()),
-                ResultState::Pending => ProofStatus::Pending,
+                ResultState::Pending(done) => ProofStatus::Pending(PendingCheck(done.clone())),
             };
         }
         if entries.len() >= MAX_RESULTS {
             make_room(&mut entries, now);
         }
-        entries.insert(key, ProofResult { state: ResultState::Pending, until: now + OPEN_SECONDS });
-        ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false })
+        let (done, pending) = watch::channel(());
+        entries.insert(key, ProofResult { state: ResultState::Pending(pending), until: now + OPEN_SECONDS });
+        ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false, _done: done })
     }
 
     /// Forgets everything: what the verdicts rest on has changed.
@@ -167,7 +182,7 @@ mod tests {
     fn one_asks_and_the_others_wait_for_the_answer() {
         let verdicts = ProofResults::default();
         let question = ask(&verdicts, 100);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending(_)));
         question.good(5, 200);
         assert!(matches!(verdicts.look_up(key(&["t"]), 199), ProofStatus::Good(5)));
         assert!(matches!(verdicts.look_up(key(&["t"]), 200), ProofStatus::Unknown(_)));
