@@ -1,0 +1,157 @@
+//! The pooler's own queries on a connection to a server: the reset query, `connect_query`, the questions of `doctor`. Owns
+//! one simple query and the reading of its answer within bounds; what the rows mean is the caller's business.
+
+use crate::net::{Inbound, Stream};
+use std::io;
+use wire::backend::{self, TxStatus};
+use wire::limits::HEADER_BYTES;
+use wire::{encode, tag};
+use zeroize::Zeroize;
+
+/// Bounds on the answer to one query.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerLimits {
+    /// Largest message, in bytes.
+    pub message_bytes: u32,
+    /// Most messages, notices and reports of parameters included.
+    pub messages: usize,
+    /// Rows that are kept; further rows are read and dropped.
+    pub rows: usize,
+}
+
+/// One row in text format; `None` is NULL.
+pub type TextRow = Vec<Option<String>>;
+
+/// The answer to a query that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryAnswer {
+    /// The rows that were kept.
+    pub rows: Vec<TextRow>,
+    /// The state of the transaction after the query.
+    pub status: TxStatus,
+}
+
+/// Why a query of the pooler failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// The connection failed, or was closed.
+    #[error("{0}")]
+    Connection(#[from] io::Error),
+    /// The server reported an error.
+    #[error("{message}")]
+    Refused {
+        /// FATAL, ERROR …
+        severity: String,
+        /// SQLSTATE.
+        code: String,
+        /// The server's words.
+        message: String,
+        /// The server's hint.
+        hint: Option<String>,
+    },
+    /// The answer to a simple query has no message of this type.
+    #[error("message type \"{}\" in the answer to a query", char::from(*.0).escape_default())]
+    Unexpected(u8),
+    /// A message breaks its own format.
+    #[error("the answer breaks the protocol: {0}")]
+    Malformed(#[from] wire::FormatError),
+    /// The answer has more messages than allowed.
+    #[error("the answer to a query does not end")]
+    TooLong,
+}
+
+/// Runs one simple query. `inbound` holds what has been received and not been consumed; `on_parameter` sees each
+/// ParameterStatus.
+///
+/// # Errors
+/// The server reports an error, the connection fails, or the answer exceeds the limits. After [`SqlError::Refused`] with
+/// severity ERROR the connection is in order; after anything else its state is unknown.
+pub async fn query(
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+    sql: &str,
+    limits: AnswerLimits,
+    mut on_parameter: impl FnMut(&[u8]),
+) -> Result<QueryAnswer, SqlError> {
+    let mut message = Vec::new();
+    encode::query(&mut message, sql);
+    let sent = stream.send_all(&message).await;
+    // `connect_query` may hold a secret.
+    message.zeroize();
+    sent?;
+    let (mut rows, mut refused) = (Vec::new(), None);
+    for _ in 0..limits.messages {
+        let frame = match stream.recv_message(inbound, limits.message_bytes).await {
+            Ok(frame) => frame,
+            // A FATAL is followed by the end of the connection.
+            Err(error) => return Err(refused.unwrap_or(SqlError::Connection(error))),
+        };
+        let message = &inbound.bytes()[..frame.len];
+        match frame.tag {
+            tag::backend::DATA_ROW if rows.len() < limits.rows => rows.push(text_row(message)?),
+            tag::backend::PARAMETER_STATUS => on_parameter(message),
+            tag::backend::ERROR_RESPONSE => refused = refused.or_else(|| Some(refusal(message))),
+            tag::backend::READY_FOR_QUERY => {
+                let status = backend::ready_for_query(message)?;
+                inbound.consume(frame.len);
+                return match refused {
+                    Some(error) => Err(error),
+                    None => Ok(QueryAnswer { rows, status }),
+                };
+            }
+            tag::backend::DATA_ROW
+            | tag::backend::ROW_DESCRIPTION
+            | tag::backend::COMMAND_COMPLETE
+            | tag::backend::EMPTY_QUERY_RESPONSE
+            | tag::backend::NOTICE_RESPONSE
+            | tag::backend::NOTIFICATION_RESPONSE => {}
+            other => return Err(SqlError::Unexpected(other)),
+        }
+        inbound.consume(frame.len);
+    }
+    Err(SqlError::TooLong)
+}
+
+fn refusal(message: &[u8]) -> SqlError {
+    let fields = backend::error_fields(message).unwrap_or_default();
+    SqlError::Refused {
+        severity: fields.severity.into_owned(),
+        code: fields.code.into_owned(),
+        message: fields.message.into_owned(),
+        hint: fields.hint.map(std::borrow::Cow::into_owned),
+    }
+}
+
+/// The columns of a DataRow.
+fn text_row(message: &[u8]) -> Result<TextRow, wire::FormatError> {
+    columns(message).ok_or(wire::FormatError::Truncated)
+}
+
+fn columns(message: &[u8]) -> Option<TextRow> {
+    let mut rest = message.get(HEADER_BYTES..)?;
+    let count = u16::from_be_bytes(*rest.split_off(..2)?.first_chunk()?);
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let length = i32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
+        columns.push(match usize::try_from(length) {
+            Ok(length) => Some(String::from_utf8_lossy(rest.split_off(..length)?).into_owned()),
+            Err(_null) => None,
+        });
+    }
+    Some(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_text_and_a_short_one_is_an_error() {
+        let mut message = Vec::new();
+        encode::data_row(&mut message, [Some(&b"a"[..]), None, Some(b"")].into_iter());
+        let row = text_row(&message).unwrap();
+        assert_eq!(row, [Some("a".to_owned()), None, Some(String::new())]);
+        message.pop();
+        assert!(text_row(&message[..message.len() - 1]).is_err());
+    }
+}
