@@ -1,10 +1,10 @@
-//! Credentials from everywhere the AWS SDK looks.
+//! Credentials from every source the AWS SDK supports.
 //!
-//! Owns: one SDK provider per identity, built when first needed: environment, profiles (SSO and
-//! `credential_process` included), web identity, container endpoints (ECS, EKS Pod Identity), instance metadata,
-//! and a role assumed on top.
-//! Never: caches what they return ([`CredentialCache`](crate::CredentialCache) does), never loads anything for an
-//! identity that nobody asked for.
+//! Owns: one SDK provider per identity, built on first use: environment, profiles (including SSO and
+//! `credential_process`), web identity, container endpoints (ECS, EKS Pod Identity), instance metadata, and a
+//! role assumed with any of them.
+//! Never: caches what they return ([`CredentialCache`](crate::CredentialCache) does), or loads anything for
+//! an identity that was not requested.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,32 +22,32 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::sync::OnceCell;
 
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
-use crate::instance::KnownEnds;
+use crate::instance::KnownExpiries;
 use crate::slots::Slots;
 
-/// How many identities have a provider at a time.
+/// Maximum number of identities with a provider.
 const MAX_PROVIDERS: usize = 256;
-/// Where a reason is cut, in characters: errors of the SDK quote answers of servers.
+/// Maximum length of a reason, in characters: SDK errors quote server responses.
 const MAX_REASON_CHARS: usize = 800;
-/// How deep a chain of errors is followed.
+/// Maximum depth of an error chain.
 const MAX_CAUSES: usize = 12;
-/// What CloudTrail shows for roles assumed without a name given.
+/// Shown by CloudTrail for roles assumed without an explicit session name.
 const DEFAULT_SESSION_NAME: &str = "rds-iam";
 
 /// The AWS SDK as a [`CredentialSource`].
 #[derive(Debug)]
 pub struct AwsCredentials {
     providers: Slots<Identity, OnceCell<SharedCredentialsProvider>>,
-    ends: KnownEnds,
+    expiries: KnownExpiries,
 }
 
 impl AwsCredentials {
-    /// A source that has loaded nothing yet.
+    /// A source that has not loaded anything yet.
     pub fn new() -> Self {
-        Self { providers: Slots::new(MAX_PROVIDERS), ends: KnownEnds::default() }
+        Self { providers: Slots::new(MAX_PROVIDERS), expiries: KnownExpiries::default() }
     }
 
-    /// The same, ready to hand to [`TokenEngine::new`](crate::TokenEngine::new).
+    /// Like `new`, as an argument for [`TokenEngine::new`](crate::TokenEngine::new).
     pub fn shared() -> Arc<dyn CredentialSource> {
         Arc::new(Self::new())
     }
@@ -64,8 +64,8 @@ impl CredentialSource for AwsCredentials {
         Box::pin(async move {
             let cell = self.providers.get(identity);
             let provider = cell.get_or_try_init(|| load_provider(identity)).await?;
-            let credentials = provider.provide_credentials().await.map_err(|error| sort_error(&error))?;
-            self.ends.correct(credentials, SystemTime::now()).await
+            let credentials = provider.provide_credentials().await.map_err(|error| classify(&error))?;
+            self.expiries.correct(credentials, SystemTime::now()).await
         })
     }
 }
@@ -97,8 +97,8 @@ pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
         regions = regions.profile_name(profile);
         loader = loader.profile_name(profile);
     }
-    // Only STS needs this region; that of the database is in the token request. Absent a setting, any STS will do
-    // that the identity's configuration names.
+    // Only STS needs this region; the database's is in the token request. Without a setting, use the STS region
+    // of the identity.
     let fallback = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
     loader
         .region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
@@ -116,7 +116,7 @@ impl aws_config::meta::region::ProvideRegion for DefaultRegion {
     }
 }
 
-/// A profile that was named wins over keys in the environment; in the SDK's own chain it would not.
+/// A named profile takes precedence over keys in the environment, unlike in the SDK's default chain.
 fn profile_provider(profile: &str, config: &SdkConfig) -> SharedCredentialsProvider {
     let provider_config = ProviderConfig::default()
         .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -126,7 +126,8 @@ fn profile_provider(profile: &str, config: &SdkConfig) -> SharedCredentialsProvi
     SharedCredentialsProvider::new(provider)
 }
 
-/// Where credentials come from, for people. The SDK notes each step: a role assumed with keys of a profile has two.
+/// The source of the credentials, for display. The SDK records each step: a role assumed with keys of a
+/// profile has two.
 pub(crate) fn provider_of(credentials: &Credentials) -> String {
     use AwsCredentialFeature as Step;
     let steps = credentials.get_property::<Vec<Step>>().map(Vec::as_slice).unwrap_or_default();
@@ -154,8 +155,8 @@ pub(crate) fn provider_of(credentials: &Credentials) -> String {
     if found.is_empty() { "code".to_owned() } else { found.join(", ") }
 }
 
-/// Takes over where the same key came from `before`, if the new copy does not tell: while metadata is away, the SDK hands
-/// out what it remembers, without its origin.
+/// Copies the recorded source from `before` if it has the same key and the new copy has none: while metadata
+/// is unreachable, the SDK returns cached credentials without their source.
 pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credentials>) {
     let known = before.and_then(|before| before.get_property::<Vec<AwsCredentialFeature>>());
     let steps = credentials.get_property_mut_or_default::<Vec<AwsCredentialFeature>>();
@@ -164,7 +165,7 @@ pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credent
     }
 }
 
-fn sort_error(error: &CredentialsError) -> CredentialError {
+fn classify(error: &CredentialsError) -> CredentialError {
     let reason = reason_of(error);
     match error {
         CredentialsError::CredentialsNotLoaded(_) => CredentialError::NotFound { reason },
@@ -177,7 +178,7 @@ fn sort_error(error: &CredentialsError) -> CredentialError {
     }
 }
 
-/// Whether a reason holds one of the codes with which STS, ECS and IMDS say no for good.
+/// True if a reason contains one of the codes with which STS, ECS and IMDS refuse permanently.
 fn is_refusal(reason: &str) -> bool {
     const REFUSALS: [&str; 8] = [
         "AccessDenied",
@@ -192,15 +193,15 @@ fn is_refusal(reason: &str) -> bool {
     REFUSALS.iter().any(|code| reason.contains(code))
 }
 
-/// Whether somebody's session with Identity Center is missing or over: the SDK has a type of its own for that, and
-/// shows it to nobody.
+/// True if an Identity Center session is missing or expired: the SDK has an error type for that but does not
+/// export it.
 fn needs_sso_login(reason: &str) -> bool {
     const SIGNS: [&str; 4] = ["/sso/cache/", "UnauthorizedException", "SSO token", "SSO session"];
     SIGNS.iter().any(|sign| reason.contains(sign))
 }
 
-/// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds
-/// whole answers, keys included.
+/// The chain of causes in one line. Uses `Display` only: the errors' `Debug` output contains whole responses,
+/// including keys.
 pub(crate) fn reason_of(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut cause = Some(error);
@@ -219,16 +220,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_sorted_by_what_to_do() {
-        let sorted = |error| sort_error(&error);
-        assert!(matches!(sorted(CredentialsError::not_loaded("none")), CredentialError::NotFound { .. }));
+    fn errors_are_classified_by_remedy() {
+        let classified = |error| classify(&error);
+        assert!(matches!(classified(CredentialsError::not_loaded("none")), CredentialError::NotFound { .. }));
         let wrong = CredentialsError::invalid_configuration("profile x is not defined");
-        assert!(matches!(sorted(wrong), CredentialError::Misconfigured { .. }));
+        assert!(matches!(classified(wrong), CredentialError::Misconfigured { .. }));
         let refused =
             CredentialsError::provider_error("AccessDenied: not authorized to perform sts:AssumeRole");
-        assert!(matches!(sorted(refused), CredentialError::Refused { .. }));
-        let gone = sorted(CredentialsError::provider_error("dispatch failure"));
-        assert!(gone.is_transient() && gone.to_string().contains("dispatch failure"));
+        assert!(matches!(classified(refused), CredentialError::Refused { .. }));
+        let unreachable = classified(CredentialsError::provider_error("dispatch failure"));
+        assert!(unreachable.is_transient() && unreachable.to_string().contains("dispatch failure"));
     }
 
     #[test]

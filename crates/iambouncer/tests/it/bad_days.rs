@@ -243,7 +243,7 @@ fn a_secrets_manager_that_answers_garbage_is_named_and_not_quoted() {
         error_page(503),
         huge(JSON),
     ];
-    expect_cause("IAM029", "cannot be asked", answers, with_a_secret);
+    expect_cause("IAM029", "the request to Secrets Manager", answers, with_a_secret);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn logins_continue_while_secrets_manager_is_unreachable() {
         assert_eq!(bouncer.client().value("SELECT 1"), "1");
         shown(&bouncer, "failed_reads") != "0"
     });
-    assert!(shown(&bouncer, "last_error").contains("cannot be asked"));
+    assert!(shown(&bouncer, "last_error").contains("the request to Secrets Manager"));
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }
 
@@ -233,7 +233,7 @@ fn an_unusable_secret_is_reported_with_its_cause() {
     let unreachable = site.start(&line).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1");
     let (code, text, hint) = refused(unreachable);
     assert_eq!(code, "28000");
-    assert!(text.contains("cannot be asked") && hint.ends_with("[IAM029]"), "{text} {hint}");
+    assert!(text.contains("the request to Secrets Manager") && hint.ends_with("[IAM029]"), "{text} {hint}");
 }
 
 #[test]

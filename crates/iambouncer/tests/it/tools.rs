@@ -70,7 +70,7 @@ fn token_reports_missing_credentials_region_or_user() {
     assert!(none.stderr.contains("no AWS credentials") && none.stdout.is_empty(), "{none:?}");
     let sim = Sim::in_front_of(postgres());
     let nowhere = program::run(&["token", "10.0.0.7", "--user", "app"], &sim.environment());
-    assert!(nowhere.stderr.contains("does not tell an AWS region"), "{nowhere:?}");
+    assert!(nowhere.stderr.contains("does not contain an AWS region"), "{nowhere:?}");
     let no_user = program::run(&["token", RDS_HOST], &sim.environment());
     assert_eq!(no_user.code, Some(78), "{no_user:?}");
     assert!(no_user.stderr.contains("no user"), "{no_user:?}");

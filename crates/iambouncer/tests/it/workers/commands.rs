@@ -212,7 +212,8 @@ fn a_pause_canceled_by_resume_at_once_is_answered() {
         pauser.send_query("PAUSE");
         eventually("PAUSE is in force", || console.column("SHOW DATABASES", "paused")[0] == "1");
         assert_eq!(tags(&console.query("RESUME")), "CZ");
-        // Regression test: a worker that received the PAUSE after RESUME waited for the next change, which may never happen.
+        // Regression test: a worker that received the PAUSE after RESUME waited for the next change, which may
+        // never happen.
         assert_eq!(pauser.until_ready()[0].error().0, "57014", "turn {turn}");
     }
     commit_all(&mut clients);

@@ -148,7 +148,8 @@ fn a_worker_whose_logins_are_refused_borrows_from_the_others() {
         Workers::start("workers_refused", 3, &["default_pool_size = 3", "server_login_retry = 600"]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     postgres().sql("ALTER ROLE workers_refused CONNECTION LIMIT 1").unwrap();
-    // The pool has room for more, PostgreSQL does not. Regression test: other workers were not asked while server_login_retry was in effect.
+    // The pool has room for more, PostgreSQL does not. Regression test: other workers were not asked while
+    // server_login_retry was in effect.
     for _ in 0..3 {
         for client in &mut clients {
             assert_eq!(client.value("SELECT current_user"), "workers_refused");
