@@ -14,6 +14,7 @@ const CHECKED: &[&str] = &[
     "crates/rds-sim-pam/",
     "crates/rds-iam-examples/",
     "fuzz/",
+    "crates/bench/",
 ];
 const HEADING: &str = "## Words to avoid";
 
