@@ -68,7 +68,7 @@ impl NameQuery {
         let mut is_answered = true;
         if let Some(resolver) = sources.resolver.filter(|_| needs_dns) {
             let found =
-                if is_anew { resolver.resolve_anew(&name).await } else { resolver.resolve(&name).await };
+                if is_anew { resolver.resolve_uncached(&name).await } else { resolver.resolve(&name).await };
             match found {
                 Ok(found) => {
                     let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
