@@ -1,15 +1,15 @@
-//! Fuzzes the views of messages and the rewriting of their heads: nothing panics, a view of a part agrees with
-//! the view of the whole, and a rewritten message differs in its name only. Owns these three properties.
+//! Fuzzes message views and the rewriting of message heads. Owns three properties: nothing panics, a view of a prefix
+//! agrees with the view of the whole message, and a rewritten message differs only in its name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wire::frontend::{self, Target};
+use wire::frontend::{self, NamedKind};
 use wire::limits::{HEADER_BYTES, MAX_MESSAGE_BYTES};
 use wire::{backend, encode, rewrite, scan};
 
 fuzz_target!(|input: (Vec<u8>, u8, Vec<u8>)| {
     let (mut name, tag, body) = input;
-    // A name of ours has no zero in it and is short.
+    // Statement names of the pooler are short and contain no zero byte.
     name.retain(|&byte| byte != 0);
     name.truncate(63);
     let mut message = vec![tag];
@@ -21,12 +21,12 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<u8>)| {
     named(&message, &name);
     client_views(&message);
     server_views(&message);
-    // And the same without a sound header.
+    // The same views of input without a valid header.
     client_views(&body);
     server_views(&body);
 });
 
-/// The length word of `message` says how long it is.
+/// Checks that the length field of `message` is correct.
 fn check_length(message: &[u8]) {
     let frame = scan::header(message, MAX_MESSAGE_BYTES).unwrap().unwrap();
     assert_eq!(frame.len, message.len());
@@ -47,7 +47,7 @@ fn bind(message: &[u8], name: &[u8]) {
     for end in 0..message.len() {
         match frontend::bind_head(&message[..end], message.len()) {
             Ok(None) => {}
-            early => assert_eq!(early, whole, "a part of {end} bytes tells otherwise"),
+            early => assert_eq!(early, whole, "a prefix of {end} bytes gives a different result"),
         }
     }
     let Ok(Some(before)) = whole else { return };
@@ -67,7 +67,7 @@ fn named(message: &[u8], name: &[u8]) {
         write(&mut out, name);
         check_length(&out);
         let view = frontend::named(&out).unwrap();
-        assert_eq!((view.target, view.name), (Target::Statement, name));
+        assert_eq!((view.target, view.name), (NamedKind::Statement, name));
     }
 }
 

@@ -1,9 +1,11 @@
-//! The other design, to compare with: multi-thread tokio and a mutex around the one pool. A spike: it has what a row of
-//! "All cores" needs, written to be as fast as this design goes, so that `make bench` decides and not an opinion.
+//! The alternative design, for comparison: multi-threaded tokio and a mutex around a single pool. A spike
+//! that implements what one row of "All cores" needs, as fast as this design permits, so that the choice of
+//! design rests on a measurement (`make bench`).
 //!
-//! Owns one listener and one pool in transaction mode: the newest idle server, or a new one, or a place in the queue.
-//! Never: asks who a client is, shares prepared statements, does COPY from a client, Flush or a request larger than
-//! its buffer, cancels, or goes on with a connection after an error.
+//! Owns one listener and one pool in transaction mode: the most recently used idle server, or a new one, or a
+//! place in the queue.
+//! Never: authenticates a client, shares prepared statements, handles COPY from a client, Flush, cancel
+//! requests or a request larger than its buffer, or continues a connection after an error.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -23,11 +25,11 @@ use wire::startup::{self, Request, Version};
 use wire::tag::{backend, frontend};
 use wire::{backend as view, encode};
 
-/// Room for a request, and for the part of an answer that is passed on at once.
+/// Size of the buffer for a request, and for the part of a response that is forwarded at once.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// What the first packet begins with.
+/// Length of the field at the start of the first packet.
 const LENGTH_BYTES: usize = 4;
-/// Body of ReadyForQuery outside of a transaction.
+/// Body of ReadyForQuery outside a transaction.
 const NO_TRANSACTION: u8 = b'I';
 
 /// A pooler with a mutex around its pool
@@ -37,7 +39,7 @@ struct Args {
     /// Port to listen on, on 127.0.0.1
     #[arg(long)]
     listen: u16,
-    /// Port of PostgreSQL on 127.0.0.1, which trusts us
+    /// Port of PostgreSQL on 127.0.0.1, which must trust this host
     #[arg(long)]
     postgres: u16,
     /// Database of the pool
@@ -46,7 +48,7 @@ struct Args {
     /// User of the pool
     #[arg(long)]
     user: String,
-    /// Server connections at most
+    /// Maximum number of server connections
     #[arg(long)]
     pool_size: NonZeroU32,
     /// Threads of the runtime
@@ -57,17 +59,18 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let runtime = Builder::new_multi_thread().worker_threads(args.workers.get()).enable_io().build()?;
-    // What runs here and not in a task would be polled by this thread, which is none of the workers.
+    // The future passed to `block_on` runs on the main thread, which is not a worker; a task runs on a
+    // worker.
     runtime.block_on(async { tokio::spawn(listen(args)).await })?
 }
 
-/// Opens the first server, whose greeting all clients get, and then lets them in.
+/// Opens the first server, whose greeting is sent to every client, and then accepts clients.
 async fn listen(args: Args) -> Result<()> {
     let port = args.listen;
-    // One for the process: no task has to count its references.
+    // One per process, leaked so that tasks do not count references.
     let pool: &'static Pool = Box::leak(Box::new(Pool { args, state: Mutex::default() }));
     pool.locked().open += 1;
-    let (first, greeting) = pool.log_in(Seat(pool)).await.context("logging in to PostgreSQL")?;
+    let (first, greeting) = pool.log_in(Permit(pool)).await.context("logging in to PostgreSQL")?;
     let greeting: &'static [u8] = greeting.leak();
     pool.release(first);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.context("listening")?;
@@ -88,31 +91,31 @@ struct Pool {
     state: Mutex<State>,
 }
 
-/// What the mutex is around.
+/// The state protected by the mutex.
 #[derive(Default)]
 struct State {
-    /// The newest one last.
+    /// Most recently used last.
     idle: Vec<Server>,
-    /// The oldest one first.
+    /// Oldest first.
     waiters: VecDeque<oneshot::Sender<Server>>,
-    /// Servers there are, idle, lent or logging in.
+    /// Number of servers: idle, borrowed or logging in.
     open: u32,
 }
 
-/// A place for one server connection. It becomes free when this is dropped.
-struct Seat(&'static Pool);
+/// A permit for one server connection, returned on drop.
+struct Permit(&'static Pool);
 
-/// A server connection between two transactions, or lent.
+/// A server connection, idle or borrowed.
 struct Server {
     stream: TcpStream,
-    _seat: Seat,
+    _permit: Permit,
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.0.locked();
         state.open -= 1;
-        // The oldest waiter finds its sender gone and tries again: there is room for a server now.
+        // The oldest waiter receives an error and tries again, since there is room for another server now.
         drop(state.waiters.pop_front());
     }
 }
@@ -122,7 +125,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A server, at once or when it is this client's turn.
+    /// Returns a server, immediately or after waiting in the queue.
     async fn borrow(&'static self) -> Result<Server> {
         loop {
             let queued = {
@@ -139,14 +142,14 @@ impl Pool {
                     Some(receiver)
                 }
             };
-            let Some(waiter) = queued else { return Ok(self.log_in(Seat(self)).await?.0) };
+            let Some(waiter) = queued else { return Ok(self.log_in(Permit(self)).await?.0) };
             if let Ok(server) = waiter.await {
                 return Ok(server);
             }
         }
     }
 
-    /// Hands `server` to the oldest waiter, or makes it the newest idle one. Nobody is woken under the lock.
+    /// Hands `server` to the oldest waiter, or returns it to the idle list. Wakes tasks only after unlocking.
     fn release(&self, mut server: Server) {
         loop {
             let mut state = self.locked();
@@ -159,8 +162,8 @@ impl Pool {
         }
     }
 
-    /// Opens a connection, and what a client is told once it has one.
-    async fn log_in(&'static self, seat: Seat) -> Result<(Server, Vec<u8>)> {
+    /// Opens a connection; also returns the greeting for clients.
+    async fn log_in(&'static self, permit: Permit) -> Result<(Server, Vec<u8>)> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.args.postgres)).await?;
         stream.set_nodelay(true)?;
         let parameters = [("user", self.args.user.as_str()), ("database", &self.args.database)];
@@ -178,10 +181,10 @@ impl Pool {
                     backend::ERROR_RESPONSE => bail!("{}", view::error_fields(message)?.message),
                     backend::PARAMETER_STATUS => greeting.extend_from_slice(message),
                     backend::READY_FOR_QUERY => {
-                        // Nobody listens to it.
+                        // The key is not used: this pooler does not handle cancel requests.
                         encode::backend_key_data(&mut greeting, 1, &[0; 4]);
                         encode::ready_for_query(&mut greeting);
-                        return Ok((Server { stream, _seat: seat }, greeting));
+                        return Ok((Server { stream, _permit: permit }, greeting));
                     }
                     _ => {}
                 }
@@ -191,13 +194,13 @@ impl Pool {
     }
 }
 
-/// The whole message at the front of `bytes`, with its tag.
+/// The complete message at the front of `bytes`, with its tag.
 fn message(bytes: &[u8]) -> Result<Option<(u8, &[u8])>> {
     let frame = scan::header(bytes, MAX_MESSAGE_BYTES)?;
     Ok(frame.and_then(|frame| Some((frame.tag, bytes.get(..frame.len)?))))
 }
 
-/// A client and its buffer, which holds its request and then the answer.
+/// A client connection and its buffer, which holds the request and then the response.
 struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -206,7 +209,7 @@ struct Client {
 impl Client {
     async fn serve(&mut self, pool: &'static Pool, greeting: &[u8]) -> Result<()> {
         self.stream.set_nodelay(true)?;
-        self.let_in(greeting).await?;
+        self.log_in_client(greeting).await?;
         let mut held = None;
         while let Some((len, answers)) = self.request().await? {
             let mut server = match held.take() {
@@ -219,8 +222,8 @@ impl Client {
         Ok(())
     }
 
-    /// The client's login.
-    async fn let_in(&mut self, greeting: &[u8]) -> Result<()> {
+    /// Handles the client's login.
+    async fn log_in_client(&mut self, greeting: &[u8]) -> Result<()> {
         loop {
             self.stream.read_exact(&mut self.buffer[..LENGTH_BYTES]).await?;
             let len = startup::packet_len(&self.buffer)?.context("no length")?;
@@ -228,17 +231,17 @@ impl Client {
             self.stream.read_exact(rest).await?;
             match startup::parse(&self.buffer[..len])? {
                 Request::Ssl | Request::Gss => self.stream.write_all(b"N").await?,
-                Request::Cancel { .. } => bail!("nothing can be cancelled here"),
+                Request::Cancel { .. } => bail!("cancel requests are not supported"),
                 Request::Startup(_) => return Ok(self.stream.write_all(greeting).await?),
             }
         }
     }
 
-    /// Reads a request up to its end: how many bytes it has, and how many times ReadyForQuery ends the answer. `None`
-    /// when the client has left.
+    /// Reads a complete request: its length in bytes, and the number of ReadyForQuery messages in the
+    /// response. `None` if the client has disconnected.
     ///
-    /// `read` and not `readable` with `try_read`: after a read that did not fill the buffer it knows that the socket is
-    /// empty, which saves a system call per message.
+    /// `read` instead of `readable` with `try_read`: after a read that did not fill the buffer, tokio assumes
+    /// that the socket is empty, which saves a system call per message.
     async fn request(&mut self) -> Result<Option<(usize, u32)>> {
         let (mut filled, mut at, mut answers) = (0, 0, 0);
         loop {
@@ -262,11 +265,11 @@ impl Client {
         }
     }
 
-    /// Passes on what `server` says until it is ready as often as it should be. Hands it back if it is in a
-    /// transaction; otherwise it is released before the last bytes go to the client, so that the next one need not
-    /// wait for that.
+    /// Forwards the response of `server` up to the last expected ReadyForQuery. Returns the server if it is
+    /// in a transaction; otherwise releases it before the last bytes are sent, so that the next client does
+    /// not wait for that.
     async fn answer(&mut self, pool: &Pool, mut server: Server, mut answers: u32) -> Result<Option<Server>> {
-        // `at` is where the next message begins: in the buffer, or as far behind its end as a message goes on.
+        // Offset of the next message; past `filled` if the current message is incomplete.
         let (mut filled, mut at, mut state) = (0, 0, NO_TRANSACTION);
         loop {
             let n = server.stream.read(&mut self.buffer[filled..]).await?;
@@ -275,10 +278,11 @@ impl Client {
             let ahead = |at| self.buffer.get(at..filled).unwrap_or_default();
             while let Some(frame) = scan::header(ahead(at), MAX_MESSAGE_BYTES)? {
                 if frame.tag == backend::READY_FOR_QUERY {
-                    // The one byte of its body decides, so it has to be here.
+                    // The status byte is needed, so wait until it has arrived.
                     let Some(&byte) = ahead(at).get(frame.len - 1) else { break };
                     state = byte;
-                    answers = answers.checked_sub(1).context("PostgreSQL is ready too often")?;
+                    answers =
+                        answers.checked_sub(1).context("PostgreSQL sent too many ReadyForQuery messages")?;
                 }
                 at += frame.len;
             }
@@ -290,7 +294,7 @@ impl Client {
                 self.stream.write_all(&self.buffer[..filled]).await?;
                 return Ok(held);
             }
-            // All but the head of a message that has not come whole.
+            // Everything except an incomplete message header.
             let out = at.min(filled);
             self.stream.write_all(&self.buffer[..out]).await?;
             self.buffer.copy_within(out..filled, 0);

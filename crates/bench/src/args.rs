@@ -1,5 +1,5 @@
-//! The command line and the environment. Owns how much a full and a short run measure, and the command that
-//! makes a run again; it starts nothing.
+//! The command line and the environment. Owns the amounts measured by a full and a short run, and the command
+//! line that repeats a run; never starts anything.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::instructions;
 use crate::load::Length;
 use crate::plan::{self, BenchSettings};
 
-/// Where Debian puts PgBouncer; `/usr/sbin` is not on everybody's path.
+/// Debian's path of PgBouncer; `/usr/sbin` is not in every user's PATH.
 const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
-/// Where Debian puts HAProxy.
+/// Debian's path of HAProxy.
 const DEBIAN_HAPROXY: &str = "/usr/sbin/haproxy";
-/// Where cargo puts the spike, beside this program.
+/// Cargo's path of the spike, relative to this program.
 const MUTEX_POOL: &str = "examples/mutex_pool";
 
-/// How much a run measures that is not told otherwise.
+/// The amounts measured by default.
 pub(crate) const FULL: BenchSettings = BenchSettings {
     rounds: 5,
     length: Length::Seconds(2),
@@ -34,7 +34,7 @@ pub(crate) const FULL: BenchSettings = BenchSettings {
     sweep: &[1, 4, 16, 64, 256, 1000],
 };
 
-/// How much a short run measures: everything, once, and too little to mean anything.
+/// The amounts measured by a short run: every row once, too briefly for meaningful figures.
 const QUICK: BenchSettings = BenchSettings {
     rounds: 1,
     length: Length::Transactions(3000),
@@ -54,28 +54,28 @@ pub(crate) struct Args {
     /// Measure only rows whose name contains this, such as "simple" or "logins"
     #[arg(env = "BENCH_ONLY")]
     pub(crate) only: Option<String>,
-    /// Rounds per row and contender, at most [default: 5]
+    /// Maximum number of rounds per row and contender [default: 5]
     #[arg(long, env = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
     /// Seconds per run of pgbench [default: 2]
     #[arg(long, env = "DURATION", value_parser = clap::value_parser!(u32).range(1..))]
     duration: Option<u32>,
-    /// One short round, to see that everything runs
+    /// One short round, to check that everything runs
     #[arg(long, env = "QUICK", value_parser = FalseyValueParser::new())]
     pub(crate) quick: bool,
     /// Only count instructions per query in the relay, and compare them with the budget
     #[arg(long)]
     instructions: bool,
-    /// Only mint tokens, next to signers of other languages
+    /// Only sign tokens, compared with signers in other languages
     #[arg(long)]
     pub(crate) tokens: bool,
-    /// Where tools/drivers has put these [default: `drivers` in the target directory that this program is in]
+    /// Directory of the drivers installed by tools/drivers [default: `drivers` in the target directory of this program]
     #[arg(long, env = "DRIVERS")]
     drivers: Option<PathBuf>,
-    /// Make the instructions counted the new budget
+    /// Store the counted instructions as the new budget
     #[arg(long, env = "UPDATE_BUDGET", value_parser = FalseyValueParser::new())]
     pub(crate) update_budget: bool,
-    /// The iambouncer to measure [default: the one beside this program]
+    /// The iambouncer to measure [default: the one in the directory of this program]
     #[arg(long, env = "IAMBOUNCER")]
     iambouncer: Option<PathBuf>,
     /// The PgBouncer to compare with
@@ -99,7 +99,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The pooler to measure: the one named, or the one beside this program.
+    /// The pooler to measure: the one given, or the one in the directory of this program.
     pub(crate) fn iambouncer(&self) -> Result<PathBuf> {
         if let Some(path) = &self.iambouncer {
             return Ok(path.clone());
@@ -114,11 +114,11 @@ impl Args {
             return Ok(path.clone());
         }
         let here = std::env::current_exe().context("finding this program")?;
-        let target = here.ancestors().nth(2).context("this program is in no target directory")?;
+        let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
         Ok(target.join("drivers"))
     }
 
-    /// The programs of all that take part.
+    /// The programs of all contenders.
     pub(crate) fn programs(&self) -> Result<Vec<(Contender, PathBuf)>> {
         let iambouncer = self.iambouncer()?;
         let here = std::env::current_exe().context("finding this program")?;
@@ -134,7 +134,7 @@ impl Args {
         Ok(always.into_iter().chain(optional).collect())
     }
 
-    /// How much is measured.
+    /// The amounts to measure.
     pub(crate) fn settings(&self) -> BenchSettings {
         if self.quick {
             return QUICK;
@@ -147,19 +147,19 @@ impl Args {
         }
     }
 
-    /// Whether counting instructions is among the rows.
+    /// True if instructions are to be counted.
     pub(crate) fn wants_instructions(&self) -> bool {
         self.only.as_ref().is_none_or(|only| instructions::NAME.contains(only.as_str()))
     }
 
-    /// Whether nothing else is, so that neither test data nor others are needed.
+    /// True if nothing else is measured, so that neither test data nor other contenders are needed.
     pub(crate) fn only_instructions(&self) -> bool {
         let rows = plan::rows(false, &self.settings());
         let is_row = |only: &String| rows.iter().any(|row| row.name.contains(only.as_str()));
         self.instructions || self.wants_instructions() && self.only.as_ref().is_some_and(|only| !is_row(only))
     }
 
-    /// The command that makes this run again.
+    /// The command line that repeats this run.
     pub(crate) fn command_line(&self) -> String {
         let mut command = String::from("make bench");
         if self.quick {
@@ -183,14 +183,14 @@ impl Args {
         command
     }
 
-    /// The command that mints tokens again.
+    /// The command line that repeats the token benchmark.
     pub(crate) fn tokens_command_line(&self) -> String {
         let rounds = self.rounds.map(|rounds| format!(" ROUNDS={rounds}")).unwrap_or_default();
         let quick = if self.quick { " QUICK=1" } else { "" };
         format!("make bench-tokens{quick}{rounds}")
     }
 
-    /// Those that take part where they are named, with the variable that names them.
+    /// Contenders that take part only if a program is given, with the variable that gives it.
     fn optional(&self) -> [(Contender, &'static str, &Option<PathBuf>); 4] {
         [
             (Contender::PgCat, "PGCAT", &self.pgcat),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_names_what_differs() {
+    fn the_command_line_contains_changed_settings() {
         let args = parse(&["--rounds=3", "--pgcat=/opt/pgcat", "simple"]);
         let command = "make bench ROUNDS=3 DURATION=2 BENCH_ONLY='simple' PGCAT=/opt/pgcat";
         assert_eq!(args.command_line(), command);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_alone_need_no_others() {
+    fn counting_instructions_needs_no_other_contender() {
         assert!(parse(&["instructions"]).only_instructions());
         assert!(!parse(&["simple"]).only_instructions());
         assert!(!parse(&[]).only_instructions());

@@ -1,7 +1,7 @@
-//! The budget of instructions, `bench/instructions.txt`: what a query may cost in the relay. Owns the file's
-//! format, the comparison and its table; it measures nothing.
+//! The instruction budget, `bench/instructions.txt`: the permitted cost of a query in the relay. Owns the
+//! file's format, the comparison and its table; never measures.
 //!
-//! A count is good for one architecture: on another one, figures are shown but not compared.
+//! A count is valid for one architecture: on others, counts are shown but not compared.
 
 use std::env::consts::ARCH;
 use std::fmt::Write as _;
@@ -12,18 +12,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::instructions::{Count, NAME};
 
-/// How far a count may be from its budget, in percent.
+/// How far a count may differ from its budget, in percent.
 const TOLERANCE_PERCENT: f64 = 3.0;
 /// First word of the line that names the architecture.
 const ARCH_KEY: &str = "arch";
-/// How to write the file anew.
+/// The command that writes the file.
 const UPDATE: &str = "make instructions UPDATE_BUDGET=1";
 
-/// What the file says.
+/// Contents of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
     arch: String,
-    /// Name of a kind, and what it may cost.
+    /// Names of query kinds, with the instructions permitted.
     lines: Vec<(String, u64)>,
 }
 
@@ -31,7 +31,7 @@ impl Budget {
     /// Reads the file.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file)
-            .with_context(|| format!("reading {}; `{UPDATE}` makes it", file.display()))?;
+            .with_context(|| format!("reading {}; `{UPDATE}` creates it", file.display()))?;
         Self::parse(&text).with_context(|| format!("reading {}", file.display()))
     }
 
@@ -50,8 +50,8 @@ impl Budget {
     /// Compares `counts` with the budget.
     ///
     /// # Errors
-    /// A count is over its budget or has none.
-    pub(crate) fn hold(&self, counts: &[Count]) -> Result<()> {
+    /// A count exceeds its budget or has none.
+    pub(crate) fn check(&self, counts: &[Count]) -> Result<()> {
         if self.arch != ARCH {
             eprintln!("{NAME}: the budget is for {}, not compared on {ARCH}", self.arch);
             return Ok(());
@@ -73,7 +73,7 @@ impl Budget {
         if complaints.is_empty() {
             return Ok(());
         }
-        bail!("{NAME}, over budget: {}. If that is worth it: `{UPDATE}`", complaints.join("; "))
+        bail!("{NAME}, over budget: {}. To accept this: `{UPDATE}`", complaints.join("; "))
     }
 
     /// The table of the report.
@@ -111,7 +111,7 @@ impl Budget {
     }
 }
 
-/// By how much `new` differs from `old`.
+/// The difference between `new` and `old`, in percent.
 fn percent(old: u64, new: u64) -> f64 {
     (new as f64 - old as f64) * 100.0 / old as f64
 }
@@ -121,35 +121,35 @@ mod tests {
     use super::*;
     use crate::instructions::QueryKind;
 
-    fn hold(new: u64) -> Result<()> {
+    fn check(new: u64) -> Result<()> {
         let budget = Budget::parse(&format!("# about\n\narch {ARCH}\nsimple 1000\n")).unwrap();
-        budget.hold(&[Count { kind: QueryKind::Simple, per_query: new }])
+        budget.check(&[Count { kind: QueryKind::Simple, per_query: new }])
     }
 
     #[test]
-    fn three_percent_are_no_difference() {
+    fn differences_up_to_three_percent_are_accepted() {
         for new in [1, 970, 1000, 1030] {
-            hold(new).unwrap();
+            check(new).unwrap();
         }
     }
 
     #[test]
-    fn more_is_named_with_both_figures() {
-        let complaint = hold(1031).unwrap_err().to_string();
+    fn an_exceeded_budget_is_reported_with_both_counts() {
+        let complaint = check(1031).unwrap_err().to_string();
         assert!(complaint.contains("simple: 1031, budget 1000 (+3.1 %)"), "{complaint}");
     }
 
     #[test]
     fn a_kind_without_budget_fails() {
         let budget = Budget::parse(&format!("arch {ARCH}\nprepared 1000")).unwrap();
-        assert!(budget.hold(&[Count { kind: QueryKind::Simple, per_query: 1 }]).is_err());
+        assert!(budget.check(&[Count { kind: QueryKind::Simple, per_query: 1 }]).is_err());
     }
 
     #[test]
     fn another_architecture_is_not_compared() {
         let budget = Budget::parse("arch vax\nsimple 1").unwrap();
         let counts = [Count { kind: QueryKind::Simple, per_query: 1000 }];
-        budget.hold(&counts).unwrap();
+        budget.check(&counts).unwrap();
         assert!(budget.table(&counts).contains("| simple | 1000 | – | – |"));
     }
 

@@ -1,5 +1,5 @@
-//! Large results, read by a raw client: what one costs, what it does to others, and what a slow reader makes
-//! the pooler hold. Owns these measurements; it never looks at a row.
+//! Large results, read by a raw client: their cost, their effect on other clients, and the memory the pooler
+//! needs for a slow reader. Owns these measurements; never parses a row.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::time::timeout;
 
-use crate::bed::{Bed, DATABASE, USER};
 use crate::client::{BenchTarget, Client};
 use crate::cpu::Peak;
 use crate::latency::Latencies;
 use crate::load::{self, Length, Pgbench};
 use crate::poolers::Pooler;
+use crate::test_bed::{DATABASE, TestBed, USER};
 
 /// Bytes of one row of a large result.
 const ROW_BYTES: u64 = 1000;
@@ -20,13 +20,13 @@ const ROW_BYTES: u64 = 1000;
 const MEGABYTE_BYTES: u64 = 1_000_000;
 /// One mebibyte.
 const MEBIBYTE_BYTES: u64 = 1 << 20;
-/// How long reading a large result may take: a pooler that hangs must not hang us.
+/// Time limit for reading a large result, in case a pooler hangs.
 const READ_LIMIT: Duration = Duration::from_secs(120);
-/// How long the others beside a large result may take until they have begun …
+/// Time limit for the other clients to start …
 const BEGIN_LIMIT: Duration = Duration::from_secs(10);
-/// … and the pause between two looks at whether they have.
+/// … and the interval between checks.
 const BEGIN_POLL: Duration = Duration::from_millis(5);
-/// The percentile of which the tables speak.
+/// The percentile reported in the tables.
 const PERCENT: usize = 99;
 /// How fast a slow client reads.
 pub(crate) const SLOW_BYTES_PER_S: u32 = 20_000_000;
@@ -34,24 +34,24 @@ pub(crate) const SLOW_BYTES_PER_S: u32 = 20_000_000;
 /// Cost of a large result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bulk {
-    /// CPU time of the pooler per megabyte, where there is a pooler.
+    /// CPU time of the pooler per megabyte, if there is a pooler.
     pub(crate) us_per_mb: Option<f64>,
     /// Megabytes per second.
     pub(crate) mb_per_s: f64,
 }
 
-/// What a large result does to others.
+/// Effect of a large result on other clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Beside {
-    /// Growth of the pooler's peak memory in MiB, where there is a pooler.
+    /// Growth of the pooler's peak memory in MiB, if there is a pooler.
     pub(crate) growth_mib: Option<f64>,
-    /// Latency of the others while they are alone, in ms.
+    /// Latency of the other clients without the large result, in ms.
     pub(crate) alone_ms: f64,
-    /// Latency of the others while the result is read, in ms.
+    /// Latency of the other clients while the result is read, in ms.
     pub(crate) beside_ms: f64,
 }
 
-/// Reads a result of `megabytes` and throws it away.
+/// Reads a result of `megabytes` and discards it.
 pub(crate) fn measure(pooler: &Pooler, megabytes: u64) -> Result<Bulk> {
     let before = pooler.cpu_time()?;
     let read = read_all(pooler.port, megabytes * MEGABYTE_BYTES)?;
@@ -66,22 +66,22 @@ pub(crate) fn measure(pooler: &Pooler, megabytes: u64) -> Result<Bulk> {
 
 /// Runs `others` alone for `seconds`, and then for twice as long beside a client that reads `mebibytes`.
 pub(crate) fn beside(
-    bed: &Bed,
+    test_bed: &TestBed,
     pooler: &Pooler,
     others: &Pgbench,
     mebibytes: u64,
     seconds: u32,
 ) -> Result<Beside> {
     let others = |seconds| Pgbench { length: Length::Seconds(seconds), ..*others };
-    let alone = others(seconds).run(bed, pooler.port)?.latencies;
+    let alone = others(seconds).run(test_bed, pooler.port)?.latencies;
     let peak = pooler.pid().map(Peak::watch).transpose()?;
     let (read, report) = thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            wait_for_others(bed)?;
+            wait_for_other_clients(test_bed)?;
             read_all(pooler.port, mebibytes * MEBIBYTE_BYTES)
         });
-        // Here and not in the thread: a child dies with the thread that has started it.
-        let report = others(2 * seconds).run(bed, pooler.port);
+        // Not in the thread: a child process is killed when the thread that started it ends.
+        let report = others(2 * seconds).run(test_bed, pooler.port);
         (reader.join().unwrap_or_else(|_| Err(anyhow!("the reader panicked"))), report)
     });
     let read = read.context("reading the large result")?;
@@ -93,12 +93,13 @@ pub(crate) fn beside(
     })
 }
 
-/// Waits until the others have logged in and are at work: where nobody pools, that takes longer than the result.
-fn wait_for_others(bed: &Bed) -> Result<()> {
+/// Waits until the other clients have logged in and run queries; without pooling, logins take longer than
+/// reading the result.
+fn wait_for_other_clients(test_bed: &TestBed) -> Result<()> {
     let deadline = Instant::now() + BEGIN_LIMIT;
-    while !load::has_begun(bed) {
+    while !load::has_started(test_bed) {
         if Instant::now() > deadline {
-            bail!("the others have not begun within {} s", BEGIN_LIMIT.as_secs());
+            bail!("the other clients did not start within {} s", BEGIN_LIMIT.as_secs());
         }
         thread::sleep(BEGIN_POLL);
     }
@@ -106,23 +107,23 @@ fn wait_for_others(bed: &Bed) -> Result<()> {
 }
 
 /// The growth of the pooler's peak memory in MiB while a client reads a result of `mebibytes` slowly, for
-/// `time`; `None` where there is no pooler.
+/// `time`; `None` without a pooler.
 pub(crate) fn slow(pooler: &Pooler, mebibytes: u64, time: Duration) -> Result<Option<f64>> {
     let target = target(pooler.port);
     let peak = pooler.pid().map(Peak::watch).transpose()?;
     runtime()?.block_on(async {
         let read = async {
             let mut client = Client::login(&target).await?;
-            client.expect_much();
+            client.enlarge_buffer();
             client.read_slowly(&select(mebibytes * MEBIBYTE_BYTES), SLOW_BYTES_PER_S, time).await?;
-            // Asked while the client is still there.
+            // Read while the client is still connected.
             growth_mib(peak)
         };
         timeout(READ_LIMIT, read).await.context("the slow client takes too long")?
     })
 }
 
-/// A result that was read.
+/// A large result that was read.
 struct Read {
     bytes: u64,
     began: SystemTime,
@@ -134,7 +135,7 @@ fn read_all(port: u16, bytes: u64) -> Result<Read> {
     runtime()?.block_on(async {
         let read = async {
             let mut client = Client::login(&target).await?;
-            client.expect_much();
+            client.enlarge_buffer();
             let (began, start) = (SystemTime::now(), Instant::now());
             let bytes = client.query(&select(bytes)).await?;
             anyhow::Ok(Read { bytes, began, elapsed: start.elapsed() })
@@ -143,7 +144,7 @@ fn read_all(port: u16, bytes: u64) -> Result<Read> {
     })
 }
 
-/// Rows one by one: the subquery keeps PostgreSQL from collecting them in a file first.
+/// Rows are generated one by one: with the subquery, PostgreSQL does not materialize them in a file first.
 fn select(bytes: u64) -> String {
     let rows = bytes / ROW_BYTES;
     format!("SELECT repeat('x', {ROW_BYTES}) FROM (SELECT generate_series(1, {rows})) AS rows")
@@ -159,7 +160,7 @@ fn growth_mib(peak: Option<Peak>) -> Result<Option<f64>> {
 }
 
 fn percentile_ms(latencies: &Latencies) -> Result<f64> {
-    latencies.percentile_ms(PERCENT).context("no transaction was finished")
+    latencies.percentile_ms(PERCENT).context("no transaction has finished")
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -1,5 +1,5 @@
-//! The certificates of one run: a throw-away authority and one server certificate under it, which PostgreSQL
-//! and the poolers show. Owns their making; it never writes them anywhere.
+//! The certificates of one run: a temporary CA and one server certificate issued by it, used by PostgreSQL
+//! and the poolers. Owns their generation; never writes them to disk.
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -8,25 +8,25 @@ use rcgen::{
 
 /// PEM texts of one run.
 pub(crate) struct Certs {
-    /// The authority's certificate.
+    /// The CA certificate.
     pub(crate) ca_pem: String,
-    /// The certificate of 127.0.0.1.
+    /// The server certificate for 127.0.0.1.
     pub(crate) certificate_pem: String,
     /// Its key (RSA, 2048 bits).
     pub(crate) key_pem: String,
 }
 
 impl Certs {
-    /// Makes a new authority and a certificate that is good for 127.0.0.1 and localhost.
+    /// Generates a CA and a server certificate for 127.0.0.1 and localhost.
     pub(crate) fn make() -> Result<Self> {
-        let ca_key = KeyPair::generate().context("generating the authority's key")?;
+        let ca_key = KeyPair::generate().context("generating the CA's key")?;
         let mut ca = CertificateParams::new(Vec::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.distinguished_name.push(DnType::CommonName, "bench authority");
         let ca_pem = ca.self_signed(&ca_key)?.pem();
         let issuer = Issuer::new(ca, ca_key);
 
-        // What RDS and most companies' authorities give out.
+        // The key type used by RDS and most corporate CAs.
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
             .context("generating the server's key")?;
         let mut server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;

@@ -1,6 +1,5 @@
-//! A raw client for what pgbench cannot do: hold a thousand idle sessions, read a large result and throw it
-//! away, send a known number of queries. Owns one connection to a pooler that trusts it; it never looks at
-//! a row.
+//! A raw client for what pgbench cannot do: hold a thousand idle sessions, read and discard a large result,
+//! send a fixed number of queries. Owns one connection to a pooler that trusts it; never parses a row.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +17,14 @@ use wire::startup::Version;
 use wire::tag::{backend, frontend};
 use wire::{backend as view, encode};
 
-/// A message on its way out: its tag and the parts of its body.
+/// A message to send: its tag and the parts of its body.
 type Message<'a> = (u8, &'a [&'a [u8]]);
 
-/// First size of the receive buffer. A thousand clients share this process, so it is small …
+/// Initial size of the receive buffer; small, because this process has thousands of clients …
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
-/// … and grows to this for a large result.
+/// … and its size for a large result.
 const LARGE_BUFFER_BYTES: usize = 256 * 1024;
-/// Name of the one prepared statement, as on the wire.
+/// Name of the only prepared statement, as sent.
 const STATEMENT: &[u8] = b"bench\0";
 /// Sync.
 const SYNC: Message<'_> = (frontend::SYNC, &[]);
@@ -33,7 +32,7 @@ const SYNC: Message<'_> = (frontend::SYNC, &[]);
 trait BenchStream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> BenchStream for T {}
 
-/// Whom to log in as, and where.
+/// Address and identity for a login.
 pub(crate) struct BenchTarget<'a> {
     /// Port on 127.0.0.1.
     pub(crate) port: u16,
@@ -41,7 +40,7 @@ pub(crate) struct BenchTarget<'a> {
     pub(crate) user: &'a str,
     /// Database.
     pub(crate) database: &'a str,
-    /// TLS, if the session shall have it.
+    /// TLS, if the session uses it.
     pub(crate) tls: Option<&'a TlsConnector>,
 }
 
@@ -53,7 +52,7 @@ pub(crate) struct Client {
     filled: usize,
 }
 
-/// A TLS client that trusts the authority in `ca_pem` and nobody else.
+/// A TLS client that trusts only the CA in `ca_pem`.
 pub(crate) fn tls_connector(ca_pem: &str) -> Result<TlsConnector> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
@@ -62,7 +61,7 @@ pub(crate) fn tls_connector(ca_pem: &str) -> Result<TlsConnector> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    // Ten thousand clients stand for ten thousand strangers: nobody resumes what another has begun.
+    // Ten thousand clients represent ten thousand unrelated ones, which do not share TLS sessions.
     config.resumption = Resumption::disabled();
     Ok(TlsConnector::from(Arc::new(config)))
 }
@@ -78,9 +77,9 @@ impl Client {
                 let mut request = Vec::new();
                 encode::ssl_request(&mut request);
                 tcp.write_all(&request).await?;
-                let answer = tcp.read_u8().await.context("asking for TLS")?;
+                let answer = tcp.read_u8().await.context("requesting TLS")?;
                 if answer != b'S' {
-                    bail!("the pooler offers no TLS");
+                    bail!("the pooler does not offer TLS");
                 }
                 Box::new(connector.connect(ServerName::try_from("127.0.0.1")?, tcp).await?)
             }
@@ -94,7 +93,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Runs a simple query and says how many bytes the answer had.
+    /// Runs a simple query and returns the size of the response in bytes.
     pub(crate) async fn query(&mut self, sql: &str) -> Result<u64> {
         let mut request = Vec::new();
         encode::query(&mut request, sql);
@@ -108,7 +107,7 @@ impl Client {
         self.exchange(&messages(&[parse, SYNC])).await.with_context(|| format!("preparing {sql}"))
     }
 
-    /// Runs what was prepared.
+    /// Runs the prepared statement.
     pub(crate) async fn execute_prepared(&mut self) -> Result<u64> {
         // The unnamed portal; no formats, no parameters, no result formats.
         let bind: Message<'_> = (frontend::BIND, &[b"\0", STATEMENT, &[0; 6]]);
@@ -118,12 +117,13 @@ impl Client {
         self.exchange(&request).await.context("running the prepared statement")
     }
 
-    /// Makes the receive buffer fit for a large result.
-    pub(crate) fn expect_much(&mut self) {
+    /// Enlarges the receive buffer for a large result.
+    pub(crate) fn enlarge_buffer(&mut self) {
         self.buffer.resize(LARGE_BUFFER_BYTES, 0);
     }
 
-    /// Runs a simple query with a large result and reads for `time` at `bytes_per_s`; the rest stays unread.
+    /// Runs a simple query with a large result and reads for `time` at `bytes_per_s`; the rest is left
+    /// unread.
     pub(crate) async fn read_slowly(&mut self, sql: &str, bytes_per_s: u32, time: Duration) -> Result<()> {
         let mut request = Vec::new();
         encode::query(&mut request, sql);
@@ -162,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Walks what has come; true when ReadyForQuery was among it.
+    /// Scans the received bytes; true if they contain ReadyForQuery.
     fn scan(&mut self) -> Result<bool> {
         let mut at = 0;
         let mut is_ready = false;
@@ -187,13 +187,13 @@ impl Client {
     }
 }
 
-/// The bytes of messages.
+/// Encodes messages.
 fn messages(list: &[Message<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (tag, parts) in list {
         let body = parts.concat();
         bytes.push(*tag);
-        // No statement of ours is near 4 GiB.
+        // All statements of this client are far below 4 GiB.
         bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
         bytes.extend_from_slice(&body);
     }

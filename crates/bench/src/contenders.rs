@@ -1,54 +1,54 @@
-//! Who is compared: one table of names and abilities, from which come the runs and the columns of the report.
-//! Owns the list; it starts nothing.
+//! The contenders: one table of names and capabilities, used by the runs and the columns of the report. Owns
+//! the list; never starts anything.
 
-/// One that is measured.
+/// A program, or setup, that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contender {
-    /// Ours, with the I/O engine it chooses by itself.
+    /// iambouncer with the I/O engine it selects by default.
     Iambouncer,
-    /// Ours, with `io_engine = epoll`.
+    /// iambouncer with `io_engine = epoll`.
     Epoll,
-    /// The one to compare with.
+    /// The reference for all ratios.
     PgBouncer,
-    /// A relay of bytes: the floor for everything in between.
+    /// A byte relay: a lower bound for the cost of a program in between.
     HaProxy,
-    /// Nothing in between.
+    /// PostgreSQL without a program in between.
     Direct,
-    /// PgCat, where a binary is given.
+    /// PgCat, if a binary is given.
     PgCat,
-    /// PgDog, where a binary is given.
+    /// PgDog, if a binary is given.
     PgDog,
-    /// pg_doorman, where a binary is given.
+    /// pg_doorman, if a binary is given.
     PgDoorman,
-    /// Odyssey, where a binary is given.
+    /// Odyssey, if a binary is given.
     Odyssey,
-    /// The other design for several threads: the example `mutex_pool`, where it is built.
+    /// The alternative design for several threads: the example `mutex_pool`, if it is built.
     MutexPool,
 }
 
-/// What a contender does with connections.
+/// How a contender handles connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContenderKind {
-    /// Shares few server connections among many clients.
+    /// Shares a few server connections among many clients.
     Pooler,
     /// Opens a server connection for each client.
     Relay,
-    /// Is not there.
+    /// No program in between.
     Nothing,
 }
 
-/// What a contender is called.
+/// The names of a contender.
 struct ContenderNames {
-    /// Column of the report.
+    /// Column heading in the report.
     column: &'static str,
-    /// In the heading of a ratio.
+    /// Short name in the heading of a ratio.
     short: &'static str,
-    /// Files of the run.
+    /// Base name of its files.
     file: &'static str,
 }
 
 impl Contender {
-    /// All, in the order in which they are measured and shown.
+    /// All contenders, in the order of measurements and columns.
     pub(crate) const ALL: [Self; 10] = [
         Self::Iambouncer,
         Self::Epoll,
@@ -62,25 +62,25 @@ impl Contender {
         Self::MutexPool,
     ];
 
-    /// The one that all others are divided by.
+    /// The base of all ratios.
     pub(crate) const BASE: Self = Self::PgBouncer;
 
-    /// Name for people, and heading of the column.
+    /// Display name and column heading.
     pub(crate) fn name(self) -> &'static str {
         self.names().column
     }
 
-    /// Name in the heading of a ratio.
+    /// Short name in the heading of a ratio.
     pub(crate) fn short(self) -> &'static str {
         self.names().short
     }
 
-    /// Name of its files.
+    /// Base name of its files.
     pub(crate) fn file(self) -> &'static str {
         self.names().file
     }
 
-    /// What it does with connections.
+    /// How it handles connections.
     pub(crate) fn kind(self) -> ContenderKind {
         match self {
             Self::HaProxy => ContenderKind::Relay,
@@ -89,22 +89,22 @@ impl Contender {
         }
     }
 
-    /// Whether it can be told to verify the server's certificate by an authority of our own.
+    /// True if it can be configured to verify the server's certificate with a private CA.
     pub(crate) fn verifies_servers(self) -> bool {
         self.kind() == ContenderKind::Pooler && self != Self::PgCat && !self.is_spike()
     }
 
-    /// Whether it answers one question and is no pooler to use: no TLS, no logins, one pool, one mode.
+    /// True for the spike, which exists for one comparison only: no TLS, no logins, one pool, one mode.
     pub(crate) fn is_spike(self) -> bool {
         self == Self::MutexPool
     }
 
-    /// Whether a run is complete without it: it takes part only where its program is named or built.
+    /// True if it takes part only when its program is given or built.
     pub(crate) fn is_optional(self) -> bool {
         self.is_spike() || matches!(self, Self::PgCat | Self::PgDog | Self::PgDoorman | Self::Odyssey)
     }
 
-    /// How its program is asked for its version.
+    /// The option that prints the version.
     pub(crate) fn version_option(self) -> &'static str {
         if self == Self::HaProxy { "-v" } else { "--version" }
     }
@@ -132,7 +132,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn no_two_share_a_name() {
+    fn names_are_unique_per_contender() {
         for name in [Contender::name, Contender::short, Contender::file] {
             let names: BTreeSet<_> = Contender::ALL.into_iter().map(name).collect();
             assert_eq!(names.len(), Contender::ALL.len());

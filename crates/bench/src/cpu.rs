@@ -1,9 +1,9 @@
-//! What a process has cost so far, as the kernel counts it. Owns reading `/proc`; it never estimates: a figure
-//! it cannot read is an error.
+//! Resources used by a process, as counted by the kernel. Owns reading `/proc`; never estimates: a figure
+//! that cannot be read is an error.
 //!
 //! CPU time comes from the scheduler (`/proc/PID/task/*/schedstat`, nanoseconds, user and system together),
-//! summed over the threads. A thread that ends takes its count with it; when one has ended between two
-//! readings, the coarser totals of `/proc/PID/stat` stand in, which include ended threads.
+//! summed over all threads. The count of a thread is lost when it exits; if one exited between two readings,
+//! the coarser totals of `/proc/PID/stat` are used, which include exited threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use anyhow::{Context, Result};
 
 /// Length of one tick in `/proc/PID/stat`: `USER_HZ` is 100 on every Linux this runs on.
 const TICK_NS: u64 = 10_000_000;
-/// Fields of `/proc/PID/stat` between the command's closing bracket and `utime`.
+/// Fields of `/proc/PID/stat` between the parenthesis after the command and `utime`.
 const FIELDS_BEFORE_UTIME: usize = 11;
 
-/// Written to `/proc/PID/clear_refs`, makes the peak of resident memory what is resident now.
+/// Value for `/proc/PID/clear_refs` that resets the peak of resident memory to its current size.
 const RESET_PEAK: &str = "5";
 
 /// A reading of a process's CPU time.
@@ -26,13 +26,13 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// Reads the time process `pid` has used so far.
+    /// Reads the time used so far by process `pid`.
     pub(crate) fn read(pid: u32) -> Result<Self> {
         let mut threads_ns = BTreeMap::new();
         let tasks = format!("/proc/{pid}/task");
         for task in fs::read_dir(&tasks).with_context(|| format!("reading {tasks}"))? {
             let Some(tid) = task?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // A thread may end between the listing and this line; the readings' difference accounts for it.
+            // A thread may exit between the listing and this line; `since` handles that.
             if let Ok(text) = fs::read_to_string(format!("{tasks}/{tid}/schedstat")) {
                 threads_ns.insert(tid, first_number(&text).context("schedstat without a number")?);
             }
@@ -43,8 +43,8 @@ impl CpuTime {
 
     /// Nanoseconds used between `earlier` and this reading.
     pub(crate) fn since(&self, earlier: &Self) -> u64 {
-        let some_ended = earlier.threads_ns.keys().any(|tid| !self.threads_ns.contains_key(tid));
-        if some_ended {
+        let has_exited_thread = earlier.threads_ns.keys().any(|tid| !self.threads_ns.contains_key(tid));
+        if has_exited_thread {
             return (self.ticks - earlier.ticks) * TICK_NS;
         }
         let before = |tid| earlier.threads_ns.get(tid).copied().unwrap_or(0);
@@ -57,12 +57,12 @@ impl CpuTime {
 pub(crate) struct Memory {
     /// Resident pages.
     pub(crate) rss_kib: u64,
-    /// Resident pages, shared ones counted by their share.
+    /// Resident pages, with shared ones counted proportionally.
     pub(crate) pss_kib: u64,
 }
 
 impl Memory {
-    /// Reads what process `pid` holds now.
+    /// Reads the current memory of process `pid`.
     pub(crate) fn read(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
@@ -74,7 +74,7 @@ impl Memory {
     }
 }
 
-/// The most memory a process has held since a moment, in KiB.
+/// The peak of a process's resident memory since a point in time, in KiB.
 #[derive(Debug)]
 pub(crate) struct Peak {
     pid: u32,
@@ -82,14 +82,14 @@ pub(crate) struct Peak {
 }
 
 impl Peak {
-    /// Begins anew: forgets what process `pid` has held before.
+    /// Resets the peak of process `pid`.
     pub(crate) fn watch(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/clear_refs");
         fs::write(&path, RESET_PEAK).with_context(|| format!("writing {path}"))?;
         Ok(Self { pid, before_kib: Memory::read(pid)?.rss_kib })
     }
 
-    /// By how much the peak exceeds what was held at the beginning.
+    /// How far the peak exceeds the memory at the start.
     pub(crate) fn growth_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid);
         let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
@@ -103,7 +103,8 @@ fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// `utime + stime`. The command's name may hold blanks and brackets, so counting starts behind the last one.
+/// `utime + stime`. The command may contain blanks and parentheses, so fields are counted after the last
+/// parenthesis.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(FIELDS_BEFORE_UTIME);
@@ -117,22 +118,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_found_behind_an_ugly_name() {
+    fn ticks_are_found_after_a_command_with_parentheses() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 42 8 0 0 20 0 1 0 5 0 0";
         assert_eq!(ticks(stat), Some(50));
     }
 
     #[test]
-    fn an_ended_thread_is_counted_by_ticks() {
+    fn ticks_are_used_if_a_thread_has_exited() {
         let before = CpuTime { threads_ns: BTreeMap::from([(1, 10), (2, 10)]), ticks: 1 };
         let after = CpuTime { threads_ns: BTreeMap::from([(1, 30)]), ticks: 4 };
         assert_eq!(after.since(&before), 3 * TICK_NS);
-        let all_there = CpuTime { threads_ns: BTreeMap::from([(1, 30), (2, 15), (3, 7)]), ticks: 4 };
-        assert_eq!(all_there.since(&before), 32);
+        let all_running = CpuTime { threads_ns: BTreeMap::from([(1, 30), (2, 15), (3, 7)]), ticks: 4 };
+        assert_eq!(all_running.since(&before), 32);
     }
 
     #[test]
-    fn our_own_figures_can_be_read() {
+    fn figures_of_this_process_can_be_read() {
         let pid = std::process::id();
         assert!(CpuTime::read(pid).is_ok());
         assert!(Memory::read(pid).unwrap().rss_kib > 0);

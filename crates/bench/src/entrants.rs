@@ -1,5 +1,5 @@
-//! The contenders of one run with their programs. Owns copying the programs to where their account can read
-//! them, and their versions; it starts none of them.
+//! The contenders of one run with their programs. Owns copying the programs to where the poolers' account can
+//! read them, and their versions; never starts them, except to print the version.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,73 +7,74 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::bed::Bed;
 use crate::contenders::{Contender, ContenderKind};
 use crate::plan::PlanRow;
 use crate::process;
+use crate::test_bed::TestBed;
 
-/// The first PgBouncer that can share prepared statements in transaction pooling.
+/// The first PgBouncer with prepared statements in transaction pooling.
 const FIRST_WITH_PREPARED: (u32, u32) = (1, 21);
 
-/// A contender that takes part.
+/// A contender that takes part in a run.
 pub(crate) struct Entrant {
-    /// Which one.
+    /// The contender.
     pub(crate) contender: Contender,
-    /// Its program; [`Contender::Direct`] has none, and neither has a spike that is not built.
+    /// Its program; `None` for [`Contender::Direct`] and for a spike that is not built.
     pub(crate) program: Option<PathBuf>,
     /// First line of `--version`.
     pub(crate) version: String,
 }
 
 impl Entrant {
-    /// Copies the program at `original` into the bed and asks its version.
-    pub(crate) fn install(bed: &Bed, contender: Contender, original: &Path) -> Result<Self> {
-        let program = bed.dir().join(contender.file());
+    /// Copies the program at `original` into the test bed and reads its version.
+    pub(crate) fn install(test_bed: &TestBed, contender: Contender, original: &Path) -> Result<Self> {
+        let program = test_bed.dir().join(contender.file());
         fs::copy(original, &program)
             .with_context(|| format!("{} not found at {}", contender.name(), original.display()))?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-        let version = match process::ask(&program, &[contender.version_option()]) {
+        let version = match process::read_output(&program, &[contender.version_option()]) {
             Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
-            // How the others are asked has changed between their versions; that is no reason to end a run.
+            // The version option of optional contenders differs between their versions; that must not end a
+            // run.
             Err(_) if contender.is_optional() => "unknown version".to_owned(),
             Err(error) => return Err(error),
         };
         Ok(Self { contender, program: Some(program), version })
     }
 
-    /// One that would take part if it were built.
+    /// A spike that is not built.
     fn not_built(contender: Contender) -> Self {
         Self { contender, program: None, version: String::new() }
     }
 
-    /// Why it has no figures in `row`, in which it should take part; `None` if nothing is known against it.
+    /// The reason why it cannot run `row`, in which it should take part; `None` if it can.
     pub(crate) fn gap(&self, row: &PlanRow) -> Option<String> {
         let Self { contender, program, version } = self;
         if program.is_none() && contender.kind() != ContenderKind::Nothing {
-            return Some("not built; `make bench` does".to_owned());
+            return Some("not built; `make bench` builds it".to_owned());
         }
         (row.shares_prepared && !self.shares_prepared())
             .then(|| format!("{version} cannot share prepared statements in transaction pooling"))
     }
 
-    /// No program at all: clients talk to PostgreSQL.
+    /// No program: clients connect to PostgreSQL.
     pub(crate) fn direct() -> Self {
         Self { contender: Contender::Direct, program: None, version: String::new() }
     }
 
-    /// Whether a prepared statement works on any server of a transaction pool.
+    /// True if a prepared statement works on any server of a transaction pool.
     fn shares_prepared(&self) -> bool {
         self.contender.kind() != ContenderKind::Pooler
             || pgbouncer_version(&self.version).is_none_or(|version| version >= FIRST_WITH_PREPARED)
     }
 }
 
-/// All that take part, in the order in which they are measured.
+/// All contenders that take part, in the order of measurements.
 pub(crate) struct Entrants(pub(crate) Vec<Entrant>);
 
 impl Entrants {
-    /// Installs `programs`, and adds what needs none.
-    pub(crate) fn install(bed: &Bed, programs: &[(Contender, PathBuf)]) -> Result<Self> {
+    /// Installs `programs`, and adds contenders without a program.
+    pub(crate) fn install(test_bed: &TestBed, programs: &[(Contender, PathBuf)]) -> Result<Self> {
         let mut entrants = Vec::new();
         for contender in Contender::ALL {
             if contender.kind() == ContenderKind::Nothing {
@@ -82,20 +83,20 @@ impl Entrants {
                 entrants.push(if contender.is_spike() && !original.exists() {
                     Entrant::not_built(contender)
                 } else {
-                    Entrant::install(bed, contender, original)?
+                    Entrant::install(test_bed, contender, original)?
                 });
             }
         }
         Ok(Self(entrants))
     }
 
-    /// Whether both readers of the INI file can share prepared statements, and so know the setting.
+    /// True if both readers of the INI file can share prepared statements, and therefore accept the setting.
     pub(crate) fn all_share_prepared(&self) -> bool {
         self.0.iter().all(Entrant::shares_prepared)
     }
 }
 
-/// `(1, 18)` from `PgBouncer 1.18.0`; `None` for a program that is not PgBouncer.
+/// `(1, 18)` from `PgBouncer 1.18.0`; `None` for another program.
 fn pgbouncer_version(line: &str) -> Option<(u32, u32)> {
     let mut parts = line.strip_prefix("PgBouncer ")?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -107,13 +108,13 @@ mod tests {
     use crate::{args, plan};
 
     #[test]
-    fn versions_are_read() {
+    fn pgbouncer_versions_are_parsed() {
         assert_eq!(pgbouncer_version("PgBouncer 1.18.0"), Some((1, 18)));
         assert_eq!(pgbouncer_version("iambouncer 0.1.0"), None);
     }
 
     #[test]
-    fn an_old_pgbouncer_shares_no_statements() {
+    fn an_old_pgbouncer_does_not_share_statements() {
         let with = |version: &str| Entrant {
             contender: Contender::PgBouncer,
             program: None,
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_a_gap_and_direct_is_none() {
+    fn a_spike_that_is_not_built_is_a_gap_and_direct_is_not() {
         let rows = plan::rows(false, &args::FULL);
         let row = rows.iter().find(|row| row.admits(Contender::MutexPool)).unwrap();
         assert!(Entrant::not_built(Contender::MutexPool).gap(row).is_some());

@@ -1,53 +1,53 @@
-//! Memory per idle session, and what of it is left when the sessions have gone. Owns the measurement; it never
-//! keeps a session after one.
+//! Memory per idle session, and the memory that remains after the sessions have closed. Owns the measurement;
+//! never keeps a session open after it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::time::{sleep, timeout};
 
-use crate::bed::{Bed, DATABASE, USER};
 use crate::client::{self, BenchTarget, Client};
 use crate::cpu::Memory;
 use crate::poolers::Pooler;
+use crate::test_bed::{DATABASE, TestBed, USER};
 
-/// How many sessions are opened at a time.
+/// Number of sessions opened concurrently.
 const LANES: u32 = 4;
-/// How long opening all may take: a pooler that hangs must not hang us.
+/// Time limit for opening all sessions, in case a pooler hangs.
 const OPEN_LIMIT: Duration = Duration::from_secs(180);
-/// Pause between two looks at whether memory still shrinks …
+/// Interval between checks whether memory still shrinks …
 const SHRINK_POLL: Duration = Duration::from_millis(250);
-/// … after how many looks without a new low it does not …
-const STILL_LOOKS: u32 = 12;
-/// … and for how long that is awaited at most.
+/// … the number of checks without a new minimum after which it no longer does …
+const SHRINK_CHECKS: u32 = 12;
+/// … and the time limit.
 const SHRINK_LIMIT: Duration = Duration::from_secs(15);
 
-/// What idle sessions cost.
+/// Memory used by idle sessions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Idle {
-    /// Growth of RSS for each, in KiB.
+    /// Growth of RSS per session, in KiB.
     pub(crate) rss_kib: f64,
-    /// Growth of PSS for each, in KiB.
+    /// Growth of PSS per session, in KiB.
     pub(crate) pss_kib: f64,
-    /// Growth of PSS that is left when all have gone, in MiB.
+    /// Growth of PSS that remains after all sessions have closed, in MiB.
     pub(crate) left_mib: f64,
 }
 
-/// Opens `count` sessions, lets each run one query, and says by how much process `pid` has grown after
-/// `settle`, and how much of that stays when they have left.
+/// Opens `count` sessions, runs one query in each, and returns the growth of process `pid` after `settle`,
+/// and the growth that remains after they have closed.
 pub(crate) fn measure(
-    bed: &Bed,
+    test_bed: &TestBed,
     pooler: &Pooler,
     pid: u32,
     tls: bool,
     count: u32,
     settle: Duration,
 ) -> Result<Idle> {
-    let connector = tls.then(|| client::tls_connector(&bed.certs.ca_pem)).transpose()?;
+    let connector = tls.then(|| client::tls_connector(&test_bed.certs.ca_pem)).transpose()?;
     let target = BenchTarget { port: pooler.port, user: USER, database: DATABASE, tls: connector.as_ref() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // What the first session costs once – code pages, pools, allocator arenas – is not counted.
+        // One-time costs of the first session (code pages, pools, allocator arenas) are not counted.
         let first =
             timeout(OPEN_LIMIT, session(&target)).await.context("the first login takes too long")??;
         let before = Memory::read(pid)?;
@@ -66,20 +66,20 @@ pub(crate) fn measure(
     })
 }
 
-/// Waits until memory has stopped shrinking, and says how much there is.
+/// Waits until memory has stopped shrinking and returns the minimum.
 async fn lowest_pss_kib(pid: u32) -> Result<u64> {
     let deadline = Instant::now() + SHRINK_LIMIT;
-    let (mut lowest, mut looks) = (Memory::read(pid)?.pss_kib, 0);
-    while looks < STILL_LOOKS && Instant::now() < deadline {
+    let (mut lowest, mut checks) = (Memory::read(pid)?.pss_kib, 0);
+    while checks < SHRINK_CHECKS && Instant::now() < deadline {
         sleep(SHRINK_POLL).await;
         let now = Memory::read(pid)?.pss_kib;
-        looks = if now < lowest { 0 } else { looks + 1 };
+        checks = if now < lowest { 0 } else { checks + 1 };
         lowest = lowest.min(now);
     }
     Ok(lowest)
 }
 
-/// Opens `count` sessions, a few at a time, so that client and pooler both have something to do.
+/// Opens `count` sessions, several concurrently, so that neither the client nor the pooler waits idly.
 async fn open(target: &BenchTarget<'_>, count: u32) -> Result<Vec<Client>> {
     let lane = |index: u32| async move {
         let mut sessions = Vec::new();

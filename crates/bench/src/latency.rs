@@ -1,7 +1,8 @@
-//! Latencies of single transactions, as pgbench writes them down with `--log`. Owns the reading of its lines
-//! and the percentiles; it starts nothing.
+//! Latencies of single transactions, as logged by pgbench with `--log`. Owns parsing of its lines and the
+//! percentiles; never starts anything.
 //!
-//! A line is: client, transaction, latency in µs, script, and when it ended, in whole seconds and µs.
+//! Fields of a line: client, transaction, latency in µs, script, and the time of completion in seconds and
+//! µs.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +19,8 @@ const COLUMNS_BEFORE_TIME: usize = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Transaction {
     latency_us: u64,
-    /// Since 1970.
-    ended: Duration,
+    /// Time of completion, since 1970.
+    completed: Duration,
 }
 
 /// The transactions of one run.
@@ -38,13 +39,13 @@ impl Latencies {
         Ok(all)
     }
 
-    /// Those that ended between `from` and `to`.
+    /// The transactions completed between `from` and `to`.
     pub(crate) fn between(&self, from: SystemTime, to: SystemTime) -> Result<Self> {
         let (from, to) = (from.duration_since(UNIX_EPOCH)?, to.duration_since(UNIX_EPOCH)?);
-        Ok(Self(self.0.iter().filter(|one| (from..=to).contains(&one.ended)).copied().collect()))
+        Ok(Self(self.0.iter().filter(|one| (from..=to).contains(&one.completed)).copied().collect()))
     }
 
-    /// What `percent` of the transactions did not exceed, in ms; `None` without transactions.
+    /// The latency that `percent` of the transactions did not exceed, in ms; `None` without transactions.
     pub(crate) fn percentile_ms(&self, percent: usize) -> Option<f64> {
         let mut sorted: Vec<_> = self.0.iter().map(|one| one.latency_us).collect();
         sorted.sort_unstable();
@@ -54,7 +55,9 @@ impl Latencies {
 
     fn parse(&mut self, text: &str) -> Result<()> {
         for line in text.lines() {
-            self.0.push(transaction(line).with_context(|| format!("pgbench's log has a line {line:?}"))?);
+            self.0.push(
+                transaction(line).with_context(|| format!("unexpected line in pgbench's log: {line:?}"))?,
+            );
         }
         Ok(())
     }
@@ -65,8 +68,8 @@ fn transaction(line: &str) -> Option<Transaction> {
     let latency_us = columns.next()?.parse().ok()?;
     let mut columns = columns.skip(COLUMNS_BEFORE_TIME);
     let seconds = Duration::from_secs(columns.next()?.parse().ok()?);
-    let ended = seconds + Duration::from_micros(columns.next()?.parse().ok()?);
-    Some(Transaction { latency_us, ended })
+    let completed = seconds + Duration::from_micros(columns.next()?.parse().ok()?);
+    Some(Transaction { latency_us, completed })
 }
 
 #[cfg(test)]
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_ranks() {
+    fn percentiles_use_the_nearest_rank() {
         let text: String = (1..=200).rev().map(|n| format!("0 1 {n}000 0 9 0\n")).collect();
         assert_eq!(of(&text).percentile_ms(50), Some(100.0));
         assert_eq!(of(&text).percentile_ms(99), Some(198.0));
@@ -89,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_cut_out_by_time() {
+    fn transactions_are_selected_by_time() {
         let all = of("0 1 1000 0 10 0\n0 2 2000 0 11 500000\n0 3 3000 0 13 0\n");
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         assert_eq!(all.between(at(11), at(12)).unwrap().percentile_ms(99), Some(2.0));
     }
 
     #[test]
-    fn other_lines_are_refused() {
+    fn invalid_lines_are_errors() {
         assert!(Latencies::default().parse("0 1 skipped 0 9 0").is_err());
         assert!(Latencies::default().parse("0 1 5").is_err());
     }

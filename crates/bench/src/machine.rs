@@ -1,39 +1,41 @@
-//! Where and with what a run was made: processor, kernel, versions. Owns asking for them; a question that
-//! cannot be answered reads "unknown" and stops nothing.
+//! The environment of a run: processor, kernel, versions. Owns querying them; a fact that cannot be found is
+//! "unknown" and never an error.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::bed::Bed;
 use crate::entrants::Entrants;
 use crate::process;
+use crate::test_bed::TestBed;
 
-/// The head of the report.
+/// The table at the top of the report.
 pub(crate) struct Machine {
     facts: Vec<(&'static str, String)>,
 }
 
 impl Machine {
-    /// Asks everything. `load_before` is the load average from before the run began.
-    pub(crate) fn ask(bed: &Bed, entrants: &Entrants, load_before: String) -> Self {
-        let version = |name| ask(&bed.program(name), &["--version"]);
+    /// Collects all facts. `load_before` is the load average before the run.
+    pub(crate) fn collect(test_bed: &TestBed, entrants: &Entrants, load_before: String) -> Self {
+        let version = |name| output_or_unknown(&test_bed.program(name), &["--version"]);
         let programs = entrants.0.iter().filter(|entrant| entrant.program.is_some());
         let versions = programs.map(|entrant| (entrant.contender.name(), entrant.version.clone()));
         let postgres = [("PostgreSQL", version("postgres")), ("pgbench", version("pgbench"))];
         Self::here(load_before, versions.chain(postgres))
     }
 
-    /// Asks for all but versions, which are given.
+    /// Collects all facts; versions are given.
     pub(crate) fn here(load_before: String, versions: impl Iterator<Item = (&'static str, String)>) -> Self {
-        let commit =
-            ask(Path::new("git"), &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
+        let commit = output_or_unknown(
+            Path::new("git"),
+            &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"],
+        );
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let mut facts = vec![
-            ("Date", ask(Path::new("date"), &["-u", "+%Y-%m-%d"])),
+            ("Date", output_or_unknown(Path::new("date"), &["-u", "+%Y-%m-%d"])),
             ("Processor", processor()),
             ("Cores", cores.to_string()),
-            ("Kernel", ask(Path::new("uname"), &["-sr"])),
+            ("Kernel", output_or_unknown(Path::new("uname"), &["-sr"])),
             ("Load before the run", load_before),
             ("Checkout", commit),
         ];
@@ -61,13 +63,13 @@ pub(crate) fn load_average() -> String {
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let value = |name| text.lines().find(|line| line.starts_with(name))?.split_once(':');
-    // Arm machines have no model name.
+    // ARM processors have no model name.
     let named = value("model name").or_else(|| value("CPU part"));
     named.map_or_else(unknown, |(_, name)| name.trim().to_owned())
 }
 
-fn ask(program: &Path, args: &[&str]) -> String {
-    process::ask(program, args).unwrap_or_else(|_| unknown())
+fn output_or_unknown(program: &Path, args: &[&str]) -> String {
+    process::read_output(program, args).unwrap_or_else(|_| unknown())
 }
 
 fn unknown() -> String {

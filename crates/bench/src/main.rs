@@ -1,13 +1,13 @@
-//! `make bench`: iambouncer, PgBouncer and others side by side, written into `bench/RESULTS.md`.
-//! `make instructions`: what a query costs in our relay, against `bench/instructions.txt`.
-//! `make bench-tokens`: what a token costs, next to the signers of other languages; see `tokens`.
+//! `make bench`: compares iambouncer, PgBouncer and others, and writes `bench/RESULTS.md`.
+//! `make instructions`: counts the instructions per query in the relay and compares them with
+//! `bench/instructions.txt`.
+//! `make bench-tokens`: compares the cost of a token with signers in other languages; see `tokens`.
 //!
-//! Owns the order of a run. It never edits a result: the page is made from the samples, and only a full run
-//! replaces what is under version control.
+//! Owns the sequence of a run. Never edits a result: the page is generated from the samples, and only a full
+//! run replaces the files under version control.
 #![forbid(unsafe_code)]
 
 mod args;
-mod bed;
 mod budget;
 mod bulk;
 mod certs;
@@ -30,6 +30,7 @@ mod process;
 mod report;
 mod rounds;
 mod summary;
+mod test_bed;
 mod tokens;
 
 use std::fs::{self, File};
@@ -41,7 +42,6 @@ use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::args::Args;
-use crate::bed::Bed;
 use crate::budget::Budget;
 use crate::entrants::{Entrant, Entrants};
 use crate::formats::Site;
@@ -51,8 +51,9 @@ use crate::plan::{BenchSettings, PlanRow};
 use crate::report::ResultsPage;
 use crate::rounds::BenchRun;
 use crate::summary::Results;
+use crate::test_bed::TestBed;
 
-/// Files for everything but idle clients, here and in a pooler.
+/// File descriptors for everything except idle clients, here and in a pooler.
 const OTHER_FILES: u64 = 200;
 
 fn main() -> Result<()> {
@@ -67,15 +68,15 @@ fn main() -> Result<()> {
 /// `make instructions`.
 fn count(args: &Args) -> Result<()> {
     eprintln!("starting a private PostgreSQL …");
-    let bed = Bed::make_empty()?;
-    let iambouncer = Entrant::install(&bed, instructions::CONTENDER, &args.iambouncer()?)?;
-    let counts = instructions::measure(&bed, &iambouncer)?;
+    let test_bed = TestBed::make_empty()?;
+    let iambouncer = Entrant::install(&test_bed, instructions::CONTENDER, &args.iambouncer()?)?;
+    let counts = instructions::measure(&test_bed, &iambouncer)?;
     let budget = budget(args, &counts)?;
     println!("{}", budget.table(&counts));
-    budget.hold(&counts)
+    budget.check(&counts)
 }
 
-/// The budget, from `counts` if that was asked for.
+/// The budget; replaced by `counts` first if that was requested.
 fn budget(args: &Args, counts: &[Count]) -> Result<Budget> {
     let file = bench_dir().join("instructions.txt");
     if args.update_budget {
@@ -87,45 +88,50 @@ fn budget(args: &Args, counts: &[Count]) -> Result<Budget> {
 /// `make bench`.
 fn compare(args: &Args, files: u64) -> Result<()> {
     let load_before = machine::load_average();
-    let settings = within(files, args.settings());
-    let bed = Bed::make()?;
-    let entrants = Entrants::install(&bed, &args.programs()?)?;
+    let settings = limit_clients(files, args.settings());
+    let test_bed = TestBed::make()?;
+    let entrants = Entrants::install(&test_bed, &args.programs()?)?;
     let mut rows = plan::rows(entrants.all_share_prepared(), &settings);
     if let Some(only) = &args.only {
         rows.retain(|row| row.name.contains(only.as_str()));
     }
     if rows.is_empty() {
-        bail!("no row has this in its name: {:?}", args.only);
+        bail!("no row name contains {:?}", args.only);
     }
     let raw_dir = bench_dir().join("raw");
     fs::create_dir_all(&raw_dir).with_context(|| format!("creating {}", raw_dir.display()))?;
     let started_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let raw = File::create(raw_dir.join(format!("{started_s}.tsv")))?;
-    let results = BenchRun { bed: &bed, entrants: &entrants, settings, raw }.measure(&rows)?;
+    let results = BenchRun { test_bed: &test_bed, entrants: &entrants, settings, raw }.measure(&rows)?;
 
-    let counted = args.wants_instructions().then(|| count_beside(args, &bed, &entrants));
-    let machine = Machine::ask(&bed, &entrants, load_before);
-    write(args, &bed, &rows, &results, &machine, counted.as_ref())?;
+    let counted = args.wants_instructions().then(|| count_and_read_budget(args, &test_bed, &entrants));
+    let machine = Machine::collect(&test_bed, &entrants, load_before);
+    write(args, &test_bed, &rows, &results, &machine, counted.as_ref())?;
     if results.failures() > 0 {
         bail!("{} measurements failed; the page lists them", results.failures());
     }
-    counted.map_or(Ok(()), |counted| counted.and_then(|(counts, budget)| budget.hold(&counts)))
+    counted.map_or(Ok(()), |counted| counted.and_then(|(counts, budget)| budget.check(&counts)))
 }
 
-/// The counts of a run of `make bench`, and what to compare them with.
-fn count_beside(args: &Args, bed: &Bed, entrants: &Entrants) -> Result<(Vec<Count>, Budget)> {
+/// Counts instructions as part of `make bench`, and reads the budget.
+fn count_and_read_budget(
+    args: &Args,
+    test_bed: &TestBed,
+    entrants: &Entrants,
+) -> Result<(Vec<Count>, Budget)> {
     eprintln!("{}", instructions::NAME);
     let is_counted = |entrant: &&Entrant| entrant.contender == instructions::CONTENDER;
-    let entrant = entrants.0.iter().find(is_counted).context("the one to count does not take part")?;
-    let counts = instructions::measure(bed, entrant)?;
+    let entrant = entrants.0.iter().find(is_counted).context("the contender to count does not take part")?;
+    let counts = instructions::measure(test_bed, entrant)?;
     let budget = budget(args, &counts)?;
     Ok((counts, budget))
 }
 
-/// Writes page and plot: a full run's where they are under version control, another's beside the raw figures.
+/// Writes page and plot: of a full run to the files under version control, of another one next to the raw
+/// figures.
 fn write(
     args: &Args,
-    bed: &Bed,
+    test_bed: &TestBed,
     rows: &[PlanRow],
     results: &Results,
     machine: &Machine,
@@ -137,8 +143,8 @@ fn write(
     } else {
         (bench_dir().join("raw"), "partial.md", "partial.svg")
     };
-    let is_drawn = plot::draw(&dir.join(plot), rows, results)?;
-    let site = Site { dir: Path::new("DIR"), postgres_port: bed.postgres_port(), listen_port: 6432 };
+    let has_plot = plot::draw(&dir.join(plot), rows, results)?;
+    let site = Site { dir: Path::new("DIR"), postgres_port: test_bed.postgres_port(), listen_port: 6432 };
     let text = ResultsPage {
         machine,
         command: &args.command_line(),
@@ -146,7 +152,7 @@ fn write(
         rows,
         results,
         counted,
-        plot: is_drawn.then_some(plot),
+        plot: has_plot.then_some(plot),
     }
     .text();
     println!("{text}");
@@ -160,17 +166,17 @@ fn bench_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench")
 }
 
-/// Fewer idle clients where `files` may be open at a time and that is too few.
-fn within(files: u64, settings: BenchSettings) -> BenchSettings {
+/// Reduces the number of idle clients if the limit of open `files` is too low.
+fn limit_clients(files: u64, settings: BenchSettings) -> BenchSettings {
     let room = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX);
     if room < settings.idle_clients {
-        eprintln!("{files} files may be open: {room} idle clients instead of {}", settings.idle_clients);
+        eprintln!("limit of {files} open files: {room} idle clients instead of {}", settings.idle_clients);
     }
     BenchSettings { idle_clients: settings.idle_clients.min(room), ..settings }
 }
 
-/// Ten thousand idle sessions need more files than the usual soft limit, here and in the poolers, which inherit
-/// it. Says how many there may be.
+/// Raises the limit of open files and returns it: ten thousand idle sessions need more than the usual soft
+/// limit, here and in the poolers, which inherit it.
 fn raise_file_limit() -> Result<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,9 +1,8 @@
-//! One round of one row for one contender. Owns which measurement a kind of work needs, and which figures come
-//! of it; it knows nothing of rounds and of the others.
+//! One round of one row for one contender. Owns the choice of measurement for a kind of work, and the
+//! resulting figures; independent of rounds and other contenders.
 
 use anyhow::Result;
 
-use crate::bed::Bed;
 use crate::bulk;
 use crate::contenders::{Contender, ContenderKind};
 use crate::entrants::Entrant;
@@ -12,20 +11,26 @@ use crate::load::{Length, Load, Pgbench};
 use crate::metrics::ParsedMetric;
 use crate::plan::{BenchSettings, PlanRow, Work};
 use crate::poolers::Pooler;
+use crate::test_bed::TestBed;
 
-/// Logins per second that PostgreSQL manages at least, beside everything else.
+/// Logins per second that PostgreSQL handles at least, beside other work.
 const LOGINS_PER_S: u32 = 64;
 
-/// What one round has found out.
+/// The figures of one round.
 pub(crate) type Measurement = Vec<(ParsedMetric, f64)>;
 
-/// Starts `entrant` as `row` wants it, and fills its pool, so that no round pays for logins to the server.
-pub(crate) fn start(bed: &Bed, settings: &BenchSettings, entrant: &Entrant, row: &PlanRow) -> Result<Pooler> {
-    let pooler = Pooler::start(bed, entrant, row.ini)?;
+/// Starts `entrant` as required by `row`, and fills its pool, so that no round includes logins to the server.
+pub(crate) fn start(
+    test_bed: &TestBed,
+    settings: &BenchSettings,
+    entrant: &Entrant,
+    row: &PlanRow,
+) -> Result<Pooler> {
+    let pooler = Pooler::start(test_bed, entrant, row.ini)?;
     let Some(length) = settings.warm_up else { return Ok(pooler) };
     let load = |load, clients| {
         let (length, tls) = (for_load(length, load), row.ini.client_tls);
-        Pgbench { load, clients, tls, length, rate_per_s: None }.run(bed, pooler.port).map(drop)
+        Pgbench { load, clients, tls, length, rate_per_s: None }.run(test_bed, pooler.port).map(drop)
     };
     match row.work {
         Work::Pgbench(kind, clients) => load(kind, clients)?,
@@ -36,9 +41,9 @@ pub(crate) fn start(bed: &Bed, settings: &BenchSettings, entrant: &Entrant, row:
     Ok(pooler)
 }
 
-/// Measures `row` once for `contender`, which is `pooler`.
+/// Measures `row` once for `contender`, running as `pooler`.
 pub(crate) fn once(
-    bed: &Bed,
+    test_bed: &TestBed,
     settings: &BenchSettings,
     row: &PlanRow,
     contender: Contender,
@@ -48,12 +53,12 @@ pub(crate) fn once(
         Work::Pgbench(load, clients) => {
             let length = with_logins(for_load(settings.length, load), contender, clients);
             let tls = row.ini.client_tls;
-            pgbench(bed, &Pgbench { load, clients, tls, length, rate_per_s: None }, pooler)
+            pgbench(test_bed, &Pgbench { load, clients, tls, length, rate_per_s: None }, pooler)
         }
         Work::Idle => {
             let Some(pid) = pooler.pid() else { return Ok(Vec::new()) };
             let BenchSettings { idle_clients, settle, .. } = *settings;
-            let idle = idle::measure(bed, pooler, pid, row.ini.client_tls, idle_clients, settle)?;
+            let idle = idle::measure(test_bed, pooler, pid, row.ini.client_tls, idle_clients, settle)?;
             Ok(vec![
                 (ParsedMetric::PssPerClient, idle.pss_kib),
                 (ParsedMetric::RssPerClient, idle.rss_kib),
@@ -67,7 +72,7 @@ pub(crate) fn once(
         }
         Work::Beside(others) => {
             let BenchSettings { beside_mebibytes, beside_s, .. } = *settings;
-            let beside = bulk::beside(bed, pooler, &others, beside_mebibytes, beside_s)?;
+            let beside = bulk::beside(test_bed, pooler, &others, beside_mebibytes, beside_s)?;
             let growth = beside.growth_mib.map(|value| (ParsedMetric::PeakGrowth, value));
             let others = [
                 (ParsedMetric::P99Alone, beside.alone_ms),
@@ -83,9 +88,9 @@ pub(crate) fn once(
     }
 }
 
-fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Measurement> {
+fn pgbench(test_bed: &TestBed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Measurement> {
     let before = pooler.cpu_time()?;
-    let report = pgbench.run(bed, pooler.port)?;
+    let report = pgbench.run(test_bed, pooler.port)?;
     let cpu_ns = pooler.cpu_time()?.zip(before).map(|(after, before)| after.since(&before));
     let us_each = cpu_ns.map(|ns| ns as f64 / 1000.0 / report.transactions as f64);
     let percentile = |percent| report.latencies.percentile_ms(percent);
@@ -104,8 +109,8 @@ fn pgbench(bed: &Bed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Measurement>
     Ok(figures.into_iter().filter_map(|(metric, value)| Some((metric, value?))).collect())
 }
 
-/// `length` and the time for logins, which pgbench takes off its seconds: where nobody pools, each client waits for
-/// PostgreSQL to start a process. Neither throughput nor latency has this time in it.
+/// `length` plus the time for logins, which pgbench includes in its seconds: without pooling, each client
+/// waits for PostgreSQL to start a process. Neither throughput nor latency includes this time.
 fn with_logins(length: Length, contender: Contender, clients: u32) -> Length {
     match length {
         Length::Seconds(seconds) if contender.kind() != ContenderKind::Pooler => {
@@ -115,7 +120,7 @@ fn with_logins(length: Length, contender: Contender, clients: u32) -> Length {
     }
 }
 
-/// The part of `length` that is due to `load`: a login takes about ten times as long as a query.
+/// `length` scaled for `load`: a login takes about ten times as long as a query.
 fn for_load(length: Length, load: Load) -> Length {
     match (length, load) {
         (Length::Transactions(all), Load::Logins) => Length::Transactions(all / 10),

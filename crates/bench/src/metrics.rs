@@ -1,10 +1,10 @@
-//! The sections and tables of the report. Owns their titles, their order and which table is in which section;
-//! it holds no figures.
+//! The sections and tables of the report. Owns their titles, their order and their assignment; never stores
+//! figures.
 
-/// A chapter of the report, and what its rows have in common.
+/// A section of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MetricsSection {
-    /// Queries over a pool that is full.
+    /// Queries with a full pool.
     Queries,
     /// Logins.
     Logins,
@@ -14,14 +14,14 @@ pub(crate) enum MetricsSection {
     Bulk,
     /// A large result beside short queries.
     Beside,
-    /// More and more clients.
+    /// Increasing numbers of clients.
     Sweep,
     /// More than one thread.
     Cores,
 }
 
 impl MetricsSection {
-    /// All, in the order of the report.
+    /// All sections, in the order of the report.
     pub(crate) const ALL: [Self; 7] =
         [Self::Queries, Self::Logins, Self::Idle, Self::Bulk, Self::Beside, Self::Sweep, Self::Cores];
 
@@ -72,7 +72,7 @@ pub(crate) enum ParsedMetric {
     PssPerClient,
     /// Growth of RSS per idle client.
     RssPerClient,
-    /// Growth of PSS that is left when the idle clients have gone.
+    /// Growth of PSS that remains after the idle clients have disconnected.
     PssAfterBurst,
     /// CPU time of the pooler per megabyte of a large result.
     CpuPerMegabyte,
@@ -84,7 +84,7 @@ pub(crate) enum ParsedMetric {
     P99Alone,
     /// 99th percentile while the large result is read.
     P99Beside,
-    /// The one over the other.
+    /// The ratio of the two.
     P99Raise,
 }
 
@@ -110,7 +110,7 @@ impl ParsedMetric {
         }
     }
 
-    /// Word in the raw lines.
+    /// Name in the raw file.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::CpuPerTransaction => "cpu_us_per_transaction",
@@ -131,8 +131,8 @@ impl ParsedMetric {
         }
     }
 
-    /// Whether dividing one contender's figure by another's says anything: not where nothing is the aim, and
-    /// not where the figure is a ratio itself.
+    /// True if the ratio of two contenders' figures is meaningful: not if zero is the goal, and not if the
+    /// figure is itself a ratio.
     pub(crate) fn has_ratio(self) -> bool {
         !matches!(self, Self::PssAfterBurst | Self::PeakGrowth | Self::P99Alone | Self::P99Raise)
     }

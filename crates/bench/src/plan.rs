@@ -1,75 +1,75 @@
-//! What is measured: one table of rows, from which come the runs and the report. Owns the list, who takes part
-//! in which row, and how often; it runs nothing.
+//! The plan: one table of rows, used by the runs and the report. Owns the list, which contenders take part in
+//! a row, and how often; never runs anything.
 
 use std::time::Duration;
 
-use crate::bed::MAX_UNPOOLED_CLIENTS;
 use crate::contenders::{Contender, ContenderKind};
 use crate::formats::Ini;
 use crate::load::{Length, Load, Pgbench};
 use crate::metrics::MetricsSection;
+use crate::test_bed::MAX_UNPOOLED_CLIENTS;
 
 /// Pool size of all transaction-pooling rows.
 const POOL_SIZE: u32 = 20;
-/// Clients of the login rows: enough to keep a pooler busy, few enough to leave PostgreSQL alone.
+/// Clients of the login rows: enough to keep a pooler busy, few enough not to saturate PostgreSQL.
 const LOGIN_CLIENTS: u32 = 8;
-/// Clients and pool size of the rows about threads. In the second pair nobody has a server for long, so it shows how
-/// one comes to the thread whose client waits.
+/// Clients and pool size of the rows about threads. With the second pair, servers change clients all the
+/// time, which shows how a server moves to the thread of a waiting client.
 const CORES: [(u32, u32); 2] = [(64, POOL_SIZE), (16, 4)];
-/// Prepared statements per server, where both readers of the INI file know the setting.
+/// Prepared statements per server, if both readers of the INI file accept the setting.
 const MAX_PREPARED: u32 = 200;
-/// Clients beside a large result: fewer than the pool has servers, so that nobody queues.
+/// Clients beside a large result: fewer than servers in the pool, so that no client queues.
 const CLIENTS_BESIDE: u32 = 8;
-/// What they do per second where they are not as fast as they can be: little enough to leave cores idle.
+/// Their rate per second if it is limited: low enough to leave cores idle.
 const RATE_BESIDE_PER_S: u32 = 2000;
-/// Rounds at most of rows with a new process each time: they take long.
+/// Maximum number of rounds of rows that start a new process each time, which takes long.
 const FRESH_ROUNDS: u32 = 2;
-/// Rounds at most of the sweep and of the rows about threads.
+/// Maximum number of rounds of the sweep and of the rows about threads.
 const FEW_ROUNDS: u32 = 3;
 
-/// How much is measured.
+/// The amounts to measure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BenchSettings {
-    /// Rounds per row and contender, at most.
+    /// Maximum number of rounds per row and contender.
     pub(crate) rounds: u32,
     /// Length of one pgbench run.
     pub(crate) length: Length,
-    /// How long a pool is filled before its first round.
+    /// How long the pool is warmed up before the first round.
     pub(crate) warm_up: Option<Length>,
-    /// Idle sessions.
+    /// Number of idle sessions.
     pub(crate) idle_clients: u32,
-    /// Pause between opening them and reading the memory.
+    /// Delay between opening them and reading the memory.
     pub(crate) settle: Duration,
     /// Size of the large result that is timed.
     pub(crate) bulk_megabytes: u64,
-    /// Size of the large result beside others.
+    /// Size of the large result beside other clients.
     pub(crate) beside_mebibytes: u64,
-    /// How long the others are measured alone; beside the result it is twice that.
+    /// How long the other clients are measured alone; twice as long beside the result.
     pub(crate) beside_s: u32,
     /// How long a slow client reads.
     pub(crate) slow: Duration,
-    /// Clients of the sweep.
+    /// Numbers of clients in the sweep.
     pub(crate) sweep: &'static [u32],
 }
 
-/// What a row does.
+/// The work of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// pgbench with this load and so many clients.
+    /// pgbench with this load and number of clients.
     Pgbench(Load, u32),
     /// Idle sessions.
     Idle,
     /// One large result.
     Bulk,
-    /// A large result beside such short queries.
+    /// A large result beside these short queries.
     Beside(Pgbench),
-    /// A large result to a client that reads slowly.
+    /// A large result for a client that reads slowly.
     Slow,
 }
 
 impl Work {
-    /// Whether each round needs a new process: memory given back by an earlier one would hide growth.
-    pub(crate) fn wants_fresh(self) -> bool {
+    /// True if each round needs a new process: memory freed in an earlier round would hide growth.
+    pub(crate) fn needs_new_process(self) -> bool {
         matches!(self, Self::Idle | Self::Beside(_) | Self::Slow)
     }
 }
@@ -77,41 +77,41 @@ impl Work {
 /// One row of the tables.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanRow {
-    /// Name, and what the filter looks at.
+    /// Its name, which the filter matches.
     pub(crate) name: String,
-    /// Where it is in the report.
+    /// Its section in the report.
     pub(crate) section: MetricsSection,
-    /// What it does.
+    /// Its work.
     pub(crate) work: Work,
-    /// How the poolers are configured.
+    /// The configuration of the poolers.
     pub(crate) ini: Ini,
-    /// Whether a pooler has to share prepared statements in transaction pooling.
+    /// True if a pooler must share prepared statements in transaction pooling.
     pub(crate) shares_prepared: bool,
 }
 
 impl PlanRow {
-    /// Whether the row is about `contender` at all. One that takes part and cannot is a gap; one that does not
-    /// take part is just not there.
+    /// True if `contender` takes part in the row. One that takes part but cannot run it is a gap; others are
+    /// omitted.
     pub(crate) fn admits(&self, contender: Contender) -> bool {
         match self.section {
-            // Both of our engines, since what they are compared with has epoll; nobody else has the setting.
+            // Both engines, since the alternative design uses epoll; the others do not have the setting.
             MetricsSection::Cores => {
                 matches!(contender, Contender::Iambouncer | Contender::Epoll | Contender::MutexPool)
             }
             _ if contender.is_spike() => false,
-            // The plot is about clients, not about engines.
+            // The plot compares numbers of clients, not engines.
             MetricsSection::Sweep if contender == Contender::Epoll => false,
             _ if self.ini.server_tls && !contender.verifies_servers() => false,
             _ => match contender.kind() {
                 ContenderKind::Pooler => true,
-                ContenderKind::Relay => self.suits_unpooled(),
-                // Nothing has no memory.
-                ContenderKind::Nothing => self.suits_unpooled() && self.work != Work::Slow,
+                ContenderKind::Relay => self.allows_unpooled(),
+                // Without a program there is no memory to measure.
+                ContenderKind::Nothing => self.allows_unpooled() && self.work != Work::Slow,
             },
         }
     }
 
-    /// How often it is measured, if `rounds` were asked for.
+    /// The number of rounds if `rounds` were requested.
     pub(crate) fn rounds(&self, rounds: u32) -> u32 {
         match self.section {
             MetricsSection::Queries | MetricsSection::Logins | MetricsSection::Bulk => rounds,
@@ -120,8 +120,9 @@ impl PlanRow {
         }
     }
 
-    /// Whether every client can have a server connection of its own, with nobody in between who ends TLS.
-    fn suits_unpooled(&self) -> bool {
+    /// True if every client can have its own server connection, without a program in between that terminates
+    /// TLS.
+    fn allows_unpooled(&self) -> bool {
         let fits = match self.work {
             Work::Pgbench(_, clients) => clients <= MAX_UNPOOLED_CLIENTS,
             Work::Idle => false,
@@ -131,7 +132,7 @@ impl PlanRow {
     }
 }
 
-/// What most rows configure. `shared_prepared` says whether all readers of the INI file know
+/// The configuration of most rows. `shared_prepared`: true if all readers of the INI file accept
 /// `max_prepared_statements`.
 pub(crate) fn base(shared_prepared: bool) -> Ini {
     Ini {
@@ -144,7 +145,7 @@ pub(crate) fn base(shared_prepared: bool) -> Ini {
     }
 }
 
-/// All rows, for which `shared_prepared` is as for [`base`].
+/// All rows; `shared_prepared` as for [`base`].
 pub(crate) fn rows(shared_prepared: bool, settings: &BenchSettings) -> Vec<PlanRow> {
     let base = base(shared_prepared);
     let mut rows = queries(base);
@@ -188,7 +189,7 @@ fn queries(base: Ini) -> Vec<PlanRow> {
                     ..row(name.clone(), MetricsSection::Queries, work, ini)
                 });
                 if is_prepared && base.max_prepared.is_none() {
-                    // A PgBouncer that cannot share statements still has a figure in session pooling.
+                    // A PgBouncer that cannot share statements still has figures for session pooling.
                     let ini = Ini { pool_mode: "session", pool_size: clients, ..ini };
                     rows.push(row(format!("{name}, session pooling"), MetricsSection::Queries, work, ini));
                 }
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spike_takes_part_only_where_threads_are_compared() {
+    fn the_spike_takes_part_only_in_rows_about_threads() {
         for row in all() {
             let is_compared = row.section == MetricsSection::Cores;
             assert_eq!(row.admits(Contender::MutexPool), is_compared, "{}", row.name);
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn who_pools_nothing_gets_no_more_clients_than_there_are_servers() {
+    fn unpooled_contenders_get_at_most_one_client_per_server() {
         let unpooled = all().into_iter().filter(|row| row.admits(Contender::HaProxy));
         for row in unpooled {
             assert!(!row.ini.server_tls && !row.ini.client_tls, "{}", row.name);

@@ -1,8 +1,8 @@
-//! The plot of the report: throughput and p99 against clients. Owns its look; it measures nothing and says
-//! nothing that the tables do not.
+//! The plot of the report: throughput and p99 by number of clients. Owns its appearance; never measures, and
+//! shows only figures that are also in the tables.
 //!
-//! The page may be light or dark, and a picture in it does not know. So there is no background, and all colours
-//! are of middle brightness.
+//! The page may be light or dark, which an embedded image cannot detect. The background is therefore
+//! transparent, and all colours have medium brightness.
 
 use std::ops::Range;
 use std::path::Path;
@@ -20,30 +20,30 @@ use crate::summary::Results;
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (1000, 420);
-/// Height of the line with the names.
+/// Height of the legend.
 const LEGEND_HEIGHT: u32 = 34;
-/// Where the names begin …
+/// Left end of the legend …
 const LEGEND_LEFT: i32 = 70;
-/// … and their distance, if there are not too many.
+/// … and the distance of its entries, if they fit.
 const LEGEND_STEP: i32 = 130;
-/// Length of a name's line.
+/// Length of the line in a legend entry.
 const LEGEND_LINE: i32 = 24;
 /// Axes and text.
 const GREY: RGBColor = RGBColor(128, 128, 128);
-/// What part of [`GREY`] the grid has.
+/// Opacity of the grid, which is drawn in [`GREY`].
 const GRID_OPACITY: f64 = 0.25;
 /// Radius of a point.
 const POINT: u32 = 4;
-/// How much room is above the highest point of a linear axis.
+/// Upper limit of a linear axis, relative to the highest point.
 const HEADROOM: f64 = 1.08;
-/// How much room is at both ends of a logarithmic one.
+/// Margin factor at both ends of a logarithmic axis.
 const ROOM: f64 = 1.6;
 
-/// A contender's line: clients and figures.
+/// A contender's line: numbers of clients and figures.
 type PlotLine = (Contender, Vec<(f64, f64)>);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws the sweep into `file`. False when nothing of it was measured.
+/// Draws the sweep into `file`. False if none of it was measured.
 pub(crate) fn draw(file: &Path, rows: &[PlanRow], results: &Results) -> Result<bool> {
     let [throughput, latency] =
         [ParsedMetric::Throughput, ParsedMetric::LatencyP99].map(|metric| lines(rows, results, metric));
@@ -53,7 +53,7 @@ pub(crate) fn draw(file: &Path, rows: &[PlanRow], results: &Results) -> Result<b
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     let (legend, panels) = root.split_vertically(LEGEND_HEIGHT);
     let (left, right) = panels.split_horizontally(SIZE.0 / 2);
-    let drawn = names(&legend, &throughput)
+    let drawn = draw_legend(&legend, &throughput)
         .and_then(|()| {
             panel(&left, &throughput, &clients, 0.0..tps.end * HEADROOM, "Transactions per second", false)
         })
@@ -82,7 +82,7 @@ fn lines(rows: &[PlanRow], results: &Results, metric: ParsedMetric) -> Vec<PlotL
     Contender::ALL.into_iter().map(of).filter(|(_, points)| !points.is_empty()).collect()
 }
 
-/// All numbers of clients, in order.
+/// All numbers of clients, in ascending order.
 fn xs(lines: &[PlotLine]) -> Option<Vec<f64>> {
     let mut all: Vec<f64> = lines.iter().flat_map(|(_, points)| points.iter().map(|&(x, _)| x)).collect();
     all.sort_by(f64::total_cmp);
@@ -96,7 +96,7 @@ fn ys(lines: &[PlotLine]) -> Option<Range<f64>> {
     Some(all().min_by(f64::total_cmp)?..all().max_by(f64::total_cmp)?)
 }
 
-fn names(area: &Area<'_>, lines: &[PlotLine]) -> Drawn {
+fn draw_legend(area: &Area<'_>, lines: &[PlotLine]) -> Drawn {
     let middle = LEGEND_HEIGHT as i32 / 2;
     let step = LEGEND_STEP.min((SIZE.0 as i32 - LEGEND_LEFT) / lines.len().max(1) as i32);
     for (index, (contender, _)) in lines.iter().enumerate() {
@@ -110,13 +110,13 @@ fn names(area: &Area<'_>, lines: &[PlotLine]) -> Drawn {
     Ok(())
 }
 
-/// Clients on a logarithmic axis that names exactly those measured.
+/// A logarithmic axis labelled with the measured numbers of clients.
 fn x_axis(clients: &[f64]) -> WithKeyPoints<LogCoord<f64>> {
     let (first, last) = (clients[0], clients[clients.len() - 1]);
     (first * 0.85..last * 1.15).log_scale().with_key_points(clients.to_vec())
 }
 
-/// One panel: its heading, its axis, and how that is labelled.
+/// Draws one panel: title, lines and axes.
 fn panel<Y, C>(area: &Area<'_>, lines: &[PlotLine], clients: &[f64], y: Y, title: &str, digits: bool) -> Drawn
 where
     Y: AsRangedCoord<CoordDescType = C, Value = f64>,
@@ -148,7 +148,7 @@ where
     Ok(())
 }
 
-/// 1, 2, 5, 10 and so on, as far as they are in `range`.
+/// The values 1, 2, 5, 10 and so on that are in `range`.
 fn round_figures(range: &Range<f64>) -> Vec<f64> {
     let decades = -3..=5;
     let all = decades.flat_map(|exponent| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(exponent)));
@@ -175,12 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_on_the_axis_are_round() {
+    fn axis_labels_are_round_figures() {
         assert_eq!(round_figures(&(0.4..12.0)), [0.5, 1.0, 2.0, 5.0, 10.0]);
     }
 
     #[test]
-    fn one_number_of_clients_is_no_line() {
+    fn a_line_needs_two_numbers_of_clients() {
         let line = |points: &[(f64, f64)]| vec![(Contender::Direct, points.to_vec())];
         assert_eq!(xs(&line(&[(1.0, 5.0)])), None);
         assert_eq!(xs(&line(&[(4.0, 5.0), (1.0, 6.0)])), Some(vec![1.0, 4.0]));

@@ -1,5 +1,5 @@
-//! One running instance of a contender. Owns its start, the wait until it serves, and its end; what it is told
-//! comes from `formats`. Without anything in between, the instance is PostgreSQL's port and no process.
+//! One running instance of a contender. Owns its start, waiting until it is ready, and its shutdown;
+//! `formats` provides its configuration. For `Direct`, the instance is PostgreSQL's port without a process.
 
 use std::fs;
 use std::path::Path;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use crate::bed::{self, Bed, DATABASE, USER};
 use crate::client::{self, BenchTarget, Client};
 use crate::cpu::CpuTime;
 use crate::entrants::Entrant;
 use crate::formats::{self, Ini, Site};
 use crate::process::{self, ChildProcess};
+use crate::test_bed::{self, DATABASE, TestBed, USER};
 
-/// How long a pooler may take until a login through it succeeds.
+/// Time limit until a login through a pooler succeeds.
 const READY_LIMIT: Duration = Duration::from_secs(10);
-/// Pause between two attempts.
+/// Interval between attempts.
 const READY_POLL: Duration = Duration::from_millis(20);
-/// How often another port is tried when somebody else took ours.
+/// Maximum number of attempts, in case another process has taken the port.
 const START_ATTEMPTS: u32 = 3;
 
 /// One running instance.
@@ -31,36 +31,41 @@ pub(crate) struct Pooler {
 
 impl Pooler {
     /// Starts `entrant` and waits until a query through it succeeds.
-    pub(crate) fn start(bed: &Bed, entrant: &Entrant, ini: Ini) -> Result<Self> {
-        Self::start_under(bed, entrant, ini, &[])
+    pub(crate) fn start(test_bed: &TestBed, entrant: &Entrant, ini: Ini) -> Result<Self> {
+        Self::start_under(test_bed, entrant, ini, &[])
     }
 
-    /// The same, with the program `tool` and its arguments in front of the pooler's own command.
-    pub(crate) fn start_under(bed: &Bed, entrant: &Entrant, ini: Ini, tool: &[String]) -> Result<Self> {
+    /// Like [`start`](Self::start), with the pooler run by the program `tool` and its arguments.
+    pub(crate) fn start_under(
+        test_bed: &TestBed,
+        entrant: &Entrant,
+        ini: Ini,
+        tool: &[String],
+    ) -> Result<Self> {
         let Some(program) = &entrant.program else {
-            return Ok(Self { process: None, port: bed.postgres_port() });
+            return Ok(Self { process: None, port: test_bed.postgres_port() });
         };
         let (mut attempt, began) = (1, Instant::now());
         loop {
-            match Self::try_start(bed, entrant, program, ini, tool) {
-                // One that has not come up in time will not do so on another port either.
+            match Self::try_start(test_bed, entrant, program, ini, tool) {
+                // After a timeout, another port would not help.
                 Err(_) if attempt < START_ATTEMPTS && began.elapsed() < READY_LIMIT => attempt += 1,
                 outcome => return outcome.with_context(|| format!("starting {}", entrant.contender.name())),
             }
         }
     }
 
-    /// Process id, where there is a process.
+    /// Process ID, if there is a process.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(ChildProcess::pid)
     }
 
-    /// CPU time used so far, where there is a process.
+    /// CPU time used so far, if there is a process.
     pub(crate) fn cpu_time(&self) -> Result<Option<CpuTime>> {
         self.pid().map(CpuTime::read).transpose()
     }
 
-    /// Lets it end in order, which it must not take longer than `limit`.
+    /// Shuts it down gracefully, within `limit`.
     pub(crate) fn end(self, limit: Duration) -> Result<()> {
         if let Some(process) = self.process {
             process.end(Signal::QUIT, limit)?;
@@ -68,14 +73,20 @@ impl Pooler {
         Ok(())
     }
 
-    fn try_start(bed: &Bed, entrant: &Entrant, program: &Path, ini: Ini, tool: &[String]) -> Result<Self> {
-        let (name, port) = (entrant.contender.name(), bed::free_port()?);
-        let site = Site { dir: bed.dir(), postgres_port: bed.postgres_port(), listen_port: port };
+    fn try_start(
+        test_bed: &TestBed,
+        entrant: &Entrant,
+        program: &Path,
+        ini: Ini,
+        tool: &[String],
+    ) -> Result<Self> {
+        let (name, port) = (entrant.contender.name(), test_bed::free_port()?);
+        let site = Site { dir: test_bed.dir(), postgres_port: test_bed.postgres_port(), listen_port: port };
         let Some(config) = formats::config(entrant.contender, &ini, &site) else {
-            bail!("{name} has no configuration");
+            bail!("{name} does not have a configuration");
         };
         for (file, text) in config.files {
-            fs::write(bed.dir().join(&file), text).with_context(|| format!("writing {file}"))?;
+            fs::write(test_bed.dir().join(&file), text).with_context(|| format!("writing {file}"))?;
         }
         let mut command = match tool {
             [] => process::command(program),
@@ -86,15 +97,15 @@ impl Pooler {
             }
         };
         command.args(config.args);
-        let log = bed.dir().join(format!("{}.log", entrant.contender.file()));
-        let process = ChildProcess::start(command, name, log, bed.account())?;
-        wait(bed, process, port, ini)
+        let log = test_bed.dir().join(format!("{}.log", entrant.contender.file()));
+        let process = ChildProcess::start(command, name, log, test_bed.account())?;
+        wait(test_bed, process, port, ini)
     }
 }
 
-/// Waits until `process` serves on `port`.
-fn wait(bed: &Bed, mut process: ChildProcess, port: u16, ini: Ini) -> Result<Pooler> {
-    let tls = ini.client_tls.then(|| client::tls_connector(&bed.certs.ca_pem)).transpose()?;
+/// Waits until `process` accepts logins on `port`.
+fn wait(test_bed: &TestBed, mut process: ChildProcess, port: u16, ini: Ini) -> Result<Pooler> {
+    let tls = ini.client_tls.then(|| client::tls_connector(&test_bed.certs.ca_pem)).transpose()?;
     let target = BenchTarget { port, user: USER, database: DATABASE, tls: tls.as_ref() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = Instant::now() + READY_LIMIT;
@@ -106,7 +117,7 @@ fn wait(bed: &Bed, mut process: ChildProcess, port: u16, ini: Ini) -> Result<Poo
         match attempt {
             Ok(_) => return Ok(Pooler { process: Some(process), port }),
             Err(_) if process.is_running() && Instant::now() < deadline => std::thread::sleep(READY_POLL),
-            Err(error) => return Err(error).with_context(|| process.last_words()),
+            Err(error) => return Err(error).with_context(|| process.output_tail()),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Child processes that end with us. Owns their start, their output file and their end; it never leaves one
-//! behind: dropping the guard kills the child, and the kernel kills it when this process dies any other way.
+//! Child processes that do not outlive this one. Owns their start, their output file and their end: dropping
+//! a `ChildProcess` kills the child, and the kernel kills it if this process ends in any other way.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Pause between two looks at whether a child has ended.
+/// Interval between checks whether a child has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How much of a child's output an error quotes, in bytes.
+/// Maximum length of a child's output quoted in an error, in bytes.
 const MAX_QUOTE_BYTES: usize = 2000;
 
-/// Whom a child runs as. PgBouncer refuses root, so all poolers run as the owner of the database's files.
+/// The account that a child runs as. PgBouncer refuses root, so all poolers run as the owner of the
+/// database's files.
 #[derive(Clone, Copy)]
 pub(crate) struct Account {
     /// User.
@@ -31,12 +32,13 @@ pub(crate) struct ChildProcess {
     name: String,
 }
 
-/// A command that dies with this process. `setpriv` sets the signal and then becomes the program, so the
-/// process id is the program's own. It is set for the thread that starts the child: that must be the main one.
+/// A command that is killed when this process ends. `setpriv` sets the signal and then executes the program,
+/// so the process ID is that of the program. The signal is tied to the thread that starts the child, which
+/// must be the main one.
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).current_dir("/").env("LC_ALL", "C");
-    // BenchSettings of the person who runs the benchmark must not change what it measures.
+    // Settings of the user must not change what is measured.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("PG") || name.starts_with("IAMBOUNCER") {
@@ -63,23 +65,23 @@ impl ChildProcess {
         Ok(Self { child, output, name: name.to_owned() })
     }
 
-    /// ChildProcess id.
+    /// Process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// True if it is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What it has printed.
+    /// Its output so far.
     pub(crate) fn output(&self) -> String {
         fs::read(&self.output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// The end of what it has printed, for an error message.
-    pub(crate) fn last_words(&self) -> String {
+    /// The end of its output, for an error message.
+    pub(crate) fn output_tail(&self) -> String {
         let output = self.output();
         let mut from = output.len().saturating_sub(MAX_QUOTE_BYTES);
         while !output.is_char_boundary(from) {
@@ -88,51 +90,51 @@ impl ChildProcess {
         output[from..].trim().to_owned()
     }
 
-    /// Asks it to end with `signal` and waits until it has.
+    /// Sends `signal` and waits until it exits.
     ///
     /// # Errors
     /// As [`Self::finish`].
     pub(crate) fn end(self, signal: Signal, limit: Duration) -> Result<String> {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id of none")?;
-        kill_process(pid, signal).with_context(|| format!("ending {}", self.name))?;
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("invalid process ID")?;
+        kill_process(pid, signal).with_context(|| format!("sending a signal to {}", self.name))?;
         self.finish(limit)
     }
 
-    /// Waits until it ends by itself and hands back its output.
+    /// Waits until it exits and returns its output.
     ///
     /// # Errors
-    /// It failed, or it was still there after `limit`; it is dead in either case.
+    /// It failed, or was still running after `limit`; in both cases it is dead afterwards.
     pub(crate) fn finish(mut self, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
             match self.child.try_wait().with_context(|| format!("waiting for {}", self.name))? {
-                Some(status) => return self.judge(status),
+                Some(status) => return self.check(status),
                 None if Instant::now() > deadline => {
-                    bail!("{} did not end within {} s: {}", self.name, limit.as_secs(), self.last_words())
+                    bail!("{} did not exit within {} s: {}", self.name, limit.as_secs(), self.output_tail())
                 }
                 None => std::thread::sleep(POLL_INTERVAL),
             }
         }
     }
 
-    fn judge(&self, status: ExitStatus) -> Result<String> {
+    fn check(&self, status: ExitStatus) -> Result<String> {
         if status.success() {
             return Ok(self.output());
         }
-        bail!("{} ended with {status}: {}", self.name, self.last_words())
+        bail!("{} failed with {status}: {}", self.name, self.output_tail())
     }
 }
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // Both fail only when it is gone already.
+        // Both fail only if it has already exited.
         let _killed = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
-/// Runs a program that only prints something, such as `--version`, and hands back its output.
-pub(crate) fn ask(program: &Path, args: &[&str]) -> Result<String> {
+/// Runs a program that only prints something, for example with `--version`, and returns its output.
+pub(crate) fn read_output(program: &Path, args: &[&str]) -> Result<String> {
     let output =
         command(program).args(args).output().with_context(|| format!("running {}", program.display()))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -140,5 +142,5 @@ pub(crate) fn ask(program: &Path, args: &[&str]) -> Result<String> {
     if output.status.success() {
         return Ok(text.trim().to_owned());
     }
-    bail!("{} ended with {}: {}", program.display(), output.status, text.trim())
+    bail!("{} failed with {}: {}", program.display(), output.status, text.trim())
 }

@@ -1,4 +1,4 @@
-//! Turns samples into the Markdown of `bench/RESULTS.md`. Owns columns, ratios and layout; it measures nothing.
+//! Converts samples to the Markdown of `bench/RESULTS.md`. Owns columns, ratios and layout; never measures.
 
 use std::fmt::Write as _;
 
@@ -10,24 +10,24 @@ use crate::metrics::{MetricsSection, ParsedMetric};
 use crate::plan::PlanRow;
 use crate::summary::{Gap, Results, Summary};
 
-/// Instructions per query with their budget, or why there are none.
+/// Instructions per query with their budget, or the reason why they are missing.
 type Counted = anyhow::Result<(Vec<Count>, Budget)>;
 
-/// Everything the page is made of.
+/// The inputs of the page.
 pub(crate) struct ResultsPage<'a> {
-    /// Where it was measured.
+    /// The environment of the run.
     pub(crate) machine: &'a Machine,
-    /// The command that makes it again.
+    /// The command that repeats the run.
     pub(crate) command: &'a str,
     /// The first row's INI file.
     pub(crate) ini: &'a str,
-    /// What was measured.
+    /// The rows that were measured.
     pub(crate) rows: &'a [PlanRow],
-    /// What came of it.
+    /// Their results.
     pub(crate) results: &'a Results,
     /// Instructions, if they were counted.
     pub(crate) counted: Option<&'a Counted>,
-    /// The plot beside the page, if there is one.
+    /// The plot next to the page, if there is one.
     pub(crate) plot: Option<&'a str>,
 }
 
@@ -61,7 +61,7 @@ impl ResultsPage<'_> {
         page.push_str(&tables);
     }
 
-    /// A column for each contender that has figures, and then its ratios.
+    /// A column for each contender with figures, followed by their ratios.
     fn table(&self, section: MetricsSection, metric: ParsedMetric) -> String {
         let rows: Vec<_> = self.rows.iter().enumerate().filter(|(_, row)| row.section == section).collect();
         let cell = |row, contender| self.results.summary(row, contender, metric);
@@ -92,40 +92,41 @@ impl ResultsPage<'_> {
     }
 }
 
-/// How much of a reason the page quotes; the run itself has shown all of it.
+/// Maximum length of a reason on the page; the run has printed all of it.
 const MAX_REASON_CHARS: usize = 200;
 
 const HEAD: &str = "# Results\n\n<!-- Written by `make bench`. Do not edit. -->\n\n\
-    iambouncer and others side by side: the same PostgreSQL, the same INI file where they read one, rounds in\n\
+    iambouncer and others side by side: the same PostgreSQL, the same INI file if they read one, rounds in\n\
     turns. Each cell is the median of the rounds, with the smallest and largest in brackets if they differ. A\n\
-    ratio is a median over PgBouncer's. HAProxy only relays bytes, with one server connection for each client:\n\
-    it is the price of being in between at all. Direct is without anything in between. `bench/NOTES.md` says how\n\
-    to read the tables.\n\n";
+    ratio is a median divided by PgBouncer's. HAProxy only relays bytes, with one server connection per client:\n\
+    it shows the minimum cost of a process in between. Direct is without a process in between. `bench/NOTES.md`\n\
+    explains how to read the tables.\n\n";
 
 const METHOD: &str = "## How it is measured\n\n\
-    - Load generator, pooler and PostgreSQL share the machine and talk over TCP on 127.0.0.1. On few cores\n  \
-      the throughput says how fast all three are together; the CPU time is the pooler's alone.\n\
+    - Load generator, pooler and PostgreSQL share the machine and use TCP on 127.0.0.1. With few cores\n  \
+      the throughput is that of all three together; the CPU time is that of the pooler alone.\n\
     - CPU time is the scheduler's count (`/proc/PID/task/*/schedstat`), user and system, of all threads of\n  \
-      the pooler, from before pgbench starts to after it has ended: its logins are included.\n\
-    - Transactions are those of `pgbench -S`: one indexed SELECT of one row each. Some thousand before the first\n  \
+      the pooler, from before pgbench starts until it has exited: its logins are included.\n\
+    - Transactions are those of `pgbench -S`: one indexed SELECT of one row each. Several thousand before the first\n  \
       round fill the pool. Latencies are pgbench's own log of every transaction.\n\
     - A login row is `pgbench -S -C` with 8 clients: connect, one query, disconnect.\n\
-    - Idle clients have run one query each; none resumes the TLS session of another. The growth of the process\n  \
-      is divided by their number; memory of the kernel's sockets is not in it. What stays is read when the\n  \
-      memory has stopped shrinking after all have left.\n\
-    - A large result is one SELECT of rows of 1000 bytes, read and thrown away by a raw client. OLTP\n  \
-      beside it is `pgbench -S` in simple mode; its p99 is that of the time in which the result was read. With\n  \
-      a rate given, latency counts from when a transaction was due, so every stall is in it. A slow client\n  \
-      reads 20 MB per second, for a few seconds. The growth is that of the peak of resident memory.\n\
+    - Idle clients have run one query each; no client resumes the TLS session of another. Growth of the process\n  \
+      is divided by their number; kernel memory of sockets is not included. Remaining memory is read when it\n  \
+      has stopped shrinking after all have disconnected.\n\
+    - A large result is one SELECT of rows of 1000 bytes, read and discarded by a raw client. OLTP\n  \
+      beside it is `pgbench -S` in simple mode; its p99 covers the time during which the result was read. With\n  \
+      a rate given, latency is measured from the scheduled time, so it includes every stall. A slow client\n  \
+      reads 20 MB per second, for a few seconds. Growth refers to the peak of resident memory.\n\
     - More and more clients: simple mode, plain, a pool of 20.\n\
-    - All cores: simple mode, plain. \"tokio, mutex per pool\" is `crates/bench/examples/mutex_pool.rs`: no pooler to\n  \
-      use, but the other design for several threads.\n\
-    - TLS to the server is `verify-full`. All keys are RSA-2048. Nobody logs logins. All have one thread\n  \
-      for data, unless a row says otherwise.\n\
+    - All cores: simple mode, plain. \"tokio, mutex per pool\" is `crates/bench/examples/mutex_pool.rs`: not a\n  \
+      complete pooler, but the alternative design for several threads.\n\
+    - TLS to the server is `verify-full`. All keys are RSA-2048. Logging of logins is off. All have one thread\n  \
+      for data, unless a row states otherwise.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
 
-/// Whose ratios a table has: those that are in it beside the base. What has nothing in between has no ratio.
+/// The contenders whose ratios a table contains: all except the base and `Direct`, which has nothing in
+/// between.
 fn ratios(columns: &[Contender], metric: ParsedMetric) -> Vec<Contender> {
     if !metric.has_ratio() || !columns.contains(&Contender::BASE) {
         return Vec::new();
@@ -134,18 +135,18 @@ fn ratios(columns: &[Contender], metric: ParsedMetric) -> Vec<Contender> {
     others.filter(|&one| one != Contender::BASE && one != Contender::Direct).collect()
 }
 
-/// A line of a table; without a name, its head.
+/// A line of a table; the header if `name` is empty.
 pub(crate) fn line(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     let cells: Vec<_> = cells.collect();
     let separator = if name.is_empty() { "" } else { " " };
     let _ = writeln!(table, "| {name}{separator}| {} |", cells.join(" | "));
 }
 
-/// A cell: the median, and the range where there is one.
+/// A cell: the median, and the range if there is one.
 pub(crate) fn figures(summary: Option<Summary>) -> String {
     match summary {
         None => "n/a".to_owned(),
-        // One round, or rounds that agree: no range.
+        // A single round, or equal rounds: no range.
         Some(Summary { median, min, max }) if min >= max => figure(median),
         Some(Summary { median, min, max }) => {
             format!("{} ({}–{})", figure(median), figure(min), figure(max))
@@ -153,7 +154,7 @@ pub(crate) fn figures(summary: Option<Summary>) -> String {
     }
 }
 
-/// A cell: one median over another.
+/// A cell: the ratio of two medians.
 pub(crate) fn quotient(of: Option<Summary>, base: Option<Summary>) -> String {
     match (of, base) {
         (Some(of), Some(base)) if base.median > 0.0 => format!("{:.2}", of.median / base.median),
@@ -161,7 +162,7 @@ pub(crate) fn quotient(of: Option<Summary>, base: Option<Summary>) -> String {
     }
 }
 
-/// Three digits that mean something.
+/// Three significant digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -171,7 +172,7 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// A table of our own: it compares with the budget, not with PgBouncer.
+/// A separate table, because it compares with the budget instead of PgBouncer.
 fn instructions(page: &mut String, counted: &Counted) {
     let _ = writeln!(page, "## {}{} (less is better)\n", NAME[..1].to_uppercase(), &NAME[1..]);
     let _ = match counted {
@@ -184,7 +185,7 @@ fn gaps(page: &mut String, rows: &[PlanRow], gaps: &[Gap]) {
     if gaps.is_empty() {
         return;
     }
-    page.push_str("## Figures that are missing\n\n");
+    page.push_str("## Missing measurements\n\n");
     for gap in gaps {
         let Some(row) = rows.get(gap.row) else { continue };
         let kind = if gap.is_failure { "failed" } else { "not applicable" };
@@ -193,7 +194,7 @@ fn gaps(page: &mut String, rows: &[PlanRow], gaps: &[Gap]) {
     page.push('\n');
 }
 
-/// One line, and not a whole log.
+/// A single line of limited length.
 fn brief(reason: &str) -> String {
     let words: Vec<_> = reason.split_whitespace().collect();
     let line = words.join(" ");
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_keep_three_digits() {
+    fn figures_have_three_significant_digits() {
         assert_eq!([1234.5, 12.34, 1.234, 0.1234].map(figure), ["1234", "12.3", "1.23", "0.123"]);
     }
 
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_in_between_has_a_ratio() {
+    fn only_programs_in_between_have_a_ratio() {
         let all = [Contender::Iambouncer, Contender::PgBouncer, Contender::Direct];
         assert_eq!(ratios(&all, ParsedMetric::Throughput), [Contender::Iambouncer]);
         assert_eq!(ratios(&all, ParsedMetric::PeakGrowth), []);

@@ -1,28 +1,28 @@
-//! Runs the rows: all contenders side by side, in turns A B C A B C. Owns the order of things; it knows nothing
-//! of how a figure is printed. A contender that fails a row leaves a note instead of a figure.
+//! Runs the rows: all contenders side by side, in the order A B C A B C. Owns the sequence; never formats a
+//! figure for the report. A contender that fails a row gets a note instead of a figure.
 
 use std::fs::File;
 use std::io::Write as _;
 
 use anyhow::{Context, Result};
 
-use crate::bed::Bed;
 use crate::contenders::Contender;
 use crate::entrants::{Entrant, Entrants};
 use crate::measure::{self, Measurement};
 use crate::plan::{BenchSettings, PlanRow};
 use crate::poolers::Pooler;
 use crate::summary::{Gap, Results, RunSample};
+use crate::test_bed::TestBed;
 
 /// One run over all rows.
 pub(crate) struct BenchRun<'a> {
-    /// What everything stands on.
-    pub(crate) bed: &'a Bed,
-    /// Who takes part.
+    /// The test bed.
+    pub(crate) test_bed: &'a TestBed,
+    /// The contenders.
     pub(crate) entrants: &'a Entrants,
-    /// How much is measured.
+    /// The amounts to measure.
     pub(crate) settings: BenchSettings,
-    /// Where each figure goes at once, so that a run cut short is not lost.
+    /// Every figure is written here immediately, so that an interrupted run is not lost.
     pub(crate) raw: File,
 }
 
@@ -30,7 +30,7 @@ impl<'a> BenchRun<'a> {
     /// Measures `rows`.
     ///
     /// # Errors
-    /// The raw file cannot be written; a contender that fails is a gap, not an error.
+    /// The raw file cannot be written; a failing contender is a gap, not an error.
     pub(crate) fn measure(&mut self, rows: &[PlanRow]) -> Result<Results> {
         let mut results = Results::default();
         for (index, row) in rows.iter().enumerate() {
@@ -58,8 +58,8 @@ impl<'a> BenchRun<'a> {
                     Err(error) => {
                         let reason = format!("round {round}: {error:#}");
                         fail(index, contender, reason, results);
-                        // Measurement from before the failure would look like a success.
-                        results.forget(index, contender);
+                        // Figures from before the failure would look like a success.
+                        results.discard(index, contender);
                         running.remove(position);
                     }
                 }
@@ -68,7 +68,7 @@ impl<'a> BenchRun<'a> {
         Ok(())
     }
 
-    /// Starts all that take part in `row` and can.
+    /// Starts all contenders that take part in `row` and can run it.
     fn start_all(&self, index: usize, row: &PlanRow, results: &mut Results) -> Vec<(&'a Entrant, Pooler)> {
         let mut running = Vec::new();
         for entrant in self.entrants.0.iter().filter(|entrant| row.admits(entrant.contender)) {
@@ -77,7 +77,7 @@ impl<'a> BenchRun<'a> {
                 results.gaps.push(Gap { row: index, contender, reason, is_failure: false });
                 continue;
             }
-            match measure::start(self.bed, &self.settings, entrant, row) {
+            match measure::start(self.test_bed, &self.settings, entrant, row) {
                 Ok(pooler) => running.push((entrant, pooler)),
                 Err(error) => fail(index, contender, format!("{error:#}"), results),
             }
@@ -86,10 +86,10 @@ impl<'a> BenchRun<'a> {
     }
 
     fn measure_once(&self, entrant: &Entrant, row: &PlanRow, pooler: &mut Pooler) -> Result<Measurement> {
-        if row.work.wants_fresh() {
-            *pooler = measure::start(self.bed, &self.settings, entrant, row)?;
+        if row.work.needs_new_process() {
+            *pooler = measure::start(self.test_bed, &self.settings, entrant, row)?;
         }
-        measure::once(self.bed, &self.settings, row, entrant.contender, pooler)
+        measure::once(self.test_bed, &self.settings, row, entrant.contender, pooler)
     }
 
     fn record(&mut self, row: &PlanRow, round: u32, sample: &RunSample) -> Result<()> {

@@ -47,5 +47,6 @@ pub mod printable;
 pub mod process;
 pub mod relay;
 pub mod server;
+pub mod sql_client;
 pub mod stats;
 pub mod worker;

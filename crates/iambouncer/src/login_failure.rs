@@ -108,7 +108,7 @@ login_failures! {
     WrongRegion = "IAM012", "wrong_region", "the token was signed for another region",
         "Correct iam_region, or remove it if the endpoint's name contains the region.";
     ClockSkew = "IAM013", "clock_skew", "the local clock is wrong",
-        "Synchronize the clock: AWS accepts a difference of a few minutes only.";
+        "Synchronise the clock: AWS accepts a difference of a few minutes only.";
     Throttled = "IAM014", "throttled", "too many logins, or too little memory on the server",
         "Keep iam_login_rate below 200 and pools large enough to be reused; small instances need more memory for IAM.";
     MetadataUnreachable = "IAM015", "credentials_unreachable", "the source of AWS credentials does not answer",

@@ -11,14 +11,18 @@ use std::rc::Rc;
 const ALWAYS: [&str; 5] =
     ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
 
-/// Position of `client_encoding`.
-const CLIENT_ENCODING: usize = 0;
+/// `client_encoding` in [`ALWAYS`].
+const CLIENT_ENCODING: ParameterId = ParameterId(0);
 
 /// Sets without other references are dropped if there are more than this, or than twice those in use.
 const MAX_UNUSED_SETS: usize = 1024;
 
-/// Values in the order of [`Parameters::names`]; `None` if unset by both client and server.
-pub type Values = [Option<Box<str>>];
+/// A tracked parameter: the index of its name in [`Parameters`], the same for all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParameterId(u16);
+
+/// Values sorted by parameter, without those unset by both client and server.
+type Values = [(ParameterId, Box<str>)];
 
 /// An interned set of values: equal sets are the same allocation.
 #[derive(Clone)]
@@ -31,9 +35,32 @@ impl ValueSet {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The values.
-    pub fn values(&self) -> &Values {
-        &self.0
+    /// The value of a parameter.
+    pub fn get(&self, id: ParameterId) -> Option<&str> {
+        self.0.binary_search_by_key(&id, |(known, _)| *known).ok().map(|at| &*self.0[at].1)
+    }
+
+    /// The values by parameter.
+    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &str)> {
+        self.0.iter().map(|(id, value)| (*id, &**value))
+    }
+}
+
+/// A set of parameters.
+#[derive(Debug, Clone, Default)]
+pub struct ParameterIds(Vec<ParameterId>);
+
+impl ParameterIds {
+    /// Adds a parameter.
+    pub fn insert(&mut self, id: ParameterId) {
+        if let Err(at) = self.0.binary_search(&id) {
+            self.0.insert(at, id);
+        }
+    }
+
+    /// True if the set contains it.
+    pub fn contains(&self, id: ParameterId) -> bool {
+        self.0.binary_search(&id).is_ok()
     }
 }
 
@@ -49,30 +76,40 @@ impl Parameters {
     pub fn new(extra: impl IntoIterator<Item = String>) -> Self {
         let mut names: Vec<Box<str>> = ALWAYS.iter().map(|&name| name.into()).collect();
         for name in extra {
-            if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+            let is_new = !names.iter().any(|known| known.eq_ignore_ascii_case(&name));
+            if is_new && names.len() < usize::from(u16::MAX) {
                 names.push(name.into());
             }
         }
         Self { names, sets: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED_SETS) }
     }
 
-    /// Tracked names.
-    pub fn names(&self) -> &[Box<str>] {
-        &self.names
+    /// The tracked parameter with this name, ignoring case.
+    pub fn id(&self, name: &str) -> Option<ParameterId> {
+        let at = self.names.iter().position(|known| known.eq_ignore_ascii_case(name))?;
+        u16::try_from(at).ok().map(ParameterId)
     }
 
-    /// Position of a name, ignoring case.
-    pub fn position(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| known.eq_ignore_ascii_case(name))
+    /// The name of a tracked parameter.
+    pub fn name(&self, id: ParameterId) -> &str {
+        self.names.get(usize::from(id.0)).map_or("", |name| name)
     }
 
     /// The set without values.
     pub fn empty(&self) -> ValueSet {
-        self.intern(vec![None; self.names.len()])
+        self.set_of([])
     }
 
-    /// The set of these values, in the order of [`Parameters::names`].
-    pub fn intern(&self, values: Vec<Option<Box<str>>>) -> ValueSet {
+    /// The set of these values; of several for one parameter, the last is used.
+    pub fn set_of(&self, values: impl IntoIterator<Item = (ParameterId, Box<str>)>) -> ValueSet {
+        let mut sorted: Vec<(ParameterId, Box<str>)> = values.into_iter().collect();
+        sorted.reverse();
+        sorted.sort_by_key(|(id, _)| *id);
+        sorted.dedup_by_key(|(id, _)| *id);
+        self.intern(sorted)
+    }
+
+    fn intern(&self, values: Vec<(ParameterId, Box<str>)>) -> ValueSet {
         let mut sets = self.sets.borrow_mut();
         if let Some(known) = sets.get(values.as_slice()) {
             return ValueSet(known.clone());
@@ -88,36 +125,43 @@ impl Parameters {
     }
 
     /// `set` with one value changed.
-    pub fn with(&self, set: &ValueSet, position: usize, value: &str) -> ValueSet {
-        if set.values().get(position).is_none_or(|old| old.as_deref() == Some(value)) {
+    pub fn with(&self, set: &ValueSet, id: ParameterId, value: &str) -> ValueSet {
+        if set.get(id) == Some(value) {
             return set.clone();
         }
-        let mut values = set.values().to_vec();
-        values[position] = Some(value.into());
-        self.intern(values)
+        self.overlay(set, [(id, value)])
     }
 
     /// `set`, overridden by the values in `over`.
-    pub fn overlay(&self, set: &ValueSet, over: &Values) -> ValueSet {
-        let merged = set.values().iter().zip(over).map(|(old, new)| new.clone().or_else(|| old.clone()));
-        self.intern(merged.collect())
+    pub fn overlay<'a>(
+        &self,
+        set: &ValueSet,
+        over: impl IntoIterator<Item = (ParameterId, &'a str)>,
+    ) -> ValueSet {
+        let own = |(id, value): (ParameterId, &str)| (id, value.into());
+        self.set_of(set.iter().map(own).chain(over.into_iter().map(own)))
+    }
+
+    /// The values of `set` for which `keeps` returns true.
+    pub fn filter(&self, set: &ValueSet, keeps: impl Fn(ParameterId) -> bool) -> ValueSet {
+        self.intern(set.0.iter().filter(|(id, _)| keeps(*id)).cloned().collect())
     }
 
     /// The queries that change a server's values from `have` to `want`, in order; none if they are equal. The server
     /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own.
     pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
         let (mut encoding, mut others) = (String::new(), String::new());
-        for (position, ((name, have), want)) in
-            self.names.iter().zip(have.values()).zip(want.values()).enumerate()
-        {
-            if have == want {
+        let mut ids = ParameterIds::default();
+        have.iter().chain(want.iter()).for_each(|(id, _)| ids.insert(id));
+        for id in ids.0 {
+            if have.get(id) == want.get(id) {
                 continue;
             }
-            let sql = if position == CLIENT_ENCODING { &mut encoding } else { &mut others };
-            match want.as_deref() {
-                Some(want) => push_set(sql, name, want),
+            let sql = if id == CLIENT_ENCODING { &mut encoding } else { &mut others };
+            match want.get(id) {
+                Some(want) => push_set(sql, self.name(id), want),
                 // The client has not set it, and the server has the value of another client.
-                None => sql.extend(["RESET ", name, ";"]),
+                None => sql.extend(["RESET ", self.name(id), ";"]),
             }
         }
         [encoding, others].into_iter().filter(|sql| !sql.is_empty()).collect()
@@ -146,8 +190,8 @@ mod tests {
     #[test]
     fn equal_sets_are_interned() {
         let parameters = Parameters::new(["IntervalStyle".to_owned(), "timezone".to_owned()]);
-        assert_eq!(parameters.names().len(), 6);
-        let zone = parameters.position("timezone").unwrap();
+        assert_eq!((parameters.names.len(), parameters.id("no_such_name")), (6, None));
+        let zone = parameters.id("timezone").unwrap();
         let empty = parameters.empty();
         let a = parameters.with(&empty, zone, "UTC");
         let b = parameters.with(&empty, zone, "UTC");
@@ -159,9 +203,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_value_is_used_and_others_are_kept() {
+        let parameters = Parameters::new([]);
+        let (zone, name) = (parameters.id("TimeZone").unwrap(), parameters.id("application_name").unwrap());
+        let a = parameters.overlay(&parameters.empty(), [(name, "psql"), (zone, "UTC"), (name, "cron")]);
+        assert_eq!((a.get(zone), a.get(name), a.get(CLIENT_ENCODING)), (Some("UTC"), Some("cron"), None));
+        let b = parameters.filter(&a, |id| id == zone);
+        assert!(b.same(&parameters.with(&parameters.empty(), zone, "UTC")));
+    }
+
+    #[test]
     fn quotes_in_values_are_escaped() {
         let parameters = Parameters::new([]);
-        let name = parameters.position("application_name").unwrap();
+        let name = parameters.id("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
         assert_eq!(
             parameters.set_statements(&parameters.empty(), &set),
@@ -172,7 +226,7 @@ mod tests {
     #[test]
     fn the_encoding_is_set_first_and_other_values_are_ascii() {
         let parameters = Parameters::new([]);
-        let name = parameters.position("application_name").unwrap();
+        let name = parameters.id("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, "表'");
         let set = parameters.with(&set, CLIENT_ENCODING, "SJIS");
         assert_eq!(

@@ -1,5 +1,6 @@
-//! The budgets of memory: no allocation per query, few bytes per idle client. Runs the pooler in this process with an
-//! allocator that counts what its worker thread does. Owns that allocator, which is why it is a test binary of its own.
+//! Memory budgets: no allocation per query, few bytes per idle client. Runs the pooler in this process with
+//! an allocator that counts the allocations of its worker thread. Owns that allocator and is therefore a test
+//! binary of its own.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -17,9 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-/// Allocated and not freed yet.
+/// Allocated and not yet freed.
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
-/// The counters are those of all poolers in this process.
+/// The counters cover all poolers in this process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 thread_local! {
@@ -28,15 +29,15 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes on to the system's allocator unchanged.
-#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+// SAFETY: every call is forwarded to the system allocator unchanged.
+#[allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTED.try_with(Cell::get).unwrap_or(false) {
             ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
             LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
         }
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -44,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
         if COUNTED.try_with(Cell::get).unwrap_or(false) {
             LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
         }
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -52,16 +53,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Queries while counting.
+/// Queries per measurement.
 const QUERIES: u64 = 4000;
-/// The janitor allocates a little a few times a second, whatever the load; this is far below one per query.
+/// The janitor makes a few allocations per second regardless of load; this limit is far below one per query.
 const MAX_ALLOCATIONS: u64 = QUERIES / 20;
 
-/// Clients that are opened, run one query and stay.
+/// Clients that connect, run one query and stay connected.
 const IDLE_CLIENTS: i64 = 200;
-/// Bytes for each of them, without what malloc adds. ARCHITECTURE.md says where they are.
+/// Bytes per idle client, without malloc's own overhead. ARCHITECTURE.md lists what they are used for.
 const MAX_BYTES_PER_IDLE_CLIENT: i64 = 512;
-/// How long the last answer's buffers may take to go back.
+/// Time limit for the buffers of the last answer to be freed.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 fn start_pooler(server: &Postgres) -> u16 {
@@ -79,7 +80,7 @@ fn an_idle_client_keeps_few_bytes() {
         until_ready(&mut stream);
         stream
     };
-    // What the first one costs once – a server, blocks, tables – is not counted.
+    // The one-time cost of the first client (a server, blocks, tables) is not counted.
     let first = open();
     let before = LIVE_BYTES.load(Ordering::Relaxed);
     let clients: Vec<TcpStream> = (0..IDLE_CLIENTS).map(|_| open()).collect();

@@ -1,10 +1,10 @@
-//! The committed reference pages are those the tables give.
+//! The committed reference pages match what the tables generate.
 
 #![allow(clippy::expect_used, reason = "a failed step fails the test")]
 
 use std::path::Path;
 
-/// Compares a page in docs/ with what it should be, or writes it when that is asked for.
+/// Compares a page in docs/ with the generated text, or writes it if UPDATE_DOCS=1.
 fn check(page: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
     if std::env::var_os("UPDATE_DOCS").is_some_and(|value| value == "1") {

@@ -1,4 +1,4 @@
-//! Whole configuration files, as people have them.
+//! Complete configuration files as found in practice.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn data(name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn django_pod_needs_one_word() {
+fn a_pgbouncer_file_of_a_django_pod_needs_one_added_word() {
     let loaded = load_file(&data("django-pod.ini"), &MapEnvironment::default(), &[]).expect("usable");
     let warnings = loaded.warnings.to_string();
     assert_eq!(warnings, "warning: known, but not supported yet: syslog\n");
@@ -29,7 +29,7 @@ fn django_pod_needs_one_word() {
 }
 
 #[test]
-fn includes_and_user_lists_come_from_disk() {
+fn includes_and_user_lists_are_read_from_disk() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let users = directory.path().join("userlist.txt");
     std::fs::write(&users, "\"ann\" \"secret\"\n").expect("write");

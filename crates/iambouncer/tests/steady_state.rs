@@ -1,5 +1,5 @@
-//! While every worker has servers enough, the workers leave each other alone: no lock, no wake from another thread.
-//! Runs the pooler in this process and counts the bells rung in it, which is why it is a test binary of its own.
+//! While every worker has enough servers, workers do not interact: no lock, no wakeup from another thread.
+//! Runs the pooler in this process and counts its wakeups, and is therefore a test binary of its own.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -13,12 +13,12 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 
-/// As many servers may be opened.
+/// Also the pool size of each worker.
 const CLIENTS: usize = 8;
-/// Queries of each client while counting.
+/// Queries of each client per measurement.
 const QUERIES: u64 = 1000;
-/// What may ring besides: nothing that is known, and far below one per query.
-const MAX_BELLS: u64 = CLIENTS as u64 * QUERIES / 100;
+/// Tolerated wakeups: none is expected, and the limit is far below one per query.
+const MAX_WAKEUPS: u64 = CLIENTS as u64 * QUERIES / 100;
 
 fn query(client: &mut TcpStream, sql: &str) -> u8 {
     client.write_all(&framed(b'Q', format!("{sql}\0").as_bytes())).unwrap();
@@ -26,14 +26,14 @@ fn query(client: &mut TcpStream, sql: &str) -> u8 {
 }
 
 #[test]
-fn no_worker_wakes_another_while_all_have_servers_enough() {
+fn no_worker_wakes_another_while_all_have_enough_servers() {
     let server = Postgres::start(&PostgresOptions::default()).unwrap();
     let settings = format!("workers = 2\ndefault_pool_size = {CLIENTS}");
     let port = start_pooler(&server, &settings, || {});
     let before_clients = wake_ups();
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| log_in(port)).collect();
-    assert!(wake_ups() > before_clients, "a client that goes to the other worker rings its bell");
-    // Each in a transaction of its own at the same time: now every worker has as many servers as clients.
+    assert!(wake_ups() > before_clients, "a client assigned to the other worker wakes it");
+    // Each client has its own transaction at the same time: every worker then has as many servers as clients.
     for sql in ["BEGIN", "COMMIT"] {
         for client in &mut clients {
             assert_eq!(query(client, sql), if sql == "BEGIN" { b'T' } else { b'I' });
@@ -49,6 +49,6 @@ fn no_worker_wakes_another_while_all_have_servers_enough() {
             });
         }
     });
-    let rung = wake_ups() - before;
-    assert!(rung <= MAX_BELLS, "{rung} bells in {} queries", CLIENTS as u64 * QUERIES);
+    let count = wake_ups() - before;
+    assert!(count <= MAX_WAKEUPS, "{count} wakeups in {} queries", CLIENTS as u64 * QUERIES);
 }

@@ -1,6 +1,6 @@
-//! The code in rds-iam's pages, compiled as tests of documentation: here are the drivers that it uses.
+//! The code in rds-iam's documentation pages, compiled as doc tests with the drivers it uses.
 //!
-//! Owns: that these pages compile. Never: anything of its own.
+//! Owns: that these pages compile. Never: contains code of its own.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../rds-iam/README.md")]

@@ -1,9 +1,9 @@
-//! rds-iam with `bb8`: a manager whose `connect` asks for a token.
+//! rds-iam with `bb8`: a manager whose `connect` requests a token.
 //!
 //! Owns: the manager. Never: changes the pool, runs a timer or rebuilds anything.
 //!
-//! `bb8_postgres::PostgresConnectionManager` is made for a password that stays the same, so the manager is our own.
-//! bb8 opens connections in the background as well (`min_idle`); these come through `connect` like all others.
+//! `bb8_postgres::PostgresConnectionManager` supports only a fixed password, so the example has its own manager.
+//! bb8 also opens connections in the background (`min_idle`); these go through `connect` like all others.
 //!
 //! ```console
 //! $ export PGHOST=orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com PGUSER=app
@@ -21,25 +21,25 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How many connections the example has at most.
+/// Maximum number of connections.
 const MAX_CONNECTIONS: u32 = 4;
 
 /// Opens and checks connections to one database as one user.
 pub(crate) struct RdsManager {
     engine: TokenEngine,
     key: TokenKey,
-    /// All but the password.
+    /// Everything except the password.
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 impl RdsManager {
-    /// For a database, with tokens of `engine`. Connects nowhere yet.
+    /// A manager for this database, with tokens of `engine`. Does not connect yet.
     pub(crate) fn new(endpoint: &Endpoint, engine: TokenEngine) -> anyhow::Result<Self> {
         let key = endpoint.key.clone();
         let mut config = Config::new();
         config.host(&key.host).port(key.port).user(&key.user).dbname(&endpoint.database);
-        // `Prefer`, the default, would send the token in the clear to whoever says that it has no TLS.
+        // `Prefer`, the default, would send the token unencrypted to any server that claims not to support TLS.
         config.ssl_mode(SslMode::Require);
         Ok(Self { engine, key, config, tls: MakeRustlsConnect::new(endpoint.tls()?) })
     }
@@ -47,7 +47,7 @@ impl RdsManager {
     async fn attempt(&self, token: Arc<Token>) -> Result<Client, Error> {
         let mut config = self.config.clone();
         let (client, connection) = config.password(token.expose()).connect(self.tls.clone()).await?;
-        // Moves the bytes, and ends when the client is dropped.
+        // Runs the connection; ends when the client is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 eprintln!("connection lost: {error}");
@@ -76,7 +76,7 @@ impl ManageConnection for RdsManager {
     }
 }
 
-/// A pool that connects when first asked.
+/// A pool that connects on first use.
 pub(crate) fn pool(endpoint: &Endpoint, engine: TokenEngine) -> anyhow::Result<Pool<RdsManager>> {
     Ok(Pool::builder().max_size(MAX_CONNECTIONS).build_unchecked(RdsManager::new(endpoint, engine)?))
 }

@@ -1,10 +1,10 @@
-//! rds-iam with `deadpool-postgres`: a manager whose `create` asks for a token.
+//! rds-iam with `deadpool-postgres`: a manager whose `create` requests a token.
 //!
 //! Owns: the manager. Never: changes the pool, runs a timer or rebuilds anything.
 //!
-//! The manager is our own. `deadpool_postgres::Manager` has a seam too, the trait `Connect`; but its error is that of
-//! `tokio-postgres`, which cannot say that there is no token. What the pool holds is deadpool-postgres' `ClientWrapper`,
-//! so cached statements and transactions work as usual.
+//! The example has its own manager. `deadpool_postgres::Manager` has a hook, the trait `Connect`, but its error
+//! type is that of `tokio-postgres`, which cannot report a missing token. The pool holds deadpool-postgres'
+//! `ClientWrapper`, so cached statements and transactions work as usual.
 //!
 //! ```console
 //! $ export PGHOST=orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com PGUSER=app
@@ -23,28 +23,28 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How many connections the example has at most.
+/// Maximum number of connections.
 const MAX_CONNECTIONS: usize = 4;
 
-/// A pool of connections, each opened with a token of its own time.
+/// A pool of connections, each opened with a token valid at that time.
 pub(crate) type Pool = managed::Pool<RdsManager>;
 
 /// Opens and checks connections to one database as one user.
 pub(crate) struct RdsManager {
     engine: TokenEngine,
     key: TokenKey,
-    /// All but the password.
+    /// Everything except the password.
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 impl RdsManager {
-    /// For a database, with tokens of `engine`. Connects nowhere yet.
+    /// A manager for this database, with tokens of `engine`. Does not connect yet.
     pub(crate) fn new(endpoint: &Endpoint, engine: TokenEngine) -> anyhow::Result<Self> {
         let key = endpoint.key.clone();
         let mut config = Config::new();
         config.host(&key.host).port(key.port).user(&key.user).dbname(&endpoint.database);
-        // `Prefer`, the default, would send the token in the clear to whoever says that it has no TLS.
+        // `Prefer`, the default, would send the token unencrypted to any server that claims not to support TLS.
         config.ssl_mode(SslMode::Require);
         Ok(Self { engine, key, config, tls: MakeRustlsConnect::new(endpoint.tls()?) })
     }
@@ -79,7 +79,7 @@ impl managed::Manager for RdsManager {
     }
 }
 
-/// A pool that connects when first asked.
+/// A pool that connects on first use.
 pub(crate) fn pool(endpoint: &Endpoint, engine: TokenEngine) -> anyhow::Result<Pool> {
     Ok(Pool::builder(RdsManager::new(endpoint, engine)?).max_size(MAX_CONNECTIONS).build()?)
 }

@@ -1,17 +1,19 @@
-//! rds-iam with `sqlx`: a thin type around `PgPool` that hands it a valid token before each acquire.
+//! rds-iam with `sqlx`: a thin wrapper around `PgPool` that sets a valid token before each acquire.
 //!
-//! Owns: the pool, so that nobody gets a connection from it another way. Never: runs a timer or rebuilds the pool.
+//! Owns: the pool, so that all connections go through the wrapper. Never: runs a timer or rebuilds the pool.
 //!
-//! sqlx 0.9 has no hook before a connection is opened: `before_acquire` sees idle connections only, and `after_connect`
-//! comes too late. What it has is `PgPool::set_connect_options`: connections opened from now on use these. So the token
-//! is put there first, and what follows is exact as long as three things hold:
+//! sqlx 0.9 has no hook before a connection is opened: `before_acquire` is called for idle connections only,
+//! and `after_connect` is too late. It has `PgPool::set_connect_options`, which applies to all connections
+//! opened afterwards. The wrapper therefore sets the token there first, which is correct under three
+//! conditions:
 //!
-//! - All connections come through [`RdsPool`]. It gives out neither the pool nor an executor on it.
-//! - `min_connections` is 0. Others are opened in the background, with whatever token was the last.
+//! - All connections go through [`RdsPool`]. It exposes neither the pool nor an executor on it.
+//! - `min_connections` is 0. Otherwise connections are opened in the background, with the last token,
+//!   whatever its age.
 //! - `acquire_timeout` is below [`rds_iam::MIN_TOKEN_LEFT`]. A token may wait that long before it is used.
 //!
-//! A pool that has such a hook holds sqlx's connections too: bb8 or deadpool, where opening one is
-//! `options.clone().password(token.expose()).connect()`. Then none of the three is needed.
+//! A pool with such a hook can also hold sqlx's connections: bb8 or deadpool, where opening one is
+//! `options.clone().password(token.expose()).connect()`. Then none of the three conditions is needed.
 //!
 //! ```console
 //! $ export PGHOST=orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com PGUSER=app
@@ -29,25 +31,26 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{Error, PgPool, Postgres, Transaction};
 use support::Endpoint;
 
-/// How many connections the example has at most.
+/// Maximum number of connections.
 const MAX_CONNECTIONS: u32 = 4;
-/// How long to wait for a connection: less than what is left of a token, so that none is used after its end.
+/// Time limit for a connection: below the minimum remaining life of a token, so that none is used after its
+/// expiry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 const _: () = assert!(ACQUIRE_TIMEOUT.as_secs() < rds_iam::MIN_TOKEN_LEFT.as_secs());
 
-/// A pool of connections, each opened with a token of its own time.
+/// A pool of connections, each opened with a token valid at that time.
 pub(crate) struct RdsPool {
     engine: TokenEngine,
     key: TokenKey,
     pool: PgPool,
-    /// All but the password. Not to be printed with one: its `Debug` shows it.
+    /// Everything except the password. Do not print it with a password: its `Debug` output contains it.
     options: PgConnectOptions,
     /// The token in the pool's options.
-    handed_over: Mutex<Option<Arc<Token>>>,
+    current: Mutex<Option<Arc<Token>>>,
 }
 
 impl RdsPool {
-    /// For a database, with tokens of `engine`. Connects when first asked.
+    /// A pool for this database, with tokens of `engine`. Connects on first use.
     pub(crate) fn new(endpoint: &Endpoint, engine: TokenEngine) -> Self {
         let key = endpoint.key.clone();
         let options = PgConnectOptions::new_without_pgpass()
@@ -55,7 +58,7 @@ impl RdsPool {
             .port(key.port)
             .username(&key.user)
             .database(&endpoint.database)
-            // sqlx trusts the roots of browsers besides.
+            // sqlx additionally trusts the web PKI roots.
             .ssl_root_cert_from_pem(endpoint.roots_pem.clone().into_bytes())
             .ssl_mode(PgSslMode::VerifyFull);
         let pool = PgPoolOptions::new()
@@ -63,34 +66,35 @@ impl RdsPool {
             .min_connections(0)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone());
-        Self { engine, key, pool, options, handed_over: Mutex::new(None) }
+        Self { engine, key, pool, options, current: Mutex::new(None) }
     }
 
     /// An idle connection, or a new one.
     pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, IamLoginError<Error>> {
         let attempt = async |token| {
-            self.hand_over(token);
+            self.set_token(token);
             self.pool.acquire().await
         };
         self.engine.log_in(&self.key, attempt, is_refused).await
     }
 
-    /// The same, in a transaction.
+    /// Like `acquire`, in a transaction.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, IamLoginError<Error>> {
         let attempt = async |token| {
-            self.hand_over(token);
+            self.set_token(token);
             self.pool.begin().await
         };
         self.engine.log_in(&self.key, attempt, is_refused).await
     }
 
-    /// From now on the pool connects with this token. Cheap while it is the same, which it is for ten minutes.
-    fn hand_over(&self, token: Arc<Token>) {
-        let mut handed_over = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others may have been refused meanwhile, and have handed over a newer one.
-        if handed_over.as_ref().is_none_or(|last| last.expires_at() < token.expires_at()) {
+    /// Sets the token for connections opened from now on. Cheap while the token is unchanged, which it is for
+    /// ten minutes.
+    fn set_token(&self, token: Arc<Token>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another task may have been refused meanwhile and have set a newer token.
+        if current.as_ref().is_none_or(|last| last.expires_at() < token.expires_at()) {
             self.pool.set_connect_options(self.options.clone().password(token.expose()));
-            *handed_over = Some(token);
+            *current = Some(token);
         }
     }
 }

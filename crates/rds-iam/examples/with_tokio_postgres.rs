@@ -1,6 +1,6 @@
 //! rds-iam with `tokio-postgres` alone: a fresh token for each connection.
 //!
-//! Owns: how one connection is opened. Never: keeps a token or a connection; both are made when somebody asks.
+//! Owns: how a connection is opened. Never: keeps a token or a connection; both are made on request.
 //!
 //! ```console
 //! $ export PGHOST=orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com PGUSER=app
@@ -21,23 +21,23 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub(crate) struct Connector {
     engine: TokenEngine,
     key: TokenKey,
-    /// All but the password.
+    /// Everything except the password.
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 impl Connector {
-    /// For a database, with tokens of `engine`. Connects nowhere yet.
+    /// A connector for this database, with tokens of `engine`. Does not connect yet.
     pub(crate) fn new(endpoint: &Endpoint, engine: TokenEngine) -> anyhow::Result<Self> {
         let key = endpoint.key.clone();
         let mut config = Config::new();
         config.host(&key.host).port(key.port).user(&key.user).dbname(&endpoint.database);
-        // `Prefer`, the default, would send the token in the clear to whoever says that it has no TLS.
+        // `Prefer`, the default, would send the token unencrypted to any server that claims not to support TLS.
         config.ssl_mode(SslMode::Require);
         Ok(Self { engine, key, config, tls: MakeRustlsConnect::new(endpoint.tls()?) })
     }
 
-    /// Opens a connection. Its token is valid now; a session outlives its token.
+    /// Opens a connection. Its token only has to be valid now; the session may outlive it.
     pub(crate) async fn connect(&self) -> Result<Client, IamLoginError<Error>> {
         let is_refused = |error: &Error| error.code().is_some_and(|state| is_refusal(state.code()));
         self.engine.log_in(&self.key, |token| self.attempt(token), is_refused).await
@@ -46,7 +46,7 @@ impl Connector {
     async fn attempt(&self, token: Arc<Token>) -> Result<Client, Error> {
         let mut config = self.config.clone();
         let (client, connection) = config.password(token.expose()).connect(self.tls.clone()).await?;
-        // Moves the bytes, and ends when the client is dropped.
+        // Runs the connection; ends when the client is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 eprintln!("connection lost: {error}");

@@ -1,10 +1,10 @@
-//! Credentials from everywhere the AWS SDK looks.
+//! Credentials from every source the AWS SDK supports.
 //!
-//! Owns: one SDK provider per identity, built when first needed: environment, profiles (SSO and
-//! `credential_process` included), web identity, container endpoints (ECS, EKS Pod Identity), instance metadata,
-//! and a role assumed on top.
-//! Never: caches what they return ([`CredentialCache`](crate::CredentialCache) does), never loads anything for an
-//! identity that nobody asked for.
+//! Owns: one SDK provider per identity, built on first use: environment, profiles (including SSO and
+//! `credential_process`), web identity, container endpoints (ECS, EKS Pod Identity), instance metadata, and a
+//! role assumed with any of them.
+//! Never: caches what they return ([`CredentialCache`](crate::CredentialCache) does), or loads anything for
+//! an identity that was not requested.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -23,23 +23,23 @@ use tokio::sync::OnceCell;
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
 use crate::fetch_fault::{cause_of, wrong_clock, wrong_clock_of};
 use crate::http_record::HttpRecord;
-use crate::instance::KnownEnds;
+use crate::instance::KnownExpiries;
 use crate::slots::Slots;
 
-/// How many identities have a provider at a time.
+/// Maximum number of identities with a provider.
 const MAX_PROVIDERS: usize = 256;
-/// Where a reason is cut, in characters: errors of the SDK quote answers of servers.
+/// Maximum length of a reason, in characters: SDK errors quote server responses.
 const MAX_REASON_CHARS: usize = 800;
-/// How deep a chain of errors is followed.
+/// Maximum depth of an error chain.
 const MAX_CAUSES: usize = 12;
-/// What CloudTrail shows for roles assumed without a name given.
+/// Shown by CloudTrail for roles assumed without an explicit session name.
 const DEFAULT_SESSION_NAME: &str = "rds-iam";
 
 /// The AWS SDK as a [`CredentialSource`].
 #[derive(Debug)]
 pub struct AwsCredentials {
     providers: Slots<Identity, OnceCell<Provider>>,
-    ends: KnownEnds,
+    expiries: KnownExpiries,
 }
 
 /// The SDK's provider of one identity, and what its endpoints answered.
@@ -50,12 +50,12 @@ struct Provider {
 }
 
 impl AwsCredentials {
-    /// A source that has loaded nothing yet.
+    /// A source that has not loaded anything yet.
     pub fn new() -> Self {
-        Self { providers: Slots::new(MAX_PROVIDERS), ends: KnownEnds::default() }
+        Self { providers: Slots::new(MAX_PROVIDERS), expiries: KnownExpiries::default() }
     }
 
-    /// The same, ready to hand to [`TokenEngine::new`](crate::TokenEngine::new).
+    /// Like `new`, as an argument for [`TokenEngine::new`](crate::TokenEngine::new).
     pub fn shared() -> Arc<dyn CredentialSource> {
         Arc::new(Self::new())
     }
@@ -79,8 +79,8 @@ impl CredentialSource for AwsCredentials {
                 cause_of(&error, &record.noted(), &variables, identity.profile.is_none())
             })?;
             let noted = record.noted();
-            // By a wrong clock nothing can be said about ends.
-            let corrected = self.ends.correct(credentials, SystemTime::now()).await;
+            // With a wrong clock nothing can be said about expiry.
+            let corrected = self.expiries.correct(credentials, SystemTime::now()).await;
             let credentials = corrected.map_err(|error| wrong_clock(&noted).unwrap_or(error))?;
             match wrong_clock_of(&credentials, &noted, SystemTime::now()) {
                 Some(wrong_clock) => Err(wrong_clock),
@@ -123,8 +123,8 @@ fn loader(identity: &Identity) -> ConfigLoader {
         regions = regions.profile_name(profile);
         loader = loader.profile_name(profile);
     }
-    // Only STS needs this region; that of the database is in the token request. Absent a setting, any STS will do
-    // that the identity's configuration names.
+    // Only STS needs this region; the database's is in the token request. Without a setting, use the STS region
+    // of the identity.
     let fallback = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
     loader.region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
 }
@@ -139,7 +139,7 @@ impl aws_config::meta::region::ProvideRegion for DefaultRegion {
     }
 }
 
-/// A profile that was named wins over keys in the environment; in the SDK's own chain it would not.
+/// A named profile takes precedence over keys in the environment, unlike in the SDK's default chain.
 fn profile_provider(profile: &str, config: &SdkConfig, record: &HttpRecord) -> SharedCredentialsProvider {
     let provider_config = ProviderConfig::default()
         .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -150,7 +150,8 @@ fn profile_provider(profile: &str, config: &SdkConfig, record: &HttpRecord) -> S
     SharedCredentialsProvider::new(provider)
 }
 
-/// Where credentials come from, for people. The SDK notes each step: a role assumed with keys of a profile has two.
+/// The source of the credentials, for display. The SDK records each step: a role assumed with keys of a
+/// profile has two.
 pub(crate) fn provider_of(credentials: &Credentials) -> String {
     use AwsCredentialFeature as Step;
     let steps = credentials.get_property::<Vec<Step>>().map(Vec::as_slice).unwrap_or_default();
@@ -178,8 +179,8 @@ pub(crate) fn provider_of(credentials: &Credentials) -> String {
     if found.is_empty() { "code".to_owned() } else { found.join(", ") }
 }
 
-/// Takes over where the same key came from `before`, if the new copy does not tell: while metadata is away, the SDK hands
-/// out what it remembers, without its origin.
+/// Copies the recorded source from `before` if it has the same key and the new copy has none: while metadata
+/// is unreachable, the SDK returns cached credentials without their source.
 pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credentials>) {
     let known = before.and_then(|before| before.get_property::<Vec<AwsCredentialFeature>>());
     let steps = credentials.get_property_mut_or_default::<Vec<AwsCredentialFeature>>();
@@ -188,8 +189,8 @@ pub(crate) fn keep_origin(credentials: &mut Credentials, before: Option<&Credent
     }
 }
 
-/// The chain of causes in one line. Only what the errors say of themselves (`Display`): their `Debug` form holds
-/// whole answers, keys included.
+/// The chain of causes in one line. Uses `Display` only: the errors' `Debug` output contains whole responses,
+/// including keys.
 pub(crate) fn reason_of(error: &dyn Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut cause = Some(error);

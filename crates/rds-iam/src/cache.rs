@@ -1,8 +1,9 @@
 //! One set of credentials per identity, kept fresh.
 //!
-//! Owns: when credentials are fetched (once at a time per identity, early, with back-off), how long they are used
-//! and which ones are refused. The SDK's providers do not cache: each call is one to STS or to instance metadata.
-//! Never: signs anything, never hands out credentials that have expired.
+//! Owns: when credentials are fetched (once at a time per identity, early, with backoff), how long they are
+//! used and which ones are rejected. The SDK's providers do not cache: each call is a request to STS or
+//! instance metadata.
+//! Never: signs anything, or returns credentials that have expired.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -16,25 +17,26 @@ use crate::credentials::{CredentialError, CredentialSource, Identity, outcome_of
 use crate::single_flight::SingleFlight;
 use crate::slots::{Slots, lock};
 
-/// Credentials with less than this left are handed out only when the source, asked anew, has no others: a login may take
-/// longer than what remains.
+/// Credentials with less time left are returned only if the source, asked again, has no others: a login may
+/// take longer than that.
 const MIN_REMAINING: Duration = Duration::from_secs(60);
-/// Refresh when less than this is left, or half of their life if that is less.
+/// Refresh when less than this is left, or half of their lifetime if that is shorter.
 const REFRESH_MARGIN: Duration = Duration::from_secs(20 * 60);
-/// Credentials without an end (static keys, some `credential_process` tools) are asked for again after this.
+/// Credentials without an expiry (static keys, some `credential_process` tools) are fetched again after this
+/// time.
 const ENDLESS_RECHECK: Duration = Duration::from_secs(15 * 60);
-/// A fetch that takes longer has failed. Chains of several sources with retries fit in.
+/// Timeout of a fetch; allows for chains of several sources with retries.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// After a refused login, credentials are fetched anew unless that was tried within this time.
+/// After a refused login, credentials are fetched again unless that was tried within this time.
 const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a source is asked for the successors of credentials that are about to expire.
+/// Interval at which a source is asked for replacements of credentials that are about to expire.
 const EXPIRING_RECHECK: Duration = Duration::from_secs(5);
-/// The SDK moves the end of stale instance credentials at most this far into the future.
+/// The SDK extends the expiry of stale instance credentials by at most this.
 const MAX_IMDS_EXTENSION: Duration = Duration::from_secs(15 * 60);
-/// How many identities are kept; configuration has far fewer.
+/// Maximum number of cached identities; configurations have far fewer.
 const MAX_IDENTITIES: usize = 256;
 
-/// Credentials by identity. Clones share everything.
+/// Credentials by identity. Clones share all state.
 #[derive(Clone, Debug)]
 pub struct CredentialCache {
     source: Arc<dyn CredentialSource>,
@@ -42,22 +44,22 @@ pub struct CredentialCache {
     slots: Arc<Slots<Identity, CredentialSlot>>,
 }
 
-/// What the cache holds for one identity. No secrets.
+/// State of the cache for one identity. Contains no secrets.
 #[derive(Clone, Debug)]
 pub struct CredentialStatus {
-    /// Whose credentials they are.
+    /// The identity.
     pub identity: Identity,
-    /// The key at hand, if any.
+    /// The current key, if any.
     pub access_key_id: Option<String>,
-    /// Where it comes from, in words such as "instance metadata"; `None` without a key.
+    /// Its source, for display, such as "instance metadata"; `None` without a key.
     pub provider: Option<String>,
-    /// When it ends; `None` also for keys without an end.
+    /// Expiry of the key; `None` also for keys without one.
     pub ends_at: Option<SystemTime>,
-    /// How many times a source was asked.
+    /// Number of fetches.
     pub fetches: u64,
-    /// How many of these failed.
+    /// Number of failed fetches.
     pub failed_fetches: u64,
-    /// Why the last fetch failed, if it did.
+    /// The error of the last fetch, if it failed.
     pub last_error: Option<CredentialError>,
 }
 
@@ -82,15 +84,15 @@ struct CachedCredentials {
     refresh_at: SystemTime,
 }
 
-/// What the state of a slot means at a moment.
+/// The state of a slot at a point in time.
 enum CredentialState {
     Fresh(Credentials),
-    /// Usable, and it is time to fetch the next ones.
+    /// Usable, and due for a refresh.
     Due(Credentials),
     /// About to expire: usable if the source has no others.
     Expiring(Credentials),
     Missing,
-    /// Nothing usable, and too early to ask again.
+    /// Nothing usable, and in backoff.
     Quiet(CredentialError),
 }
 
@@ -100,14 +102,16 @@ impl CredentialCache {
         Self { source, clock, slots: Arc::new(Slots::new(MAX_IDENTITIES)) }
     }
 
-    /// Credentials, with at least a minute left if the source has such; else those that have not expired. Waits only when
-    /// there are none with a minute left; else a due refresh happens in the background. Needs a tokio runtime.
+    /// Returns credentials with at least a minute left if the source has any, else ones that have not
+    /// expired. Waits only if none with a minute left are cached; otherwise a due refresh runs in the
+    /// background. Requires a tokio runtime.
     ///
     /// # Errors
-    /// The source has none within 30 seconds. The same error then comes for a second to a minute, unasked.
+    /// The source returned none within 30 seconds. The same error is then returned from the cache for a
+    /// second to a minute.
     pub async fn get(&self, identity: &Identity) -> Result<Credentials, CredentialError> {
         let slot = self.slots.get(identity);
-        match slot.verdict(self.clock.now()) {
+        match slot.state_at(self.clock.now()) {
             CredentialState::Fresh(credentials) => Ok(credentials),
             CredentialState::Due(credentials) => {
                 self.fetch_in_background(identity, &slot);
@@ -124,10 +128,10 @@ impl CredentialCache {
         }
     }
 
-    /// As [`get`](Self::get), but never waits: `None` when there is nothing at hand (a fetch is then under way).
+    /// Like [`get`](Self::get), but never waits: `None` if nothing is cached (a fetch is then in progress).
     pub(crate) fn get_now(&self, identity: &Identity) -> Option<Credentials> {
         let slot = self.slots.get(identity);
-        match slot.verdict(self.clock.now()) {
+        match slot.state_at(self.clock.now()) {
             CredentialState::Fresh(credentials) => Some(credentials),
             CredentialState::Due(credentials) | CredentialState::Expiring(credentials) => {
                 self.fetch_in_background(identity, &slot);
@@ -141,8 +145,9 @@ impl CredentialCache {
         }
     }
 
-    /// Credentials after a login with `refused_key_id` was refused: fetched anew, unless others are at hand already
-    /// or the last fetch was a moment ago. When that fails, the ones at hand if they still last, and else the error.
+    /// Returns credentials after a login with `refused_key_id` was refused: fetched again, unless others are
+    /// already cached or the last fetch was a moment ago. If that fails, returns the cached ones if they have
+    /// not expired, else the error.
     pub async fn after_refusal(
         &self,
         identity: &Identity,
@@ -158,34 +163,34 @@ impl CredentialCache {
         }
     }
 
-    /// What is held, for consoles.
+    /// The cached state, for display.
     pub fn snapshot(&self) -> Vec<CredentialStatus> {
         self.slots.entries().into_iter().map(|(identity, slot)| slot.status(identity)).collect()
     }
 
     fn fetch_in_background(&self, identity: &Identity, slot: &Arc<CredentialSlot>) {
-        let Some(turn) = slot.single_flight.try_acquire() else { return };
+        let Some(permit) = slot.single_flight.try_acquire() else { return };
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
-        turn.spawn(async move { cache.fetch(&identity, &slot).await });
+        permit.spawn(async move { cache.fetch(&identity, &slot).await });
     }
 
-    /// Waits for the one fetch of this identity.
+    /// Waits for the single fetch of this identity.
     async fn fetch_and_wait(
         &self,
         identity: &Identity,
         slot: &Arc<CredentialSlot>,
         refused_key_id: Option<&str>,
     ) -> Result<Credentials, CredentialError> {
-        let turn = slot.single_flight.acquire().await;
+        let permit = slot.single_flight.acquire().await;
         let now = self.clock.now();
-        // While this one waited, another may have brought the answer.
+        // Another task may have fetched them in the meantime.
         match refused_key_id {
             Some(key_id) => {
                 if let Some(credentials) = slot.answer_after_refusal(key_id, now) {
                     return Ok(credentials);
                 }
             }
-            None => match slot.verdict(now) {
+            None => match slot.state_at(now) {
                 CredentialState::Fresh(credentials) | CredentialState::Due(credentials) => {
                     return Ok(credentials);
                 }
@@ -194,7 +199,7 @@ impl CredentialCache {
             },
         }
         let (cache, identity, slot) = (self.clone(), identity.clone(), Arc::clone(slot));
-        let fetched = turn.run(async move { cache.fetch(&identity, &slot).await }).await;
+        let fetched = permit.run(async move { cache.fetch(&identity, &slot).await }).await;
         fetched.unwrap_or_else(|stopped| Err(CredentialError::Unavailable { reason: stopped.to_string() }))
     }
 
@@ -220,7 +225,7 @@ impl CredentialCache {
 }
 
 impl CredentialSlot {
-    fn verdict(&self, now: SystemTime) -> CredentialState {
+    fn state_at(&self, now: SystemTime) -> CredentialState {
         let state = lock(&self.state);
         let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
         match (&state.held, failures) {
@@ -249,18 +254,18 @@ impl CredentialSlot {
         held.map(|held| held.credentials.clone())
     }
 
-    /// Credentials to try next without a fetch, if there is a case for it.
+    /// Credentials to try next without a fetch, if a fetch would not help.
     fn answer_after_refusal(&self, refused_key_id: &str, now: SystemTime) -> Option<Credentials> {
         let state = lock(&self.state);
         let held = state.held.as_ref().filter(|held| !has_expired(&held.credentials, now))?;
         let is_other_key = held.credentials.access_key_id() != refused_key_id;
-        // Refusals have many causes that no fetch cures; they must not become a stream of calls to STS.
+        // Many causes of a refusal are not fixed by a fetch; refusals must not cause a stream of calls to STS.
         let fetched_lately = state.was_fetched_within(REFETCH_INTERVAL, now);
         let is_quiet = state.failures.as_ref().is_some_and(|failures| failures.is_quiet(now));
         (is_other_key || fetched_lately || is_quiet).then(|| held.credentials.clone())
     }
 
-    /// Takes what a fetch brought.
+    /// Stores the result of a fetch.
     fn record(
         &self,
         answer: Result<Credentials, CredentialError>,
@@ -316,7 +321,8 @@ impl CachedCredentials {
     }
 }
 
-/// Checks the end of fetched credentials, and corrects end and origin where the source is known to bend them.
+/// Checks the expiry of fetched credentials, and corrects expiry and source where the SDK is known to alter
+/// them.
 fn accept(
     mut credentials: Credentials,
     held: Option<&CachedCredentials>,
@@ -326,14 +332,14 @@ fn accept(
     let known = known.filter(|known| known.access_key_id() == credentials.access_key_id());
     keep_origin(&mut credentials, known);
     let known_end = known.and_then(Credentials::expiry);
-    // The end of a key never moves. The SDK pretends otherwise when the instance metadata service hands out
-    // expired keys ("static stability"); RDS would refuse them without saying why.
+    // The expiry of a key never changes. The SDK changes it when the instance metadata service returns
+    // expired keys ("static stability"); RDS would refuse them without a reason.
     match (known_end, credentials.expiry()) {
-        (Some(known), Some(told)) if told > known => {
+        (Some(known), Some(reported)) if reported > known => {
             let access_key_id = credentials.access_key_id().to_owned();
             tracing::warn!(
                 access_key_id,
-                "source moved the end of a known AWS key; keeping the first one told"
+                "source extended the expiry of a known AWS key; keeping the original one"
             );
             *credentials.expiry_mut() = Some(known);
         }
@@ -346,7 +352,7 @@ fn accept(
     let left = until(now, end);
     if left.is_zero() {
         let access_key_id = credentials.access_key_id().to_owned();
-        return Err(CredentialError::Ended { access_key_id });
+        return Err(CredentialError::Expired { access_key_id });
     }
     if left <= MAX_IMDS_EXTENSION {
         let (access_key_id, left_seconds) = (credentials.access_key_id(), left.as_secs());
@@ -365,7 +371,7 @@ fn refresh_time(end: Option<SystemTime>, now: SystemTime) -> SystemTime {
         Some(end) => {
             let left = until(now, end);
             let margin = REFRESH_MARGIN.min(left / 2);
-            // Up to a tenth earlier, so that many processes do not ask at once.
+            // Up to a tenth earlier, so that many processes do not refresh at the same time.
             now + (left - margin).saturating_sub(jitter(margin / 10))
         }
     }

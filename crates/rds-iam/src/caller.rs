@@ -1,7 +1,7 @@
-//! Who AWS takes us for, and what its clock says: one `sts:GetCallerIdentity`, which needs no permission at all.
+//! The caller's AWS identity and AWS's clock: one `sts:GetCallerIdentity`, which requires no permission.
 //!
-//! Owns: the call and the comparison of the clocks, which also works when the call is refused – a wrong clock is one
-//! reason for that.
+//! Owns: the call and the comparison of the clocks, which also works if the call is refused (a wrong clock is
+//! one reason for a refusal).
 //! Never: caches; callers ask rarely.
 
 use std::error::Error;
@@ -20,45 +20,45 @@ use crate::credentials::Identity;
 use crate::http_record::date_of;
 use crate::slots::lock;
 
-/// Longest time for one call, retries included.
+/// Time limit of a call, including retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for one attempt.
+/// Time limit of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// An identity as AWS sees it.
+/// An identity as reported by AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its ARN; for a role that of the session.
+    /// The ARN; for a role, that of the session.
     pub arn: String,
-    /// Its account.
+    /// The account.
     pub account: String,
 }
 
-/// What came of asking.
+/// The result of [`ask_caller`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerAnswer {
-    /// Who we are, or why nobody said so.
+    /// The identity, or the error.
     pub caller: Result<Caller, CallerError>,
-    /// By how many seconds our clock is ahead of AWS's; `None` when no answer came at all.
+    /// Seconds by which the local clock is ahead of AWS's; `None` without a response.
     pub clock_skew_seconds: Option<i64>,
 }
 
-/// Why AWS did not say who we are.
+/// Why AWS did not report an identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallerError {
-    /// Nothing names a region whose STS could be asked.
-    #[error("no region is known whose STS could be asked: set AWS_REGION")]
+    /// No region is configured.
+    #[error("no region is configured for STS: set AWS_REGION")]
     NoRegion,
-    /// STS said no.
+    /// STS refused the credentials.
     #[error("STS refuses the credentials: {0}")]
     Refused(String),
-    /// No answer, or none that can be read.
-    #[error("STS cannot be asked: {0}")]
+    /// No response, or an unreadable one.
+    #[error("the request to STS failed: {0}")]
     Unavailable(String),
 }
 
-/// Asks STS who `credentials` belong to. The endpoint and region are those of the identity's configuration.
+/// Asks STS for the identity of `credentials`. Endpoint and region are those of the identity's configuration.
 pub async fn ask_caller(identity: &Identity, credentials: &Credentials, clock: &dyn Clock) -> CallerAnswer {
     let shared = load_config(identity).await;
     if shared.region().is_none() {
@@ -78,20 +78,20 @@ pub async fn ask_caller(identity: &Identity, credentials: &Credentials, clock: &
     let caller = match answer {
         Ok(answer) => match (answer.arn, answer.account) {
             (Some(arn), Some(account)) => Ok(Caller { arn, account }),
-            _ => Err(CallerError::Unavailable("the answer names nobody".to_owned())),
+            _ => Err(CallerError::Unavailable("the response contains no identity".to_owned())),
         },
         Err(error) if error.as_service_error().is_some() => Err(CallerError::Refused(text_of(&error))),
         Err(error) => Err(CallerError::Unavailable(text_of(&error))),
     };
     let server_time = *lock(&date.0);
-    CallerAnswer { caller, clock_skew_seconds: server_time.map(|theirs| seconds_ahead(clock.now(), theirs)) }
+    CallerAnswer { caller, clock_skew_seconds: server_time.map(|remote| seconds_ahead(clock.now(), remote)) }
 }
 
 fn text_of(error: &dyn Error) -> String {
     reason_of(error)
 }
 
-/// Remembers the `Date` of the last answer.
+/// Stores the `Date` header of the last response.
 #[derive(Clone, Debug, Default)]
 struct DateReader(Arc<Mutex<Option<SystemTime>>>);
 

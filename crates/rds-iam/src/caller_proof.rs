@@ -1,8 +1,9 @@
-//! A password that proves an AWS identity to a pooler: a presigned `sts:GetCallerIdentity`, good for 15 minutes.
+//! A password that proves an AWS identity to a pooler: a presigned `sts:GetCallerIdentity`, valid for 15
+//! minutes.
 //!
-//! Owns: its spelling. The audience is a signed header that is not in the text, so that whoever receives the proof can
-//! use it only under the name it was made for.
-//! Never: asks STS; whoever is shown the proof does.
+//! Owns: its format. The audience is a signed header that is not part of the text, so that a receiver of the
+//! proof can use it only for the audience it was made for.
+//! Never: calls STS; the receiver of the proof does.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -17,28 +18,28 @@ use crate::percent::{encoded_len, percent_encode};
 use crate::region::{Partition, Region};
 use crate::token::{MAX_TOKEN_LIFE, SignError};
 
-/// What such a password begins with.
+/// Prefix of such a password.
 pub const CALLER_PROOF_PREFIX: &str = "iambouncer-sts-v1.";
-/// The header that carries the audience.
+/// The header that contains the audience.
 pub const CALLER_AUDIENCE_HEADER: &str = "x-iambouncer-audience";
-/// Longest audience, in bytes.
+/// Maximum length of the audience, in bytes.
 const MAX_AUDIENCE_BYTES: usize = 255;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// What a proof is for.
+/// Parameters of a proof.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerProofRequest<'a> {
-    /// Whose STS is to be asked.
+    /// The region whose STS verifies the proof.
     pub region: &'a Region,
-    /// Who is to be shown the proof: the pooler's `iam_sts_audience`.
+    /// The intended receiver: the pooler's `iam_sts_audience`.
     pub audience: &'a str,
 }
 
-/// The proof. Wiped from memory when dropped; its text never shows in `Debug`.
+/// The proof. Wiped from memory when dropped; `Debug` does not show its text.
 pub struct CallerProof(Zeroizing<String>);
 
 impl CallerProof {
-    /// The proof itself. A bearer secret for whoever knows the audience: send it inside TLS only.
+    /// The text of the proof, a bearer secret for the audience: send it over TLS only.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -53,7 +54,7 @@ impl fmt::Debug for CallerProof {
 /// Signs a proof, valid from `now`.
 ///
 /// # Errors
-/// An audience that is empty, too long or no visible ASCII; whatever the signer refuses.
+/// An audience that is empty, too long or not visible ASCII; any error of the signer.
 pub fn sign_caller_proof(
     request: &CallerProofRequest<'_>,
     credentials: &Credentials,
@@ -88,8 +89,8 @@ pub fn sign_caller_proof(
     let (instructions, _signature) =
         aws_sigv4::http_request::sign(request, &params).map_err(|error| signer(&error))?.into_parts();
     let (_headers, parameters) = instructions.into_parts();
-    let room: usize = parameters.iter().map(|(name, value)| name.len() + encoded_len(value) + 2).sum();
-    let mut url = Zeroizing::new(String::with_capacity(base.len() + room));
+    let extra_bytes: usize = parameters.iter().map(|(name, value)| name.len() + encoded_len(value) + 2).sum();
+    let mut url = Zeroizing::new(String::with_capacity(base.len() + extra_bytes));
     url.push_str(&base);
     for (name, value) in &parameters {
         url.push('&');
@@ -97,10 +98,10 @@ pub fn sign_caller_proof(
         url.push('=');
         url.push_str(&Zeroizing::new(percent_encode(value)));
     }
-    Ok(CallerProof(spell(&url)))
+    Ok(CallerProof(encode(&url)))
 }
 
-/// STS of a region.
+/// The STS host name of a region.
 fn sts_host(region: &Region) -> String {
     let suffix = match region.partition() {
         Partition::China => "amazonaws.com.cn",
@@ -114,8 +115,8 @@ fn sts_host(region: &Region) -> String {
     format!("sts.{region}.{suffix}")
 }
 
-/// Prefix and base64url without padding (RFC 4648, 5), in a buffer that never grows.
-fn spell(url: &str) -> Zeroizing<String> {
+/// Prefix and base64url without padding (RFC 4648, section 5), in a buffer that never reallocates.
+fn encode(url: &str) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(CALLER_PROOF_PREFIX.len() + url.len() * 4 / 3 + 4));
     text.push_str(CALLER_PROOF_PREFIX);
     for chunk in url.as_bytes().chunks(3) {
@@ -153,11 +154,11 @@ mod tests {
     }
 
     #[test]
-    fn base64url_of_every_length() {
+    fn base64url_is_correct_for_every_length() {
         let ends =
             [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("~~~?", "fn5-Pw")];
         for (text, encoded) in ends {
-            assert_eq!(spell(text).strip_prefix(CALLER_PROOF_PREFIX), Some(encoded));
+            assert_eq!(encode(text).strip_prefix(CALLER_PROOF_PREFIX), Some(encoded));
         }
     }
 }

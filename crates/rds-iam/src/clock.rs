@@ -1,19 +1,19 @@
-//! Wall-clock time as something that can be handed in.
+//! Wall-clock time behind a trait.
 //!
 //! Owns: the [`Clock`] trait and its two implementations.
-//! Never: sleeps or schedules; tokens live and die by wall-clock time, so monotonic time has no place here.
+//! Never: sleeps or schedules; tokens expire by wall-clock time, so monotonic time is not used.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Where the engine reads the time. Tests hand in one that they move themselves.
+/// The engine's source of time. Tests pass one that they control.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The current wall-clock time.
     fn now(&self) -> SystemTime;
 }
 
-/// The machine's own clock.
+/// The system clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -23,24 +23,24 @@ impl Clock for SystemClock {
     }
 }
 
-/// The machine's clock moved by a number of seconds that may change at any time.
+/// The system clock plus an offset that may change at any time.
 #[derive(Debug, Default)]
 pub struct OffsetClock {
     offset_seconds: AtomicI64,
 }
 
 impl OffsetClock {
-    /// A clock that starts `offset_seconds` away from the machine's.
+    /// A clock that differs from the system clock by `offset_seconds`.
     pub fn new(offset_seconds: i64) -> Self {
         Self { offset_seconds: AtomicI64::new(offset_seconds) }
     }
 
-    /// Moves the clock forward (or back, when negative) by `seconds`.
+    /// Moves the clock forward (or back, if negative) by `seconds`.
     pub fn advance(&self, seconds: i64) {
         self.offset_seconds.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// How far the clock is from the machine's, in seconds.
+    /// The difference from the system clock, in seconds.
     pub fn offset_seconds(&self) -> i64 {
         self.offset_seconds.load(Ordering::SeqCst)
     }
@@ -52,12 +52,12 @@ impl Clock for OffsetClock {
         let distance = Duration::from_secs(offset_seconds.unsigned_abs());
         let now = SystemTime::now();
         let moved = if offset_seconds >= 0 { now.checked_add(distance) } else { now.checked_sub(distance) };
-        // An offset beyond what the platform can express is a typing error; the real time is the safe answer.
+        // An offset that the platform cannot represent is a mistake; the real time is the safe result.
         moved.unwrap_or(now)
     }
 }
 
-/// How long from `from` until `to`; zero when `to` is already past.
+/// The time from `from` to `to`; zero if `to` has passed.
 pub(crate) fn until(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or(Duration::ZERO)
 }

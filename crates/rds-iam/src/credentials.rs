@@ -1,7 +1,7 @@
-//! Who signs: identities, and the seam behind which credentials come from.
+//! AWS identities, and the trait behind which credentials are fetched.
 //!
 //! Owns: [`Identity`], the [`CredentialSource`] trait and its errors.
-//! Never: caches (see `cache`) or knows AWS endpoints (see `aws`).
+//! Never: caches (see `cache`) or contains AWS endpoints (see `aws`).
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -14,26 +14,27 @@ use aws_credential_types::Credentials;
 
 use crate::region::Region;
 
-/// Which AWS identity signs. The default is whatever the environment offers: the SDK's usual chain.
+/// An AWS identity to sign with. The default uses the SDK's usual chain.
 ///
-/// Two are equal if they are the same to AWS, whatever STS would be asked: credentials are fetched once for both.
+/// Two identities are equal if they are the same to AWS, whatever their STS region: credentials are fetched
+/// once for both.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
-    /// A profile of the shared AWS configuration files. Given one, the environment's keys are not looked at.
+    /// A profile of the shared AWS configuration files. If set, keys in the environment are ignored.
     pub profile: Option<String>,
-    /// A role to assume with the credentials found, as ARN.
+    /// The ARN of a role to assume with those credentials.
     pub role_arn: Option<String>,
-    /// The external id that the role's trust policy asks for.
+    /// The external ID required by the role's trust policy.
     pub external_id: Option<String>,
-    /// The session name that CloudTrail shows for the assumed role.
+    /// The session name of the assumed role, shown by CloudTrail.
     pub session_name: Option<String>,
-    /// The region whose STS is asked when neither environment nor profile names one. Of several equal identities, the
-    /// first one's counts.
+    /// The region for STS if neither environment nor profile sets one. Of several equal identities, the first
+    /// one's is used.
     pub sts_region: Option<Region>,
 }
 
 impl Identity {
-    fn who(&self) -> [&Option<String>; 4] {
+    fn key(&self) -> [&Option<String>; 4] {
         let Self { profile, role_arn, external_id, session_name, sts_region: _ } = self;
         [profile, role_arn, external_id, session_name]
     }
@@ -41,7 +42,7 @@ impl Identity {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        self.who() == other.who()
+        self.key() == other.key()
     }
 }
 
@@ -49,12 +50,12 @@ impl Eq for Identity {}
 
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.who().hash(state);
+        self.key().hash(state);
     }
 }
 
 impl fmt::Display for Identity {
-    /// One line for logs and consoles: `profile=… role=…`, or `default`.
+    /// One line for display: `profile=… role=…`, or `default`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.profile, &self.role_arn) {
             (None, None) => f.write_str("default"),
@@ -65,52 +66,52 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What a [`CredentialSource`] answers with.
+/// The result of [`CredentialSource::fetch`].
 pub type CredentialFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Credentials, CredentialError>> + Send + 'a>>;
 
-/// Fetches credentials, anew on every call. [`CredentialCache`](crate::CredentialCache) calls it rarely and
-/// never twice at a time for one identity.
+/// Fetches credentials, without caching. [`CredentialCache`](crate::CredentialCache) calls it rarely and
+/// never concurrently for one identity.
 pub trait CredentialSource: fmt::Debug + Send + Sync {
     /// Fetches credentials for `identity`.
     fn fetch<'a>(&'a self, identity: &'a Identity) -> CredentialFuture<'a>;
 }
 
-/// What a fetch comes to. The SDK panics on some answers that are no good – a role's name that is no path – and that is
-/// a failure like others: counted, and not tried again at once.
+/// The result of a fetch. The SDK panics on some invalid responses (such as a role name that is not a valid
+/// path); this makes it an ordinary failure, which is counted and causes backoff.
 pub(crate) async fn outcome_of(mut fetch: CredentialFuture<'_>) -> Result<Credentials, CredentialError> {
     poll_fn(move |context| {
         let polled = catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(context)));
-        // The message is on its way to stderr; it may quote anything, so it goes nowhere else.
-        let reason = || "the AWS SDK gave up on an answer that it did not expect".to_owned();
+        // The panic message was printed to stderr. It may contain anything, so it is not included here.
+        let reason = || "the AWS SDK failed on a response that it did not expect".to_owned();
         polled.unwrap_or_else(|_panic| Poll::Ready(Err(CredentialError::Unavailable { reason: reason() })))
     })
     .await
 }
 
-/// Why there are no credentials, sorted by what one does about it. The texts hold no secrets.
+/// Why there are no credentials, classified by remedy. The texts contain no secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// No source had any.
+    /// No source had credentials.
     #[error("no AWS credentials found: {reason}")]
     NotFound {
         /// What was tried.
         reason: String,
     },
-    /// A source is set up wrongly.
+    /// A source is misconfigured.
     #[error("the AWS credential configuration is wrong: {reason}")]
     Misconfigured {
         /// What is wrong.
         reason: String,
     },
-    /// AWS answered no.
+    /// AWS refused.
     #[error("AWS refused to hand out credentials: {reason}")]
     Refused {
-        /// AWS's answer.
+        /// AWS's response.
         reason: String,
     },
-    /// A source could not be reached, answered nonsense or took too long.
+    /// A source could not be reached, returned an invalid response or timed out.
     #[error("AWS credentials could not be fetched: {reason}")]
     Unavailable {
         /// What happened.
@@ -123,38 +124,39 @@ pub enum CredentialError {
         variable: &'static str,
         /// The file.
         path: String,
-        /// The system's words.
+        /// The system's error.
         reason: String,
     },
-    /// The metadata service of an instance takes connections and does not answer.
+    /// The metadata service of an instance accepts connections and does not answer.
     #[error(
         "the metadata service takes connections and does not answer, and no other source has credentials"
     )]
     MetadataSilent,
-    /// This machine's clock is wrong: AWS refuses what it dates, or its credentials seem to have expired.
+    /// This machine's clock is wrong: AWS rejects its requests, or credentials seem to have expired on arrival.
     #[error("{}", clock_text(*.seconds_ahead))]
     ClockSkew {
-        /// By how many seconds it is ahead of AWS's, where an answer had a date.
+        /// Seconds by which it is ahead of AWS's clock, if an answer had a date.
         seconds_ahead: Option<i64>,
     },
-    /// A source handed out credentials that have expired.
+    /// A source returned credentials that have expired.
     #[error(
-        "the AWS credentials that the source hands out have expired (key {access_key_id}): \
+        "the AWS credentials returned by the source have expired (key {access_key_id}): \
          a stale cache, instance metadata that no longer refreshes, or a wrong clock"
     )]
-    Ended {
-        /// The key they belong to.
+    Expired {
+        /// Their key.
         access_key_id: String,
     },
 }
 
 impl CredentialError {
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// True if the same request may succeed later without any change of configuration.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Ended { .. } | Self::MetadataSilent | Self::ClockSkew { .. } => {
-                true
-            }
+            Self::Unavailable { .. }
+            | Self::Expired { .. }
+            | Self::MetadataSilent
+            | Self::ClockSkew { .. } => true,
             Self::NotFound { .. }
             | Self::Misconfigured { .. }
             | Self::Refused { .. }
@@ -178,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identity_reads_well() {
+    fn an_identity_is_displayed_on_one_line() {
         let mut identity = Identity::default();
         assert_eq!(identity.to_string(), "default");
         identity.role_arn = Some("arn:aws:iam::1:role/x".into());

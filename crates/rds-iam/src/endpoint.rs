@@ -1,15 +1,15 @@
-//! What the name of an RDS or Aurora endpoint says about it.
+//! Parsing of RDS and Aurora endpoint names.
 //!
 //! Owns: the forms of endpoint names in every partition.
-//! Never: resolves a name, and never answers with a region that the name does not hold. A token signed for a
-//! wrong region is refused without a reason, so "unknown" is the better answer.
+//! Never: resolves a name, or returns a region that the name does not contain. RDS refuses a token signed for
+//! a wrong region without a reason, so "unknown" is the better result.
 //!
-//! The forms: `NAME.ID.REGION.rds.SUFFIX` in most partitions, `NAME.ID.rds.REGION.SUFFIX` in China, GovCloud and
-//! the ISO partitions (China has used both); `rds-fips` may stand for `rds`.
+//! The forms: `NAME.ID.REGION.rds.SUFFIX` in most partitions, `NAME.ID.rds.REGION.SUFFIX` in China, GovCloud
+//! and the ISO partitions (China has used both); `rds-fips` may replace `rds`.
 
 use crate::region::{Partition, Region};
 
-/// The DNS suffixes of all partitions. Longest first where one ends with another.
+/// The DNS suffixes of all partitions. A suffix that ends with another comes first.
 const SUFFIXES: [&str; 7] = [
     ".amazonaws.com.cn",
     ".amazonaws.com",
@@ -20,7 +20,7 @@ const SUFFIXES: [&str; 7] = [
     ".csp.hci.ic.gov",
 ];
 
-/// The longest name that DNS can carry, in bytes.
+/// Maximum length of a DNS name, in bytes.
 const MAX_HOST_BYTES: usize = 253;
 
 /// A parsed endpoint name.
@@ -31,7 +31,7 @@ pub struct RdsEndpoint {
     region: Option<Region>,
 }
 
-/// What stands behind an endpoint, as far as its name tells.
+/// The type of an endpoint, as far as its name shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointKind {
@@ -47,13 +47,13 @@ pub enum EndpointKind {
     ShardGroup,
     /// RDS Proxy (`proxy-…`).
     Proxy,
-    /// The writer of an Aurora Global Database; its name holds no region.
+    /// The writer of an Aurora Global Database; its name contains no region.
     GlobalWriter,
 }
 
 impl RdsEndpoint {
-    /// Reads an endpoint name; `None` when it is not one (a CNAME, an address, a load balancer, the RDS API).
-    /// Case and a trailing dot do not matter.
+    /// Parses an endpoint name; `None` if it is not one (a CNAME, an address, a load balancer, the RDS API).
+    /// Case and a trailing dot are ignored.
     pub fn parse(host: &str) -> Option<Self> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         if host.len() > MAX_HOST_BYTES {
@@ -69,12 +69,12 @@ impl RdsEndpoint {
         Some(Self { kind, region, host })
     }
 
-    /// The name in lower case, without a trailing dot: what a token is signed for.
+    /// The name in lower case, without a trailing dot, as tokens are signed for.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What stands behind the endpoint.
+    /// The type of the endpoint.
     pub fn kind(&self) -> EndpointKind {
         self.kind
     }
@@ -84,19 +84,19 @@ impl RdsEndpoint {
         self.region.as_ref()
     }
 
-    /// The partition, by the region's name.
+    /// The partition, derived from the region's name.
     pub fn partition(&self) -> Option<Partition> {
         self.region.as_ref().map(Region::partition)
     }
 }
 
-/// The region that an endpoint name holds, or `None`: then whoever configures must name it.
+/// The region contained in an endpoint name, or `None`: then it must be configured.
 pub fn region_of(host: &str) -> Option<Region> {
     RdsEndpoint::parse(host)?.region
 }
 
-/// Takes `rds` and the region, in either order, off the end. What is left must name something: this is what
-/// tells `db.id.us-east-1.rds` from the API endpoint `rds.us-east-1`.
+/// Splits `rds` and the region, in either order, off the end. At least one label must remain: this
+/// distinguishes `db.id.us-east-1.rds` from the API endpoint `rds.us-east-1`.
 fn split_region<'a, 'b>(labels: &'b [&'a str]) -> Option<(&'b [&'a str], Option<Region>)> {
     let is_rds = |label: &str| matches!(label, "rds" | "rds-fips");
     let [names @ .., second_last, last] = labels else {
@@ -125,7 +125,7 @@ fn kind_of(names: &[&str], is_global: bool) -> EndpointKind {
     if is_global {
         return EndpointKind::GlobalWriter;
     }
-    // Only the label after the name says it: an instance may well be called "proxy-test".
+    // Only the label after the name is significant: an instance may be called "proxy-test".
     let [_, .., id] = names else {
         return EndpointKind::Instance;
     };
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_endpoint() {
+    fn every_kind_of_endpoint_is_recognized() {
         use EndpointKind::{
             ClusterCustom, ClusterReader, ClusterWriter, GlobalWriter, Instance, Proxy, ShardGroup,
         };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn every_partition() {
+    fn the_region_is_found_in_every_partition() {
         let forms = [
             ("db.c1.us-east-1.rds.amazonaws.com", "us-east-1"),
             ("db.c1.us-east-1.rds-fips.amazonaws.com", "us-east-1"),

@@ -1,7 +1,7 @@
-//! Tokens on demand: one per (endpoint, port, user, region, identity), renewed before anybody needs it.
+//! Tokens on demand: one per (endpoint, port, user, region, identity), renewed before it is needed.
 //!
-//! Owns: how long a token is reused, what happens when a login was refused and when credentials cannot be had.
-//! Never: opens a connection, never hands out a token past its end.
+//! Owns: how long a token is reused, and what happens after a refused login or without credentials.
+//! Never: opens a connection, or returns an expired token.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -19,19 +19,20 @@ use crate::region::Region;
 use crate::slots::{Slots, lock};
 use crate::token::{Token, TokenRequest, sign};
 
-/// How many tokens are kept. Beyond it the least recently used one goes; a new one costs microseconds.
+/// Maximum number of cached tokens; the least recently used is evicted. A new one costs microseconds.
 const MAX_KEYS: usize = 4096;
-/// What is left of a token at least when it is handed out: 20 seconds. Between asking for it and the end of the login,
-/// less has to pass. Most have more than five minutes; only while AWS is out of reach do they come close to their end.
+/// Minimum remaining life of a returned token: 20 seconds, the time available from the request to the end of
+/// the login. Most tokens have more than five minutes; only while AWS is unreachable do they come close to
+/// their expiry.
 pub const MIN_TOKEN_LEFT: Duration = Duration::from_secs(20);
-/// A token signed further ahead than this means that the clock was set back.
+/// A token signed further in the future than this means that the clock was set back.
 const MAX_CLOCK_STEP: Duration = Duration::from_secs(60);
-/// Tokens that nobody asked for in this time are no longer renewed in the background.
+/// Tokens not used for this time are no longer renewed in the background.
 const IDLE_AFTER: Duration = Duration::from_secs(60 * 60);
-/// How often the background task looks for tokens and credentials to renew.
+/// Interval at which the background task checks for tokens and credentials to renew.
 const REFRESH_TICK: Duration = Duration::from_secs(30);
 
-/// What a token is for and who signs it.
+/// What a token is for, and the identity that signs it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TokenKey {
     /// The RDS endpoint name, lower case.
@@ -42,16 +43,17 @@ pub struct TokenKey {
     pub user: String,
     /// The region of the database.
     pub region: Region,
-    /// Who signs.
+    /// The identity that signs.
     pub identity: Identity,
 }
 
 impl TokenKey {
-    /// A key; without a region given it must be in the endpoint's name. The host is taken as it is but for its case and
-    /// a final dot.
+    /// A key; without an explicit region, the endpoint's name must contain one. The host is used as given, in
+    /// lower case and without a trailing dot.
     ///
     /// # Errors
-    /// [`TokenError::UnknownRegion`] if neither tells a region. What cannot be signed for, [`TokenEngine::token`] tells.
+    /// [`TokenError::UnknownRegion`] if there is no region. Invalid values are reported by
+    /// [`TokenEngine::token`].
     pub fn new(
         host: &str,
         port: u16,
@@ -67,26 +69,26 @@ impl TokenKey {
     }
 }
 
-/// What the engine holds for one key, without the token.
+/// State of the engine for one key, without the token.
 #[derive(Clone, Debug)]
 pub struct TokenStatus {
-    /// What it is for.
+    /// The key.
     pub key: TokenKey,
-    /// Which AWS key signed it, if there is one.
+    /// The AWS key that signed the token, if there is one.
     pub access_key_id: Option<String>,
-    /// When it was signed.
+    /// Signing time.
     pub signed_at: Option<SystemTime>,
-    /// When it ends.
+    /// Expiry.
     pub expires_at: Option<SystemTime>,
-    /// When somebody last asked for it.
+    /// Time of the last request for the token.
     pub last_used_at: Option<SystemTime>,
-    /// How many logins with it were reported as refused.
+    /// Number of refused logins reported for it.
     pub refusals: u64,
-    /// Why the last attempt to renew it failed, if it did.
+    /// The error of the last renewal, if it failed.
     pub last_error: Option<TokenError>,
 }
 
-/// Makes, keeps and renews tokens. Clones share everything. Its methods need a tokio runtime.
+/// Signs, caches and renews tokens. Clones share all state. Its methods require a tokio runtime.
 #[derive(Clone)]
 pub struct TokenEngine {
     inner: Arc<EngineInner>,
@@ -111,10 +113,10 @@ struct CachedToken {
     renew_at: SystemTime,
 }
 
-/// What a slot offers at a moment.
+/// What a slot can offer at a point in time.
 enum Offer {
     Fresh(Arc<Token>),
-    /// Usable, and it is time for the next one.
+    /// Usable, and due for renewal.
     Aging(Arc<Token>),
     Nothing,
 }
@@ -126,32 +128,32 @@ impl fmt::Debug for TokenEngine {
 }
 
 impl TokenEngine {
-    /// An engine on the machine's clock.
+    /// An engine that uses the system clock.
     pub fn new(source: Arc<dyn CredentialSource>) -> Self {
         Self::with_clock(source, Arc::new(SystemClock))
     }
 
-    /// An engine on a clock of your own.
+    /// An engine that uses this clock.
     pub fn with_clock(source: Arc<dyn CredentialSource>, clock: Arc<dyn Clock>) -> Self {
         let credentials = CredentialCache::new(source, Arc::clone(&clock));
         Self { inner: Arc::new(EngineInner { credentials, clock, slots: Slots::new(MAX_KEYS) }) }
     }
 
-    /// A token with at least [`MIN_TOKEN_LEFT`] left. Waits only when there is neither a token nor credentials; while
-    /// AWS is out of reach, a token at hand serves until its end.
+    /// A token with at least [`MIN_TOKEN_LEFT`] left. Waits only if there is neither a token nor credentials;
+    /// while AWS is unreachable, a cached token is used until its expiry.
     ///
     /// # Errors
-    /// There is neither a token nor credentials to sign one with, or what the key says cannot be signed for.
-    /// [`TokenError::is_transient`] tells whether asking again may help.
+    /// There is neither a token nor credentials to sign one with, or the key contains invalid values.
+    /// [`TokenError::is_transient`] is true if a retry may help.
     pub async fn token(&self, key: &TokenKey) -> Result<Arc<Token>, TokenError> {
         let slot = self.inner.slots.get(key);
         lock(&slot).last_used_at = Some(self.inner.clock.now());
         self.inner.token(key, &slot).await
     }
 
-    /// A token after a login with `refused` was refused: that one is dropped – unless another has replaced it
-    /// already – and credentials are fetched anew, at most twice a minute; in between, those at hand sign. Meant to be
-    /// tried once; [`log_in`](Self::log_in) does so.
+    /// A token after a login with `refused` was refused: that one is dropped, unless it was already replaced,
+    /// and credentials are fetched again, at most twice a minute; in between, the cached ones are used. To be
+    /// tried once, as [`log_in`](Self::log_in) does.
     ///
     /// # Errors
     /// As [`token`](Self::token).
@@ -175,12 +177,12 @@ impl TokenEngine {
         }
         let identity = &key.identity;
         match self.inner.credentials.after_refusal(identity, refused.access_key_id()).await {
-            Ok(credentials) => self.inner.mint(key, &slot, &credentials),
+            Ok(credentials) => self.inner.sign_token(key, &slot, &credentials),
             Err(error) => Err(lock(&slot).fail(TokenError::from_credentials(identity, error))),
         }
     }
 
-    /// Credentials of an identity, as tokens are signed with them. They have not expired.
+    /// The credentials of an identity, as used to sign tokens. They have not expired.
     ///
     /// # Errors
     /// As [`token`](Self::token), except that nothing is signed.
@@ -189,45 +191,45 @@ impl TokenEngine {
         credentials.map_err(|error| TokenError::from_credentials(identity, error))
     }
 
-    /// Why the last fetch of an identity's credentials failed, if it did; those at hand may serve all the same.
+    /// Why the last fetch of an identity's credentials failed, if it did; the available ones may still be in use.
     pub fn credential_fault(&self, identity: &Identity) -> Option<TokenError> {
         let all = self.inner.credentials.snapshot();
         let status = all.into_iter().find(|status| status.identity == *identity)?;
         status.last_error.map(|error| TokenError::from_credentials(identity, error))
     }
 
-    /// The cache behind it, for whoever asks AWS for something else as the same identities.
+    /// The credential cache, for other AWS requests with the same identities.
     pub fn credential_cache(&self) -> &CredentialCache {
         &self.inner.credentials
     }
 
-    /// What is held, for a console; never the tokens themselves.
+    /// The cached state, for display; never the tokens themselves.
     pub fn snapshot(&self) -> Vec<TokenStatus> {
         let entries = self.inner.slots.entries();
         entries.into_iter().map(|(key, slot)| lock(&slot).status(key)).collect()
     }
 
-    /// The credentials behind the tokens, for a console.
+    /// The state of the credentials, for display.
     pub fn credentials_snapshot(&self) -> Vec<CredentialStatus> {
         self.inner.credentials.snapshot()
     }
 
-    /// Renews whatever is due and was used lately. [`spawn_refresher`](Self::spawn_refresher) calls it; whoever has
-    /// a timer of their own calls it every half minute or so.
+    /// Renews all due tokens that were used recently. [`spawn_refresher`](Self::spawn_refresher) calls it;
+    /// callers with their own timer should call it about every 30 seconds.
     pub async fn refresh_due(&self) {
         let now = self.inner.clock.now();
         for (key, slot) in self.inner.slots.entries() {
             let in_use = lock(&slot).last_used_at.is_some_and(|at| until(at, now) < IDLE_AFTER);
             if in_use {
-                // A failure is kept in the slot and logged where it arose.
+                // A failure is stored in the slot and was logged where it occurred.
                 let _outcome = self.inner.token(&key, &slot).await;
-                // Not only when a token is due: asking is what starts an early refresh of the credentials.
+                // Even if no token is due: this call starts an early refresh of the credentials.
                 let _credentials = self.inner.credentials.get_now(&key.identity);
             }
         }
     }
 
-    /// Starts the task that renews in the background; it ends with the last clone of the engine.
+    /// Starts the background renewal task; it ends with the last clone of the engine.
     pub fn spawn_refresher(&self) -> tokio::task::JoinHandle<()> {
         let weak: Weak<EngineInner> = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
@@ -248,19 +250,20 @@ impl EngineInner {
         match offer {
             Offer::Fresh(token) => Ok(token),
             Offer::Aging(token) => match self.credentials.get_now(&key.identity) {
-                // An aging token is better than none: an error stays in the slot for the console.
-                Some(credentials) => Ok(self.mint(key, slot, &credentials).unwrap_or(token)),
+                // An aging token is better than none; the error is kept in the slot for display.
+                Some(credentials) => Ok(self.sign_token(key, slot, &credentials).unwrap_or(token)),
                 None => Ok(token),
             },
             Offer::Nothing => match self.credentials.get(&key.identity).await {
-                Ok(credentials) => self.mint(key, slot, &credentials),
+                Ok(credentials) => self.sign_token(key, slot, &credentials),
                 Err(error) => Err(lock(slot).fail(TokenError::from_credentials(&key.identity, error))),
             },
         }
     }
 
-    /// Signs under the slot's lock: of many who come at once, one signs and the others take what it signed.
-    fn mint(
+    /// Signs while holding the slot's lock: of several concurrent callers, one signs and the others use its
+    /// token.
+    fn sign_token(
         &self,
         key: &TokenKey,
         slot: &Mutex<TokenSlot>,
@@ -318,7 +321,7 @@ impl TokenSlot {
     }
 }
 
-/// At two thirds of its life – ten minutes for most – and up to a tenth earlier at random.
+/// At two thirds of its life (ten minutes for most), minus up to a tenth at random.
 fn renewal_time(token: &Token) -> SystemTime {
     let reuse = until(token.signed_at(), token.expires_at()) * 2 / 3;
     token.signed_at() + (reuse - jitter(reuse / 10))

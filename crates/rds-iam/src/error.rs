@@ -1,20 +1,20 @@
-//! Why there is no token, with what to do about it.
+//! Errors of the engine, with advice.
 //!
-//! Owns: [`TokenError`]. Never: a secret in a text; all of them may be shown to whoever runs the pooler.
+//! Owns: [`TokenError`]. Never: includes a secret in a text; all texts may be shown to the operator.
 
 use crate::credentials::CredentialError;
 use crate::token::SignError;
 
-/// Why there is no token, sorted by cause. Every text names the fix.
+/// Why there is no token, classified by cause. Every text includes the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The endpoint's name holds no region and none was given.
+    /// The endpoint's name contains no region and none was given.
     #[error(
-        "\"{host}\" does not tell an AWS region: set the region, and the real RDS endpoint name if this is an alias"
+        "\"{host}\" does not contain an AWS region: set the region, and the real RDS endpoint name if this is an alias"
     )]
     UnknownRegion {
-        /// The name that was looked at.
+        /// The endpoint's name.
         host: String,
     },
     /// No source had credentials for this identity.
@@ -28,9 +28,9 @@ pub enum TokenError {
         /// What was tried.
         reason: String,
     },
-    /// A credential source is set up wrongly.
+    /// A credential source is misconfigured.
     #[error(
-        "AWS credentials of identity {identity} are set up wrongly: {reason}. Correct the AWS configuration"
+        "AWS credentials of identity {identity} are misconfigured: {reason}. Correct the AWS configuration"
     )]
     Misconfigured {
         /// The identity, in one line.
@@ -38,14 +38,14 @@ pub enum TokenError {
         /// What is wrong.
         reason: String,
     },
-    /// AWS refused to hand out credentials.
+    /// AWS refused to issue credentials.
     #[error(
         "AWS refused credentials for identity {identity}: {reason}. Check the role's ARN and trust policy"
     )]
     Refused {
         /// The identity, in one line.
         identity: String,
-        /// AWS's answer.
+        /// AWS's response.
         reason: String,
     },
     /// A file that the environment names as the source of credentials cannot be read.
@@ -58,7 +58,7 @@ pub enum TokenError {
         /// The variable, the file, and what is wrong with it.
         reason: String,
     },
-    /// The metadata service of an instance takes connections and does not answer.
+    /// The metadata service of an instance accepts connections and does not answer.
     #[error(
         "AWS credentials of identity {identity} could not be fetched: {reason}. In a container on EC2 its answers need \
          a hop limit of 2: aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2"
@@ -66,7 +66,7 @@ pub enum TokenError {
     MetadataSilent {
         /// The identity, in one line.
         identity: String,
-        /// What was seen.
+        /// What was observed.
         reason: String,
     },
     /// This machine's clock is wrong.
@@ -77,14 +77,14 @@ pub enum TokenError {
         /// By how much it is wrong, where that is known.
         reason: String,
     },
-    /// The only credentials at hand have ended or are about to.
+    /// The only available credentials have expired or are about to.
     #[error(
         "expired AWS credentials for identity {identity}: {reason}. Check the clock and the credential source"
     )]
     ExpiredCredentials {
         /// The identity, in one line.
         identity: String,
-        /// Which ones, and how.
+        /// Details.
         reason: String,
     },
     /// A credential source could not be reached.
@@ -98,20 +98,20 @@ pub enum TokenError {
         /// What happened.
         reason: String,
     },
-    /// The token could not be signed for what was asked.
+    /// The token could not be signed.
     #[error("the token could not be signed: {0}")]
     Sign(#[from] SignError),
 }
 
 impl TokenError {
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// True if the same request may succeed later without any change of configuration.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::ExpiredCredentials { .. }
             | Self::Unavailable { .. }
             | Self::MetadataSilent { .. }
             | Self::ClockSkew { .. } => true,
-            Self::Sign(error) => matches!(error, SignError::CredentialsEnded),
+            Self::Sign(error) => matches!(error, SignError::CredentialsExpired),
             Self::UnknownRegion { .. }
             | Self::NoCredentials { .. }
             | Self::UnreadableFile { .. }
@@ -120,7 +120,7 @@ impl TokenError {
         }
     }
 
-    /// What happened, without what to do about it: for those who know more and advise themselves.
+    /// The text without the advice, for callers that give their own.
     pub fn finding(&self) -> String {
         let text = self.to_string();
         let finding = text.strip_suffix(self.remedy()).map(|text| text.trim_end_matches(['.', ':', ' ']));
@@ -164,7 +164,7 @@ impl TokenError {
         }
     }
 
-    /// The error of a credential source, with the identity it was asked for.
+    /// The error of a credential source, with the identity it was requested for.
     pub(crate) fn from_credentials(identity: &crate::Identity, error: CredentialError) -> Self {
         let identity = identity.to_string();
         match error {
@@ -172,8 +172,8 @@ impl TokenError {
             CredentialError::Misconfigured { reason } => Self::Misconfigured { identity, reason },
             CredentialError::Refused { reason } => Self::Refused { identity, reason },
             CredentialError::Unavailable { reason } => Self::Unavailable { identity, reason },
-            ended @ CredentialError::Ended { .. } => {
-                Self::ExpiredCredentials { identity, reason: ended.to_string() }
+            expired @ CredentialError::Expired { .. } => {
+                Self::ExpiredCredentials { identity, reason: expired.to_string() }
             }
             unreadable @ CredentialError::UnreadableFile { .. } => {
                 Self::UnreadableFile { identity, reason: unreadable.to_string() }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_holds_no_advice() {
+    fn a_finding_contains_no_advice() {
         let (identity, reason) = (String::from("default"), String::from("r"));
         let errors = [
             TokenError::UnknownRegion { host: "h".into() },

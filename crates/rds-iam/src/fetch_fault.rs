@@ -107,7 +107,7 @@ fn is_wrong(skew_seconds: i64) -> bool {
     skew_seconds.unsigned_abs() > MAX_CLOCK_SKEW_SECONDS
 }
 
-/// `now` by the clock of whoever answered.
+/// `now` by the clock of the endpoint that answered.
 fn their_time(now: SystemTime, skew_seconds: Option<i64>) -> SystemTime {
     let skew = skew_seconds.unwrap_or_default();
     let distance = Duration::from_secs(skew.unsigned_abs());
@@ -137,7 +137,7 @@ fn refused_time(reason: &str, noted: &Noted) -> Option<Option<i64>> {
     }
 }
 
-/// The file that an error is about, where it is one that the environment names: the SDK tells the system's words only.
+/// The file that an error is about, if the environment names it: the SDK reports the system's error only.
 fn unreadable_file(error: &CredentialsError, variables: Variables<'_>) -> Option<CredentialError> {
     if ENVIRONMENT_KEYS.iter().all(|name| variables(name).is_some_and(|value| !value.trim().is_empty())) {
         return None;
@@ -186,8 +186,7 @@ fn is_refusal(reason: &str) -> bool {
     REFUSALS.iter().any(|code| reason.contains(code))
 }
 
-/// Whether somebody's session with Identity Center is missing or over: the SDK has a type of its own for that, and
-/// shows it to nobody.
+/// True if an Identity Center session is missing or expired: the SDK has an error type for that but does not export it.
 fn needs_sso_login(reason: &str) -> bool {
     const SIGNS: [&str; 4] = ["/sso/cache/", "UnauthorizedException", "SSO token", "SSO session"];
     SIGNS.iter().any(|sign| reason.contains(sign))

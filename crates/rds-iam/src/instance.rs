@@ -1,11 +1,11 @@
-//! The true end of an instance's credentials.
+//! The true expiry of an instance's credentials.
 //!
-//! When instance metadata hands out credentials that have ended, the SDK moves their end ten to fifteen minutes into the
-//! future ("static stability"), since most services look at nothing but the signature for a while. RDS refuses them and
-//! does not say why.
+//! If instance metadata returns expired credentials, the SDK moves their expiry ten to fifteen minutes into
+//! the future ("static stability"), since most services accept them for a while. RDS refuses them without a
+//! reason.
 //!
-//! Owns: the second look at what metadata itself says, for ends that may be the SDK's invention.
-//! Never: asks for anything else of an instance, or for credentials of other sources.
+//! Owns: a second request to instance metadata for the original expiry, if the SDK may have changed it.
+//! Never: requests anything else from an instance, or handles credentials of other sources.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -23,36 +23,36 @@ use crate::clock::until;
 use crate::credentials::CredentialError;
 use crate::slots::lock;
 
-/// Where the SDK puts invented ends, after now; a little more on both sides for the time between it and us.
-const INVENTED: std::ops::RangeInclusive<Duration> = Duration::from_secs(590)..=Duration::from_secs(910);
-/// Longest name of a role, and longest document, that are read, in bytes.
+/// The range into which the SDK moves the expiry, relative to now, with some tolerance on both sides.
+const EXTENDED: std::ops::RangeInclusive<Duration> = Duration::from_secs(590)..=Duration::from_secs(910);
+/// Maximum length of a role name or document, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
-/// Keys whose ends are remembered: an instance has one role, and a new key every few hours.
+/// Number of keys whose expiry is cached: an instance has one role, and a new key every few hours.
 const MAX_KNOWN_KEYS: usize = 16;
 const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 
-/// What is known of the keys that instances have handed out here.
+/// Known expiries of keys of instances.
 #[derive(Debug, Default)]
-pub(crate) struct KnownEnds(Mutex<VecDeque<(String, SystemTime)>>);
+pub(crate) struct KnownExpiries(Mutex<VecDeque<(String, SystemTime)>>);
 
-impl KnownEnds {
-    /// Gives credentials of an instance the end that metadata tells. All others, and those whose end nobody would
-    /// invent, stay as they are.
+impl KnownExpiries {
+    /// Sets the expiry of an instance's credentials to the one reported by metadata. All others, and those
+    /// whose expiry the SDK has not changed, are left as they are.
     pub(crate) async fn correct(
         &self,
         mut credentials: Credentials,
         now: SystemTime,
     ) -> Result<Credentials, CredentialError> {
         let origin = CredentialOrigin::of(&credentials);
-        let Some(told) = credentials.expiry().filter(|_| origin != CredentialOrigin::Other) else {
+        let Some(reported) = credentials.expiry().filter(|_| origin != CredentialOrigin::Other) else {
             return Ok(credentials);
         };
         let key_id = credentials.access_key_id().to_owned();
         let end = match (self.get(&key_id), origin) {
-            (Some(known), _) => known.min(told),
-            (None, _) if !origin.may_have_invented(until(now, told)) => told,
-            _ => true_end(&key_id).await.map_err(|reason| CredentialError::Unavailable {
-                reason: format!("the end of the instance's credentials cannot be checked: {reason}"),
+            (Some(known), _) => known.min(reported),
+            (None, _) if !origin.may_have_been_extended(until(now, reported)) => reported,
+            _ => true_expiry(&key_id).await.map_err(|reason| CredentialError::Unavailable {
+                reason: format!("the expiry of the instance's credentials cannot be checked: {reason}"),
             })?,
         };
         self.remember(key_id, end);
@@ -73,14 +73,14 @@ impl KnownEnds {
     }
 }
 
-/// Where credentials come from, as far as it matters here.
+/// The source of credentials, as far as relevant here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CredentialOrigin {
-    /// Instance metadata, just now.
+    /// Instance metadata, just fetched.
     Instance,
-    /// Nothing says so: the SDK remembers an instance's while metadata is away, and forgets to say whose they are.
+    /// No record: while metadata is unreachable, the SDK returns an instance's cached credentials without their source.
     Unknown,
-    /// Something else. The last step decides: a role assumed with an instance's keys has an end of its own.
+    /// Another source. The last step decides: a role assumed with an instance's keys has its own expiry.
     Other,
 }
 
@@ -94,33 +94,34 @@ impl CredentialOrigin {
         }
     }
 
-    /// Whether an end this long after now may be the SDK's. What it remembers was given its end some time ago.
-    fn may_have_invented(self, life: Duration) -> bool {
+    /// True if an expiry this long after now may have been set by the SDK. That of cached credentials was set
+    /// some time ago.
+    fn may_have_been_extended(self, life: Duration) -> bool {
         match self {
-            Self::Instance => INVENTED.contains(&life),
-            Self::Unknown => life <= *INVENTED.end(),
+            Self::Instance => EXTENDED.contains(&life),
+            Self::Unknown => life <= *EXTENDED.end(),
             Self::Other => false,
         }
     }
 }
 
-async fn true_end(access_key_id: &str) -> Result<SystemTime, String> {
+async fn true_expiry(access_key_id: &str) -> Result<SystemTime, String> {
     let client = imds::Client::builder().configure(&ProviderConfig::default()).build();
     let get = async |path: String| match client.get(path).await {
         Ok(text) if text.as_ref().len() <= MAX_DOCUMENT_BYTES => Ok(text),
-        Ok(_) => Err("the answer is too long".to_owned()),
+        Ok(_) => Err("the response is too long".to_owned()),
         Err(error) => Err(reason_of(&error)),
     };
     let role = get(ROLE_PATH.to_owned()).await?;
     let role = role.as_ref().lines().next().unwrap_or_default().trim().to_owned();
     let document = get(format!("{ROLE_PATH}{role}")).await?;
     let document: serde_json::Value =
-        serde_json::from_str(document.as_ref()).map_err(|_| "the answer is no JSON".to_owned())?;
+        serde_json::from_str(document.as_ref()).map_err(|_| "the response is not JSON".to_owned())?;
     if document["AccessKeyId"] != access_key_id {
-        return Err("another key came meanwhile".to_owned());
+        return Err("the key was replaced meanwhile".to_owned());
     }
-    let text = document["Expiration"].as_str().ok_or("the answer tells no end")?;
-    let end =
-        DateTime::from_str(text, Format::DateTime).map_err(|_| "the answer's end is no date".to_owned())?;
-    SystemTime::try_from(end).map_err(|_| "the answer's end is no date".to_owned())
+    let text = document["Expiration"].as_str().ok_or("the response contains no expiry")?;
+    let end = DateTime::from_str(text, Format::DateTime)
+        .map_err(|_| "the expiry in the response is not a date".to_owned())?;
+    SystemTime::try_from(end).map_err(|_| "the expiry in the response is not a date".to_owned())
 }

@@ -1,6 +1,6 @@
 //! IAM database authentication for Amazon RDS and Aurora.
 //!
-//! Owns: what an RDS endpoint name says (region, partition, kind), the token that replaces a password,
+//! Owns: the parsing of RDS endpoint names (region, partition, kind), the token that replaces a password,
 //! the credentials that sign it, and the engine that keeps both fresh.
 //! Never: speaks the PostgreSQL protocol, opens a connection to a database, or guesses a region.
 //!
@@ -9,7 +9,7 @@
 //! use rds_iam::{Credentials, TokenRequest, region_of, sign};
 //!
 //! let host = "orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com";
-//! let region = region_of(host).ok_or("not an RDS endpoint: name the region yourself")?;
+//! let region = region_of(host).ok_or("not an RDS endpoint: set the region explicitly")?;
 //! let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "example");
 //! let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_705_322_096);
 //!
@@ -22,8 +22,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A service asks a [`TokenEngine`] instead: it caches, refreshes early and survives AWS outages. The page [`pools`]
-//! shows it inside `sqlx`, `deadpool-postgres`, `bb8` and plain `tokio-postgres`.
+//! Services use a [`TokenEngine`] instead: it caches, refreshes early and survives AWS outages. The page [`pools`]
+//! shows its use with `sqlx`, `deadpool-postgres`, `bb8` and plain `tokio-postgres`.
 //!
 //! ```no_run
 //! use rds_iam::{AwsCredentials, Identity, TokenEngine, TokenKey};
@@ -56,7 +56,7 @@ mod limiter;
 mod login;
 mod percent;
 mod single_flight;
-// As a page. Its code needs drivers, so the crate rds-iam-examples compiles it, and this crate's own tests do not.
+// Documentation page. Its code requires drivers, so the crate rds-iam-examples compiles it, not this crate's tests.
 #[cfg_attr(not(doctest), doc = include_str!("pools.md"))]
 pub mod pools {}
 mod region;

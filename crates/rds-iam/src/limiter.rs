@@ -1,9 +1,9 @@
-//! How many logins may begin in a second: AWS throttles IAM logins above 200 a second and instance, and tells nobody
-//! but the one who is refused.
+//! Login rate limit: AWS throttles IAM logins above 200 per second and instance, and reports it only to the
+//! refused client.
 //!
-//! Owns: a moment for each login of a target, handed out in advance. `governor` would do the same and answers yes or
-//! no; here whoever comes needs to know how long to wait, and how many came lately.
-//! Never: waits itself; time is an argument.
+//! Owns: the start time of each login to a target, assigned in advance. `governor` only answers yes or no;
+//! callers here also need the wait and the number of recent logins.
+//! Never: waits; time is an argument.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use crate::slots::lock;
 
-/// Below AWS's 200, with room for others who log in to the same instance.
+/// Below AWS's 200, leaving room for other clients of the same instance.
 pub const DEFAULT_LOGINS_PER_SECOND: u32 = 150;
-/// Longest wait that is handed out; beyond it a login is better told no.
+/// Maximum wait; beyond it a login is refused at once.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// Targets that are kept apart. Beyond it those without recent logins go.
+/// Maximum number of targets; targets without recent logins are removed.
 const MAX_TARGETS: usize = 4096;
 const SECOND: Duration = Duration::from_secs(1);
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Shared by whoever logs in. Clones share everything.
+/// The limiter, shared by all tasks that log in. Clones share all state.
 #[derive(Clone, Debug)]
 pub struct LoginLimiter {
     inner: Arc<Mutex<LimiterInner>>,
@@ -34,34 +34,35 @@ struct LimiterInner {
 
 #[derive(Clone, Copy, Debug)]
 struct LimiterTarget {
-    /// When the next login would begin if logins were evenly spaced.
+    /// Start time of the next login if logins were evenly spaced.
     next: Instant,
-    /// Logins that were let go in the second that began then, and in the one before.
+    /// Logins started in the second that began at `second`, and in the one before.
     second: Instant,
     count: u32,
     last_count: u32,
 }
 
-/// So many wait already that a login would begin too late.
+/// Too many logins are waiting for this one to start in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many logins to this server are waiting for their turn")]
+#[error("too many logins to this server are waiting to start")]
 pub struct Overloaded;
 
 impl LoginLimiter {
-    /// At most so many logins begin in any second; 0 means no limit.
+    /// At most `per_second` logins start in any second; 0 means no limit.
     pub fn new(per_second: u32) -> Self {
         Self { inner: Arc::new(Mutex::new(LimiterInner { per_second, targets: HashMap::new() })) }
     }
 
-    /// Changes the limit for logins to come.
+    /// Changes the limit for future logins.
     pub fn set_rate(&self, per_second: u32) {
         lock(&self.inner).per_second = per_second;
     }
 
-    /// Takes the next free moment for a login to `target` (host and port). Returns how long it is until then.
+    /// Reserves the next free start time for a login to `target` (host and port). Returns the time until
+    /// then.
     ///
     /// # Errors
-    /// It is too far away; nothing is taken.
+    /// The wait would be too long; nothing is reserved.
     pub fn reserve(&self, target: &str, now: Instant) -> Result<Duration, Overloaded> {
         let mut inner = lock(&self.inner);
         let pace = Pace::of(inner.per_second);
@@ -73,26 +74,27 @@ impl LoginLimiter {
         }
         let fresh = LimiterTarget { next: now, second: now, count: 0, last_count: 0 };
         let entry = inner.targets.entry(target.to_owned()).or_insert(fresh);
-        // Who has not come for a while may come a few at a time.
+        // After a pause, a few logins may start at the same time.
         let earliest = now.checked_sub(pace.slack).unwrap_or(now);
-        let turn = entry.next.max(earliest);
-        let wait = turn.saturating_duration_since(now);
+        let start = entry.next.max(earliest);
+        let wait = start.saturating_duration_since(now);
         if wait > MAX_WAIT {
             return Err(Overloaded);
         }
-        entry.next = turn + pace.interval;
+        entry.next = start + pace.interval;
         entry.note(now);
         Ok(wait)
     }
 
-    /// Logins to `target` that were let go within the last second or so, for metrics and explanations.
+    /// Logins to `target` started within about the last second, for metrics and diagnoses.
     pub fn lately(&self, target: &str, now: Instant) -> u32 {
         let inner = lock(&self.inner);
         inner.targets.get(target).map_or(0, |target| target.lately(now))
     }
 }
 
-/// Spacing of logins, and how much of it may be made up for at once: together never more than the limit in a second.
+/// Interval between logins, and how many intervals may be made up at once: together never more than the limit
+/// in a second.
 struct Pace {
     interval: Duration,
     slack: Duration,
@@ -104,7 +106,7 @@ impl Pace {
             return Self { interval: Duration::ZERO, slack: Duration::ZERO };
         }
         let at_once = per_second / 10;
-        // Rounded up, or one too many would fit.
+        // Rounded up; otherwise one login too many would fit.
         let interval = Duration::from_nanos(NANOS_PER_SECOND.div_ceil(u64::from(per_second - at_once)));
         Self { interval, slack: interval * at_once.saturating_sub(1) }
     }
@@ -135,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_burst_is_spread_and_targets_do_not_share() {
+    fn a_burst_is_spread_and_targets_are_limited_separately() {
         let limiter = LoginLimiter::new(10);
         let now = Instant::now();
         let waits: Vec<_> = (0..10).map(|_| limiter.reserve("a", now).unwrap()).collect();
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_queue_is_told_and_takes_no_place() {
+    fn too_long_a_wait_is_refused_and_reserves_nothing() {
         let limiter = LoginLimiter::new(1);
         let now = Instant::now();
         let taken = (0..100).filter(|_| limiter.reserve("a", now).is_ok()).count();
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nobody_waits_and_all_are_counted() {
+    fn without_a_limit_no_login_waits_and_all_are_counted() {
         let limiter = LoginLimiter::new(0);
         let now = Instant::now();
         assert!((0..1000).all(|_| limiter.reserve("a", now) == Ok(Duration::ZERO)));
@@ -171,21 +173,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_the_limit_begin_in_any_second(
+        fn at_most_the_limit_start_in_any_second(
             per_second in 1_u32..300,
             pauses_ms in prop::collection::vec(0_u64..400, 1..400),
         ) {
             let limiter = LoginLimiter::new(per_second);
             let mut now = Instant::now();
-            let mut begun = Vec::new();
+            let mut started = Vec::new();
             for pause_ms in pauses_ms {
                 now += Duration::from_millis(pause_ms / 20);
                 if let Ok(wait) = limiter.reserve("a", now) {
-                    begun.push(now + wait);
+                    started.push(now + wait);
                 }
             }
-            for (at, first) in begun.iter().enumerate() {
-                let within = begun[at..].iter().take_while(|moment| **moment < *first + SECOND).count();
+            for (at, first) in started.iter().enumerate() {
+                let within = started[at..].iter().take_while(|moment| **moment < *first + SECOND).count();
                 prop_assert!(within <= per_second as usize, "{within} in a second at {per_second}");
             }
         }

@@ -1,7 +1,7 @@
-//! One login with a token, and one more with a fresh token when the first was refused.
+//! A login with a token, and one retry with a fresh token if it was refused.
 //!
-//! Owns: that order, for services with a pool of their own.
-//! Never: opens a connection or knows a driver; both come from the caller.
+//! Owns: this sequence, for services with their own pool.
+//! Never: opens a connection or depends on a driver; both are provided by the caller.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::engine::{TokenEngine, TokenKey};
 use crate::error::TokenError;
 use crate::token::Token;
 
-/// Why a login failed: there was no token, or the driver says so.
+/// Why a login failed: there was no token, or the driver returned an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IamLoginError<E> {
-    /// There is no token, so nothing was sent to the database – or, after a refusal, nothing more.
+    /// There is no token, so no login was attempted, or none after the refused one.
     #[error("no token to log in with")]
     NoToken(#[source] TokenError),
     /// The driver's error. If that is a refusal, a second, fresh token was refused as well.
@@ -21,22 +21,22 @@ pub enum IamLoginError<E> {
     Driver(E),
 }
 
-/// Whether a login that failed with this SQLSTATE may succeed with a fresh token: `28000`, which RDS answers to a token
-/// it does not take, and `28P01`, which others say.
+/// True if a login that failed with this SQLSTATE may succeed with a fresh token: `28000`, RDS's answer to a
+/// token that it refuses, and `28P01`, used by other servers.
 ///
-/// Neither tells why. A database user who is not in `rds_iam`, or a policy that does not allow `rds-db:connect`, looks
-/// the same; so one more attempt, and no third.
+/// Neither gives the reason. A database user who is not in `rds_iam`, or a policy that does not allow
+/// `rds-db:connect`, looks the same, so there is one retry and no more.
 pub fn is_refusal(sqlstate: &str) -> bool {
     matches!(sqlstate, "28000" | "28P01")
 }
 
 impl TokenEngine {
-    /// Logs in: `attempt` gets a valid token and opens a connection with it. If `is_refusal` says that its error is a
-    /// refused login, credentials are fetched anew (at most twice a minute), another token is signed, and `attempt` is
+    /// Logs in: `attempt` receives a valid token and opens a connection with it. If `is_refusal` is true for its error,
+    /// credentials are fetched again (at most twice a minute), another token is signed, and `attempt` is
     /// called once more.
     ///
-    /// This is what a pool calls for each new connection. It has no time limit but that of fetching credentials, 30
-    /// seconds; a limit for the connection is the driver's or the pool's.
+    /// A pool calls this for each new connection. The only time limit is that of fetching credentials, 30
+    /// seconds; a time limit for the connection is up to the driver or the pool.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -80,12 +80,12 @@ mod tests {
 
     use crate::{CredentialError, CredentialFuture, CredentialSource, Credentials, Identity, OffsetClock};
 
-    /// What a driver says.
+    /// A driver error.
     #[derive(Debug, PartialEq, Eq, thiserror::Error)]
     #[error("{0}")]
-    struct Said(&'static str);
+    struct DriverError(&'static str);
 
-    /// Hands out `AK1`, `AK2` and so on, as many as it has.
+    /// Issues `AK1`, `AK2` and so on, up to `left` keys.
     #[derive(Debug)]
     struct Keys {
         left: usize,
@@ -105,11 +105,11 @@ mod tests {
         }
     }
 
-    /// Logs in where `answers` come one after the other; tells the keys of the tokens that were tried, too.
+    /// Logs in with these results of the attempts; also returns the keys of the tokens that were tried.
     async fn log_in(
         keys: usize,
         answers: &[Result<u32, &'static str>],
-    ) -> (Result<u32, IamLoginError<Said>>, Vec<String>) {
+    ) -> (Result<u32, IamLoginError<DriverError>>, Vec<String>) {
         let source = Arc::new(Keys { left: keys, fetches: AtomicUsize::new(0) });
         let clock = Arc::new(OffsetClock::default());
         let engine = TokenEngine::with_clock(source, Arc::<OffsetClock>::clone(&clock));
@@ -119,11 +119,11 @@ mod tests {
         let attempt = async |token: Arc<Token>| {
             let mut tried = tried.lock().unwrap();
             tried.push(token.access_key_id().to_owned());
-            // Long enough ago for another fetch.
+            // Long enough to allow another fetch.
             clock.advance(60);
-            answers[tried.len() - 1].map_err(Said)
+            answers[tried.len() - 1].map_err(DriverError)
         };
-        let outcome = engine.log_in(&key, attempt, |said| is_refusal(said.0)).await;
+        let outcome = engine.log_in(&key, attempt, |error| is_refusal(error.0)).await;
         (outcome, tried.into_inner().unwrap())
     }
 
@@ -131,14 +131,14 @@ mod tests {
     async fn a_refused_login_is_tried_once_more_with_other_credentials() {
         let both = vec!["AK1".to_owned(), "AK2".to_owned()];
         assert_eq!(log_in(9, &[Err("28000"), Ok(7)]).await, (Ok(7), both.clone()));
-        let refused = Err(IamLoginError::Driver(Said("28P01")));
+        let refused = Err(IamLoginError::Driver(DriverError("28P01")));
         assert_eq!(log_in(9, &[Err("28000"), Err("28P01"), Ok(7)]).await, (refused, both));
     }
 
     #[tokio::test]
-    async fn other_errors_are_the_caller_s() {
+    async fn other_errors_are_returned_without_a_retry() {
         let once = vec!["AK1".to_owned()];
-        let full = Err(IamLoginError::Driver(Said("53300")));
+        let full = Err(IamLoginError::Driver(DriverError("53300")));
         assert_eq!(log_in(9, &[Err("53300"), Ok(7)]).await, (full, once.clone()));
         assert_eq!(log_in(9, &[Ok(7)]).await, (Ok(7), once));
     }

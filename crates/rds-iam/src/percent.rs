@@ -1,17 +1,17 @@
-//! Percent-encoding as Signature Version 4 wants it (RFC 3986, section 2.3 "unreserved" and nothing else).
+//! Percent-encoding as required by Signature Version 4 (RFC 3986, section 2.3: only "unreserved" bytes are kept).
 //!
 //! Owns: one encoder. Never: decodes, and never form-encodes (`+` for a space breaks the signature).
 
 /// Encodes every byte except `A-Z a-z 0-9 - _ . ~` as `%XX` with upper-case digits.
 ///
-/// The output can stand as a query value: it holds no `&`, `=`, `#`, `+` or `%` that was in the input.
+/// The output is safe as a query value: `&`, `=`, `#`, `+` and `%` of the input are encoded.
 pub fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(encoded_len(text));
     push_percent_encoded(&mut out, text);
     out
 }
 
-/// Appends the encoded form of `text`, so that a caller who reserved space never reallocates a secret.
+/// Appends the encoded form of `text`, so that a caller that reserved space never reallocates a secret.
 pub(crate) fn push_percent_encoded(out: &mut String, text: &str) {
     for byte in text.bytes() {
         if is_unreserved(byte) {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_only_the_unreserved() {
+    fn only_unreserved_bytes_are_kept() {
         assert_eq!(percent_encode("aZ09-_.~"), "aZ09-_.~");
         assert_eq!(percent_encode("a b+c/é%"), "a%20b%2Bc%2F%C3%A9%25");
     }

@@ -1,23 +1,24 @@
-//! AWS region names and the partitions they belong to.
+//! AWS region names and their partitions.
 //!
-//! Owns: the shape of a region name. Never: a list of regions – AWS adds some every year – and never a default.
+//! Owns: the syntax of a region name. Never: contains a list of regions (AWS adds some every year) or a
+//! default.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest region name accepted, in bytes; today's longest is 15.
+/// Longest region name accepted, in bytes; the longest at present has 15.
 const MAX_REGION_BYTES: usize = 32;
 
-/// An AWS region such as `eu-central-1`: right in shape, not necessarily one that exists.
+/// An AWS region such as `eu-central-1`: valid in form, not necessarily existing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region(String);
 
-/// The text is not shaped like a region name.
+/// The text does not have the form of a region name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not an AWS region name (expected something like eu-central-1)")]
 pub struct RegionError(String);
 
-/// The separate clouds that AWS runs; each has its own DNS suffix and its own ARN prefix.
+/// The separate clouds operated by AWS; each has its own DNS suffix and ARN prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Partition {
@@ -45,7 +46,7 @@ impl Region {
         &self.0
     }
 
-    /// The partition that the region's prefix names.
+    /// The partition indicated by the region's prefix.
     pub fn partition(&self) -> Partition {
         // Longer prefixes first: `us-isob-` also starts with `us-`.
         const PREFIXES: [(&str, Partition); 7] = [
@@ -67,10 +68,10 @@ impl Region {
 impl FromStr for Region {
     type Err = RegionError;
 
-    /// Accepts any case; refuses what is not letters, then words, then a number, joined by hyphens.
+    /// Accepts any case; refuses anything but letters, words and a number, joined by hyphens.
     fn from_str(text: &str) -> Result<Self, RegionError> {
         let lower = text.to_ascii_lowercase();
-        if has_region_shape(&lower) { Ok(Self(lower)) } else { Err(RegionError(shorten(text))) }
+        if has_region_form(&lower) { Ok(Self(lower)) } else { Err(RegionError(shorten(text))) }
     }
 }
 
@@ -96,7 +97,7 @@ impl Partition {
     }
 }
 
-fn has_region_shape(lower: &str) -> bool {
+fn has_region_form(lower: &str) -> bool {
     if lower.len() > MAX_REGION_BYTES {
         return false;
     }
@@ -113,7 +114,7 @@ fn has_region_shape(lower: &str) -> bool {
         && is_number
 }
 
-/// The start of a text that did not parse, so that an error message stays one line.
+/// Truncates a text that did not parse, so that an error message stays on one line.
 fn shorten(text: &str) -> String {
     text.chars().take(MAX_REGION_BYTES).collect()
 }
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_the_shape_in_every_partition() {
+    fn region_names_of_every_partition_are_accepted() {
         let known = [
             ("us-east-1", Partition::Aws, "aws"),
             ("AP-Southeast-7", Partition::Aws, "aws"),
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn other_texts_are_refused() {
         let wrong = [
             "",
             "global",

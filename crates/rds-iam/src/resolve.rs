@@ -1,8 +1,9 @@
-//! From a name to addresses, with every name in between: an alias in Route 53 or a private zone stands for an RDS
-//! endpoint, and the token has to be made for that endpoint.
+//! Resolves a name to addresses and returns every name in between: an alias in Route 53 or a private zone may
+//! point to an RDS endpoint, and the token must be made for that endpoint.
 //!
-//! Owns: the walk along the CNAME chain of one answer, so that name and address belong together.
-//! Never: goes beyond the first RDS name (public instances stand for `ec2-…` names), never caches longer than DNS says.
+//! Owns: following the CNAME chain of a single answer, so that name and address belong together.
+//! Never: goes beyond the first RDS name (public instances are aliases of `ec2-…` names), or caches longer
+//! than the TTL.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -19,31 +20,31 @@ use hickory_resolver::{Resolver as Hickory, TokioResolver};
 
 use crate::endpoint::RdsEndpoint;
 
-/// Names that stand for each other; more is a loop, or somebody's joke.
+/// Maximum length of a CNAME chain; a longer one is a loop or an error.
 const MAX_CHAIN: usize = 16;
-/// Addresses that are taken from an answer.
+/// Maximum number of addresses used from an answer.
 const MAX_ADDRESSES: usize = 16;
-/// Answers that are kept until their end.
+/// Maximum number of cached answers.
 const CACHED_ANSWERS: u64 = 256;
-/// A name that does not exist may be made at any moment.
+/// A name that does not exist may be created at any time.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
-/// Looks names up. Clones share a cache that keeps answers as long as DNS says.
+/// Resolves names. Clones share a cache that respects the TTL.
 #[derive(Clone)]
 pub struct Resolver {
     hickory: TokioResolver,
 }
 
-/// An answer: where to connect, and what to sign for.
+/// An answer: the addresses to connect to, and the name to sign for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// Addresses, in the order of the answer; never empty.
+    /// The addresses, in the order of the answer; never empty.
     pub addresses: Vec<IpAddr>,
-    /// The first name on the chain, the one asked for included, that is an RDS endpoint's.
+    /// The first name of the chain, including the queried one, that is an RDS endpoint.
     pub rds_name: Option<String>,
-    /// Every name on the chain from the one asked for, lower case and without a final dot.
+    /// All names of the chain starting with the queried one, in lower case and without a trailing dot.
     pub chain: Vec<String>,
-    /// How long the answer holds.
+    /// How long the answer is valid.
     pub ttl: Duration,
 }
 
@@ -54,7 +55,7 @@ pub enum ResolveError {
     /// The system's DNS configuration cannot be read.
     #[error("the DNS configuration cannot be used: {0}")]
     Configuration(String),
-    /// DNS knows no such name.
+    /// The name does not exist.
     #[error("no such host")]
     NoSuchHost,
     /// The name exists and has no address.
@@ -63,10 +64,10 @@ pub enum ResolveError {
     /// No name server answered in time.
     #[error("no name server answered in time")]
     Timeout,
-    /// A name server failed, or the way to it.
+    /// A name server failed or could not be reached.
     #[error("name resolution failed: {0}")]
     Failed(String),
-    /// The aliases lead back to themselves, or do not end.
+    /// The chain of aliases is a loop or too long.
     #[error("the aliases of the name form a loop")]
     Loop,
 }
@@ -78,7 +79,7 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// With the system's name servers, search domains and hosts file. Needs a tokio runtime when used.
+    /// Uses the system's name servers, search domains and hosts file. Requires a tokio runtime when used.
     ///
     /// # Errors
     /// `/etc/resolv.conf` cannot be read.
@@ -87,7 +88,7 @@ impl Resolver {
         Self::build(builder)
     }
 
-    /// With the name servers and search domains of another `resolv.conf`, and without the hosts file.
+    /// Uses the name servers and search domains of another `resolv.conf`, and no hosts file.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -99,10 +100,10 @@ impl Resolver {
         Self::with(config, options)
     }
 
-    /// With one name server, no search domains and no hosts file.
+    /// Uses one name server, no search domains and no hosts file.
     ///
     /// # Errors
-    /// None in practice; the library reserves the right.
+    /// None in practice; the resolver library's constructor is fallible.
     pub fn from_server(server: SocketAddr) -> Result<Self, ResolveError> {
         let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
         for connection in &mut connections {
@@ -112,7 +113,7 @@ impl Resolver {
         Self::with(ResolverConfig::from_parts(None, Vec::new(), vec![server]), ResolverOpts::default())
     }
 
-    /// Who names name servers means DNS and nothing else.
+    /// With explicit name servers, the hosts file is not used.
     fn with(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, ResolveError> {
         options.use_hosts_file = ResolveHosts::Never;
         Self::build(
@@ -130,31 +131,31 @@ impl Resolver {
         Ok(Self { hickory: builder.build().map_err(configuration)? })
     }
 
-    /// As [`resolve`](Self::resolve), with a new answer. The answers kept for all names are dropped, since those of its
-    /// aliases are among them.
+    /// Like [`resolve`](Self::resolve), without the cache. All cached answers are dropped, since those for
+    /// the aliases are among them.
     ///
     /// # Errors
     /// See [`ResolveError`].
-    pub async fn resolve_anew(&self, host: &str) -> Result<Resolved, ResolveError> {
+    pub async fn resolve_uncached(&self, host: &str) -> Result<Resolved, ResolveError> {
         self.hickory.clear_cache();
         self.resolve(host).await
     }
 
-    /// Looks `host` up: an address, a name of the hosts file, or a name of DNS.
+    /// Resolves `host`: an address, a name of the hosts file, or a DNS name.
     ///
     /// # Errors
     /// See [`ResolveError`].
     pub async fn resolve(&self, host: &str) -> Result<Resolved, ResolveError> {
         let host = host.trim_matches(['[', ']']);
         let found = match Name::from_ascii(host) {
-            // As it is: what is made of a text by the rules for domain names (IDNA) may hold no `_`.
+            // Parsed as ASCII: the IDNA rules applied to other names do not allow `_`.
             Ok(name) if host.contains('_') => self.hickory.lookup_ip(name).await,
             _ => self.hickory.lookup_ip(host).await,
         };
-        let found = found.map_err(|error| sort(&error))?;
-        let asked = plain(found.query().name());
-        // A name of the hosts file, or an address: nothing stands between.
-        let first = if asked.is_empty() { host.to_ascii_lowercase() } else { asked };
+        let found = found.map_err(|error| classify(&error))?;
+        let queried = plain(found.query().name());
+        // Empty for a name of the hosts file or an address: there is no chain.
+        let first = if queried.is_empty() { host.to_ascii_lowercase() } else { queried };
         let chain = chain_from(first, &aliases(&found))?;
         let addresses: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
@@ -167,7 +168,7 @@ impl Resolver {
     }
 }
 
-/// Which name stands for which, in one answer.
+/// The aliases of an answer, as pairs of name and target.
 fn aliases(found: &LookupIp) -> Vec<(String, String)> {
     let records = found.as_lookup().answers();
     records
@@ -179,7 +180,7 @@ fn aliases(found: &LookupIp) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The names from `first` on.
+/// The chain of names starting with `first`.
 fn chain_from(first: String, aliases: &[(String, String)]) -> Result<Vec<String>, ResolveError> {
     let mut chain = vec![first];
     while let Some((_, next)) = aliases.iter().find(|(name, _)| chain.last() == Some(name)) {
@@ -199,7 +200,7 @@ fn configuration(error: NetError) -> ResolveError {
     ResolveError::Configuration(error.to_string())
 }
 
-fn sort(error: &NetError) -> ResolveError {
+fn classify(error: &NetError) -> ResolveError {
     match error {
         _ if error.is_nx_domain() => ResolveError::NoSuchHost,
         _ if error.is_no_records_found() => ResolveError::NoAddress,
@@ -219,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn chains_are_walked_in_order_whatever_the_order_of_records() {
+    fn chains_are_followed_in_order_whatever_the_order_of_records() {
         let aliases = [("b", "c"), ("a", "b"), ("x", "y")];
         assert_eq!(chain("a", &aliases), Ok(vec!["a".into(), "b".into(), "c".into()]));
         assert_eq!(chain("c", &aliases), Ok(vec!["c".into()]));
     }
 
     #[test]
-    fn loops_and_endless_chains_end() {
+    fn loops_and_endless_chains_are_errors() {
         assert_eq!(chain("a", &[("a", "b"), ("b", "a")]), Err(ResolveError::Loop));
         let long: Vec<(String, String)> = (0..100).map(|n| (n.to_string(), (n + 1).to_string())).collect();
         assert_eq!(chain_from("0".to_owned(), &long), Err(ResolveError::Loop));

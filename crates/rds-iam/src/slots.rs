@@ -1,7 +1,7 @@
-//! A map with a bound on its size: the least recently used entry makes room.
+//! A map of bounded size that evicts the least recently used entry.
 //!
-//! Owns: that bound. Users of a wildcard database may bring any number of names, and what they bring must not
-//! grow the process. Never: holds its lock while anything else happens.
+//! Owns: that bound. Clients of a wildcard database may use any number of names, which must not grow the
+//! process. Never: holds its lock during other work.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,7 +25,7 @@ impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
         Self { capacity, inner: Mutex::new(SlotsInner { entries: HashMap::new(), uses: 0 }) }
     }
 
-    /// The value of `key`, made when missing.
+    /// The value of `key`, created if missing.
     pub(crate) fn get(&self, key: &K) -> Arc<V> {
         let mut inner = lock(&self.inner);
         inner.uses += 1;
@@ -48,7 +48,7 @@ impl<K: Clone + Eq + Hash, V: Default> Slots<K, V> {
         lock(&self.inner).entries.retain(|key, _| is_kept(key));
     }
 
-    /// All entries, in no order.
+    /// All entries, in no particular order.
     pub(crate) fn entries(&self) -> Vec<(K, Arc<V>)> {
         let inner = lock(&self.inner);
         inner.entries.iter().map(|(key, (value, _))| (key.clone(), Arc::clone(value))).collect()
@@ -65,7 +65,8 @@ impl<K: Clone + Eq + Hash, V> SlotsInner<K, V> {
     }
 }
 
-/// Locks even after a panic elsewhere: every change below these locks is one assignment, never half done.
+/// Locks even after a panic elsewhere: every change under these locks is a single assignment, never half
+/// done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn least_recently_used_makes_room() {
+    fn the_least_recently_used_entry_is_evicted() {
         let slots: Slots<u32, Mutex<u32>> = Slots::new(2);
         *lock(&slots.get(&1)) = 10;
         *lock(&slots.get(&2)) = 20;

@@ -1,8 +1,8 @@
 //! The token: a presigned `GET /?Action=connect&DBUser=…` for service `rds-db`, without its `https://`.
 //!
-//! Owns: what is signed and how the token is spelled; see "Connecting to your DB instance using IAM
+//! Owns: what is signed and the format of the token; see "Connecting to your DB instance using IAM
 //! authentication" in the RDS guide and "Signature Version 4" in the IAM guide.
-//! Never: caches, fetches credentials or talks to a network. Signing is a handful of HMACs.
+//! Never: caches, fetches credentials or uses a network. Signing is a few HMACs.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -18,23 +18,23 @@ use zeroize::Zeroizing;
 use crate::percent::{encoded_len, percent_encode, push_percent_encoded};
 use crate::region::Region;
 
-/// How long RDS accepts a token after it was signed, when the credentials last that long.
+/// How long RDS accepts a token after signing, if the credentials last that long.
 pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(900);
 
-/// The longest token that is handed out, in bytes. PostgreSQL refuses password messages beyond 64 KiB, and
-/// STS promises no maximum for the session token inside.
+/// Maximum length of a token, in bytes. PostgreSQL refuses password messages beyond 64 KiB, and STS documents
+/// no maximum for the session token it contains.
 pub const MAX_TOKEN_BYTES: usize = 65_535 - 5;
 
-/// The longest host name that DNS can carry, in bytes.
+/// Maximum length of a DNS name, in bytes.
 const MAX_HOST_BYTES: usize = 253;
 
-/// Room for the fixed parts of a token: parameter names, algorithm, date, scope, signature.
+/// Space for the fixed parts of a token: parameter names, algorithm, date, scope, signature.
 const FIXED_PARTS_BYTES: usize = 512;
 
 const SERVICE: &str = "rds-db";
 
-/// The order in which the parameters that the signer returns are written. RDS takes any order; this is botocore's,
-/// so that tokens can be compared byte by byte.
+/// The order in which the signer's parameters are written. RDS accepts any order; this is botocore's, so that
+/// tokens can be compared byte by byte.
 const SIGNED_PARAMETERS: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",
@@ -45,20 +45,20 @@ const SIGNED_PARAMETERS: [&str; 7] = [
     "X-Amz-Signature",
 ];
 
-/// What a token is for.
+/// Parameters of a token.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenRequest<'a> {
-    /// The real endpoint name; a CNAME or an address makes a token that RDS refuses. Any case.
+    /// The real endpoint name; RDS refuses a token made for a CNAME or an address. Any case.
     pub host: &'a str,
-    /// The port of the endpoint. Part of the signature, 443 included.
+    /// The port of the endpoint. Always part of the signature, including 443.
     pub port: u16,
-    /// The database user, as it stands in PostgreSQL (case matters).
+    /// The database user, as named in PostgreSQL (case matters).
     pub user: &'a str,
     /// The region of the database.
     pub region: &'a Region,
 }
 
-/// A signed token. Wiped from memory when dropped; its text never shows in `Debug`.
+/// A signed token. Wiped from memory when dropped; `Debug` does not show its text.
 pub struct Token {
     text: Zeroizing<String>,
     access_key_id: String,
@@ -66,25 +66,25 @@ pub struct Token {
     expires_at: SystemTime,
 }
 
-/// Why no token could be signed. None of these goes away by trying again.
+/// Why no token could be signed. None of these errors is fixed by a retry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The host is empty, too long, or holds characters that no host name has.
-    #[error("\"{0}\" cannot be signed for: give the RDS endpoint name, without scheme, port or path")]
+    /// The host is empty, too long, or contains characters that are not allowed in a host name.
+    #[error("\"{0}\" is not a valid host: use the RDS endpoint name, without scheme, port or path")]
     InvalidHost(String),
     /// Port 0.
-    #[error("port 0 cannot be signed for: give the port of the RDS endpoint")]
+    #[error("port 0 is not valid: use the port of the RDS endpoint")]
     InvalidPort,
-    /// The user is empty or holds a NUL, which PostgreSQL cannot carry.
-    #[error("the database user is empty or holds a NUL byte")]
+    /// The user is empty or contains a NUL, which the protocol cannot carry.
+    #[error("the database user is empty or contains a NUL byte")]
     InvalidUser,
-    /// The audience of a caller proof is empty, too long, or no visible ASCII.
-    #[error("the audience is empty, longer than 255 bytes, or no visible ASCII")]
+    /// The audience of a caller proof is empty, too long, or not visible ASCII.
+    #[error("the audience is empty, longer than 255 bytes, or not visible ASCII")]
     InvalidAudience,
-    /// The credentials end before the token would start.
-    #[error("the AWS credentials ended before the token was signed")]
-    CredentialsEnded,
+    /// The credentials expired before the signing time.
+    #[error("the AWS credentials expired before the token was signed")]
+    CredentialsExpired,
     /// User and session token together exceed [`MAX_TOKEN_BYTES`].
     #[error("the token would be {len_bytes} bytes long; PostgreSQL takes at most {MAX_TOKEN_BYTES}")]
     TooLong {
@@ -94,28 +94,28 @@ pub enum SignError {
     /// The clock is before 1970 or after 9999.
     #[error("the system clock is set to a time that cannot be signed: set the clock")]
     ClockOutOfRange,
-    /// The signer refused; the text is its own.
+    /// The signer failed, with this message.
     #[error("signing failed: {0}")]
     Signer(String),
 }
 
 impl Token {
-    /// The token itself. It is a bearer secret: send it inside verified TLS, never log it.
+    /// The text of the token, a bearer secret: send it over verified TLS only and never log it.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// When it was signed; its age counts from here.
+    /// The signing time, from which its age is counted.
     pub fn signed_at(&self) -> SystemTime {
         self.signed_at
     }
 
-    /// When it ends: [`MAX_TOKEN_LIFE`] after signing, or with the credentials that signed it.
+    /// The expiry: [`MAX_TOKEN_LIFE`] after signing, or that of the credentials that signed it.
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
     }
 
-    /// Which key signed it. Not a secret, and what CloudTrail and support ask for.
+    /// The key that signed it. Not a secret; CloudTrail and AWS support identify requests by it.
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
     }
@@ -134,11 +134,11 @@ impl fmt::Debug for Token {
 
 /// Signs a token for `request`, valid from `now`.
 ///
-/// The host is lower-cased and the port always kept, in the signature as well as in the token: SDKs differ in
-/// both, and this is the one form that every verifier of `host:port` computes.
+/// The host is converted to lower case and the port is always included, in the signature as well as in the
+/// token: SDKs differ in both, and this is the form that every verifier of `host:port` computes.
 ///
 /// # Errors
-/// The request holds what cannot be signed for, the credentials have ended, or the token would be longer than
+/// The request contains invalid values, the credentials have expired, or the token would be longer than
 /// [`MAX_TOKEN_BYTES`].
 pub fn sign(
     request: &TokenRequest<'_>,
@@ -148,21 +148,21 @@ pub fn sign(
     let host = checked_host(request.host)?;
     check_port_and_user(request)?;
     check_clock(now)?;
-    let expires_at = end_of_token(credentials, now)?;
+    let expires_at = token_expiry(credentials, now)?;
 
     let authority = format!("{host}:{}", request.port);
     let target = format!("{authority}/?Action=connect&DBUser={}", percent_encode(request.user));
     if target.len() > MAX_TOKEN_BYTES {
-        // The signer could not even parse it.
+        // The signer could not parse it.
         return Err(SignError::TooLong { len_bytes: target.len() });
     }
     let parameters = signed_parameters(request.region, &authority, &target, credentials, now)?;
-    let text = spell_token(&target, &parameters, credentials)?;
+    let text = join_token(&target, &parameters, credentials)?;
 
     Ok(Token { text, access_key_id: credentials.access_key_id().to_owned(), signed_at: now, expires_at })
 }
 
-/// The parameters that Signature Version 4 adds, signature included.
+/// The parameters added by Signature Version 4, including the signature.
 fn signed_parameters(
     region: &Region,
     authority: &str,
@@ -202,8 +202,9 @@ fn signed_parameters(
         .collect())
 }
 
-/// Joins target and parameters in a buffer that never grows: growing would leave copies of the secret behind.
-fn spell_token(
+/// Joins target and parameters in a buffer that never reallocates: reallocating would leave copies of the
+/// secret behind.
+fn join_token(
     target: &str,
     parameters: &[(String, Zeroizing<String>)],
     credentials: &Credentials,
@@ -229,7 +230,7 @@ fn spell_token(
 
 fn checked_host(host: &str) -> Result<String, SignError> {
     let lower = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    // No colon: neither a port nor an IPv6 literal may get in. An underscore is no host name, but DNS carries it.
+    // No colon: ports and IPv6 literals are refused. An underscore is not allowed in host names, but DNS supports it.
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if lower.is_empty() || lower.len() > MAX_HOST_BYTES || !lower.bytes().all(is_allowed) {
         return Err(SignError::InvalidHost(host.chars().take(MAX_HOST_BYTES).collect()));
@@ -256,10 +257,10 @@ fn check_clock(now: SystemTime) -> Result<(), SignError> {
     }
 }
 
-fn end_of_token(credentials: &Credentials, now: SystemTime) -> Result<SystemTime, SignError> {
+fn token_expiry(credentials: &Credentials, now: SystemTime) -> Result<SystemTime, SignError> {
     let by_age = now + MAX_TOKEN_LIFE;
     match credentials.expiry() {
-        Some(end) if end <= now => Err(SignError::CredentialsEnded),
+        Some(end) if end <= now => Err(SignError::CredentialsExpired),
         Some(end) => Ok(by_age.min(end)),
         None => Ok(by_age),
     }
@@ -282,18 +283,18 @@ mod tests {
     }
 
     #[test]
-    fn ends_with_age_or_with_the_credentials() {
+    fn a_token_expires_by_age_or_with_the_credentials() {
         let signed = at(1_705_322_096);
         assert_eq!(sign_for(HOST, 5432, "u", None).unwrap().expires_at(), signed + MAX_TOKEN_LIFE);
         let late = Some(signed + Duration::from_secs(3600));
         assert_eq!(sign_for(HOST, 5432, "u", late).unwrap().expires_at(), signed + MAX_TOKEN_LIFE);
         let early = signed + Duration::from_secs(61);
         assert_eq!(sign_for(HOST, 5432, "u", Some(early)).unwrap().expires_at(), early);
-        assert_eq!(sign_for(HOST, 5432, "u", Some(signed)).unwrap_err(), SignError::CredentialsEnded);
+        assert_eq!(sign_for(HOST, 5432, "u", Some(signed)).unwrap_err(), SignError::CredentialsExpired);
     }
 
     #[test]
-    fn refuses_what_cannot_be_signed() {
+    fn invalid_requests_are_refused() {
         for host in ["", "a b", "h:5432", "http://h", "h/x", "::1", "h?x", "u@h", "h\0"] {
             assert!(matches!(sign_for(host, 5432, "u", None), Err(SignError::InvalidHost(_))), "{host}");
         }
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_secret() {
+    fn debug_output_contains_no_secret() {
         let token = sign_for(HOST, 5432, "u", None).unwrap();
         let shown = format!("{token:?}");
         assert!(shown.contains("AKID") && shown.contains("redacted"));
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn buffer_never_grows() {
+    fn the_buffer_never_reallocates() {
         let credentials = Credentials::new("AKID", "s", Some("+/=".repeat(4000)), None, "test");
         let region: Region = "eu-west-1".parse().unwrap();
         let request = TokenRequest { host: HOST, port: 5432, user: "u", region: &region };

@@ -1,7 +1,7 @@
-//! The signer against tokens that published SDKs made: botocore, the JavaScript signer and the Rust SDK.
+//! The signer against tokens made by published SDKs: botocore, the JavaScript signer and the Rust SDK.
 //!
-//! The SDKs agree except on two points, and there we differ from one of them on purpose: we lower-case the host
-//! (as botocore does) and always sign the port (as the JavaScript signer does).
+//! The SDKs agree except on two points, where this signer deliberately differs from one of them: it converts
+//! the host to lower case (as botocore does) and always signs the port (as the JavaScript signer does).
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ struct JavaScriptVector {
     token: String,
 }
 
-/// 2024-01-15T12:34:56Z, the clock of both files.
+/// 2024-01-15T12:34:56Z, the signing time in both files.
 const CLOCK_SECONDS: u64 = 1_705_322_096;
 
 fn botocore() -> BotocoreFile {
@@ -56,31 +56,31 @@ fn our_token(file: &BotocoreFile, vector: &BotocoreVector) -> String {
     sign(&request, &credentials, now).unwrap().expose().to_owned()
 }
 
-/// Host with port, and the parameters in a fixed order.
-fn dissect(token: &str) -> (&str, BTreeMap<&str, &str>) {
+/// Splits a token into host with port, and sorted parameters.
+fn split(token: &str) -> (&str, BTreeMap<&str, &str>) {
     let (authority, query) = token.split_once("/?").unwrap();
     let pairs: Vec<_> = query.split('&').map(|pair| pair.split_once('=').unwrap()).collect();
     let parameters: BTreeMap<_, _> = pairs.iter().copied().collect();
-    assert_eq!(pairs.len(), parameters.len(), "a parameter stands twice");
+    assert_eq!(pairs.len(), parameters.len(), "a parameter occurs twice");
     (authority, parameters)
 }
 
 #[test]
-fn equal_to_botocore_byte_by_byte() {
+fn tokens_equal_botocores_byte_by_byte() {
     let file = botocore();
     let mut compared = 0;
     for vector in &file.vectors {
-        let ours = our_token(&file, vector);
+        let actual = our_token(&file, vector);
         match vector.id.as_str() {
-            // The port is not in botocore's signature here; RDS is at port 443 for nobody we know of.
-            "v6-port443" => assert_ne!(ours, vector.token),
-            // botocore signs the lower-case name and prints the one it was given; we print what we sign.
+            // botocore's signature does not include this port. No known RDS endpoint uses port 443.
+            "v6-port443" => assert_ne!(actual, vector.token),
+            // botocore signs the lower-case name and prints the given one; this signer prints what it signs.
             "v5-uppercase-host" => {
-                assert_eq!(ours, vector.token.replacen(&vector.host, &vector.host.to_ascii_lowercase(), 1));
+                assert_eq!(actual, vector.token.replacen(&vector.host, &vector.host.to_ascii_lowercase(), 1));
             }
             _ => {
-                assert_eq!(ours, vector.token, "{}", vector.id);
-                assert_eq!(ours.len(), vector.length);
+                assert_eq!(actual, vector.token, "{}", vector.id);
+                assert_eq!(actual.len(), vector.length);
                 compared += 1;
             }
         }
@@ -89,17 +89,17 @@ fn equal_to_botocore_byte_by_byte() {
 }
 
 #[test]
-fn equal_to_javascript_in_any_order() {
-    let (file, theirs) = (botocore(), javascript());
+fn tokens_equal_javascripts_in_any_order() {
+    let (file, expected) = (botocore(), javascript());
     let mut compared = 0;
     for vector in &file.vectors {
-        let ours = our_token(&file, vector);
-        let theirs = &theirs[&vector.id];
+        let actual = our_token(&file, vector);
+        let expected = &expected[&vector.id];
         if vector.id == "v5-uppercase-host" {
-            // Signed as given there; a verifier that knows its own name in lower case cannot match that.
-            assert_ne!(dissect(&ours), dissect(theirs));
+            // JavaScript signs the name as given, which a verifier with the lower-case name cannot match.
+            assert_ne!(split(&actual), split(expected));
         } else {
-            assert_eq!(dissect(&ours), dissect(theirs), "{}", vector.id);
+            assert_eq!(split(&actual), split(expected), "{}", vector.id);
             compared += 1;
         }
     }
@@ -107,14 +107,14 @@ fn equal_to_javascript_in_any_order() {
 }
 
 #[test]
-fn equal_to_the_unit_test_of_the_rust_sdk() {
+fn a_token_equals_that_of_the_rust_sdks_unit_test() {
     let region: Region = "us-east-1".parse().unwrap();
     let credentials = Credentials::new("akid", "secret", None, None, "vector");
     let host = "prod-instance.us-east-1.rds.amazonaws.com";
     let request = TokenRequest { host, port: 3306, user: "peccy", region: &region };
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_724_709_600);
     let token = sign(&request, &credentials, now).unwrap();
-    let (authority, parameters) = dissect(token.expose());
+    let (authority, parameters) = split(token.expose());
     assert_eq!(authority, format!("{host}:3306"));
     let signature = "dd0cba843009474347af724090233265628ace491ea17ce3eb3da098b983ad89";
     assert_eq!(parameters["X-Amz-Signature"], signature);

@@ -1,4 +1,4 @@
-//! The cache of secrets over a source of the test's own and a clock that is moved by hand.
+//! The cache of secrets with a scripted source and a controlled clock.
 #![cfg(feature = "secrets-manager")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rds_iam::secrets::{DatabaseSecret, SecretCache, SecretError, SecretFuture, SecretKey, SecretSource};
 use rds_iam::{Clock, Identity};
 
-/// Stands still between moves: a busy machine makes nothing due.
+/// Does not move by itself, so a slow machine makes nothing due.
 #[derive(Debug)]
 struct TestClock(Mutex<SystemTime>);
 
@@ -43,7 +43,7 @@ impl SecretSource for Store {
     fn fetch<'a>(&'a self, _key: &'a SecretKey) -> SecretFuture<'a> {
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::SeqCst);
-            // Long enough for others to come and find somebody reading.
+            // Gives other tasks a chance to run while this read is in progress.
             tokio::task::yield_now().await;
             let (user, password) = self.answer.lock().unwrap().clone()?;
             let version = format!("v{}", self.version.load(Ordering::SeqCst));
@@ -52,13 +52,13 @@ impl SecretSource for Store {
     }
 }
 
-struct Bench {
+struct Fixture {
     store: Arc<Store>,
     clock: Arc<TestClock>,
     cache: SecretCache,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let store = Arc::new(Store {
             answer: Mutex::new(Ok(("app".to_owned(), "first".to_owned()))),
@@ -78,7 +78,8 @@ impl Bench {
 
     fn fail(&self) {
         let arn = key().arn.to_string();
-        *self.store.answer.lock().unwrap() = Err(SecretError::Unavailable { arn, reason: "away".to_owned() });
+        *self.store.answer.lock().unwrap() =
+            Err(SecretError::Unavailable { arn, reason: "unreachable".to_owned() });
     }
 
     async fn password(&self) -> Result<String, SecretError> {
@@ -89,7 +90,7 @@ impl Bench {
         self.store.reads.load(Ordering::SeqCst)
     }
 
-    /// Lets a read in the background come to its end.
+    /// Waits until a background read has completed.
     async fn settle(&self, reads: u64) {
         while self.cache.snapshot()[0].reads < reads {
             tokio::task::yield_now().await;
@@ -103,153 +104,157 @@ fn key() -> SecretKey {
 }
 
 #[tokio::test]
-async fn many_at_once_read_once_and_a_secret_serves_until_it_is_due() {
-    let bench = Bench::new();
+async fn concurrent_requests_read_once_and_a_secret_is_used_until_it_is_due() {
+    let fixture = Fixture::new();
     let all: Vec<_> = (0..20)
         .map(|_| {
-            let cache = bench.cache.clone();
+            let cache = fixture.cache.clone();
             tokio::spawn(async move { cache.get(&key()).await.unwrap().expose().to_owned() })
         })
         .collect();
     for one in all {
         assert_eq!(one.await.unwrap(), "first");
     }
-    bench.clock.advance(REFRESH_SECONDS * 9 / 10 - 1);
-    assert_eq!(bench.password().await.unwrap(), "first");
-    assert_eq!(bench.reads(), 1);
+    fixture.clock.advance(REFRESH_SECONDS * 9 / 10 - 1);
+    assert_eq!(fixture.password().await.unwrap(), "first");
+    assert_eq!(fixture.reads(), 1);
 }
 
 #[tokio::test]
-async fn a_due_secret_serves_while_the_next_is_read_and_the_one_before_counts_for_a_while() {
-    let bench = Bench::new();
-    bench.password().await.unwrap();
-    bench.rotate("app_clone", "second");
-    bench.clock.advance(REFRESH_SECONDS);
-    assert_eq!(bench.password().await.unwrap(), "first", "nobody waits");
-    bench.settle(2).await;
-    assert_eq!(bench.password().await.unwrap(), "second");
+async fn a_due_secret_is_used_during_the_next_read_and_the_previous_one_is_accepted_for_a_while() {
+    let fixture = Fixture::new();
+    fixture.password().await.unwrap();
+    fixture.rotate("app_clone", "second");
+    fixture.clock.advance(REFRESH_SECONDS);
+    assert_eq!(fixture.password().await.unwrap(), "first", "the request does not wait");
+    fixture.settle(2).await;
+    assert_eq!(fixture.password().await.unwrap(), "second");
     let names = |all: Vec<Arc<DatabaseSecret>>| -> Vec<String> {
         all.into_iter().map(|secret| format!("{}:{}", secret.username, secret.expose())).collect()
     };
-    let both = bench.cache.get_with_previous(&key()).await.unwrap();
+    let both = fixture.cache.get_with_previous(&key()).await.unwrap();
     assert_eq!(names(both), ["app_clone:second", "app:first"]);
-    bench.clock.advance(3600);
-    bench.cache.get_with_previous(&key()).await.unwrap();
-    bench.settle(3).await;
-    assert_eq!(names(bench.cache.get_with_previous(&key()).await.unwrap()), ["app_clone:second"]);
-    assert_eq!(bench.cache.snapshot()[0].rotations, 1);
+    fixture.clock.advance(3600);
+    fixture.cache.get_with_previous(&key()).await.unwrap();
+    fixture.settle(3).await;
+    assert_eq!(names(fixture.cache.get_with_previous(&key()).await.unwrap()), ["app_clone:second"]);
+    assert_eq!(fixture.cache.snapshot()[0].rotations, 1);
 }
 
 #[tokio::test]
-async fn while_secrets_manager_is_away_what_was_read_serves_on_and_on() {
-    let bench = Bench::new();
-    bench.password().await.unwrap();
-    bench.fail();
+async fn a_secret_is_used_indefinitely_while_secrets_manager_is_unreachable() {
+    let fixture = Fixture::new();
+    fixture.password().await.unwrap();
+    fixture.fail();
     for days in 1..5 {
-        bench.clock.advance(24 * 3600);
-        assert_eq!(bench.password().await.unwrap(), "first");
-        bench.settle(1 + days).await;
+        fixture.clock.advance(24 * 3600);
+        assert_eq!(fixture.password().await.unwrap(), "first");
+        fixture.settle(1 + days).await;
     }
-    assert!(bench.cache.snapshot()[0].last_error.is_some());
-    bench.rotate("app", "second");
-    bench.clock.advance(REFRESH_SECONDS);
-    bench.password().await.unwrap();
-    bench.settle(6).await;
-    assert_eq!(bench.password().await.unwrap(), "second");
+    assert!(fixture.cache.snapshot()[0].last_error.is_some());
+    fixture.rotate("app", "second");
+    fixture.clock.advance(REFRESH_SECONDS);
+    fixture.password().await.unwrap();
+    fixture.settle(6).await;
+    assert_eq!(fixture.password().await.unwrap(), "second");
 }
 
 #[tokio::test]
-async fn what_was_never_read_fails_and_is_not_asked_for_at_once_again() {
-    let bench = Bench::new();
-    bench.fail();
-    assert!(bench.password().await.unwrap_err().is_transient());
-    assert!(bench.password().await.is_err());
-    assert_eq!(bench.reads(), 1);
-    bench.clock.advance(2);
-    bench.rotate("app", "second");
-    assert_eq!(bench.password().await.unwrap(), "second");
+async fn a_failed_first_read_is_not_repeated_at_once() {
+    let fixture = Fixture::new();
+    fixture.fail();
+    assert!(fixture.password().await.unwrap_err().is_transient());
+    assert!(fixture.password().await.is_err());
+    assert_eq!(fixture.reads(), 1);
+    fixture.clock.advance(2);
+    fixture.rotate("app", "second");
+    assert_eq!(fixture.password().await.unwrap(), "second");
 }
 
 #[tokio::test]
-async fn a_refusal_reads_again_once_in_a_while() {
-    let bench = Bench::new();
-    let first = bench.cache.get(&key()).await.unwrap();
-    assert_eq!(bench.cache.after_refusal(&key(), &first).await, None, "it was read a moment ago");
-    bench.clock.advance(10);
-    assert_eq!(bench.cache.after_refusal(&key(), &first).await, None, "it is still the same");
-    assert_eq!(bench.reads(), 2);
-    bench.rotate("app", "second");
-    bench.clock.advance(10);
+async fn a_refusal_reads_the_secret_again_at_a_limited_rate() {
+    let fixture = Fixture::new();
+    let first = fixture.cache.get(&key()).await.unwrap();
+    assert_eq!(fixture.cache.after_refusal(&key(), &first).await, None, "the secret was read a moment ago");
+    fixture.clock.advance(10);
+    assert_eq!(fixture.cache.after_refusal(&key(), &first).await, None, "the secret is unchanged");
+    assert_eq!(fixture.reads(), 2);
+    fixture.rotate("app", "second");
+    fixture.clock.advance(10);
     let key = key();
-    let ask = || bench.cache.after_refusal(&key, &first);
-    let (one, other) = tokio::join!(ask(), ask());
+    let retry = || fixture.cache.after_refusal(&key, &first);
+    let (one, other) = tokio::join!(retry(), retry());
     assert_eq!((one.unwrap().expose(), other.unwrap().expose()), ("second", "second"));
-    assert_eq!(bench.reads(), 3, "one read for all who were refused");
+    assert_eq!(fixture.reads(), 3, "one read for all refused logins");
 }
 
 #[tokio::test]
-async fn many_who_are_refused_at_once_read_once_although_nothing_has_changed() {
-    let bench = Bench::new();
-    let first = bench.cache.get(&key()).await.unwrap();
-    bench.clock.advance(10);
+async fn concurrent_refusals_of_an_unchanged_secret_read_once() {
+    let fixture = Fixture::new();
+    let first = fixture.cache.get(&key()).await.unwrap();
+    fixture.clock.advance(10);
     let all: Vec<_> = (0..50)
         .map(|_| {
-            let (cache, first) = (bench.cache.clone(), first.clone());
+            let (cache, first) = (fixture.cache.clone(), first.clone());
             tokio::spawn(async move { cache.after_refusal(&key(), &first).await.is_none() })
         })
         .collect();
     for one in all {
         assert!(one.await.unwrap());
     }
-    assert_eq!(bench.reads(), 2);
+    assert_eq!(fixture.reads(), 2);
 }
 
 #[tokio::test]
-async fn the_times_in_force_count_for_what_was_read_before() {
-    let bench = Bench::new();
-    bench.password().await.unwrap();
-    bench.rotate("app", "second");
-    bench.cache.set_times(Duration::from_secs(5), Duration::from_secs(3600));
-    bench.clock.advance(5);
-    bench.password().await.unwrap();
-    bench.settle(2).await;
-    assert_eq!(bench.cache.get_with_previous(&key()).await.unwrap().len(), 2);
-    bench.cache.set_times(Duration::from_secs(5), Duration::ZERO);
-    assert_eq!(bench.cache.get_with_previous(&key()).await.unwrap().len(), 1, "the grace is over at once");
-    bench.cache.keep_only(&Default::default());
-    assert_eq!(bench.cache.snapshot().len(), 0);
+async fn changed_times_apply_to_secrets_read_before() {
+    let fixture = Fixture::new();
+    fixture.password().await.unwrap();
+    fixture.rotate("app", "second");
+    fixture.cache.set_times(Duration::from_secs(5), Duration::from_secs(3600));
+    fixture.clock.advance(5);
+    fixture.password().await.unwrap();
+    fixture.settle(2).await;
+    assert_eq!(fixture.cache.get_with_previous(&key()).await.unwrap().len(), 2);
+    fixture.cache.set_times(Duration::from_secs(5), Duration::ZERO);
+    assert_eq!(
+        fixture.cache.get_with_previous(&key()).await.unwrap().len(),
+        1,
+        "the grace period ends at once"
+    );
+    fixture.cache.keep_only(&Default::default());
+    assert_eq!(fixture.cache.snapshot().len(), 0);
 }
 
-/// Many processes that start together must not ask together for ever.
+/// Many processes that start together must not read at the same time forever.
 #[tokio::test]
-async fn reads_are_spread() {
+async fn reads_are_spread_by_jitter() {
     let mut due_early = 0;
     for _ in 0..200 {
-        let bench = Bench::new();
-        bench.password().await.unwrap();
-        bench.clock.advance(REFRESH_SECONDS * 95 / 100);
-        bench.password().await.unwrap();
+        let fixture = Fixture::new();
+        fixture.password().await.unwrap();
+        fixture.clock.advance(REFRESH_SECONDS * 95 / 100);
+        fixture.password().await.unwrap();
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
-        due_early += bench.reads() - 1;
+        due_early += fixture.reads() - 1;
     }
     assert!((20..180).contains(&due_early), "{due_early} of 200");
 }
 
 #[tokio::test]
-async fn a_refused_password_is_a_rotation_only_if_it_has_worked_and_not_for_long() {
-    let bench = Bench::new();
-    bench.password().await.unwrap();
-    let may_be = |server: &str| bench.cache.may_be_in_rotation(&key(), server);
-    assert!(!may_be("db:5432"), "it never worked");
-    bench.cache.worked(&key(), "db:5432");
+async fn a_refused_password_counts_as_a_rotation_only_for_a_while_after_it_worked() {
+    let fixture = Fixture::new();
+    fixture.password().await.unwrap();
+    let may_be = |server: &str| fixture.cache.may_be_in_rotation(&key(), server);
+    assert!(!may_be("db:5432"), "the password never worked");
+    fixture.cache.worked(&key(), "db:5432");
     assert!(may_be("db:5432") && !may_be("other:5432"));
-    bench.clock.advance(119);
+    fixture.clock.advance(119);
     assert!(may_be("db:5432"));
-    bench.clock.advance(2);
-    bench.cache.worked(&key(), "another:5432");
-    assert!(!may_be("db:5432"), "another server's word does not count");
-    bench.cache.worked(&key(), "db:5432");
+    fixture.clock.advance(2);
+    fixture.cache.worked(&key(), "another:5432");
+    assert!(!may_be("db:5432"), "the result of another server does not count");
+    fixture.cache.worked(&key(), "db:5432");
     assert!(may_be("db:5432"));
-    assert!(!format!("{:?}", bench.cache).contains("first"));
+    assert!(!format!("{:?}", fixture.cache).contains("first"));
 }

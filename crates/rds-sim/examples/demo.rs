@@ -1,9 +1,9 @@
-//! `make demo`: watch it work, on a machine that has never heard of AWS.
+//! `make demo`: shows iambouncer at work on a machine without AWS.
 //!
-//! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and five steps that are
-//! checked while they are shown. With `ONCE=1` it ends after them, and not with 0 if one did not come out as said.
-//! Never: prints a token or a key, or leaves anything behind – not even when it is killed: PostgreSQL and iambouncer
-//! each have a small shell beside them that ends them when this process is gone.
+//! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and five steps that
+//! are checked as they run. With `ONCE=1` it exits after them, with a nonzero code if one failed.
+//! Never: prints a token or a key, or leaves anything behind, even if killed: PostgreSQL and iambouncer each
+//! have a supervising shell that ends them when this process is gone.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -18,28 +18,28 @@ use rds_sim::{
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the database is: as through a tunnel, since a name of RDS would not resolve.
+/// The database host; as with a tunnel, since an RDS name would not resolve.
 const HOST: &str = "localhost";
-/// What its endpoint is called, in tokens and in its certificate.
+/// The endpoint's name in tokens and in the certificate.
 const ENDPOINT: &str = "mydb.c9akciq32rgh.eu-west-1.rds.amazonaws.com";
-/// How long its certificate lasts, in days, as RDS's do.
+/// Lifetime of the certificate in days, as with RDS.
 const CERTIFICATE_DAYS: i64 = 365;
 const REGION: &str = "eu-west-1";
 /// The database user, a member of `rds_iam`, and the database.
 const USER: &str = "app";
-/// Whom the application says it is. Without a file, iambouncer takes any name.
+/// The application's user name. Without a configuration file, iambouncer accepts any name.
 const CLIENT: &str = "django";
 const CLIENTS: usize = 40;
 const SERVERS: usize = 5;
 const PGBENCH_SECONDS: u64 = 5;
-/// How long a token lasts.
+/// Lifetime of a token.
 const TOKEN_LIFE_SECONDS: i64 = 15 * 60;
-/// How far behind its end the first token is moved. The pooler's own clock stays, so what it signs now looks as old
-/// as the clock was moved: that must stay below the life of a token.
+/// How far past its expiry the first token is moved. The pooler's own clock is unchanged, so tokens signed
+/// now appear as old as the offset, which must stay below the lifetime of a token.
 const BEYOND_END_SECONDS: i64 = 3;
-/// How long anything may take to start.
+/// Time limit for anything to start.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a command may take.
+/// Time limit of a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -59,39 +59,39 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything that is started belongs to the steps or to the stage, and goes with them, however this ends.
+/// Everything started belongs to the steps or to the demo, and ends with them in any case.
 async fn demo() -> Result<ExitCode> {
-    let stage = tokio::select! {
-        stage = steps() => stage?,
-        told = asked_to_end() => {
-            told?;
-            println!("\nended before it was through");
+    let demo = tokio::select! {
+        demo = steps() => demo?,
+        interrupted = interruption() => {
+            interrupted?;
+            println!("\ninterrupted");
             return Ok(ExitCode::FAILURE);
         }
     };
     if std::env::var("ONCE").is_ok_and(|value| !matches!(value.as_str(), "" | "0")) {
-        println!("\nAll five came out as they should.");
+        println!("\nAll five steps succeeded.");
         return Ok(ExitCode::SUCCESS);
     }
-    stage.say_how_to_connect();
-    asked_to_end().await?;
+    demo.print_how_to_connect();
+    interruption().await?;
     println!();
     Ok(ExitCode::SUCCESS)
 }
 
-async fn steps() -> Result<Stage> {
-    let stage = Stage::set_up().await?;
-    stage.introduce();
-    stage.a_password_is_refused().await?;
-    stage.psql_comes_in().await?;
-    stage.many_clients_share_few_servers().await?;
-    stage.the_clock_moves_on().await?;
-    stage.the_doctor_looks().await?;
-    Ok(stage)
+async fn steps() -> Result<Demo> {
+    let demo = Demo::set_up().await?;
+    demo.print_setup();
+    demo.a_password_is_refused().await?;
+    demo.psql_logs_in().await?;
+    demo.many_clients_share_few_servers().await?;
+    demo.the_clock_is_advanced().await?;
+    demo.doctor_finds_the_cause().await?;
+    Ok(demo)
 }
 
-/// Ctrl-C and its relatives.
-async fn asked_to_end() -> Result<()> {
+/// Waits for Ctrl-C or a similar signal.
+async fn interruption() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -103,8 +103,8 @@ async fn asked_to_end() -> Result<()> {
     Ok(())
 }
 
-/// Everything that runs, in the order it ends.
-struct Stage {
+/// All parts, in the order in which they are dropped.
+struct Demo {
     binary: PathBuf,
     environment: Vec<(String, String)>,
     pooler: Pooler,
@@ -114,13 +114,13 @@ struct Stage {
     postgres: Postgres,
 }
 
-impl Stage {
+impl Demo {
     async fn set_up() -> Result<Self> {
         let binary = pooler_binary()?;
         let postgres = tokio::task::spawn_blocking(start_postgres).await??;
         let simulator = Simulator::default();
         let certificates = Certificates::generate_until(&[ENDPOINT.to_owned()], Some(CERTIFICATE_DAYS))?;
-        // In the server's directory, which goes even when nobody is left to remove a file of ours.
+        // In the server's directory, which is removed even if this process is killed.
         let ca_file = postgres.socket_dir().join("ca.pem");
         std::fs::write(&ca_file, certificates.ca_pem())?;
         let listen = "127.0.0.1:0".parse()?;
@@ -140,44 +140,52 @@ impl Stage {
         Ok(Self { binary, environment, pooler, door, credentials, simulator, postgres })
     }
 
-    fn introduce(&self) {
+    fn print_setup(&self) {
         let (door, credentials) = (self.door.address(), self.credentials.address());
-        println!("PostgreSQL    behind {door}, which takes IAM tokens and nothing else, as RDS does");
-        println!("AWS           {credentials} plays the metadata service with the instance's role");
-        println!("iambouncer    127.0.0.1:{}, without a file; its environment:", self.pooler.port);
+        println!("PostgreSQL    behind {door}, which accepts only IAM tokens, like RDS");
+        println!("AWS           {credentials} simulates the metadata service with the instance's role");
+        println!(
+            "iambouncer    127.0.0.1:{}, without a configuration file; its environment:",
+            self.pooler.port
+        );
         println!(
             "              RDS_HOST={HOST} DB_PORT={} DB_USERNAME={USER} DB_NAME={USER} AWS_REGION={REGION}",
             door.port()
         );
         println!("              IAMBOUNCER_IAM_HOST={ENDPOINT} IAMBOUNCER_IAM_PORT={}", door.port());
         println!(
-            "              (and {SERVERS} servers at most, a free port, the CA of this demo, a log file)"
+            "              (and at most {SERVERS} servers, a free port, the CA of this demo, a log file)"
         );
     }
 
     async fn a_password_is_refused(&self) -> Result<()> {
         let port = self.door.address().port();
-        step("1  A password at the database's own door");
+        step("1  A password sent to the database directly");
         let url = format!("host=127.0.0.1 port={port} user={USER} dbname={USER} sslmode=require");
-        show(&format!("PGPASSWORD=guess psql \"{url}\""));
+        print_command(&format!("PGPASSWORD=guess psql \"{url}\""));
         let mut psql = self.program("psql");
         psql.env("PGPASSWORD", "guess").args(["-X", "-c", "select 1", &url]);
-        let ran = run(psql).await?;
-        let said = ran.stderr.rsplit_once("FATAL:").map_or(ran.stderr.as_str(), |(_, text)| text.trim());
-        tell(&format!("FATAL: {said}"));
+        let output = run(psql).await?;
+        let error =
+            output.stderr.rsplit_once("FATAL:").map_or(output.stderr.as_str(), |(_, text)| text.trim());
+        print_result(&format!("FATAL: {error}"));
         let expected = format!("PAM authentication failed for user \"{USER}\"");
-        ensure!(!ran.success && said == expected, "step 1: expected {expected:?}, got {:?}", ran.stderr);
+        ensure!(
+            !output.success && error == expected,
+            "step 1: expected {expected:?}, got {:?}",
+            output.stderr
+        );
         Ok(())
     }
 
-    async fn psql_comes_in(&self) -> Result<()> {
+    async fn psql_logs_in(&self) -> Result<()> {
         step("2  The same database through iambouncer: no password, no AWS in the environment");
         let answer = self.psql(USER, "select 'hello, ' || current_user").await?;
-        ensure!(answer == format!("hello, {USER}"), "step 2: psql said {answer:?}");
-        tell(&answer);
+        ensure!(answer == format!("hello, {USER}"), "step 2: psql printed {answer:?}");
+        print_result(&answer);
         let accepted = self.accepted();
-        ensure!(accepted.len() == 1, "step 2: the door saw {} tokens", accepted.len());
-        tell("at the door: 1 token, made by iambouncer, accepted");
+        ensure!(accepted.len() == 1, "step 2: the endpoint accepted {} tokens", accepted.len());
+        print_result("at the endpoint: 1 token made by iambouncer accepted");
         Ok(())
     }
 
@@ -185,12 +193,12 @@ impl Stage {
         step(&format!("3  {CLIENTS} clients of pgbench on {SERVERS} server connections"));
         let mut fill = self.pgbench();
         fill.args(["-i", "-q", USER]);
-        let ran = run(fill).await?;
-        ensure!(ran.success, "step 3: pgbench -i failed: {}", ran.stderr);
+        let output = run(fill).await?;
+        ensure!(output.success, "step 3: pgbench -i failed: {}", output.stderr);
         self.bench(PGBENCH_SECONDS, "step 3").await?;
         let servers = self.servers();
-        tell(&format!(
-            "servers used: {servers}; logins at the door: {}, with 1 token",
+        print_result(&format!(
+            "servers used: {servers}; logins at the endpoint: {}, with 1 token",
             self.accepted().len()
         ));
         ensure!((1..=SERVERS).contains(&servers), "step 3: {servers} servers");
@@ -198,48 +206,48 @@ impl Stage {
         Ok(())
     }
 
-    async fn the_clock_moves_on(&self) -> Result<()> {
+    async fn the_clock_is_advanced(&self) -> Result<()> {
         step("4  The clock moves past the token's life");
         let first = *self.tokens().first().context("no token was made")?;
         let moved = self.move_clock_past(first).await;
         let age = unix_now() + moved - first;
-        tell(&format!(
+        print_result(&format!(
             "the database's clock: {moved} s ahead, so the first token is {age} s old; {TOKEN_LIFE_SECONDS} are allowed"
         ));
         let mark = self.simulator.log().attempts().len();
         self.psql_console("reconnect").await?;
         let answer = self.psql(USER, "select 'still here'").await?;
-        ensure!(answer == "still here", "step 4: psql said {answer:?}");
-        tell(&answer);
+        ensure!(answer == "still here", "step 4: psql printed {answer:?}");
+        print_result(&answer);
         let attempts = self.simulator.log().attempts().split_off(mark);
-        self.tell_of_the_door(&attempts, first)?;
+        self.print_logins(&attempts, first)?;
         self.bench(1, "step 4").await?;
         let logins = self.accepted().len() - accepted(&self.simulator.log().attempts()[..mark]).len();
         ensure!(logins > 1, "step 4: {logins} new logins");
-        tell(&format!("new logins since the clock moved: {logins}"));
-        // What iambouncer signs by its own clock is to be good for another quarter of an hour.
+        print_result(&format!("new logins since the clock moved: {logins}"));
+        // Tokens that iambouncer signs with its own clock must stay valid for another 15 minutes.
         self.simulator.clock().advance(-moved);
         Ok(())
     }
 
-    /// Both tries of a login are refused, as they are without a policy.
-    async fn the_doctor_looks(&self) -> Result<()> {
-        step("5  The role has lost its policy; the doctor looks, in iambouncer's environment");
+    /// Both attempts of a login are refused, as they would be without a policy.
+    async fn doctor_finds_the_cause(&self) -> Result<()> {
+        step("5  The role has lost its policy; doctor runs in iambouncer's environment");
         self.simulator.faults().set(|faults| faults.refuse_next = 2);
-        show("iambouncer doctor");
+        print_command("iambouncer doctor");
         let mut doctor = Command::new(&self.binary);
         doctor.arg("doctor").env_clear().envs(self.environment.iter().map(|(key, value)| (key, value)));
         doctor.env("AWS_ENDPOINT_URL_STS", format!("http://{}", self.credentials.address()));
-        let ran = run(doctor).await?;
-        println!("{}", ran.stdout);
+        let output = run(doctor).await?;
+        println!("{}", output.stdout);
         let missing =
-            ["✘ login ", "✘ IAM003: ", ":dbuser:"].into_iter().find(|part| !ran.stdout.contains(part));
-        ensure!(!ran.success && missing.is_none(), "step 5: expected a failure and {missing:?} in it");
+            ["✘ login ", "✘ IAM003: ", ":dbuser:"].into_iter().find(|part| !output.stdout.contains(part));
+        ensure!(!output.success && missing.is_none(), "step 5: expected a failure and {missing:?} in it");
         Ok(())
     }
 
-    /// Moves the simulator's clock until a token signed at `signed_at` has just ended; waits until that leaves
-    /// tokens signed from now on a few seconds. Answers with the distance.
+    /// Moves the simulator's clock until a token signed at `signed_at` has just expired; first waits until
+    /// tokens signed from now on stay valid for a few seconds. Returns the offset.
     async fn move_clock_past(&self, signed_at: i64) -> i64 {
         loop {
             let age = unix_now() - signed_at;
@@ -252,46 +260,46 @@ impl Stage {
         }
     }
 
-    /// What the door made of the logins after its clock was moved.
-    fn tell_of_the_door(&self, attempts: &[LoginAttempt], first_token: i64) -> Result<()> {
+    /// Reports the logins after the clock was moved.
+    fn print_logins(&self, attempts: &[LoginAttempt], first_token: i64) -> Result<()> {
         let refused = attempts.iter().find_map(|attempt| match &attempt.outcome {
             LoginOutcome::Refused { reason } => Some(reason.clone()),
             _ => None,
         });
         let refused = refused.context("step 4: the old token was not refused")?;
         ensure!(refused.starts_with("expired"), "step 4: refused because: {refused}");
-        tell(&format!("at the door: the old token refused ({refused})"));
+        print_result(&format!("at the endpoint: the old token refused ({refused})"));
         let fresh = accepted(attempts);
         let signed_at = *fresh.last().context("step 4: no fresh token was accepted")?;
         ensure!(signed_at > first_token, "step 4: the token is not a fresh one");
-        tell(&format!("at the door: a token made {} s ago accepted", unix_now() - signed_at));
+        print_result(&format!("at the endpoint: a token made {} s ago accepted", unix_now() - signed_at));
         Ok(())
     }
 
-    fn say_how_to_connect(&self) {
+    fn print_how_to_connect(&self) {
         let port = self.pooler.port;
-        println!("\nIt stays up. Connect from another terminal, as anybody:");
+        println!("\nThe demo keeps running. Connect from another terminal, as any user:");
         println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname={USER}\"");
         println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname=pgbouncer\" -c \"show pools\"");
-        println!("Ctrl-C ends all of it.");
+        println!("Ctrl-C ends everything.");
     }
 
-    /// Runs a query through the pooler, shown first.
+    /// Prints and runs a query through the pooler.
     async fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let url = format!("host=127.0.0.1 port={} user={CLIENT} dbname={database}", self.pooler.port);
-        show(&format!("psql \"{url}\" -c \"{sql}\""));
+        print_command(&format!("psql \"{url}\" -c \"{sql}\""));
         let mut psql = self.program("psql");
         psql.args(["-X", "-q", "-A", "-t", "-c", sql, &url]);
-        let ran = run(psql).await?;
-        ensure!(ran.success, "psql failed: {}\niambouncer's log:\n{}", ran.stderr, self.pooler.log());
-        Ok(ran.stdout.trim().to_owned())
+        let output = run(psql).await?;
+        ensure!(output.success, "psql failed: {}\niambouncer's log:\n{}", output.stderr, self.pooler.log());
+        Ok(output.stdout.trim().to_owned())
     }
 
     async fn psql_console(&self, command: &str) -> Result<String> {
         self.psql("pgbouncer", command).await
     }
 
-    /// The application: knows an address, and nothing of AWS.
+    /// A program of the application, which has an address and no AWS settings.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.postgres.bin_dir().join(name));
         command.env_clear().env("LC_ALL", "C.UTF-8").env("PGCONNECT_TIMEOUT", "20").current_dir("/");
@@ -307,32 +315,38 @@ impl Stage {
     async fn bench(&self, seconds: u64, step: &str) -> Result<()> {
         let (clients, time) = (CLIENTS.to_string(), seconds.to_string());
         let words = ["-n", "-S", "-M", "prepared", "-c", &clients, "-j", "2", "-T", &time];
-        show(&format!("pgbench {} -h 127.0.0.1 -p {} -U {CLIENT} {USER}", words.join(" "), self.pooler.port));
+        print_command(&format!(
+            "pgbench {} -h 127.0.0.1 -p {} -U {CLIENT} {USER}",
+            words.join(" "),
+            self.pooler.port
+        ));
         let mut pgbench = self.pgbench();
         pgbench.args(words).arg(USER);
-        let ran = run(pgbench).await?;
-        ensure!(ran.success, "{step}: pgbench failed: {}\n{}", ran.stderr, self.pooler.log());
-        let line = |start: &str| ran.stdout.lines().find_map(|line| line.strip_prefix(start)).map(str::trim);
-        let tps =
-            line("tps = ").and_then(|rest| rest.split(['.', ' ']).next()).context("pgbench told no tps")?;
+        let output = run(pgbench).await?;
+        ensure!(output.success, "{step}: pgbench failed: {}\n{}", output.stderr, self.pooler.log());
+        let line =
+            |start: &str| output.stdout.lines().find_map(|line| line.strip_prefix(start)).map(str::trim);
+        let tps = line("tps = ")
+            .and_then(|rest| rest.split(['.', ' ']).next())
+            .context("pgbench printed no tps")?;
         let failed = line("number of failed transactions:").unwrap_or("0 (0.000%)");
-        tell(&format!("{tps} transactions per second, failed: {failed}"));
+        print_result(&format!("{tps} transactions per second, failed: {failed}"));
         ensure!(failed.starts_with("0 "), "{step}: transactions failed");
         Ok(())
     }
 
-    /// Sessions of the database user at PostgreSQL itself.
+    /// Number of sessions of the database user in PostgreSQL.
     fn servers(&self) -> usize {
         let sql = format!("select count(*) from pg_stat_activity where usename = '{USER}'");
         self.postgres.sql(&sql).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
-    /// When the tokens of all accepted logins were signed.
+    /// Signing times of the tokens of all accepted logins.
     fn accepted(&self) -> Vec<i64> {
         accepted(&self.simulator.log().attempts())
     }
 
-    /// The tokens accepted so far, by when they were signed.
+    /// The tokens accepted so far, identified by their signing times.
     fn tokens(&self) -> Vec<i64> {
         let mut tokens = self.accepted();
         tokens.sort_unstable();
@@ -356,7 +370,7 @@ fn start_postgres() -> Result<Postgres> {
     Ok(postgres)
 }
 
-/// What a manifest would say, and what only a machine without AWS needs.
+/// The variables of a manifest, and those needed on a machine without AWS.
 fn pooler_environment(
     door: &Door,
     credentials: &CredentialServer,
@@ -373,7 +387,7 @@ fn pooler_environment(
         ("AWS_REGION", REGION.to_owned()),
         ("IAMBOUNCER_DEFAULT_POOL_SIZE", SERVERS.to_string()),
         ("IAMBOUNCER_LISTEN_PORT", "0".to_owned()),
-        // No probes here: with them it would log in once before the first client.
+        // No probes: with them the pooler would log in once before the first client.
         ("IAMBOUNCER_HTTP_PORT", "0".to_owned()),
         ("IAMBOUNCER_SERVER_TLS_CA_FILE", ca_file.display().to_string()),
         ("IAMBOUNCER_LOGFILE", log_file.display().to_string()),
@@ -382,18 +396,18 @@ fn pooler_environment(
     environment.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Cargo puts examples one directory below the programs.
+/// Cargo puts examples one directory below programs.
 fn pooler_binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(2).context("the demo is nowhere")?;
+    let target = own.ancestors().nth(2).context("the demo has no parent directory")?;
     let binary = target.join("iambouncer");
     if !binary.is_file() {
-        bail!("{} is not there: run it with `make demo`, which builds it", binary.display());
+        bail!("{} does not exist: run `make demo`, which builds it", binary.display());
     }
     Ok(binary)
 }
 
-/// Starts the pooler and ends it when its own standard input does, which is when this process is gone.
+/// Starts the pooler and ends it when standard input is closed, which means that this process is gone.
 const SUPERVISOR: &str = r#"
 "$1" </dev/null >/dev/null 2>>"$2" &
 pid=$!
@@ -414,7 +428,7 @@ impl Pooler {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", SUPERVISOR, "demo-iambouncer"]).arg(binary).arg(&log_file);
         shell.env_clear().envs(environment.iter().map(|(key, value)| (key, value)));
-        // A group of its own: Ctrl-C at a terminal reaches this process, whose end then ends the pooler.
+        // A separate process group: Ctrl-C reaches only this process, whose exit then ends the pooler.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let supervisor = shell.spawn().context("starting iambouncer")?;
         let mut pooler = Self { port: 0, log_file, supervisor };
@@ -448,18 +462,22 @@ fn port_in(log: &str) -> Option<u16> {
 }
 
 #[derive(Debug)]
-struct Ran {
+struct DemoOutput {
     success: bool,
     stdout: String,
     stderr: String,
 }
 
-async fn run(mut command: Command) -> Result<Ran> {
+async fn run(mut command: Command) -> Result<DemoOutput> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await;
-    let output = output.with_context(|| format!("{command:?} did not end"))??;
+    let output = output.with_context(|| format!("{command:?} did not exit"))??;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    Ok(Ran { success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    Ok(DemoOutput {
+        success: output.status.success(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    })
 }
 
 fn unix_now() -> i64 {
@@ -471,10 +489,10 @@ fn step(title: &str) {
     println!("\n{title}");
 }
 
-fn show(command: &str) {
+fn print_command(command: &str) {
     println!("   $ {command}");
 }
 
-fn tell(line: &str) {
+fn print_result(line: &str) {
     println!("     {line}");
 }

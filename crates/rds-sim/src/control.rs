@@ -1,6 +1,6 @@
-//! The remote control of a running simulator, for scripts: a few URLs on loopback.
+//! The control API of a running simulator, for scripts: a few URLs on loopback.
 //!
-//! Owns: those URLs. Never: is reachable from another machine; it refuses to listen anywhere but on loopback.
+//! Owns: those URLs. Never: is reachable from another machine; it listens on loopback addresses only.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::simulator::Simulator;
 use crate::time::unix_seconds;
 
-/// The longest delay that can be asked for, in milliseconds.
+/// Maximum delay that can be set, in milliseconds.
 const MAX_DELAY_MILLISECONDS: u64 = 600_000;
 
-/// A listening remote control; dropping it closes it.
+/// A listening control API; dropping it closes it.
 #[derive(Debug)]
 pub struct ControlServer {
     server: HttpServer,
@@ -33,7 +33,7 @@ impl ControlServer {
         Ok(Self { server: HttpServer::start(listen, Arc::new(handler)).await? })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -89,12 +89,12 @@ fn log(simulator: &Simulator) -> Reply {
     )
 }
 
-/// All parameters are read before any is applied, so that a typing error changes nothing.
+/// All parameters are parsed before any is applied, so that a mistake changes nothing.
 fn fault(simulator: &Simulator, request: &HttpRequest) -> Reply {
     let mut settings = simulator.faults().settings();
     for (name, value) in &request.query {
         if change(&mut settings, name, value).is_none() {
-            return Reply::text(400, format!("{name}={value} is not understood\n"));
+            return Reply::text(400, format!("{name}={value} is not valid\n"));
         }
     }
     simulator.faults().set(|current| *current = settings);
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_by_name() {
+    fn faults_are_set_by_name() {
         let mut settings = FaultSettings::default();
         for (name, value) in [("throttle", "5"), ("delay_ms", "20"), ("refuse_next", "1"), ("stall", "true")]
         {

@@ -1,9 +1,10 @@
-//! The endpoints that issue credentials: instance metadata (IMDSv2), the container endpoint of ECS and EKS Pod
-//! Identity, STS (in `sts`) and Identity Center (in `sso`), all on one listener.
+//! The endpoints that issue credentials: instance metadata (IMDSv2), the container endpoint of ECS and EKS
+//! Pod Identity, STS (in `sts`) and Identity Center (in `sso`), all on one listener.
 //!
-//! Owns: the protocol of the first two, what is issued, how calls are counted, what can be made to fail.
-//! Never: checks signatures of requests to STS – that is not what is simulated – but does check that their key is
-//! known and has not ended.
+//! Owns: the protocol of the first two, the keys issued, the call counters and the failures that can be
+//! switched on.
+//! Never: verifies signatures of requests to STS, which are not simulated; but it checks that their key is
+//! known and has not expired.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,17 +20,17 @@ use crate::simulator::Simulator;
 use crate::time::{http_date, rfc3339};
 use crate::{sso, sts};
 
-/// The header with which an IMDSv2 session is asked for and answered.
+/// The header that requests an IMDSv2 session; the response contains it as well.
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// The header that carries the session.
+/// The header that contains the session.
 const SESSION_HEADER: &str = "x-aws-ec2-metadata-token";
 const ROLE_PATH: &str = "/latest/meta-data/iam/security-credentials/";
 const CONTAINER_PATH: &str = "/container-credentials";
 
-/// What the endpoints hand out, and what they refuse.
+/// Properties of issued credentials, and failures.
 #[derive(Clone, Debug)]
 pub struct CredentialSettings {
-    /// How long issued keys last; zero and past ends are possible with [`issue_ended`](Self::issue_ended).
+    /// Lifetime of issued keys; [`issue_ended`](Self::issue_ended) issues expired ones.
     pub life: Duration,
     /// The length of session tokens, in bytes.
     pub session_token_bytes: usize,
@@ -37,35 +38,35 @@ pub struct CredentialSettings {
     pub account: String,
     /// The name of the instance's role; empty for an instance without one.
     pub role_name: String,
-    /// The name of the session in the ARN that GetCallerIdentity tells.
+    /// The session name in the ARN returned by GetCallerIdentity.
     pub caller_session: String,
-    /// The region that instance metadata tells.
+    /// The region returned by instance metadata.
     pub region: String,
-    /// What the container endpoint wants to see as `Authorization`.
+    /// The `Authorization` required by the container endpoint.
     pub authorization: String,
-    /// What AssumeRole must give as external id, if anything.
+    /// The external ID required by AssumeRole, if any.
     pub external_id: Option<String>,
-    /// What AssumeRoleWithWebIdentity must give as token, if anything in particular.
+    /// The token required by AssumeRoleWithWebIdentity, if a particular one.
     pub web_identity_token: Option<String>,
-    /// The access token that Identity Center takes, and gives for a refresh token.
+    /// The access token that Identity Center accepts, and returns for a refresh token.
     pub sso_access_token: String,
     /// Answer everything with this HTTP status.
     pub fail_with: Option<u16>,
-    /// Let STS deny access.
+    /// Make STS deny access.
     pub deny: bool,
-    /// Wait before every answer.
+    /// Delay before every answer.
     pub delay: Duration,
-    /// Answer everything with this status, content type and body; all paths but this one, if one is given, as usual.
+    /// Answer with this status, content type and body: everything, or only [`answer_at`](Self::answer_at).
     pub answer_with: Option<(u16, &'static str, String)>,
-    /// The one path that [`answer_with`](Self::answer_with) is for.
+    /// The only path that [`answer_with`](Self::answer_with) applies to.
     pub answer_at: Option<&'static str>,
-    /// Each call gets a key of its own; AWS hands out the same one for hours.
+    /// Issue a new key on each call; AWS returns the same one for hours.
     pub reissue: bool,
-    /// Hand out keys that ended this long ago, as instance metadata does when it is out of order.
+    /// Issue keys that expired this long ago, as stale instance metadata does.
     pub issue_ended: Option<Duration>,
 }
 
-/// How often each endpoint was called.
+/// Number of calls of each endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CredentialCalls {
     /// IMDSv2: sessions.
@@ -82,7 +83,7 @@ pub struct CredentialCalls {
     pub assume_role_with_web_identity: u64,
     /// STS GetCallerIdentity.
     pub get_caller_identity: u64,
-    /// The same, presigned by somebody else.
+    /// STS GetCallerIdentity with a presigned URL.
     pub presigned: u64,
     /// Identity Center: credentials of a role.
     pub sso_credentials: u64,
@@ -92,16 +93,16 @@ pub struct CredentialCalls {
     pub refused: u64,
 }
 
-/// A listening server; dropping it closes it.
+/// The listening server; dropping it closes it.
 #[derive(Debug)]
 pub struct CredentialServer {
     server: HttpServer,
-    desk: Arc<Desk>,
+    handler: Arc<CredentialHandler>,
 }
 
-/// Where requests are answered.
+/// Handles the requests.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct CredentialHandler {
     pub(crate) simulator: Simulator,
     settings: Mutex<CredentialSettings>,
     calls: Mutex<CredentialCalls>,
@@ -135,13 +136,13 @@ impl Default for CredentialSettings {
 }
 
 impl CredentialServer {
-    /// Starts the endpoints. Keys they issue are known to the doors of the same simulator.
+    /// Starts the endpoints. The simulator accepts the keys they issue.
     pub async fn start(
         simulator: &Simulator,
         listen: SocketAddr,
         settings: CredentialSettings,
     ) -> io::Result<Self> {
-        let desk = Arc::new(Desk {
+        let handler = Arc::new(CredentialHandler {
             simulator: simulator.clone(),
             settings: Mutex::new(settings),
             calls: Mutex::default(),
@@ -149,33 +150,33 @@ impl CredentialServer {
             last_issued: Mutex::default(),
             imds_session: random_text(56),
         });
-        let at_desk = Arc::clone(&desk);
-        let server = HttpServer::start(listen, Arc::new(move |request| at_desk.answer(request))).await?;
-        Ok(Self { server, desk })
+        let shared = Arc::clone(&handler);
+        let server = HttpServer::start(listen, Arc::new(move |request| shared.answer(request))).await?;
+        Ok(Self { server, handler })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// How often each endpoint was called so far.
+    /// Number of calls so far.
     pub fn calls(&self) -> CredentialCalls {
-        *lock(&self.desk.calls)
+        *lock(&self.handler.calls)
     }
 
-    /// Changes what is handed out from now on.
+    /// Changes the settings from now on.
     pub fn set(&self, change: impl FnOnce(&mut CredentialSettings)) {
-        change(&mut lock(&self.desk.settings));
+        change(&mut lock(&self.handler.settings));
     }
 
-    /// The environment in which the SDK finds the instance metadata.
+    /// The environment through which the SDK finds the instance metadata.
     pub fn imds_environment(&self) -> Vec<(&'static str, String)> {
         vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.url("/"))]
     }
 
-    /// The environment in which the SDK finds the container endpoint. `authorization_file` must hold the text of
-    /// [`CredentialSettings::authorization`] without a final newline.
+    /// The environment through which the SDK finds the container endpoint. `authorization_file` must contain
+    /// the text of [`CredentialSettings::authorization`] without a final newline.
     pub fn container_environment(&self, authorization_file: &Path) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", self.url(CONTAINER_PATH)),
@@ -184,16 +185,16 @@ impl CredentialServer {
         ]
     }
 
-    /// The environment in which the SDK asks this STS.
+    /// The environment through which the SDK calls this STS.
     pub fn sts_environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL_STS", self.url("")),
-            ("AWS_REGION", lock(&self.desk.settings).region.clone()),
+            ("AWS_REGION", lock(&self.handler.settings).region.clone()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ]
     }
 
-    /// The environment in which the SDK asks this Identity Center for profiles with `sso_…` keys.
+    /// The environment through which the SDK calls this Identity Center for profiles with `sso_…` keys.
     pub fn sso_environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL_SSO", self.url("")),
@@ -202,15 +203,15 @@ impl CredentialServer {
         ]
     }
 
-    /// Roles and session names that STS was asked for, as `role/session`, in order.
+    /// Roles and session names requested from STS, as `role/session`, in order.
     pub fn role_sessions(&self) -> Vec<String> {
-        lock(&self.desk.role_sessions).clone()
+        lock(&self.handler.role_sessions).clone()
     }
 
-    /// The environment of a pod with a service account's token in `token_file` (IRSA).
+    /// The environment of a pod with a service account token in `token_file` (IRSA).
     pub fn web_identity_environment(&self, token_file: &Path) -> Vec<(&'static str, String)> {
         let role = {
-            let settings = lock(&self.desk.settings);
+            let settings = lock(&self.handler.settings);
             format!("arn:aws:iam::{}:role/{}", settings.account, settings.role_name)
         };
         let mut environment = self.sts_environment();
@@ -224,7 +225,7 @@ impl CredentialServer {
     }
 }
 
-impl Desk {
+impl CredentialHandler {
     pub(crate) fn settings(&self) -> CredentialSettings {
         lock(&self.settings).clone()
     }
@@ -237,7 +238,7 @@ impl Desk {
         lock(&self.role_sessions).push(format!("{role}/{session}"));
     }
 
-    /// A fresh key, known to the doors.
+    /// Issues a key, which the simulator accepts.
     pub(crate) fn issue(&self) -> AccessKey {
         let settings = self.settings();
         let mut last = lock(&self.last_issued);
@@ -262,7 +263,7 @@ impl Desk {
                 self.count(|calls| calls.refused += 1);
                 Reply { content_type, ..Reply::text(status, body) }
             }
-            (None, Some(status)) => self.refuse(status, "told to fail"),
+            (None, Some(status)) => self.refuse(status, "failure switched on"),
             (None, None) => self.route(request),
         };
         Reply { delay, date: Some(http_date(self.simulator.clock().now())), ..reply }
@@ -290,7 +291,7 @@ impl Desk {
         let ttl = request.header(TTL_HEADER);
         if ttl.parse::<u32>().is_ok_and(|seconds| (1..=21_600).contains(&seconds)) {
             self.count(|calls| calls.imds_session += 1);
-            // The Rust SDK insists on the answer's copy of the header.
+            // The Rust SDK requires the header in the response.
             Reply { header: Some((TTL_HEADER, ttl.to_owned())), ..Reply::text(200, &*self.imds_session) }
         } else {
             self.refuse(400, "bad ttl")
@@ -304,7 +305,7 @@ impl Desk {
         let settings = self.settings();
         match request.path.as_str() {
             "/latest/meta-data/placement/region" => Reply::text(200, settings.region),
-            // An instance without a role has nothing there.
+            // Without a role the path does not exist.
             ROLE_PATH if settings.role_name.is_empty() => self.refuse(404, "not found"),
             ROLE_PATH => {
                 self.count(|calls| calls.imds_role += 1);

@@ -1,7 +1,7 @@
-//! A name server for tests: aliases and addresses, as a private zone would hold them.
+//! A name server for tests: aliases and addresses, as in a private zone.
 //!
-//! Owns: one UDP socket and a table that tests change. Never: asks anybody else; what is not in the table does not
-//! exist.
+//! Owns: one UDP socket and a table that tests change. Never: queries other servers; names that are not in
+//! the table do not exist.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,17 +14,17 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// Longest question that is read, in bytes.
+/// Maximum length of a query, in bytes.
 const MAX_QUESTION_BYTES: usize = 1500;
-/// Aliases that are followed within one answer.
+/// Maximum number of aliases followed in one answer.
 const MAX_CHAIN: usize = 32;
-/// How long answers hold, in seconds, unless a test says otherwise; as short as RDS's own.
+/// Default TTL of answers, in seconds; as short as that of RDS.
 const TTL_SECONDS: u32 = 5;
 
-/// What a name stands for.
+/// The records of a name.
 #[derive(Clone, Debug)]
 pub enum DnsEntry {
-    /// Another name.
+    /// A CNAME with this target.
     Alias(String),
     /// Addresses.
     Addresses(Vec<IpAddr>),
@@ -60,7 +60,7 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    /// Starts one on a port of the kernel's choice.
+    /// Starts a name server on a free port.
     pub async fn start() -> io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0").await?;
         let address = socket.local_addr()?;
@@ -69,37 +69,37 @@ impl DnsServer {
         Ok(Self { address, zone, task })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Sets what a name stands for.
+    /// Sets the records of a name.
     pub fn set(&self, name: &str, entry: DnsEntry) {
         lock(&self.zone).names.insert(name.to_ascii_lowercase(), entry);
     }
 
-    /// Answers hold for so long from now on.
+    /// Sets the TTL of further answers.
     pub fn set_ttl(&self, seconds: u32) {
         lock(&self.zone).ttl_seconds = seconds;
     }
 
-    /// Answers nothing from now on, or again.
+    /// Stops answering, or resumes.
     pub fn set_silent(&self, is_silent: bool) {
         lock(&self.zone).is_silent = is_silent;
     }
 
-    /// Answers SERVFAIL from now on, or not any more.
+    /// Starts or stops answering with SERVFAIL.
     pub fn set_failing(&self, is_failing: bool) {
         lock(&self.zone).is_failing = is_failing;
     }
 
-    /// How many questions came.
+    /// Number of queries received.
     pub fn questions(&self) -> u64 {
         lock(&self.zone).questions.values().sum()
     }
 
-    /// How many questions came for this very name; those that aliases lead to are not asked for.
+    /// Number of queries for this name; names reached through aliases are not counted.
     pub fn questions_for(&self, name: &str) -> u64 {
         lock(&self.zone).questions.get(name).copied().unwrap_or_default()
     }
@@ -113,12 +113,12 @@ impl Drop for DnsServer {
 
 async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut buffer = vec![0; MAX_QUESTION_BYTES];
-    while let Ok((len, asker)) = socket.recv_from(&mut buffer).await {
+    while let Ok((len, client)) = socket.recv_from(&mut buffer).await {
         let Ok(question) = Message::from_vec(&buffer[..len]) else { continue };
         let answer = lock(&zone).answer(&question);
         if let Some(bytes) = answer.and_then(|answer| answer.to_vec().ok()) {
-            // Whoever asked may have gone.
-            let _sent = socket.send_to(&bytes, asker).await;
+            // The client may have gone.
+            let _sent = socket.send_to(&bytes, client).await;
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The door: what a client of RDS meets, in front of a PostgreSQL that trusts it.
+//! The door: a simulated RDS endpoint in front of a PostgreSQL that trusts it.
 //!
-//! Owns: TLS, the request for a password, the check of the token, and the very words of RDS' refusals.
-//! Never: decides about users that are not on the IAM list; their logins go to PostgreSQL as they come.
+//! Owns: TLS, the password request, the verification of the token, and the exact texts of RDS's refusals.
+//! Never: decides about users that are not on the IAM list; their logins are forwarded to PostgreSQL
+//! unchanged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,38 +18,40 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Simulator;
 use crate::log::LoginOutcome;
-use crate::protocol::{ASK_CLEARTEXT, FirstPacket, StartupPacket, fatal, read_first_packet, read_password};
+use crate::protocol::{
+    FirstPacket, REQUEST_CLEARTEXT, StartupPacket, fatal, read_first_packet, read_password,
+};
 use crate::relay::relay;
 use crate::tls::Certificates;
 use crate::verify::TokenTarget;
 
-/// How many connections a door serves at once; more wait to be accepted.
+/// Maximum number of connections served at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
-/// How long a client may take until it is logged in; PostgreSQL's default `authentication_timeout`.
+/// Time limit of a login; PostgreSQL's default `authentication_timeout`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// SSLRequest and GSSENCRequest may come once each before the startup message.
+/// SSLRequest and GSSENCRequest may each be sent once before the startup message.
 const MAX_FIRST_PACKETS: usize = 3;
 
-/// How to set up a [`Door`].
+/// Options of a [`Door`].
 #[derive(Clone, Debug)]
 pub struct DoorOptions {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// What tokens must be made for; port 0 stands for the port listened on.
+    /// The target that tokens must be made for; port 0 means the port listened on.
     pub target: TokenTarget,
-    /// The users who log in with tokens: the members of `rds_iam`.
+    /// The users that log in with tokens: the members of `rds_iam`.
     pub iam_users: Vec<String>,
-    /// The PostgreSQL behind; it must trust the IAM users.
+    /// The PostgreSQL behind it, which must trust the IAM users.
     pub backend: Backend,
-    /// Refuse everybody without TLS, as `rds.force_ssl` does; IAM users are refused always.
+    /// Refuse all users without TLS, as `rds.force_ssl` does; IAM users are always refused.
     pub force_ssl: bool,
-    /// The certificates to show.
+    /// The certificates to present.
     pub certificates: Certificates,
 }
 
-/// Where the PostgreSQL behind a door listens.
+/// The address of the PostgreSQL behind a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// `host:port`.
@@ -57,7 +60,7 @@ pub enum Backend {
     Unix(PathBuf),
 }
 
-/// A listening door. Dropping it closes it, and every connection through it.
+/// A listening door. Dropping it closes it and all its connections.
 #[derive(Debug)]
 pub struct Door {
     address: SocketAddr,
@@ -66,7 +69,7 @@ pub struct Door {
 }
 
 impl Backend {
-    /// Reads `HOST:PORT`, or the directory of a unix socket with an optional `:PORT` (5432 without).
+    /// Parses `HOST:PORT`, or the directory of a Unix socket with an optional `:PORT` (default 5432).
     pub fn parse(text: &str) -> Self {
         if !text.starts_with('/') {
             return Self::Tcp(text.to_owned());
@@ -98,15 +101,15 @@ trait SimStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> SimStream for T {}
 type BackendStream = Box<dyn SimStream>;
 
-/// What a connection needs to know; shared by all of a door.
-struct Room {
+/// State shared by all connections of a door.
+struct DoorState {
     simulator: Simulator,
     options: DoorOptions,
     acceptor: TlsAcceptor,
 }
 
 impl Door {
-    /// Opens a door.
+    /// Starts listening.
     pub async fn open(simulator: &Simulator, mut options: DoorOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
@@ -115,17 +118,17 @@ impl Door {
         }
         let target = options.target.clone();
         let acceptor = TlsAcceptor::from(options.certificates.server_config());
-        let room = Arc::new(Room { simulator: simulator.clone(), options, acceptor });
-        let task = tokio::spawn(accept_all(listener, room));
+        let state = Arc::new(DoorState { simulator: simulator.clone(), options, acceptor });
+        let task = tokio::spawn(accept_all(listener, state));
         Ok(Self { address, target, task })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What tokens must be made for.
+    /// The target that tokens must be made for.
     pub fn target(&self) -> &TokenTarget {
         &self.target
     }
@@ -137,16 +140,16 @@ impl Drop for Door {
     }
 }
 
-async fn accept_all(listener: TcpListener, room: Arc<Room>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Owned by this task, so that all connections end with it.
+async fn accept_all(listener: TcpListener, state: Arc<DoorState>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Owned by this task, so that all connections close with it.
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
         let (stream, peer) = tokio::select! {
-            Some(_ended) = connections.join_next() => continue,
+            Some(_finished) = connections.join_next() => continue,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -156,20 +159,20 @@ async fn accept_all(listener: TcpListener, room: Arc<Room>) {
                 }
             },
         };
-        let room = Arc::clone(&room);
+        let state = Arc::clone(&state);
         connections.spawn(async move {
-            if let Err(error) = room.serve(stream, peer).await {
-                tracing::debug!(%peer, %error, "connection ended");
+            if let Err(error) = state.serve(stream, peer).await {
+                tracing::debug!(%peer, %error, "connection closed");
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// A connection after its login: both sides, ready to be relayed.
+/// Both connections after a successful login, ready to be relayed.
 type BackendLogin<S> = Option<(S, BackendStream)>;
 
-impl Room {
+impl DoorState {
     async fn serve(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if self.simulator.faults().take_drop() {
@@ -180,15 +183,15 @@ impl Room {
             return self.serve_tls(stream, peer).await;
         }
         for _ in 0..MAX_FIRST_PACKETS {
-            match in_time(read_first_packet(&mut stream)).await? {
+            match with_timeout(read_first_packet(&mut stream)).await? {
                 FirstPacket::Ssl => {
                     stream.write_all(b"S").await?;
                     return self.serve_tls(stream, peer).await;
                 }
                 FirstPacket::Gss => stream.write_all(b"N").await?,
-                FirstPacket::Cancel(packet) => return self.pass_cancel(&packet).await,
+                FirstPacket::Cancel(packet) => return self.forward_cancel(&packet).await,
                 FirstPacket::StartupPacket(startup) => {
-                    return match in_time(self.log_in_plain(stream, startup, peer)).await? {
+                    return match with_timeout(self.log_in_plain(stream, startup, peer)).await? {
                         Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
                         None => Ok(()),
                     };
@@ -199,11 +202,11 @@ impl Room {
     }
 
     async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let mut tls = in_time(self.acceptor.accept(stream)).await?;
-        match in_time(read_first_packet(&mut tls)).await? {
-            FirstPacket::Cancel(packet) => self.pass_cancel(&packet).await,
+        let mut tls = with_timeout(self.acceptor.accept(stream)).await?;
+        match with_timeout(read_first_packet(&mut tls)).await? {
+            FirstPacket::Cancel(packet) => self.forward_cancel(&packet).await,
             FirstPacket::StartupPacket(startup) => {
-                match in_time(self.log_in_tls(tls, startup, peer)).await? {
+                match with_timeout(self.log_in_tls(tls, startup, peer)).await? {
                     Some((client, backend)) => relay(client, backend, self.simulator.faults()).await,
                     None => Ok(()),
                 }
@@ -212,25 +215,26 @@ impl Room {
         }
     }
 
-    /// Without TLS an IAM user meets the reject line of RDS' pg_hba.conf, and with `force_ssl` nobody has a line.
+    /// Without TLS, an IAM user matches the reject line of RDS's pg_hba.conf, and with `force_ssl` no user
+    /// matches any.
     async fn log_in_plain(
         &self,
         mut client: TcpStream,
         startup: StartupPacket,
         peer: SocketAddr,
     ) -> io::Result<BackendLogin<TcpStream>> {
-        let whom = format!(
+        let connection = format!(
             "for host \"{}\", user \"{}\", database \"{}\", no encryption",
             peer.ip(),
             startup.user,
             startup.database
         );
         let refusal = if self.is_iam_user(&startup.user) {
-            format!("pg_hba.conf rejects connection {whom}")
+            format!("pg_hba.conf rejects connection {connection}")
         } else if self.options.force_ssl {
-            format!("no pg_hba.conf entry {whom}")
+            format!("no pg_hba.conf entry {connection}")
         } else {
-            return self.pass_on(client, startup).await;
+            return self.forward(client, startup).await;
         };
         self.simulator.record(&startup.user, &startup.database, LoginOutcome::WithoutTls);
         client.write_all(&fatal("28000", &refusal)).await?;
@@ -245,9 +249,9 @@ impl Room {
         _peer: SocketAddr,
     ) -> io::Result<BackendLogin<S>> {
         if !self.is_iam_user(&startup.user) {
-            return self.pass_on(client, startup).await;
+            return self.forward(client, startup).await;
         }
-        client.write_all(&ASK_CLEARTEXT).await?;
+        client.write_all(&REQUEST_CLEARTEXT).await?;
         client.flush().await?;
         let password = match read_password(&mut client).await {
             Ok(password) => password,
@@ -256,7 +260,7 @@ impl Room {
                 return Err(error);
             }
         };
-        let under_way = self.simulator.login_under_way();
+        let guard = self.simulator.begin_login();
         tokio::time::sleep(self.simulator.faults().settings().login_delay).await;
         if self.simulator.faults().take_time_out() {
             client.write_all(&fatal("57014", "canceling authentication due to timeout")).await?;
@@ -270,16 +274,16 @@ impl Room {
             client.shutdown().await?;
             return Ok(None);
         }
-        drop(under_way);
-        self.connect_behind(client, startup).await
+        drop(guard);
+        self.connect_backend(client, startup).await
     }
 
-    async fn pass_on<S: SimStream>(&self, client: S, startup: StartupPacket) -> io::Result<BackendLogin<S>> {
+    async fn forward<S: SimStream>(&self, client: S, startup: StartupPacket) -> io::Result<BackendLogin<S>> {
         self.simulator.record(&startup.user, &startup.database, LoginOutcome::PassedOn);
-        self.connect_behind(client, startup).await
+        self.connect_backend(client, startup).await
     }
 
-    async fn connect_behind<S: SimStream>(
+    async fn connect_backend<S: SimStream>(
         &self,
         mut client: S,
         startup: StartupPacket,
@@ -290,7 +294,7 @@ impl Room {
                 Ok(Some((client, backend)))
             }
             Err(error) => {
-                tracing::warn!(%error, "PostgreSQL behind the door does not answer");
+                tracing::warn!(%error, "cannot connect to PostgreSQL");
                 self.simulator.record(&startup.user, &startup.database, LoginOutcome::NoBackend);
                 client.write_all(&fatal("57P03", "the database system is starting up")).await?;
                 client.shutdown().await?;
@@ -299,12 +303,12 @@ impl Room {
         }
     }
 
-    /// PostgreSQL answers a cancel request by closing; so do we, after it did.
-    async fn pass_cancel(&self, packet: &[u8]) -> io::Result<()> {
+    /// PostgreSQL answers a cancel request by closing the connection; the door closes after it did.
+    async fn forward_cancel(&self, packet: &[u8]) -> io::Result<()> {
         let mut backend = self.options.backend.connect().await?;
         backend.write_all(packet).await?;
         let mut nothing = [0_u8];
-        in_time(backend.read(&mut nothing)).await.map(drop)
+        with_timeout(backend.read(&mut nothing)).await.map(drop)
     }
 
     fn is_iam_user(&self, user: &str) -> bool {
@@ -312,7 +316,7 @@ impl Room {
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn with_timeout<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(LOGIN_TIMEOUT, work)
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "login took too long")))

@@ -1,31 +1,31 @@
-//! What the simulator can be told to do wrong.
+//! Faults that can be switched on.
 //!
-//! Owns: the switches, and the login throttle. Never: decides when a test wants what.
+//! Owns: the switches, and the login throttle. Never: decides when a fault is used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// The switches as they stand. All off by default.
+/// The current switches; all off by default.
 #[derive(Clone, Debug, Default)]
 pub struct FaultSettings {
-    /// New IAM logins accepted per second; the rest is refused. AWS documents 200.
+    /// New IAM logins accepted per second; the others are refused. AWS documents 200.
     pub max_logins_per_second: Option<u32>,
-    /// How long the answer to a password takes.
+    /// Delay of the answer to a password.
     pub login_delay: Duration,
-    /// So many further IAM logins are refused although their token is right.
+    /// Number of further IAM logins to refuse although their token is valid.
     pub refuse_next: u32,
-    /// So many further IAM logins are told that authentication took too long, as a server does that is short of memory
-    /// for the check.
+    /// Number of further IAM logins to fail with an authentication timeout, as with a server that is short of
+    /// memory for the check.
     pub time_out_next: u32,
-    /// So many further connections are closed without a word, before any answer.
+    /// Number of further connections to close before any answer.
     pub drop_next: u32,
-    /// Connections are cut after so many bytes, counted in both directions.
+    /// Connections are cut after this number of bytes, counted in both directions.
     pub cut_after_bytes: Option<u64>,
-    /// Established connections pass nothing on.
+    /// Established connections forward nothing.
     pub stall: bool,
-    /// Tokens signed at or before this second (since 1970) count as expired.
+    /// Tokens signed at or before this second (since 1970) are treated as expired.
     pub expire_signed_until: Option<i64>,
 }
 
@@ -33,11 +33,11 @@ pub struct FaultSettings {
 #[derive(Clone, Debug)]
 pub struct Faults {
     inner: Arc<Mutex<State>>,
-    /// What established connections listen to.
+    /// Notifies established connections of changes.
     changed: Arc<watch::Sender<Change>>,
 }
 
-/// What established connections need to know.
+/// Switches that affect established connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) stall: bool,
@@ -68,17 +68,17 @@ impl Faults {
         self.changed.send_modify(|current| current.stall = stall);
     }
 
-    /// All switches off.
+    /// Switches all faults off.
     pub fn clear(&self) {
         self.set(|settings| *settings = FaultSettings::default());
     }
 
-    /// The switches as they stand.
+    /// The current switches.
     pub fn settings(&self) -> FaultSettings {
         self.lock().settings.clone()
     }
 
-    /// Cuts every established connection now, as a failover does.
+    /// Cuts all established connections now, as a failover does.
     pub fn cut_now(&self) {
         self.changed.send_modify(|current| current.cut_generation += 1);
     }
@@ -99,7 +99,7 @@ impl Faults {
         take_one(&mut self.lock().settings.refuse_next)
     }
 
-    /// Counts a login and says whether it is one too many in its second.
+    /// Counts a login. True if it exceeds the limit for its second.
     pub(crate) fn is_throttled(&self) -> bool {
         let mut state = self.lock();
         let Some(limit) = state.settings.max_logins_per_second else {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_run_out_and_throttle_counts_per_second() {
+    fn fault_counters_run_out_and_the_throttle_counts_per_second() {
         let faults = Faults::default();
         assert!(!faults.take_refusal() && !faults.is_throttled());
         faults.set(|settings| {

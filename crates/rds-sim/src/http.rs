@@ -1,6 +1,6 @@
 //! A small HTTP server for the simulator's endpoints.
 //!
-//! Owns: sockets, size limits and the shape of request and reply. Never: knows what any path means.
+//! Owns: sockets, size limits and the types of request and reply. Never: interprets paths.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,28 +16,28 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// The longest body that is read, in bytes. A token of full length fits.
+/// Maximum length of a body, in bytes. A token of maximum length fits.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// A request, read to its end.
+/// A completely received request.
 #[derive(Debug)]
 pub(crate) struct HttpRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: HashMap<String, String>,
-    /// As it came: what is signed.
+    /// The query string as received, for signature verification.
     pub(crate) raw_query: String,
     headers: hyper::HeaderMap,
     pub(crate) body: Bytes,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     pub(crate) header: Option<(&'static str, String)>,
-    /// What the answerer's clock says, as HTTP spells it.
+    /// The `Date` header, from the simulator's clock.
     pub(crate) date: Option<String>,
     pub(crate) body: String,
     pub(crate) delay: Duration,
@@ -53,12 +53,12 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpRequest {
-    /// A header's text, or an empty one.
+    /// The value of a header, or an empty string.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
-    /// The body as a form.
+    /// The body, parsed as a form.
     pub(crate) fn form(&self) -> HashMap<String, String> {
         parse_form(&String::from_utf8_lossy(&self.body))
     }
@@ -93,7 +93,7 @@ impl HttpServer {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
-                    Some(_ended) = connections.join_next() => {}
+                    Some(_finished) = connections.join_next() => {}
                     accepted = listener.accept() => if let Ok((stream, _peer)) = accepted {
                         connections.spawn(serve(stream, Arc::clone(&handler)));
                     },
@@ -119,7 +119,7 @@ async fn serve(stream: TcpStream, handler: Handler) {
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        tracing::debug!(%error, "HTTP connection ended");
+        tracing::debug!(%error, "HTTP connection closed");
     }
 }
 

@@ -1,7 +1,7 @@
-//! The access keys that the simulated AWS knows.
+//! The access keys of the simulated AWS.
 //!
-//! Owns: static keys given by whoever runs the simulator, and the temporary ones its endpoints issue.
-//! Never: forgets an issued key while it lasts, never shows a secret in `Debug`.
+//! Owns: static keys given by the operator, and temporary keys issued by the endpoints.
+//! Never: drops an issued key before it expires, or shows a secret in `Debug`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,33 +12,33 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// How many keys are kept; issuing more forgets the one that ends first.
+/// Maximum number of keys; issuing more drops the one that expires first.
 const MAX_KEYS: usize = 10_000;
-/// The longest session token that can be asked for, in bytes. A token with it fits no password message, so that this
-/// can be tried, too.
+/// Maximum length of a session token, in bytes. A token that contains one of this length does not fit into a
+/// password message, so that this case can be tested.
 pub const MAX_SESSION_TOKEN_BYTES: usize = 64 * 1024;
 
 /// An access key.
 #[derive(Clone)]
 pub struct AccessKey {
-    /// The key's id.
+    /// The key's ID.
     pub access_key_id: String,
-    /// The secret that signs.
+    /// The secret key.
     pub secret: Zeroizing<String>,
-    /// The session token of temporary keys; AWS refuses those without it.
+    /// The session token of a temporary key; AWS refuses such a key without it.
     pub session_token: Option<Zeroizing<String>>,
-    /// When it ends; static keys do not.
+    /// Its expiry; static keys have none.
     pub ends_at: Option<SystemTime>,
 }
 
-/// All keys by id. Clones share them.
+/// All keys by ID. Clones share all state.
 #[derive(Clone, Debug, Default)]
 pub struct KeyStore {
     keys: Arc<Mutex<HashMap<String, AccessKey>>>,
 }
 
 impl AccessKey {
-    /// Reads `ID:SECRET` or `ID:SECRET:SESSION_TOKEN`.
+    /// Parses `ID:SECRET` or `ID:SECRET:SESSION_TOKEN`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ':');
         let (access_key_id, secret) = (parts.next()?.to_owned(), parts.next()?.to_owned());
@@ -49,7 +49,7 @@ impl AccessKey {
         Some(Self { access_key_id, secret: Zeroizing::new(secret), session_token, ends_at: None })
     }
 
-    /// The session token, or an empty text.
+    /// The session token, or an empty string.
     pub(crate) fn session_token_text(&self) -> &str {
         self.session_token.as_ref().map_or("", |token| token.as_str())
     }
@@ -65,20 +65,20 @@ impl fmt::Debug for AccessKey {
 }
 
 impl KeyStore {
-    /// Makes a key known.
+    /// Adds a key.
     pub fn add(&self, key: AccessKey) {
         let mut keys = self.lock();
         if keys.len() >= MAX_KEYS {
-            let first_to_end =
+            let first_to_expire =
                 keys.values().filter(|key| key.ends_at.is_some()).min_by_key(|key| key.ends_at);
-            if let Some(id) = first_to_end.map(|key| key.access_key_id.clone()) {
+            if let Some(id) = first_to_expire.map(|key| key.access_key_id.clone()) {
                 keys.remove(&id);
             }
         }
         keys.insert(key.access_key_id.clone(), key);
     }
 
-    /// Makes up a temporary key that lasts `life` from `now`, with a session token of the given length.
+    /// Issues a temporary key that is valid for `life` from `now`, with a session token of this length.
     pub fn issue(&self, now: SystemTime, life: Duration, session_token_bytes: usize) -> AccessKey {
         let key = AccessKey {
             access_key_id: format!("ASIA{}", random_text(16).to_ascii_uppercase()),
@@ -90,12 +90,12 @@ impl KeyStore {
         key
     }
 
-    /// The key of that id.
+    /// The key with this ID.
     pub fn get(&self, access_key_id: &str) -> Option<AccessKey> {
         self.lock().get(access_key_id).cloned()
     }
 
-    /// Forgets a key, as if it were deleted or its role's sessions revoked.
+    /// Removes a key, as if it were deleted or its role's sessions revoked.
     pub fn revoke(&self, access_key_id: &str) {
         self.lock().remove(access_key_id);
     }
@@ -105,7 +105,7 @@ impl KeyStore {
     }
 }
 
-/// Letters and digits. Unpredictable enough for keys that open nothing but a simulator.
+/// Letters and digits, unpredictable enough for keys of a simulator.
 pub(crate) fn random_text(len: usize) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut text = String::with_capacity(len);
@@ -122,7 +122,7 @@ pub(crate) fn random_text(len: usize) -> String {
     text
 }
 
-/// As the real ones: Base64 with all the characters that need encoding.
+/// Like real ones: Base64 with all the characters that need encoding.
 fn session_token(len: usize) -> String {
     let len = len.clamp(16, MAX_SESSION_TOKEN_BYTES);
     let mut token = String::from("IQoJb3Jp+/");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_on_a_command_line() {
+    fn keys_of_the_command_line_are_parsed() {
         let key = AccessKey::parse("AK:SK:tok:en==").unwrap();
         assert_eq!((key.access_key_id.as_str(), key.session_token_text()), ("AK", "tok:en=="));
         assert!(AccessKey::parse("AK:SK").unwrap().session_token.is_none());

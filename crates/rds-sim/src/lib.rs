@@ -1,9 +1,9 @@
-//! What a developer without AWS runs instead of RDS.
+//! A simulator of RDS for development without AWS.
 //!
-//! Owns: a [`Door`] that checks IAM tokens in front of a real PostgreSQL, the
-//! [endpoint of the PAM module](PamEndpoint) for a PostgreSQL that checks them itself, the
+//! Owns: a [`Door`] that verifies IAM tokens in front of a real PostgreSQL, the
+//! [endpoint of the PAM module](PamEndpoint) for a PostgreSQL that verifies them itself, the
 //! [endpoints that issue credentials](CredentialServer), a movable clock and switchable faults.
-//! Never: uses the code it is there to test. Nothing here is fit to protect real data.
+//! Never: uses the code that it tests. Not suitable for protecting real data.
 //!
 //! ```no_run
 //! use rds_sim::postgres::{Postgres, PostgresOptions};

@@ -1,69 +1,69 @@
-//! What happened at the doors, for tests and for whoever wonders why a login failed.
+//! The log of login attempts, for tests and for finding out why a login failed.
 //!
-//! Owns: the list of login attempts, bounded. Never: holds a token or a password.
+//! Owns: the bounded list of login attempts. Never: contains a token or a password.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// How many attempts are kept; the oldest go first.
+/// Maximum number of attempts; the oldest are dropped first.
 const MAX_ATTEMPTS: usize = 10_000;
 
 /// One login attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoginAttempt {
-    /// When, in seconds since 1970 on the simulator's clock.
+    /// Time in seconds since 1970, on the simulator's clock.
     pub at_seconds: i64,
     /// The database user.
     pub user: String,
-    /// The database; empty when the attempt came through PAM, which does not tell.
+    /// The database; empty for an attempt through PAM, which does not provide it.
     pub database: String,
-    /// How it ended.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: LoginOutcome,
 }
 
-/// How a login attempt ended.
+/// The outcome of a login attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LoginOutcome {
-    /// The token was right.
+    /// The token was valid.
     Accepted {
-        /// Who signed it.
+        /// The key that signed it.
         access_key_id: String,
         /// Its age in seconds.
         age_seconds: i64,
     },
-    /// The token was wrong, or a fault was switched on.
+    /// The token was invalid, or a fault was switched on.
     Refused {
-        /// What was wrong.
+        /// The reason.
         reason: String,
     },
-    /// A user who needs TLS came without.
+    /// A user who must use TLS connected without it.
     WithoutTls,
-    /// The client went away, or sent nonsense, instead of a password.
+    /// The client disconnected or sent something other than a password.
     NoPassword,
-    /// Not an IAM user: PostgreSQL itself decides.
+    /// Not an IAM user: the login was forwarded to PostgreSQL.
     PassedOn,
     /// PostgreSQL could not be reached.
     NoBackend,
 }
 
-/// The attempts. Clones share them.
+/// The attempts. Clones share all state.
 #[derive(Clone, Debug, Default)]
 pub struct LoginLog {
     attempts: Arc<Mutex<VecDeque<LoginAttempt>>>,
 }
 
 impl LoginLog {
-    /// All attempts kept, oldest first.
+    /// All logged attempts, oldest first.
     pub fn attempts(&self) -> Vec<LoginAttempt> {
         self.lock().iter().cloned().collect()
     }
 
-    /// How many of the attempts kept were accepted, and how many refused.
+    /// Numbers of logged attempts that were accepted and refused.
     pub fn accepted_and_refused(&self) -> (usize, usize) {
         let attempts = self.lock();
         let count = |wanted: fn(&LoginOutcome) -> bool| {
@@ -73,7 +73,7 @@ impl LoginLog {
         (accepted, count(|outcome| matches!(outcome, LoginOutcome::Refused { .. })))
     }
 
-    /// Forgets all attempts.
+    /// Clears the log.
     pub fn clear(&self) {
         self.lock().clear();
     }

@@ -1,7 +1,7 @@
 //! `rds-sim`: the simulator as a program.
 //!
-//! Owns: the command line, and one `key=value` line on standard output for everything that listens.
-//! Never: logic of its own; see the library.
+//! Owns: the command line, and one `key=value` line on standard output for each listening endpoint.
+//! Never: contains logic of its own; see the library.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,20 +14,20 @@ use rds_sim::{
     PamEndpoint, Simulator, TokenTarget,
 };
 
-/// An RDS look-alike in front of a real PostgreSQL, for development without AWS. Not for data that matters.
+/// A simulated RDS in front of a real PostgreSQL, for development without AWS. Not for real data.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct SimArguments {
-    /// The PostgreSQL behind: HOST:PORT, or the directory of its socket as /DIR[:PORT]. It must trust IAM users.
+    /// The PostgreSQL behind it: HOST:PORT, or the directory of its socket as /DIR[:PORT]. It must trust IAM users.
     #[arg(long)]
     postgres: String,
-    /// Where the door listens; port 0 takes a free one.
+    /// Address that the door listens on; port 0 selects a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Endpoint name that tokens are made for and that the certificate shows. May be given several times.
+    /// Endpoint name that tokens are made for and that the certificate contains. May be given several times.
     #[arg(long, required = true)]
     host: Vec<String>,
-    /// Port that tokens are made for; without it, the one that is listened on.
+    /// Port that tokens are made for; default: the port listened on.
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// Region that tokens are made for.
@@ -36,28 +36,28 @@ struct SimArguments {
     /// A user who logs in with tokens. May be given several times.
     #[arg(long = "iam-user", required = true)]
     iam_users: Vec<String>,
-    /// Refuse other users, too, when they come without TLS.
+    /// Refuse other users, too, if they connect without TLS.
     #[arg(long)]
     force_ssl: bool,
-    /// Write the certificate of the authority to this file.
+    /// Write the CA certificate to this file.
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
     /// A static access key as ID:SECRET[:SESSION_TOKEN]. May be given several times.
     #[arg(long = "static-key", value_name = "ID:SECRET[:TOKEN]", hide_env_values = true)]
     static_keys: Vec<String>,
-    /// Open the remote control here; loopback only.
+    /// Serve the control API on this address; loopback only.
     #[arg(long, value_name = "ADDRESS")]
     control: Option<SocketAddr>,
-    /// Open IMDS, container endpoint and STS here.
+    /// Serve IMDS, container endpoint and STS on this address.
     #[arg(long, value_name = "ADDRESS")]
     credentials: Option<SocketAddr>,
-    /// How long issued credentials last, in seconds.
+    /// Lifetime of issued credentials, in seconds.
     #[arg(long, default_value_t = 3600)]
     credential_life: u64,
-    /// How long the session tokens of issued credentials are, in bytes.
+    /// Length of the session tokens of issued credentials, in bytes.
     #[arg(long, default_value_t = 700)]
     session_token_bytes: usize,
-    /// Open the endpoint of the PAM module here.
+    /// Serve the endpoint of the PAM module on this address.
     #[arg(long, value_name = "ADDRESS")]
     pam: Option<SocketAddr>,
 }
@@ -76,7 +76,7 @@ fn main() -> Result<()> {
 async fn run(arguments: SimArguments) -> Result<()> {
     let simulator = Simulator::default();
     for text in &arguments.static_keys {
-        // The text itself holds a secret and stays out of the message.
+        // The text contains a secret, so it is not part of the message.
         simulator
             .keys()
             .add(AccessKey::parse(text).context("--static-key is not ID:SECRET[:SESSION_TOKEN]")?);
@@ -100,29 +100,29 @@ async fn run(arguments: SimArguments) -> Result<()> {
     )
     .await
     .context("opening the door")?;
-    let _others = Others::start(&arguments, &simulator, door.target()).await?;
+    let _endpoints = Endpoints::start(&arguments, &simulator, door.target()).await?;
     println!("door={}", door.address());
     println!("token_port={}", door.target().port);
     // Scripts wait for this line.
     println!("ready=true");
-    wait_for_the_end().await
+    wait_for_signal().await
 }
 
-/// What listens besides the door, as long as this is held.
-struct Others {
+/// The endpoints besides the door, open until dropped.
+struct Endpoints {
     _control: Option<ControlServer>,
     _credentials: Option<CredentialServer>,
     _pam: Option<PamEndpoint>,
 }
 
-impl Others {
+impl Endpoints {
     async fn start(arguments: &SimArguments, simulator: &Simulator, target: &TokenTarget) -> Result<Self> {
-        let mut others = Self { _control: None, _credentials: None, _pam: None };
+        let mut endpoints = Self { _control: None, _credentials: None, _pam: None };
         if let Some(listen) = arguments.control {
             let control =
                 ControlServer::start(simulator, listen).await.context("opening the control endpoint")?;
             println!("control={}", control.address());
-            others._control = Some(control);
+            endpoints._control = Some(control);
         }
         if let Some(listen) = arguments.credentials {
             let settings = CredentialSettings {
@@ -135,20 +135,20 @@ impl Others {
                 .await
                 .context("opening the credential endpoints")?;
             println!("credentials={}", server.address());
-            others._credentials = Some(server);
+            endpoints._credentials = Some(server);
         }
         if let Some(listen) = arguments.pam {
             let endpoint = PamEndpoint::start(simulator, listen, target.clone())
                 .await
                 .context("opening the PAM endpoint")?;
             println!("pam={}", endpoint.address());
-            others._pam = Some(endpoint);
+            endpoints._pam = Some(endpoint);
         }
-        Ok(others)
+        Ok(endpoints)
     }
 }
 
-async fn wait_for_the_end() -> Result<()> {
+async fn wait_for_signal() -> Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("waiting for Ctrl-C"),

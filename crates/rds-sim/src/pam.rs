@@ -1,7 +1,7 @@
-//! The faithful twin: a real PostgreSQL that asks this endpoint through PAM, as RDS asks its own agent.
+//! Support for a real PostgreSQL that calls this endpoint through PAM, as RDS calls its agent.
 //!
 //! Owns: the endpoint that the PAM module posts to, and the texts that configure PostgreSQL and PAM for it.
-//! Never: installs anything; that takes root and is up to whoever runs the tests.
+//! Never: installs anything; that requires root and is up to the user.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::http::{HttpRequest, HttpServer, Reply};
 use crate::simulator::Simulator;
 use crate::verify::TokenTarget;
 
-/// The port that the PAM module posts to unless told otherwise.
+/// The port that the PAM module posts to by default.
 pub const DEFAULT_PAM_PORT: u16 = 1108;
 
 /// The endpoint of the PAM module; dropping it closes it.
@@ -22,20 +22,20 @@ pub struct PamEndpoint {
 }
 
 impl PamEndpoint {
-    /// Serves `POST /authenticateRequest`: 200 for a right token, 403 for a wrong one.
+    /// Serves `POST /authenticateRequest`: 200 for a valid token, 403 for an invalid one.
     pub async fn start(simulator: &Simulator, listen: SocketAddr, target: TokenTarget) -> io::Result<Self> {
         let simulator = simulator.clone();
         let handler = move |request: &HttpRequest| authenticate(&simulator, &target, request);
         Ok(Self { server: HttpServer::start(listen, Arc::new(handler)).await? })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 }
 
-/// The body is the user, a NUL – which neither can hold – and the token.
+/// The body is the user, a NUL (which neither can contain) and the token.
 fn authenticate(simulator: &Simulator, target: &TokenTarget, request: &HttpRequest) -> Reply {
     if request.method != "POST" || request.path != "/authenticateRequest" {
         return Reply::text(404, "not found");
@@ -52,8 +52,8 @@ fn authenticate(simulator: &Simulator, target: &TokenTarget, request: &HttpReque
     }
 }
 
-/// The `pg_hba.conf` of such a server: RDS' order of lines. Everybody but members of `rds_iam` uses passwords;
-/// the superuser gets in over the unix socket.
+/// The `pg_hba.conf` of such a server, in RDS's order of lines. All users except members of `rds_iam` use
+/// passwords; the superuser logs in over the Unix socket.
 pub fn hba_lines(pam_service_name: &str) -> String {
     format!(
         "local all all trust\n\
@@ -66,6 +66,6 @@ pub fn hba_lines(pam_service_name: &str) -> String {
 /// The text of `/etc/pam.d/<service>` for a module at `module` that posts to `port`.
 pub fn pam_service(module: &Path, port: u16) -> String {
     let module = module.display();
-    // PostgreSQL asks for the account as well; a token says nothing about it.
+    // PostgreSQL also performs the account check, which does not depend on the token.
     format!("auth required {module} port={port}\naccount required pam_permit.so\n")
 }

@@ -1,16 +1,16 @@
 //! The few messages of the PostgreSQL protocol that a door needs.
 //!
-//! Owns: reading a first packet and a password, writing the answers RDS gives.
-//! Never: looks at anything after the login. Written apart from the pooler's own protocol code on purpose: a
-//! mistake in one must not be hidden by the same mistake in the other.
+//! Owns: parsing a first packet and a password, and encoding RDS's answers.
+//! Never: parses anything after the login. Deliberately separate from the pooler's protocol code, so that a
+//! mistake in one is not hidden by the same mistake in the other.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bound of a first packet, in bytes; PostgreSQL's own (`MAX_STARTUP_PACKET_LENGTH`).
+/// Maximum length of a first packet, in bytes; PostgreSQL's own (`MAX_STARTUP_PACKET_LENGTH`).
 pub(crate) const MAX_STARTUP_BYTES: usize = 10_000;
-/// Bound of a password message without its type byte, in bytes; PostgreSQL's own (`PG_MAX_AUTH_TOKEN_LENGTH`).
+/// Maximum length of a password message without its type byte, in bytes; PostgreSQL's own (`PG_MAX_AUTH_TOKEN_LENGTH`).
 pub(crate) const MAX_PASSWORD_BYTES: usize = 65_535;
 
 const SSL_REQUEST: u32 = 80_877_103;
@@ -19,16 +19,16 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 const PROTOCOL_3_0: u32 = 196_608;
 
 /// AuthenticationCleartextPassword.
-pub(crate) const ASK_CLEARTEXT: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
+pub(crate) const REQUEST_CLEARTEXT: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
 
-/// What a client opens with.
+/// The first packet of a connection.
 #[derive(Debug)]
 pub(crate) enum FirstPacket {
-    /// Asks for TLS.
+    /// Requests TLS.
     Ssl,
-    /// Asks for GSSAPI encryption.
+    /// Requests GSSAPI encryption.
     Gss,
-    /// A cancel request, as it came.
+    /// A cancel request, unchanged.
     Cancel(Vec<u8>),
     /// A startup message.
     StartupPacket(StartupPacket),
@@ -37,15 +37,15 @@ pub(crate) enum FirstPacket {
 /// A startup message.
 #[derive(Debug)]
 pub(crate) struct StartupPacket {
-    /// The whole packet, to be sent on.
+    /// The whole packet, to be forwarded.
     pub(crate) packet: Vec<u8>,
     /// The user.
     pub(crate) user: String,
-    /// The database; the user's name when none is given.
+    /// The database; the user's name if none is given.
     pub(crate) database: String,
 }
 
-/// Reads the first packet of a connection (or the next first one, after an answer to `Ssl` or `Gss`).
+/// Reads the first packet of a connection, or the next one after an answer to `Ssl` or `Gss`.
 pub(crate) async fn read_first_packet<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<FirstPacket> {
     let len = stream.read_u32().await? as usize;
     if !(8..=MAX_STARTUP_BYTES).contains(&len) {
@@ -86,7 +86,7 @@ fn parse_startup(packet: Vec<u8>) -> io::Result<StartupPacket> {
     Ok(StartupPacket { packet, user, database })
 }
 
-/// Reads a password message; the answer is what stands before the final NUL.
+/// Reads a password message; returns the text before the final NUL.
 pub(crate) async fn read_password<S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> io::Result<zeroize::Zeroizing<String>> {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn startup_is_read_and_kept_whole() {
+    async fn a_startup_message_is_parsed_and_kept_unchanged() {
         let packet = startup_message(&[("user", "app"), ("application_name", "x"), ("database", "shop")]);
         let FirstPacket::StartupPacket(startup) = first(&packet).await.unwrap() else { panic!() };
         assert_eq!((startup.user.as_str(), startup.database.as_str()), ("app", "shop"));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_passwords_arrive_whole() {
+    async fn passwords_of_maximum_length_are_read() {
         let password = "x".repeat(MAX_PASSWORD_BYTES - 5);
         let mut message = vec![b'p'];
         message.extend_from_slice(&(MAX_PASSWORD_BYTES as u32).to_be_bytes());

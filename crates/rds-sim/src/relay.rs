@@ -1,6 +1,6 @@
-//! Bytes both ways between a client and PostgreSQL, until a fault says otherwise.
+//! Forwards bytes between a client and PostgreSQL, subject to faults.
 //!
-//! Owns: an established connection. Never: looks into it.
+//! Owns: an established connection. Never: parses its contents.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::fault_injection::{Change, Faults};
 
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Passes bytes on until both sides have ended, or the connection is cut.
+/// Forwards bytes until both sides have closed, or the connection is cut.
 pub(crate) async fn relay<C, B>(client: C, backend: B, faults: &Faults) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite,
@@ -29,14 +29,14 @@ where
     .map(drop)
 }
 
-/// How many bytes a connection may pass.
+/// The number of bytes a connection may forward.
 struct ByteBudget {
     limit_bytes: Option<u64>,
     passed_bytes: AtomicU64,
 }
 
 impl ByteBudget {
-    /// How many of `wanted` bytes may still pass, and whether that is the end.
+    /// How many of `wanted` bytes may still be forwarded, and true if they are the last.
     fn take(&self, wanted: usize) -> (usize, bool) {
         let before = self.passed_bytes.fetch_add(wanted as u64, Ordering::Relaxed);
         match self.limit_bytes {

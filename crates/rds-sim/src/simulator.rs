@@ -1,4 +1,4 @@
-//! What doors and endpoints share: one clock, one set of keys, one set of faults, one log.
+//! State shared by doors and endpoints: one clock, one set of keys, one set of faults, one log.
 //!
 //! Owns: the decision about a login. Never: listens anywhere.
 
@@ -11,55 +11,55 @@ use crate::log::{LoginAttempt, LoginLog, LoginOutcome};
 use crate::time::{SimClock, unix_seconds};
 use crate::verify::{Refusal, TokenTarget, ValidToken, verify};
 
-/// The shared state of a simulated RDS. Clones share everything.
+/// The shared state of a simulated RDS. Clones share all state.
 #[derive(Clone, Debug, Default)]
 pub struct Simulator {
     clock: SimClock,
     keys: KeyStore,
     faults: Faults,
     log: LoginLog,
-    logging_in: Arc<LoginGuard>,
+    logging_in: Arc<LoginCount>,
 }
 
-/// IAM logins between their token and its verdict.
+/// Counts IAM logins between token and decision.
 #[derive(Debug, Default)]
-struct LoginGuard {
+struct LoginCount {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
-/// One of them, as long as it is there.
-pub(crate) struct LoginUnderWay(Arc<LoginGuard>);
+/// A login in progress, until dropped.
+pub(crate) struct LoginGuard(Arc<LoginCount>);
 
-impl Drop for LoginUnderWay {
+impl Drop for LoginGuard {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Simulator {
-    /// How many IAM logins have been under way at a time, at the most.
+    /// Maximum number of concurrent IAM logins so far.
     pub fn most_logins_at_once(&self) -> usize {
         self.logging_in.most.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn login_under_way(&self) -> LoginUnderWay {
+    pub(crate) fn begin_login(&self) -> LoginGuard {
         let now = 1 + self.logging_in.now.fetch_add(1, Ordering::SeqCst);
         self.logging_in.most.fetch_max(now, Ordering::SeqCst);
-        LoginUnderWay(Arc::clone(&self.logging_in))
+        LoginGuard(Arc::clone(&self.logging_in))
     }
 
-    /// The clock, to be moved.
+    /// The clock.
     pub fn clock(&self) -> &SimClock {
         &self.clock
     }
 
-    /// The keys that are known.
+    /// The known keys.
     pub fn keys(&self) -> &KeyStore {
         &self.keys
     }
 
-    /// The faults, to be switched.
+    /// The faults.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -69,7 +69,7 @@ impl Simulator {
         &self.log
     }
 
-    /// Decides about a login with a token, faults included, and records it.
+    /// Decides about a login with a token, including faults, and logs it.
     pub(crate) fn check_login(
         &self,
         token: &str,
@@ -77,15 +77,15 @@ impl Simulator {
         database: &str,
         target: &TokenTarget,
     ) -> Result<ValidToken, Refusal> {
-        let verdict = self.verdict(token, user, target);
-        let outcome = match &verdict {
+        let decision = self.decision(token, user, target);
+        let outcome = match &decision {
             Ok(ValidToken { access_key_id, age_seconds }) => {
                 LoginOutcome::Accepted { access_key_id: access_key_id.clone(), age_seconds: *age_seconds }
             }
             Err(refusal) => LoginOutcome::Refused { reason: refusal.to_string() },
         };
         self.record(user, database, outcome);
-        verdict
+        decision
     }
 
     pub(crate) fn record(&self, user: &str, database: &str, outcome: LoginOutcome) {
@@ -98,9 +98,9 @@ impl Simulator {
         });
     }
 
-    fn verdict(&self, token: &str, user: &str, target: &TokenTarget) -> Result<ValidToken, Refusal> {
+    fn decision(&self, token: &str, user: &str, target: &TokenTarget) -> Result<ValidToken, Refusal> {
         let now = self.clock.now();
-        // Wrong tokens count as well: what is limited is how often RDS asks IAM.
+        // Invalid tokens count as well: the limit is that of RDS's requests to IAM.
         if self.faults.is_throttled() {
             return Err(Refusal::Throttled);
         }

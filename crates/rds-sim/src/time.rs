@@ -1,7 +1,7 @@
-//! The simulator's time: a clock that can be moved, and the two spellings of a moment that AWS uses.
+//! The simulator's time: a clock that can be moved, and the two time formats used by AWS.
 //!
 //! Owns: [`SimClock`] and date arithmetic (proleptic Gregorian, UTC).
-//! Never: time zones, leap seconds.
+//! Never: handles time zones or leap seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// The machine's clock moved by a number of seconds. Clones share the offset.
+/// The system clock plus an offset in seconds. Clones share the offset.
 #[derive(Clone, Debug, Default)]
 pub struct SimClock {
     offset_seconds: Arc<AtomicI64>,
 }
 
 impl SimClock {
-    /// The simulator's present.
+    /// The simulator's current time.
     pub fn now(&self) -> SystemTime {
         let offset_seconds = self.offset_seconds();
         let distance = Duration::from_secs(offset_seconds.unsigned_abs());
@@ -25,12 +25,12 @@ impl SimClock {
         moved.unwrap_or(now)
     }
 
-    /// Moves the clock by `seconds`, backward when negative.
+    /// Moves the clock by `seconds`, backward if negative.
     pub fn advance(&self, seconds: i64) {
         self.offset_seconds.fetch_add(seconds, Ordering::SeqCst);
     }
 
-    /// How far the clock is from the machine's, in seconds.
+    /// The difference from the system clock, in seconds.
     pub fn offset_seconds(&self) -> i64 {
         self.offset_seconds.load(Ordering::SeqCst)
     }
@@ -51,7 +51,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// `Mon, 15 Jan 2024 12:34:56 GMT`, as HTTP's `Date` spells it.
+/// `Mon, 15 Jan 2024 12:34:56 GMT`, the format of HTTP's `Date`.
 pub(crate) fn http_date(time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
@@ -66,7 +66,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
-/// Reads `20240115T123456Z`, exactly; the answer is in seconds since 1970.
+/// Parses `20240115T123456Z`, exactly, to seconds since 1970.
 pub(crate) fn parse_amz_date(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' {
@@ -83,7 +83,7 @@ pub(crate) fn parse_amz_date(text: &str) -> Option<i64> {
     is_real.then_some(days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second)
 }
 
-/// Days since 1970 of a date. Years are counted from March, so that the leap day ends them.
+/// Days from 1970 to a date. Years are counted from March, so that the leap day is the last of a year.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let month_from_march = (month + 9) % 12;
@@ -94,7 +94,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    // A first guess of the year that is never too late and at most one too early.
+    // An estimate of the year that is never too high and at most one too low.
     let mut year = 1970 + days.div_euclid(366).min(days.div_euclid(365));
     while days_from_civil(year + 1, 1, 1) <= days {
         year += 1;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_in_both_directions() {
+    fn dates_are_converted_in_both_directions() {
         let known = [
             ("19700101T000000Z", 0),
             ("20240115T123456Z", 1_705_322_096),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_is_shared() {
+    fn clones_share_the_clock() {
         let clock = SimClock::default();
         let other = clock.clone();
         clock.advance(1200);

@@ -1,7 +1,7 @@
 //! The simulator's certificates.
 //!
-//! Owns: one authority and one server certificate, made at start, as RDS has its own authorities.
-//! Never: writes a key to disk by itself; the certificates die with the process.
+//! Owns: one CA and one server certificate, generated at startup.
+//! Never: writes a key to disk; the certificates are lost when the process exits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::postgres::PostgresTls;
 
-/// Names that every certificate holds besides the endpoint's.
+/// Names in every certificate besides the endpoint's.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// An authority and a server certificate signed by it.
+/// A CA certificate and a server certificate signed by it.
 #[derive(Clone)]
 pub struct Certificates {
     ca_pem: String,
@@ -29,18 +29,18 @@ pub struct Certificates {
     config: Arc<ServerConfig>,
 }
 
-/// Certificates could not be made; the text says why.
+/// Certificates could not be generated.
 #[derive(Debug, thiserror::Error)]
-#[error("certificates could not be made: {0}")]
+#[error("certificates could not be generated: {0}")]
 pub struct SimCertificateError(String);
 
 impl Certificates {
-    /// Makes certificates for the given host names, and for the local machine.
+    /// Generates certificates for these host names and for the local machine.
     pub fn generate(hosts: &[String]) -> Result<Self, SimCertificateError> {
         Self::generate_until(hosts, None)
     }
 
-    /// The same, with the day on which the server's certificate ends, counted from now; it may be past.
+    /// Like `generate`, with a server certificate that expires in this many days, or expired if negative.
     pub fn generate_until(hosts: &[String], days_left: Option<i64>) -> Result<Self, SimCertificateError> {
         let fail = |error: &dyn fmt::Display| SimCertificateError(error.to_string());
         let ca_key = KeyPair::generate().map_err(|error| fail(&error))?;
@@ -61,7 +61,7 @@ impl Certificates {
                 builder.with_no_client_auth().with_single_cert(vec![server.der().clone()], key_der)
             })
             .map_err(|error| fail(&error))?;
-        // Clients that start TLS without asking (PostgreSQL 17) must name the protocol.
+        // Clients that start TLS directly (PostgreSQL 17) must negotiate this protocol.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Self {
             ca_pem: ca.pem(),
@@ -71,12 +71,12 @@ impl Certificates {
         })
     }
 
-    /// The authority, for the client's `sslrootcert`.
+    /// The CA certificate, for the client's `sslrootcert`.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// The same certificate for a real PostgreSQL.
+    /// The same server certificate for a real PostgreSQL.
     pub fn for_postgres(&self) -> PostgresTls {
         PostgresTls { certificate_pem: self.server_pem.clone(), key_pem: self.key_pem.clone() }
     }

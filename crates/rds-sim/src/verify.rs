@@ -1,8 +1,8 @@
-//! The verifier: what RDS does with a token, written from the specification of Signature Version 4.
+//! The verifier: RDS's checks of a token, written from the specification of Signature Version 4.
 //!
-//! Owns: parsing a token, every check, and the signature computed anew with `hmac` and `sha2`.
-//! Never: uses the code that signs. Signer and verifier are held against the same published tokens, so that a
-//! mistake in both cannot pass.
+//! Owns: parsing a token, every check, and the signature recomputed with `hmac` and `sha2`.
+//! Never: uses the code that signs. Signer and verifier are tested against the same published tokens, so that
+//! a common mistake is detected.
 
 use std::time::SystemTime;
 
@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 use crate::keys::{AccessKey, KeyStore};
 use crate::time::{parse_amz_date, unix_seconds};
 
-/// The oldest a token may be, in seconds.
+/// Maximum age of a token, in seconds.
 const MAX_AGE_SECONDS: i64 = 900;
-/// How far ahead of the verifier's clock a signer's may be, in seconds.
+/// How far ahead of the verifier's clock the signer's may be, in seconds.
 const MAX_AHEAD_SECONDS: i64 = 300;
-/// How many parameters are looked at; a token has eight or nine.
+/// Maximum number of parameters; a token has eight or nine.
 const MAX_PARAMETERS: usize = 32;
-/// SHA-256 of nothing: a GET has no body.
+/// SHA-256 of an empty body: a GET has none.
 const EMPTY_BODY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The database that tokens must be made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenTarget {
-    /// Its endpoint names. Compared without case.
+    /// Its endpoint names, compared case-insensitively.
     pub hosts: Vec<String>,
     /// The port of the endpoint.
     pub port: u16,
@@ -32,54 +32,54 @@ pub struct TokenTarget {
     pub region: String,
 }
 
-/// A token that was right.
+/// A valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidToken {
-    /// Who signed it.
+    /// The key that signed it.
     pub access_key_id: String,
-    /// How old it is, in seconds; negative when the signer's clock is ahead.
+    /// How old it is, in seconds; negative if the signer's clock is ahead.
     pub age_seconds: i64,
 }
 
-/// What was wrong with a token. RDS tells the client none of this; tests want to know.
+/// Why a token is invalid. RDS does not report it to the client; tests need it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Not a token at all.
+    /// Not a token.
     #[error("malformed token: {0}")]
     Malformed(&'static str),
-    /// A parameter stands twice, possibly in different case.
-    #[error("parameter {0} stands twice")]
+    /// A parameter occurs twice, possibly in different case.
+    #[error("parameter {0} occurs twice")]
     Duplicate(String),
     /// A parameter is missing.
     #[error("parameter {0} is missing")]
     Missing(&'static str),
-    /// A parameter has a value that no token has.
+    /// A parameter has a value that is not allowed in a token.
     #[error("parameter {name} is \"{value}\"")]
     Unexpected {
-        /// Which parameter.
+        /// The parameter.
         name: &'static str,
         /// Its value.
         value: String,
     },
-    /// For another host.
+    /// Signed for another host.
     #[error("signed for host {0}")]
     WrongHost(String),
-    /// For another port.
+    /// Signed for another port.
     #[error("signed for port {0}")]
     WrongPort(String),
-    /// For another user.
+    /// Signed for another user.
     #[error("signed for user {0}")]
     WrongUser(String),
-    /// For another region.
+    /// Signed for another region.
     #[error("signed for region {0}")]
     WrongRegion(String),
-    /// Nobody has this key.
+    /// The key does not exist.
     #[error("unknown access key {0}")]
     UnknownKey(String),
-    /// The temporary key has ended, and the token with it.
-    #[error("the credentials of {0} have ended")]
-    KeyEnded(String),
+    /// The temporary key has expired, and the token with it.
+    #[error("the credentials of {0} have expired")]
+    KeyExpired(String),
     /// The session token is not the one of this key.
     #[error("wrong or missing session token for {0}")]
     WrongSessionToken(String),
@@ -89,24 +89,24 @@ pub enum Refusal {
         /// Its age.
         age_seconds: i64,
     },
-    /// From the future.
+    /// Signed in the future.
     #[error("not yet valid: {ahead_seconds} s ahead")]
     NotYetValid {
         /// How far ahead it is.
         ahead_seconds: i64,
     },
-    /// All is well but the signature.
+    /// Only the signature is wrong.
     #[error("wrong signature")]
     WrongSignature,
-    /// The token was right, but there were too many logins in this second.
+    /// The token was valid, but there were too many logins in this second.
     #[error("throttled")]
     Throttled,
-    /// The token was right, but the simulator was told to refuse it.
+    /// The token was valid, but the refusal fault was switched on.
     #[error("refused on demand")]
     OnDemand,
 }
 
-/// Checks `token` for `user` at `target`, at time `now`.
+/// Verifies `token` for `user` at `target`, at time `now`.
 pub fn verify(
     token: &str,
     user: &str,
@@ -137,8 +137,8 @@ pub fn verify(
     Ok(ValidToken { access_key_id: key.access_key_id, age_seconds })
 }
 
-/// Checks a presigned GET of STS, whose headers `header` tells. Returns the key that signed it. As STS does, it takes
-/// no notice of `X-Amz-Expires`.
+/// Verifies a presigned GET request to STS with headers from `header`. Returns the key that signed it. Like
+/// STS, it ignores `X-Amz-Expires`.
 pub(crate) fn verify_sts_call<'a>(
     query: &str,
     header: impl Fn(&str) -> &'a str,
@@ -168,7 +168,7 @@ pub(crate) fn verify_sts_call<'a>(
     Ok(key)
 }
 
-/// The decoded query, each name once.
+/// The decoded query parameters, each once.
 struct TokenParameters(Vec<(String, String)>);
 
 impl TokenParameters {
@@ -178,7 +178,7 @@ impl TokenParameters {
             let (name, value) =
                 pair.split_once('=').ok_or(Refusal::Malformed("a parameter without value"))?;
             let (name, value) = (percent_decode(name)?, percent_decode(value)?);
-            // Names that differ in case only would let one reader check what another does not see.
+            // If names could differ in case only, one parser could check a parameter that another ignores.
             if pairs.iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(&name)) {
                 return Err(Refusal::Duplicate(name));
             }
@@ -205,7 +205,7 @@ impl TokenParameters {
         }
     }
 
-    /// All but the signature, encoded and in byte order.
+    /// All parameters except the signature, encoded and in byte order.
     fn canonical(&self) -> String {
         let mut pairs: Vec<(String, String)> = self
             .0
@@ -230,7 +230,7 @@ impl TokenScope {
     fn parse(credential: &str, date: &str, wanted_service: &str) -> Result<Self, Refusal> {
         let parts: Vec<&str> = credential.split('/').collect();
         let [access_key_id, day, signed_region, service, terminator] = parts.as_slice() else {
-            return Err(Refusal::Malformed("X-Amz-Credential has not five parts"));
+            return Err(Refusal::Malformed("X-Amz-Credential does not have five parts"));
         };
         if !date.starts_with(day) || day.len() != 8 {
             return Err(Refusal::Malformed("X-Amz-Credential and X-Amz-Date differ in the day"));
@@ -292,7 +292,7 @@ fn find_key(
     let id = || access_key_id.to_owned();
     let key = keys.get(access_key_id).ok_or_else(|| Refusal::UnknownKey(id()))?;
     if key.ends_at.is_some_and(|end| end <= now) {
-        return Err(Refusal::KeyEnded(id()));
+        return Err(Refusal::KeyExpired(id()));
     }
     let given = parameters.find("X-Amz-Security-Token").unwrap_or("");
     if !is_equal(given.as_bytes(), key.session_token_text().as_bytes()) {
@@ -301,7 +301,7 @@ fn find_key(
     Ok(key)
 }
 
-/// `headers` in the order of their names, which are lower case.
+/// `headers` are sorted by their names, which are lower case.
 fn signature(
     service: &str,
     headers: &[(&str, String)],
@@ -327,7 +327,7 @@ fn signature(
 }
 
 fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    // An HMAC key may have any length; the error exists for other MACs.
+    // An HMAC key may have any length; the error applies to other MACs only.
     Hmac::<Sha256>::new_from_slice(key).map_or_else(
         |_| Vec::new(),
         |mut mac| {
@@ -341,7 +341,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Compares without telling by its duration where a difference lies.
+/// Compares in constant time.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

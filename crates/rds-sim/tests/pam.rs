@@ -1,6 +1,6 @@
-//! The faithful twin: a real PostgreSQL with RDS' own lines in `pg_hba.conf` and the PAM module.
+//! A real PostgreSQL with RDS's lines in `pg_hba.conf` and the PAM module.
 //!
-//! Needs root, to write one file in /etc/pam.d; says so and passes where it is not.
+//! Requires root, to write one file in /etc/pam.d; otherwise it prints a message and passes.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
 mod support;
@@ -18,7 +18,7 @@ use support::{HOST, KEY_ID, REGION, SECRET, connect, connect_plain, refusal, tok
 /// The port that tokens are made for; PostgreSQL's own is not known before it starts.
 const TOKEN_PORT: u16 = 5432;
 
-/// A file in /etc/pam.d, as long as this is held.
+/// A file in /etc/pam.d, removed when this is dropped.
 struct PamService {
     path: PathBuf,
     name: String,
@@ -39,7 +39,7 @@ impl Drop for PamService {
     }
 }
 
-/// Builds the module where this test program was built, and copies it to where any account can read it.
+/// Builds the module in the target directory of this test, and copies it to where any account can read it.
 fn module(dir: &Path) -> PathBuf {
     let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let status = Command::new(env!("CARGO"))
@@ -56,7 +56,7 @@ fn module(dir: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_real_postgresql_says_the_same() {
+async fn a_real_postgresql_sends_the_same_errors() {
     let dir = tempfile::tempdir().unwrap();
     let simulator = Simulator::default();
     simulator.keys().add(AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap());
@@ -65,7 +65,7 @@ async fn a_real_postgresql_says_the_same() {
     let endpoint = PamEndpoint::start(&simulator, listen, target).await.unwrap();
     let module = module(dir.path());
     let Some(service) = PamService::install(&module, endpoint.address().port()) else {
-        println!("skipped: writing /etc/pam.d takes root");
+        println!("skipped: writing /etc/pam.d requires root");
         return;
     };
     let certificates = Certificates::generate(&[HOST.to_owned()]).unwrap();
@@ -87,7 +87,7 @@ async fn a_real_postgresql_says_the_same() {
     let ca_pem = certificates.ca_pem();
     let now = simulator.clock().now();
 
-    // A right token, a very long one, and a wrong one.
+    // A valid token, a very long one, and an invalid one.
     let short = Credentials::new(KEY_ID, SECRET, None, None, "test");
     let right = token(&short, "app", TOKEN_PORT, now);
     let app = connect(address, ca_pem, "app", &right).await.unwrap();

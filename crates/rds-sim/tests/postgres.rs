@@ -1,4 +1,4 @@
-//! The throw-away server: starts, answers, survives a crash of itself, and never outlives its owner.
+//! The temporary server starts, answers, survives its own crash, and never outlives its owner.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rds_sim::postgres::{Postgres, PostgresOptions};
 
-/// Set in the child that is killed; the child prints where its server is.
+/// Set in the child that is killed; the child prints the location of its server.
 const CHILD_VARIABLE: &str = "RDS_SIM_TEST_CHILD";
 
 #[test]
-fn starts_answers_and_cleans_up() {
+fn a_server_starts_answers_and_removes_its_files() {
     let options = PostgresOptions {
         max_connections: 17,
         config_lines: vec!["work_mem = '7MB'".into()],
@@ -35,12 +35,12 @@ fn starts_answers_and_cleans_up() {
 }
 
 #[test]
-fn ends_with_an_owner_that_is_killed() {
+fn a_server_ends_when_its_owner_is_killed() {
     if std::env::var_os(CHILD_VARIABLE).is_some() {
         return child_that_waits_to_be_killed();
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "ends_with_an_owner_that_is_killed", "--nocapture"])
+        .args(["--exact", "a_server_ends_when_its_owner_is_killed", "--nocapture"])
         .env(CHILD_VARIABLE, "1")
         .stdout(Stdio::piped())
         .spawn()

@@ -1,4 +1,4 @@
-//! The resolver of `rds-iam` against a real name server: aliases, loops, silence.
+//! The resolver of `rds-iam` against a real name server: aliases, loops, failures.
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 use rds_iam::{ResolveError, Resolved, Resolver};
@@ -42,7 +42,7 @@ async fn the_first_rds_name_on_the_chain_is_found_with_its_address() {
 }
 
 #[tokio::test]
-async fn an_alias_record_of_route_53_tells_no_name() {
+async fn an_alias_record_of_route_53_gives_no_name() {
     let (server, resolver) = started().await;
     server.set("orders.example.com", at("10.0.0.7"));
     let found = resolver.resolve("orders.example.com").await.unwrap();
@@ -59,7 +59,7 @@ async fn names_with_addresses_of_version_6_only_are_found() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_resolved_says_why() {
+async fn resolution_errors_give_the_reason() {
     let (server, resolver) = started().await;
     assert_eq!(resolver.resolve("nowhere.example.com").await, Err(ResolveError::NoSuchHost));
     server.set("empty.example.com", DnsEntry::Addresses(Vec::new()));
@@ -83,7 +83,7 @@ async fn addresses_and_names_of_the_hosts_file_need_no_server() {
 }
 
 #[tokio::test]
-async fn a_file_names_the_servers() {
+async fn name_servers_can_be_read_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("resolv.conf");
     assert!(matches!(Resolver::from_file(&file), Err(ResolveError::Configuration(_))));

@@ -1,4 +1,4 @@
-//! The verifier against tokens that published SDKs made, right and with each single thing wrong.
+//! The verifier against tokens made by published SDKs, valid and with each single error.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ struct JavaScriptVector {
     token: String,
 }
 
-/// 2024-01-15T12:34:56Z, the clock of both files.
+/// 2024-01-15T12:34:56Z, the signing time in both files.
 const CLOCK_SECONDS: u64 = 1_705_322_096;
 
 fn botocore() -> BotocoreFile {
@@ -60,7 +60,7 @@ fn check(file: &BotocoreFile, vector: &Vector, token: &str) -> Result<String, Re
 }
 
 #[test]
-fn botocore_gets_in_but_at_port_443() {
+fn tokens_of_botocore_are_accepted_except_for_port_443() {
     let file = botocore();
     for vector in &file.vectors {
         let expected =
@@ -70,11 +70,11 @@ fn botocore_gets_in_but_at_port_443() {
 }
 
 #[test]
-fn javascript_gets_in_but_with_capitals_in_the_host() {
+fn tokens_of_javascript_are_accepted_except_with_capitals_in_the_host() {
     let file = botocore();
-    let theirs: Vec<JavaScriptVector> =
+    let vectors: Vec<JavaScriptVector> =
         serde_json::from_str(include_str!("../../rds-iam/tests/vectors/rds-token-js.json")).unwrap();
-    for (vector, JavaScriptVector { id, token }) in file.vectors.iter().zip(&theirs) {
+    for (vector, JavaScriptVector { id, token }) in file.vectors.iter().zip(&vectors) {
         assert_eq!(&vector.id, id);
         let expected =
             if id == "v5-uppercase-host" { Err(Refusal::WrongSignature) } else { Ok(file.ak.clone()) };
@@ -82,7 +82,7 @@ fn javascript_gets_in_but_with_capitals_in_the_host() {
     }
 }
 
-/// The second vector: it has a session token.
+/// The second vector, which has a session token.
 fn case() -> (BotocoreFile, Vector) {
     let file = botocore();
     let vector = file.vectors.iter().find(|vector| vector.id == "v2-session-token").unwrap().clone();
@@ -90,7 +90,7 @@ fn case() -> (BotocoreFile, Vector) {
 }
 
 #[test]
-fn each_single_thing_wrong_in_the_token() {
+fn each_single_error_in_a_token_is_refused() {
     let (file, vector) = case();
     let token = &vector.token;
     let changed = |from: &str, to: &str| {
@@ -119,33 +119,33 @@ fn each_single_thing_wrong_in_the_token() {
     assert_eq!(changed("DBUser=", "dbuser=x&DBUser="), Refusal::Duplicate("DBUser".into()));
     assert_eq!(check(&file, &vector, &token[..token.len() - 1]).unwrap_err(), Refusal::WrongSignature);
     assert!(matches!(check(&file, &vector, "").unwrap_err(), Refusal::Malformed(_)));
-    // One more parameter is one more signed parameter.
+    // An additional parameter is part of the signature as well.
     assert_eq!(changed("&X-Amz-Date", "&Extra=1&X-Amz-Date"), Refusal::WrongSignature);
 }
 
 #[test]
-fn each_single_thing_wrong_around_it() {
+fn each_mismatch_of_clock_key_or_user_is_refused() {
     let (file, vector) = case();
-    let ask = |keys: &KeyStore, now| verify(&vector.token, &vector.user, &target(&vector), keys, now);
+    let verify_at = |keys: &KeyStore, now| verify(&vector.token, &vector.user, &target(&vector), keys, now);
     let keys = store(&file, vector.tok.as_deref(), None);
 
-    assert_eq!(ask(&keys, at(900)).unwrap().age_seconds, 900);
-    assert_eq!(ask(&keys, at(901)).unwrap_err(), Refusal::Expired { age_seconds: 901 });
-    assert_eq!(ask(&keys, at(-300)).unwrap().age_seconds, -300);
-    assert_eq!(ask(&keys, at(-301)).unwrap_err(), Refusal::NotYetValid { ahead_seconds: 301 });
+    assert_eq!(verify_at(&keys, at(900)).unwrap().age_seconds, 900);
+    assert_eq!(verify_at(&keys, at(901)).unwrap_err(), Refusal::Expired { age_seconds: 901 });
+    assert_eq!(verify_at(&keys, at(-300)).unwrap().age_seconds, -300);
+    assert_eq!(verify_at(&keys, at(-301)).unwrap_err(), Refusal::NotYetValid { ahead_seconds: 301 });
 
-    assert!(ask(&store(&file, vector.tok.as_deref(), Some(at(1))), at(0)).is_ok());
-    let ended = store(&file, vector.tok.as_deref(), Some(at(0)));
-    assert!(matches!(ask(&ended, at(0)).unwrap_err(), Refusal::KeyEnded(_)));
+    assert!(verify_at(&store(&file, vector.tok.as_deref(), Some(at(1))), at(0)).is_ok());
+    let expired = store(&file, vector.tok.as_deref(), Some(at(0)));
+    assert!(matches!(verify_at(&expired, at(0)).unwrap_err(), Refusal::KeyExpired(_)));
     let static_key = store(&file, None, None);
-    assert!(matches!(ask(&static_key, at(0)).unwrap_err(), Refusal::WrongSessionToken(_)));
-    assert!(matches!(ask(&KeyStore::default(), at(0)).unwrap_err(), Refusal::UnknownKey(_)));
+    assert!(matches!(verify_at(&static_key, at(0)).unwrap_err(), Refusal::WrongSessionToken(_)));
+    assert!(matches!(verify_at(&KeyStore::default(), at(0)).unwrap_err(), Refusal::UnknownKey(_)));
 
     let other_secret = KeyStore::default();
     let mut key = AccessKey::parse(&format!("{}:other", file.ak)).unwrap();
     key.session_token = vector.tok.clone().map(Into::into);
     other_secret.add(key);
-    assert_eq!(ask(&other_secret, at(0)).unwrap_err(), Refusal::WrongSignature);
+    assert_eq!(verify_at(&other_secret, at(0)).unwrap_err(), Refusal::WrongSignature);
     let user = verify(&vector.token, "APP_USER", &target(&vector), &keys, at(0)).unwrap_err();
     assert_eq!(user, Refusal::WrongUser("app_user".into()));
 }

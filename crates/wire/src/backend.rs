@@ -1,4 +1,4 @@
-//! Borrowed views of the server messages a pooler has to read. Owns their parsing; it never looks at rows.
+//! Borrowed views of the server messages that a pooler reads. Owns their parsing; never parses rows.
 
 use crate::FormatError;
 use crate::cursor::Cursor;
@@ -16,26 +16,26 @@ pub enum TxStatus {
     Failed,
 }
 
-/// What the server asks for, or says, while it authenticates us.
+/// The server's authentication request or result.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Authentication<'a> {
     /// Done.
     Ok,
-    /// The password itself; for RDS IAM, the token.
+    /// The cleartext password; for RDS IAM, the token.
     Cleartext,
     /// MD5 over this salt.
     Md5([u8; 4]),
     /// One of these SASL mechanisms (zero-separated list).
     Sasl(&'a [u8]),
-    /// Server's challenge.
+    /// The server's challenge.
     SaslContinue(&'a [u8]),
-    /// Server's proof.
+    /// The server's proof.
     SaslFinal(&'a [u8]),
-    /// GSS, SSPI, SCM …: the code.
+    /// The code of GSS, SSPI, SCM …
     Unsupported(u32),
 }
 
-/// Process ID and secret for cancel requests.
+/// Process ID and secret key for cancel requests.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyData<'a> {
     /// Process ID.
@@ -74,7 +74,7 @@ pub fn parameter_status(message: &[u8]) -> Result<(&str, &str), FormatError> {
 /// Reads a whole Authentication message.
 ///
 /// # Errors
-/// The message breaks its own format.
+/// The message is malformed.
 pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, FormatError> {
     let mut cursor = body(message)?;
     Ok(match cursor.u32()? {
@@ -91,7 +91,7 @@ pub fn authentication(message: &[u8]) -> Result<Authentication<'_>, FormatError>
 /// Reads a whole BackendKeyData.
 ///
 /// # Errors
-/// No key, or one above the limit.
+/// The key is missing or longer than the limit.
 pub fn key_data(message: &[u8]) -> Result<KeyData<'_>, FormatError> {
     let mut cursor = body(message)?;
     let pid = cursor.u32()?;
@@ -110,10 +110,10 @@ pub fn command_tag(message: &[u8]) -> Result<&[u8], FormatError> {
     body(message)?.c_bytes()
 }
 
-/// The fields of a whole ErrorResponse or NoticeResponse that a pooler passes on or logs.
+/// The fields of a whole ErrorResponse or NoticeResponse that a pooler forwards or logs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorFields<'a> {
-    /// `V` or else `S`: ERROR, FATAL, PANIC, WARNING …
+    /// Field `V`, or `S` without it: ERROR, FATAL, PANIC, WARNING …
     pub severity: Cow<'a, str>,
     /// SQLSTATE.
     pub code: Cow<'a, str>,
@@ -125,8 +125,8 @@ pub struct ErrorFields<'a> {
     pub hint: Option<Cow<'a, str>>,
 }
 
-/// Reads a whole ErrorResponse or NoticeResponse. Unknown fields are passed over, as the manual asks; text in
-/// another encoding than UTF-8 is shown with replacement characters.
+/// Reads a whole ErrorResponse or NoticeResponse. Unknown fields are ignored, as the manual requires; text in
+/// an encoding other than UTF-8 is returned with replacement characters.
 ///
 /// # Errors
 /// A field is not terminated.
@@ -166,8 +166,8 @@ pub fn error_field(message: &[u8], kind: u8) -> Option<&[u8]> {
     }
 }
 
-/// The severity of an ErrorResponse that is not translated (field `V`), or else the translated one (`S`), if it is
-/// within `message`, which may be only the front of it.
+/// The severity of an ErrorResponse: the untranslated one (field `V`), or else the translated one (`S`), if
+/// it is within `message`, which may be only the beginning of it.
 pub fn severity(message: &[u8]) -> Option<&[u8]> {
     let mut cursor = body(message).ok()?;
     let mut translated = None;
@@ -186,7 +186,7 @@ pub fn severity(message: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The SQLSTATE of an ErrorResponse, if it is within `message` (which may be only the front of it).
+/// The SQLSTATE of an ErrorResponse, if it is within `message`, which may be only the beginning of it.
 pub fn sqlstate(message: &[u8]) -> Option<[u8; 5]> {
     let mut cursor = body(message).ok()?;
     loop {
@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_error_is_read_back() {
+    fn an_encoded_error_is_parsed() {
         let mut out = Vec::new();
         encode::error_response(
             &mut out,

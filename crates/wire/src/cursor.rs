@@ -1,4 +1,4 @@
-//! Bounds-checked reading of one message body. Owns nothing; never reads past its slice.
+//! Bounds-checked reading of a message body. Owns nothing; never reads past its slice.
 
 use crate::{FormatError, limits::MAX_NAME_BYTES};
 
@@ -46,7 +46,7 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// A zero-terminated string, without its zero.
+    /// A zero-terminated string, without its terminator.
     pub(crate) fn c_bytes(&mut self) -> Result<&'a [u8], FormatError> {
         let end = self.rest.iter().position(|&b| b == 0).ok_or(FormatError::UnterminatedString)?;
         let text = &self.rest[..end];
@@ -58,7 +58,8 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.c_bytes()?).map_err(|_| FormatError::NotUtf8)
     }
 
-    /// A statement or portal name in a message that may not be complete yet: `None` asks for more bytes.
+    /// A statement or portal name in a message that may be incomplete: `None` means that more bytes are
+    /// needed.
     pub(crate) fn name_in_part(&mut self) -> Result<Option<&'a [u8]>, FormatError> {
         let window = &self.rest[..self.rest.len().min(MAX_NAME_BYTES + 1)];
         match window.iter().position(|&b| b == 0) {

@@ -1,33 +1,34 @@
-//! The messages a pooler sends of its own: to clients as a server would, to servers as a client would.
-//! Owns their layout. Everything appends to a buffer the caller lends; nothing is sent here.
+//! The messages that a pooler itself sends: to clients as a server, to servers as a client. Owns their
+//! layout. Everything is appended to a buffer of the caller; nothing is sent here.
 
 use crate::frontend::Format;
 use crate::startup::{CANCEL_CODE, SSL_CODE, Version};
 use crate::tag::{backend, frontend};
 
-/// Appends one message: tag, length, and what `body` writes.
+/// Appends a message: tag, length, and what `body` writes.
 fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
     framed(out, body);
 }
 
-/// Appends a length word and what `body` writes.
+/// Appends a length field and what `body` writes.
 fn framed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     body(out);
-    // Only we write these bodies and each is far below 4 GiB.
+    // All bodies are written by this module and far below 4 GiB.
     let len = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-/// A zero inside a string would end it early and shift all that follows, so the text is cut there.
+/// A zero byte inside a string would terminate it early and shift all following fields, so the text is
+/// truncated there.
 fn c_str(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes().split(|&b| b == 0).next().unwrap_or_default());
     out.push(0);
 }
 
-/// Contents of an ErrorResponse or NoticeResponse of ours.
+/// Contents of an ErrorResponse or NoticeResponse sent by the pooler.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorReport<'a> {
     /// FATAL, ERROR, WARNING, NOTICE.
@@ -38,7 +39,7 @@ pub struct ErrorReport<'a> {
     pub message: &'a str,
     /// Detail.
     pub detail: Option<&'a str>,
-    /// What to do about it.
+    /// Hint.
     pub hint: Option<&'a str>,
 }
 
@@ -48,7 +49,7 @@ impl<'a> ErrorReport<'a> {
         Self { severity: "FATAL", code, message, detail: None, hint: None }
     }
 
-    /// An error after which the session goes on.
+    /// An error after which the session continues.
     pub fn error(code: &'a str, message: &'a str) -> Self {
         Self { severity: "ERROR", ..Self::fatal(code, message) }
     }
@@ -119,7 +120,7 @@ pub fn authentication_md5(out: &mut Vec<u8>, salt: [u8; 4]) {
     authentication(out, 5, &salt);
 }
 
-/// AuthenticationSASL with the mechanisms offered, best first.
+/// AuthenticationSASL with these mechanisms, in order of preference.
 pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     let mut list = Vec::new();
     for mechanism in mechanisms {
@@ -155,7 +156,7 @@ pub fn backend_key_data(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
     });
 }
 
-/// NegotiateProtocolVersion: the newest minor version we speak and the `_pq_.` options we do not know.
+/// NegotiateProtocolVersion: the newest supported minor version and the unsupported `_pq_.` options.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: Version, unknown_options: &[&str]) {
     message(out, backend::NEGOTIATE_PROTOCOL_VERSION, |out| {
         out.extend_from_slice(&newest.0.to_be_bytes());
@@ -181,7 +182,7 @@ pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
     message(out, backend::COMMAND_COMPLETE, |out| c_str(out, tag));
 }
 
-/// Type of a result column of our own.
+/// Type of a column in results of the pooler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
     /// `text`.
@@ -202,7 +203,7 @@ impl ColumnType {
     }
 }
 
-/// RowDescription; `format` is asked for each column by its number.
+/// RowDescription; `format` is called with the number of each column.
 pub fn row_description(out: &mut Vec<u8>, columns: &[(&str, ColumnType)], format: impl Fn(usize) -> Format) {
     message(out, backend::ROW_DESCRIPTION, |out| {
         out.extend_from_slice(&u16::try_from(columns.len()).unwrap_or(0).to_be_bytes());
@@ -265,7 +266,7 @@ pub fn cancel_request(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
     });
 }
 
-/// PasswordMessage. The buffer then holds a secret: the caller wipes it.
+/// PasswordMessage. The buffer then contains a secret: the caller must wipe it.
 pub fn password(out: &mut Vec<u8>, secret: &str) {
     message(out, frontend::PASSWORD, |out| c_str(out, secret));
 }
@@ -299,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_count_themselves() {
+    fn length_fields_include_themselves() {
         let mut out = Vec::new();
         query(&mut out, "x");
         assert_eq!(out, [b'Q', 0, 0, 0, 6, b'x', 0]);
@@ -309,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_in_a_text_cannot_add_a_field() {
+    fn a_zero_byte_in_a_text_cannot_add_a_field() {
         let mut out = Vec::new();
         startup(&mut out, Version::V3_0, &[("user", "u\0database\0postgres")]);
-        let mut honest = Vec::new();
-        startup(&mut honest, Version::V3_0, &[("user", "u")]);
-        assert_eq!(out, honest);
+        let mut expected = Vec::new();
+        startup(&mut expected, Version::V3_0, &[("user", "u")]);
+        assert_eq!(out, expected);
     }
 }

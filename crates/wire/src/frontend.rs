@@ -1,5 +1,5 @@
-//! Borrowed views of the client messages a pooler has to read. Owns parsing of heads; it never looks at
-//! parameter values, and whoever passes a Bind on needs only its front.
+//! Borrowed views of the client messages that a pooler reads. Owns parsing of message heads; never parses
+//! parameter values: forwarding a Bind requires only its beginning.
 
 use crate::FormatError;
 use crate::cursor::Cursor;
@@ -19,32 +19,33 @@ pub enum NamedKind {
 pub struct Parse<'a> {
     /// Statement name; empty for the unnamed one.
     pub name: &'a [u8],
-    /// Everything behind the name: the query text with its zero, and the parameter types. Two statements are
-    /// the same exactly when these bytes are.
+    /// Everything after the name: the query text with its terminator, and the parameter types. Two statements
+    /// are equal exactly if these bytes are.
     pub body: &'a [u8],
 }
 
-/// The front of a Bind message.
+/// The beginning of a Bind message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BindHead<'a> {
     /// Portal name.
     pub portal: &'a [u8],
     /// Statement name.
     pub statement: &'a [u8],
-    /// Bytes of the message up to and including the statement's zero, header included.
+    /// Length of the message up to and including the statement's terminator, including the header.
     pub head_len: usize,
 }
 
 /// A whole Describe or Close message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Named<'a> {
-    /// Which name space.
+    /// The kind of name.
     pub target: NamedKind,
     /// The name.
     pub name: &'a [u8],
 }
 
-/// True when a Parse message of which the front is in `message` names its statement; `None` asks for more.
+/// True if a Parse message with its beginning in `message` has a statement name; `None` means that more bytes
+/// are needed.
 pub fn parse_is_named(message: &[u8]) -> Option<bool> {
     message.get(HEADER_BYTES).map(|&first| first != 0)
 }
@@ -52,7 +53,7 @@ pub fn parse_is_named(message: &[u8]) -> Option<bool> {
 /// Reads a whole Parse message.
 ///
 /// # Errors
-/// The message breaks its own format.
+/// The message is malformed.
 pub fn parse(message: &[u8]) -> Result<Parse<'_>, FormatError> {
     let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
     let name = cursor.name_in_part()?.ok_or(FormatError::UnterminatedString)?;
@@ -61,7 +62,8 @@ pub fn parse(message: &[u8]) -> Result<Parse<'_>, FormatError> {
     Ok(Parse { name, body })
 }
 
-/// Reads the front of a Bind message of `len` bytes of which the first are in `part`; `None` asks for more.
+/// Reads the beginning of a Bind message of `len` bytes from its first bytes in `part`; `None` means that
+/// more are needed.
 ///
 /// # Errors
 /// The names are too long or do not end within the message.
@@ -76,13 +78,13 @@ pub fn bind_head(part: &[u8], len: usize) -> Result<Option<BindHead<'_>>, Format
     Ok(Some(BindHead { portal, statement, head_len: part.len() - cursor.rest().len() }))
 }
 
-/// How a value is written.
+/// The format of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Format {
-    /// As text.
+    /// Text format.
     Text = 0,
-    /// In the type's own form.
+    /// The binary format of the type.
     Binary = 1,
 }
 
@@ -91,14 +93,14 @@ pub enum Format {
 pub struct BindTail {
     /// Number of parameters.
     pub parameters: u16,
-    /// Formats of the result: none means text, one means all columns.
+    /// Result formats: none means text, one applies to all columns.
     pub result_formats: Vec<Format>,
 }
 
-/// Reads what stands behind the first `head_len` bytes of a whole Bind message.
+/// Reads what follows the first `head_len` bytes of a whole Bind message.
 ///
 /// # Errors
-/// The message breaks its own format.
+/// The message is malformed.
 pub fn bind_tail(message: &[u8], head_len: usize) -> Result<BindTail, FormatError> {
     let mut cursor = Cursor::new(message.get(head_len..).ok_or(FormatError::Truncated)?);
     for _ in 0..cursor.u16()? {
@@ -126,7 +128,7 @@ pub fn bind_tail(message: &[u8], head_len: usize) -> Result<BindTail, FormatErro
 /// Reads a whole Describe or Close message.
 ///
 /// # Errors
-/// The message breaks its own format.
+/// The message is malformed.
 pub fn named(message: &[u8]) -> Result<Named<'_>, FormatError> {
     let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
     let target = match cursor.u8()? {
@@ -138,7 +140,8 @@ pub fn named(message: &[u8]) -> Result<Named<'_>, FormatError> {
     Ok(Named { target, name })
 }
 
-/// The portal of an Execute message of `len` bytes of which the first are in `part`; `None` asks for more.
+/// The portal of an Execute message of `len` bytes with its first bytes in `part`; `None` means that more are
+/// needed.
 ///
 /// # Errors
 /// The name is too long or does not end within the message.
@@ -160,7 +163,7 @@ pub fn query(message: &[u8]) -> Result<&str, FormatError> {
     Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?).c_str()
 }
 
-/// The secret in a whole PasswordMessage, without its zero.
+/// The secret in a whole PasswordMessage, without its terminator.
 ///
 /// # Errors
 /// The secret is not terminated.
@@ -171,7 +174,7 @@ pub fn password(message: &[u8]) -> Result<&[u8], FormatError> {
 /// A whole SASLInitialResponse: mechanism and the client's first message.
 ///
 /// # Errors
-/// The message breaks its own format.
+/// The message is malformed.
 pub fn sasl_initial(message: &[u8]) -> Result<(&str, &[u8]), FormatError> {
     let mut cursor = Cursor::new(message.get(HEADER_BYTES..).ok_or(FormatError::Truncated)?);
     let mechanism = cursor.c_str()?;
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_is_known_from_its_head() {
+    fn a_bind_is_parsed_from_its_head() {
         let message = bind("p", "stmt", &[0; 1000]);
         assert_eq!(bind_head(&message[..7], message.len()), Ok(None));
         let head = bind_head(&message[..20], message.len()).unwrap().unwrap();
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_bind_says_how_results_are_wanted() {
+    fn the_tail_of_a_bind_contains_the_result_formats() {
         let message =
             bind("", "", &[0, 1, 0, 0, 0, 2, 0, 0, 0, 1, b'x', 255, 255, 255, 255, 0, 2, 0, 1, 0, 0]);
         let tail = bind_tail(&message, 7).unwrap();
@@ -219,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bind_without_ends_is_an_error() {
+    fn a_bind_with_unterminated_names_is_an_error() {
         let message = [b'B', 0, 0, 0, 6, b'p', b'q'];
         assert_eq!(bind_head(&message, 7), Err(FormatError::UnterminatedString));
     }
 
     #[test]
-    fn an_endless_name_is_an_error_before_it_fills_memory() {
+    fn an_overlong_name_is_an_error_before_it_is_complete() {
         let message = vec![b'x'; 10_000];
         assert_eq!(bind_head(&message, 1 << 20), Err(FormatError::NameTooLong));
     }

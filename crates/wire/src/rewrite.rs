@@ -1,5 +1,5 @@
-//! New heads for messages whose statement name changes between client and server. Owns the arithmetic of the
-//! length word; it never copies the part of a message that stays.
+//! New heads for messages whose statement name differs between client and server. Owns the computation of the
+//! length field; never copies the unchanged part of a message.
 
 use crate::tag::frontend;
 
@@ -11,15 +11,15 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// Appends the head of a Parse for `name`; `body_len` bytes of query and types must be sent behind it.
+/// Appends the head of a Parse for `name`; `body_len` bytes of query and types must follow it.
 pub fn parse_head(out: &mut Vec<u8>, name: &[u8], body_len: usize) {
     head(out, frontend::PARSE, name.len() + 1 + body_len);
     out.extend_from_slice(name);
     out.push(0);
 }
 
-/// Appends the head of a Bind of `statement` to `portal`. `tail_len` bytes must be sent behind it: what follows the old
-/// head in the client's message, unchanged.
+/// Appends the head of a Bind of `statement` to `portal`. `tail_len` bytes must follow it: what follows the
+/// old head in the client's message, unchanged.
 pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], tail_len: usize) {
     head(out, frontend::BIND, portal.len() + 1 + statement.len() + 1 + tail_len);
     out.extend_from_slice(portal);
@@ -45,8 +45,8 @@ fn named_statement(out: &mut Vec<u8>, tag: u8, name: &[u8]) {
     out.push(0);
 }
 
-/// Body lengths are bounded by the length words they were read from, so the sum fits 32 bits; the cast
-/// saturates rather than wraps if that ever broke.
+/// Body lengths are bounded by the length fields they were read from, so the sum fits 32 bits; otherwise the
+/// conversion saturates rather than wraps.
 fn head(out: &mut Vec<u8>, tag: u8, body_len: usize) {
     out.push(tag);
     out.extend_from_slice(&u32::try_from(body_len + 4).unwrap_or(u32::MAX).to_be_bytes());
@@ -60,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_renamed_bind_differs_in_its_name_only(
+        fn a_renamed_bind_differs_only_in_its_name(
             portal in "[a-z]{0,9}", old in "[a-z]{1,9}", new in "[a-z]{1,20}",
             tail in proptest::collection::vec(any::<u8>(), 0..50),
         ) {
@@ -88,9 +88,9 @@ mod tests {
             let body = format!("{body}\0\0\0");
             let mut out = Vec::new();
             parse(&mut out, name.as_bytes(), body.as_bytes());
-            let seen = view::parse(&out).unwrap();
-            prop_assert_eq!(seen.name, name.as_bytes());
-            prop_assert_eq!(seen.body, body.as_bytes());
+            let parsed = view::parse(&out).unwrap();
+            prop_assert_eq!(parsed.name, name.as_bytes());
+            prop_assert_eq!(parsed.body, body.as_bytes());
         }
     }
 }

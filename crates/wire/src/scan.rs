@@ -1,51 +1,52 @@
-//! Walks a byte stream message by message. Owns framing and nothing else: it never reads a body and never
-//! holds bytes – what is not consumed stays in the caller's buffer and is shown again with more behind it.
+//! Splits a byte stream into messages. Owns framing only: never parses a body and never stores bytes;
+//! unconsumed bytes stay in the caller's buffer and are passed again with more appended.
 //!
-//! Most traffic is rows. Messages whose tag the [`Interest`] table calls opaque are merged into one [`Event::Run`],
-//! which may end inside a message; the rest of that message then comes as [`Event::Tail`].
+//! Most traffic is rows. Messages whose tag is opaque in the [`Interest`] table are merged into one
+//! [`Event::Run`], which may end inside a message; the rest of that message is then reported as
+//! [`Event::Tail`].
 
 use crate::limits::{HEADER_BYTES, MAX_WHOLE_BYTES, MIN_LENGTH_WORD};
 use crate::tag::{backend, frontend};
 
-/// What a scanner says about one kind of message.
+/// How a scanner treats a message type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Care {
+enum Treatment {
     /// The tag does not exist in this direction.
     Unknown,
     /// Merge into runs.
     Opaque,
-    /// Tell when the header is there; the body may stream.
+    /// Report the message when its header is complete; the body may be streamed.
     Head,
-    /// Tell when the whole message is there, if it is no longer than [`MAX_WHOLE_BYTES`]; else as `Head`.
+    /// Report the message when it is complete, if it is at most [`MAX_WHOLE_BYTES`] long; else like `Head`.
     Whole,
 }
 
-/// Which tags matter in one direction.
-pub struct Interest([Care; 256]);
+/// The tags of interest in one direction.
+pub struct Interest([Treatment; 256]);
 
 impl Interest {
     const fn new(opaque: &[u8], head: &[u8], whole: &[u8]) -> Self {
-        let mut table = [Care::Unknown; 256];
+        let mut table = [Treatment::Unknown; 256];
         let mut i = 0;
         while i < opaque.len() {
-            table[opaque[i] as usize] = Care::Opaque;
+            table[opaque[i] as usize] = Treatment::Opaque;
             i += 1;
         }
         i = 0;
         while i < head.len() {
-            table[head[i] as usize] = Care::Head;
+            table[head[i] as usize] = Treatment::Head;
             i += 1;
         }
         i = 0;
         while i < whole.len() {
-            table[whole[i] as usize] = Care::Whole;
+            table[whole[i] as usize] = Treatment::Whole;
             i += 1;
         }
         Self(table)
     }
 }
 
-/// Server to client, as a pooler sees it.
+/// From server to client, for a pooler.
 pub static FROM_SERVER: Interest = Interest::new(
     &[
         backend::DATA_ROW,
@@ -79,7 +80,7 @@ pub static FROM_SERVER: Interest = Interest::new(
     ],
 );
 
-/// Client to server, as a pooler sees it.
+/// From client to server, for a pooler.
 pub static FROM_CLIENT: Interest = Interest::new(
     &[frontend::COPY_DATA],
     &[
@@ -100,7 +101,7 @@ pub static FROM_CLIENT: Interest = Interest::new(
     &[],
 );
 
-/// The header of a message that is not consumed yet.
+/// The header of an unconsumed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     /// Tag byte.
@@ -109,46 +110,46 @@ pub struct Frame {
     pub len: usize,
 }
 
-/// What stands at the front of the bytes shown to [`Scanner::next`].
+/// What is at the front of the bytes passed to [`Scanner::next`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// This many bytes finish, or go on with, the message whose start was consumed before. Consumed.
+    /// This many bytes complete or continue the message whose start was consumed before. Consumed.
     Tail(usize),
-    /// This many bytes of messages nobody needs to look at. Consumed.
+    /// This many bytes of opaque messages. Consumed.
     Run(usize),
-    /// A message that matters starts here. Not consumed: see [`Scanner::consume`].
+    /// A message of interest starts here. Not consumed: see [`Scanner::consume`].
     Message(Frame),
-    /// Nothing more can be said until at least this many bytes are in the buffer.
+    /// At least this many bytes must be in the buffer for the next event.
     Incomplete(usize),
 }
 
-/// Bytes that are no message. The peer that sent them is at fault; the connection cannot go on.
+/// Bytes that are not a message. The peer that sent them is at fault; the connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A tag that does not exist in this direction.
     #[error("unknown message type {0:#04x}")]
     UnknownTag(u8),
-    /// A length word below four.
+    /// A length field below four.
     #[error("message type {tag:#04x} has an impossible length of {length}")]
     TooShort {
         /// Tag byte.
         tag: u8,
-        /// The length word as sent.
+        /// The length field as sent.
         length: u32,
     },
-    /// A message above the configured size.
+    /// A message larger than the configured limit.
     #[error("message type {tag:#04x} of {length} bytes is larger than the limit of {limit}")]
     TooLong {
         /// Tag byte.
         tag: u8,
-        /// The length word as sent.
+        /// The length field as sent.
         length: u32,
-        /// The limit in force, in bytes.
+        /// The limit, in bytes.
         limit: u32,
     },
 }
 
-/// Framing state of one direction of one connection: how much of the current message is still to come.
+/// Framing state of one direction of a connection: how much of the current message is still to come.
 pub struct Scanner {
     interest: &'static Interest,
     max_message_bytes: u32,
@@ -156,7 +157,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner at a message boundary. `max_message_bytes` bounds the length word.
+    /// A scanner at a message boundary. `max_message_bytes` limits the length field.
     pub fn new(interest: &'static Interest, max_message_bytes: u32) -> Self {
         Self { interest, max_message_bytes, tail_bytes: 0 }
     }
@@ -166,10 +167,10 @@ impl Scanner {
         self.tail_bytes == 0
     }
 
-    /// Says what stands at the front of `bytes`.
+    /// Reports what is at the front of `bytes`.
     ///
     /// # Errors
-    /// Bytes that are no message of this direction, or one above the size limit.
+    /// Bytes that are not a message of this direction, or a message above the size limit.
     #[inline]
     pub fn next(&mut self, bytes: &[u8]) -> Result<Event, FrameError> {
         if self.tail_bytes > 0 {
@@ -187,19 +188,19 @@ impl Scanner {
             };
             let frame = match self.frame(header) {
                 Ok(frame) => frame,
-                // What came before the bad bytes is sound and goes first.
+                // The messages before the invalid bytes are valid and reported first.
                 Err(_) if run > 0 => return Ok(Event::Run(run)),
                 Err(error) => return Err(error),
             };
             let here = bytes.len() - run;
             match self.interest.0[usize::from(frame.tag)] {
-                Care::Opaque if frame.len <= here => run += frame.len,
-                Care::Opaque => {
+                Treatment::Opaque if frame.len <= here => run += frame.len,
+                Treatment::Opaque => {
                     self.tail_bytes = frame.len - here;
                     return Ok(Event::Run(bytes.len()));
                 }
                 _ if run > 0 => return Ok(Event::Run(run)),
-                Care::Whole if frame.len <= MAX_WHOLE_BYTES as usize && frame.len > here => {
+                Treatment::Whole if frame.len <= MAX_WHOLE_BYTES as usize && frame.len > here => {
                     return Ok(Event::Incomplete(frame.len));
                 }
                 _ => return Ok(Event::Message(frame)),
@@ -207,8 +208,8 @@ impl Scanner {
         }
     }
 
-    /// Consumes the message that [`Event::Message`] told of and says how many of its bytes are among the
-    /// `available` ones; the others will come as [`Event::Tail`].
+    /// Consumes the message reported by [`Event::Message`] and returns how many of its bytes are among the
+    /// `available` ones; the others will be reported as [`Event::Tail`].
     pub fn consume(&mut self, frame: Frame, available: usize) -> usize {
         let n = frame.len.min(available);
         self.tail_bytes = frame.len - n;
@@ -219,7 +220,7 @@ impl Scanner {
     fn frame(&self, header: &[u8; HEADER_BYTES]) -> Result<Frame, FrameError> {
         let tag = header[0];
         let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
-        if self.interest.0[usize::from(tag)] == Care::Unknown {
+        if self.interest.0[usize::from(tag)] == Treatment::Unknown {
             return Err(FrameError::UnknownTag(tag));
         }
         if length < MIN_LENGTH_WORD {
@@ -232,7 +233,7 @@ impl Scanner {
     }
 }
 
-/// Reads the header at the front of `bytes` for code that handles one message at a time (logins).
+/// Reads the header at the front of `bytes`, for code that handles one message at a time (logins).
 ///
 /// # Errors
 /// As [`Scanner::next`]; tags are not checked.
@@ -263,15 +264,19 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, Eq, Clone)]
-    enum Seen {
+    enum Observed {
         Message(u8, usize),
         Bytes(usize),
     }
 
-    /// Feeds `stream` in pieces as a relay would, keeping what is not consumed; merges neighbouring byte counts.
-    fn walk(stream: &[u8], cuts: &[usize], interest: &'static Interest) -> (Vec<Seen>, Option<FrameError>) {
+    /// Passes `stream` in parts as a relay would, keeping unconsumed bytes; merges adjacent byte counts.
+    fn walk(
+        stream: &[u8],
+        cuts: &[usize],
+        interest: &'static Interest,
+    ) -> (Vec<Observed>, Option<FrameError>) {
         let mut scanner = Scanner::new(interest, MAX_MESSAGE_BYTES);
-        let mut seen = Vec::new();
+        let mut events = Vec::new();
         let mut buffer: Vec<u8> = Vec::new();
         let mut points: Vec<usize> = cuts.iter().map(|c| c % (stream.len() + 1)).collect();
         points.push(stream.len());
@@ -285,27 +290,27 @@ mod tests {
                 match scanner.next(&buffer[at..]) {
                     Ok(Event::Tail(n) | Event::Run(n)) => {
                         at += n;
-                        match seen.last_mut() {
-                            Some(Seen::Bytes(total)) => *total += n,
-                            _ => seen.push(Seen::Bytes(n)),
+                        match events.last_mut() {
+                            Some(Observed::Bytes(total)) => *total += n,
+                            _ => events.push(Observed::Bytes(n)),
                         }
                     }
                     Ok(Event::Message(frame)) => {
                         let n = scanner.consume(frame, buffer.len() - at);
                         at += n;
-                        seen.push(Seen::Message(frame.tag, frame.len));
-                        seen.push(Seen::Bytes(n));
+                        events.push(Observed::Message(frame.tag, frame.len));
+                        events.push(Observed::Bytes(n));
                     }
                     Ok(Event::Incomplete(need)) => {
                         assert!(need > buffer.len() - at);
                         break;
                     }
-                    Err(error) => return (seen, Some(error)),
+                    Err(error) => return (events, Some(error)),
                 }
             }
             buffer.drain(..at);
         }
-        (seen, None)
+        (events, None)
     }
 
     fn any_message() -> impl Strategy<Value = Vec<u8>> {
@@ -325,7 +330,7 @@ mod tests {
         }
 
         #[test]
-        fn any_split_of_noise_gives_the_same_events(
+        fn any_split_of_random_bytes_gives_the_same_events(
             noise in proptest::collection::vec(any::<u8>(), 0..200),
             cuts in proptest::collection::vec(any::<usize>(), 0..30),
         ) {
@@ -334,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_one_run_and_the_end_is_told() {
+    fn rows_are_one_run_and_the_end_is_reported() {
         let mut stream = message(b'D', b"abc");
         stream.extend(message(b'D', b"def"));
         let rows = stream.len();
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_too_long_to_read_whole_streams() {
+    fn an_error_too_long_to_parse_is_streamed() {
         let stream = message(b'E', &[b'x'; 20_000]);
         let mut scanner = Scanner::new(&FROM_SERVER, MAX_MESSAGE_BYTES);
         let Ok(Event::Message(frame)) = scanner.next(&stream[..10]) else { panic!("head expected") };

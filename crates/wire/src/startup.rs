@@ -1,5 +1,5 @@
-//! The first packets of a connection, which carry no tag: startup, SSL, GSS and cancel requests.
-//! Owns their recognition and limits; it never answers them.
+//! The first packets of a connection, which have no tag: startup, SSL, GSS and cancel requests. Owns their
+//! parsing and limits; never answers them.
 
 use crate::FormatError;
 use crate::cursor::Cursor;
@@ -12,12 +12,12 @@ pub const SSL_CODE: u32 = 80_877_103;
 /// Request code of GSSENCRequest.
 pub const GSS_CODE: u32 = 80_877_104;
 
-/// A protocol version as the startup packet carries it.
+/// A protocol version as in the startup packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32);
 
 impl Version {
-    /// The version every client and server speaks.
+    /// The version supported by all clients and servers.
     pub const V3_0: Self = Self(0x0003_0000);
     /// PostgreSQL 18: longer cancel keys.
     pub const V3_2: Self = Self(0x0003_0002);
@@ -33,34 +33,34 @@ impl Version {
     }
 }
 
-/// What a client asks for first.
+/// The first request of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Wants TLS; expects one byte `S` or `N`.
+    /// Requests TLS; expects one byte `S` or `N`.
     Ssl,
-    /// Wants GSSAPI encryption; expects one byte `G` or `N`.
+    /// Requests GSSAPI encryption; expects one byte `G` or `N`.
     Gss,
-    /// Wants the query of the named backend cancelled; expects the connection to close.
+    /// Requests that the query of this backend be canceled; expects the connection to close.
     Cancel {
         /// Process ID from BackendKeyData.
         pid: u32,
         /// Secret from BackendKeyData: 4 bytes in protocol 3.0, up to 256 in 3.2.
         key: &'a [u8],
     },
-    /// Wants a session.
+    /// Requests a session.
     Startup(Startup<'a>),
 }
 
 /// A session request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Startup<'a> {
-    /// Version asked for; the minor part may be one we do not know.
+    /// Requested version; the minor part may be unsupported.
     pub version: Version,
     body: &'a [u8],
 }
 
 impl<'a> Startup<'a> {
-    /// Names and values in the order sent. The packet was checked when it was parsed.
+    /// Names and values in the order sent. The packet was validated when it was parsed.
     pub fn parameters(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let mut cursor = Cursor::new(self.body);
         std::iter::from_fn(move || {
@@ -76,21 +76,21 @@ impl<'a> Startup<'a> {
 /// A first packet that cannot be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StartupError {
-    /// A length outside the limits: not PostgreSQL at all, or hostile.
+    /// A length outside the limits: not a PostgreSQL client, or a hostile one.
     #[error("invalid length of startup packet")]
     Length,
     /// A major version other than 3.
     #[error("unsupported frontend protocol {}.{}: server supports 3.0 to 3.2", .0.major(), .0.minor())]
     Version(Version),
-    /// Strings not terminated, not UTF-8, or without partner.
+    /// Strings that are not terminated, not UTF-8, or not in pairs.
     #[error("invalid startup packet layout: {0}")]
     Layout(FormatError),
 }
 
-/// Length in bytes of the startup-phase packet at the front of `bytes`, or `None` while that is not known.
+/// Length in bytes of the startup-phase packet at the front of `bytes`, or `None` if it is not yet known.
 ///
 /// # Errors
-/// [`StartupError::Length`] when the length word is out of bounds.
+/// [`StartupError::Length`] if the length field is out of bounds.
 pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
     let Some(word) = bytes.first_chunk::<4>() else { return Ok(None) };
     let len = u32::from_be_bytes(*word) as usize;
@@ -101,7 +101,7 @@ pub fn packet_len(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
     }
 }
 
-/// Reads one whole startup-phase packet, length word included.
+/// Reads one whole startup-phase packet, including its length field.
 ///
 /// # Errors
 /// See [`StartupError`].
@@ -130,7 +130,7 @@ pub fn parse(packet: &[u8]) -> Result<Request<'_>, StartupError> {
     }
 }
 
-/// Name/value pairs up to an empty name that must be the last byte.
+/// Name/value pairs up to an empty name, which must be the last byte.
 fn check_parameters(body: &[u8]) -> Result<(), FormatError> {
     let mut cursor = Cursor::new(body);
     loop {
@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_session_request_is_read_back() {
+    fn an_encoded_startup_packet_is_parsed() {
         let mut out = Vec::new();
         encode::startup(&mut out, Version::V3_0, &[("user", "app"), ("database", "shop")]);
         assert_eq!(packet_len(&out), Ok(Some(out.len())));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_by_code() {
+    fn requests_are_distinguished_by_code() {
         assert_eq!(parse(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap(), Request::Ssl);
         assert_eq!(parse(&[0, 0, 0, 8, 4, 210, 22, 48]).unwrap(), Request::Gss);
         let mut out = Vec::new();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_first_packets_are_named() {
+    fn invalid_first_packets_are_errors() {
         assert_eq!(packet_len(b"GET / HTTP/1.1"), Err(StartupError::Length));
         assert_eq!(parse(&[0, 0, 0, 9, 0, 2, 0, 0, 0]), Err(StartupError::Version(Version(0x0002_0000))));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Message tags by name. Owns the constants; says nothing about contents.
+//! Message tags by name. Owns the constants only.
 
 /// Messages a client sends after startup.
 pub mod frontend {
@@ -13,7 +13,7 @@ pub mod frontend {
     pub const FLUSH: u8 = b'H';
     pub const FUNCTION_CALL: u8 = b'F';
     pub const PARSE: u8 = b'P';
-    /// PasswordMessage, SASLInitialResponse and SASLResponse share it.
+    /// Shared by PasswordMessage, SASLInitialResponse and SASLResponse.
     pub const PASSWORD: u8 = b'p';
     pub const QUERY: u8 = b'Q';
     pub const SYNC: u8 = b'S';

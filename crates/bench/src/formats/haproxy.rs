@@ -1,11 +1,11 @@
-//! HAProxy's configuration: one thread that relays bytes, which is all it shall do here. It knows nothing of
-//! PostgreSQL, so TLS goes through it from end to end.
+//! HAProxy's configuration: one thread that relays bytes. HAProxy does not speak PostgreSQL's protocol, so
+//! TLS is end to end.
 
 use super::Site;
-use crate::bed::MAX_UNPOOLED_CLIENTS;
+use crate::test_bed::MAX_UNPOOLED_CLIENTS;
 
-/// Room for the clients of one run while those of the one before are still leaving. HAProxy does not start where
-/// fewer files may be open than this could need.
+/// Room for the clients of one run while those of the previous one disconnect. HAProxy does not start if its
+/// limit of open files is below what this may require.
 const MAX_CONNECTIONS: u32 = 2 * MAX_UNPOOLED_CLIENTS;
 
 /// `haproxy.cfg`.

@@ -1,17 +1,17 @@
-//! PgBouncer's INI file, which iambouncer reads as well. Neither side gets a line that the other does not get;
-//! the exceptions are the settings that only iambouncer has: one worker, as PgBouncer has one, except in the rows
-//! about several, the engine of the column, and no HTTP port.
+//! PgBouncer's INI file, which iambouncer reads as well. Both get the same lines, except for the settings
+//! that only iambouncer has: one worker (PgBouncer is single-threaded) except in the rows about several, the
+//! engine of the column, and no HTTP port.
 
 use std::fmt::Write as _;
 
 use super::{Ini, MAX_CLIENTS, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
-/// Workers of ours where nothing else is said.
+/// Default number of workers of iambouncer.
 const ONE_CORE: u32 = 1;
 
 impl Ini {
-    /// The whole file; for iambouncer with its `io_engine`.
+    /// The whole file; with `io_engine` for iambouncer.
     pub(crate) fn text(&self, site: &Site<'_>, io_engine: Option<&str>) -> String {
         let dir = site.dir.display();
         let Site { postgres_port, listen_port, .. } = site;
@@ -40,9 +40,9 @@ impl Ini {
             ("max_prepared_statements", count(self.max_prepared)),
             ("workers", io_engine.and_then(|_| count(self.workers.or(Some(ONE_CORE))))),
             ("io_engine", io_engine.map(str::to_owned)),
-            // PgBouncer has no such port.
+            // PgBouncer does not have this port.
             ("http_port", io_engine.map(|_| "0".to_owned())),
-            // What is measured is read from /proc, which nobody but root may for a process that is not dumpable.
+            // Measurements read /proc, which only root may do for a process that is not dumpable.
             ("core_dumps", io_engine.map(|_| "1".to_owned())),
         ];
         for (name, value) in further {

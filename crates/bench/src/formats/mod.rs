@@ -1,8 +1,8 @@
-//! What each program is told, in its own format. Owns the common terms: what a row asks for, and where things
-//! are; each format has a file of its own. It writes nothing to disk.
+//! The configuration of each program, in its own format. Owns the common parameters: the requirements of a
+//! row, and addresses and paths; each format has its own file. Never writes to disk.
 //!
-//! All contenders get the same pool, the same TLS and the same limits. What a format cannot say keeps the
-//! program's default.
+//! All contenders get the same pool, TLS and limits. What a format cannot express keeps the program's
+//! default.
 
 mod haproxy;
 mod ini;
@@ -16,47 +16,47 @@ use std::path::Path;
 
 use crate::contenders::Contender;
 
-/// Room for the idle clients of the memory rows and then some.
+/// Enough for the idle clients of the memory rows.
 pub(crate) const MAX_CLIENTS: u32 = 12_000;
 
-/// What varies between the measurements' configurations.
+/// The configuration parameters that differ between rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ini {
     /// `pool_mode`: transaction or session.
     pub(crate) pool_mode: &'static str,
     /// `default_pool_size`.
     pub(crate) pool_size: u32,
-    /// TLS, verified in full, to the server.
+    /// TLS with full verification to the server.
     pub(crate) server_tls: bool,
     /// TLS required from clients.
     pub(crate) client_tls: bool,
-    /// `max_prepared_statements`, where both readers of the INI file know the setting.
+    /// `max_prepared_statements`, if both readers of the INI file accept the setting.
     pub(crate) max_prepared: Option<u32>,
-    /// `workers` of ours, where it is not one.
+    /// `workers` of iambouncer, if not one.
     pub(crate) workers: Option<u32>,
 }
 
-/// Where things are.
+/// Addresses and paths.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Site<'a> {
     /// Directory of certificates and users.
     pub(crate) dir: &'a Path,
     /// PostgreSQL's port on 127.0.0.1.
     pub(crate) postgres_port: u16,
-    /// Where the program shall listen on 127.0.0.1.
+    /// Port to listen on at 127.0.0.1.
     pub(crate) listen_port: u16,
 }
 
 /// A program's configuration.
 #[derive(Debug)]
 pub(crate) struct ContenderConfig {
-    /// ContenderNames and texts of the files.
+    /// Names and texts of the files.
     pub(crate) files: Vec<(String, String)>,
     /// The command line, without the program.
     pub(crate) args: Vec<String>,
 }
 
-/// The configuration of `contender`; one that is not a program has none.
+/// The configuration of `contender`; `None` if it is not a program.
 pub(crate) fn config(contender: Contender, ini: &Ini, site: &Site<'_>) -> Option<ContenderConfig> {
     let file = |ending: &str| format!("{}.{ending}", contender.file());
     let path = |name: &str| site.dir.join(name).display().to_string();
@@ -111,39 +111,41 @@ mod tests {
     }
 
     #[test]
-    fn only_port_and_our_own_settings_differ_between_readers_of_the_ini_file() {
-        let ours = text(Contender::Iambouncer, &INI, &site());
-        let theirs = text(Contender::PgBouncer, &INI, &Site { listen_port: 6002, ..site() });
-        let common = ours.replace("workers = 1\nio_engine = auto\nhttp_port = 0\ncore_dumps = 1\n", "");
-        assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), theirs);
+    fn ini_files_differ_only_in_port_and_settings_of_iambouncer() {
+        let iambouncer_ini = text(Contender::Iambouncer, &INI, &site());
+        let pgbouncer_ini = text(Contender::PgBouncer, &INI, &Site { listen_port: 6002, ..site() });
+        let common =
+            iambouncer_ini.replace("workers = 1\nio_engine = auto\nhttp_port = 0\ncore_dumps = 1\n", "");
+        assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), pgbouncer_ini);
         let epoll = text(Contender::Epoll, &INI, &site());
-        assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), ours);
+        assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), iambouncer_ini);
     }
 
     #[test]
-    fn every_program_learns_ports_and_pool() {
+    fn every_configuration_contains_ports_and_pool() {
         for contender in Contender::ALL.into_iter().filter(|&one| one != Contender::Direct) {
             let args = config(contender, &INI, &site()).map_or_else(Vec::new, |config| config.args);
             let text = text(contender, &INI, &site()) + &args.join(" ");
             let pool = contender != Contender::HaProxy;
             let mode = pool && !contender.is_spike();
-            for (word, is_due) in [("5001", true), ("6001", true), ("23", pool), ("transaction", mode)] {
-                assert!(!is_due || text.contains(word), "{}: no {word} in {text}", contender.name());
+            for (word, is_expected) in [("5001", true), ("6001", true), ("23", pool), ("transaction", mode)] {
+                assert!(!is_expected || text.contains(word), "{}: no {word} in {text}", contender.name());
             }
         }
     }
 
     #[test]
-    fn every_pooler_learns_of_tls() {
+    fn every_pooler_is_configured_for_tls() {
         let poolers =
             Contender::ALL.into_iter().filter(|one| one.kind() == ContenderKind::Pooler && !one.is_spike());
         for contender in poolers {
             let with = text(contender, &INI, &site());
             let without = text(contender, &Ini { server_tls: false, client_tls: false, ..INI }, &site());
             let verifies = contender.verifies_servers();
-            for (word, is_due) in [("/d/ca.pem", verifies), ("/d/pooler.crt", true), ("/d/pooler.key", true)]
+            for (word, is_expected) in
+                [("/d/ca.pem", verifies), ("/d/pooler.crt", true), ("/d/pooler.key", true)]
             {
-                assert_eq!(with.contains(word), is_due, "{}: {word}", contender.name());
+                assert_eq!(with.contains(word), is_expected, "{}: {word}", contender.name());
                 assert!(!without.contains(word), "{}: {word}", contender.name());
             }
         }

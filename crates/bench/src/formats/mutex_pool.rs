@@ -1,10 +1,10 @@
-//! The spike's command line, which is all it has. It knows no TLS and no mode but transaction pooling, and takes part in
-//! no row that asks for another.
+//! The spike's command line; it has no configuration file. It supports neither TLS nor modes other than
+//! transaction pooling, and is excluded from rows that require them.
 
 use super::{Ini, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
-/// Threads where nothing else is said.
+/// Default number of threads.
 const ONE_CORE: u32 = 1;
 
 /// The command line, without the program.

@@ -1,9 +1,9 @@
-//! Odyssey's configuration. One worker, as all others have.
+//! Odyssey's configuration, with one worker like all others.
 
 use std::fmt::Write as _;
 
 use super::{Ini, MAX_CLIENTS, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
 /// `odyssey.conf`.
 pub(super) fn text(ini: &Ini, site: &Site<'_>) -> String {

@@ -1,9 +1,9 @@
-//! pg_doorman's configuration. One worker thread, as all others have.
+//! pg_doorman's configuration, with one worker thread like all others.
 
 use std::fmt::Write as _;
 
 use super::{Ini, MAX_CLIENTS, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
 /// `pg_doorman.toml`.
 pub(super) fn text(ini: &Ini, site: &Site<'_>) -> String {

@@ -1,10 +1,10 @@
-//! PgCat's configuration. One worker thread, as all others have. It cannot be told an authority of its own for
-//! servers, so no row asks it to verify one.
+//! PgCat's configuration, with one worker thread like all others. PgCat cannot use a private CA for servers,
+//! so it is excluded from rows that verify one.
 
 use std::fmt::Write as _;
 
 use super::{Ini, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
 /// Prepared statements per server.
 const PREPARED: u32 = 200;

@@ -1,9 +1,9 @@
-//! PgDog's two files. `workers = 0` is its way to say one thread.
+//! PgDog's two files. `workers = 0` means one thread.
 
 use std::fmt::Write as _;
 
 use super::{Ini, Site};
-use crate::bed::{DATABASE, USER};
+use crate::test_bed::{DATABASE, USER};
 
 /// `pgdog.toml`.
 pub(super) fn text(ini: &Ini, site: &Site<'_>) -> String {
@@ -33,7 +33,7 @@ pub(super) fn text(ini: &Ini, site: &Site<'_>) -> String {
     toml
 }
 
-/// `users.toml`. The password is never asked for.
+/// `users.toml`. The password is not used.
 pub(super) fn users() -> String {
     format!("[[users]]\nname = \"{USER}\"\ndatabase = \"{DATABASE}\"\npassword = \"unused\"\n")
 }

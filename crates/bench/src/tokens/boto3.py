@@ -1,9 +1,9 @@
-"""boto3's side of `bench --tokens`. Owns minting when asked and the time it takes; never decides how often.
+"""The boto3 side of `bench --tokens`. Owns minting on request and measuring its time; never decides how often.
 
-Reads lines of fields between tabs, and answers each with one line:
-    target HOST PORT USER REGION     the versions, for people
-    key ID SECRET SESSION_TOKEN      how many keys there are now; the last field may be empty
-    mint KEY COUNT                   nanoseconds for all of them, and the last token
+Reads lines of tab-separated fields, and answers each with one line:
+    target HOST PORT USER REGION     the versions, for the report
+    key ID SECRET SESSION_TOKEN      the number of keys so far; the last field may be empty
+    mint KEY COUNT                   nanoseconds for all tokens, and the last token
 """
 
 import platform

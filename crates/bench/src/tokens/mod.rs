@@ -1,11 +1,12 @@
-//! `make bench-tokens`: what a token costs, next to boto3 and `@aws-sdk/rds-signer`, written into `bench/TOKENS.md`.
+//! `make bench-tokens`: compares the cost of a token with boto3 and `@aws-sdk/rds-signer`, and writes
+//! `bench/TOKENS.md`.
 //!
-//! Owns what is signed, the order of the rounds and the limit. It never believes a signer: a token of every batch
-//! goes through the verifier of the look-alike, which shares no code with any of them.
+//! Owns what is signed, the order of the rounds and the limit. Never trusts a signer: a token of every batch
+//! is checked by the simulator's verifier, which shares no code with any of them.
 
-mod other;
-mod ours;
+mod external_minter;
 mod page;
+mod rds_iam_minter;
 
 use std::fs;
 use std::path::Path;
@@ -18,95 +19,96 @@ use crate::args::Args;
 use crate::machine::{self, Machine};
 use crate::summary::Summary;
 
-/// What a token of ours may take, in microseconds, whoever its credentials are from.
+/// Time limit for a token of rds-iam, in microseconds, whatever the source of its credentials.
 const LIMIT_US: f64 = 50.0;
-/// How many tokens are minted in a row.
+/// Number of tokens signed in a row.
 const BATCH: u32 = 1000;
-/// How many in a short run.
+/// The same for a short run.
 const QUICK_BATCH: u32 = 20;
-/// How many rounds, unless told otherwise.
+/// Default number of rounds.
 const ROUNDS: u32 = 15;
-/// As an endpoint's name is.
+/// A typical endpoint name.
 const HOST: &str = "orders.cluster-c9akciq32rgh.eu-central-1.rds.amazonaws.com";
 const PORT: u16 = 5432;
 const USER: &str = "app";
 const REGION: &str = "eu-central-1";
-/// A long one: those of STS have some hundred to some thousand bytes.
+/// A long one: those of STS have several hundred to several thousand bytes.
 const SESSION_TOKEN_BYTES: usize = 4096;
-/// How long the temporary key lasts: longer than any run.
+/// Lifetime of the temporary key; longer than any run.
 const KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
 
-/// What is minted: a row of the table.
+/// How a token is obtained: a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
-    /// Signed with a key that has no session token.
+    /// Signed with a key without a session token.
     Static,
-    /// Signed with a temporary key, whose session token is part of what is signed.
+    /// Signed with a temporary key, whose session token is part of the signed text.
     Temporary,
-    /// Asked of an engine that has one.
-    AtHand,
+    /// Returned from the cache of an engine.
+    Cached,
 }
 
 impl Case {
-    const ALL: [Self; 3] = [Self::Static, Self::Temporary, Self::AtHand];
+    const ALL: [Self; 3] = [Self::Static, Self::Temporary, Self::Cached];
 
-    /// The cases that are signed anew, in the order of the keys.
+    /// The cases that sign each token, in the order of the keys.
     const SIGNED: [Self; 2] = [Self::Static, Self::Temporary];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Static => "signed, key without session token",
             Self::Temporary => "signed, session token of 4096 bytes",
-            Self::AtHand => "the engine has one at hand",
+            Self::Cached => "the engine has one cached",
         }
     }
 }
 
-/// Tokens minted in a row.
+/// Tokens obtained in a row.
 struct Batch {
-    /// How long all of them took, in nanoseconds.
+    /// Total time, in nanoseconds.
     nanoseconds: u64,
-    /// The last one.
+    /// The last token.
     token: String,
 }
 
-/// Mints tokens: a column of the table.
+/// Produces tokens: a column of the table.
 trait Minter {
     /// Its name in the table.
     fn name(&self) -> &'static str;
 
-    /// Which versions it is made of.
+    /// The versions of its components.
     fn versions(&self) -> &str;
 
-    /// Mints `count` tokens; `None` for a case that it has not.
+    /// Obtains `count` tokens; `None` for a case that it does not support.
     fn mint(&mut self, case: Case, count: u32) -> Result<Option<Batch>>;
 }
 
-/// A figure.
+/// A figure of one batch.
 struct TokenSample {
     case: Case,
     column: usize,
-    /// Microseconds for one token.
+    /// Microseconds per token.
     us: f64,
 }
 
-/// Runs all of it.
+/// Runs the whole comparison.
 ///
 /// # Errors
-/// A minter fails, mints what the verifier refuses, or ours takes longer than the limit.
+/// A minter fails, a token is refused by the verifier, or rds-iam exceeds the limit.
 pub(crate) fn run(args: &Args, bench_dir: &Path) -> Result<()> {
     let load_before = machine::load_average();
     let keys = KeyStore::default();
     let temporary = keys.issue(SystemTime::now(), KEY_LIFE, SESSION_TOKEN_BYTES);
-    let fixed = AccessKey::parse("AKIDBENCH:a/secret+of-the-benchmark").context("a key of none")?;
+    let fixed =
+        AccessKey::parse("AKIDBENCH:a/secret+of-the-benchmark").context("parsing the benchmark's key")?;
     keys.add(fixed.clone());
     let pair = [fixed, temporary];
 
     let drivers = args.drivers()?;
     let mut minters: Vec<Box<dyn Minter>> = vec![
-        Box::new(ours::Ours::new(&pair)?),
-        Box::new(other::Other::boto3(&drivers, &pair)?),
-        Box::new(other::Other::rds_signer(&drivers, &pair)?),
+        Box::new(rds_iam_minter::RdsIamMinter::new(&pair)?),
+        Box::new(external_minter::ExternalMinter::boto3(&drivers, &pair)?),
+        Box::new(external_minter::ExternalMinter::rds_signer(&drivers, &pair)?),
     ];
     let (rounds, batch) = if args.quick { (1, QUICK_BATCH) } else { (args.rounds.unwrap_or(ROUNDS), BATCH) };
     let samples = measure(&mut minters, &keys, rounds, batch)?;
@@ -122,10 +124,10 @@ pub(crate) fn run(args: &Args, bench_dir: &Path) -> Result<()> {
     }
     .text();
     write(args, bench_dir, &text)?;
-    hold(&samples)
+    check_limit(&samples)
 }
 
-/// Writes the page: a full run's where it is under version control, a short one's beside the raw figures.
+/// Writes the page: of a full run to the file under version control, of a short one next to the raw figures.
 fn write(args: &Args, bench_dir: &Path, text: &str) -> Result<()> {
     let (dir, name) =
         if args.quick { (bench_dir.join("raw"), "tokens.md") } else { (bench_dir.to_owned(), "TOKENS.md") };
@@ -137,7 +139,7 @@ fn write(args: &Args, bench_dir: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// All minters and cases in turns. The first round is thrown away: it warms up.
+/// Runs all minters and cases in turns. The first round is a warm-up and is discarded.
 fn measure(
     minters: &mut [Box<dyn Minter>],
     keys: &KeyStore,
@@ -152,9 +154,10 @@ fn measure(
                 let minted = minter.mint(case, batch);
                 let minted = minted.with_context(|| format!("{}, {}", minter.name(), case.title()))?;
                 let Some(Batch { nanoseconds, token }) = minted else { continue };
-                // The refusal, never the token: `Refusal` quotes only what is no secret.
+                // The error contains the reason, never the token: `Refusal` quotes only values that are not
+                // secret.
                 verify(&token, USER, &target, keys, SystemTime::now())
-                    .with_context(|| format!("the token of {} is refused", minter.name()))?;
+                    .with_context(|| format!("the token of {} was refused", minter.name()))?;
                 if round > 0 {
                     let us = nanoseconds as f64 / 1000.0 / f64::from(batch);
                     samples.push(TokenSample { case, column, us });
@@ -172,8 +175,8 @@ fn cell(samples: &[TokenSample], case: Case, column: usize) -> Option<Summary> {
     Summary::of(of_cell.map(|sample| sample.us).collect())
 }
 
-/// Whether ours, the first column, keeps to the limit.
-fn hold(samples: &[TokenSample]) -> Result<()> {
+/// Checks that rds-iam, the first column, is within the limit.
+fn check_limit(samples: &[TokenSample]) -> Result<()> {
     let mut complaints = Vec::new();
     for case in Case::ALL {
         match cell(samples, case, 0) {
@@ -197,36 +200,37 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_for_every_case() {
-        hold(&samples([49.9, 1.0, 1.0])).unwrap();
+    fn the_limit_applies_to_every_case() {
+        check_limit(&samples([49.9, 1.0, 1.0])).unwrap();
         for us in [[50.0, 1.0, 1.0], [1.0, 70.0, 1.0], [1.0, 1.0, 70.0]] {
-            let complaint = hold(&samples(us)).unwrap_err().to_string();
+            let complaint = check_limit(&samples(us)).unwrap_err().to_string();
             assert!(complaint.contains("0.0 µs"), "{complaint}");
         }
-        assert!(hold(&samples([1.0; 3])[..2]).is_err());
+        assert!(check_limit(&samples([1.0; 3])[..2]).is_err());
     }
 
     #[test]
-    fn what_others_take_is_no_complaint() {
+    fn the_limit_does_not_apply_to_other_minters() {
         let mut samples = samples([1.0; 3]);
         samples.push(TokenSample { case: Case::Static, column: 1, us: 400.0 });
-        hold(&samples).unwrap();
+        check_limit(&samples).unwrap();
         assert_eq!(cell(&samples, Case::Static, 1).map(|summary| summary.median), Some(400.0));
-        assert_eq!(cell(&samples, Case::AtHand, 1), None);
+        assert_eq!(cell(&samples, Case::Cached, 1), None);
     }
 
     #[test]
-    fn titles_tell_the_length_of_the_session_token() {
+    fn titles_contain_the_length_of_the_session_token() {
         assert!(Case::Temporary.title().contains(&SESSION_TOKEN_BYTES.to_string()));
     }
 
     #[test]
-    fn ours_mint_what_the_verifier_takes() {
+    fn tokens_of_rds_iam_are_accepted_by_the_verifier() {
         let keys = KeyStore::default();
         let temporary = keys.issue(SystemTime::now(), KEY_LIFE, SESSION_TOKEN_BYTES);
         let fixed = AccessKey::parse("AK:secret").unwrap();
         keys.add(fixed.clone());
-        let mut minters: Vec<Box<dyn Minter>> = vec![Box::new(ours::Ours::new(&[fixed, temporary]).unwrap())];
+        let mut minters: Vec<Box<dyn Minter>> =
+            vec![Box::new(rds_iam_minter::RdsIamMinter::new(&[fixed, temporary]).unwrap())];
         assert_eq!(measure(&mut minters, &keys, 1, 2).unwrap().len(), Case::ALL.len());
         keys.revoke("AK");
         assert!(measure(&mut minters, &keys, 1, 2).is_err());

@@ -1,4 +1,4 @@
-//! Turns samples into the Markdown of `bench/TOKENS.md`. Owns its words and its table; it measures nothing.
+//! Converts samples to the Markdown of `bench/TOKENS.md`. Owns its text and its table; never measures.
 
 use std::fmt::Write as _;
 
@@ -6,19 +6,19 @@ use super::{Case, LIMIT_US, Minter, TokenSample, cell};
 use crate::machine::Machine;
 use crate::report::{figures, line, quotient};
 
-/// Everything the page is made of.
+/// The inputs of the page.
 pub(super) struct TokensPage<'a> {
-    /// Where it was measured.
+    /// The environment of the run.
     pub(super) machine: &'a Machine,
-    /// The command that makes it again.
+    /// The command that repeats the run.
     pub(super) command: &'a str,
-    /// The columns, ours first.
+    /// The columns, rds-iam first.
     pub(super) minters: &'a [Box<dyn Minter>],
-    /// What was measured.
+    /// The measured figures.
     pub(super) samples: &'a [TokenSample],
-    /// How many rounds.
+    /// Number of rounds.
     pub(super) rounds: u32,
-    /// How many tokens in each.
+    /// Number of tokens per round and case.
     pub(super) batch: u32,
 }
 
@@ -32,16 +32,16 @@ impl TokensPage<'_> {
         let Self { rounds, batch, .. } = self;
         let _ = writeln!(
             page,
-            "\n`{}` fails if a median of ours is not below {LIMIT_US} µs.\n\n\
+            "\n`{}` fails if a median of rds-iam is not below {LIMIT_US} µs.\n\n\
              ## How it is measured\n\n\
-             - Rounds in turns: {rounds}, after one that is thrown away. In each, everybody mints {batch} tokens in a row for\n  \
+             - Rounds in turns: {rounds}, after one that is discarded. In each, every signer mints {batch} tokens in a row for\n  \
                every line of the table, in one thread.\n{METHOD}",
             self.command,
         );
         page.trim_end().to_owned() + "\n"
     }
 
-    /// A column for each minter, and then how many times ours the others take.
+    /// A column for each minter, followed by the ratios to rds-iam.
     fn table(&self, page: &mut String) {
         let names = self.minters.iter().map(|minter| minter.name().to_owned());
         let others = self.minters.iter().skip(1);
@@ -59,14 +59,14 @@ impl TokensPage<'_> {
 }
 
 const HEAD: &str = "# Tokens\n\n<!-- Written by `make bench-tokens`. Do not edit. -->\n\n\
-    What it takes to mint an RDS token from credentials that are at hand: rds-iam, boto3 and `@aws-sdk/rds-signer` with\n\
+    The cost of an RDS token with credentials that are available: rds-iam, boto3 and `@aws-sdk/rds-signer` with\n\
     the same keys, on the same machine, in the same run. Each cell is the median of the rounds, with the smallest and\n\
-    largest in brackets. The last columns are medians over rds-iam's.\n\n";
+    largest in brackets. The last columns are medians divided by those of rds-iam.\n\n";
 
 const METHOD: &str = "\
-    - Each times itself with its own clock, between its first and its last token. What is made once is in no figure:\n  \
-      the client of boto3, the signer of JavaScript, the engine. Nobody fetches credentials.\n\
+    - Each measures with its own clock, from its first to its last token. One-time costs are not included:\n  \
+      the client of boto3, the signer of JavaScript, the engine. No credentials are fetched.\n\
     - Signing is `rds_iam::sign`, `generate_db_auth_token` and `getAuthToken`. The engine is `TokenEngine::token` when\n  \
-      it has a token that is not due; the others keep none.\n\
-    - The last token of every batch is checked by the verifier of the look-alike (`rds_sim::verify`), which shares no\n  \
-      code with any signer. One that it refuses ends the run.\n";
+      it has a token that is not due for renewal; the others do not cache tokens.\n\
+    - The last token of every batch is checked by the simulator's verifier (`rds_sim::verify`), which shares no\n  \
+      code with any signer. The run fails if it refuses one.\n";

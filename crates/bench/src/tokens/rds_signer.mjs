@@ -1,11 +1,11 @@
-// The side of `@aws-sdk/rds-signer` in `bench --tokens`. Owns minting when asked and the time it takes; never decides
-// how often. Lines and answers as in boto3.py.
+// The `@aws-sdk/rds-signer` side of `bench --tokens`. Owns minting on request and measuring its time; never decides
+// how often. Requests and responses as in boto3.py.
 
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { Signer } from "@aws-sdk/rds-signer";
 
-// The working directory is the one that holds node_modules.
+// The working directory contains node_modules.
 const description = "node_modules/@aws-sdk/rds-signer/package.json";
 const versions = () => `rds-signer ${JSON.parse(readFileSync(description, "utf8")).version}, Node.js ${process.version}`;
 

@@ -184,7 +184,7 @@ const SECRETS: &[Column] = &[
     ("last_error", Text),
 ];
 
-const STATS: &[Column] = &[
+pub(super) const STATS: &[Column] = &[
     ("database", Text),
     ("total_server_assignment_count", Int8),
     ("total_xact_count", Int8),

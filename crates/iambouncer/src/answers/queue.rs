@@ -72,6 +72,10 @@ pub(super) enum Tail {
     Copy,
 }
 
+/// A longer queue is not checked in debug builds: that would be quadratic.
+#[cfg(debug_assertions)]
+const MAX_CHECKED: usize = 64;
+
 /// The queue of one link between a client and a server.
 #[derive(Default)]
 pub struct ExpectedAnswers {
@@ -224,6 +228,19 @@ impl ExpectedAnswers {
         }
         self.deallocating += usize::from(expected.deallocates());
         self.queue.push_back(expected);
+        self.check();
+    }
+
+    /// What always holds, for the tests: the counters agree with the entries, and no held Sync is at the front.
+    #[inline]
+    fn check(&self) {
+        #[cfg(debug_assertions)]
+        if self.queue.len() <= MAX_CHECKED {
+            let held = |entry: &&ExpectedAnswer| matches!(entry, ExpectedAnswer::HeldSync { .. });
+            assert_eq!(self.held_syncs, self.queue.iter().filter(held).count());
+            assert!(!self.queue.front().as_ref().is_some_and(held), "a held Sync is released at the front");
+            assert_eq!(self.deallocating, self.queue.iter().filter(|entry| entry.deallocates()).count());
+        }
     }
 
     /// Takes the front entry off, and the marks behind it that mean nothing any more.
@@ -242,6 +259,7 @@ impl ExpectedAnswers {
             Some(ExpectedAnswer::CopyEnd | ExpectedAnswer::HeldSync { .. }) => self.skip_marks(),
             Some(_) => {}
         }
+        self.check();
     }
 
     /// The change of an entry is answered, or does not happen.

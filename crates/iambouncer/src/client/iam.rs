@@ -6,7 +6,7 @@
 
 use super::authenticate::{Login, LoginRefusal};
 use crate::auth::iam::presigned::Times;
-use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
 use crate::auth::iam::token::{self, ExpectedToken};
 use crate::auth::iam::{ProofError, proof_verifiers::ProofVerifiers};
 use crate::client_error::{self, ClientError};
@@ -27,8 +27,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Interval at which a check under way in another task is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest wait for the check of another login with the same proof.
+const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Requests the client's token and has the database verify it.
 pub(super) async fn prove(
@@ -62,7 +62,10 @@ pub(super) async fn prove(
                 logins.count_proof(ProofOutcome::Refused);
                 return Err(LoginRefusal::Error(error));
             }
-            ProofStatus::Pending => timers::sleep(POLL_INTERVAL).await,
+            ProofStatus::Pending(other) => {
+                // Afterwards this login may start a check itself.
+                let _ = timers::timeout(OPEN_CHECK, other.finished()).await;
+            }
             ProofStatus::Unknown(check) => {
                 return claim.probe(context, check).await.map_err(LoginRefusal::Error);
             }

@@ -6,7 +6,7 @@ use super::authenticate::{Login, LoginRefusal};
 use super::sts::{self, StsError};
 use crate::auth::iam::caller::{self, ParsedCallerProof};
 use crate::auth::iam::principal;
-use crate::auth::iam::proof_results::{OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
 use crate::client_error::{self, ClientError};
 use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
@@ -17,8 +17,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Interval at which a check under way in another task is polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest wait for the check of another login with the same proof.
+const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Requests the client's proof, verifies it with STS, and checks the map.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
@@ -63,7 +63,10 @@ async fn identity(
                 context.process.logins.count_proof(ProofOutcome::Refused);
                 return Err(error);
             }
-            ProofStatus::Pending => timers::sleep(POLL_INTERVAL).await,
+            ProofStatus::Pending(other) => {
+                // Afterwards this login may start a check itself.
+                let _ = timers::timeout(OPEN_CHECK, other.finished()).await;
+            }
             ProofStatus::Unknown(check) => {
                 let arn = verify(context, user, proof, check, audience).await?;
                 return Ok((arn, ProofOutcome::Accepted));

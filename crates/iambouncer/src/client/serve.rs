@@ -17,6 +17,7 @@ use crate::log_limit::{LinePermit, warn_unauthenticated};
 use crate::net::tls::TlsStream;
 use crate::net::trust::words_of;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::parameters::ParameterId;
 use crate::pending_logins::PendingLogin;
 use crate::pool::{Directory, Pool};
 use crate::relay::{CloseReason, Session, Start};
@@ -191,7 +192,7 @@ struct LoginInProgress<'a> {
 /// What an authenticated client has requested.
 enum Destination {
     Console { is_admin: bool },
-    Session { pool: Rc<Pool>, tracked: Vec<(usize, String)> },
+    Session { pool: Rc<Pool>, tracked: Vec<(ParameterId, String)> },
 }
 
 impl LoginInProgress<'_> {
@@ -378,12 +379,12 @@ impl LoginInProgress<'_> {
     }
 
     /// Applies `application_name_add_host`.
-    fn add_host_to_name(&self, settings: &Settings, tracked: &mut Vec<(usize, String)>) {
-        let Some(name) = self.services.context.parameters.position("application_name") else { return };
+    fn add_host_to_name(&self, settings: &Settings, tracked: &mut Vec<(ParameterId, String)>) {
+        let Some(name) = self.services.context.parameters.id("application_name") else { return };
         if !settings.application_name_add_host {
             return;
         }
-        let given = tracked.iter().position(|(position, _)| *position == name);
+        let given = tracked.iter().position(|(id, _)| *id == name);
         let text = given.map_or_else(|| "app".to_owned(), |at| tracked.remove(at).1);
         tracked.push((name, format!("{text} - {}", self.info.remote())));
     }

@@ -4,6 +4,7 @@
 use crate::client_error::{self, ClientError};
 use crate::config::Settings;
 use crate::context::Context;
+use crate::parameters::ParameterId;
 
 /// Prefix of protocol options; the response rejects unknown ones (protocol 3.2).
 const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
@@ -14,7 +15,7 @@ pub(super) struct SessionRequest {
     pub(super) user: String,
     pub(super) database: String,
     /// Tracked parameters: position and value.
-    pub(super) tracked: Vec<(usize, String)>,
+    pub(super) tracked: Vec<(ParameterId, String)>,
     pub(super) application_name: Option<String>,
     /// Protocol options that the pooler does not support.
     pub(super) unknown_options: Vec<String>,
@@ -61,11 +62,11 @@ fn take(
     value: String,
     request: &mut SessionRequest,
 ) -> Result<(), ClientError> {
-    if let Some(position) = context.parameters.position(name) {
+    if let Some(id) = context.parameters.id(name) {
         if name.eq_ignore_ascii_case("application_name") {
             request.application_name = Some(value.clone());
         }
-        request.tracked.push((position, value));
+        request.tracked.push((id, value));
         return Ok(());
     }
     let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name));

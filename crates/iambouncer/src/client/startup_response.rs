@@ -7,7 +7,7 @@ use crate::client_error::{self, ClientError};
 use crate::clients::{ClientInfo, ClientState};
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
-use crate::parameters::ValueSet;
+use crate::parameters::{ParameterId, ValueSet};
 use crate::pool::{Pool, ServerParameters, StartupResponse};
 use crate::worker::buffer::SMALL_BLOCK_BYTES;
 use crate::worker::{self, either, timers};
@@ -43,7 +43,7 @@ pub(super) async fn startup_response(
     client: &ClientInfo,
     stream: &mut Stream,
     inbound: &mut Inbound,
-    tracked: &[(usize, String)],
+    tracked: &[(ParameterId, String)],
 ) -> Result<StartupReady, LoginRefusal> {
     let server_parameters = match pool.server_parameters() {
         Some(server_parameters) => server_parameters,
@@ -56,35 +56,34 @@ pub(super) async fn startup_response(
     encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
     encode::ready_for_query(&mut message);
     // A requested value is validated by the first server that accepts it; application_name is always valid.
-    let name = context.parameters.position("application_name");
-    let parameters_proven = tracked.iter().all(|(position, _)| Some(*position) == name);
+    let name = context.parameters.id("application_name");
+    let parameters_proven = tracked.iter().all(|(id, _)| Some(*id) == name);
     Ok(StartupReady { message, parameters: greeting.parameters.clone(), parameters_proven })
 }
 
 fn make(
     context: &Context,
     server_parameters: &ServerParameters,
-    tracked: &[(usize, String)],
+    tracked: &[(ParameterId, String)],
 ) -> StartupResponse {
-    let mut values = vec![None; context.parameters.names().len()];
     let version = server_parameters.reports.iter().find(|(name, _)| name == "server_version");
     let version = version.map_or("", |(_, value)| value.as_str());
-    for (position, value) in tracked {
-        let name = &*context.parameters.names()[*position];
-        let default = server_parameters.parameters.values()[*position].as_deref();
-        // In the server's spelling, so that equal values compare as equal.
-        let value = spelling::reported(name, value, default, version).unwrap_or_else(|| value.clone());
-        values[*position] = Some(value.into());
-    }
-    let parameters = context.parameters.overlay(&server_parameters.parameters, &values);
+    let spelled: Vec<(ParameterId, String)> = tracked
+        .iter()
+        .map(|(id, value)| {
+            let default = server_parameters.parameters.get(*id);
+            // In the server's spelling, so that equal values compare as equal.
+            let reported = spelling::reported(context.parameters.name(*id), value, default, version);
+            (*id, reported.unwrap_or_else(|| value.clone()))
+        })
+        .collect();
+    let values = spelled.iter().map(|(id, value)| (*id, value.as_str()));
+    let parameters = context.parameters.overlay(&server_parameters.parameters, values);
     let mut messages = Vec::new();
     encode::authentication_ok(&mut messages);
     for (name, value) in &*server_parameters.reports {
-        let value = match context.parameters.position(name) {
-            Some(position) => parameters.values()[position].as_deref().unwrap_or(value),
-            None => value,
-        };
-        encode::parameter_status(&mut messages, name, value);
+        let tracked = context.parameters.id(name).and_then(|id| parameters.get(id));
+        encode::parameter_status(&mut messages, name, tracked.unwrap_or(value));
     }
     StartupResponse { asked: tracked.to_vec(), parameters, messages }
 }

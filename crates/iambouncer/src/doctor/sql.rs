@@ -3,13 +3,10 @@
 use super::checks::{Check, Finding};
 use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
-use wire::limits::HEADER_BYTES;
-use wire::{backend, encode, tag};
+use crate::sql_client::{self, AnswerLimits};
 
-/// Largest message that is read, in bytes.
-const MAX_ANSWER_BYTES: u32 = 64 * 1024;
-/// Maximum number of messages in an answer: description, row, tag, ready, and some notices.
-const MAX_MESSAGES: usize = 64;
+/// Limits for description, row, tag, ready, and some notices.
+const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 64, rows: 1 };
 /// One row: version, role of the server, user, connection slots, the role's limit, and the path to `rds_iam`.
 const QUESTIONS: &str = "\
 SELECT current_setting('server_version'), pg_is_in_recovery(), current_user, \
@@ -85,7 +82,10 @@ fn evaluate(answers: &Answers, expected: &LoginExpectation) -> Finding {
 }
 
 async fn ask(stream: &mut Stream) -> Result<Answers, String> {
-    let row = first_row(stream, QUESTIONS).await?;
+    let answer = sql_client::query(stream, &mut Inbound::default(), QUESTIONS, LIMITS, |_| {})
+        .await
+        .map_err(|error| error.to_string())?;
+    let row = answer.rows.into_iter().next().ok_or_else(|| "the query returned no row".to_owned())?;
     let [version, standby, user, places, role_limit, iam_path] = <[Option<String>; 6]>::try_from(row)
         .map_err(|_| "the answer has an unexpected number of columns".to_owned())?;
     let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
@@ -98,52 +98,6 @@ async fn ask(stream: &mut Stream) -> Result<Answers, String> {
         role_limit: limit(role_limit),
         iam_path,
     })
-}
-
-/// The first row of a query's result, in text format.
-async fn first_row(stream: &mut Stream, sql: &str) -> Result<Vec<Option<String>>, String> {
-    let mut message = Vec::new();
-    encode::query(&mut message, sql);
-    stream.send_all(&message).await.map_err(|error| error.to_string())?;
-    let mut inbound = Inbound::default();
-    let mut row = None;
-    let mut failure = None;
-    for _ in 0..MAX_MESSAGES {
-        let frame =
-            stream.recv_message(&mut inbound, MAX_ANSWER_BYTES).await.map_err(|error| error.to_string())?;
-        let message = &inbound.bytes()[..frame.len];
-        match frame.tag {
-            tag::backend::DATA_ROW => row = row.or_else(|| Some(columns(message))),
-            tag::backend::ERROR_RESPONSE => {
-                let fields = backend::error_fields(message).unwrap_or_default();
-                failure = Some(fields.message.into_owned());
-            }
-            tag::backend::READY_FOR_QUERY => {
-                return match failure {
-                    Some(reason) => Err(reason),
-                    None => row.flatten().ok_or_else(|| "the query returned no row".to_owned()),
-                };
-            }
-            _ => {}
-        }
-        inbound.consume(frame.len);
-    }
-    Err("the answer has too many messages".to_owned())
-}
-
-/// The columns of a DataRow; `None` if it is malformed.
-fn columns(message: &[u8]) -> Option<Vec<Option<String>>> {
-    let mut rest = message.get(HEADER_BYTES..)?;
-    let count = u16::from_be_bytes(*rest.split_off(..2)?.first_chunk()?);
-    let mut columns = Vec::new();
-    for _ in 0..count {
-        let length = i32::from_be_bytes(*rest.split_off(..4)?.first_chunk()?);
-        columns.push(match usize::try_from(length) {
-            Ok(length) => Some(String::from_utf8_lossy(rest.split_off(..length)?).into_owned()),
-            Err(_null) => None,
-        });
-    }
-    Some(columns)
 }
 
 #[cfg(test)]
@@ -180,13 +134,5 @@ mod tests {
         assert_eq!(cause(evaluated(|a, _| a.role_limit = Some(5))), Some(LoginFailure::ServerBusy));
         let full = evaluated(|a, _| a.places = Some(19)).verdict.map(|verdict| verdict.hint);
         assert!(full.is_some_and(|hint| hint.contains("max_connections allows 19")));
-    }
-
-    #[test]
-    fn rows_are_parsed_and_malformed_ones_are_none() {
-        let mut message = vec![b'D', 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, b'x', 0xff, 0xff, 0xff, 0xff];
-        assert_eq!(columns(&message), Some(vec![Some("x".to_owned()), None]));
-        message[10] = 9;
-        assert_eq!(columns(&message), None);
     }
 }

@@ -69,7 +69,7 @@ impl NameQuery {
         let mut is_answered = true;
         if let Some(resolver) = sources.resolver.filter(|_| needs_dns) {
             let found = if bypasses_cache {
-                resolver.resolve_anew(&name).await
+                resolver.resolve_uncached(&name).await
             } else {
                 resolver.resolve(&name).await
             };

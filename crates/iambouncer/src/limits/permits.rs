@@ -38,7 +38,8 @@ impl Counter {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        let before = self.0.0.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "a place is released only once");
     }
 }
 

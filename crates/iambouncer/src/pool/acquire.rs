@@ -278,6 +278,9 @@ impl Pool {
 
     /// Puts a server among the idle ones.
     pub(super) fn keep(&self, server: Box<Server>) {
+        debug_assert!(server.info.client_id.get() == 0, "an idle server has no client");
+        debug_assert!(server.info.cancels_in_flight.get() == 0, "a cancel request would hit the next client");
+        debug_assert!(!server.info.close_needed.get(), "a server that has to be closed is not kept");
         server.info.activity.set(Activity::Idle);
         server.stream.clear_waker();
         self.idle.push(server);

@@ -284,7 +284,7 @@ impl Pool {
         let mut server = Server {
             stream,
             parameters,
-            reported: 0,
+            reported: crate::parameters::ParameterIds::default(),
             prepared: Default::default(),
             unnamed: Default::default(),
             has_client_names: false,

@@ -2,14 +2,14 @@
 //! made of it; how one is made is the client's part.
 
 use super::shared::ReportedParameters;
-use crate::parameters::{Parameters, ValueSet};
+use crate::parameters::{ParameterId, Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A greeting without its cancel key: the same for all clients that ask for the same values.
 pub struct StartupResponse {
-    /// What was asked for: position of a tracked parameter, and value.
-    pub asked: Vec<(usize, String)>,
+    /// What was asked for: tracked parameter and value.
+    pub asked: Vec<(ParameterId, String)>,
     /// All tracked values after that.
     pub parameters: ValueSet,
     /// AuthenticationOk and the parameters.
@@ -30,8 +30,8 @@ impl ServerParameters {
     pub(super) fn new(tracked: &Parameters, reports: ReportedParameters) -> Rc<Self> {
         let mut parameters = tracked.empty();
         for (name, value) in &*reports {
-            if let Some(position) = tracked.position(name) {
-                parameters = tracked.with(&parameters, position, value);
+            if let Some(id) = tracked.id(name) {
+                parameters = tracked.with(&parameters, id, value);
             }
         }
         Rc::new(Self { reports, parameters, last: RefCell::default() })
@@ -40,7 +40,7 @@ impl ServerParameters {
     /// The greeting for who asks for these values: the last one, or one that is made.
     pub fn greeting(
         &self,
-        asked: &[(usize, String)],
+        asked: &[(ParameterId, String)],
         make: impl FnOnce(&Self) -> StartupResponse,
     ) -> Rc<StartupResponse> {
         let last = self.last.borrow().clone();
@@ -61,7 +61,7 @@ mod tests {
         let parameters = tracked.empty();
         let server_parameters = ServerParameters::new(&tracked, std::sync::Arc::new([]));
         let greet = |name: &str| {
-            let asked = vec![(4, name.to_owned())];
+            let asked = vec![(tracked.id("application_name").unwrap(), name.to_owned())];
             let make = |_: &ServerParameters| StartupResponse {
                 asked: asked.clone(),
                 parameters: parameters.clone(),

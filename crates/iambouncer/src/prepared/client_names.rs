@@ -4,7 +4,9 @@ use super::statement::Statement;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-type Names = HashMap<Box<[u8]>, Rc<Statement>>;
+/// Hashed at every Bind: with the standard hash that costs 3 % of a prepared query. Keys collide at most with names of the
+/// same client, within [`MAX_NAMES`].
+type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
 
 /// Names one client may have.
 const MAX_NAMES: usize = 64 * 1024;

@@ -140,6 +140,10 @@ impl Exchange {
 
     fn release(&mut self, session: &ClientSession, old_mode: PoolMode) {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
+        debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
+        debug_assert!(self.down_scanner.at_boundary(), "no message of the server is half read");
+        debug_assert!(linked.status == TxStatus::Idle, "a server is released only outside of a transaction");
+        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "such a server is only closed");
         session.unlink_notes();
         self.forget_link();
         let mut server = linked.server;

@@ -232,11 +232,11 @@ impl Exchange {
         let message = &self.down.bytes()[self.down_ready..];
         let message = &message[..frame.len.min(message.len())];
         let Link::Server(linked) = &mut self.link else { return own };
-        if let Some(position) = linked.server.note_parameter(&session.pool.context.parameters, message)
+        if let Some(id) = linked.server.note_parameter(&session.pool.context.parameters, message)
             && !own
-            && let Some(Some(value)) = linked.server.parameters.values().get(position)
+            && let Some(value) = linked.server.parameters.get(id)
         {
-            session.parameters = session.pool.context.parameters.with(&session.parameters, position, value);
+            session.parameters = session.pool.context.parameters.with(&session.parameters, id, value);
             if let Ok(("application_name", value)) = backend::parameter_status(message) {
                 let identity =
                     session.pool.context.client_identities.renamed(&session.info.identity(), value);

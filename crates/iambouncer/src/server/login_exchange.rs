@@ -18,6 +18,7 @@ use crate::net::certificates::{self, SignatureHash};
 use crate::net::tls::TlsStream;
 use crate::net::verified::VerifiedName;
 use crate::net::{Inbound, Stream};
+use crate::sql_client::{self, AnswerLimits, SqlError};
 use crate::worker;
 use aws_lc_rs::digest;
 use std::rc::Rc;
@@ -30,6 +31,9 @@ use zeroize::{Zeroize, Zeroizing};
 const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 /// Most messages of a login: parameter reports and notices are a few dozen.
 const MAX_LOGIN_MESSAGES: usize = 1000;
+/// The answer to `connect_query`.
+const CONNECT_QUERY_LIMITS: AnswerLimits =
+    AnswerLimits { message_bytes: MAX_LOGIN_MESSAGE_BYTES, messages: MAX_LOGIN_MESSAGES, rows: 0 };
 
 /// A login under way.
 pub(super) struct LoginExchange<'a> {
@@ -149,41 +153,34 @@ impl LoginExchange<'_> {
         Err(LoginError::BrokenOff("endless login".to_owned()))
     }
 
-    /// Runs a query of ours, takes over what it changes, and waits for its end.
+    /// Runs `connect_query`, and records the parameters that it changes.
     pub(super) async fn run(
         &mut self,
         sql: &str,
         reports: &mut Vec<(String, String)>,
     ) -> Result<(), LoginError> {
-        let mut message = Vec::new();
-        encode::query(&mut message, sql);
-        self.send(&mut message).await?;
-        for _ in 0..MAX_LOGIN_MESSAGES {
-            let (kind, message) = self.receive().await?;
-            match kind {
-                tag::backend::PARAMETER_STATUS => {
-                    let (name, value) = backend::parameter_status(&message).map_err(broken)?;
-                    reports.retain(|(known, _)| known != name);
-                    reports.push((name.to_owned(), value.to_owned()));
-                }
-                tag::backend::READY_FOR_QUERY => {
-                    return match backend::ready_for_query(&message).map_err(broken)? {
-                        TxStatus::Idle => Ok(()),
-                        _ => Err(LoginError::BrokenOff("connect_query leaves a transaction open".to_owned())),
-                    };
-                }
-                tag::backend::AUTHENTICATION
-                | tag::backend::BACKEND_KEY_DATA
-                | tag::backend::COPY_IN_RESPONSE => {
-                    return Err(LoginError::BrokenOff(format!(
-                        "message {:?} in the answer to connect_query",
-                        kind as char
-                    )));
-                }
-                _ => {}
-            }
+        let mut changed = Vec::new();
+        let note = |message: &[u8]| {
+            changed.push(
+                backend::parameter_status(message).map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
+        };
+        let answer =
+            sql_client::query(&mut self.stream, &mut self.inbound, sql, CONNECT_QUERY_LIMITS, note).await;
+        for report in changed {
+            let (name, value) = report.map_err(broken)?;
+            reports.retain(|(known, _)| *known != name);
+            reports.push((name, value));
         }
-        Err(LoginError::BrokenOff("endless answer to connect_query".to_owned()))
+        match answer {
+            Ok(answer) if answer.status == TxStatus::Idle => Ok(()),
+            Ok(_) => Err(LoginError::BrokenOff("connect_query leaves a transaction open".to_owned())),
+            Err(SqlError::Refused { severity, code, message, hint }) => {
+                Err(LoginError::Refused { severity, code, message, hint })
+            }
+            Err(SqlError::Connection(error)) => Err(LoginError::BrokenOff(error.to_string())),
+            Err(error) => Err(LoginError::BrokenOff(format!("connect_query: {error}"))),
+        }
     }
 
     async fn authenticate(&mut self, request: Authentication<'_>) -> Result<(), LoginError> {

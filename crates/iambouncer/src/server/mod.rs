@@ -18,7 +18,7 @@ mod token_for_server;
 
 use crate::limits::Permit;
 use crate::net::{Inbound, Stream};
-use crate::parameters::{Parameters, ValueSet};
+use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
 use crate::prepared::{ServerCache, ServerUnnamed};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -55,11 +55,6 @@ impl Activity {
             Self::BeingCanceled | Self::Ending => "being_canceled",
         }
     }
-}
-
-/// The bit of a position in [`Server::reported`]; beyond the last one, none.
-fn bit(position: usize) -> u64 {
-    1u64.checked_shl(position as u32).unwrap_or(0)
 }
 
 /// The first message in a run of them that is no notification: only these may come while no request waits for rows.
@@ -132,7 +127,7 @@ pub struct Server {
     /// Tracked parameters: as the server last reported them, or as it accepted them if it does not report them.
     pub parameters: ValueSet,
     /// Positions of the tracked parameters that it reports, one bit each.
-    pub reported: u64,
+    pub reported: ParameterIds,
     /// Statements it has.
     pub prepared: ServerCache,
     /// Its unnamed statement.
@@ -218,10 +213,10 @@ impl Server {
     /// The server has run our SETs of the `wanted` values: those that it reports are what it has reported, the others as
     /// they were asked for. Returns what it has now.
     pub fn accept_parameters(&mut self, parameters: &Parameters, wanted: &ValueSet) -> ValueSet {
-        let values = self.parameters.values().iter().zip(wanted.values()).enumerate();
-        let values =
-            values.map(|(at, (here, wanted))| if self.reports(at) { here.clone() } else { wanted.clone() });
-        self.parameters = parameters.intern(values.collect());
+        let here = self.parameters.iter().filter(|(id, _)| self.reported.contains(*id));
+        let unreported = wanted.iter().filter(|(id, _)| !self.reported.contains(*id));
+        let values = here.chain(unreported).map(|(id, value)| (id, value.into()));
+        self.parameters = parameters.set_of(values);
         self.parameters.clone()
     }
 
@@ -234,32 +229,28 @@ impl Server {
 
     /// The server has reset what was set in its session: values that it does not report are those of its login again.
     pub fn forget_unreported(&mut self, parameters: &Parameters) {
-        let values = self.parameters.values().iter().enumerate();
-        let values = values.map(|(at, here)| here.clone().filter(|_| self.reports(at)));
-        self.parameters = parameters.intern(values.collect());
-    }
-
-    fn reports(&self, position: usize) -> bool {
-        self.reported & bit(position) != 0
+        self.parameters = parameters.filter(&self.parameters, |id| self.reported.contains(id));
     }
 
     /// Records which tracked parameters are among those reported at the login.
     pub fn note_reported(&mut self, parameters: &Parameters, reports: &[(String, String)]) {
-        for position in reports.iter().filter_map(|(name, _)| parameters.position(name)) {
-            self.reported |= bit(position);
+        for id in reports.iter().filter_map(|(name, _)| parameters.id(name)) {
+            self.reported.insert(id);
         }
     }
 
-    /// Takes over a ParameterStatus. Returns the position of the parameter if it is tracked.
-    pub fn note_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<usize> {
+    /// Takes over a ParameterStatus. Returns the parameter if it is tracked.
+    pub fn note_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<ParameterId> {
         let (name, value) = backend::parameter_status(message).ok()?;
         if name == "application_name" {
             value.clone_into(&mut self.info.application_name.borrow_mut());
         }
-        let position = parameters.position(name)?;
-        self.reported |= bit(position);
-        self.parameters = parameters.with(&self.parameters, position, value);
-        Some(position)
+        let id = parameters.id(name)?;
+        if !self.reported.contains(id) {
+            self.reported.insert(id);
+        }
+        self.parameters = parameters.with(&self.parameters, id, value);
+        Some(id)
     }
 
     /// Says goodbye and closes. Nothing is waited for.

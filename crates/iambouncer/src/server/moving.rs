@@ -3,7 +3,7 @@
 use super::{Activity, Server, ServerInfo, connect};
 use crate::limits::Permit;
 use crate::net::{Endpoint, SocketInTransit};
-use crate::parameters::Parameters;
+use crate::parameters::{ParameterId, ParameterIds, Parameters};
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use std::cell::{Cell, RefCell};
@@ -15,8 +15,8 @@ use std::time::{Instant, SystemTime};
 /// A server that belongs to no worker. Dropping it closes the connection and gives its places back.
 pub struct DetachedServer {
     connection: SocketInTransit,
-    parameters: Vec<Option<Box<str>>>,
-    reported: u64,
+    parameters: Vec<(ParameterId, Box<str>)>,
+    reported: ParameterIds,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
     has_doubts: bool,
@@ -78,7 +78,7 @@ impl DetachedServer {
             connected_wall: info.connected_wall,
             application_name: info.application_name.borrow().clone(),
         };
-        let parameters = parameters.values().to_vec();
+        let parameters = parameters.iter().map(|(id, value)| (id, value.into())).collect();
         let (prepared, has_doubts) = (prepared.texts(), prepared.has_doubts());
         Ok(Self {
             connection,
@@ -131,7 +131,7 @@ impl DetachedServer {
         };
         Ok(Server {
             stream,
-            parameters: parameters.intern(self.parameters),
+            parameters: parameters.set_of(self.parameters),
             reported: self.reported,
             prepared,
             // Texts are known by their place in a worker's memory.

@@ -9,80 +9,72 @@ use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Values of all counters at one time. Times are in microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Times a server was assigned to a client.
-    pub server_assignments: u64,
-    /// Completed transactions.
-    pub transactions: u64,
-    /// Completed queries.
-    pub queries: u64,
-    /// Bytes from clients.
-    pub received_bytes: u64,
-    /// Bytes to clients.
-    pub sent_bytes: u64,
-    /// Time in transactions, µs.
-    pub transaction_us: u64,
-    /// Time in queries, µs.
-    pub query_us: u64,
-    /// Time that clients waited for a server, µs.
-    pub wait_us: u64,
-    /// Named Parse messages from clients.
-    pub client_parses: u64,
-    /// Named Parse messages to servers.
-    pub server_parses: u64,
-    /// Bind messages from clients.
-    pub binds: u64,
-}
-
-impl Totals {
-    /// Averages of this sum over `period`, as defined by PgBouncer: events and bytes per second, times per
-    /// transaction, query or assignment.
-    pub fn averaged(self, period: Duration) -> Self {
-        let seconds = period.as_secs().max(1);
-        let per = |sum: u64, count: u64| sum.checked_div(count).unwrap_or(0);
-        Self {
-            server_assignments: self.server_assignments / seconds,
-            transactions: self.transactions / seconds,
-            queries: self.queries / seconds,
-            received_bytes: self.received_bytes / seconds,
-            sent_bytes: self.sent_bytes / seconds,
-            transaction_us: per(self.transaction_us, self.transactions),
-            query_us: per(self.query_us, self.queries),
-            wait_us: per(self.wait_us, self.server_assignments),
-            client_parses: self.client_parses / seconds,
-            server_parses: self.server_parses / seconds,
-            binds: self.binds / seconds,
+/// Rows: field, divisor of its average (`second`, or another counter), columns in SHOW STATS, description. The struct,
+/// sums, averages and SHOW STATS are derived from them.
+macro_rules! counters {
+    ($($name:ident: per $per:ident, $total:literal, $average:literal, $doc:literal;)*) => {
+        /// Values of all counters at one time. Times are in microseconds.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Totals {
+            $(#[doc = $doc] pub $name: u64,)*
         }
-    }
-}
 
-macro_rules! fold {
-    ($trait:ident, $method:ident, $op:ident) => {
-        impl $trait for Totals {
+        /// Number of counters.
+        pub const COUNTERS: usize = [$(stringify!($name)),*].len();
+        /// Columns of SHOW STATS for the totals.
+        pub const TOTAL_COLUMNS: [&str; COUNTERS] = [$($total),*];
+        /// Columns of SHOW STATS for the averages.
+        pub const AVERAGE_COLUMNS: [&str; COUNTERS] = [$($average),*];
+
+        impl Totals {
+            /// The values in the order of the columns.
+            pub fn values(&self) -> [u64; COUNTERS] {
+                [$(self.$name),*]
+            }
+
+            /// The averages of these sums over `period`, as computed by PgBouncer: events and bytes per second,
+            /// times per transaction, query or assignment.
+            pub fn averaged(self, period: Duration) -> Self {
+                let second = period.as_secs().max(1);
+                Self { $($name: self.$name.checked_div(counters!(@per self, second, $per)).unwrap_or(0),)* }
+            }
+        }
+
+        impl Add for Totals {
             type Output = Self;
-            fn $method(self, other: Self) -> Self {
-                Self {
-                    server_assignments: self.server_assignments.$op(other.server_assignments),
-                    transactions: self.transactions.$op(other.transactions),
-                    queries: self.queries.$op(other.queries),
-                    received_bytes: self.received_bytes.$op(other.received_bytes),
-                    sent_bytes: self.sent_bytes.$op(other.sent_bytes),
-                    transaction_us: self.transaction_us.$op(other.transaction_us),
-                    query_us: self.query_us.$op(other.query_us),
-                    wait_us: self.wait_us.$op(other.wait_us),
-                    client_parses: self.client_parses.$op(other.client_parses),
-                    server_parses: self.server_parses.$op(other.server_parses),
-                    binds: self.binds.$op(other.binds),
-                }
+            fn add(self, other: Self) -> Self {
+                Self { $($name: self.$name.wrapping_add(other.$name),)* }
+            }
+        }
+
+        impl Sub for Totals {
+            type Output = Self;
+            fn sub(self, other: Self) -> Self {
+                Self { $($name: self.$name.saturating_sub(other.$name),)* }
             }
         }
     };
+    (@per $self:ident, $second:ident, second) => { $second };
+    (@per $self:ident, $second:ident, $other:ident) => { $self.$other };
 }
 
-fold!(Add, add, wrapping_add);
-fold!(Sub, sub, saturating_sub);
+counters! {
+    server_assignments: per second, "total_server_assignment_count", "avg_server_assignment_count",
+        "Times a server was assigned to a client.";
+    transactions: per second, "total_xact_count", "avg_xact_count", "Transactions completed.";
+    queries: per second, "total_query_count", "avg_query_count", "Queries completed.";
+    received_bytes: per second, "total_received", "avg_recv", "Bytes from clients.";
+    sent_bytes: per second, "total_sent", "avg_sent", "Bytes to clients.";
+    transaction_us: per transactions, "total_xact_time", "avg_xact_time", "Time in transactions, in µs.";
+    query_us: per queries, "total_query_time", "avg_query_time", "Time in queries, in µs.";
+    wait_us: per server_assignments, "total_wait_time", "avg_wait_time",
+        "Time that clients waited for a server, in µs.";
+    client_parses: per second, "total_client_parse_count", "avg_client_parse_count",
+        "Named Parse messages from clients.";
+    server_parses: per second, "total_server_parse_count", "avg_server_parse_count",
+        "Named Parse messages to servers.";
+    binds: per second, "total_bind_count", "avg_bind_count", "Bind messages from clients.";
+}
 
 /// Counters of one pool.
 #[derive(Default)]
@@ -128,6 +120,13 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_averaged_per_event_and_counts_per_second() {
+        let totals = Totals { queries: 120, query_us: 1200, transaction_us: 5, ..Totals::default() };
+        let averages = totals.averaged(Duration::from_secs(60));
+        assert_eq!((averages.queries, averages.query_us, averages.transaction_us), (2, 10, 0));
+    }
 
     #[test]
     fn averages_cover_the_last_complete_period() {

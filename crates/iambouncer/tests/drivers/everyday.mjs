@@ -1,5 +1,5 @@
-// What applications in Node do all day, through a pooler: many queries at once, prepared statements by name,
-// transactions, errors, large results. PG* variables say where. Prints one line when all of it was right.
+// Everyday use of a pooler by Node applications: concurrent queries, named prepared statements, transactions,
+// errors, large results. The PG* variables give the server. Prints one line if every check passed.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

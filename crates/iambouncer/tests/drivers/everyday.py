@@ -1,12 +1,12 @@
-# What applications in Python do all day, through a pooler: prepared statements, pipelines, COPY, large results,
-# cursors, and a query that is cancelled. PG* variables say where. Prints one line when all of it was right.
+# Everyday use of a pooler by Python applications: prepared statements, pipelines, COPY, large results,
+# cursors, and a canceled query. The PG* variables give the server. Prints one line if every check passed.
 
 import threading
 import time
 
 import psycopg
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
 
 def prepared_statements(connection):
@@ -55,10 +55,10 @@ def a_query_that_is_cancelled(connection):
     def cancel_when_it_runs():
         with psycopg.connect(autocommit=True) as observer:
             running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = %s"
-            deadline = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + TIMEOUT_SECONDS
             while observer.execute(running, (query,)).fetchone() == (0,):
                 assert time.monotonic() < deadline, "it never ran"
-        connection.cancel_safe(timeout=PATIENCE_SECONDS)
+        connection.cancel_safe(timeout=TIMEOUT_SECONDS)
 
     query = "SELECT pg_sleep(60) AS everyday"
     other = threading.Thread(target=cancel_when_it_runs)

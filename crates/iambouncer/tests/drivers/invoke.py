@@ -1,4 +1,4 @@
-# Stands for Lambda: calls the handler for each event it is given, in one process, and prints what it returns.
+# Plays Lambda's part: calls the handler once per event argument, all in one process, and prints the results.
 
 import json
 import sys

@@ -1,7 +1,8 @@
-// A Lambda function as it is written for RDS Proxy: AWS's signer makes a token, and the driver shows it as the password
-// over TLS. It knows host names from its environment, and nothing about iambouncer.
+// A Lambda function written for RDS Proxy: the AWS signer makes a token, and the driver sends it as the
+// password over TLS. It gets host names from its environment and does not depend on iambouncer.
 //
-// DB_HOST is what the token is for. Most code has one name for both, since a proxy has tokens made for itself.
+// DB_HOST is the host the token is signed for. Most code uses one name for both, since tokens for a proxy are
+// signed for the proxy.
 
 import { readFileSync } from "node:fs";
 import { Signer } from "@aws-sdk/rds-signer";
@@ -17,7 +18,7 @@ const signer = new Signer({
   region: AWS_REGION,
 });
 
-// Outlives an invocation, as long as Lambda keeps this process.
+// Kept between invocations for as long as Lambda keeps this process.
 let connection;
 
 async function connect() {

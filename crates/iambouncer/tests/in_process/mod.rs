@@ -1,4 +1,4 @@
-//! A pooler inside the test's own process, and the simplest of clients. Owns no process: the pooler ends with the test
+//! A pooler inside the test process, and a minimal client. Owns no process: the pooler ends with the test
 //! binary.
 
 use iambouncer::admin::Reloader;
@@ -13,8 +13,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// Starts a pooler in front of `server` and returns its port. `settings` are lines of `[pgbouncer]`; `on_thread` runs
-/// on the thread of its first worker before that begins.
+/// Starts a pooler in front of `server` and returns its port. `settings` are lines of `[pgbouncer]`;
+/// `on_thread` runs on the thread of the first worker before the worker starts.
 pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     let dir = tempfile::tempdir().unwrap();
     let ini = dir.path().join("pooler.ini");
@@ -55,7 +55,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     port
 }
 
-/// Reads up to a ReadyForQuery; returns the state it tells.
+/// Reads up to a ReadyForQuery and returns its transaction status.
 pub fn until_ready(stream: &mut TcpStream) -> u8 {
     let mut buffer = [0; 4096];
     let mut tail = Vec::new();
@@ -78,7 +78,7 @@ pub fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A client that calls itself by one name on every connection.
+/// Logs in a client; every connection uses the same application name.
 pub fn log_in(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_nodelay(true).unwrap();

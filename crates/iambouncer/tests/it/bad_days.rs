@@ -1,5 +1,5 @@
-//! Days on which the sources of credentials and secrets are away, or answer with anything but what they should: what
-//! clients are told meanwhile, who notices nothing, and that no answer is repeated in the log.
+//! Outages and garbage answers of the sources of credentials and secrets: what clients receive meanwhile,
+//! which clients are unaffected, and that no answer is quoted in the log.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Message;
@@ -14,13 +14,13 @@ const SECRET_ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:p
 const HTML: &str = "text/html";
 const JSON: &str = "application/json";
 const XML: &str = "text/xml";
-/// Stands in every answer that is no good, and nowhere else.
+/// Part of every bad answer, and of nothing else.
 const MARK: &str = "portal-of-the-landlord";
-/// No line that tells of an answer is longer, in bytes.
+/// Limit in bytes of a log line about an answer.
 const MAX_LINE_BYTES: usize = 4096;
-/// Far more than any of these answers has.
+/// Far more than any valid answer.
 const HUGE_BYTES: usize = 10 << 20;
-/// Most memory of a pooler that has read that, in KiB: what it has anyway, and a few copies.
+/// Memory limit in KiB of a pooler that has read such an answer: its usual memory and a few copies.
 const MAX_MEMORY_KIB: u64 = 128 << 10;
 
 fn with_variables<'a>(start: Start<'a>, variables: Vec<(&'static str, String)>) -> Start<'a> {
@@ -35,13 +35,13 @@ fn pod<'a>(sim: &Sim, endpoint: &CredentialServer, line: &'a str) -> Start<'a> {
 }
 
 #[test]
-fn started_while_sts_is_away_clients_are_told_and_served_when_it_is_back() {
+fn clients_get_an_error_while_sts_is_unreachable_at_startup_and_are_served_afterwards() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sim.credentials(CredentialSettings::default());
     endpoint.set(|settings| settings.fail_with = Some(500));
     let line = sim.database();
     let bouncer = pod(&sim, &endpoint, &line).set("query_wait_timeout = 5").start();
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000", "{text}");
     assert!(
         text.starts_with(
@@ -49,13 +49,13 @@ fn started_while_sts_is_away_clients_are_told_and_served_when_it_is_back() {
         ),
         "{text}"
     );
-    // Advice stands in the hint, and only there.
+    // Advice appears in the hint only.
     assert!(!text.contains("Check the network path"), "{text}");
     assert!(hint.starts_with("Check the network path") && hint.ends_with("[IAM015]"), "{hint}");
     assert_eq!(sim.simulator.log().attempts(), []);
 
     endpoint.set(|settings| settings.fail_with = None);
-    // The failures before may have put the next question off by a few seconds.
+    // Backoff after the failures may delay the next request by a few seconds.
     eventually("the next client is served", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.read().is_some_and(|Message { tag, .. }| tag == b'R')
@@ -65,7 +65,7 @@ fn started_while_sts_is_away_clients_are_told_and_served_when_it_is_back() {
 }
 
 #[test]
-fn a_client_that_waits_while_sts_is_away_is_served_when_it_is_back() {
+fn a_client_that_waits_while_sts_is_unreachable_is_served_when_it_returns() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sim.credentials(CredentialSettings::default());
     endpoint.set(|settings| settings.fail_with = Some(500));
@@ -80,7 +80,7 @@ fn a_client_that_waits_while_sts_is_away_is_served_when_it_is_back() {
 }
 
 #[test]
-fn while_sts_is_away_new_logins_and_new_tokens_work() {
+fn new_logins_and_new_tokens_work_while_sts_is_unreachable() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sim.credentials(CredentialSettings::default());
     let line = sim.database();
@@ -88,9 +88,9 @@ fn while_sts_is_away_new_logins_and_new_tokens_work() {
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
     let signed_at = sim.signed_at()[0];
     endpoint.set(|settings| settings.fail_with = Some(500));
-    // This token is of no use any more, and another second has begun.
+    // This token is no longer accepted; a new one needs a later second.
     sim.simulator.faults().set(|faults| faults.expire_signed_until = Some(signed_at));
-    eventually("the clock goes on", || sim.now() > signed_at);
+    eventually("the clock advances", || sim.now() > signed_at);
     bouncer.console().query("RECONNECT app");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
     assert!(sim.signed_at()[1] > signed_at, "{:?}", sim.signed_at());
@@ -98,7 +98,7 @@ fn while_sts_is_away_new_logins_and_new_tokens_work() {
     assert!(!bouncer.log().contains("ERROR"), "{}", bouncer.log());
 }
 
-/// One answer that is no good, and what it is.
+/// A bad answer and its description.
 struct Bad {
     what: &'static str,
     path: Option<&'static str>,
@@ -124,8 +124,8 @@ fn huge(content_type: &'static str) -> Bad {
     bad("a huge answer", content_type, &format!("{{\"{MARK}\": \"{filler}\"}}"))
 }
 
-/// Each answer, to a pooler of its own, all at the same time: a client is turned away for this cause, and learns as
-/// little of the answer as the log does.
+/// Starts a pooler per answer, all at the same time: a client is refused with this cause, and neither the
+/// client nor the log receives the content of the answer.
 fn expect_cause(
     cause: &str,
     part: &str,
@@ -154,15 +154,15 @@ fn expect_cause(
 }
 
 fn expect_cause_at(bouncer: &Bouncer, cause: &str, part: &str) {
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000", "{text}");
     assert!(hint.ends_with(&format!("[{cause}]")), "{text} / {hint}");
-    // A client reads the beginning of a chain of errors; the log has all of it.
+    // A client receives the beginning of the error chain; the log has all of it.
     let line = bouncer.wait_for_line(&format!("cause=\"{cause}\""));
     assert!(line.contains(part), "{line}");
-    for (place, told) in [("log", bouncer.log()), ("client", text + &hint)] {
-        assert!(!told.contains(MARK), "{place}: {told}");
-        assert!(told.lines().all(|line| line.len() < MAX_LINE_BYTES), "{place}: {told}");
+    for (place, shown) in [("log", bouncer.log()), ("client", text + &hint)] {
+        assert!(!shown.contains(MARK), "{place}: {shown}");
+        assert!(shown.lines().all(|line| line.len() < MAX_LINE_BYTES), "{place}: {shown}");
     }
     let peak = peak_memory_kib(bouncer);
     assert!(peak < MAX_MEMORY_KIB, "{peak} KiB");
@@ -175,7 +175,7 @@ fn peak_memory_kib(bouncer: &Bouncer) -> u64 {
 }
 
 #[test]
-fn metadata_that_answers_garbage_is_named_and_not_quoted() {
+fn a_metadata_service_that_answers_garbage_is_named_and_not_quoted() {
     let half = format!("{{\"Code\": \"Success\", \"AccessKeyId\": \"{MARK}");
     let names = [page(), huge("text/plain")].map(|bad| Bad { path: Some(ROLES), ..bad });
     let documents = [
@@ -217,7 +217,7 @@ fn an_sts_that_answers_garbage_is_named_and_not_quoted() {
 }
 
 #[test]
-fn a_role_that_sts_denies_is_refused_and_not_unreachable() {
+fn a_role_that_sts_denies_is_reported_as_refused_and_not_as_unreachable() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sim.credentials(CredentialSettings { deny: true, ..CredentialSettings::default() });
     let line = format!("{} aws_role_arn={ORDERS}", sim.database());
@@ -225,7 +225,7 @@ fn a_role_that_sts_denies_is_refused_and_not_unreachable() {
     expect_cause_at(&start.set("query_wait_timeout = 3").start(), "IAM016", "AccessDenied");
 }
 
-/// A pooler whose password this endpoint is asked for.
+/// A pooler that fetches its password from this endpoint.
 fn with_a_secret(sim: &Sim, endpoint: &CredentialServer) -> Bouncer {
     let line = format!("app = host=127.0.0.1 port={} dbname=app secret_arn={SECRET_ARN}", postgres().port());
     let url = format!("http://{}", endpoint.address());
@@ -243,11 +243,11 @@ fn a_secrets_manager_that_answers_garbage_is_named_and_not_quoted() {
         error_page(503),
         huge(JSON),
     ];
-    expect_cause("IAM029", "cannot be asked", answers, with_a_secret);
+    expect_cause("IAM029", "the request to Secrets Manager", answers, with_a_secret);
 }
 
 #[test]
-fn a_secret_that_is_no_json_is_not_quoted() {
+fn a_secret_that_is_not_json_is_not_quoted() {
     let secret = serde_json::json!({ "ARN": SECRET_ARN, "SecretString": format!("{MARK}:password") });
     let answers = vec![bad("a secret of another kind", JSON, &secret.to_string())];
     expect_cause("IAM028", "not a JSON object", answers, with_a_secret);

@@ -1,9 +1,9 @@
-//! Cancel requests: they hit the query they are meant for and no other.
+//! Cancel requests cancel the query they are meant for and no other.
 
 use crate::support::raw::{Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
 
-/// Sends a cancel request and waits until it was passed on.
+/// Sends a cancel request and waits until it was forwarded.
 pub(crate) fn cancel(port: u16, pid: u32, key: &[u8]) {
     let mut request = Vec::new();
     wire::encode::cancel_request(&mut request, pid, key);
@@ -52,13 +52,13 @@ fn a_waiting_query_is_canceled_without_a_server() {
 }
 
 #[test]
-fn the_query_behind_a_cancel_request_is_not_canceled() {
+fn the_query_after_a_cancel_request_is_not_canceled() {
     for settings in [&["default_pool_size = 1"][..], &["pool_mode = session"], &["workers = 2"]] {
         let bouncer = Bouncer::in_front_of(postgres(), settings);
         let mut client = bouncer.client();
         let (pid, key) = client.cancel_key();
         for n in 0..60 {
-            // It ends at about the time at which the request comes.
+            // The query ends at about the time the request arrives.
             client.send_query("SELECT pg_sleep(0.001)");
             cancel(bouncer.port, pid, &key);
             let first = tags(&client.until_ready());
@@ -88,7 +88,7 @@ fn a_late_cancel_never_hits_the_next_client() {
     let (pid, key) = first.cancel_key();
     for _ in 0..50 {
         first.send_query("SELECT 1");
-        // The request races with the end of the query; whoever gets the server next must not feel it.
+        // The request races with the end of the query; the next client of the server must not be affected.
         let port = bouncer.port;
         let key = key.clone();
         let racing = std::thread::spawn(move || cancel(port, pid, &key));

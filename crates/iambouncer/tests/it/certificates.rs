@@ -1,5 +1,5 @@
-//! Certificates as openssl and PostgreSQL's manual make them: what is accepted in which mode, and what is said of those
-//! that are refused. docs/tls.md has the table.
+//! Certificates as made with openssl and the instructions of PostgreSQL's manual: which modes accept them,
+//! and how a refusal is reported. docs/tls.md has the table.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres;
@@ -19,7 +19,7 @@ impl Openssl {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// Runs it with arguments that hold no spaces themselves.
+    /// Runs openssl; the arguments must not contain spaces themselves.
     fn run(&self, arguments: &str) {
         let output = Command::new("openssl")
             .args(arguments.split_whitespace())
@@ -37,14 +37,14 @@ impl Openssl {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// server.crt and server.key, self-signed as PostgreSQL's manual does it: the name is in the CN only, CA:TRUE.
+    /// server.crt and server.key, self-signed as in PostgreSQL's manual: the name is in the CN only, CA:TRUE.
     fn self_signed(&self, host: &str) {
         self.run(&format!(
             "req -new -x509 -days 365 -nodes -newkey rsa:2048 -subj /CN={host} -keyout server.key -out server.crt"
         ));
     }
 
-    /// root.crt, and server.crt of X.509 version 1 that it has issued: the manual's other recipe.
+    /// root.crt, and an X.509 version 1 server.crt issued by it: the manual's other recipe.
     fn version_1(&self, host: &str) {
         self.run(
             "req -new -x509 -days 365 -nodes -newkey rsa:2048 -subj /CN=root -keyout root.key -out root.crt",
@@ -59,7 +59,7 @@ impl Openssl {
         let output = Command::new("openssl").args(shown).current_dir(self.dir.path()).output().unwrap();
         assert!(
             String::from_utf8_lossy(&output.stdout).contains("Version: 1 "),
-            "this openssl makes no version 1"
+            "this openssl cannot make version 1"
         );
     }
 
@@ -106,7 +106,7 @@ fn outcome(bouncer: &Bouncer) -> Result<(), (String, String)> {
         assert_eq!(client.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "t");
         return Ok(());
     }
-    let (_, text, hint) = bouncer.turned_away("app", "app");
+    let (_, text, hint) = bouncer.refused_login("app", "app");
     Err((text, hint))
 }
 
@@ -125,7 +125,7 @@ fn a_self_signed_certificate_is_its_own_authority() {
     assert!(text.contains("the certificate is for localhost, not for 127.0.0.1"), "{text}");
     assert!(hint.contains("openssl req -x509") && hint.contains("subjectAltName=IP:127.0.0.1"), "{hint}");
     assert!(!hint.contains("RDS"), "{hint}");
-    // Another one of the same name is not this one.
+    // Another certificate with the same name is not accepted.
     let other = Openssl::new();
     other.self_signed("localhost");
     for mode in ["verify-ca", "verify-full"] {
@@ -137,7 +137,7 @@ fn a_self_signed_certificate_is_its_own_authority() {
 }
 
 #[test]
-fn a_version_1_certificate_is_accepted_where_nothing_is_verified_and_from_its_authority() {
+fn a_version_1_certificate_is_accepted_without_verification_or_with_its_authority() {
     let openssl = Openssl::new();
     openssl.version_1("localhost");
     let server = openssl.server();
@@ -155,7 +155,7 @@ fn a_version_1_certificate_is_accepted_where_nothing_is_verified_and_from_its_au
     let (text, _) =
         outcome(&pooler(server.port(), "127.0.0.1", "verify-full", &openssl.path("root.crt"))).unwrap_err();
     assert!(text.contains("is for localhost, not for 127.0.0.1"), "{text}");
-    // An authority of the same name with another key has not issued it.
+    // An authority with the same name and another key did not issue it.
     let other = Openssl::new();
     other.version_1("localhost");
     let (text, hint) =
@@ -164,12 +164,12 @@ fn a_version_1_certificate_is_accepted_where_nothing_is_verified_and_from_its_au
 }
 
 #[test]
-fn a_name_in_the_cn_counts_where_there_is_no_other() {
+fn the_name_in_the_cn_is_used_if_there_is_no_other() {
     let openssl = Openssl::new();
     openssl.issued("localhost", "-days 365", "basicConstraints=CA:FALSE\n");
     let server = openssl.server();
     let root = openssl.path("root.crt");
-    // No key usages either.
+    // The certificate has no key usages either.
     assert_eq!(outcome(&pooler(server.port(), "localhost", "verify-full", &root)), Ok(()));
     let named = Openssl::new();
     named.issued("localhost", "-days 365", "subjectAltName=DNS:db.example\n");
@@ -199,7 +199,7 @@ fn a_name_in_the_cn_does_not_evade_name_constraints() {
 }
 
 #[test]
-fn expired_certificates_and_those_for_clients_are_accepted_only_where_nothing_is_verified() {
+fn expired_and_client_only_certificates_are_accepted_only_without_verification() {
     let cases = [
         ("-days -1", "subjectAltName=DNS:localhost\n", "the certificate expired on"),
         (
@@ -225,7 +225,7 @@ fn expired_certificates_and_those_for_clients_are_accepted_only_where_nothing_is
 }
 
 #[test]
-fn an_unknown_issuer_is_named_without_a_word_about_rds() {
+fn an_unknown_issuer_is_named_without_mention_of_rds() {
     let openssl = Openssl::new();
     openssl.issued("localhost", "-days 365", "subjectAltName=DNS:localhost\n");
     let server = openssl.server();
@@ -238,7 +238,7 @@ fn an_unknown_issuer_is_named_without_a_word_about_rds() {
 }
 
 #[test]
-fn a_version_1_certificate_of_our_own_is_served_to_clients() {
+fn the_pooler_can_present_a_version_1_certificate_to_clients() {
     let openssl = Openssl::new();
     openssl.version_1("localhost");
     let bouncer = Start::databases(&format!("app = host=127.0.0.1 port={} dbname=app", postgres().port()))
@@ -287,7 +287,7 @@ fn a_version_1_certificate_of_a_client_is_verified() {
 }
 
 #[test]
-fn a_key_that_is_not_the_certificates_is_named_at_reload() {
+fn a_key_that_does_not_match_the_certificate_is_named_at_reload() {
     let side = ClientSide::new();
     let bouncer =
         side.bouncer(&format!("app = host=127.0.0.1 port={} dbname=app", postgres().port()), "require");

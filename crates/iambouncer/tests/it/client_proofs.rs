@@ -1,5 +1,6 @@
-//! Clients that prove an AWS identity: RDS tokens that the database judges, and calls of STS that a map turns into
-//! users. Each is refused for everything that is wrong with it, and costs nobody more than it must.
+//! Clients that prove an AWS identity: RDS tokens that the database verifies, and signed STS requests whose
+//! identity a map turns into users. A wrong proof is refused for each of its possible faults, at bounded
+//! cost.
 
 use crate::support::bouncer::Start;
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
@@ -34,7 +35,7 @@ impl Signed<'_> {
     }
 }
 
-/// A pooler whose clients show RDS tokens.
+/// A pooler whose clients authenticate with RDS tokens.
 pub(crate) struct Rds {
     pub(crate) sim: Sim,
     pub(crate) side: ClientSide,
@@ -46,17 +47,17 @@ impl Rds {
         Self::with(|start| start)
     }
 
-    /// With more settings.
+    /// With additional settings.
     pub(crate) fn with(change: impl FnOnce(Start<'_>) -> Start<'_>) -> Self {
         Self::start_in_front_of(postgres(), &["app"], str::to_owned, change)
     }
 
-    /// With other database lines than the one of `app`.
+    /// With these database lines instead of the one of `app`.
     pub(crate) fn with_lines(lines: impl FnOnce(&str) -> String) -> Self {
         Self::start_in_front_of(postgres(), &["app"], lines, |start| start)
     }
 
-    /// In front of a server of the test's own, with these IAM users.
+    /// In front of the test's own server, with these IAM users.
     pub(crate) fn in_front_of(server: &Postgres, users: &[&str]) -> Self {
         Self::start_in_front_of(server, users, str::to_owned, |start| start)
     }
@@ -76,7 +77,7 @@ impl Rds {
         Self { sim, side, bouncer }
     }
 
-    /// A right one, made so long ago.
+    /// A valid token of this age.
     pub(crate) fn signed_ago(&self, age: Duration) -> Signed<'_> {
         Signed { age, ..self.signed() }
     }
@@ -89,7 +90,7 @@ impl Rds {
         TlsClient::log_in_with(self.bouncer.port, self.side.config(), "app", "app", token)
     }
 
-    /// Who signed the tokens that came in, in order.
+    /// The access keys whose tokens were accepted, in order.
     fn accepted(&self) -> Vec<String> {
         let outcomes = self.sim.simulator.log().attempts().into_iter().map(|attempt| attempt.outcome);
         outcomes
@@ -102,7 +103,7 @@ impl Rds {
 }
 
 #[test]
-fn the_database_judges_a_clients_token_once_and_the_pool_logs_in_as_the_pooler() {
+fn the_database_verifies_a_clients_token_once_and_pool_logins_use_the_poolers_identity() {
     let rds = Rds::start();
     let token = rds.signed().token();
     let mut clients: Vec<TlsClient> = (0..5).map(|_| rds.log_in(&token).ok().unwrap()).collect();
@@ -110,7 +111,7 @@ fn the_database_judges_a_clients_token_once_and_the_pool_logs_in_as_the_pooler()
         assert_eq!(client.value("SELECT current_user"), "app");
     }
     assert_eq!(rds.accepted(), [CLIENT_KEY, KEY_ID]);
-    // Another token is another question.
+    // A different token is verified separately.
     let older = Signed { age: Duration::from_secs(300), ..rds.signed() }.token();
     assert_eq!(rds.log_in(&older).ok().unwrap().value("SELECT 1"), "1");
     assert_eq!(rds.accepted(), [CLIENT_KEY, KEY_ID, CLIENT_KEY]);
@@ -118,15 +119,15 @@ fn the_database_judges_a_clients_token_once_and_the_pool_logs_in_as_the_pooler()
 }
 
 #[test]
-fn a_token_is_never_taken_in_the_clear() {
+fn a_token_is_never_accepted_without_tls() {
     let rds = Rds::start();
-    let (code, text, _) = rds.bouncer.turned_away("app", "app");
+    let (code, text, _) = rds.bouncer.refused_login("app", "app");
     assert_eq!((code.as_str(), text.contains("SSL")), ("28000", true), "{text}");
     assert_eq!(rds.sim.simulator.log().attempts(), []);
 }
 
 #[test]
-fn what_can_be_seen_to_be_wrong_never_reaches_the_database() {
+fn a_visibly_wrong_token_never_reaches_the_database() {
     let rds = Rds::start();
     let good = || rds.signed();
     let cases = [
@@ -147,7 +148,7 @@ fn what_can_be_seen_to_be_wrong_never_reaches_the_database() {
         assert_eq!(code, "28000", "{part}");
         assert!(text.contains(part), "{part}: {text}");
         assert!(hint.contains("fresh IAM token"), "{hint}");
-        // What would be right is not told to somebody who has proven nothing.
+        // An unauthenticated client does not learn the expected value.
         assert!(!text.contains(RDS_HOST), "{text}");
     }
     assert_eq!(rds.sim.simulator.log().attempts(), []);
@@ -155,7 +156,7 @@ fn what_can_be_seen_to_be_wrong_never_reaches_the_database() {
 }
 
 #[test]
-fn a_wrong_signature_is_shown_to_the_database_once_in_a_while() {
+fn a_refused_token_is_not_sent_to_the_database_again_at_once() {
     let rds = Rds::start();
     let mut token = rds.signed().token();
     let last = token.pop().unwrap();
@@ -164,16 +165,16 @@ fn a_wrong_signature_is_shown_to_the_database_once_in_a_while() {
         let (code, text, hint) = rds.log_in(&token).err().unwrap();
         assert_eq!(code, "28000");
         assert!(text.contains("PAM authentication failed") && hint.contains("[IAM003]"), "{text} {hint}");
-        // Nothing is known of a client's credentials.
+        // The pooler has no information about the client's credentials.
         assert!(!hint.contains("credentials last"), "{hint}");
     }
     assert_eq!(rds.sim.refusals(), ["wrong signature"]);
-    // The others are not concerned.
+    // Other clients are not affected.
     assert_eq!(rds.log_in(&rds.signed().token()).ok().unwrap().value("SELECT 1"), "1");
 }
 
 #[test]
-fn trouble_on_the_way_to_the_database_is_no_verdict() {
+fn a_connection_error_to_the_database_is_not_a_refusal_of_the_token() {
     let rds = Rds::start();
     let token = rds.signed().token();
     rds.sim.simulator.faults().set(|faults| faults.drop_next = 1);
@@ -183,8 +184,8 @@ fn trouble_on_the_way_to_the_database_is_no_verdict() {
 }
 
 #[test]
-fn a_user_outside_rds_iam_is_told_and_its_token_stays_with_the_pooler() {
-    let sim = Sim::for_users(postgres(), RDS_HOST, REGION, &["somebody_else"]);
+fn a_user_outside_rds_iam_is_refused_and_its_token_is_not_sent() {
+    let sim = Sim::for_users(postgres(), RDS_HOST, REGION, &["other_user"]);
     let side = ClientSide::new();
     let line = sim.database();
     let bouncer = side.set(sim.start(&line), "require").set("auth_type = iam").start();
@@ -192,14 +193,14 @@ fn a_user_outside_rds_iam_is_told_and_its_token_stays_with_the_pooler() {
     let signed =
         Signed { host: RDS_HOST, port: sim.port(), user: "no_iam_user", region: REGION, age: Duration::ZERO };
     let outcome = TlsClient::log_in_with(bouncer.port, side.config(), "no_iam_user", "app", &signed.token());
-    // The server behind trusts it and asks for nothing: a token that nobody has looked at proves nothing.
+    // The server trusts this user and requests no password: a token that was not verified proves nothing.
     let (code, text, _) = outcome.err().unwrap();
     assert_eq!(code, "28000", "{text}");
     assert!(text.contains("no_iam_user"), "{text}");
 }
 
 #[test]
-fn the_console_asks_for_a_password_where_clients_show_tokens() {
+fn the_console_requests_a_password_where_clients_use_tokens() {
     let rds = Rds::start();
     let mut client = TlsClient::connect(rds.bouncer.port, rds.side.config()).unwrap();
     let mut packet = Vec::new();
@@ -210,7 +211,7 @@ fn the_console_asks_for_a_password_where_clients_show_tokens() {
     assert_eq!(&asked.bytes[5..9], [0, 0, 0, 10], "SCRAM is asked for");
 }
 
-/// A pooler whose clients show calls of STS.
+/// A pooler whose clients authenticate with signed STS requests.
 pub(crate) struct Sts {
     sim: Sim,
     pub(crate) side: ClientSide,
@@ -228,7 +229,7 @@ impl Sts {
         Self::with_map_and(text, None)
     }
 
-    /// Where STS is somebody else.
+    /// With another STS endpoint.
     pub(crate) fn with_endpoint(url: &str) -> Self {
         Self::with_map_and(&format!("iam {ROLE} app\n"), Some(url))
     }
@@ -276,7 +277,7 @@ impl Sts {
         (code, text)
     }
 
-    pub(crate) fn questions(&self) -> u64 {
+    pub(crate) fn sts_requests(&self) -> u64 {
         self.endpoint.calls().presigned
     }
 }
@@ -287,7 +288,7 @@ fn proof_for(audience: &str, age: Duration, credentials: &Credentials) -> String
     sign_caller_proof(&request, credentials, SystemTime::now() - age).unwrap().expose().to_owned()
 }
 
-/// A right one for the tests' pooler, made so long ago.
+/// A valid proof of this age for the tests' pooler.
 pub(crate) fn proof_aged(age: Duration) -> String {
     proof_for("tests", age, &client_credentials())
 }
@@ -297,18 +298,18 @@ fn proof() -> String {
 }
 
 #[test]
-fn a_role_is_mapped_to_users_and_sts_is_asked_once() {
+fn a_role_is_mapped_to_users_with_one_sts_request() {
     let sts = Sts::start();
     let proof = proof();
     for _ in 0..5 {
         assert_eq!(sts.log_in(&proof).ok().unwrap().value("SELECT current_user"), "app");
     }
-    assert_eq!(sts.questions(), 1);
+    assert_eq!(sts.sts_requests(), 1);
     let (code, text, hint) = sts.log_in_as("admin", &proof).err().unwrap();
     assert_eq!(code, "28000");
     assert_eq!(text, format!("{ROLE} may not log in as \"admin\""));
     assert!(hint.contains("auth_ident_file"), "{hint}");
-    // The map is asked each time, so that RELOAD takes rights away at once.
+    // The map is checked at each login, so a RELOAD revokes rights at once.
     std::fs::write(&sts.map, format!("iam {ROLE} other\n")).unwrap();
     let mut console =
         TlsClient::log_in_with(sts.bouncer.port, sts.side.config(), "postgres", "pgbouncer", &proof)
@@ -316,7 +317,7 @@ fn a_role_is_mapped_to_users_and_sts_is_asked_once() {
             .unwrap();
     console.query("RELOAD");
     assert!(sts.refused(&proof).1.contains("may not log in"));
-    assert_eq!(sts.questions(), 1);
+    assert_eq!(sts.sts_requests(), 1);
     let log = sts.bouncer.log();
     assert!(!log.contains("X-Amz-Signature") && !log.contains("iambouncer-sts-v1"), "{log}");
 }
@@ -333,7 +334,7 @@ fn the_command_line_makes_proofs() {
 }
 
 #[test]
-fn a_proof_for_somebody_else_is_refused() {
+fn a_proof_for_another_audience_is_refused() {
     let sts = Sts::start();
     let (code, text) = sts.refused(&proof_for("another-pooler", Duration::ZERO, &client_credentials()));
     assert_eq!(code, "28000");
@@ -346,15 +347,15 @@ fn wrong_keys_and_old_proofs_are_refused() {
     let stranger = Credentials::new(CLIENT_KEY, "another secret", None, None, "tests");
     assert!(sts.refused(&proof_for("tests", Duration::ZERO, &stranger)).1.contains("STS refuses"));
     let asked = sts.endpoint.calls().refused;
-    // STS takes no notice of the life a proof was made for; we do.
+    // STS ignores the lifetime in a proof; the pooler checks it.
     let (_, text) = sts.refused(&proof_for("tests", Duration::from_secs(1000), &client_credentials()));
     assert!(text.contains("it expired"), "{text}");
     assert!(sts.refused("a password").1.contains("no proof of an AWS identity"));
-    assert_eq!(sts.endpoint.calls().refused, asked, "nobody was asked");
+    assert_eq!(sts.endpoint.calls().refused, asked, "no request was sent");
 }
 
 #[test]
-fn a_refused_proof_is_not_asked_about_again_at_once() {
+fn a_refused_proof_is_not_sent_to_sts_again_at_once() {
     let sts = Sts::start();
     let stranger = Credentials::new("AKIDNOBODY", "secret", None, None, "tests");
     let proof = proof_for("tests", Duration::ZERO, &stranger);
@@ -365,15 +366,15 @@ fn a_refused_proof_is_not_asked_about_again_at_once() {
 }
 
 #[test]
-fn a_proof_is_never_taken_in_the_clear() {
+fn a_proof_is_never_accepted_without_tls() {
     let sts = Sts::start();
     let mut client = Client::start(sts.bouncer.port, &[("user", "app"), ("database", "app")]);
     assert!(client.read().unwrap().error().1.contains("SSL"));
-    assert_eq!(sts.questions(), 0);
+    assert_eq!(sts.sts_requests(), 0);
 }
 
 #[test]
-fn strange_answers_name_nobody_and_are_no_verdict() {
+fn an_unexpected_sts_answer_proves_no_identity_and_is_not_a_refusal() {
     let sts = Sts::start();
     let json = "application/json";
     let arn = format!("{{\"Arn\": \"{ROLE}\"}}");
@@ -406,7 +407,7 @@ fn strange_answers_name_nobody_and_are_no_verdict() {
 }
 
 #[test]
-fn root_and_federated_users_are_nobody() {
+fn root_and_federated_users_are_refused() {
     let sts = Sts::with_map("iam /.* app\n");
     for arn in ["arn:aws:iam::123456789012:root", "arn:aws:sts::123456789012:federated-user/x"] {
         let body = format!(
@@ -421,7 +422,7 @@ fn root_and_federated_users_are_nobody() {
 }
 
 #[test]
-fn while_sts_is_away_those_who_are_known_come_in() {
+fn clients_verified_earlier_log_in_while_sts_is_unreachable() {
     let sts = Sts::start();
     let known = proof();
     assert!(sts.log_in(&known).is_ok());

@@ -1,11 +1,11 @@
-//! Commands whose reader has gone, as behind `| head`: they end, and none panics.
+//! Commands whose output pipe was closed by the reader, as with `| head`: they exit, and none panics.
 
 use crate::support::bouncer;
 use crate::support::postgres;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-/// The writing end of a pipe that nobody reads.
+/// The write end of a pipe without a reader.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -17,7 +17,7 @@ fn every_command_survives_a_closed_pipe() {
     let dir = tempfile::tempdir().unwrap();
     let good = dir.path().join("good.ini");
     let databases = format!("app = host=127.0.0.1 port={}", postgres().port());
-    // A warning for standard error, and a line for standard output.
+    // This file causes a warning on standard error and a line on standard output.
     std::fs::write(&good, format!("[databases]\n{databases}\n[pgbouncer]\nsyslog = 1\n")).unwrap();
     let bad = dir.path().join("bad.ini");
     std::fs::write(&bad, "[pgbouncer]\npool_mode = x\n").unwrap();
@@ -47,13 +47,13 @@ fn every_command_survives_a_closed_pipe() {
         let arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let mut command = bouncer::command(&arguments, &environment);
         let status = command.stdout(closed()).stderr(closed()).status().unwrap();
-        // 101 is a panic; a signal is none of ours.
+        // 101 is a panic; without a code the command was killed by a signal.
         assert!(status.code().is_some_and(|code| code != 101), "{words:?}: {status}");
     }
 }
 
 #[test]
-fn a_pooler_goes_on_when_nobody_reads_its_log() {
+fn a_pooler_keeps_running_when_its_log_pipe_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let ini = dir.path().join("pooler.ini");
     let port = {

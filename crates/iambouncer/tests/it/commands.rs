@@ -1,12 +1,12 @@
-//! What the smaller commands print and how they end, and that a pooler listens nowhere it was not told to.
+//! Output and exit codes of the smaller commands; and a pooler listens only on the configured ports.
 
-use crate::support::program::{self, Ended};
+use crate::support::program::{self, ProgramOutput};
 use crate::support::sim::{RDS_HOST, Sim};
 use crate::support::{Bouncer, postgres};
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 
-fn ok(ended: Ended) -> String {
+fn ok(ended: ProgramOutput) -> String {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
     ended.stdout
 }
@@ -34,8 +34,8 @@ fn listening(bouncer: &Bouncer) -> BTreeSet<u16> {
 }
 
 #[test]
-fn without_http_nothing_listens_but_the_pooler() {
-    // Whoever is not root may look into a process only if it is dumpable.
+fn without_http_the_pooler_listens_on_its_own_port_only() {
+    // A process that is not root may inspect another only if that is dumpable.
     let on = Bouncer::in_front_of(postgres(), &["http_port = auto", "core_dumps = 1"]);
     assert_eq!(listening(&on), BTreeSet::from([on.port, on.http_port()]));
     let off = Bouncer::in_front_of(postgres(), &["http_port = 0", "core_dumps = 1"]);
@@ -46,7 +46,7 @@ fn without_http_nothing_listens_but_the_pooler() {
 }
 
 #[test]
-fn all_built_in_authorities_are_listed_with_origin_and_end() {
+fn all_built_in_authorities_are_listed_with_expiry_and_origin() {
     let all = rds_iam::roots::authorities();
     let text = ok(program::run(&["authorities"], &[]));
     assert_eq!(text.lines().count(), all.len());
@@ -60,7 +60,7 @@ fn all_built_in_authorities_are_listed_with_origin_and_end() {
 }
 
 #[test]
-fn completions_of_every_shell_and_the_manual_know_all_commands() {
+fn completions_of_every_shell_and_the_manual_list_all_commands() {
     let texts = [["completions", "bash"], ["completions", "zsh"], ["completions", "fish"]]
         .map(|words| ok(program::run(&words, &[])));
     let manual = ok(program::run(&["man"], &[]));
@@ -79,7 +79,7 @@ fn completions_of_every_shell_and_the_manual_know_all_commands() {
 }
 
 #[test]
-fn a_file_that_is_not_executable_ends_exec_as_it_ends_a_shell() {
+fn exec_of_a_file_that_is_not_executable_exits_as_a_shell_does() {
     let sim = Sim::in_front_of(postgres());
     let file = sim.dir().join("no-program");
     std::fs::write(&file, "not run").unwrap();
@@ -104,6 +104,6 @@ fn a_policy_for_terraform_is_a_document_with_the_exact_arn() {
                     actions   = [\"rds-db:connect\"]\n    \
                     resources = [\"arn:aws:rds-db:eu-west-1:123456789012:dbuser:db-ABC1/app\"]\n  }\n}\n";
     assert_eq!(policy("app"), expected);
-    // Nothing of a name is read as Terraform's own syntax.
+    // No part of a name is interpreted as Terraform syntax.
     assert!(policy("${a}\"%{b}").contains("/$${a}\\\"%%{b}\"]"), "{}", policy("${a}\"%{b}"));
 }

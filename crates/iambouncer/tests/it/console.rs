@@ -42,7 +42,7 @@ fn a_real_driver_reads_the_console() {
 }
 
 #[test]
-fn rights_are_kept() {
+fn only_admin_users_may_change_the_pooler() {
     let bouncer = Bouncer::in_front_of(postgres(), &["stats_users = other"]);
     let mut reader = Client::log_in(bouncer.port, "other", "pgbouncer");
     assert_eq!(tags(&reader.query("SHOW STATE")), "TDDDCZ");
@@ -55,7 +55,7 @@ fn rights_are_kept() {
 }
 
 #[test]
-fn unknown_commands_are_named_and_the_session_goes_on() {
+fn an_unknown_command_is_an_error_and_the_session_continues() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
     let messages = console.query("SHOW NONSENSE");
@@ -67,7 +67,7 @@ fn unknown_commands_are_named_and_the_session_goes_on() {
 }
 
 #[test]
-fn set_changes_a_setting_and_refuses_wrong_ones() {
+fn set_changes_a_setting_and_refuses_invalid_ones() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
     let value = |console: &mut Client, key: &str| {
@@ -86,7 +86,7 @@ fn set_changes_a_setting_and_refuses_wrong_ones() {
 }
 
 #[test]
-fn reload_takes_over_the_file_or_nothing_of_it() {
+fn reload_applies_the_whole_file_or_nothing() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 4"]);
     let mut client = bouncer.client();
     let pid = client.value("SELECT pg_backend_pid()");
@@ -100,7 +100,7 @@ fn reload_takes_over_the_file_or_nothing_of_it() {
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     assert_eq!(console.column("SHOW DATABASES", "pool_size")[0], "9");
     assert_eq!(client.value("SELECT pg_backend_pid()"), pid);
-    // A changed line means other servers.
+    // A changed database line replaces the servers.
     std::fs::write(bouncer.ini(), text.replace("dbname=app", "dbname=postgres")).unwrap();
     console.query("RELOAD");
     assert_eq!(client.value("SELECT current_database()"), "postgres");

@@ -1,4 +1,4 @@
-//! The console's side of both query protocols: bounds, formats, and what an error leaves behind.
+//! Both query protocols at the console: limits, result formats, and the state after an error.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
@@ -10,7 +10,7 @@ fn framed(tag: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A Bind without parameters that asks for these result formats.
+/// A Bind without parameters that requests these result formats.
 fn bind_in(formats: &[u16]) -> Vec<u8> {
     let mut body = b"\0\0\0\0\0\0".to_vec();
     body.extend_from_slice(&(formats.len() as u16).to_be_bytes());
@@ -42,24 +42,24 @@ fn a_message_with_thousands_of_statements_is_refused() {
 }
 
 #[test]
-fn what_a_console_client_does_not_read_is_not_collected() {
+fn unread_answers_of_a_console_client_do_not_accumulate() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut lazy = bouncer.console();
     let before = peak_kib(&bouncer);
-    // 200 times 64 times 10 KB, of which the sockets take a few MB.
+    // 200 × 64 × 10 KB, of which the socket buffers hold a few MB.
     for _ in 0..200 {
         lazy.send_query(&"SHOW CONFIG;".repeat(64));
     }
     let mut console = bouncer.console();
     let ids = console.column("SHOW CLIENTS", "id");
     assert!(peak_kib(&bouncer) < before + 16 * 1024, "{} and {}", before, peak_kib(&bouncer));
-    // One that does not read can be ended all the same.
+    // A client that does not read can still be killed.
     assert_eq!(tags(&console.query(&format!("KILL_CLIENT {}", ids[0]))), "CZ");
     eventually("it is gone", || console.column("SHOW CLIENTS", "id").len() == 1);
 }
 
 #[test]
-fn result_formats_are_those_that_bind_asked_for() {
+fn result_formats_are_those_that_bind_requests() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
     let parse = raw::parse("", "SHOW LISTS");
@@ -123,7 +123,7 @@ fn a_function_call_is_answered_with_an_error_and_ready_for_query() {
     console.send(&framed(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]));
     let messages = console.until_ready();
     assert_eq!((tags(&messages).as_str(), messages[0].error().0.as_str()), ("EZ", "0A000"));
-    // What belongs to a COPY is ignored where there is none; what belongs nowhere ends the connection.
+    // COPY messages outside a COPY are ignored; an invalid message closes the connection.
     console.send(&[raw::copy_data(b"x"), raw::copy_done(), raw::query("SHOW STATE")].concat());
     assert_eq!(tags(&console.until_ready()), "TDDDCZ");
     console.send(&framed(b'p', b"\0"));
@@ -142,7 +142,7 @@ fn a_semicolon_in_quotes_is_part_of_a_value() {
 }
 
 #[test]
-fn messages_behind_an_error_are_skipped_up_to_the_sync() {
+fn messages_after_an_error_are_skipped_up_to_the_sync() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console: Client = bouncer.console();
     console.send(&[raw::parse("", "SHOW NONSENSE"), raw::query("SHOW STATE"), raw::sync()].concat());

@@ -1,4 +1,4 @@
-//! COPY in both directions, in both protocols, finished and failed.
+//! COPY in both directions and both protocols, completed and failed.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
@@ -11,7 +11,7 @@ fn table(name: &str) -> (Bouncer, Client) {
     (bouncer, client)
 }
 
-/// The messages that begin a COPY into `table` with the extended protocol.
+/// The messages that start a COPY into `table` with the extended protocol.
 fn start(table: &str) -> Vec<u8> {
     let copy = raw::parse("", &format!("COPY {table} FROM STDIN"));
     [copy, raw::bind("", "", &[]), raw::execute(), raw::sync()].concat()
@@ -43,13 +43,13 @@ fn copy_in_and_out_with_the_simple_protocol() {
 }
 
 #[test]
-fn copy_in_with_the_extended_protocol_and_its_ignored_sync() {
+fn copy_in_with_the_extended_protocol_ignores_the_sync_in_it() {
     let (bouncer, mut client) = table("copy_extended");
     begin(&mut client, "copy_extended");
     client.send(&[raw::copy_data(b"1\n2\n"), raw::copy_done(), raw::sync()].concat());
     assert_eq!(tags(&client.until_ready()), "CZ");
     assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
-    // All in one packet, before the server has said that it wants data.
+    // Everything in one packet, before the server has sent CopyInResponse.
     let end = [raw::copy_data(b"3\n"), raw::copy_done(), raw::sync()];
     client.send(&[start("copy_extended"), end.concat()].concat());
     assert_eq!(tags(&client.until_ready()), "12GCZ");
@@ -58,7 +58,7 @@ fn copy_in_with_the_extended_protocol_and_its_ignored_sync() {
 }
 
 #[test]
-fn a_failed_copy_leaves_the_connection_in_order() {
+fn a_failed_copy_leaves_the_connection_usable() {
     let (bouncer, mut client) = table("copy_failed");
     client.send_query("COPY copy_failed FROM STDIN");
     client.expect(b'G');
@@ -84,7 +84,7 @@ fn copy_data_outside_of_a_copy_is_ignored() {
 }
 
 #[test]
-fn a_failed_extended_copy_does_not_give_a_skipping_server_to_the_next_client() {
+fn a_server_that_skips_messages_after_a_failed_copy_is_not_given_to_the_next_client() {
     let (bouncer, mut client) = table("copy_skipping");
     let mut next = bouncer.client();
     begin(&mut client, "copy_skipping");

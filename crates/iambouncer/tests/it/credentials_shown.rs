@@ -1,5 +1,5 @@
-//! What metrics, SHOW TOKENS and the log say of credentials that have an end, with the right numbers; and the limit of
-//! logins, which holds for all workers together.
+//! Metrics, SHOW TOKENS and the log report credentials that expire with correct values; and the login rate
+//! limit applies to all workers together.
 
 use crate::support::bouncer::Start;
 use crate::support::http::{Scrape, scrape};
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 const ARN: &str = "arn:aws:sts::123456789012:assumed-role/rds-sim-role/rds-sim";
 const LIFE: Duration = Duration::from_secs(2 * 3600);
-/// What may pass between two looks at the clock.
+/// Tolerance between two readings of the clock.
 const SLOWEST_SECONDS: f64 = 30.0;
 const IDENTITY: (&str, &str) = ("identity", "default");
 
-/// A task of ECS, which may ask STS.
+/// An ECS task, which may call STS.
 fn task<'a>(sim: &Sim, endpoint: &CredentialServer, line: &'a str) -> Start<'a> {
     let authorization = sim.dir().join("authorization");
     std::fs::write(&authorization, CredentialSettings::default().authorization).unwrap();
@@ -30,16 +30,16 @@ fn endpoint(sim: &Sim) -> CredentialServer {
     sim.credentials(CredentialSettings { life: LIFE, ..CredentialSettings::default() })
 }
 
-/// Seconds that are left of the key that was handed out.
+/// Seconds until the issued key expires.
 fn seconds_left(sim: &Sim) -> f64 {
     let end = sim.last_key().ends_at.expect("an end");
     end.duration_since(sim.simulator.clock().now()).unwrap().as_secs_f64()
 }
 
-fn when_identified(bouncer: &Bouncer) -> Scrape {
+fn scrape_when_identified(bouncer: &Bouncer) -> Scrape {
     let info = |scrape: &Scrape| scrape.sum("iambouncer_aws_identity_info", &[("arn", ARN)]);
     let mut last = scrape(bouncer.http_port());
-    eventually("STS has said who it is", || {
+    eventually("STS has reported the identity", || {
         last = scrape(bouncer.http_port());
         info(&last).is_some()
     });
@@ -47,22 +47,22 @@ fn when_identified(bouncer: &Bouncer) -> Scrape {
 }
 
 #[test]
-fn metrics_tell_the_end_the_origin_and_the_clock_of_credentials() {
+fn metrics_report_expiry_provider_and_clock_skew_of_credentials() {
     for ahead_seconds in [-120, 0, 120] {
         let sim = Sim::in_front_of(postgres());
-        // The clock of AWS is off to the other side.
+        // The AWS clock is off in the opposite direction.
         sim.simulator.clock().advance(-ahead_seconds);
         let endpoint = endpoint(&sim);
         let line = sim.database();
         let bouncer = task(&sim, &endpoint, &line).start();
         assert_eq!(bouncer.client().value("SELECT 1"), "1");
-        let shown = when_identified(&bouncer);
+        let shown = scrape_when_identified(&bouncer);
 
         let labels = [IDENTITY, ("arn", ARN), ("provider", "container")];
         assert_eq!(shown.sum("iambouncer_aws_identity_info", &labels), Some(1.0), "{}", shown.text);
         let skew = shown.sum("iambouncer_aws_clock_skew_seconds", &[IDENTITY]).expect("a clock");
         assert!((skew - ahead_seconds as f64).abs() <= SLOWEST_SECONDS, "{skew}, not {ahead_seconds}");
-        // The end is a moment on AWS's clock; what is left of it is counted on this machine's.
+        // The expiry is a time on AWS's clock; the remaining seconds are counted on the local clock.
         let expected = seconds_left(&sim) - ahead_seconds as f64;
         let left = shown.sum("iambouncer_aws_credentials_expires_seconds", &[IDENTITY]).expect("an end");
         assert!((left - expected).abs() <= SLOWEST_SECONDS, "{left}, not {expected}");
@@ -70,7 +70,7 @@ fn metrics_tell_the_end_the_origin_and_the_clock_of_credentials() {
 }
 
 #[test]
-fn metrics_count_fetches_that_fail_and_show_no_end_without_credentials() {
+fn metrics_count_failed_fetches_and_report_no_expiry_without_credentials() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = endpoint(&sim);
     endpoint.set(|settings| settings.fail_with = Some(403));
@@ -96,13 +96,13 @@ fn metrics_count_fetches_that_fail_and_show_no_end_without_credentials() {
 }
 
 #[test]
-fn show_tokens_and_the_start_tell_when_the_credentials_end() {
+fn show_tokens_and_the_startup_log_report_when_the_credentials_expire() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = endpoint(&sim);
     let line = sim.database();
     let bouncer = task(&sim, &endpoint, &line).start();
     bouncer.client().value("SELECT 1");
-    when_identified(&bouncer);
+    scrape_when_identified(&bouncer);
     let key = sim.last_key();
     let end = iambouncer::identities::text_of_time(whole_seconds(key.ends_at.unwrap()));
     let column = |name: &str| bouncer.show("TOKENS", name).remove(0);
@@ -112,11 +112,11 @@ fn show_tokens_and_the_start_tell_when_the_credentials_end() {
     );
     assert_eq!((column("provider").as_str(), column("last_error").as_str()), ("container", ""));
     let line = bouncer.wait_for_line("AWS identity identity=default");
-    let said = format!("arn={ARN} provider=\"container\" key=\"{}\" until=\"{end}\"", key.access_key_id);
-    assert!(line.ends_with(&said), "{line}");
+    let expected = format!("arn={ARN} provider=\"container\" key=\"{}\" until=\"{end}\"", key.access_key_id);
+    assert!(line.ends_with(&expected), "{line}");
 }
 
-/// Ends are handed out in whole seconds.
+/// Expiry times are issued in whole seconds.
 fn whole_seconds(at: std::time::SystemTime) -> std::time::SystemTime {
     let since = at.duration_since(std::time::UNIX_EPOCH).unwrap();
     std::time::UNIX_EPOCH + Duration::from_secs(since.as_secs())
@@ -127,22 +127,22 @@ fn show_tokens_counts_the_logins_of_the_last_second() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&[]);
     let (mut client, mut console) = (bouncer.client(), bouncer.console());
-    let lately = |console: &mut Client| {
+    let recent_logins = |console: &mut Client| {
         console.column("SHOW TOKENS", "logins_per_second").remove(0).parse::<usize>().unwrap()
     };
-    eventually("the first login is some time ago", || lately(&mut console) == 0);
+    eventually("the first login is more than a second ago", || recent_logins(&mut console) == 0);
     eventually("logins are counted", || {
         console.query("RECONNECT app");
         client.value("SELECT 1");
-        let (counted, (all, _)) = (lately(&mut console), sim.simulator.log().accepted_and_refused());
+        let (counted, (all, _)) = (recent_logins(&mut console), sim.simulator.log().accepted_and_refused());
         assert!(counted <= all, "{counted} of {all}");
         counted > 1
     });
-    eventually("they are some time ago", || lately(&mut console) == 0);
+    eventually("they are more than a second ago", || recent_logins(&mut console) == 0);
 }
 
 #[test]
-fn logins_keep_to_their_rate_over_all_workers() {
+fn the_login_rate_limit_covers_all_workers() {
     const CLIENTS_PER_WORKER: usize = 2;
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["workers = 2", "iam_login_rate = 1"]);
@@ -164,6 +164,6 @@ fn logins_keep_to_their_rate_over_all_workers() {
     let (accepted, refused) = sim.simulator.log().accepted_and_refused();
     let elapsed = began.elapsed();
     assert!(accepted >= 2 * CLIENTS_PER_WORKER && refused == 0, "{accepted} {refused}");
-    // The first is free. Two workers that count by themselves would let two in at a time.
+    // The first login is free. Workers that counted separately would allow two at a time.
     assert!(elapsed >= Duration::from_secs(accepted as u64 - 1), "{accepted} in {elapsed:?}");
 }

@@ -1,5 +1,5 @@
-//! What a refused login means, as the user reads it: the same cause in the client's hint and in the log, for servers
-//! and configurations that are broken in one way each.
+//! Diagnoses of refused logins: the client's hint and the log report the same cause, for servers and
+//! configurations with one fault each.
 
 use crate::support::bouncer::Start;
 use crate::support::sim::{RDS_HOST, REGION, Sim};
@@ -8,90 +8,90 @@ use rds_sim::postgres::PostgresOptions;
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// Metrics are where a cause is counted.
-const WATCHED: &str = "http_port = auto";
+/// Causes are counted in the metrics.
+const WITH_METRICS: &str = "http_port = auto";
 
-fn watched<'a>(sim: &Sim, line: &'a str) -> Start<'a> {
-    sim.start(line).set(WATCHED)
+fn start_with_metrics<'a>(sim: &Sim, line: &'a str) -> Start<'a> {
+    sim.start(line).set(WITH_METRICS)
 }
 
 #[test]
 fn a_region_that_contradicts_the_endpoint_is_named() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("{} iam_region=eu-central-1", sim.database());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause(
         "28000",
         "IAM012",
         "wrong_region",
         &["PAM authentication failed for user \"app\"", "eu-central-1", REGION],
     );
-    // Once, and once more with a fresh token.
+    // One attempt, and a second with a fresh token.
     assert_eq!(sim.refusals(), ["signed for region eu-central-1"; 2]);
 }
 
 #[test]
-fn an_endpoint_that_is_not_the_servers_own_is_told_by_its_certificate() {
+fn an_endpoint_of_another_server_is_diagnosed_from_the_certificate() {
     let sim = Sim::in_front_of(postgres());
     let other = RDS_HOST.replace("db.", "other.");
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_host={other}", sim.port());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause("08004", "IAM007", "signed_host", &[&other, RDS_HOST, "iam_host"]);
     assert_eq!(sim.simulator.log().attempts(), [], "no token was sent");
 }
 
 #[test]
-fn a_name_that_is_no_endpoint_is_told() {
+fn a_host_that_is_not_an_endpoint_is_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_region={REGION}", sim.port());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     let what = format!("localhost:{}, which is not the name of an RDS endpoint", sim.port());
     bouncer.expect_cause("28000", "IAM007", "signed_host", &[&what, "iam_host"]);
 }
 
 #[test]
-fn the_port_of_a_tunnel_in_the_token_is_told() {
+fn the_port_of_a_tunnel_in_the_token_is_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
     let line =
         format!("app = host=localhost port={} dbname=app server_auth=iam iam_host={RDS_HOST}", sim.port());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     let port = format!("signed for port {}", sim.port());
     bouncer.expect_cause("28000", "IAM008", "signed_port", &[&port, "iam_port"]);
 }
 
 #[test]
-fn a_missing_policy_is_what_is_left_and_the_next_login_works_once_it_is_there() {
+fn a_missing_policy_is_diagnosed_last_and_logins_succeed_once_it_exists() {
     let sim = Sim::in_front_of(postgres());
-    let bouncer = sim.pooler(&[WATCHED]);
+    let bouncer = sim.pooler(&[WITH_METRICS]);
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
     let arn = "dbuser:<resource id>/app";
     bouncer.expect_cause("28000", "IAM003", "not_authorized", &["rds-db:connect", arn, "iambouncer policy"]);
-    // The client reads what to do; what is ruled out stands in the log.
+    // The client receives the advice; the log also has the causes that were ruled out.
     let line = bouncer.wait_for_line("cause=\"IAM003\"");
     let endpoint = format!("{RDS_HOST}:{}", sim.port());
     for part in ["rds-db:connect", arn, &endpoint, "credentials", "clock", "iam-db-auth-error"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
-    crate::support::eventually("the client comes in", || {
+    crate::support::eventually("the client logs in", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.read().is_some_and(|message| message.tag == b'R')
     });
 }
 
 #[test]
-fn with_iam_off_the_server_takes_the_token_for_a_password() {
+fn a_server_without_iam_authentication_is_diagnosed() {
     let hba = "local all postgres trust\nlocal all all password\n";
     let server =
         crate::support::postgres::start(PostgresOptions { hba: Some(hba.to_owned()), ..Default::default() });
     server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
     let sim = Sim::for_users(&server, RDS_HOST, REGION, &[]);
     let line = sim.database();
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause(
         "28P01",
         "IAM004",
@@ -102,7 +102,7 @@ fn with_iam_off_the_server_takes_the_token_for_a_password() {
 }
 
 #[test]
-fn a_token_stored_as_a_password_is_told_with_its_age() {
+fn a_token_stored_as_a_password_is_diagnosed_with_its_age() {
     let sim = Sim::in_front_of(postgres());
     let token = format!(
         "{RDS_HOST}:{}/?Action=connect&DBUser=app&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900\
@@ -111,88 +111,88 @@ fn a_token_stored_as_a_password_is_told_with_its_age() {
         "0".repeat(64)
     );
     let line = format!("app = host=localhost port={} dbname=app user=app password='{token}'", sim.port());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause("28000", "IAM001", "static_token", &["a token that ended", "server_auth=iam"]);
     assert!(!bouncer.log().contains("X-Amz-Signature"), "{}", bouncer.log());
     let home_made = line.replace("Expires=900", "Expires=86400");
-    let bouncer = watched(&sim, &home_made).start();
+    let bouncer = start_with_metrics(&sim, &home_made).start();
     bouncer.expect_cause("28000", "IAM018", "token_life", &["made for 86400 s"]);
     let cut = line.replace("0000'", "'");
-    let bouncer = watched(&sim, &cut).start();
+    let bouncer = start_with_metrics(&sim, &cut).start();
     bouncer.expect_cause("28000", "IAM010", "token_broken", &["without its end"]);
 }
 
 #[test]
-fn a_password_where_rds_wants_a_token_is_an_inherited_grant() {
+fn a_password_for_a_user_that_needs_a_token_is_diagnosed_as_an_inherited_grant() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("app = host=localhost port={} dbname=app user=app password=secret", sim.port());
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause("28000", "IAM011", "rds_iam_inherited", &["REVOKE rds_iam"]);
 }
 
 #[test]
-fn an_iam_user_without_tls_is_told_about_tls() {
+fn an_iam_user_without_tls_is_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     let line = format!("app = host=localhost port={} dbname=app user=app password=secret", sim.port());
-    let bouncer = watched(&sim, &line).set("server_tls_sslmode = disable").start();
+    let bouncer = start_with_metrics(&sim, &line).set("server_tls_sslmode = disable").start();
     let parts = ["pg_hba.conf rejects connection", "no encryption", "verify-full"];
     bouncer.expect_cause("28000", "IAM006", "tls_off", &parts);
 }
 
 #[test]
-fn an_authority_nobody_knows_is_told() {
+fn an_unknown_certificate_authority_is_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     let stranger = Sim::in_front_of(postgres());
     let line = stranger.database();
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause("08004", "IAM017", "tls_trust", &["not a trusted authority", "server_tls_ca_file"]);
     assert_eq!(stranger.simulator.log().attempts(), []);
 }
 
 #[test]
-fn the_built_in_authorities_do_not_know_everybody_and_a_file_adds_to_them() {
+fn a_ca_file_is_added_to_the_built_in_authorities() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
-    let built_in = watched(&sim, &line).set("server_tls_ca_file = rds").start();
+    let built_in = start_with_metrics(&sim, &line).set("server_tls_ca_file = rds").start();
     built_in.expect_cause("08004", "IAM017", "tls_trust", &["not a trusted authority"]);
     let both = format!("server_tls_ca_file = rds, {}", sim.ca_file().display());
-    let bouncer = watched(&sim, &line).set(&both).start();
+    let bouncer = start_with_metrics(&sim, &line).set(&both).start();
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
 #[test]
-fn nobody_at_the_port_is_told_when_patience_ends() {
+fn a_refused_connection_is_diagnosed_after_query_wait_timeout() {
     let sim = Sim::in_front_of(postgres());
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
     let line = format!("app = host=localhost port={port} dbname=app server_auth=iam iam_host={RDS_HOST}");
-    let bouncer = watched(&sim, &line).set("query_wait_timeout = 1").start();
+    let bouncer = start_with_metrics(&sim, &line).set("query_wait_timeout = 1").start();
     bouncer.expect_cause("08001", "IAM032", "connection_refused", &["refused", "security groups"]);
 }
 
 #[test]
-fn a_server_that_never_answers_the_token_may_be_short_of_memory() {
+fn a_server_that_never_answers_the_token_is_diagnosed_as_throttled() {
     let sim = Sim::in_front_of(postgres());
     sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(30));
-    let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2", WATCHED]);
+    let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2", WITH_METRICS]);
     let parts = ["server_connect_timeout", "did not finish the login", "memory"];
     bouncer.expect_cause("08001", "IAM014", "throttled", &parts);
 }
 
 #[test]
-fn a_database_that_does_not_exist_is_no_matter_of_iam() {
+fn a_database_that_does_not_exist_is_not_diagnosed_as_an_iam_failure() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database().replace("dbname=app", "dbname=nowhere");
-    let bouncer = watched(&sim, &line).start();
+    let bouncer = start_with_metrics(&sim, &line).start();
     bouncer.expect_cause("3D000", "IAM026", "no_such_database", &["\"nowhere\"", "dbname="]);
 }
 
 #[test]
-fn no_credentials_are_told_with_every_source_that_was_tried() {
+fn missing_credentials_are_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
-    let bouncer = sim.keyless(&line).set(WATCHED).set("query_wait_timeout = 3").start();
+    let bouncer = sim.keyless(&line).set(WITH_METRICS).set("query_wait_timeout = 3").start();
     bouncer.expect_cause("28000", "IAM002", "no_credentials", &["no AWS credentials", "aws_profile"]);
 }
 
@@ -216,7 +216,7 @@ fn user_names_with_every_legal_character_log_in() {
     }
     let sim = Sim::for_users(postgres(), RDS_HOST, REGION, &names);
     let line = sim.database();
-    let bouncer = watched(&sim, &line).set("auth_type = trust").users(&users(&names)).start();
+    let bouncer = start_with_metrics(&sim, &line).set("auth_type = trust").users(&users(&names)).start();
     for name in names {
         let mut client = Client::log_in(bouncer.port, name, "app");
         assert_eq!(client.value("SELECT current_user"), name);
@@ -235,26 +235,26 @@ fn a_refusal_names_user_and_database_of_the_startup_packet() {
     let bouncer = Start::databases(&line).start();
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app"), ("strange", "x")]);
     assert_eq!(client.read().unwrap().error().0, "08P01");
-    let said = bouncer.wait_for_line("unsupported startup parameter");
-    assert!(said.contains("user=app database=app"), "{said}");
+    let line = bouncer.wait_for_line("unsupported startup parameter");
+    assert!(line.contains("user=app database=app"), "{line}");
 }
 
 #[test]
 fn a_failed_server_login_is_logged_once() {
     let line = format!("app = host=127.0.0.1 port={} dbname=nowhere", postgres().port());
     let bouncer = Start::databases(&line).start();
-    let (code, _, _) = bouncer.turned_away("app", "app");
+    let (code, _, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "3D000");
-    let said = bouncer.wait_for_line("does not exist");
-    assert!(said.contains("database=app user=app"), "{said}");
+    let line = bouncer.wait_for_line("does not exist");
+    assert!(line.contains("database=app user=app"), "{line}");
     assert_eq!(bouncer.log().matches("does not exist").count(), 1, "{}", bouncer.log());
 }
 
 #[test]
-fn a_client_of_the_fallback_line_is_told_what_the_server_says() {
+fn a_client_of_the_fallback_line_receives_the_servers_error() {
     let line = format!("* = host=127.0.0.1 port={}", postgres().port());
     let bouncer = Start::databases(&line).start();
-    let (code, text, hint) = bouncer.turned_away("app", "nowhere");
+    let (code, text, hint) = bouncer.refused_login("app", "nowhere");
     assert_eq!((code.as_str(), text.as_str()), ("3D000", "database \"nowhere\" does not exist"));
     assert_eq!(hint, "");
 }

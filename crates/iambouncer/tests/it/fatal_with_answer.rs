@@ -1,8 +1,8 @@
-//! Servers that end while a client's answer is on its way, played by a few lines of our own: PostgreSQL cannot be told
-//! at which byte to end.
+//! Servers that close right after an answer, simulated by the test: PostgreSQL cannot be made to close at a
+//! chosen byte.
 
 use crate::support::raw::tags;
-use crate::support::{PATIENCE, bouncer::Start};
+use crate::support::{TIMEOUT, bouncer::Start};
 use iambouncer::client_error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,9 +19,9 @@ fn read_message(stream: &mut TcpStream, has_tag: bool) -> Option<u8> {
     Some(tag)
 }
 
-/// Logs anybody in and answers one query, together with the news that it ends.
+/// Logs in any client and answers one query, followed by a FATAL error in the same packet.
 fn serve_one_query(mut stream: TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     read_message(&mut stream, false);
     let mut greeting = Vec::new();
     encode::authentication_ok(&mut greeting);
@@ -39,7 +39,7 @@ fn serve_one_query(mut stream: TcpStream) {
 }
 
 #[test]
-fn a_server_that_ends_right_behind_its_answer_is_not_the_clients_business() {
+fn a_fatal_error_after_a_complete_answer_is_not_forwarded() {
     const QUERIES: usize = 5;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -53,7 +53,7 @@ fn a_server_that_ends_right_behind_its_answer_is_not_the_clients_business() {
     let bouncer = start.start();
     let mut client = bouncer.client();
     for turn in 0..QUERIES {
-        // What went wrong: the client was told that it ends, and did not, and the next one got the dead server.
+        // Regression test: the client received the FATAL error, and the next client got the closed server.
         assert_eq!(tags(&client.query("SELECT")), "CZ", "turn {turn}");
         assert!(!client.has_pending_input(), "turn {turn}");
     }

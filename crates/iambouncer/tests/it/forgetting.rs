@@ -1,4 +1,5 @@
-//! What is remembered of databases and pools that nobody uses, for how long, and what becomes of those whose line is gone.
+//! How long state of unused databases and pools is kept, and what happens to databases whose line was
+//! removed.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres;
@@ -6,32 +7,33 @@ use crate::support::raw::{Client, tags};
 use crate::support::scripted;
 use crate::support::{Bouncer, Workers, eventually};
 
-/// Databases behind a `*` line.
+/// A pooler with a `*` line only.
 fn behind_a_star(settings: &[&str]) -> Bouncer {
     let line = format!("* = host=127.0.0.1 port={}", postgres().port());
     let start = Start::databases(&line).set("server_idle_timeout = 1");
     settings.iter().fold(start, |start, line| start.set(line)).start()
 }
 
-/// One column of the row of a database.
-fn of(console: &mut Client, what: &str, name: &str, column: &str) -> Option<String> {
+/// One column of the row for a database.
+fn column_of(console: &mut Client, what: &str, name: &str, column: &str) -> Option<String> {
     let key = if what == "DATABASES" { "name" } else { "database" };
     let at = console.column(&format!("SHOW {what}"), key).iter().position(|it| it == name)?;
     console.column(&format!("SHOW {what}"), column).get(at).cloned()
 }
 
-/// Waits until the pooler has looked after what nobody uses: a database that no server knows goes then.
+/// Waits until the pooler has removed unused state: a database that does not exist on the server is removed
+/// then.
 fn wait_for_a_sweep(bouncer: &Bouncer) {
     let mut console = bouncer.console();
-    console.query("DISABLE nobody_knows_it");
-    console.query("ENABLE nobody_knows_it");
+    console.query("DISABLE unknown_database");
+    console.query("ENABLE unknown_database");
     eventually("the unknown database is forgotten", || {
-        of(&mut console, "DATABASES", "nobody_knows_it", "paused").is_none()
+        column_of(&mut console, "DATABASES", "unknown_database", "paused").is_none()
     });
 }
 
 #[test]
-fn pause_and_disable_of_a_database_behind_a_star_last_until_they_are_undone() {
+fn pause_and_disable_of_a_fallback_database_last_until_they_are_undone() {
     let bouncer = behind_a_star(&["autodb_idle_timeout = 1", "workers = 2"]);
     let mut console = bouncer.console();
     assert_eq!(tags(&console.query("PAUSE app")), "CZ");
@@ -39,24 +41,26 @@ fn pause_and_disable_of_a_database_behind_a_star_last_until_they_are_undone() {
     for _ in 0..12 {
         wait_for_a_sweep(&bouncer);
     }
-    assert_eq!(of(&mut console, "DATABASES", "app", "paused").as_deref(), Some("1"));
-    assert_eq!(of(&mut console, "DATABASES", "postgres", "disabled").as_deref(), Some("1"));
-    let (code, text, _) = bouncer.turned_away("postgres", "postgres");
+    assert_eq!(column_of(&mut console, "DATABASES", "app", "paused").as_deref(), Some("1"));
+    assert_eq!(column_of(&mut console, "DATABASES", "postgres", "disabled").as_deref(), Some("1"));
+    let (code, text, _) = bouncer.refused_login("postgres", "postgres");
     assert!(code == "57P03" && text.contains("is disabled"), "{text}");
     let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
-    eventually("the client waits", || of(&mut console, "POOLS", "app", "cl_waiting").as_deref() == Some("1"));
+    eventually("the client waits", || {
+        column_of(&mut console, "POOLS", "app", "cl_waiting").as_deref() == Some("1")
+    });
     assert_eq!(tags(&console.query("RESUME app")), "CZ");
     waiting.until_ready();
     assert_eq!(waiting.value("SELECT 'served'"), "served");
     assert_eq!(tags(&console.query("ENABLE postgres")), "CZ");
     drop(waiting);
     eventually("both are forgotten", || {
-        ["app", "postgres"].iter().all(|name| of(&mut console, "DATABASES", name, "paused").is_none())
+        ["app", "postgres"].iter().all(|name| column_of(&mut console, "DATABASES", name, "paused").is_none())
     });
 }
 
 #[test]
-fn statistics_of_a_database_behind_a_star_last_until_autodb_idle_timeout() {
+fn statistics_of_a_fallback_database_last_until_autodb_idle_timeout() {
     let bouncer = behind_a_star(&[]);
     let mut console = bouncer.console();
     Client::log_in(bouncer.port, "app", "app").value("SELECT 1");
@@ -64,7 +68,7 @@ fn statistics_of_a_database_behind_a_star_last_until_autodb_idle_timeout() {
     for _ in 0..3 {
         wait_for_a_sweep(&bouncer);
     }
-    let queries = |console: &mut Client| of(console, "STATS", "app", "total_query_count");
+    let queries = |console: &mut Client| column_of(console, "STATS", "app", "total_query_count");
     assert_eq!(queries(&mut console).as_deref(), Some("1"));
     Client::log_in(bouncer.port, "app", "app").value("SELECT 1");
     assert_eq!(queries(&mut console).as_deref(), Some("2"));
@@ -74,7 +78,7 @@ fn statistics_of_a_database_behind_a_star_last_until_autodb_idle_timeout() {
 }
 
 #[test]
-fn pools_of_a_named_database_are_forgotten_and_its_counters_never_fall() {
+fn unused_pools_of_a_named_database_are_removed_and_its_counters_never_decrease() {
     for workers in [1, 3] {
         let user = format!("forgetting_{workers}");
         let settings = ["autodb_idle_timeout = 1", "server_idle_timeout = 1"];
@@ -87,7 +91,7 @@ fn pools_of_a_named_database_are_forgotten_and_its_counters_never_fall() {
         let mut console = workers.bouncer.console();
         console.query("RELOAD");
         let queries = |console: &mut Client| -> u64 {
-            of(console, "STATS", "app", "total_query_count").unwrap().parse().unwrap()
+            column_of(console, "STATS", "app", "total_query_count").unwrap().parse().unwrap()
         };
         for round in 1..=2 {
             for user in &users {
@@ -129,7 +133,7 @@ fn a_database_that_reload_removes_disconnects_its_clients() {
         let end = client.until_end();
         assert_eq!(end.last().unwrap().error(), ("57P04".to_owned(), "database removed".to_owned()));
     }
-    assert_eq!(workers.bouncer.turned_away(&workers.user, "app").0, "3D000");
+    assert_eq!(workers.bouncer.refused_login(&workers.user, "app").0, "3D000");
     observer.wait_for_backends(0);
     assert_eq!(workers.bouncer.show("DATABASES", "name"), ["kept", "pgbouncer"]);
     assert_eq!(workers.bouncer.show("POOLS", "database").len(), 0);
@@ -137,7 +141,7 @@ fn a_database_that_reload_removes_disconnects_its_clients() {
 }
 
 #[test]
-fn a_removed_line_disconnects_although_a_star_covers_the_name_and_an_added_one_does_not() {
+fn removing_a_line_disconnects_despite_a_fallback_line_and_adding_one_does_not() {
     let port = postgres().port();
     let star = format!("* = host=127.0.0.1 port={port}");
     let named = format!("{star}\napp = host=127.0.0.1 port={port} dbname=app user=other");
@@ -146,13 +150,13 @@ fn a_removed_line_disconnects_although_a_star_covers_the_name_and_an_added_one_d
     assert_eq!(client.value("SELECT current_user"), "other");
     reload_with(&bouncer, &star);
     assert_eq!(client.until_end().last().unwrap().error().0, "57P04");
-    // Behind the other line clients are themselves.
+    // With the other line, clients keep their own user.
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT current_user"), "app");
     reload_with(&bouncer, &format!("{star}\napp = host=127.0.0.1 port={port} dbname=app"));
     assert_eq!(client.value("SELECT 'goes on'"), "goes on");
     drop(client);
-    // It is a named one now, and stays.
+    // The database now has a line of its own and is kept.
     bouncer.console().query("KILL app");
     bouncer.console().query("RESUME app");
     for _ in 0..8 {
@@ -162,7 +166,7 @@ fn a_removed_line_disconnects_although_a_star_covers_the_name_and_an_added_one_d
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
-/// A server that lets everybody in and calls itself this version.
+/// A server that accepts every client and reports this version.
 fn server_of_version(version: &'static str) -> u16 {
     scripted::serve(move |mut connection| {
         connection.first()?;
@@ -180,7 +184,7 @@ fn server_of_version(version: &'static str) -> u16 {
 }
 
 #[test]
-fn clients_are_greeted_with_what_the_server_of_the_line_in_force_reports() {
+fn clients_receive_the_parameters_of_the_current_lines_server() {
     let line = |port: u16| format!("app = host=127.0.0.1 port={port}");
     let old = line(server_of_version("1.0"));
     let bouncer = Start::databases(&old).set("workers = 2").start();

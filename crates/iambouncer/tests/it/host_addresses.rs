@@ -1,4 +1,4 @@
-//! Host names whose addresses change: servers at the old address close, and nothing else does.
+//! Host names whose addresses change: servers at the old address are closed, and no others.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::{Client, tags};
@@ -14,16 +14,16 @@ const NAME: &str = "db.example";
 const READERS: &str = "app.cluster-ro-c9akciq32rgh.eu-west-1.rds.amazonaws.com";
 const OLD: &str = "127.0.0.2";
 const NEW: &str = "127.0.0.3";
-/// Answers hold for longer than any test takes: only `dns_max_ttl` makes the pooler ask again.
+/// A TTL longer than any test: only `dns_max_ttl` makes the pooler look the name up again.
 const LONG_TTL: u32 = 3600;
-/// Look-ups that a test waits for before it says that nothing has happened: the first of them may have begun before the
+/// Lookups to wait for before a test concludes that nothing happened: the first may have begun before the
 /// change.
 const LOOKUPS: u64 = 3;
-/// Each look-up asks for IPv4 and for IPv6 addresses.
+/// Each lookup queries IPv4 and IPv6 addresses.
 const QUESTIONS_PER_LOOKUP: u64 = 2;
 const CHANGE: &str = "the address of a host name has changed";
 
-/// One server for these tests, at all the addresses.
+/// One server for these tests, listening on all the addresses.
 fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -37,10 +37,10 @@ fn postgres() -> &'static Postgres {
     })
 }
 
-/// A name server that a test changes.
+/// A name server whose answers a test changes.
 struct Names {
     dns: DnsServer,
-    /// Has the name server's runtime.
+    /// Owns the name server's runtime.
     _sim: Sim,
 }
 
@@ -68,7 +68,7 @@ impl Names {
         settings.iter().fold(start, |start, setting| start.set(setting)).start()
     }
 
-    /// Waits until the name was looked up again, so that what is true then is true after a look-up.
+    /// Waits until the name was looked up again, so that assertions after it cover a lookup.
     fn wait_for_lookups(&self, name: &str) {
         let before = self.dns.questions_for(name);
         eventually("the name is looked up again", || {
@@ -93,7 +93,7 @@ fn changes(bouncer: &Bouncer) -> usize {
     bouncer.log().lines().filter(|line| line.contains(CHANGE)).count()
 }
 
-/// Waits until the pooler has as many servers, all at this address.
+/// Waits until the pooler has `count` servers, all at this address.
 fn wait_for_servers_at(bouncer: &Bouncer, count: usize, address: &str) {
     let mut console = bouncer.console();
     eventually(&format!("{count} servers at {address}"), || {
@@ -146,7 +146,7 @@ fn a_busy_server_closes_at_its_release_and_not_before() {
 }
 
 #[test]
-fn an_answer_in_another_order_or_with_one_more_address_closes_nothing() {
+fn an_answer_in_another_order_or_with_an_added_address_closes_no_server() {
     let names = Names::new(NAME, &[OLD, NEW]);
     let bouncer = names.pooler(NAME, &["dns_max_ttl = 1"]);
     let mut client = bouncer.client();
@@ -157,7 +157,7 @@ fn an_answer_in_another_order_or_with_one_more_address_closes_nothing() {
         assert_eq!((pid(&mut client), address(&mut client)), (first.clone(), at.clone()));
     }
     assert_eq!(changes(&bouncer), 0);
-    // What is missing at last is an address of no server, and then the server's.
+    // First the answer loses an address that no server uses, then the server's address.
     let (mine, other) = if at == OLD { (OLD, NEW) } else { (NEW, OLD) };
     names.set(NAME, &[mine]);
     names.wait_for_lookups(NAME);
@@ -168,7 +168,7 @@ fn an_answer_in_another_order_or_with_one_more_address_closes_nothing() {
 }
 
 #[test]
-fn a_failed_look_up_closes_nothing() {
+fn a_failed_lookup_closes_no_server() {
     let names = Names::new(NAME, &[OLD]);
     let bouncer = names.pooler(NAME, &["dns_max_ttl = 1"]);
     let mut client = bouncer.client();
@@ -177,7 +177,7 @@ fn a_failed_look_up_closes_nothing() {
     bouncer.wait_for_line("cannot look up a host name: its servers are kept");
     names.wait_for_lookups(NAME);
     assert_eq!(pid(&mut client), first);
-    // Nor does a name that is gone.
+    // Nor does a name that no longer exists.
     names.dns.set_failing(false);
     names.dns.set(NAME, DnsEntry::Addresses(Vec::new()));
     names.wait_for_lookups(NAME);
@@ -189,7 +189,7 @@ fn a_failed_look_up_closes_nothing() {
 }
 
 #[test]
-fn an_endpoint_that_names_another_reader_in_each_answer_keeps_its_servers() {
+fn a_reader_endpoint_with_rotating_addresses_keeps_its_servers() {
     let names = Names::new(READERS, &[OLD]);
     let bouncer = names.pooler(READERS, &["dns_max_ttl = 1"]);
     let mut client = bouncer.client();
@@ -213,7 +213,7 @@ fn dns_max_ttl_can_be_set_while_servers_are_open() {
 }
 
 #[test]
-fn with_dns_max_ttl_0_the_answer_for_a_login_decides() {
+fn with_dns_max_ttl_0_the_lookup_of_a_login_marks_servers_of_old_addresses() {
     let names = Names::new(NAME, &[OLD]);
     let bouncer = names.pooler(NAME, &["dns_max_ttl = 0"]);
     let mut client = bouncer.client();
@@ -235,7 +235,7 @@ fn with_dns_max_ttl_0_the_answer_for_a_login_decides() {
 }
 
 #[test]
-fn servers_of_a_paused_database_and_of_an_old_address_close_at_their_release() {
+fn servers_of_an_old_address_and_a_paused_database_close_at_their_release() {
     let names = Names::new(NAME, &[OLD]);
     let bouncer = names.pooler(NAME, &["dns_max_ttl = 1"]);
     let mut client = bouncer.client();
@@ -253,7 +253,7 @@ fn servers_of_a_paused_database_and_of_an_old_address_close_at_their_release() {
 }
 
 #[test]
-fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
+fn one_lookup_closes_the_servers_of_all_workers() {
     let began = Instant::now();
     let names = Names::new(NAME, &[OLD]);
     let settings = ["dns_max_ttl = 1", &names.setting()];
@@ -276,7 +276,7 @@ fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
     }
     workers.servers_agree();
     names.wait_for_lookups(NAME);
-    // One in a second, and one for each login at most.
+    // At most one lookup per second and one per login.
     let log = workers.bouncer.log();
     let logins = log.lines().filter(|line| line.contains("server login")).count() as u64;
     let questions = names.dns.questions_for(NAME);
@@ -285,7 +285,7 @@ fn servers_of_all_workers_close_and_one_look_up_serves_them_all() {
 }
 
 #[test]
-fn a_server_that_came_from_another_worker_is_known_to_be_old() {
+fn a_server_that_moved_between_workers_is_closed_after_an_address_change() {
     let names = Names::new(NAME, &[OLD]);
     let settings = ["dns_max_ttl = 1", "default_pool_size = 1", &names.setting()];
     let workers = Workers::with_databases(postgres(), "addresses_moving", 2, &line_of(NAME), &settings);
@@ -296,7 +296,7 @@ fn a_server_that_came_from_another_worker_is_known_to_be_old() {
     names.set(NAME, &[NEW]);
     let mut console = workers.bouncer.console();
     eventually("the server is marked", || console.column("SHOW SERVERS", "close_needed") == ["1"]);
-    // A client that waits elsewhere does not get it: another server logs in for it.
+    // A client that waits at another worker does not get this server: a new one logs in for it.
     clients[0].send_query("SELECT host(inet_server_addr())");
     workers.wait_for_waiting(1);
     assert_eq!(pid(&mut clients[1]), first);

@@ -1,5 +1,5 @@
-//! Probes and metrics as Kubernetes and Prometheus see them: over the life of a pooler, under load, with IAM, and when
-//! somebody speaks nonsense.
+//! Probes and metrics as Kubernetes and Prometheus read them: from startup to shutdown, under load, with IAM,
+//! and with malformed requests.
 
 use crate::support::bouncer::Start;
 use crate::support::http::{connect, get, request, scrape, send};
@@ -16,18 +16,18 @@ use std::time::{Duration, Instant};
 
 const AUTO: &str = "http_port = auto";
 
-/// The status of a probe.
+/// The HTTP status of a probe.
 fn status(port: u16, path: &str) -> u16 {
     get(port, path).status
 }
 
-/// A pooler whose one database names its user.
+/// A pooler whose only database line sets a user.
 fn with_named_user(settings: &[&str]) -> Bouncer {
     let line = format!("app = host=127.0.0.1 port={} dbname=app user=app password=secret", postgres().port());
     settings.iter().fold(Start::databases(&line).set(AUTO), |start, line| start.set(line)).start()
 }
 
-/// A way to a server that can be shut and opened. Connections through it end with it being shut.
+/// A proxy to a server that can be opened and shut. Shutting it closes its connections.
 struct Gate {
     port: u16,
     is_open: Arc<AtomicBool>,
@@ -35,7 +35,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// In front of a server, shut.
+    /// In front of a server, initially shut.
     fn in_front_of(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gate = Self {
@@ -83,13 +83,13 @@ fn probes_follow_the_pooler_from_its_start_to_its_drain() {
     for path in ["/startup", "/startupz", "/liveness", "/livez", "/healthz"] {
         assert_eq!(status(port, path), 200, "{path}");
     }
-    // Nobody has come, and yet a login to a server has succeeded.
+    // Without any client, the pooler has logged in to a server.
     eventually("ready", || status(port, "/readyz") == 200);
     assert_eq!(scrape(port).sum("iambouncer_server_logins_total", &[]), Some(1.0));
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
     bouncer.signal(Signal::TERM);
-    eventually("not ready any more", || status(port, "/readiness") == 503);
+    eventually("no longer ready", || status(port, "/readiness") == 503);
     let readiness = get(port, "/readiness");
     assert!(
         readiness.body.contains("FAIL draining") && readiness.body.contains("ok   started"),
@@ -105,7 +105,7 @@ fn probes_follow_the_pooler_from_its_start_to_its_drain() {
 }
 
 #[test]
-fn where_no_line_names_a_user_readiness_waits_for_no_login() {
+fn readiness_does_not_wait_for_a_login_if_no_line_has_a_user() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let port = bouncer.http_port();
     eventually("ready", || status(port, "/readyz") == 200);
@@ -114,7 +114,7 @@ fn where_no_line_names_a_user_readiness_waits_for_no_login() {
 }
 
 #[test]
-fn a_stored_scram_secret_is_no_reason_to_wait_for_a_login_that_needs_a_client() {
+fn readiness_does_not_wait_for_a_login_that_needs_a_clients_scram_keys() {
     let secret = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
                   AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let line = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
@@ -126,7 +126,7 @@ fn a_stored_scram_secret_is_no_reason_to_wait_for_a_login_that_needs_a_client() 
 }
 
 #[test]
-fn a_database_that_is_away_counts_at_the_start_and_not_later() {
+fn an_unreachable_database_affects_readiness_only_at_startup() {
     let gate = Gate::in_front_of(postgres().port());
     let line = format!("app = host=127.0.0.1 port={} dbname=app user=app password=secret", gate.port);
     let bouncer = Start::databases(&line).set(AUTO).set("server_tls_sslmode = disable").start();
@@ -150,12 +150,12 @@ fn a_database_that_is_away_counts_at_the_start_and_not_later() {
 }
 
 #[test]
-fn many_databases_that_are_away_do_not_hide_one_that_is_there() {
+fn many_unreachable_databases_do_not_hide_a_reachable_one() {
     let away = Gate::in_front_of(postgres().port());
     let line = |name: &str, port: u16| {
         format!("{name} = host=127.0.0.1 port={port} dbname=app user=app password=secret\n")
     };
-    // They come first, and are not tried again while this test lasts.
+    // They are tried first, and not again during this test.
     let mut lines: String = (0..20).map(|i| line(&format!("away{i}"), away.port)).collect();
     lines.push_str(&line("there", postgres().port()));
     let start = Start::databases(&lines).set(AUTO).set("server_login_retry = 600");
@@ -164,7 +164,7 @@ fn many_databases_that_are_away_do_not_hide_one_that_is_there() {
 }
 
 #[test]
-fn a_full_pool_is_shown_and_stays_ready() {
+fn a_full_pool_is_reported_and_the_pooler_stays_ready() {
     let bouncer = with_named_user(&["default_pool_size = 1"]);
     let port = bouncer.http_port();
     let mut holder = bouncer.client();
@@ -188,7 +188,7 @@ fn a_full_pool_is_shown_and_stays_ready() {
     waiting.until_ready();
     let after = scrape(port);
     let count = |name: &str| after.sum(name, &pool);
-    // What waited is above 100 ms, the other assignment took no time.
+    // One assignment waited more than 100 ms, the other did not wait.
     assert_eq!(count("iambouncer_pool_wait_seconds_count"), Some(2.0));
     let quick = [pool[0], pool[1], ("le", "0.065536")];
     assert_eq!(after.sum("iambouncer_pool_wait_seconds_bucket", &quick), Some(1.0));
@@ -196,7 +196,7 @@ fn a_full_pool_is_shown_and_stays_ready() {
 }
 
 #[test]
-fn every_metric_is_there_counts_what_happened_and_only_rises() {
+fn every_metric_exists_and_counters_are_correct_and_monotonic() {
     let bouncer = with_named_user(&[]);
     let port = bouncer.http_port();
     let mut client = bouncer.client();
@@ -213,7 +213,7 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
         assert!(before.kinds.contains_key(family), "{name}");
         let example =
             if metric.kind == MetricKind::Histogram { format!("{name}_count") } else { name.clone() };
-        // Those that there is a series of for each token, identity or secret.
+        // These have one series per token, identity or secret.
         let of_aws = ["endpoint", "identity", "secret"];
         let needs_iam = metric.labels.iter().any(|label| of_aws.contains(label));
         assert_eq!(before.sum(&example, &[]).is_some(), !needs_iam, "{name}");
@@ -228,7 +228,7 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
         let bucket = before.sum(&format!("iambouncer_{name}_seconds_bucket"), &everything);
         assert_eq!(bucket, Some(events), "{name}");
     }
-    // The transaction holds the one slow query, and nothing else took so long.
+    // The transaction contains the only slow query.
     for name in ["query_duration", "transaction_duration"] {
         let sum = count(&format!("iambouncer_{name}_seconds_sum"));
         assert!((0.2..20.0).contains(&sum), "{name}: {sum}");
@@ -245,7 +245,7 @@ fn every_metric_is_there_counts_what_happened_and_only_rises() {
 }
 
 #[test]
-fn scrapes_of_several_at_once_agree_while_two_workers_are_busy() {
+fn concurrent_scrapes_are_consistent_while_two_workers_are_busy() {
     const CLIENTS: usize = 4;
     const QUERIES: usize = 400;
     let workers = Workers::start("http_scraped", 2, &[AUTO, "default_pool_size = 4"]);
@@ -286,7 +286,7 @@ fn scrapes_of_several_at_once_agree_while_two_workers_are_busy() {
 }
 
 #[test]
-fn tokens_and_credentials_are_shown_without_being_given_away() {
+fn metrics_of_tokens_and_credentials_contain_no_secret() {
     let mut sim = Sim::in_front_of(postgres());
     let session_token = sim.use_session_token(700);
     let bouncer = sim.pooler(&[AUTO]);
@@ -323,7 +323,7 @@ fn tokens_and_credentials_are_shown_without_being_given_away() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_a_mistake_only_if_it_was_asked_for() {
+fn a_port_in_use_is_an_error_only_if_it_was_configured() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -336,12 +336,12 @@ fn a_port_that_is_taken_is_a_mistake_only_if_it_was_asked_for() {
     std::fs::write(&file, &ini).unwrap();
     let arguments = [file.display().to_string()];
     let variables = [("IAMBOUNCER_HTTP_PORT".to_owned(), port.clone())];
-    let ended = program::run(&[&arguments[0]], &variables);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let output = program::run(&[&arguments[0]], &variables);
+    assert_eq!(output.code, Some(1), "{output:?}");
     let expected = format!("error: no probes and metrics: cannot listen on 127.0.0.1:{port}: ");
-    assert!(ended.stderr.contains(&expected), "{ended:?}");
+    assert!(output.stderr.contains(&expected), "{output:?}");
 
-    // Taken by us, or by whoever has it already.
+    // The port is in use, by this listener or by another process.
     let _taken = TcpListener::bind("127.0.0.1:9127");
     let bouncer = Bouncer::spawn(&arguments, &[], dir);
     let log = bouncer.log();
@@ -351,22 +351,22 @@ fn a_port_that_is_taken_is_a_mistake_only_if_it_was_asked_for() {
 }
 
 #[test]
-fn a_reload_with_a_mistake_is_shown() {
+fn a_failed_reload_is_reported() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let port = bouncer.http_port();
-    let good = |port| scrape(port).sum("iambouncer_config_last_reload_successful", &[]);
-    assert_eq!(good(port), Some(1.0));
+    let reload_succeeded = |port| scrape(port).sum("iambouncer_config_last_reload_successful", &[]);
+    assert_eq!(reload_succeeded(port), Some(1.0));
     let text = std::fs::read_to_string(bouncer.ini()).unwrap();
     std::fs::write(bouncer.ini(), format!("{text}\ndefault_pool_size = many\n")).unwrap();
     bouncer.signal(Signal::HUP);
-    eventually("the mistake is shown", || good(port) == Some(0.0));
+    eventually("the mistake is shown", || reload_succeeded(port) == Some(0.0));
     std::fs::write(bouncer.ini(), text).unwrap();
     bouncer.signal(Signal::HUP);
-    eventually("it is gone", || good(port) == Some(1.0));
+    eventually("it is gone", || reload_succeeded(port) == Some(1.0));
 }
 
 #[test]
-fn only_reading_is_possible_and_only_what_there_is() {
+fn only_existing_paths_can_be_read_and_no_other_methods_are_allowed() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let port = bouncer.http_port();
     let missing = get(port, "/");
@@ -379,18 +379,18 @@ fn only_reading_is_possible_and_only_what_there_is() {
     }
     let head = request(port, "HEAD", "/metrics");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
-    // A query string means nothing.
+    // A query string is ignored.
     assert_eq!(status(port, "/livez?verbose"), 200);
 }
 
 #[test]
-fn nonsense_and_dawdlers_keep_nobody_else_from_being_served() {
+fn malformed_requests_and_slow_clients_do_not_block_others() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let port = bouncer.http_port();
     let began = Instant::now();
-    let mut dawdlers: Vec<TcpStream> = (0..40).map(|_| connect(port)).collect();
-    for dawdler in dawdlers.iter_mut().take(20) {
-        dawdler.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").unwrap();
+    let mut slow_clients: Vec<TcpStream> = (0..40).map(|_| connect(port)).collect();
+    for slow_client in slow_clients.iter_mut().take(20) {
+        slow_client.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").unwrap();
     }
     for garbage in
         [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"Q\0\0\0\x0dSELECT 1\0", b"nonsense\r\n\r\n"]
@@ -407,10 +407,10 @@ fn nonsense_and_dawdlers_keep_nobody_else_from_being_served() {
         }
     }
     assert_eq!(status(port, "/livez"), 200);
-    // All who say nothing, or too little, are sent away; what they are sent, if anything, says so.
-    for mut dawdler in dawdlers {
+    // Connections without a complete request are closed, with at most a 408 answer.
+    for mut slow_client in slow_clients {
         let mut rest = String::new();
-        let _ = dawdler.read_to_string(&mut rest);
+        let _ = slow_client.read_to_string(&mut rest);
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
     }
     assert!(began.elapsed() < Duration::from_secs(19), "{:?}", began.elapsed());

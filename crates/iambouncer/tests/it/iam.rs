@@ -1,5 +1,5 @@
-//! IAM from end to end: the pooler's own tokens at a door that checks them as RDS does, what a client sees when one
-//! is refused, and to whom a token is never given.
+//! IAM from end to end: the pooler's own tokens at a simulator that verifies them as RDS does, what a client
+//! receives when one is refused, and which servers never receive a token.
 
 use crate::support::pam::{PamPostgres, TOKEN_PORT};
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, SECRET, Sim};
@@ -11,22 +11,22 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Refusals are remembered for a moment; after that the next client is let in.
-fn wait_until_let_in(bouncer: &Bouncer) {
-    eventually("the client comes in", || {
+/// Refusals are cached briefly; after that the next client is accepted.
+fn wait_until_accepted(bouncer: &Bouncer) {
+    eventually("the client logs in", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.read().is_some_and(|message| message.tag == b'R')
     });
 }
 
-/// The moment the pooler signs its next token differs from all before.
+/// Waits until the pooler's next token will have a later signing time than all before.
 fn wait_for_another_second(sim: &Sim) {
     let last = sim.signed_at().into_iter().max().unwrap_or(0);
-    eventually("the clock goes on", || sim.now() > last);
+    eventually("the clock advances", || sim.now() > last);
 }
 
 #[test]
-fn a_region_or_an_endpoint_name_is_all_it_takes() {
+fn a_region_or_an_endpoint_name_is_sufficient_configuration() {
     let sim = Sim::in_front_of(postgres());
     for how in [format!("iam_region={REGION}"), format!("iam_host={RDS_HOST}")] {
         let line = format!("app = host=localhost port={} dbname=app server_auth=iam {how}", sim.port());
@@ -39,7 +39,7 @@ fn a_region_or_an_endpoint_name_is_all_it_takes() {
 }
 
 #[test]
-fn session_tokens_of_any_length_pass() {
+fn session_tokens_of_any_length_are_accepted() {
     for bytes in [700, 4096, 40_000] {
         let mut sim = Sim::in_front_of(postgres());
         let session_token = sim.use_session_token(bytes);
@@ -56,7 +56,7 @@ fn one_token_serves_many_logins() {
     let bouncer = sim.pooler(&[]);
     let mut client = bouncer.client();
     let mut console = bouncer.console();
-    // Another second would make another token, if one were made for each login.
+    // A token signed in another second would differ, if each login signed one.
     let first = sim.now();
     eventually("logins in three seconds", || {
         console.query("RECONNECT app");
@@ -69,7 +69,7 @@ fn one_token_serves_many_logins() {
 }
 
 #[test]
-fn after_the_end_of_a_token_sessions_go_on_and_new_logins_take_a_fresh_one() {
+fn when_a_token_expires_sessions_continue_and_new_logins_use_a_fresh_one() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 2"]);
     let mut old = bouncer.client();
@@ -90,7 +90,7 @@ fn after_the_end_of_a_token_sessions_go_on_and_new_logins_take_a_fresh_one() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_stops_new_logins_only_and_they_come_back_with_it() {
+fn a_wrong_clock_stops_new_logins_only_until_it_is_corrected() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 2"]);
     let mut old = bouncer.client();
@@ -103,7 +103,7 @@ fn a_clock_that_is_wrong_stops_new_logins_only_and_they_come_back_with_it() {
     assert!(sim.refusals().iter().all(|reason| reason.starts_with("expired")), "{:?}", sim.refusals());
     assert_eq!(old.value("SELECT pg_backend_pid()"), pid);
     sim.simulator.clock().advance(-3600);
-    // The one that waits is served, or was told why it is not: that depends on when the refusal was known.
+    // The one that waits is served, or receives the reason: that depends on when the refusal was known.
     eventually("new logins work again", || {
         let answer = bouncer.client().query("SELECT 'served'");
         answer.iter().any(|message| message.tag == b'D' && message.row() == [Some("served".to_owned())])
@@ -112,19 +112,19 @@ fn a_clock_that_is_wrong_stops_new_logins_only_and_they_come_back_with_it() {
 }
 
 #[test]
-fn a_role_that_is_no_iam_user_never_sees_a_token() {
+fn the_server_of_a_role_that_is_not_an_iam_user_never_receives_a_token() {
     let hba = "local all postgres trust\nlocal all legacy md5\nlocal all all scram-sha-256\n";
     let server =
         crate::support::postgres::start(PostgresOptions { hba: Some(hba.to_owned()), ..Default::default() });
     let roles = "CREATE ROLE app LOGIN PASSWORD 'secret'; SET password_encryption = 'md5'; \
                  CREATE ROLE legacy LOGIN PASSWORD 'secret'";
     server.sql(roles).unwrap();
-    let sim = Sim::for_users(&server, RDS_HOST, REGION, &["somebody_else"]);
+    let sim = Sim::for_users(&server, RDS_HOST, REGION, &["other_user"]);
     let line =
         format!("* = host=localhost port={} dbname=postgres server_auth=iam iam_region={REGION}", sim.port());
     let bouncer = sim.start(&line).set("auth_type = trust").users("\"app\" \"\"\n\"legacy\" \"\"\n").start();
     for (user, asked) in [("app", "SCRAM"), ("legacy", "an md5 password")] {
-        let (code, text, hint) = bouncer.turned_away(user, "app");
+        let (code, text, hint) = bouncer.refused_login(user, "app");
         assert_eq!(code, "28000");
         assert_eq!(text, format!("server asks user \"{user}\" for {asked}, not for an IAM token"));
         assert!(
@@ -138,7 +138,7 @@ fn a_role_that_is_no_iam_user_never_sees_a_token() {
     assert!(!server.log().contains("X-Amz"));
 }
 
-/// A server without TLS that writes down all it is sent.
+/// A server without TLS that records everything it receives.
 fn server_without_tls() -> (u16, JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -147,7 +147,7 @@ fn server_without_tls() -> (u16, JoinHandle<Vec<u8>>) {
         let mut sent = vec![0; 8];
         stream.read_exact(&mut sent).unwrap();
         stream.write_all(b"N").unwrap();
-        // The end is all that should come.
+        // The client should only close the connection.
         let _ = stream.read_to_end(&mut sent);
         sent
     });
@@ -155,12 +155,12 @@ fn server_without_tls() -> (u16, JoinHandle<Vec<u8>>) {
 }
 
 #[test]
-fn a_server_without_tls_gets_eight_bytes_and_no_token() {
+fn a_server_without_tls_receives_eight_bytes_and_no_token() {
     let sim = Sim::in_front_of(postgres());
     let (port, served) = server_without_tls();
     let line = format!("app = host=127.0.0.1 port={port} server_auth=iam iam_host={RDS_HOST}");
     let bouncer = sim.start(&line).start();
-    let (code, text, _) = bouncer.turned_away("app", "app");
+    let (code, text, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "08004");
     assert!(text.contains("does not support TLS"), "{text}");
     let mut request = Vec::new();
@@ -170,12 +170,12 @@ fn a_server_without_tls_gets_eight_bytes_and_no_token() {
 }
 
 #[test]
-fn a_server_with_a_certificate_of_somebody_else_gets_no_token() {
+fn a_server_with_an_untrusted_certificate_receives_no_token() {
     let sim = Sim::in_front_of(postgres());
     let stranger = Sim::in_front_of(postgres());
     let line = format!("app = host=localhost port={} server_auth=iam iam_host={RDS_HOST}", stranger.port());
     let bouncer = sim.start(&line).start();
-    let (code, text, _) = bouncer.turned_away("app", "app");
+    let (code, text, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "08004");
     assert!(
         text.contains(&format!("TLS to {RDS_HOST} (127.0.0.1:")) && text.contains("certificate"),
@@ -185,7 +185,7 @@ fn a_server_with_a_certificate_of_somebody_else_gets_no_token() {
 }
 
 #[test]
-fn throttled_logins_come_through_in_time() {
+fn throttled_logins_succeed_in_time() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 4"]);
     let mut clients: Vec<_> = (0..4).map(|_| bouncer.client()).collect();
@@ -199,7 +199,7 @@ fn throttled_logins_come_through_in_time() {
 }
 
 #[test]
-fn late_answers_and_dropped_connections_are_waited_out() {
+fn logins_succeed_despite_late_answers_and_dropped_connections() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["server_connect_timeout = 2"]);
     sim.simulator.faults().set(|faults| {
@@ -211,18 +211,18 @@ fn late_answers_and_dropped_connections_are_waited_out() {
 }
 
 #[test]
-fn a_door_that_never_answers_is_named_when_time_is_up() {
+fn a_server_that_never_answers_is_named_at_the_timeout() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["server_connect_timeout = 1", "query_wait_timeout = 2"]);
     sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(30));
-    let (code, text, _) = bouncer.turned_away("app", "app");
+    let (code, text, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "08001");
     assert!(text.contains("server_connect_timeout") && text.contains("localhost"), "{text}");
     eventually("no server is left", || bouncer.show("SERVERS", "state").is_empty());
 }
 
 #[test]
-fn a_failover_costs_the_running_transaction_and_nothing_else() {
+fn a_failover_aborts_the_running_transaction_only() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 2"]);
     let mut busy = bouncer.client();
@@ -232,14 +232,14 @@ fn a_failover_costs_the_running_transaction_and_nothing_else() {
     sim.simulator.faults().cut_now();
     let end = busy.until_end();
     assert_eq!(end[0].error().0, "08006");
-    // The idle connection is found dead without anybody using it.
+    // The closed connection is noticed although no client uses it.
     bouncer.wait_for_servers(0);
     assert_eq!(idle.value("SELECT 'goes on'"), "goes on");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
 #[test]
-fn a_connection_cut_inside_a_result_ends_its_client_alone() {
+fn a_connection_cut_inside_a_result_disconnects_its_client_only() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 2"]);
     let mut other = bouncer.client();
@@ -247,7 +247,7 @@ fn a_connection_cut_inside_a_result_ends_its_client_alone() {
     sim.simulator.faults().set(|faults| faults.cut_after_bytes = Some(20_000));
     let mut cut = bouncer.client();
     cut.send_query("SELECT i FROM generate_series(1, 100000) i");
-    // The cut may well be inside a message, where no ErrorResponse can follow: the end is what tells.
+    // The cut may be inside a message, where no ErrorResponse can follow, so the test checks the end of the connection.
     let mut received = Vec::new();
     cut.stream.read_to_end(&mut received).unwrap();
     assert!(received.len() < 50_000, "{} bytes", received.len());
@@ -258,20 +258,20 @@ fn a_connection_cut_inside_a_result_ends_its_client_alone() {
 }
 
 #[test]
-fn without_aws_credentials_the_client_is_told_that() {
+fn the_client_receives_an_error_if_there_are_no_aws_credentials() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
     let bouncer = sim.keyless(&line).set("query_wait_timeout = 3").start();
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000");
     assert!(text.starts_with("no IAM token for user \"app\": no AWS credentials"), "{text}");
-    // Once: in the hint.
+    // Only the hint mentions it.
     assert!(hint.contains("AWS_ACCESS_KEY_ID") && !text.contains("AWS_ACCESS_KEY_ID"), "{text} / {hint}");
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
     assert_eq!(sim.simulator.log().attempts(), []);
 }
 
-/// Where a pooler on an instance finds its credentials.
+/// The environment through which a pooler on an instance finds its credentials.
 fn instance(endpoint: &CredentialServer) -> Vec<(&'static str, String)> {
     let mut variables = endpoint.imds_environment();
     variables.push(("AWS_EC2_METADATA_DISABLED", "false".to_owned()));
@@ -279,7 +279,7 @@ fn instance(endpoint: &CredentialServer) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn credentials_come_from_the_instance_the_task_and_the_pod() {
+fn credentials_of_instance_task_and_pod_are_used() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sim.credentials(CredentialSettings::default());
     let authorization = sim.dir().join("authorization");
@@ -302,9 +302,9 @@ fn credentials_come_from_the_instance_the_task_and_the_pod() {
     assert_eq!((calls.imds_credentials, calls.container, calls.assume_role_with_web_identity), (1, 1, 1));
 }
 
-/// The region is the database's, the credentials are the pooler's.
+/// The region comes from the database line, the credentials from the pooler.
 #[test]
-fn one_identity_is_one_fetch_whatever_the_regions_of_its_databases() {
+fn credentials_are_fetched_once_for_databases_in_several_regions() {
     let sim = Sim::in_front_of(postgres());
     let other = Sim::for_users(postgres(), RDS_HOST, "eu-central-1", &["app"]);
     let endpoint = sim.credentials(CredentialSettings { reissue: false, ..Default::default() });
@@ -319,14 +319,14 @@ fn one_identity_is_one_fetch_whatever_the_regions_of_its_databases() {
     std::fs::write(sim.ca_file(), both).unwrap();
     let bouncer = start.start();
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    // The other door knows no key of ours, and says which one it was shown.
+    // The second simulator does not have the key that the first endpoint issued.
     other.simulator.keys().add(sim.last_key());
     assert_eq!(crate::support::Client::log_in(bouncer.port, "app", "far").value("SELECT 2"), "2");
     assert_eq!(endpoint.calls().imds_credentials, 1);
 }
 
-/// Everything the console shows.
-pub(super) fn all_that_is_shown(bouncer: &Bouncer) -> String {
+/// Output of all SHOW commands of the console.
+pub(super) fn console_output(bouncer: &Bouncer) -> String {
     let mut console = bouncer.console();
     let commands =
         iambouncer::admin::table::COMMANDS.iter().filter(|command| command.words.starts_with("SHOW"));
@@ -336,32 +336,33 @@ pub(super) fn all_that_is_shown(bouncer: &Bouncer) -> String {
         .collect()
 }
 
-/// Lets a pooler with an open log meet refusals and a success, then looks for the key's secrets in all it said.
+/// Runs a pooler with trace logging through refusals and a success, then searches its output for the key's
+/// secrets.
 fn assert_no_secret_shown(sim: &Sim, environment: &[(String, String)]) {
     let line = sim.database();
     let start = sim.keyless(&line).env("IAMBOUNCER_LOG", "trace");
     let bouncer = environment.iter().fold(start, |start, (key, value)| start.env(key, value)).start();
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
-    let (_, text, hint) = bouncer.turned_away("app", "app");
-    wait_until_let_in(&bouncer);
+    let (_, text, hint) = bouncer.refused_login("app", "app");
+    wait_until_accepted(&bouncer);
     let key = sim.last_key();
     let session_token = key.session_token.unwrap();
-    let told = [("log", bouncer.log()), ("console", all_that_is_shown(&bouncer)), ("client", text + &hint)];
-    for (place, told) in told {
-        assert!(!told.is_empty(), "{place}");
+    let texts = [("log", bouncer.log()), ("console", console_output(&bouncer)), ("client", text + &hint)];
+    for (place, text) in texts {
+        assert!(!text.is_empty(), "{place}");
         for hidden in [key.secret.as_str(), "X-Amz-Signature", "X-Amz-Security-Token", &session_token[..32]] {
-            let line = told.lines().find(|line| line.contains(hidden));
+            let line = text.lines().find(|line| line.contains(hidden));
             assert_eq!(line, None, "{place} shows {hidden}");
         }
     }
 }
 
 #[test]
-fn neither_log_nor_console_ever_shows_a_secret() {
+fn neither_log_nor_console_shows_a_secret() {
     let mut sim = Sim::in_front_of(postgres());
     sim.use_session_token(4096);
     assert_no_secret_shown(&sim, &sim.environment());
-    // The metadata service and STS send secrets as text.
+    // The metadata service and STS return secrets as plain text.
     let endpoint = sim.credentials(CredentialSettings::default());
     let service_account = sim.dir().join("service-account");
     std::fs::write(&service_account, "a token of the cluster").unwrap();
@@ -371,12 +372,12 @@ fn neither_log_nor_console_ever_shows_a_secret() {
     }
 }
 
-/// The one test with PostgreSQL's own PAM, which says what the door imitates.
+/// The only test with PostgreSQL's real PAM support, which the simulator imitates.
 #[test]
-fn a_real_postgresql_with_pam_lets_the_pooler_in() {
+fn a_real_postgresql_with_pam_accepts_the_poolers_token() {
     let key = AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap();
     let Some(twin) = PamPostgres::start(RDS_HOST, REGION, key) else {
-        println!("skipped: writing /etc/pam.d takes root");
+        println!("skipped: writing /etc/pam.d requires root");
         return;
     };
     let line = format!(
@@ -395,11 +396,11 @@ fn a_real_postgresql_with_pam_lets_the_pooler_in() {
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT current_user"), "app");
     assert_eq!(client.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "t");
-    let (code, text, hint) = bouncer.turned_away("stranger", "stranger");
+    let (code, text, hint) = bouncer.refused_login("stranger", "stranger");
     assert_eq!(code, "28000");
     assert_eq!(text, "server login failed: FATAL PAM authentication failed for user \"stranger\"");
     assert!(hint.contains("rds-db:connect"), "{hint}");
-    let (code, text, hint) = bouncer.turned_away("plain", "app");
+    let (code, text, hint) = bouncer.refused_login("plain", "app");
     assert_eq!(code, "28000", "{text}");
     assert!(hint.contains("GRANT rds_iam TO \"plain\""), "{hint}");
     assert_eq!(twin.simulator.log().accepted_and_refused(), (1, 2));

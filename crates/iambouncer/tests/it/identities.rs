@@ -1,4 +1,5 @@
-//! Who AWS takes the pooler for: what the start says, SHOW TOKENS, the clock – and days on which AWS is not well.
+//! The pooler's AWS identity: in the startup log, in SHOW TOKENS and in hints, with a wrong clock and with
+//! AWS endpoints that fail.
 
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, SECRET, Sim};
 use crate::support::{Bouncer, eventually, postgres};
@@ -15,7 +16,7 @@ fn sts(sim: &Sim) -> CredentialServer {
     })
 }
 
-/// A pooler that can ask STS who it is.
+/// A pooler that can call STS for its identity.
 fn pooler_with(sim: &Sim, endpoint: &CredentialServer, settings: &[&str]) -> Bouncer {
     let line = sim.database();
     let mut start = settings.iter().fold(sim.start(&line), |start, setting| start.set(setting));
@@ -26,7 +27,7 @@ fn pooler_with(sim: &Sim, endpoint: &CredentialServer, settings: &[&str]) -> Bou
 }
 
 #[test]
-fn the_start_says_what_is_signed_and_by_whom() {
+fn the_startup_log_names_the_endpoint_and_the_identity() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sts(&sim);
     let bouncer = pooler_with(&sim, &endpoint, &[]);
@@ -40,7 +41,7 @@ fn the_start_says_what_is_signed_and_by_whom() {
 }
 
 #[test]
-fn show_tokens_tells_everything_but_the_token() {
+fn show_tokens_shows_everything_but_the_token() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sts(&sim);
     let bouncer = pooler_with(&sim, &endpoint, &[]);
@@ -65,7 +66,7 @@ fn show_tokens_tells_everything_but_the_token() {
 }
 
 #[test]
-fn a_clock_that_is_off_by_an_hour_is_the_cause() {
+fn a_clock_that_is_off_by_an_hour_is_diagnosed() {
     for offset_seconds in [3600, -3600] {
         let sim = Sim::in_front_of(postgres());
         sim.simulator.clock().advance(offset_seconds);
@@ -73,33 +74,33 @@ fn a_clock_that_is_off_by_an_hour_is_the_cause() {
         let bouncer = pooler_with(&sim, &endpoint, &[]);
         let direction = if offset_seconds > 0 { "behind" } else { "ahead of" };
         eventually("the clocks are compared", || bouncer.log().contains(&format!("s {direction} AWS's")));
-        let (code, text, hint) = bouncer.turned_away("app", "app");
+        let (code, text, hint) = bouncer.refused_login("app", "app");
         assert_eq!(code, "28000", "{text}");
         assert!(hint.contains("This machine's clock is 3") && hint.ends_with("[IAM013]"), "{hint}");
     }
 }
 
 #[test]
-fn without_the_policy_the_hint_names_the_identity_and_the_arn_to_allow() {
+fn the_hint_for_a_missing_policy_names_the_identity_and_the_arn_to_allow() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sts(&sim);
     let bouncer = pooler_with(&sim, &endpoint, &[]);
     eventually("the identity is known", || bouncer.log().contains(ARN));
     sim.simulator.faults().set(|faults| faults.refuse_next = 2);
-    let (_, _, hint) = bouncer.turned_away("app", "app");
+    let (_, _, hint) = bouncer.refused_login("app", "app");
     let wanted = format!("arn:aws:rds-db:{REGION}:123456789012:dbuser:<resource id>/app");
     assert!(hint.contains(ARN) && hint.contains(&wanted), "{hint}");
     assert!(bouncer.wait_for_line("cause=\"IAM003\"").contains("clock is right"));
 }
 
 #[test]
-fn while_sts_is_away_nobody_notices_who_does_not_need_it() {
+fn logins_with_static_keys_work_while_sts_is_unreachable() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sts(&sim);
     endpoint.set(|settings| settings.fail_with = Some(500));
     let bouncer = pooler_with(&sim, &endpoint, &[]);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    eventually("it is said", || bouncer.log().contains("cannot determine the AWS identity: STS"));
+    eventually("it is logged", || bouncer.log().contains("cannot determine the AWS identity: STS"));
 }
 
 #[test]
@@ -118,17 +119,17 @@ fn a_policy_without_an_account_gets_it_from_sts() {
 }
 
 #[test]
-fn sts_out_of_reach_is_no_warning_at_start() {
+fn unreachable_sts_is_not_a_warning_at_startup() {
     let sim = Sim::in_front_of(postgres());
     let line = sim.database();
     let bouncer = sim.start(&line).env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").start();
-    let said = bouncer.wait_for_line("AWS identity not available (not needed for logins)");
-    assert!(said.contains(" INFO "), "{said}");
+    let line = bouncer.wait_for_line("AWS identity not available (not needed for logins)");
+    assert!(line.contains(" INFO "), "{line}");
     assert!(!bouncer.log().contains(" WARN "), "{}", bouncer.log());
 }
 
 #[test]
-fn endpoints_that_answer_garbage_are_named() {
+fn endpoints_that_answer_garbage_are_diagnosed() {
     let sim = Sim::in_front_of(postgres());
     let endpoint = sts(&sim);
     let answer = (200, "text/html", "<html>log in to the portal</html>".to_owned());
@@ -141,7 +142,7 @@ fn endpoints_that_answer_garbage_are_named() {
         start = start.env(key, &value);
     }
     let bouncer = start.start();
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000", "{text}");
     assert!(text.contains("could not be fetched") && hint.ends_with("[IAM015]"), "{text} / {hint}");
     assert!(!bouncer.log().contains("log in to the portal"), "{}", bouncer.log());
@@ -162,7 +163,7 @@ fn a_role_that_may_not_be_assumed_is_named() {
         start.start()
     };
     let bouncer = start("aws_external_id=another");
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000", "{text}");
     assert!(
         bouncer.log().contains("AccessDenied")

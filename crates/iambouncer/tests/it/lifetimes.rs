@@ -1,11 +1,11 @@
-//! How long servers live: replacements of servers that nobody uses, and servers that are used once.
+//! Server lifetimes: replacement of unused servers, and servers that are used once.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, eventually, postgres};
 use std::collections::BTreeSet;
 
-/// Opens three servers, and lets go of them all.
+/// Opens three servers and releases them.
 fn use_three(bouncer: &Bouncer) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
     for client in &mut clients {
@@ -19,7 +19,7 @@ fn use_three(bouncer: &Bouncer) -> Vec<Client> {
 }
 
 #[test]
-fn a_pool_shrinks_although_its_servers_are_replaced_by_age() {
+fn a_pool_shrinks_although_its_old_servers_are_replaced() {
     let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 1", "server_idle_timeout = 3"]);
     let _clients = use_three(&bouncer);
     let pids = |bouncer: &Bouncer| bouncer.show("SERVERS", "remote_pid");
@@ -30,14 +30,14 @@ fn a_pool_shrinks_although_its_servers_are_replaced_by_age() {
 }
 
 #[test]
-fn without_an_idle_timeout_servers_that_nobody_uses_end_at_their_lifetime() {
+fn without_an_idle_timeout_unused_servers_close_at_their_lifetime() {
     let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 1", "server_idle_timeout = 0"]);
     let _clients = use_three(&bouncer);
     bouncer.wait_for_servers(0);
 }
 
 #[test]
-fn server_lifetime_0_means_used_once() {
+fn with_server_lifetime_0_a_server_is_used_once() {
     for line in ["", "server_lifetime=0"] {
         let port = postgres().port();
         let line = format!("app = host=127.0.0.1 port={port} dbname=app {line}");
@@ -45,7 +45,7 @@ fn server_lifetime_0_means_used_once() {
         let lifetime = if line.ends_with('0') { "server_lifetime = 3600" } else { "server_lifetime = 0" };
         let bouncer = start.set(lifetime).start();
         let mut client = bouncer.client();
-        // The one whose parameters the client was greeted with was not used yet.
+        // The server whose parameters the client received at login has not been used yet.
         let first = bouncer.show("SERVERS", "remote_pid");
         let mut pids: Vec<String> = (0..3).map(|_| client.value("SELECT pg_backend_pid()")).collect();
         assert_eq!(pids[0], first[0]);
@@ -59,7 +59,7 @@ fn server_lifetime_0_means_used_once() {
 }
 
 #[test]
-fn server_lifetime_0_means_one_session_in_session_pooling() {
+fn with_server_lifetime_0_a_server_is_used_for_one_session() {
     let settings = ["pool_mode = session", "default_pool_size = 1", "server_lifetime = 0"];
     let bouncer = Bouncer::in_front_of(postgres(), &settings);
     let session = || {

@@ -1,4 +1,5 @@
-//! Statements whose clients have gone: they are cancelled, and count in the limits until the server has ended.
+//! Statements whose clients have disconnected: they are canceled, and count toward the limits until the
+//! server has closed.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
@@ -7,12 +8,12 @@ use crate::support::{Bouncer, Workers, eventually, postgres};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// Resists one cancel request: the second one ends it.
+/// Survives one cancel request; the second ends it.
 const STUBBORN: &str = "DO $$ BEGIN PERFORM pg_sleep(60); \
                         EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(60); END $$";
 
-/// Starts `sql` with as many clients as the pool has servers, ends them with `end`, and looks at PostgreSQL while as
-/// many others take their places.
+/// Runs `sql` from as many clients as the pool has servers, ends them with `end`, and watches PostgreSQL's
+/// backends while the same number of new clients take their places.
 fn limits_hold(user: &str, settings: &[&str], sql: &str, end: impl Fn(&Workers, Vec<Client>)) {
     let settings = [&["default_pool_size = 2"], settings].concat();
     let workers = Workers::start(user, 2, &settings);
@@ -37,14 +38,14 @@ fn limits_hold(user: &str, settings: &[&str], sql: &str, end: impl Fn(&Workers, 
 }
 
 #[test]
-fn a_statement_whose_client_has_left_counts_until_its_server_has_ended() {
+fn a_statement_of_a_disconnected_client_counts_until_its_server_has_closed() {
     for (user, sql) in [("lingering_left", "SELECT pg_sleep(60)"), ("lingering_stubborn", STUBBORN)] {
         limits_hold(user, &[], sql, |_, clients| drop(clients));
     }
 }
 
 #[test]
-fn a_statement_whose_client_was_killed_counts_until_its_server_has_ended() {
+fn a_statement_of_a_killed_client_counts_until_its_server_has_closed() {
     limits_hold("lingering_killed", &[], STUBBORN, |workers, clients| {
         let mut console = workers.bouncer.console();
         let users = console.column("SHOW CLIENTS", "user");
@@ -59,7 +60,7 @@ fn a_statement_whose_client_was_killed_counts_until_its_server_has_ended() {
 }
 
 #[test]
-fn a_statement_that_ran_into_query_timeout_counts_until_its_server_has_ended() {
+fn a_statement_that_reached_query_timeout_counts_until_its_server_has_closed() {
     limits_hold("lingering_timeout", &["query_timeout = 1"], STUBBORN, |workers, clients| {
         for mut client in clients {
             assert_eq!(client.until_end().last().unwrap().error().1, "query_timeout");
@@ -69,7 +70,7 @@ fn a_statement_that_ran_into_query_timeout_counts_until_its_server_has_ended() {
 }
 
 #[test]
-fn every_statement_of_a_pipeline_is_cancelled() {
+fn every_statement_of_a_pipeline_is_canceled() {
     let workers = Workers::start("lingering_pipeline", 1, &["default_pool_size = 1"]);
     let mut client = workers.client();
     client.send(&raw::query("SELECT pg_sleep(60)").repeat(3));
@@ -81,8 +82,8 @@ fn every_statement_of_a_pipeline_is_cancelled() {
     assert!(observer.backends().is_disjoint(&old));
 }
 
-/// A server that lets everybody in and then neither answers, nor cancels, nor notices that its client has gone.
-fn deaf_server(takes_cancels: bool) -> u16 {
+/// A server that accepts every client and then neither answers, nor cancels, nor notices a disconnect.
+fn unresponsive_server(takes_cancels: bool) -> u16 {
     scripted::serve(move |mut connection| {
         match connection.first()? {
             First::Startup => {
@@ -98,7 +99,7 @@ fn deaf_server(takes_cancels: bool) -> u16 {
 }
 
 fn with_a_lingering_server(takes_cancels: bool) -> Bouncer {
-    let line = format!("app = host=127.0.0.1 port={}", deaf_server(takes_cancels));
+    let line = format!("app = host=127.0.0.1 port={}", unresponsive_server(takes_cancels));
     let bouncer = Start::databases(&line).set("default_pool_size = 1").start();
     let mut client = bouncer.client();
     client.send_query("SELECT 1");
@@ -113,7 +114,7 @@ fn with_a_lingering_server(takes_cancels: bool) -> Bouncer {
 }
 
 #[test]
-fn a_server_that_never_ends_keeps_its_place_for_a_bounded_time() {
+fn a_server_that_never_closes_occupies_the_pool_for_a_bounded_time() {
     let bouncer = with_a_lingering_server(true);
     let began = Instant::now();
     let mut client = bouncer.client();
@@ -125,7 +126,7 @@ fn a_server_that_never_ends_keeps_its_place_for_a_bounded_time() {
 }
 
 #[test]
-fn a_server_that_is_out_of_reach_keeps_its_place_for_a_moment_only() {
+fn a_server_that_cannot_be_canceled_occupies_the_pool_only_briefly() {
     let bouncer = with_a_lingering_server(false);
     let began = Instant::now();
     let mut client = bouncer.client();
@@ -136,7 +137,7 @@ fn a_server_that_is_out_of_reach_keeps_its_place_for_a_moment_only() {
 }
 
 #[test]
-fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
+fn a_server_that_never_closes_delays_neither_shutdown_nor_kill_nor_pause() {
     let bouncer = with_a_lingering_server(true);
     let mut console = bouncer.console();
     let began = Instant::now();
@@ -154,16 +155,16 @@ fn a_server_that_never_ends_holds_up_neither_shutdown_nor_kill_nor_pause() {
 }
 
 #[test]
-fn a_connect_query_that_takes_too_long_is_cancelled() {
+fn a_connect_query_that_takes_too_long_is_canceled() {
     let line = "connect_query='SELECT pg_sleep(60)'";
     let settings = ["server_connect_timeout = 1", "query_wait_timeout = 4"];
     let workers = Workers::in_front_of(postgres(), "lingering_connect", 1, line, &settings);
     let mut observer = workers.observer();
     let mut client = Client::start(workers.bouncer.port, &[("user", &workers.user), ("database", "app")]);
     let mut seen = std::collections::BTreeSet::new();
-    eventually("the client is told", || {
+    eventually("the client receives an error", || {
         let backends = observer.backends();
-        // One that is ending may be seen beside the next one.
+        // A backend that is exiting may still be listed next to its replacement.
         assert!(backends.len() <= 2, "{backends:?}");
         seen.extend(backends);
         client.has_pending_input()
@@ -174,7 +175,7 @@ fn a_connect_query_that_takes_too_long_is_cancelled() {
 }
 
 #[test]
-fn a_shutdown_in_the_middle_of_a_connect_query_is_one_like_any_other() {
+fn a_shutdown_during_a_connect_query_succeeds() {
     let workers =
         Workers::in_front_of(postgres(), "lingering_end", 1, "connect_query='SELECT pg_sleep(5)'", &[]);
     let _client = Client::start(workers.bouncer.port, &[("user", &workers.user), ("database", "app")]);

@@ -1,12 +1,12 @@
-//! Rings of the kernel and the memory they lock.
+//! io_uring rings and the memory limit (RLIMIT_MEMLOCK) they count against.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres;
 
-/// Enough for a ring or two; their memory counts for the user, over all processes that have no privilege to lock more.
+/// Enough for one or two rings; the limit applies to all processes of the user that lack CAP_IPC_LOCK.
 const LOCKED_BYTES: u32 = 700_000;
 
-/// A start without that privilege: root of a name space has it there, and not on the machine.
+/// Starts without CAP_IPC_LOCK: root of a user namespace does not have it on the host.
 fn with_little_locked_memory(workers: usize, engine: &str) -> Start<'static> {
     let line = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
     Start::databases(String::leak(line))
@@ -16,7 +16,7 @@ fn with_little_locked_memory(workers: usize, engine: &str) -> Start<'static> {
 }
 
 #[test]
-fn a_worker_that_gets_no_ring_uses_epoll() {
+fn a_worker_that_is_refused_a_ring_uses_epoll() {
     const WORKERS: usize = 8;
     let bouncer = with_little_locked_memory(WORKERS, "auto").start();
     let mut clients: Vec<_> = (0..2 * WORKERS).map(|_| bouncer.client()).collect();
@@ -24,7 +24,7 @@ fn a_worker_that_gets_no_ring_uses_epoll() {
         assert_eq!(client.value(&format!("SELECT {n}")), n.to_string());
     }
     let log = bouncer.log();
-    // Where not even the first can be had, or the kernel does not count this memory, there is nothing to fall back from.
+    // If not even the first ring is granted, or the kernel does not account this memory, no worker falls back.
     let refused = log.matches("uses epoll, since its ring was refused").count();
     assert!(refused <= 1, "{log}");
     if refused == 0 {

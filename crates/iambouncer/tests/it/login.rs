@@ -1,11 +1,11 @@
-//! Coming in: authentication of clients, towards servers, TLS on both sides, stalls and wrong passwords.
+//! Login: authentication of clients and at servers, Unix sockets, stalls and wrong passwords.
 
 use crate::support::raw::Client;
 use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Read;
 
-/// Logs in as a driver does, and says who it is on the server, or why not.
+/// Logs in with a driver; returns the user on the server, or the error.
 pub(super) fn driver(port: u16, user: &str, password: &str) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -30,7 +30,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A server that asks for passwords in its own way.
+/// A server that requires passwords by the given method.
 fn strict_server(method: &str, encryption: &str) -> Postgres {
     let hba = format!("local all all trust\nhost all all 127.0.0.1/32 {method}\n");
     let server = crate::support::postgres::start(PostgresOptions {
@@ -54,8 +54,8 @@ fn clients_log_in_with_every_working_method() {
         assert_eq!(driver(bouncer.port, "app", "secret"), Ok("app".to_owned()), "{method}");
         let wrong = driver(bouncer.port, "app", "wrong").unwrap_err();
         assert_eq!(wrong, "28P01 password authentication failed for user \"app\"", "{method}");
-        let unknown = driver(bouncer.port, "nobody", "secret").unwrap_err();
-        assert_eq!(unknown, "28P01 password authentication failed for user \"nobody\"", "{method}");
+        let unknown = driver(bouncer.port, "unknown_user", "secret").unwrap_err();
+        assert_eq!(unknown, "28P01 password authentication failed for user \"unknown_user\"", "{method}");
         if method != "scram-sha-256" {
             assert_eq!(driver(bouncer.port, "hashed", "secret"), Ok("app".to_owned()), "{method}");
         }
@@ -64,17 +64,17 @@ fn clients_log_in_with_every_working_method() {
 }
 
 #[test]
-fn trust_wants_a_known_user_and_any_does_not() {
+fn trust_requires_a_known_user_and_any_does_not() {
     let databases = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
     let trust = Start::databases(&databases).start();
-    let mut unknown = Client::start(trust.port, &[("user", "nobody"), ("database", "app")]);
+    let mut unknown = Client::start(trust.port, &[("user", "unknown_user"), ("database", "app")]);
     assert_eq!(unknown.read().unwrap().error().0, "28P01");
     let any = Start::databases(&databases).set("auth_type = any").start();
-    assert_eq!(Client::log_in(any.port, "nobody", "app").value("SELECT current_user"), "app");
+    assert_eq!(Client::log_in(any.port, "unknown_user", "app").value("SELECT current_user"), "app");
 }
 
 #[test]
-fn servers_are_logged_in_to_with_every_method() {
+fn server_logins_work_with_every_method() {
     for (method, encryption) in
         [("password", "scram-sha-256"), ("md5", "md5"), ("scram-sha-256", "scram-sha-256")]
     {
@@ -98,7 +98,7 @@ fn a_scram_secret_in_the_auth_file_logs_in_to_a_server_that_stores_the_same() {
 }
 
 #[test]
-fn a_wrong_server_password_is_told_at_once_and_the_pool_stays_empty() {
+fn a_wrong_server_password_is_reported_at_once_and_the_pool_stays_empty() {
     let server = strict_server("scram-sha-256", "scram-sha-256");
     let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
     let bouncer = Start::databases(&databases).users("\"app\" \"not it\"\n\"postgres\" \"\"\n").start();
@@ -126,7 +126,7 @@ fn clients_wait_for_a_server_that_is_not_up_yet() {
 }
 
 #[test]
-fn a_client_that_stalls_in_any_phase_of_login_is_turned_away() {
+fn a_client_that_stalls_in_any_phase_of_login_is_disconnected() {
     let bouncer = Bouncer::in_front_of(postgres(), &["auth_type = md5", "client_login_timeout = 1"]);
     let mut silent = Client::connect(bouncer.port);
     let mut half = Client::connect(bouncer.port);
@@ -140,7 +140,7 @@ fn a_client_that_stalls_in_any_phase_of_login_is_turned_away() {
 }
 
 #[test]
-fn first_packets_that_are_no_postgresql_are_answered_or_dropped() {
+fn invalid_first_packets_are_answered_or_dropped() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut http = Client::connect(bouncer.port);
     http.send(b"GET / HTTP/1.1\r\n\r\n");
@@ -152,13 +152,13 @@ fn first_packets_that_are_no_postgresql_are_answered_or_dropped() {
     assert!(answer.starts_with("EFATAL:  unsupported frontend protocol 2.0"), "{answer}");
     let mut unknown = Client::start(bouncer.port, &[("user", "app"), ("database", "nowhere")]);
     assert_eq!(unknown.read().unwrap().error(), ("3D000".to_owned(), "no such database: nowhere".to_owned()));
-    let mut nobody = Client::start(bouncer.port, &[("database", "app")]);
-    assert_eq!(nobody.read().unwrap().error().0, "28000");
+    let mut no_user = Client::start(bouncer.port, &[("database", "app")]);
+    assert_eq!(no_user.read().unwrap().error().0, "28000");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 
 #[test]
-fn unix_sockets_work_on_both_sides_and_the_file_goes_with_the_process() {
+fn unix_sockets_work_on_both_sides_and_the_socket_file_is_removed_at_exit() {
     let dir = tempfile::tempdir().unwrap();
     let databases =
         format!("app = host={} port={} dbname=app", postgres().socket_dir().display(), postgres().port());
@@ -186,8 +186,8 @@ fn unix_sockets_work_on_both_sides_and_the_file_goes_with_the_process() {
 }
 
 #[test]
-fn a_first_host_that_is_dead_does_not_keep_clients_out() {
-    // A port nobody listens on: bound, so that nobody else gets it, and never listening.
+fn an_unreachable_first_host_does_not_prevent_logins() {
+    // A port without a listener: bound, so that no other process gets it, and never listening.
     let dead = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     dead.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], postgres().port())).into()).unwrap();
     let databases = format!("app = host=127.0.0.2,127.0.0.1 port={} dbname=app", postgres().port());

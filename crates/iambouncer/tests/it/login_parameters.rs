@@ -1,4 +1,4 @@
-//! What a client asks for in its startup packet, and what it is told of it.
+//! Startup parameters of a client, and the values reported to it.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
@@ -45,7 +45,7 @@ fn values_are_reported_in_the_spelling_of_the_server() {
         let direct = Client::log_in_with(postgres().port(), &parameters);
         let mut pooled = Client::log_in_with(bouncer.port, &parameters);
         assert_eq!(reports(&pooled), reports(&direct), "{name} = {value}");
-        // The server has the value, and saying so takes no further SET.
+        // The server has the value without a further SET.
         assert_eq!(
             Some(pooled.value(&format!("SHOW {name}"))),
             direct.reported(&canonical(name)),
@@ -59,7 +59,7 @@ fn canonical(name: &str) -> String {
 }
 
 #[test]
-fn who_logs_in_is_reported_as_the_server_reports_it() {
+fn session_authorization_and_is_superuser_are_the_servers_values() {
     let server = postgres();
     let databases = format!(
         "app = host=127.0.0.1 port={0}\nroot = host=127.0.0.1 port={0} dbname=app user=postgres",
@@ -90,7 +90,7 @@ fn tracked_parameters_in_options_apply_where_options_are_ignored() {
     assert_eq!(refused.read().unwrap().error().0, "08P01");
 }
 
-/// What PostgreSQL does with a first packet that is wrong: the SQLSTATE it answers with, if it answers.
+/// Sends an invalid first packet; returns the SQLSTATE of the answer, if any.
 fn answer(port: u16, packet: &[u8]) -> Option<String> {
     let mut client = Client::connect(port);
     client.send(packet);

@@ -1,5 +1,5 @@
-//! Integration tests against the real binary and a real PostgreSQL, by theme. One binary, since linking many costs
-//! more than running them.
+//! Integration tests of the real binary with a real PostgreSQL, by topic. One test binary, since linking
+//! several takes longer than running them.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, too: a failed unwrap is a failed test
 
 #[expect(unreachable_pub, reason = "a support library inside a test binary")]

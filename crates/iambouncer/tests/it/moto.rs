@@ -1,5 +1,5 @@
-//! The imitation of Secrets Manager does what tests rely on. Owns nothing else: what the pooler does with secrets is
-//! tested elsewhere.
+//! The emulated Secrets Manager behaves as the tests require. What the pooler does with secrets is tested
+//! elsewhere.
 
 use crate::support::drivers;
 use crate::support::moto::{CURRENT, Moto, PENDING, PREVIOUS};
@@ -7,7 +7,7 @@ use crate::support::program::to_end;
 use serde_json::json;
 
 #[test]
-fn a_secret_is_made_read_and_rotated() {
+fn a_secret_is_created_read_and_rotated() {
     let moto = Moto::start();
     let first = moto.create_secret("app/db", "first");
     assert_eq!(moto.secret_value("app/db", CURRENT), ("first".to_owned(), first.clone()));
@@ -23,20 +23,20 @@ fn a_secret_is_made_read_and_rotated() {
 }
 
 #[test]
-fn what_is_not_there_is_an_error_by_name() {
+fn a_missing_secret_is_a_named_error() {
     let moto = Moto::start();
     let (_, text) = moto.call("GetSecretValue", &json!({ "SecretId": "none" })).unwrap_err();
     assert!(text.contains("ResourceNotFoundException"), "{text}");
 }
 
 #[test]
-fn an_sdk_finds_it_by_its_environment() {
+fn an_sdk_uses_the_endpoint_of_the_environment() {
     let moto = Moto::start();
     moto.create_secret("app/db", "found");
     let script = "import boto3\n\
                   client = boto3.client('secretsmanager')\n\
                   answer = client.get_secret_value(SecretId='app/db', VersionStage='AWSCURRENT')\n\
                   print(answer['SecretString'])";
-    let ended = to_end(drivers::python("python3").args(["-c", script]).envs(moto.environment()));
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "found\n"), "{ended:?}");
+    let output = to_end(drivers::python("python3").args(["-c", script]).envs(moto.environment()));
+    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "found\n"), "{output:?}");
 }

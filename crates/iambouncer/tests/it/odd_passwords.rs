@@ -1,4 +1,4 @@
-//! Passwords that look like something else, and servers that say no before there is anything to say no to.
+//! Passwords that resemble stored secrets, and servers that answer an SSLRequest with an error.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres::start;
@@ -7,7 +7,7 @@ use rds_sim::postgres::PostgresOptions;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-/// None of these is what it begins like, to PostgreSQL.
+/// PostgreSQL treats none of these as the stored secret it resembles.
 const PASSWORDS: [&str; 5] = [
     "SCRAM-SHA-256$secret",
     "SCRAM-SHA-256$4096:AAAA$AAAA:AAAA",
@@ -17,7 +17,7 @@ const PASSWORDS: [&str; 5] = [
 ];
 
 #[test]
-fn a_password_that_looks_like_something_else_opens_both_sides() {
+fn passwords_that_resemble_stored_secrets_work_on_both_sides() {
     for (method, encryption) in [("scram-sha-256", "scram-sha-256"), ("md5", "md5"), ("password", "md5")] {
         let server = start(PostgresOptions {
             hba: Some(format!("local all all trust\nhost all all 127.0.0.1/32 {method}\n")),
@@ -34,11 +34,11 @@ fn a_password_that_looks_like_something_else_opens_both_sides() {
             let bouncer =
                 Start::databases(&databases).set(&format!("auth_type = {auth_type}")).users(&users).start();
             for (n, password) in PASSWORDS.iter().enumerate() {
-                // The driver normalises the last one to nothing, which no server does.
+                // The driver normalizes the last one to an empty string, which no server does.
                 if auth_type == "scram-sha-256" && n == 4 {
                     continue;
                 }
-                let what = format!("{password:?}, {auth_type} here and {method} there");
+                let what = format!("{password:?}, {auth_type} at the pooler and {method} at the server");
                 assert_eq!(whoami(bouncer.port, &format!("user{n}"), password), format!("user{n}"), "{what}");
             }
         }
@@ -58,7 +58,7 @@ fn whoami(port: u16, user: &str, password: &str) -> String {
 }
 
 #[test]
-fn an_error_in_answer_to_an_ssl_request_is_reported_in_the_servers_words() {
+fn an_error_in_answer_to_an_ssl_request_is_reported_with_the_servers_text() {
     let mut new = Vec::new();
     let report = wire::encode::ErrorReport::fatal("53300", "sorry, too many of you");
     wire::encode::error_response(&mut new, &report);
@@ -73,7 +73,7 @@ fn an_error_in_answer_to_an_ssl_request_is_reported_in_the_servers_words() {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let _ = stream.read(&mut [0; 64]);
-                // Byte by byte, as it may come.
+                // Byte by byte, as it may arrive.
                 answer.iter().for_each(|byte| drop(stream.write_all(&[*byte])));
             }
         });

@@ -1,5 +1,5 @@
-//! Databases that sign with identities of their own: each login is signed by the line's identity and by no other, and
-//! each source of credentials is asked once, however many logins there are.
+//! Databases with identities of their own: each login is signed by the line's identity and no other, and each
+//! source of credentials is read once, however many logins there are.
 
 use crate::support::sim::{KEY_ID, Sim};
 use crate::support::{Bouncer, Client, eventually, postgres};
@@ -10,7 +10,8 @@ const ROLE: &str = "arn:aws:iam::210987654321:role/reports";
 const TENANT: &str = "tenant-7";
 const LINES: [&str; 4] = ["plain", "keys", "process", "role"];
 
-/// Four lines, four identities: that of the environment, a profile with keys, one with a program, and a role.
+/// Four lines with four identities: the environment's, a profile with keys, a profile with a program, and a
+/// role.
 struct Site {
     sim: Sim,
     sts: CredentialServer,
@@ -62,7 +63,7 @@ impl Site {
         Self { sim, sts, bouncer }
     }
 
-    /// A new login to a server; the answer is who signed for it.
+    /// Makes a new login to a server and returns the access key that signed it.
     fn signer(&self, line: &str) -> String {
         let log = self.sim.simulator.log();
         self.bouncer.console().query(&format!("RECONNECT {line}"));
@@ -83,12 +84,12 @@ fn signer_of(outcome: LoginOutcome) -> String {
 }
 
 #[test]
-fn each_line_signs_with_its_own_identity_and_each_source_is_asked_once() {
+fn each_line_signs_with_its_own_identity_and_each_source_is_read_once() {
     let site = Site::start(TENANT);
     let first = LINES.map(|line| site.signer(line));
     assert_eq!(first[..3], [KEY_ID, "AKIDKEYS", "AKIDPROCESS"]);
     assert!(first[3].starts_with("ASIA"), "{first:?}");
-    // In another order, and over again: no identity has taken another's place.
+    // In another order, repeatedly: no identity is used in place of another.
     for _ in 0..3 {
         for (line, expected) in LINES.iter().zip(&first).rev() {
             assert_eq!(site.signer(line), *expected, "{line}");
@@ -101,7 +102,7 @@ fn each_line_signs_with_its_own_identity_and_each_source_is_asked_once() {
 }
 
 #[test]
-fn each_identity_is_shown_with_where_its_credentials_come_from() {
+fn each_identity_is_shown_with_its_provider() {
     let site = Site::start(TENANT);
     for line in LINES {
         site.signer(line);
@@ -122,18 +123,18 @@ fn each_identity_is_shown_with_where_its_credentials_come_from() {
 }
 
 #[test]
-fn a_line_whose_role_is_refused_is_the_only_one_that_suffers() {
-    let site = Site::start("somebody-elses");
-    let (code, text, hint) = site.bouncer.turned_away("app", "role");
+fn a_refused_role_affects_its_own_line_only() {
+    let site = Site::start("another-tenant");
+    let (code, text, hint) = site.bouncer.refused_login("app", "role");
     assert_eq!(code, "28000", "{text}");
     assert!(text.contains(ROLE) && hint.ends_with("[IAM016]"), "{text} / {hint}");
     for (line, key) in [("plain", KEY_ID), ("keys", "AKIDKEYS"), ("process", "AKIDPROCESS")] {
         assert_eq!(site.signer(line), key);
     }
     assert_eq!(site.sts.role_sessions(), Vec::<String>::new());
-    // The trust policy is corrected.
+    // Correct the trust policy.
     site.sts.set(|settings| settings.external_id = None);
-    eventually("the role is asked for again", || {
+    eventually("the role is assumed again", || {
         let mut client = Client::start(site.bouncer.port, &[("user", "app"), ("database", "role")]);
         client.read().is_some_and(|message| message.tag == b'R')
     });

@@ -1,4 +1,4 @@
-//! Who gets a server, when, and what the limits do.
+//! Assignment of servers to clients, and the limits.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::sim::Sim;
@@ -17,7 +17,7 @@ fn transaction_pooling_shares_one_server() {
 
 #[test]
 fn a_transaction_keeps_its_server_and_the_others_wait_in_order() {
-    // One worker: between workers the order is kept to within a few milliseconds, see the module `workers`.
+    // One worker: between workers the order is kept within a few milliseconds only, see the module `workers`.
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "workers = 1"]);
     let mut holder = bouncer.client();
     holder.query("BEGIN");
@@ -42,7 +42,7 @@ fn a_transaction_keeps_its_server_and_the_others_wait_in_order() {
 }
 
 #[test]
-fn session_pooling_keeps_the_server_and_cleans_it_for_the_next() {
+fn session_pooling_keeps_the_server_and_resets_it_for_the_next_client() {
     let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = session", "default_pool_size = 1"]);
     let mut first = bouncer.client();
     let pid = first.value("SELECT pg_backend_pid()");
@@ -63,7 +63,7 @@ fn statement_pooling_refuses_transactions() {
     assert_eq!(client.value("SELECT 1"), "1");
     for begin in ["BEGIN", "/* a comment */ start transaction"] {
         let messages = client.query(begin);
-        assert_eq!(tags(&messages), "EZ", "at once, and the connection goes on");
+        assert_eq!(tags(&messages), "EZ", "at once, and the connection stays open");
         let (code, text) = messages[0].error();
         assert_eq!(code, "0A000");
         assert!(text.contains("statement pooling"), "{text}");
@@ -74,7 +74,7 @@ fn statement_pooling_refuses_transactions() {
     let all: Vec<_> = (0..3).map(|_| tags(&client.until_ready())).collect();
     assert_eq!(all, ["TDCZ", "EZ", "TDCZ"]);
     assert_eq!(client.value("SELECT 1"), "1");
-    // Behind another statement it is noticed by the state of the transaction.
+    // After another statement it is noticed by the transaction status.
     client.send_query("SELECT 1; BEGIN");
     let messages = client.until_end();
     assert_eq!(messages.last().unwrap().error().0, "0A000");
@@ -94,7 +94,7 @@ fn a_client_that_leaves_in_a_transaction_leaves_nothing_behind() {
 }
 
 #[test]
-fn query_wait_timeout_tells_the_client() {
+fn the_client_receives_the_error_of_query_wait_timeout() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "query_wait_timeout = 1"]);
     let mut holder = bouncer.client();
     holder.query("BEGIN");
@@ -107,7 +107,7 @@ fn query_wait_timeout_tells_the_client() {
 }
 
 #[test]
-fn the_reserve_opens_for_those_who_wait_long() {
+fn the_reserve_pool_is_used_for_clients_that_wait_long() {
     let settings = [
         "default_pool_size = 1",
         "reserve_pool_size = 1",
@@ -119,11 +119,11 @@ fn the_reserve_opens_for_those_who_wait_long() {
     holder.query("BEGIN");
     let began = Instant::now();
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
-    assert!(began.elapsed().as_millis() >= 900, "the reserve opened at once");
+    assert!(began.elapsed().as_millis() >= 900, "the reserve pool was used at once");
 }
 
 #[test]
-fn max_db_connections_is_exact_and_an_idle_sibling_gives_way() {
+fn max_db_connections_is_exact_and_closes_an_idle_server_of_another_user() {
     let databases =
         format!("app = host=127.0.0.1 port={} dbname=app max_db_connections=1", postgres().port());
     let bouncer = Start::databases(&databases).start();
@@ -163,7 +163,7 @@ fn idle_and_old_servers_are_closed() {
 }
 
 #[test]
-fn max_client_conn_is_told() {
+fn a_client_over_max_client_conn_receives_an_error() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_client_conn = 2"]);
     let _a = bouncer.client();
     let _b = bouncer.client();
@@ -179,7 +179,7 @@ fn max_client_conn_is_told() {
 }
 
 #[test]
-fn time_limits_end_the_client_with_their_name() {
+fn time_limits_disconnect_the_client_with_the_name_of_the_setting() {
     let cases = [
         ("query_timeout = 1", "SELECT pg_sleep(30)", "57014"),
         ("idle_transaction_timeout = 1", "BEGIN", "25P03"),
@@ -199,7 +199,7 @@ fn time_limits_end_the_client_with_their_name() {
 }
 
 #[test]
-fn a_slow_login_does_not_sit_on_a_request_when_servers_grow_old() {
+fn a_slow_login_of_a_replacement_does_not_delay_requests() {
     let sim = Sim::in_front_of(postgres());
     let delay = Duration::from_millis(1500);
     sim.simulator.faults().set(|faults| faults.login_delay = delay);
@@ -207,18 +207,19 @@ fn a_slow_login_does_not_sit_on_a_request_when_servers_grow_old() {
     let mut client = bouncer.client();
     let first = client.value("SELECT pg_backend_pid()");
     let mut longest = Duration::ZERO;
-    eventually("another server has taken over", || {
-        let asked = Instant::now();
+    eventually("the server was replaced", || {
+        let began = Instant::now();
         let pid = client.value("SELECT pg_backend_pid()");
-        longest = longest.max(asked.elapsed());
+        longest = longest.max(began.elapsed());
         pid != first
     });
     assert!(longest < delay, "a request waited {longest:?}");
 }
 
-/// The pool has one server and somebody always wants it: its successor has to be in before it goes.
+/// The pool has one server, which is always in demand: the replacement must be logged in before the old one
+/// is closed.
 #[test]
-fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
+fn a_slow_login_of_a_replacement_does_not_delay_requests_in_a_full_pool() {
     let sim = Sim::in_front_of(postgres());
     let delay = Duration::from_millis(1500);
     sim.simulator.faults().set(|faults| faults.login_delay = delay);
@@ -227,10 +228,10 @@ fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
     let mut console = bouncer.console();
     let first = client.value("SELECT pg_backend_pid()");
     let (mut longest, mut most) = (Duration::ZERO, 0);
-    eventually("another server has taken over", || {
-        let asked = Instant::now();
+    eventually("the server was replaced", || {
+        let began = Instant::now();
         let pid = client.value("SELECT pg_backend_pid()");
-        longest = longest.max(asked.elapsed());
+        longest = longest.max(began.elapsed());
         most = most.max(console.column("SHOW SERVERS", "state").len());
         pid != first
     });
@@ -239,15 +240,15 @@ fn a_slow_login_does_not_sit_on_a_request_in_a_full_pool_either() {
     bouncer.wait_for_servers(1);
 }
 
-/// A transaction that begins in that moment keeps its server, and the pool is back at its size with its end.
+/// A transaction that begins at that moment keeps its server; the pool is back at its size when it ends.
 #[test]
-fn a_server_that_is_busy_when_its_successor_comes_goes_when_it_is_free() {
+fn a_server_that_is_busy_when_its_replacement_is_ready_closes_at_its_release() {
     let sim = Sim::in_front_of(postgres());
     let bouncer = sim.pooler(&["default_pool_size = 1", "server_lifetime = 12"]);
     let (mut busy, mut console) = (bouncer.client(), bouncer.console());
     let first = busy.value("SELECT pg_backend_pid()");
     sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_secs(2));
-    eventually("its successor is logging in", || {
+    eventually("the replacement is logging in", || {
         busy.query("SELECT 1");
         console.column("SHOW POOLS", "sv_login").iter().any(|count| count != "0")
     });
@@ -262,7 +263,7 @@ fn a_server_that_is_busy_when_its_successor_comes_goes_when_it_is_free() {
     assert_ne!(busy.value("SELECT pg_backend_pid()"), first);
 }
 
-/// Clients of a session pool keep their servers as long as they like: none comes on top.
+/// Clients of a session pool keep their servers indefinitely, so no extra server is opened.
 #[test]
 fn a_session_pool_never_has_more_servers_than_its_size() {
     let settings = ["pool_mode = session", "default_pool_size = 1", "server_lifetime = 2"];
@@ -271,24 +272,24 @@ fn a_session_pool_never_has_more_servers_than_its_size() {
     let mut console = bouncer.console();
     let first = client.value("SELECT pg_backend_pid()");
     let began = Instant::now();
-    eventually("its server is older than it may become", || {
+    eventually("its server is older than server_lifetime", || {
         assert_eq!(console.column("SHOW SERVERS", "state").len(), 1);
         assert_eq!(client.value("SELECT pg_backend_pid()"), first);
         began.elapsed() > Duration::from_secs(3)
     });
 }
 
-/// The server whose successor is logging in stays where that is known, however much other workers want it. A server on
-/// its way between workers is in nobody's list, or in two, so the size counts when all is quiet.
+/// A server with a replacement logging in stays at its worker, whatever the demand of other workers. A server
+/// that moves between workers is listed by none or by two, so the size is checked when nothing moves.
 #[test]
-fn a_full_pool_of_three_workers_is_at_its_size_after_its_servers_have_grown_old() {
+fn a_full_pool_of_three_workers_keeps_its_size_when_servers_are_replaced() {
     let sim = Sim::in_front_of(postgres());
     sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(500));
     let bouncer = sim.pooler(&["workers = 3", "default_pool_size = 2", "server_lifetime = 4"]);
     let mut clients: Vec<_> = (0..6).map(|_| bouncer.client()).collect();
     let mut console = bouncer.console();
     let mut pids = std::collections::BTreeSet::new();
-    eventually("six servers have come and gone", || {
+    eventually("six servers were replaced", || {
         for client in &mut clients {
             pids.insert(client.value("SELECT pg_backend_pid()"));
         }
@@ -298,23 +299,23 @@ fn a_full_pool_of_three_workers_is_at_its_size_after_its_servers_have_grown_old(
 }
 
 #[test]
-fn the_limit_of_a_database_holds_when_servers_grow_old() {
+fn the_limit_of_a_database_holds_when_servers_are_replaced() {
     let settings = ["default_pool_size = 1", "server_lifetime = 2", "max_db_connections = 1"];
     let bouncer = Bouncer::in_front_of(postgres(), &settings);
     let mut client = bouncer.client();
     let mut console = bouncer.console();
     let first = client.value("SELECT pg_backend_pid()");
-    eventually("another server is there", || {
+    eventually("the server was replaced", || {
         assert!(console.column("SHOW SERVERS", "state").len() <= 1);
         client.value("SELECT pg_backend_pid()") != first
     });
 }
 
 #[test]
-fn a_full_pool_is_renewed_without_anybody_asking() {
+fn servers_of_a_full_pool_are_replaced_without_requests() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 2"]);
     let first = bouncer.client().value("SELECT pg_backend_pid()");
-    eventually("another server is there", || {
+    eventually("the server was replaced", || {
         let pids = bouncer.show("SERVERS", "remote_pid");
         pids.len() == 1 && pids[0] != first
     });

@@ -1,4 +1,4 @@
-//! Named prepared statements in transaction pooling: shared, renamed, evicted, rolled back.
+//! Named prepared statements in transaction pooling: shared, renamed, evicted, undone after errors.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
@@ -16,11 +16,11 @@ fn prepare(client: &mut Client, name: &str, sql: &str) {
 }
 
 #[test]
-fn statements_follow_their_client_to_any_server() {
+fn statements_are_prepared_on_any_server_their_client_uses() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 2"]);
     let mut client = bouncer.client();
     prepare(&mut client, "s1", "SELECT 'answer ' || $1::text");
-    // The first server is busy from now on: the statement has to be made on the second.
+    // The first server is busy from here on: the statement must be prepared on the second.
     let mut blocker = bouncer.client();
     blocker.query("BEGIN");
     assert_eq!(run(&mut client, "s1", &[b"one"]), "answer one");
@@ -30,7 +30,7 @@ fn statements_follow_their_client_to_any_server() {
 }
 
 #[test]
-fn equal_texts_of_different_clients_are_one_statement_on_the_server() {
+fn equal_statements_of_different_clients_are_prepared_once_per_server() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut a = bouncer.client();
     let mut b = bouncer.client();
@@ -46,7 +46,7 @@ fn equal_texts_of_different_clients_are_one_statement_on_the_server() {
 }
 
 #[test]
-fn the_least_recently_used_statement_is_evicted_and_made_again() {
+fn the_least_recently_used_statement_is_evicted_and_prepared_again() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "max_prepared_statements = 2"]);
     let mut client = bouncer.client();
     for n in 1..=5 {
@@ -60,7 +60,7 @@ fn the_least_recently_used_statement_is_evicted_and_made_again() {
 }
 
 #[test]
-fn a_failed_parse_leaves_no_trace() {
+fn a_failed_parse_defines_no_statement() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     client.send(&[raw::parse("bad", "SELECT nonsense here"), raw::sync()].concat());
@@ -74,7 +74,7 @@ fn a_failed_parse_leaves_no_trace() {
 }
 
 #[test]
-fn statements_behind_an_error_in_the_same_batch_are_taken_back() {
+fn statements_after_an_error_in_the_same_batch_are_not_defined() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     let batch = [
@@ -100,14 +100,14 @@ fn an_unknown_statement_is_an_error_and_not_a_disconnect() {
     client.send(&[raw::bind("", "unknown", &[]), raw::execute(), raw::sync()].concat());
     let messages = client.until_ready();
     assert_eq!(messages[0].error().0, "26000");
-    // The transaction has failed as it would have without a pooler.
+    // The transaction has failed, as without a pooler.
     assert_eq!(messages.last().unwrap().bytes[5], b'E');
     assert_eq!(tags(&client.query("ROLLBACK")), "CZ");
     assert_eq!(run(&mut client, "known", &[]), "1");
 }
 
 #[test]
-fn close_is_answered_in_order_and_forgets_the_name_only() {
+fn close_is_answered_in_order_and_removes_the_clients_name_only() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     prepare(&mut client, "s", "SELECT 1");
@@ -142,7 +142,7 @@ fn a_name_used_twice_is_refused_by_the_server() {
 }
 
 #[test]
-fn the_unnamed_statement_is_left_alone() {
+fn an_unnamed_statement_is_not_made_a_named_one() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     prepare(&mut client, "named", "SELECT 'named'");
@@ -202,13 +202,13 @@ fn statements_work_across_splits_at_every_byte() {
 }
 
 #[test]
-fn a_statement_taken_back_by_one_batch_is_made_again_for_the_next() {
+fn a_statement_skipped_in_one_batch_is_prepared_for_the_next() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 2"]);
     let mut client = bouncer.client();
     prepare(&mut client, "s1", "SELECT 'one'");
     let mut blocker = bouncer.client();
     blocker.query("BEGIN");
-    // The other server lacks s1; the first batch fails before it gets it, the second must not count on it.
+    // The other server lacks s1; the first batch fails before s1 is prepared there, so the second must prepare it.
     let pipeline = [
         raw::parse("", "SELECT nonsense FROM"),
         raw::bind("", "s1", &[]),
@@ -239,7 +239,7 @@ fn discard_all_pipelined_with_a_parse_leaves_the_statement_usable() {
 }
 
 #[test]
-fn a_made_up_answer_stands_between_the_answers_of_its_neighbours() {
+fn a_synthetic_answer_is_in_order_between_those_of_the_server() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     prepare(&mut client, "known", "SELECT 0");
@@ -258,7 +258,7 @@ fn a_made_up_answer_stands_between_the_answers_of_its_neighbours() {
 }
 
 #[test]
-fn a_client_that_never_reads_made_up_answers_is_not_read_from_for_ever() {
+fn the_pooler_stops_reading_from_a_client_that_does_not_read_synthetic_answers() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     prepare(&mut client, "s", "SELECT 1");
@@ -271,12 +271,12 @@ fn a_client_that_never_reads_made_up_answers_is_not_read_from_for_ever() {
             break;
         }
     }
-    assert!(refused, "it took everything");
+    assert!(refused, "the pooler read everything");
     assert_eq!(bouncer.show("VERSION", "version").len(), 1);
 }
 
 #[test]
-fn an_endless_name_in_a_describe_is_refused_before_it_takes_memory() {
+fn an_oversized_name_in_a_describe_is_refused_before_it_is_stored() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
     client.send(&[&b"D\x3f\xff\xff\xffS"[..], &[b'x'; 20_000]].concat());

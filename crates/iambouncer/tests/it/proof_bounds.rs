@@ -1,5 +1,5 @@
-//! What clients' proofs of AWS identities may cost, and how STS is asked: how many questions at a time, for how long, in
-//! which words, and never anybody else. STS is a listener of the test's own where the words matter.
+//! Limits on verifying clients' AWS identities, and the requests to STS: their number, timeout, form and
+//! destination. STS is a listener of the test where the form of the request matters.
 
 use crate::client_proofs::{Rds, Sts, proof_aged};
 use crate::support::tls_client::TlsClient;
@@ -9,35 +9,35 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// An STS that answers as it is told and remembers what it was asked.
+/// An STS with a fixed answer that records the requests it receives.
 struct Listener {
     port: u16,
-    seen: Arc<Seen>,
+    recorded: Arc<Recorded>,
 }
 
 #[derive(Default)]
-struct Seen {
-    asked: Mutex<Vec<(Instant, String)>>,
+struct Recorded {
+    requests: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Listener {
-    /// `answer` is everything that is sent back; none means that nobody is answered, ever.
+    /// `answer` is sent back as is; with None no request is ever answered.
     fn answering(answer: Option<String>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let listener = Self { port, seen: Arc::default() };
-        let seen = listener.seen.clone();
+        let listener = Self { port, recorded: Arc::default() };
+        let recorded = listener.recorded.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().map_while(Result::ok) {
-                let (seen, answer) = (seen.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, &seen, answer));
+                let (recorded, answer) = (recorded.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &recorded, answer));
             }
         });
         listener
     }
 
-    fn asked(&self) -> Vec<String> {
-        self.seen.asked.lock().unwrap().iter().map(|(_, request)| request.clone()).collect()
+    fn requests(&self) -> Vec<String> {
+        self.recorded.requests.lock().unwrap().iter().map(|(_, request)| request.clone()).collect()
     }
 
     fn pooler(&self) -> (Sts, String) {
@@ -45,43 +45,43 @@ impl Listener {
     }
 }
 
-fn serve(mut stream: TcpStream, seen: &Seen, answer: Option<String>) {
+fn serve(mut stream: TcpStream, recorded: &Recorded, answer: Option<String>) {
     let mut request = Vec::new();
     let mut byte = [0];
     while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
         request.push(byte[0]);
     }
-    // The pooler asks who it is itself, with a POST. That is not what is looked at.
+    // The pooler's own GetCallerIdentity request is a POST and is ignored here.
     if !request.starts_with(b"GET ") {
         return;
     }
     let text = String::from_utf8_lossy(&request).into_owned();
-    seen.asked.lock().unwrap().push((Instant::now(), text));
+    recorded.requests.lock().unwrap().push((Instant::now(), text));
     match answer {
         Some(answer) => drop(stream.write_all(answer.as_bytes())),
-        // Until the other side has had enough.
+        // Wait until the pooler closes the connection.
         None => drop(stream.read(&mut byte)),
     }
 }
 
 #[test]
-fn the_question_is_written_in_our_own_words() {
+fn the_request_is_composed_by_the_pooler() {
     let sts = Listener::answering(Some(
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
     ));
     let (pooler, proof) = sts.pooler();
     assert_eq!(pooler.refused(&proof).0, "28000");
-    let asked = sts.asked().remove(0).to_ascii_lowercase();
-    assert!(asked.starts_with("get /?action=getcalleridentity&"), "{asked}");
+    let requests = sts.requests().remove(0).to_ascii_lowercase();
+    assert!(requests.starts_with("get /?action=getcalleridentity&"), "{requests}");
     for line in
         ["accept: application/json", "host: sts.eu-west-1.amazonaws.com", "x-iambouncer-audience: tests"]
     {
-        assert!(asked.lines().any(|given| given == line), "{line}\n{asked}");
+        assert!(requests.lines().any(|given| given == line), "{line}\n{requests}");
     }
 }
 
 #[test]
-fn a_redirection_is_followed_by_nobody() {
+fn a_redirect_is_not_followed() {
     let elsewhere = Listener::answering(Some("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()));
     let location = format!("http://127.0.0.1:{}/", elsewhere.port);
     let sts = Listener::answering(Some(format!(
@@ -91,31 +91,31 @@ fn a_redirection_is_followed_by_nobody() {
     let (code, text) = pooler.refused(&proof);
     assert_eq!(code, "08006");
     assert!(text.contains("a redirection"), "{text}");
-    assert_eq!((sts.asked().len(), elsewhere.asked().len()), (1, 0));
+    assert_eq!((sts.requests().len(), elsewhere.requests().len()), (1, 0));
 }
 
 #[test]
-fn an_sts_that_never_answers_is_given_up() {
+fn a_request_to_an_unresponsive_sts_times_out() {
     let sts = Listener::answering(None);
     let (pooler, proof) = sts.pooler();
     let began = Instant::now();
     let (code, text) = pooler.refused(&proof);
     assert_eq!(code, "08006");
     assert!(text.contains("did not answer in time"), "{text}");
-    assert!(began.elapsed() >= Duration::from_secs(4), "it was given its time");
+    assert!(began.elapsed() >= Duration::from_secs(4), "the timeout was not reached");
 }
 
 #[test]
-fn a_throttled_question_is_asked_three_times() {
+fn a_throttled_request_is_tried_three_times() {
     let answer = "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let sts = Listener::answering(Some(answer.into()));
     let (pooler, proof) = sts.pooler();
     assert_eq!(pooler.refused(&proof).0, "08006");
-    assert_eq!(sts.asked().len(), 3);
+    assert_eq!(sts.requests().len(), 3);
 }
 
 #[test]
-fn no_more_than_sixteen_questions_are_open_at_a_time() {
+fn at_most_sixteen_sts_requests_are_open_at_a_time() {
     let sts = Listener::answering(None);
     let (pooler, _) = sts.pooler();
     let clients: Vec<_> = (0..24)
@@ -128,16 +128,16 @@ fn no_more_than_sixteen_questions_are_open_at_a_time() {
     for client in clients {
         assert!(client.join().unwrap());
     }
-    let mut times: Vec<Instant> = sts.seen.asked.lock().unwrap().iter().map(|(at, _)| *at).collect();
+    let mut times: Vec<Instant> = sts.recorded.requests.lock().unwrap().iter().map(|(at, _)| *at).collect();
     times.sort_unstable();
     assert_eq!(times.len(), 24);
-    // The seventeenth had to wait until the first was given up.
+    // The seventeenth had to wait until the first timed out.
     let waited = times[16] - times[0];
     assert!(waited >= Duration::from_secs(4), "{waited:?}");
 }
 
 #[test]
-fn no_more_than_eight_tokens_are_shown_to_the_database_at_a_time() {
+fn at_most_eight_tokens_are_verified_by_the_database_at_a_time() {
     let rds = Rds::with(|start| start.set("default_pool_size = 1"));
     rds.sim.simulator.faults().set(|faults| faults.login_delay = Duration::from_millis(300));
     let clients: Vec<_> = (0..20)
@@ -150,28 +150,28 @@ fn no_more_than_eight_tokens_are_shown_to_the_database_at_a_time() {
     for client in clients {
         assert!(client.join().unwrap());
     }
-    // The pool's own login comes on top of the probes.
+    // The pool's own login is in addition to the probes.
     let most = rds.sim.simulator.most_logins_at_once();
     assert!(most <= 8 + 1, "{most}");
     assert_eq!(proofs(&rds.bouncer, "accepted"), 20.0);
 }
 
-/// A verdict is about one database: another line of the same endpoint is another question.
+/// A result applies to one database: another line of the same endpoint is verified separately.
 #[test]
-fn a_token_that_is_known_for_one_database_is_a_question_for_another() {
+fn a_token_is_verified_separately_for_each_database() {
     let rds = Rds::with_lines(|line| {
         format!("{line}\n{}", line.replacen("app = ", "other = ", 1).replace("dbname=app", "dbname=postgres"))
     });
     let token = rds.signed_ago(Duration::ZERO).token();
-    for (database, questions) in [("app", 1), ("app", 1), ("other", 2), ("other", 2)] {
+    for (database, sts_requests) in [("app", 1), ("app", 1), ("other", 2), ("other", 2)] {
         let client = TlsClient::log_in_with(rds.bouncer.port, rds.side.config(), "app", database, &token);
         assert!(client.is_ok(), "{database}");
-        assert_eq!(proofs(&rds.bouncer, "accepted"), f64::from(questions), "{database}");
+        assert_eq!(proofs(&rds.bouncer, "accepted"), f64::from(sts_requests), "{database}");
     }
 }
 
 #[test]
-fn another_audience_is_another_question() {
+fn a_proof_for_a_previous_audience_is_refused() {
     let sts = Sts::start();
     let proof = proof_aged(Duration::ZERO);
     assert!(sts.log_in(&proof).is_ok());
@@ -182,11 +182,12 @@ fn another_audience_is_another_question() {
     eventually("a proof for the old audience is refused", || sts.log_in(&proof).is_err());
 }
 
-/// Far from the ages of all others: what is made a second later with an age of a second is the same proof.
+/// Different from the age of every other proof here: a proof made a second later with an age one second
+/// higher is the same proof.
 const AGED: Duration = Duration::from_secs(200);
 
 #[test]
-fn what_clients_show_is_counted_by_what_came_of_it() {
+fn proofs_are_counted_by_result() {
     let sts = Sts::start();
     let proof = proof_aged(Duration::ZERO);
     for _ in 0..3 {
@@ -209,12 +210,12 @@ fn what_clients_show_is_counted_by_what_came_of_it() {
 }
 
 #[test]
-fn a_token_of_a_user_outside_rds_iam_is_never_sent_to_a_server_that_wants_something_else() {
+fn a_token_is_never_sent_to_a_server_that_requests_scram() {
     let hba = "local all postgres trust\nlocal all all scram-sha-256\n".to_owned();
     let options = rds_sim::postgres::PostgresOptions { hba: Some(hba), ..Default::default() };
     let server = crate::support::postgres::start(options);
     server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
-    let rds = Rds::in_front_of(&server, &["somebody_else"]);
+    let rds = Rds::in_front_of(&server, &["other_user"]);
     let (code, text, hint) = rds.log_in(&rds.signed_ago(Duration::ZERO).token()).err().unwrap();
     assert_eq!(code, "28000");
     assert!(text.contains("SCRAM") && hint.ends_with("[IAM004]"), "{text} {hint}");
@@ -229,9 +230,9 @@ fn proofs(bouncer: &Bouncer, result: &str) -> f64 {
 }
 
 #[test]
-fn sixty_kilobytes_of_nothing_are_refused_without_asking() {
+fn a_proof_of_sixty_kilobytes_is_refused_without_an_sts_request() {
     let sts = Sts::start();
     let (_, text) = sts.refused(&"x".repeat(60_000));
     assert!(text.contains("longer than"), "{text}");
-    assert_eq!(sts.questions(), 0);
+    assert_eq!(sts.sts_requests(), 0);
 }

@@ -1,11 +1,11 @@
-//! The relay: every kind of message between a client and a server, and bad ones.
+//! The relay: every type of message between a client and a server, and invalid ones.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
 use std::io::Read;
 
 #[test]
-fn simple_queries_of_every_kind() {
+fn simple_queries_of_every_kind_are_answered() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
     assert_eq!(tags(&client.query("SELECT 1")), "TDCZ");
@@ -54,14 +54,14 @@ fn a_request_sent_byte_by_byte_holds_no_server_until_it_is_complete() {
 }
 
 #[test]
-fn extended_protocol_pipelined_and_with_an_error_in_the_middle() {
+fn pipelined_batches_continue_after_an_error_in_the_middle() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
     let one = |sql: &str| [raw::parse("", sql), raw::bind("", "", &[]), raw::execute()].concat();
     let batch = [one("SELECT 1"), one("SELECT 2"), raw::sync()].concat();
     client.send(&batch);
     assert_eq!(tags(&client.until_ready()), "12DC12DCZ");
-    // Three transactions in one packet; the error in the second discards up to its own Sync only.
+    // Three batches in one packet; the error in the second discards messages up to its own Sync only.
     let pipeline = [
         one("SELECT 1"),
         raw::sync(),
@@ -92,7 +92,7 @@ fn an_error_before_the_sync_is_sent_keeps_the_server_until_the_sync() {
 }
 
 #[test]
-fn flush_brings_answers_without_a_sync() {
+fn flush_returns_answers_without_a_sync() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
     client.send(&[raw::parse("", "SELECT 7"), raw::flush()].concat());
@@ -106,7 +106,7 @@ fn flush_brings_answers_without_a_sync() {
 }
 
 #[test]
-fn function_calls_pass() {
+fn function_calls_are_forwarded() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
     let oid: u32 = client.value("SELECT 'pg_catalog.int4pl'::regproc::oid::int").parse().unwrap();
@@ -128,7 +128,7 @@ fn function_calls_pass() {
 }
 
 #[test]
-fn tracked_parameters_follow_the_client_from_server_to_server() {
+fn tracked_parameters_are_applied_to_each_server_of_a_client() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut a = Client::log_in_with(
         bouncer.port,
@@ -150,7 +150,7 @@ fn tracked_parameters_follow_the_client_from_server_to_server() {
 }
 
 #[test]
-fn a_parameter_value_the_server_refuses_is_told_before_any_query_runs() {
+fn a_refused_parameter_value_is_reported_before_any_query_runs() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     postgres().sql_in("app", "CREATE TABLE IF NOT EXISTS never (n int)").unwrap();
     let parameters = [("user", "app"), ("database", "app"), ("TimeZone", "Mars/Olympus")];
@@ -175,7 +175,7 @@ fn unknown_startup_parameters_are_refused_or_ignored_as_configured() {
 }
 
 #[test]
-fn malformed_messages_end_the_client_and_nobody_else() {
+fn malformed_messages_disconnect_only_their_client() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_packet_size = 100000"]);
     let mut bystander = bouncer.client();
     let cases: [(&[u8], &str); 5] = [
@@ -189,7 +189,7 @@ fn malformed_messages_end_the_client_and_nobody_else() {
         let mut client = bouncer.client();
         client.send(&[bytes, &raw::sync()].concat());
         let messages = client.until_end();
-        let (code, text) = messages.last().expect("an error is told").error();
+        let (code, text) = messages.last().expect("an error").error();
         assert_eq!(code, "08P01");
         assert!(text.contains(expected), "{text}");
         assert_eq!(bystander.value("SELECT 1"), "1");
@@ -198,7 +198,7 @@ fn malformed_messages_end_the_client_and_nobody_else() {
 }
 
 #[test]
-fn a_server_that_dies_in_a_query_is_told_and_replaced() {
+fn a_server_that_dies_in_a_query_is_reported_and_replaced() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 2"]);
     let mut bystander = bouncer.client();
     let mut client = bouncer.client();
@@ -214,7 +214,7 @@ fn a_server_that_dies_in_a_query_is_told_and_replaced() {
 }
 
 #[test]
-fn a_server_that_dies_while_idle_is_never_given_out() {
+fn a_server_that_died_while_idle_is_never_assigned() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     for _ in 0..5 {
@@ -225,7 +225,7 @@ fn a_server_that_dies_while_idle_is_never_given_out() {
 }
 
 #[test]
-fn protocol_three_point_two_is_negotiated_down() {
+fn protocol_3_2_is_negotiated_down() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = Client::connect(bouncer.port);
     let mut packet = Vec::new();

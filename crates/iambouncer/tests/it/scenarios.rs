@@ -1,5 +1,5 @@
-//! What people run, as they run it. Each scenario is a file or a manifest taken over with nothing changed but
-//! addresses and paths.
+//! Complete deployments. Each scenario uses a real configuration file or manifest; only addresses and paths
+//! are replaced.
 
 use crate::support::program::Logged;
 use crate::support::sim::Sim;
@@ -10,7 +10,8 @@ use std::path::Path;
 const DJANGO_INI: &str = include_str!("../data/django-pod.ini");
 const DJANGO_HOST: &str = "shop.abcdefghijkl.eu-central-1.rds.amazonaws.com";
 
-/// The file with the paths of this machine. The endpoint's name resolves nowhere, so the connection goes to the door.
+/// The file with paths of the test. The endpoint's name does not resolve, so the connection goes to the
+/// simulator.
 fn django_ini(sim: &Sim, dir: &Path) -> String {
     let file = |name: &str| dir.join(name).display().to_string();
     let replacements = [
@@ -28,7 +29,7 @@ fn django_ini(sim: &Sim, dir: &Path) -> String {
     })
 }
 
-/// What Django does: a transaction with statements that have parameters, over and over.
+/// The queries of a Django application: repeated transactions with parameterized statements.
 async fn transactions(port: u16) -> i64 {
     let url = format!("host=127.0.0.1 port={port} user=shop_app dbname=shop");
     let (mut client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
@@ -45,7 +46,7 @@ async fn transactions(port: u16) -> i64 {
 }
 
 #[test]
-fn django_in_a_pod_with_one_word_of_iam() {
+fn a_django_pod_works_with_its_pgbouncer_file_and_one_added_word() {
     let server = crate::support::postgres::start(PostgresOptions::default());
     server.sql("CREATE ROLE shop_app LOGIN").unwrap();
     server.sql("CREATE DATABASE shop OWNER shop_app").unwrap();

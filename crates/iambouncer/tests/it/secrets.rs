@@ -1,7 +1,8 @@
-//! Databases whose user and password are in Secrets Manager: logins, both ways of rotation, bad days of Secrets Manager,
-//! and clients that show the same secret. The secrets are moto's, the server is a real PostgreSQL that asks for SCRAM.
+//! Databases whose user and password are in Secrets Manager: logins, both rotation strategies, outages of
+//! Secrets Manager, and clients that use the same secret. The secrets are moto's, the server is a real
+//! PostgreSQL with SCRAM.
 
-use crate::iam::all_that_is_shown;
+use crate::iam::console_output;
 use crate::login::driver;
 use crate::support::bouncer::Start;
 use crate::support::http::{get, scrape};
@@ -13,12 +14,12 @@ use rds_sim::postgres::{Postgres, PostgresOptions};
 use serde_json::json;
 
 const NAME: &str = "prod/app";
-/// Passwords that stand nowhere else, so that a place that shows one is found.
+/// Unique passwords, so that a search finds every place that shows one.
 const FIRST: &str = "hush-one";
 const SECOND: &str = "hush-two";
 const MISTYPED: &str = "hush-mistyped";
 
-/// A server, a secret with the password of its role `app`, and where both are.
+/// A server, a secret with the password of its role `app`, and the secret's ARN.
 struct Site {
     server: Postgres,
     moto: Moto,
@@ -55,7 +56,7 @@ impl Site {
         settings.iter().fold(self.start(&line), |start, setting| start.set(setting)).start()
     }
 
-    /// What a rotation in place does: the role gets a new password, then the secret holds it.
+    /// A rotation in place: first the role gets a new password, then the secret.
     fn rotate(&self, password: &str) {
         self.set_password(password);
         self.moto.rotate(NAME, &value("app", password));
@@ -66,7 +67,7 @@ impl Site {
     }
 }
 
-/// A secret as RDS writes it.
+/// A secret in the format of RDS.
 fn value(user: &str, password: &str) -> String {
     json!({ "engine": "postgres", "host": "elsewhere", "port": 1, "username": user, "password": password })
         .to_string()
@@ -77,21 +78,21 @@ fn shown(bouncer: &Bouncer, column: &str) -> String {
 }
 
 #[test]
-fn an_unknown_user_is_asked_like_the_one_of_the_secret() {
+fn an_unknown_user_gets_the_same_request_as_the_secrets_user() {
     let site = Site::new();
     let bouncer = site.pooler(&["auth_type = md5", "auth_file ="]);
-    let asked = |user: &str| {
+    let first_message = |user: &str| {
         let mut client = Client::start(bouncer.port, &[("user", user), ("database", "app")]);
         client.expect(b'R').bytes[..9].to_vec()
     };
-    let known = asked("app");
+    let known = first_message("app");
     for unknown in ["ghost", "app_clone", "x"] {
-        assert_eq!(asked(unknown), known, "{unknown}");
+        assert_eq!(first_message(unknown), known, "{unknown}");
     }
 }
 
 #[test]
-fn a_login_takes_user_and_password_from_the_secret_and_reads_it_once() {
+fn logins_use_user_and_password_of_the_secret_and_read_it_once() {
     let site = Site::new();
     let bouncer = site.pooler(&["default_pool_size = 3", "http_port = auto"]);
     let mut clients: Vec<Client> =
@@ -111,20 +112,20 @@ fn a_login_takes_user_and_password_from_the_secret_and_reads_it_once() {
     assert_eq!(figures.sum("iambouncer_secret_rotations_total", &[secret]), Some(0.0));
     assert!(figures.sum("iambouncer_secret_age_seconds", &[secret]) > Some(0.0));
     bouncer.wait_for_line(&format!("secret={} identity=default", site.arn));
-    for told in [bouncer.log(), all_that_is_shown(&bouncer)] {
-        assert!(!told.contains(FIRST), "{told}");
+    for text in [bouncer.log(), console_output(&bouncer)] {
+        assert!(!text.contains(FIRST), "{text}");
     }
 }
 
 #[test]
-fn a_rotated_password_is_used_at_once_and_drops_nobody() {
+fn a_rotated_password_is_used_at_once_without_disconnects() {
     let site = Site::new();
     let bouncer = site.pooler(&["default_pool_size = 2"]);
     let mut old = bouncer.client();
     old.query("BEGIN");
     let pid = old.value("SELECT pg_backend_pid()");
-    // After a refusal a secret is read again unless that was done within two seconds.
-    eventually("the first read is some time ago", || shown(&bouncer, "age").parse::<u32>().unwrap() >= 3);
+    // After a refusal a secret is read again unless the last read was less than two seconds ago.
+    eventually("the first read is three seconds ago", || shown(&bouncer, "age").parse::<u32>().unwrap() >= 3);
     site.rotate(SECOND);
     let mut new = bouncer.client();
     new.query("BEGIN");
@@ -136,9 +137,9 @@ fn a_rotated_password_is_used_at_once_and_drops_nobody() {
     assert!(!bouncer.log().contains("ERROR"), "{}", bouncer.log());
 }
 
-/// Until the secret follows the role, nobody has the right password. RDS takes about a minute for that.
+/// Until the secret follows the role, no known password is valid. With RDS this takes about a minute.
 #[test]
-fn in_the_middle_of_a_rotation_clients_wait_and_are_served() {
+fn clients_wait_during_a_rotation_and_are_served_after_it() {
     let site = Site::new();
     let bouncer = site.pooler(&[]);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
@@ -153,15 +154,15 @@ fn in_the_middle_of_a_rotation_clients_wait_and_are_served() {
 }
 
 #[test]
-fn alternating_users_take_turns_and_running_sessions_stay() {
+fn a_rotation_with_alternating_users_keeps_running_sessions() {
     let site = Site::new();
     let bouncer = site.pooler(&["default_pool_size = 2", "secret_refresh = 1"]);
     let mut old = bouncer.client();
     old.query("BEGIN");
     assert_eq!(old.value("SELECT current_user"), "app");
     site.moto.rotate(NAME, &value("app_clone", "clone"));
-    // Both passwords are good, so no refusal tells: the next read does.
-    eventually("the other user's turn is known", || {
+    // Both passwords are valid, so no refusal reveals the change; the next read does.
+    eventually("the change of the user is noticed", || {
         let mut one = bouncer.client();
         one.query("SELECT 1");
         bouncer.console().query("RECONNECT");
@@ -171,11 +172,11 @@ fn alternating_users_take_turns_and_running_sessions_stay() {
     new.query("BEGIN");
     assert_eq!(new.value("SELECT current_user"), "app_clone");
     assert_eq!(old.value("SELECT current_user"), "app");
-    assert_eq!(bouncer.show("POOLS", "user"), [NAME], "one pool, whoever's turn it is");
+    assert_eq!(bouncer.show("POOLS", "user"), [NAME], "one pool for both users");
 }
 
 #[test]
-fn while_secrets_manager_is_away_logins_go_on() {
+fn logins_continue_while_secrets_manager_is_unreachable() {
     let site = Site::new();
     let bouncer = site.pooler(&["secret_refresh = 1"]);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
@@ -186,26 +187,26 @@ fn while_secrets_manager_is_away_logins_go_on() {
         assert_eq!(bouncer.client().value("SELECT 1"), "1");
         shown(&bouncer, "failed_reads") != "0"
     });
-    assert!(shown(&bouncer, "last_error").contains("cannot be asked"));
+    assert!(shown(&bouncer, "last_error").contains("the request to Secrets Manager"));
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }
 
 #[test]
-fn a_secret_that_cannot_be_had_is_told_by_its_cause() {
+fn an_unusable_secret_is_reported_with_its_cause() {
     let site = Site::new();
-    let told = |start: Start<'_>| {
+    let refused = |start: Start<'_>| {
         let bouncer = start.set("query_wait_timeout = 2").start();
-        let (code, text, hint) = bouncer.turned_away("app", "app");
+        let (code, text, hint) = bouncer.refused_login("app", "app");
         let id = hint.rsplit('[').next().unwrap().trim_end_matches(']');
         bouncer.wait_for_line(&format!("cause=\"{id}\""));
-        for told in [&text, &hint, &bouncer.log()] {
-            assert!(!told.contains("hunter2"), "{told}");
+        for text in [&text, &hint, &bouncer.log()] {
+            assert!(!text.contains("hunter2"), "{text}");
         }
         (code, text, hint)
     };
     let line = site.line();
     let missing = line.replace("prod/app", "prod/none");
-    let (code, text, hint) = told(site.start(&missing));
+    let (code, text, hint) = refused(site.start(&missing));
     assert_eq!(code, "28000");
     assert!(text.contains("Secrets Manager refuses secret") && text.contains("ResourceNotFound"), "{text}");
     assert!(hint.contains("secretsmanager:GetSecretValue") && hint.ends_with("[IAM027]"), "{hint}");
@@ -216,12 +217,12 @@ fn a_secret_that_cannot_be_had_is_told_by_its_cause() {
         line.replace(&site.arn, described["ARN"].as_str().unwrap())
     };
     let malformed = other("odd", r#"{"user":"app","password":"hunter2"}"#);
-    let (code, text, hint) = told(site.start(&malformed));
+    let (code, text, hint) = refused(site.start(&malformed));
     assert_eq!(code, "28000");
     assert!(text.contains("\"username\" is missing") && hint.ends_with("[IAM028]"), "{text} {hint}");
 
     let wrong = other("wrong", &value("app", "hunter2"));
-    let (code, text, hint) = told(site.start(&wrong));
+    let (code, text, hint) = refused(site.start(&wrong));
     assert_eq!(code, "28P01");
     assert!(
         text.contains("password authentication failed for user \"app\"") && text.contains("wrong"),
@@ -229,14 +230,14 @@ fn a_secret_that_cannot_be_had_is_told_by_its_cause() {
     );
     assert!(hint.contains("must have the same password") && hint.ends_with("[IAM030]"), "{hint}");
 
-    let nobody = site.start(&line).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1");
-    let (code, text, hint) = told(nobody);
+    let unreachable = site.start(&line).env("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1");
+    let (code, text, hint) = refused(unreachable);
     assert_eq!(code, "28000");
-    assert!(text.contains("cannot be asked") && hint.ends_with("[IAM029]"), "{text} {hint}");
+    assert!(text.contains("the request to Secrets Manager") && hint.ends_with("[IAM029]"), "{text} {hint}");
 }
 
 #[test]
-fn clients_show_the_same_secret_before_and_after_its_rotation() {
+fn clients_log_in_with_the_secret_before_and_after_its_rotation() {
     for method in ["scram-sha-256", "md5", "plain"] {
         let site = Site::new();
         let bouncer = site.pooler(&[&format!("auth_type = {method}"), "secret_grace = 3600"]);
@@ -244,34 +245,34 @@ fn clients_show_the_same_secret_before_and_after_its_rotation() {
         assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}");
         let refused = "28P01 password authentication failed for user \"app\"";
         assert_eq!(try_with("app", "wrong").unwrap_err(), refused, "{method}");
-        // A name that the secret does not hold is looked up in auth_file.
+        // A user other than the secret's is looked up in auth_file.
         assert_eq!(try_with("other", "other"), Ok("app".to_owned()), "{method}");
         site.rotate(SECOND);
-        // The client knows before the pooler does. A read of a moment ago stands for two seconds.
-        eventually("the new password counts", || try_with("app", SECOND) == Ok("app".to_owned()));
-        assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}: still counts");
+        // The client uses the new password before the pooler has read it. A secret is read at most every two seconds.
+        eventually("the new password is accepted", || try_with("app", SECOND) == Ok("app".to_owned()));
+        assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}: still accepted");
         assert_eq!(try_with("app", "third").unwrap_err(), refused, "{method}");
         assert!(!bouncer.log().contains(SECOND), "{}", bouncer.log());
     }
 }
 
-/// The pooler holds the one user, and the secret has the other by now.
+/// The pooler has cached one user, while the secret already has the other.
 #[test]
-fn a_client_that_knows_of_the_other_users_turn_first_is_let_in() {
+fn a_client_with_the_other_user_of_a_rotation_is_accepted_before_the_pooler_has_read_it() {
     for method in ["scram-sha-256", "md5", "plain"] {
         let site = Site::new();
         let bouncer = site.pooler(&[&format!("auth_type = {method}")]);
         assert_eq!(driver(bouncer.port, "app", FIRST), Ok("app".to_owned()), "{method}");
         site.moto.rotate(NAME, &value("app_clone", "clone"));
-        eventually("the clone is let in", || driver(bouncer.port, "app_clone", "clone").is_ok());
+        eventually("the clone is accepted", || driver(bouncer.port, "app_clone", "clone").is_ok());
         assert!(driver(bouncer.port, "app_clone", "wrong").is_err(), "{method}");
-        assert!(driver(bouncer.port, "app", FIRST).is_ok(), "{method}: still counts");
+        assert!(driver(bouncer.port, "app", FIRST).is_ok(), "{method}: still accepted");
     }
 }
 
-/// Every name but the secret's own belongs to `auth_file`, and so does the console.
+/// Users other than the secret's are looked up in `auth_file`, and so are console users.
 #[test]
-fn a_secret_of_the_fallback_line_is_no_key_to_the_console() {
+fn the_secret_of_a_fallback_line_does_not_open_the_console() {
     let site = Site::new();
     let line = site.line().replacen("app = ", "* = ", 1);
     let users = "\"app\" \"from-the-file\"\n";
@@ -288,17 +289,17 @@ fn a_secret_of_the_fallback_line_is_no_key_to_the_console() {
 }
 
 #[test]
-fn without_grace_the_password_before_counts_no_more() {
+fn without_grace_the_previous_password_is_refused() {
     let site = Site::new();
     let bouncer = site.pooler(&["auth_type = scram-sha-256", "secret_grace = 0"]);
     assert_eq!(driver(bouncer.port, "app", FIRST), Ok("app".to_owned()));
     site.rotate(SECOND);
-    eventually("the new password counts", || driver(bouncer.port, "app", SECOND).is_ok());
+    eventually("the new password is accepted", || driver(bouncer.port, "app", SECOND).is_ok());
     assert!(driver(bouncer.port, "app", FIRST).is_err());
 }
 
 #[test]
-fn no_password_is_shown_at_the_most_verbose_level() {
+fn no_password_is_logged_at_the_most_verbose_level() {
     let site = Site::new();
     let line = site.line();
     let start =
@@ -306,12 +307,12 @@ fn no_password_is_shown_at_the_most_verbose_level() {
     let bouncer = start.start();
     assert!(driver(bouncer.port, "app", FIRST).is_ok());
     site.rotate(SECOND);
-    eventually("the new password counts", || driver(bouncer.port, "app", SECOND).is_ok());
+    eventually("the new password is accepted", || driver(bouncer.port, "app", SECOND).is_ok());
     assert!(driver(bouncer.port, "app", MISTYPED).is_err());
     let metrics = get(bouncer.http_port(), "/metrics").body;
-    for (place, told) in [("log", bouncer.log()), ("metrics", metrics)] {
-        assert!(!told.is_empty(), "{place}");
-        assert_eq!(told.lines().find(|line| line.contains("hush-")), None, "{place}");
+    for (place, text) in [("log", bouncer.log()), ("metrics", metrics)] {
+        assert!(!text.is_empty(), "{place}");
+        assert_eq!(text.lines().find(|line| line.contains("hush-")), None, "{place}");
     }
 }
 
@@ -334,7 +335,7 @@ fn a_role_of_another_account_reads_the_secret() {
 }
 
 #[test]
-fn without_a_file_a_secret_is_enough() {
+fn without_a_file_a_secret_is_sufficient_configuration() {
     let site = Site::new();
     let variables: Vec<(String, String)> = site
         .moto
@@ -351,13 +352,13 @@ fn without_a_file_a_secret_is_enough() {
         .collect();
     let answer = program::run(&["connect", "--", "-Atc", "SELECT current_user"], &variables);
     assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), "app\n"), "{answer:?}");
-    let ended = program::run(&["doctor"], &variables);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let output = program::run(&["doctor"], &variables);
+    assert_eq!(output.code, Some(0), "{output:?}");
     for part in ["✔ secret       user app, version ", "✔ request      SCRAM", "✔ login", "✔ sql"] {
-        assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
+        assert!(output.stdout.contains(part), "{part}: {}", output.stdout);
     }
-    assert!(!ended.stdout.contains(FIRST), "{ended:?}");
+    assert!(!output.stdout.contains(FIRST), "{output:?}");
     site.set_password("changed");
-    let ended = program::run(&["doctor"], &variables);
-    assert!(ended.stdout.contains("✘ login") && ended.stdout.contains("[IAM030]"), "{ended:?}");
+    let output = program::run(&["doctor"], &variables);
+    assert!(output.stdout.contains("✘ login") && output.stdout.contains("[IAM030]"), "{output:?}");
 }

@@ -1,10 +1,10 @@
-//! Servers that do not keep to the order of a login: none of them is taken for one that has let us in.
+//! Servers that violate the order of a login: none of them counts as logged in to.
 
 use crate::support::bouncer::Start;
 use crate::support::scripted::{self, key_data, message, ready};
 use crate::support::sim::{RDS_HOST, REGION, Sim};
 use crate::support::tls_client::{ClientSide, TlsClient};
-use crate::tls::config_that_shows;
+use crate::tls::server_config_with;
 use rds_iam::{Credentials, TokenRequest, sign};
 use rds_sim::Certificates;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ fn parameter() -> Vec<u8> {
 }
 
 #[test]
-fn ready_for_query_before_authentication_ok_and_other_disorder_is_a_failed_login() {
+fn login_messages_out_of_order_are_a_failed_login() {
     let (ok, asks) = (|| request(0), || request(3));
     let scripts: Vec<(&str, Vec<Vec<u8>>, &str)> = vec![
         ("ready at once", vec![ready(b'I')], "before AuthenticationOk"),
@@ -51,7 +51,7 @@ fn ready_for_query_before_authentication_ok_and_other_disorder_is_a_failed_login
         for (at, (what, _, reason)) in scripts.iter().enumerate() {
             let bouncer = &bouncer;
             scope.spawn(move || {
-                let (code, text, _) = bouncer.turned_away("app", &format!("d{at}"));
+                let (code, text, _) = bouncer.refused_login("app", &format!("d{at}"));
                 assert_eq!(code, "08001", "{what}: {text}");
                 assert!(text.contains(reason), "{what}: {text}");
             });
@@ -60,7 +60,7 @@ fn ready_for_query_before_authentication_ok_and_other_disorder_is_a_failed_login
 }
 
 #[test]
-fn a_login_in_order_succeeds_with_and_without_a_cancel_key() {
+fn a_regular_login_succeeds_with_and_without_a_cancel_key() {
     for greeting in
         [vec![request(0), parameter(), key_data(7), ready(b'I')], vec![request(3), request(0), ready(b'I')]]
     {
@@ -77,15 +77,15 @@ fn a_login_in_order_succeeds_with_and_without_a_cancel_key() {
     }
 }
 
-/// The token is one that only its form is right of, and the server asks for none.
+/// The token is well-formed but not verified: the server requests none.
 #[test]
-fn a_probe_that_nobody_judged_lets_no_client_in() {
+fn a_token_that_the_server_did_not_request_lets_no_client_in() {
     let sim = Sim::in_front_of(crate::support::postgres());
     let certificates = Certificates::generate(&[RDS_HOST.to_owned()]).unwrap();
     std::fs::write(sim.ca_file(), certificates.ca_pem()).unwrap();
     for script in [vec![ready(b'I')], vec![request(0), ready(b'I')], vec![request(3), ready(b'I')]] {
         let bytes = script.concat();
-        let port = scripted::serve_tls(config_that_shows(&certificates), move |mut connection| {
+        let port = scripted::serve_tls(server_config_with(&certificates), move |mut connection| {
             connection.first()?;
             connection.send(&bytes)?;
             while connection.message().is_ok() {}
@@ -100,20 +100,20 @@ fn a_probe_that_nobody_judged_lets_no_client_in() {
         let request = TokenRequest { host: RDS_HOST, port, user: "app", region: &region };
         let token = sign(&request, &credentials, SystemTime::now()).unwrap();
         let outcome = TlsClient::log_in_with(bouncer.port, side.config(), "app", "app", token.expose());
-        let (code, text, _) = outcome.err().expect("nobody has judged the token");
+        let (code, text, _) = outcome.err().expect("the token was not verified");
         assert!(code == "08001" || code == "28000", "{code} {text}");
     }
 }
 
-/// Whoever answers in the database's place could log in with it for fifteen minutes.
+/// A server that impersonates the database could log in with the token for fifteen minutes.
 #[test]
 fn a_token_stored_as_a_password_is_not_sent_to_a_server_without_a_verified_name() {
-    let (told, is_told) = std::sync::mpsc::channel();
-    let told = std::sync::Mutex::new(told);
+    let (sent_password, password_was_sent) = std::sync::mpsc::channel();
+    let sent_password = std::sync::Mutex::new(sent_password);
     let port = scripted::serve(move |mut connection| {
         connection.first()?;
         connection.send(&request(3))?;
-        let _ = told.lock().unwrap().send(connection.message().is_ok());
+        let _ = sent_password.lock().unwrap().send(connection.message().is_ok());
         Ok(())
     });
     let token = format!(
@@ -123,8 +123,8 @@ fn a_token_stored_as_a_password_is_not_sent_to_a_server_without_a_verified_name(
     );
     let line = format!("app = host=127.0.0.1 port={port} user=app password='{token}'");
     let bouncer = Start::databases(&line).start();
-    let (code, text, hint) = bouncer.turned_away("app", "app");
+    let (code, text, hint) = bouncer.refused_login("app", "app");
     assert_eq!(code, "28000");
     assert!(text.contains("host name was verified") && hint.ends_with("[IAM006]"), "{text} {hint}");
-    assert!(!is_told.recv().unwrap(), "a password was sent");
+    assert!(!password_was_sent.recv().unwrap(), "a password was sent");
 }

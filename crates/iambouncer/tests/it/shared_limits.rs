@@ -1,12 +1,12 @@
-//! Limits that several pools share: whoever waits for a place gets that of an idle server of another pool, at this worker
-//! or at another, and in the end that of a busy one.
+//! Limits that several pools share: a waiting client gets the place of an idle server of another pool, at
+//! this worker or another, or else of a busy one after its release.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
 use crate::support::{Bouncer, Workers, eventually, postgres};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Two databases of one server, `a` and `b`.
+/// Two databases on one server, `a` and `b`.
 fn two_databases(settings: &[&str]) -> Bouncer {
     let port = postgres().port();
     let lines =
@@ -15,7 +15,7 @@ fn two_databases(settings: &[&str]) -> Bouncer {
 }
 
 #[test]
-fn a_users_idle_server_in_another_database_gives_way_to_a_waiting_client() {
+fn a_users_idle_server_of_another_database_is_closed_for_a_waiting_client() {
     let bouncer = two_databases(&["max_user_connections = 1", "query_wait_timeout = 15"]);
     let mut clients = [Client::log_in(bouncer.port, "app", "a"), Client::log_in(bouncer.port, "app", "b")];
     for turn in 0..20 {
@@ -26,7 +26,7 @@ fn a_users_idle_server_in_another_database_gives_way_to_a_waiting_client() {
 }
 
 #[test]
-fn a_client_of_another_database_waits_only_as_long_as_the_users_servers_are_busy() {
+fn a_client_of_another_database_waits_only_while_the_users_servers_are_busy() {
     let bouncer = two_databases(&["max_user_connections = 1", "query_wait_timeout = 15"]);
     let mut a = Client::log_in(bouncer.port, "app", "a");
     let mut b = Client::log_in(bouncer.port, "app", "b");
@@ -50,7 +50,7 @@ fn clients_of_a_busy_pool_do_not_starve_those_of_another_that_shares_its_limit()
         let database_b = if user_a == user_b { "b" } else { "a" };
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // Of these there is always one in the queue.
+            // One of these is always waiting.
             for _ in 0..3 {
                 let mut client = Client::log_in(bouncer.port, user_a, "a");
                 let is_over = &is_over;
@@ -70,7 +70,7 @@ fn clients_of_a_busy_pool_do_not_starve_those_of_another_that_shares_its_limit()
 }
 
 #[test]
-fn a_users_idle_server_at_another_worker_gives_way() {
+fn a_users_idle_server_at_another_worker_is_closed_for_a_waiting_client() {
     let user = "shared_limits_workers";
     let line = format!("\nagain = host=127.0.0.1 port={} dbname=app", postgres().port());
     let settings = ["max_user_connections = 1", "query_wait_timeout = 15"];
@@ -83,7 +83,7 @@ fn a_users_idle_server_at_another_worker_gives_way() {
         assert_eq!(agains[(turn + 1) % 3].value("SELECT 2"), "2", "turn {turn}");
         assert_eq!(workers.bouncer.show("SERVERS", "user").len(), 1, "turn {turn}");
     }
-    // A busy one gives way when it becomes free.
+    // A busy server is closed when it is released.
     apps[0].query("BEGIN");
     agains[1].send_query("SELECT 'served'");
     let mut console = workers.bouncer.console();
@@ -92,9 +92,9 @@ fn a_users_idle_server_at_another_worker_gives_way() {
     assert_eq!(agains[1].until_ready()[1].row(), [Some("served".to_owned())]);
 }
 
-/// Nothing that is idle is closed for a place that is not enough.
+/// No idle server is closed if another limit would still be full.
 #[test]
-fn an_idle_server_is_not_closed_where_another_limit_stays_full() {
+fn an_idle_server_is_not_closed_if_another_limit_stays_full() {
     let settings = ["max_user_connections = 1", "max_db_connections = 1", "query_wait_timeout = 15"];
     let bouncer = two_databases(&settings);
     let mut idle = Client::log_in(bouncer.port, "app", "b");
@@ -110,10 +110,10 @@ fn an_idle_server_is_not_closed_where_another_limit_stays_full() {
     assert_eq!(waiting.value("SELECT 'served'"), "served");
 }
 
-/// PostgreSQL takes a moment to end a session whose connection was closed. Refusals in that moment are nobody's business:
-/// each would hold the pool up for server_login_retry.
+/// PostgreSQL takes a moment to end a session whose connection was closed. Refusals during that time must not
+/// be visible: each would block the pool for server_login_retry.
 #[test]
-fn a_limit_of_postgresql_that_equals_ours_is_no_failed_login() {
+fn a_postgresql_limit_equal_to_the_poolers_causes_no_failed_login() {
     postgres().sql("CREATE ROLE shared_limits_role LOGIN CONNECTION LIMIT 1").unwrap();
     let user = "shared_limits_role";
     for setting in ["server_lifetime = 0", "max_user_connections = 1"] {

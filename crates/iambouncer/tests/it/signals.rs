@@ -1,4 +1,5 @@
-//! Signals as PgBouncer has them since 1.23, and the two files a pooler leaves beside it: pidfile and logfile.
+//! Signals with the meaning they have in PgBouncer since 1.23, and the files of a pooler: pidfile and
+//! logfile.
 
 use crate::support::program::{self, Logged};
 use crate::support::raw::tags;
@@ -7,7 +8,7 @@ use rustix::process::Signal;
 use std::io::Read;
 use std::net::TcpStream;
 
-/// True when a new client does not get as far as an answer.
+/// True if a new client is not answered or receives an error.
 fn is_closed(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return true };
     let mut packet = Vec::new();
@@ -23,7 +24,7 @@ fn term_waits_for_clients() {
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
     bouncer.signal(Signal::TERM);
-    eventually("new clients are turned away", || is_closed(bouncer.port));
+    eventually("new clients are refused", || is_closed(bouncer.port));
     assert_eq!(client.value("SELECT 'goes on'"), "goes on");
     client.query("BEGIN");
     assert_eq!(client.value("SELECT 'still'"), "still");
@@ -54,7 +55,7 @@ fn int_waits_for_servers() {
 }
 
 #[test]
-fn the_same_again_and_quit_end_it_now() {
+fn a_repeated_signal_or_quit_shuts_down_at_once() {
     for signals in [&[Signal::TERM, Signal::TERM][..], &[Signal::INT, Signal::INT], &[Signal::QUIT]] {
         let mut bouncer = Bouncer::in_front_of(postgres(), &[]);
         let mut client = bouncer.client();
@@ -79,7 +80,7 @@ fn hup_reloads() {
     let mut console = bouncer.console();
     std::fs::write(bouncer.ini(), text.replace("size = 4", "size = four")).unwrap();
     bouncer.signal(Signal::HUP);
-    eventually("the mistake is logged", || bouncer.log().contains("the old one stays in force"));
+    eventually("the error is logged", || bouncer.log().contains("the old one stays in force"));
     assert_eq!(console.column("SHOW DATABASES", "pool_size")[0], "4");
     std::fs::write(bouncer.ini(), text.replace("size = 4", "size = 9")).unwrap();
     bouncer.signal(Signal::HUP);
@@ -102,7 +103,7 @@ fn usr1_pauses_and_usr2_resumes() {
 }
 
 #[test]
-fn pidfile_and_logfile_are_kept_as_promised() {
+fn pidfile_and_logfile_are_written_reopened_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let ini = format!(

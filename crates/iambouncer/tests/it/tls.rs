@@ -1,5 +1,5 @@
-//! TLS on both sides: all modes towards servers, modes and certificates of clients, much data through both, and
-//! SCRAM that is bound to the connection.
+//! TLS on both sides: all modes for servers, modes and certificates for clients, large amounts of data over
+//! both, and SCRAM with channel binding.
 
 use crate::support::raw::{self, Message, tags};
 use crate::support::tls_client::{ClientSide, TlsClient, client_config, client_identity};
@@ -19,7 +19,7 @@ fn plain_line() -> String {
 }
 
 #[test]
-fn require_refuses_clients_in_the_clear() {
+fn require_refuses_clients_without_tls() {
     let side = ClientSide::new();
     let bouncer = side.bouncer(&plain_line(), "require");
     let mut plain = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
@@ -29,7 +29,7 @@ fn require_refuses_clients_in_the_clear() {
 }
 
 #[test]
-fn allow_and_prefer_take_both_and_disable_only_clear_text() {
+fn allow_and_prefer_accept_both_and_disable_refuses_tls() {
     let side = ClientSide::new();
     for mode in ["allow", "prefer"] {
         let bouncer = side.bouncer(&plain_line(), mode);
@@ -49,7 +49,7 @@ fn allow_and_prefer_take_both_and_disable_only_clear_text() {
 }
 
 #[test]
-fn clients_prove_themselves_with_a_certificate() {
+fn verify_modes_require_a_client_certificate() {
     let side = ClientSide::new();
     for mode in ["verify-ca", "verify-full"] {
         let bouncer = side.bouncer(&plain_line(), mode);
@@ -65,14 +65,14 @@ fn clients_prove_themselves_with_a_certificate() {
 }
 
 #[test]
-fn a_reload_takes_over_renewed_certificates() {
+fn a_reload_uses_renewed_certificates() {
     let side = ClientSide::new();
     let bouncer = side.bouncer(&plain_line(), "require");
     let mut client = TlsClient::log_in(bouncer.port, side.config(), "app", "app").unwrap();
     let renewed = Certificates::generate(&["localhost".to_owned()]).unwrap();
     let pem = renewed.for_postgres();
     std::fs::write(side.dir.path().join("cert.pem"), &pem.certificate_pem).unwrap();
-    // A certificate without its key changes nothing.
+    // A certificate with a key that does not match is rejected.
     let mut console = TlsClient::log_in(bouncer.port, side.config(), "postgres", "pgbouncer").unwrap();
     assert_eq!(tags(&console.query("RELOAD")), "EZ");
     assert!(TlsClient::log_in(bouncer.port, side.config(), "app", "app").is_ok());
@@ -84,7 +84,7 @@ fn a_reload_takes_over_renewed_certificates() {
     assert_eq!(client.value("SELECT 'goes on'"), "goes on");
 }
 
-/// A PostgreSQL with TLS on 127.0.0.1, which its certificate names, and on 127.0.0.2, which it does not.
+/// A PostgreSQL with TLS on 127.0.0.1, which its certificate contains, and on 127.0.0.2, which it does not.
 pub(crate) fn tls_server(hba: &str, certificates: &Certificates) -> Postgres {
     let server = crate::support::postgres::start(PostgresOptions {
         hba: Some(format!("local all all trust\n{hba}\n")),
@@ -105,7 +105,7 @@ fn tls_pooler(host: &str, port: u16, mode: &str, ca_file: &Path) -> Bouncer {
         .start()
 }
 
-/// What a first client gets: whether its server connection is encrypted, or the error.
+/// True if the first client's server connection is encrypted, or the error.
 fn encrypted(bouncer: &Bouncer) -> Result<bool, (String, String)> {
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     let first = client.read().unwrap();
@@ -118,7 +118,7 @@ fn encrypted(bouncer: &Bouncer) -> Result<bool, (String, String)> {
     Ok(ssl)
 }
 
-/// An authority, and its certificate as a file.
+/// A CA, and its certificate as a file.
 pub(crate) struct Authority {
     pub(crate) certificates: Certificates,
     dir: tempfile::TempDir,
@@ -138,7 +138,7 @@ impl Authority {
 }
 
 #[test]
-fn every_mode_with_a_server_that_has_tls() {
+fn every_mode_works_with_a_server_that_has_tls() {
     let authority = Authority::new();
     let server = tls_server("host all all 127.0.0.0/8 trust", &authority.certificates);
     let modes = [
@@ -156,7 +156,7 @@ fn every_mode_with_a_server_that_has_tls() {
 }
 
 #[test]
-fn every_mode_with_a_server_that_has_none() {
+fn modes_that_require_tls_refuse_a_server_without_it() {
     let authority = Authority::new();
     let modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
     for mode in modes {
@@ -174,7 +174,7 @@ fn every_mode_with_a_server_that_has_none() {
 }
 
 #[test]
-fn allow_comes_back_with_tls_where_the_server_insists() {
+fn allow_retries_with_tls_if_the_server_requires_it() {
     let authority = Authority::new();
     let server = tls_server("hostssl all all 127.0.0.0/8 trust", &authority.certificates);
     for (mode, expected) in [("allow", Some(true)), ("disable", None)] {
@@ -184,7 +184,7 @@ fn allow_comes_back_with_tls_where_the_server_insists() {
 }
 
 #[test]
-fn names_and_authorities_are_checked_as_the_mode_says() {
+fn each_mode_checks_names_and_authorities_as_documented() {
     let authority = Authority::new();
     let stranger = Authority::new();
     let server = tls_server("host all all 127.0.0.0/8 trust", &authority.certificates);
@@ -215,7 +215,7 @@ fn copy_total(messages: &[Message]) -> usize {
 }
 
 #[test]
-fn much_data_passes_with_tls_on_both_sides() {
+fn large_amounts_of_data_pass_with_tls_on_both_sides() {
     const ROWS: usize = 200_000;
     let side = ClientSide::new();
     let authority = Authority::new();
@@ -249,8 +249,9 @@ fn much_data_passes_with_tls_on_both_sides() {
     assert_eq!(copy_total(&client.query("COPY much TO STDOUT")), 100 * block.len());
 }
 
-/// Stands between pooler and PostgreSQL with a certificate of its own, as only `require` and below let it.
-async fn stand_between(
+/// A man in the middle between pooler and PostgreSQL with its own certificate, which only `require` and
+/// weaker modes accept.
+async fn man_in_the_middle(
     listener: TcpListener,
     server_port: u16,
     shown: Arc<ServerConfig>,
@@ -274,7 +275,7 @@ async fn stand_between(
     }
 }
 
-pub(crate) fn config_that_shows(certificates: &Certificates) -> Arc<ServerConfig> {
+pub(crate) fn server_config_with(certificates: &Certificates) -> Arc<ServerConfig> {
     let pem = certificates.for_postgres();
     let chain = vec![CertificateDer::from_pem_slice(pem.certificate_pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pem.key_pem.as_bytes()).unwrap();
@@ -285,7 +286,7 @@ pub(crate) fn config_that_shows(certificates: &Certificates) -> Arc<ServerConfig
 }
 
 #[test]
-fn scram_is_bound_to_the_connection() {
+fn scram_uses_channel_binding() {
     let authority = Authority::new();
     let hba = "hostssl all trusted 127.0.0.0/8 trust\nhostssl all all 127.0.0.0/8 scram-sha-256";
     let server = tls_server(hba, &authority.certificates);
@@ -298,15 +299,15 @@ fn scram_is_bound_to_the_connection() {
     let direct = pooler(server.port());
     assert_eq!(direct.client().value("SELECT current_user"), "app");
 
-    // A password that went unbound would get through somebody in between; a bound one does not.
+    // SCRAM without channel binding would pass through a man in the middle; with channel binding it fails.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     let real = client_config(authority.certificates.ca_pem(), None);
-    runtime.spawn(stand_between(
+    runtime.spawn(man_in_the_middle(
         listener,
         server.port(),
-        config_that_shows(&Authority::new().certificates),
+        server_config_with(&Authority::new().certificates),
         real,
     ));
     let tapped = pooler(port);

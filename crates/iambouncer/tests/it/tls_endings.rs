@@ -1,4 +1,4 @@
-//! How encrypted sessions end: the client can tell the end from a connection that was cut.
+//! The end of TLS sessions: the client can distinguish it from a cut connection.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres;
@@ -10,12 +10,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use wire::encode;
 
-struct Stage {
+struct Fixture {
     tls: ClientSide,
     bouncer: Bouncer,
 }
 
-impl Stage {
+impl Fixture {
     fn new(settings: &[&str]) -> Self {
         let tls = ClientSide::new();
         let databases = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
@@ -33,62 +33,62 @@ impl Stage {
     }
 }
 
-/// Reads to the end, which has to be one of TLS. Returns the messages as tags.
+/// Reads to the end, which must be a close_notify. Returns the tags of the messages.
 fn end(mut client: TlsClient) -> String {
     let messages = client.until_end().expect("close_notify");
     raw::tags(&messages)
 }
 
 #[test]
-fn a_session_that_the_client_ends_closes_with_close_notify() {
-    let stage = Stage::new(&[]);
+fn a_session_that_the_client_terminates_closes_with_close_notify() {
+    let fixture = Fixture::new(&[]);
     for queries in [0, 1, 3] {
-        let mut client = stage.client("app", "app");
+        let mut client = fixture.client("app", "app");
         (0..queries).for_each(|_| assert_eq!(client.value("SELECT 1"), "1"));
         client.send(&raw::terminate()).unwrap();
         assert_eq!(end(client), "");
     }
-    let mut client = stage.client("pgbouncer", "postgres");
+    let mut client = fixture.client("pgbouncer", "postgres");
     client.send(&raw::terminate()).unwrap();
     assert_eq!(end(client), "");
 }
 
 #[test]
-fn a_session_that_is_ended_closes_with_close_notify() {
-    let stage = Stage::new(&["client_idle_timeout = 0"]);
-    let killed = stage.client("app", "app");
-    let ids = stage.console().column("SHOW CLIENTS", "id");
-    stage.console().query(&format!("KILL_CLIENT {}", ids[0]));
+fn a_session_that_the_pooler_ends_closes_with_close_notify() {
+    let fixture = Fixture::new(&["client_idle_timeout = 0"]);
+    let killed = fixture.client("app", "app");
+    let ids = fixture.console().column("SHOW CLIENTS", "id");
+    fixture.console().query(&format!("KILL_CLIENT {}", ids[0]));
     assert_eq!(end(killed), "E");
-    // Bytes that nobody will read do not change that.
-    let mut strange = stage.client("app", "app");
+    // Unread bytes do not change that.
+    let mut strange = fixture.client("app", "app");
     strange.send(&[b"!\0\0\0\x04".as_slice(), &[0; 5000]].concat()).unwrap();
     assert_eq!(end(strange), "E");
-    let mut terminated = stage.client("app", "app");
+    let mut terminated = fixture.client("app", "app");
     terminated.query("BEGIN");
     let pid = terminated.value("SELECT pg_backend_pid()");
     postgres().sql(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
     assert_eq!(end(terminated), "E");
-    let mut suicide = stage.client("app", "app");
-    suicide.send(&raw::query("SELECT pg_terminate_backend(pg_backend_pid())")).unwrap();
-    assert!(end(suicide).ends_with('E'));
+    let mut self_terminated = fixture.client("app", "app");
+    self_terminated.send(&raw::query("SELECT pg_terminate_backend(pg_backend_pid())")).unwrap();
+    assert!(end(self_terminated).ends_with('E'));
 }
 
 #[test]
-fn bytes_that_nobody_reads_do_not_keep_a_session_from_closing_with_close_notify() {
-    let stage = Stage::new(&[]);
+fn unread_bytes_do_not_prevent_close_notify() {
+    let fixture = Fixture::new(&[]);
     for rows in [1, 100_000] {
         for behind in [0, 1, 20_000, 400_000] {
-            let mut client = stage.client("app", "app");
+            let mut client = fixture.client("app", "app");
             let query = raw::query(&format!("SELECT generate_series(1, {rows})"));
-            // The other side may have seen enough before all of it is sent.
+            // The pooler may close the connection before everything was sent.
             let _ = client.send(&[query, raw::terminate(), vec![0; behind]].concat());
             end(client);
         }
     }
 }
 
-/// Logs anybody in, and answers a query by ending.
+/// Accepts any client, and answers its query with a FATAL error.
 fn serve_no_query(mut stream: TcpStream) {
     let read = |stream: &mut TcpStream| stream.read(&mut [0; 4096]).unwrap_or(0);
     read(&mut stream);
@@ -105,7 +105,7 @@ fn serve_no_query(mut stream: TcpStream) {
 }
 
 #[test]
-fn a_server_that_ends_at_once_leaves_a_session_that_closes_with_close_notify() {
+fn a_session_closes_with_close_notify_when_its_server_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -124,9 +124,9 @@ fn a_server_that_ends_at_once_leaves_a_session_that_closes_with_close_notify() {
 }
 
 #[test]
-fn a_login_that_is_refused_closes_with_close_notify() {
-    let stage = Stage::new(&[]);
-    let mut client = TlsClient::connect(stage.bouncer.port, stage.tls.config()).unwrap();
+fn a_refused_login_closes_with_close_notify() {
+    let fixture = Fixture::new(&[]);
+    let mut client = TlsClient::connect(fixture.bouncer.port, fixture.tls.config()).unwrap();
     let mut packet = Vec::new();
     encode::startup(&mut packet, wire::startup::Version::V3_0, &[("user", "ghost"), ("database", "app")]);
     client.send(&packet).unwrap();
@@ -134,11 +134,11 @@ fn a_login_that_is_refused_closes_with_close_notify() {
 }
 
 #[test]
-fn a_pooler_that_ends_closes_sessions_with_close_notify() {
-    let mut stage = Stage::new(&[]);
-    let mut client = stage.client("app", "app");
+fn a_shutdown_closes_sessions_with_close_notify() {
+    let mut fixture = Fixture::new(&[]);
+    let mut client = fixture.client("app", "app");
     assert_eq!(client.value("SELECT 1"), "1");
-    stage.bouncer.signal(Signal::QUIT);
+    fixture.bouncer.signal(Signal::QUIT);
     assert_eq!(end(client), "E");
-    stage.bouncer.wait_for_end();
+    fixture.bouncer.wait_for_end();
 }

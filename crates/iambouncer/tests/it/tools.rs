@@ -1,6 +1,7 @@
-//! The commands around the pooler: tokens, policies, secrets, and a pooler for one command.
+//! The commands besides the pooler itself: tokens, policies, password hashes, and a pooler for a single
+//! command.
 
-use crate::support::program::{self, Ended};
+use crate::support::program::{self, ProgramOutput};
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use crate::support::{bouncer, bouncer::Start, eventually, postgres};
 use rds_sim::{TokenTarget, verify};
@@ -28,54 +29,55 @@ fn endpoint_of(sim: &Sim) -> Variables {
     environment
 }
 
-fn ok(ended: Ended) -> String {
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    ended.stdout
+fn ok(output: ProgramOutput) -> String {
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.stdout
 }
 
 #[test]
-fn a_token_is_printed_in_every_form_and_rds_takes_it() {
+fn a_token_is_printed_in_every_format_and_accepted_by_rds() {
     let sim = Sim::in_front_of(postgres());
     let environment = endpoint_of(&sim);
     let target =
         TokenTarget { hosts: vec![RDS_HOST.to_owned()], port: sim.port(), region: REGION.to_owned() };
-    let good = |token: &str| verify(token, "app", &target, sim.simulator.keys(), sim.simulator.clock().now());
+    let verified =
+        |token: &str| verify(token, "app", &target, sim.simulator.keys(), sim.simulator.clock().now());
     let raw = ok(program::run(&["token"], &environment));
-    assert!(good(raw.strip_suffix('\n').unwrap()).is_ok(), "{raw}");
+    assert!(verified(raw.strip_suffix('\n').unwrap()).is_ok(), "{raw}");
 
     let json = ok(program::run(&["token", "--format", "json"], &environment));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert!(good(json["token"].as_str().unwrap()).is_ok());
+    assert!(verified(json["token"].as_str().unwrap()).is_ok());
     assert_eq!((json["region"].as_str(), json["access_key_id"].as_str()), (Some(REGION), Some(KEY_ID)));
 
     let pgpass = ok(program::run(&["token", "--format", "pgpass"], &environment));
     let token = pgpass.trim_end().split_once(":app:app:").unwrap().1.replace("\\:", ":");
-    assert!(good(&token).is_ok(), "{token}");
+    assert!(verified(&token).is_ok(), "{token}");
 
     let lines = ok(program::run(&["token", "--format", "env"], &environment));
     let script = format!("{lines}printf %s \"$PGPASSWORD\"");
     let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert!(good(&String::from_utf8(shell.stdout).unwrap()).is_ok());
+    assert!(verified(&String::from_utf8(shell.stdout).unwrap()).is_ok());
 
     let url = ok(program::run(&["token", "--format", "url"], &environment));
     assert!(url.starts_with("postgresql://app:db.") && url.contains("%3FAction%3Dconnect"), "{url}");
 }
 
 #[test]
-fn a_token_without_credentials_or_region_says_what_is_missing() {
+fn token_reports_missing_credentials_region_or_user() {
     let none = program::run(&["token", RDS_HOST, "--user", "app"], &[]);
     assert_eq!(none.code, Some(1), "{none:?}");
     assert!(none.stderr.contains("no AWS credentials") && none.stdout.is_empty(), "{none:?}");
     let sim = Sim::in_front_of(postgres());
     let nowhere = program::run(&["token", "10.0.0.7", "--user", "app"], &sim.environment());
-    assert!(nowhere.stderr.contains("does not tell an AWS region"), "{nowhere:?}");
-    let nobody = program::run(&["token", RDS_HOST], &sim.environment());
-    assert_eq!(nobody.code, Some(78), "{nobody:?}");
-    assert!(nobody.stderr.contains("no user"), "{nobody:?}");
+    assert!(nowhere.stderr.contains("does not contain an AWS region"), "{nowhere:?}");
+    let no_user = program::run(&["token", RDS_HOST], &sim.environment());
+    assert_eq!(no_user.code, Some(78), "{no_user:?}");
+    assert!(no_user.stderr.contains("no user"), "{no_user:?}");
 }
 
 #[test]
-fn a_policy_holds_the_exact_arn() {
+fn a_policy_contains_the_exact_arn() {
     let words =
         ["policy", RDS_HOST, "--user", "app", "--account", "123456789012", "--resource-id", "db-ABC1"];
     let all = ok(program::run(&words, &[]));
@@ -94,7 +96,7 @@ fn a_policy_holds_the_exact_arn() {
 }
 
 #[test]
-fn a_hashed_password_opens_postgresql_and_the_pooler() {
+fn a_hashed_password_is_accepted_by_postgresql_and_the_pooler() {
     let mut child = bouncer::command(&["hash".to_owned(), "--user".to_owned(), "hashed".to_owned()], &[])
         .stdin(Stdio::piped())
         .spawn()
@@ -130,7 +132,7 @@ fn a_hashed_password_opens_postgresql_and_the_pooler() {
 }
 
 #[test]
-fn completions_and_the_manual_page_know_every_command() {
+fn completions_and_the_manual_page_list_every_command() {
     let bash = ok(program::run(&["completions", "bash"], &[]));
     let man = ok(program::run(&["man"], &[]));
     for command in ["run", "check", "token", "policy", "exec", "connect", "healthcheck", "wait", "hash"] {
@@ -140,7 +142,7 @@ fn completions_and_the_manual_page_know_every_command() {
 }
 
 #[test]
-fn a_command_gets_a_pooler_of_its_own_and_its_exit_code_is_handed_on() {
+fn exec_runs_a_command_with_its_own_pooler_and_returns_its_exit_code() {
     let sim = Sim::in_front_of(postgres());
     let environment = endpoint_of(&sim);
     let run = |script: &str| program::run(&["exec", "--", "sh", "-c", script], &environment);
@@ -156,7 +158,7 @@ fn a_command_gets_a_pooler_of_its_own_and_its_exit_code_is_handed_on() {
 }
 
 #[test]
-fn signals_reach_the_command() {
+fn signals_are_forwarded_to_the_command() {
     let sim = Sim::in_front_of(postgres());
     let script = "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done";
     let words = ["exec", "--", "sh", "-c", script].map(str::to_owned);
@@ -166,7 +168,7 @@ fn signals_reach_the_command() {
     assert_eq!(line, "ready\n");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let mut status = None;
-    eventually("it ends", || {
+    eventually("it exits", || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
@@ -174,32 +176,32 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn psql_connects_through_a_pooler_of_its_own() {
+fn psql_connects_through_its_own_pooler() {
     let sim = Sim::in_front_of(postgres());
     let answer = program::run(&["connect", "--", "-Atc", "SELECT current_user"], &endpoint_of(&sim));
     assert_eq!(ok(answer), "app\n");
 }
 
 #[test]
-fn refused_logins_of_a_command_explain_themselves() {
+fn refused_logins_of_a_command_are_printed_with_a_hint() {
     let sim = Sim::in_front_of(postgres());
     let mut environment = endpoint_of(&sim);
     environment.push(("IAMBOUNCER_IAM_REGION".to_owned(), "eu-central-1".to_owned()));
-    let ended = program::run(&["connect", "--", "-Atc", "SELECT 1"], &environment);
-    assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("HINT") && ended.stderr.contains("[IAM012]"), "{ended:?}");
+    let output = program::run(&["connect", "--", "-Atc", "SELECT 1"], &environment);
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(output.stderr.contains("HINT") && output.stderr.contains("[IAM012]"), "{output:?}");
 }
 
 #[test]
-fn a_running_pooler_is_asked_for_its_health() {
+fn healthcheck_queries_a_running_pooler() {
     let bouncer = crate::support::Bouncer::in_front_of(postgres(), &["http_port = auto"]);
     let log = bouncer.log();
     let line = log.lines().find_map(|line| line.split_once("http://")).unwrap_or_else(|| panic!("{log}")).1;
     let address = line.split(|c: char| !(c.is_ascii_digit() || ".:".contains(c))).next().unwrap();
-    let ask = |words: &[&str]| program::run(&[words, &["--address", address]].concat(), &[]);
-    assert_eq!(ask(&["wait"]).code, Some(0));
+    let check = |words: &[&str]| program::run(&[words, &["--address", address]].concat(), &[]);
+    assert_eq!(check(&["wait"]).code, Some(0));
     for probe in ["startup", "liveness", "readiness"] {
-        assert_eq!(ask(&["healthcheck", probe]).code, Some(0), "{probe}");
+        assert_eq!(check(&["healthcheck", probe]).code, Some(0), "{probe}");
     }
     drop(bouncer);
     let gone = program::run(&["healthcheck", "--address", address], &[]);

@@ -1,4 +1,5 @@
-//! Clients that wait: they are counted whatever they wait for, are told of refused logins, and their end is noticed.
+//! Waiting clients: all of them are counted, they receive the error of a refused login, and their disconnect
+//! is noticed.
 
 use crate::support::bouncer::Start;
 use crate::support::postgres::start;
@@ -9,7 +10,7 @@ use rds_sim::postgres::{Postgres, PostgresOptions};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// A server that never finishes a login.
+/// A server that never completes a login.
 fn silent_server() -> u16 {
     scripted::serve(|mut connection| {
         if let First::Startup = connection.first()? {
@@ -19,7 +20,7 @@ fn silent_server() -> u16 {
     })
 }
 
-fn with_a_waiting_newcomer() -> (Bouncer, Client) {
+fn with_a_client_waiting_for_the_first_server() -> (Bouncer, Client) {
     let line = format!("app = host=127.0.0.1 port={}", silent_server());
     let bouncer = Start::databases(&line).set("http_port = auto").start();
     let client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
@@ -30,11 +31,11 @@ fn with_a_waiting_newcomer() -> (Bouncer, Client) {
 
 #[test]
 fn a_client_that_waits_for_the_first_server_counts_as_waiting() {
-    let (bouncer, mut client) = with_a_waiting_newcomer();
+    let (bouncer, mut client) = with_a_client_waiting_for_the_first_server();
     let mut console = bouncer.console();
     let states = console.column("SHOW CLIENTS", "state");
     assert!(states.contains(&"waiting".to_owned()), "{states:?}");
-    eventually("the wait is told", || console.column("SHOW POOLS", "maxwait_us") != ["0"]);
+    eventually("the wait is reported", || console.column("SHOW POOLS", "maxwait_us") != ["0"]);
     let scrape = crate::support::http::scrape(bouncer.http_port());
     assert_eq!(scrape.sum("iambouncer_client_connections", &[("state", "waiting")]), Some(1.0));
     assert_eq!(scrape.sum("iambouncer_pool_waiting", &[]), Some(1.0));
@@ -47,22 +48,22 @@ fn a_client_that_waits_for_the_first_server_counts_as_waiting() {
 }
 
 #[test]
-fn the_end_of_a_client_that_waits_for_the_first_server_is_noticed() {
-    let (bouncer, client) = with_a_waiting_newcomer();
+fn the_disconnect_of_a_client_that_waits_for_the_first_server_is_noticed() {
+    let (bouncer, client) = with_a_client_waiting_for_the_first_server();
     drop(client);
     let mut console = bouncer.console();
     eventually("it is gone", || console.column("SHOW POOLS", "cl_waiting") == ["0"]);
 }
 
 #[test]
-fn a_shutdown_tells_clients_that_wait_for_the_first_server() {
-    let (mut bouncer, mut client) = with_a_waiting_newcomer();
+fn a_shutdown_sends_an_error_to_clients_that_wait_for_the_first_server() {
+    let (mut bouncer, mut client) = with_a_client_waiting_for_the_first_server();
     bouncer.signal(Signal::QUIT);
     assert_eq!(client.read().unwrap().error().0, "57P01");
     bouncer.wait_for_end();
 }
 
-/// A server whose role `app` has a password, and a pooler that knows it.
+/// A server whose role `app` has a password, and a pooler configured with it.
 fn with_a_password() -> (Postgres, Bouncer) {
     let hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
     let server = start(PostgresOptions { hba: Some(hba.to_owned()), ..Default::default() });
@@ -74,7 +75,7 @@ fn with_a_password() -> (Postgres, Bouncer) {
 }
 
 #[test]
-fn while_the_only_server_is_busy_a_refused_login_is_reported_to_those_who_wait() {
+fn waiting_clients_receive_the_error_of_a_refused_login_while_the_only_server_is_busy() {
     let (server, bouncer) = with_a_password();
     let mut holder = bouncer.client();
     holder.query("BEGIN");
@@ -85,7 +86,7 @@ fn while_the_only_server_is_busy_a_refused_login_is_reported_to_those_who_wait()
     let end = waiting.until_end();
     assert_eq!(end[0].error().0, "28P01", "{:?}", end[0].error());
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    // Whoever has a server keeps it, and while servers become free nobody is turned away.
+    // A client with a server keeps it, and no client is refused while servers are being released.
     assert_eq!(holder.value("SELECT 'mine'"), "mine");
     holder.query("COMMIT");
     let mut clients: Vec<Client> = (0..4).map(|_| bouncer.client()).collect();
@@ -99,21 +100,21 @@ fn while_the_only_server_is_busy_a_refused_login_is_reported_to_those_who_wait()
     }
 }
 
-/// The failure would be remembered for ten minutes.
+/// Otherwise the failure would be cached for ten minutes.
 #[test]
-fn a_remembered_refusal_is_dropped_when_reload_brings_the_right_password() {
+fn a_cached_refusal_is_dropped_when_reload_corrects_the_password() {
     let (server, bouncer) = with_a_password();
     server.sql("ALTER ROLE app PASSWORD 'another'").unwrap();
-    assert_eq!(bouncer.turned_away("app", "app").0, "28P01");
-    assert_eq!(bouncer.turned_away("app", "app").0, "28P01");
+    assert_eq!(bouncer.refused_login("app", "app").0, "28P01");
+    assert_eq!(bouncer.refused_login("app", "app").0, "28P01");
     std::fs::write(bouncer.dir().join("users.txt"), "\"app\" \"another\"\n\"postgres\" \"\"\n").unwrap();
     assert_eq!(tags(&bouncer.console().query("RELOAD")), "CZ");
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }
 
-/// It was made with what RELOAD has replaced.
+/// The refused login used settings that RELOAD has replaced.
 #[test]
-fn a_refusal_that_comes_after_reload_is_not_remembered() {
+fn a_refusal_that_arrives_after_reload_is_not_cached() {
     let (answer, may_answer) = std::sync::mpsc::channel::<()>();
     let may_answer = std::sync::Mutex::new(may_answer);
     let logins = std::sync::atomic::AtomicUsize::new(0);
@@ -140,7 +141,7 @@ fn a_refusal_that_comes_after_reload_is_not_remembered() {
 }
 
 #[test]
-fn a_remembered_refusal_is_dropped_when_set_changes_how_logins_are_made() {
+fn a_cached_refusal_is_dropped_when_set_changes_a_login_setting() {
     let hba = "local all all trust\nhostnossl all all 127.0.0.1/32 trust\n";
     let authority = crate::tls::Authority::new();
     let server = start(PostgresOptions {
@@ -152,7 +153,7 @@ fn a_remembered_refusal_is_dropped_when_set_changes_how_logins_are_made() {
     let line = format!("app = host=127.0.0.1 port={} dbname=postgres", server.port());
     let bouncer =
         Start::databases(&line).set("server_tls_sslmode = require").set("server_login_retry = 600").start();
-    assert_eq!(bouncer.turned_away("app", "app").0, "28000");
+    assert_eq!(bouncer.refused_login("app", "app").0, "28000");
     assert_eq!(tags(&bouncer.console().query("SET server_tls_sslmode = 'disable'")), "CZ");
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }

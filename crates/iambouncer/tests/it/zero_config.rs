@@ -1,7 +1,7 @@
-//! Without a file: the sets of variables people have in their manifests, an endpoint as argument, what the start says
-//! and what it refuses. And `check`, which reads a file and starts nothing.
+//! Starts without a configuration file: common sets of environment variables, an endpoint as argument, what
+//! is logged at startup and what is refused. Also `check`, which reads a file without starting.
 
-use crate::support::program::{self, Ended};
+use crate::support::program::{self, ProgramOutput};
 use crate::support::sim::{REGION, Sim};
 use crate::support::{Bouncer, Client, postgres};
 use std::net::TcpListener;
@@ -15,7 +15,8 @@ fn variables(pairs: &[(&str, &str)]) -> Variables {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Starts without a file: an AWS key, the door's authority and a port of the kernel's choice are always there.
+/// Starts without a file. The environment always contains an AWS key, the simulator's CA and a free listen
+/// port.
 fn start(sim: &Sim, arguments: &[&str], pairs: &[(&str, &str)]) -> Bouncer {
     let mut environment = variables(pairs);
     environment.extend(sim.environment());
@@ -26,16 +27,17 @@ fn start(sim: &Sim, arguments: &[&str], pairs: &[(&str, &str)]) -> Bouncer {
     Bouncer::spawn(&arguments, &environment, tempfile::tempdir().unwrap())
 }
 
-/// Any client user becomes the one that was configured; any database name reaches the one that was.
-fn assert_serves_everybody(bouncer: &Bouncer) {
-    for (user, database) in [("app", "app"), ("whoever", "app"), ("Somebody Else", "another")] {
+/// Expects that every client user is served as the configured one, and every database name as the configured
+/// one.
+fn assert_serves_all_users(bouncer: &Bouncer) {
+    for (user, database) in [("app", "app"), ("anyone", "app"), ("Other User", "another")] {
         let mut client = Client::log_in(bouncer.port, user, database);
         let both = client.value("SELECT current_user || '@' || current_database()");
         assert_eq!(both, "app@app", "{user} {database}");
     }
 }
 
-/// The start log says where each value came from, and then that it is ready.
+/// Expects that the startup log gives the source of each value before it reports ready.
 fn assert_log_explains(bouncer: &Bouncer, lines: &[String]) {
     let log = bouncer.log();
     let ready = log.lines().position(|line| line.contains("ready: accepting connections on 127.0.0.1:"));
@@ -48,7 +50,7 @@ fn assert_log_explains(bouncer: &Bouncer, lines: &[String]) {
 }
 
 #[test]
-fn rds_host_and_its_companions_are_enough() {
+fn rds_host_variables_are_sufficient() {
     let sim = Sim::in_front_of(postgres());
     let port = sim.port().to_string();
     let pairs = [
@@ -59,7 +61,7 @@ fn rds_host_and_its_companions_are_enough() {
         ("DB_PORT", &port),
     ];
     let bouncer = start(&sim, &[], &pairs);
-    assert_serves_everybody(&bouncer);
+    assert_serves_all_users(&bouncer);
     assert_log_explains(
         &bouncer,
         &[
@@ -76,7 +78,7 @@ fn rds_host_and_its_companions_are_enough() {
 }
 
 #[test]
-fn aws_iam_and_its_companions_are_enough() {
+fn aws_iam_variables_are_sufficient() {
     let sim = Sim::in_front_of(postgres());
     let port = sim.port().to_string();
     let pairs = [
@@ -88,7 +90,7 @@ fn aws_iam_and_its_companions_are_enough() {
         ("DB_PORT", &port),
     ];
     let bouncer = start(&sim, &[], &pairs);
-    assert_serves_everybody(&bouncer);
+    assert_serves_all_users(&bouncer);
     assert_log_explains(
         &bouncer,
         &[
@@ -101,12 +103,12 @@ fn aws_iam_and_its_companions_are_enough() {
 }
 
 #[test]
-fn an_endpoint_and_flags_are_enough() {
+fn an_endpoint_and_flags_are_sufficient() {
     let sim = Sim::in_front_of(postgres());
     let port = sim.port().to_string();
     let words = ["localhost", "--user", "app", "--database", "app", "--port", &port, "--region", REGION];
     let bouncer = start(&sim, &words, &[]);
-    assert_serves_everybody(&bouncer);
+    assert_serves_all_users(&bouncer);
     assert_log_explains(
         &bouncer,
         &[
@@ -118,19 +120,19 @@ fn an_endpoint_and_flags_are_enough() {
 }
 
 #[test]
-fn our_own_listener_is_no_database() {
+fn the_poolers_own_listener_is_refused_as_the_database() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     for host in ["localhost", "127.0.0.1"] {
         let words = [host, "--user", "app", "--port", &free, "--listen-port", &free, "--region", REGION];
-        let Ended { code, stderr, .. } = program::run(&words, &[]);
+        let ProgramOutput { code, stderr, .. } = program::run(&words, &[]);
         assert_eq!(code, Some(EXIT_CONFIGURATION), "{stderr}");
         assert!(stderr.contains("own listener") && stderr.contains(&free), "{stderr}");
     }
 }
 
-/// What only shows when a connection is made is refused then.
+/// What cannot be detected earlier is refused when the connection is made.
 #[test]
-fn our_own_listener_behind_a_reload_is_found_at_the_login() {
+fn the_poolers_own_listener_after_a_reload_is_refused_at_login() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let text = std::fs::read_to_string(bouncer.ini()).unwrap();
     let own = text.replace(&format!("port={}", postgres().port()), &format!("port={}", bouncer.port));
@@ -144,25 +146,25 @@ fn our_own_listener_behind_a_reload_is_found_at_the_login() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_all_the_places_looked_at() {
-    let Ended { code, stderr, .. } = program::run(&[], &variables(&[("DB_USER", "app")]));
+fn a_missing_value_is_named_with_all_its_possible_sources() {
+    let ProgramOutput { code, stderr, .. } = program::run(&[], &variables(&[("DB_USER", "app")]));
     assert_eq!(code, Some(EXIT_CONFIGURATION));
     assert!(stderr.starts_with("error: no host: looked for ENDPOINT and for "), "{stderr}");
     assert!(stderr.contains("RDS_HOST") && stderr.contains("DB_HOST"), "{stderr}");
-    let Ended { code, stderr, .. } = program::run(&["db.example"], &[]);
+    let ProgramOutput { code, stderr, .. } = program::run(&["db.example"], &[]);
     assert_eq!(code, Some(EXIT_CONFIGURATION));
     assert!(stderr.starts_with("error: no user: looked for --user"), "{stderr}");
 }
 
 #[test]
-fn a_misspelt_variable_of_ours_is_refused_with_the_right_one() {
+fn a_misspelled_variable_is_refused_with_a_suggestion() {
     let pairs = [("RDS_HOST", "db"), ("DB_USER", "app"), ("IAMBOUNCER_POOL_MOD", "session")];
-    let Ended { code, stderr, .. } = program::run(&[], &variables(&pairs));
+    let ProgramOutput { code, stderr, .. } = program::run(&[], &variables(&pairs));
     assert_eq!(code, Some(EXIT_CONFIGURATION));
     assert!(stderr.contains("IAMBOUNCER_POOL_MOD") && stderr.contains("IAMBOUNCER_POOL_MODE?"), "{stderr}");
 }
 
-fn check(text: &str) -> Ended {
+fn check(text: &str) -> ProgramOutput {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pooler.ini");
     std::fs::write(&file, text).unwrap();
@@ -170,14 +172,14 @@ fn check(text: &str) -> Ended {
 }
 
 #[test]
-fn check_passes_what_would_start() {
+fn check_accepts_a_valid_file() {
     let right = check("[databases]\napp = host=db.example\n[pgbouncer]\nauth_type = trust\n");
     assert_eq!(right.code, Some(0), "{right:?}");
     assert!(right.stdout.ends_with("pooler.ini: ok, 1 database\n"), "{right:?}");
 }
 
 #[test]
-fn check_shows_where_a_file_is_wrong() {
+fn check_shows_the_position_of_an_error() {
     let wrong = check(
         "[databases]\napp = host=db.example\n[pgbouncer]\nauth_type = trust\ndefault_pool_size = many\n",
     );

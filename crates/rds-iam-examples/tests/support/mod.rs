@@ -1,5 +1,5 @@
-//! The look-alike that the examples log in to. Owns: PostgreSQL, the door in front of it, one AWS key, and an engine on
-//! the door's clock. Everything ends with [`Stage`].
+//! The simulated RDS that the examples log in to. Owns: PostgreSQL, the simulated endpoint in front of it,
+//! one AWS key, and an engine on the simulator's clock. Everything ends with [`Fixture`].
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use rds_sim::{
 };
 use tempfile::TempDir;
 
-/// The name in the certificate that also resolves here.
+/// A name in the certificate that resolves to the local machine.
 const HOST: &str = "localhost";
 const REGION: &str = "eu-west-1";
-/// More than the 15 minutes that a token lasts.
+/// More than the 15 minutes for which a token is valid.
 pub(crate) const BEYOND_LIFE_SECONDS: i64 = 16 * 60;
-/// How long the AWS key lasts.
+/// Lifetime of the AWS key.
 const KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
-/// As long as those of STS are.
+/// A typical length of STS session tokens.
 const SESSION_TOKEN_BYTES: usize = 1200;
-/// How long a program may run, and how long [`Stage::eventually`] tries.
+/// Time limit of a program and of [`Fixture::eventually`].
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) struct Stage {
+pub(crate) struct Fixture {
     pub(crate) simulator: Simulator,
     door: Door,
     key: AccessKey,
@@ -32,17 +32,17 @@ pub(crate) struct Stage {
     _postgres: Postgres,
 }
 
-/// The clock of the look-alike, for the engine.
+/// The simulator's clock, for the engine.
 #[derive(Debug)]
-struct Same(SimClock);
+struct SharedClock(SimClock);
 
-impl Clock for Same {
+impl Clock for SharedClock {
     fn now(&self) -> SystemTime {
         self.0.now()
     }
 }
 
-/// One key for everybody.
+/// The same key for every identity.
 #[derive(Debug)]
 struct OneKey(Credentials);
 
@@ -52,7 +52,7 @@ impl CredentialSource for OneKey {
     }
 }
 
-impl Stage {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         let start = || {
             let postgres = Postgres::start(&PostgresOptions::default()).unwrap();
@@ -78,17 +78,17 @@ impl Stage {
         Self { simulator, door, key, dir, _postgres: postgres }
     }
 
-    /// An engine on the look-alike's clock, without a refresher.
+    /// An engine on the simulator's clock, without a refresher.
     pub(crate) fn engine(&self) -> TokenEngine {
         let key = &self.key;
         let session_token = key.session_token.as_ref().map(|token| token.to_string());
         let credentials =
             Credentials::new(&key.access_key_id, key.secret.as_str(), session_token, key.ends_at, "test");
-        let clock = Same(self.simulator.clock().clone());
+        let clock = SharedClock(self.simulator.clock().clone());
         TokenEngine::with_clock(Arc::new(OneKey(credentials)), Arc::new(clock))
     }
 
-    /// The variables that an example reads.
+    /// The value of a variable that an example reads.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         self.variables().into_iter().find_map(|(known, value)| (known == name).then_some(value))
     }
@@ -107,17 +107,18 @@ impl Stage {
         ]
     }
 
-    /// The next right token is refused.
+    /// Refuses the next valid token.
     pub(crate) fn refuse_once(&self) {
         self.simulator.faults().set(|settings| settings.refuse_next = 1);
     }
 
-    /// Ends all sessions, as a failover does.
+    /// Cuts all sessions, as a failover does.
     pub(crate) fn cut_all(&self) {
         self.simulator.faults().cut_now();
     }
 
-    /// So many logins were accepted, each with another token, signed when the login was due, and none was refused.
+    /// Expects `count` accepted logins, each with a different token signed when the login was due, and no
+    /// refusal.
     pub(crate) fn assert_fresh_logins(&self, count: usize) {
         let attempts = self.simulator.log().attempts();
         let mut signed_at = Vec::new();
@@ -130,14 +131,14 @@ impl Stage {
         assert_eq!((attempts.len(), signed_at.len()), (count, count), "{attempts:?}");
     }
 
-    /// One login was refused on demand, and the last one accepted.
+    /// Expects that one login was refused on demand and the last one accepted.
     pub(crate) fn assert_one_refusal(&self) {
         assert_eq!(self.refusals(), ["refused on demand"]);
         let last = self.simulator.log().attempts().pop().unwrap();
         assert!(matches!(last.outcome, LoginOutcome::Accepted { .. }), "{last:?}");
     }
 
-    /// Why logins were refused.
+    /// The reasons of refused logins.
     pub(crate) fn refusals(&self) -> Vec<String> {
         let attempts = self.simulator.log().attempts();
         let reasons = attempts.into_iter().filter_map(|attempt| match attempt.outcome {
@@ -147,25 +148,26 @@ impl Stage {
         reasons.collect()
     }
 
-    /// Tries until it is so: a pool that hands out connections untested has a lost one now and then.
-    pub(crate) async fn eventually(&self, is_so: impl AsyncFn() -> bool) {
+    /// Repeats until true: a pool that returns connections unchecked occasionally returns a lost one.
+    pub(crate) async fn eventually(&self, condition: impl AsyncFn() -> bool) {
         let tries = async {
-            while !is_so().await {
+            while !condition().await {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(TIME_LIMIT, tries).await.expect("it is not so in time");
+        tokio::time::timeout(TIME_LIMIT, tries).await.expect("the condition holds in time");
     }
 }
 
-/// Runs an example by itself, as a person would, and returns what it prints. Cargo builds examples with all tests.
-pub(crate) async fn run_program(stage: &Stage, example: &str) -> String {
+/// Runs an example as a program and returns its output. Cargo builds examples with all tests.
+pub(crate) async fn run_program(fixture: &Fixture, example: &str) -> String {
     let own = std::env::current_exe().unwrap();
     let program = own.ancestors().nth(2).unwrap().join("examples").join(example);
     assert!(program.is_file(), "cargo build -p rds-iam-examples --examples makes {}", program.display());
     let mut command = tokio::process::Command::new(program);
-    command.env_clear().envs(stage.variables()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(TIME_LIMIT, command.output()).await.expect("it does not end").unwrap();
+    command.env_clear().envs(fixture.variables()).stdin(Stdio::null()).kill_on_drop(true);
+    let output =
+        tokio::time::timeout(TIME_LIMIT, command.output()).await.expect("the program exits in time").unwrap();
     assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

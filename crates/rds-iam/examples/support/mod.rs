@@ -1,7 +1,7 @@
-//! What the examples have in common: which database, and whom to believe that it is that one.
+//! Shared by the examples: the database endpoint and its trusted certificate authorities.
 //!
-//! Owns: the variables that name the database, the key of its tokens, and TLS with the certificate and the name checked.
-//! Never: a password; there is none.
+//! Owns: the variables that describe the endpoint, the key of its tokens, and TLS with verification of
+//! certificate and name. Never: uses a password; there is none.
 #![allow(dead_code)] // each example uses its part
 
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// PostgreSQL's port, where `PGPORT` names no other.
+/// PostgreSQL's port if `PGPORT` is not set.
 const DEFAULT_PORT: u16 = 5432;
 
-/// A database, and who answers for it.
+/// A database endpoint and the certificate authorities trusted for it.
 pub(crate) struct Endpoint {
-    /// Host, port, user, region and AWS identity: all that a token is made for.
+    /// Host, port, user, region and AWS identity: everything a token is made for.
     pub(crate) key: TokenKey,
     /// The database's name.
     pub(crate) database: String,
@@ -27,14 +27,15 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads libpq's variables: `PGHOST` and `PGUSER`; `PGPORT`, `PGDATABASE` (the user's name without it), and
-    /// `PGSSLROOTCERT`, a file with further authorities. `AWS_REGION` is needed where `PGHOST` does not tell the region.
+    /// Reads libpq's variables: `PGHOST` and `PGUSER`; `PGPORT`, `PGDATABASE` (default: the user's name), and
+    /// `PGSSLROOTCERT`, a file with additional CAs. `AWS_REGION` is required if `PGHOST` does not contain the
+    /// region.
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let host = variable("PGHOST").context("PGHOST is not set: the name of the RDS endpoint")?;
         let user = variable("PGUSER").context("PGUSER is not set: a database user who is in rds_iam")?;
         let port = variable("PGPORT").map_or(Ok(DEFAULT_PORT), |port| port.parse()).context("PGPORT")?;
         let region = variable("AWS_REGION").map(|region| region.parse::<Region>()).transpose()?;
-        // The region in the endpoint's name wins: AWS_REGION may name where this program runs.
+        // The region in the endpoint's name takes precedence: AWS_REGION may be that of this program.
         let region = rds_iam::region_of(&host).or(region);
         let mut roots_pem = format!("{}{}", roots::rds_pem(), roots::amazon_pem());
         if let Some(file) = variable("PGSSLROOTCERT") {
@@ -47,7 +48,7 @@ impl Endpoint {
         })
     }
 
-    /// TLS as libpq's `verify-full`: rustls checks certificate and name, and cannot be told not to by accident.
+    /// TLS like libpq's `verify-full`: rustls always verifies certificate and name.
     pub(crate) fn tls(&self) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.roots_pem.as_bytes()) {

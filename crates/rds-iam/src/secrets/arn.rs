@@ -1,16 +1,16 @@
-//! Names of secrets. Owns the shape of their ARNs: region and name are read from them. Never asks whether there is such
-//! a secret.
+//! ARNs of secrets. Owns their syntax: region and name are parsed from them. Never checks whether the secret
+//! exists.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::region::Region;
 
-/// Longest ARN that Secrets Manager takes, in bytes (API reference, `SecretId`).
+/// Longest ARN accepted by Secrets Manager, in bytes (API reference, `SecretId`).
 const MAX_ARN_BYTES: usize = 2048;
-/// Characters of names of secrets besides letters and digits; the last is RDS's own (`rds!cluster-…`).
+/// Characters of secret names besides letters and digits; the last is used by RDS (`rds!cluster-…`).
 const NAME_CHARS: &str = "/_+=.@-!";
-/// What Secrets Manager puts behind each name: a dash and so many letters and digits.
+/// Length of the suffix that Secrets Manager appends to each name after a hyphen.
 const SUFFIX_CHARS: usize = 6;
 
 /// The ARN of a secret: `arn:PARTITION:secretsmanager:REGION:ACCOUNT:secret:NAME-XXXXXX`.
@@ -21,7 +21,7 @@ pub struct SecretArn {
     name_at: usize,
 }
 
-/// The text is no ARN of a secret.
+/// The text is not the ARN of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not the ARN of a secret (arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-XXXXXX)")]
 pub struct SecretArnError;
@@ -32,12 +32,12 @@ impl SecretArn {
         &self.text
     }
 
-    /// The region whose Secrets Manager has it.
+    /// The region of the secret.
     pub fn region(&self) -> &Region {
         &self.region
     }
 
-    /// Its name, without the letters that Secrets Manager has added.
+    /// The name, without the suffix appended by Secrets Manager.
     pub fn name(&self) -> &str {
         let full = &self.text[self.name_at..];
         match full.rsplit_once('-') {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn region_and_name_are_read() {
+    fn region_and_name_are_parsed() {
         let arn: SecretArn =
             "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/app-db-a1B2c3".parse().unwrap();
         assert_eq!((arn.region().as_str(), arn.name()), ("eu-west-1", "prod/app-db"));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn other_things_are_no_secrets() {
+    fn other_texts_are_refused() {
         for bad in [
             "prod/app",
             "arn:aws:secretsmanager:eu-west-1:12345:secret:app",

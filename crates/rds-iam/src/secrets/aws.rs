@@ -1,6 +1,6 @@
 //! Secrets Manager as a [`SecretSource`].
 //!
-//! Owns: the one call, `GetSecretValue` for AWSCURRENT, its limits of time and the sorting of its errors.
+//! Owns: the one call, `GetSecretValue` for AWSCURRENT, its timeouts and the classification of its errors.
 //! Never: caches; [`SecretCache`](super::SecretCache) does.
 
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::aws::{load_config, reason_of};
 use crate::cache::CredentialCache;
 use crate::error::TokenError;
 
-/// Longest time for one call, retries included: well within the time that logins have.
+/// Time limit of a call, including retries: well below the time limit of a login.
 const CALL_TIMEOUT: Duration = Duration::from_secs(9);
-/// Longest time for one attempt.
+/// Time limit of one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
-/// The stage is always named: it is what is meant.
+/// The stage requested in every call.
 const CURRENT: &str = "AWSCURRENT";
-/// Answers that pass by themselves, by the names Secrets Manager gives them.
-const PASSING: [&str; 4] =
+/// Codes of transient errors.
+const TRANSIENT: [&str; 4] =
     ["InternalServiceError", "InternalServiceErrorException", "ThrottlingException", "ServiceUnavailable"];
 
 /// The AWS SDK as a [`SecretSource`].
@@ -35,12 +35,13 @@ pub struct AwsSecrets {
 }
 
 impl AwsSecrets {
-    /// Asks with credentials of this cache, ready to hand to [`SecretCache::new`](super::SecretCache::new).
+    /// Requests secrets with credentials of this cache; an argument for
+    /// [`SecretCache::new`](super::SecretCache::new).
     pub fn shared(credentials: CredentialCache) -> Arc<dyn SecretSource> {
         Arc::new(Self { credentials })
     }
 
-    async fn ask(&self, key: &SecretKey) -> Result<DatabaseSecret, SecretError> {
+    async fn read(&self, key: &SecretKey) -> Result<DatabaseSecret, SecretError> {
         let arn = || key.arn.to_string();
         let credentials = self.credentials.get(&key.identity).await.map_err(|error| {
             SecretError::Credentials { arn: arn(), error: TokenError::from_credentials(&key.identity, error) }
@@ -55,19 +56,19 @@ impl AwsSecrets {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .timeout_config(timeouts)
             .build();
-        let question =
+        let request =
             Client::from_conf(config).get_secret_value().secret_id(key.arn.as_str()).version_stage(CURRENT);
-        let answer = question.send().await.map_err(|error| {
+        let answer = request.send().await.map_err(|error| {
             let reason = reason_of(&error);
-            let passes = error.code().is_none_or(|code| PASSING.contains(&code));
+            let is_transient = error.code().is_none_or(|code| TRANSIENT.contains(&code));
             match error.as_service_error() {
-                Some(_) if !passes => SecretError::Refused { arn: arn(), reason },
+                Some(_) if !is_transient => SecretError::Refused { arn: arn(), reason },
                 _ => SecretError::Unavailable { arn: arn(), reason },
             }
         })?;
         if answer.secret_string.is_none() && answer.secret_binary.is_none() {
-            // Not Secrets Manager's words: something on the way has answered in its place.
-            let reason = "the answer holds no secret".to_owned();
+            // Not a response of Secrets Manager: a proxy in between must have answered.
+            let reason = "the response contains no secret".to_owned();
             return Err(SecretError::Unavailable { arn: arn(), reason });
         }
         let text = answer.secret_string.map(Zeroizing::new);
@@ -80,6 +81,6 @@ impl AwsSecrets {
 
 impl SecretSource for AwsSecrets {
     fn fetch<'a>(&'a self, key: &'a SecretKey) -> SecretFuture<'a> {
-        Box::pin(self.ask(key))
+        Box::pin(self.read(key))
     }
 }

@@ -1,8 +1,8 @@
-//! Secrets that were read, kept fresh.
+//! Cached secrets, kept fresh.
 //!
-//! Owns: when a secret is read again (with jitter, in the background, once at a time), what becomes of the version
-//! before, and how long a refused password may be a rotation that is under way.
-//! Never: forgets a secret because Secrets Manager is away – a password has no end of its own.
+//! Owns: when a secret is read again (with jitter, in the background, once at a time), the previous version,
+//! and how long a refused password may be due to a rotation in progress.
+//! Never: drops a secret because Secrets Manager is unreachable; a password has no expiry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,27 +15,29 @@ use crate::clock::{Clock, until};
 use crate::single_flight::SingleFlight;
 use crate::slots::{Slots, lock};
 
-/// How long a secret is used before it is read again, unless somebody says otherwise.
+/// Default time until a secret is read again.
 const DEFAULT_REFRESH: Duration = Duration::from_secs(600);
-/// How long clients may still show what a secret held before, unless somebody says otherwise.
+/// Default time for which clients may use the previous version.
 const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
-/// A read that takes longer has failed.
+/// Timeout of a read.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
-/// After a refusal a secret is read anew, at most this often.
+/// Minimum interval between reads after refusals.
 const REREAD_INTERVAL: Duration = Duration::from_secs(2);
-/// While a rotation is under way the database has the new password and AWSCURRENT is still the old one; seen to last a
-/// minute with rotations that RDS manages. So long, a password that has worked before counts as being rotated.
+/// During a rotation the database has the new password while AWSCURRENT is still the old one; observed to
+/// last a minute with rotations managed by RDS. For this long, the refusal of a password that has worked
+/// before counts as a rotation.
 const ROTATION_LIMIT: Duration = Duration::from_secs(120);
-/// Secrets are not read again sooner, whatever is asked for.
+/// Lower limit of the refresh time.
 const MIN_REFRESH: Duration = Duration::from_secs(1);
-/// Reads come up to this part of the time earlier, so that many processes do not ask at once.
+/// Reads are advanced by up to this fraction of the time, so that many processes do not read at the same
+/// time.
 const JITTER_PART: u32 = 10;
-/// Servers of one secret whose logins are told apart; more than any cluster has.
+/// Maximum number of servers tracked per secret; more than any cluster has.
 const MAX_SERVERS: usize = 256;
-/// How many secrets are kept; they come from configuration, so this is far beyond any real number.
+/// Maximum number of cached secrets; they come from configuration, so there are far fewer.
 const MAX_SECRETS: usize = 256;
 
-/// Secrets by name and identity. Clones share everything.
+/// Secrets by name and identity. Clones share all state.
 #[derive(Clone, Debug)]
 pub struct SecretCache {
     source: Arc<dyn SecretSource>,
@@ -50,26 +52,26 @@ struct RefreshTimes {
     grace_ms: AtomicU64,
 }
 
-/// What the cache holds of one secret. Nothing secret.
+/// State of the cache for one secret. Contains no secrets.
 #[derive(Clone, Debug)]
 pub struct SecretStatus {
-    /// Which.
+    /// The secret's key.
     pub key: SecretKey,
-    /// Database user of the version at hand.
+    /// Database user of the current version.
     pub username: Option<String>,
-    /// The version at hand.
+    /// The current version.
     pub version_id: Option<String>,
-    /// When that was read last.
+    /// Time of the last successful read.
     pub read_at: Option<SystemTime>,
-    /// Until when clients may still show what it held before.
+    /// End of the time for which clients may use the previous version.
     pub previous_until: Option<SystemTime>,
-    /// How many times it was read.
+    /// Number of reads.
     pub reads: u64,
-    /// How many of these failed.
+    /// Number of failed reads.
     pub failed_reads: u64,
-    /// How many times another version came.
+    /// Number of version changes.
     pub rotations: u64,
-    /// Why the last read failed, if it did.
+    /// The error of the last read, if it failed.
     pub last_error: Option<SecretError>,
 }
 
@@ -82,11 +84,11 @@ struct SecretSlot {
 #[derive(Debug, Default)]
 struct SecretSlotState {
     held: Option<CachedSecret>,
-    /// What it held before, and when that changed.
+    /// The previous version, and the time of the change.
     previous: Option<(Arc<DatabaseSecret>, SystemTime)>,
     failures: Option<Failures<SecretError>>,
     last_read_at: Option<SystemTime>,
-    /// What servers have said to it, by their names.
+    /// Login results by server name.
     servers: HashMap<String, ServerRecord>,
     reads: u64,
     failed_reads: u64,
@@ -97,38 +99,38 @@ struct SecretSlotState {
 struct CachedSecret {
     secret: Arc<DatabaseSecret>,
     read_at: SystemTime,
-    /// How much earlier than due it is read again, in parts of the longest jitter.
-    haste: f64,
+    /// How much earlier than due it is read again, as a fraction of the maximum jitter.
+    jitter_fraction: f64,
 }
 
-/// What one server has said.
+/// Login results of one server.
 #[derive(Clone, Copy, Debug, Default)]
 struct ServerRecord {
-    /// It has taken some version.
+    /// The server has accepted some version.
     has_worked: bool,
     refused_since: Option<SystemTime>,
 }
 
 impl CachedSecret {
     fn is_due(&self, now: SystemTime, refresh: Duration) -> bool {
-        let due = self.read_at + refresh - (refresh / JITTER_PART).mul_f64(self.haste);
+        let due = self.read_at + refresh - (refresh / JITTER_PART).mul_f64(self.jitter_fraction);
         // A clock that was set back must not stretch the wait beyond its bound.
         now >= due || now < self.read_at
     }
 }
 
-/// What the state of a slot means at a moment.
+/// The state of a slot at a point in time.
 enum SecretState {
     Fresh(Arc<DatabaseSecret>),
-    /// Usable, and it is time to read it again.
+    /// Usable, and due to be read again.
     Due(Arc<DatabaseSecret>),
     Missing,
-    /// Nothing at hand, and too early to ask again.
+    /// Nothing cached, and in backoff.
     Quiet(SecretError),
 }
 
 impl SecretCache {
-    /// A cache over `source`, with the usual times.
+    /// A cache over `source`, with the default times.
     pub fn new(source: Arc<dyn SecretSource>, clock: Arc<dyn Clock>) -> Self {
         let times = RefreshTimes { refresh_ms: AtomicU64::new(0), grace_ms: AtomicU64::new(0) };
         let cache = Self { source, clock, slots: Arc::new(Slots::new(MAX_SECRETS)), times: Arc::new(times) };
@@ -136,14 +138,14 @@ impl SecretCache {
         cache
     }
 
-    /// From now on secrets are read again after `refresh`, and what they held before counts for `grace`.
+    /// Sets the time until secrets are read again and the time for which previous versions are accepted.
     pub fn set_times(&self, refresh: Duration, grace: Duration) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.times.refresh_ms.store(ms(refresh.max(MIN_REFRESH)), Ordering::Relaxed);
         self.times.grace_ms.store(ms(grace), Ordering::Relaxed);
     }
 
-    /// Forgets every other secret: they are not configured any more.
+    /// Drops all other secrets: they are no longer configured.
     pub fn keep_only(&self, keys: &HashSet<SecretKey>) {
         self.slots.retain(|key| keys.contains(key));
     }
@@ -156,14 +158,14 @@ impl SecretCache {
         Duration::from_millis(self.times.grace_ms.load(Ordering::Relaxed))
     }
 
-    /// The secret at hand. Waits only when there is none; else a due read happens in the background. Needs a tokio
-    /// runtime.
+    /// The cached secret. Waits only if there is none; otherwise a due read runs in the background. Requires
+    /// a tokio runtime.
     ///
     /// # Errors
-    /// It was never read and cannot be read now.
+    /// The secret was never read and cannot be read now.
     pub async fn get(&self, key: &SecretKey) -> Result<Arc<DatabaseSecret>, SecretError> {
         let slot = self.slots.get(key);
-        match slot.verdict(self.clock.now(), self.refresh()) {
+        match slot.state_at(self.clock.now(), self.refresh()) {
             SecretState::Fresh(secret) => Ok(secret),
             SecretState::Due(secret) => {
                 self.read_in_background(key, &slot);
@@ -174,7 +176,8 @@ impl SecretCache {
         }
     }
 
-    /// The secret at hand and, for some time after a rotation, what it held before: what clients may show.
+    /// The cached secret and, for some time after a rotation, the previous version: those that clients may
+    /// use.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -184,15 +187,14 @@ impl SecretCache {
         Ok(std::iter::once(current).chain(previous).collect())
     }
 
-    /// Something else than `refused`, if the secret holds something else by now: read anew, unless that was done a
-    /// moment ago.
+    /// A version other than `refused`, if there is one by now: read again, unless that was done a moment ago.
     pub async fn after_refusal(
         &self,
         key: &SecretKey,
         refused: &DatabaseSecret,
     ) -> Option<Arc<DatabaseSecret>> {
         let slot = self.slots.get(key);
-        let other = |secret: &Arc<DatabaseSecret>| !secret.opens_the_same(refused);
+        let other = |secret: &Arc<DatabaseSecret>| !secret.same_login(refused);
         if let Some(secret) = slot.held().filter(other) {
             return Some(secret);
         }
@@ -202,7 +204,7 @@ impl SecretCache {
         self.read_and_wait(key, &slot, Some(refused)).await.ok().filter(other)
     }
 
-    /// A server of this name has taken the secret.
+    /// Records that this server has accepted the secret.
     pub fn worked(&self, key: &SecretKey, server: &str) {
         let slot = self.slots.get(key);
         if let Some(record) = lock(&slot.state).server(server) {
@@ -210,8 +212,8 @@ impl SecretCache {
         }
     }
 
-    /// A server of this name has refused the secret, and it holds nothing else. True while that may be a rotation that
-    /// is under way: it has worked there before, and has not been refused for long.
+    /// Records that this server has refused the current version. True if that may be due to a rotation in
+    /// progress: the secret has worked there before and has not been refused for long.
     pub fn may_be_in_rotation(&self, key: &SecretKey, server: &str) -> bool {
         let now = self.clock.now();
         let slot = self.slots.get(key);
@@ -221,32 +223,31 @@ impl SecretCache {
         record.has_worked && until(since, now) < ROTATION_LIMIT
     }
 
-    /// What is held, for consoles.
+    /// The cached state, for display.
     pub fn snapshot(&self) -> Vec<SecretStatus> {
         let (now, grace) = (self.clock.now(), self.grace());
         self.slots.entries().into_iter().map(|(key, slot)| slot.status(key, now, grace)).collect()
     }
 
     fn read_in_background(&self, key: &SecretKey, slot: &Arc<SecretSlot>) {
-        let Some(turn) = slot.single_flight.try_acquire() else { return };
+        let Some(permit) = slot.single_flight.try_acquire() else { return };
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
-        turn.spawn(async move { cache.read(&key, &slot).await });
+        permit.spawn(async move { cache.read(&key, &slot).await });
     }
 
-    /// Waits for the one read of this secret.
+    /// Waits for the single read of this secret.
     async fn read_and_wait(
         &self,
         key: &SecretKey,
         slot: &Arc<SecretSlot>,
         refused: Option<&DatabaseSecret>,
     ) -> Result<Arc<DatabaseSecret>, SecretError> {
-        let turn = slot.single_flight.acquire().await;
-        // While this one waited, another may have brought the answer, whatever it is.
+        let permit = slot.single_flight.acquire().await;
+        // Another task may have read it in the meantime.
         let now = self.clock.now();
-        match slot.verdict(now, self.refresh()) {
+        match slot.state_at(now, self.refresh()) {
             SecretState::Fresh(secret) | SecretState::Due(secret)
-                if refused.is_none_or(|refused| !secret.opens_the_same(refused))
-                    || slot.was_read_lately(now) =>
+                if refused.is_none_or(|refused| !secret.same_login(refused)) || slot.was_read_lately(now) =>
             {
                 return Ok(secret);
             }
@@ -255,7 +256,7 @@ impl SecretCache {
         }
         let (cache, key, slot) = (self.clone(), key.clone(), Arc::clone(slot));
         let arn = key.arn.to_string();
-        let read = turn.run(async move { cache.read(&key, &slot).await }).await;
+        let read = permit.run(async move { cache.read(&key, &slot).await }).await;
         read.unwrap_or_else(|stopped| Err(SecretError::Unavailable { arn, reason: stopped.to_string() }))
     }
 
@@ -287,7 +288,7 @@ impl SecretSlotState {
 }
 
 impl SecretSlot {
-    fn verdict(&self, now: SystemTime, refresh: Duration) -> SecretState {
+    fn state_at(&self, now: SystemTime, refresh: Duration) -> SecretState {
         let state = lock(&self.state);
         let failures = state.failures.as_ref().filter(|failures| failures.is_quiet(now));
         match (&state.held, failures) {
@@ -302,20 +303,20 @@ impl SecretSlot {
         lock(&self.state).held.as_ref().map(|held| Arc::clone(&held.secret))
     }
 
-    /// What it held before, unless that is over; then it is forgotten.
+    /// The previous version, unless its time is over; then it is dropped.
     fn previous(&self, now: SystemTime, grace: Duration) -> Option<Arc<DatabaseSecret>> {
         let mut state = lock(&self.state);
         state.previous.take_if(|(_, changed_at)| now >= *changed_at + grace);
         state.previous.as_ref().map(|(secret, _)| Arc::clone(secret))
     }
 
-    /// Refusals have many causes that no read cures; they must not become a stream of calls.
+    /// Many causes of a refusal are not fixed by a read; refusals must not cause a stream of calls.
     fn was_read_lately(&self, now: SystemTime) -> bool {
         let last = lock(&self.state).last_read_at;
         last.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age < REREAD_INTERVAL))
     }
 
-    /// Takes what a read brought. True if it is another version than before.
+    /// Stores the result of a read. True if the version differs from the previous one.
     fn record(
         &self,
         answer: Result<DatabaseSecret, SecretError>,
@@ -334,14 +335,14 @@ impl SecretSlot {
         };
         state.failures = None;
         let before = state.held.take().map(|held| held.secret);
-        let is_rotated = before.as_ref().is_some_and(|before| !before.opens_the_same(&read));
+        let is_rotated = before.as_ref().is_some_and(|before| !before.same_login(&read));
         if let Some(before) = before.filter(|_| is_rotated) {
             state.previous = Some((before, now));
             state.servers.values_mut().for_each(|record| record.refused_since = None);
             state.rotations += 1;
         }
-        let haste = jitter(Duration::from_secs(1)).as_secs_f64();
-        state.held = Some(CachedSecret { secret: Arc::clone(&read), read_at: now, haste });
+        let jitter_fraction = jitter(Duration::from_secs(1)).as_secs_f64();
+        state.held = Some(CachedSecret { secret: Arc::clone(&read), read_at: now, jitter_fraction });
         (Ok(read), is_rotated)
     }
 

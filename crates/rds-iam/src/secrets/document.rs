@@ -1,27 +1,27 @@
-//! The text of a secret: the JSON that RDS, its rotation functions and RDS Proxy agree on.
+//! The text of a secret: the JSON format shared by RDS, its rotation functions and RDS Proxy.
 //!
-//! Owns: reading user name and password out of it. Never: quotes any of it in an error.
+//! Owns: parsing user name and password. Never: quotes any of it in an error.
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// Longest text that is read, in bytes: what Secrets Manager stores at most (quotas of Secrets Manager).
+/// Maximum length of the text, in bytes: a quota of Secrets Manager.
 const MAX_SECRET_BYTES: usize = 65_536;
 
-/// The keys that count; host, port, engine and the like are the configuration's business.
+/// The relevant keys; host, port, engine and others are taken from the configuration.
 #[derive(Deserialize)]
 struct Document {
     username: Option<String>,
     password: Option<String>,
 }
 
-/// User name and password, or what is missing.
+/// Returns user name and password, or what is missing.
 pub(super) fn parse(text: &str) -> Result<(String, Zeroizing<String>), &'static str> {
     if text.len() > MAX_SECRET_BYTES {
         return Err("it is longer than 64 KiB");
     }
     let document: Document = serde_json::from_str(text)
-        .map_err(|_| "it is not a JSON object with texts for \"username\" and \"password\"")?;
+        .map_err(|_| "it is not a JSON object with strings for \"username\" and \"password\"")?;
     let username = document.username.filter(|text| !text.is_empty()).ok_or("\"username\" is missing")?;
     let password = document
         .password
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rds_writes_is_read() {
+    fn the_format_of_rds_is_parsed() {
         let (user, password) = parse(
             r#"{"engine":"postgres","host":"db","port":5432,"username":"app","password":"p\"w","masterarn":null}"#,
         )
@@ -49,13 +49,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_and_nothing_is_quoted() {
+    fn errors_name_the_missing_key_and_quote_nothing() {
         for (text, part) in [
             ("hunter2", "not a JSON object"),
             (r#"{"password":"hunter2"}"#, "username"),
             (r#"{"username":"app"}"#, "password"),
             (r#"{"username":"app","password":""}"#, "password"),
-            (r#"{"username":"app","password":7}"#, "texts"),
+            (r#"{"username":"app","password":7}"#, "strings"),
             (r#"["hunter2"]"#, "not a JSON object"),
         ] {
             let error = parse(text).unwrap_err();

@@ -1,7 +1,7 @@
-//! User name and password of a database user from AWS Secrets Manager, the way RDS Proxy takes them.
+//! User name and password of a database user from AWS Secrets Manager, in the format of RDS Proxy.
 //!
 //! Owns: [`SecretArn`], [`DatabaseSecret`], the [`SecretSource`] trait and its errors.
-//! Never: writes or rotates a secret, prints one, or takes more of it than user name and password.
+//! Never: writes or rotates a secret, prints one, or uses more of it than user name and password.
 
 mod arn;
 mod aws;
@@ -21,22 +21,22 @@ use zeroize::Zeroizing;
 use crate::credentials::Identity;
 use crate::error::TokenError;
 
-/// Which secret, and who asks for it.
+/// A secret, and the identity that reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SecretKey {
     /// The secret.
     pub arn: SecretArn,
-    /// Whose credentials sign the question.
+    /// The identity that signs the request.
     pub identity: Identity,
 }
 
 /// One version of a secret. Its password is wiped when the last owner drops it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseSecret {
-    /// Database user.
+    /// The database user.
     pub username: String,
     password: Zeroizing<String>,
-    /// The version, as Secrets Manager names it.
+    /// The version ID of Secrets Manager.
     pub version_id: String,
 }
 
@@ -46,13 +46,13 @@ impl DatabaseSecret {
         Self { username, password, version_id }
     }
 
-    /// The password itself. For the login, and for nothing that prints.
+    /// The password. For the login only; never print it.
     pub fn expose(&self) -> &str {
         &self.password
     }
 
-    /// Whether both open the same door; another version may hold the same.
-    pub fn opens_the_same(&self, other: &Self) -> bool {
+    /// True if user and password are equal; another version may have the same.
+    pub fn same_login(&self, other: &Self) -> bool {
         self.username == other.username && self.password == other.password
     }
 }
@@ -67,21 +67,21 @@ impl fmt::Debug for DatabaseSecret {
     }
 }
 
-/// What a [`SecretSource`] answers with.
+/// The result of [`SecretSource::fetch`].
 pub type SecretFuture<'a> = Pin<Box<dyn Future<Output = Result<DatabaseSecret, SecretError>> + Send + 'a>>;
 
-/// Fetches the current version of a secret, anew on every call. [`SecretCache`] calls it rarely and never twice at a
-/// time for one secret.
+/// Fetches the current version of a secret, without caching. [`SecretCache`] calls it rarely and never
+/// concurrently for one secret.
 pub trait SecretSource: fmt::Debug + Send + Sync {
-    /// Fetches the version that carries the stage AWSCURRENT.
+    /// Fetches the version with the stage AWSCURRENT.
     fn fetch<'a>(&'a self, key: &'a SecretKey) -> SecretFuture<'a>;
 }
 
-/// Why there is no secret, sorted by what one does about it. The texts hold nothing of its value.
+/// Why there is no secret, classified by remedy. The texts contain nothing of its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// There are no credentials to ask with.
+    /// There are no credentials for the request.
     #[error("secret {arn} cannot be read: {error}")]
     Credentials {
         /// The secret.
@@ -89,24 +89,24 @@ pub enum SecretError {
         /// Why not.
         error: TokenError,
     },
-    /// Secrets Manager said no.
+    /// Secrets Manager refused.
     #[error("Secrets Manager refuses secret {arn}: {reason}")]
     Refused {
         /// The secret.
         arn: String,
-        /// Its words.
+        /// Its response.
         reason: String,
     },
-    /// No answer, or none that can be read.
-    #[error("Secrets Manager cannot be asked for secret {arn}: {reason}")]
+    /// No response, or an unreadable one.
+    #[error("the request to Secrets Manager for secret {arn} failed: {reason}")]
     Unavailable {
         /// The secret.
         arn: String,
         /// What happened.
         reason: String,
     },
-    /// The secret is there and is not what RDS makes of them.
-    #[error("secret {arn} holds no user name and password: {reason}")]
+    /// The secret exists but does not have the format of RDS.
+    #[error("secret {arn} contains no user name and password: {reason}")]
     Malformed {
         /// The secret.
         arn: String,
@@ -116,7 +116,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// Whether the same question may have another answer later without anybody changing anything.
+    /// True if the same request may succeed later without any change of configuration.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Credentials { error, .. } => error.is_transient(),
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_printable_holds_the_password() {
+    fn debug_output_does_not_contain_the_password() {
         let password = Zeroizing::new("hunter2".to_owned());
         let secret = DatabaseSecret::new("app".to_owned(), password, "v1".to_owned());
         let text = format!("{secret:?} {secret:#?}");

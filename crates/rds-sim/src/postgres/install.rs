@@ -1,6 +1,6 @@
-//! What Debian installed, and whom to run it as.
+//! The installed PostgreSQL, and the account to run it as.
 //!
-//! Owns: finding the binaries and the account, `initdb`, files that belong to that account.
+//! Owns: finding the binaries and the account, `initdb`, files owned by that account.
 //! Never: starts a server.
 
 use std::fs;
@@ -14,9 +14,9 @@ use tempfile::TempDir;
 
 use super::PostgresError;
 
-/// The longest path of a unix socket, in bytes (`sockaddr_un` less the final NUL).
+/// Maximum length of the path of a Unix socket, in bytes (`sockaddr_un` less the final NUL).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// The account that runs the server when this process is root; Debian's package creates it.
+/// The account that runs the server if this process is root; created by Debian's package.
 pub(super) const SERVER_ACCOUNT: &str = "postgres";
 
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub(super) struct SystemAccount {
     pub(super) gid: u32,
 }
 
-/// `PG_BIN`, or the newest version below Debian's directory.
+/// `PG_BIN`, or the newest version in Debian's directory.
 pub(super) fn find_binaries() -> Option<PathBuf> {
     if let Some(bin) = std::env::var_os("PG_BIN") {
         return Some(PathBuf::from(bin));
@@ -40,7 +40,7 @@ pub(super) fn find_binaries() -> Option<PathBuf> {
         .map(|path| path.join("bin"))
 }
 
-/// Whom to run the server as; `None` when this process is not root.
+/// The account to run the server as; `None` if this process is not root.
 pub(super) fn server_account() -> Result<Option<SystemAccount>, PostgresError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -62,12 +62,13 @@ pub(super) fn make_directory(account: Option<SystemAccount>) -> Result<TempDir, 
     let dir = tempfile::Builder::new()
         .prefix("rds-sim-pg-")
         .tempdir()
-        .map_err(io("making a temporary directory"))?;
+        .map_err(io("creating a temporary directory"))?;
     if dir.path().as_os_str().len() + "/.s.PGSQL.65535.lock".len() > MAX_SOCKET_PATH_BYTES {
         return Err(PostgresError::PathTooLong(dir.path().to_owned()));
     }
     if let Some(SystemAccount { uid, gid }) = account {
-        chown(dir.path(), Some(uid), Some(gid)).map_err(io("handing over the temporary directory"))?;
+        chown(dir.path(), Some(uid), Some(gid))
+            .map_err(io("changing the owner of the temporary directory"))?;
     }
     Ok(dir)
 }
@@ -109,11 +110,11 @@ pub(super) fn write_owned(
     account: Option<SystemAccount>,
 ) -> Result<(), PostgresError> {
     fs::write(path, text).map_err(io("writing the server's configuration"))?;
-    // The server refuses a key that others may read.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("protecting a file"))?;
+    // The server refuses a key that other users can read.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("setting the mode of a file"))?;
     match account {
         Some(SystemAccount { uid, gid }) => {
-            chown(path, Some(uid), Some(gid)).map_err(io("handing over a file"))
+            chown(path, Some(uid), Some(gid)).map_err(io("changing the owner of a file"))
         }
         None => Ok(()),
     }

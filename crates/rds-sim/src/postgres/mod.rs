@@ -1,8 +1,8 @@
-//! A throw-away PostgreSQL for tests, the demo and benchmarks.
+//! A temporary PostgreSQL for tests, the demo and benchmarks.
 //!
-//! Owns: finding Debian's binaries, `initdb` in a temporary directory, one server, and its end.
-//! Never: touches an installed cluster, runs as root, or outlives the process that started it – not even when
-//! that is killed: a small shell supervises the server and ends it when its standard input closes.
+//! Owns: finding Debian's binaries, `initdb` in a temporary directory, one server, and its shutdown.
+//! Never: touches an installed cluster, runs as root, or outlives the process that started it, even if that
+//! is killed: a small shell supervises the server and ends it when its standard input closes.
 
 mod install;
 mod supervisor;
@@ -20,29 +20,29 @@ use install::{
 };
 use supervisor::{Supervisor, answers};
 
-/// How long a server may take until it answers.
+/// Time limit until a server answers.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause between two looks at whether it does.
+/// Interval between checks.
 const READY_POLL: Duration = Duration::from_millis(20);
-/// How often another port is tried when somebody else took the one the kernel had offered.
+/// Attempts with another port if the free port was taken in the meantime.
 const START_ATTEMPTS: u32 = 3;
 
-/// How to start a [`Postgres`].
+/// Options of a [`Postgres`].
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     /// `max_connections` of the server.
     pub max_connections: u32,
-    /// Further lines for `postgresql.conf`; later ones win.
+    /// Further lines for `postgresql.conf`; later ones take precedence.
     pub config_lines: Vec<String>,
-    /// The whole `pg_hba.conf`; without it, everybody on the machine is trusted.
+    /// The complete `pg_hba.conf`; by default, all local users are trusted.
     pub hba: Option<String>,
-    /// Certificate and key for the server's own TLS; without them it has none.
+    /// Certificate and key for the server's TLS; without them it has none.
     pub tls: Option<PostgresTls>,
     /// The name of the superuser.
     pub superuser: String,
 }
 
-/// The server's certificate chain and key, as PEM text.
+/// The server's certificate chain and key, in PEM format.
 #[derive(Clone)]
 pub struct PostgresTls {
     /// Certificate chain.
@@ -51,7 +51,7 @@ pub struct PostgresTls {
     pub key_pem: String,
 }
 
-/// A running server. Dropping it ends the server and removes its files.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub struct Postgres {
     supervisor: Option<Supervisor>,
@@ -65,10 +65,10 @@ pub struct Postgres {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresError {
-    /// No binaries.
+    /// The binaries were not found.
     #[error("PostgreSQL's server binaries were not found: install the package \"postgresql\" or set PG_BIN")]
     NotInstalled,
-    /// This process is root, PostgreSQL refuses root, and there is no account to change to.
+    /// This process is root, PostgreSQL refuses root, and there is no account to switch to.
     #[error(
         "there is no account \"{SERVER_ACCOUNT}\" to run the server as; PostgreSQL refuses to run as root"
     )]
@@ -76,15 +76,15 @@ pub enum PostgresError {
     /// The temporary directory's path is too long for a unix socket.
     #[error("the temporary directory {0} is too long a path for a unix socket: set TMPDIR to a shorter one")]
     PathTooLong(PathBuf),
-    /// A program of PostgreSQL failed; the text is what it said.
+    /// A program of PostgreSQL failed, with this output.
     #[error("{program} failed: {output}")]
     Program {
-        /// Which one.
+        /// The program.
         program: &'static str,
         /// Its output.
         output: String,
     },
-    /// The server did not answer in time; the text is its log.
+    /// The server did not answer in time.
     #[error("the server did not become ready; its log:\n{log}")]
     NotReady {
         /// The server's log.
@@ -93,9 +93,9 @@ pub enum PostgresError {
     /// A file or process could not be handled.
     #[error("{doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -119,8 +119,8 @@ impl std::fmt::Debug for PostgresTls {
 }
 
 impl Postgres {
-    /// Starts a server on a free port of 127.0.0.1 and on a unix socket, and waits until it answers.
-    /// Blocks for a second or two.
+    /// Starts a server on a free port of 127.0.0.1 and on a Unix socket, and waits until it answers. Blocks
+    /// for a second or two.
     pub fn start(options: &PostgresOptions) -> Result<Self, PostgresError> {
         let bin = find_binaries().ok_or(PostgresError::NotInstalled)?;
         let account = server_account()?;
@@ -145,7 +145,7 @@ impl Postgres {
         self.port
     }
 
-    /// The directory that holds the unix socket.
+    /// The directory of the Unix socket.
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
     }
@@ -165,12 +165,12 @@ impl Postgres {
         &self.superuser
     }
 
-    /// The process id of the postmaster.
+    /// The process ID of the postmaster.
     pub fn server_pid(&self) -> Option<u32> {
         self.supervisor.as_ref().map(|supervisor| supervisor.server_pid)
     }
 
-    /// What the server has logged so far.
+    /// Everything the server has logged so far.
     pub fn log(&self) -> String {
         fs::read(self.dir.path().join("log")).map_or_else(
             |error| format!("(no log: {error})"),
@@ -178,12 +178,12 @@ impl Postgres {
         )
     }
 
-    /// Runs SQL as superuser in database `postgres`, over the unix socket; answers with unaligned rows.
+    /// Runs SQL as superuser in database `postgres`, over the Unix socket; returns unaligned rows.
     pub fn sql(&self, sql: &str) -> Result<String, PostgresError> {
         self.sql_in("postgres", sql)
     }
 
-    /// As [`sql`](Self::sql), in another database.
+    /// Like [`sql`](Self::sql), in another database.
     pub fn sql_in(&self, database: &str, sql: &str) -> Result<String, PostgresError> {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
@@ -199,7 +199,7 @@ impl Postgres {
         self.end();
     }
 
-    /// Starts a stopped server on the same port and files.
+    /// Starts a stopped server again with the same port and files.
     pub fn start_again(&mut self) -> Result<(), PostgresError> {
         self.end();
         self.launch(server_account()?)
@@ -250,13 +250,13 @@ impl Postgres {
 
     fn is_running(&self) -> bool {
         self.server_pid().is_some_and(|pid| {
-            // An ended server that nobody has waited for yet still has an entry, in state Z.
+            // A server that exited and was not waited for still has an entry, in state Z.
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
         })
     }
 
-    /// Ends the server; its files stay until `dir` is dropped.
+    /// Stops the server; its files stay until `dir` is dropped.
     fn end(&mut self) {
         if let Some(supervisor) = self.supervisor.take() {
             supervisor.end();

@@ -1,7 +1,7 @@
-//! The process beside the server that ends it, whatever happens to the owner.
+//! The supervising process that stops the server, whatever happens to the owner.
 //!
-//! Owns: a small shell, the pipe it waits on, and the look at whether the server answers.
-//! Never: knows how a server is configured.
+//! Owns: a small shell, the pipe it waits on, and the check whether the server answers.
+//! Never: depends on the server's configuration.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use super::PostgresError;
 use super::install::{SystemAccount, io, run_as};
 
-/// How long a server may take to end before its supervisor is killed.
+/// Time limit for the server to stop before its supervisor is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause between two looks at whether it has ended.
+/// Interval between checks.
 const STOP_POLL: Duration = Duration::from_millis(20);
-/// How long one connection attempt may stay without an answer.
+/// Time limit of one connection attempt.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts the server, says its process id, waits for a word. "keep" leaves the files to whoever said
-/// it; a closed pipe means that nobody is left to remove them.
+/// Starts the server, prints its process ID, and waits for a line. "keep" leaves the files to the owner; a
+/// closed pipe means that the owner is gone and cannot remove them.
 const SUPERVISOR: &str = r#"
 "$1/postgres" -D "$2/data" >>"$2/log" 2>&1 </dev/null &
 pid=$!
@@ -48,7 +48,7 @@ impl Supervisor {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", SUPERVISOR, "rds-sim-postgres"]).arg(bin).arg(dir);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // A group of its own: Ctrl-C at a terminal reaches the owner, whose end then ends the server.
+        // A separate process group: Ctrl-C reaches only the owner, whose exit then stops the server.
         shell.process_group(0).current_dir("/").env("LC_ALL", "C.UTF-8");
         run_as(&mut shell, account);
         let mut child = shell.spawn().map_err(io("starting the server"))?;
@@ -68,7 +68,7 @@ impl Supervisor {
 
     pub(super) fn end(mut self) {
         if let Some(mut stdin) = self.child.stdin.take() {
-            // When this fails the shell is gone already.
+            // If this fails, the shell has already exited.
             let _written = stdin.write_all(b"keep\n");
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
@@ -83,7 +83,7 @@ impl Supervisor {
     }
 }
 
-/// Whether the server answers a login with anything but an error: while it starts, it says 57P03.
+/// True if the server answers a login with anything but the error 57P03, which it sends while starting.
 pub(super) fn answers(socket: &Path, user: &str) -> bool {
     let attempt = || -> std::io::Result<u8> {
         let mut stream = UnixStream::connect(socket)?;
@@ -91,7 +91,7 @@ pub(super) fn answers(socket: &Path, user: &str) -> bool {
         stream.write_all(&crate::protocol::startup_message(&[("user", user), ("database", "postgres")]))?;
         let mut kind = [0_u8];
         stream.read_exact(&mut kind)?;
-        // A custom pg_hba.conf may well refuse this login; that is an answer of a server that is up.
+        // A custom pg_hba.conf may refuse this login; that is still an answer of a running server.
         let mut rest = [0_u8; 256];
         let read = stream.read(&mut rest)?;
         let is_starting = rest[..read].windows(5).any(|code| code == b"57P03");

@@ -1,4 +1,4 @@
-//! What the tests share: a door in front of a real PostgreSQL, and a TLS client for it.
+//! Shared by the tests: a door in front of a real PostgreSQL, and a TLS client for it.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::future::Future;
@@ -25,15 +25,16 @@ pub const REGION: &str = "eu-west-1";
 pub const KEY_ID: &str = "AKIDEXAMPLE";
 pub const SECRET: &str = "a secret";
 
-/// A simulator with one door and one static key; user `app` logs in with tokens, everybody else as PostgreSQL says.
-pub struct Stage {
+/// A simulator with one door and one static key; user `app` logs in with tokens, other users as PostgreSQL
+/// decides.
+pub struct Fixture {
     pub postgres: Postgres,
     pub simulator: Simulator,
     pub door: Door,
     pub certificates: Certificates,
 }
 
-impl Stage {
+impl Fixture {
     pub async fn new() -> Self {
         Self::with(PostgresOptions::default()).await
     }
@@ -82,7 +83,7 @@ pub fn token(credentials: &Credentials, user: &str, port: u16, now: SystemTime) 
     sign(&request, credentials, now).unwrap().expose().to_owned()
 }
 
-/// A client whose connection runs in a task of its own.
+/// A client whose connection runs in its own task.
 pub struct Client {
     pub client: tokio_postgres::Client,
     pub connection: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
@@ -117,12 +118,12 @@ pub async fn connect_plain(
     Ok(Client { client, connection: tokio::spawn(connection) })
 }
 
-/// What the server said: SQLSTATE and message.
+/// SQLSTATE and message of the server's error.
 pub fn refusal(outcome: Result<Client, tokio_postgres::Error>) -> (String, String) {
     let Err(error) = outcome else { panic!("the login succeeded") };
-    let said = error.as_db_error().unwrap_or_else(|| panic!("no answer of a server: {error:?}"));
-    assert_eq!(said.severity(), "FATAL");
-    (said.code().code().to_owned(), said.message().to_owned())
+    let error = error.as_db_error().unwrap_or_else(|| panic!("not an error of the server: {error:?}"));
+    assert_eq!(error.severity(), "FATAL");
+    (error.code().code().to_owned(), error.message().to_owned())
 }
 
 /// TLS that checks the chain and the name.
@@ -150,7 +151,7 @@ impl TlsConnect<TcpStream> for Tls {
     type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted>> + Send>>;
 
     fn connect(self, stream: TcpStream) -> Self::Future {
-        // The name is checked as with verify-full, though the address is a local one.
+        // The name is verified as with verify-full, although the address is local.
         let name = ServerName::try_from(HOST).unwrap();
         Box::pin(async move { self.0.connect(name, stream).await.map(Encrypted) })
     }

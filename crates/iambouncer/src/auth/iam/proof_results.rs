@@ -5,13 +5,14 @@
 use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// Maximum number of results; the one that expires first is evicted.
 const MAX_RESULTS: usize = 10_000;
 /// Lifetime of a failure, in seconds: long enough to absorb a retry loop, short enough for a changed policy.
 const REFUSED_SECONDS: i64 = 5;
 /// How long a check may be pending, in seconds, before another login may start one.
-const OPEN_SECONDS: i64 = 30;
+pub const OPEN_SECONDS: i64 = 30;
 
 /// The keyed hash of a proof and its context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ pub enum ProofStatus<V, E> {
     /// It was refused recently.
     Bad(E),
     /// Another login is checking it.
-    Pending,
+    Pending(PendingCheck),
     /// Not cached: the caller checks it.
     Unknown(OpenCheck<V, E>),
 }
@@ -46,7 +47,7 @@ pub enum ProofStatus<V, E> {
 enum ResultState<V, E> {
     Good(V),
     Bad(E),
-    Pending,
+    Pending(watch::Receiver<()>),
 }
 
 struct ProofResult<V, E> {
@@ -76,6 +77,19 @@ pub struct OpenCheck<V, E> {
     key: ProofKey,
     entries: Arc<ResultTable<V, E>>,
     is_answered: bool,
+    /// Dropped with the check, which wakes the logins that wait for it.
+    _done: watch::Sender<()>,
+}
+
+/// A check of another login with the same proof.
+pub struct PendingCheck(watch::Receiver<()>);
+
+impl PendingCheck {
+    /// Waits until the check has a result or was abandoned.
+    pub async fn finished(mut self) {
+        // Nothing is sent: the sender is dropped at the end of the check.
+        let _ = self.0.changed().await;
+    }
 }
 
 impl<V: Clone, E: Clone> ProofResults<V, E> {
@@ -86,14 +100,15 @@ impl<V: Clone, E: Clone> ProofResults<V, E> {
             return match &entry.state {
                 ResultState::Good(verdict) => ProofStatus::Good(verdict.clone()),
                 ResultState::Bad(error) => ProofStatus::Bad(error.clone()),
-                ResultState::Pending => ProofStatus::Pending,
+                ResultState::Pending(done) => ProofStatus::Pending(PendingCheck(done.clone())),
             };
         }
         if entries.len() >= MAX_RESULTS {
             make_room(&mut entries, now);
         }
-        entries.insert(key, ProofResult { state: ResultState::Pending, until: now + OPEN_SECONDS });
-        ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false })
+        let (done, pending) = watch::channel(());
+        entries.insert(key, ProofResult { state: ResultState::Pending(pending), until: now + OPEN_SECONDS });
+        ProofStatus::Unknown(OpenCheck { key, entries: self.0.clone(), is_answered: false, _done: done })
     }
 
     /// Removes all results, after a change of what they depend on.
@@ -168,7 +183,7 @@ mod tests {
     fn one_login_checks_and_the_others_wait_for_the_result() {
         let verdicts = ProofResults::default();
         let check = start(&verdicts, 100);
-        assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 100), ProofStatus::Pending(_)));
         check.good(5, 200);
         assert!(matches!(verdicts.look_up(key(&["t"]), 199), ProofStatus::Good(5)));
         assert!(matches!(verdicts.look_up(key(&["t"]), 200), ProofStatus::Unknown(_)));

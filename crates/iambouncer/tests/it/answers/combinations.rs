@@ -1,4 +1,4 @@
-//! Rules of prepared statements, COPY and pooling where they meet each other.
+//! Combinations of prepared statements, COPY and the pool modes.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
@@ -14,7 +14,7 @@ fn prepare(client: &mut Client, name: &str, sql: &str) {
     assert_eq!(tags(&client.until_ready()), "1Z");
 }
 
-/// A whole batch of an unnamed statement, without its Sync.
+/// A complete batch with an unnamed statement, without its Sync.
 fn batch(sql: &str) -> Vec<u8> {
     [raw::parse("", sql), raw::bind("", "", &[]), raw::execute()].concat()
 }
@@ -30,7 +30,7 @@ fn table(name: &str) {
 }
 
 #[test]
-fn a_batch_of_which_something_was_executed_is_not_sent_again() {
+fn a_partly_executed_batch_is_not_sent_again() {
     table("combine_retry");
     let (_bouncer, mut a) = pool_of_one(&[]);
     prepare(&mut a, "one", "SELECT 'combine retry'");
@@ -42,7 +42,7 @@ fn a_batch_of_which_something_was_executed_is_not_sent_again() {
     a.send(&[raw::parse("two", "SELECT 'combine retry'"), bound("two")].concat());
     let answers = tags(&a.until_ready());
     let rows = postgres().sql_in("app", "SELECT count(*) FROM combine_retry").unwrap();
-    // The error of the missing statement has undone the insert, and the client is told.
+    // The missing statement's error rolled the insert back, and the client receives the error.
     assert_eq!((answers.as_str(), rows.trim()), ("1EZ", "0"));
 }
 
@@ -59,7 +59,7 @@ fn a_skipped_parse_leaves_no_statement_that_cannot_be_prepared() {
 }
 
 #[test]
-fn a_batch_that_waits_twice_for_a_deallocate_goes_on() {
+fn a_batch_that_waits_twice_for_a_deallocate_continues() {
     let (_bouncer, mut a) = pool_of_one(&[]);
     let named =
         |name: &str| [raw::parse(name, "SELECT 'twice'"), raw::bind("", name, &[]), raw::execute()].concat();
@@ -70,7 +70,7 @@ fn a_batch_that_waits_twice_for_a_deallocate_goes_on() {
 }
 
 #[test]
-fn a_pool_that_becomes_a_session_pool_shows_nobody_anothers_unnamed_statement() {
+fn after_a_change_to_session_pooling_no_client_gets_the_unnamed_statement_of_another() {
     let (bouncer, mut a) = pool_of_one(&[]);
     let mut other = bouncer.client();
     a.query("SELECT 1");
@@ -85,7 +85,7 @@ fn a_pool_that_becomes_a_session_pool_shows_nobody_anothers_unnamed_statement() 
 }
 
 #[test]
-fn a_copy_whose_parse_comes_in_pieces_is_known_as_one() {
+fn a_copy_is_recognized_when_its_parse_arrives_in_parts() {
     table("combine_pieces");
     for (name, setting) in [("", "max_prepared_statements = 200"), ("cp", "max_prepared_statements = 0")] {
         let (bouncer, mut a) = pool_of_one(&["pool_mode = session", setting]);
@@ -93,7 +93,7 @@ fn a_copy_whose_parse_comes_in_pieces_is_known_as_one() {
         let parse = raw::parse(name, "COPY combine_pieces FROM STDIN");
         let cut = 5 + name.len() + 1 + 2;
         a.send(&parse[..cut]);
-        // The answer comes from the thread that reads the client, which has seen the piece by then.
+        // The thread that answers SHOW also reads from the client, so it has received the first part by now.
         bouncer.show("CLIENTS", "state");
         a.send(&[&parse[cut..], &bound(name)].concat());
         for tag in [b'1', b'2', b'G'] {
@@ -105,7 +105,7 @@ fn a_copy_whose_parse_comes_in_pieces_is_known_as_one() {
 }
 
 #[test]
-fn a_pipelined_rollback_is_waited_for_before_a_known_text_is_refused() {
+fn a_known_statement_waits_for_a_pipelined_rollback() {
     let (_bouncer, mut a) = pool_of_one(&[]);
     prepare(&mut a, "s1", "SELECT 'pipelined rollback'");
     a.query("BEGIN");
@@ -125,7 +125,7 @@ fn statement_pooling_refuses_begin_of_a_client_that_keeps_its_server() {
 }
 
 #[test]
-fn statements_that_take_turns_on_a_small_cache_do_not_fill_the_memory() {
+fn alternating_statements_in_a_small_cache_use_bounded_memory() {
     let (bouncer, mut a) = pool_of_one(&["max_prepared_statements = 1"]);
     for name in ["a", "b"] {
         prepare(&mut a, name, &format!("SELECT '{name}' /* {} */", "x".repeat(2_000_000)));
@@ -140,7 +140,7 @@ fn statements_that_take_turns_on_a_small_cache_do_not_fill_the_memory() {
 }
 
 #[test]
-fn a_statement_too_long_to_be_shared_is_not_given_up_for_others() {
+fn a_statement_too_long_to_be_shared_is_not_evicted_for_others() {
     let (_bouncer, mut a) = pool_of_one(&["max_prepared_statements = 1"]);
     prepare(&mut a, "long", &format!("SELECT 'long' /* {} */", "x".repeat(17 * 1024 * 1024)));
     prepare(&mut a, "short", "SELECT 'short'");
@@ -151,7 +151,7 @@ fn a_statement_too_long_to_be_shared_is_not_given_up_for_others() {
 }
 
 #[test]
-fn a_chain_of_skipped_parses_leaves_the_unnamed_statement_before_them() {
+fn skipped_parses_leave_the_earlier_unnamed_statement() {
     let (_bouncer, mut a) = pool_of_one(&[]);
     prepare(&mut a, "", "SELECT 'before'");
     let skipped = [raw::parse("", "SELECT 'x'"), raw::parse("", "SELECT 'y'")].concat();
@@ -163,7 +163,7 @@ fn a_chain_of_skipped_parses_leaves_the_unnamed_statement_before_them() {
 }
 
 #[test]
-fn a_long_query_that_waits_is_canceled_and_the_connection_goes_on() {
+fn a_long_query_that_waits_is_canceled_and_the_connection_stays_usable() {
     let (bouncer, mut a) = pool_of_one(&[]);
     let mut holder = bouncer.client();
     holder.query("BEGIN");
@@ -179,14 +179,14 @@ fn a_long_query_that_waits_is_canceled_and_the_connection_goes_on() {
 }
 
 #[test]
-fn what_only_looks_like_a_name_of_the_poolers_is_left_as_it_is() {
+fn text_that_resembles_a_statement_name_of_the_pooler_is_not_rewritten() {
     let (_bouncer, mut a) = pool_of_one(&[]);
     let messages = a.query("DO $$ BEGIN RAISE EXCEPTION 'order iamb_7 not found'; END $$");
     assert_eq!(messages[0].error().1, "order iamb_7 not found");
 }
 
 #[test]
-fn a_client_that_keeps_its_server_is_told_when_the_server_ends() {
+fn a_client_that_keeps_its_server_receives_an_error_when_the_server_closes() {
     let (_bouncer, mut a) = pool_of_one(&[]);
     let long = [batch(&format!("SELECT 1 /* {} */", "x".repeat(300_000))), raw::sync()].concat();
     let pid = a.value("SELECT pg_backend_pid()");
@@ -197,14 +197,14 @@ fn a_client_that_keeps_its_server_is_told_when_the_server_ends() {
 }
 
 #[test]
-fn notifications_for_a_client_that_does_not_read_hold_up_nobody_else() {
+fn notifications_for_a_client_that_does_not_read_delay_no_other_client() {
     let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = session"]);
     let mut a = bouncer.client();
     let mut notifier = Client::log_in(postgres().port(), "app", "app");
     assert_eq!(tags(&a.query("LISTEN combine")), "CZ");
     let query = raw::query("SELECT repeat('x', 7000)");
     a.stream.set_nonblocking(true).unwrap();
-    // Until the pooler takes no more: its answers fill the client's socket.
+    // Send until the pooler stops reading because its answers have filled the client's socket.
     for _ in 0..600 {
         if std::io::Write::write_all(&mut a.stream, &query).is_err() {
             break;

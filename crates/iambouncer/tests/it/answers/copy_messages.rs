@@ -1,11 +1,11 @@
-//! What each message of a client does while the server reads COPY data: the same as on a direct connection. The table in
-//! docs/protocol.md says what that is.
+//! The effect of each client message while the server reads COPY data is the same as on a direct connection.
+//! docs/protocol.md has the table.
 
 use crate::support::raw::{self, Client};
 use crate::support::{Bouncer, postgres};
 
-/// Begins a COPY, sends a message into it, ends the COPY, and returns what comes back: tags, and the codes of errors. The
-/// end of the connection is `!`.
+/// Starts a COPY, sends a message during it, ends the COPY, and returns the answers: tags, and the SQLSTATE
+/// of errors. The end of the connection is `!`.
 fn answers_in_copy(port: u16, extended: bool, message: &[u8]) -> String {
     let mut client = Client::log_in(port, "app", "app");
     client.query("CREATE TEMP TABLE IF NOT EXISTS in_copy (n int)");
@@ -37,19 +37,19 @@ fn answers_in_copy(port: u16, extended: bool, message: &[u8]) -> String {
     }
 }
 
-/// Whether more comes than the last ReadyForQuery: asked by a query of which the answer is known.
+/// Checks with a query whose answer is known that nothing else follows the last ReadyForQuery; always false.
 fn client_has_more(client: &mut Client) -> bool {
     client.send_query("SELECT 'mark'");
     let messages = client.until_ready();
     assert!(raw::tags(&messages) == "TDCZ" || raw::tags(&messages) == "Z", "{}", raw::tags(&messages));
     if raw::tags(&messages) == "Z" {
-        // It was the answer to the Sync; that of the query follows.
+        // That was the answer to the Sync; the query's answer follows.
         client.until_ready();
     }
     false
 }
 
-fn same_as_directly(message: &[u8]) -> (String, String) {
+fn same_as_direct_connection(message: &[u8]) -> (String, String) {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "pool_mode = session"]);
     let mut both = Vec::new();
     for extended in [false, true] {
@@ -68,7 +68,7 @@ macro_rules! in_copy {
         $(
             #[test]
             fn $name() {
-                same_as_directly(&$message);
+                same_as_direct_connection(&$message);
             }
         )*
     };
@@ -91,7 +91,7 @@ in_copy! {
 
 #[test]
 fn sync_in_copy_is_ignored() {
-    let (simple, extended) = same_as_directly(&raw::sync());
+    let (simple, extended) = same_as_direct_connection(&raw::sync());
     assert_eq!((simple.as_str(), extended.as_str()), ("CZ", "CZ"));
 }
 

@@ -1,8 +1,9 @@
-//! Random sequences of all messages a client can send, in packets cut at random places, with errors and cancel requests at
-//! random moments. Several clients share few servers; every row, COPY line and error carries the mark of the client that
-//! asked for it, and nobody may ever see another's.
+//! Random sequences of all client messages, in packets split at random positions, with errors and cancel
+//! requests at random times. Several clients share few servers; every row, COPY line and error carries the
+//! mark of the client that requested it, and no client may receive the mark of another.
 //!
-//! `ANSWERS_SECONDS` says how long each combination of pool mode and workers runs: `make answers` runs them for hours.
+//! `ANSWERS_SECONDS` sets how long each combination of pool mode and workers runs: `make answers` runs them
+//! for hours.
 
 use crate::cancel::cancel;
 use crate::support::raw::{self, Client, Message};
@@ -13,17 +14,17 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: u64 = 6;
 const DEFAULT_SECONDS: u64 = 3;
-/// Messages of a sequence.
+/// Messages per sequence.
 const MAX_MESSAGES: usize = 14;
-/// Sequences of one connection: in session pooling the others wait for its end.
+/// Sequences per connection: in session pooling the other clients wait for its end.
 const SEQUENCES_PER_CONNECTION: usize = 20;
-/// Named statements of a client, from one sequence to the next.
+/// Named statements of a client; they persist from one sequence to the next.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// In the error that a client receives whose server was out of step.
+/// Part of the error that a client receives if its server was out of step.
 const OUT_OF_STEP: &str = "the server sent a message that no request waits for";
 
-/// A small generator: the same seed gives the same messages.
+/// A small pseudorandom generator: the same seed gives the same messages.
 struct Random(u64);
 
 impl Random {
@@ -39,7 +40,7 @@ impl Random {
     }
 }
 
-/// What all clients have seen.
+/// Totals over all clients.
 #[derive(Default)]
 struct Tally {
     sequences: AtomicU64,
@@ -49,7 +50,7 @@ struct Tally {
     cancels: AtomicU64,
 }
 
-struct Player<'a> {
+struct TestClient<'a> {
     port: u16,
     id: u64,
     random: Random,
@@ -57,11 +58,11 @@ struct Player<'a> {
     allows_transactions: bool,
     sequence: u64,
     mark: u64,
-    /// What was sent since the login, for the message of a failure.
-    story: String,
+    /// The bytes sent since the login, printed if the test fails.
+    sent_log: String,
 }
 
-impl Player<'_> {
+impl TestClient<'_> {
     fn next_mark(&mut self) -> String {
         self.mark += 1;
         format!("{}.{}", self.sequence, self.mark)
@@ -99,8 +100,8 @@ impl Player<'_> {
         if self.random.one_in(3) { "" } else { NAMES[self.random.below(NAMES.len())] }
     }
 
-    /// A Parse. The text of an unnamed statement is the client's own, that of a named one is everybody's; the values of a
-    /// Bind make every row the client's.
+    /// A Parse. The text of an unnamed statement is unique to the client, that of a named one is shared; the
+    /// values of a Bind mark every row with the client.
     fn parse(&mut self) -> Vec<u8> {
         let name = self.name();
         let sql = match (self.random.below(10), name) {
@@ -123,7 +124,7 @@ impl Player<'_> {
         }
     }
 
-    /// A batch as drivers send it, or a single message of any kind.
+    /// A batch as drivers send it, or a single message of any type.
     fn messages(&mut self, out: &mut Vec<u8>) {
         let message = match self.random.below(17) {
             0..=2 => raw::query(&self.query()),
@@ -158,7 +159,7 @@ impl Player<'_> {
         out.extend_from_slice(&message);
     }
 
-    /// Sends in pieces; the server may have closed the connection meanwhile.
+    /// Sends in parts; the server may have closed the connection meanwhile.
     fn send(&mut self, client: &mut Client, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -171,8 +172,8 @@ impl Player<'_> {
         true
     }
 
-    /// Ends whatever is under way, and asks for a mark.
-    fn end(&mut self) -> (Vec<u8>, String) {
+    /// Ends the current COPY, batch or transaction and queries a mark.
+    fn final_messages(&mut self) -> (Vec<u8>, String) {
         let mark = self.own_mark();
         let ends = [raw::copy_done(), raw::copy_done(), raw::sync()].concat();
         let marked = raw::query(&format!("SELECT '{mark}'"));
@@ -204,22 +205,22 @@ impl Player<'_> {
         }
     }
 
-    /// One sequence. False when the connection has ended, as the server ends some.
-    fn play(&mut self, client: &mut Client) -> bool {
+    /// Runs one sequence. False if the connection was closed, as some sequences make the server do.
+    fn run_sequences(&mut self, client: &mut Client) -> bool {
         self.sequence += 1;
         let mut bytes = Vec::new();
         for _ in 0..1 + self.random.below(MAX_MESSAGES) {
             self.messages(&mut bytes);
         }
-        self.story.push_str(&format!("sequence {}: {}\n", self.sequence, bytes.escape_ascii()));
-        let (end, mut mark) = self.end();
+        self.sent_log.push_str(&format!("sequence {}: {}\n", self.sequence, bytes.escape_ascii()));
+        let (final_messages, mut mark) = self.final_messages();
         let mut sent = self.send(client, &bytes);
         if sent && self.random.one_in(6) {
             let (pid, key) = client.cancel_key();
             cancel(self.port, pid, &key);
             self.tally.cancels.fetch_add(1, Ordering::Relaxed);
         }
-        sent = sent && self.send(client, &end);
+        sent = sent && self.send(client, &final_messages);
         let mut is_marked = false;
         while sent {
             let Some(message) = client.read() else { break };
@@ -232,11 +233,11 @@ impl Player<'_> {
                 }
                 b'E' => {
                     self.tally.errors.fetch_add(1, Ordering::Relaxed);
-                    // It may have hit the mark, or what leads up to it.
+                    // The cancel may have hit the query for the mark, or a message before it.
                     if message.error().0 == "57014" {
-                        let (end, again) = self.end();
+                        let (final_messages, again) = self.final_messages();
                         mark = again;
-                        sent = self.send(client, &end);
+                        sent = self.send(client, &final_messages);
                     }
                 }
                 _ => {}
@@ -249,9 +250,9 @@ impl Player<'_> {
     fn run(&mut self, until: Instant) {
         while Instant::now() < until {
             let mut client = Client::log_in(self.port, "app", "app");
-            self.story.clear();
+            self.sent_log.clear();
             for _ in 0..SEQUENCES_PER_CONNECTION {
-                if Instant::now() >= until || !self.play(&mut client) {
+                if Instant::now() >= until || !self.run_sequences(&mut client) {
                     break;
                 }
             }
@@ -259,15 +260,15 @@ impl Player<'_> {
     }
 }
 
-impl Drop for Player<'_> {
+impl Drop for TestClient<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("client {} has sent since its login:\n{}", self.id, self.story);
+            eprintln!("client {} has sent since its login:\n{}", self.id, self.sent_log);
         }
     }
 }
 
-fn play(settings: &[&str], allows_transactions: bool) {
+fn run_sequences(settings: &[&str], allows_transactions: bool) {
     static TABLE: std::sync::Once = std::sync::Once::new();
     TABLE.call_once(|| {
         postgres()
@@ -288,7 +289,7 @@ fn play(settings: &[&str], allows_transactions: bool) {
             let seed = (id + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
             scope.spawn(move || {
                 let random = Random(seed | 1);
-                let mut player = Player {
+                let mut test_client = TestClient {
                     port,
                     id,
                     random,
@@ -296,9 +297,9 @@ fn play(settings: &[&str], allows_transactions: bool) {
                     allows_transactions,
                     sequence: 0,
                     mark: 0,
-                    story: String::new(),
+                    sent_log: String::new(),
                 };
-                player.run(until);
+                test_client.run(until);
             });
         }
     });
@@ -318,30 +319,30 @@ fn play(settings: &[&str], allows_transactions: bool) {
 
 #[test]
 fn random_messages_in_transaction_pooling() {
-    play(&["pool_mode = transaction"], true);
+    run_sequences(&["pool_mode = transaction"], true);
 }
 
 #[test]
 fn random_messages_in_transaction_pooling_with_two_workers() {
-    play(&["pool_mode = transaction", "workers = 2"], true);
+    run_sequences(&["pool_mode = transaction", "workers = 2"], true);
 }
 
 #[test]
 fn random_messages_in_statement_pooling() {
-    play(&["pool_mode = statement"], false);
+    run_sequences(&["pool_mode = statement"], false);
 }
 
 #[test]
 fn random_messages_in_statement_pooling_with_two_workers() {
-    play(&["pool_mode = statement", "workers = 2"], false);
+    run_sequences(&["pool_mode = statement", "workers = 2"], false);
 }
 
 #[test]
 fn random_messages_in_session_pooling() {
-    play(&["pool_mode = session"], true);
+    run_sequences(&["pool_mode = session"], true);
 }
 
 #[test]
 fn random_messages_in_session_pooling_with_two_workers() {
-    play(&["pool_mode = session", "workers = 2"], true);
+    run_sequences(&["pool_mode = session", "workers = 2"], true);
 }

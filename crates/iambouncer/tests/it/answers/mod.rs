@@ -1,4 +1,4 @@
-//! Every client receives its own answers and no other's, whatever it or the server does.
+//! Every client receives its own answers and no other client's, whatever it or the server sends.
 
 mod combinations;
 mod copy_messages;

@@ -1,4 +1,5 @@
-//! A server that sends what no request waits for is never used again, and nobody receives what it sent.
+//! A server that sends a message that no request waits for is never used again, and no client receives that
+//! message.
 
 use crate::support::raw::{self, Message};
 use crate::support::{Bouncer, answering, eventually, http};
@@ -19,7 +20,7 @@ fn text(message: &Message) -> String {
     String::from_utf8_lossy(&message.bytes[5..message.bytes.len() - 1]).into_owned()
 }
 
-/// An answer of one row, and a surplus behind it.
+/// An answer of one row, followed by a surplus message.
 fn answer_and(surplus: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     encode::row_description(&mut out, &[("c", encode::ColumnType::Text)], |_| wire::frontend::Format::Text);
@@ -63,12 +64,12 @@ fn a_second_ready_for_query_is_noticed_in_session_pooling() {
 }
 
 #[test]
-fn a_row_that_nobody_asked_for_is_noticed() {
+fn a_row_without_a_request_is_noticed() {
     surplus_is_noticed(|out| encode::data_row(out, [Some(&b"right"[..])].into_iter()), &[]);
 }
 
 #[test]
-fn a_completion_that_nobody_asked_for_is_noticed() {
+fn a_completion_without_a_request_is_noticed() {
     surplus_is_noticed(|out| encode::command_complete(out, "SELECT 1"), &[]);
 }
 
@@ -78,13 +79,13 @@ fn an_authentication_request_after_the_login_is_noticed() {
 }
 
 #[test]
-fn an_error_that_nobody_asked_for_is_noticed() {
+fn an_error_without_a_request_is_noticed() {
     surplus_is_noticed(|out| encode::error_response(out, &encode::ErrorReport::error("XX000", "right")), &[]);
 }
 
 #[test]
-fn what_an_idle_server_sends_is_no_answer_to_the_next_request() {
-    // The surplus comes later, when the server is in the pool.
+fn a_message_of_an_idle_server_is_not_used_as_the_next_answer() {
+    // The surplus message is sent later, when the server is in the pool.
     let late: Arc<Mutex<Option<std::net::TcpStream>>> = Arc::default();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

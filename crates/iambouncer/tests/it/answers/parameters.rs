@@ -1,4 +1,4 @@
-//! Values of the startup packet on servers that do not report them: each client runs under its own.
+//! Startup parameters that servers do not report: each client runs with its own values.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
@@ -9,7 +9,7 @@ fn client(bouncer: &Bouncer, more: &[(&str, &str)]) -> Client {
 }
 
 #[test]
-fn a_search_path_is_the_clients_own_and_no_other_clients() {
+fn each_client_has_its_own_search_path() {
     for schema in ["tenant_a", "tenant_b"] {
         postgres()
             .sql_in(
@@ -38,7 +38,7 @@ fn a_search_path_is_the_clients_own_and_no_other_clients() {
             assert_eq!(none.value("SHOW statement_timeout"), "0");
             assert_eq!(a.value("SHOW statement_timeout"), "0");
         }
-        // What one client resets is the next one's all the same.
+        // A reset by one client does not affect the values of the next.
         a.query("DISCARD ALL");
         assert_eq!(b.value("SELECT name FROM who"), "tenant_b");
         assert_eq!(a.value("SELECT name FROM who"), "tenant_a");
@@ -46,7 +46,7 @@ fn a_search_path_is_the_clients_own_and_no_other_clients() {
 }
 
 #[test]
-fn an_encoding_in_which_a_backslash_is_half_a_character_lets_nothing_out_of_its_quotes() {
+fn values_cannot_escape_their_quotes_in_encodings_with_backslash_as_a_trail_byte() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let names = ["表'; SELECT 1; --", "\u{8868}\\", "ソ'\\'", "plain"];
     let mut clients: Vec<Client> = ["SJIS", "BIG5", "GBK", "UHC", "JOHAB", "UTF8"]
@@ -69,7 +69,7 @@ fn an_encoding_in_which_a_backslash_is_half_a_character_lets_nothing_out_of_its_
 }
 
 #[test]
-fn rules_that_reload_changes_hold_for_sessions_that_exist() {
+fn changed_settings_apply_to_existing_sessions() {
     let bouncer = Bouncer::in_front_of(postgres(), &["pool_mode = session", "default_pool_size = 2"]);
     let (mut a, mut console) = (bouncer.client(), bouncer.console());
     a.send(&[raw::parse("s", "SELECT 'named'"), raw::sync()].concat());
@@ -80,7 +80,7 @@ fn rules_that_reload_changes_hold_for_sessions_that_exist() {
     crate::support::eventually("the server is released", || {
         console.column("SHOW SERVERS", "state") == ["idle"]
     });
-    // The statement was the old server session's, and no other client finds it there.
+    // The statement belonged to the earlier server session; no other client finds it.
     let mut b = bouncer.client();
     b.send(&[raw::bind("", "s", &[]), raw::execute(), raw::sync()].concat());
     assert_eq!(b.until_ready()[0].error().0, "26000");

@@ -1,5 +1,5 @@
-//! Long and unfinished pipelines: errors come through while the client is still sending, and nothing waits for a Sync that
-//! may never come.
+//! Long and unfinished pipelines: errors arrive while the client is still sending, and nothing waits for a
+//! Sync that may never come.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
@@ -23,7 +23,7 @@ fn a_parse_without_sync_or_flush_is_sent_and_its_error_comes_at_once() {
 }
 
 #[test]
-fn a_canceled_wait_of_an_unfinished_batch_is_an_error_and_no_disconnect() {
+fn canceling_the_wait_of_an_unfinished_batch_is_an_error_and_not_a_disconnect() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut holder = bouncer.client();
     holder.query("BEGIN");
@@ -59,11 +59,11 @@ fn twenty_thousand_messages_without_a_sync_do_not_hang() {
 }
 
 #[test]
-fn the_end_of_a_client_is_noticed_while_it_is_not_read_from() {
+fn a_disconnect_is_noticed_while_the_client_is_not_read_from() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     for messages in [5_000, 40_000] {
         let mut client = bouncer.client();
-        // The first one takes its time, and nothing is read from the client meanwhile.
+        // The first statement runs long, and the pooler stops reading from the client meanwhile.
         client
             .send(&[raw::parse("", "SELECT pg_sleep(30)"), raw::bind("", "", &[]), raw::execute()].concat());
         client.stream.set_nonblocking(true).unwrap();
@@ -82,14 +82,14 @@ fn the_end_of_a_client_is_noticed_while_it_is_not_read_from() {
 }
 
 #[test]
-fn an_early_error_of_a_long_pipeline_comes_while_the_client_is_still_sending() {
+fn an_early_error_of_a_long_pipeline_arrives_while_the_client_is_still_sending() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     client.send(&raw::parse("", "SELEC 1"));
     let batch =
         [raw::parse("", &format!("SELECT 1 /* {} */", "x".repeat(1000))), raw::bind("", "", &[])].concat();
     let mut sent = 0;
-    // No Sync, ever: only an error that is not kept back can end this.
+    // There is no Sync: the loop ends only if the error is delivered at once.
     while !client.has_pending_input() {
         client.send(&batch);
         sent += batch.len();
@@ -102,7 +102,7 @@ fn an_early_error_of_a_long_pipeline_comes_while_the_client_is_still_sending() {
 }
 
 #[test]
-fn batches_of_named_statements_flow_without_waiting_for_each_other() {
+fn batches_of_named_statements_do_not_wait_for_each_other() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
     let batches = 300;
@@ -118,7 +118,7 @@ fn batches_of_named_statements_flow_without_waiting_for_each_other() {
         assert_eq!(tags(&messages), "12DC3Z");
         assert_eq!(messages[2].row()[0].as_deref(), Some(format!("batch {}", n % 7).as_str()));
     }
-    // One name for all, and failures between: each batch sees what the one before has left.
+    // All batches use one name, with failures in between: each batch sees the state its predecessor left.
     let failing = [raw::parse("t", "SELEC"), raw::sync()].concat();
     let good =
         [raw::parse("t", "SELECT 1"), raw::bind("", "t", &[]), raw::execute(), raw::close_statement("t")]

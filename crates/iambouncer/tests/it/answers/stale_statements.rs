@@ -1,5 +1,5 @@
-//! Statements that the server has dropped, or cannot use any more, without the pooler seeing it: clients do not notice
-//! where a direct connection would not.
+//! Statements that the server has dropped, or can no longer use, without the pooler noticing: a client sees
+//! no error that a direct connection would not report.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
@@ -39,7 +39,7 @@ const HIDDEN: [&str; 4] = [
 ];
 
 #[test]
-fn a_deallocate_all_that_is_not_seen_hurts_no_other_client() {
+fn an_unnoticed_deallocate_all_affects_no_other_client() {
     let bouncer = setup("stale_hidden");
     let (mut a, mut b) = (bouncer.client(), bouncer.client());
     for sql in HIDDEN {
@@ -52,7 +52,7 @@ fn a_deallocate_all_that_is_not_seen_hurts_no_other_client() {
             assert_eq!(run(&mut a, name, &[b"!"]), "2DCZ", "{name} after {sql}");
         }
         b.query(sql);
-        // A Describe is the first message of many drivers.
+        // Many drivers send a Describe first.
         a.send(&[raw::describe_statement("one"), raw::sync()].concat());
         assert_eq!(tags(&a.until_ready()), "tTZ", "after {sql}");
         a.send(&[raw::close_statement("one"), raw::close_statement("two"), raw::sync()].concat());
@@ -61,7 +61,7 @@ fn a_deallocate_all_that_is_not_seen_hurts_no_other_client() {
 }
 
 #[test]
-fn a_second_try_is_made_of_a_batch_that_comes_in_pieces_and_not_inside_a_transaction() {
+fn a_batch_that_arrives_in_parts_is_retried_except_in_a_transaction() {
     let bouncer = setup("stale_pieces");
     let (mut a, mut b) = (bouncer.client(), bouncer.client());
     prepare(&mut a, "s", "SELECT 'pieces' || $1");
@@ -70,7 +70,7 @@ fn a_second_try_is_made_of_a_batch_that_comes_in_pieces_and_not_inside_a_transac
     a.expect(b'2');
     a.send(&[raw::execute(), raw::sync()].concat());
     assert_eq!(tags(&a.until_ready()), "DCZ");
-    // In a transaction the error has ended it already.
+    // In a transaction the error has already aborted it.
     a.query("BEGIN");
     a.query(HIDDEN[0]);
     let outcome = run(&mut a, "s", &[b"!"]);
@@ -80,7 +80,7 @@ fn a_second_try_is_made_of_a_batch_that_comes_in_pieces_and_not_inside_a_transac
 }
 
 #[test]
-fn a_deallocate_in_the_same_batch_is_answered_before_what_builds_on_it() {
+fn a_deallocate_in_the_same_batch_is_answered_before_dependent_messages() {
     let bouncer = setup("stale_batch");
     let mut a = bouncer.client();
     prepare(&mut a, "s", "SELECT 's' || $1");
@@ -99,7 +99,7 @@ fn a_deallocate_in_the_same_batch_is_answered_before_what_builds_on_it() {
 }
 
 #[test]
-fn a_changed_table_is_noticed_by_statements_that_were_prepared_before() {
+fn statements_prepared_before_a_table_change_are_prepared_again() {
     let bouncer = setup("stale_types");
     let (mut a, mut b) = (bouncer.client(), bouncer.client());
     prepare(&mut a, "all", "SELECT * FROM stale_types");
@@ -107,7 +107,7 @@ fn a_changed_table_is_noticed_by_statements_that_were_prepared_before() {
     // "cached plan must not change result type"
     b.query("ALTER TABLE stale_types ADD COLUMN more int");
     assert_eq!(run(&mut a, "all", &[]), "2DCZ");
-    // An insert keeps its old parameter type without an error of its own.
+    // An insert keeps its old parameter type without reporting an error.
     let insert = "INSERT INTO stale_types (n) VALUES ($1)";
     prepare(&mut a, "insert", insert);
     b.query("ALTER TABLE stale_types ALTER COLUMN n TYPE text");
@@ -126,7 +126,7 @@ fn a_changed_table_is_noticed_by_statements_that_were_prepared_before() {
 }
 
 #[test]
-fn a_known_text_is_refused_by_a_failed_transaction_and_its_name_stays_free() {
+fn a_failed_transaction_refuses_a_known_statement_and_its_name_stays_free() {
     let bouncer = setup("stale_failed");
     let (mut a, mut b) = (bouncer.client(), bouncer.client());
     prepare(&mut b, "theirs", "SELECT 'known'");
@@ -143,7 +143,7 @@ fn a_known_text_is_refused_by_a_failed_transaction_and_its_name_stays_free() {
 }
 
 #[test]
-fn errors_name_statements_as_the_client_does() {
+fn errors_contain_the_clients_statement_names() {
     let bouncer = setup("stale_names");
     let mut a = bouncer.client();
     prepare(&mut a, "mine", "SELECT $1::int");

@@ -1,4 +1,4 @@
-//! The unnamed statement in transaction pooling: a client may use it in a later batch, and gets its own rows.
+//! The unnamed statement in transaction pooling: a client may use it in a later batch and gets its own rows.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
@@ -40,7 +40,7 @@ fn eight_clients_that_bind_in_a_second_batch_get_their_own_rows() {
     }
 }
 
-/// One server, which two clients take turns on.
+/// Two clients that share one server.
 fn two_clients(settings: &[&str]) -> (Bouncer, Client, Client) {
     let settings = [&["default_pool_size = 1"], settings].concat();
     let bouncer = Bouncer::in_front_of(postgres(), &settings);
@@ -49,7 +49,7 @@ fn two_clients(settings: &[&str]) -> (Bouncer, Client, Client) {
 }
 
 #[test]
-fn an_unnamed_statement_is_used_again_and_again_between_those_of_others() {
+fn an_unnamed_statement_is_reused_between_those_of_other_clients() {
     for mode in ["transaction", "statement"] {
         let (_bouncer, mut a, mut b) = two_clients(&[&format!("pool_mode = {mode}")]);
         parse_in_one_batch(&mut a, "SELECT 'a' || $1");
@@ -66,7 +66,7 @@ fn an_unnamed_statement_is_used_again_and_again_between_those_of_others() {
 }
 
 #[test]
-fn a_client_without_an_unnamed_statement_does_not_get_another_clients() {
+fn a_client_without_an_unnamed_statement_does_not_get_that_of_another() {
     let (_bouncer, mut a, mut b) = two_clients(&[]);
     parse_in_one_batch(&mut a, "SELECT 'a' || $1");
     bind_in_the_next(&mut b, &[b"?"]);
@@ -83,16 +83,16 @@ fn a_client_without_an_unnamed_statement_does_not_get_another_clients() {
 }
 
 #[test]
-fn a_query_that_the_server_skips_does_not_make_another_clients_statement_ones_own() {
+fn a_skipped_query_does_not_give_a_client_the_statement_of_another() {
     let (_bouncer, mut a, mut b) = two_clients(&[]);
     parse_in_one_batch(&mut b, "SELECT 'b' || $1");
-    // The query is part of a batch that fails, so it is not run and the unnamed statement stays.
+    // The query is part of a failed batch, so it does not run and the unnamed statement stays.
     let skipped = [raw::bind("", "no such statement", &[]), raw::query("SELECT 1"), raw::sync()].concat();
     a.send(&skipped);
     assert_eq!(tags(&a.until_ready()), "EZ");
     bind_in_the_next(&mut a, &[b"?"]);
     assert_eq!(a.until_ready()[0].error().0, "26000");
-    // A query does not end what is skipped, so the one behind it is not run either.
+    // A query does not end the skipping, so the query after it does not run either.
     let skipped = [raw::execute(), raw::query("SELECT 1"), raw::query("SELECT 2"), raw::sync()].concat();
     let next = [raw::bind("", "", &[b"?"]), raw::execute(), raw::sync()].concat();
     a.send(&[skipped, next].concat());
@@ -101,10 +101,10 @@ fn a_query_that_the_server_skips_does_not_make_another_clients_statement_ones_ow
 }
 
 #[test]
-fn a_failed_parse_leaves_no_unnamed_statement_and_a_skipped_one_leaves_the_old_one() {
+fn a_failed_parse_drops_the_unnamed_statement_and_a_skipped_one_keeps_it() {
     let (_bouncer, mut a, mut b) = two_clients(&[]);
     parse_in_one_batch(&mut a, "SELECT 'old' || $1");
-    // The Bind of a portal that does not exist fails, so the Parse behind it is skipped.
+    // The Bind of a statement that does not exist fails, so the Parse after it is skipped.
     let bad = raw::bind("", "no such statement", &[]);
     a.send(&[bad, raw::parse("", "SELECT 'new' || $1"), raw::sync()].concat());
     assert_eq!(tags(&a.until_ready()), "EZ");
@@ -118,7 +118,7 @@ fn a_failed_parse_leaves_no_unnamed_statement_and_a_skipped_one_leaves_the_old_o
 }
 
 #[test]
-fn a_pipeline_of_batches_with_unnamed_statements_keeps_them_apart() {
+fn pipelined_batches_each_use_their_own_unnamed_statement() {
     let (_bouncer, mut a, mut b) = two_clients(&[]);
     parse_in_one_batch(&mut b, "SELECT 'b' || $1");
     let batch = |n: usize| {
@@ -139,7 +139,7 @@ fn a_pipeline_of_batches_with_unnamed_statements_keeps_them_apart() {
 }
 
 #[test]
-fn an_unnamed_statement_too_long_to_be_kept_keeps_its_server() {
+fn an_unnamed_statement_too_long_to_be_stored_keeps_its_server() {
     let (bouncer, mut a, _b) = two_clients(&["default_pool_size = 2"]);
     let long = format!("SELECT 'long' || $1 /* {} */", "x".repeat(400_000));
     parse_in_one_batch(&mut a, &long);

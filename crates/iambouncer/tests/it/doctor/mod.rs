@@ -1,11 +1,11 @@
-//! `iambouncer doctor` in front of servers, configurations and environments that are broken in exactly one way each: it
-//! names the check and the cause, and the exit code follows.
+//! `iambouncer doctor` with servers, configurations and environments that have exactly one fault each: it
+//! names the check and the cause, and sets the exit code.
 
 mod aws;
 mod one_cause;
 mod server;
 
-use crate::support::program::{self, Ended};
+use crate::support::program::{self, ProgramOutput};
 use crate::support::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use crate::support::{eventually, postgres};
 use rds_sim::postgres::PostgresOptions;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 type Variables = Vec<(String, String)>;
 
-/// One examination. STS is always the look-alike's: nobody else is asked.
+/// One run of doctor. STS is always the simulator's: no other endpoint is contacted.
 struct Case {
     sim: Sim,
     sts: CredentialServer,
@@ -28,7 +28,7 @@ struct Case {
 }
 
 impl Case {
-    /// All is well.
+    /// A case without a fault.
     fn new() -> Self {
         Self::with(Sim::in_front_of(postgres()))
     }
@@ -42,7 +42,7 @@ impl Case {
         Self { sim, sts, line, settings, users: String::new(), variables, kept: Vec::new() }
     }
 
-    /// Nothing in the environment but where STS is.
+    /// An environment without keys; only the STS endpoint is set.
     fn without_key() -> Self {
         let mut case = Self::new();
         case.variables.retain(|(key, _)| !key.contains("KEY"));
@@ -87,26 +87,27 @@ impl Case {
         ini
     }
 
-    fn run(&self, flags: &[&str]) -> Ended {
+    fn run(&self, flags: &[&str]) -> ProgramOutput {
         let dir = tempfile::tempdir().unwrap();
         let ini = self.file(dir.path()).display().to_string();
         program::run(&[&["doctor", &ini], flags].concat(), &self.variables)
     }
 
-    fn report(&self) -> Found {
-        let ended = self.run(&["--json"]);
-        let value = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
-        Found { value, code: ended.code }
+    fn report(&self) -> Report {
+        let output = self.run(&["--json"]);
+        let value =
+            serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        Report { value, code: output.code }
     }
 }
 
-/// What was printed.
-struct Found {
+/// The parsed report and the exit code.
+struct Report {
     value: Value,
     code: Option<i32>,
 }
 
-impl Found {
+impl Report {
     fn checks(&self) -> Vec<&Value> {
         let general = self.value["checks"].as_array().unwrap().iter();
         let targets = self.value["targets"].as_array().unwrap().iter();
@@ -114,8 +115,8 @@ impl Found {
     }
 
     fn check(&self, id: &str) -> &Value {
-        let found = self.checks().into_iter().find(|check| check["id"] == id);
-        found.unwrap_or_else(|| panic!("no {id} in {:#}", self.value))
+        let report = self.checks().into_iter().find(|check| check["id"] == id);
+        report.unwrap_or_else(|| panic!("no {id} in {:#}", self.value))
     }
 
     fn ids(&self, status: &str) -> Vec<&str> {
@@ -123,7 +124,8 @@ impl Found {
         checks.filter_map(|check| check["id"].as_str()).collect()
     }
 
-    /// One check has failed, with this cause, in words that hold `parts`; the rest is well or not reached.
+    /// Exactly one check fails, with this cause and a text that contains `parts`; the other checks pass or
+    /// are skipped.
     #[track_caller]
     fn expect_failure(&self, id: &str, cause: &str, parts: &[&str]) {
         assert_eq!(self.ids("failure"), [id], "{:#}", self.value);
@@ -153,8 +155,8 @@ impl Found {
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/orders";
 
-impl Found {
-    /// Without credentials there is no token either, and it says so itself.
+impl Report {
+    /// Without credentials the token check fails as well.
     #[track_caller]
     fn expect_failure_with_token(&self, id: &str, cause: &str, parts: &[&str]) {
         assert_eq!(self.ids("failure"), [id, "token"], "{:#}", self.value);
@@ -164,10 +166,10 @@ impl Found {
 }
 
 #[test]
-fn a_healthy_way_is_told_step_by_step() {
+fn a_healthy_setup_passes_every_check() {
     let case = Case::new();
-    let ended = case.run(&["--strict"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let output = case.run(&["--strict"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
     let arn = "arn:aws:sts::123456789012:assumed-role/rds-sim-role/rds-sim";
     for part in [
         "✔ config",
@@ -183,15 +185,15 @@ fn a_healthy_way_is_told_step_by_step() {
         "✔ login        accepted",
         "✔ sql          PostgreSQL ",
     ] {
-        assert!(ended.stdout.contains(part), "{part}\n{}", ended.stdout);
+        assert!(output.stdout.contains(part), "{part}\n{}", output.stdout);
     }
-    assert!(!ended.stdout.contains("X-Amz") && ended.stderr.is_empty(), "{ended:?}");
+    assert!(!output.stdout.contains("X-Amz") && output.stderr.is_empty(), "{output:?}");
     assert_eq!(case.sts.calls().get_caller_identity, 1);
     assert_eq!(case.sim.simulator.log().accepted_and_refused(), (1, 0));
 }
 
 #[test]
-fn without_a_file_the_same_is_examined() {
+fn without_a_file_the_environment_is_checked() {
     let case = Case::new();
     let mut variables = case.variables.clone();
     for (key, value) in [
@@ -204,10 +206,10 @@ fn without_a_file_the_same_is_examined() {
     ] {
         variables.push((key.to_owned(), value));
     }
-    let ended = program::run(&["doctor"], &variables);
-    assert!(ended.stdout.contains("arguments and environment"), "{ended:?}");
-    assert!(ended.stdout.contains("✔ login"), "{ended:?}");
-    assert_eq!(ended.stdout.matches("database app:").count(), 1, "{ended:?}");
+    let output = program::run(&["doctor"], &variables);
+    assert!(output.stdout.contains("arguments and environment"), "{output:?}");
+    assert!(output.stdout.contains("✔ login"), "{output:?}");
+    assert_eq!(output.stdout.matches("database app:").count(), 1, "{output:?}");
     let nothing = program::run(&["doctor"], &[]);
     assert_eq!(nothing.code, Some(1), "{nothing:?}");
     assert!(nothing.stdout.contains("✘ config") && nothing.stdout.contains("RDS_HOST"), "{nothing:?}");
@@ -215,7 +217,7 @@ fn without_a_file_the_same_is_examined() {
 
 /// IAM001, IAM018, IAM010.
 #[test]
-fn tokens_stored_as_passwords_are_told_with_their_age() {
+fn tokens_stored_as_passwords_are_reported_with_their_age() {
     let token = |expires: &str, signature: usize| {
         let signature = "0".repeat(signature);
         format!(
@@ -228,7 +230,7 @@ fn tokens_stored_as_passwords_are_told_with_their_age() {
         case.users = format!("\"report\" \"{token}\"\n");
         case.report()
     };
-    // Next to working IAM nobody sends it.
+    // IAM works for this line, so this password is never sent.
     with(token("900", 64)).expect_warning(
         "passwords",
         "IAM001",
@@ -248,7 +250,7 @@ fn tokens_stored_as_passwords_are_told_with_their_age() {
 }
 
 #[test]
-fn iam_without_verification_is_a_mistake_of_the_configuration() {
+fn iam_without_server_verification_is_a_configuration_error() {
     let case = Case { settings: vec!["server_tls_sslmode = require".to_owned()], ..Case::new() };
     case.report().expect_failure(
         "config",
@@ -258,30 +260,30 @@ fn iam_without_verification_is_a_mistake_of_the_configuration() {
 }
 
 #[test]
-fn lines_without_a_user_get_one_from_the_command_line() {
+fn lines_without_a_user_use_the_one_of_the_command_line() {
     let case = Case::new();
     let line = case.line.replace(" user=app", "");
     let case = case.line(line);
-    let found = case.report();
-    assert_eq!(found.code, Some(0));
-    assert_eq!(found.check("login")["status"], "skipped");
-    assert!(found.check("login")["summary"].as_str().unwrap().contains("--user"));
-    let ended = case.run(&["--user", "app", "--database", "app"]);
-    assert!(ended.stdout.contains("user app") && ended.stdout.contains("✔ login"), "{ended:?}");
+    let report = case.report();
+    assert_eq!(report.code, Some(0));
+    assert_eq!(report.check("login")["status"], "skipped");
+    assert!(report.check("login")["summary"].as_str().unwrap().contains("--user"));
+    let output = case.run(&["--user", "app", "--database", "app"]);
+    assert!(output.stdout.contains("user app") && output.stdout.contains("✔ login"), "{output:?}");
 }
 
 #[test]
-fn a_database_that_no_line_names_is_a_mistake() {
-    let ended = Case::new().run(&["--database", "ap"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+fn a_database_without_a_line_is_an_error() {
+    let output = Case::new().run(&["--database", "ap"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
     assert!(
-        ended.stdout.contains("no line for database \"ap\"") && ended.stdout.contains("lines for: app."),
-        "{ended:?}"
+        output.stdout.contains("no line for database \"ap\"") && output.stdout.contains("lines for: app."),
+        "{output:?}"
     );
 }
 
 #[test]
-fn a_stored_scram_secret_is_no_failure() {
+fn a_stored_scram_secret_is_not_a_failure() {
     let hba = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned();
     let server = crate::support::postgres::start(PostgresOptions { hba: Some(hba), ..Default::default() });
     server.sql("CREATE ROLE app LOGIN PASSWORD 'secret'").unwrap();
@@ -290,15 +292,15 @@ fn a_stored_scram_secret_is_no_failure() {
     let mut case = Case::new().line(line);
     case.settings = vec!["server_tls_sslmode = disable".to_owned()];
     case.users = format!("\"app\" \"{}\"\n", stored.trim());
-    let found = case.report();
-    assert_eq!((found.code, found.check("login")["status"].as_str()), (Some(0), Some("skipped")));
-    assert!(found.check("login")["summary"].as_str().unwrap().contains("SCRAM secret"));
+    let report = case.report();
+    assert_eq!((report.code, report.check("login")["status"].as_str()), (Some(0), Some("skipped")));
+    assert!(report.check("login")["summary"].as_str().unwrap().contains("SCRAM secret"));
 }
 
 #[test]
-fn warnings_count_only_when_asked_to() {
+fn warnings_set_the_exit_code_only_with_strict() {
     let case = Case::new().set("dns_nxdomain_ttl = 7");
     case.report().expect_warning("config", "IAM022", &["dns_nxdomain_ttl"]);
     assert_eq!(case.run(&["--strict"]).code, Some(1));
-    eventually("the door has seen both", || case.sim.simulator.log().accepted_and_refused().0 == 2);
+    eventually("the simulator has logged both", || case.sim.simulator.log().accepted_and_refused().0 == 2);
 }

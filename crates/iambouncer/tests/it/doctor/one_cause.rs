@@ -1,7 +1,7 @@
 //! One cause for each fault of AWS credentials: the log, the client's HINT and `doctor` name the same, and nothing that
 //! is said besides contradicts it.
 
-use super::{Case, Found, ROLE};
+use super::{Case, ROLE, Report};
 use crate::support::bouncer::Start;
 use crate::support::sim::REGION;
 use crate::support::{Bouncer, eventually};
@@ -64,26 +64,26 @@ fn causes_in(log: &str) -> Vec<&str> {
 
 /// Log, HINT and `doctor` name this cause only, in words that hold `parts` and nothing of `never`.
 #[track_caller]
-fn expect_one_cause(case: &Case, cause: &str, parts: &[&str], never: &[&str]) -> Found {
+fn expect_one_cause(case: &Case, cause: &str, parts: &[&str], never: &[&str]) -> Report {
     let bouncer = case.pooler();
-    let (_, text, hint) = bouncer.turned_away("app", "app");
+    let (_, text, hint) = bouncer.refused_login("app", "app");
     let line = bouncer.wait_for_line("cause=");
     let log = bouncer.log();
     let found = case.report();
     let report = format!("{:#}", found.value);
-    for (place, told) in [("log", &line), ("client", &format!("{text} {hint}")), ("doctor", &report)] {
-        assert!(told.contains(cause), "{place}: {cause}: {told}");
+    for (place, reported) in [("log", &line), ("client", &format!("{text} {hint}")), ("doctor", &report)] {
+        assert!(reported.contains(cause), "{place}: {cause}: {reported}");
         for part in parts {
-            assert!(told.contains(part), "{place}: {part}: {told}");
+            assert!(reported.contains(part), "{place}: {part}: {reported}");
         }
     }
     assert!(causes_in(&log).iter().all(|logged| *logged == cause), "{log}");
     for check in found.checks() {
         assert!(check["cause"].is_null() || check["cause"]["id"] == cause, "{check:#}");
     }
-    for (place, told) in [("log", &log), ("client", &(text + &hint)), ("doctor", &report)] {
+    for (place, reported) in [("log", &log), ("client", &(text + &hint)), ("doctor", &report)] {
         for word in never {
-            assert!(!told.contains(word), "{place}: {word}: {told}");
+            assert!(!reported.contains(word), "{place}: {word}: {reported}");
         }
     }
     found
@@ -212,7 +212,7 @@ fn a_clock_seventy_minutes_ahead_is_the_cause_and_not_the_source_of_credentials(
         for (what, case) in cases_ahead() {
             scope.spawn(move || {
                 println!("{what}");
-                expect_no_credentials(&case, "IAM013", &["ahead of AWS's", "Synchronize the clock"], &never);
+                expect_no_credentials(&case, "IAM013", &["ahead of AWS's", "Synchronise the clock"], &never);
                 let found = case.report();
                 assert_eq!(found.ids("failure"), ["credentials", "clock", "token"], "{:#}", found.value);
             });
@@ -241,7 +241,7 @@ fn a_request_that_aws_calls_expired_is_a_matter_of_the_clock() {
 fn keys_that_aws_does_not_accept_are_the_cause_and_not_a_missing_policy() {
     let case = Case::new();
     case.sim.simulator.keys().revoke(crate::support::sim::KEY_ID);
-    // AWS answers later than the server refuses: the first client is told the same as all others.
+    // AWS answers later than the server refuses: the first client receives the same as all others.
     case.sts.set(|settings| settings.delay = Duration::from_millis(100));
     let parts = ["AWS does not accept the credentials of key"];
     let found = expect_one_cause(&case, "IAM002", &parts, &[POLICY, "IAM003"]);

@@ -1,5 +1,5 @@
-//! A server that does what no PostgreSQL does: it logs clients in and answers each message as a test says. Owns its
-//! listener; connections end with the pooler's.
+//! A server that PostgreSQL cannot imitate: it logs clients in and answers each message as the test
+//! specifies. Owns its listener; its connections end with the pooler's.
 
 use super::raw::Message;
 use std::io::{Read, Write};
@@ -7,14 +7,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use wire::encode;
 
-/// What is sent for a message, and whether the connection goes on.
+/// Returns the bytes to send in answer to a message.
 pub type Script = Arc<dyn Fn(&Message) -> Vec<u8> + Send + Sync>;
 
-/// The length of an SSLRequest without its length word: shorter than any startup packet.
+/// The length of an SSLRequest without its length field: shorter than any startup packet.
 const SSL_REQUEST_BYTES: usize = 4;
 
-/// Listens on a port of the kernel's choice and answers as `script` says; without an answer of its own, `None`, as a
-/// server that runs everything would.
+/// Listens on a free port and answers with `script`; where that returns `None`, as a server would that
+/// accepts everything.
 pub fn server(script: impl Fn(&Message) -> Option<Vec<u8>> + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -51,7 +51,7 @@ pub fn serve(mut stream: TcpStream, script: &Script) -> Option<()> {
     }
 }
 
-/// The body of a packet before the login.
+/// The body of a packet during startup.
 fn packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).ok()?;
@@ -60,7 +60,7 @@ fn packet(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// What a server answers that has nothing to say.
+/// The usual successful answer without rows.
 pub fn usual_answer(tag: u8) -> Vec<u8> {
     let mut out = Vec::new();
     match tag {

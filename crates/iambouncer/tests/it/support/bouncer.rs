@@ -1,7 +1,7 @@
-//! The real binary, started with a configuration of the test's own. Owns the process, its directory and its log.
+//! The real binary, started with the test's configuration. Owns the process, its directory and its log.
 
 use super::raw::Client;
-use super::{PATIENCE, eventually};
+use super::{TIMEOUT, eventually};
 use rustix::process::{Pid, Signal};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, mpsc};
 /// A running iambouncer.
 pub struct Bouncer {
     child: Child,
-    /// Port it listens on.
+    /// The port it listens on.
     pub port: u16,
     log: Arc<Mutex<String>>,
     dir: tempfile::TempDir,
 }
 
-/// How to start one.
+/// Builder of a [`Bouncer`].
 pub struct Start<'a> {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -41,32 +41,32 @@ impl<'a> Start<'a> {
         }
     }
 
-    /// One more line of `[pgbouncer]`.
+    /// Adds a line of `[pgbouncer]`.
     pub fn set(mut self, line: &str) -> Self {
         self.settings.push_str(line);
         self.settings.push('\n');
         self
     }
 
-    /// Another `auth_file`.
+    /// Replaces the contents of `auth_file`.
     pub fn users(mut self, users: &str) -> Self {
         self.users = users.to_owned();
         self
     }
 
-    /// One more environment variable.
+    /// Adds an environment variable.
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.environment.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// A program, with arguments, that becomes the binary.
+    /// Runs the binary through this program with its arguments.
     pub fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the binary and waits until it is ready.
     pub fn start(self) -> Bouncer {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("users.txt"), &self.users).unwrap();
@@ -78,8 +78,8 @@ impl<'a> Start<'a> {
 
     fn ini(&self, dir: &Path) -> String {
         let mut text = format!("[databases]\n{}\n[pgbouncer]\n", self.databases);
-        // One, since many tests count servers or rely on their order; tests about several say how many. All can be run
-        // with another number.
+        // One worker, since many tests count servers or rely on their order; tests of several workers set the
+        // number. TEST_WORKERS changes the default.
         let workers = std::env::var("TEST_WORKERS").unwrap_or_else(|_| "1".to_owned());
         let defaults = [
             ("workers", workers.as_str()),
@@ -104,13 +104,13 @@ impl<'a> Start<'a> {
 }
 
 impl Bouncer {
-    /// A pooler in front of the shared PostgreSQL, database `app`.
+    /// A pooler in front of the server's database `app`.
     pub fn in_front_of(server: &rds_sim::postgres::Postgres, settings: &[&str]) -> Self {
         let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
         settings.iter().fold(Start::databases(&databases), |start, line| start.set(line)).start()
     }
 
-    /// Starts the binary with these arguments and nothing in its environment but `environment`.
+    /// Starts the binary with these arguments; its environment contains only `environment`.
     pub fn spawn(arguments: &[String], environment: &[(String, String)], dir: tempfile::TempDir) -> Self {
         Self::spawn_through(&[], arguments, environment, dir)
     }
@@ -129,7 +129,7 @@ impl Bouncer {
         let sink = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                // First into the log: whoever hears "ready" may look for that very line.
+                // Store the line before signaling: the test may search the log for it.
                 let mut log = sink.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
@@ -141,7 +141,7 @@ impl Bouncer {
                 }
             }
         });
-        let Ok(port) = is_ready.recv_timeout(PATIENCE) else {
+        let Ok(port) = is_ready.recv_timeout(TIMEOUT) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("iambouncer did not become ready:\n{}", log.lock().unwrap());
@@ -149,7 +149,7 @@ impl Bouncer {
         Self { child, port, log, dir }
     }
 
-    /// Where its probes and metrics are; it has to be started with `http_port = auto`.
+    /// The port of probes and metrics; requires `http_port = auto`.
     pub fn http_port(&self) -> u16 {
         let log = self.log();
         let (_, rest) = log.split_once("probes and metrics on http://127.0.0.1:").expect("HTTP is on");
@@ -161,26 +161,26 @@ impl Bouncer {
         Client::log_in(self.port, "app", "app")
     }
 
-    /// The login of a client that is turned away: SQLSTATE, message, hint. Clients whose patience ended before the
-    /// first login of a server did know nothing yet: then the next one is asked.
-    pub fn turned_away(&self, user: &str, database: &str) -> (String, String, String) {
-        let mut told = None;
-        eventually("a client that is told why", || {
+    /// SQLSTATE, message and hint of a refused login. A client may time out with query_wait_timeout before
+    /// the first server login has failed; then another client is tried.
+    pub fn refused_login(&self, user: &str, database: &str) -> (String, String, String) {
+        let mut refusal = None;
+        eventually("a client that receives the reason", || {
             let mut client = Client::start(self.port, &[("user", user), ("database", database)]);
             let message = client.read().expect("an answer");
             let (code, text) = message.error();
-            let knows = text != "query_wait_timeout";
-            told = Some((code, text, message.hint()));
-            knows
+            let has_reason = text != "query_wait_timeout";
+            refusal = Some((code, text, message.hint()));
+            has_reason
         });
-        told.expect("an answer")
+        refusal.expect("an answer")
     }
 
-    /// A client of database `app` is turned away with this cause, in words that hold `parts`, and the log and the
-    /// metrics say the same. The pooler has to be started with `http_port = auto`.
+    /// Expects that a client of database `app` is refused with this cause and a text that contains `parts`,
+    /// and that the log and the metrics report the same cause. Requires `http_port = auto`.
     #[track_caller]
     pub fn expect_cause(&self, code: &str, id: &str, reason: &str, parts: &[&str]) {
-        let (given, text, hint) = self.turned_away("app", "app");
+        let (given, text, hint) = self.refused_login("app", "app");
         assert_eq!(given, code, "{text} / {hint}");
         assert!(hint.ends_with(&format!("[{id}]")), "{text} / {hint}");
         for part in parts {
@@ -194,12 +194,12 @@ impl Bouncer {
         assert!(of_this >= Some(1.0) && scrape.sum(failures, &[]) == of_this, "{reason}: {of_this:?}");
     }
 
-    /// A console connection.
+    /// Opens a console connection.
     pub fn console(&self) -> Client {
         Client::log_in(self.port, "postgres", "pgbouncer")
     }
 
-    /// One column of a SHOW command, all rows.
+    /// A column of a SHOW command, for all rows.
     pub fn show(&self, what: &str, column: &str) -> Vec<String> {
         self.console().column(&format!("SHOW {what}"), column)
     }
@@ -210,7 +210,7 @@ impl Bouncer {
         eventually(&format!("{n} servers"), || console.column("SHOW SERVERS", "state").len() == n);
     }
 
-    /// Its process.
+    /// The process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -220,7 +220,7 @@ impl Bouncer {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("iambouncer ends", || {
@@ -230,13 +230,13 @@ impl Bouncer {
         status.unwrap()
     }
 
-    /// Everything it has logged.
+    /// Everything logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for a line of its log that holds `part`. The log comes through a pipe, so a client may have its answer
-    /// before this process has read the line that was written earlier.
+    /// Waits for a log line that contains `part`. The log is read through a pipe, so a client may receive its
+    /// answer before an earlier line was read.
     pub fn wait_for_line(&self, part: &str) -> String {
         let find = |log: &str| log.lines().find(|line| line.contains(part)).map(str::to_owned);
         let mut found = None;
@@ -247,12 +247,12 @@ impl Bouncer {
         found.unwrap()
     }
 
-    /// Where it runs, with its files.
+    /// The working directory with its files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Its configuration file.
+    /// The configuration file.
     pub fn ini(&self) -> PathBuf {
         self.dir.path().join("pooler.ini")
     }
@@ -268,7 +268,7 @@ impl Drop for Bouncer {
     }
 }
 
-/// The binary with a clean environment; it ends when the test's process does.
+/// The binary with a clean environment; it is killed when the test process exits.
 pub fn command(arguments: &[String], environment: &[(String, String)]) -> Command {
     command_through(&[], arguments, environment)
 }
@@ -282,7 +282,7 @@ fn command_through(wrapper: &[String], arguments: &[String], environment: &[(Str
         .args(arguments)
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
-        // All tests can be run once more with another engine: `make test` does.
+        // `make test` runs all tests once more with another engine.
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
@@ -291,7 +291,7 @@ fn command_through(wrapper: &[String], arguments: &[String], environment: &[(Str
     command
 }
 
-/// The process ends when the thread that starts it does, however that comes about.
+/// Kills the process when the thread that starts it ends.
 pub fn end_with_the_test(command: &mut Command) {
     // SAFETY: the call between fork and exec is a bare system call and allocates nothing.
     #[allow(unsafe_code, reason = "std offers no other way to tie a child to its parent's life")]

@@ -1,12 +1,12 @@
-//! HTTP as a probe and a Prometheus speak it, written by hand so that a test can also speak it badly; and a reader of
-//! OpenMetrics text that accepts nothing but that. Owns no process.
+//! A raw HTTP client, so that tests can also send malformed requests, and a strict parser of OpenMetrics
+//! text. Owns no process.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -15,18 +15,18 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Connects and sends nothing.
+/// Connects without sending anything.
 pub fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
-/// Sends these bytes and reads all that comes back. `None` when nothing does.
+/// Sends these bytes and reads everything returned. `None` if there is no answer.
 pub fn send(port: u16, request: &[u8]) -> Option<Answer> {
     let mut stream = connect(port);
-    // The other side may have seen enough before all of it is sent.
+    // The server may close the connection before everything was sent.
     let _ = stream.write_all(request);
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -39,28 +39,28 @@ pub fn send(port: u16, request: &[u8]) -> Option<Answer> {
     Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// A plain request.
+/// A request without a body.
 pub fn request(port: u16, method: &str, path: &str) -> Answer {
     let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     send(port, text.as_bytes()).unwrap_or_else(|| panic!("no answer to {method} {path}"))
 }
 
-/// A GET.
+/// A GET request.
 pub fn get(port: u16, path: &str) -> Answer {
     request(port, "GET", path)
 }
 
-/// What a scrape said.
+/// The parsed metrics of a scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
     pub text: String,
-    /// Kinds by family.
+    /// Types by family.
     pub kinds: BTreeMap<String, String>,
     /// Values by name and labels, as they are written.
     pub values: BTreeMap<String, f64>,
 }
 
-/// Scrapes and checks every line.
+/// Scrapes the metrics and checks every line.
 pub fn scrape(port: u16) -> Scrape {
     let answer = get(port, "/metrics");
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -138,7 +138,7 @@ fn check_series(series: &str) -> &str {
 }
 
 impl Scrape {
-    /// The sum of a metric's series that have all these labels; `None` when there is none.
+    /// The sum of a metric's series that have all these labels; `None` if there are none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let wanted: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
@@ -149,7 +149,7 @@ impl Scrape {
         matching.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
-    /// All counters, those of histograms included.
+    /// All counters, including those of histograms.
     pub fn counters(&self) -> impl Iterator<Item = (&str, f64)> {
         let is_counter = |series: &str| {
             let name = series.split('{').next().unwrap_or(series);

@@ -1,8 +1,8 @@
-//! Where a Lambda function runs: a pooler whose clients show RDS tokens, names that lead to it, and the function's own
-//! credentials. Owns pooler, simulator and programs.
+//! The environment of a Lambda function: a pooler whose clients authenticate with RDS tokens, host names that
+//! resolve to it, and the function's credentials. Owns pooler, simulator and programs.
 
 use super::drivers::{Language, Programs};
-use super::program::Ended;
+use super::program::ProgramOutput;
 use super::raw::Client;
 use super::sim::{KEY_ID, RDS_HOST, REGION, Sim};
 use super::tls_client::ClientSide;
@@ -13,37 +13,38 @@ use std::net::TcpListener;
 use std::sync::Once;
 use std::time::Duration;
 
-/// What the pooler is called where it does not have the endpoint's name.
+/// The pooler's host name if it does not use the endpoint's.
 const POOLER_HOST: &str = "pooler.internal";
-/// An address beside the door's, so that both can have the same port.
+/// A second address, so that the pooler can use the simulator's port.
 const OWN_ADDRESS: &str = "127.0.0.2";
 const SESSION_TOKEN_BYTES: usize = 900;
-const MAX_DOORS: usize = 20;
+const MAX_TRIES: usize = 20;
 
-/// A function and what it calls.
-pub struct Stage {
+/// A function and the services it calls.
+pub struct LambdaSetup {
     pub sim: Sim,
     pub bouncer: Bouncer,
     side: ClientSide,
     programs: Programs,
     key: AccessKey,
-    /// What the function finds in its environment besides its credentials.
-    places: Vec<(&'static str, String)>,
-    /// What the pooler asks for the endpoint, whatever its name is to the function.
+    /// Environment variables of the function besides its credentials.
+    addresses: Vec<(&'static str, String)>,
+    /// Resolves the endpoint for the pooler, whatever the function's /etc/hosts contains.
     _dns: DnsServer,
 }
 
-impl Stage {
-    /// The endpoint's name leads to the pooler, which has the endpoint's port: the function knows one name.
+impl LambdaSetup {
+    /// The endpoint's name resolves to the pooler, which uses the endpoint's port: the function needs one
+    /// name.
     pub fn with_the_endpoints_name() -> Self {
-        let sim = door_whose_port_is_free_elsewhere();
+        let sim = sim_whose_port_is_free_at_own_address();
         let port = sim.port();
         let settings = [format!("listen_addr = {OWN_ADDRESS}"), format!("listen_port = {port}")];
-        let places = [("PROXY_HOST", RDS_HOST.to_owned()), ("PROXY_PORT", port.to_string())];
-        Self::start(sim, &settings, &[(RDS_HOST, OWN_ADDRESS)], |_| places.to_vec())
+        let addresses = [("PROXY_HOST", RDS_HOST.to_owned()), ("PROXY_PORT", port.to_string())];
+        Self::start(sim, &settings, &[(RDS_HOST, OWN_ADDRESS)], |_| addresses.to_vec())
     }
 
-    /// The pooler has a name and a port of its own: the function knows both.
+    /// The pooler has its own name and port: the function needs both names.
     pub fn with_two_names() -> Self {
         let sim = Sim::in_front_of(postgres());
         let database = [("DB_HOST", RDS_HOST.to_owned()), ("DB_PORT", sim.port().to_string())];
@@ -57,7 +58,7 @@ impl Stage {
         sim: Sim,
         settings: &[String],
         names: &[(&str, &str)],
-        places: impl FnOnce(&Bouncer) -> Vec<(&'static str, String)>,
+        addresses: impl FnOnce(&Bouncer) -> Vec<(&'static str, String)>,
     ) -> Self {
         make_table();
         let key = sim.simulator.keys().issue(
@@ -72,28 +73,28 @@ impl Stage {
         let start = side.set(sim.start(&line), "require").set("auth_type = iam");
         let start = start.set(&format!("dns_server = {}", dns.address()));
         let bouncer = settings.iter().fold(start, |start, line| start.set(line)).start();
-        let places = places(&bouncer);
-        Self { sim, side, programs: Programs::with_hosts(names), key, places, bouncer, _dns: dns }
+        let addresses = addresses(&bouncer);
+        Self { sim, side, programs: Programs::with_hosts(names), key, addresses, bouncer, _dns: dns }
     }
 
     /// Calls the function for each of these events, in one process.
-    pub fn invoke(&self, language: Language, events: &[Value]) -> Ended {
+    pub fn invoke(&self, language: Language, events: &[Value]) -> ProgramOutput {
         self.invoke_as(&self.key, language, events)
     }
 
-    /// Calls the function with credentials of the test's own.
-    pub fn invoke_as(&self, key: &AccessKey, language: Language, events: &[Value]) -> Ended {
+    /// Calls the function with these credentials.
+    pub fn invoke_as(&self, key: &AccessKey, language: Language, events: &[Value]) -> ProgramOutput {
         let events: Vec<String> = events.iter().map(Value::to_string).collect();
         let events: Vec<&str> = events.iter().map(String::as_str).collect();
         self.programs.run(language, "invoke", &events, &self.environment(key))
     }
 
-    /// The function's key with another secret.
+    /// The function's key with a wrong secret.
     pub fn forged_key(&self) -> AccessKey {
         AccessKey { secret: "another/secret".to_owned().into(), ..self.key.clone() }
     }
 
-    /// Whose tokens the database has accepted: the function's, or the pooler's. In order.
+    /// The owners of the tokens that the database accepted, in order: the function or the pooler.
     pub fn accepted(&self) -> Vec<&'static str> {
         let attempts = self.sim.simulator.log().attempts().into_iter();
         let keys = attempts.filter_map(|attempt| match attempt.outcome {
@@ -103,7 +104,7 @@ impl Stage {
         let name = |key: String| match key.as_str() {
             KEY_ID => "pooler",
             key if key == self.key.access_key_id => "function",
-            _ => "nobody we know",
+            _ => "unknown",
         };
         keys.map(name).collect()
     }
@@ -119,19 +120,19 @@ impl Stage {
             ("DB_NAME", "app".to_owned()),
             ("DB_CA_FILE", self.side.authority_file().display().to_string()),
         ];
-        let all = credentials.into_iter().chain(self.places.iter().cloned());
+        let all = credentials.into_iter().chain(self.addresses.iter().cloned());
         all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
-/// Tokens are for a name and a port, so the pooler has to have the door's.
-fn door_whose_port_is_free_elsewhere() -> Sim {
-    let mut doors = (0..MAX_DOORS).map(|_| Sim::in_front_of(postgres()));
+/// Tokens are signed for a name and a port, so the pooler must use the simulator's port.
+fn sim_whose_port_is_free_at_own_address() -> Sim {
+    let mut sims = (0..MAX_TRIES).map(|_| Sim::in_front_of(postgres()));
     let is_free = |sim: &Sim| TcpListener::bind((OWN_ADDRESS, sim.port())).is_ok();
-    doors.find(is_free).expect("a port that is free at both addresses")
+    sims.find(is_free).expect("a port that is free at both addresses")
 }
 
-/// What all functions write to; each test has items of its own.
+/// The table that all functions write to; each test uses its own items.
 fn make_table() {
     static MADE: Once = Once::new();
     MADE.call_once(|| {

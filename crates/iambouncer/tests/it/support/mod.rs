@@ -1,5 +1,5 @@
-//! What the integration tests stand on: a real PostgreSQL, the real binary, and a client that speaks the protocol
-//! message by message. Owns starting and ending; every process it starts ends with the test.
+//! Support for the integration tests: a real PostgreSQL, the real binary, and a client that sends and reads
+//! single protocol messages. Owns starting and stopping them; every process ends with the test.
 
 pub mod answering;
 pub mod bouncer;
@@ -23,12 +23,12 @@ pub use workers::Workers;
 
 use std::time::{Duration, Instant};
 
-/// Longest time anything in these tests may take before it counts as hanging.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit after which anything in these tests counts as hanging.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Waits until `condition` holds; for states that another process reaches in its own time.
+/// Waits until `condition` holds, for a state that another process reaches asynchronously.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::yield_now();

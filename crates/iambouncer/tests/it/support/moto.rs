@@ -1,24 +1,24 @@
-//! AWS's Secrets Manager as moto imitates it, and what a test tells it to do. Owns one server process, which ends with
-//! its value. It never checks signatures, and speaks no TLS.
+//! moto's emulation of AWS Secrets Manager, and the calls that tests make to it. Owns one server process,
+//! which ends with its value. It does not check signatures and does not support TLS.
 
 use super::sim::REGION;
-use super::{PATIENCE, drivers, http};
+use super::{TIMEOUT, drivers, http};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
-/// What a secret's version in use is called.
+/// The stage of the current version.
 pub const CURRENT: &str = "AWSCURRENT";
-/// What the next version is called while it is made ready.
+/// The stage of a new version during a rotation.
 pub const PENDING: &str = "AWSPENDING";
-/// What the version before the current one is called.
+/// The stage of the version before the current one.
 pub const PREVIOUS: &str = "AWSPREVIOUS";
 
-/// A running server with secrets of its own.
+/// A running server with its own secrets.
 ///
-/// Once a stage has been moved, it answers a GetSecretValue that names no stage with the previous value, which AWS does
-/// not. So a stage has to be named.
+/// Once a stage has been moved, moto answers a GetSecretValue without a stage with the previous value, unlike
+/// AWS. Callers must therefore pass a stage.
 pub struct Moto {
     child: Child,
     port: u16,
@@ -26,7 +26,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts it and waits until it takes requests.
+    /// Starts the server and waits until it accepts requests.
     pub fn start() -> Self {
         let mut child = drivers::python("moto_server")
             .args(["-H", "127.0.0.1", "-p", "0"])
@@ -50,33 +50,34 @@ impl Moto {
                 log.push('\n');
             }
         });
-        // It listens when it says so.
-        let port = is_ready.recv_timeout(PATIENCE);
+        // The server listens when it prints this line.
+        let port = is_ready.recv_timeout(TIMEOUT);
         moto.port = port.unwrap_or_else(|_| panic!("moto did not start:\n{}", moto.log()));
         moto
     }
 
-    /// Where it is, for `AWS_ENDPOINT_URL_SECRETS_MANAGER` and the like.
+    /// The endpoint URL, for `AWS_ENDPOINT_URL_SECRETS_MANAGER` and similar variables.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What an SDK needs to find it, and to have something to sign with.
+    /// The environment through which an SDK finds the endpoint, and a key to sign with.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.url()),
             ("AWS_ACCESS_KEY_ID", "AKIDMOTO".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "anything".to_owned()),
             ("AWS_REGION", REGION.to_owned()),
-            // Python's SDK has a name of its own for it.
+            // The Python SDK uses this variable.
             ("AWS_DEFAULT_REGION", REGION.to_owned()),
         ]
     }
 
-    /// One action of Secrets Manager; an error is its status, which AWS may have chosen otherwise, and text.
+    /// Calls an action of Secrets Manager; an error contains the status, which may differ from AWS's, and the
+    /// text.
     pub fn call(&self, action: &str, parameters: &Value) -> Result<Value, (u16, String)> {
         let body = parameters.to_string();
-        // The region is read from what was signed for; the signature is not looked at.
+        // The region is taken from the credential scope; the signature is not checked.
         let scope = format!("AKIDMOTO/20260101/{REGION}/secretsmanager/aws4_request");
         let request = format!(
             "POST / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\
@@ -93,12 +94,12 @@ impl Moto {
         Ok(serde_json::from_str(&answer.body).unwrap())
     }
 
-    /// Makes a secret; answers with the ID of its version.
+    /// Creates a secret; returns its version ID.
     pub fn create_secret(&self, name: &str, value: &str) -> String {
         self.version("CreateSecret", &json!({ "Name": name, "SecretString": value }))
     }
 
-    /// Adds a version with these stages; answers with its ID. `AWSCURRENT` among them makes it the current one at once.
+    /// Adds a version with these stages; returns its ID. With `AWSCURRENT` it becomes current at once.
     pub fn put_secret_value(&self, name: &str, value: &str, stages: &[&str]) -> String {
         let parameters = json!({ "SecretId": name, "SecretString": value, "VersionStages": stages });
         self.version("PutSecretValue", &parameters)
@@ -115,14 +116,14 @@ impl Moto {
         self.call("UpdateSecretVersionStage", &parameters).unwrap();
     }
 
-    /// The value of the version with that stage, and the version's ID.
+    /// The value of the version with this stage, and its version ID.
     pub fn secret_value(&self, name: &str, stage: &str) -> (String, String) {
         let answer =
             self.call("GetSecretValue", &json!({ "SecretId": name, "VersionStage": stage })).unwrap();
         (text(&answer, "SecretString"), text(&answer, "VersionId"))
     }
 
-    /// What a rotation does in the end: the value comes as pending, and is made the current one. Answers with its ID.
+    /// The final steps of a rotation: adds the value as pending and makes it current. Returns its version ID.
     pub fn rotate(&self, name: &str, value: &str) -> String {
         let (_, from) = self.secret_value(name, CURRENT);
         let to = self.put_secret_value(name, value, &[PENDING]);
@@ -130,7 +131,7 @@ impl Moto {
         to
     }
 
-    /// Everything it has logged; a line for each request.
+    /// Everything logged so far, one line per request.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

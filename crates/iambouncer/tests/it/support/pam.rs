@@ -1,5 +1,5 @@
-//! The faithful twin: a PostgreSQL that asks the simulator's verifier through PAM, as RDS asks an agent of its own.
-//! Owns one file in /etc/pam.d, which takes root; it goes with the value.
+//! A PostgreSQL that calls the simulator's verifier through PAM, as RDS calls its agent. Owns one file in
+//! /etc/pam.d, which requires root to write; it is removed with the value.
 
 use super::postgres;
 use rds_sim::postgres::{Postgres, PostgresOptions};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokio::runtime::Runtime;
 
-/// The port that tokens are made for: PostgreSQL's own is not known before it starts.
+/// The port that tokens are signed for: PostgreSQL's own is not known before it starts.
 pub const TOKEN_PORT: u16 = 5432;
 
-/// A PostgreSQL with RDS' own lines in `pg_hba.conf`. Role `app` is in `rds_iam`, role `plain` is not.
+/// A PostgreSQL with RDS's lines in `pg_hba.conf`. Role `app` is in `rds_iam`, role `plain` is not.
 pub struct PamPostgres {
     pub server: Postgres,
     pub simulator: Simulator,
@@ -22,7 +22,7 @@ pub struct PamPostgres {
     _runtime: Runtime,
 }
 
-/// A file in /etc/pam.d, as long as this is held.
+/// A file in /etc/pam.d, removed when this is dropped.
 struct Service {
     path: PathBuf,
     name: String,
@@ -44,7 +44,7 @@ impl Drop for Service {
 }
 
 impl PamPostgres {
-    /// `None` where /etc/pam.d cannot be written.
+    /// `None` if /etc/pam.d cannot be written.
     pub fn start(host: &str, region: &str, key: AccessKey) -> Option<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -69,13 +69,14 @@ impl PamPostgres {
         Some(Self { server, simulator, _endpoint: endpoint, _service: service, dir, _runtime: runtime })
     }
 
-    /// The file with the authority of its certificate.
+    /// The file with the CA of its certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 }
 
-/// Builds the module where this test program was built, and copies it to where PostgreSQL's account can read it.
+/// Builds the module in the target directory of this test, and copies it to where PostgreSQL's account can
+/// read it.
 fn module(dir: &Path) -> PathBuf {
     let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let status = Command::new(env!("CARGO"))

@@ -1,4 +1,4 @@
-//! The PostgreSQL that most tests share. Owns its users and databases.
+//! The PostgreSQL shared by most tests. Owns its users and databases.
 
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ pub fn postgres() -> &'static Postgres {
     })
 }
 
-/// A server of a test's own.
+/// Starts a server for one test.
 pub fn start(options: PostgresOptions) -> Postgres {
     Postgres::start(&options).expect("PostgreSQL starts; `make setup` installs it")
 }

@@ -1,31 +1,31 @@
-//! Runs of the binary and of other programs that end by themselves, and one that logs to a file. Owns those processes; every one has ended
-//! when its value is gone.
+//! Runs of the binary and other programs to completion, and a pooler that logs to a file. Owns those
+//! processes; each has exited when its value is dropped.
 
 use super::bouncer::command;
-use super::{PATIENCE, eventually};
+use super::{TIMEOUT, eventually};
 use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-/// What a run came to.
+/// Exit code and output of a program.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ProgramOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs the binary to its end, which has to come soon.
-pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Ended {
+/// Runs the binary until it exits, within the time limit.
+pub fn run(arguments: &[&str], environment: &[(String, String)]) -> ProgramOutput {
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     to_end(&mut command(&arguments, environment))
 }
 
-/// Runs a command to its end, which has to come soon. What it prints has to fit a pipe.
-pub fn to_end(command: &mut Command) -> Ended {
+/// Runs a command until it exits, within the time limit. Its output must fit into a pipe.
+pub fn to_end(command: &mut Command) -> ProgramOutput {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
@@ -33,13 +33,16 @@ pub fn to_end(command: &mut Command) -> Ended {
     let _ = child.kill();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let ended =
-        Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    assert!(in_time, "{command:?} did not end: {ended:?}");
-    ended
+    let result = ProgramOutput {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    };
+    assert!(in_time, "{command:?} did not exit: {result:?}");
+    result
 }
 
-/// A running pooler whose log is a file.
+/// A running pooler that logs to a file.
 pub struct Logged {
     child: Child,
     pub port: u16,
@@ -47,11 +50,11 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// Starts the binary and waits until `log_file` says that it is ready.
+    /// Starts the binary and waits until `log_file` reports that it is ready.
     pub fn start(arguments: &[String], environment: &[(String, String)], log_file: &Path) -> Self {
         let child = command(arguments, environment).spawn().unwrap();
         let mut pooler = Self { child, port: 0, log_file: log_file.to_owned() };
-        eventually("the log file says ready", || {
+        eventually("the log file reports ready", || {
             assert_eq!(pooler.child.try_wait().unwrap(), None, "{}", pooler.log());
             let log = pooler.log();
             let line = log.lines().find_map(|line| line.split_once("ready: accepting connections on "));
@@ -63,7 +66,7 @@ impl Logged {
         pooler
     }
 
-    /// What the file holds now.
+    /// The contents of the log file.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log_file).unwrap_or_default()
     }
@@ -77,7 +80,7 @@ impl Logged {
         rustix::process::kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("iambouncer ends", || {

@@ -1,16 +1,17 @@
-//! A client that sends and reads single messages, so that tests can do what no driver would. Owns one connection.
+//! A client that sends and reads single messages, so that tests can do what no driver does. Owns one
+//! connection.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use wire::startup::Version;
 use wire::{backend, encode};
 
-/// A message of the server.
+/// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub tag: u8,
-    /// The whole message, header included.
+    /// The whole message, including its header.
     pub bytes: Vec<u8>,
 }
 
@@ -57,7 +58,7 @@ impl Message {
     }
 }
 
-/// Tags of messages as text, which makes sequences easy to compare.
+/// The tags of messages as a string, for comparison.
 pub fn tags(messages: &[Message]) -> String {
     messages.iter().map(|message| message.tag as char).collect()
 }
@@ -65,16 +66,16 @@ pub fn tags(messages: &[Message]) -> String {
 /// A connection.
 pub struct Client {
     pub stream: TcpStream,
-    /// Messages of the greeting.
+    /// The messages received at login.
     pub greeting: Vec<Message>,
 }
 
 impl Client {
-    /// Connects and sends nothing.
+    /// Connects without sending anything.
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, greeting: Vec::new() }
     }
@@ -88,7 +89,7 @@ impl Client {
         client
     }
 
-    /// Logs in where no password is asked for.
+    /// Logs in to a pooler that requests no password.
     pub fn log_in(port: u16, user: &str, database: &str) -> Self {
         Self::log_in_with(port, &[("user", user), ("database", database)])
     }
@@ -103,7 +104,7 @@ impl Client {
         client
     }
 
-    /// A value reported in the greeting.
+    /// A parameter value reported at login.
     pub fn reported(&self, name: &str) -> Option<String> {
         self.greeting
             .iter()
@@ -124,7 +125,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// True when something has come, be it the end.
+    /// True if input, or the end of the stream, can be read.
     pub fn has_pending_input(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let peeked = self.stream.peek(&mut [0]);
@@ -154,7 +155,7 @@ impl Client {
         Some(Message { tag: header[0], bytes })
     }
 
-    /// The next message, which has to be there.
+    /// The next message, which must have this tag.
     pub fn expect(&mut self, tag: u8) -> Message {
         let message = self.read().unwrap_or_else(|| panic!("stream ended before {:?}", tag as char));
         let text = if message.tag == b'E' { format!("{:?}", message.error()) } else { String::new() };
@@ -202,7 +203,7 @@ impl Client {
             .unwrap_or_default()
     }
 
-    /// One named column of a simple query.
+    /// A named column of a simple query's result.
     pub fn column(&mut self, sql: &str, column: &str) -> Vec<String> {
         let messages = self.query(sql);
         let columns =

@@ -1,18 +1,18 @@
-//! A server of the test's own, for what no PostgreSQL would do. Owns a listener and one thread per connection; what is
-//! said on a connection is the test's.
+//! A server scripted by the test, for behavior that PostgreSQL does not show. Owns a listener and one thread
+//! per connection; the test determines the messages.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What a connection begins with.
+/// The first packet of a connection.
 pub enum First {
     Startup,
     Cancel,
 }
 
-/// Both directions of a connection, in clear or encrypted.
+/// A bidirectional connection, plain or encrypted.
 pub trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
@@ -25,7 +25,7 @@ impl Connection {
         self.0.flush()
     }
 
-    /// The startup packet, or what comes in its place. SSLRequest is answered with no.
+    /// Reads the startup packet or cancel request. Answers an SSLRequest with N.
     pub fn first(&mut self) -> io::Result<First> {
         loop {
             let packet = self.packet()?;
@@ -54,7 +54,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// Lets a client in as this process.
+    /// Accepts a client, with this process ID.
     pub fn admit(&mut self, pid: u32) -> io::Result<()> {
         self.send(&[message(b'R', &[0; 4]), key_data(pid), ready(b'I')].concat())
     }
@@ -66,7 +66,7 @@ pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &len, body].concat()
 }
 
-/// BackendKeyData of this process.
+/// BackendKeyData with this process ID.
 pub fn key_data(pid: u32) -> Vec<u8> {
     message(b'K', &[pid.to_be_bytes(), [1, 2, 3, 4]].concat())
 }
@@ -76,12 +76,12 @@ pub fn ready(status: u8) -> Vec<u8> {
     message(b'Z', &[status])
 }
 
-/// Serves every connection with `serve`, as long as the test runs. Returns the port.
+/// Serves every connection with `serve` for as long as the test runs. Returns the port.
 pub fn serve(serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static) -> u16 {
     accept(move |stream| serve(Connection(Box::new(stream))))
 }
 
-/// The same behind TLS: SSLRequest is answered with yes and this certificate.
+/// Like [`serve`] with TLS: SSLRequest is answered with S and this certificate.
 pub fn serve_tls(
     config: Arc<rustls::ServerConfig>,
     serve: impl Fn(Connection) -> io::Result<()> + Send + Sync + 'static,
@@ -103,8 +103,8 @@ fn accept(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -
         for stream in listener.incoming().map_while(Result::ok) {
             let serve = serve.clone();
             std::thread::spawn(move || {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                // The other side may leave at any moment.
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+                // The peer may disconnect at any time.
                 let _ = serve(stream);
             });
         }

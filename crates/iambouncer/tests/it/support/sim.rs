@@ -1,5 +1,5 @@
-//! The look-alike of RDS in front of PostgreSQL, and a pooler that logs in through it. Owns the simulator's runtime,
-//! its certificate file and the AWS key; what a test switches goes through [`Sim::simulator`].
+//! The RDS simulator in front of PostgreSQL, and a pooler that logs in through it. Owns the simulator's
+//! runtime, its certificate file and the AWS key; tests control it through [`Sim::simulator`].
 
 use super::Bouncer;
 use super::bouncer::Start;
@@ -12,34 +12,34 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// The endpoint's name; `localhost` stands for it where a connection is made.
+/// The endpoint's name; connections are made to `localhost`.
 pub const RDS_HOST: &str = "db.c9akciq32rgh.eu-west-1.rds.amazonaws.com";
 pub const REGION: &str = "eu-west-1";
 pub const KEY_ID: &str = "AKIDTESTS";
 pub const SECRET: &str = "a/secret+of-the-tests";
 
-/// A door with one access key. It closes with this value.
+/// A simulated endpoint with one access key. It closes when dropped.
 pub struct Sim {
     pub simulator: Simulator,
     door: Door,
     key: AccessKey,
     dir: tempfile::TempDir,
-    /// Last, so that nothing above outlives it.
+    /// Declared last, so that it is dropped last.
     runtime: Runtime,
 }
 
 impl Sim {
-    /// A door for user `app`, with a static key.
+    /// An endpoint for user `app`, with a static key.
     pub fn in_front_of(server: &Postgres) -> Self {
         Self::for_users(server, RDS_HOST, REGION, &["app"])
     }
 
-    /// A door for an endpoint and IAM users of the test's own.
+    /// An endpoint with this host name and these IAM users.
     pub fn for_users(server: &Postgres, host: &str, region: &str, users: &[&str]) -> Self {
         Self::with_certificate_until(None, server, host, region, users)
     }
 
-    /// The same with a certificate that ends so many days from now, or ended.
+    /// Like `for_users`, with a certificate that expires in this many days, or expired if negative.
     pub fn with_certificate_until(
         days_left: Option<i64>,
         server: &Postgres,
@@ -68,29 +68,29 @@ impl Sim {
         Self { simulator, door, key, dir, runtime }
     }
 
-    /// From now on the environment carries a temporary key whose session token is so long.
+    /// Replaces the key in the environment with a temporary one whose session token has this length.
     pub fn use_session_token(&mut self, bytes: usize) -> String {
         let now = self.simulator.clock().now();
         self.key = self.simulator.keys().issue(now, Duration::from_secs(3600), bytes);
         self.key.session_token.as_ref().unwrap().to_string()
     }
 
-    /// Where the door listens.
+    /// The port of the endpoint.
     pub fn port(&self) -> u16 {
         self.door.address().port()
     }
 
-    /// The file with the authority of the door's certificate.
+    /// The file with the CA of the endpoint's certificate.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// Where tests may put files.
+    /// A directory for files of the test.
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_owned()
     }
 
-    /// What the pooler finds its AWS key in.
+    /// The environment through which the pooler finds its AWS key.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut variables = vec![
             ("AWS_ACCESS_KEY_ID".to_owned(), self.key.access_key_id.clone()),
@@ -110,37 +110,37 @@ impl Sim {
         )
     }
 
-    /// A pooler that is about to be started, without an AWS key.
+    /// A start of a pooler without an AWS key.
     pub fn keyless<'a>(&self, databases: &'a str) -> Start<'a> {
         Start::databases(databases)
             .set("server_tls_sslmode = verify-full")
             .set(&format!("server_tls_ca_file = {}", self.ca_file().display()))
     }
 
-    /// A pooler that is about to be started.
+    /// A start of a pooler with the AWS key.
     pub fn start<'a>(&self, databases: &'a str) -> Start<'a> {
         let start = self.keyless(databases);
         self.environment().iter().fold(start, |start, (key, value)| start.env(key, value))
     }
 
-    /// A pooler with database `app` and these settings.
+    /// Starts a pooler with database `app` and these settings.
     pub fn pooler(&self, settings: &[&str]) -> Bouncer {
         let line = self.database();
         settings.iter().fold(self.start(&line), |start, setting| start.set(setting)).start()
     }
 
-    /// A name server that knows no name yet.
+    /// Starts a name server without entries.
     pub fn dns(&self) -> DnsServer {
         self.runtime.block_on(DnsServer::start()).unwrap()
     }
 
-    /// Endpoints that issue credentials this door knows.
+    /// Starts endpoints that issue credentials valid at this simulator.
     pub fn credentials(&self, settings: CredentialSettings) -> CredentialServer {
         let listen = "127.0.0.1:0".parse().unwrap();
         self.runtime.block_on(CredentialServer::start(&self.simulator, listen, settings)).unwrap()
     }
 
-    /// When the tokens of all accepted logins were signed, in seconds since 1970.
+    /// Signing times of the tokens of all accepted logins, in seconds since 1970.
     pub fn signed_at(&self) -> Vec<i64> {
         let attempts = self.simulator.log().attempts();
         let times = attempts.iter().filter_map(|attempt| match &attempt.outcome {
@@ -150,7 +150,7 @@ impl Sim {
         times.collect()
     }
 
-    /// The key behind the last accepted login.
+    /// The key of the last accepted login.
     pub fn last_key(&self) -> AccessKey {
         let attempts = self.simulator.log().attempts();
         let last = attempts.into_iter().rev().find_map(|attempt| match attempt.outcome {
@@ -160,7 +160,7 @@ impl Sim {
         self.simulator.keys().get(&last.unwrap()).unwrap()
     }
 
-    /// Why logins were refused.
+    /// The reasons of refused logins.
     pub fn refusals(&self) -> Vec<String> {
         let attempts = self.simulator.log().attempts();
         let reasons = attempts.into_iter().filter_map(|attempt| match attempt.outcome {

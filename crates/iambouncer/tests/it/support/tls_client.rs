@@ -1,6 +1,7 @@
-//! A client that speaks TLS, message by message, and the certificates it needs. Owns one encrypted connection.
+//! A TLS client that sends and reads single messages, and the certificates it needs. Owns one encrypted
+//! connection.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::bouncer::{Bouncer, Start};
 use super::raw::Message;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -15,14 +16,14 @@ use std::sync::Arc;
 use wire::encode;
 use wire::startup::Version;
 
-/// A certificate with its key, and the authority that signed it, as PEM text.
+/// A certificate with its key, and the CA that signed it, in PEM format.
 pub struct Identity {
     pub ca_pem: String,
     pub certificate_pem: String,
     pub key_pem: String,
 }
 
-/// Makes a client certificate with an authority of its own.
+/// Creates a client certificate signed by its own CA.
 pub fn client_identity(name: &str) -> Identity {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca_params = CertificateParams::default();
@@ -38,7 +39,7 @@ pub fn client_identity(name: &str) -> Identity {
     Identity { ca_pem: ca.pem(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
 }
 
-/// A rustls configuration that trusts one authority and may show a certificate.
+/// A rustls configuration that trusts one CA and optionally presents a certificate.
 pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
@@ -56,7 +57,7 @@ pub fn client_config(ca_pem: &str, identity: Option<&Identity>) -> Arc<ClientCon
     })
 }
 
-/// Certificate, key and authorities of a pooler, as files.
+/// Certificate, key and CA certificates of a pooler, as files.
 pub struct ClientSide {
     pub dir: tempfile::TempDir,
     pub certificates: Certificates,
@@ -64,12 +65,12 @@ pub struct ClientSide {
 }
 
 impl ClientSide {
-    /// For the name `localhost`.
+    /// With a certificate for `localhost`.
     pub fn new() -> Self {
         Self::for_names(&["localhost"])
     }
 
-    /// For these names.
+    /// With a certificate for these names.
     pub fn for_names(names: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -88,7 +89,7 @@ impl ClientSide {
         Self { dir, certificates, identity }
     }
 
-    /// A pooler's settings for TLS with clients.
+    /// Adds the client TLS settings of a pooler.
     pub fn set<'a>(&self, start: Start<'a>, mode: &str) -> Start<'a> {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         start
@@ -98,22 +99,22 @@ impl ClientSide {
             .set(&format!("client_tls_ca_file = {}", file("ca.pem")))
     }
 
-    /// A pooler with TLS for clients.
+    /// Starts a pooler with TLS for clients.
     pub fn bouncer(&self, databases: &str, mode: &str) -> Bouncer {
         self.set(Start::databases(databases), mode).start()
     }
 
-    /// The file with the authority of the pooler's certificate.
+    /// The file with the CA of the pooler's certificate.
     pub fn authority_file(&self) -> PathBuf {
         self.dir.path().join("authority.pem")
     }
 
-    /// What a client needs to trust it.
+    /// A client configuration that trusts the pooler.
     pub fn config(&self) -> Arc<ClientConfig> {
         client_config(self.certificates.ca_pem(), None)
     }
 
-    /// That, and a certificate of the client's own.
+    /// Like `config`, with a client certificate.
     pub fn config_with_certificate(&self, identity: &Identity) -> Arc<ClientConfig> {
         client_config(self.certificates.ca_pem(), Some(identity))
     }
@@ -125,11 +126,11 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Connects and encrypts; the certificate must be for `localhost`.
+    /// Connects with TLS; the certificate must be for `localhost`.
     pub fn connect(port: u16, config: Arc<ClientConfig>) -> io::Result<Self> {
         let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
         socket.set_nodelay(true)?;
         let mut request = Vec::new();
         encode::ssl_request(&mut request);
@@ -143,7 +144,7 @@ impl TlsClient {
         Ok(Self { stream: StreamOwned::new(session, socket) })
     }
 
-    /// Connects and logs in where no password is asked for.
+    /// Connects and logs in to a pooler that requests no password.
     pub fn log_in(port: u16, config: Arc<ClientConfig>, user: &str, database: &str) -> io::Result<Self> {
         let mut client = Self::connect(port, config)?;
         let mut packet = Vec::new();
@@ -153,7 +154,7 @@ impl TlsClient {
         Ok(client)
     }
 
-    /// Connects and logs in with a password in clear text; else SQLSTATE, message and hint.
+    /// Connects and logs in with a cleartext password; on failure returns SQLSTATE, message and hint.
     pub fn log_in_with(
         port: u16,
         config: Arc<ClientConfig>,
@@ -169,9 +170,9 @@ impl TlsClient {
             let (code, text) = message.error();
             (code, text, message.hint())
         };
-        let asked = client.read().unwrap();
-        if asked.tag == b'E' {
-            return Err(refusal(asked));
+        let first = client.read().unwrap();
+        if first.tag == b'E' {
+            return Err(refusal(first));
         }
         packet.clear();
         encode::password(&mut packet, password);
@@ -197,7 +198,7 @@ impl TlsClient {
         Ok(Message { tag: bytes[0], bytes })
     }
 
-    /// Messages up to ReadyForQuery; a message of another kind may be `end` as well.
+    /// Messages up to ReadyForQuery or a message with the tag `end`.
     pub fn until(&mut self, end: u8) -> io::Result<Vec<Message>> {
         let mut messages = Vec::new();
         loop {
@@ -210,7 +211,7 @@ impl TlsClient {
         }
     }
 
-    /// Messages up to the end, which has to be announced.
+    /// Messages up to the end of the TLS session, which requires a close_notify.
     pub fn until_end(&mut self) -> io::Result<Vec<Message>> {
         let mut messages = Vec::new();
         loop {

@@ -1,5 +1,5 @@
-//! A pooler with several workers, in front of the shared PostgreSQL as a user of its own. Owns how a test gets clients
-//! at the workers it names, and what PostgreSQL itself says about this pool's servers.
+//! A pooler with several workers, in front of the shared PostgreSQL with its own user. Owns how a test gets
+//! clients at particular workers, and the view PostgreSQL has of this pool's servers.
 
 use super::raw::{self, Client};
 use super::{Bouncer, bouncer::Start, eventually, postgres};
@@ -7,13 +7,13 @@ use iambouncer::clients::worker_of;
 use rds_sim::postgres::Postgres;
 use std::collections::BTreeSet;
 
-/// Logins after which a worker has to have come up, for each client wanted.
+/// Limit of logins, for each client, until one reaches the wanted worker.
 const MAX_LOGINS_PER_CLIENT: usize = 40;
 
-/// A pooler and the user whose pool it is.
+/// A pooler and the user of its pool.
 pub struct Workers {
     pub bouncer: Bouncer,
-    /// Nobody else in this PostgreSQL has this user's servers.
+    /// No other test in this PostgreSQL uses this user.
     pub user: String,
     postgres_port: u16,
 }
@@ -24,18 +24,19 @@ pub fn worker_of_client(client: &Client) -> usize {
 }
 
 impl Workers {
-    /// As many workers, in front of the shared PostgreSQL. `user` has to be this test's only.
+    /// A pooler with this number of workers, in front of the shared PostgreSQL. No other test may use `user`.
     pub fn start(user: &str, workers: usize, settings: &[&str]) -> Self {
         Self::in_front_of(postgres(), user, workers, "", settings)
     }
 
-    /// The same in front of another server with a database `app`; `line` is added to the database's line.
+    /// Like `start`, in front of another server with a database `app`; `line` is appended to the database
+    /// line.
     pub fn in_front_of(server: &Postgres, user: &str, workers: usize, line: &str, settings: &[&str]) -> Self {
         let databases = format!("app = host=127.0.0.1 port={} dbname=app {line}", server.port());
         Self::with_databases(server, user, workers, &databases, settings)
     }
 
-    /// The same with lines of the test's own.
+    /// Like `in_front_of`, with these database lines.
     pub fn with_databases(
         server: &Postgres,
         user: &str,
@@ -51,7 +52,7 @@ impl Workers {
         Self { bouncer, user: user.to_owned(), postgres_port: server.port() }
     }
 
-    /// A client at whatever worker.
+    /// A client at any worker.
     pub fn client(&self) -> Client {
         Client::log_in(self.bouncer.port, &self.user, "app")
     }
@@ -72,14 +73,14 @@ impl Workers {
         self.clients_with(&[()], &[worker], log_in).remove(0)
     }
 
-    /// A client at each of these workers, logged in with the parameters that stand at the same place.
+    /// A client at each of these workers, each logged in with the parameter at the same index.
     pub fn clients_with<T: Copy>(
         &self,
         parameters: &[T],
         workers: &[usize],
         log_in: impl Fn(T) -> Client,
     ) -> Vec<Client> {
-        // Those at other workers stay until all are found: a new client goes to the worker with the fewest.
+        // Keep clients at other workers until all are found: a new client goes to the worker with the fewest.
         let mut elsewhere = Vec::new();
         let mut found = Vec::new();
         for (&parameter, &worker) in parameters.iter().zip(workers) {
@@ -99,14 +100,14 @@ impl Workers {
         found
     }
 
-    /// One value of `SHOW POOLS`, for this user's pool.
+    /// A value of `SHOW POOLS` for this user's pool.
     pub fn in_pools(&self, console: &mut Client, column: &str) -> String {
         let users = console.column("SHOW POOLS", "user");
         let at = users.iter().position(|user| *user == self.user);
         at.map_or_else(|| "no pool".to_owned(), |at| console.column("SHOW POOLS", column)[at].clone())
     }
 
-    /// Waits until as many clients wait for a server.
+    /// Waits until exactly `count` clients wait for a server.
     pub fn wait_for_waiting(&self, count: usize) {
         let mut console = self.bouncer.console();
         eventually(&format!("{count} clients wait"), || {
@@ -114,7 +115,7 @@ impl Workers {
         });
     }
 
-    /// Waits until as many clients are connected.
+    /// Waits until exactly `count` clients are connected.
     pub fn wait_for_clients(&self, count: usize) {
         let mut console = self.bouncer.console();
         eventually(&format!("{count} clients"), || {
@@ -122,7 +123,7 @@ impl Workers {
         });
     }
 
-    /// A direct way to PostgreSQL, past the pooler.
+    /// A direct connection to PostgreSQL, bypassing the pooler.
     pub fn observer(&self) -> Observer {
         Observer {
             direct: Client::log_in(self.postgres_port, "postgres", "postgres"),
@@ -130,23 +131,23 @@ impl Workers {
         }
     }
 
-    /// Process IDs of this user's servers, as the pooler has them.
+    /// Process IDs of this user's servers, as reported by the pooler.
     pub fn servers(&self, console: &mut Client) -> Vec<String> {
         let users = console.column("SHOW SERVERS", "user");
         let pids = console.column("SHOW SERVERS", "remote_pid");
         if users.len() != pids.len() {
-            // One came or went between the two.
+            // A server was opened or closed between the two queries.
             return self.servers(console);
         }
         users.into_iter().zip(pids).filter(|(user, _)| *user == self.user).map(|(_, pid)| pid).collect()
     }
 
-    /// Waits until the pooler's servers are those that PostgreSQL has, each once.
+    /// Waits until the pooler's servers are exactly those of PostgreSQL, each listed once.
     pub fn servers_agree(&self) {
         let (mut console, mut observer) = (self.bouncer.console(), self.observer());
         let mut last = (Vec::new(), BTreeSet::new());
         for _ in 0..2 {
-            // Twice the same: nothing is on its way any more.
+            // Check twice: no server is moving between workers any longer.
             eventually("SHOW SERVERS and PostgreSQL agree", || {
                 last = (self.servers(&mut console), observer.backends());
                 last.0.len() == last.1.len() && last.0.iter().all(|pid| last.1.contains(pid))
@@ -155,30 +156,30 @@ impl Workers {
     }
 }
 
-/// What PostgreSQL says about the servers of a user.
+/// PostgreSQL's view of a user's servers.
 pub struct Observer {
     direct: Client,
     user: String,
 }
 
 impl Observer {
-    /// Their process IDs. One that is ending is still there for a moment.
+    /// Their process IDs. A backend that is exiting is still listed for a moment.
     pub fn backends(&mut self) -> BTreeSet<String> {
         let sql = format!("SELECT pid FROM pg_stat_activity WHERE usename = '{}'", self.user);
         self.direct.column(&sql, "pid").into_iter().collect()
     }
 
-    /// Ends one of them, as an administrator would.
+    /// Terminates a backend, as an administrator would.
     pub fn terminate(&mut self, pid: &str) {
         self.direct.query(&format!("SELECT pg_terminate_backend({pid})"));
     }
 
-    /// Waits until there are as many.
+    /// Waits until there are exactly `count` backends.
     pub fn wait_for_backends(&mut self, count: usize) {
         eventually(&format!("{count} servers at PostgreSQL"), || self.backends().len() == count);
     }
 
-    /// Waits until as many of them work for a client.
+    /// Waits until exactly `count` backends are active.
     pub fn wait_for_active(&mut self, count: usize) {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state = 'active'",

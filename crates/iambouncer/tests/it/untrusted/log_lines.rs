@@ -1,4 +1,4 @@
-//! Names, values and messages that others have chosen reach the log as one line of printable text.
+//! Untrusted names, values and messages are logged as one line of printable text.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
@@ -6,7 +6,7 @@ use crate::support::{Bouncer, postgres};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-/// A name with a line break, a terminal's escape sequences in both forms, and a forged line.
+/// A name with a line break, terminal escape sequences in both forms, and a forged line.
 const NAME: &str = "x\u{1b}[2J\u{9b}31m\r\n2030-01-01T00:00:00.000000Z  INFO client login user=root";
 
 fn expect_clean(log: &str) {
@@ -16,7 +16,7 @@ fn expect_clean(log: &str) {
 }
 
 #[test]
-fn names_of_a_client_forge_no_log_line() {
+fn names_of_a_client_cannot_forge_a_log_line() {
     let databases = format!("* = host=127.0.0.1 port={} user=app", postgres().port());
     let bouncer = Start::databases(&databases).set("auth_type = any").set("log_connections = 1").start();
     let parameters: [&[(&str, &str)]; 4] = [
@@ -36,7 +36,7 @@ fn names_of_a_client_forge_no_log_line() {
 }
 
 #[test]
-fn the_words_of_a_server_forge_no_log_line() {
+fn messages_of_a_server_cannot_forge_a_log_line() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -53,14 +53,14 @@ fn the_words_of_a_server_forge_no_log_line() {
     let databases = format!("app = host=127.0.0.1 port={port} user=app password=x");
     let bouncer = Start::databases(&databases).set("server_tls_sslmode = disable").start();
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
-    // The client hears the server's own words.
+    // The client receives the server's text unchanged.
     assert!(client.expect(b'E').error().1.contains('\u{1b}'));
     bouncer.wait_for_line("x\\x1b[2J\\u{9b}31m\\r\\n2030");
     expect_clean(&bouncer.log());
 }
 
 #[test]
-fn a_refused_reload_is_one_line_per_mistake() {
+fn a_refused_reload_logs_one_line_per_error() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     std::fs::write(bouncer.ini(), "[pgbouncer]\npool_mode = \u{1b}[2Jx\n").unwrap();
     bouncer.signal(rustix::process::Signal::HUP);

@@ -1,4 +1,5 @@
-//! Connections that never log in: what they cost, whom they keep out, and how much they log.
+//! Connections that never log in: their memory cost, their effect on other clients, and the number of log
+//! lines.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
@@ -8,24 +9,24 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-/// A connection from an address of the loopback's network that has sent one byte.
+/// A connection from a loopback address that has sent one byte.
 fn half_open(port: u16, from: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&format!("{from}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
     socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(crate::support::TIMEOUT)).unwrap();
     stream.write_all(&[0]).unwrap();
     stream
 }
 
-/// What a connection has been told, if it has been closed.
-fn farewell(stream: &mut TcpStream) -> Option<Vec<u8>> {
+/// The bytes received, if the connection has been closed.
+fn received_if_closed(stream: &mut TcpStream) -> Option<Vec<u8>> {
     stream.set_nonblocking(true).unwrap();
-    let mut told = Vec::new();
-    match stream.read_to_end(&mut told) {
+    let mut received = Vec::new();
+    match stream.read_to_end(&mut received) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-        _ => Some(told),
+        _ => Some(received),
     }
 }
 
@@ -33,25 +34,26 @@ fn in_login(console: &mut Client) -> usize {
     console.column("SHOW CLIENTS", "state").iter().filter(|state| *state == "login").count()
 }
 
-/// Memory of its own, touched or not: whether the kernel has to provide it is not for the peer to choose.
+/// The data segment of the process, including untouched pages: the peer must not determine how much is
+/// touched.
 fn data_kib(bouncer: &Bouncer) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", bouncer.pid().as_raw_nonzero())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A header that announces 64 KiB, and nothing behind it.
+/// A header that announces 64 KiB, without a body.
 #[test]
-fn a_header_costs_what_has_arrived_and_not_what_it_announces() {
+fn memory_for_a_message_is_allocated_as_it_arrives() {
     const CONNECTIONS: usize = 400;
-    const MOST_KIB_EACH: u64 = 24;
+    const MAX_KIB_EACH: u64 = 24;
     let bouncer = Bouncer::in_front_of(postgres(), &["auth_type = plain", "max_client_conn = 1000"]);
     let start = || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.expect(b'R');
         client
     };
-    // What is made once and kept.
+    // Allocations that are made once and kept.
     let warm: Vec<Client> = (0..20).map(|_| start()).collect();
     let before = data_kib(&bouncer);
     let held: Vec<Client> = (0..CONNECTIONS)
@@ -61,15 +63,15 @@ fn a_header_costs_what_has_arrived_and_not_what_it_announces() {
             client
         })
         .collect();
-    // Whoever is asked later is answered later: by then all headers have been read.
+    // Input is read in order: when this client is answered, all headers have been read.
     let last = start();
     let grown = data_kib(&bouncer).saturating_sub(before);
     drop((warm, last));
-    assert!(grown <= CONNECTIONS as u64 * MOST_KIB_EACH, "{grown} KiB for {} connections", held.len());
+    assert!(grown <= CONNECTIONS as u64 * MAX_KIB_EACH, "{grown} KiB for {} connections", held.len());
 }
 
 #[test]
-fn the_connection_longest_in_login_makes_room_for_those_who_log_in() {
+fn the_connection_longest_in_login_is_closed_when_a_client_logs_in() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_client_conn = 3"]);
     let mut console = bouncer.console();
     let mut idle: Vec<TcpStream> = (0..3)
@@ -84,8 +86,8 @@ fn the_connection_longest_in_login_makes_room_for_those_who_log_in() {
         let mut client = bouncer.client();
         assert_eq!(client.value("SELECT 1"), "1");
         clients.push(client);
-        eventually("the oldest is closed", || farewell(&mut idle[gone - 1]).is_some());
-        assert!(idle[gone..].iter_mut().all(|stream| farewell(stream).is_none()));
+        eventually("the oldest is closed", || received_if_closed(&mut idle[gone - 1]).is_some());
+        assert!(idle[gone..].iter_mut().all(|stream| received_if_closed(stream).is_none()));
     }
     let mut refused = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     assert!(refused.expect(b'E').error().1.contains("max_client_conn"));
@@ -93,19 +95,23 @@ fn the_connection_longest_in_login_makes_room_for_those_who_log_in() {
 }
 
 #[test]
-fn one_address_cannot_take_all_places_in_login() {
-    // Three clients, and a hundred connections that are none yet; of these, fifty are for other addresses.
+fn one_address_cannot_occupy_all_login_places() {
+    // Limits: three clients and a hundred connections in login, of which one address may have fifty.
     let bouncer = Bouncer::in_front_of(postgres(), &["max_client_conn = 3"]);
-    let mut greedy: Vec<TcpStream> = (0..60).map(|_| half_open(bouncer.port, "127.0.0.2")).collect();
+    let mut one_address: Vec<TcpStream> = (0..60).map(|_| half_open(bouncer.port, "127.0.0.2")).collect();
     let mut console = bouncer.console();
     eventually("those above the bound are closed", || in_login(&mut console) == 53);
     let mut other = half_open(bouncer.port, "127.0.0.3");
     eventually("it is seen", || in_login(&mut console) == 54);
-    assert!(greedy[..7].iter_mut().all(|stream| farewell(stream).is_some()));
-    assert!(greedy[7..].iter_mut().all(|stream| farewell(stream).is_none()));
-    assert!(farewell(&mut other).is_none());
-    let told = farewell(&mut greedy[0]);
-    assert!(told.is_none_or(|told| told.is_empty() || String::from_utf8_lossy(&told).contains("53300")));
+    assert!(one_address[..7].iter_mut().all(|stream| received_if_closed(stream).is_some()));
+    assert!(one_address[7..].iter_mut().all(|stream| received_if_closed(stream).is_none()));
+    assert!(received_if_closed(&mut other).is_none());
+    let received = received_if_closed(&mut one_address[0]);
+    assert!(
+        received.is_none_or(
+            |received| received.is_empty() || String::from_utf8_lossy(&received).contains("53300")
+        )
+    );
 }
 
 #[test]
@@ -115,18 +121,18 @@ fn many_addresses_cannot_keep_clients_out() {
     let mut unauthenticated: Vec<TcpStream> = (0..150).map(|n| half_open(bouncer.port, &from(n))).collect();
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
-    let closed = unauthenticated.iter_mut().filter_map(farewell).count();
+    let closed = unauthenticated.iter_mut().filter_map(received_if_closed).count();
     assert!(closed >= 40, "{closed}");
     let bound = 3 + 100 + 100;
     assert!(in_login(&mut bouncer.console()) <= bound);
 }
 
 #[test]
-fn connections_that_send_nothing_are_the_kernels() {
+fn silent_connections_are_not_accepted_with_tcp_defer_accept() {
     for (setting, seen) in [("tcp_defer_accept = 1", 0), ("tcp_defer_accept = 0", 1)] {
         let bouncer = Bouncer::in_front_of(postgres(), &[setting]);
         let _silent = Client::connect(bouncer.port);
-        // It came first, so it would have been accepted first.
+        // It connected first, so it would have been accepted first.
         assert_eq!(in_login(&mut bouncer.console()), seen, "{setting}");
     }
     let bouncer = Bouncer::in_front_of(postgres(), &["tcp_defer_accept = 0"]);
@@ -143,7 +149,7 @@ fn connections_that_send_nothing_are_the_kernels() {
 }
 
 #[test]
-fn a_client_that_waits_for_its_first_server_can_be_ended() {
+fn a_client_that_waits_for_its_first_server_can_be_killed() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let databases = format!("app = host=127.0.0.1 port={}", silent.local_addr().unwrap().port());
     let bouncer = Start::databases(&databases).set("server_tls_sslmode = disable").start();
@@ -159,7 +165,7 @@ fn a_client_that_waits_for_its_first_server_can_be_ended() {
 }
 
 #[test]
-fn a_flood_of_connections_that_do_not_log_in_is_one_line_per_second_with_a_count() {
+fn a_flood_of_connections_without_login_logs_one_line_per_second_with_a_count() {
     const CONNECTIONS: usize = 300;
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let began = Instant::now();

@@ -1,4 +1,5 @@
-//! What clients send that have not logged in: names that forge log lines, connections that never log in, questions about who exists.
+//! Input of clients that have not logged in: names that would forge log lines, connections that never log in,
+//! probing for existing users.
 
 mod log_lines;
 mod logins;

@@ -1,4 +1,4 @@
-//! Probes and the console when others have taken what there is of connections or of open files.
+//! Probes and the console when other peers have exhausted connections or open files.
 
 use crate::support::http::{connect, get};
 use crate::support::raw::Client;
@@ -21,14 +21,14 @@ fn slow_connections_do_not_delay_a_probe() {
     let mut held: Vec<_> = (0..200).map(slow).collect();
     let began = Instant::now();
     assert_eq!(get(port, "/livez").status, 200);
-    // Without it, each of three times 64 connections had five seconds.
+    // Otherwise each of three batches of 64 connections could take five seconds.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let first = held.first_mut().unwrap();
     assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "the oldest is closed");
 }
 
 #[test]
-fn a_request_that_trickles_in_is_given_up_after_a_second() {
+fn a_request_that_arrives_slowly_is_aborted_after_a_second() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let mut stream = connect(bouncer.http_port());
     let began = Instant::now();
@@ -62,7 +62,7 @@ fn probes_and_console_answer_when_open_files_have_run_out() {
     assert!(refusal.1.contains("open files"), "{refusal:?}");
     let mut console = bouncer.console();
     assert_eq!(console.column("SHOW STATE", "key").len(), 3);
-    // Others that hold what is left of the files for clients and the console.
+    // Other connections use up the remaining files for clients and the console.
     let others: Vec<Client> = (0..30)
         .map(|_| {
             let mut other = Client::connect(bouncer.port);
@@ -75,7 +75,7 @@ fn probes_and_console_answer_when_open_files_have_run_out() {
     assert_eq!(second.column("SHOW STATE", "key").len(), 3);
     assert_eq!(clients[0].value("SELECT 2"), "2");
     drop((others, clients.drain(1..)));
-    eventually("a client is let in again", || {
+    eventually("a client is accepted again", || {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.until_ready().last().is_some_and(|last| last.tag == b'Z')
     });

@@ -1,4 +1,4 @@
-//! Whether a client that has not logged in can tell users that exist from those that do not.
+//! A client that has not logged in must not be able to distinguish existing users from others.
 
 use crate::support::bouncer::Start;
 use crate::support::raw::Client;
@@ -6,9 +6,9 @@ use crate::support::{Bouncer, postgres};
 use iambouncer::auth::md5;
 use iambouncer::auth::scram::keys::SaltedPassword;
 
-/// Rounds for the rest.
+/// Iterations for tests that measure nothing.
 const FEW: u32 = 4096;
-/// Rounds that take long enough to be measured.
+/// Enough iterations to measure their time.
 const MANY: u32 = 1_000_000;
 
 fn start(auth_type: &str, stored: &str, rounds: u32) -> Bouncer {
@@ -27,18 +27,17 @@ fn scram_secret(rounds: u32) -> String {
 }
 
 /// The first message a user receives.
-fn asked(port: u16, user: &str, database: &str) -> Vec<u8> {
+fn first_message(port: u16, user: &str, database: &str) -> Vec<u8> {
     let mut client = Client::start(port, &[("user", user), ("database", database)]);
-    let asked = client.read().expect("an answer");
-    // Behind the code, md5 has a salt that is always another.
-    asked.bytes[..9.min(asked.bytes.len())].to_vec()
+    let first_message = client.read().expect("an answer");
+    // The md5 request ends with a random salt.
+    first_message.bytes[..9.min(first_message.bytes.len())].to_vec()
 }
 
-/// The processor time that the pooler has used, in ticks of the kernel's clock. What else the machine does hardly shows in
-/// it.
+/// CPU time of the pooler in clock ticks; hardly affected by other load on the machine.
 fn processor_ticks(bouncer: &Bouncer) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bouncer.pid().as_raw_nonzero())).unwrap();
-    // The name of the program may hold spaces; user and system time are the 12th and 13th field behind it.
+    // The program name may contain spaces; user and system time are the 12th and 13th fields after it.
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
@@ -49,7 +48,7 @@ fn took(bouncer: &Bouncer, what: impl FnOnce()) -> u64 {
     processor_ticks(bouncer) - before
 }
 
-/// Logs in with a driver; else SQLSTATE and message.
+/// Logs in with a driver; on failure returns SQLSTATE and message.
 fn log_in(port: u16, user: &str, database: &str, password: &str) -> Result<(), (String, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -66,7 +65,7 @@ fn log_in(port: u16, user: &str, database: &str, password: &str) -> Result<(), (
 }
 
 #[test]
-fn an_unknown_user_is_asked_and_refused_like_a_known_one() {
+fn an_unknown_user_receives_the_same_request_and_refusal_as_a_known_one() {
     let md5 = md5::stored("known", "secret").to_string();
     let scram = scram_secret(FEW);
     for auth_type in ["plain", "md5", "scram-sha-256"] {
@@ -76,7 +75,7 @@ fn an_unknown_user_is_asked_and_refused_like_a_known_one() {
                 let what = format!("{auth_type}, {stored}, {database}");
                 let seen = |user: &str| {
                     let (code, text) = log_in(bouncer.port, user, database, "wrong").unwrap_err();
-                    (asked(bouncer.port, user, database), code, text.replace(user, "somebody"))
+                    (first_message(bouncer.port, user, database), code, text.replace(user, "USER"))
                 };
                 let known = seen("known");
                 assert_eq!(known.1, "28P01", "{what}");
@@ -87,7 +86,7 @@ fn an_unknown_user_is_asked_and_refused_like_a_known_one() {
 }
 
 #[test]
-fn an_answer_costs_the_same_whoever_exists() {
+fn an_answer_costs_the_same_for_known_and_unknown_users() {
     let compare = |bouncer: &Bouncer, what: &str, act: fn(u16, &str)| {
         for database in ["app", "pgbouncer"] {
             let user = |user: &str| took(bouncer, || act(bouncer.port, &format!("{user} {database}")));
@@ -97,20 +96,20 @@ fn an_answer_costs_the_same_whoever_exists() {
         }
     };
     let plain = start("plain", &scram_secret(MANY), MANY);
-    compare(&plain, "plain", |port, who| {
-        let (user, database) = who.split_once(' ').unwrap();
+    compare(&plain, "plain", |port, user_and_database| {
+        let (user, database) = user_and_database.split_once(' ').unwrap();
         assert_eq!(log_in(port, user, database, "wrong").unwrap_err().0, "28P01");
     });
-    // Keys are derived from a clear-text password before the first request.
+    // Keys are derived from a cleartext password before the first request is sent.
     let scram = start("scram-sha-256", "secret", MANY);
-    compare(&scram, "scram", |port, who| {
-        let (user, database) = who.split_once(' ').unwrap();
-        assert_eq!(asked(port, user, database)[0], b'R');
+    compare(&scram, "scram", |port, user_and_database| {
+        let (user, database) = user_and_database.split_once(' ').unwrap();
+        assert_eq!(first_message(port, user, database)[0], b'R');
     });
 }
 
 #[test]
-fn an_unknown_database_is_reported_once_the_password_was_right() {
+fn an_unknown_database_is_reported_only_after_a_correct_password() {
     for auth_type in ["plain", "md5", "scram-sha-256"] {
         let bouncer = start(auth_type, "secret", FEW);
         assert_eq!(log_in(bouncer.port, "known", "app", "secret"), Ok(()));
@@ -121,7 +120,7 @@ fn an_unknown_database_is_reported_once_the_password_was_right() {
 }
 
 #[test]
-fn who_may_use_the_console_is_said_to_nobody_without_a_password() {
+fn console_permission_is_reported_only_after_a_correct_password() {
     for auth_type in ["plain", "md5", "scram-sha-256"] {
         let bouncer = start(auth_type, "secret", FEW);
         assert_eq!(log_in(bouncer.port, "known", "pgbouncer", "secret"), Ok(()));

@@ -1,4 +1,4 @@
-//! Commands of the console, whichever worker it is at, hold for clients and servers of all.
+//! Console commands apply to the clients and servers of all workers, whichever worker serves the console.
 
 use super::moving::{Until, begin_all, commit_all};
 use crate::support::raw::tags;
@@ -27,7 +27,7 @@ fn kill_client_reaches_a_client_of_any_worker() {
 }
 
 #[test]
-fn pause_waits_for_a_transaction_of_another_worker_and_holds_all_back() {
+fn pause_waits_for_a_transaction_of_another_worker_and_blocks_new_ones() {
     let workers = Workers::start("workers_pause", 3, &["default_pool_size = 3"]);
     for holder_at in 0..3 {
         let mut holder = workers.client_at(holder_at);
@@ -57,7 +57,7 @@ fn pause_waits_for_a_transaction_of_another_worker_and_holds_all_back() {
 }
 
 #[test]
-fn pause_has_no_server_left_although_servers_were_moving() {
+fn pause_closes_all_servers_while_servers_are_moving() {
     let workers = Workers::start("workers_pause_moving", 3, &["default_pool_size = 1"]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     let mut console = workers.bouncer.console();
@@ -106,7 +106,7 @@ fn reload_is_in_force_for_clients_of_every_worker() {
         assert_eq!(tags(&client.until_ready()), "CZ");
     }
     commit_all(&mut clients);
-    // A changed line replaces the servers of all workers.
+    // A changed database line replaces the servers of all workers.
     std::fs::write(workers.bouncer.ini(), larger.replace("dbname=app", "dbname=postgres")).unwrap();
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     for client in &mut clients {
@@ -135,7 +135,7 @@ fn reconnect_replaces_the_servers_of_all_workers() {
 }
 
 #[test]
-fn no_server_from_before_reconnect_is_used_although_servers_were_moving() {
+fn no_server_from_before_reconnect_is_used_while_servers_are_moving() {
     let workers = Workers::start("workers_moving_old", 3, &["default_pool_size = 1"]);
     let load = workers.clients_at(&[0, 1, 2]);
     let mut client = workers.client_at(1);
@@ -166,7 +166,7 @@ fn no_server_from_before_reconnect_is_used_although_servers_were_moving() {
 fn disable_refuses_clients_at_all_workers() {
     let workers = Workers::start("workers_disable", 3, &[]);
     let mut console = workers.bouncer.console();
-    // What has not said yet who it is counts as a client: these are spread over all workers.
+    // Connections without a startup packet count as clients: these are distributed over all workers.
     let mut connected: Vec<Client> = (0..12).map(|_| Client::connect(workers.bouncer.port)).collect();
     eventually("all are connected", || {
         console.column("SHOW CLIENTS", "state").iter().filter(|state| *state == "login").count() == 12
@@ -202,7 +202,7 @@ fn kill_ends_the_clients_of_all_workers() {
 }
 
 #[test]
-fn a_pause_that_is_undone_at_once_is_answered() {
+fn a_pause_canceled_by_resume_at_once_is_answered() {
     let workers = Workers::start("workers_undone", 3, &[]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     begin_all(&mut clients);
@@ -212,7 +212,8 @@ fn a_pause_that_is_undone_at_once_is_answered() {
         pauser.send_query("PAUSE");
         eventually("PAUSE is in force", || console.column("SHOW DATABASES", "paused")[0] == "1");
         assert_eq!(tags(&console.query("RESUME")), "CZ");
-        // What went wrong: a worker that was asked after RESUME waited for the next change, which may never come.
+        // Regression test: a worker that received the PAUSE after RESUME waited for the next change, which may
+        // never happen.
         assert_eq!(pauser.until_ready()[0].error().0, "57014", "turn {turn}");
     }
     commit_all(&mut clients);

@@ -1,15 +1,15 @@
-//! The end of a process with several workers: nobody is cut off who was promised to be waited for, and all of it ends.
+//! Shutdown of a process with several workers: every client that must be waited for is, and all workers end.
 
 use super::moving::begin_all;
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Workers, eventually};
 use rustix::process::Signal;
 
-fn leave(mut client: Client) {
+fn disconnect(mut client: Client) {
     client.send(&raw::terminate());
 }
 
-fn is_told_to_go(client: &mut Client) -> bool {
+fn receives_shutdown_error(client: &mut Client) -> bool {
     client.until_end().first().is_some_and(|message| message.error().0 == "57P01")
 }
 
@@ -19,7 +19,7 @@ fn shutdown_ends_all_workers() {
     let mut clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     begin_all(&mut clients[..3]);
     workers.bouncer.console().send_query("SHUTDOWN");
-    assert!(clients.iter_mut().all(is_told_to_go));
+    assert!(clients.iter_mut().all(receives_shutdown_error));
     assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
     workers.observer().wait_for_backends(0);
 }
@@ -30,7 +30,7 @@ fn quit_ends_all_workers() {
     let mut clients = workers.clients_at(&[0, 1, 2]);
     begin_all(&mut clients);
     workers.bouncer.signal(Signal::QUIT);
-    assert!(clients.iter_mut().all(is_told_to_go));
+    assert!(clients.iter_mut().all(receives_shutdown_error));
     assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
 }
 
@@ -45,18 +45,18 @@ fn term_waits_for_the_clients_of_every_worker() {
         eventually("the signal was seen", || workers.bouncer.log().contains("waiting for"));
         let mut stays = clients.remove(last);
         for mut client in clients {
-            // The only server is idle at a worker that ends before the last client leaves.
+            // The only server becomes idle at a worker that ends before the last client disconnects.
             assert_eq!(client.value("SELECT 1"), "1");
-            leave(client);
+            disconnect(client);
         }
         for _ in 0..5 {
             assert_eq!(stays.value("SELECT 'goes on'"), "goes on");
-            // A console is not waited for, but stays as long as anybody is, at whichever worker it is.
+            // Shutdown does not wait for a console, but it stays connected while other clients are waited for.
             assert_eq!(console.column("SHOW STATE", "value").len(), 3);
         }
         stays.query("BEGIN");
         assert_eq!(tags(&stays.query("COMMIT")), "CZ");
-        leave(stays);
+        disconnect(stays);
         assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
         workers.observer().wait_for_backends(0);
     }
@@ -73,13 +73,13 @@ fn int_waits_for_the_servers_of_every_worker() {
     }
     workers.wait_for_waiting(3);
     workers.bouncer.signal(Signal::INT);
-    assert!(waiting.iter_mut().all(is_told_to_go));
+    assert!(waiting.iter_mut().all(receives_shutdown_error));
     for client in busy.iter_mut().rev() {
         assert_eq!(client.value("SELECT 'goes on'"), "goes on");
         assert_eq!(tags(&client.query("COMMIT")), "CZ");
     }
     assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
-    assert!(busy.iter_mut().all(is_told_to_go));
+    assert!(busy.iter_mut().all(receives_shutdown_error));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_second_signal_ends_the_workers_that_still_wait() {
             assert_eq!(client.value("SELECT 1"), "1");
         }
         workers.bouncer.signal(signal);
-        assert!(clients.iter_mut().all(is_told_to_go));
+        assert!(clients.iter_mut().all(receives_shutdown_error));
         assert_eq!(workers.bouncer.wait_for_end().code(), Some(0));
     }
 }

@@ -1,4 +1,4 @@
-//! Limits are the process's, not a worker's.
+//! Limits apply to the whole process, not to each worker.
 
 use crate::support::raw::{self, Client};
 use crate::support::{Workers, eventually, postgres};
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::thread;
 
-/// Tries many logins at the same time and returns those that were let in, and the reasons of the others.
+/// Attempts `count` logins at the same time; returns the accepted clients and the errors of the others.
 fn many_log_in(workers: &Workers, count: usize) -> (Vec<Client>, Vec<String>) {
     let together = Barrier::new(count);
     let outcomes: Vec<_> = thread::scope(|scope| {
@@ -32,20 +32,20 @@ fn max_db_connections_is_exact_over_workers() {
     let workers = Workers::start("workers_max_db", 3, &settings);
     let clients = workers.clients_at(&[0, 1, 2, 0, 1, 2]);
     let seen: Vec<BTreeSet<String>> = thread::scope(|scope| {
-        let ask = |mut client: Client| {
+        let run = |mut client: Client| {
             (0..60).map(|_| client.value("SELECT pg_backend_pid()")).collect::<BTreeSet<_>>()
         };
-        let all: Vec<_> = clients.into_iter().map(|client| scope.spawn(move || ask(client))).collect();
+        let all: Vec<_> = clients.into_iter().map(|client| scope.spawn(move || run(client))).collect();
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    // None was ever closed, so there were never more than these.
+    // No server was closed, so there were never more than these.
     let all: BTreeSet<String> = seen.into_iter().flatten().collect();
     assert!(all.len() <= 2, "{all:?}");
     workers.servers_agree();
 }
 
 #[test]
-fn an_idle_server_of_another_user_at_another_worker_gives_way() {
+fn an_idle_server_of_another_user_at_another_worker_is_closed_for_a_waiting_client() {
     let settings = ["max_db_connections = 1"];
     let workers = Workers::start("workers_sibling", 3, &settings);
     let mut mine = workers.clients_at(&[0, 1]);
@@ -57,7 +57,7 @@ fn an_idle_server_of_another_user_at_another_worker_gives_way() {
         assert_eq!(client.value("SELECT current_user"), "other", "turn {turn}");
         assert_eq!(workers.bouncer.show("SERVERS", "user"), ["other"], "turn {turn}");
     }
-    // One that is in use does not.
+    // A server in use is not closed.
     mine[0].query("BEGIN");
     others[1].send_query("SELECT 1");
     let mut console = workers.bouncer.console();
@@ -96,7 +96,7 @@ fn max_user_connections_is_exact_over_workers_and_databases() {
     for at in [1, 2, 3, 5] {
         assert_eq!(clients[at].until_ready()[1].row(), [Some("1".to_owned())]);
     }
-    // PostgreSQL takes a moment to end the backends whose places were taken over.
+    // PostgreSQL takes a moment to end the backends that were replaced.
     eventually("two are left", || workers.observer().backends().len() == 2);
 }
 
@@ -119,7 +119,7 @@ fn max_client_conn_is_exact_over_workers() {
     }
     inside.clear();
     for _ in 0..10 {
-        // Those who are being turned away count as well, so fewer may come in, but never more.
+        // Clients being refused count as well, so fewer may be accepted, but never more.
         let (inside, _) = many_log_in(&workers, 8);
         assert!(inside.len() <= 4, "{} clients", inside.len());
     }
@@ -148,7 +148,8 @@ fn a_worker_whose_logins_are_refused_borrows_from_the_others() {
         Workers::start("workers_refused", 3, &["default_pool_size = 3", "server_login_retry = 600"]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     postgres().sql("ALTER ROLE workers_refused CONNECTION LIMIT 1").unwrap();
-    // The pool has room for more, PostgreSQL has not. Nobody asked the other workers while logins were not to be tried.
+    // The pool has room for more, PostgreSQL does not. Regression test: other workers were not asked while
+    // server_login_retry was in effect.
     for _ in 0..3 {
         for client in &mut clients {
             assert_eq!(client.value("SELECT current_user"), "workers_refused");

@@ -1,4 +1,4 @@
-//! Several workers in one process: what clients, the console and PostgreSQL see of them, which is nothing.
+//! Several workers in one process behave like one for clients, the console and PostgreSQL.
 
 mod commands;
 mod ending;

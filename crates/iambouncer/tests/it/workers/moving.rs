@@ -1,4 +1,5 @@
-//! Servers go where clients wait for them: every client of every worker is served, and no server is lost on the way.
+//! Servers move to the workers where clients wait: every client of every worker is served, and no server is
+//! lost while moving.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Workers, eventually};
@@ -6,7 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-/// The process ID of each client's server, all in transactions at the same time. They stay in them.
+/// Starts a transaction on every client and returns the process IDs of their servers. The transactions stay
+/// open.
 pub(super) fn begin_all(clients: &mut [Client]) -> BTreeSet<String> {
     for client in clients.iter_mut() {
         client.send_query("BEGIN");
@@ -17,7 +19,7 @@ pub(super) fn begin_all(clients: &mut [Client]) -> BTreeSet<String> {
     clients.iter_mut().map(|client| client.value("SELECT pg_backend_pid()")).collect()
 }
 
-/// Ends the loops that look at it, also when the test fails.
+/// Ends the loops that check the flag, also if the test fails.
 pub(super) struct Until<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Until<'_> {
@@ -63,7 +65,7 @@ fn clients_of_three_workers_share_one_server() {
             .collect();
         let pids: Vec<BTreeSet<String>> = all.into_iter().map(|one| one.join().unwrap()).collect();
         drop(until);
-        // Nobody ever closed or opened one, so PostgreSQL has seen one only.
+        // No server was closed or opened, so PostgreSQL has seen only one.
         assert_eq!(watching.join().unwrap().len(), 1);
         pids.into_iter().flatten().collect()
     });
@@ -86,7 +88,7 @@ fn waiters_at_all_workers_are_served_after_a_long_transaction() {
     for client in &mut waiting {
         assert_eq!(client.until_ready()[1].row(), [Some(pid.clone())]);
     }
-    // And so is a transaction that was held elsewhere.
+    // The same with the transaction at another worker.
     let mut holder = waiting.remove(1);
     holder.query("BEGIN");
     waiting[0].send_query("SELECT pg_backend_pid()");
@@ -96,10 +98,10 @@ fn waiters_at_all_workers_are_served_after_a_long_transaction() {
     workers.servers_agree();
 }
 
-/// Times a client of another worker asks while the load goes on.
-const ASKED: usize = 15;
-/// Queries of the load that go before it. What is promised is some milliseconds; this leaves room for a machine on
-/// which its worker hardly ever runs.
+/// Number of queries a client of another worker sends under load.
+const SAMPLES: usize = 15;
+/// Limit of load queries served first. Pools guarantee a few milliseconds; the limit allows for a machine on
+/// which the worker rarely gets CPU time.
 const MAX_OVERTAKING: u64 = 3000;
 
 #[test]
@@ -121,16 +123,16 @@ fn a_busy_worker_does_not_keep_the_only_server_to_itself() {
         }
         let ask = |_| {
             let before = done.load(Ordering::Acquire);
-            // The load has to be there: an answer before anybody else's would prove nothing.
-            eventually("the load goes on", || done.load(Ordering::Acquire) > before + 4);
+            // Wait for the load: without it the answer would prove nothing.
+            eventually("the load is running", || done.load(Ordering::Acquire) > before + 4);
             let before = done.load(Ordering::Acquire);
             assert_eq!(other.value("SELECT 2"), "2");
             done.load(Ordering::Acquire) - before
         };
-        (0..ASKED).map(ask).collect()
+        (0..SAMPLES).map(ask).collect()
     });
     overtaking.sort_unstable();
-    assert!(overtaking[ASKED / 2] < MAX_OVERTAKING, "{overtaking:?}");
+    assert!(overtaking[SAMPLES / 2] < MAX_OVERTAKING, "{overtaking:?}");
     workers.servers_agree();
 }
 
@@ -143,8 +145,8 @@ fn a_worker_with_all_the_clients_gets_all_the_servers() {
     commit_all(&mut others);
     let mut clients = workers.clients_at(&[2, 2, 2, 2]);
     drop(others);
-    assert_eq!(begin_all(&mut clients), before, "they move, nothing is opened anew");
-    // A fifth has to wait, and gets the first that is free.
+    assert_eq!(begin_all(&mut clients), before, "servers move, none is opened");
+    // A fifth client must wait and gets the first server that is released.
     let mut fifth = workers.client_at(0);
     fifth.send_query("SELECT 5");
     workers.wait_for_waiting(1);
@@ -156,7 +158,7 @@ fn a_worker_with_all_the_clients_gets_all_the_servers() {
 }
 
 #[test]
-fn more_workers_than_servers() {
+fn clients_are_served_with_more_workers_than_servers() {
     let workers = Workers::start("workers_many", 4, &["default_pool_size = 2"]);
     let mut clients = workers.clients_at(&[0, 1, 2, 3]);
     for turn in 0..24 {
@@ -177,7 +179,7 @@ fn more_workers_than_servers() {
 }
 
 #[test]
-fn a_server_killed_while_idle_at_another_worker_is_not_handed_out() {
+fn a_server_killed_while_idle_at_another_worker_is_not_assigned() {
     let workers = Workers::start("workers_killed", 3, &["default_pool_size = 1"]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     let mut observer = workers.observer();
@@ -192,7 +194,7 @@ fn a_server_killed_while_idle_at_another_worker_is_not_handed_out() {
 }
 
 #[test]
-fn a_server_on_its_way_to_a_client_that_leaves_is_not_lost() {
+fn a_server_moving_to_a_client_that_disconnects_is_not_lost() {
     let workers = Workers::start("workers_left", 3, &["default_pool_size = 1"]);
     let mut later = workers.client_at(2);
     for turn in 0..30 {

@@ -1,5 +1,5 @@
-//! Random sequences of what clients and administrators do, over three workers and a pool of two. Whatever happens, there
-//! are never more servers than the pool may have, none is lost, and everybody is served in the end.
+//! Random sequences of client and administrator actions, with three workers and a pool of two. There must
+//! never be more servers than the pool size, none may be lost, and every client is served in the end.
 
 use crate::support::raw::{self, Client, tags};
 use crate::support::workers::{Observer, worker_of_client};
@@ -10,10 +10,10 @@ const WORKERS: usize = 3;
 const POOL_SIZE: usize = 2;
 const CLIENTS: usize = 8;
 const STEPS: usize = 250;
-/// Seeds that are always tried; `ITERATIONS` asks for more.
+/// Seeds that are always run; `ITERATIONS` adds more.
 const SEEDS: u64 = 4;
 
-/// A small generator: the same seed gives the same steps.
+/// A small pseudorandom generator: the same seed gives the same steps.
 struct Random(u64);
 
 impl Random {
@@ -27,34 +27,34 @@ impl Random {
 
 /// A client that may or may not be connected.
 #[derive(Default)]
-struct ConnectionPermit {
+struct TestClient {
     client: Option<Client>,
-    /// What the answer that is still to come has to begin with.
-    owed: Option<(&'static str, u64)>,
+    /// The statement whose answer is expected, and its value.
+    expected: Option<(&'static str, u64)>,
     in_transaction: bool,
     is_lost: bool,
 }
 
-impl ConnectionPermit {
+impl TestClient {
     fn ask(&mut self, what: &'static str, value: u64) {
         let sql = if what == "SELECT" { format!("SELECT {value}") } else { what.to_owned() };
         if let Some(client) = &mut self.client {
             client.send_query(&sql);
-            self.owed = Some((what, value));
+            self.expected = Some((what, value));
         }
     }
 
-    /// Reads the answer that is owed, or the end. True when the client is still there.
+    /// Reads the expected answer, or the end of the stream. True if the client is still connected.
     fn read(&mut self) -> bool {
         let Some(client) = &mut self.client else { return false };
         let messages = client.until_ready();
         if messages.last().is_none_or(|message| message.tag != b'Z') {
             self.client = None;
             self.is_lost = true;
-            (self.owed, self.in_transaction) = (None, false);
+            (self.expected, self.in_transaction) = (None, false);
             return false;
         }
-        let (what, value) = self.owed.take().expect("an answer to nothing");
+        let (what, value) = self.expected.take().expect("an answer to nothing");
         match what {
             "SELECT" => {
                 assert_eq!(messages[1].row(), [Some(value.to_string())], "the answer is this client's")
@@ -70,22 +70,22 @@ impl ConnectionPermit {
     }
 }
 
-struct Play {
+struct Run {
     workers: Workers,
     console: Client,
-    /// Where PAUSE is waited for.
+    /// The console that waits for PAUSE.
     pauser: Option<Client>,
     observer: Observer,
-    seats: Vec<ConnectionPermit>,
+    clients: Vec<TestClient>,
     random: Random,
-    /// Events that may cost a client its connection.
-    violence: usize,
+    /// Number of events that may disconnect a client.
+    disruptions: usize,
     lost: usize,
-    asked: u64,
-    story: String,
+    queries: u64,
+    action_log: String,
 }
 
-impl Play {
+impl Run {
     fn begin(seed: u64) -> Self {
         let settings = [format!("default_pool_size = {POOL_SIZE}"), "server_login_retry = 0.05".to_owned()];
         let workers = Workers::start(
@@ -93,33 +93,33 @@ impl Play {
             WORKERS,
             &settings.each_ref().map(|s| s.as_str()),
         );
-        let seats = (0..CLIENTS).map(|_| ConnectionPermit::default()).collect();
-        // The first login needs a server, all later ones know its greeting: they come in during PAUSE as well.
+        let clients = (0..CLIENTS).map(|_| TestClient::default()).collect();
+        // The first login needs a server; later ones use its cached parameters and succeed during PAUSE as well.
         assert_eq!(workers.client().value("SELECT 1"), "1");
         Self {
             console: workers.bouncer.console(),
             observer: workers.observer(),
             workers,
             pauser: None,
-            seats,
+            clients,
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            violence: 0,
+            disruptions: 0,
             lost: 0,
-            asked: 0,
-            story: String::new(),
+            queries: 0,
+            action_log: String::new(),
         }
     }
 
-    fn tell(&mut self, what: &str) {
-        let _ = writeln!(self.story, "{what}");
+    fn log_action(&mut self, what: &str) {
+        let _ = writeln!(self.action_log, "{what}");
     }
 
-    fn read_news(&mut self) {
-        for seat in &mut self.seats {
-            while seat.has_pending_input() && seat.read() {}
-            self.lost += usize::from(std::mem::take(&mut seat.is_lost));
+    fn read_pending(&mut self) {
+        for client in &mut self.clients {
+            while client.has_pending_input() && client.read() {}
+            self.lost += usize::from(std::mem::take(&mut client.is_lost));
         }
-        assert!(self.lost <= self.violence, "{} clients lost by {} events", self.lost, self.violence);
+        assert!(self.lost <= self.disruptions, "{} clients lost by {} events", self.lost, self.disruptions);
     }
 
     fn step(&mut self) {
@@ -128,53 +128,53 @@ impl Play {
             1 => self.pause(),
             2..=4 => self.resume(),
             5 => {
-                self.tell("RECONNECT");
+                self.log_action("RECONNECT");
                 assert_eq!(tags(&self.console.query("RECONNECT")), "CZ");
             }
             6 => self.terminate_backend(),
             7 => self.check_limit(),
             _ => self.client_step(),
         }
-        self.read_news();
+        self.read_pending();
     }
 
     fn client_step(&mut self) {
         let at = self.random.below(CLIENTS);
         let choice = self.random.below(12);
-        let seat = &mut self.seats[at];
-        let Some(client) = &mut seat.client else {
+        let slot = &mut self.clients[at];
+        let Some(client) = &mut slot.client else {
             let client = self.workers.client();
             let worker = worker_of_client(&client);
-            seat.client = Some(client);
-            return self.tell(&format!("{at} comes to worker {worker}"));
+            slot.client = Some(client);
+            return self.log_action(&format!("{at} comes to worker {worker}"));
         };
-        let what = match (choice, seat.owed.is_some(), seat.in_transaction) {
+        let what = match (choice, slot.expected.is_some(), slot.in_transaction) {
             (0, false, _) => {
                 client.send(&raw::terminate());
-                *seat = ConnectionPermit::default();
+                *slot = TestClient::default();
                 "leaves"
             }
             (1, ..) => {
-                *seat = ConnectionPermit::default();
+                *slot = TestClient::default();
                 "is gone"
             }
-            // It waits for its answer.
+            // The client still waits for its answer.
             (_, true, _) => return,
             (2..=4, false, false) => {
-                seat.ask("BEGIN", 0);
+                slot.ask("BEGIN", 0);
                 "BEGIN"
             }
             (2..=7, false, true) => {
-                seat.ask("COMMIT", 0);
+                slot.ask("COMMIT", 0);
                 "COMMIT"
             }
             (_, false, _) => {
-                self.asked += 1;
-                seat.ask("SELECT", self.asked);
+                self.queries += 1;
+                slot.ask("SELECT", self.queries);
                 "SELECT"
             }
         };
-        self.tell(&format!("{at} {what}"));
+        self.log_action(&format!("{at} {what}"));
     }
 
     fn kill_client(&mut self) {
@@ -185,11 +185,11 @@ impl Play {
             return;
         }
         let id = ours[self.random.below(ours.len())].1;
-        self.violence += 1;
+        self.disruptions += 1;
         let what = format!("KILL_CLIENT {id}");
-        // It may have left meanwhile, which is an error.
+        // The client may have disconnected meanwhile, which is an error.
         self.console.query(&what);
-        self.tell(&what);
+        self.log_action(&what);
     }
 
     fn pause(&mut self) {
@@ -197,17 +197,17 @@ impl Play {
             let mut pauser = self.workers.bouncer.console();
             pauser.send_query("PAUSE");
             self.pauser = Some(pauser);
-            self.tell("PAUSE");
+            self.log_action("PAUSE");
         }
     }
 
-    /// Also undoes a PAUSE that still waits.
+    /// Also cancels a PAUSE that still waits.
     fn resume(&mut self) {
         let Some(mut pauser) = self.pauser.take() else { return };
         eventually("PAUSE is in force", || self.console.column("SHOW DATABASES", "paused")[0] == "1");
         assert_eq!(tags(&self.console.query("RESUME")), "CZ");
         pauser.until_ready();
-        self.tell("RESUME");
+        self.log_action("RESUME");
     }
 
     fn terminate_backend(&mut self) {
@@ -216,13 +216,13 @@ impl Play {
             return;
         }
         let pid = &backends[self.random.below(backends.len())];
-        self.violence += 1;
+        self.disruptions += 1;
         self.observer.terminate(pid);
-        self.tell(&format!("pg_terminate_backend {pid}"));
+        self.log_action(&format!("pg_terminate_backend {pid}"));
     }
 
-    /// One that was closed is at PostgreSQL for a moment longer. So of those seen at one time, all but as many as the
-    /// pool may have are about to go.
+    /// A closed server is listed by PostgreSQL for a moment longer, so of the backends seen at one time all
+    /// but POOL_SIZE must disappear.
     fn check_limit(&mut self) {
         let seen = self.observer.backends();
         let observer = &mut self.observer;
@@ -233,33 +233,35 @@ impl Play {
         assert!(open <= POOL_SIZE, "{open} servers");
     }
 
-    /// Everybody gets what is owed and ends the transaction.
+    /// Every client receives its expected answer and ends its transaction.
     fn settle(&mut self) {
         self.resume();
-        eventually("everybody is quiet", || {
-            self.read_news();
-            for seat in self.seats.iter_mut().filter(|seat| seat.in_transaction && seat.owed.is_none()) {
-                seat.ask("COMMIT", 0);
+        eventually("all clients are idle", || {
+            self.read_pending();
+            for client in
+                self.clients.iter_mut().filter(|client| client.in_transaction && client.expected.is_none())
+            {
+                client.ask("COMMIT", 0);
             }
-            self.seats.iter().all(|seat| seat.owed.is_none() && !seat.in_transaction)
+            self.clients.iter().all(|client| client.expected.is_none() && !client.in_transaction)
         });
     }
 
     fn end(&mut self) {
         self.settle();
         self.check_limit();
-        eventually("nobody waits", || self.workers.in_pools(&mut self.console, "cl_waiting") == "0");
+        eventually("no client waits", || self.workers.in_pools(&mut self.console, "cl_waiting") == "0");
         self.workers.servers_agree();
-        for seat in &mut self.seats {
-            seat.ask("SELECT", 7);
-            if seat.client.is_some() {
-                // One that was killed last may only learn it now.
-                seat.read();
+        for client in &mut self.clients {
+            client.ask("SELECT", 7);
+            if client.client.is_some() {
+                // A client that was killed last may only receive the error now.
+                client.read();
             }
-            self.lost += usize::from(std::mem::take(&mut seat.is_lost));
+            self.lost += usize::from(std::mem::take(&mut client.is_lost));
         }
-        assert!(self.lost <= self.violence, "{} clients lost by {} events", self.lost, self.violence);
-        // All places of the pool are of use, wherever they are wanted.
+        assert!(self.lost <= self.disruptions, "{} clients lost by {} events", self.lost, self.disruptions);
+        // All servers of the pool can be used at any worker.
         for workers in [[0, 1], [1, 2], [2, 2], [0, 0]] {
             let mut clients = self.workers.clients_at(&workers);
             super::moving::begin_all(&mut clients);
@@ -269,27 +271,27 @@ impl Play {
     }
 }
 
-/// Says what was done when a test fails.
-struct Teller(u64, Play);
+/// Prints the sequence of actions if the test fails.
+struct PrintOnFailure(u64, Run);
 
-impl Drop for Teller {
+impl Drop for PrintOnFailure {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}:\n{}", self.0, self.1.story);
+            eprintln!("seed {}:\n{}", self.0, self.1.action_log);
         }
     }
 }
 
 #[test]
-fn whatever_happens_no_server_is_lost_and_everybody_is_served() {
+fn no_server_is_lost_and_every_client_is_served() {
     let more = std::env::var("ITERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     for seed in 1..=SEEDS.max(more) {
         eprintln!("seed {seed}");
-        let mut teller = Teller(seed, Play::begin(seed));
-        let play = &mut teller.1;
+        let mut guard = PrintOnFailure(seed, Run::begin(seed));
+        let run = &mut guard.1;
         for _ in 0..STEPS {
-            play.step();
+            run.step();
         }
-        play.end();
+        run.end();
     }
 }

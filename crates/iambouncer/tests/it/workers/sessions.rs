@@ -1,5 +1,5 @@
-//! What belongs to a client's session goes where its server goes: cancel requests, prepared statements, parameters, and
-//! TLS to the server.
+//! Session state stays with a client when its server moves between workers: cancel requests, prepared
+//! statements, parameters, and TLS to the server.
 
 use crate::cancel::cancel;
 use crate::support::raw::{self, Client, tags};
@@ -49,7 +49,7 @@ fn a_late_cancel_never_hits_the_client_of_another_worker() {
 }
 
 #[test]
-fn a_waiting_query_is_canceled_whatever_worker_it_waits_at() {
+fn a_waiting_query_is_canceled_at_any_worker() {
     let workers = Workers::start("workers_wait_cancel", 3, &["default_pool_size = 1"]);
     let mut holder = workers.client_at(0);
     let mut waiting = workers.clients_at(&[0, 1, 2]);
@@ -83,7 +83,7 @@ fn run_prepared(client: &mut Client, name: &str) -> String {
 }
 
 #[test]
-fn a_server_that_moves_keeps_its_prepared_statements() {
+fn a_server_keeps_its_prepared_statements_when_it_moves() {
     let workers = Workers::start("workers_prepared", 3, &["default_pool_size = 1"]);
     let mut clients = workers.clients_at(&[0, 1, 2]);
     let pid = clients[0].value("SELECT pg_backend_pid()");
@@ -102,13 +102,13 @@ fn a_server_that_moves_keeps_its_prepared_statements() {
     assert_eq!(console.column("SHOW SERVERS", "prepared_statements"), ["4"]);
     let databases = console.column("SHOW STATS", "database");
     let at = databases.iter().position(|name| name == "app").unwrap();
-    // One text is everybody's, three have one client each. Nothing is prepared twice.
+    // One statement is shared, three belong to one client each. None is prepared twice.
     assert_eq!(console.column("SHOW STATS", "total_server_parse_count")[at], "4");
     assert_eq!(console.column("SHOW STATS", "total_client_parse_count")[at], "6");
 }
 
 #[test]
-fn parameters_follow_their_client_to_a_server_that_moves() {
+fn parameters_are_applied_for_each_client_when_a_server_moves() {
     let workers = Workers::start("workers_parameters", 3, &["default_pool_size = 1"]);
     let zones = ["Europe/Berlin", "Asia/Tokyo", "America/Lima"];
     let names = ["first", "second", "third"];
@@ -135,15 +135,15 @@ fn parameters_follow_their_client_to_a_server_that_moves() {
         assert_eq!(seen(&mut clients[1]), "second Africa/Lagos");
     }
     assert_eq!(workers.observer().backends().len(), 1);
-    // The console follows as well.
+    // The console shows the change as well.
     let mut console = workers.bouncer.console();
-    eventually("SHOW SERVERS knows the last name", || {
+    eventually("SHOW SERVERS shows the last name", || {
         console.column("SHOW SERVERS", "application_name") == ["second"]
     });
 }
 
 #[test]
-fn a_server_with_tls_moves_and_goes_on() {
+fn a_server_with_tls_stays_usable_when_it_moves() {
     let authority = Authority::new();
     let server = tls_server("hostssl all all 127.0.0.0/8 trust", &authority.certificates);
     let ca_file = format!("server_tls_ca_file = {}", authority.file().display());

@@ -1,11 +1,11 @@
-//! What the console shows: all workers' clients, servers and counts, each once.
+//! The console shows the clients, servers and counters of all workers, each once.
 
 use super::moving::{begin_all, commit_all};
 use crate::support::raw::Client;
 use crate::support::{Workers, eventually};
 use std::collections::BTreeSet;
 
-/// The value of a row that is found by its first column.
+/// The value of a column in the row with this key.
 fn item(console: &mut Client, what: &str, key: (&str, &str), column: &str) -> String {
     let keys = console.column(&format!("SHOW {what}"), key.0);
     let at = keys.iter().position(|name| name == key.1).unwrap_or_else(|| panic!("{key:?} in {keys:?}"));
@@ -30,7 +30,7 @@ fn the_console_shows_what_all_workers_have_each_once() {
     assert_eq!(console.column("SHOW CLIENTS", "user").iter().filter(|u| **u == workers.user).count(), 6);
     let ids: BTreeSet<String> = console.column("SHOW CLIENTS", "id").into_iter().collect();
     assert_eq!(ids.len(), 7, "six and the console, each once: {ids:?}");
-    // Who works with whom is told by both ends.
+    // Links are shown for both clients and servers.
     let linked = |console: &mut Client, what: &str| -> BTreeSet<(String, String)> {
         let own = console.column(&format!("SHOW {what}"), "ptr");
         let other = console.column(&format!("SHOW {what}"), "link");
@@ -75,12 +75,12 @@ fn queries_and_transactions_of_all_workers_are_counted() {
     for client in &mut clients {
         sent += client.query("SELECT repeat('x', 1000)").iter().map(|m| m.bytes.len()).sum::<usize>();
     }
-    let told: usize = item(&mut console, "STATS", ("database", "app"), "total_sent").parse().unwrap();
-    assert!(told >= sent, "{told} of at least {sent} bytes");
+    let reported: usize = item(&mut console, "STATS", ("database", "app"), "total_sent").parse().unwrap();
+    assert!(reported >= sent, "{reported} of at least {sent} bytes");
 }
 
 #[test]
-fn waiting_clients_of_all_workers_are_counted_and_the_first_one_tells_maxwait() {
+fn waiting_clients_of_all_workers_are_counted_and_the_oldest_determines_maxwait() {
     let workers = Workers::start("workers_maxwait", 3, &["default_pool_size = 1"]);
     let mut holder = workers.client_at(1);
     let mut waiting = workers.clients_at(&[0, 1, 2]);
@@ -99,6 +99,6 @@ fn waiting_clients_of_all_workers_are_counted_and_the_first_one_tells_maxwait() 
     for client in &mut waiting {
         client.until_ready();
     }
-    eventually("nobody waits", || workers.in_pools(&mut console, "cl_waiting") == "0");
+    eventually("no client waits", || workers.in_pools(&mut console, "cl_waiting") == "0");
     assert_eq!(workers.in_pools(&mut console, "maxwait"), "0");
 }

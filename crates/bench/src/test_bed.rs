@@ -1,6 +1,6 @@
-//! What all measurements of one run stand on: a private PostgreSQL with test data and TLS, certificates, and a
-//! directory. Owns all three and their end. Everything lives below PostgreSQL's own temporary directory, which
-//! its supervisor removes even when this process is killed.
+//! The shared setup of all measurements of a run. Owns a private PostgreSQL with test data and TLS,
+//! certificates and a directory, and their removal. All files are below PostgreSQL's own temporary directory,
+//! which its supervisor removes even if this process is killed.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,17 +18,17 @@ use crate::process::{self, Account, ChildProcess};
 pub(crate) const USER: &str = "bench";
 /// Database of all measurements.
 pub(crate) const DATABASE: &str = "bench";
-/// pgbench's scale: a million rows, which fit the server's memory.
+/// pgbench's scale factor: a million rows, which fit in the server's memory.
 const SCALE: &str = "10";
-/// How many clients may come without a pooler, each with a server connection of its own.
+/// Maximum number of clients without a pooler, each of which uses its own server connection.
 pub(crate) const MAX_UNPOOLED_CLIENTS: u32 = 256;
-/// Room for those, while all poolers keep a session pool each.
+/// Room for those, in addition to a session pool per pooler.
 const MAX_CONNECTIONS: u32 = MAX_UNPOOLED_CLIENTS + 450;
-/// How long making the test data may take.
+/// Time limit for creating the test data.
 const INIT_LIMIT: Duration = Duration::from_secs(300);
 
-/// The bed of one run.
-pub(crate) struct Bed {
+/// The test bed of one run.
+pub(crate) struct TestBed {
     postgres: Postgres,
     /// Certificates of PostgreSQL and of the poolers.
     pub(crate) certs: Certs,
@@ -36,21 +36,21 @@ pub(crate) struct Bed {
     account: Option<Account>,
 }
 
-impl Bed {
+impl TestBed {
     /// Starts PostgreSQL, fills it, and writes the files that all poolers read.
     pub(crate) fn make() -> Result<Self> {
         eprintln!("starting a private PostgreSQL and filling it …");
-        let bed = Self::make_empty()?;
-        bed.fill()?;
-        Ok(bed)
+        let test_bed = Self::make_empty()?;
+        test_bed.fill()?;
+        Ok(test_bed)
     }
 
-    /// The same without test data.
+    /// Like [`make`](Self::make), without test data.
     pub(crate) fn make_empty() -> Result<Self> {
         let certs = Certs::make()?;
         let postgres = Postgres::start(&PostgresOptions {
             max_connections: MAX_CONNECTIONS,
-            // Large enough for all test data, and no background work while we measure.
+            // Large enough for all test data, and no background work during measurements.
             config_lines: vec!["shared_buffers = 512MB".into(), "autovacuum = off".into()],
             tls: Some(PostgresTls {
                 certificate_pem: certs.certificate_pem.clone(),
@@ -62,30 +62,31 @@ impl Bed {
         let owner = fs::metadata(postgres.socket_dir())?;
         let is_root = rustix::process::geteuid().is_root();
         let account = is_root.then(|| Account { uid: owner.uid(), gid: owner.gid() });
-        let bed = Self { postgres, certs, dir, account };
-        bed.make_dir(&bed.dir)?;
-        bed.write_files()?;
-        bed.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
-        bed.postgres.sql(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
-        Ok(bed)
+        let test_bed = Self { postgres, certs, dir, account };
+        test_bed.make_dir(&test_bed.dir)?;
+        test_bed.write_files()?;
+        test_bed.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
+        test_bed.postgres.sql(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))?;
+        Ok(test_bed)
     }
 
-    /// The directory for everything a run writes down.
+    /// The directory for all files written by a run.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Makes a directory in the bed's.
+    /// Creates a directory in the test bed.
     pub(crate) fn make_dir(&self, dir: &Path) -> Result<()> {
         fs::create_dir(dir).with_context(|| format!("creating {}", dir.display()))?;
         if let Some(Account { uid, gid }) = self.account {
-            // PostgreSQL's supervisor cleans up in PostgreSQL's name, so the directory has to be its own.
-            chown(dir, Some(uid), Some(gid)).context("handing over the directory")?;
+            // PostgreSQL's supervisor removes files as PostgreSQL's user, who must therefore own the
+            // directory.
+            chown(dir, Some(uid), Some(gid)).context("changing the owner of the directory")?;
         }
         Ok(())
     }
 
-    /// Whom the poolers run as; `None` means as ourselves.
+    /// The account that poolers run as; `None` means that of this process.
     pub(crate) fn account(&self) -> Option<Account> {
         self.account
     }
@@ -95,7 +96,7 @@ impl Bed {
         self.postgres.port()
     }
 
-    /// One of PostgreSQL's programs.
+    /// The path of one of PostgreSQL's programs.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.postgres.bin_dir().join(name)
     }
@@ -118,14 +119,14 @@ impl Bed {
         pgbench.args(["-i", "-q", "-s", SCALE, "-h", "127.0.0.1", "-p", &self.postgres_port().to_string()]);
         pgbench.args(["-U", USER, DATABASE]);
         ChildProcess::start(pgbench, "pgbench -i", self.dir.join("init.log"), None)?.finish(INIT_LIMIT)?;
-        // After this no hint bits are left to be written by the first side that reads a page.
+        // Sets all hint bits, so that no measurement includes writing them.
         self.postgres.sql_in(DATABASE, "VACUUM FREEZE ANALYZE")?;
         self.postgres.sql("CHECKPOINT")?;
         Ok(())
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free just now.
 pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     Ok(listener.local_addr()?.port())

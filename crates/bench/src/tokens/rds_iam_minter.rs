@@ -1,4 +1,4 @@
-//! rds-iam as a minter: the signer by itself, and the engine. Owns the loops around them; it verifies nothing.
+//! rds-iam as a minter: the signer alone, and the engine. Owns the loops around them; never verifies.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{Batch, Case, HOST, Minter, PORT, REGION, USER};
 
-/// Everything that is ready before the first token is timed.
-pub(super) struct Ours {
+/// Everything that is created before the first token is timed.
+pub(super) struct RdsIamMinter {
     /// In the order of [`Case::SIGNED`].
     credentials: [Credentials; 2],
     region: Region,
@@ -24,22 +24,22 @@ pub(super) struct Ours {
     runtime: Runtime,
 }
 
-/// Credentials at hand: nothing is fetched.
+/// Fixed credentials: nothing is fetched.
 #[derive(Debug)]
-struct AtHand(Credentials);
+struct FixedSource(Credentials);
 
-impl CredentialSource for AtHand {
+impl CredentialSource for FixedSource {
     fn fetch<'a>(&'a self, _: &'a Identity) -> CredentialFuture<'a> {
         Box::pin(async { Ok(self.0.clone()) })
     }
 }
 
-impl Ours {
-    /// With these keys, in the order of [`Case::SIGNED`].
+impl RdsIamMinter {
+    /// Creates the minter with these keys, in the order of [`Case::SIGNED`].
     pub(super) fn new(keys: &[AccessKey; 2]) -> Result<Self> {
         let credentials = keys.each_ref().map(credentials);
         let [_, temporary] = &credentials;
-        let engine = TokenEngine::new(Arc::new(AtHand(temporary.clone())));
+        let engine = TokenEngine::new(Arc::new(FixedSource(temporary.clone())));
         let key = TokenKey::new(HOST, PORT, USER, None, Identity::default())?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         Ok(Self { credentials, region: REGION.parse()?, engine, key, runtime })
@@ -55,7 +55,7 @@ impl Ours {
         batch(start, last.as_ref().map(|token| token.expose()))
     }
 
-    fn ask(&self, count: u32) -> Result<Batch> {
+    fn request_tokens(&self, count: u32) -> Result<Batch> {
         self.runtime.block_on(async {
             let mut last = None;
             let start = Instant::now();
@@ -67,7 +67,7 @@ impl Ours {
     }
 }
 
-impl Minter for Ours {
+impl Minter for RdsIamMinter {
     fn name(&self) -> &'static str {
         "rds-iam"
     }
@@ -81,7 +81,7 @@ impl Minter for Ours {
         match case {
             Case::Static => self.sign(fixed, count),
             Case::Temporary => self.sign(temporary, count),
-            Case::AtHand => self.ask(count),
+            Case::Cached => self.request_tokens(count),
         }
         .map(Some)
     }
@@ -89,7 +89,7 @@ impl Minter for Ours {
 
 fn batch(start: Instant, last: Option<&str>) -> Result<Batch> {
     let nanoseconds = u64::try_from(start.elapsed().as_nanos())?;
-    Ok(Batch { nanoseconds, token: last.context("no token was asked for")?.to_owned() })
+    Ok(Batch { nanoseconds, token: last.context("no token was requested")?.to_owned() })
 }
 
 fn credentials(key: &AccessKey) -> Credentials {
