@@ -7,6 +7,7 @@
 //! an identity that was not requested.
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -27,7 +28,7 @@ use crate::instance::KnownExpiries;
 use crate::slots::Slots;
 
 /// Maximum number of identities with a provider.
-const MAX_PROVIDERS: usize = 256;
+const MAX_PROVIDERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// Maximum length of a reason, in characters: SDK errors quote server responses.
 const MAX_REASON_CHARS: usize = 800;
 /// Maximum depth of an error chain.

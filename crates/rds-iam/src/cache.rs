@@ -5,6 +5,7 @@
 //! instance metadata.
 //! Never: signs anything, or returns credentials that have expired.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +35,7 @@ const EXPIRING_RECHECK: Duration = Duration::from_secs(5);
 /// The SDK extends the expiry of stale instance credentials by at most this.
 const MAX_IMDS_EXTENSION: Duration = Duration::from_secs(15 * 60);
 /// Maximum number of cached identities; configurations have far fewer.
-const MAX_IDENTITIES: usize = 256;
+const MAX_IDENTITIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Credentials by identity. Clones share all state.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 //! Never: opens a connection, or returns an expired token.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,7 @@ use crate::slots::{Slots, lock};
 use crate::token::{Token, TokenRequest, sign};
 
 /// Maximum number of cached tokens; the least recently used is evicted. A new one costs microseconds.
-const MAX_KEYS: usize = 4096;
+const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Minimum remaining life of a returned token: 20 seconds, the time available from the request to the end of
 /// the login. Most tokens have more than five minutes; only while AWS is unreachable do they come close to
 /// their expiry.

@@ -5,6 +5,7 @@
 //! Never: drops a secret because Secrets Manager is unreachable; a password has no expiry.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -35,7 +36,7 @@ const JITTER_PART: u32 = 10;
 /// Maximum number of servers tracked per secret; more than any cluster has.
 const MAX_SERVERS: usize = 256;
 /// Maximum number of cached secrets; they come from configuration, so there are far fewer.
-const MAX_SECRETS: usize = 256;
+const MAX_SECRETS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Secrets by name and identity. Clones share all state.
 #[derive(Clone, Debug)]

@@ -21,6 +21,11 @@ const USER: &str = "DBUser";
 /// Hexadecimal digits of a signature.
 const SIGNATURE_CHARS: usize = 64;
 
+/// The value of `X-Amz-Date`, in seconds since 1970.
+pub fn date_seconds(date: &str) -> Option<i64> {
+    Some(PrimitiveDateTime::parse(date, DATE).ok()?.assume_utc().unix_timestamp())
+}
+
 /// Decoded parameters without duplicates. Debug shows names only.
 pub struct Query(Vec<(String, String)>);
 
@@ -114,8 +119,7 @@ impl Query {
     /// elsewhere.
     pub fn times(&self, now_seconds: i64) -> Result<Times, ProofError> {
         let date = self.get("X-Amz-Date")?;
-        let made = PrimitiveDateTime::parse(date, DATE).map_err(|_| ProofError::Invalid("date"))?;
-        let made_at = made.assume_utc().unix_timestamp();
+        let made_at = date_seconds(date).ok_or(ProofError::Invalid("date"))?;
         let life: i64 = self.get("X-Amz-Expires")?.parse().map_err(|_| ProofError::Invalid("lifetime"))?;
         if !(1..=MAX_LIFE_SECONDS).contains(&life) {
             return Err(ProofError::Lifetime(life));
