@@ -277,7 +277,8 @@ fn a_database_without_a_line_is_an_error() {
     let output = Case::new().run(&["--database", "ap"]);
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(
-        output.stdout.contains("no line for database \"ap\"") && output.stdout.contains("databases are: app."),
+        output.stdout.contains("no line for database \"ap\"")
+            && output.stdout.contains("databases are: app."),
         "{output:?}"
     );
 }
