@@ -140,8 +140,8 @@ fn a_visibly_wrong_token_never_reaches_the_database() {
         ("the region in the token", Signed { region: "eu-central-1", ..good() }.token()),
         ("it expired", Signed { age: Duration::from_secs(1000), ..good() }.token()),
         ("occurs twice", good().token() + "&dbuser=admin"),
-        ("no RDS token", "a password".to_owned()),
-        ("no RDS token", String::new()),
+        ("not a valid RDS token", "a password".to_owned()),
+        ("not a valid RDS token", String::new()),
     ];
     for (part, token) in cases {
         let (code, text, hint) = rds.log_in(&token).err().expect(part);
@@ -350,7 +350,7 @@ fn wrong_keys_and_old_proofs_are_refused() {
     // STS ignores the lifetime in a proof; the pooler checks it.
     let (_, text) = sts.refused(&proof_for("tests", Duration::from_secs(1000), &client_credentials()));
     assert!(text.contains("it expired"), "{text}");
-    assert!(sts.refused("a password").1.contains("no proof of an AWS identity"));
+    assert!(sts.refused("a password").1.contains("not a valid proof of an AWS identity"));
     assert_eq!(sts.endpoint.calls().refused, asked, "no request was sent");
 }
 

@@ -135,7 +135,7 @@ fn an_unreachable_database_affects_readiness_only_at_startup() {
         scrape(port).sum("iambouncer_server_login_failures_total", &[]).is_some_and(|count| count >= 1.0)
     });
     let readiness = get(port, "/readyz");
-    assert!(readiness.status == 503 && readiness.body.contains("FAIL no server"), "{readiness:?}");
+    assert!(readiness.status == 503 && readiness.body.contains("FAIL no login"), "{readiness:?}");
     assert_eq!((status(port, "/startup"), status(port, "/livez")), (200, 200));
     gate.open();
     eventually("ready", || status(port, "/readyz") == 200);

@@ -149,11 +149,11 @@ fn the_poolers_own_listener_after_a_reload_is_refused_at_login() {
 fn a_missing_value_is_named_with_all_its_possible_sources() {
     let ProgramOutput { code, stderr, .. } = program::run(&[], &variables(&[("DB_USER", "app")]));
     assert_eq!(code, Some(EXIT_CONFIGURATION));
-    assert!(stderr.starts_with("error: no host: looked for ENDPOINT and for "), "{stderr}");
+    assert!(stderr.starts_with("error: no host: neither ENDPOINT nor any of "), "{stderr}");
     assert!(stderr.contains("RDS_HOST") && stderr.contains("DB_HOST"), "{stderr}");
     let ProgramOutput { code, stderr, .. } = program::run(&["db.example"], &[]);
     assert_eq!(code, Some(EXIT_CONFIGURATION));
-    assert!(stderr.starts_with("error: no user: looked for --user"), "{stderr}");
+    assert!(stderr.starts_with("error: no user: neither --user"), "{stderr}");
 }
 
 #[test]

@@ -174,9 +174,9 @@ fn a_healthy_setup_passes_every_check() {
     for part in [
         "✔ config",
         "✔ passwords",
-        &format!("✔ credentials  key {KEY_ID} from environment, without an end"),
+        &format!("✔ credentials  key {KEY_ID} from environment, without expiry"),
         &format!("✔ identity     {arn}"),
-        "✔ clock        right to ",
+        "✔ clock        accurate to ",
         "✔ dns          127.0.0.1",
         &format!("✔ token        for {RDS_HOST}:{} in {REGION}", case.sim.port()),
         "✔ tcp          127.0.0.1:",
@@ -277,7 +277,8 @@ fn a_database_without_a_line_is_an_error() {
     let output = Case::new().run(&["--database", "ap"]);
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(
-        output.stdout.contains("no line for database \"ap\"") && output.stdout.contains("lines for: app."),
+        output.stdout.contains("no line for database \"ap\"")
+            && output.stdout.contains("databases are: app."),
         "{output:?}"
     );
 }

@@ -104,7 +104,7 @@ fn the_roles_through_which_a_password_user_inherits_rds_iam_are_reported() {
         Case { settings: vec!["server_tls_sslmode = disable".to_owned()], ..Case::new().line(line) }.report()
     };
     with("app").expect_warning("sql", "IAM011", &["workers > rds_iam"]);
-    with("small").expect_warning("sql", "IAM024", &["20 servers", "CONNECTION LIMIT leaves 3"]);
+    with("small").expect_warning("sql", "IAM024", &["20 servers", "CONNECTION LIMIT allows 3"]);
 }
 
 /// IAM014.
@@ -188,7 +188,7 @@ fn a_certificate_that_expired_or_expires_soon_is_reported_with_the_days() {
     with(-3).expect_failure(
         "tls",
         "IAM017",
-        &["certificate expired", "ended 3 days ago", "let RDS issue another one"],
+        &["certificate expired", "expired 3 days ago", "let RDS issue another one"],
     );
     with(5).expect_warning("tls", "IAM017", &["expires in ", " days", "expires soon"]);
 }
