@@ -39,6 +39,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod arn;
 mod aws;
 mod backoff;
 mod cache;
@@ -68,6 +69,7 @@ mod slots;
 mod token;
 mod web_identity;
 
+pub use arn::Arn;
 pub use aws::AwsCredentials;
 pub use aws_credential_types::Credentials;
 pub use cache::{CredentialCache, CredentialStatus};

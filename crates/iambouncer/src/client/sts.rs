@@ -12,6 +12,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rds_iam::Arn;
 use serde::Deserialize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -129,8 +130,8 @@ fn arn_in(body: &[u8]) -> Result<String, StsError> {
     let answer: StsAnswer = serde_json::from_slice(body)
         .map_err(|_| StsError::Unexpected("it is not a GetCallerIdentityResponse"))?;
     let CallerIdentity { arn, account } = answer.response.result;
-    match arn.split(':').nth(4) {
-        Some(of_arn) if of_arn == account => Ok(arn),
+    match Arn::parse(&arn) {
+        Some(parsed) if parsed.account == account => Ok(arn),
         _ => Err(StsError::Unexpected("ARN and account differ")),
     }
 }

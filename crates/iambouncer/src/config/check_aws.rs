@@ -6,6 +6,7 @@ use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth};
 use super::model::Database;
 use super::settings_table::Settings;
+use rds_iam::Arn;
 
 const EXTERNAL_ID_CHARS: &str = "+=,.@:/-_";
 const SESSION_NAME_CHARS: &str = "+=,.@-_";
@@ -122,14 +123,8 @@ pub(super) fn check_no_iam(database: &Database, places: &ValuePlaces, found: &mu
 
 /// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where NAME may have a path.
 fn is_role_arn(text: &str) -> bool {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
-    let partition_ok = partition == "aws" || partition.starts_with("aws-");
-    let account_ok = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    let name_ok = resource.strip_prefix("role/").is_some_and(|name| {
-        !name.is_empty() && !name.ends_with('/') && name.bytes().all(|byte| byte.is_ascii_graphic())
-    });
-    partition_ok && account_ok && name_ok
+    let Some(Arn { service: "iam", region: "", resource, .. }) = Arn::parse(text) else { return false };
+    resource.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.ends_with('/'))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn an_error_in_answer_to_an_ssl_request_is_reported_with_the_servers_text() {
         let databases = format!("app = host=127.0.0.1 port={port} user=app password=x");
         let bouncer = Start::databases(&databases)
             .set("server_tls_sslmode = require")
-            .set("query_wait_timeout = 1")
+            .set("query_wait_timeout = 3")
             .start();
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         let (code, text) = client.expect(b'E').error();

@@ -4,10 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::arn::Arn;
 use crate::region::Region;
 
-/// Longest ARN accepted by Secrets Manager, in bytes (API reference, `SecretId`).
-const MAX_ARN_BYTES: usize = 2048;
 /// Characters of secret names besides letters and digits; the last is used by RDS (`rds!cluster-…`).
 const NAME_CHARS: &str = "/_+=.@-!";
 /// Length of the suffix that Secrets Manager appends to each name after a hyphen.
@@ -57,18 +56,14 @@ impl FromStr for SecretArn {
     type Err = SecretArnError;
 
     fn from_str(text: &str) -> Result<Self, SecretArnError> {
-        let parts: Vec<&str> = text.splitn(7, ':').collect();
-        let ["arn", partition, "secretsmanager", region, account, "secret", name] = parts[..] else {
-            return Err(SecretArnError);
-        };
-        let partition_ok = partition == "aws" || partition.starts_with("aws-");
-        let account_ok = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-        let name_ok =
+        let arn = Arn::parse(text).filter(|arn| arn.service == "secretsmanager").ok_or(SecretArnError)?;
+        let name = arn.resource.strip_prefix("secret:").ok_or(SecretArnError)?;
+        let is_name =
             !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || NAME_CHARS.contains(c));
-        if !partition_ok || !account_ok || !name_ok || text.len() > MAX_ARN_BYTES {
+        if !is_name {
             return Err(SecretArnError);
         }
-        let region = region.parse().map_err(|_| SecretArnError)?;
+        let region = arn.region.parse().map_err(|_| SecretArnError)?;
         Ok(Self { text: text.to_owned(), region, name_at: text.len() - name.len() })
     }
 }

@@ -1,23 +1,14 @@
 //! AWS principals. Owns the canonical form of an ARN in maps: a role without its session, whose name is chosen by the
 //! caller that assumes the role.
 
-/// Longest accepted ARN, in bytes.
-const MAX_ARN_BYTES: usize = 2048;
+use rds_iam::Arn;
 
 /// The canonical principal of an ARN returned by GetCallerIdentity.
 ///
 /// An assumed role becomes `arn:…:iam::ACCOUNT:role/NAME`: STS does not return the path of the role, so maps name
 /// roles without it. Users keep their path. `None` for root, federated users and malformed ARNs.
 pub fn canonical(arn: &str) -> Option<String> {
-    if arn.len() > MAX_ARN_BYTES || !arn.bytes().all(|b| b.is_ascii_graphic()) {
-        return None;
-    }
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let ["arn", partition, service, "", account, resource] = parts[..] else { return None };
-    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-    if !is_account || !is_partition(partition) {
-        return None;
-    }
+    let Arn { partition, service, region: "", account, resource } = Arn::parse(arn)? else { return None };
     let (kind, name) = resource.split_once('/')?;
     match (service, kind) {
         ("sts", "assumed-role") => {
@@ -28,10 +19,6 @@ pub fn canonical(arn: &str) -> Option<String> {
         ("iam", "user") => (!name.is_empty() && !name.ends_with('/')).then(|| arn.to_owned()),
         _ => None,
     }
-}
-
-fn is_partition(text: &str) -> bool {
-    text == "aws" || text.strip_prefix("aws-").is_some_and(|rest| !rest.is_empty())
 }
 
 #[cfg(test)]
