@@ -169,12 +169,12 @@ impl ExpectedAnswers {
     }
 
     /// Names that messages behind the one at the front give to statements.
-    pub fn names_given(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn names_being_parsed(&self) -> impl Iterator<Item = &[u8]> {
         self.queue.iter().skip(1).filter_map(name_given)
     }
 
     /// Statements that messages behind the one at the front prepare on the server.
-    pub fn statements_prepared(&self) -> impl Iterator<Item = u64> {
+    pub fn statements_being_prepared(&self) -> impl Iterator<Item = u64> {
         self.queue.iter().skip(1).filter_map(|entry| match entry {
             ExpectedAnswer::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
             ExpectedAnswer::Reprepare(id) => Some(*id),
@@ -330,7 +330,7 @@ impl ExpectedAnswers {
     }
 
     /// The client's name of a shared statement that an unanswered message gives up.
-    pub fn name_given_up(&self, id: u64) -> Option<&[u8]> {
+    pub fn closed_name(&self, id: u64) -> Option<&[u8]> {
         self.queue.iter().find_map(|entry| match entry {
             ExpectedAnswer::Close(_, Undo::Name(renamed))
                 if renamed.before.as_ref().is_some_and(|statement| statement.id == id) =>

@@ -19,7 +19,7 @@ struct CachedStatement {
 
 /// Statements that the server may or may not have under their names: they are closed before they are prepared again.
 #[derive(Default)]
-enum Doubt {
+enum Uncertain {
     #[default]
     None,
     Some(Vec<u64>),
@@ -31,12 +31,12 @@ pub struct ServerCache {
     entries: LruCache<u64, CachedStatement>,
     /// Statements whose text is not kept: they cannot be prepared again, so they are not evicted.
     private: HashSet<u64>,
-    doubt: Doubt,
+    uncertain: Uncertain,
 }
 
 impl Default for ServerCache {
     fn default() -> Self {
-        Self { entries: LruCache::unbounded(), private: HashSet::new(), doubt: Doubt::None }
+        Self { entries: LruCache::unbounded(), private: HashSet::new(), uncertain: Uncertain::None }
     }
 }
 
@@ -62,7 +62,7 @@ impl ServerCache {
 
     /// Records that the server gets it.
     pub fn insert(&mut self, statement: Rc<Statement>, version: u32) {
-        if let Doubt::Some(ids) = &mut self.doubt {
+        if let Uncertain::Some(ids) = &mut self.uncertain {
             ids.retain(|id| *id != statement.id);
         }
         if statement.is_private() {
@@ -79,28 +79,28 @@ impl ServerCache {
     }
 
     /// The server has said that it does not have it, or cannot use what it has.
-    pub fn doubt(&mut self, id: u64) {
+    pub fn mark_uncertain(&mut self, id: u64) {
         self.remove(id);
-        match &mut self.doubt {
-            Doubt::None => self.doubt = Doubt::Some(vec![id]),
-            Doubt::Some(ids) if ids.len() < MAX_DOUBTFUL => ids.push(id),
-            doubt => *doubt = Doubt::All,
+        match &mut self.uncertain {
+            Uncertain::None => self.uncertain = Uncertain::Some(vec![id]),
+            Uncertain::Some(ids) if ids.len() < MAX_DOUBTFUL => ids.push(id),
+            uncertain => *uncertain = Uncertain::All,
         }
     }
 
     /// The server has dropped statements of which we have not been told.
-    pub fn doubt_all(&mut self) {
+    pub fn mark_all_uncertain(&mut self) {
         self.entries.clear();
         self.private.clear();
-        self.doubt = Doubt::All;
+        self.uncertain = Uncertain::All;
     }
 
     /// True when the server may have something under the statement's name although it is not in here.
-    pub fn is_doubtful(&self, id: u64) -> bool {
-        match &self.doubt {
-            Doubt::None => false,
-            Doubt::Some(ids) => ids.contains(&id),
-            Doubt::All => true,
+    pub fn is_uncertain(&self, id: u64) -> bool {
+        match &self.uncertain {
+            Uncertain::None => false,
+            Uncertain::Some(ids) => ids.contains(&id),
+            Uncertain::All => true,
         }
     }
 
@@ -126,24 +126,24 @@ impl ServerCache {
             }
         }
         self.private.retain(|id| stays(*id));
-        self.doubt = Doubt::None;
+        self.uncertain = Uncertain::None;
     }
 
     /// The server has dropped all.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.private.clear();
-        self.doubt = Doubt::None;
+        self.uncertain = Uncertain::None;
     }
 
     /// The server may have statements that are not in here.
     pub fn has_doubts(&self) -> bool {
-        !matches!(self.doubt, Doubt::None)
+        !matches!(self.uncertain, Uncertain::None)
     }
 
     /// Any statement that is not in here may be on the server all the same.
     pub fn doubt_others(&mut self) {
-        self.doubt = Doubt::All;
+        self.uncertain = Uncertain::All;
     }
 
     /// All of them with the version of the schema at which they were prepared, least recently used first.
@@ -188,14 +188,14 @@ mod tests {
         let (a, b) = (interner.intern(b"a\0\0\0"), interner.intern(b"b\0\0\0"));
         cache.insert(a.clone(), 0);
         cache.insert(b.clone(), 0);
-        cache.doubt(a.id);
-        assert!(!cache.touch(a.id) && cache.is_doubtful(a.id) && !cache.is_doubtful(b.id));
+        cache.mark_uncertain(a.id);
+        assert!(!cache.touch(a.id) && cache.is_uncertain(a.id) && !cache.is_uncertain(b.id));
         cache.insert(a.clone(), 0);
-        assert!(!cache.is_doubtful(a.id));
-        cache.doubt_all();
-        assert!(cache.is_empty() && cache.is_doubtful(a.id) && cache.is_doubtful(b.id));
+        assert!(!cache.is_uncertain(a.id));
+        cache.mark_all_uncertain();
+        assert!(cache.is_empty() && cache.is_uncertain(a.id) && cache.is_uncertain(b.id));
         cache.clear();
-        assert!(!cache.is_doubtful(a.id));
+        assert!(!cache.is_uncertain(a.id));
     }
 
     #[test]
