@@ -97,7 +97,7 @@ impl Exchange {
         Ok(false)
     }
 
-    /// The pooler's last SET is answered: the server has the client's values, in its is_internal spelling if it reports them.
+    /// The pooler's last SET is answered: the server has the client's values, in its own spelling if it reports them.
     fn internal_query_completed(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         if self.answers.is_internal() {
             return Ok(());

@@ -16,6 +16,7 @@ const CHECKED: &[&str] = &[
     "fuzz/",
     "crates/bench/",
     "crates/iambouncer/src/relay/",
+    "crates/iambouncer/src/pool/",
 ];
 const HEADING: &str = "## Words to avoid";
 
