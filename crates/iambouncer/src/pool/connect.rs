@@ -294,7 +294,7 @@ impl Pool {
             retirements: 0,
             permits,
         };
-        server.note_reported(&self.context.parameters, &reports);
+        server.record_reported(&self.context.parameters, &reports);
         (server, server_parameters)
     }
 

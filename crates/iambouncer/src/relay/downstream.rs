@@ -5,7 +5,7 @@ use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use crate::client_error;
-use crate::server::first_but_notifications;
+use crate::server::first_non_notification;
 use std::task::{Context, Poll, ready};
 use wire::encode;
 use wire::scan::Event;
@@ -125,7 +125,7 @@ impl Exchange {
 
     #[inline(never)]
     fn check_run_between_answers(&mut self, session: &ClientSession, n: usize) -> Result<(), CloseReason> {
-        match first_but_notifications(&self.down.bytes()[self.down_ready..][..n]) {
+        match first_non_notification(&self.down.bytes()[self.down_ready..][..n]) {
             None => Ok(()),
             Some(tag) => Err(self.out_of_step(session, &self.answers.unexpected(tag))),
         }

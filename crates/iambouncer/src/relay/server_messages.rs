@@ -231,7 +231,7 @@ impl Exchange {
         let message = &self.down.bytes()[self.down_ready..];
         let message = &message[..frame.len.min(message.len())];
         let Link::Server(linked) = &mut self.link else { return is_internal };
-        if let Some(id) = linked.server.note_parameter(&session.pool.context.parameters, message)
+        if let Some(id) = linked.server.record_parameter(&session.pool.context.parameters, message)
             && !is_internal
             && let Some(value) = linked.server.parameters.get(id)
         {

@@ -17,6 +17,7 @@ const CHECKED: &[&str] = &[
     "crates/bench/",
     "crates/iambouncer/src/relay/",
     "crates/iambouncer/src/pool/",
+    "crates/iambouncer/src/server/",
 ];
 const HEADING: &str = "## Words to avoid";
 
