@@ -243,7 +243,7 @@ impl Pool {
             self.close(server);
             return;
         }
-        self.hand_on(server);
+        self.assign_or_keep(server);
     }
 
     /// Closes a server that must not be used again, then serves the waiters or opens a replacement.
@@ -257,7 +257,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {
+    pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {
                 Ok(()) => return,
@@ -352,7 +352,7 @@ impl Pool {
     pub fn serve_waiters(self: &Rc<Self>) {
         while self.has_waiters() {
             match self.take_idle() {
-                Some(server) => self.hand_on(server),
+                Some(server) => self.assign_or_keep(server),
                 None => break,
             }
         }

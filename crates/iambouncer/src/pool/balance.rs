@@ -221,7 +221,7 @@ impl Pool {
         }
         let limits = &self.context.process.limits;
         let now_us = limits.micros(worker::now());
-        let here = self.waiting_since().map(|since| now_us.saturating_sub(limits.micros(since)));
+        let local_us = self.waiting_since().map(|since| now_us.saturating_sub(limits.micros(since)));
         let starving = self.shared.starving.load(Ordering::Acquire);
         let neediest = self
             .context
@@ -231,7 +231,7 @@ impl Pool {
             .filter_map(|worker| Some((self.shared.demands[worker].waited_us(now_us)?, worker)))
             .max();
         match neediest {
-            Some((there, to)) if takes_precedence(there, here) => {
+            Some((remote_us, to)) if takes_precedence(remote_us, local_us) => {
                 let bit = 1 << to;
                 if self.shared.starving.fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
                     // Another worker was faster.

@@ -329,7 +329,7 @@ impl Pool {
             return;
         }
         self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
-        self.forget_replacements();
+        self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
     }

@@ -24,7 +24,7 @@ impl Pool {
 
     /// True if there is nothing to remember about it. Any client that may log in can request pools for names that no
     /// server accepts.
-    fn is_blank(&self) -> bool {
+    fn has_no_history(&self) -> bool {
         self.stats.totals() == Totals::default() && self.shared.server_parameters().is_none()
     }
 }
@@ -82,19 +82,19 @@ impl Directory {
         for pool in &gone {
             self.drop_pool(pool);
         }
-        let has_gone = !gone.is_empty();
+        let any_dropped = !gone.is_empty();
         drop(gone);
         let now = worker::now();
         self.databases.borrow_mut().retain(|_, database| {
-            if has_gone {
+            if any_dropped {
                 database.forget_gone_pools();
             }
-            let is_blank = || database.retired.get() == Totals::default();
+            let has_no_history = || database.retired.get() == Totals::default();
             database.is_needed()
                 || !database.pools.borrow().is_empty()
-                || !(is_blank() || is_over(timeout, now, database.used_at.get()))
+                || !(has_no_history() || is_over(timeout, now, database.used_at.get()))
         });
-        if has_gone {
+        if any_dropped {
             self.shared_limits.forget_gone();
             self.shared_limits.shared_pools().forget_gone();
             self.context.process.limits.forget_unused();
@@ -111,7 +111,7 @@ impl Directory {
         for pool in self.pools.borrow().values() {
             if pool.is_needed(UNUSED_HOLDERS) {
                 pool.shared.record_use(now_us);
-            } else if pool.is_blank() || pool.shared.is_forgotten() {
+            } else if pool.has_no_history() || pool.shared.is_forgotten() {
                 gone.push(pool.clone());
             } else if timeout_us > 0
                 && let Some(oldest_us) = now_us.checked_sub(timeout_us)

@@ -42,8 +42,8 @@ impl Pool {
         self.lingering.set(self.lingering.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
-            let ended = end(&pool.context, &info, &mut server.stream, unfinished);
-            if timers::timeout(MAX_LINGERING, ended).await.is_none() {
+            let closing = end(&pool.context, &info, &mut server.stream, unfinished);
+            if timers::timeout(MAX_LINGERING, closing).await.is_none() {
                 tracing::warn!(
                     database = %pool.database.name,
                     user = %pool.user,

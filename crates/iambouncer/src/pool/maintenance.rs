@@ -10,14 +10,14 @@ impl Pool {
     pub fn maintain(self: &Rc<Self>) {
         self.apply_address_changes();
         self.start_replacements();
-        self.close_worn_out();
+        self.close_expired();
         // A client may have waited long enough for the reserve, or a shared limit may have room again.
         self.connect_for_waiters();
         self.report_refusals();
         self.keep_minimum();
     }
 
-    fn close_worn_out(self: &Rc<Self>) {
+    fn close_expired(self: &Rc<Self>) {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
         let minimum = self.rules.borrow().min_pool_size as usize;
         let now = worker::now();

@@ -82,16 +82,16 @@ impl Pool {
     }
 
     /// A server was closed because of its age: it is replaced at once, unless that has happened already.
-    pub(super) fn replace(self: &Rc<Self>, ended: &ServerInfo) {
-        let is_wanted = !ended.has_replacement.get() && self.is_in_use(ended);
+    pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
+        let is_wanted = !expired.has_replacement.get() && self.is_in_use(expired);
         if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
             // If there is no room, the next client that waits causes a login.
-            let _begun = self.log_in_replacement(ended);
+            let _begun = self.log_in_replacement(expired);
         }
     }
 
     /// Replacement logins have failed: the servers they were meant to replace become eligible again.
-    pub(super) fn forget_replacements(&self) {
+    pub(super) fn reset_replacements(&self) {
         for info in self.table.list() {
             info.has_replacement.set(false);
         }

@@ -60,16 +60,16 @@ impl Claim {
         }
     }
 
-    /// True if the claim precedes the clients of a pool, the first of which has waited since `here`.
-    fn is_overdue(&self, here: Option<Instant>) -> bool {
+    /// True if the claim precedes the clients of a pool, the first of which has waited since `local`.
+    fn is_overdue(&self, local: Option<Instant>) -> bool {
         match &self.claimant {
             Claimant::Here(pool) => {
                 let since = pool.upgrade().and_then(|pool| pool.first_waiting_since());
-                since.is_some_and(|since| here.is_none_or(|here| has_waited_much_longer(since, here)))
+                since.is_some_and(|since| local.is_none_or(|local| has_waited_much_longer(since, local)))
             }
             // Its clients may no longer wait; it asks again in a moment and then takes what is idle.
             Claimant::Elsewhere(requester) => {
-                here.is_some_and(|here| has_waited_much_longer(requester.since, here))
+                local.is_some_and(|local| has_waited_much_longer(requester.since, local))
             }
         }
     }
@@ -82,8 +82,8 @@ impl Claim {
     }
 }
 
-fn has_waited_much_longer(claimed: Instant, here: Instant) -> bool {
-    claimed + PATIENCE < here
+fn has_waited_much_longer(claimed: Instant, local: Instant) -> bool {
+    claimed + PATIENCE < local
 }
 
 /// The pools of a worker, indexed by shared limits.

@@ -63,7 +63,7 @@ impl Exchange {
     fn poll_receive_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Link::Server(linked) = &mut self.link else { return Poll::Pending };
         if self.down.is_full() {
-            // A header, or a message that has to be complete, does not fit behind the retained bytes.
+            // A header, or a message that has to be complete, does not fit after the retained bytes.
             self.down.make_room(self.down.len() + 1);
         }
         let outcome = linked.server.stream.poll_recv(cx, &mut self.down);

@@ -75,10 +75,10 @@ mod tests {
         let mut message = Vec::new();
         encode::error_response(&mut message, &ErrorReport::error("26000", text));
         let name_of = |id| (id == 7).then_some(&b"mine"[..]);
-        let seen = replaced(&message, name_of).unwrap();
-        let fields = backend::error_fields(&seen).unwrap();
+        let result = replaced(&message, name_of).unwrap();
+        let fields = backend::error_fields(&result).unwrap();
         assert_eq!(fields.message, "\"mine\", \"iamb_5\", iamb_x, order iamb_9 and \"?\"");
-        assert_eq!(seen.len() - 1, u32::from_be_bytes(seen[1..5].try_into().unwrap()) as usize);
+        assert_eq!(result.len() - 1, u32::from_be_bytes(result[1..5].try_into().unwrap()) as usize);
         let mut plain = Vec::new();
         encode::error_response(&mut plain, &ErrorReport::error("26000", "iamb_x"));
         assert!(replaced(&plain, name_of).is_none());

@@ -143,7 +143,7 @@ impl Exchange {
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down_scanner.at_boundary(), "no message of the server is half read");
         debug_assert!(linked.status == TxStatus::Idle, "a server is released only outside of a transaction");
-        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "such a server is only closed");
+        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "an unusable server must be closed");
         session.record_unlinked();
         self.clear_link_state();
         let mut server = linked.server;

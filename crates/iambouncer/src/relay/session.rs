@@ -34,7 +34,7 @@ impl std::fmt::Display for CloseReason {
             Self::ClientLeft => f.write_str("client close request"),
             Self::ClientLost(error) => error.fmt(f),
             Self::Error(error) => error.fmt(f),
-            Self::ServerFatal => f.write_str("server ended the session"),
+            Self::ServerFatal => f.write_str("server closed the session"),
         }
     }
 }

@@ -133,8 +133,8 @@ impl Exchange {
         self.spill_upstream();
         self.start_clock(session);
         let begins = self.begins_batch();
-        let had_it = self.ensure_prepared(session, &statement);
-        if begins && had_it {
+        let was_prepared = self.ensure_prepared(session, &statement);
+        if begins && was_prepared {
             self.retry.begin(self.up_head.len());
         }
         self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);

@@ -91,24 +91,24 @@ impl Exchange {
     #[inline]
     fn ensure_unnamed(&mut self, session: &mut ClientSession) -> Consumed {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let is_there = match (&session.unnamed, &linked.server.unnamed) {
+        let is_current = match (&session.unnamed, &linked.server.unnamed) {
             (_, ServerUnnamed::Own) => true,
             (Some(text), server) => server.is(text),
             (None, server) => matches!(server, ServerUnnamed::None),
         };
-        if is_there && !self.answers.is_name_unsettled(b"") {
+        if is_current && !self.answers.is_name_unsettled(b"") {
             Ok(())
         } else {
-            self.replace_unnamed(session, is_there)
+            self.replace_unnamed(session, is_current)
         }
     }
 
     #[inline(never)]
-    fn replace_unnamed(&mut self, session: &mut ClientSession, is_there: bool) -> Consumed {
+    fn replace_unnamed(&mut self, session: &mut ClientSession, is_current: bool) -> Consumed {
         if self.answers.is_name_unsettled(b"") {
             return Err(self.await_answer());
         }
-        if is_there {
+        if is_current {
             return Ok(());
         }
         if self.must_send_first() {

@@ -167,15 +167,15 @@ impl Exchange {
     /// Answers that precede a Sync may be in the server's buffer and need one Flush to be sent. True when the Flush is
     /// to be sent now.
     fn takes_flush(&mut self) -> bool {
-        let wants = (self.answers.len() > MAX_ANSWERS_OWED || self.is_server_behind())
+        let is_needed = (self.answers.len() > MAX_ANSWERS_OWED || self.is_server_behind())
             && self.answers.is_batch_open()
             && !self.backlog_flush_sent
             && self.up_scanner.at_boundary();
-        if wants {
+        if is_needed {
             self.backlog_flush_sent = true;
             self.flush_due = true;
         }
-        wants
+        is_needed
     }
 
     /// Called when nothing more can be read from the client for now. Messages of a batch are sent even if no Sync or
