@@ -127,9 +127,10 @@ impl StoredToken {
                 format!("The stored password is a token with a lifetime of {} s.", self.lifetime_seconds);
             return (LoginFailure::TokenLife, Some(text));
         }
-        let ended = now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.lifetime_seconds);
-        let text = if ended >= 0 {
-            format!("The stored password is a token that expired {} min ago.", ended / 60)
+        let expired_seconds_ago =
+            now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.lifetime_seconds);
+        let text = if expired_seconds_ago >= 0 {
+            format!("The stored password is a token that expired {} min ago.", expired_seconds_ago / 60)
         } else {
             "The stored password is a token and expires 15 minutes after it was generated.".to_owned()
         };
@@ -419,7 +420,7 @@ fn known_cause(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
 
 fn policy_hint(signed: &TokenDetail) -> CaseFinding {
     let TokenDetail { host, port, region, user, .. } = signed;
-    let who = signed.arn.as_deref().map_or_else(
+    let identity = signed.arn.as_deref().map_or_else(
         || match signed.access_key_id.as_str() {
             "" => "The identity that signed the token".to_owned(),
             key => format!("The identity behind key {key}"),
@@ -439,20 +440,20 @@ fn policy_hint(signed: &TokenDetail) -> CaseFinding {
     } else {
         format!(
             "the token was signed for {host}:{port} in {region} (the connection went to {}:{}, so see that this is \
-             the endpoint's own_hint name and port)",
+             the endpoint's own name and port)",
             signed.dialed_host, signed.dialed_port
         )
     };
-    let lacks = format!(
-        "{who} most likely lacks rds-db:connect on \
+    let lacking_permission = format!(
+        "{identity} most likely lacks rds-db:connect on \
          arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}"
     );
     CaseFinding {
         text: format!(
-            "RDS refused the token and does not say why. {lacks}. What is known: {place}{credentials}; {clock}. The \
+            "RDS refused the token and does not say why. {lacking_permission}. What is known: {place}{credentials}; {clock}. The \
              log group iam-db-auth-error has the reason."
         ),
-        brief: Some(format!("{lacks}: `iambouncer policy` prints what to allow.")),
+        brief: Some(format!("{lacking_permission}: `iambouncer policy` prints what to allow.")),
         advice: None,
     }
 }

@@ -105,8 +105,8 @@ fn rejected_credentials_are_not_a_missing_policy() {
     let without_a_source = TokenDetail { source: Some(source), ..signed() };
     for failed in [failed, refused("28000", Some(&without_a_source))] {
         assert_eq!(failed.cause, LoginFailure::NoCredentials);
-        let told = format!("{} {:?}", failed.hint, failed.to_fault());
-        assert!(!told.contains("rds-db:connect") && told.contains("[IAM002]"), "{told}");
+        let report = format!("{} {:?}", failed.hint, failed.to_fault());
+        assert!(!report.contains("rds-db:connect") && report.contains("[IAM002]"), "{report}");
     }
     // A token signed for the wrong target is a certain cause.
     let elsewhere = TokenDetail { region: "eu-central-1".to_owned(), ..without_a_source };
@@ -114,7 +114,7 @@ fn rejected_credentials_are_not_a_missing_policy() {
 }
 
 #[test]
-fn a_token_taken_for_a_password_and_a_password_refused_differ() {
+fn a_token_treated_as_a_password_differs_from_a_wrong_password() {
     assert_eq!(refused("28P01", Some(&signed())).cause, LoginFailure::NotRdsIam);
     assert_eq!(refused("28P01", None).cause, LoginFailure::Password);
     assert_eq!(refused("57014", Some(&signed())).cause, LoginFailure::Throttled);
@@ -136,9 +136,12 @@ fn a_stored_token_is_reported_with_its_age() {
     assert!(later.hint.contains("expired 43 min ago"), "{}", later.hint);
     let long = token.replace("Expires=900", "Expires=3600");
     assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, LoginFailure::TokenLife);
-    for odd in ["-9223372036854775808", "9223372036854775807", "-1"] {
-        let odd = token.replace("Expires=900", &format!("Expires={odd}"));
-        assert!(StoredToken::read(&odd).is_some_and(|token| token.diagnose(NOW).1.is_some()), "{odd}");
+    for extreme in ["-9223372036854775808", "9223372036854775807", "-1"] {
+        let extreme = token.replace("Expires=900", &format!("Expires={extreme}"));
+        assert!(
+            StoredToken::read(&extreme).is_some_and(|token| token.diagnose(NOW).1.is_some()),
+            "{extreme}"
+        );
     }
     let cut = &token[..token.len() - 1];
     assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, LoginFailure::BrokenToken);

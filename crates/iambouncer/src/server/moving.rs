@@ -20,7 +20,7 @@ pub struct DetachedServer {
     reported: ParameterIds,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
-    has_doubts: bool,
+    has_uncertain: bool,
     facts: Facts,
     retirements: u64,
     permits: Vec<Permit>,
@@ -80,14 +80,14 @@ impl DetachedServer {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.iter().map(|(id, value)| (id, value.into())).collect();
-        let (prepared, has_doubts) = (prepared.texts(), prepared.has_doubts());
+        let (prepared, has_uncertain) = (prepared.texts(), prepared.has_uncertain());
         Ok(Self {
             connection,
             parameters,
             reported,
             has_client_names,
             prepared,
-            has_doubts,
+            has_uncertain,
             facts,
             retirements,
             permits,
@@ -104,8 +104,8 @@ impl DetachedServer {
         for (text, version) in self.prepared {
             prepared.insert(statements.adopt(&text), version);
         }
-        if self.has_doubts {
-            prepared.doubt_others();
+        if self.has_uncertain {
+            prepared.mark_others_uncertain();
         }
         let facts = self.facts;
         let info = ServerInfo {

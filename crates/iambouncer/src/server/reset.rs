@@ -14,8 +14,8 @@ const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 
 pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> bool {
     let mut inbound = Inbound::default();
     let mut reported = Vec::new();
-    let note = |message: &[u8]| reported.push(message.to_vec());
-    let answer = sql_client::query(&mut server.stream, &mut inbound, sql, LIMITS, note).await;
+    let record = |message: &[u8]| reported.push(message.to_vec());
+    let answer = sql_client::query(&mut server.stream, &mut inbound, sql, LIMITS, record).await;
     for message in reported {
         server.record_parameter(parameters, &message);
     }
