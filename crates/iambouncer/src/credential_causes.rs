@@ -1,17 +1,17 @@
-//! What it means that there are no credentials, no secret, or none that AWS accepts: the cause, and what to do in that very
-//! case. Owns this choice for the log, for clients and for `doctor`, so that all of them name the same cause.
+//! Causes of missing or rejected credentials and secrets, and specific advice. Owns this mapping for the log, for
+//! clients and for `doctor`, so that all of them name the same cause.
 
 use crate::login_failure::LoginFailure;
 use rds_iam::secrets::SecretError;
 use rds_iam::{CallerError, TokenError};
 
-/// Codes with which AWS says that it does not know a key, or that the secret is not the key's.
+/// Error codes of AWS for an unknown key, or for a secret that does not match the key.
 const UNKNOWN_KEY: [&str; 4] =
     ["InvalidClientTokenId", "UnrecognizedClient", "SignatureDoesNotMatch", "InvalidSignature"];
-/// Codes with which AWS says that credentials have expired.
+/// Error codes of AWS for expired credentials.
 const EXPIRED_KEY: [&str; 2] = ["ExpiredToken", "RequestExpired"];
 
-/// What it means that there is no token.
+/// The cause of a missing token.
 pub fn failure_of(error: &TokenError) -> LoginFailure {
     match error.label() {
         "unknown_region" => LoginFailure::MissingRegion,
@@ -25,7 +25,7 @@ pub fn failure_of(error: &TokenError) -> LoginFailure {
     }
 }
 
-/// What to do about it, where what helps in general would lead elsewhere.
+/// Specific advice, if the general advice would be misleading.
 pub fn advice_of(error: &TokenError) -> Option<String> {
     match error {
         TokenError::UnreadableFile { reason, .. } => Some(format!("{reason}. {}.", error.remedy())),
@@ -41,7 +41,7 @@ pub fn advice_of(error: &TokenError) -> Option<String> {
     }
 }
 
-/// The hint about it: what to do, and the cause's number.
+/// The hint: what to do, and the number of the cause.
 pub fn hint_of(error: &TokenError) -> String {
     let cause = failure_of(error);
     advice_of(error).map_or_else(|| cause.hint(None), |advice| with_number(&advice, cause))
@@ -52,7 +52,7 @@ pub fn with_number(advice: &str, cause: LoginFailure) -> String {
     format!("{advice} [{}]", cause.info().id)
 }
 
-/// What it means that there is no secret.
+/// The cause of a missing secret.
 pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
     match error {
         SecretError::Credentials { error, .. } => failure_of(error),
@@ -64,7 +64,7 @@ pub fn failure_of_secret(error: &SecretError) -> LoginFailure {
     }
 }
 
-/// What to do about it, where what helps in general would lead elsewhere.
+/// Specific advice, if the general advice would be misleading.
 pub fn advice_of_secret(error: &SecretError) -> Option<String> {
     match error {
         SecretError::Credentials { error, .. } => advice_of(error),
@@ -72,7 +72,7 @@ pub fn advice_of_secret(error: &SecretError) -> Option<String> {
     }
 }
 
-/// What it means that AWS does not say who credentials belong to, if that is the credentials' fault.
+/// The cause, if AWS does not identify the caller because of its credentials.
 pub fn cause_of_caller(error: &CallerError) -> Option<LoginFailure> {
     match error {
         CallerError::Refused(reason) => cause_of_refused_key(reason),
@@ -80,7 +80,7 @@ pub fn cause_of_caller(error: &CallerError) -> Option<LoginFailure> {
     }
 }
 
-/// What is said of a key that AWS does not accept.
+/// The text for a key that AWS does not accept.
 pub fn text_of_refused_key(access_key_id: &str) -> String {
     format!("AWS does not accept the credentials of key {access_key_id} for anything.")
 }
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_about_a_missing_file_names_the_file_and_no_role() {
+    fn a_hint_about_a_missing_file_names_the_file() {
         let reason = "AWS_WEB_IDENTITY_TOKEN_FILE names /nowhere, which cannot be read: gone".to_owned();
         let hint = hint_of(&TokenError::UnreadableFile { identity: identity(), reason });
         assert!(hint.contains("/nowhere") && hint.ends_with("[IAM002]") && !hint.contains("role"), "{hint}");
     }
 
     #[test]
-    fn the_hop_limit_is_advised_for_a_silent_metadata_service_only() {
+    fn only_a_silent_metadata_service_advises_the_hop_limit() {
         let silent = hint_of(&TokenError::MetadataSilent { identity: identity(), reason: String::new() });
         let other = hint_of(&TokenError::Unavailable { identity: identity(), reason: String::new() });
         assert!(silent.contains("hop-limit") && silent.ends_with("[IAM015]"), "{silent}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_a_cause_of_its_own() {
+    fn a_wrong_clock_has_its_own_cause() {
         let reason = "this machine's clock is 4200 s ahead of AWS's".to_owned();
         let hint = hint_of(&TokenError::ClockSkew { identity: identity(), reason });
         assert!(
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_refused_to_a_key_that_aws_does_not_know_is_a_matter_of_the_key() {
+    fn a_secret_refused_because_of_the_key_names_the_key() {
         let refused = |reason: &str| {
             let error = SecretError::Refused { arn: "arn".to_owned(), reason: reason.to_owned() };
             failure_of_secret(&error)

@@ -1,5 +1,5 @@
-//! What all threads of the process share: AWS credentials and tokens, limits, counters and health. Owns one allocation
-//! that every worker and the control thread hold; nothing in it belongs to one worker.
+//! State shared by all threads of the process: AWS credentials and tokens, limits, counters and health. Owns one
+//! allocation that every worker and the control thread reference; it never contains state of a single worker.
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::config::{Config, Settings};
@@ -20,39 +20,39 @@ use tokio::runtime::Handle;
 
 /// Shared by all threads of the process.
 pub struct Process {
-    /// Where slow work runs: AWS calls, DNS, key derivation.
+    /// The runtime for slow work: AWS calls, DNS, key derivation.
     pub control: Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
-    /// Passwords of Secrets Manager.
+    /// Passwords from Secrets Manager.
     pub secrets: SecretCache,
     /// The AWS identities that sign tokens.
     pub identities: Identities,
-    /// Resolves host names and their aliases; `None` where DNS is not set up.
+    /// Resolves host names and their aliases; `None` if DNS is not configured.
     pub resolver: Option<Resolver>,
     /// Addresses of host names.
     pub host_names: HostNames,
-    /// Bounds the rate of IAM logins.
+    /// Limits the rate of IAM logins.
     pub login_rate: LoginLimiter,
     /// Results of checks of clients' AWS proofs.
     pub proofs: ProofVerifiers,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
-    /// Bounds log lines about connections that have not logged in.
+    /// Limits log lines about connections that have not logged in.
     pub log_limit: LogLimit,
-    /// The addresses this process listens on, so that it can recognise itself as a server.
+    /// The addresses that this process listens on, so that it can recognize itself as a server.
     pub own_endpoints: Vec<Endpoint>,
-    /// Random for the life of the process.
+    /// Random, constant for the life of the process.
     pub key: [u8; 32],
-    /// What is limited.
+    /// Counters with limits.
     pub limits: Limits,
     /// Counters of logins to servers.
     pub logins: LoginCounters,
-    /// What probes report.
+    /// The state that probes report.
     pub health: HealthState,
 }
 
-/// What a [`Process`] is made from.
+/// The parts of a [`Process`].
 pub struct ProcessParts {
     /// The control thread.
     pub control: Handle,
@@ -60,7 +60,7 @@ pub struct ProcessParts {
     pub tokens: TokenEngine,
     /// Resolves host names and their aliases.
     pub resolver: Option<Resolver>,
-    /// The addresses this process listens on.
+    /// The addresses that this process listens on.
     pub own_endpoints: Vec<Endpoint>,
     /// Number of workers.
     pub workers: usize,
@@ -69,7 +69,7 @@ pub struct ProcessParts {
 }
 
 impl Process {
-    /// Of a process that begins now.
+    /// Creates the shared state.
     ///
     /// # Errors
     /// The system provides no random numbers.
@@ -100,7 +100,7 @@ impl Process {
         }))
     }
 
-    /// Adopts the settings of a configuration that was put in force.
+    /// Applies the settings of a configuration that has come into force.
     pub fn configure(&self, config: &Config) {
         self.login_rate.set_rate(config.settings.iam_login_rate);
         self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);

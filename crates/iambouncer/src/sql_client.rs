@@ -1,5 +1,5 @@
-//! The pooler's own queries on a connection to a server: the reset query, `connect_query`, the questions of `doctor`. Owns
-//! one simple query and the reading of its answer within bounds; what the rows mean is the caller's business.
+//! The pooler's internal queries: the reset query, `connect_query`, the queries of `doctor`. Owns one simple query and
+//! the bounded reading of its answer; the caller interprets the rows.
 
 use crate::net::{Inbound, Stream};
 use std::io;
@@ -8,12 +8,12 @@ use wire::limits::HEADER_BYTES;
 use wire::{encode, tag};
 use zeroize::Zeroize;
 
-/// Bounds on the answer to one query.
+/// Limits for the answer to one query.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerLimits {
     /// Largest message, in bytes.
     pub message_bytes: u32,
-    /// Most messages, notices and reports of parameters included.
+    /// Maximum number of messages, including notices and parameter reports.
     pub messages: usize,
     /// Rows that are kept; further rows are read and dropped.
     pub rows: usize,
@@ -22,19 +22,19 @@ pub struct AnswerLimits {
 /// One row in text format; `None` is NULL.
 pub type TextRow = Vec<Option<String>>;
 
-/// The answer to a query that succeeded.
+/// The answer to a successful query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryAnswer {
     /// The rows that were kept.
     pub rows: Vec<TextRow>,
-    /// The state of the transaction after the query.
+    /// The transaction status after the query.
     pub status: TxStatus,
 }
 
-/// Why a query of the pooler failed.
+/// Why an internal query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The connection failed, or was closed.
+    /// The connection failed or was closed.
     #[error("{0}")]
     Connection(#[from] io::Error),
     /// The server reported an error.
@@ -44,28 +44,28 @@ pub enum SqlError {
         severity: String,
         /// SQLSTATE.
         code: String,
-        /// The server's words.
+        /// The server's message.
         message: String,
         /// The server's hint.
         hint: Option<String>,
     },
-    /// The answer to a simple query has no message of this type.
-    #[error("message type \"{}\" in the answer to a query", char::from(*.0).escape_default())]
+    /// A message type that does not occur in the answer to a simple query.
+    #[error("unexpected message type \"{}\" in the answer to a query", char::from(*.0).escape_default())]
     Unexpected(u8),
-    /// A message breaks its own format.
-    #[error("the answer breaks the protocol: {0}")]
+    /// A malformed message.
+    #[error("malformed answer to a query: {0}")]
     Malformed(#[from] wire::FormatError),
     /// The answer has more messages than allowed.
-    #[error("the answer to a query does not end")]
+    #[error("too many messages in the answer to a query")]
     TooLong,
 }
 
-/// Runs one simple query. `inbound` holds what has been received and not been consumed; `on_parameter` sees each
+/// Runs one simple query. `inbound` holds bytes received and not consumed; `on_parameter` receives each
 /// ParameterStatus.
 ///
 /// # Errors
-/// The server reports an error, the connection fails, or the answer exceeds the limits. After [`SqlError::Refused`] with
-/// severity ERROR the connection is in order; after anything else its state is unknown.
+/// The server reports an error, the connection fails, or the answer exceeds the limits. After [`SqlError::Refused`]
+/// with severity ERROR the connection is usable; after any other error its state is unknown.
 pub async fn query(
     stream: &mut Stream,
     inbound: &mut Inbound,
@@ -76,14 +76,14 @@ pub async fn query(
     let mut message = Vec::new();
     encode::query(&mut message, sql);
     let sent = stream.send_all(&message).await;
-    // `connect_query` may hold a secret.
+    // `connect_query` may contain a secret.
     message.zeroize();
     sent?;
     let (mut rows, mut refused) = (Vec::new(), None);
     for _ in 0..limits.messages {
         let frame = match stream.recv_message(inbound, limits.message_bytes).await {
             Ok(frame) => frame,
-            // A FATAL is followed by the end of the connection.
+            // After a FATAL error the server closes the connection.
             Err(error) => return Err(refused.unwrap_or(SqlError::Connection(error))),
         };
         let message = &inbound.bytes()[..frame.len];
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_read_as_text_and_a_short_one_is_an_error() {
+    fn a_row_is_read_as_text_and_a_truncated_one_is_an_error() {
         let mut message = Vec::new();
         encode::data_row(&mut message, [Some(&b"a"[..]), None, Some(b"")].into_iter());
         let row = text_row(&message).unwrap();
