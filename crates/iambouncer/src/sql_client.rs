@@ -49,8 +49,8 @@ pub enum SqlError {
         /// The server's hint.
         hint: Option<String>,
     },
-    /// The answer to a simple query has no message of this type.
-    #[error("message type \"{}\" in the answer to a query", char::from(*.0).escape_default())]
+    /// A message type that does not occur in the answer to a simple query.
+    #[error("unexpected message type \"{}\" in the answer to a query", char::from(*.0).escape_default())]
     Unexpected(u8),
     /// A message is malformed.
     #[error("the answer violates the protocol: {0}")]
@@ -83,7 +83,7 @@ pub async fn query(
     for _ in 0..limits.messages {
         let frame = match stream.recv_message(inbound, limits.message_bytes).await {
             Ok(frame) => frame,
-            // A FATAL is followed by the end of the connection.
+            // After a FATAL error the server closes the connection.
             Err(error) => return Err(refused.unwrap_or(SqlError::Connection(error))),
         };
         let message = &inbound.bytes()[..frame.len];

@@ -71,7 +71,7 @@ impl PoolCounts {
         let rules = pool.rules();
         let servers = pool.table.list();
         let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
-        let oldest = pool.anybody_waiting_since();
+        let oldest = pool.first_waiting_since();
         Self {
             clients: clients.idle + clients.busy,
             busy_clients: clients.busy,

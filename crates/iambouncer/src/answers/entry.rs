@@ -1,61 +1,62 @@
-//! One entry of the queue: an answer that is expected, and what has to be taken back if it turns out to be an error.
+//! One entry of the queue: an expected answer, and what has to be undone if it turns out to be an error.
 
 use crate::prepared::{Statement, Unnamed};
 use std::rc::Rc;
 
-/// What happens to the answer when it comes.
+/// What happens to the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The client asked for it.
+    /// The client requested it.
     Forward,
-    /// We asked for it: discard.
+    /// The pooler requested it: it is discarded.
     Skip,
-    /// The server was not asked: make it up when its turn comes.
+    /// The server was not asked: it is synthesized when it is due.
     Fake,
 }
 
-/// A name of the client, and what it meant before.
+/// A name of the client and its previous meaning.
 pub struct NameChange {
     /// The name.
     pub name: Box<[u8]>,
-    /// The statement that it named, if any.
+    /// The statement with that name before, if any.
     pub before: Option<Rc<Statement>>,
-    /// The statement that the server gained with it, or 0.
+    /// The statement that is prepared on the server with it, or 0.
     pub prepared: u64,
 }
 
-/// What was recorded too early if this answer turns out to be an error. Small, since every entry has room for it.
+/// What was recorded in advance and has to be undone if the answer is an error. Small, because every entry has room for
+/// it.
 #[derive(Default)]
 pub enum Undo {
     /// Nothing.
     #[default]
     None,
-    /// A name of the client meant something else before, and the server may not have the statement.
+    /// A name of the client had another meaning before, and the server may not have the statement.
     Name(Box<NameChange>),
     /// The server does not have the statement.
     Prepared(u64),
     /// The server still has the statement.
     Closed(Rc<Statement>),
-    /// The client's unnamed statement was this before; what the server has is unknown.
+    /// The client's previous unnamed statement; the server's is unknown.
     Unnamed(Unnamed),
-    /// What the server has as its unnamed statement is unknown.
+    /// The server's unnamed statement is unknown.
     ServerUnnamed,
-    /// Nothing, but the error names this statement of the client.
+    /// Nothing, but the error mentions this statement of the client.
     Duplicate(Box<NameChange>),
 }
 
 impl Undo {
-    /// Of a name that changes together with a statement that is prepared on the server; 0 if none is.
+    /// For a name that changes together with a statement that is prepared on the server, or 0.
     pub fn name(name: Box<[u8]>, before: Option<Rc<Statement>>, prepared: u64) -> Self {
         Self::Name(Box::new(NameChange { name, before, prepared }))
     }
 
-    /// Of a name that does not change.
+    /// For a name that does not change.
     pub fn duplicate(name: Box<[u8]>) -> Self {
         Self::Duplicate(Box::new(NameChange { name, before: None, prepared: 0 }))
     }
 
-    /// The client's name that changes, where the unnamed statement has the empty name.
+    /// The client's name that changes; empty for the unnamed statement.
     pub(super) fn changed_name(&self) -> Option<&[u8]> {
         match self {
             Self::Name(renamed) => Some(&renamed.name),
@@ -64,7 +65,7 @@ impl Undo {
         }
     }
 
-    /// The statement that the server gains or loses.
+    /// The statement that is prepared or closed on the server.
     pub(super) fn statement_id(&self) -> Option<u64> {
         match self {
             Self::Name(renamed) if renamed.prepared > 0 => Some(renamed.prepared),
@@ -75,7 +76,7 @@ impl Undo {
     }
 }
 
-/// One answer owed.
+/// An answer that the server owes.
 pub enum ExpectedAnswer {
     /// Simple query: everything up to ReadyForQuery. `deallocates`: it may drop prepared statements.
     Query {
@@ -84,22 +85,22 @@ pub enum ExpectedAnswer {
     },
     /// Function call: everything up to ReadyForQuery.
     FunctionCall,
-    /// A simple query of ours: everything up to ReadyForQuery is discarded.
+    /// An internal query: everything up to ReadyForQuery is discarded.
     InternalQuery,
-    /// ReadyForQuery. [`Answer::Skip`] for a Sync of ours.
+    /// ReadyForQuery. [`Answer::Skip`] for a Sync of the pooler.
     Sync(Answer),
-    /// A Sync of the client that is not sent until the COPY before it has been answered.
+    /// A client's Sync that is held until the preceding COPY has been answered.
     HeldSync {
-        /// COPY data was sent between the beginning of the COPY and it.
+        /// COPY data was sent before it.
         after_data: bool,
     },
     /// ParseComplete.
     Parse(Answer, Undo),
-    /// ParseComplete, discarded, of a statement that the server turned out not to have.
+    /// ParseComplete, discarded, for a statement that the server turned out not to have.
     Reprepare(u64),
     /// BindComplete; the shared statement it names, or 0.
     Bind(u64),
-    /// RowDescription or NoData, for a statement after a ParameterDescription; the shared statement it names, or 0.
+    /// RowDescription or NoData, after a ParameterDescription for a statement; the shared statement it names, or 0.
     Describe(u64),
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute {
@@ -110,14 +111,14 @@ pub enum ExpectedAnswer {
     },
     /// CloseComplete.
     Close(Answer, Undo),
-    /// No answer: marks where the client ended a COPY, which matters only if the server reads one.
+    /// No answer: marks where the client ended a COPY; only relevant if the server reads one.
     CopyEnd,
 }
 
 impl ExpectedAnswer {
-    /// A simple query that drops nothing.
+    /// A simple query that does not drop prepared statements.
     pub const QUERY: Self = Self::Query { deallocates: false };
-    /// A Sync of the client.
+    /// A client's Sync.
     pub const SYNC: Self = Self::Sync(Answer::Forward);
     /// An Execute that neither copies nor drops prepared statements.
     pub const EXECUTE: Self = Self::Execute { copies: false, deallocates: false };
@@ -127,7 +128,7 @@ impl ExpectedAnswer {
         matches!(self, Self::Query { .. } | Self::FunctionCall | Self::InternalQuery | Self::Sync(_))
     }
 
-    /// True for entries that change no name and no statement: nearly all.
+    /// True for entries that change neither a name nor a statement, which are nearly all.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         !matches!(self, Self::Parse(..) | Self::Close(..))
@@ -149,7 +150,7 @@ impl ExpectedAnswer {
         }
     }
 
-    /// The message it stands for, for the log.
+    /// The message it answers, for the log.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Query { .. } => "Query",

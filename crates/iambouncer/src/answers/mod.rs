@@ -1,8 +1,9 @@
-//! The answers that a server owes to one client, in order. Owns the queue, the rules by which an answer ends an entry,
-//! and what a message that no entry waits for means; it never sees a byte and never sends one (see [`crate::relay`]).
+//! The answers that a server owes to one client, in order. Owns the queue, the rules by which an answer completes an
+//! entry, and the classification of messages that no entry explains; it never reads or sends bytes (see
+//! [`crate::relay`]).
 //!
 //! The queue never expects fewer answers than the server may give. Where the number depends on when the server reads a
-//! message (a Sync that a COPY may or may not ignore), the message is not sent until that is known: see [`copy`].
+//! message (a Sync that a COPY may ignore), the message is not sent until that is known: see [`copy`].
 //!
 //! Rules: manual, "Message Flow", sections "Extended Query" and "COPY Operations"; `docs/protocol.md` has the table.
 

@@ -1,12 +1,13 @@
-//! The queue against a small model of PostgreSQL's own message loop, written from its description in the manual and
-//! sharing no code with the queue. Random messages meet random moments at which the server reads; whatever happens, the
-//! client sees what it would have seen on a direct connection, and the server is released only when it owes nothing.
+//! The queue against a small model of PostgreSQL's message loop, written from its description in the manual without
+//! sharing code with the queue. Random messages are combined with random times at which the server reads. In every case
+//! the client must see what it would see on a direct connection, and the server must be released only when it owes
+//! nothing.
 
 use super::{Answer, ExpectedAnswer, ExpectedAnswers, Ready, Undo};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
-/// A message of the client, as far as the loop cares.
+/// A client message, as far as the loop distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ModelMessage {
     Query(ModelStatement),
@@ -29,10 +30,10 @@ enum ModelStatement {
     Select,
     Fails,
     CopyIn,
-    /// It fails after it has asked for data and before it reads any.
+    /// Fails after requesting data and before reading any.
     CopyInFails,
     CopyOut,
-    /// Two in one simple query; a portal cannot hold this.
+    /// Two in one simple query, which a portal cannot contain.
     TwoCopies,
 }
 
@@ -40,12 +41,12 @@ enum ModelStatement {
 #[derive(Default)]
 struct ModelServer {
     inbox: VecDeque<ModelMessage>,
-    /// COPY commands still to be read by the running statement.
+    /// COPY commands that the running statement has yet to execute.
     copies: usize,
     in_query: bool,
     skips: bool,
     is_dead: bool,
-    /// Written, but not sent yet: the server sends when its buffer is flushed.
+    /// Written but not sent yet: the server sends when its buffer is flushed.
     buffered: Vec<u8>,
     sent: VecDeque<u8>,
 }
@@ -152,8 +153,8 @@ impl ModelServer {
     }
 }
 
-/// What the client sees of a server that it talks to directly, and whether the server survives.
-fn directly(messages: &[ModelMessage]) -> (Vec<u8>, bool) {
+/// The client's view of a direct connection, and whether the server survives.
+fn direct_connection(messages: &[ModelMessage]) -> (Vec<u8>, bool) {
     let mut server = ModelServer { inbox: messages.iter().copied().collect(), ..ModelServer::default() };
     while !server.inbox.is_empty() && !server.is_dead {
         server.step();
@@ -162,21 +163,21 @@ fn directly(messages: &[ModelMessage]) -> (Vec<u8>, bool) {
     (server.sent.into(), server.is_dead)
 }
 
-/// The relay's part, as `crate::relay` plays it.
+/// A model of `crate::relay`.
 #[derive(Default)]
 struct Relay {
     answers: ExpectedAnswers,
     waiting: VecDeque<ModelMessage>,
     server: ModelServer,
     seen: Vec<u8>,
-    /// COPY data was sent past a Sync that is held.
+    /// COPY data was sent while a Sync was held.
     data_passed_sync: bool,
-    /// Then a COPY has failed: whether the server would have ignored the Sync depends on which of the data around it were
-    /// wrong, which cannot be known.
+    /// Set when a COPY has then failed: whether the server would have ignored the Sync depends on which of the
+    /// surrounding data was wrong, which is unknown.
     is_ambiguous: bool,
 }
 
-/// The answer that the queue expects to a message; `None` if it has none.
+/// The answer that the queue expects to a message, if any.
 fn expected_for(message: ModelMessage) -> Option<ExpectedAnswer> {
     let copies = |statement| {
         matches!(statement, ModelStatement::CopyIn | ModelStatement::CopyInFails | ModelStatement::CopyOut)
@@ -226,7 +227,7 @@ impl Relay {
         if self.answers.holds_sync() && !passes {
             self.data_passed_sync = true;
             let Some(due) = self.answers.take_syncs_before_message() else { return false };
-            // In front of the message.
+            // Sent before the message.
             for _ in 0..due {
                 self.send(ModelMessage::Sync);
             }
@@ -235,7 +236,7 @@ impl Relay {
         self.data_passed_sync |=
             self.answers.holds_sync() && !matches!(message, ModelMessage::Sync | ModelMessage::Flush);
         let Some(expected) = expected_for(message) else {
-            self.pass(message);
+            self.forward_unanswered(message);
             return true;
         };
         if message == ModelMessage::Sync && self.answers.may_ignore_sync() {
@@ -249,7 +250,7 @@ impl Relay {
     }
 
     /// Forwards a message that has no answer.
-    fn pass(&mut self, message: ModelMessage) {
+    fn forward_unanswered(&mut self, message: ModelMessage) {
         match message {
             ModelMessage::CopyDone | ModelMessage::CopyFail => self.answers.push(ExpectedAnswer::CopyEnd),
             ModelMessage::CopyData { .. } => self.answers.copy_data_sent(),
@@ -267,7 +268,7 @@ impl Relay {
         }
     }
 
-    /// Receives one message of the server.
+    /// Receives one message from the server.
     fn receive(&mut self) -> Result<bool, TestCaseError> {
         let Some(tag) = self.server.sent.pop_front() else { return Ok(false) };
         self.is_ambiguous |= tag == b'E' && self.data_passed_sync;
@@ -278,7 +279,7 @@ impl Relay {
             tag => prop_assert_eq!(self.answers.answer(tag), Ok(Answer::Forward)),
         }
         self.seen.push(tag);
-        // The server would be released now: it must owe nothing.
+        // The relay would release the server now: it must owe nothing.
         if self.answers.is_settled() {
             let nothing_left = self.server.buffered.is_empty()
                 && self.server.sent.is_empty()
@@ -331,7 +332,7 @@ fn message() -> impl Strategy<Value = ModelMessage> {
     ]
 }
 
-/// How many sequences are tried; `make model` tries more.
+/// The number of sequences tested; `make model` tests more.
 fn cases() -> u32 {
     std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
 }
@@ -340,17 +341,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_client_sees_what_it_would_see_directly(
+    fn a_client_sees_the_same_as_on_a_direct_connection(
         mut messages in proptest::collection::vec(message(), 1..24),
         turns in proptest::collection::vec(0..3u8, 0..200),
     ) {
         // Ends of COPYs and a Sync, so that everything owed is answered.
         messages.extend([ModelMessage::CopyDone, ModelMessage::CopyDone, ModelMessage::Sync]);
-        let (expected, dies) = directly(&messages);
+        let (expected, dies) = direct_connection(&messages);
         let mut relay = Relay { waiting: messages.into(), ..Relay::default() };
         let mut turns = turns.into_iter();
         loop {
-            // First as the dice fall, then whoever can.
+            // Random steps first, then any step that is possible.
             let moved = match turns.next() {
                 Some(0) => { relay.forward(); true }
                 Some(1) => { relay.server.step(); true }
@@ -367,9 +368,9 @@ proptest! {
         }
         if relay.server.is_dead {
             prop_assert!(dies || relay.is_ambiguous);
-            prop_assert!(!relay.answers.is_settled(), "a dying server must not be released");
+            prop_assert!(!relay.answers.is_settled(), "a failing server must not be released");
         } else {
-            prop_assert!(!dies || relay.is_ambiguous, "the client waits for ever");
+            prop_assert!(!dies || relay.is_ambiguous, "the client waits forever");
             if !relay.is_ambiguous {
                 prop_assert_eq!(
                     String::from_utf8_lossy(&relay.seen).into_owned(),

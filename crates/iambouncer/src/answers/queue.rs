@@ -1,26 +1,26 @@
-//! The queue itself: what is pushed when a message is sent, and what an answer does to it.
+//! The queue itself: what is pushed when a message is sent, and what an answer changes.
 
 use super::entry::{Answer, ExpectedAnswer, Undo};
-use super::unsettled::{PendingChanges, name_given};
+use super::unsettled::{PendingChanges, assigned_name};
 use std::collections::VecDeque;
 use std::fmt;
 use wire::tag::backend;
 
-/// Why a message of the server cannot be an answer.
+/// Why a server message cannot be an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MismatchCause {
-    /// Nothing waits for a message of this type.
+    /// No request expects a message of this type.
     Unexpected(u8),
-    /// A COPY was completed whose end has not been sent.
+    /// A COPY completed before its end was sent.
     CopyNotEnded,
 }
 
-/// The server sent something that no request waits for: it is out of step, and no answer of it can be trusted.
+/// The server sent a message that no request explains: it is out of step, and none of its answers can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What is wrong.
+    /// The cause.
     pub cause: MismatchCause,
-    /// The message whose answer was to come next.
+    /// The message whose answer was expected next.
     pub expecting: &'static str,
     /// Answers owed.
     pub owed: usize,
@@ -36,7 +36,7 @@ impl fmt::Display for Mismatch {
             MismatchCause::Unexpected(tag) => {
                 write!(f, "message type \"{}\"", char::from(tag).escape_default())?
             }
-            MismatchCause::CopyNotEnded => write!(f, "the end of a COPY before its last data was sent")?,
+            MismatchCause::CopyNotEnded => write!(f, "COPY completion before the end of its data was sent")?,
         }
         write!(f, " while expecting the answer to {} ({} owed", self.expecting, self.owed)?;
         if self.copying {
@@ -49,30 +49,30 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Whose ReadyForQuery came.
+/// The owner of a ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// The client's.
+    /// The client.
     Client,
-    /// That of a query of ours.
+    /// An internal query.
     InternalQuery,
-    /// That of a Sync of ours.
+    /// A Sync of the pooler.
     InternalSync,
 }
 
-/// What a Sync that is sent now would stand behind.
+/// What would precede a Sync sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Tail {
     /// Nothing that reads COPY data.
     #[default]
     Other,
-    /// A simple query, in which one COPY may follow another.
+    /// A simple query, which may contain several COPYs.
     Query,
     /// An Execute that may read COPY data.
     Copy,
 }
 
-/// A longer queue is not checked in debug builds: that would be quadratic.
+/// Longer queues are not checked in debug builds, since that would be quadratic.
 #[cfg(debug_assertions)]
 const MAX_CHECKED: usize = 64;
 
@@ -84,62 +84,62 @@ pub struct ExpectedAnswers {
     pub(super) tail: Tail,
     /// The front entry reads COPY data.
     pub(super) copying: bool,
-    /// COPY data was sent behind the last entry that may read it.
+    /// COPY data was sent after the last entry that may read it.
     pub(super) data_sent: bool,
-    /// Entries of [`ExpectedAnswer::HeldSync`]. None of them is at the front: it is released there.
+    /// Number of [`ExpectedAnswer::HeldSync`] entries. None of them is ever at the front, where they are released.
     pub(super) held_syncs: usize,
-    /// Syncs that were held and are to be sent now.
+    /// Held Syncs that have to be sent now.
     pub(super) due_syncs: usize,
-    /// Messages of the extended protocol were sent that no Sync has ended yet.
+    /// Messages of the extended protocol were sent without a Sync yet.
     pub(super) batch_open: bool,
-    /// One of them went to the server: what is answered here does not count.
+    /// One of them went to the server; messages answered by the pooler do not count.
     pub(super) batch_sent: bool,
-    /// The server discards everything up to the next Sync, and so do we.
+    /// The server discards everything up to the next Sync, and so does the pooler.
     pub(super) skip_to_sync: bool,
-    /// Names and statements that unanswered messages change.
+    /// Names and statements changed by unanswered messages.
     pub(super) unsettled: PendingChanges,
     /// Entries that may drop prepared statements.
     deallocating: usize,
 }
 
 impl ExpectedAnswers {
-    /// Nothing is owed and nothing half done: the server can be released once it reports that it is idle.
+    /// True if no answer is owed and no batch is open: the server can be released once it reports that it is idle.
     #[inline]
     pub fn is_settled(&self) -> bool {
         self.queue.is_empty() && !self.batch_open && !self.skip_to_sync
     }
 
-    /// As a queue that has never been used: another link can go on with it.
+    /// True if the queue is in its initial state, so that another link can use it.
     #[inline]
     pub fn is_fresh(&self) -> bool {
         self.is_settled() && !self.copying && self.unsettled.is_empty()
     }
 
-    /// No answer is owed.
+    /// True if no answer is owed.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// The server, and so we, discard everything up to the next Sync.
+    /// True if the server, and so the pooler, discards everything up to the next Sync.
     #[inline]
     pub fn skips_to_sync(&self) -> bool {
         self.skip_to_sync
     }
 
-    /// True inside a batch of the extended protocol that no Sync has ended.
+    /// True in a batch of the extended protocol without a Sync yet.
     #[inline]
     pub fn is_batch_open(&self) -> bool {
         self.batch_open
     }
 
-    /// What is pushed next is the first message of a batch that goes to the server, and no other answer is owed.
+    /// True if the next push is the first message of a batch that goes to the server, and no other answer is owed.
     #[inline]
     pub fn begins_batch(&self) -> bool {
         !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_fake_due()))
     }
 
-    /// A ReadyForQuery is owed: the state of the transaction may change with it.
+    /// True if a ReadyForQuery is owed, which may change the transaction status.
     pub fn owes_ready(&self) -> bool {
         self.queue.iter().any(ExpectedAnswer::is_ready)
     }
@@ -149,32 +149,32 @@ impl ExpectedAnswers {
         self.queue.len()
     }
 
-    /// What this name of the client means may still be changed by an answer that is owed to an earlier batch. The
-    /// unnamed statement has the empty name.
+    /// True if an answer owed to an earlier batch may still change what this client name means. The unnamed statement
+    /// has the empty name.
     #[inline]
     pub fn is_name_unsettled(&self, name: &[u8]) -> bool {
         self.deallocating > 0 || self.unsettled.has_name(name)
     }
 
-    /// The same, for whether the server has this shared statement.
+    /// The same for whether the server has this shared statement.
     #[inline]
     pub fn is_statement_unsettled(&self, id: u64) -> bool {
         self.deallocating > 0 || self.unsettled.has_statement(id)
     }
 
-    /// Any name or statement may be.
+    /// True if this applies to any name or statement.
     #[inline]
     pub fn is_anything_unsettled(&self) -> bool {
         self.deallocating > 0 || self.unsettled.any()
     }
 
-    /// Names that messages behind the one at the front give to statements.
-    pub fn names_given(&self) -> impl Iterator<Item = &[u8]> {
-        self.queue.iter().skip(1).filter_map(name_given)
+    /// Names that later messages than the front one assign to statements.
+    pub fn names_being_parsed(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.iter().skip(1).filter_map(assigned_name)
     }
 
-    /// Statements that messages behind the one at the front prepare on the server.
-    pub fn statements_prepared(&self) -> impl Iterator<Item = u64> {
+    /// Statements that later messages than the front one prepare on the server.
+    pub fn statements_being_prepared(&self) -> impl Iterator<Item = u64> {
         self.queue.iter().skip(1).filter_map(|entry| match entry {
             ExpectedAnswer::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
             ExpectedAnswer::Reprepare(id) => Some(*id),
@@ -182,13 +182,13 @@ impl ExpectedAnswers {
         })
     }
 
-    /// Adds an answer.
+    /// Adds an expected answer.
     #[inline]
     pub fn push(&mut self, expected: ExpectedAnswer) {
         match &expected {
             ExpectedAnswer::CopyEnd => {
                 if self.queue.is_empty() {
-                    // Not in a COPY: the server ignores it.
+                    // Outside a COPY the server ignores it.
                     return;
                 }
                 if self.tail == Tail::Copy {
@@ -231,19 +231,19 @@ impl ExpectedAnswers {
         self.check();
     }
 
-    /// What always holds, for the tests: the counters agree with the entries, and no held Sync is at the front.
+    /// Checks invariants in debug builds: the counters match the entries, and no held Sync is at the front.
     #[inline]
     fn check(&self) {
         #[cfg(debug_assertions)]
         if self.queue.len() <= MAX_CHECKED {
             let held = |entry: &&ExpectedAnswer| matches!(entry, ExpectedAnswer::HeldSync { .. });
             assert_eq!(self.held_syncs, self.queue.iter().filter(held).count());
-            assert!(!self.queue.front().as_ref().is_some_and(held), "a held Sync is released at the front");
+            assert!(!self.queue.front().as_ref().is_some_and(held), "a held Sync must not be at the front");
             assert_eq!(self.deallocating, self.queue.iter().filter(|entry| entry.deallocates()).count());
         }
     }
 
-    /// Takes the front entry off, and the marks behind it that mean nothing any more.
+    /// Removes the front entry, and marks after it that have become meaningless.
     #[inline]
     fn drop_front(&mut self) {
         match self.queue.pop_front() {
@@ -262,7 +262,7 @@ impl ExpectedAnswers {
         self.check();
     }
 
-    /// The change of an entry is answered, or does not happen.
+    /// The change of an entry is answered or will not happen.
     fn settle(&mut self, entry: &ExpectedAnswer) {
         if let Some(undo) = entry.undo() {
             self.unsettled.pop(undo);
@@ -281,7 +281,7 @@ impl ExpectedAnswers {
         }
     }
 
-    /// As [`ExpectedAnswers::drop_front`], for an entry that does not happen.
+    /// As [`ExpectedAnswers::drop_front`], for an entry that will not happen.
     fn pop_failed(&mut self) -> Option<ExpectedAnswer> {
         let entry = self.queue.pop_front()?;
         self.settle(&entry);
@@ -300,18 +300,18 @@ impl ExpectedAnswers {
         }
     }
 
-    /// What a message means that no request waits for.
+    /// The mismatch for a message that no request explains.
     pub fn unexpected(&self, tag: u8) -> Mismatch {
         self.mismatch(MismatchCause::Unexpected(tag))
     }
 
-    /// True when what comes now belongs to a query of ours.
+    /// True when the next message belongs to an internal query.
     #[inline]
     pub fn is_internal(&self) -> bool {
         matches!(self.queue.front(), Some(ExpectedAnswer::InternalQuery))
     }
 
-    /// The shared statement that the message at the front names, if it is a Bind or Describe.
+    /// The shared statement that the front message names, if it is a Bind or Describe.
     pub fn front_statement(&self) -> Option<u64> {
         match self.queue.front() {
             Some(&(ExpectedAnswer::Bind(id) | ExpectedAnswer::Describe(id))) if id > 0 => Some(id),
@@ -319,7 +319,7 @@ impl ExpectedAnswers {
         }
     }
 
-    /// The client's name of the statement that the message at the front parses.
+    /// The client's name of the statement that the front message parses.
     pub fn front_name(&self) -> Option<&[u8]> {
         match self.queue.front() {
             Some(ExpectedAnswer::Parse(_, Undo::Duplicate(renamed) | Undo::Name(renamed))) => {
@@ -329,8 +329,8 @@ impl ExpectedAnswers {
         }
     }
 
-    /// The client's name of a shared statement that an unanswered message gives up.
-    pub fn name_given_up(&self, id: u64) -> Option<&[u8]> {
+    /// The client's name of a shared statement that an unanswered message closes.
+    pub fn closed_name(&self, id: u64) -> Option<&[u8]> {
         self.queue.iter().find_map(|entry| match entry {
             ExpectedAnswer::Close(_, Undo::Name(renamed))
                 if renamed.before.as_ref().is_some_and(|statement| statement.id == id) =>
@@ -341,7 +341,7 @@ impl ExpectedAnswers {
         })
     }
 
-    /// Rows, COPY data or a function's result may come now.
+    /// True if rows, COPY data or a function result may come now.
     #[inline]
     pub fn allows_rows(&self) -> bool {
         matches!(
@@ -355,11 +355,11 @@ impl ExpectedAnswers {
         )
     }
 
-    /// A message of the server that is no error and not ReadyForQuery: what to do with it, after the entry that it ends
-    /// has left.
+    /// Processes a server message other than an error or ReadyForQuery. Returns what to do with it and removes the
+    /// entry that it completes.
     ///
     /// # Errors
-    /// No request waits for it.
+    /// No request expects it.
     #[inline]
     pub fn answer(&mut self, tag: u8) -> Result<Answer, Mismatch> {
         let (ends, answer) = match (self.queue.front(), tag) {
@@ -408,10 +408,10 @@ impl ExpectedAnswers {
         Ok(answer)
     }
 
-    /// ReadyForQuery came.
+    /// Processes a ReadyForQuery.
     ///
     /// # Errors
-    /// No request waits for it.
+    /// No request expects it.
     #[inline]
     pub fn ready(&mut self) -> Result<Ready, Mismatch> {
         let ready = match self.queue.front() {
@@ -429,12 +429,12 @@ impl ExpectedAnswers {
         Ok(ready)
     }
 
-    /// An error came that does not end the connection. Calls `undo` for every entry that does not happen, last one
-    /// first, and says whether it is the one that failed. If no Sync has been sent yet, everything up to the next one is
-    /// discarded from now on.
+    /// Processes an error that does not end the connection. Calls `undo` for every entry that will not happen, last one
+    /// first, and reports whether it is the one that failed. If no Sync has been sent yet, everything up to the next
+    /// one is discarded from now on.
     ///
     /// # Errors
-    /// No request waits for an answer.
+    /// No request expects an answer.
     pub fn error(&mut self, mut undo: impl FnMut(Undo, FailedEntry)) -> Result<(), Mismatch> {
         if std::mem::take(&mut self.copying) {
             self.drop_ignored_syncs();
@@ -444,20 +444,18 @@ impl ExpectedAnswers {
             Some(entry) if entry.is_ready() => return Ok(()),
             _ => {}
         }
-        let mut vanished: Vec<ExpectedAnswer> = Vec::new();
-        // A held Sync is released as it comes to the front.
+        let mut failed_entries: Vec<ExpectedAnswer> = Vec::new();
+        // A held Sync is released when it reaches the front.
         while self.queue.front().is_some_and(|entry| !matches!(entry, ExpectedAnswer::Sync(_))) {
-            vanished.extend(self.pop_failed());
+            failed_entries.extend(self.pop_failed());
         }
-        let first = vanished.len().saturating_sub(1);
-        for (at, entry) in vanished.into_iter().rev().enumerate() {
+        let first = failed_entries.len().saturating_sub(1);
+        for (at, entry) in failed_entries.into_iter().rev().enumerate() {
             let name = entry.undo().and_then(Undo::changed_name);
             let is_last_change = name.is_none_or(|name| !self.unsettled.changes(name));
             let failed = FailedEntry { is_front: at == first, is_last_change };
             match entry {
-                ExpectedAnswer::Parse(_, taken_back) | ExpectedAnswer::Close(_, taken_back) => {
-                    undo(taken_back, failed)
-                }
+                ExpectedAnswer::Parse(_, change) | ExpectedAnswer::Close(_, change) => undo(change, failed),
                 ExpectedAnswer::Reprepare(id) => undo(Undo::Prepared(id), failed),
                 _ => {}
             }
@@ -467,15 +465,15 @@ impl ExpectedAnswers {
     }
 
     /// The Bind or Describe at the front failed because the server does not have its statement, and the server now
-    /// skips to the Sync. Expects the answers of a second try instead: what is left of a Sync, of a Close and of a Parse,
-    /// and then the same as before.
+    /// skips to the Sync. Expects the answers of the retry instead: those of a Sync, a Close and a Parse, then the same
+    /// as before.
     pub fn retry(&mut self, id: u64) {
         self.queue.push_front(ExpectedAnswer::Reprepare(id));
         self.queue.push_front(ExpectedAnswer::Close(Answer::Skip, Undo::None));
         self.queue.push_front(ExpectedAnswer::Sync(Answer::Skip));
     }
 
-    /// True when [`ExpectedAnswers::due_fake`] has something to take. Hardly ever, and asked at every message.
+    /// True when [`ExpectedAnswers::due_fake`] would return a tag. Rarely true, but checked for every message.
     #[inline]
     pub fn is_fake_due(&self) -> bool {
         matches!(
@@ -484,7 +482,7 @@ impl ExpectedAnswers {
         )
     }
 
-    /// Takes the made-up answer that is due now, if any: the tag of the message to send.
+    /// Takes the synthesized answer that is due now, if any, and returns the tag of the message to send.
     pub fn due_fake(&mut self) -> Option<u8> {
         let tag = match self.queue.front()? {
             ExpectedAnswer::Parse(Answer::Fake, _) => backend::PARSE_COMPLETE,
@@ -496,7 +494,7 @@ impl ExpectedAnswers {
     }
 }
 
-/// Which of the entries that an error ends this is.
+/// Describes one of the entries that an error ends.
 #[derive(Debug, Clone, Copy)]
 pub struct FailedEntry {
     /// The error is the answer to this one; the others were skipped.

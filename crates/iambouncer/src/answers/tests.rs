@@ -16,7 +16,7 @@ const COPY: ExpectedAnswer = ExpectedAnswer::Execute { copies: true, deallocates
 
 const HELD: ExpectedAnswer = ExpectedAnswer::HeldSync { after_data: true };
 
-/// What an error takes back, and whether everything up to the next Sync is skipped from then on.
+/// What an error undoes, and whether everything up to the next Sync is skipped afterwards.
 fn undone(queue: &mut ExpectedAnswers) -> (Vec<u64>, bool) {
     let mut ids = Vec::new();
     let outcome = queue.error(|undo, _| ids.extend(undo.statement_id()));
@@ -29,7 +29,7 @@ fn answer(queue: &mut ExpectedAnswers, tag: u8) -> Answer {
 }
 
 #[test]
-fn an_injected_parse_is_swallowed_and_a_known_one_made_up() {
+fn an_injected_parse_is_discarded_and_a_known_one_synthesized() {
     let mut queue = queue([
         ExpectedAnswer::Parse(Answer::Skip, Undo::None),
         ExpectedAnswer::Bind(0),
@@ -47,7 +47,7 @@ fn an_injected_parse_is_swallowed_and_a_known_one_made_up() {
 }
 
 #[test]
-fn an_error_takes_back_up_to_the_sync_last_first() {
+fn an_error_undoes_entries_up_to_the_sync_in_reverse() {
     let mut queue =
         queue([prepared(1), prepared(2), ExpectedAnswer::SYNC, prepared(3), ExpectedAnswer::SYNC]);
     assert_eq!(undone(&mut queue), (vec![2, 1], false));
@@ -58,7 +58,7 @@ fn an_error_takes_back_up_to_the_sync_last_first() {
 }
 
 #[test]
-fn an_error_before_the_sync_is_sent_leaves_nothing_owed() {
+fn an_error_before_the_sync_is_sent_empties_the_queue() {
     let mut queue = queue([ExpectedAnswer::Bind(0), ExpectedAnswer::QUERY]);
     assert_eq!(undone(&mut queue), (vec![], true));
     assert!(queue.is_empty() && !queue.is_settled());
@@ -76,7 +76,7 @@ fn a_sync_before_the_end_of_a_copy_is_discarded_when_the_copy_completes() {
     answer(&mut queue, b'2');
     answer(&mut queue, b'G');
     queue.push(ExpectedAnswer::CopyEnd);
-    assert!(!queue.may_ignore_sync(), "behind the end of the COPY it is an ordinary one");
+    assert!(!queue.may_ignore_sync(), "after the end of the COPY it is an ordinary Sync");
     queue.push(ExpectedAnswer::SYNC);
     answer(&mut queue, b'C');
     assert!(!queue.holds_sync() && !queue.has_due_syncs());
@@ -107,7 +107,7 @@ fn syncs_before_the_end_of_a_copy_are_sent_when_the_copy_fails() {
 }
 
 #[test]
-fn a_sync_behind_the_execute_was_ignored_when_the_data_behind_it_fail() {
+fn a_sync_before_failing_copy_data_was_ignored() {
     for has_data in [true, false] {
         let mut queue = queue([COPY]);
         queue.hold_sync();
@@ -170,7 +170,7 @@ fn a_copy_whose_sync_was_discarded_is_an_open_batch() {
 }
 
 #[test]
-fn a_name_is_unsettled_while_an_earlier_batch_may_take_it_back() {
+fn a_name_is_unsettled_while_an_earlier_batch_may_undo_it() {
     let name = |name: &[u8], id| ExpectedAnswer::Parse(Answer::Forward, Undo::name(name.into(), None, id));
     let mut queue = queue([name(b"a", 1)]);
     assert!(!queue.is_name_unsettled(b"a"), "it fails together with what builds on it");
@@ -184,7 +184,7 @@ fn a_name_is_unsettled_while_an_earlier_batch_may_take_it_back() {
 }
 
 #[test]
-fn nothing_builds_on_names_while_a_deallocate_is_unanswered() {
+fn all_names_are_unsettled_while_a_deallocate_is_unanswered() {
     let mut queue = queue([ExpectedAnswer::Query { deallocates: true }]);
     assert!(queue.is_name_unsettled(b"a") && queue.is_statement_unsettled(1));
     assert_eq!(queue.ready(), Ok(Ready::Client));
@@ -200,7 +200,7 @@ fn a_failed_simple_query_owes_its_ready_for_query_only() {
 }
 
 #[test]
-fn a_second_try_swallows_what_is_left_of_the_first() {
+fn a_retry_discards_the_remaining_answers_of_the_first_attempt() {
     let mut queue = queue([ExpectedAnswer::Bind(7), ExpectedAnswer::EXECUTE, ExpectedAnswer::SYNC]);
     assert_eq!(queue.front_statement(), Some(7));
     queue.retry(7);
@@ -214,7 +214,7 @@ fn a_second_try_swallows_what_is_left_of_the_first() {
 }
 
 #[test]
-fn what_no_request_waits_for_is_a_mismatch() {
+fn an_unexpected_message_is_a_mismatch() {
     let cases: [(Vec<ExpectedAnswer>, &[u8]); 6] = [
         (vec![], b"12CDGHIKRSTVntsv3"),
         (vec![ExpectedAnswer::SYNC], b"12CGHIKRTnts3"),

@@ -1,16 +1,16 @@
-//! Names and statements that an unanswered message changes. Owns the question whether a message may build on such a
-//! change already: within its own batch yes, since both fail together; across a Sync no, since the earlier batch may
-//! still fail and take the change back while the later one succeeds.
+//! Names and statements changed by unanswered messages. Owns the decision whether a message may depend on such a change
+//! already: within its own batch it may, since both fail together; across a Sync it may not, since the earlier batch
+//! may still fail and undo the change while the later one succeeds.
 
 use super::entry::{ExpectedAnswer, Undo};
 use std::collections::HashMap;
 
-/// Changes that wait for their answers, each by its number: they are answered in the order in which they were sent.
+/// Unanswered changes, numbered: they are answered in the order in which they were sent.
 #[derive(Default)]
 pub(super) struct PendingChanges {
     sent: u64,
     answered: u64,
-    /// Changes before this number belong to a batch that a Sync, or a query, already ends.
+    /// Changes before this number belong to a batch that has been ended by a Sync or a query.
     sealed: u64,
     names: HashMap<Box<[u8]>, u64>,
     /// The unnamed statement, which changes most often.
@@ -33,7 +33,7 @@ impl PendingChanges {
         self.sent += 1;
     }
 
-    /// The oldest change is answered, or does not happen.
+    /// The oldest change is answered or will not happen.
     pub(super) fn pop(&mut self, undo: &Undo) {
         let number = self.answered;
         self.answered += 1;
@@ -52,7 +52,7 @@ impl PendingChanges {
         }
     }
 
-    /// An unanswered message changes what this name means.
+    /// True if an unanswered message changes what this name means.
     pub(super) fn changes(&self, name: &[u8]) -> bool {
         self.last_change(name).is_some()
     }
@@ -83,14 +83,14 @@ impl PendingChanges {
         self.any() && self.statements.get(&id).is_some_and(|number| *number < self.sealed)
     }
 
-    /// True when nothing is unanswered.
+    /// True when all changes are answered.
     pub(super) fn is_empty(&self) -> bool {
         self.sent == self.answered
     }
 }
 
-/// The name that an unanswered message gives to a statement, if it does.
-pub(super) fn name_given(entry: &ExpectedAnswer) -> Option<&[u8]> {
+/// The name that an unanswered message assigns to a statement, if any.
+pub(super) fn assigned_name(entry: &ExpectedAnswer) -> Option<&[u8]> {
     match entry {
         ExpectedAnswer::Parse(_, undo) => undo.changed_name().filter(|name| !name.is_empty()),
         _ => None,

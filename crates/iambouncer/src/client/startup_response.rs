@@ -49,8 +49,8 @@ pub(super) async fn startup_response(
         Some(server_parameters) => server_parameters,
         None => FirstWait { pool, client, stream, inbound }.wait_for_server_parameters().await?,
     };
-    let greeting =
-        server_parameters.greeting(tracked, |server_parameters| make(context, server_parameters, tracked));
+    let greeting = server_parameters
+        .startup_response(tracked, |server_parameters| make(context, server_parameters, tracked));
     let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
     message.extend_from_slice(&greeting.messages);
     encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
@@ -85,7 +85,7 @@ fn make(
         let tracked = context.parameters.id(name).and_then(|id| parameters.get(id));
         encode::parameter_status(&mut messages, name, tracked.unwrap_or(value));
     }
-    StartupResponse { asked: tracked.to_vec(), parameters, messages }
+    StartupResponse { requested: tracked.to_vec(), parameters, messages }
 }
 
 /// A client whose pool has had no server yet. It counts as waiting, and its disconnect is noticed.

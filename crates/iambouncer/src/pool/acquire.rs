@@ -1,5 +1,6 @@
-//! One pool: idle servers, waiting clients, and the passing of the one to the other. Owns the order of both:
-//! clients first come first served, servers last used first (so that the others can grow old and go).
+//! One pool: its idle servers, its waiters, and the assignment of servers to waiters. Owns the order of both: waiters
+//! are served first come, first served; the most recently used server is used first, so that the others can age and be
+//! closed.
 
 use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
@@ -26,63 +27,63 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a client gets when it asks for a server.
+/// The result of requesting a server.
 pub enum Acquired {
-    /// A server, now.
+    /// A server.
     Server(Box<Server>),
     /// A place in the queue.
     Wait(Rc<Waiter>),
-    /// No, and why.
+    /// The request is refused, with the reason.
     Refused(Rc<ClientError>),
 }
 
 /// Servers of one database and user.
 pub struct Pool {
-    /// Configuration and tools.
+    /// The worker's configuration and shared resources.
     pub context: Rc<Context>,
     /// The database.
     pub database: Rc<DatabaseState>,
     /// User on the server.
     pub user: Rc<str>,
     pub(super) rules: RefCell<PoolRules>,
-    /// Changes of the database's schema.
+    /// Schema changes made by clients of the database.
     schema_changes: Counter,
-    /// What they mean for sessions: another allocation after every RELOAD and SET.
+    /// Derived from the settings; a new allocation after every RELOAD and SET.
     pub(super) session_rules: RefCell<Rc<SessionRules>>,
     /// `server_round_robin`.
     pub(super) round_robin: Cell<bool>,
     /// `server_lifetime = 0`.
     pub(super) uses_once: Cell<bool>,
     pub(super) idle: IdleServers,
-    /// Free, but a cancel request is on its way to them.
+    /// Free servers for which a cancel request is under way.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
     pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
     pub(super) arrivals: Arrivals,
-    /// When a server became free last.
+    /// When a server last became free.
     pub(super) freed_at: Cell<Instant>,
-    /// What it has in common with the pools of the other workers.
+    /// State shared with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     pub(super) logins: Cell<usize>,
-    /// How long the last login took.
+    /// Duration of the last login.
     pub(super) last_login: Cell<Duration>,
-    /// Servers of this worker that only end.
+    /// Servers of this worker that are being closed.
     pub(super) lingering: Cell<usize>,
-    /// Servers on their way to other workers.
-    pub(super) leaving: Cell<usize>,
+    /// Servers being moved to other workers.
+    pub(super) outgoing: Cell<usize>,
     pub(super) retry_armed: Cell<bool>,
-    /// A task looks at the waiting clients every moment.
-    pub(super) looks_again: Cell<bool>,
-    /// When another worker was asked last to make room in the database, and which, counted from this one.
-    pub(super) asked_for_room_at: Cell<Option<Instant>>,
-    pub(super) asked_for_room: Cell<usize>,
+    /// True while a task retries for the waiting clients at short intervals.
+    pub(super) is_retrying: Cell<bool>,
+    /// When another worker was last asked to make room in the database, and which one, relative to this worker.
+    pub(super) room_requested_at: Cell<Option<Instant>>,
+    pub(super) room_requested_from: Cell<usize>,
     pub(super) next_host: Cell<usize>,
-    /// Changes of host names' addresses that it has looked at.
+    /// The generation of host addresses that this pool has checked its servers against.
     pub(super) address_changes: Cell<u64>,
-    /// Servers on their way through the reset query.
+    /// Servers running the reset query.
     pub(super) resetting: Cell<usize>,
-    /// StartupResponse; `None` until this worker has needed it.
+    /// `None` until this worker has needed the server parameters.
     pub(super) server_parameters: RefCell<Option<Rc<ServerParameters>>>,
-    /// Told when a login has ended, well or not.
+    /// Notified when a login finishes, successfully or not.
     pub login_ended: Notify,
     pub(super) changed: Rc<Notify>,
     /// The other pools of this worker.
@@ -123,11 +124,11 @@ impl Pool {
             logins: Cell::new(0),
             last_login: Cell::default(),
             lingering: Cell::new(0),
-            leaving: Cell::new(0),
+            outgoing: Cell::new(0),
             retry_armed: Cell::new(false),
-            looks_again: Cell::new(false),
-            asked_for_room_at: Cell::new(None),
-            asked_for_room: Cell::new(0),
+            is_retrying: Cell::new(false),
+            room_requested_at: Cell::new(None),
+            room_requested_from: Cell::new(0),
             next_host: Cell::new(0),
             address_changes: Cell::new(0),
             resetting: Cell::new(0),
@@ -145,30 +146,30 @@ impl Pool {
         self.rules.borrow().clone()
     }
 
-    /// Shows what holds for a session that begins, or asks for a server, now.
+    /// Passes the current rules, which apply to a session that begins or requests a server now.
     #[inline]
     pub fn with_session_rules<T>(&self, look: impl FnOnce(&Rc<SessionRules>) -> T) -> T {
         look(&self.session_rules.borrow())
     }
 
-    /// What holds now, if it may be something else than `known`.
+    /// The current rules, if they may differ from `known`.
     #[inline]
     pub fn changed_session_rules(&self, known: &Rc<SessionRules>) -> Option<Rc<SessionRules>> {
         let rules = self.session_rules.borrow();
         (!Rc::ptr_eq(&rules, known)).then(|| rules.clone())
     }
 
-    /// Another value than before when a client has changed the database's schema.
+    /// Changes whenever a client changes the database's schema.
     pub fn schema_version(&self) -> u32 {
         self.schema_changes.taken()
     }
 
-    /// A client has changed the database's schema: statements that were prepared before may be outdated.
+    /// Records that a client has changed the database's schema: earlier prepared statements may be outdated.
     pub fn schema_changed(&self) {
         self.schema_changes.advance();
     }
 
-    /// StartupResponse for clients, once a server has logged in.
+    /// Server parameters, once a server has logged in.
     pub fn server_parameters(&self) -> Option<Rc<ServerParameters>> {
         if self.server_parameters.borrow().is_none() {
             let reports = self.shared.server_parameters()?;
@@ -178,12 +179,12 @@ impl Pool {
         self.server_parameters.borrow().clone()
     }
 
-    /// Keeps the keys a client's login revealed for logins to the server.
+    /// Keeps the keys derived from a client's login for logins to the server.
     pub fn learn_scram_keys(&self, keys: ClientKeys) {
         self.shared.set_scram_keys(keys);
     }
 
-    /// Asks for a server.
+    /// Requests a server.
     pub fn acquire(self: &Rc<Self>) -> Acquired {
         if !self.database.paused.get() {
             if self.waiters.borrow().is_empty()
@@ -201,7 +202,7 @@ impl Pool {
         Acquired::Wait(waiter)
     }
 
-    /// The newest idle server that is fit; unfit ones are closed on the way.
+    /// The most recently used idle server that is usable; unusable ones are closed.
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
             let mut server =
@@ -224,7 +225,7 @@ impl Pool {
         self.admit(server);
     }
 
-    /// Takes a server that is free: to the one who has waited longest, or to the idle ones.
+    /// Gives a free server to the client that has waited longest, or adds it to the idle servers.
     pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
         let info = &server.info;
         info.client_id.set(0);
@@ -242,10 +243,10 @@ impl Pool {
             self.close(server);
             return;
         }
-        self.hand_on(server);
+        self.assign_or_keep(server);
     }
 
-    /// Closes a server that must not be used again, and sees to those who wait, or to its successor.
+    /// Closes a server that must not be used again, then serves the waiters or opens a replacement.
     fn retire(self: &Rc<Self>, server: Box<Server>) {
         let info = server.info.clone();
         let is_surplus = self.is_above_size();
@@ -256,14 +257,14 @@ impl Pool {
         }
     }
 
-    pub(super) fn hand_on(self: &Rc<Self>, mut server: Box<Server>) {
+    pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {
                 Ok(()) => return,
                 Err(back) => server = back,
             }
         }
-        if self.shared_limits.go_before(self, Self::waiting_since).is_some() {
+        if self.shared_limits.claim_with_precedence(self, Self::waiting_since).is_some() {
             return self.close(server);
         }
         loop {
@@ -276,7 +277,7 @@ impl Pool {
         self.keep(server);
     }
 
-    /// Puts a server among the idle ones.
+    /// Adds a server to the idle ones.
     pub(super) fn keep(&self, server: Box<Server>) {
         debug_assert!(server.info.client_id.get() == 0, "an idle server has no client");
         debug_assert!(server.info.cancels_in_flight.get() == 0, "a cancel request would hit the next client");
@@ -287,7 +288,7 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Takes back a server whose session may be dirty: it goes through the reset query first.
+    /// Takes back a server whose session state may be dirty: it runs the reset query first.
     pub fn release_dirty(self: &Rc<Self>, mut server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
@@ -296,7 +297,7 @@ impl Pool {
         }
         server.info.client_id.set(0);
         if server.info.cancels_in_flight.get() > 0 {
-            // The reset query itself could be canceled.
+            // A cancel request would hit the reset query itself.
             return self.abandon(server, UnfinishedWork { owes_answers: false, between_messages: true });
         }
         server.info.activity.set(Activity::Tested);
@@ -316,7 +317,7 @@ impl Pool {
         });
     }
 
-    /// A server is of no use any more, and what it does is unknown.
+    /// Discards a server whose state is unknown.
     pub fn discard(self: &Rc<Self>, server: Box<Server>) {
         self.abandon(server, UnfinishedWork { owes_answers: true, between_messages: false });
     }
@@ -325,16 +326,16 @@ impl Pool {
         server.close();
         self.context.process.limits.note_closed(worker::now());
         self.changed.notify_all();
-        self.shared_limits.relieve();
+        self.shared_limits.retry_claims();
     }
 
-    /// Closes the server that has been idle longest, to make room for another pool's. True when there was one.
+    /// Closes the server that has been idle longest, to make room for another pool. True if there was one.
     pub(super) fn close_oldest_idle(&self) -> bool {
         let oldest = self.idle.pop_oldest();
         oldest.map(|server| self.close(server)).is_some()
     }
 
-    /// A cancel request has ended: servers that only waited for it are free.
+    /// Called when a cancel request is done: servers that only waited for it are free.
     pub fn cancel_ended(self: &Rc<Self>) {
         let (busy, free): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut *self.canceling.borrow_mut())
             .into_iter()
@@ -343,22 +344,22 @@ impl Pool {
         for server in free {
             self.release(server);
         }
-        // The request kept its server in the table although it may have been closed meanwhile.
+        // The request kept its server in the table, even if the server has been closed meanwhile.
         self.changed.notify_all();
     }
 
-    /// Gives idle servers to waiting clients (after RESUME) and opens more if they do not suffice.
+    /// Gives idle servers to waiting clients (after RESUME) and opens more if needed.
     pub fn serve_waiters(self: &Rc<Self>) {
         while self.has_waiters() {
             match self.take_idle() {
-                Some(server) => self.hand_on(server),
+                Some(server) => self.assign_or_keep(server),
                 None => break,
             }
         }
         self.connect_for_waiters();
     }
 
-    /// True when a client waits; those who have left are dropped from the front.
+    /// True when a client waits; waiters that have left are removed from the front.
     pub(super) fn has_waiters(&self) -> bool {
         let mut waiters = self.waiters.borrow_mut();
         while waiters.front().is_some_and(|waiter| !waiter.is_waiting()) {
@@ -367,7 +368,7 @@ impl Pool {
         !waiters.is_empty()
     }
 
-    /// Clients that wait, and since when the first of them does.
+    /// The number of waiting clients, and since when the first of them waits.
     pub fn waiting(&self) -> (usize, Option<Instant>) {
         let waiters = self.waiters.borrow();
         let mut present = waiters.iter().filter(|waiter| waiter.is_waiting());
@@ -375,9 +376,9 @@ impl Pool {
         (oldest.map_or(0, |_| 1 + present.count()), oldest)
     }
 
-    /// The number of clients that wait, but no more than `most`: all that growing demands to know.
-    pub(super) fn waiting_up_to(&self, most: usize) -> usize {
-        self.waiters.borrow().iter().filter(|waiter| waiter.is_waiting()).take(most).count()
+    /// The number of waiting clients, at most `limit`, which is all that opening servers needs.
+    pub(super) fn waiting_up_to(&self, limit: usize) -> usize {
+        self.waiters.borrow().iter().filter(|waiter| waiter.is_waiting()).take(limit).count()
     }
 
     /// Since when the first client in the queue waits.
@@ -385,8 +386,8 @@ impl Pool {
         self.waiters.borrow().iter().find(|waiter| waiter.is_waiting()).map(|waiter| waiter.since)
     }
 
-    /// Since when the first client waits, be it for a server or for its greeting.
-    pub fn anybody_waiting_since(&self) -> Option<Instant> {
+    /// Since when the first client waits, whether for a server or for its startup response.
+    pub fn first_waiting_since(&self) -> Option<Instant> {
         self.waiting_since().into_iter().chain(self.arrivals.first()).min()
     }
 

@@ -1,4 +1,5 @@
-//! Clients that are in and wait to be greeted, since their pool has had no server yet. Owns since when they wait.
+//! Authenticated clients that wait for their startup response because their pool has not had a server yet. Owns since
+//! when they wait.
 
 use super::acquire::Pool;
 use std::cell::{Cell, RefCell};
@@ -9,7 +10,7 @@ use std::time::Instant;
 /// All of a pool at one worker.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// Since when, and a number that tells two of the same moment apart.
+    /// When each began to wait, with a number to distinguish equal times.
     waiting: RefCell<BTreeSet<(Instant, u64)>>,
     next: Cell<u64>,
 }
@@ -21,19 +22,19 @@ impl Arrivals {
     }
 }
 
-/// A client that waits to be greeted, until it is dropped.
+/// A client that waits for its startup response, until this is dropped.
 pub struct Arrival {
     pool: Rc<Pool>,
     key: (Instant, u64),
 }
 
 impl Pool {
-    /// True when a client waits to be greeted.
+    /// True when a client waits for its startup response.
     pub(super) fn has_arrivals(&self) -> bool {
         self.arrivals.first().is_some()
     }
 
-    /// A client waits to be greeted from now on.
+    /// Registers a client that waits for its startup response.
     pub fn arrive(self: &Rc<Self>, now: Instant) -> Arrival {
         let number = self.arrivals.next.replace(self.arrivals.next.get() + 1);
         let key = (now, number);

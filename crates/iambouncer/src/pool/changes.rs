@@ -1,5 +1,5 @@
-//! What a change of the configuration or of a host's address, RECONNECT and the end of a line mean for a pool. Owns which
-//! servers have to go.
+//! The effect on a pool of configuration changes, changed host addresses, RECONNECT and the removal of its database
+//! line. Owns which servers have to be closed.
 
 use super::acquire::Pool;
 use super::session_rules::SessionRules;
@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 impl Pool {
-    /// Another line: its servers may be others.
-    pub(super) fn follow_line(self: &Rc<Self>) {
+    /// The database line has changed, possibly to other servers.
+    pub(super) fn apply_line_change(self: &Rc<Self>) {
         self.forget_server_parameters();
         self.retire_all();
     }
@@ -20,7 +20,7 @@ impl Pool {
         *self.server_parameters.borrow_mut() = None;
     }
 
-    /// Every server goes as soon as it is free (RECONNECT, changed line).
+    /// Closes every server as soon as it is free (RECONNECT, changed line).
     pub fn retire_all(self: &Rc<Self>) {
         self.mark_all();
         self.close_idle();
@@ -28,7 +28,7 @@ impl Pool {
         self.connect_for_waiters();
     }
 
-    /// No server of now is used again.
+    /// Marks all current servers, so that none is used again.
     fn mark_all(&self) {
         self.shared.retirements.fetch_add(1, Ordering::AcqRel);
         for info in self.table.list() {
@@ -36,9 +36,9 @@ impl Pool {
         }
     }
 
-    /// Servers at addresses that their host names do not have any more go as soon as they are free: this round closes the
-    /// idle ones.
-    pub(super) fn follow_addresses(&self) {
+    /// Servers at addresses that their host name no longer resolves to are closed as soon as they are free; this closes
+    /// the idle ones.
+    pub(super) fn apply_address_changes(&self) {
         let changes = self.context.process.host_names.changes();
         if self.address_changes.replace(changes) == changes {
             return;
@@ -47,13 +47,13 @@ impl Pool {
         let outdated =
             servers.iter().filter(|info| info.route.is_outdated() && !info.close_needed.replace(true));
         if outdated.count() > 0 {
-            // What has failed may have failed at the old address.
+            // The failure may have concerned the old address.
             self.forget_failure();
         }
     }
 
-    /// Marks a server that was in no table when the others were marked: its login, or its way here, was under way.
-    pub(super) fn note_changes(&self, server: &Server) {
+    /// Marks a server that was in no table when the others were marked, because it was logging in or moving here.
+    pub(super) fn mark_if_outdated(&self, server: &Server) {
         if self.shared.retirements.load(Ordering::Acquire) != server.retirements
             || server.info.route.is_outdated()
         {
@@ -61,7 +61,7 @@ impl Pool {
         }
     }
 
-    /// The line is gone: nobody is served any more.
+    /// The line was removed: clients are no longer served.
     pub(super) fn shut_down(&self) {
         self.forget_server_parameters();
         self.mark_all();
@@ -73,7 +73,7 @@ impl Pool {
         self.close_idle();
     }
 
-    /// Takes over what has changed. What logins use may be among it.
+    /// Applies changed settings, which may include those used by logins.
     pub(super) fn reload(self: &Rc<Self>) {
         let config = self.context.config();
         let rules = config.pool_rules(&self.database.line.borrow(), &self.user);

@@ -1,5 +1,5 @@
-//! Opening servers: how many, when, and what a failure means for those who wait. Owns the login tasks; the
-//! limits they have to pass are in `places`, the login itself is [`crate::server::login`]'s.
+//! Opening servers: how many, when, and what a failure means for waiting clients. Owns the login tasks; the limits are
+//! in `places`, the login itself in [`crate::server::login`].
 
 use super::acquire::Pool;
 use super::places::{Eviction, Full};
@@ -20,17 +20,18 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Logins of one pool under way at a time. More would only queue up at the server.
+/// Concurrent logins per pool. More would only queue at the server.
 const MAX_PARALLEL_LOGINS: usize = 8;
-/// SQLSTATE of a connection above a limit of PostgreSQL's: of the role, the database or all.
+/// SQLSTATE for exceeding a connection limit of PostgreSQL: of the role, the database or the server.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 /// PostgreSQL takes a moment to end a session whose connection was closed, …
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
-/// … so a login that it refuses in that time is tried again after this pause, which grows each time, …
+/// … so a login that is refused within that time is retried after this pause, which grows each time, …
 const CLOSING_PAUSE: Duration = Duration::from_millis(10);
-/// … so many times.
+/// … at most this many times.
 const MAX_TRIES_WHILE_CLOSING: u32 = 5;
-/// Servers live this share of `server_lifetime` at least; the rest is random, so that they never go all at once.
+/// The lifetime of each server is reduced by a random share of up to this much, so that servers do not all expire at
+/// once.
 const LIFETIME_SPREAD: f64 = 0.2;
 
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
@@ -50,36 +51,36 @@ impl Pool {
                 Ok(permits) => self.start_login(permits),
                 Err(full) => {
                     self.claim(full);
-                    return self.note_shortage(full);
+                    return self.handle_shortage(full);
                 }
             }
         }
-        // Logins take their time, or are not to be tried for a while: another worker may have a server to spare.
-        self.note_shortage(Full::Pool);
+        // Logins take time or are suspended: another worker may have a server to spare.
+        self.handle_shortage(Full::Pool);
     }
 
-    /// Starts one login although nobody waits, unless `most` servers are open: for the greeting, or for
+    /// Starts one login even if no client waits, unless `max_open` servers are open: for a startup response, or for
     /// `min_pool_size`.
-    fn connect_up_to(self: &Rc<Self>, most: u32, eviction: Eviction) {
+    fn connect_up_to(self: &Rc<Self>, max_open: u32, eviction: Eviction) {
         if self.logins.get() > 0 || self.is_backing_off() || self.database.paused.get() {
             return;
         }
-        match self.take_permits(most, eviction) {
+        match self.take_permits(max_open, eviction) {
             Ok(permits) => self.start_login(permits),
             Err(full) if eviction == Eviction::Allowed => {
                 self.claim(full);
-                self.ask_for_room(full);
+                self.request_room(full);
             }
             Err(_) => {}
         }
     }
 
-    /// Sees to it that a server logs in, for the greeting of a client.
+    /// Starts a login for a client's startup response if necessary.
     pub fn connect_one(self: &Rc<Self>) {
         self.connect_up_to(self.size_now(), Eviction::Allowed);
     }
 
-    /// True when a login demands nothing that only a client brings: the keys behind a SCRAM secret come with its login.
+    /// True if a login does not depend on a client: the keys for SCRAM secrets are derived from a client's login.
     pub fn can_log_in_alone(&self) -> bool {
         let line = self.database.line.borrow();
         let loaded = self.context.loaded();
@@ -91,7 +92,7 @@ impl Pool {
                 || !loaded.users.get(&*self.user).is_some_and(|entry| is_scram_secret(&entry.password)))
     }
 
-    /// Opens one server at a time up to `min_pool_size`.
+    /// Opens servers one at a time, up to `min_pool_size`.
     pub(super) fn keep_minimum(self: &Rc<Self>) {
         let minimum = self.rules.borrow().min_pool_size;
         if self.shared.open.taken() < minimum && !self.database.disabled.get() {
@@ -99,8 +100,8 @@ impl Pool {
         }
     }
 
-    /// As many logins are under way as ever are at a time.
-    pub(super) fn logins_are_many(&self) -> bool {
+    /// True when the maximum number of logins is under way.
+    pub(super) fn is_at_max_logins(&self) -> bool {
         self.logins.get() >= MAX_PARALLEL_LOGINS
     }
 
@@ -130,7 +131,7 @@ impl Pool {
         self.start_login_for(permits, None);
     }
 
-    /// As [`start_login`](Self::start_login); with `replacement` in place of another server.
+    /// As [`start_login`](Self::start_login); with `replacement`, the login replaces another server.
     pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, replacement: Option<Replacement>) {
         self.logins.set(self.logins.get() + 1);
         self.shared_limits.withdraw(self);
@@ -154,7 +155,7 @@ impl Pool {
                 }
                 Err(error) => {
                     drop(permits);
-                    pool.shared_limits.relieve();
+                    pool.shared_limits.retry_claims();
                     let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded());
                     pool.login_failed(error, is_current);
                 }
@@ -169,8 +170,8 @@ impl Pool {
         let mut outcome = self.log_in_once().await;
         for again in 1..=MAX_TRIES_WHILE_CLOSING {
             match &outcome {
-                Err(failed) if self.counts_a_closed_one(&failed.error) => {
-                    tracing::debug!(user = %self.user, "a server that was closed is still counted, trying again");
+                Err(failed) if self.still_counts_closed_server(&failed.error) => {
+                    tracing::debug!(user = %self.user, "the limit still counts a closed server, retrying the login");
                 }
                 _ => break,
             }
@@ -180,8 +181,9 @@ impl Pool {
         outcome
     }
 
-    /// PostgreSQL has refused a connection too many, and one of ours was closed a moment ago: it may not have ended yet.
-    fn counts_a_closed_one(&self, error: &LoginError) -> bool {
+    /// PostgreSQL has refused the connection because of a limit, and a server of this pool was closed a moment ago: its
+    /// session may still be counted.
+    fn still_counts_closed_server(&self, error: &LoginError) -> bool {
         let is_full = matches!(error, LoginError::Refused { code, .. } if code == TOO_MANY_CONNECTIONS);
         is_full && self.context.process.limits.has_closed_within(CLOSING_LIMIT, worker::now())
     }
@@ -193,7 +195,7 @@ impl Pool {
         logged_in.map_err(|error| progress.explain(error))
     }
 
-    /// Where and as whom the next login goes.
+    /// The target of the next login.
     fn target(&self) -> Result<LoginTarget, LoginError> {
         let loaded = self.context.loaded();
         let line = self.database.line.borrow().clone();
@@ -203,7 +205,7 @@ impl Pool {
                 self.next_host.set(turn.wrapping_add(1));
                 line.host.get(turn % line.host.len().max(1))
             }
-            // The first one, and the others in turn only after it has failed.
+            // The first host; the others in turn only after a failure.
             LoadBalanceHosts::Disable => line.host.get(turn % line.host.len().max(1)),
         }
         .cloned()
@@ -226,8 +228,8 @@ impl Pool {
         self.last_login.set(took);
         self.context.process.logins.count_success(took, worker::now());
         self.context.process.health.settle_first_login(FirstLogin::Done);
-        self.note_changes(&server);
-        // What a server of an older line reports is nothing to greet clients with.
+        self.mark_if_outdated(&server);
+        // The parameters of a server of an older configuration are not used for clients.
         if !server.info.close_needed.get() {
             self.adopt_server_parameters(server_parameters);
         }
@@ -292,7 +294,7 @@ impl Pool {
             retirements: 0,
             permits,
         };
-        server.note_reported(&self.context.parameters, &reports);
+        server.record_reported(&self.context.parameters, &reports);
         (server, server_parameters)
     }
 
@@ -304,7 +306,7 @@ impl Pool {
         }
     }
 
-    /// What a login with a configuration that is not in force any more came to says nothing about the next one.
+    /// The outcome of a login with an outdated configuration is ignored.
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
         let error = failed.error.to_fault();
         let cause = failed.cause.info();
@@ -327,22 +329,22 @@ impl Pool {
             return;
         }
         self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
-        self.forget_replacements();
+        self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
     }
 
-    /// Another worker's login to the same place has ended, well or not.
+    /// Another worker's login to the same target has finished, successfully or not.
     fn login_ended_elsewhere(self: &Rc<Self>) {
         self.report_refusals();
         self.login_ended.notify_all();
     }
 }
 
-/// A moment between the shortest and the full lifetime.
+/// A random time between the shortest and the full lifetime.
 fn spread(lifetime: Duration) -> Duration {
     let mut random = [0; 4];
-    // Without randomness all servers get the full lifetime, which is only less polite.
+    // Without randomness, all servers get the full lifetime, which is harmless.
     let part = match aws_lc_rs::rand::fill(&mut random) {
         Ok(()) => f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX),
         Err(_) => 1.0,
@@ -355,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lifetimes_are_spread_and_never_longer_than_asked() {
+    fn random_lifetimes_do_not_exceed_the_setting() {
         let hour = Duration::from_secs(3600);
         let all: Vec<_> = (0..100).map(|_| spread(hour)).collect();
         assert!(all.iter().all(|life| *life <= hour && *life >= hour.mul_f64(0.79)));

@@ -1,4 +1,4 @@
-//! How many servers a pool has, for the console, for PAUSE and for the end of the process. Owns no state.
+//! The number of servers of a pool, for the console, PAUSE and shutdown. Owns no state.
 
 use super::acquire::Pool;
 
@@ -8,14 +8,14 @@ impl Pool {
         self.idle.len()
     }
 
-    /// Servers open or being opened, by all workers.
+    /// Servers open or being opened, at all workers.
     pub fn open_count(&self) -> u32 {
         self.shared.open.taken()
     }
 
-    /// True while a server is on its way to another worker.
+    /// True while a server is being moved to another worker.
     pub fn is_sending_servers(&self) -> bool {
-        self.leaving.get() > 0
+        self.outgoing.get() > 0
     }
 
     /// Logins under way.
@@ -23,12 +23,12 @@ impl Pool {
         self.logins.get()
     }
 
-    /// Servers of this worker that are not idle, and those on their way to it or from it.
+    /// Servers of this worker that are not idle, and those being moved to or from it.
     pub fn busy_servers(&self) -> usize {
-        (self.table.count() + self.logins.get() + self.leaving.get()).saturating_sub(self.idle_count())
+        (self.table.count() + self.logins.get() + self.outgoing.get()).saturating_sub(self.idle_count())
     }
 
-    /// Of those, the ones that only end.
+    /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
         self.lingering.get()
     }

@@ -1,5 +1,5 @@
-//! All databases and pools of a worker. Owns their look-up and creation, and what RELOAD, PAUSE and the limits per
-//! database and user need to find them.
+//! All databases and pools of a worker. Owns their look-up and creation, and provides what RELOAD, PAUSE and the limits
+//! per database and user need to find them.
 
 use super::acquire::Pool;
 use super::shared::SharedPools;
@@ -15,27 +15,27 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A database as clients name it.
+/// A database, by the name that clients use.
 pub struct DatabaseState {
-    /// Name clients use.
+    /// The name that clients use.
     pub name: Rc<str>,
     /// Its line, or the fallback's.
     pub line: RefCell<Rc<Database>>,
-    /// Made from the `*` line.
+    /// Created from the `*` line.
     pub is_auto: Cell<bool>,
-    /// Servers open, of all users and workers.
+    /// Open servers of all users, at all workers.
     pub open: Counter,
-    /// Clients logged in, at all workers.
+    /// Logged-in clients, at all workers.
     pub clients: Counter,
     /// PAUSE is in force.
     pub paused: Cell<bool>,
     /// DISABLE is in force.
     pub disabled: Cell<bool>,
-    /// Its line is gone from the file; it is not in the directory any more.
+    /// Its line was removed; it is no longer in the directory.
     pub gone: Cell<bool>,
     /// When it was last in use.
     pub(super) used_at: Cell<Instant>,
-    /// What pools had counted that were forgotten.
+    /// Counters of dropped pools.
     pub(super) retired: Cell<Totals>,
     pub(super) pools: RefCell<Vec<Weak<Pool>>>,
 }
@@ -46,8 +46,8 @@ impl DatabaseState {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Of the pools of users other than `user`, the one whose server has been idle longest.
-    pub(super) fn longest_idle_but(&self, user: &str) -> Option<Rc<Pool>> {
+    /// Of the pools of other users than `user`, the one whose server has been idle longest.
+    pub(super) fn longest_idle_except(&self, user: &str) -> Option<Rc<Pool>> {
         longest_idle(self.pools().into_iter().filter(|pool| &*pool.user != user))
     }
 }
@@ -62,15 +62,15 @@ pub struct Directory {
     pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// PAUSE without a name is in force.
     pub paused: Cell<bool>,
-    /// Told whenever a server leaves a client or is closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for it.
+    /// Notified when a server is released or closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for that.
     pub changed: Rc<Notify>,
     pub(super) shared_limits: Rc<SharedLimits>,
-    /// Told whenever a client is gone.
+    /// Notified when a client has left.
     pub client_left: Notify,
 }
 
 impl Directory {
-    /// The databases of the configuration in force.
+    /// The databases of the current configuration.
     pub fn new(context: Rc<Context>, shared_pools: Arc<SharedPools>) -> Rc<Self> {
         let directory = Rc::new(Self {
             context,
@@ -85,17 +85,18 @@ impl Directory {
         directory
     }
 
-    /// The database of this name, if a client has used it or a line names it.
+    /// The database with this name, if a client has used it or a line names it.
     pub fn known(&self, name: &str) -> Option<Rc<DatabaseState>> {
         self.databases.borrow().get(name).cloned()
     }
 
-    /// True when a line, or the fallback, covers the name. Registers nothing: anybody can send any name.
+    /// True when a line or the fallback covers the name. Does not register it, since an unauthenticated client can send
+    /// any name.
     pub fn covers(&self, name: &str) -> bool {
         self.known(name).is_some() || self.context.config().fallback.is_some()
     }
 
-    /// The database a client names, or `None` if no line covers it. For clients that have proven who they are.
+    /// The database that a client requests, or `None` if no line covers it. Only for authenticated clients.
     pub fn database(&self, name: &str) -> Option<Rc<DatabaseState>> {
         if let Some(known) = self.known(name) {
             return Some(known);
@@ -124,7 +125,7 @@ impl Directory {
         state
     }
 
-    /// The pool of a database and a user on the server, made when there is none.
+    /// The pool of a database and a user on the server, created if necessary.
     pub fn pool(&self, database: &Rc<DatabaseState>, user: &str) -> Rc<Pool> {
         let key: PoolKey = (database.name.clone(), user.into());
         let known = self.pools.borrow().get(&key).cloned();
@@ -142,12 +143,12 @@ impl Directory {
         pool
     }
 
-    /// The pool of these names, if this worker has it.
+    /// The pool with these names, if this worker has it.
     pub fn known_pool(&self, database: &str, user: &str) -> Option<Rc<Pool>> {
         self.pools.borrow().get(&(database.into(), user.into())).cloned()
     }
 
-    /// Makes the pools that are to have servers although nobody has asked yet: a forced user and `min_pool_size`.
+    /// Creates the pools that open servers without a client: those with a forced user and `min_pool_size`.
     pub fn open_minimum(&self) {
         for database in self.databases() {
             let line = database.line.borrow().clone();
@@ -160,8 +161,7 @@ impl Directory {
         }
     }
 
-    /// The pools in which a server can be logged in to before any client has come, made where there are none: those of
-    /// lines that name their user.
+    /// The pools that can log in without a client, created if necessary: those of lines that name their user.
     pub fn pools_without_clients(&self) -> Vec<Rc<Pool>> {
         let lines = self.databases().into_iter().filter(|database| !database.is_auto.get());
         let pools = lines.filter_map(|database| {
@@ -186,9 +186,9 @@ impl Directory {
         self.pools.borrow().values().cloned().collect()
     }
 
-    /// Brings databases and pools in line with the configuration in force. A changed line retires its servers as
-    /// they become free. A database whose line is gone is dropped and marked; its clients are the caller's to end. What
-    /// its name means from now on, the fallback says.
+    /// Applies the current configuration to databases and pools. Servers of a changed line are closed as they become
+    /// free. A database whose line was removed is dropped and marked; the caller closes its clients. Its name is then
+    /// covered by the fallback, if any.
     pub fn reload(&self) {
         let config = self.context.config();
         for (name, line) in &config.databases {
@@ -230,7 +230,7 @@ impl Directory {
         if **state.line.borrow() != *line {
             *state.line.borrow_mut() = Rc::new(line.clone());
             for pool in state.pools() {
-                pool.follow_line();
+                pool.apply_line_change();
             }
         }
     }
@@ -252,8 +252,8 @@ impl Directory {
         }
     }
 
-    /// Servers of this worker that are with a client, being reset, being logged in or on the move. Those that only end
-    /// are nobody's any more.
+    /// Servers of this worker that are linked, being reset, logging in or being moved. Those that are being closed do
+    /// not count.
     pub fn busy_servers(&self) -> usize {
         self.pools().iter().map(|pool| pool.busy_servers().saturating_sub(pool.lingering_servers())).sum()
     }

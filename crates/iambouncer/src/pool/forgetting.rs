@@ -1,6 +1,5 @@
-//! Pools and databases that nobody uses any more. Owns when they are dropped, at all workers alike: `autodb_idle_timeout`
-//! after their last use, and at once where no server was ever logged in to. What they have counted stays with their
-//! database for as long as that is known.
+//! Unused pools and databases. Owns when all workers drop them: `autodb_idle_timeout` after their last use, or at once
+//! if no server has ever logged in. Their counters stay with the database for as long as it exists.
 
 use super::acquire::Pool;
 use super::directory::{DatabaseState, Directory};
@@ -9,33 +8,34 @@ use crate::worker;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Holders of a pool that nobody uses: the directory.
+/// References to a pool that is not in use: only the directory's.
 const UNUSED_HOLDERS: usize = 1;
 
 impl Pool {
-    /// True while a client, a task or a server demands it, here or at another worker, or while a failure is remembered.
+    /// True while a client, a task or a server uses it, here or at another worker, or while a failure is remembered.
     fn is_needed(self: &Rc<Self>, holders: usize) -> bool {
         Rc::strong_count(self) > holders || self.shared.open.taken() > 0 || self.is_backing_off()
     }
 
-    /// The workers are about to drop it.
+    /// True if the workers are about to drop it.
     pub fn is_forgotten(&self) -> bool {
         self.shared.is_forgotten()
     }
 
-    /// True when there is nothing about it to remember. Anybody who may log in can ask for pools that no server knows.
-    fn is_blank(&self) -> bool {
+    /// True if there is nothing to remember about it. Any client that may log in can request pools for names that no
+    /// server accepts.
+    fn has_no_history(&self) -> bool {
         self.stats.totals() == Totals::default() && self.shared.server_parameters().is_none()
     }
 }
 
 impl DatabaseState {
-    /// Counters of its pools, here, those included that were forgotten.
+    /// Counters of its pools at this worker, including dropped pools.
     pub fn totals(&self) -> Totals {
         self.pools().iter().fold(self.retired.get(), |sum, pool| sum + pool.stats.totals())
     }
 
-    /// What the last whole period added to them.
+    /// Their increase in the last complete period.
     pub fn last_period(&self) -> Totals {
         self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.last_period())
     }
@@ -58,50 +58,51 @@ fn is_over(timeout: Duration, now: Instant, last_use: Instant) -> bool {
 }
 
 impl Directory {
-    /// Whether a pool that this worker has is the one that all workers know by its name.
+    /// True if this pool is the one that all workers have registered under its name.
     pub(super) fn is_still_known(&self, pool: &Rc<Pool>) -> bool {
         let limits = &self.context.process.limits;
         let current = || self.shared_limits.shared_pools().pool(limits, &pool.database.name, &pool.user);
-        pool.shared.note_use(limits.micros(worker::now())) || std::sync::Arc::ptr_eq(&current(), &pool.shared)
+        pool.shared.record_use(limits.micros(worker::now()))
+            || std::sync::Arc::ptr_eq(&current(), &pool.shared)
     }
 
-    /// Takes a pool out; what it has counted stays.
+    /// Removes a pool; its counters are kept.
     pub(super) fn drop_pool(&self, pool: &Rc<Pool>) {
         let database = &pool.database;
         database.retired.set(database.retired.get() + pool.stats.totals());
-        // Its counters are there already.
+        // Its counters have been added already.
         database.pools.borrow_mut().retain(|other| !std::ptr::eq(other.as_ptr(), Rc::as_ptr(pool)));
         self.pools.borrow_mut().remove(&(database.name.clone(), pool.user.clone()));
     }
 
-    /// Drops pools and databases made from the `*` line that nobody uses any more.
+    /// Drops unused pools and databases that were created from the `*` line.
     pub fn forget_unused(&self) {
         let timeout = self.context.config().settings.autodb_idle_timeout;
         let gone = self.unused_pools(timeout);
         for pool in &gone {
             self.drop_pool(pool);
         }
-        let has_gone = !gone.is_empty();
+        let any_dropped = !gone.is_empty();
         drop(gone);
         let now = worker::now();
         self.databases.borrow_mut().retain(|_, database| {
-            if has_gone {
+            if any_dropped {
                 database.forget_gone_pools();
             }
-            let is_blank = || database.retired.get() == Totals::default();
+            let has_no_history = || database.retired.get() == Totals::default();
             database.is_needed()
                 || !database.pools.borrow().is_empty()
-                || !(is_blank() || is_over(timeout, now, database.used_at.get()))
+                || !(has_no_history() || is_over(timeout, now, database.used_at.get()))
         });
-        if has_gone {
+        if any_dropped {
             self.shared_limits.forget_gone();
             self.shared_limits.shared_pools().forget_gone();
             self.context.process.limits.forget_unused();
         }
     }
 
-    /// Those that are dropped now. A pool is marked first and dropped a round later, so that sums over all workers see it
-    /// whole or not at all.
+    /// The pools to drop now. A pool is marked first and dropped one round later, so that sums over all workers include
+    /// all of it or nothing.
     fn unused_pools(&self, timeout: Duration) -> Vec<Rc<Pool>> {
         let limits = &self.context.process.limits;
         let now_us = limits.micros(worker::now());
@@ -109,8 +110,8 @@ impl Directory {
         let mut gone = Vec::new();
         for pool in self.pools.borrow().values() {
             if pool.is_needed(UNUSED_HOLDERS) {
-                pool.shared.note_use(now_us);
-            } else if pool.is_blank() || pool.shared.is_forgotten() {
+                pool.shared.record_use(now_us);
+            } else if pool.has_no_history() || pool.shared.is_forgotten() {
                 gone.push(pool.clone());
             } else if timeout_us > 0
                 && let Some(oldest_us) = now_us.checked_sub(timeout_us)

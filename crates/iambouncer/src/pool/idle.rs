@@ -1,5 +1,4 @@
-//! The idle servers of a pool, in the order in which they were used last. Owns that list, and the number of them that
-//! other workers see.
+//! The idle servers of a pool, ordered by last use. Owns that list, and the count that other workers see.
 
 use super::shared::SharedPool;
 use crate::server::Server;
@@ -24,12 +23,12 @@ impl IdleServers {
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Box<Server>>) -> T) -> T {
         let mut servers = self.servers.borrow_mut();
         let outcome = change(&mut servers);
-        // On a cache line of this worker: nobody looks at it while all have servers enough.
+        // On this worker's own cache line; other workers read it only when they are short of servers.
         self.shared.demands[self.worker].idle.store(servers.len() as u32, Ordering::Release);
         outcome
     }
 
-    /// Adds one behind those that were used before it: at the end, unless nobody has used it yet.
+    /// Inserts a server by the time of its last use; this is the end of the list unless the server has never been used.
     pub(super) fn push(&self, server: Box<Server>) {
         let last_use = server.info.touched_at.get();
         self.change(|servers| {
@@ -38,22 +37,22 @@ impl IdleServers {
         });
     }
 
-    /// Takes the one released last.
+    /// Takes the server released last.
     pub(super) fn pop_newest(&self) -> Option<Box<Server>> {
         self.change(VecDeque::pop_back)
     }
 
-    /// Takes the one that has been idle longest.
+    /// Takes the server that has been idle longest.
     pub(super) fn pop_oldest(&self) -> Option<Box<Server>> {
         self.change(VecDeque::pop_front)
     }
 
-    /// Since when the first of them is idle.
+    /// Since when the first of them has been idle.
     pub(super) fn oldest_since(&self) -> Option<Instant> {
         self.servers.borrow().front().map(|server| server.info.touched_at.get())
     }
 
-    /// Takes the one with this id, if it is idle.
+    /// Takes the server with this id, if it is idle.
     pub(super) fn take(&self, id: u64) -> Option<Box<Server>> {
         self.change(|servers| {
             let at = servers.iter().position(|server| server.info.id == id)?;
@@ -66,7 +65,7 @@ impl IdleServers {
         self.change(std::mem::take)
     }
 
-    /// Puts back what [`IdleServers::take_all`] took, before those released meanwhile.
+    /// Puts back what [`IdleServers::take_all`] took, ahead of servers released meanwhile.
     pub(super) fn put_back(&self, mut kept: VecDeque<Box<Server>>) {
         self.change(|servers| {
             kept.append(servers);

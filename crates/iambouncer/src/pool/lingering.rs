@@ -1,6 +1,6 @@
-//! Servers whose clients have gone in the middle of something. Owns their way out: what they still do is cancelled, and
-//! they keep their places in the limits until PostgreSQL has closed the connection, so that limits count what the
-//! database does. Nobody is given such a server again.
+//! Servers whose clients have gone in the middle of an operation. Owns their shutdown: their work is canceled, and they
+//! keep their places in the limits until PostgreSQL has closed the connection, so that the limits match what the
+//! database runs. Such a server is never used again.
 
 use super::acquire::Pool;
 use crate::context::Context;
@@ -12,26 +12,26 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Longest time a server is waited for. Then its connection is closed and its places are given back, whatever it does.
+/// How long to wait for a server to close. After that its connection is closed and its places are released.
 const MAX_LINGERING: Duration = Duration::from_secs(10);
-/// Longest time for one cancel request. A server that does not take it by then is out of reach: nothing is known of what it
-/// does, and clients are not held up by it. Such are the connections to a host that has failed.
+/// Timeout for one cancel request. A server that does not accept it in time, such as one on a failed host, is
+/// unreachable: its state is unknown, and clients do not wait for it.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
-/// Time before a server is asked once more to cancel: the next statement of a pipeline demands a request of its own. Each
-/// further one waits twice as long.
+/// Pause before another cancel request: the next statement of a pipeline needs its own request. The pause doubles each
+/// time.
 const FIRST_CANCEL_PAUSE: Duration = Duration::from_millis(250);
 
-/// What a server was in the middle of when its client went.
+/// The state of a server's connection when its client went.
 #[derive(Debug, Clone, Copy)]
 pub struct UnfinishedWork {
-    /// It owes answers, so it may be at work.
+    /// It owes answers, so it may be working.
     pub owes_answers: bool,
-    /// No message to it is half sent, so another can follow.
+    /// No message to it is incomplete, so another can follow.
     pub between_messages: bool,
 }
 
 impl Pool {
-    /// Ends a server that nobody must use again and that may still be at work.
+    /// Closes a server that must not be used again and may still be working.
     pub fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
         let info = server.info.clone();
         info.client_id.set(0);
@@ -42,28 +42,28 @@ impl Pool {
         self.lingering.set(self.lingering.get() + 1);
         let pool = self.clone();
         executor::spawn(async move {
-            let ended = end(&pool.context, &info, &mut server.stream, unfinished);
-            if timers::timeout(MAX_LINGERING, ended).await.is_none() {
+            let closing = end(&pool.context, &info, &mut server.stream, unfinished);
+            if timers::timeout(MAX_LINGERING, closing).await.is_none() {
                 tracing::warn!(
                     database = %pool.database.name,
                     user = %pool.user,
                     pid = info.pid,
-                    "a server did not end after its client had gone; its statement may still be running"
+                    "a server did not close after its client had disconnected; its statement may still be running"
                 );
             }
-            // In this order: whoever counts servers without those that linger must not count one too many.
+            // In this order, so that a count of servers without the lingering ones is never too high.
             drop(server);
             drop(place);
             pool.context.process.limits.note_closed(worker::now());
             pool.lingering.set(pool.lingering.get() - 1);
             pool.changed.notify_all();
-            pool.shared_limits.relieve();
+            pool.shared_limits.retry_claims();
             pool.connect_for_waiters();
         });
     }
 }
 
-/// Says goodbye, cancels, and reads until the server closes or cannot be reached any more.
+/// Sends Terminate, cancels, and reads until the server closes or is unreachable.
 async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfinished: UnfinishedWork) {
     if unfinished.between_messages {
         let mut message = Vec::new();
@@ -80,13 +80,13 @@ async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfi
             pause *= 2;
         }
     };
-    // Some servers have no key to cancel with.
+    // Some servers have not sent a cancel key.
     let cancels =
         async { if info.cancel_key.is_empty() { std::future::pending().await } else { cancels.await } };
     either(until_closed(stream), cancels).await;
 }
 
-/// Closes our direction and reads until the other is closed. What comes is nobody's any more.
+/// Shuts down the sending direction and reads until the server closes; what it sends is discarded.
 async fn until_closed(stream: &mut Stream) {
     let mut inbound = Inbound::default();
     let mut is_half_closed = false;

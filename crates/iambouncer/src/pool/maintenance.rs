@@ -1,5 +1,5 @@
-//! What the janitor does to a pool a few times a second: old and dead idle servers go, `min_pool_size` is kept,
-//! the reserve opens. Owns no clock of its own.
+//! Periodic maintenance of a pool by the janitor: closes old and dead idle servers, keeps `min_pool_size`, opens the
+//! reserve. Owns no timer of its own.
 
 use super::acquire::Pool;
 use crate::worker;
@@ -8,16 +8,16 @@ use std::rc::Rc;
 impl Pool {
     /// One round.
     pub fn maintain(self: &Rc<Self>) {
-        self.follow_addresses();
+        self.apply_address_changes();
         self.start_replacements();
-        self.close_worn_out();
-        // Somebody may have waited long enough for the reserve, or a limit elsewhere may have become free.
+        self.close_expired();
+        // A client may have waited long enough for the reserve, or a shared limit may have room again.
         self.connect_for_waiters();
         self.report_refusals();
         self.keep_minimum();
     }
 
-    fn close_worn_out(self: &Rc<Self>) {
+    fn close_expired(self: &Rc<Self>) {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
         let minimum = self.rules.borrow().min_pool_size as usize;
         let now = worker::now();

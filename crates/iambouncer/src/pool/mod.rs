@@ -1,8 +1,8 @@
-//! Pools of server connections, one per database and user. Owns who gets a server next, how many there may be,
-//! and when one is opened or closed; it never looks at a query.
+//! Pools of server connections, one per database and user. Owns which client gets a server next, how many servers may
+//! exist, and when they are opened and closed; it never looks at a query.
 //!
-//! A pool is local to a worker. What the workers have in common is in [`shared`]: limits are exact for the process,
-//! and `balance` moves servers to workers whose clients wait too long.
+//! A pool is local to a worker. State common to all workers is in [`shared`]: limits are exact for the process, and
+//! `balance` moves servers to workers whose clients wait too long.
 
 mod acquire;
 mod arrivals;

@@ -1,12 +1,12 @@
-//! Places in the limits: those of the pool, and those of its user and its database, which other pools share. Owns which
-//! limit is full, and whose idle server gives way.
+//! Places in the limits of the pool, of its user and of its database; other pools share the latter two. Owns which
+//! limit is full, and which idle server is closed to make room.
 
 use super::acquire::Pool;
 use crate::limits::Permit;
 use crate::worker;
 use std::rc::Rc;
 
-/// Which limit has no place left.
+/// The limit that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     Pool,
@@ -16,7 +16,7 @@ pub(super) enum Full {
 }
 
 impl Full {
-    /// Of the limits that pools share.
+    /// Among the limits that pools share.
     fn among(user: bool, database: bool) -> Option<Self> {
         match (user, database) {
             (false, false) => None,
@@ -38,23 +38,22 @@ impl Full {
 /// Whether an idle server of another pool may be closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Eviction {
-    /// Somebody waits for the new server.
+    /// A client waits for the new server.
     Allowed,
-    /// It would only be nice to have: two pools must not take turns closing each other's.
+    /// The new server is optional: two pools must not keep closing each other's servers.
     Forbidden,
 }
 
 impl Pool {
-    /// True when more servers are open than the pool may have: sizes were reduced, or the reserve is not needed
-    /// any more.
+    /// True when the pool has more servers than it may: its size was reduced, or the reserve is no longer needed.
     pub(super) fn is_above_size(&self) -> bool {
         let rules = self.rules.borrow();
         let open = self.shared.open.taken();
-        // The first comparison is the one made at every release. The reserve stays as long as anybody waits.
+        // This comparison is made at every release. The reserve stays as long as clients wait.
         if open <= rules.pool_size {
             return false;
         }
-        // In this order: a server that goes meanwhile gives back its place in the pool first.
+        // In this order: a server that closes meanwhile gives up its place in the pool first.
         let size = rules.pool_size + self.shared.overlapping.taken();
         let open = self.shared.open.taken();
         open > size
@@ -62,22 +61,22 @@ impl Pool {
                 || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
     }
 
-    /// `pool_size`, and the reserve as long as somebody has waited for `reserve_pool_timeout`.
+    /// `pool_size`, plus the reserve once a client has waited for `reserve_pool_timeout`.
     pub(super) fn size_now(&self) -> u32 {
         let rules = self.rules.borrow();
         let timeout = self.context.config().settings.reserve_pool_timeout;
-        let stressed = rules.reserve_pool_size > 0
+        let reserve_is_open = rules.reserve_pool_size > 0
             && !timeout.is_zero()
             && self.waiting_since().is_some_and(|since| worker::now() - since >= timeout);
-        rules.pool_size + if stressed { rules.reserve_pool_size } else { 0 }
+        rules.pool_size + if reserve_is_open { rules.reserve_pool_size } else { 0 }
     }
 
-    /// A place in each limit; `most` is the pool's. Where another limit is full, the idle server of another pool that has
-    /// been idle longest gives way.
-    pub(super) fn take_permits(&self, most: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
-        // First, since it is what a waiting client nearly always runs into.
-        let pool = self.shared.open.take(Some(most)).ok_or(Full::Pool)?;
-        if let Some(full) = self.shared_limits.go_before(self, Self::anybody_waiting_since) {
+    /// Takes a place in each limit; `max_open` is the pool's. If another limit is full, the server of another pool that has
+    /// been idle longest is closed.
+    pub(super) fn take_permits(&self, max_open: u32, eviction: Eviction) -> Result<Vec<Permit>, Full> {
+        // Checked first, as it is nearly always the one that is full.
+        let pool = self.shared.open.take(Some(max_open)).ok_or(Full::Pool)?;
+        if let Some(full) = self.shared_limits.claim_with_precedence(self, Self::first_waiting_since) {
             return Err(full);
         }
         let config = self.context.config();
@@ -93,7 +92,7 @@ impl Pool {
         let (of_user, of_database) = (&self.shared.user_open, &self.database.open);
         let (user, database) = (of_user.take(user_limit), of_database.take(database_limit));
         if let Some(full) = Full::among(user.is_none(), database.is_none()) {
-            let victims = self.pools_to_close_in(full).filter(|_| eviction == Eviction::Allowed);
+            let victims = self.pools_to_evict_from(full).filter(|_| eviction == Eviction::Allowed);
             for pool in victims.ok_or(full)? {
                 pool.close_oldest_idle();
             }
@@ -106,27 +105,27 @@ impl Pool {
         }
     }
 
-    /// Other pools of this worker with idle servers, one for each limit that is full. `None` unless there is one for each:
-    /// a place that is not enough is of no use.
-    fn pools_to_close_in(&self, full: Full) -> Option<Vec<Rc<Self>>> {
+    /// Pools of this worker with idle servers to close, one for each limit that is full. `None` unless there is one for
+    /// each: a place in only one of them is useless.
+    fn pools_to_evict_from(&self, full: Full) -> Option<Vec<Rc<Self>>> {
         let mut found = Vec::new();
         if full.of_user() {
             found.push(self.shared_limits.longest_idle_of_user(&self.user, &self.database.name)?);
         }
         if full.of_database() {
-            found.push(self.database.longest_idle_but(&self.user)?);
+            found.push(self.database.longest_idle_except(&self.user)?);
         }
         Some(found)
     }
 
-    /// Clients here want a place that other pools have.
+    /// Claims a place that other pools have, for the clients that wait here.
     pub(super) fn claim(self: &Rc<Self>, full: Full) {
-        if full != Full::Pool && self.anybody_waiting_since().is_some() {
+        if full != Full::Pool && self.first_waiting_since().is_some() {
             self.shared_limits.claim(self, full);
         }
     }
 
-    /// A place in a limit may be free that clients here have waited for.
+    /// Tries again to log in, since a place in a limit may have become free.
     pub(super) fn try_again(self: &Rc<Self>) {
         self.connect_for_waiters();
         if self.has_arrivals() {

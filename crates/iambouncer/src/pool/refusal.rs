@@ -1,5 +1,5 @@
-//! What a refused login means for clients that wait. Owns the decision to whom a refusal is reported, and when: every
-//! report goes through one function.
+//! The effect of a refused login on waiting clients. Owns which clients receive the refusal, and when; every report is
+//! decided by one function.
 
 use super::acquire::Pool;
 use super::shared::RecentFailure;
@@ -8,40 +8,39 @@ use crate::worker;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// While servers are busy, a refusal is reported to clients that have waited for so long, if no server has become free
-/// for so long either.
+/// While servers are busy, clients receive a refusal after waiting this long, if no server has become free for as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The state of a pool as far as the decision demands it.
+/// The state of a pool, as far as the decision depends on it.
 struct Situation {
     now: Instant,
-    /// Servers that are not on their way out, and logins.
+    /// Servers that are not being closed, and logins.
     serving: u32,
-    /// When a server became free last.
+    /// When a server last became free.
     freed_at: Instant,
     /// `server_login_retry`.
     retry: Duration,
 }
 
 impl Situation {
-    /// Whether a client that waits since `since` is told of a refusal at `refused_at`.
+    /// True if a client that has waited since `since` receives a refusal that happened at `refused_at`.
     fn is_due(&self, since: Instant, refused_at: Instant) -> bool {
         let passed = |since: Instant| self.now.saturating_duration_since(since);
-        // Asking again now would only be refused again.
+        // Another login now would be refused as well.
         let is_known = refused_at >= since || passed(refused_at) < self.retry;
         is_known && (self.serving == 0 || (passed(since) >= PATIENCE && passed(self.freed_at) >= PATIENCE))
     }
 }
 
 impl Pool {
-    /// The refusal that is reported to a client which waits since `since`. `None`: it goes on waiting.
+    /// The refusal for a client that has waited since `since`; `None` if it has to keep waiting.
     pub fn refusal_for(&self, since: Instant) -> Option<Rc<ClientError>> {
-        self.refusals_due().and_then(|(situation, failure)| {
+        self.due_refusals().and_then(|(situation, failure)| {
             situation.is_due(since, failure.at).then(|| Rc::new(failure.login.to_fault()))
         })
     }
 
-    fn refusals_due(&self) -> Option<(Situation, RecentFailure)> {
+    fn due_refusals(&self) -> Option<(Situation, RecentFailure)> {
         let failure = self.shared.failure().filter(|failure| failure.login.error.is_refusal())?;
         let situation = Situation {
             now: worker::now(),
@@ -52,9 +51,9 @@ impl Pool {
         Some((situation, failure))
     }
 
-    /// ReportedParameters a refusal to the clients in the queue that are to be told.
+    /// Reports a refusal to the clients in the queue that have to receive it.
     pub(super) fn report_refusals(&self) {
-        let Some((situation, failure)) = self.refusals_due() else { return };
+        let Some((situation, failure)) = self.due_refusals() else { return };
         let error = Rc::new(failure.login.to_fault());
         self.waiters.borrow_mut().retain(|waiter| {
             let is_due = situation.is_due(waiter.since, failure.at);
@@ -65,12 +64,12 @@ impl Pool {
         });
     }
 
-    /// Why the last login failed, while that is the last thing known.
+    /// Why the last login failed, until one succeeds.
     pub fn last_failure(&self) -> Option<ClientError> {
         self.shared.failure().map(|failure| failure.login.to_fault())
     }
 
-    /// What the failure was about may have changed: the next client makes another login.
+    /// The cause of the failure may be gone: the next client starts another login.
     pub(super) fn forget_failure(&self) {
         self.shared.set_failure(None);
         self.login_ended.notify_all();
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_reported_at_once_without_a_server_and_after_a_while_beside_busy_ones() {
+    fn a_refusal_is_reported_at_once_without_servers_and_later_with_busy_ones() {
         let began = Instant::now();
         let at = |seconds: u64| began + Duration::from_secs(seconds);
         let situation = |serving: u32, freed_at: u64| Situation {
@@ -91,13 +90,13 @@ mod tests {
             freed_at: at(freed_at),
             retry: Duration::from_secs(15),
         };
-        // Nobody is there to wait for.
+        // No server is busy, so there is nothing to wait for.
         assert!(situation(0, 0).is_due(at(100), at(90)));
-        assert!(!situation(0, 0).is_due(at(100), at(80)), "it is time to try again");
-        assert!(situation(0, 0).is_due(at(70), at(80)), "it has waited all along");
-        // A server is busy, and nothing has moved since.
+        assert!(!situation(0, 0).is_due(at(100), at(80)), "the retry interval has passed");
+        assert!(situation(0, 0).is_due(at(70), at(80)), "it was already waiting");
+        // A server is busy, and none has become free since.
         assert!(situation(1, 50).is_due(at(98), at(99)));
         assert!(!situation(1, 50).is_due(at(100), at(99)));
-        assert!(!situation(1, 100).is_due(at(98), at(99)), "servers become free");
+        assert!(!situation(1, 100).is_due(at(98), at(99)), "servers are being released");
     }
 }

@@ -1,6 +1,6 @@
-//! Servers that follow ageing ones. Owns when a successor logs in: before its predecessor ends, so that a login, slow as
-//! IAM's are, does not sit on a client's request. A full pool has one server more for that moment. Where the limits of
-//! database or user have no room for it, the successor logs in when its predecessor has ended.
+//! Replacements of ageing servers. Owns when a replacement logs in: before the old server expires, so that no client
+//! waits for a login, which is slow with IAM. A full pool may have one extra server meanwhile. If the limits of the
+//! database or user have no room for it, the replacement logs in after the old server is closed.
 
 use super::acquire::Pool;
 use super::places::{Eviction, Full};
@@ -12,29 +12,29 @@ use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-/// A successor begins at least so long before its predecessor ends, …
+/// A replacement starts at least this long before the old server expires, …
 const MIN_LEAD: Duration = Duration::from_secs(5);
-/// … at most so long, …
+/// … at most this long, …
 const MAX_LEAD: Duration = Duration::from_secs(30);
-/// … and else so many times as long as the last login took.
+/// … and otherwise this many times the duration of the last login.
 const LOGINS_AHEAD: u32 = 3;
-/// No lead is longer than this part of a server's life.
+/// The lead is at most the server lifetime divided by this.
 const LEAD_PART_OF_LIFE: u32 = 4;
-/// Servers that a pool may have above its size while one takes over from another.
+/// Servers that a pool may have above its size during a replacement.
 const MAX_OVERLAPPING: u32 = 1;
 
-/// A login in place of another server.
+/// A login that replaces another server.
 pub(super) struct Replacement {
-    /// When the other was used last.
+    /// When the old server was last used.
     touched_at: Rc<Cell<Instant>>,
     overlap: Option<Overlap>,
 }
 
-/// The place of a server that serves until its successor is in.
+/// The place of a server that stays in use until its replacement has logged in.
 struct Overlap {
-    /// Gone if the server has gone by itself.
+    /// Dangling if the old server is closed already.
     predecessor: Weak<ServerInfo>,
-    /// The place above the pool's size, until the predecessor has it.
+    /// The place above the pool's size, until it is transferred to the old server.
     overlap: Option<Permit>,
 }
 
@@ -43,7 +43,7 @@ impl Replacement {
         Self { touched_at: predecessor.touched_at.clone(), overlap: None }
     }
 
-    /// When the other was used last, for the new one to go on with.
+    /// The old server's time of last use, which the new one inherits.
     pub(super) fn touched_at(&self) -> Rc<Cell<Instant>> {
         self.touched_at.clone()
     }
@@ -58,7 +58,7 @@ impl Drop for Overlap {
 }
 
 impl Pool {
-    /// Starts the logins of successors for which there is room.
+    /// Starts replacements for which there is room.
     pub(super) fn start_replacements(self: &Rc<Self>) {
         let lifetime = self.rules.borrow().server_lifetime;
         if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
@@ -74,24 +74,24 @@ impl Pool {
             {
                 info.has_replacement.set(match self.log_in_replacement(&info) {
                     Ok(()) => true,
-                    // The other limits hold, and logins that are not to be tried are not tried this way either.
+                    // The other limits still apply, and so does the back-off.
                     Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
                 });
             }
         }
     }
 
-    /// A server has ended by age: its place is taken at once, if that has not happened yet.
-    pub(super) fn replace(self: &Rc<Self>, ended: &ServerInfo) {
-        let is_wanted = !ended.has_replacement.get() && self.is_in_use(ended);
+    /// A server was closed because of its age: it is replaced at once, unless that has happened already.
+    pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
+        let is_wanted = !expired.has_replacement.get() && self.is_in_use(expired);
         if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
-            // If there is no room, whoever waits for a server makes it log in.
-            let _begun = self.log_in_replacement(ended);
+            // If there is no room, the next client that waits causes a login.
+            let _begun = self.log_in_replacement(expired);
         }
     }
 
-    /// The logins have failed: whoever counted on one of them tries again.
-    pub(super) fn forget_replacements(&self) {
+    /// Replacement logins have failed: the servers they were meant to replace become eligible again.
+    pub(super) fn reset_replacements(&self) {
         for info in self.table.list() {
             info.has_replacement.set(false);
         }
@@ -100,9 +100,9 @@ impl Pool {
     /// Starts a login within the pool's size.
     ///
     /// # Errors
-    /// The limit that is full; `None` while no login is to be tried.
+    /// The limit that is full; `None` while logins are suspended.
     fn log_in_replacement(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
-        if self.is_backing_off() || self.logins_are_many() {
+        if self.is_backing_off() || self.is_at_max_logins() {
             return Err(None);
         }
         let size = self.rules.borrow().pool_size;
@@ -111,8 +111,8 @@ impl Pool {
         Ok(())
     }
 
-    /// One above the size of a pool that is full, which the predecessor gives back as soon as the successor is in. Not for
-    /// one that may be with its client for hours: it would keep the place all the time.
+    /// Starts a login above the size of a full pool; the old server gives up its place as soon as the replacement has
+    /// logged in. Not for a server that its client may keep for hours, which would hold the extra place all that time.
     fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>, lead: Duration) -> bool {
         let is_held = predecessor.activity.get() == Activity::Active
             && worker::now().saturating_duration_since(predecessor.touched_at.get()) > lead;
@@ -121,7 +121,7 @@ impl Pool {
         }
         let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
         let size = self.rules.borrow().pool_size;
-        // Nor beside a reserve that is open: then this is not enough.
+        // One more place is not enough while the reserve is in use.
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
@@ -132,7 +132,7 @@ impl Pool {
         true
     }
 
-    /// The successor is in: the predecessor goes now, or as soon as its client has done with it.
+    /// The replacement has logged in: the old server is closed now, or as soon as its client releases it.
     pub(super) fn finish_replacement(self: &Rc<Self>, replacement: Replacement) {
         let Some(mut overlap) = replacement.overlap else { return };
         let Some(predecessor) = overlap.predecessor.upgrade() else { return };
@@ -143,8 +143,8 @@ impl Pool {
         }
     }
 
-    /// A server that nobody has used for `server_idle_timeout` demands no successor; without that limit, one that nobody
-    /// has used in its life.
+    /// A server that was not used for `server_idle_timeout` is not replaced; without that limit, one that was never
+    /// used.
     fn is_in_use(&self, info: &ServerInfo) -> bool {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
         let touched_at = info.touched_at.get();
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_logins_begin_earlier_and_short_lives_bound_it() {
+    fn replacement_lead_grows_with_login_time_within_bounds() {
         let hour = Duration::from_secs(3600);
         assert_eq!(lead(Duration::from_millis(20), hour), MIN_LEAD);
         assert_eq!(lead(Duration::from_secs(4), hour), Duration::from_secs(12));

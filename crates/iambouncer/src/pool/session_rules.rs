@@ -1,9 +1,9 @@
-//! What a pool's settings mean for the sessions of its clients. Owns that choice; sessions take it over when they have
+//! Per-session rules derived from a pool's settings. Owns their derivation; sessions adopt changed rules when they have
 //! no server.
 
 use crate::config::{Config, PoolMode, PoolRules};
 
-/// What holds for a session until its next release of a server.
+/// Rules in force for a session until it next releases a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionRules {
     /// Pool mode.
@@ -22,7 +22,7 @@ impl SessionRules {
         let mode = rules.pool_mode;
         Self {
             mode,
-            // In session pooling a client has its server to itself: names cannot clash.
+            // In session pooling a client has its server to itself, so names cannot conflict.
             max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
             always_reset: settings.server_reset_query_always,

@@ -1,7 +1,7 @@
-//! What the workers' pools of one database and user have in common: limits, the greeting, the last failure, and which
-//! worker is in need of a server. Owns values that are exact for the process; it moves nothing and opens nothing.
+//! State that the workers' pools of one database and user share: limits, server parameters, the last failure, and which
+//! workers need servers. Owns values that are exact for the process; it neither moves nor opens servers.
 //!
-//! Locks here are taken when a server logs in or a pool is made, never while queries flow.
+//! Locks are taken only when a server logs in or a pool is created, never for a query.
 
 use crate::auth::scram::keys::ClientKeys;
 use crate::limits::{Counter, CounterKind, Limits};
@@ -11,35 +11,35 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-/// Names nobody uses are dropped from a table when this many were added since the last look.
+/// Unused names are removed from a table after this many additions.
 const SWEEP_EVERY: usize = 256;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names and values a server reported at its login, in its order.
+/// Names and values that a server reported at its login, in its order.
 pub type ReportedParameters = Arc<[(String, String)]>;
 
-/// The last login that failed.
+/// The last failed login.
 #[derive(Clone)]
 pub(super) struct RecentFailure {
     pub(super) at: Instant,
     pub(super) login: Diagnosis,
 }
 
-/// What a worker demands and has, on a cache line of its own.
+/// The demand and the idle servers of a worker, on a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
 pub(super) struct Demand {
-    /// Idle servers it still wants from others.
+    /// Idle servers still needed from others.
     pub(super) wanted: AtomicU32,
-    /// Servers on their way to it.
-    pub(super) coming: AtomicU32,
-    /// Since when its first client waits, in µs after the process began.
+    /// Servers being moved to it.
+    pub(super) incoming: AtomicU32,
+    /// Since when its first client waits, in µs since the process started.
     pub(super) since_us: AtomicU64,
-    /// When it said so last, likewise.
-    pub(super) told_us: AtomicU64,
+    /// When it last published its demand, in µs since the process started.
+    pub(super) published_us: AtomicU64,
     /// Idle servers it has.
     pub(super) idle: AtomicU32,
 }
@@ -48,21 +48,21 @@ pub(super) struct Demand {
 pub struct SharedPool {
     /// Servers open or being opened.
     pub(super) open: Counter,
-    /// Servers above the size for the moment in which one takes over from another.
+    /// Servers above the pool's size during a replacement.
     pub(super) overlapping: Counter,
-    /// Of the open ones, those that only end.
+    /// Open servers that are being closed.
     pub(super) lingering: Counter,
-    /// The same, over all databases of the user.
+    /// Open servers over all databases of the user.
     pub(super) user_open: Counter,
-    /// One bit for each worker in need: it would take a server that becomes free.
+    /// One bit for each worker that would take a server that becomes free.
     pub(super) starving: AtomicU64,
     pub(super) demands: Box<[Demand]>,
-    /// Counts what makes all servers old, once for each worker that marks its own. One that is logging in or on its
-    /// way between workers meanwhile is not used again.
+    /// Generation counter, bumped at each worker by RECONNECT or a configuration change; a server that was logging in
+    /// or moving between workers at that time is closed.
     pub(super) retirements: AtomicU64,
-    /// When it was last in use at any worker, in µs after the process began.
+    /// When it was last in use at any worker, in µs since the process started.
     used_us: AtomicU64,
-    /// Nobody has used it for long: the workers drop their part, and whoever asks for it gets another.
+    /// Unused for too long: the workers drop their part, and the next request creates another.
     is_forgotten: AtomicBool,
     has_failed: AtomicBool,
     failure: Mutex<Option<RecentFailure>>,
@@ -89,16 +89,16 @@ impl SharedPool {
         }
     }
 
-    /// Servers that are open or being opened, without those that only end.
+    /// Servers that are open or being opened, except those being closed.
     pub(super) fn serving(&self) -> u32 {
-        // In this order: one that ends meanwhile is never counted as serving.
+        // In this order: a server that closes meanwhile is never counted as serving.
         let open = self.open.taken();
         open.saturating_sub(self.lingering.taken())
     }
 
-    /// It is in use. False when it was forgotten meanwhile: the registry knows whether there is another.
-    pub(super) fn note_use(&self, now_us: u64) -> bool {
-        // Before the look at the flag; whoever sets the flag looks here after that.
+    /// Records a use. False when it was dropped meanwhile: the registry may have another.
+    pub(super) fn record_use(&self, now_us: u64) -> bool {
+        // Before reading the flag; the task that sets the flag reads this time afterwards.
         self.used_us.store(now_us, Ordering::SeqCst);
         !self.is_forgotten()
     }
@@ -113,7 +113,7 @@ impl SharedPool {
 
     /// True when a server is idle at any worker.
     fn has_idle(&self) -> bool {
-        self.demands.iter().any(|need| need.idle.load(Ordering::Acquire) > 0)
+        self.demands.iter().any(|demand| demand.idle.load(Ordering::Acquire) > 0)
     }
 
     /// The last login's failure, until one succeeds.
@@ -133,22 +133,22 @@ impl SharedPool {
         *slot = failure;
     }
 
-    /// What the newest server reported at its login.
+    /// Parameters reported by the newest server at its login.
     pub(super) fn server_parameters(&self) -> Option<ReportedParameters> {
         locked(&self.server_parameters).clone()
     }
 
-    /// Returns true when it is the first.
+    /// True if these are the first.
     pub(super) fn set_server_parameters(&self, reports: ReportedParameters) -> bool {
         locked(&self.server_parameters).replace(reports).is_none()
     }
 
-    /// Nothing is known of a server any more.
+    /// Discards the server parameters.
     pub(super) fn forget_server_parameters(&self) {
         *locked(&self.server_parameters) = None;
     }
 
-    /// Keys a client's SCRAM login revealed.
+    /// Keys derived from a client's SCRAM login.
     pub(super) fn scram_keys(&self) -> Option<ClientKeys> {
         locked(&self.scram_keys).clone()
     }
@@ -171,7 +171,7 @@ struct PoolTable {
 }
 
 impl SharedPools {
-    /// No pools yet, for this number of workers.
+    /// Creates an empty registry for this number of workers.
     pub fn new(workers: usize) -> Self {
         Self { workers, table: Mutex::default() }
     }
@@ -194,8 +194,8 @@ impl SharedPools {
         pool
     }
 
-    /// Forgets a pool that was not used since `oldest_us`. Exactly one of this and of [`SharedPool::note_use`] at another
-    /// worker comes first.
+    /// Drops a pool that was not used since `oldest_us`. Either this or a concurrent [`SharedPool::record_use`] at
+    /// another worker takes effect first, never both.
     pub(super) fn forget(&self, database: &str, user: &str, pool: &Arc<SharedPool>, oldest_us: u64) {
         let mut table = locked(&self.table);
         pool.is_forgotten.store(true, Ordering::SeqCst);
@@ -209,13 +209,13 @@ impl SharedPools {
         }
     }
 
-    /// Drops the entries of pools that no longer exist.
+    /// Removes the entries of pools that no longer exist.
     pub(super) fn forget_gone(&self) {
         locked(&self.table).pools.retain(|_, pool| pool.strong_count() > 0);
     }
 
-    /// True if idle servers of other pools could make room for this pool both for its user and in its database, at any
-    /// worker.
+    /// True if closing idle servers of other pools, at any worker, could make room for this pool in both its user's and
+    /// its database's limit.
     pub(super) fn could_make_room_in_both(&self, database: &str, user: &str) -> bool {
         let table = locked(&self.table);
         let (mut for_user, mut in_database) = (false, false);

@@ -1,6 +1,6 @@
-//! Pools of this worker that share a limit: that of their user or that of their database. Owns which pools a user has,
-//! and the claims of pools whose clients wait for a place that another pool has: an idle server gives way at once, a
-//! busy one when it becomes free, if they have waited much longer than those who would get it.
+//! Pools of this worker that share a limit, of their user or of their database. Owns the list of each user's pools, and
+//! the claims of pools whose clients wait for a place that another pool has. An idle server is closed at once, a busy
+//! one when it is released, if the claiming clients have waited much longer than those that would get it next.
 
 use super::acquire::Pool;
 use super::directory::Directory;
@@ -13,16 +13,16 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Clients get the place of a busy server of another pool when they have waited so much longer than that pool's own.
-/// Each such change costs a login, so it is far above what a login takes.
+/// Clients get the place of another pool's busy server when they have waited this much longer than that pool's own
+/// clients. Each such change costs a login, so this is far longer than a login takes.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A claim that was not repeated for so long is not believed. The sweep repeats it, and clients that wait to be greeted
-/// twice a second.
-const CLAIM_LIFE: Duration = Duration::from_secs(1);
-/// The same for a claim of another worker, which comes round every few milliseconds.
-const REMOTE_CLAIM_LIFE: Duration = Duration::from_millis(50);
+/// A claim expires unless it is renewed within this time. The sweep renews it; clients that wait for a startup response
+/// do so twice a second.
+const CLAIM_TTL: Duration = Duration::from_secs(1);
+/// The same for another worker's claim, which is renewed every few milliseconds.
+const REMOTE_CLAIM_TTL: Duration = Duration::from_millis(50);
 
-/// The pool of another worker that wants a place.
+/// A pool of another worker that claims a place.
 pub(super) struct Requester {
     pub(super) worker: usize,
     pub(super) database: String,
@@ -36,75 +36,75 @@ enum Claimant {
     Elsewhere(Requester),
 }
 
-/// A wish for a place in limits that are full.
+/// A claim to a place in limits that are full.
 struct Claim {
     claimant: Claimant,
     full: Full,
-    /// Up to when it is believed.
+    /// When it expires.
     until: Instant,
 }
 
 impl Claim {
-    /// True when a server of `pool` takes up the place that is wanted.
-    fn is_on(&self, pool: &Pool) -> bool {
-        let is_on = |database: &str, user: &str| {
+    /// True when a server of `pool` holds a place that is claimed.
+    fn competes_with(&self, pool: &Pool) -> bool {
+        let competes_with = |database: &str, user: &str| {
             let (same_database, same_user) = (*pool.database.name == *database, *pool.user == *user);
             (self.full.of_user() && same_user && !same_database)
                 || (self.full.of_database() && same_database && !same_user)
         };
         match &self.claimant {
-            Claimant::Here(claimant) => {
-                claimant.upgrade().is_some_and(|claimant| is_on(&claimant.database.name, &claimant.user))
-            }
-            Claimant::Elsewhere(requester) => is_on(&requester.database, &requester.user),
+            Claimant::Here(claimant) => claimant
+                .upgrade()
+                .is_some_and(|claimant| competes_with(&claimant.database.name, &claimant.user)),
+            Claimant::Elsewhere(requester) => competes_with(&requester.database, &requester.user),
         }
     }
 
-    /// Whether it goes before the clients of a pool itself, the first of whom waits since `here`.
-    fn is_overdue(&self, here: Option<Instant>) -> bool {
+    /// True if the claim precedes the clients of a pool, the first of which has waited since `local`.
+    fn is_overdue(&self, local: Option<Instant>) -> bool {
         match &self.claimant {
             Claimant::Here(pool) => {
-                let since = pool.upgrade().and_then(|pool| pool.anybody_waiting_since());
-                since.is_some_and(|since| here.is_none_or(|here| has_waited_much_longer(since, here)))
+                let since = pool.upgrade().and_then(|pool| pool.first_waiting_since());
+                since.is_some_and(|since| local.is_none_or(|local| has_waited_much_longer(since, local)))
             }
-            // Whether it still waits is not known. It asks again in a moment, and takes what is idle then.
+            // Its clients may no longer wait; it asks again in a moment and then takes what is idle.
             Claimant::Elsewhere(requester) => {
-                here.is_some_and(|here| has_waited_much_longer(requester.since, here))
+                local.is_some_and(|local| has_waited_much_longer(requester.since, local))
             }
         }
     }
 
     fn since(&self) -> Option<Instant> {
         match &self.claimant {
-            Claimant::Here(pool) => pool.upgrade().and_then(|pool| pool.anybody_waiting_since()),
+            Claimant::Here(pool) => pool.upgrade().and_then(|pool| pool.first_waiting_since()),
             Claimant::Elsewhere(requester) => Some(requester.since),
         }
     }
 }
 
-fn has_waited_much_longer(claimed: Instant, here: Instant) -> bool {
-    claimed + PATIENCE < here
+fn has_waited_much_longer(claimed: Instant, local: Instant) -> bool {
+    claimed + PATIENCE < local
 }
 
-/// The pools of a worker as far as they share limits.
+/// The pools of a worker, indexed by shared limits.
 pub(super) struct SharedLimits {
     by_user: RefCell<HashMap<Rc<str>, Vec<Weak<Pool>>>>,
     claims: RefCell<Vec<Claim>>,
-    /// Whether there are claims; looked at at every release.
+    /// True if there are claims; checked at every release.
     has_claims: Cell<bool>,
-    relief_due: Cell<bool>,
-    /// The parts of the pools that all workers share.
+    retry_due: Cell<bool>,
+    /// The state of pools that all workers share.
     shared_pools: Arc<SharedPools>,
 }
 
 impl SharedLimits {
-    /// No pools yet.
+    /// Creates an empty registry.
     pub(super) fn new(shared_pools: Arc<SharedPools>) -> Self {
         Self {
             by_user: RefCell::default(),
             claims: RefCell::default(),
             has_claims: Cell::new(false),
-            relief_due: Cell::new(false),
+            retry_due: Cell::new(false),
             shared_pools,
         }
     }
@@ -113,7 +113,7 @@ impl SharedLimits {
         &self.shared_pools
     }
 
-    /// Adds a pool; it leaves by being dropped.
+    /// Adds a pool, until it is dropped.
     pub(super) fn add(&self, pool: &Rc<Pool>) {
         let mut by_user = self.by_user.borrow_mut();
         let pools = by_user.entry(pool.user.clone()).or_default();
@@ -121,12 +121,12 @@ impl SharedLimits {
         pools.push(Rc::downgrade(pool));
     }
 
-    /// Forgets users that have no pool any more.
+    /// Removes users without pools.
     pub(super) fn forget_gone(&self) {
         self.by_user.borrow_mut().retain(|_, pools| pools.iter().any(|pool| pool.strong_count() > 0));
     }
 
-    /// Of a user's pools other than that of `database`, the one whose server has been idle longest.
+    /// Of a user's pools other than the one of `database`, the pool whose server has been idle longest.
     pub(super) fn longest_idle_of_user(&self, user: &str, database: &str) -> Option<Rc<Pool>> {
         let by_user = self.by_user.borrow();
         let pools = by_user.get(user)?.iter().filter_map(Weak::upgrade);
@@ -139,11 +139,12 @@ impl SharedLimits {
         self.has_claims.set(!claims.is_empty());
     }
 
-    /// A pool of this worker wants a place that others have. It says so again soon, or does not want it any more.
+    /// Records that a pool of this worker claims a place that others hold. It renews the claim while it needs the
+    /// place.
     pub(super) fn claim(&self, pool: &Rc<Pool>, full: Full) {
         self.withdraw(pool);
         let claimant = Claimant::Here(Rc::downgrade(pool));
-        let until = worker::now() + CLAIM_LIFE;
+        let until = worker::now() + CLAIM_TTL;
         self.change_claims(|claims| claims.push(Claim { claimant, full, until }));
     }
 
@@ -159,21 +160,21 @@ impl SharedLimits {
                 }
             });
             let claimant = Claimant::Elsewhere(requester);
-            claims.push(Claim { claimant, full, until: now + REMOTE_CLAIM_LIFE });
+            claims.push(Claim { claimant, full, until: now + REMOTE_CLAIM_TTL });
         });
     }
 
-    /// A pool of this worker has found a place.
+    /// Removes the claim of a pool that has got a place.
     pub(super) fn withdraw(&self, pool: &Rc<Pool>) {
         if self.has_claims.get() {
-            let is_its = |claim: &Claim| matches!(&claim.claimant, Claimant::Here(it) if std::ptr::eq(it.as_ptr(), Rc::as_ptr(pool)));
-            self.change_claims(|claims| claims.retain(|claim| !is_its(claim)));
+            let is_from_pool = |claim: &Claim| matches!(&claim.claimant, Claimant::Here(it) if std::ptr::eq(it.as_ptr(), Rc::as_ptr(pool)));
+            self.change_claims(|claims| claims.retain(|claim| !is_from_pool(claim)));
         }
     }
 
-    /// The limits in which a place of `pool` goes to a claim, rather than to its own first client.
+    /// The limits in which a claim takes a place of `pool` before its own first client.
     #[inline]
-    pub(super) fn go_before(
+    pub(super) fn claim_with_precedence(
         &self,
         pool: &Pool,
         since: impl FnOnce(&Pool) -> Option<Instant>,
@@ -185,18 +186,18 @@ impl SharedLimits {
         let now = worker::now();
         self.change_claims(|claims| claims.retain(|claim| claim.until > now));
         let claims = self.claims.borrow();
-        let mut overdue = claims.iter().filter(|claim| claim.is_on(pool) && claim.is_overdue(since));
+        let mut overdue = claims.iter().filter(|claim| claim.competes_with(pool) && claim.is_overdue(since));
         overdue.next().map(|claim| claim.full)
     }
 
-    /// A place may be free: pools that want one try again, those first whose clients have waited longest.
-    pub(super) fn relieve(self: &Rc<Self>) {
-        if !self.has_claims.get() || self.relief_due.replace(true) {
+    /// A place may be free: claiming pools try again, beginning with the one whose clients have waited longest.
+    pub(super) fn retry_claims(self: &Rc<Self>) {
+        if !self.has_claims.get() || self.retry_due.replace(true) {
             return;
         }
         let this = self.clone();
         executor::spawn(async move {
-            this.relief_due.set(false);
+            this.retry_due.set(false);
             let mut claims = Vec::new();
             this.change_claims(|all| claims = std::mem::take(all));
             claims.sort_by_key(Claim::since);
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_server_gives_way_to_those_only_who_have_waited_much_longer() {
+    fn a_busy_server_is_given_up_only_for_a_much_longer_wait() {
         let now = Instant::now();
         assert!(!has_waited_much_longer(now, now + PATIENCE));
         assert!(has_waited_much_longer(now, now + PATIENCE * 2));

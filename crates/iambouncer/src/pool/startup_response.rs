@@ -1,22 +1,22 @@
-//! What the clients of a pool are greeted with. Owns what the newest server reported, and the last greeting that was
-//! made of it; how one is made is the client's part.
+//! The startup response for a pool's clients. Owns the parameters that the newest server reported, and the last
+//! response built from them; the client side builds the response.
 
 use super::shared::ReportedParameters;
 use crate::parameters::{ParameterId, Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A greeting without its cancel key: the same for all clients that ask for the same values.
+/// A startup response without its cancel key: the same for all clients that request the same values.
 pub struct StartupResponse {
-    /// What was asked for: tracked parameter and value.
-    pub asked: Vec<(ParameterId, String)>,
-    /// All tracked values after that.
+    /// Requested values of tracked parameters.
+    pub requested: Vec<(ParameterId, String)>,
+    /// All tracked values, with the requested ones applied.
     pub parameters: ValueSet,
     /// AuthenticationOk and the parameters.
     pub messages: Vec<u8>,
 }
 
-/// What the newest server reported: every client is greeted with it.
+/// Parameters reported by the newest server; every client receives them.
 pub struct ServerParameters {
     /// All parameters, in the server's order.
     pub reports: ReportedParameters,
@@ -26,7 +26,7 @@ pub struct ServerParameters {
 }
 
 impl ServerParameters {
-    /// Of a server that has logged in.
+    /// From the reports of a server that has logged in.
     pub(super) fn new(tracked: &Parameters, reports: ReportedParameters) -> Rc<Self> {
         let mut parameters = tracked.empty();
         for (name, value) in &*reports {
@@ -37,15 +37,15 @@ impl ServerParameters {
         Rc::new(Self { reports, parameters, last: RefCell::default() })
     }
 
-    /// The greeting for who asks for these values: the last one, or one that is made.
-    pub fn greeting(
+    /// The startup response for these values: the last one, or a new one.
+    pub fn startup_response(
         &self,
-        asked: &[(ParameterId, String)],
+        requested: &[(ParameterId, String)],
         make: impl FnOnce(&Self) -> StartupResponse,
     ) -> Rc<StartupResponse> {
         let last = self.last.borrow().clone();
         match last {
-            Some(greeting) if greeting.asked == asked => greeting,
+            Some(startup_response) if startup_response.requested == requested => startup_response,
             _ => self.last.borrow_mut().insert(Rc::new(make(self))).clone(),
         }
     }
@@ -56,22 +56,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_greeting_is_made_anew_for_other_values() {
+    fn a_startup_response_is_built_again_for_other_values() {
         let tracked = Parameters::new([]);
         let parameters = tracked.empty();
         let server_parameters = ServerParameters::new(&tracked, std::sync::Arc::new([]));
-        let greet = |name: &str| {
-            let asked = vec![(tracked.id("application_name").unwrap(), name.to_owned())];
+        let respond = |name: &str| {
+            let requested = vec![(tracked.id("application_name").unwrap(), name.to_owned())];
             let make = |_: &ServerParameters| StartupResponse {
-                asked: asked.clone(),
+                requested: requested.clone(),
                 parameters: parameters.clone(),
                 messages: name.into(),
             };
-            server_parameters.greeting(&asked, make)
+            server_parameters.startup_response(&requested, make)
         };
-        let first = greet("psql");
-        assert!(Rc::ptr_eq(&first, &greet("psql")));
-        assert_eq!(greet("cron").messages, b"cron");
-        assert_eq!(greet("psql").messages, b"psql");
+        let first = respond("psql");
+        assert!(Rc::ptr_eq(&first, &respond("psql")));
+        assert_eq!(respond("cron").messages, b"cron");
+        assert_eq!(respond("psql").messages, b"psql");
     }
 }

@@ -1,5 +1,5 @@
-//! A client's place in a pool's queue. Owns the hand-over: a server is given to exactly one waiter, and one that
-//! has left gives it back.
+//! A client's place in a pool's queue. Owns the hand-over: a server is granted to exactly one waiter, and a waiter that
+//! leaves returns it.
 
 use crate::client_error::ClientError;
 use crate::server::Server;
@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// What a waiter has got so far.
+/// The state of a waiter.
 enum WaitOutcome {
     Waiting,
     Granted(Box<Server>),
@@ -16,18 +16,18 @@ enum WaitOutcome {
     Left,
 }
 
-/// One place in the queue, shared by the pool and the client that waits.
+/// A place in the queue, shared by the pool and the waiting client.
 pub struct Waiter {
     task: TaskKey,
-    /// Since when.
+    /// When the wait began.
     pub since: Instant,
     outcome: RefCell<WaitOutcome>,
-    /// False once it has left: the pool then passes over it.
+    /// False once the client has left; the pool then skips it.
     present: Cell<bool>,
 }
 
 impl Waiter {
-    /// A place for the running task.
+    /// Creates a place for the running task.
     pub fn new(since: Instant) -> Rc<Self> {
         Rc::new(Self {
             task: executor::current(),
@@ -37,12 +37,12 @@ impl Waiter {
         })
     }
 
-    /// True while it still wants a server.
+    /// True while the client still waits.
     pub fn is_waiting(&self) -> bool {
         self.present.get() && matches!(*self.outcome.borrow(), WaitOutcome::Waiting)
     }
 
-    /// Gives it a server and wakes its task; hands the server back if nobody is there.
+    /// Grants a server and wakes the task; returns the server if the client has left.
     pub fn grant(&self, server: Box<Server>) -> Result<(), Box<Server>> {
         if !self.is_waiting() {
             return Err(server);
@@ -52,7 +52,7 @@ impl Waiter {
         Ok(())
     }
 
-    /// Tells it that there will be no server.
+    /// Refuses the request.
     pub fn refuse(&self, error: &Rc<ClientError>) {
         if self.is_waiting() {
             *self.outcome.borrow_mut() = WaitOutcome::Refused(error.clone());
@@ -60,7 +60,7 @@ impl Waiter {
         }
     }
 
-    /// What has come, if anything; called by the task that waits.
+    /// The outcome, if there is one; called by the waiting task.
     pub fn poll(&self) -> Option<Result<Box<Server>, Rc<ClientError>>> {
         let mut outcome = self.outcome.borrow_mut();
         match std::mem::replace(&mut *outcome, WaitOutcome::Left) {
@@ -73,7 +73,7 @@ impl Waiter {
         }
     }
 
-    /// Leaves the queue. A server granted meanwhile is the caller's to give back.
+    /// Leaves the queue. Returns a server that was granted meanwhile.
     pub fn leave(&self) -> Option<Box<Server>> {
         self.present.set(false);
         match std::mem::replace(&mut *self.outcome.borrow_mut(), WaitOutcome::Left) {

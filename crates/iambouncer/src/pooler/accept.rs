@@ -1,5 +1,5 @@
-//! Accepting clients, on the first worker. Owns who has to make room for a new connection; which worker gets it is
-//! [`super::members`]'s.
+//! Accepting clients, on the first worker. Owns which pending login is evicted for a new connection; [`super::members`]
+//! chooses the worker that gets it.
 
 use super::members;
 use crate::client::{self, ClientServices};
@@ -14,12 +14,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Connections accepted before everybody else on the first worker gets a turn.
+/// Connections accepted before other tasks of the first worker get their turn.
 const MAX_ACCEPTED_PER_TURN: u32 = 64;
 /// Pause after accept(2) failed, which means that files or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until no new clients are wanted.
+/// Accepts connections until shutdown begins.
 pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
     let lifecycle = services.console.lifecycle.clone();
     let mut accepted_in_turn = 0;
@@ -28,7 +28,7 @@ pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                take_in(&services, socket, remote, listener.endpoint());
+                admit(&services, socket, remote, listener.endpoint());
                 accepted_in_turn += 1;
                 if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
                     accepted_in_turn = 0;
@@ -43,11 +43,11 @@ pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
     }
 }
 
-/// Finds room for a new connection: whoever has been in login longest makes it.
-fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
+/// Finds a place for a new connection, evicting the oldest pending login if necessary.
+fn admit(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
     let context = &services.context;
     let max_client_conn = context.config().settings.max_client_conn;
-    let most = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
+    let max_open = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.process.limits.clients.taken();
     let origin = AddressGroup::of(&remote);
     let permitted = PermittedUse::of(&socket);
@@ -60,11 +60,11 @@ fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, lis
         max_client_conn,
         context.process.limits.sessions.taken(),
     );
-    if evicted.is_none() && taken >= most {
+    if evicted.is_none() && taken >= max_open {
         evicted = context.process.pending_logins.evict_oldest();
-        // Those that were told to go have not gone yet, or all are clients.
-        if evicted.is_none() || taken >= most.saturating_add(UNAUTHENTICATED_SPARE) {
-            warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many are open already");
+        // Evicted connections are not closed yet, or all places are taken by clients.
+        if evicted.is_none() || taken >= max_open.saturating_add(UNAUTHENTICATED_SPARE) {
+            warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many connections");
             return;
         }
     }
@@ -74,5 +74,5 @@ fn take_in(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, lis
     if let Some(evicted) = evicted {
         client::close_evicted(services, evicted);
     }
-    members::give_client(services, socket, remote, listener.clone());
+    members::assign_client(services, socket, remote, listener.clone());
 }

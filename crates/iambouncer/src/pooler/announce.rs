@@ -1,5 +1,6 @@
-//! What a start says about AWS: for each database the endpoint and region that tokens are made for, or the secret that
-//! holds its password, and who asks. Owns these lines; it runs beside the start and holds nothing up.
+//! AWS information logged at startup: for each database the endpoint and region that tokens are generated for, or the
+//! secret with its password, and the signing identity. Owns these log lines; it runs concurrently and does not delay
+//! startup.
 
 use crate::config::{Config, ServerAuth};
 use crate::process::Process;
@@ -7,14 +8,14 @@ use crate::server::signing::Signing;
 use rds_iam::secrets::SecretKey;
 use std::sync::Arc;
 
-/// Logs the lines and asks AWS about every identity.
+/// Logs the lines and looks up every identity at AWS.
 pub(super) fn endpoints(config: &Arc<Config>, process: &Process) {
     let (config, identities, resolver) =
         (config.clone(), process.identities.clone(), process.resolver.clone());
     for line in config.all_databases() {
         if let Some(SecretKey { arn, identity }) = line.secret_key() {
             let database = &line.name;
-            tracing::info!(database, secret = %arn, %identity, "user and password come from Secrets Manager");
+            tracing::info!(database, secret = %arn, %identity, "user and password are read from Secrets Manager");
             identities.look_up(&identity);
         }
     }
@@ -35,10 +36,10 @@ pub(super) fn endpoints(config: &Arc<Config>, process: &Process) {
                     Ok(key) => {
                         let endpoint = format!("{}:{}", key.host, key.port);
                         let (region, identity) = (&key.region, &key.identity);
-                        tracing::info!(database, user, endpoint, %region, %identity, "IAM tokens are made for");
+                        tracing::info!(database, user, endpoint, %region, %identity, "IAM tokens are generated for");
                         identities.look_up(&key.identity);
                     }
-                    Err(error) => tracing::warn!(database, "no IAM token can be made: {error}"),
+                    Err(error) => tracing::warn!(database, "cannot generate IAM tokens: {error}"),
                 }
             }
         }

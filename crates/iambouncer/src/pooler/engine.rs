@@ -1,5 +1,5 @@
-//! Which engine moves the bytes. Owns the answer to `io_engine = auto`, for the process and for each of its workers, and
-//! says what it is and why.
+//! The I/O engine. Owns the choice for `io_engine = auto`, for the process and for each worker, and logs it with the
+//! reason.
 
 use crate::config::IoEngine;
 use crate::worker;
@@ -30,13 +30,13 @@ impl EngineChoice {
     }
 }
 
-/// Said once, whichever worker is the first.
+/// Logged once, by the first worker affected.
 fn report_refusal(error: &io::Error) {
     static REPORTED: Once = Once::new();
     REPORTED.call_once(|| {
         tracing::warn!(
-            "a worker uses epoll, since its ring was refused: {error}; locked memory (ulimit -l, LimitMEMLOCK=) is counted \
-             for a user over all its processes"
+            "a worker uses epoll because its ring was refused: {error}; locked memory (ulimit -l, LimitMEMLOCK=) is counted \
+             per user over all processes"
         );
     });
 }
@@ -44,20 +44,20 @@ fn report_refusal(error: &io::Error) {
 /// The engine to use.
 ///
 /// # Errors
-/// io_uring is asked for by name and the kernel, or the container around us, does not let us.
-pub(super) fn choose(wanted: IoEngine) -> io::Result<EngineChoice> {
-    let chosen = match wanted {
+/// io_uring is configured explicitly, and the kernel or the container does not permit it.
+pub(super) fn choose(configured: IoEngine) -> io::Result<EngineChoice> {
+    let chosen = match configured {
         IoEngine::Epoll => EngineChoice::Only(EngineKind::Epoll),
         IoEngine::IoUring => {
             reactor::probe_ring().map_err(|error| {
-                io::Error::new(error.kind(), format!("io_engine = io_uring is not possible here: {error}"))
+                io::Error::new(error.kind(), format!("io_engine = io_uring is not available: {error}"))
             })?;
             EngineChoice::Only(EngineKind::IoUring)
         }
         IoEngine::Auto => match reactor::probe_ring() {
             Ok(()) => EngineChoice::RingIfPossible,
             Err(error) => {
-                tracing::info!("io_engine = epoll (auto: io_uring is not possible here: {error})");
+                tracing::info!("io_engine = epoll (auto: io_uring is not available: {error})");
                 return Ok(EngineChoice::Only(EngineKind::Epoll));
             }
         },

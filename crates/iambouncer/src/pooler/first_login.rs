@@ -1,16 +1,17 @@
-//! The one login at start that readiness waits for. Without it there would be none before the first client, and a
-//! client that is only sent to a ready pooler would never come. Owns where it is tried; the login is the pool's.
+//! The login at startup that readiness waits for. Without it, no login would happen before the first client, and a
+//! client that is sent only to a ready pooler would never arrive. Owns where it is attempted; the login belongs to the
+//! pool.
 
 use crate::client::ClientServices;
 use crate::health_state::FirstLogin;
 
-/// Databases tried at a time. One of them has to let us in; those that do not make room for the next ones, until they
-/// may be tried again.
+/// Databases tried concurrently. One successful login is enough; failed ones make room for others until they may be
+/// retried.
 const MAX_TRIED: usize = 8;
 
-/// Looks after it, at every sweep of the first worker until any login has succeeded. A failed one is tried again as all
-/// are, after `server_login_retry`.
-pub(super) fn seek(services: &ClientServices) {
+/// Called at every sweep of the first worker until a login has succeeded. A failed login is retried like any other,
+/// after `server_login_retry`.
+pub(super) fn try_login(services: &ClientServices) {
     let health = &services.context.process.health;
     if services.context.workers.index() != 0 || health.first_login() != FirstLogin::Awaited {
         return;

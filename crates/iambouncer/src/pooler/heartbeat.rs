@@ -1,15 +1,15 @@
-//! The sign of life of a worker: its loop turns, so a task of its own runs every second. Owns the period, and what is
-//! said when the worker ends; who looks at it is [`crate::http`]'s liveness probe.
+//! The heartbeat of a worker: a task that runs every second shows that its loop is running. Owns the period, and the
+//! report when the worker stops; the liveness probe in [`crate::http`] evaluates it.
 
 use crate::context::Context;
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Time between two beats. Not the janitor's: that may wait for another worker.
+/// Time between two beats. Independent of the janitor, which may wait for another worker.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Says when the worker has ended, which drops its tasks.
+/// Reports that the worker has stopped, which drops its tasks.
 struct Heartbeat(Rc<Context>);
 
 impl Drop for Heartbeat {
@@ -18,7 +18,7 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Beats until the worker ends.
+/// Beats until the worker stops.
 pub(super) async fn run(context: Rc<Context>) {
     let heartbeat = Heartbeat(context);
     loop {

@@ -1,5 +1,5 @@
-//! The sweep a few times a second: pools, deadlines of clients, averages. Owns every time limit that has no timer of
-//! its own, so that a query costs none.
+//! The sweep a few times a second: pools, client timeouts, averages. Owns every time limit that has no timer of its
+//! own, so that a query needs none.
 
 use super::memory::HighWaterMark;
 use crate::client::ClientServices;
@@ -14,26 +14,26 @@ use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Time between two sweeps: the grain of all time limits of clients and pools.
+/// Time between two sweeps, which is the resolution of all time limits of clients and pools.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// Sweeps until the process ends.
+/// Sweeps until the process exits.
 pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) {
     let mut period_began = worker::now();
     let (clients, pools) = (HighWaterMark::default(), HighWaterMark::default());
     loop {
-        // Before anything is made that has no server yet.
+        // Before pools are created that have no server yet.
         services.directory.forget_unused();
         services.directory.open_minimum();
-        super::first_login::seek(&services);
+        super::first_login::try_login(&services);
         for pool in services.directory.pools() {
             pool.maintain();
         }
         let have_clients_left = services.context.workers.index() == 0
             && clients.is_low(services.context.process.limits.clients.taken());
         if have_clients_left || pools.is_low(services.directory.pool_count()) {
-            tracing::debug!("most clients or pools have gone: free memory goes back to the system");
-            services.context.process.control.spawn_blocking(super::memory::give_back);
+            tracing::debug!("returning free memory to the system: most clients or pools are gone");
+            services.context.process.control.spawn_blocking(super::memory::trim);
         }
         let config = services.context.config();
         if services.context.workers.index() == 0 {
@@ -41,7 +41,11 @@ pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) 
             let process = &context.process;
             process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
             for (kind, left_out) in process.log_limit.overdue(worker::now()) {
-                tracing::warn!(kind, left_out, "further lines about connections that have not logged in");
+                tracing::warn!(
+                    kind,
+                    left_out,
+                    "suppressed log lines about connections that have not logged in"
+                );
             }
         }
         for client in services.clients.list() {
@@ -65,13 +69,13 @@ fn elapsed(limit: Duration, since: Option<Instant>) -> bool {
     !limit.is_zero() && since.is_some_and(|at| worker::now() - at >= limit)
 }
 
-/// The limit a client has run into, if any.
+/// The limit that a client has exceeded, if any.
 fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
     let pool = client.pool.get()?;
     let timing = client.timing.get();
     let settings = &config.settings;
-    let plain = UserOverrides::default();
-    let user = config.users.get(&*client.identity().user).unwrap_or(&plain);
+    let no_overrides = UserOverrides::default();
+    let user = config.users.get(&*client.identity().user).unwrap_or(&no_overrides);
     match client.state.get() {
         ClientState::Login => None,
         ClientState::Waiting => {
@@ -85,12 +89,15 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
             let query = user.query_timeout.unwrap_or(settings.query_timeout);
             let transaction = user.transaction_timeout.unwrap_or(settings.transaction_timeout);
             let idle = user.idle_transaction_timeout.unwrap_or(settings.idle_transaction_timeout);
-            let quiet = timing.query_at.is_none();
+            let is_between_queries = timing.query_at.is_none();
             if elapsed(query, timing.query_at) {
                 Some(client_error::query_timeout())
             } else if elapsed(transaction, timing.transaction_at) {
                 Some(client_error::transaction_timeout())
-            } else if quiet && timing.transaction_at.is_some() && elapsed(idle, Some(timing.quiet_since)) {
+            } else if is_between_queries
+                && timing.transaction_at.is_some()
+                && elapsed(idle, Some(timing.quiet_since))
+            {
                 Some(client_error::idle_transaction_timeout())
             } else {
                 None
@@ -99,7 +106,7 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
     }
 }
 
-/// Ends a period of the averages. The first worker logs them, for all.
+/// Ends a period of the averages. The first worker logs them for all.
 async fn end_period(services: &ClientServices, config: &Config) {
     for pool in services.directory.pools() {
         pool.stats.mark();

@@ -1,5 +1,5 @@
-//! The workers beside the first one. Owns their threads, what each of them has of its own, and which of them gets a new
-//! client.
+//! The workers other than the first one. Owns their threads, their services, and the assignment of new clients to
+//! workers.
 
 use super::engine::EngineChoice;
 use crate::admin::{Console, Reloader};
@@ -26,16 +26,16 @@ use std::thread::{self, JoinHandle};
 pub(super) struct WorkerThread(JoinHandle<io::Result<()>>);
 
 impl WorkerThread {
-    /// Waits until it has ended.
+    /// Waits until it has finished.
     pub(super) fn join(self) -> io::Result<()> {
         self.0.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
     }
 }
 
-/// Ends the process when a worker panics: half a pooler would look alive and not be.
-struct AllOrNothing;
+/// Aborts the process when a worker panics: with some workers missing, the pooler would only appear to work.
+struct AbortOnPanic;
 
-impl Drop for AllOrNothing {
+impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
             std::process::abort();
@@ -43,7 +43,7 @@ impl Drop for AllOrNothing {
     }
 }
 
-/// What every worker starts from.
+/// The initial state of every worker.
 #[derive(Clone)]
 pub(super) struct WorkerStart {
     pub(super) process: Arc<Process>,
@@ -61,31 +61,31 @@ pub(super) fn start(engine: EngineChoice, workers: Workers, start: WorkerStart) 
     let running = start.process.limits.running.take(None);
     let thread = thread::Builder::new().name(format!("worker-{}", workers.index()));
     let handle = thread.spawn(move || {
-        let _guard = AllOrNothing;
-        let me = workers.clone();
-        let outcome = engine.run(&me, async move {
+        let _guard = AbortOnPanic;
+        let own_handle = workers.clone();
+        let outcome = engine.run(&own_handle, async move {
             let services = open_services(start, workers);
             let lifecycle = services.console.lifecycle.clone();
             super::shutdown::wait(&services, &lifecycle).await;
         });
         drop(running);
         if let Err(error) = &outcome {
-            tracing::error!(%error, worker = me.index(), "a worker cannot go on, ending");
+            tracing::error!(%error, worker = own_handle.index(), "a worker failed, exiting");
             std::process::exit(1);
         }
         // The first worker waits for this.
-        let news = || {
+        let notify_first_worker = || {
             if let Some(lifecycle) = home::get::<Lifecycle>() {
                 lifecycle.changed.notify_all();
             }
         };
-        drop(me.run_on(0, Box::new(news)));
+        drop(own_handle.run_on(0, Box::new(notify_first_worker)));
         outcome
     })?;
     Ok(WorkerThread(handle))
 }
 
-/// Makes what a worker has of its own, and starts its janitor.
+/// Creates the services of a worker and starts its janitor.
 pub(super) fn open_services(start: WorkerStart, workers: Workers) -> Rc<ClientServices> {
     let WorkerStart { process, loaded, shared_pools, reloader } = start;
     let clients = Rc::new(ClientTable::new(workers.index()));
@@ -115,8 +115,8 @@ pub(super) fn open_services(start: WorkerStart, workers: Workers) -> Rc<ClientSe
     services
 }
 
-/// Gives a new connection to the worker with the fewest clients.
-pub(super) fn give_client(
+/// Passes a new connection to the worker with the fewest clients.
+pub(super) fn assign_client(
     services: &Rc<ClientServices>,
     socket: OwnedFd,
     remote: Endpoint,
@@ -133,7 +133,7 @@ pub(super) fn give_client(
     let permitted = PermittedUse::of(&socket);
     let permit =
         client::ConnectionPermit { worker: worker_place, process: process_place, pending, permitted };
-    let errand = move || {
+    let serve_client = move || {
         let Some(services) = home::get::<ClientServices>() else { return };
         match Socket::new(socket) {
             Ok(socket) => {
@@ -145,13 +145,13 @@ pub(super) fn give_client(
         }
     };
     if worker == services.context.workers.index() {
-        errand();
-    } else if services.context.workers.run_on(worker, Box::new(errand)).is_err() {
+        serve_client();
+    } else if services.context.workers.run_on(worker, Box::new(serve_client)).is_err() {
         warn_unauthenticated!(
             services.context,
             "worker",
             worker,
-            "connection dropped: its worker does not keep up"
+            "connection dropped: its worker is overloaded"
         );
     }
 }

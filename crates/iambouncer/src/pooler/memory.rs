@@ -1,20 +1,20 @@
-//! Memory after many clients have left or many pools were forgotten. Owns the decision to give it back to the system: the allocator keeps what was
-//! freed between things that stay, however long nobody needs it.
+//! Memory after many clients have left or many pools were dropped. Owns the decision to return it to the system: the
+//! allocator keeps freed memory between live allocations, however long it is unused.
 
 use std::cell::Cell;
 
-/// Fewer than this gone are not worth a look at the whole heap.
+/// A smaller decrease is not worth scanning the whole heap.
 const MIN_GONE: u32 = 1000;
 
-/// Watches the number of clients, or of pools.
+/// Tracks the number of clients, or of pools.
 #[derive(Default)]
 pub(super) struct HighWaterMark {
-    /// Most of them since memory was given back last.
+    /// The highest count since memory was last returned.
     highest: Cell<u32>,
 }
 
 impl HighWaterMark {
-    /// True when more than half of those there were have gone. Then it begins anew.
+    /// True if the count has dropped below half of the highest. This resets the highest count.
     pub(super) fn is_low(&self, count: u32) -> bool {
         let highest = self.highest.get().max(count);
         let is_low = highest - count >= MIN_GONE && count < highest / 2;
@@ -23,11 +23,11 @@ impl HighWaterMark {
     }
 }
 
-/// Gives free memory back. Takes some milliseconds with a large heap, so not on a worker.
-pub(super) fn give_back() {
+/// Returns free memory to the system. Takes some milliseconds with a large heap, so it must not run on a worker.
+pub(super) fn trim() {
     #[cfg(target_env = "gnu")]
     #[allow(unsafe_code, reason = "a function of the C library")]
-    // SAFETY: it may be called at any time and from any thread; it touches free memory only.
+    // SAFETY: it may be called at any time and from any thread; it only affects free memory.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_once_after_most_have_left() {
+    fn memory_is_returned_once_after_most_have_left() {
         let high_water_mark = HighWaterMark::default();
         assert!(!high_water_mark.is_low(10_000));
         assert!(!high_water_mark.is_low(5_000));
@@ -46,7 +46,7 @@ mod tests {
         assert!(!high_water_mark.is_low(4_000));
         assert!(!high_water_mark.is_low(4_000));
         assert!(high_water_mark.is_low(0));
-        // A few clients coming and going are nothing to look at.
+        // A few clients coming and going do not matter.
         assert!(!high_water_mark.is_low(900));
         assert!(!high_water_mark.is_low(0));
     }

@@ -1,5 +1,5 @@
-//! The process as a whole: workers, listeners, janitor, signals, and the way down. Owns the main task of the first
-//! worker; what a client or a pool does is theirs.
+//! The process as a whole: workers, listeners, janitor, signals, and shutdown. Owns the main task of the first worker;
+//! clients and pools belong to their own modules.
 
 mod accept;
 mod announce;
@@ -28,11 +28,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Everything the workers need to start.
+/// Everything that the workers need to start.
 pub struct StartPlan {
     /// First configuration.
     pub loaded: ConfigFiles,
-    /// BoundListener sockets.
+    /// Listening sockets for clients.
     pub bound: Vec<BoundListener>,
     /// Reads the configuration again.
     pub reloader: crate::admin::Reloader,
@@ -40,24 +40,24 @@ pub struct StartPlan {
     pub control: tokio::runtime::Handle,
     /// IAM tokens.
     pub tokens: TokenEngine,
-    /// Names with their aliases; `None` where DNS is not set up.
+    /// Resolves names and their aliases; `None` if DNS is not configured.
     pub resolver: Option<Resolver>,
-    /// BoundListener sockets for probes and metrics; none, if nobody wants them.
+    /// Listening sockets for probes and metrics, if any.
     pub http: Vec<BoundListener>,
-    /// What the process is told by signals.
+    /// Received signals.
     pub signals: mpsc::Receiver<Signal>,
 }
 
-/// Runs the pooler until it is told to end, on this thread and one more for each further worker.
+/// Runs the pooler until shutdown, on this thread and one more for each further worker.
 ///
 /// # Errors
-/// The kernel refuses what a worker needs, or no randomness is to be had.
+/// The kernel refuses a resource, or no random numbers are available.
 pub fn run(plan: StartPlan) -> io::Result<()> {
     let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
-    let mut teams = Workers::create(settings.workers.count())?.into_iter();
-    let Some(first) = teams.next() else { return Err(io::Error::other("no worker")) };
+    let mut handles = Workers::create(settings.workers.count())?.into_iter();
+    let Some(first) = handles.next() else { return Err(io::Error::other("no worker")) };
     tracing::info!("workers = {}", first.len());
     let parts = ProcessParts {
         control,
@@ -74,7 +74,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     let shared_pools = Arc::new(SharedPools::new(first.len()));
     let start = WorkerStart { process, loaded, shared_pools, reloader };
     let mut others = Vec::new();
-    for workers in teams {
+    for workers in handles {
         others.push(members::start(engine, workers, start.clone())?);
     }
     let started = first.clone();
@@ -87,7 +87,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     outcome.and_then(|()| others.into_iter().try_for_each(members::WorkerThread::join))
 }
 
-/// The first worker's part: it listens, hears signals, and goes last.
+/// The main task of the first worker: it listens, handles signals, and stops last.
 async fn serve(
     services: Rc<ClientServices>,
     bound: Vec<BoundListener>,
@@ -100,7 +100,7 @@ async fn serve(
         listening.push(listener.endpoint().to_string());
         executor::spawn(accept::run(services.clone(), listener));
     }
-    executor::spawn(signals::obey(services.console.clone(), signals));
+    executor::spawn(signals::handle(services.console.clone(), signals));
     services.context.process.health.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
     shutdown::wait(&services, &lifecycle).await;

@@ -1,4 +1,5 @@
-//! The way down, at each worker. Owns what each phase waits for; nobody is cut off who was promised to be waited for.
+//! Shutdown of each worker. Owns what each phase waits for; a client is never disconnected before the end of the phase
+//! that waits for it.
 
 use crate::client::ClientServices;
 use crate::client_error;
@@ -7,10 +8,10 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::worker::{either, home, timers};
 use std::time::Duration;
 
-/// How long clients may take to read that we are going.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long clients may take to read the final message.
+const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Returns when the process may end.
+/// Returns when the worker may stop.
 pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
     let mut announced = Phase::Running;
     loop {
@@ -21,7 +22,8 @@ pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
         }
         let done = match phase {
             Phase::Running => false,
-            // Of all workers: until then a console here is of use, and a server may be needed elsewhere.
+            // Counts the sessions of all workers: until then a console here is useful, and a server may be needed
+            // elsewhere.
             Phase::WaitForClients => services.context.process.limits.sessions.taken() == 0,
             Phase::WaitForServers => services.directory.busy_servers() == 0,
             Phase::Now => true,
@@ -29,22 +31,22 @@ pub(super) async fn wait(services: &ClientServices, lifecycle: &Lifecycle) {
         if done {
             break;
         }
-        let news = match phase {
+        let event = match phase {
             Phase::WaitForServers => &*services.directory.changed,
             _ => &services.directory.client_left,
         };
-        either(lifecycle.changed.wait(), news.wait()).await;
+        either(lifecycle.changed.wait(), event.wait()).await;
     }
-    // The last client may have left here, and the others wait for that too.
+    // The last client may have left here; the other workers wait for that too.
     services.context.workers.run_on_others(|| {
         if let Some(lifecycle) = home::get::<Lifecycle>() {
             lifecycle.changed.notify_all();
         }
     });
-    dismiss(services).await;
+    close_clients(services).await;
     let limits = &services.context.process.limits;
     if services.context.workers.index() == 0 {
-        // Signals and the console's last words arrive here: this worker goes last.
+        // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
             lifecycle.changed.wait().await;
         }
@@ -60,12 +62,12 @@ fn announce(services: &ClientServices, phase: Phase) {
             Phase::Running => {}
             Phase::WaitForClients => {
                 tracing::info!(
-                    "no new clients; waiting for {} to leave",
+                    "no new clients; waiting for {} clients to disconnect",
                     services.context.process.limits.clients.taken()
                 );
             }
-            Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to become free"),
-            Phase::Now => tracing::info!("ending now"),
+            Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to be released"),
+            Phase::Now => tracing::info!("shutting down immediately"),
         }
     }
     match phase {
@@ -81,11 +83,11 @@ fn announce(services: &ClientServices, phase: Phase) {
     }
 }
 
-async fn dismiss(services: &ClientServices) {
+async fn close_clients(services: &ClientServices) {
     for client in services.clients.list() {
         client.kill(client_error::shutting_down());
     }
-    timers::timeout(FAREWELL, async {
+    timers::timeout(FINAL_MESSAGE_TIMEOUT, async {
         while !services.clients.is_empty()
             && services.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
         {

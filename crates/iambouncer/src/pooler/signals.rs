@@ -1,5 +1,5 @@
-//! Signals, with the meanings they have in PgBouncer since 1.23. Owns their way from the control thread, where they
-//! are caught, to the worker, where they are obeyed.
+//! Signals, with the same meanings as in PgBouncer since 1.23. Owns their path from the control thread, which catches
+//! them, to the worker, which handles them.
 
 use crate::admin::Console;
 use crate::lifecycle::Phase;
@@ -7,10 +7,10 @@ use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Signals not obeyed yet; more of them change nothing.
+/// Signals that may be pending; more of them would have no effect.
 const MAX_QUEUED: usize = 16;
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// HUP.
@@ -27,13 +27,13 @@ pub enum Signal {
     Resume,
 }
 
-/// Begins to catch signals. Must be called on the control runtime.
+/// Installs the signal handlers. Must be called on the control runtime.
 ///
 /// # Errors
 /// The kernel refuses a handler.
 pub fn catch() -> std::io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-    let meanings = [
+    let actions = [
         (SignalKind::hangup(), Signal::Reload),
         (SignalKind::terminate(), Signal::WaitForClients),
         (SignalKind::interrupt(), Signal::WaitForServers),
@@ -41,13 +41,13 @@ pub fn catch() -> std::io::Result<mpsc::Receiver<Signal>> {
         (SignalKind::user_defined1(), Signal::Pause),
         (SignalKind::user_defined2(), Signal::Resume),
     ];
-    for (kind, meaning) in meanings {
+    for (kind, action) in actions {
         let mut caught = signal(kind)?;
         let sender = sender.clone();
         tokio::spawn(async move {
             while caught.recv().await.is_some() {
                 if sender
-                    .try_send(meaning)
+                    .try_send(action)
                     .is_err_and(|full| matches!(full, mpsc::error::TrySendError::Closed(_)))
                 {
                     return;
@@ -58,14 +58,14 @@ pub fn catch() -> std::io::Result<mpsc::Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Does what signals ask for.
-pub(super) async fn obey(console: Rc<Console>, mut signals: mpsc::Receiver<Signal>) {
+/// Handles signals.
+pub(super) async fn handle(console: Rc<Console>, mut signals: mpsc::Receiver<Signal>) {
     while let Some(signal) = signals.recv().await {
         tracing::info!(?signal, "signal");
         match signal {
             Signal::Reload => {
                 if let Err(text) = console.reload().await {
-                    tracing::error!("configuration not reloaded, the old one stays in force");
+                    tracing::error!("configuration not reloaded, the previous one remains in force");
                     text.lines().for_each(|line| tracing::error!("{line}"));
                 }
             }

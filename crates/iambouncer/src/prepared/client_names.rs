@@ -1,16 +1,16 @@
-//! A client's own names for statements. Owns one client's map; it costs nothing until the first named Parse.
+//! A client's own statement names. Owns one client's map; it costs nothing until the first named Parse.
 
 use super::statement::Statement;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Hashed at every Bind: with the standard hash that costs 3 % of a prepared query. Keys collide at most with names of the
-/// same client, within [`MAX_NAMES`].
+/// Hashed at every Bind: the standard hash costs 3 % of a prepared query. Keys collide only with names of the same
+/// client, at most [`MAX_NAMES`] of them.
 type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
 
-/// Names one client may have.
+/// Maximum number of names per client.
 const MAX_NAMES: usize = 64 * 1024;
-/// Bytes of text one client may name.
+/// Maximum size of the texts named by one client, in bytes.
 const MAX_TEXT_BYTES: usize = 256 * 1024 * 1024;
 
 /// Name to statement, for one client.
@@ -18,29 +18,29 @@ const MAX_TEXT_BYTES: usize = 256 * 1024 * 1024;
 pub struct ClientNames(Option<Box<Names>>);
 
 impl ClientNames {
-    /// True while one more statement stays within the bounds of a client.
+    /// True while another statement is within the client's limits.
     pub fn has_room_for(&self, statement: &Statement) -> bool {
         let Some(names) = self.0.as_ref() else { return true };
-        // Summing up is only worth it for texts that could matter.
+        // The sum is computed only for texts that could exceed the limit.
         let is_small = statement.body.len() < MAX_TEXT_BYTES / MAX_NAMES;
         names.len() < MAX_NAMES
             && (is_small
-                || names.values().map(|known| known.body.len()).sum::<usize>() + statement.body.len()
+                || names.values().map(|existing| existing.body.len()).sum::<usize>() + statement.body.len()
                     <= MAX_TEXT_BYTES)
     }
 
-    /// The statement a client means.
+    /// The statement with this name.
     #[inline]
     pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
         self.0.as_ref()?.get(name)
     }
 
-    /// Names a statement.
+    /// Assigns a name to a statement.
     pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
         self.0.get_or_insert_default().insert(name.into(), statement);
     }
 
-    /// Forgets a name and says what it stood for.
+    /// Removes a name and returns its statement.
     pub fn remove(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
         let map = self.0.as_mut()?;
         let removed = map.remove(name);
@@ -56,15 +56,15 @@ impl ClientNames {
         Some(name)
     }
 
-    /// True when a statement is among them that only the server has that was sent it.
+    /// True if one of the statements exists only on the client's server.
     pub fn has_private(&self) -> bool {
         self.0.as_ref().is_some_and(|names| names.values().any(|statement| statement.is_private()))
     }
 
-    /// Forgets all but those for which `stays` is true, and returns the others.
-    pub fn take_except(&mut self, stays: impl Fn(&[u8]) -> bool) -> Self {
+    /// Keeps only the names for which `keeps` is true, and returns the others.
+    pub fn take_except(&mut self, keeps: impl Fn(&[u8]) -> bool) -> Self {
         let Some(names) = self.0.take() else { return Self::default() };
-        let (kept, dropped): (Names, Names) = names.into_iter().partition(|(name, _)| stays(name));
+        let (kept, dropped): (Names, Names) = names.into_iter().partition(|(name, _)| keeps(name));
         self.0 = (!kept.is_empty()).then(|| Box::new(kept));
         Self(Some(Box::new(dropped)))
     }
@@ -74,7 +74,7 @@ impl ClientNames {
         self.0.as_ref().map_or(0, |map| map.len())
     }
 
-    /// True without any name.
+    /// True if there are no names.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }

@@ -1,7 +1,7 @@
-//! What the first word of a statement's text says about the protocol: whether it may read COPY data, and whether it may
-//! drop prepared statements. Owns that look at the text, and nothing of SQL beyond it.
+//! What the first word of a statement reveals about the protocol: whether the statement may read COPY data or drop
+//! prepared statements. Owns this inspection of the text; SQL is never examined further.
 
-/// What a statement may do that its answer does not announce beforehand.
+/// Effects of a statement that its answer does not announce in advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Effect {
     /// Neither.
@@ -14,8 +14,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Reads the front of a text, which ends with a zero if it is there as a whole. Where the first word is not, the text
-    /// counts as a COPY, which is the case that needs more care.
+    /// Examines the beginning of a text, which ends with a zero byte if it is complete. If the first word is
+    /// incomplete, the text counts as a COPY, the case that needs more care.
     #[inline]
     pub fn of(text: &[u8]) -> Self {
         match text.first() {
@@ -39,14 +39,14 @@ impl Effect {
     }
 }
 
-/// True when what is there of a text ends before its first word does, and that could be one of those we look for.
+/// True if the available text ends within its first word, which could be one of the words in question.
 fn is_cut_off(text: &[u8]) -> bool {
     ["COPY", "DISCARD", "DEALLOCATE"]
         .iter()
         .any(|word| text.len() <= word.len() && word.as_bytes()[..text.len()].eq_ignore_ascii_case(text))
 }
 
-/// True for a text that a failed transaction accepts: one that ends it, or an empty one.
+/// True if a failed transaction accepts the text: it ends the transaction or is empty.
 pub fn ends_transaction(text: &[u8]) -> bool {
     match skip_blanks(text) {
         None | Some([] | [0, ..]) => true,
@@ -54,7 +54,7 @@ pub fn ends_transaction(text: &[u8]) -> bool {
     }
 }
 
-/// True for a text that opens a transaction block.
+/// True if the text begins a transaction block.
 pub fn begins_transaction(text: &[u8]) -> bool {
     skip_blanks(text).is_some_and(|text| begins_with_any(text, &["BEGIN", "START"]))
 }
@@ -67,7 +67,7 @@ fn begins_with_any(text: &[u8], words: &[&str]) -> bool {
     })
 }
 
-/// Skips white space, comments and empty statements. `None` inside a comment that goes on behind `text`.
+/// Skips white space, comments and empty statements. `None` inside a comment that continues after `text`.
 fn skip_blanks(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         text = match text {
@@ -82,7 +82,7 @@ fn skip_blanks(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Skips what is left of a block comment. They nest (manual, "Lexical Structure").
+/// Skips the rest of a block comment. Block comments nest (manual, "Lexical Structure").
 fn skip_block(mut text: &[u8]) -> Option<&[u8]> {
     let mut depth = 1;
     loop {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_decides_whatever_stands_before_it() {
+    fn the_first_word_decides_regardless_of_preceding_blanks() {
         for (text, effect) in [
             ("COPY t FROM STDIN", Effect::Copies),
             ("\n\t copy t from stdin", Effect::Copies),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_about_transactions_are_told_apart() {
+    fn transaction_statements_are_recognized() {
         assert!(
             ["begin", " BEGIN;", "start transaction"].iter().all(|text| begins_transaction(text.as_bytes()))
         );

@@ -1,5 +1,5 @@
-//! Texts that are kept once however many use them. Owns the table of one worker, and when texts that are not used any more
-//! are dropped; what stands in an entry besides its text is its user's.
+//! Texts that are stored once, regardless of the number of users. Owns the table of one worker, and when unused texts
+//! are dropped; the other contents of an entry belong to its user.
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::rc::Rc;
 
-/// Texts that nobody uses any more are dropped when this many were added since the last look.
+/// Unused texts are dropped after this many additions.
 pub(super) const SWEEP_EVERY: usize = 1024;
-/// The same, when this many bytes of text were added.
+/// Unused texts are also dropped after additions of this many bytes.
 const SWEEP_EVERY_BYTES: usize = 32 * 1024 * 1024;
 
 /// Compares and hashes by body, so that a table can be searched with the bytes of a message.
@@ -40,7 +40,7 @@ impl<T: Deref<Target: HasBody>> PartialEq for ByBody<T> {
 
 impl<T: Deref<Target: HasBody>> Eq for ByBody<T> {}
 
-/// When a table was last looked through for texts nobody uses.
+/// Additions to a table since unused texts were last dropped.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SweepTimer {
     added: usize,
@@ -48,7 +48,7 @@ pub(super) struct SweepTimer {
 }
 
 impl SweepTimer {
-    /// Counts a text. True when it is time to look.
+    /// Counts a text. True when a sweep is due.
     pub(super) fn add(&mut self, body: &[u8]) -> bool {
         self.added += 1;
         self.bytes += body.len();
@@ -73,10 +73,10 @@ impl<T> Default for InternTable<T> {
 }
 
 impl<T: HasBody> InternTable<T> {
-    /// The entry of this body: the one that is known, or the one that is made.
+    /// The entry with this body, created if necessary.
     pub(super) fn get_or_add(&self, body: &[u8], make: impl FnOnce() -> T) -> Rc<T> {
-        if let Some(known) = self.table.borrow().get(body) {
-            return known.0.clone();
+        if let Some(existing) = self.table.borrow().get(body) {
+            return existing.0.clone();
         }
         let mut table = self.table.borrow_mut();
         let mut since_sweep = self.since_sweep.get();
@@ -89,7 +89,7 @@ impl<T: HasBody> InternTable<T> {
         entry
     }
 
-    /// Number of entries held.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.table.borrow().len()
     }

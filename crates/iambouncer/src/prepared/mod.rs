@@ -1,9 +1,9 @@
-//! Protocol-level prepared statements shared between clients and servers. Owns texts and names; it never sends a byte
+//! Protocol-level prepared statements, shared between clients and servers. Owns texts and names; it never sends bytes
 //! (see [`crate::relay`]).
 //!
-//! A client's statement is known by its full text and parameter types, never by a hash alone, and has one name
-//! on all servers. What a client or a server "has" is recorded when the message is sent and taken back when the
-//! server's answer is an error: each expected answer carries its own undo (see [`crate::answers`]).
+//! A client's statement is identified by its full text and parameter types, never by a hash alone, and has the same
+//! name on all servers. The statements of clients and servers are recorded when a message is sent, and corrected if the
+//! server answers with an error: each expected answer carries its own undo information (see [`crate::answers`]).
 
 pub mod client_names;
 pub mod effect;

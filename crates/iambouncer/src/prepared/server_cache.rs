@@ -1,4 +1,5 @@
-//! The statements one server has, least recently used first. Owns the order of eviction, and which of them are in doubt.
+//! The statements on one server, least recently used first. Owns the order of eviction, and which statements are
+//! uncertain.
 
 use super::statement::{Statement, Text};
 use lru::LruCache;
@@ -6,20 +7,20 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Statements in doubt that are told apart; with more of them all are in doubt.
-const MAX_DOUBTFUL: usize = 64;
-/// A [`ServerCache::insert`] at a version of the schema that is not known: older than any.
+/// Maximum number of uncertain statements tracked individually; beyond that all are uncertain.
+const MAX_UNCERTAIN: usize = 64;
+/// An unknown schema version for [`ServerCache::insert`], older than any other.
 pub const UNKNOWN_VERSION: u32 = u32::MAX;
 
 struct CachedStatement {
     statement: Rc<Statement>,
-    /// Version of the schema when it was prepared.
+    /// The schema version when it was prepared.
     version: u32,
 }
 
-/// Statements that the server may or may not have under their names: they are closed before they are prepared again.
+/// Statements that may or may not exist on the server: they are closed before they are prepared again.
 #[derive(Default)]
-enum Doubt {
+enum Uncertain {
     #[default]
     None,
     Some(Vec<u64>),
@@ -29,25 +30,25 @@ enum Doubt {
 /// Statements prepared on one server connection.
 pub struct ServerCache {
     entries: LruCache<u64, CachedStatement>,
-    /// Statements whose text is not kept: they cannot be prepared again, so they are not evicted.
+    /// Statements whose text is not kept. They cannot be prepared again, so they are not evicted.
     private: HashSet<u64>,
-    doubt: Doubt,
+    uncertain: Uncertain,
 }
 
 impl Default for ServerCache {
     fn default() -> Self {
-        Self { entries: LruCache::unbounded(), private: HashSet::new(), doubt: Doubt::None }
+        Self { entries: LruCache::unbounded(), private: HashSet::new(), uncertain: Uncertain::None }
     }
 }
 
 impl ServerCache {
-    /// True when the server has it; it then counts as just used.
+    /// True if the server has it, in which case it becomes the most recently used.
     #[inline]
     pub fn touch(&mut self, id: u64) -> bool {
         self.entries.get(&id).is_some() || self.private.contains(&id)
     }
 
-    /// The version of the schema at which the server has prepared it, if it has.
+    /// The schema version at which the server has prepared it, if it has.
     pub fn version(&self, id: u64) -> Option<u32> {
         self.entries
             .peek(&id)
@@ -60,9 +61,9 @@ impl ServerCache {
         self.entries.peek(&id).map(|entry| entry.statement.clone())
     }
 
-    /// Records that the server gets it.
+    /// Records a statement that is being prepared on the server.
     pub fn insert(&mut self, statement: Rc<Statement>, version: u32) {
-        if let Doubt::Some(ids) = &mut self.doubt {
+        if let Uncertain::Some(ids) = &mut self.uncertain {
             ids.retain(|id| *id != statement.id);
         }
         if statement.is_private() {
@@ -72,35 +73,35 @@ impl ServerCache {
         }
     }
 
-    /// Takes [`ServerCache::insert`] back.
+    /// Undoes [`ServerCache::insert`].
     pub fn remove(&mut self, id: u64) {
         self.entries.pop(&id);
         self.private.remove(&id);
     }
 
-    /// The server has said that it does not have it, or cannot use what it has.
-    pub fn doubt(&mut self, id: u64) {
+    /// The server has reported that it does not have the statement or cannot use it.
+    pub fn mark_uncertain(&mut self, id: u64) {
         self.remove(id);
-        match &mut self.doubt {
-            Doubt::None => self.doubt = Doubt::Some(vec![id]),
-            Doubt::Some(ids) if ids.len() < MAX_DOUBTFUL => ids.push(id),
-            doubt => *doubt = Doubt::All,
+        match &mut self.uncertain {
+            Uncertain::None => self.uncertain = Uncertain::Some(vec![id]),
+            Uncertain::Some(ids) if ids.len() < MAX_UNCERTAIN => ids.push(id),
+            uncertain => *uncertain = Uncertain::All,
         }
     }
 
-    /// The server has dropped statements of which we have not been told.
-    pub fn doubt_all(&mut self) {
+    /// The server may have dropped any statement unseen.
+    pub fn mark_all_uncertain(&mut self) {
         self.entries.clear();
         self.private.clear();
-        self.doubt = Doubt::All;
+        self.uncertain = Uncertain::All;
     }
 
-    /// True when the server may have something under the statement's name although it is not in here.
-    pub fn is_doubtful(&self, id: u64) -> bool {
-        match &self.doubt {
-            Doubt::None => false,
-            Doubt::Some(ids) => ids.contains(&id),
-            Doubt::All => true,
+    /// True if the server may have something under the statement's name although it is not recorded.
+    pub fn is_uncertain(&self, id: u64) -> bool {
+        match &self.uncertain {
+            Uncertain::None => false,
+            Uncertain::Some(ids) => ids.contains(&id),
+            Uncertain::All => true,
         }
     }
 
@@ -112,41 +113,41 @@ impl ServerCache {
         self.entries.pop_lru().map(|(_, entry)| entry.statement)
     }
 
-    /// The statement that [`ServerCache::evict`] would give.
+    /// The statement that [`ServerCache::evict`] would return.
     pub fn next_evicted(&self, limit: usize) -> Option<u64> {
         if self.entries.len() < limit { None } else { self.entries.peek_lru().map(|(id, _)| *id) }
     }
 
-    /// The server has dropped all but those for which `stays` is true.
-    pub fn clear_except(&mut self, stays: impl Fn(u64) -> bool) {
+    /// The server has dropped all statements except those for which `keeps` is true.
+    pub fn clear_except(&mut self, keeps: impl Fn(u64) -> bool) {
         let mut all = std::mem::replace(&mut self.entries, LruCache::unbounded());
         while let Some((id, entry)) = all.pop_lru() {
-            if stays(id) {
+            if keeps(id) {
                 self.entries.push(id, entry);
             }
         }
-        self.private.retain(|id| stays(*id));
-        self.doubt = Doubt::None;
+        self.private.retain(|id| keeps(*id));
+        self.uncertain = Uncertain::None;
     }
 
-    /// The server has dropped all.
+    /// The server has dropped all statements.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.private.clear();
-        self.doubt = Doubt::None;
+        self.uncertain = Uncertain::None;
     }
 
-    /// The server may have statements that are not in here.
-    pub fn has_doubts(&self) -> bool {
-        !matches!(self.doubt, Doubt::None)
+    /// True if the server may have statements that are not recorded.
+    pub fn has_uncertain(&self) -> bool {
+        !matches!(self.uncertain, Uncertain::None)
     }
 
-    /// Any statement that is not in here may be on the server all the same.
-    pub fn doubt_others(&mut self) {
-        self.doubt = Doubt::All;
+    /// Any statement that is not recorded may still exist on the server.
+    pub fn mark_others_uncertain(&mut self) {
+        self.uncertain = Uncertain::All;
     }
 
-    /// All of them with the version of the schema at which they were prepared, least recently used first.
+    /// All statements with their schema versions, least recently used first.
     pub fn texts(&self) -> Vec<(Arc<Text>, u32)> {
         self.entries.iter().rev().map(|(_, entry)| (entry.statement.text(), entry.version)).collect()
     }
@@ -156,7 +157,7 @@ impl ServerCache {
         self.entries.len()
     }
 
-    /// True without any.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_goes_first() {
+    fn the_least_recently_used_is_evicted_first() {
         let interner = Interner::default();
         let mut cache = ServerCache::default();
         let (a, b) = (interner.intern(b"a\0\0\0"), interner.intern(b"b\0\0\0"));
@@ -182,24 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_in_doubt_is_closed_before_it_is_prepared_again() {
+    fn an_uncertain_statement_is_not_recorded_as_prepared() {
         let interner = Interner::default();
         let mut cache = ServerCache::default();
         let (a, b) = (interner.intern(b"a\0\0\0"), interner.intern(b"b\0\0\0"));
         cache.insert(a.clone(), 0);
         cache.insert(b.clone(), 0);
-        cache.doubt(a.id);
-        assert!(!cache.touch(a.id) && cache.is_doubtful(a.id) && !cache.is_doubtful(b.id));
+        cache.mark_uncertain(a.id);
+        assert!(!cache.touch(a.id) && cache.is_uncertain(a.id) && !cache.is_uncertain(b.id));
         cache.insert(a.clone(), 0);
-        assert!(!cache.is_doubtful(a.id));
-        cache.doubt_all();
-        assert!(cache.is_empty() && cache.is_doubtful(a.id) && cache.is_doubtful(b.id));
+        assert!(!cache.is_uncertain(a.id));
+        cache.mark_all_uncertain();
+        assert!(cache.is_empty() && cache.is_uncertain(a.id) && cache.is_uncertain(b.id));
         cache.clear();
-        assert!(!cache.is_doubtful(a.id));
+        assert!(!cache.is_uncertain(a.id));
     }
 
     #[test]
-    fn what_is_prepared_behind_a_deallocate_all_stays() {
+    fn statements_prepared_after_a_deallocate_all_are_kept() {
         let interner = Interner::default();
         let mut cache = ServerCache::default();
         let all: Vec<_> =

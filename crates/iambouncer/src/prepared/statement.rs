@@ -1,5 +1,5 @@
-//! Statements by their text. Owns the table of all texts in use and the names servers know them by: one table for the
-//! process, behind a lock, and in front of it one for each worker, which is all that is looked at once a text is known.
+//! Statements by text. Owns the table of all texts in use and their names on servers: one table for the process, behind
+//! a lock, and in front of it one per worker, which is sufficient once a text is known.
 
 use super::effect::Effect;
 use super::interned::{ByBody, HasBody, InternTable, SweepTimer};
@@ -8,22 +8,23 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-/// Names that servers see begin like this. A client's own statement of such a name is none of ours.
+/// Prefix of statement names on servers. Client names with this prefix are escaped.
 pub const NAME_PREFIX: &str = "iamb_";
 
-/// A text and the name it has on all servers, whichever worker holds them.
+/// A text and its name on all servers, at every worker.
 pub struct Text {
     /// Unique in this process.
     pub id: u64,
     /// Name on servers.
     pub name: Box<[u8]>,
-    /// Query text with its zero, and parameter types: see [`wire::frontend::Parse::body`]. Empty for a private text.
+    /// Query text with its zero byte, and parameter types: see [`wire::frontend::Parse::body`]. Empty for a private
+    /// text.
     pub body: Box<[u8]>,
-    /// What it may do.
+    /// Its effect.
     pub effect: Effect,
 }
 
-/// A statement as one worker uses it: cheap to share there, without touching what other workers touch.
+/// A worker's handle of a statement: cheap to share there, without touching memory that other workers modify.
 pub struct Statement(Arc<Text>);
 
 impl Deref for Statement {
@@ -35,12 +36,12 @@ impl Deref for Statement {
 }
 
 impl Statement {
-    /// Its text is not kept: see [`Interner::private`].
+    /// True if its text is not kept: see [`Interner::private`].
     pub fn is_private(&self) -> bool {
         self.0.body.is_empty()
     }
 
-    /// The part that can go to another worker.
+    /// The part that can be passed to another worker.
     pub fn text(&self) -> Arc<Text> {
         self.0.clone()
     }
@@ -68,11 +69,11 @@ struct Texts {
 
 static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
 
-/// The text of this body: the one that is known, or a new one.
+/// The text with this body, created if necessary.
 fn text(body: &[u8]) -> Arc<Text> {
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = texts.table.get(body) {
-        return known.0.clone();
+    if let Some(existing) = texts.table.get(body) {
+        return existing.0.clone();
     }
     if texts.since_sweep.add(body) {
         texts.table.retain(|entry| Arc::strong_count(&entry.0) > 1);
@@ -93,12 +94,12 @@ fn server_name(id: u64) -> Box<[u8]> {
 pub struct Interner(InternTable<Statement>);
 
 impl Interner {
-    /// The statement of this body: the one that is known, or a new one.
+    /// The statement with this body, created if necessary.
     pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
         self.0.get_or_add(body, || Statement(text(body)))
     }
 
-    /// A statement that is not shared and whose text is not kept: only the server that was sent it has it.
+    /// A statement that is not shared and whose text is not kept: it exists only on one server.
     pub fn private(effect: Effect) -> Rc<Statement> {
         let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         texts.last_id += 1;
@@ -106,17 +107,17 @@ impl Interner {
         Rc::new(Statement(Arc::new(Text { id, name: server_name(id), body: Box::default(), effect })))
     }
 
-    /// The statement of a text that comes from another worker.
+    /// The statement for a text from another worker.
     pub fn adopt(&self, text: &Arc<Text>) -> Rc<Statement> {
         self.0.get_or_add(&text.body, || Statement(text.clone()))
     }
 
-    /// Number of texts held.
+    /// Number of texts.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True when no text is held.
+    /// True if there are no texts.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_full_text_decides() {
+    fn statements_are_distinguished_by_full_text() {
         let interner = Interner::default();
         let a = interner.intern(b"SELECT 1\0\0\0");
         let b = interner.intern(b"SELECT 1\0\0\0");
@@ -138,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn workers_know_a_text_by_the_same_name() {
+    fn a_text_has_the_same_name_at_all_workers() {
         let (one, other) = (Interner::default(), Interner::default());
-        let here = one.intern(b"SELECT 'both'\0\0\0");
-        assert_eq!(here.id, other.intern(b"SELECT 'both'\0\0\0").id);
+        let first = one.intern(b"SELECT 'both'\0\0\0");
+        assert_eq!(first.id, other.intern(b"SELECT 'both'\0\0\0").id);
         let third = Interner::default();
-        assert!(Rc::ptr_eq(&third.adopt(&here.text()), &third.intern(b"SELECT 'both'\0\0\0")));
+        assert!(Rc::ptr_eq(&third.adopt(&first.text()), &third.intern(b"SELECT 'both'\0\0\0")));
     }
 
     #[test]

@@ -1,28 +1,29 @@
-//! The unnamed statement. PostgreSQL keeps it until the next unnamed Parse, so a client may use it in a later batch than
-//! the one that made it, and that batch may run on another server. Owns the texts from which it is made again there.
+//! The unnamed statement. PostgreSQL keeps it until the next unnamed Parse, so a client may use it in a later batch,
+//! which may run on another server. Owns the texts for parsing it again there.
 
 use super::effect::Effect;
 use super::interned::{HasBody, InternTable};
 use std::rc::Rc;
 
-/// Longest unnamed statement that is kept to be made again, in bytes. A client with a longer one keeps its server
-/// instead, until it parses another.
+/// Longest unnamed statement that is kept for parsing it again, in bytes. A client with a longer one keeps its server
+/// until it parses another.
 pub const MAX_KEPT_BYTES: usize = 256 * 1024;
 
 /// The text of an unnamed statement.
 pub struct UnnamedText {
     body: Option<Box<[u8]>>,
-    /// What it may do.
+    /// Its effect.
     pub effect: Effect,
 }
 
 impl UnnamedText {
-    /// Query text with its zero, and parameter types; `None` if it was not kept.
+    /// Query text with its zero byte, and parameter types; `None` if it was not kept.
     pub fn body(&self) -> Option<&[u8]> {
         self.body.as_deref()
     }
 
-    /// One whose text is not kept: it is too long, or its server is the client's own. It is equal to no other.
+    /// A statement whose text is not kept, because it is too long or the client keeps its server. It is not equal to
+    /// any other.
     pub fn without_body(effect: Effect) -> Rc<Self> {
         Rc::new(Self { body: None, effect })
     }
@@ -31,7 +32,7 @@ impl UnnamedText {
 /// A client's unnamed statement, if it has one.
 pub type Unnamed = Option<Rc<UnnamedText>>;
 
-/// What a server has as its unnamed statement.
+/// The unnamed statement of a server.
 #[derive(Clone, Default)]
 pub enum ServerUnnamed {
     /// None.
@@ -39,16 +40,16 @@ pub enum ServerUnnamed {
     None,
     /// This one.
     Text(Rc<UnnamedText>),
-    /// It may have one; which is not known.
+    /// Unknown; there may be none.
     Unknown,
-    /// That of the client whose own it is, in session pooling.
+    /// That of its client, in session pooling.
     Own,
 }
 
 impl ServerUnnamed {
-    /// True when the server has this text.
+    /// True if the server has this text.
     pub fn is(&self, text: &Rc<UnnamedText>) -> bool {
-        matches!(self, Self::Text(here) if Rc::ptr_eq(here, text))
+        matches!(self, Self::Text(current) if Rc::ptr_eq(current, text))
     }
 }
 
@@ -58,12 +59,12 @@ impl HasBody for UnnamedText {
     }
 }
 
-/// All texts of unnamed statements on this worker. Equal texts are the same allocation.
+/// All texts of unnamed statements on this worker. Equal texts share an allocation.
 #[derive(Default)]
 pub struct UnnamedTexts(InternTable<UnnamedText>);
 
 impl UnnamedTexts {
-    /// The text of this body: the one that is known, or a new one.
+    /// The text with this body, created if necessary.
     pub fn intern(&self, body: &[u8]) -> Rc<UnnamedText> {
         let make = || UnnamedText { body: Some(body.into()), effect: Effect::of(body) };
         self.0.get_or_add(body, make)
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_texts_are_one_and_long_ones_are_equal_to_none() {
+    fn equal_texts_share_an_allocation_and_long_texts_do_not() {
         let texts = UnnamedTexts::default();
         let a = texts.intern(b"SELECT 1\0\0\0");
         assert!(Rc::ptr_eq(&a, &texts.intern(b"SELECT 1\0\0\0")));

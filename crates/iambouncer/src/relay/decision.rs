@@ -1,21 +1,21 @@
-//! What becomes of the message of a client that was looked at. Owns the reasons for which a message has to wait; the next
-//! look at it begins from the start.
+//! The outcome of examining a client message. Owns the reasons why a message cannot be consumed yet; the next attempt
+//! examines it from the start.
 
 use super::session::CloseReason;
 
-/// Why the message at the front was not consumed.
+/// Why the message at the front of the buffer was not consumed.
 pub(super) enum NotConsumed {
-    /// What is to be sent already has to be sent first.
+    /// Pending bytes have to be sent first.
     SendFirst,
-    /// This many bytes of it are needed.
+    /// At least this many bytes are needed.
     NeedBytes(usize),
-    /// The client has no server yet, or the server does not have the client's parameters yet.
+    /// The client has no server yet, or its parameters have not been set on the server yet.
     AwaitServer,
-    /// It depends on an answer that the server owes.
+    /// It depends on an answer that the server still owes.
     AwaitAnswer,
-    /// The server has sent something that no request asked for, which is read first.
-    AwaitSilence,
-    /// It ends the session.
+    /// The server has sent unsolicited messages, which are read first.
+    DrainServer,
+    /// The session ends.
     Close(CloseReason),
 }
 
@@ -25,5 +25,5 @@ impl From<CloseReason> for NotConsumed {
     }
 }
 
-/// `Ok`: the message was consumed.
+/// `Ok` if the message was consumed.
 pub(super) type Consumed<T = ()> = Result<T, NotConsumed>;

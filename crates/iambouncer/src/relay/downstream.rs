@@ -1,20 +1,20 @@
-//! From the server to the client. Owns what of the server's messages goes on, what answers are made up or swallowed,
-//! and what they tell about the server's state. The server is released before the last bytes are sent.
+//! From the server to the client. Owns which server messages are forwarded, which are discarded, and which answers are
+//! synthesized. The server is released before the last bytes are sent.
 
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use crate::client_error;
-use crate::server::first_but_notifications;
+use crate::server::first_non_notification;
 use std::task::{Context, Poll, ready};
 use wire::encode;
 use wire::scan::Event;
 
-/// Bytes waiting for a slow client above which nothing more is read from the server.
+/// Unsent bytes for a slow client above which nothing more is read from the server.
 pub(super) const MAX_UNSENT_HEAD_BYTES: usize = 1024 * 1024;
 
 impl Exchange {
-    /// One round: look at what came, release the server if it is done, send, receive.
+    /// One round: examine what was received, release the server if the request is complete, send, receive.
     pub(super) fn poll_downstream(
         &mut self,
         session: &mut ClientSession,
@@ -24,14 +24,14 @@ impl Exchange {
         let mut received = false;
         loop {
             if !self.link.is_linked() && self.down_ready == 0 && self.down_head.is_empty() {
-                // A TLS client may still have records on the way.
+                // Encrypted records may still be buffered for a TLS client.
                 let _ = session.client.poll_flush(cx);
                 break;
             }
-            // Due before anything that has come since.
-            self.make_up_answers();
+            // These precede everything received since.
+            self.send_fake_answers();
             self.scan_downstream(session)?;
-            self.make_up_answers();
+            self.send_fake_answers();
             self.release_if_done(session)?;
             while self.down_ready > 0 || !self.down_head.is_empty() {
                 match self.poll_send_downstream(session, cx) {
@@ -45,7 +45,7 @@ impl Exchange {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(CloseReason::ClientLost(error))),
                 Poll::Pending => return Poll::Pending,
             }
-            // Once per round, so that a server that never pauses leaves the others their turn.
+            // One receive per round, so that a server that never pauses does not starve other tasks.
             if received {
                 break;
             }
@@ -56,21 +56,21 @@ impl Exchange {
             received = true;
             progress = true;
         }
-        // After a release the client may have the next request in its buffer already.
+        // After a release, the client's next request may already be in the buffer.
         if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn poll_receive_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Link::Server(linked) = &mut self.link else { return Poll::Pending };
         if self.down.is_full() {
-            // A message that is read whole, or a header, does not fit behind what is kept.
+            // A header, or a message that has to be complete, does not fit after the retained bytes.
             self.down.make_room(self.down.len() + 1);
         }
         let outcome = linked.server.stream.poll_recv(cx, &mut self.down);
         match ready!(outcome) {
             Ok(n) if n > 0 => {
                 self.unanswered_bytes = 0;
-                self.swamped_flush_sent = false;
+                self.backlog_flush_sent = false;
                 Poll::Ready(Ok(()))
             }
             _ if self.saw_fatal => Poll::Ready(Err(CloseReason::ServerFatal)),
@@ -101,11 +101,11 @@ impl Exchange {
     fn scan_downstream(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         while self.down_head.len() <= MAX_UNSENT_HEAD_BYTES {
             let bytes = &self.down.bytes()[self.down_ready..];
-            match self.down_scanner.next(bytes).map_err(nonsense)? {
+            match self.down_scanner.next(bytes).map_err(server_violation)? {
                 Event::Tail(n) => self.take(n, self.down_discard_tail),
                 Event::Run(n) => {
-                    // The run is consumed but not taken: what is made up stands before it.
-                    self.make_up_before_run();
+                    // The run is consumed but not yet forwarded: synthesized answers precede it.
+                    self.send_fakes_before_run();
                     self.check_run(session, n)?;
                     self.down_discard_tail = self.answers.is_internal();
                     self.take(n, self.down_discard_tail);
@@ -125,13 +125,13 @@ impl Exchange {
 
     #[inline(never)]
     fn check_run_between_answers(&mut self, session: &ClientSession, n: usize) -> Result<(), CloseReason> {
-        match first_but_notifications(&self.down.bytes()[self.down_ready..][..n]) {
+        match first_non_notification(&self.down.bytes()[self.down_ready..][..n]) {
             None => Ok(()),
             Some(tag) => Err(self.out_of_step(session, &self.answers.unexpected(tag))),
         }
     }
 
-    /// Takes `n` bytes behind what is ready: to be sent on, or thrown away.
+    /// Forwards or discards the `n` bytes after those that are ready.
     pub(super) fn take(&mut self, n: usize, discard: bool) {
         if discard {
             self.spill_downstream();
@@ -141,7 +141,7 @@ impl Exchange {
         }
     }
 
-    /// Moves what is ready aside, so that something of ours can follow it.
+    /// Moves the ready bytes to the head, so that bytes of the pooler can follow them.
     pub(super) fn spill_downstream(&mut self) {
         if self.down_ready > 0 {
             self.down_head.buffer().extend_from_slice(&self.down.bytes()[..self.down_ready]);
@@ -150,24 +150,24 @@ impl Exchange {
         }
     }
 
-    /// Sends the answers that are due of those nobody asked the server for. Never inside a message.
+    /// Sends the synthesized answers that are due. Never in the middle of a message.
     #[inline]
-    pub(super) fn make_up_answers(&mut self) {
+    pub(super) fn send_fake_answers(&mut self) {
         if self.down_scanner.at_boundary() {
-            self.make_up_before_run();
+            self.send_fakes_before_run();
         }
     }
 
-    /// As [`Exchange::make_up_answers`], when the scanner has just gone past a run that began at a boundary.
+    /// As [`Exchange::send_fake_answers`], when the scanner has just passed a run that began at a message boundary.
     #[inline]
-    fn make_up_before_run(&mut self) {
+    fn send_fakes_before_run(&mut self) {
         if self.answers.is_fake_due() {
-            self.make_up_due();
+            self.encode_due_fakes();
         }
     }
 
     #[inline(never)]
-    fn make_up_due(&mut self) {
+    fn encode_due_fakes(&mut self) {
         while let Some(tag) = self.answers.due_fake() {
             self.spill_downstream();
             encode::empty(self.down_head.buffer(), tag);
@@ -175,6 +175,6 @@ impl Exchange {
     }
 }
 
-pub(super) fn nonsense(error: impl std::fmt::Display) -> CloseReason {
+pub(super) fn server_violation(error: impl std::fmt::Display) -> CloseReason {
     CloseReason::Error(client_error::server_lost(format!("it broke the protocol: {error}")))
 }

@@ -1,5 +1,5 @@
-//! A request and its answers under way: what a session needs beyond its client while something is going on. Owns that
-//! state and the thread's stock of it, so that neither an idle client keeps one nor a query allocates one.
+//! A request under way, with its answers: the state that a session needs only while it is active. Owns that state and a
+//! thread-local free list, so that idle clients do not hold an exchange and queries do not allocate one.
 
 use super::head::Head;
 use super::link::Link;
@@ -16,84 +16,84 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use wire::scan::{FROM_CLIENT, FROM_SERVER, Scanner};
 
-/// Turns of read-and-send in both directions before other tasks get theirs.
+/// Rounds of reading and sending in both directions before other tasks get their turn.
 const MAX_ROUNDS_PER_TURN: usize = 4;
-/// Exchanges kept for the next clients that need one: as many as can begin in one turn of the worker.
-const MAX_KEPT: usize = 256;
+/// Size of the free list: the number of exchanges that can begin in one turn of the worker.
+const MAX_FREE: usize = 256;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "they are lent and given back in their boxes")]
-    static STOCK: RefCell<Vec<Box<Exchange>>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "exchanges are reused in their boxes")]
+    static FREE_LIST: RefCell<Vec<Box<Exchange>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is going on between a client and the servers. It begins with the first byte of a request and is over when
-/// nothing is owed, half said or half sent in either direction and no server is held.
+/// The exchange between a client and its servers. It begins with the first byte of a request and is finished when no
+/// answer is owed, no message is incomplete or unsent in either direction, and no server is linked.
 pub(super) struct Exchange {
-    /// What holds until the server is released.
+    /// Rules in force until the server is released.
     pub(super) rules: Rc<SessionRules>,
     pub(super) link: Link,
-    /// What the server owes.
+    /// Answers that the server owes.
     pub(super) answers: ExpectedAnswers,
-    /// What the server said against our SET.
+    /// The server's error for a SET of the pooler.
     pub(super) internal_query_error: Option<Vec<u8>>,
-    /// A request of the client is held back until our SET is answered.
+    /// A client request is held back until the pooler's SET is answered.
     pub(super) holds_request: bool,
-    /// What the unnamed portal may do when it is executed.
+    /// What executing the unnamed portal may do.
     pub(super) unnamed_portal: Effect,
-    /// The same for all named portals together.
+    /// The same for all named portals combined.
     pub(super) named_portals: Effect,
-    /// The batch under way, in case it has to be sent again.
+    /// The current batch, in case it has to be sent again.
     pub(super) retry: Retry,
-    /// A Flush of ours is due at the next end of a message.
+    /// The pooler sends a Flush at the next message boundary.
     pub(super) flush_due: bool,
-    /// It was sent for answers that the client waits for.
+    /// A Flush was sent because a message waits for an answer.
     pub(super) awaited_flush_sent: bool,
-    /// It was sent because too many answers were owed, and the server has said nothing since.
-    pub(super) swamped_flush_sent: bool,
-    /// Bytes sent since the server has said something.
+    /// A Flush was sent because too many answers were owed, and the server has sent nothing since.
+    pub(super) backlog_flush_sent: bool,
+    /// Bytes sent to the server since its last message.
     pub(super) unanswered_bytes: usize,
-    /// The client's batch was refused here and is discarded up to its Sync.
+    /// The pooler has refused the client's batch and discards it up to its Sync.
     pub(super) refused_batch: bool,
-    /// Names that the client has given up by DISCARD ALL or DEALLOCATE ALL, for messages that name them still.
+    /// Names dropped by DISCARD ALL or DEALLOCATE ALL, for server messages that still mention them.
     pub(super) dropped_names: ClientNames,
     /// The transaction has changed the schema.
     pub(super) changed_schema: bool,
-    /// The server sent what nobody asked for: it must never be used again.
+    /// The server has sent a message that no request explains. It must never be used again.
     pub(super) is_out_of_step: bool,
 
-    /// The client was asked for bytes by this task, which it wakes when some come.
-    pub(super) listens_to_client: bool,
-    /// From the client, not sent on yet.
+    /// This task is registered to be woken when the client sends.
+    pub(super) awaits_client_input: bool,
+    /// Bytes received from the client and not yet sent to the server.
     pub(super) up: Inbound,
     pub(super) up_scanner: Scanner,
-    /// Bytes at the front of `up` that go to the server as they are.
+    /// Bytes at the front of `up` that are sent unchanged.
     pub(super) up_ready: usize,
-    /// Bytes that go to the server before those.
+    /// Bytes sent before those.
     pub(super) up_head: Head,
-    /// The rest of the client's current message is not sent on.
+    /// The rest of the client's current message is discarded.
     pub(super) up_discard_tail: bool,
 
-    /// From the server, not sent on yet.
+    /// Bytes received from the server and not yet sent to the client.
     pub(super) down: Inbound,
     pub(super) down_scanner: Scanner,
-    /// Bytes at the front of `down` that go to the client as they are.
+    /// Bytes at the front of `down` that are sent unchanged.
     pub(super) down_ready: usize,
-    /// Bytes that go to the client before those.
+    /// Bytes sent before those.
     pub(super) down_head: Head,
-    /// The rest of the server's current message is not sent on.
+    /// The rest of the server's current message is discarded.
     pub(super) down_discard_tail: bool,
-    /// A FATAL of the server is on its way to the client.
+    /// A FATAL error from the server is being sent to the client.
     pub(super) saw_fatal: bool,
 }
 
 impl Exchange {
-    /// One at its beginning, from the stock if there is one.
-    pub(super) fn lend(rules: &Rc<SessionRules>) -> Box<Self> {
-        let Some(mut exchange) = STOCK.with_borrow_mut(Vec::pop) else {
+    /// Takes an exchange from the free list, or allocates one.
+    pub(super) fn allocate(rules: &Rc<SessionRules>) -> Box<Self> {
+        let Some(mut exchange) = FREE_LIST.with_borrow_mut(Vec::pop) else {
             return Box::new(Self::new(rules.clone()));
         };
-        exchange.listens_to_client = false;
-        // They were the last client's.
+        exchange.awaits_client_input = false;
+        // The rules may be those of another client.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();
         }
@@ -116,13 +116,13 @@ impl Exchange {
             retry: Retry::default(),
             flush_due: false,
             awaited_flush_sent: false,
-            swamped_flush_sent: false,
+            backlog_flush_sent: false,
             unanswered_bytes: 0,
             refused_batch: false,
             dropped_names: ClientNames::default(),
             changed_schema: false,
             is_out_of_step: false,
-            listens_to_client: false,
+            awaits_client_input: false,
             up: Inbound::default(),
             up_scanner: Scanner::new(&FROM_CLIENT, max_message_bytes),
             up_ready: 0,
@@ -137,32 +137,32 @@ impl Exchange {
         }
     }
 
-    /// Takes over rules that RELOAD or SET has changed.
+    /// Applies rules that RELOAD or SET has changed.
     #[inline]
     pub(super) fn refresh_rules(&mut self, session: &mut ClientSession) {
         if let Some(rules) = session.pool.changed_session_rules(&self.rules) {
             let before = std::mem::replace(&mut self.rules, rules);
             if before.mode == PoolMode::Session && self.rules.mode != PoolMode::Session {
-                // Its text was not kept, and its server goes.
+                // Its text was not kept, and its server is released.
                 session.unnamed = None;
             }
         }
     }
 
-    /// Puts one that is over back into the stock.
-    pub(super) fn give_back(self: Box<Self>) {
-        debug_assert!(self.is_over());
-        let _ = STOCK.try_with(|stock| {
-            let mut stock = stock.borrow_mut();
-            if stock.len() < MAX_KEPT {
-                stock.push(self);
+    /// Returns a finished exchange to the free list.
+    pub(super) fn recycle(self: Box<Self>) {
+        debug_assert!(self.is_finished());
+        let _ = FREE_LIST.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < MAX_FREE {
+                free.push(self);
             }
         });
     }
 
-    /// True when nothing of it matters to what comes next, so that another client can go on with it. What the
-    /// discard flags say is of the message before.
-    pub(super) fn is_over(&self) -> bool {
+    /// True when no state is left that affects the next request, so that another client can use the exchange. The
+    /// discard flags concern only the previous message.
+    pub(super) fn is_finished(&self) -> bool {
         matches!(self.link, Link::None)
             && self.up.is_empty()
             && self.up_head.is_empty()
@@ -178,20 +178,20 @@ impl Exchange {
             && !self.is_out_of_step
     }
 
-    /// What was noted of a link that has ended means nothing for the next.
-    pub(super) fn forget_link(&mut self) {
+    /// Clears what was recorded for the previous link.
+    pub(super) fn clear_link_state(&mut self) {
         self.unnamed_portal = Effect::None;
         self.named_portals = Effect::None;
-        self.retry.forget();
+        self.retry.clear();
         self.flush_due = false;
         self.awaited_flush_sent = false;
-        self.swamped_flush_sent = false;
+        self.backlog_flush_sent = false;
         self.unanswered_bytes = 0;
         self.changed_schema = false;
         self.dropped_names = ClientNames::default();
     }
 
-    /// No server is held and the client has sent nothing that has not been looked at.
+    /// True when no server is linked and the client has sent nothing unexamined.
     #[inline]
     fn is_idle(&self, session: &ClientSession) -> bool {
         matches!(self.link, Link::None)
@@ -201,7 +201,7 @@ impl Exchange {
             && !session.client.has_pending_input()
     }
 
-    /// Reads the client, reads the server, and again while there is progress.
+    /// Reads from the client, then from the server, and repeats while there is progress.
     pub(super) fn turn(&mut self, session: &mut ClientSession, cx: &mut Context<'_>) -> Poll<CloseReason> {
         for _ in 0..MAX_ROUNDS_PER_TURN {
             if let Some(error) = session.info.take_kill() {
@@ -219,7 +219,7 @@ impl Exchange {
                 return Poll::Pending;
             }
         }
-        // More to do, but not at the expense of the others.
+        // There is more to do, but other tasks come first.
         executor::wake(executor::current());
         Poll::Pending
     }
@@ -231,23 +231,23 @@ mod tests {
     use crate::answers::ExpectedAnswer;
 
     #[test]
-    fn an_exchange_is_lent_again_as_new() {
+    fn a_recycled_exchange_has_no_old_state() {
         let rules = |max_message_bytes| {
             let mode = PoolMode::Transaction;
             Rc::new(SessionRules { mode, max_prepared: 0, max_message_bytes, always_reset: false })
         };
-        let mut exchange = Exchange::lend(&rules(100));
+        let mut exchange = Exchange::allocate(&rules(100));
         exchange.up.append(b"request");
         exchange.answers.push(ExpectedAnswer::QUERY);
-        assert!(!exchange.is_over());
+        assert!(!exchange.is_finished());
         exchange.up.clear();
-        assert!(!exchange.is_over());
+        assert!(!exchange.is_finished());
         exchange.answers.ready().unwrap();
-        assert!(exchange.is_over());
+        assert!(exchange.is_finished());
         let first = std::ptr::from_ref(&*exchange);
-        exchange.give_back();
-        let mut again = Exchange::lend(&rules(5));
-        assert!(std::ptr::eq(first, &*again) && again.is_over());
+        exchange.recycle();
+        let mut again = Exchange::allocate(&rules(5));
+        assert!(std::ptr::eq(first, &*again) && again.is_finished());
         assert!(again.up_scanner.next(b"Q\0\0\0\x09").is_err(), "the limit is the new client's");
     }
 }

@@ -1,5 +1,5 @@
-//! The tie between a client and a server. Owns the state of one link, which server and what it was last heard to be
-//! doing, and the moments at which it is made and ends.
+//! The link between a client and a server. Owns its state, including the server and its last known transaction status,
+//! and the points at which it is made and ends.
 
 use super::exchange::Exchange;
 use super::session::{ClientSession, CloseReason};
@@ -14,20 +14,20 @@ use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::encode;
 
-/// A server that works for a client.
+/// A server assigned to a client.
 pub(super) struct Linked {
     pub(super) server: Box<Server>,
-    /// State in the last ReadyForQuery.
+    /// Status in the last ReadyForQuery.
     pub(super) status: TxStatus,
 }
 
-/// Whether a client has a server.
+/// The client's server, if any.
 pub(super) enum Link {
-    /// No, and needs none.
+    /// No server, and none needed.
     None,
-    /// In the pool's queue.
+    /// Waiting in the pool's queue.
     Waiting(Rc<Waiter>),
-    /// Yes.
+    /// Linked to a server.
     Server(Linked),
 }
 
@@ -46,7 +46,7 @@ impl Link {
 }
 
 impl Exchange {
-    /// Gets a server, or a place in the queue. True when linked.
+    /// Acquires a server or a place in the queue. True when linked.
     pub(super) fn try_link(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
         match &self.link {
             Link::Server(_) => return Ok(true),
@@ -69,7 +69,7 @@ impl Exchange {
                     session.info.state.set(ClientState::Waiting);
                     session.info.time(|t| t.query_at = Some(worker::now()));
                     self.link = Link::Waiting(waiter);
-                    // The pool may have had an answer at once.
+                    // The pool may have answered at once.
                     return match &self.link {
                         Link::Waiting(waiter) if !waiter.is_waiting() => self.try_link(session),
                         _ => Ok(false),
@@ -88,7 +88,7 @@ impl Exchange {
         server.info.touched_at.set(now);
         session.info.set_server(Some(server.info.clone()));
         session.info.state.set(ClientState::Active);
-        // A cancel request that came too late for the queue is not for the next wait either.
+        // A cancel request that came too late for this wait must not affect the next.
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);
         if !server.parameters.same(&session.parameters) {
@@ -101,12 +101,12 @@ impl Exchange {
         self.link = Link::Server(Linked { server, status: TxStatus::Idle });
     }
 
-    /// Lets the server go if it owes nothing and the pool mode says so. Called when everything that came from it
-    /// has been looked at.
+    /// Releases the server if it owes nothing and the pool mode allows it. Called when everything received from it has
+    /// been examined.
     pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let nothing_half = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
-        if !self.owes_nothing() || !nothing_half || self.saw_fatal {
+        let at_boundary = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
+        if !self.owes_nothing() || !at_boundary || self.saw_fatal {
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
@@ -132,8 +132,8 @@ impl Exchange {
             && self.up_scanner.at_boundary()
     }
 
-    /// True when the server is the client's only until what came from it has been looked at.
-    pub(super) fn is_free(&self, session: &ClientSession) -> bool {
+    /// True when the server is about to be released, once everything received from it has been examined.
+    pub(super) fn is_about_to_be_released(&self, session: &ClientSession) -> bool {
         let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
         is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }
@@ -143,13 +143,13 @@ impl Exchange {
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down_scanner.at_boundary(), "no message of the server is half read");
         debug_assert!(linked.status == TxStatus::Idle, "a server is released only outside of a transaction");
-        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "such a server is only closed");
-        session.unlink_notes();
-        self.forget_link();
+        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "an unusable server must be closed");
+        session.record_unlinked();
+        self.clear_link_state();
         let mut server = linked.server;
         server.end_ownership();
         server.info.prepared_count.set(server.prepared.len());
-        // Statements under clients' own names would be found by others.
+        // Statements under clients' own names would be visible to other clients.
         if self.rules.always_reset
             || old_mode == PoolMode::Session
             || (server.has_client_names && self.rules.max_prepared > 0)
@@ -160,11 +160,11 @@ impl Exchange {
         }
     }
 
-    /// The end of the session for its server: a session-mode server in good order is cleaned and kept, any other
-    /// that is still linked is in the middle of something and closed.
+    /// Ends the session on the server's side: a clean session-mode server is reset and kept; any other linked server is
+    /// in the middle of something and is closed.
     pub(super) fn shut_down(&mut self, session: &ClientSession) {
         let link = std::mem::replace(&mut self.link, Link::None);
-        session.unlink_notes();
+        session.record_unlinked();
         let unfinished = UnfinishedWork {
             owes_answers: !self.answers.is_empty(),
             between_messages: self.up_scanner.at_boundary() && self.up_head.is_empty() && self.up_ready == 0,
@@ -185,8 +185,7 @@ impl Exchange {
         }
     }
 
-    /// What the client is still to be sent before a message of ours can follow; `None` if it is cut off in the middle
-    /// of one.
+    /// What the client still has to receive before another message can follow; `None` if a message to it is incomplete.
     pub(super) fn unsent(&self) -> Option<Vec<u8>> {
         let mut bytes = self.down_head.pending().to_vec();
         bytes.extend_from_slice(&self.down.bytes()[..self.down_ready]);
@@ -194,7 +193,7 @@ impl Exchange {
     }
 }
 
-/// Gives a place in the queue up, and a server in whatever state it is.
+/// Leaves the queue; a server is discarded whatever its state.
 pub(super) fn leave_queue(pool: &Rc<Pool>, link: Link) {
     match link {
         Link::None => {}

@@ -1,9 +1,9 @@
-//! The hot loops: bytes from a client to a server and back. Owns one logged-in client, from its first request to
-//! its goodbye, and the moments at which it gets and leaves a server.
+//! The hot path: moves bytes between a client and a server. Owns one logged-in client from its first request until its
+//! session ends, and the points at which it acquires and releases a server.
 //!
-//! Per small query on plain TCP: one receive and one send each way, no allocation, no lock. `upstream` reads the
-//! client, `downstream` the server; each scans headers in the receive buffer and sends the very same bytes. Both are
-//! turns of one task, so no state is shared between tasks.
+//! A small query over plain TCP costs one receive and one send in each direction, without allocation or locking.
+//! `upstream` reads from the client, `downstream` from the server; each scans message headers in the receive buffer and
+//! sends the same bytes. Both run in the same task, so no state is shared between tasks.
 
 mod decision;
 mod downstream;

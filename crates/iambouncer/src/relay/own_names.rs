@@ -1,5 +1,5 @@
-//! Statements that the server has, or is asked for, under another name than a shared one: those of session pooling, those
-//! too long to be shared, and names that the client has not parsed. Owns what of them reaches the server.
+//! Statements that are not shared: those of session pooling, those too long to be shared, and names that the client has
+//! not parsed. Owns which messages about them reach the server, and under which name.
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
@@ -16,12 +16,13 @@ use wire::rewrite;
 use wire::scan::Frame;
 
 impl Exchange {
-    /// A named Parse in session pooling, or where statements are not tracked: the server keeps it under its own name.
+    /// A named Parse in session pooling, or with tracking disabled: the statement keeps the client's name on the
+    /// server.
     pub(super) fn on_untracked_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let front = &self.up.bytes()[self.up_ready..];
         let text = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = text.iter().position(|&byte| byte == 0) else {
-            // The name alone is longer than what is there.
+            // The name extends beyond the bytes received so far.
             return if front.len() >= frame.len || text.len() > MAX_NAME_BYTES {
                 Err(violation(wire::FormatError::UnterminatedString).into())
             } else {
@@ -36,7 +37,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// A named Parse that is too long to be shared: it streams to the server under a name that nobody else uses.
+    /// A named Parse that is too long to be shared: it is streamed to the server under a unique private name.
     pub(super) fn on_private_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
@@ -56,7 +57,7 @@ impl Exchange {
             return Err(self.await_answer());
         }
         if session.names.get(&name).is_some() {
-            // The server would accept it under its private name.
+            // The server would accept it, since its private name is unique.
             return Err(CloseReason::Error(client_error::duplicate_statement(&String::from_utf8_lossy(
                 &name,
             )))
@@ -79,9 +80,9 @@ impl Exchange {
         Ok(())
     }
 
-    /// A name that is none of the client's is the server's to judge: SQL may have prepared it.
+    /// A name that the client has not parsed is left to the server: SQL may have prepared it.
     pub(super) fn on_unknown_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
@@ -94,9 +95,9 @@ impl Exchange {
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
         let escaped = internal_names::escaped(head.statement);
-        // Where statements are not tracked, it may be any that the client has parsed.
+        // With tracking disabled, it may be any statement that the client has parsed.
         let effect = if self.rules.max_prepared == 0 { Effect::Copies } else { Effect::None };
-        self.note_portal(session, portal_len == 0, effect);
+        self.record_portal(session, portal_len == 0, effect);
         session.pool.stats.count(|t| t.binds += 1);
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
@@ -114,7 +115,7 @@ impl Exchange {
         frame: Frame,
         escaped: Option<Vec<u8>>,
     ) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
             return Ok(());

@@ -1,5 +1,5 @@
-//! What becomes of each request of the client. Owns the decision for every type of message; those that name prepared
-//! statements are [`super::statements`]'s, and how bytes move is [`super::upstream`]'s.
+//! Handling of client requests. Owns the decision for each message type, except for messages that name prepared
+//! statements, which belong to [`super::statements`]. Moving the bytes belongs to [`super::upstream`].
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
@@ -17,11 +17,11 @@ use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Frame};
 use wire::{encode, rewrite, tag};
 
-/// Bytes of a message within which the first word of a statement is looked for, in statement pooling.
+/// In statement pooling, the first word of a statement is searched for in this many bytes of a message.
 const FIRST_WORD_BYTES: usize = 256;
 
 impl Exchange {
-    /// Acts on the message at the front.
+    /// Handles the message at the front.
     pub(super) fn on_client_message(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if frame.tag == tag::frontend::TERMINATE {
             if self.has_sendable() {
@@ -57,7 +57,7 @@ impl Exchange {
         match frame.tag {
             tag::frontend::QUERY => self.on_query(session, frame),
             tag::frontend::FUNCTION_CALL => {
-                self.retry.forget();
+                self.retry.clear();
                 self.forward_expecting(session, frame, ExpectedAnswer::FunctionCall);
             }
             tag::frontend::SYNC => return self.on_sync(session, frame),
@@ -77,7 +77,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// The client has a server that is ready for a request.
+    /// Makes sure that the client has a server that is ready for a request.
     #[inline]
     fn ensure_server(&mut self, session: &mut ClientSession) -> Consumed {
         if !self.link.is_linked() {
@@ -99,8 +99,8 @@ impl Exchange {
             && linked.server.stream.has_pending_input()
             && !self.answers.is_batch_open()
         {
-            // What came before the request was sent is not part of its answer.
-            return Err(NotConsumed::AwaitSilence);
+            // Messages sent before the request are not part of its answer.
+            return Err(NotConsumed::DrainServer);
         }
         Ok(())
     }
@@ -118,10 +118,10 @@ impl Exchange {
     }
 
     fn on_query(&mut self, session: &mut ClientSession, frame: Frame) {
-        self.retry.forget();
+        self.retry.clear();
         if let Link::Server(linked) = &mut self.link {
-            // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query, as it does
-            // after an error of a message before it.
+            // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query because of
+            // an earlier error.
             let may_be_skipped = self.answers.is_batch_open() || !self.answers.is_empty();
             linked.server.unnamed = if may_be_skipped { ServerUnnamed::Unknown } else { ServerUnnamed::None };
         }
@@ -130,7 +130,7 @@ impl Exchange {
         self.forward_expecting(session, frame, ExpectedAnswer::Query { deallocates });
     }
 
-    /// A Sync is sent, or held while a COPY may be running that could ignore it.
+    /// Sends the Sync, or holds it while a COPY may be running that would ignore it.
     fn on_sync(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if !self.answers.may_ignore_sync() {
             self.start_clock(session);
@@ -163,7 +163,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Sends what is due between two messages of the client: Syncs that were held for a COPY, and a Flush of ours.
+    /// Sends what is due between two client messages: Syncs held for a COPY, and a Flush of the pooler.
     pub(super) fn send_due(&mut self) {
         self.spill_upstream();
         let due = self.answers.take_due_syncs();
@@ -179,9 +179,9 @@ impl Exchange {
         }
     }
 
-    /// The client sends something that is answered here into what may be a COPY. The server must not complete a COPY into
-    /// which the client has sent something else, so it waits until that is known, or the server gets a message that ends
-    /// the connection if it still reads COPY data, and that changes nothing if not.
+    /// The client sends a message that the pooler answers, possibly during a COPY. The server must not complete a COPY
+    /// into which the client has sent anything else. So the message waits until the COPY's state is known, or the
+    /// server receives a message that ends the connection if it is still reading COPY data and has no effect otherwise.
     pub(super) fn guard_copy(&mut self) -> Consumed {
         if !self.answers.may_be_copying() {
             return Ok(());
@@ -203,14 +203,15 @@ impl Exchange {
         self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
     }
 
-    /// A message that builds on an answer of this batch has to wait for it: the server must not keep it.
+    /// A message that depends on an earlier answer of the same batch waits for it. The Flush keeps the server from
+    /// buffering that answer.
     pub(super) fn await_answer(&mut self) -> NotConsumed {
         self.flush_due |= self.answers.is_batch_open() && !self.awaited_flush_sent;
         self.awaited_flush_sent |= self.flush_due;
         NotConsumed::AwaitAnswer
     }
 
-    /// True for a message that opens a transaction block.
+    /// True if the message begins a transaction block.
     fn begins_transaction(&self, frame: Frame) -> bool {
         let body = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
         match frame.tag {
@@ -223,14 +224,14 @@ impl Exchange {
         }
     }
 
-    /// Statement pooling has no transaction blocks: the request is answered here, once nothing is owed, and no server
-    /// sees it.
+    /// Statement pooling does not allow transaction blocks. The request is refused without reaching a server, once no
+    /// answer is owed.
     fn refuse_transaction(&mut self, frame: Frame) -> Consumed {
         match self.link {
             Link::None => {}
-            // It is kept for a statement that only it has.
+            // Kept for a statement that exists only on it.
             Link::Server(_) if self.answers.is_settled() => {}
-            // It goes with its last answer.
+            // It is released after its last answer.
             _ if !self.answers.is_batch_open() => return Err(NotConsumed::AwaitAnswer),
             _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode()).into()),
         }
@@ -244,7 +245,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// A message of a batch that was refused here: all are discarded up to the Sync.
+    /// Discards a message of a refused batch; the batch ends with its Sync.
     fn skip_refused(&mut self, frame: Frame) -> Consumed {
         self.discard_message(frame)?;
         if frame.tag == tag::frontend::SYNC {
@@ -254,7 +255,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// A cancel request came for a query that has not reached a server: it is answered here.
+    /// Handles a cancel request for a query that has not reached a server: the pooler answers it.
     pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         super::link::leave_queue(&session.pool, std::mem::replace(&mut self.link, Link::None));
         session.info.state.set(crate::clients::ClientState::Idle);
@@ -262,12 +263,12 @@ impl Exchange {
             let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
             let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
                 if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
-                    // A batch whose Sync has not come yet.
+                    // The batch's Sync has not been received yet.
                     client_error::canceled_while_waiting().encode_error(self.down_head.buffer());
                     self.refused_batch = true;
                     return Ok(());
                 }
-                // The request is larger than the buffer: what is still to come of it is discarded.
+                // The request is larger than the buffer; the rest of it is discarded.
                 let Some(frame) = header else { break };
                 let n = self.up_scanner.consume(frame, self.up.len());
                 self.up_discard_tail = true;
@@ -286,7 +287,7 @@ impl Exchange {
     }
 }
 
-/// True for messages that the server answers, Sync apart.
+/// True for messages that the server answers, except Sync.
 fn is_answered(tag: u8) -> bool {
     matches!(
         tag,

@@ -1,52 +1,53 @@
-//! A second try for a batch whose first message named a statement that the server turned out not to have. Owns the
-//! batch's bytes until its first answer, and which errors allow the try; the answers expected are
-//! [`crate::answers`]'s.
+//! Sending a batch again when its first message names a statement that the server turns out not to have. Owns the bytes
+//! of the batch until its first answer, and decides which errors allow a retry; the expected answers belong to
+//! [`crate::answers`].
 //!
-//! A statement can be dropped where it is not seen: by a DISCARD ALL in a function, for example. The client prepared it
-//! and must not notice. Only a batch outside a transaction is sent again, and only while nothing of it was executed.
+//! A statement can be dropped without the pooler seeing it, for example by a DISCARD ALL in a function. The client has
+//! prepared it and must not notice. A batch is sent again only outside a transaction, and only if no part of it has
+//! been executed.
 
 use wire::backend;
 
-/// Longest batch that is kept for a second try, in bytes.
+/// Longest batch that is kept for a retry, in bytes.
 const MAX_KEPT_BYTES: usize = 16 * 1024;
 
-/// Where the record of a batch stands.
+/// State of the recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum RetryStage {
-    /// There is nothing to be sent again.
+    /// Nothing is recorded.
     #[default]
     None,
-    /// The batch goes on.
+    /// The batch is being recorded.
     Open,
-    /// Its Sync was sent.
+    /// The Sync of the batch was sent.
     Complete,
 }
 
-/// The bytes of a batch, as they were sent to the server.
+/// The bytes of a batch, as sent to the server.
 #[derive(Default)]
 pub(super) struct Retry {
     stage: RetryStage,
     bytes: Vec<u8>,
-    /// Bytes that go out before the batch.
+    /// Pending bytes that are sent before the batch.
     skipped: usize,
 }
 
-/// What the server's error says of the statement it was asked for.
+/// What the server's error reveals about the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stale {
-    /// It does not have it, so others may be gone as well.
+    /// The server does not have it, so others may be missing too.
     Missing,
-    /// It has it, and cannot use it any more.
+    /// The server has it but can no longer use it.
     Outdated,
 }
 
 impl Stale {
-    /// Reads an ErrorResponse to a Bind or Describe of a shared statement.
+    /// Classifies an ErrorResponse to a Bind or Describe of a shared statement.
     pub(super) fn of(error: &[u8]) -> Option<Self> {
         let field = |kind| backend::error_field(error, kind).unwrap_or_default();
         match field(b'C') {
             b"26000" => Some(Self::Missing),
-            // "cached plan must not change result type", in whatever language.
+            // "cached plan must not change result type", in any language.
             b"0A000" if field(b'R') == b"RevalidateCachedQuery" => Some(Self::Outdated),
             b"XX000" if field(b'M').starts_with(b"cache lookup failed for type") => Some(Self::Outdated),
             _ => None,
@@ -55,7 +56,7 @@ impl Stale {
 }
 
 impl Retry {
-    /// A batch begins that can be sent again. Its first message is put behind `unsent` bytes that are not its own.
+    /// Begins recording a batch. Its first message follows `unsent` bytes that do not belong to it.
     #[inline]
     pub(super) fn begin(&mut self, unsent: usize) {
         self.bytes.clear();
@@ -63,40 +64,40 @@ impl Retry {
         self.stage = RetryStage::Open;
     }
 
-    /// Another message of the client comes. One behind the batch could be overtaken by a second try.
+    /// Another client message begins. A retry must not overtake a message that follows the batch.
     #[inline]
     pub(super) fn next_message(&mut self) {
         if self.stage == RetryStage::Complete {
-            self.forget();
+            self.clear();
         }
     }
 
-    /// True while what is sent belongs to the batch.
+    /// True while the bytes being sent belong to the batch.
     #[inline]
-    pub(super) fn records(&self) -> bool {
+    pub(super) fn is_recording(&self) -> bool {
         self.stage != RetryStage::None
     }
 
-    /// Records bytes that go out now: those of ours, and those of the client behind them.
+    /// Records bytes that are being sent: the pooler's, then the client's.
     #[inline]
     pub(super) fn record(&mut self, head: &[u8], body: &[u8]) {
-        // What is not of the batch was put aside before it, so it is in the head.
+        // Bytes that precede the batch are in the head.
         let skipped = std::mem::take(&mut self.skipped).min(head.len());
         let head = &head[skipped..];
         let len = head.len() + body.len();
         if self.bytes.len() + len > MAX_KEPT_BYTES {
-            return self.forget();
+            return self.clear();
         }
         self.bytes.reserve(len);
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(body);
     }
 
-    /// The last bytes have not gone out after all.
+    /// The last bytes were not sent after all.
     pub(super) fn unrecord(&mut self, bytes: usize) {
         match self.bytes.len().checked_sub(bytes) {
             Some(left) => self.bytes.truncate(left),
-            None => self.forget(),
+            None => self.clear(),
         }
     }
 
@@ -108,13 +109,13 @@ impl Retry {
         }
     }
 
-    /// Something of the batch was answered, or cannot be sent twice.
+    /// Part of the batch was answered, or cannot be sent twice.
     #[inline]
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.stage = RetryStage::None;
     }
 
-    /// What to send again, and whether the server still lacks the Sync of the first try. Once per batch.
+    /// The bytes to send again, and true if the first attempt's Sync has not been sent. At most once per batch.
     pub(super) fn take(&mut self) -> Option<(&[u8], bool)> {
         let lacks_sync = match std::mem::take(&mut self.stage) {
             RetryStage::None => return None,
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_about_the_statement_itself_allow_a_second_try() {
+    fn only_errors_about_the_statement_allow_a_retry() {
         assert_eq!(Stale::of(&error("26000", "gone")), Some(Stale::Missing));
         assert_eq!(Stale::of(&error("XX000", "cache lookup failed for type 7")), Some(Stale::Outdated));
         assert_eq!(Stale::of(&error("XX000", "something else")), None);
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_gone_out_of_the_batch_itself_is_recorded() {
+    fn only_sent_bytes_of_the_batch_are_recorded() {
         let mut retry = Retry::default();
         retry.begin(3);
         retry.record(b"SETbind", b"");
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_given_out_once_and_only_while_it_is_small() {
+    fn a_batch_is_retried_once_and_only_if_it_is_small() {
         let mut retry = Retry::default();
         assert!(retry.take().is_none());
         retry.begin(0);

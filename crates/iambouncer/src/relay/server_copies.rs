@@ -1,5 +1,5 @@
-//! Shared statements on the server that a client has at the moment. Owns what is sent to the server so that it has a
-//! statement before a message names it, and when that has to wait.
+//! Shared statements on the client's current server. Owns what is sent so that the server has a statement before a
+//! message names it, and when that has to wait.
 
 use super::exchange::Exchange;
 use super::link::Link;
@@ -12,14 +12,14 @@ use wire::backend::TxStatus;
 use wire::rewrite;
 
 impl Exchange {
-    /// A failed transaction accepts only the statements that end it.
+    /// True if the transaction has failed and the statement does not end it.
     pub(super) fn is_refused_by_transaction(&self, statement: &Statement) -> bool {
         matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed)
             && !ends_transaction(&statement.body)
     }
 
-    /// True while answers owed to an earlier batch decide whether the server has this statement, or the one that would
-    /// have to be closed for it.
+    /// True while outstanding answers of an earlier batch decide whether the server has this statement, or the one that
+    /// would be evicted for it.
     pub(super) fn must_await(&self, statement: &Statement) -> bool {
         if !self.answers.is_anything_unsettled() {
             return false;
@@ -34,14 +34,14 @@ impl Exchange {
                     .is_some_and(|id| self.answers.is_statement_unsettled(id)))
     }
 
-    /// True when the server has the statement as it would be prepared now: the schema has not changed since.
+    /// True when the server has prepared the statement and the schema has not changed since.
     pub(super) fn has_current(&mut self, session: &ClientSession, statement: &Statement) -> bool {
         let Link::Server(linked) = &mut self.link else { return false };
         let prepared = &mut linked.server.prepared;
         prepared.touch(statement.id) && prepared.version(statement.id) == Some(session.pool.schema_version())
     }
 
-    /// Statements that a server may have at the same time.
+    /// Maximum number of statements on one server.
     fn statement_limit(&self) -> usize {
         (self.rules.max_prepared as usize).max(1)
     }
@@ -55,14 +55,14 @@ impl Exchange {
         self.link.server().is_some_and(|linked| linked.server.prepared.touch(statement.id))
     }
 
-    /// Puts a Parse for the server behind what is to be sent, and before it a Close if the server has enough, or may
-    /// have another statement under the name.
+    /// Adds a Parse for the server, preceded by a Close if the server is at its limit or may have another statement
+    /// under the name.
     pub(super) fn add_to_server(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) {
         let limit = self.statement_limit();
         let version = session.pool.schema_version();
         let Some(linked) = self.link.server() else { return };
         let prepared = &mut linked.server.prepared;
-        let may_exist = prepared.version(statement.id).is_some() || prepared.is_doubtful(statement.id);
+        let may_exist = prepared.version(statement.id).is_some() || prepared.is_uncertain(statement.id);
         let evicted = if may_exist { None } else { prepared.evict(limit) };
         prepared.insert(statement.clone(), version);
         linked.server.info.prepared_count.set(linked.server.prepared.len());
@@ -78,7 +78,7 @@ impl Exchange {
         session.pool.stats.count(|t| t.server_parses += 1);
     }
 
-    /// Sees to it that the server has the statement before the message that names it. True when it had it before.
+    /// Makes sure that the server has the statement before a message names it. True if the server already had it.
     pub(super) fn ensure_prepared(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) -> bool {
         if self.is_prepared(statement) {
             return true;

@@ -1,7 +1,7 @@
-//! What becomes of each message of the server. Owns what it tells about the server's state and the client's, and what is
-//! discarded or replaced; how bytes move is [`super::downstream`]'s.
+//! Handling of server messages. Owns what they reveal about the state of server and client, and which are discarded or
+//! replaced; moving the bytes belongs to [`super::downstream`].
 
-use super::downstream::nonsense;
+use super::downstream::server_violation;
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
@@ -25,14 +25,14 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
     ) -> Result<(), CloseReason> {
-        self.make_up_answers();
-        let own = self.answers.is_internal();
+        self.send_fake_answers();
+        let is_internal = self.answers.is_internal();
         let discard = match frame.tag {
             from_server::READY_FOR_QUERY => self.on_ready(session, frame)?,
-            from_server::ERROR_RESPONSE => self.on_error(session, frame, own)?,
-            from_server::NOTICE_RESPONSE => own || self.replace_names(session, frame),
-            from_server::PARAMETER_STATUS => self.on_parameter(session, frame, own),
-            from_server::COMMAND_COMPLETE if !own => {
+            from_server::ERROR_RESPONSE => self.on_error(session, frame, is_internal)?,
+            from_server::NOTICE_RESPONSE => is_internal || self.replace_names(session, frame),
+            from_server::PARAMETER_STATUS => self.on_parameter(session, frame, is_internal),
+            from_server::COMMAND_COMPLETE if !is_internal => {
                 self.on_command_complete(session, frame);
                 self.on_answer(session, frame.tag)?
             }
@@ -50,7 +50,7 @@ impl Exchange {
         match self.answers.answer(tag) {
             Ok(answer) => {
                 if answer == Answer::Forward {
-                    self.retry.forget();
+                    self.retry.clear();
                 }
                 Ok(answer == Answer::Skip)
             }
@@ -58,8 +58,8 @@ impl Exchange {
         }
     }
 
-    /// The server has sent what no request waits for. What it sends from now on could be the answer to anything, so it
-    /// is never used again.
+    /// The server has sent a message that no request explains. Anything it sends from now on could be the answer to any
+    /// request, so it is never used again.
     #[cold]
     pub(super) fn out_of_step(&mut self, session: &ClientSession, mismatch: &Mismatch) -> CloseReason {
         self.is_out_of_step = true;
@@ -76,7 +76,7 @@ impl Exchange {
     }
 
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
-        let status = backend::ready_for_query(self.message(frame)).map_err(nonsense)?;
+        let status = backend::ready_for_query(self.message(frame)).map_err(server_violation)?;
         let ready = self.answers.ready().map_err(|mismatch| self.out_of_step(session, &mismatch))?;
         let Link::Server(linked) = &mut self.link else { return Ok(ready != Ready::Client) };
         linked.status = status;
@@ -97,7 +97,7 @@ impl Exchange {
         Ok(false)
     }
 
-    /// The last of our SETs is answered: the server has the client's values, in its own spelling where it reports them.
+    /// The pooler's last SET is answered: the server has the client's values, in its own spelling if it reports them.
     fn internal_query_completed(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         if self.answers.is_internal() {
             return Ok(());
@@ -117,21 +117,21 @@ impl Exchange {
         let mut timing = session.info.timing.get();
         let us = |since: Option<std::time::Instant>| since.map_or(0, |at| (now - at).as_micros() as u64);
         let query_us = us(timing.query_at);
-        let ended = status == TxStatus::Idle;
-        let transaction_us = if ended { us(timing.transaction_at) } else { 0 };
+        let is_idle = status == TxStatus::Idle;
+        let transaction_us = if is_idle { us(timing.transaction_at) } else { 0 };
         session.pool.stats.count(|t| {
             t.queries += 1;
             t.query_us += query_us;
-            t.transactions += u64::from(ended);
+            t.transactions += u64::from(is_idle);
             t.transaction_us += transaction_us;
         });
         session.pool.stats.queries.observe(query_us);
-        if ended {
+        if is_idle {
             session.pool.stats.transactions.observe(transaction_us);
         }
-        let quiet = self.answers.is_empty();
-        timing.query_at = (!quiet).then_some(now);
-        timing.transaction_at = match (ended, quiet) {
+        let owes_nothing = self.answers.is_empty();
+        timing.query_at = (!owes_nothing).then_some(now);
+        timing.transaction_at = match (is_idle, owes_nothing) {
             (true, true) => None,
             (true, false) => Some(now),
             (false, _) => timing.transaction_at.or(Some(now)),
@@ -140,23 +140,23 @@ impl Exchange {
         session.info.timing.set(timing);
     }
 
-    /// True when the error is discarded, or replaced.
+    /// True when the error is discarded or replaced.
     fn on_error(
         &mut self,
         session: &mut ClientSession,
         frame: Frame,
-        own: bool,
+        is_internal: bool,
     ) -> Result<bool, CloseReason> {
         let severity = backend::severity(self.message(frame)).unwrap_or_default();
         let fatal = matches!(severity, b"FATAL" | b"PANIC");
-        if own && !fatal {
-            // The first one says what was wrong.
+        if is_internal && !fatal {
+            // The first error is the cause.
             self.internal_query_error =
                 self.internal_query_error.take().or_else(|| Some(self.message(frame).to_vec()));
             return Ok(true);
         }
-        if fatal && self.is_free(session) {
-            // It ends behind its last answer, as it would have in the pool: no business of this client's.
+        if fatal && self.is_about_to_be_released(session) {
+            // The server closed after its last answer, as it might have in the pool; this does not concern the client.
             if let Link::Server(linked) = &self.link {
                 linked.server.info.close_needed.set(true);
             }
@@ -170,18 +170,18 @@ impl Exchange {
             return Ok(true);
         }
         let replaced = self.replace_names(session, frame);
-        self.retry.forget();
+        self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
         let server = &mut linked.server;
-        if let Err(mismatch) = self.answers.error(|undo, failed| take_back(session, server, undo, failed)) {
+        if let Err(mismatch) = self.answers.error(|undo, failed| apply_undo(session, server, undo, failed)) {
             return Err(self.out_of_step(session, &mismatch));
         }
         session.info.prepared_count.set(session.names.len() as u32);
         Ok(replaced)
     }
 
-    /// The server refuses a statement that it was believed to have: it is not believed any more. True when the batch is
-    /// sent again, so that the client does not notice.
+    /// The server refuses a statement that it was assumed to have; this is corrected. True when the batch is sent
+    /// again, so that the client does not notice.
     fn on_stale_statement(&mut self, frame: Frame) -> bool {
         let Some(id) = self.answers.front_statement() else { return false };
         let Some(stale) = Stale::of(self.message(frame)) else { return false };
@@ -190,9 +190,9 @@ impl Exchange {
         let prepared = &mut linked.server.prepared;
         let statement = prepared.get(id);
         match stale {
-            // Where one was dropped unseen, all may have been.
-            Stale::Missing => prepared.doubt_all(),
-            Stale::Outdated => prepared.doubt(id),
+            // If one statement was dropped unseen, all may have been.
+            Stale::Missing => prepared.mark_all_uncertain(),
+            Stale::Outdated => prepared.mark_uncertain(id),
         }
         let Some(statement) = statement.filter(|statement| can_send && !statement.is_private()) else {
             return false;
@@ -210,8 +210,7 @@ impl Exchange {
         true
     }
 
-    /// Puts the client's names of statements into a message of the server, in place of the pooler's. True when the
-    /// message is replaced.
+    /// Replaces the pooler's statement names in a server message with the client's. True when the message is replaced.
     fn replace_names(&mut self, session: &ClientSession, frame: Frame) -> bool {
         let message = self.message(frame);
         if message.len() < frame.len {
@@ -219,7 +218,7 @@ impl Exchange {
         }
         let name_of = |id| {
             let current = || self.answers.front_name();
-            let known = session.names.name_of(id).or_else(|| self.answers.name_given_up(id)).or_else(current);
+            let known = session.names.name_of(id).or_else(|| self.answers.closed_name(id)).or_else(current);
             known.or_else(|| self.dropped_names.name_of(id))
         };
         let Some(replaced) = internal_names::replaced(message, name_of) else { return false };
@@ -228,12 +227,12 @@ impl Exchange {
         true
     }
 
-    fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, own: bool) -> bool {
+    fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, is_internal: bool) -> bool {
         let message = &self.down.bytes()[self.down_ready..];
         let message = &message[..frame.len.min(message.len())];
-        let Link::Server(linked) = &mut self.link else { return own };
-        if let Some(id) = linked.server.note_parameter(&session.pool.context.parameters, message)
-            && !own
+        let Link::Server(linked) = &mut self.link else { return is_internal };
+        if let Some(id) = linked.server.record_parameter(&session.pool.context.parameters, message)
+            && !is_internal
             && let Some(value) = linked.server.parameters.get(id)
         {
             session.parameters = session.pool.context.parameters.with(&session.parameters, id, value);
@@ -243,10 +242,10 @@ impl Exchange {
                 session.info.set_identity(identity);
             }
         }
-        own
+        is_internal
     }
 
-    /// SQL that drops prepared statements, or changes what they refer to.
+    /// Handles SQL that drops prepared statements or changes what they refer to.
     fn on_command_complete(&mut self, session: &mut ClientSession, frame: Frame) {
         let Ok(tag) = backend::command_tag(self.message(frame)) else { return };
         match tag {
@@ -259,14 +258,14 @@ impl Exchange {
         }
     }
 
-    /// Statements of messages behind the command are there when these are done.
+    /// Statements of later messages will exist when those are answered.
     fn on_deallocated(&mut self, session: &mut ClientSession, discards_all: bool) {
-        let given: HashSet<_> = self.answers.names_given().collect();
-        // Errors may still name those that are gone.
-        self.dropped_names = session.names.take_except(|name| given.contains(name));
+        let reparsed: HashSet<_> = self.answers.names_being_parsed().collect();
+        // Errors may still mention the dropped names.
+        self.dropped_names = session.names.take_except(|name| reparsed.contains(name));
         session.info.prepared_count.set(session.names.len() as u32);
         let Link::Server(linked) = &mut self.link else { return };
-        let prepared: HashSet<_> = self.answers.statements_prepared().collect();
+        let prepared: HashSet<_> = self.answers.statements_being_prepared().collect();
         linked.server.prepared.clear_except(|id| prepared.contains(&id));
         if discards_all {
             linked.server.forget_unreported(&session.pool.context.parameters);
@@ -274,8 +273,8 @@ impl Exchange {
     }
 }
 
-/// Takes back what was recorded for an answer that did not come.
-fn take_back(session: &mut ClientSession, server: &mut Server, undo: Undo, failed: FailedEntry) {
+/// Undoes what was recorded for an answer that did not come.
+fn apply_undo(session: &mut ClientSession, server: &mut Server, undo: Undo, failed: FailedEntry) {
     match undo {
         Undo::None | Undo::Duplicate(_) => {}
         Undo::Name(renamed) => {
@@ -286,11 +285,11 @@ fn take_back(session: &mut ClientSession, server: &mut Server, undo: Undo, faile
                 }
             }
             if renamed.prepared > 0 {
-                server.prepared.doubt(renamed.prepared);
+                server.prepared.mark_uncertain(renamed.prepared);
             }
         }
-        // It may have been there before, and be there still.
-        Undo::Prepared(id) => server.prepared.doubt(id),
+        // It may have been there before and may still be there.
+        Undo::Prepared(id) => server.prepared.mark_uncertain(id),
         Undo::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
         Undo::Unnamed(before) => {
             if !matches!(server.unnamed, ServerUnnamed::Own) {
@@ -302,7 +301,7 @@ fn take_back(session: &mut ClientSession, server: &mut Server, undo: Undo, faile
     }
 }
 
-/// True for the command tags of statements after which prepared ones may mean something else.
+/// True for command tags of statements that may change the meaning of prepared statements.
 fn changes_schema(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().any(|command| tag.starts_with(command))
 }

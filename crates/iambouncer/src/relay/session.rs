@@ -1,5 +1,5 @@
-//! A logged-in client. Owns what stays of it between two requests, and the turns of its task; what a request needs
-//! meanwhile is lent to it as an [`Exchange`].
+//! A logged-in client. Owns the state that persists between requests, and the turns of its task; the state of a request
+//! under way is in an [`Exchange`].
 
 use super::exchange::Exchange;
 use crate::client_error::ClientError;
@@ -13,18 +13,18 @@ use std::rc::Rc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
-/// How long a client that does not read may hold up its own last message.
+/// How long a client that does not read may delay its own final message.
 const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a session ended.
+/// Why a session ended.
 pub enum CloseReason {
-    /// The client said goodbye or closed.
+    /// The client sent Terminate or closed its connection.
     ClientLeft,
     /// The client's connection failed.
     ClientLost(std::io::Error),
-    /// We end it, telling the client why.
+    /// The pooler ends the session and reports why.
     Error(ClientError),
-    /// The server has told the client why, in a FATAL of its own.
+    /// The server has reported the reason in a FATAL error.
     ServerFatal,
 }
 
@@ -34,24 +34,24 @@ impl std::fmt::Display for CloseReason {
             Self::ClientLeft => f.write_str("client close request"),
             Self::ClientLost(error) => error.fmt(f),
             Self::Error(error) => error.fmt(f),
-            Self::ServerFatal => f.write_str("server ended the session"),
+            Self::ServerFatal => f.write_str("server closed the session"),
         }
     }
 }
 
-/// What a login leaves to its session.
+/// What the login passes to the session.
 pub struct Start {
     /// The client's connection.
     pub client: Stream,
-    /// Bytes that came with the login.
+    /// Bytes received after the login messages.
     pub up: Inbound,
     /// The client's tracked parameters.
     pub parameters: ValueSet,
-    /// They are a server's own values, so no server will refuse them.
+    /// True if they are a server's own values, which no server refuses.
     pub parameters_proven: bool,
 }
 
-/// What there is of a client whether or not anything is going on.
+/// The state of a client that persists while it is idle.
 pub(super) struct ClientSession {
     pub(super) pool: Rc<Pool>,
     pub(super) info: Rc<ClientInfo>,
@@ -59,23 +59,23 @@ pub(super) struct ClientSession {
     pub(super) names: ClientNames,
     /// Its unnamed statement.
     pub(super) unnamed: Unnamed,
-    /// It has parsed a statement that has an [`Effect`](crate::prepared::Effect): its Executes are looked at.
+    /// The client has parsed a statement with an [`Effect`](crate::prepared::Effect), so its Executes are examined.
     pub(super) has_effects: bool,
-    /// One of its named statements exists on its server only.
+    /// One of its named statements exists only on its server.
     pub(super) has_private: bool,
-    /// Tracked parameters as the client believes them to be.
+    /// Tracked parameters, as the client last set or saw them.
     pub(super) parameters: ValueSet,
-    /// The client's values were accepted by a server before.
+    /// A server has accepted the client's values before.
     pub(super) parameters_proven: bool,
 }
 
 impl ClientSession {
-    /// As [`ClientSession::is_pinned`], without looking closer.
+    /// As [`ClientSession::is_pinned`], without checking whether private statements are left.
     pub(super) fn may_be_pinned(&self) -> bool {
         self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
     }
 
-    /// True while a statement of the client exists on its server only, so that it has to keep that server.
+    /// True while a statement of the client exists only on its server, so that the client has to keep that server.
     pub(super) fn is_pinned(&mut self) -> bool {
         if self.has_private {
             self.has_private = self.names.has_private();
@@ -83,14 +83,14 @@ impl ClientSession {
         self.may_be_pinned()
     }
 
-    /// Records that it has no server.
-    pub(super) fn unlink_notes(&self) {
+    /// Records that the client has no server.
+    pub(super) fn record_unlinked(&self) {
         self.info.set_server(None);
         self.info.state.set(ClientState::Idle);
     }
 }
 
-/// A client and, while something is going on, its exchange with a server.
+/// A client and, while it is active, its exchange with a server.
 pub struct Session {
     session: ClientSession,
     /// `None` while the client is idle.
@@ -98,12 +98,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session at its first request.
+    /// Creates a session that has not sent a request yet.
     pub fn new(pool: Rc<Pool>, info: Rc<ClientInfo>, start: Start) -> Self {
         let Start { client, up, parameters, parameters_proven } = start;
         info.state.set(ClientState::Idle);
         let exchange = (!up.is_empty()).then(|| {
-            let mut exchange = pool.with_session_rules(Exchange::lend);
+            let mut exchange = pool.with_session_rules(Exchange::allocate);
             exchange.up = up;
             exchange
         });
@@ -122,28 +122,28 @@ impl Session {
         Self { session, exchange }
     }
 
-    /// One turn of the task, until [`Session::shut_down`] is due. Never inlined: `make instructions` counts what happens
-    /// in here.
+    /// One turn of the task, until [`Session::shut_down`] is due. Never inlined: `make instructions` counts the
+    /// instructions executed here.
     #[inline(never)]
     pub fn turn(&mut self, cx: &mut task::Context<'_>) -> Poll<CloseReason> {
         let mut exchange =
-            self.exchange.take().unwrap_or_else(|| self.session.pool.with_session_rules(Exchange::lend));
+            self.exchange.take().unwrap_or_else(|| self.session.pool.with_session_rules(Exchange::allocate));
         let outcome = exchange.turn(&mut self.session, cx);
-        if exchange.is_over() {
-            exchange.give_back();
+        if exchange.is_finished() {
+            exchange.recycle();
         } else {
             self.exchange = Some(exchange);
         }
         outcome
     }
 
-    /// The end of the session for its server, after the last turn. Comes back if there is a client to be told why.
+    /// Releases the server after the last turn. Returns the final message if the client is to receive one.
     pub fn shut_down(mut self, reason: &CloseReason) -> Option<FinalMessage> {
         if let Some(exchange) = &mut self.exchange {
             exchange.shut_down(&self.session);
         }
         let CloseReason::Error(error) = reason else { return None };
-        // A message cut off in the middle cannot be followed by another.
+        // No message can follow one that is incomplete.
         let mut message = match &self.exchange {
             Some(exchange) => exchange.unsent()?,
             None => Vec::new(),
@@ -153,14 +153,14 @@ impl Session {
     }
 }
 
-/// The last message of a client that is sent away.
+/// The last message to a client whose session the pooler ends.
 pub struct FinalMessage {
     client: Stream,
     message: Vec<u8>,
 }
 
 impl FinalMessage {
-    /// Sends it, if the client takes it in time.
+    /// Sends it, unless the client takes too long to read it.
     pub async fn send(mut self) {
         let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, self.client.send_all(&self.message)).await;
     }
@@ -170,7 +170,7 @@ impl FinalMessage {
 mod tests {
     use super::*;
 
-    /// What every idle client costs, next to its socket and its record.
+    /// The cost of every idle client, besides its socket and its record.
     #[test]
     fn a_session_is_small() {
         let size = std::mem::size_of::<Session>();

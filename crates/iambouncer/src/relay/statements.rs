@@ -1,6 +1,6 @@
-//! Messages of the client that name prepared statements. Owns their renaming: what is added, held back, answered
-//! here or left for the server to judge; who has which statement is recorded in [`crate::prepared`]. The unnamed
-//! statement is [`super::unnamed`]'s.
+//! Client messages that name prepared statements. Owns their renaming, and decides what is added, held back, answered
+//! by the pooler or left to the server; [`crate::prepared`] records which server has which statement. The unnamed
+//! statement belongs to [`super::unnamed`].
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
@@ -18,21 +18,21 @@ use wire::limits::{HEADER_BYTES, MAX_NAME_BYTES};
 use wire::rewrite;
 use wire::scan::Frame;
 
-/// Longest named Parse that is shared, in bytes: it has to be in memory as a whole. A client with a longer one keeps its
-/// server until it closes the statement.
+/// Longest named Parse that is shared, in bytes: the whole message has to fit in memory. A client with a longer one
+/// keeps its server until it closes the statement.
 const MAX_SHARED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 /// Longest Describe or Close, in bytes: a kind and a name.
 const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 
 impl Exchange {
-    /// The message at the front, if it is there as a whole.
+    /// The message at the front, if all of it has been received.
     pub(super) fn whole(&self, frame: Frame) -> Consumed<&[u8]> {
         let bytes = &self.up.bytes()[self.up_ready..];
         bytes.get(..frame.len).ok_or(NotConsumed::NeedBytes(frame.len))
     }
 
     pub(super) fn on_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         let front = &self.up.bytes()[self.up_ready..];
         if frame.len <= HEADER_BYTES {
             return Err(violation(wire::FormatError::Truncated).into());
@@ -63,7 +63,7 @@ impl Exchange {
         }
         let name: Box<[u8]> = parse.name.into();
         if self.is_on_server(&statement) {
-            // Whether a failed transaction refuses it depends on answers to come.
+            // Whether a failed transaction refuses it depends on outstanding answers.
             if self.is_refused_by_transaction(&statement) && self.answers.owes_ready() {
                 return Err(self.await_answer());
             }
@@ -84,8 +84,8 @@ impl Exchange {
         statement: &Rc<Statement>,
     ) -> Result<(), CloseReason> {
         if session.names.get(&name).is_some() {
-            // The name is in use. The server says so in its own words when it gets its name for this text twice;
-            // should it not have the text after all, it now has the right one.
+            // The name is in use. Parsing the shared name a second time makes the server report that in its own words.
+            // If the server did not have the statement after all, it now has the right one.
             self.ensure_prepared(session, statement);
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::duplicate(name)));
@@ -101,7 +101,7 @@ impl Exchange {
             let undo = Undo::name(name, None, statement.id);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
         } else if self.is_refused_by_transaction(statement) {
-            // In the server's own words.
+            // Lets the server report the error.
             rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::name(name, None, 0)));
         } else {
@@ -128,21 +128,21 @@ impl Exchange {
             return Err(NotConsumed::SendFirst);
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
-        self.note_portal(session, portal_len == 0, statement.effect);
+        self.record_portal(session, portal_len == 0, statement.effect);
         session.pool.stats.count(|t| t.binds += 1);
         self.spill_upstream();
         self.start_clock(session);
         let begins = self.begins_batch();
-        let had_it = self.ensure_prepared(session, &statement);
-        if begins && had_it {
+        let was_prepared = self.ensure_prepared(session, &statement);
+        if begins && was_prepared {
             self.retry.begin(self.up_head.len());
         }
         self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);
         Ok(())
     }
 
-    /// Sends the Bind at the front under another name of its statement; the lengths are those of its portal's name and of
-    /// its head. The values go on as they are, however many bytes they have.
+    /// Forwards the Bind at the front under another statement name; `lengths` are those of its portal name and of its
+    /// head. The values are forwarded unchanged, whatever their size.
     #[inline]
     pub(super) fn forward_bind(&mut self, frame: Frame, lengths: (usize, usize), name: &[u8], id: u64) {
         let (portal_len, head_len) = lengths;
@@ -152,7 +152,7 @@ impl Exchange {
         self.replace_head(frame, head_len);
     }
 
-    /// The head of the message at the front has been replaced: what is left of the message follows it.
+    /// Drops the head of the message at the front after it has been replaced; the rest of the message follows.
     #[inline]
     pub(super) fn replace_head(&mut self, frame: Frame, head_len: usize) {
         self.up_scanner.consume(frame, head_len);
@@ -160,9 +160,9 @@ impl Exchange {
         self.up_discard_tail = false;
     }
 
-    /// Records what the portal may do that a Bind makes.
+    /// Records what executing the new portal may do.
     #[inline]
-    pub(super) fn note_portal(&mut self, session: &ClientSession, is_unnamed: bool, effect: Effect) {
+    pub(super) fn record_portal(&mut self, session: &ClientSession, is_unnamed: bool, effect: Effect) {
         if !session.has_effects {
             return;
         }
@@ -173,14 +173,14 @@ impl Exchange {
         }
     }
 
-    /// True when nothing is under way that a second try of what comes now could overtake or repeat.
+    /// True when nothing is under way that sending this batch again could overtake or repeat.
     #[inline]
     fn begins_batch(&self) -> bool {
         self.answers.begins_batch()
             && matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle)
     }
 
-    /// The Describe or Close at the front, if it is there as a whole.
+    /// The Describe or Close at the front, if all of it has been received.
     fn named(&self, frame: Frame) -> Consumed<Named<'_>> {
         if frame.len > MAX_NAMED_BYTES {
             return Err(violation(wire::FormatError::NameTooLong).into());
@@ -218,7 +218,7 @@ impl Exchange {
     }
 
     pub(super) fn on_close(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         let named = self.named(frame)?;
         let is_statement = named.target == NamedKind::Statement;
         if is_statement && named.name.is_empty() {
@@ -246,14 +246,14 @@ impl Exchange {
         let before = session.names.remove(&name);
         session.info.prepared_count.set(session.names.len() as u32);
         if let Some(statement) = before.as_ref().filter(|_| is_private) {
-            // Nobody else has a use for it.
+            // No other client uses it.
             rewrite::close_statement(self.up_head.buffer(), &statement.name);
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.remove(statement.id);
             }
             self.answers.push(ExpectedAnswer::Close(Answer::Forward, Undo::name(name, before, 0)));
         } else {
-            // Only the client forgets it: the server keeps it for the next one.
+            // Only the client drops it: the server keeps it for other clients.
             self.answers.push(ExpectedAnswer::Close(Answer::Fake, Undo::name(name, before, 0)));
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! Messages about the unnamed statement. Owns its way from server to server: a client may use it in a later batch than
-//! the one that made it, and then it is made again on the server that runs that batch. A server never lets a client use
-//! the unnamed statement of another.
+//! Messages that use the unnamed statement. Owns its transfer between servers: a client may use it in a later batch
+//! than the one that parsed it, and it is then parsed again on the server that runs that batch. A client never gets to
+//! use another client's unnamed statement.
 
 use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
@@ -19,7 +19,7 @@ use wire::scan::Frame;
 impl Exchange {
     pub(super) fn on_unnamed_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.rules.mode == PoolMode::Session {
-            // The server is the client's own.
+            // The client has the server to itself.
             let text = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
             session.has_effects |= effect != Effect::None;
@@ -41,7 +41,7 @@ impl Exchange {
             let message = self.whole(frame)?;
             let body = frontend::parse(message).map_err(violation)?.body;
             match &session.unnamed {
-                // Nearly always the same statement again.
+                // Clients nearly always parse the same statement again.
                 Some(text) if text.body() == Some(body) => text.clone(),
                 _ => session.pool.context.unnamed.intern(body),
             }
@@ -56,12 +56,12 @@ impl Exchange {
     }
 
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         self.ensure_unnamed(session)?;
         if session.has_effects {
             let is_unnamed_portal = self.up.bytes().get(self.up_ready + HEADER_BYTES) == Some(&0);
             let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
-            self.note_portal(session, is_unnamed_portal, effect);
+            self.record_portal(session, is_unnamed_portal, effect);
         }
         session.pool.stats.count(|t| t.binds += 1);
         self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
@@ -69,7 +69,7 @@ impl Exchange {
     }
 
     pub(super) fn on_unnamed_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        self.retry.forget();
+        self.retry.clear();
         self.ensure_unnamed(session)?;
         self.forward_expecting(session, frame, ExpectedAnswer::Describe(0));
         Ok(())
@@ -86,29 +86,29 @@ impl Exchange {
         self.forward_expecting(session, frame, ExpectedAnswer::Close(Answer::Forward, undo));
     }
 
-    /// Sees to it that the server's unnamed statement is the client's before the message that uses it: made again, or,
-    /// where the client has none, closed.
+    /// Makes sure that the server's unnamed statement is the client's before a message uses it: parses it again or, if
+    /// the client has none, closes the server's.
     #[inline]
     fn ensure_unnamed(&mut self, session: &mut ClientSession) -> Consumed {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let is_there = match (&session.unnamed, &linked.server.unnamed) {
+        let is_current = match (&session.unnamed, &linked.server.unnamed) {
             (_, ServerUnnamed::Own) => true,
             (Some(text), server) => server.is(text),
             (None, server) => matches!(server, ServerUnnamed::None),
         };
-        if is_there && !self.answers.is_name_unsettled(b"") {
+        if is_current && !self.answers.is_name_unsettled(b"") {
             Ok(())
         } else {
-            self.replace_unnamed(session, is_there)
+            self.replace_unnamed(session, is_current)
         }
     }
 
     #[inline(never)]
-    fn replace_unnamed(&mut self, session: &mut ClientSession, is_there: bool) -> Consumed {
+    fn replace_unnamed(&mut self, session: &mut ClientSession, is_current: bool) -> Consumed {
         if self.answers.is_name_unsettled(b"") {
             return Err(self.await_answer());
         }
-        if is_there {
+        if is_current {
             return Ok(());
         }
         if self.must_send_first() {
@@ -133,8 +133,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Takes back a change of the unnamed statement that did not happen. A Parse that failed itself has closed the one
-    /// before; one that was skipped has not.
+    /// Undoes a change of the unnamed statement that did not happen. A Parse that failed has closed the previous
+    /// statement; a Parse that was skipped has not.
     pub(super) fn undo_unnamed(session: &mut ClientSession, before: Unnamed, failed: FailedEntry) {
         if failed.is_last_change {
             session.unnamed = if failed.is_front { None } else { before };

@@ -1,5 +1,5 @@
-//! From the client to the server. Owns the decision when a server is needed, what of the client's messages goes on
-//! as it is; messages that name prepared statements are [`super::statements`]'s.
+//! From the client to the server. Owns the decision when a server is needed, and which bytes are forwarded unchanged;
+//! messages that name prepared statements belong to [`super::statements`].
 
 use super::decision::{Consumed, NotConsumed};
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
@@ -13,26 +13,26 @@ use std::task::{Context, Poll, ready};
 use wire::scan::{self, Event, Frame};
 use wire::tag;
 
-/// Bytes moved aside so that a head can be put behind them; more are sent first.
+/// Bytes that are copied so that a head can follow them; a larger amount is sent first.
 const MAX_SPILL_BYTES: usize = 4096;
-/// Bytes of ours above which nothing is added before they are sent; one message more may come on top.
+/// Size of the head above which nothing is added before it is sent; one more message may exceed it.
 const MAX_HEAD_BYTES: usize = 1024 * 1024;
-/// Requests that may lie in the buffer of a client without a server: a full buffer asks for one.
+/// Bytes of requests that a client without a server may buffer: a full buffer requests a server.
 const FULL_BUFFER_BYTES: usize = SMALL_BLOCK_BYTES;
 
-/// Answers owed to one client at the most before it is read from again; one buffer full may come on top.
+/// Maximum number of answers owed to a client before reading from it pauses; one more buffer of requests may exceed it.
 const MAX_ANSWERS_OWED: usize = 16 * 1024;
 
-/// The same while the server gives none, and the client's end is looked for behind what it has sent.
+/// The same while the server sends none, and the client's buffered requests are read only to detect a disconnect.
 const MAX_ANSWERS_OWED_AT_ALL: usize = 16 * MAX_ANSWERS_OWED;
 
-/// Bytes sent to a server that has said nothing since, above which nothing more is read from the client while answers are
-/// owed. An error at the beginning of a long pipeline then comes while the client is still sending.
+/// Bytes sent to a server since its last message, above which nothing more is read from the client while answers are
+/// owed. So an error early in a long pipeline is reported while the client is still sending.
 const MAX_UNANSWERED_BYTES: usize = 512 * 1024;
 
 impl Exchange {
-    /// Sends what is decided, looks at what came, and receives once. Ready: something was done, and another call may find
-    /// more to do. Pending: the client, the server or the pool wakes this task.
+    /// Sends pending bytes, examines what was received, and receives once. Ready: there was progress, and another call
+    /// may make more. Pending: the client, the server or the pool wakes this task.
     pub(super) fn poll_upstream(
         &mut self,
         session: &mut ClientSession,
@@ -43,7 +43,7 @@ impl Exchange {
             if self.up_ready > 0 || !self.up_head.is_empty() {
                 match self.poll_send_upstream(cx) {
                     Poll::Ready(sent) => sent?,
-                    Poll::Pending => return poll_client_end(session),
+                    Poll::Pending => return poll_disconnect(session),
                 }
                 continue;
             }
@@ -51,8 +51,8 @@ impl Exchange {
                 match linked.server.stream.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
                     // Back-pressure: nothing more is read from the client meanwhile.
-                    Poll::Pending => return poll_client_end(session),
-                    // What the server said last is read before it is given up.
+                    Poll::Pending => return poll_disconnect(session),
+                    // The server's last messages are read before it is closed.
                     Poll::Ready(Err(_)) => return Poll::Pending,
                 }
             }
@@ -64,36 +64,36 @@ impl Exchange {
                 NotConsumed::AwaitServer => return self.poll_client_while_waiting(session, cx),
                 NotConsumed::AwaitAnswer => {
                     if !(self.flush_due && self.up_scanner.at_boundary()) {
-                        return poll_client_end(session);
+                        return poll_disconnect(session);
                     }
                 }
-                NotConsumed::AwaitSilence => ready!(self.poll_silence(session, cx))?,
-                // One receive per round, so that a client that never pauses leaves the others their turn.
+                NotConsumed::DrainServer => ready!(self.poll_drain(session, cx))?,
+                // One receive per round, so that a client that never pauses does not starve other tasks.
                 NotConsumed::NeedBytes(_) if received => {
-                    // Nothing is left, and nothing more has come: another round would find that out again.
+                    // Nothing is left and nothing more has arrived; another round would be wasted.
                     let is_done = self.up.is_empty() && !session.client.has_pending_input();
                     return if is_done { Poll::Pending } else { Poll::Ready(Ok(())) };
                 }
-                NotConsumed::NeedBytes(bytes) => received = ready!(self.poll_need(session, cx, bytes))?,
+                NotConsumed::NeedBytes(bytes) => received = ready!(self.poll_fill(session, cx, bytes))?,
                 NotConsumed::Close(reason) => return Poll::Ready(Err(reason)),
             }
         }
     }
 
-    /// Receives, so that this many bytes are there. Ready with false: a Flush, or a part of a batch, is to be sent first.
+    /// Receives until this many bytes are available. Ready with false: a Flush or part of a batch has to be sent first.
     #[inline]
-    fn poll_need(
+    fn poll_fill(
         &mut self,
         session: &mut ClientSession,
         cx: &mut Context<'_>,
         bytes: usize,
     ) -> Poll<Result<bool, CloseReason>> {
-        if self.is_swamped() {
-            if self.wants_flush() {
+        if self.has_backlog() {
+            if self.takes_flush() {
                 return Poll::Ready(Ok(false));
             }
-            if !self.looks_for_end(session) {
-                return poll_client_end(session).map_ok(|()| false);
+            if !self.takes_disconnect_check(session) {
+                return poll_disconnect(session).map_ok(|()| false);
             }
         }
         if !self.up.is_empty() {
@@ -101,60 +101,60 @@ impl Exchange {
         }
         match self.poll_receive_from_client(session, cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
-            Poll::Pending if self.links_for_part_of_batch(session)? => Poll::Ready(Ok(false)),
+            Poll::Pending if self.links_for_partial_batch(session)? => Poll::Ready(Ok(false)),
             Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Reads what the server has sent while no answer was owed. Pending: a client that does not read, or a record that is
-    /// not complete, holds it up; what does so wakes this task.
-    fn poll_silence(
+    /// Reads what the server has sent while no answer was owed. Pending: a client that does not read, or an incomplete
+    /// record, blocks it and wakes this task later.
+    fn poll_drain(
         &mut self,
         session: &mut ClientSession,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CloseReason>> {
         self.holds_request = true;
-        let heard = self.poll_downstream(session, cx);
+        let drained = self.poll_downstream(session, cx);
         self.holds_request = false;
-        if let Poll::Ready(Err(reason)) = heard {
+        if let Poll::Ready(Err(reason)) = drained {
             return Poll::Ready(Err(reason));
         }
-        if heard.is_pending() && self.link.server().is_some_and(|l| l.server.stream.has_pending_input()) {
-            return poll_client_end(session);
+        if drained.is_pending() && self.link.server().is_some_and(|l| l.server.stream.has_pending_input()) {
+            return poll_disconnect(session);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// The client has sent nothing, and will wake this task when it does: a look at it would find that out again.
+    /// True when the client has sent nothing and will wake this task when it does.
     #[inline]
     fn has_nothing_to_do(&self, session: &ClientSession) -> bool {
-        self.listens_to_client
+        self.awaits_client_input
             && self.up.is_empty()
             && !self.flush_due
             && !self.answers.has_due_syncs()
             && !session.client.has_pending_input()
     }
 
-    /// Answers pile up that the client does not read or the server has not given: nothing more is read until they
-    /// are fewer. Answers made up here pass no server that could hold them back.
-    fn is_swamped(&self) -> bool {
+    /// True when too many answers are unsent or outstanding: nothing more is read from the client until there are
+    /// fewer. Synthesized answers do not pass through a server that could apply back-pressure.
+    fn has_backlog(&self) -> bool {
         self.down_head.len() > MAX_UNSENT_HEAD_BYTES
             || self.answers.len() > MAX_ANSWERS_OWED
-            || self.outruns_server()
+            || self.is_server_behind()
     }
 
-    /// The server has much to read before it can answer. COPY data have no answers.
+    /// True when the server has much to read before it can answer. COPY data is not answered.
     #[inline]
-    fn outruns_server(&self) -> bool {
+    fn is_server_behind(&self) -> bool {
         self.unanswered_bytes > MAX_UNANSWERED_BYTES
             && !self.answers.is_empty()
             && !self.answers.may_be_copying()
             && self.up_scanner.at_boundary()
     }
 
-    /// A client's end is behind what it has sent: a few times a second some more of that is read, as long as the server
-    /// takes it. True when that is due.
-    fn looks_for_end(&mut self, session: &ClientSession) -> bool {
+    /// A disconnect can be detected only after what the client has sent before it. So a little more is read a few times
+    /// a second, as long as the server accepts it. True when that is due.
+    fn takes_disconnect_check(&mut self, session: &ClientSession) -> bool {
         let is_due = self.answers.len() <= MAX_ANSWERS_OWED_AT_ALL
             && self.down_head.len() <= MAX_UNSENT_HEAD_BYTES
             && session.info.is_end_check_due();
@@ -164,24 +164,24 @@ impl Exchange {
         is_due
     }
 
-    /// Answers that no Sync has been sent for may lie in the server's buffer: without a Flush, once, they would never
-    /// come. True when it is to be sent now.
-    fn wants_flush(&mut self) -> bool {
-        let wants = (self.answers.len() > MAX_ANSWERS_OWED || self.outruns_server())
+    /// Answers that precede a Sync may be in the server's buffer and need one Flush to be sent. True when the Flush is
+    /// to be sent now.
+    fn takes_flush(&mut self) -> bool {
+        let is_needed = (self.answers.len() > MAX_ANSWERS_OWED || self.is_server_behind())
             && self.answers.is_batch_open()
-            && !self.swamped_flush_sent
+            && !self.backlog_flush_sent
             && self.up_scanner.at_boundary();
-        if wants {
-            self.swamped_flush_sent = true;
+        if is_needed {
+            self.backlog_flush_sent = true;
             self.flush_due = true;
         }
-        wants
+        is_needed
     }
 
-    /// Nothing more can be read from the client for now. Messages of a batch that no Sync or Flush follows are sent all
-    /// the same, as the server may have something to say about them: true when there are some, and a server, or a place
-    /// in the queue for one.
-    fn links_for_part_of_batch(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
+    /// Called when nothing more can be read from the client for now. Messages of a batch are sent even if no Sync or
+    /// Flush follows, since the server may report an error for them. True if there are any and the client has a server
+    /// or a place in the queue.
+    fn links_for_partial_batch(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
         if !matches!(self.link, Link::None) || self.up_ready > 0 || !self.up_scanner.at_boundary() {
             return Ok(false);
         }
@@ -209,7 +209,7 @@ impl Exchange {
         session: &mut ClientSession,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CloseReason>> {
-        self.listens_to_client = true;
+        self.awaits_client_input = true;
         match ready!(session.client.poll_recv(cx, &mut self.up)) {
             Ok(0) => Poll::Ready(Err(CloseReason::ClientLeft)),
             Ok(n) => {
@@ -220,8 +220,8 @@ impl Exchange {
         }
     }
 
-    /// While a client waits in the queue, only its end and a cancel request are of interest; what it sends more
-    /// stays in its buffer as far as that goes.
+    /// While a client is in the queue, only its disconnect and cancel requests matter; anything else stays in its
+    /// buffer, up to its size.
     fn poll_client_while_waiting(
         &mut self,
         session: &mut ClientSession,
@@ -231,7 +231,7 @@ impl Exchange {
             return Poll::Ready(self.cancel_waiting_request(session));
         }
         if self.up.len() >= FULL_BUFFER_BYTES {
-            return poll_client_end(session);
+            return poll_disconnect(session);
         }
         self.up.make_room(FULL_BUFFER_BYTES);
         self.poll_receive_from_client(session, cx)
@@ -239,18 +239,18 @@ impl Exchange {
 
     fn poll_send_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Some(linked) = self.link.server() else {
-            // Nothing is ever decided without a server.
+            // Bytes become ready only with a server.
             return Poll::Ready(Err(CloseReason::Error(client_error::protocol("message without a server"))));
         };
-        if self.retry.records() {
+        if self.retry.is_recording() {
             self.retry.record(self.up_head.pending(), &self.up.bytes()[..self.up_ready]);
         }
         let total = self.up_head.len() + self.up_ready;
         let stream = &mut linked.server.stream;
         let sent = stream.poll_send_front(cx, self.up_head.pending(), &mut self.up, self.up_ready);
-        let gone = if let Poll::Ready(Ok(n)) = sent { n } else { 0 };
-        if gone < total && self.retry.records() {
-            self.retry.unrecord(total - gone);
+        let sent_bytes = if let Poll::Ready(Ok(n)) = sent { n } else { 0 };
+        if sent_bytes < total && self.retry.is_recording() {
+            self.retry.unrecord(total - sent_bytes);
         }
         match ready!(sent) {
             Ok(n) => {
@@ -260,13 +260,13 @@ impl Exchange {
                 self.unanswered_bytes += n;
                 Poll::Ready(Ok(()))
             }
-            // The server may have said why before it closed: the other direction reads that.
+            // The server may have reported the reason before it closed; `poll_downstream` reads it.
             Err(_) if linked.server.stream.has_pending_input() => Poll::Pending,
             Err(error) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost(error)))),
         }
     }
 
-    /// Looks at the client's messages until one is not consumed, or no whole message is left.
+    /// Examines client messages until one is not consumed, or no complete message is left.
     fn scan_upstream(&mut self, session: &mut ClientSession) -> NotConsumed {
         if self.sends_due() {
             return NotConsumed::SendFirst;
@@ -281,7 +281,7 @@ impl Exchange {
         }
     }
 
-    /// Consumes the next message, or the part of it that is there.
+    /// Consumes the next message, or the part of it that has been received.
     #[inline]
     fn scan_next(&mut self, session: &mut ClientSession) -> Consumed {
         let bytes = &self.up.bytes()[self.up_ready..];
@@ -293,12 +293,12 @@ impl Exchange {
                 } else {
                     self.up_ready += n;
                 }
-                // It became due inside this message, and goes before the next.
+                // This became due inside the message and precedes the next one.
                 if self.sends_due() {
                     return Err(NotConsumed::SendFirst);
                 }
             }
-            // CopyData outside of a COPY: the server would ignore it as well.
+            // CopyData outside a COPY: the server would ignore it as well.
             Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
                 debug_assert!(at_boundary);
                 self.up_discard_tail = true;
@@ -318,7 +318,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Puts what is due between two messages of the client behind what is to be sent. True if there was anything.
+    /// Adds what is due between two client messages. True if there was anything.
     #[inline]
     fn sends_due(&mut self) -> bool {
         let is_due = (self.flush_due || self.answers.has_due_syncs())
@@ -334,14 +334,14 @@ impl Exchange {
         self.up_ready > 0 || !self.up_head.is_empty()
     }
 
-    /// The client's values have never been accepted by a server, and the SET that carries them is not answered
-    /// yet: a request sent now could run under the wrong ones.
+    /// True while a server has never accepted the client's values and the SET that carries them is unanswered: a
+    /// request sent now could run with the wrong values.
     pub(super) fn waits_for_internal_query(&self, session: &ClientSession) -> bool {
         !session.parameters_proven && self.answers.is_internal()
     }
 
-    /// `None` when a server can be asked for: a request is complete, or the buffer is full. Else how many bytes
-    /// have to be there for the next look.
+    /// `None` when a server can be requested: a request is complete, or the buffer is full. Otherwise the number of
+    /// bytes needed before checking again.
     pub(super) fn request_needs(&self) -> Result<Option<usize>, CloseReason> {
         let bytes = &self.up.bytes()[self.up_ready..];
         let mut at = 0;
@@ -382,7 +382,7 @@ impl Exchange {
         self.forward(frame);
     }
 
-    /// The first message of a request starts its time; those behind it do not start it again.
+    /// The first message of a request starts its timer; later ones do not restart it.
     pub(super) fn start_clock(&self, session: &ClientSession) {
         if self.answers.is_empty() || self.answers.is_internal() {
             let now = worker::now();
@@ -393,13 +393,13 @@ impl Exchange {
         }
     }
 
-    /// Throws `n` bytes away that stand behind `up_ready`.
+    /// Discards the `n` bytes after `up_ready`.
     fn drop_upstream(&mut self, n: usize) {
         self.spill_upstream();
         self.up.consume(n);
     }
 
-    /// Moves what is ready aside, so that something else can be put behind it.
+    /// Moves the ready bytes to the head, so that other bytes can follow them.
     pub(super) fn spill_upstream(&mut self) {
         if self.up_ready > 0 {
             self.up_head.buffer().extend_from_slice(&self.up.bytes()[..self.up_ready]);
@@ -408,7 +408,7 @@ impl Exchange {
         }
     }
 
-    /// True when what is ready is too much to be moved aside and has to be sent first.
+    /// True when there are too many ready bytes to copy, so that they have to be sent first.
     pub(super) fn must_send_first(&self) -> bool {
         self.up_ready > MAX_SPILL_BYTES || self.up_head.len() > MAX_HEAD_BYTES
     }
@@ -424,8 +424,8 @@ impl Exchange {
     }
 }
 
-/// Nothing is read from the client for now. Its end is noticed all the same, at the janitor's pace.
-fn poll_client_end(session: &ClientSession) -> Poll<Result<(), CloseReason>> {
+/// Used while nothing is read from the client: checks for a disconnect at the janitor's interval.
+fn poll_disconnect(session: &ClientSession) -> Poll<Result<(), CloseReason>> {
     if session.info.is_end_check_due() && session.client.has_hung_up() {
         return Poll::Ready(Err(CloseReason::ClientLeft));
     }

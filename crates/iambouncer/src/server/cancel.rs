@@ -1,6 +1,6 @@
-//! Sending a cancel request to a server. Owns the rule that no cancel ever hits the next client's query: from the
-//! moment a request starts until the server has closed the cancel connection, the server is given to nobody else,
-//! and nothing is sent when it is no longer with the client who asked.
+//! Sending a cancel request to a server. Owns the rule that no cancel ever hits the next client's query: from the start
+//! of a request until the server has closed the cancel connection, the server is not assigned to another client;
+//! nothing is sent if it is no longer linked to the client that sent the request.
 
 use super::ServerInfo;
 use super::connect;
@@ -10,7 +10,7 @@ use crate::worker::timers;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Cancel requests under way to one server at the most; more would change nothing.
+/// Maximum number of concurrent cancel requests to one server; more would have no effect.
 const MAX_IN_FLIGHT: u32 = 4;
 
 /// Counts a request in [`ServerInfo::cancels_in_flight`] for as long as it exists.
@@ -22,8 +22,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Cancels what `server` does for `client_id`. Returns when the server is done with the request, or after `limit`; false
-/// when it is not known to have got it.
+/// Cancels the query of `client_id` on `server`. Returns when the server is done with the request, or after `limit`;
+/// false if it may not have received it.
 pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, limit: Duration) -> bool {
     if server.cancels_in_flight.get() >= MAX_IN_FLIGHT {
         return true;
@@ -38,18 +38,18 @@ pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, lim
         }
         let mut message = Vec::new();
         wire::encode::cancel_request(&mut message, server.pid, &server.cancel_key);
-        let lost = |error: std::io::Error| super::LoginError::BrokenOff(error.to_string());
-        stream.send_all(&message).await.map_err(lost)?;
-        // The server closes when it has passed the signal on.
+        let io_error = |error: std::io::Error| super::LoginError::BrokenOff(error.to_string());
+        stream.send_all(&message).await.map_err(io_error)?;
+        // The server closes the connection after sending the signal.
         let mut inbound = Inbound::default();
         loop {
             match stream.recv(&mut inbound).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => inbound.clear(),
                 Err(error) => {
-                    // Whether it was acted on is unknown, so the server must not be used again.
+                    // It is unknown whether the request had an effect, so the server must not be used again.
                     server.close_needed.set(true);
-                    return Err(lost(error));
+                    return Err(io_error(error));
                 }
             }
         }
@@ -58,11 +58,11 @@ pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, lim
     match outcome {
         Some(Ok(())) => true,
         Some(Err(error)) => {
-            tracing::warn!(%error, "cancel request did not get through");
+            tracing::warn!(%error, "could not send the cancel request");
             false
         }
         None => {
-            // Whether it arrived is unknown, so the server must not be used again.
+            // It is unknown whether the request arrived, so the server must not be used again.
             server.close_needed.set(true);
             tracing::warn!("cancel request timed out; the server connection will be closed");
             false

@@ -1,8 +1,8 @@
-//! From a host name to an open, possibly encrypted connection. Owns the order in which addresses are tried, the SSLRequest
-//! and the six TLS modes; knows nothing of users.
+//! From a host name to an open, possibly encrypted connection. Owns the order in which addresses are tried, the
+//! SSLRequest and the six TLS modes; never handles users or credentials.
 
 use super::LoginError;
-use super::error::TlsTrouble;
+use super::error::TlsFailureKind;
 use super::progress::Progress;
 use super::target::{Credential, LoginTarget};
 use crate::config::{Host, TlsMode};
@@ -23,40 +23,40 @@ use std::time::Duration;
 use wire::limits::MAX_WHOLE_BYTES;
 use wire::{backend, scan, tag};
 
-/// Time for one address of several.
+/// Timeout for one of several addresses.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 
-/// How a server was reached, so that a cancel request goes to the very same place.
+/// How a server was reached, so that a cancel request goes to the same place.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// Address or path.
     pub endpoint: Endpoint,
     /// Name in its certificate, and how it is verified; `None` without TLS.
     pub tls: Option<(ServerName<'static>, ServerTls)>,
-    /// Its address as one of a host name; `None` where no name was looked up.
+    /// Its address among those of a host name; `None` if no name was resolved.
     pub address: Option<Arc<HostAddress>>,
 }
 
 impl Route {
-    /// The host name has other addresses by now.
+    /// True if the host name no longer resolves to this address.
     pub fn is_outdated(&self) -> bool {
         self.address.as_ref().is_some_and(|address| address.is_old())
     }
 }
 
-/// Whether TLS is asked for on this attempt.
+/// Whether this attempt requests TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
-    /// Not asked for.
+    /// TLS is not requested.
     None,
-    /// Asked for; clear text is taken if the server has none.
+    /// TLS is requested; an unencrypted connection is used if the server does not support it.
     Preferred,
-    /// Asked for and insisted on.
+    /// TLS is requested and required.
     Required,
 }
 
 impl Encryption {
-    /// What `mode` means for a first attempt; `allow` comes back for a second one with TLS.
+    /// The encryption of the first attempt in `mode`; `allow` makes a second attempt with TLS.
     pub fn first(mode: TlsMode) -> Self {
         match mode {
             TlsMode::Disable | TlsMode::Allow => Self::None,
@@ -66,10 +66,10 @@ impl Encryption {
     }
 }
 
-/// Where a login goes, looked up once: the name a token is signed for and the address it is sent to come from the same
-/// answer.
+/// The target of a login, resolved once: the name a token is signed for and the address it is sent to come from the
+/// same DNS answer.
 pub enum ServerAddress {
-    /// A socket on this machine.
+    /// A UNIX socket.
     Unix {
         /// Its path.
         path: PathBuf,
@@ -82,13 +82,13 @@ pub enum ServerAddress {
         name: String,
         /// Its addresses.
         addresses: Vec<SocketAddr>,
-        /// The answer they are from; `None` where the name is an address.
+        /// The DNS answer; `None` if the name is an address.
         found: Option<NameRecord>,
     },
 }
 
 impl ServerAddress {
-    /// Looks a target up.
+    /// Resolves a target.
     ///
     /// # Errors
     /// The name does not resolve.
@@ -109,7 +109,7 @@ impl ServerAddress {
         }
     }
 
-    /// Looks a name up; with `is_alias` also the names it stands for.
+    /// Resolves a name, with `is_alias` also its aliases (CNAMEs).
     ///
     /// # Errors
     /// The name does not resolve.
@@ -149,7 +149,7 @@ impl ServerAddress {
         }
     }
 
-    /// The first RDS endpoint among the names behind the host.
+    /// The first RDS endpoint in the host's CNAME chain.
     pub fn rds_name(&self) -> Option<&String> {
         match self {
             Self::Unix { .. } => None,
@@ -157,16 +157,17 @@ impl ServerAddress {
         }
     }
 
-    /// The name that the certificate must hold where a token is sent: the endpoint's own, if the token is for one.
+    /// The name that the certificate must have where a token is sent: the endpoint's own, if the token is for an
+    /// endpoint.
     pub fn tls_name<'a>(&'a self, key: &'a TokenKey) -> &'a str {
         if rds_iam::RdsEndpoint::parse(&key.host).is_some() { &key.host } else { self.name() }
     }
 }
 
-/// Opens a connection to `place`. The certificate is for `tls_name`, or the place's own name.
+/// Opens a connection to `place`. The certificate must be for `tls_name`, by default the configured name.
 ///
 /// # Errors
-/// Refused connections, TLS failures, our own listener.
+/// Refused connections, TLS failures, the pooler's own listener.
 pub async fn open(
     context: &Rc<Context>,
     place: &ServerAddress,
@@ -202,7 +203,7 @@ fn connect_error(target: impl ToString, error: &std::io::Error) -> LoginError {
 
 fn tls_error(host: &str, addr: SocketAddr, error: &std::io::Error) -> LoginError {
     let target = format!("{host} ({addr})");
-    let trouble = TlsTrouble::of(error);
+    let trouble = TlsFailureKind::of(error);
     match fault_in(error) {
         Some(fault) => {
             let remedy = Some(fault.remedy_for_server(host));
@@ -218,7 +219,7 @@ async fn open_tcp(
     addresses: &[SocketAddr],
 ) -> Result<(Socket, SocketAddr), LoginError> {
     let mut last = None;
-    // One address that swallows packets must not use up the time of all; the last one gets what is left.
+    // An address that drops packets must not use up the time for all of them; the last one gets the rest.
     let limit = |at: usize| if at + 1 < addresses.len() { ATTEMPT_LIMIT } else { Duration::ZERO };
     for (at, &addr) in addresses.iter().enumerate() {
         let attempt = Socket::connect_tcp(addr, context.tcp_options());
@@ -238,14 +239,14 @@ async fn open_tcp(
         .unwrap_or_else(|| LoginError::Resolve { host: name.to_owned(), reason: "no address".to_owned() }))
 }
 
-/// True when connecting to `remote` ends at our own listener `own`.
+/// True if a connection to `remote` reaches the pooler's own listener `own`.
 pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpAddr>) -> bool {
     let Endpoint::Tcp(own) = own else { return false };
     if own.port() != remote.port() {
         return false;
     }
     let (own, remote) = (own.ip(), remote.ip().to_canonical());
-    // A wildcard listener takes every address of its family, that of IPv6 all, on this machine; a connection to oneself
+    // A wildcard listener accepts every local address of its family, and for IPv6 those of both; a connection to itself
     // has equal ends.
     let is_covered = own.is_unspecified() && (own.is_ipv6() || remote.is_ipv4());
     own.to_canonical() == remote || (is_covered && local_ip.map(|ip| ip.to_canonical()) == Some(remote))
@@ -277,7 +278,7 @@ async fn secure(
         return Ok((Stream::Plain(socket), Route { endpoint, tls: None, address: None }));
     };
     let mut stream = Stream::Plain(socket);
-    match ask_for_tls(&mut stream).await? {
+    match request_tls(&mut stream).await? {
         b'S' => {}
         b'N' if encryption == Encryption::Preferred => {
             return Ok((stream, Route { endpoint, tls: None, address: None }));
@@ -295,37 +296,37 @@ async fn secure(
     Ok((Stream::Tls(Box::new(tls)), route))
 }
 
-/// Sends SSLRequest and reads the one byte that answers it. More than one byte would be text injected before TLS
-/// begins (CVE-2021-23222), so it is an error.
-async fn ask_for_tls(stream: &mut Stream) -> Result<u8, LoginError> {
+/// Sends SSLRequest and reads the one-byte answer. Further bytes would be data injected before TLS begins
+/// (CVE-2021-23222), so they are an error.
+async fn request_tls(stream: &mut Stream) -> Result<u8, LoginError> {
     let mut message = Vec::new();
     wire::encode::ssl_request(&mut message);
-    let broken = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
-    stream.send_all(&message).await.map_err(broken)?;
+    let io_error = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
+    stream.send_all(&message).await.map_err(io_error)?;
     let mut inbound = Inbound::default();
-    stream.recv(&mut inbound).await.map_err(broken)?;
+    stream.recv(&mut inbound).await.map_err(io_error)?;
     if inbound.bytes().first() == Some(&tag::backend::ERROR_RESPONSE) {
         return Err(error_before_tls(stream, inbound).await);
     }
     match inbound.bytes() {
         [answer] => Ok(*answer),
         [] => Err(LoginError::BrokenOff("connection closed after SSLRequest".to_owned())),
-        _ => Err(LoginError::BrokenOff("unencrypted data after the answer to SSLRequest".to_owned())),
+        _ => Err(LoginError::BrokenOff("unencrypted data after the response to SSLRequest".to_owned())),
     }
 }
 
-/// An ErrorResponse in place of the answer, as from a server that cannot start another process. Nobody has proven to be
-/// the server yet, so its words are reported and decide nothing.
+/// Reads an ErrorResponse in place of the answer, as from a server that cannot fork. The server is not authenticated
+/// yet, so the message is reported but has no effect.
 async fn error_before_tls(stream: &mut Stream, mut inbound: Inbound) -> LoginError {
-    let is_whole = |bytes: &[u8]| match bytes.get(1) {
-        // A length below 16 MiB begins with a zero; the oldest form is a bare text up to one.
+    let is_complete = |bytes: &[u8]| match bytes.get(1) {
+        // A length below 16 MiB begins with a zero byte; the oldest form is plain text up to a zero byte.
         Some(0) => {
             matches!(scan::header(bytes, MAX_WHOLE_BYTES), Ok(Some(frame)) if bytes.len() >= frame.len)
         }
         Some(_) => bytes.contains(&0),
         None => false,
     };
-    while !is_whole(inbound.bytes()) && inbound.len() < MAX_WHOLE_BYTES as usize {
+    while !is_complete(inbound.bytes()) && inbound.len() < MAX_WHOLE_BYTES as usize {
         if !matches!(stream.recv_sparing(&mut inbound).await, Ok(1..)) {
             break;
         }
@@ -345,10 +346,10 @@ async fn error_before_tls(stream: &mut Stream, mut inbound: Inbound) -> LoginErr
             String::from_utf8_lossy(text).trim().to_owned()
         }
     };
-    LoginError::BrokenOff(format!("in answer to SSLRequest it says: {words}"))
+    LoginError::BrokenOff(format!("error in response to SSLRequest: {words}"))
 }
 
-/// Opens a second connection to the place a server was reached at, for a cancel request.
+/// Opens a second connection along the same route, for a cancel request.
 ///
 /// # Errors
 /// As [`open`].
@@ -364,7 +365,7 @@ pub async fn reopen(context: &Context, route: &Route) -> Result<Stream, LoginErr
                 .map_err(|error| connect_error(addr, &error))?;
             let Some((name, config)) = &route.tls else { return Ok(Stream::Plain(socket)) };
             let mut stream = Stream::Plain(socket);
-            if ask_for_tls(&mut stream).await? != b'S' {
+            if request_tls(&mut stream).await? != b'S' {
                 return Err(LoginError::NoTls);
             }
             let Stream::Plain(socket) = stream else { return Err(LoginError::NoTls) };
@@ -381,12 +382,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_listener_is_recognised_from_the_inside() {
+    fn a_wildcard_listener_matches_its_own_address() {
         let own = Endpoint::Tcp("0.0.0.0:6432".parse().unwrap());
-        let me: SocketAddr = "10.0.0.5:6432".parse().unwrap();
-        assert!(is_own(&own, me, Some(me.ip())));
-        assert!(!is_own(&own, me, Some("10.0.0.6".parse().unwrap())));
-        assert!(!is_own(&own, "10.0.0.5:5432".parse().unwrap(), Some(me.ip())));
+        let local: SocketAddr = "10.0.0.5:6432".parse().unwrap();
+        assert!(is_own(&own, local, Some(local.ip())));
+        assert!(!is_own(&own, local, Some("10.0.0.6".parse().unwrap())));
+        assert!(!is_own(&own, "10.0.0.5:5432".parse().unwrap(), Some(local.ip())));
         let loopback = Endpoint::Tcp("127.0.0.1:6432".parse().unwrap());
         assert!(is_own(&loopback, "127.0.0.1:6432".parse().unwrap(), None));
         assert!(is_own(&loopback, "[::ffff:127.0.0.1]:6432".parse().unwrap(), None));
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_our_port_and_another_address_is_not_ourselves() {
+    fn a_server_on_another_address_is_not_the_own_listener() {
         let v6: SocketAddr = "[::1]:6432".parse().unwrap();
         let v4: SocketAddr = "127.0.0.1:6432".parse().unwrap();
         let listener = |text: &str| Endpoint::Tcp(text.parse().unwrap());

@@ -1,8 +1,9 @@
-//! What a failed login means. Owns the choice of the cause: RDS gives one sentence for a dozen of them, so this weighs
-//! what was asked for, what was signed and what is known of clock and credentials. Asks nobody; nothing here waits.
+//! The cause of a failed login. Owns the choice among the causes: RDS reports a dozen of them with the same message, so
+//! this considers what was requested, what was signed, and the recorded state of clock and credentials. Makes no
+//! requests and never waits.
 
 use super::LoginError;
-use super::error::{LoginStage, TlsTrouble};
+use super::error::{LoginStage, TlsFailureKind};
 use crate::client_error::ClientError;
 use crate::credential_causes::{text_of_refused_key, with_number};
 use crate::identities::skew_text;
@@ -14,20 +15,20 @@ use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-/// How long RDS takes a token, in seconds.
-const LIFE_SECONDS: i64 = 900;
+/// How long RDS accepts a token, in seconds.
+const TOKEN_LIFETIME_SECONDS: i64 = 900;
 /// `X-Amz-Date`.
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
-/// More skew than this is a cause by itself: AWS takes five minutes.
+/// Larger skew is a cause by itself: AWS tolerates five minutes.
 pub const MAX_CLOCK_SKEW_SECONDS: i64 = 300;
-/// The port RDS gives unless told otherwise.
+/// The default port of RDS.
 const POSTGRES_PORT: u16 = 5432;
-/// What a client reads of a chain of errors at the most, in bytes; the log has all of it.
+/// Maximum length of an error chain in a client error, in bytes; the log has all of it.
 const MAX_CLIENT_MESSAGE_BYTES: usize = 240;
-/// RDS takes so many IAM logins a second.
+/// RDS accepts at most this many IAM logins per second.
 pub const RDS_LOGINS_PER_SECOND: u32 = 200;
 
-/// A token that was sent, and what was known at that moment. No secrets.
+/// A token that was sent, with the relevant facts at that time. No secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenDetail {
     /// Name it was signed for.
@@ -38,66 +39,66 @@ pub struct TokenDetail {
     pub region: String,
     /// Database user.
     pub user: String,
-    /// Key that signed it; empty for a client's token.
+    /// Access key that signed it; empty for a client's token.
     pub access_key_id: String,
-    /// When it ends, in seconds since 1970.
-    pub ends_at_seconds: i64,
-    /// Host the connection went to.
+    /// When it expires, in seconds since 1970.
+    pub expires_at_seconds: i64,
+    /// Host of the connection.
     pub dialed_host: String,
-    /// Port the connection went to.
+    /// Port of the connection.
     pub dialed_port: u16,
-    /// Somebody has said which port to sign for.
+    /// The port to sign for is configured.
     pub is_port_given: bool,
-    /// Who signed, where that is known.
+    /// The signing identity, if known.
     pub arn: Option<String>,
-    /// How far this clock is ahead of AWS's, where that is known.
+    /// How far this clock is ahead of AWS's, if known.
     pub clock_skew_seconds: Option<i64>,
-    /// IAM logins to this target in the second before.
+    /// IAM logins to this target in the preceding second.
     pub logins_last_second: u32,
-    /// AWS has said that it does not accept the key, and this is why.
+    /// Why AWS does not accept the key, if it has reported that.
     pub refused_key: Option<LoginFailure>,
-    /// The source of the credentials has none any more.
+    /// The source of the credentials no longer has any.
     pub source: Option<SourceFault>,
 }
 
-/// What is wrong with a source of credentials.
+/// A fault of a credential source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFault {
     /// The cause.
     pub cause: LoginFailure,
     /// What happened.
     pub finding: String,
-    /// What to do in this very case, in place of what helps in general.
+    /// Specific advice, in place of the cause's general fix.
     pub advice: Option<String>,
 }
 
-/// What the server was given as a proof.
+/// The proof sent to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Proof {
-    /// Nothing, or not yet.
+    /// None yet.
     #[default]
     None,
     /// A password.
     Password,
-    /// A password that is a token somebody made before.
+    /// A password that is a previously generated token.
     StoredToken(StoredToken),
-    /// A token of ours.
+    /// A token generated for this login.
     Token(Box<TokenDetail>),
 }
 
-/// What a stored token says of itself.
+/// The contents of a stored token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredToken {
-    /// When it was made, in seconds since 1970.
+    /// When it was generated, in seconds since 1970.
     pub made_at_seconds: i64,
-    /// For how long, in seconds.
-    pub life_seconds: i64,
-    /// It has all its parts, up to the last digit of the signature.
-    pub is_whole: bool,
+    /// Its lifetime, in seconds.
+    pub lifetime_seconds: i64,
+    /// It is complete, including the last digit of the signature.
+    pub is_complete: bool,
 }
 
 impl StoredToken {
-    /// Reads a password as a token; `None` when it is none.
+    /// Parses a password as a token; `None` if it is not one.
     pub fn read(password: &str) -> Option<Self> {
         let (_, query) = password.split_once("/?").or_else(|| password.split_once('?'))?;
         let value = |key: &str| {
@@ -107,42 +108,44 @@ impl StoredToken {
                 .map(|(_, v)| v)
         };
         let made = PrimitiveDateTime::parse(value("X-Amz-Date")?, DATE).ok()?.assume_utc();
-        let life_seconds = value("X-Amz-Expires").and_then(|text| text.parse().ok()).unwrap_or(LIFE_SECONDS);
+        let lifetime_seconds =
+            value("X-Amz-Expires").and_then(|text| text.parse().ok()).unwrap_or(TOKEN_LIFETIME_SECONDS);
         let is_signature = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let is_whole =
+        let is_complete =
             value("X-Amz-Credential").is_some() && value("X-Amz-Signature").is_some_and(is_signature);
-        Some(Self { made_at_seconds: made.unix_timestamp(), life_seconds, is_whole })
+        Some(Self { made_at_seconds: made.unix_timestamp(), lifetime_seconds, is_complete })
     }
 
-    /// What it means that such a password is in use, at a moment in seconds since 1970.
+    /// The cause and the finding for a stored token, at a time in seconds since 1970.
     pub fn diagnose(&self, now_seconds: i64) -> (LoginFailure, Option<String>) {
-        if !self.is_whole {
-            let text =
-                "The stored password is a token without its end, or with changed characters.".to_owned();
+        if !self.is_complete {
+            let text = "The stored password is a truncated or altered token.".to_owned();
             return (LoginFailure::BrokenToken, Some(text));
         }
-        if self.life_seconds > LIFE_SECONDS {
-            let text = format!("The stored password is a token made for {} s.", self.life_seconds);
+        if self.lifetime_seconds > TOKEN_LIFETIME_SECONDS {
+            let text =
+                format!("The stored password is a token with a lifetime of {} s.", self.lifetime_seconds);
             return (LoginFailure::TokenLife, Some(text));
         }
-        let ended = now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.life_seconds);
-        let text = if ended >= 0 {
-            format!("The stored password is a token that ended {} min ago.", ended / 60)
+        let expired_seconds_ago =
+            now_seconds.saturating_sub(self.made_at_seconds).saturating_sub(self.lifetime_seconds);
+        let text = if expired_seconds_ago >= 0 {
+            format!("The stored password is a token that expired {} min ago.", expired_seconds_ago / 60)
         } else {
-            "The stored password is a token, and ends 15 minutes after it was made.".to_owned()
+            "The stored password is a token and expires 15 minutes after it was generated.".to_owned()
         };
         (LoginFailure::StaticToken, Some(text))
     }
 }
 
-/// What of a database line decides about the words.
+/// The properties of a database line that affect the wording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineSummary {
-    /// Logins are made with tokens.
+    /// Logins use tokens.
     pub uses_iam: bool,
-    /// Its host is RDS: it is named so, or takes tokens.
+    /// Its host is in RDS, judging by its name or because it accepts tokens.
     pub is_rds: bool,
-    /// It is the fallback, `*`: the client has chosen the database, and whoever wrote the line knew of none.
+    /// It is the fallback, `*`: the client has chosen the database, and the line does not name it.
     pub is_fallback: bool,
 }
 
@@ -153,11 +156,11 @@ impl LineSummary {
     }
 }
 
-/// What was found in one case.
+/// The finding in a specific case.
 struct CaseFinding {
     /// For the log and `doctor`.
     text: String,
-    /// For clients, with what to do; `None` where the text and the cause's fix are short.
+    /// For clients, including what to do; `None` if the text and the cause's fix are short.
     brief: Option<String>,
     /// What to do, in place of the cause's fix.
     advice: Option<String>,
@@ -169,26 +172,26 @@ impl From<String> for CaseFinding {
     }
 }
 
-/// A login that did not come about, and what it means.
+/// A failed login and its cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// What happened.
     pub error: LoginError,
-    /// What it means.
+    /// The cause.
     pub cause: LoginFailure,
-    /// What to do, in this very case.
+    /// What to do in this case.
     pub hint: String,
-    /// The same for clients, who read it in one line.
+    /// The same for clients, in one line.
     client_hint: String,
     line: LineSummary,
 }
 
 impl Diagnosis {
-    /// Weighs an error against what the server was given, at a moment in seconds since 1970.
+    /// Diagnoses an error, given the proof that was sent, at a time in seconds since 1970.
     pub fn new(error: LoginError, proof: &Proof, line: LineSummary, now_seconds: i64) -> Self {
         let (cause, finding) = match (&error, proof) {
             (LoginError::Refused { code, message, .. }, Proof::Token(signed)) => {
-                weigh_refusal(code, message, signed, now_seconds)
+                diagnose_refusal(code, message, signed, now_seconds)
             }
             (LoginError::Refused { code, .. }, Proof::StoredToken(stored)) if code.starts_with("28") => {
                 let (cause, text) = stored.diagnose(now_seconds);
@@ -198,16 +201,16 @@ impl Diagnosis {
                 let (cause, text) = password_cause(code, message);
                 (cause, text.map(CaseFinding::from))
             }
-            // The server has the token and takes its time: it asks an agent, which asks AWS.
+            // The server has the token but is slow: it asks an agent, which asks AWS.
             (LoginError::Timeout { stage: LoginStage::Answer, .. }, Proof::Token(_)) => {
                 (LoginFailure::Throttled, None)
             }
-            _ => (plain_cause(&error, line), None),
+            _ => (cause_of_error(&error, line), None),
         };
-        let own = match &error {
+        let own_hint = match &error {
             LoginError::Refused { hint, .. } => hint.clone(),
-            // Authorities and certificates of RDS are not of the reader's making.
-            LoginError::Tls { trouble: TlsTrouble::Ended, .. } if line.is_rds => Some(
+            // The operator does not control RDS's authorities and certificates.
+            LoginError::Tls { trouble: TlsFailureKind::Expired, .. } if line.is_rds => Some(
                 "The certificate has expired: let RDS issue another one, or correct this machine's clock."
                     .to_owned(),
             ),
@@ -216,10 +219,10 @@ impl Diagnosis {
         };
         let brief = finding.as_ref().and_then(|found| found.brief.clone());
         let advice = finding.as_ref().and_then(|found| found.advice.clone());
-        let text = finding.map(|found| found.text).or(own);
+        let text = finding.map(|found| found.text).or(own_hint);
         let fix = advice.as_deref().unwrap_or_else(|| cause.fix_for(line.uses_iam, line.is_rds));
         let hint = hint(text, fix, cause);
-        // Advice about a source of credentials is whole.
+        // Advice about a credential source is complete.
         let hint = match &error {
             LoginError::Token { advice: Some(advice), .. }
             | LoginError::Secret { advice: Some(advice), .. } => with_number(advice, cause),
@@ -230,11 +233,11 @@ impl Diagnosis {
         Self { error, cause, hint, client_hint, line }
     }
 
-    /// What a waiting client is told: the cause, what to do, and its number. The whole story is in the log.
+    /// The error for a waiting client: the cause, what to do, and its number. The details are in the log.
     pub fn to_fault(&self) -> ClientError {
         let fault = self.error.to_fault();
         match &self.error {
-            // The client asked for this database and this user; the configuration names neither.
+            // The client chose this database and user; the configuration names neither.
             LoginError::Refused { message, .. } if self.line.is_fallback && !self.is_about_proof() => {
                 ClientError { message: message.clone().into(), hint: None, ..fault }
             }
@@ -247,7 +250,7 @@ impl Diagnosis {
         }
     }
 
-    /// The server refused what the pooler had to prove, which the client has no part in.
+    /// True if the server refused the pooler's own proof, which does not concern the client.
     fn is_about_proof(&self) -> bool {
         self.line.uses_iam
             && !matches!(
@@ -262,7 +265,7 @@ fn hint(text: Option<String>, fix: &str, cause: LoginFailure) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The beginning of a chain of errors, up to the end of a clause: the SDK quotes all that led to an error.
+/// The first clauses of an error chain: the SDK quotes everything that led to an error.
 fn first_clauses(text: &str) -> &str {
     if text.len() <= MAX_CLIENT_MESSAGE_BYTES {
         return text;
@@ -272,8 +275,8 @@ fn first_clauses(text: &str) -> &str {
     &text[..end.unwrap_or_else(|| text.floor_char_boundary(MAX_CLIENT_MESSAGE_BYTES))]
 }
 
-/// The error says it all by itself.
-fn plain_cause(error: &LoginError, line: LineSummary) -> LoginFailure {
+/// The cause, if the error alone determines it.
+fn cause_of_error(error: &LoginError, line: LineSummary) -> LoginFailure {
     match error {
         LoginError::Resolve { .. } => LoginFailure::UnknownHost,
         LoginError::Connect { kind: ErrorKind::ConnectionRefused, .. } => LoginFailure::ConnectionRefused,
@@ -286,10 +289,14 @@ fn plain_cause(error: &LoginError, line: LineSummary) -> LoginFailure {
         },
         LoginError::LoginRate { .. } => LoginFailure::Throttled,
         LoginError::NoTls | LoginError::TlsOff | LoginError::TokenNeedsVerifiedName => LoginFailure::TlsOff,
-        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } if line.uses_iam => LoginFailure::SignedHost,
-        LoginError::Tls { trouble: TlsTrouble::WrongName, .. } => LoginFailure::TlsTrust,
-        LoginError::Tls { trouble: TlsTrouble::Untrusted | TlsTrouble::Ended, .. } => LoginFailure::TlsTrust,
-        LoginError::Tls { trouble: TlsTrouble::Other, .. } | LoginError::BrokenOff(_) => {
+        LoginError::Tls { trouble: TlsFailureKind::WrongName, .. } if line.uses_iam => {
+            LoginFailure::SignedHost
+        }
+        LoginError::Tls { trouble: TlsFailureKind::WrongName, .. } => LoginFailure::TlsTrust,
+        LoginError::Tls { trouble: TlsFailureKind::Untrusted | TlsFailureKind::Expired, .. } => {
+            LoginFailure::TlsTrust
+        }
+        LoginError::Tls { trouble: TlsFailureKind::Other, .. } | LoginError::BrokenOff(_) => {
             LoginFailure::Protocol
         }
         LoginError::NotAnIamUser { .. } => LoginFailure::NotRdsIam,
@@ -309,8 +316,8 @@ fn password_cause(code: &str, message: &str) -> (LoginFailure, Option<String>) {
         "28P01" => LoginFailure::Password,
         "28000" if is_about_encryption(message) => LoginFailure::TlsOff,
         "28000" if message.starts_with("PAM authentication failed") => {
-            let text = "A password was sent and PAM refused it: RDS asks PAM about members of rds_iam, and that \
-                        includes roles that inherit it.";
+            let text = "A password was sent and PAM refused it: RDS uses PAM for members of rds_iam, including \
+                        roles that inherit the membership.";
             return (LoginFailure::InheritedGrant, Some(text.to_owned()));
         }
         _ => common_cause(code),
@@ -328,13 +335,13 @@ fn common_cause(code: &str) -> LoginFailure {
     }
 }
 
-/// PostgreSQL 14 says "no encryption", older versions "SSL off".
+/// PostgreSQL 14 reports "no encryption", older versions "SSL off".
 fn is_about_encryption(message: &str) -> bool {
     message.contains("pg_hba.conf") && (message.contains("no encryption") || message.contains("SSL off"))
 }
 
-/// A token was sent and refused. First what can be known, and the policy when nothing of it is wrong.
-fn weigh_refusal(
+/// Diagnoses the refusal of a token: a provable cause first, otherwise the IAM policy.
+fn diagnose_refusal(
     code: &str,
     message: &str,
     signed: &TokenDetail,
@@ -342,24 +349,25 @@ fn weigh_refusal(
 ) -> (LoginFailure, Option<CaseFinding>) {
     match code {
         "28P01" => {
-            let text = format!("The server took the token of \"{}\" for a password.", signed.user);
+            let text = format!("The server treated the token of \"{}\" as a password.", signed.user);
             return (LoginFailure::NotRdsIam, Some(text.into()));
         }
         "28000" if is_about_encryption(message) => return (LoginFailure::TlsOff, None),
         "28000" => {}
         _ => return (common_cause(code), None),
     }
-    let finding = known_fault(signed, now_seconds);
+    let finding = known_cause(signed, now_seconds);
     finding.map_or_else(
         || (LoginFailure::NotAuthorized, Some(policy_hint(signed))),
         |(cause, text)| (cause, Some(text)),
     )
 }
 
-fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, CaseFinding)> {
+fn known_cause(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, CaseFinding)> {
     let TokenDetail { host, port, region, dialed_host, dialed_port, .. } = signed;
-    if signed.ends_at_seconds <= now_seconds {
-        let text = format!("The credentials of key {} ended before the login did.", signed.access_key_id);
+    if signed.expires_at_seconds <= now_seconds {
+        let text =
+            format!("The credentials of key {} expired before the login finished.", signed.access_key_id);
         return Some((LoginFailure::CredentialsEnding, text.into()));
     }
     if let Some(skew) = signed.clock_skew_seconds.filter(|skew| skew.abs() > MAX_CLOCK_SKEW_SECONDS) {
@@ -373,8 +381,8 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
             format!("The token was signed for {host}:{port}, which is not the name of an RDS endpoint.");
         return Some((LoginFailure::SignedHost, text.into()));
     };
-    if let Some(told) = region_of(host).filter(|told| told.as_str() != region) {
-        let text = format!("The name {host} tells region {told}; the token was signed for {region}.");
+    if let Some(named) = region_of(host).filter(|named| named.as_str() != region) {
+        let text = format!("The name {host} is in region {named}; the token was signed for {region}.");
         return Some((LoginFailure::WrongRegion, text.into()));
     }
     let dialed_endpoint = RdsEndpoint::parse(dialed_host);
@@ -389,8 +397,8 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
     }
     if dialed_endpoint.is_none() && !signed.is_port_given && *port != POSTGRES_PORT {
         let text = format!(
-            "The token was signed for port {port}, where the connection went; {dialed_host} is not the endpoint \
-             itself, whose port may well be another."
+            "The token was signed for port {port}, which the connection used, but {dialed_host} is not the endpoint \
+             itself, which may use another port."
         );
         return Some((LoginFailure::SignedPort, text.into()));
     }
@@ -401,7 +409,7 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
     if let Some(SourceFault { cause, finding, advice }) = &signed.source {
         let key = &signed.access_key_id;
         let text =
-            format!("The token of key {key} was refused, and there are no new credentials: {finding}.");
+            format!("The token of key {key} was refused, and no new credentials are available: {finding}.");
         return Some((*cause, CaseFinding { advice: advice.clone(), ..text.into() }));
     }
     if endpoint.kind() == EndpointKind::Proxy {
@@ -412,16 +420,16 @@ fn known_fault(signed: &TokenDetail, now_seconds: i64) -> Option<(LoginFailure, 
 
 fn policy_hint(signed: &TokenDetail) -> CaseFinding {
     let TokenDetail { host, port, region, user, .. } = signed;
-    let who = signed.arn.as_deref().map_or_else(
+    let identity = signed.arn.as_deref().map_or_else(
         || match signed.access_key_id.as_str() {
-            "" => "The identity that made the token".to_owned(),
+            "" => "The identity that signed the token".to_owned(),
             key => format!("The identity behind key {key}"),
         },
         |arn| format!("The identity {arn}"),
     );
     let account = signed.arn.as_deref().and_then(|arn| arn.split(':').nth(4)).unwrap_or("<account>");
     let partition = signed.arn.as_deref().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws");
-    // Of a token that a client has made nothing is known but what it says itself.
+    // Nothing but its contents is known about a client's token.
     let credentials = if signed.access_key_id.is_empty() { "" } else { "; its credentials last" };
     let clock = match signed.clock_skew_seconds {
         Some(skew) => format!("the clock is right to {} s", skew.abs().max(1)),
@@ -436,16 +444,16 @@ fn policy_hint(signed: &TokenDetail) -> CaseFinding {
             signed.dialed_host, signed.dialed_port
         )
     };
-    let lacks = format!(
-        "{who} most likely lacks rds-db:connect on \
+    let lacking_permission = format!(
+        "{identity} most likely lacks rds-db:connect on \
          arn:{partition}:rds-db:{region}:{account}:dbuser:<resource id>/{user}"
     );
     CaseFinding {
         text: format!(
-            "RDS refused the token and does not say why. {lacks}. What is known: {place}{credentials}; {clock}. The \
+            "RDS refused the token and does not say why. {lacking_permission}. What is known: {place}{credentials}; {clock}. The \
              log group iam-db-auth-error has the reason."
         ),
-        brief: Some(format!("{lacks}: `iambouncer policy` prints what to allow.")),
+        brief: Some(format!("{lacking_permission}: `iambouncer policy` prints what to allow.")),
         advice: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Which cause is chosen for a failed login, and what is said of it.
+//! Which cause is chosen for a failed login, and how it is reported.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn signed() -> TokenDetail {
         region: "eu-west-1".to_owned(),
         user: "app".to_owned(),
         access_key_id: "AKIDEXAMPLE".to_owned(),
-        ends_at_seconds: NOW + 600,
+        expires_at_seconds: NOW + 600,
         dialed_host: HOST.to_owned(),
         dialed_port: 5432,
         ..TokenDetail::default()
@@ -43,8 +43,8 @@ fn failure_of(change: impl FnOnce(&mut TokenDetail)) -> LoginFailure {
 }
 
 #[test]
-fn what_can_be_known_comes_before_the_policy() {
-    assert_eq!(failure_of(|s| s.ends_at_seconds = NOW), LoginFailure::CredentialsEnding);
+fn provable_causes_precede_the_policy() {
+    assert_eq!(failure_of(|s| s.expires_at_seconds = NOW), LoginFailure::CredentialsEnding);
     assert_eq!(failure_of(|s| s.clock_skew_seconds = Some(-3600)), LoginFailure::ClockSkew);
     assert_eq!(failure_of(|s| s.host = "db.internal".into()), LoginFailure::SignedHost);
     assert_eq!(failure_of(|s| s.region = "eu-central-1".into()), LoginFailure::WrongRegion);
@@ -91,7 +91,7 @@ fn a_policy_hint_names_the_arn_and_what_is_ruled_out() {
 }
 
 #[test]
-fn credentials_that_aws_does_not_accept_lack_no_policy() {
+fn rejected_credentials_are_not_a_missing_policy() {
     let dead = TokenDetail { refused_key: Some(LoginFailure::NoCredentials), ..signed() };
     let failed = refused("28000", Some(&dead));
     assert_eq!(failed.cause, LoginFailure::NoCredentials);
@@ -105,16 +105,16 @@ fn credentials_that_aws_does_not_accept_lack_no_policy() {
     let without_a_source = TokenDetail { source: Some(source), ..signed() };
     for failed in [failed, refused("28000", Some(&without_a_source))] {
         assert_eq!(failed.cause, LoginFailure::NoCredentials);
-        let told = format!("{} {:?}", failed.hint, failed.to_fault());
-        assert!(!told.contains("rds-db:connect") && told.contains("[IAM002]"), "{told}");
+        let report = format!("{} {:?}", failed.hint, failed.to_fault());
+        assert!(!report.contains("rds-db:connect") && report.contains("[IAM002]"), "{report}");
     }
-    // What was signed wrongly is known for certain.
+    // A token signed for the wrong target is a certain cause.
     let elsewhere = TokenDetail { region: "eu-central-1".to_owned(), ..without_a_source };
     assert_eq!(refused("28000", Some(&elsewhere)).cause, LoginFailure::WrongRegion);
 }
 
 #[test]
-fn a_token_taken_for_a_password_and_a_password_refused_differ() {
+fn a_token_treated_as_a_password_differs_from_a_wrong_password() {
     assert_eq!(refused("28P01", Some(&signed())).cause, LoginFailure::NotRdsIam);
     assert_eq!(refused("28P01", None).cause, LoginFailure::Password);
     assert_eq!(refused("57014", Some(&signed())).cause, LoginFailure::Throttled);
@@ -122,7 +122,7 @@ fn a_token_taken_for_a_password_and_a_password_refused_differ() {
 }
 
 #[test]
-fn a_stored_token_is_told_with_its_age() {
+fn a_stored_token_is_reported_with_its_age() {
     let token = format!(
         "{HOST}:5432/?Action=connect&X-Amz-Credential=A&X-Amz-Date=20240115T123456Z&X-Amz-Expires=900\
          &X-Amz-Signature={}",
@@ -133,12 +133,15 @@ fn a_stored_token_is_told_with_its_age() {
     assert_eq!(failed.cause, LoginFailure::StaticToken);
     let error = failed.error;
     let later = Diagnosis::new(error, &stored(&token), LineSummary::default(), NOW + 900 + 43 * 60);
-    assert!(later.hint.contains("ended 43 min ago"), "{}", later.hint);
+    assert!(later.hint.contains("expired 43 min ago"), "{}", later.hint);
     let long = token.replace("Expires=900", "Expires=3600");
     assert_eq!(with("28000", "PAM authentication failed", &stored(&long)).cause, LoginFailure::TokenLife);
-    for odd in ["-9223372036854775808", "9223372036854775807", "-1"] {
-        let odd = token.replace("Expires=900", &format!("Expires={odd}"));
-        assert!(StoredToken::read(&odd).is_some_and(|token| token.diagnose(NOW).1.is_some()), "{odd}");
+    for extreme in ["-9223372036854775808", "9223372036854775807", "-1"] {
+        let extreme = token.replace("Expires=900", &format!("Expires={extreme}"));
+        assert!(
+            StoredToken::read(&extreme).is_some_and(|token| token.diagnose(NOW).1.is_some()),
+            "{extreme}"
+        );
     }
     let cut = &token[..token.len() - 1];
     assert_eq!(with("28000", "PAM authentication failed", &stored(cut)).cause, LoginFailure::BrokenToken);
@@ -148,7 +151,7 @@ fn a_stored_token_is_told_with_its_age() {
 }
 
 #[test]
-fn encryption_and_inherited_grants_are_told_by_the_message() {
+fn the_message_reveals_encryption_and_inherited_grants() {
     let rejects =
         "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"app\", database \"app\", no encryption";
     assert_eq!(with("28000", rejects, &Proof::None).cause, LoginFailure::TlsOff);
@@ -170,7 +173,7 @@ fn hints_of_lines_without_iam_do_not_mention_it() {
         LoginError::Tls {
             target: host,
             reason: "x".to_owned(),
-            trouble: TlsTrouble::WrongName,
+            trouble: TlsFailureKind::WrongName,
             remedy: Some("Make another one.".to_owned()),
         },
     ];
@@ -194,7 +197,7 @@ fn refused_timed_out_and_unresolvable_are_three_causes() {
 }
 
 #[test]
-fn a_client_of_the_fallback_line_reads_the_servers_own_words() {
+fn a_client_of_the_fallback_line_receives_the_servers_message() {
     let refused = |code: &str, line| {
         let (severity, message) = ("FATAL".to_owned(), "database \"x\" does not exist".to_owned());
         let error = LoginError::Refused { severity, code: code.to_owned(), message, hint: None };

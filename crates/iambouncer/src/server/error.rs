@@ -1,5 +1,5 @@
-//! Why a server login failed. Owns the distinction that decides what happens to waiting clients: a refusal is
-//! told to them at once, trouble on the way there is retried while they wait.
+//! Why a server login failed. Owns the distinction that decides what happens to waiting clients: a refusal is reported
+//! to them at once; after any other failure they wait for a retry.
 
 use crate::auth::scram::ScramError;
 use crate::client_error::{Blame, ClientError};
@@ -8,10 +8,10 @@ use crate::net::certificate_fault::CertificateFaultKind;
 use crate::net::trust::fault_in;
 use std::borrow::Cow;
 
-/// How far a login has come.
+/// The stage of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoginStage {
-    /// Looking the name up, or connecting.
+    /// Resolving the name or connecting.
     #[default]
     Network,
     /// Setting up TLS.
@@ -20,42 +20,42 @@ pub enum LoginStage {
     Credentials,
     /// Waiting for Secrets Manager.
     Secret,
-    /// Waiting for the server's next word.
+    /// Waiting for the server's next message.
     Answer,
 }
 
 impl std::fmt::Display for LoginStage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Network => "no connection came about",
+            Self::Network => "no connection was established",
             Self::Tls => "TLS was not set up",
-            Self::Credentials => "no AWS credentials came",
+            Self::Credentials => "no AWS credentials were obtained",
             Self::Secret => "Secrets Manager did not answer",
             Self::Answer => "the server did not finish the login",
         })
     }
 }
 
-/// What kind of failure TLS met.
+/// The kind of a TLS failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsTrouble {
+pub enum TlsFailureKind {
     /// The certificate is for other names.
     WrongName,
-    /// Nobody we trust has signed it.
+    /// It is not signed by a trusted authority.
     Untrusted,
-    /// Its time is over, or has not come.
-    Ended,
+    /// It has expired or is not valid yet.
+    Expired,
     /// Versions, alerts, no TLS at all.
     Other,
 }
 
-impl TlsTrouble {
-    /// Of an error that a TLS handshake ended with.
+impl TlsFailureKind {
+    /// Classifies the error of a TLS handshake.
     pub fn of(error: &std::io::Error) -> Self {
         if let Some(fault) = fault_in(error) {
             return match fault.kind() {
                 CertificateFaultKind::Name => Self::WrongName,
-                CertificateFaultKind::Period => Self::Ended,
+                CertificateFaultKind::Period => Self::Expired,
                 CertificateFaultKind::Trust => Self::Untrusted,
             };
         }
@@ -66,7 +66,7 @@ impl TlsTrouble {
     }
 }
 
-/// A login that did not come about.
+/// A failed login.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// The name does not resolve.
@@ -74,80 +74,80 @@ pub enum LoginError {
     Resolve {
         /// Host.
         host: String,
-        /// Resolver's words.
+        /// The resolver's message.
         reason: String,
     },
     /// No connection.
     #[error("cannot connect to {target}: {reason}")]
     Connect {
-        /// Where.
+        /// Target.
         target: String,
-        /// System's words.
+        /// The system's message.
         reason: String,
-        /// System's kind.
+        /// The system's error kind.
         kind: std::io::ErrorKind,
     },
     /// `server_connect_timeout`.
     #[error("login to {target} took longer than server_connect_timeout ({stage})")]
     Timeout {
-        /// Where.
+        /// Target.
         target: String,
-        /// How far it had come.
+        /// The stage that was reached.
         stage: LoginStage,
     },
     /// `iam_login_rate`.
-    #[error("too many IAM logins to {0} are waiting for their turn (iam_login_rate)")]
+    #[error("too many IAM logins to {0} are queued (iam_login_rate)")]
     LoginRate(String),
-    /// We would be talking to ourselves.
+    /// The pooler would connect to itself.
     #[error("the server address {0} is this pooler's own listener")]
     OwnListener(String),
-    /// TLS is required and the server has none.
+    /// TLS is required but not supported by the server.
     #[error("server does not support TLS, but server_tls_sslmode requires it")]
     NoTls,
-    /// TLS is required and switched off.
-    #[error("TLS is required here and server_tls_sslmode switches it off")]
+    /// TLS is required but disabled.
+    #[error("TLS is required but disabled by server_tls_sslmode")]
     TlsOff,
     /// TLS failed: certificate, name, versions.
     #[error("TLS to {target} failed: {reason}")]
     Tls {
-        /// Where.
+        /// Target.
         target: String,
-        /// rustls' words.
+        /// The message of rustls.
         reason: String,
-        /// What kind of failure it is.
-        trouble: TlsTrouble,
-        /// What to do about the certificate, if it is one that the host's owner makes.
+        /// The kind of failure.
+        trouble: TlsFailureKind,
+        /// What to do about the certificate, if the host's owner issues it.
         remedy: Option<String>,
     },
-    /// The server said no.
+    /// The server refused the login.
     #[error("server login failed: {severity} {message}")]
     Refused {
-        /// FATAL, ERROR.
+        /// FATAL or ERROR.
         severity: String,
         /// SQLSTATE.
         code: String,
-        /// Server's message.
+        /// The server's message.
         message: String,
-        /// What we make of it.
+        /// The server's hint.
         hint: Option<String>,
     },
-    /// No password is known for the user.
-    #[error("server asks for a password and none is known for user \"{0}\"")]
+    /// No password is available for the user.
+    #[error("server requests a password, but none is available for user \"{0}\"")]
     NoPassword(String),
-    /// What is stored of the password does not fit the kind of request.
-    #[error("server asks for {asked}, which cannot be answered from what is stored for user \"{user}\"")]
+    /// The stored form of the password does not fit the request.
+    #[error("server requests {asked}, but the stored password of user \"{user}\" cannot be used for that")]
     UnusablePassword {
-        /// CertificateFaultKind of request.
+        /// The authentication request.
         asked: &'static str,
         /// User.
         user: String,
     },
-    /// IAM: the server did not ask for a token.
+    /// IAM: the server did not request a token.
     #[error("server asks user \"{user}\" for {asked}, not for an IAM token")]
     NotAnIamUser {
         /// User.
         user: String,
-        /// CertificateFaultKind of request.
+        /// The authentication request.
         asked: &'static str,
     },
     /// IAM: the server's name was not verified on this connection.
@@ -160,28 +160,28 @@ pub enum LoginError {
     Token {
         /// User.
         user: String,
-        /// Token engine's words.
+        /// The token engine's message.
         reason: String,
-        /// What it means.
+        /// The cause.
         cause: LoginFailure,
-        /// What to do in this very case, in place of what helps in general.
+        /// Specific advice, in place of the cause's general fix.
         advice: Option<String>,
-        /// Trying again may help: AWS is slow or out of reach.
+        /// A retry may succeed: AWS is slow or unreachable.
         is_transient: bool,
     },
     /// No secret.
     #[error("{reason}")]
     Secret {
-        /// The cache's words.
+        /// The cache's message.
         reason: String,
-        /// What it means.
+        /// The cause.
         cause: LoginFailure,
-        /// What to do in this very case, in place of what helps in general.
+        /// Specific advice, in place of the cause's general fix.
         advice: Option<String>,
-        /// Trying again may help.
+        /// A retry may succeed.
         is_transient: bool,
     },
-    /// The server does not take what a secret holds.
+    /// The server does not accept the password of a secret.
     #[error("server login failed: {message} (password of secret {secret}, version {version})")]
     SecretPassword {
         /// The secret.
@@ -190,25 +190,25 @@ pub enum LoginError {
         version: String,
         /// The server's message.
         message: String,
-        /// It may be in the middle of a rotation: the database has the new password, AWSCURRENT is still the old one.
+        /// A rotation may be under way: the database has the new password, but AWSCURRENT is still the old one.
         may_be_in_rotation: bool,
     },
-    /// SCRAM failed on our side.
+    /// The pooler's side of SCRAM failed.
     #[error("SCRAM with the server failed: {0}")]
     Scram(#[from] ScramError),
-    /// An authentication request we do not speak.
-    #[error("server asks for authentication method {0}, which is not supported")]
+    /// An unsupported authentication request.
+    #[error("server requests authentication method {0}, which is not supported")]
     UnsupportedAuthentication(u32),
-    /// The server broke the protocol or went away.
-    #[error("server broke off the login: {0}")]
+    /// The server violated the protocol or closed the connection.
+    #[error("server login aborted: {0}")]
     BrokenOff(String),
 }
 
 impl LoginError {
-    /// True when the server, or we, said no for a reason that trying again soon will not change.
+    /// True if the login was refused for a reason that an early retry will not change.
     pub fn is_refusal(&self) -> bool {
         match self {
-            // 57P03: starting up, shutting down, in recovery. 53300: full. Both pass.
+            // 57P03: starting up, shutting down, in recovery. 53300: full. Both are temporary.
             Self::Refused { code, .. } => !matches!(code.as_str(), "57P03" | "53300" | "57P01" | "57P02"),
             Self::Resolve { .. }
             | Self::Connect { .. }
@@ -221,7 +221,7 @@ impl LoginError {
         }
     }
 
-    /// What a waiting client is told.
+    /// The error for a waiting client.
     pub fn to_fault(&self) -> ClientError {
         let (blame, code): (Blame, Cow<'static, str>) = match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::Timeout { .. } | Self::BrokenOff(_) => {
@@ -245,7 +245,7 @@ impl LoginError {
         ClientError { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
     }
 
-    /// What can be said of this very case; what helps in general is the cause's.
+    /// A hint for this case; general advice belongs to the cause.
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_starting_server_is_waited_for_and_a_wrong_password_is_not() {
+    fn a_starting_server_is_temporary_and_a_wrong_password_is_not() {
         let refused = |code: &str| LoginError::Refused {
             severity: "FATAL".into(),
             code: code.into(),

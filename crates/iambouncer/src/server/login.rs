@@ -1,5 +1,5 @@
-//! The login to a server: what it is made with – a token, a secret, a password –, its time limit, and the one more try
-//! after a refusal. Owns that order; the talk with the server is `exchange`'s.
+//! The login to a server: obtaining a token, a secret or a password, the time limit, and one retry after a refusal.
+//! Owns the order of these steps; the messages belong to `login_exchange`.
 
 use super::connect::{self, Encryption, Route, ServerAddress};
 use super::error::{LoginError, LoginStage};
@@ -22,19 +22,19 @@ use std::task::Waker;
 use std::time::Duration;
 use wire::encode;
 
-/// SQLSTATE of a password that is not the role's, and of a role that is not there.
+/// SQLSTATE for a wrong password and for a role that does not exist.
 const WRONG_PASSWORD: &str = "28P01";
 
-/// Longest time for the request that cancels `connect_query`.
+/// Timeout for the request that cancels `connect_query`.
 const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
-/// A finished login.
+/// A successful login.
 pub struct LoginResult {
-    /// The connection, silent and idle.
+    /// The connection, idle.
     pub stream: Stream,
     /// How it was reached.
     pub route: Route,
-    /// All parameters the server reported, in order.
+    /// All parameters reported by the server, in order.
     pub reports: Vec<(String, String)>,
     /// Process ID.
     pub pid: u32,
@@ -43,7 +43,7 @@ pub struct LoginResult {
 }
 
 impl LoginResult {
-    /// Says goodbye and closes: it was about the login only.
+    /// Sends Terminate and closes, if only the login was of interest.
     pub fn close(mut self) {
         let mut message = Vec::new();
         encode::terminate(&mut message);
@@ -51,8 +51,8 @@ impl LoginResult {
     }
 }
 
-/// Logs in within `server_connect_timeout`. A refused IAM login is tried once more with a fresh token, and `allow` once
-/// more with TLS.
+/// Logs in within `server_connect_timeout`. A refused IAM login is retried once with a new token, and `allow` once with
+/// TLS.
 ///
 /// # Errors
 /// See [`LoginError`].
@@ -69,9 +69,9 @@ pub async fn log_in(
     });
     if let (Err(error), Credential::Iam(signing)) = (&outcome, &target.credential)
         && is_token_refusal(error)
-        && progress.has_given_token()
+        && progress.has_sent_token()
     {
-        refused_token::learn(context, &signing.identity, progress).await;
+        refused_token::add_aws_report(context, &signing.identity, progress).await;
     }
     outcome
 }
@@ -89,7 +89,7 @@ async fn attempt(
         Credential::Iam(signing) => signing,
         Credential::Given { key, token } => {
             attempt.wait_for_turn(key).await?;
-            return attempt.run(Encryption::Required, Some(TokenForServer::given(key, token))).await;
+            return attempt.run(Encryption::Required, Some(TokenForServer::supplied(key, token))).await;
         }
         Credential::Secret(key) => return attempt.run_with_secret(key).await,
         _ => return attempt.run_with_password().await,
@@ -97,22 +97,23 @@ async fn attempt(
     let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
     attempt.wait_for_turn(&key).await?;
     let engine = context.process.tokens.clone();
-    let wanted = key.clone();
-    let token = attempt.fetch(&key, async move { engine.token(&wanted).await }).await?;
-    let refused = match attempt.run(Encryption::Required, Some(TokenForServer::ours(&key, &token))).await {
+    let requested_key = key.clone();
+    let token = attempt.fetch(&key, async move { engine.token(&requested_key).await }).await?;
+    let refused = match attempt.run(Encryption::Required, Some(TokenForServer::generated(&key, &token))).await
+    {
         Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
         other => return other,
     };
-    tracing::info!(user = %target.user, "IAM login refused, trying once more with a fresh token");
-    // The answer comes too late for this login, and in time for what the next one says.
+    tracing::info!(user = %target.user, "IAM login refused, retrying once with a new token");
+    // The answer is too late for this login, but in time to explain the next failure.
     context.process.identities.look_up(&key.identity);
-    let (engine, wanted) = (context.process.tokens.clone(), key.clone());
+    let (engine, requested_key) = (context.process.tokens.clone(), key.clone());
     let fresh = attempt
-        .fetch(&key, async move { engine.fresh_after_refusal(&wanted, &token).await })
+        .fetch(&key, async move { engine.fresh_after_refusal(&requested_key, &token).await })
         .await
         .map_err(|_| refused)?;
     attempt.wait_for_turn(&key).await?;
-    attempt.run(Encryption::Required, Some(TokenForServer::ours(&key, &fresh))).await
+    attempt.run(Encryption::Required, Some(TokenForServer::generated(&key, &fresh))).await
 }
 
 fn is_token_refusal(error: &LoginError) -> bool {
@@ -123,7 +124,7 @@ fn is_wrong_password(outcome: &Result<LoginResult, LoginError>) -> bool {
     matches!(outcome, Err(LoginError::Refused { code, .. }) if code == WRONG_PASSWORD)
 }
 
-/// One login, perhaps tried twice.
+/// One login, including a possible retry.
 struct Attempt<'a> {
     context: &'a Rc<Context>,
     target: &'a LoginTarget,
@@ -132,7 +133,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// `iam_login_rate`, over all pools of the server.
+    /// Waits for `iam_login_rate`, over all pools of the server.
     async fn wait_for_turn(&self, key: &TokenKey) -> Result<(), LoginError> {
         let target = target_name(key);
         let wait = self.context.process.login_rate.reserve(&target, worker::now());
@@ -174,15 +175,15 @@ impl Attempt<'_> {
         })
     }
 
-    /// Once with the secret at hand, and once more if the server refuses it and it holds something else by now.
+    /// Logs in with the cached secret, and once more if the server refuses it and a newer version exists.
     async fn run_with_secret(&self, key: &SecretKey) -> Result<LoginResult, LoginError> {
         self.progress.enter(LoginStage::Secret);
         let secrets = &self.context.process.secrets;
         let server = format!("{}:{}", self.target.host, self.target.port);
-        let (cache, wanted) = (secrets.clone(), key.clone());
-        let asked = self.context.on_control(async move { cache.get(&wanted).await }).await;
+        let (cache, requested_key) = (secrets.clone(), key.clone());
+        let cached = self.context.on_control(async move { cache.get(&requested_key).await }).await;
         let stopped = || SecretError::Unavailable { arn: key.arn.to_string(), reason: "stopped".to_owned() };
-        let mut secret = asked.unwrap_or_else(|| Err(stopped())).map_err(|error| LoginError::Secret {
+        let mut secret = cached.unwrap_or_else(|| Err(stopped())).map_err(|error| LoginError::Secret {
             reason: error.to_string(),
             cause: failure_of_secret(&error),
             advice: advice_of_secret(&error),
@@ -191,9 +192,11 @@ impl Attempt<'_> {
         let mut outcome = self.run_as(&secret).await;
         if is_wrong_password(&outcome) {
             self.progress.enter(LoginStage::Secret);
-            let (cache, wanted, refused) = (secrets.clone(), key.clone(), secret.clone());
-            let newer =
-                self.context.on_control(async move { cache.after_refusal(&wanted, &refused).await }).await;
+            let (cache, requested_key, refused) = (secrets.clone(), key.clone(), secret.clone());
+            let newer = self
+                .context
+                .on_control(async move { cache.after_refusal(&requested_key, &refused).await })
+                .await;
             if let Some(newer) = newer.flatten() {
                 secret = newer;
                 outcome = self.run_as(&secret).await;
@@ -261,14 +264,14 @@ impl Attempt<'_> {
             outcome?;
         }
         if !login.inbound.is_empty() {
-            return Err(LoginError::BrokenOff("more data than the end of a login has".to_owned()));
+            return Err(LoginError::BrokenOff("unexpected data after the login".to_owned()));
         }
         Ok(LoginResult { stream: login.stream, route, reports, pid, cancel_key })
     }
 }
 
-/// `connect_query` under way. If it is given up, when time is up or the login is not wanted any more, it is cancelled:
-/// PostgreSQL would go on with it although the connection is closed.
+/// A running `connect_query`. If the login is abandoned, the query is canceled: PostgreSQL would continue it although
+/// the connection is closed.
 struct RunningQuery<'a> {
     context: &'a Rc<Context>,
     route: &'a Route,
@@ -277,7 +280,7 @@ struct RunningQuery<'a> {
 }
 
 impl RunningQuery<'_> {
-    /// It has ended, well or not.
+    /// The query has finished, successfully or not.
     fn finish(self) {
         std::mem::forget(self);
     }
@@ -294,10 +297,10 @@ impl Drop for RunningQuery<'_> {
         executor::spawn(async move {
             let cancel = async {
                 let mut stream = connect::reopen(&context, &route).await?;
-                let lost = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
-                stream.send_all(&message).await.map_err(lost)?;
-                // The server closes when it has passed the signal on.
-                stream.recv(&mut Inbound::default()).await.map_err(lost)
+                let io_error = |error: std::io::Error| LoginError::BrokenOff(error.to_string());
+                stream.send_all(&message).await.map_err(io_error)?;
+                // The server closes the connection after sending the signal.
+                stream.recv(&mut Inbound::default()).await.map_err(io_error)
             };
             if !matches!(timers::timeout(CANCEL_LIMIT, cancel).await, Some(Ok(_))) {
                 tracing::warn!(server = %route.endpoint, "connect_query could not be canceled");
@@ -306,7 +309,7 @@ impl Drop for RunningQuery<'_> {
     }
 }
 
-/// What the limit of logins is kept for.
+/// The key of the login rate limit.
 pub(super) fn target_name(key: &TokenKey) -> String {
     format!("{}:{}", key.host, key.port)
 }

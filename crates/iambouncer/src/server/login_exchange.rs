@@ -1,5 +1,6 @@
-//! The talk with a server up to the first ReadyForQuery: startup packet, authentication, reports. Owns every answer to an
-//! authentication request. A token is given to a request for a clear-text password and to nothing else.
+//! The messages exchanged with a server up to the first ReadyForQuery: startup packet, authentication, parameter
+//! reports. Owns every answer to an authentication request. A token is sent only in answer to a request for a
+//! clear-text password.
 
 use super::connect::ServerAddress;
 use super::diagnosis::{Proof, StoredToken, TokenDetail};
@@ -27,11 +28,11 @@ use wire::startup::Version;
 use wire::{encode, tag};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Largest message a server may send before the login is done, in bytes.
+/// Largest message a server may send before the login is complete, in bytes.
 const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
-/// Most messages of a login: parameter reports and notices are a few dozen.
+/// Maximum number of messages in a login: parameter reports and notices are a few dozen.
 const MAX_LOGIN_MESSAGES: usize = 1000;
-/// The answer to `connect_query`.
+/// Limits for the answer to `connect_query`.
 const CONNECT_QUERY_LIMITS: AnswerLimits =
     AnswerLimits { message_bytes: MAX_LOGIN_MESSAGE_BYTES, messages: MAX_LOGIN_MESSAGES, rows: 0 };
 
@@ -46,27 +47,27 @@ pub(super) struct LoginExchange<'a> {
     pub(super) inbound: Inbound,
 }
 
-/// What a server says of itself between AuthenticationOk and its first ReadyForQuery.
+/// What a server reports between AuthenticationOk and its first ReadyForQuery.
 #[derive(Default)]
 pub(super) struct BackendStartup {
     /// All parameters, in order.
     pub(super) reports: Vec<(String, String)>,
-    /// Process ID and cancel secret. Not every pooler between us and PostgreSQL has one.
+    /// Process ID and cancel secret. Some poolers in front of PostgreSQL send none.
     pub(super) key: Option<(u32, Box<[u8]>)>,
 }
 
-/// How far a login has come. Each state has its own messages, and any other ends the login.
+/// The state of a login. Each state accepts its own messages; any other ends the login.
 enum LoginState {
-    /// The server may ask for a proof, or let us in.
-    Asking,
-    /// It has our proof.
+    /// The server has not requested a proof yet.
+    AwaitingRequest,
+    /// The proof was sent.
     Answered,
-    /// It has let us in.
-    Admitted(BackendStartup),
+    /// The server has sent AuthenticationOk.
+    Authenticated(BackendStartup),
 }
 
 impl LoginExchange<'_> {
-    /// Introduces ourselves.
+    /// Sends the startup packet.
     pub(super) async fn start(&mut self) -> Result<(), LoginError> {
         let mut parameters =
             vec![("user", self.target.user.as_str()), ("database", self.target.database.as_str())];
@@ -76,7 +77,7 @@ impl LoginExchange<'_> {
         self.send(&mut message).await
     }
 
-    /// Sends and wipes: most of these messages hold a secret.
+    /// Sends a message and wipes it: most of these messages contain a secret.
     async fn send(&mut self, message: &mut Vec<u8>) -> Result<(), LoginError> {
         let sent = self.stream.send_all(message).await;
         message.zeroize();
@@ -108,49 +109,57 @@ impl LoginExchange<'_> {
         }
     }
 
-    /// Answers what is asked for, up to the end of the login.
+    /// Answers the server's requests until the login is complete.
     pub(super) async fn finish(&mut self) -> Result<BackendStartup, LoginError> {
-        let mut state = LoginState::Asking;
+        let mut state = LoginState::AwaitingRequest;
         for _ in 0..MAX_LOGIN_MESSAGES {
             let (kind, message) = self.receive().await?;
             state = match (state, kind) {
                 (state, tag::backend::NOTICE_RESPONSE) => state,
-                (LoginState::Asking, tag::backend::NEGOTIATE_PROTOCOL_VERSION) => LoginState::Asking,
-                (state @ (LoginState::Asking | LoginState::Answered), tag::backend::AUTHENTICATION) => {
-                    let request = backend::authentication(&message).map_err(broken)?;
-                    let is_admitted = request == Authentication::Ok;
-                    if matches!(state, LoginState::Answered) && !is_admitted {
+                (LoginState::AwaitingRequest, tag::backend::NEGOTIATE_PROTOCOL_VERSION) => {
+                    LoginState::AwaitingRequest
+                }
+                (
+                    state @ (LoginState::AwaitingRequest | LoginState::Answered),
+                    tag::backend::AUTHENTICATION,
+                ) => {
+                    let request = backend::authentication(&message).map_err(protocol_error)?;
+                    let is_authenticated = request == Authentication::Ok;
+                    if matches!(state, LoginState::Answered) && !is_authenticated {
                         return Err(LoginError::BrokenOff("a second authentication request".to_owned()));
                     }
                     self.authenticate(request).await?;
-                    if is_admitted {
-                        LoginState::Admitted(BackendStartup::default())
+                    if is_authenticated {
+                        LoginState::Authenticated(BackendStartup::default())
                     } else {
                         LoginState::Answered
                     }
                 }
-                (LoginState::Admitted(mut startup), tag::backend::PARAMETER_STATUS) => {
-                    let (name, value) = backend::parameter_status(&message).map_err(broken)?;
+                (LoginState::Authenticated(mut startup), tag::backend::PARAMETER_STATUS) => {
+                    let (name, value) = backend::parameter_status(&message).map_err(protocol_error)?;
                     startup.reports.push((name.to_owned(), value.to_owned()));
-                    LoginState::Admitted(startup)
+                    LoginState::Authenticated(startup)
                 }
                 (
-                    LoginState::Admitted(BackendStartup { reports, key: None }),
+                    LoginState::Authenticated(BackendStartup { reports, key: None }),
                     tag::backend::BACKEND_KEY_DATA,
                 ) => {
-                    let data = backend::key_data(&message).map_err(broken)?;
-                    LoginState::Admitted(BackendStartup { reports, key: Some((data.pid, data.key.into())) })
+                    let data = backend::key_data(&message).map_err(protocol_error)?;
+                    LoginState::Authenticated(BackendStartup {
+                        reports,
+                        key: Some((data.pid, data.key.into())),
+                    })
                 }
-                (LoginState::Admitted(startup), tag::backend::READY_FOR_QUERY) => {
-                    return match backend::ready_for_query(&message).map_err(broken)? {
+                (LoginState::Authenticated(startup), tag::backend::READY_FOR_QUERY) => {
+                    return match backend::ready_for_query(&message).map_err(protocol_error)? {
                         TxStatus::Idle => Ok(startup),
-                        _ => Err(LoginError::BrokenOff("a login that ends in a transaction".to_owned())),
+                        _ => Err(LoginError::BrokenOff("the login ended inside a transaction".to_owned())),
                     };
                 }
                 (state, kind) => return Err(out_of_order(&state, kind)),
             };
         }
-        Err(LoginError::BrokenOff("endless login".to_owned()))
+        Err(LoginError::BrokenOff("too many messages during login".to_owned()))
     }
 
     /// Runs `connect_query`, and records the parameters that it changes.
@@ -160,15 +169,15 @@ impl LoginExchange<'_> {
         reports: &mut Vec<(String, String)>,
     ) -> Result<(), LoginError> {
         let mut changed = Vec::new();
-        let note = |message: &[u8]| {
+        let record = |message: &[u8]| {
             changed.push(
                 backend::parameter_status(message).map(|(name, value)| (name.to_owned(), value.to_owned())),
             );
         };
         let answer =
-            sql_client::query(&mut self.stream, &mut self.inbound, sql, CONNECT_QUERY_LIMITS, note).await;
+            sql_client::query(&mut self.stream, &mut self.inbound, sql, CONNECT_QUERY_LIMITS, record).await;
         for report in changed {
-            let (name, value) = report.map_err(broken)?;
+            let (name, value) = report.map_err(protocol_error)?;
             reports.retain(|(known, _)| *known != name);
             reports.push((name, value));
         }
@@ -184,8 +193,8 @@ impl LoginExchange<'_> {
     }
 
     async fn authenticate(&mut self, request: Authentication<'_>) -> Result<(), LoginError> {
-        if let Some(what) = in_words(&request) {
-            self.progress.asked(what);
+        if let Some(what) = request_name(&request) {
+            self.progress.record_request(what);
         }
         if self.token.is_some() {
             return self.authenticate_with_token(&request).await;
@@ -197,7 +206,7 @@ impl LoginExchange<'_> {
                 if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
                     return Err(self.unusable("a clear-text password"));
                 }
-                // A token is a token, wherever it was kept.
+                // A stored token is protected like a generated one.
                 if StoredToken::read(secret.expose()).is_some() && self.verified_name().is_none() {
                     return Err(LoginError::TokenNeedsVerifiedName);
                 }
@@ -220,17 +229,18 @@ impl LoginExchange<'_> {
     }
 
     async fn authenticate_with_token(&mut self, request: &Authentication<'_>) -> Result<(), LoginError> {
-        let not_iam = |asked| LoginError::NotAnIamUser { user: self.target.user.clone(), asked };
+        let not_iam =
+            |requested| LoginError::NotAnIamUser { user: self.target.user.clone(), asked: requested };
         match request {
-            // A server that trusts everybody says nothing about a token that is here to be judged.
-            Authentication::Ok if self.is_probe() && !self.progress.has_given_token() => {
+            // A server that trusts all clients cannot verify the token of a probe.
+            Authentication::Ok if self.is_probe() && !self.progress.has_sent_token() => {
                 Err(not_iam("nothing"))
             }
             Authentication::Ok => Ok(()),
             Authentication::Cleartext => {
                 let token = self.token.ok_or(LoginError::TokenNeedsVerifiedName)?;
                 let text = token.reveal(self.verified_name(), self.place.tls_name(token.key))?;
-                self.progress.give(Proof::Token(Box::new(self.signed(token))));
+                self.progress.record_proof(Proof::Token(Box::new(self.signed(token))));
                 self.send_password(text).await
             }
             Authentication::Md5(_) => Err(not_iam("an md5 password")),
@@ -248,7 +258,7 @@ impl LoginExchange<'_> {
         matches!(self.target.credential, Credential::Given { .. })
     }
 
-    /// What may be said of a token that is sent now.
+    /// The details of a token that is about to be sent.
     fn signed(&self, token: TokenForServer<'_>) -> TokenDetail {
         let key = token.key;
         let known = self.context.process.identities.get(&key.identity);
@@ -262,47 +272,47 @@ impl LoginExchange<'_> {
             region: key.region.to_string(),
             user: key.user.clone(),
             access_key_id: token.access_key_id.to_owned(),
-            ends_at_seconds: token.ends_at_seconds,
+            expires_at_seconds: token.expires_at_seconds,
             dialed_host: self.place.rds_name().map_or_else(|| self.place.name(), String::as_str).to_owned(),
             dialed_port: self.target.port,
             logins_last_second: self.context.process.login_rate.lately(&target_name(key), worker::now()),
             is_port_given: match &self.target.credential {
                 Credential::Iam(signing) => signing.port.is_some(),
-                // Checked against what is configured before it came here.
+                // Checked against the configuration before.
                 _ => true,
             },
         }
     }
 
     async fn send_password(&mut self, secret: &str) -> Result<(), LoginError> {
-        // Full size at once, so that growing leaves no copy behind.
+        // Allocated at full size, so that growing does not leave a copy of the secret.
         let mut message = Vec::with_capacity(secret.len() + 16);
         encode::password(&mut message, secret);
         self.send(&mut message).await
     }
 
-    fn password(&self, asked: &'static str) -> Result<Secret, LoginError> {
+    fn password(&self, requested: &'static str) -> Result<Secret, LoginError> {
         match &self.target.credential {
             Credential::Password(secret) => {
                 let stored = StoredToken::read(secret.expose());
-                self.progress.give(stored.map_or(Proof::Password, Proof::StoredToken));
+                self.progress.record_proof(stored.map_or(Proof::Password, Proof::StoredToken));
                 Ok(secret.clone())
             }
-            Credential::ScramKeys(_) => Err(self.unusable(asked)),
+            Credential::ScramKeys(_) => Err(self.unusable(requested)),
             Credential::None | Credential::Iam(_) | Credential::Secret(_) | Credential::Given { .. } => {
                 Err(LoginError::NoPassword(self.target.user.clone()))
             }
         }
     }
 
-    fn unusable(&self, asked: &'static str) -> LoginError {
-        LoginError::UnusablePassword { asked, user: self.target.user.clone() }
+    fn unusable(&self, requested: &'static str) -> LoginError {
+        LoginError::UnusablePassword { asked: requested, user: self.target.user.clone() }
     }
 
     async fn scram(&mut self, mechanisms: &[u8]) -> Result<(), LoginError> {
         let offered = |name: &str| mechanisms.split(|&b| b == 0).any(|m| m == name.as_bytes());
         if !offered(SCRAM_SHA_256) && !offered(SCRAM_SHA_256_PLUS) {
-            return Err(LoginError::BrokenOff("no SASL mechanism in common".to_owned()));
+            return Err(LoginError::BrokenOff("no common SASL mechanism".to_owned()));
         }
         let mut exchange = ClientExchange::fresh(self.binding(offered(SCRAM_SHA_256_PLUS)))?;
         let mut message = Vec::new();
@@ -310,8 +320,8 @@ impl LoginExchange<'_> {
         self.send(&mut message).await?;
 
         let challenge = self.sasl_step(11).await?;
-        let asked = exchange.challenge(&challenge)?;
-        let keys = self.scram_keys(asked.salt, asked.iterations).await?;
+        let parameters = exchange.challenge(&challenge)?;
+        let keys = self.scram_keys(parameters.salt, parameters.iterations).await?;
         let answer = Zeroizing::new(exchange.answer(&keys));
         encode::sasl_response(&mut message, answer.as_bytes());
         self.send(&mut message).await?;
@@ -320,7 +330,7 @@ impl LoginExchange<'_> {
         Ok(exchange.verify(&last)?)
     }
 
-    /// Channel binding, if both sides can.
+    /// Channel binding, if both sides support it.
     fn binding(&self, plus_offered: bool) -> Binding {
         let Some(tls) = self.stream.tls() else { return Binding::Unsupported };
         let hash = tls.peer_certificate().and_then(|certificate| {
@@ -344,7 +354,7 @@ impl LoginExchange<'_> {
         if kind != tag::backend::AUTHENTICATION {
             return Err(out_of_order());
         }
-        match (backend::authentication(&message).map_err(broken)?, code) {
+        match (backend::authentication(&message).map_err(protocol_error)?, code) {
             (Authentication::SaslContinue(data), 11) | (Authentication::SaslFinal(data), 12) => {
                 Ok(data.to_vec())
             }
@@ -369,25 +379,25 @@ impl LoginExchange<'_> {
     }
 }
 
-/// What a server asks for; `None` for what only goes on with it.
-fn in_words(request: &Authentication<'_>) -> Option<&'static str> {
+/// The name of an authentication request; `None` for messages that only continue or complete one.
+fn request_name(request: &Authentication<'_>) -> Option<&'static str> {
     match request {
         Authentication::Cleartext => Some("a password in clear text"),
         Authentication::Md5(_) => Some("an md5 password"),
         Authentication::Sasl(_) => Some("SCRAM"),
-        Authentication::Unsupported(_) => Some("something else"),
+        Authentication::Unsupported(_) => Some("an unsupported method"),
         Authentication::Ok | Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => None,
     }
 }
 
 fn out_of_order(state: &LoginState, kind: u8) -> LoginError {
     let when = match state {
-        LoginState::Asking | LoginState::Answered => "before AuthenticationOk",
-        LoginState::Admitted(_) => "after AuthenticationOk",
+        LoginState::AwaitingRequest | LoginState::Answered => "before AuthenticationOk",
+        LoginState::Authenticated(_) => "after AuthenticationOk",
     };
     LoginError::BrokenOff(format!("message {:?} {when}", kind as char))
 }
 
-fn broken(error: wire::FormatError) -> LoginError {
+fn protocol_error(error: wire::FormatError) -> LoginError {
     LoginError::BrokenOff(error.to_string())
 }

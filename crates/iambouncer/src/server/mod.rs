@@ -1,5 +1,5 @@
-//! One connection to a PostgreSQL server. Owns its stream, what is known of its session, and how it is made
-//! ([`login`]); who may use it is the pool's business.
+//! A connection to a PostgreSQL server. Owns its stream, the recorded state of its session, and the login ([`login`]);
+//! which client uses it belongs to the pool.
 
 pub mod cancel;
 pub mod connect;
@@ -30,23 +30,23 @@ use wire::{backend, limits, tag};
 pub use diagnosis::Diagnosis;
 pub use error::LoginError;
 
-/// What a server is doing, as SHOW SERVERS says it.
+/// The activity of a server, as shown by SHOW SERVERS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// Linked to a client.
     Active,
     /// In the pool.
     Idle,
-    /// Reset query under way.
+    /// Running the reset query.
     Tested,
-    /// Free, but a cancel request for it is still on its way.
+    /// Free, but a cancel request for it is under way.
     BeingCanceled,
-    /// Its client has gone in the middle of something: it is canceled and closed.
+    /// Its client has gone in the middle of an operation: it is being canceled and closed.
     Ending,
 }
 
 impl Activity {
-    /// The console's word.
+    /// The name shown by the console.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -57,8 +57,9 @@ impl Activity {
     }
 }
 
-/// The first message in a run of them that is no notification: only these may come while no request waits for rows.
-pub fn first_but_notifications(run: &[u8]) -> Option<u8> {
+/// The tag of the first message in a run that is not a notification: only notifications may arrive while no request
+/// expects rows.
+pub fn first_non_notification(run: &[u8]) -> Option<u8> {
     let mut at = 0;
     while let Ok(Some(frame)) = wire::scan::header(&run[at.min(run.len())..], limits::MAX_MESSAGE_BYTES) {
         if frame.tag != tag::backend::NOTIFICATION_RESPONSE {
@@ -75,7 +76,7 @@ pub fn now_seconds() -> i64 {
     since.as_secs() as i64
 }
 
-/// What the console and cancel requests may know of a server, whoever holds it.
+/// The part of a server's state that the console and cancel requests can access at any time.
 pub struct ServerInfo {
     /// Unique in this process.
     pub id: u64,
@@ -83,69 +84,69 @@ pub struct ServerInfo {
     pub pid: u32,
     /// Secret for cancel requests.
     pub cancel_key: Box<[u8]>,
-    /// Where it was reached: needed to cancel there and nowhere else.
+    /// How it was reached: cancel requests go only there.
     pub route: connect::Route,
-    /// When it is too old to be given out again.
+    /// When it becomes too old to be assigned again.
     pub retire_at: Option<Instant>,
-    /// Another has logged in to take its place, or is about to.
+    /// A replacement has logged in, or is about to.
     pub has_replacement: Cell<bool>,
-    /// A login is under way that takes its place; it stays with its worker until then.
+    /// The login of a replacement is under way; until then the server stays with its worker.
     pub overlaps: Cell<bool>,
-    /// While it is there, the pool has a server more than its size: this one, whose successor is in already.
+    /// Holds the place above the pool's size that this server takes after its replacement has logged in.
     pub overlap: RefCell<Option<Permit>>,
-    /// Other end.
+    /// Remote address.
     pub remote: Option<crate::net::Endpoint>,
-    /// Our end.
+    /// Local address.
     pub local: Option<crate::net::Endpoint>,
-    /// TLS version and suite, or empty.
+    /// TLS version and cipher suite, or empty.
     pub tls: String,
-    /// When the login was done, for people.
+    /// When the login finished, for display.
     pub connected_wall: std::time::SystemTime,
-    /// What it is doing.
+    /// Current activity.
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
     pub client_id: Cell<u64>,
-    /// When its login was done.
+    /// When the login finished.
     pub logged_in_at: Instant,
-    /// Last time it was linked or released. One that logs in in place of another shares this with it: a replacement that
-    /// nobody uses is not in use.
+    /// When it was last linked or released. A replacement shares this with the server that it replaces, so an unused
+    /// replacement does not count as in use.
     pub touched_at: Rc<Cell<Instant>>,
-    /// It has to go when it is released (RECONNECT, changed configuration).
+    /// It has to be closed on release (RECONNECT, changed configuration).
     pub close_needed: Cell<bool>,
-    /// Cancel requests on their way to it. While there are any it serves nobody else.
+    /// Cancel requests under way to it. Until they are done, it is not assigned to another client.
     pub cancels_in_flight: Cell<u32>,
-    /// Prepared statements it has, for the console.
+    /// Number of prepared statements, for the console.
     pub prepared_count: Cell<usize>,
     /// `application_name` as last reported.
     pub application_name: RefCell<String>,
 }
 
-/// An open, logged-in server connection. Exactly one task, or the pool, owns it.
+/// An open, logged-in server connection, owned by exactly one task or by the pool.
 pub struct Server {
     /// The connection.
     pub stream: Stream,
-    /// Tracked parameters: as the server last reported them, or as it accepted them if it does not report them.
+    /// Tracked parameters as last reported by the server, or as accepted by it if it does not report them.
     pub parameters: ValueSet,
     /// Positions of the tracked parameters that it reports, one bit each.
     pub reported: ParameterIds,
-    /// Statements it has.
+    /// Statements prepared on it.
     pub prepared: ServerCache,
     /// Its unnamed statement.
     pub unnamed: ServerUnnamed,
     /// It has, or had, statements under names that clients chose.
     pub has_client_names: bool,
-    /// Places in the limits it takes up. Given back before the place above the size that the next field may hold, so
-    /// that nobody counts one server too many.
+    /// Its places in the limits. Dropped before the place above the pool's size in the next field, so that no count is
+    /// too high.
     pub permits: Vec<Permit>,
     /// Shared with the pool's table.
     pub info: Rc<ServerInfo>,
-    /// How often all servers of its pool had been retired when its login began.
+    /// The generation of its pool when its login began.
     pub retirements: u64,
 }
 
 impl Server {
-    /// Looks whether an idle server is fit to be used. It must be silent: only parameter reports, notices and
-    /// notifications may have come, and they are read here. Anything else, or the end, makes it unfit.
+    /// Checks whether an idle server can be used. Only parameter reports, notices and notifications may have arrived;
+    /// they are read here. Anything else, including end of file, makes it unusable.
     pub fn is_fit(&mut self, parameters: &Parameters) -> bool {
         if self.info.close_needed.get() {
             return false;
@@ -174,10 +175,10 @@ impl Server {
                     let message = &inbound.bytes()[..frame.len];
                     match frame.tag {
                         tag::backend::PARAMETER_STATUS => {
-                            self.note_parameter(parameters, message);
+                            self.record_parameter(parameters, message);
                         }
                         tag::backend::NOTICE_RESPONSE => {}
-                        // It ends, and has said why.
+                        // The server has reported why it closes.
                         tag::backend::ERROR_RESPONSE
                             if matches!(backend::severity(message), Some(b"FATAL" | b"PANIC")) =>
                         {
@@ -189,7 +190,7 @@ impl Server {
                     inbound.consume(n);
                 }
                 Ok(Event::Run(n)) => {
-                    if let Some(tag) = first_but_notifications(&inbound.bytes()[..n]) {
+                    if let Some(tag) = first_non_notification(&inbound.bytes()[..n]) {
                         return self.is_out_of_step(tag);
                     }
                     if !scanner.at_boundary() {
@@ -203,44 +204,44 @@ impl Server {
         }
     }
 
-    /// An idle server has sent an answer to nothing.
+    /// An idle server has sent an answer without a request.
     #[cold]
     fn is_out_of_step(&self, tag: u8) -> bool {
         out_of_step::report_message(&self.info, tag, "while idle");
         false
     }
 
-    /// The server has run our SETs of the `wanted` values: those that it reports are what it has reported, the others as
-    /// they were asked for. Returns what it has now.
+    /// The server has run the pooler's SETs of the `wanted` values: reported parameters have the values last reported,
+    /// the others the requested ones. Returns the current values.
     pub fn accept_parameters(&mut self, parameters: &Parameters, wanted: &ValueSet) -> ValueSet {
-        let here = self.parameters.iter().filter(|(id, _)| self.reported.contains(*id));
+        let reported = self.parameters.iter().filter(|(id, _)| self.reported.contains(*id));
         let unreported = wanted.iter().filter(|(id, _)| !self.reported.contains(*id));
-        let values = here.chain(unreported).map(|(id, value)| (id, value.into()));
+        let values = reported.chain(unreported).map(|(id, value)| (id, value.into()));
         self.parameters = parameters.set_of(values);
         self.parameters.clone()
     }
 
-    /// The client leaves: what it has as its unnamed statement is nobody's own any more.
+    /// The client leaves: its unnamed statement no longer belongs to a client.
     pub fn end_ownership(&mut self) {
         if matches!(self.unnamed, ServerUnnamed::Own) {
             self.unnamed = ServerUnnamed::Unknown;
         }
     }
 
-    /// The server has reset what was set in its session: values that it does not report are those of its login again.
+    /// The server has reset its session: parameters that it does not report have the values of its login again.
     pub fn forget_unreported(&mut self, parameters: &Parameters) {
         self.parameters = parameters.filter(&self.parameters, |id| self.reported.contains(id));
     }
 
     /// Records which tracked parameters are among those reported at the login.
-    pub fn note_reported(&mut self, parameters: &Parameters, reports: &[(String, String)]) {
+    pub fn record_reported(&mut self, parameters: &Parameters, reports: &[(String, String)]) {
         for id in reports.iter().filter_map(|(name, _)| parameters.id(name)) {
             self.reported.insert(id);
         }
     }
 
-    /// Takes over a ParameterStatus. Returns the parameter if it is tracked.
-    pub fn note_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<ParameterId> {
+    /// Records a ParameterStatus. Returns the parameter if it is tracked.
+    pub fn record_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<ParameterId> {
         let (name, value) = backend::parameter_status(message).ok()?;
         if name == "application_name" {
             value.clone_into(&mut self.info.application_name.borrow_mut());
@@ -253,7 +254,7 @@ impl Server {
         Some(id)
     }
 
-    /// Says goodbye and closes. Nothing is waited for.
+    /// Sends Terminate and closes without waiting.
     pub fn close(mut self) {
         let mut message = Vec::new();
         wire::encode::terminate(&mut message);

@@ -1,4 +1,5 @@
-//! An idle server on its way to another worker. Owns the form in which it travels; who gets it is the pool's business.
+//! Moving an idle server to another worker. Owns the form in which it is passed between threads; which worker gets it
+//! belongs to the pool.
 
 use super::{Activity, Server, ServerInfo, connect};
 use crate::limits::Permit;
@@ -12,20 +13,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// A server that belongs to no worker. Dropping it closes the connection and gives its places back.
+/// A server that is not attached to a worker. Dropping it closes the connection and releases its places.
 pub struct DetachedServer {
     connection: SocketInTransit,
     parameters: Vec<(ParameterId, Box<str>)>,
     reported: ParameterIds,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
-    has_doubts: bool,
+    has_uncertain: bool,
     facts: Facts,
     retirements: u64,
     permits: Vec<Permit>,
 }
 
-/// What stays the same of a [`ServerInfo`].
+/// The part of a [`ServerInfo`] that does not change.
 struct Facts {
     id: u64,
     pid: u32,
@@ -43,10 +44,10 @@ struct Facts {
 }
 
 impl DetachedServer {
-    /// Takes an idle server off this worker.
+    /// Detaches an idle server from this worker.
     ///
     /// # Errors
-    /// The server has said something meanwhile, or has gone: it is closed.
+    /// The server has sent something meanwhile or is closed; the connection is dropped.
     pub async fn pack(server: Server) -> io::Result<Self> {
         let Server {
             stream,
@@ -61,7 +62,7 @@ impl DetachedServer {
         } = server;
         let connection = SocketInTransit::pack(stream).await?;
         if info.close_needed.get() {
-            return Err(io::Error::other("it has to go"));
+            return Err(io::Error::other("the server has to be closed"));
         }
         let facts = Facts {
             id: info.id,
@@ -79,32 +80,32 @@ impl DetachedServer {
             application_name: info.application_name.borrow().clone(),
         };
         let parameters = parameters.iter().map(|(id, value)| (id, value.into())).collect();
-        let (prepared, has_doubts) = (prepared.texts(), prepared.has_doubts());
+        let (prepared, has_uncertain) = (prepared.texts(), prepared.has_uncertain());
         Ok(Self {
             connection,
             parameters,
             reported,
             has_client_names,
             prepared,
-            has_doubts,
+            has_uncertain,
             facts,
             retirements,
             permits,
         })
     }
 
-    /// Makes it a server of this worker.
+    /// Attaches it to this worker.
     ///
     /// # Errors
-    /// The worker cannot take the connection.
+    /// The worker cannot register the connection.
     pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<Server> {
         let stream = self.connection.unpack()?;
         let mut prepared = ServerCache::default();
         for (text, version) in self.prepared {
             prepared.insert(statements.adopt(&text), version);
         }
-        if self.has_doubts {
-            prepared.doubt_others();
+        if self.has_uncertain {
+            prepared.mark_others_uncertain();
         }
         let facts = self.facts;
         let info = ServerInfo {
@@ -134,7 +135,7 @@ impl DetachedServer {
             parameters: parameters.set_of(self.parameters),
             reported: self.reported,
             prepared,
-            // Texts are known by their place in a worker's memory.
+            // Statement texts are identified by their address, which is specific to a worker.
             unnamed: ServerUnnamed::Unknown,
             has_client_names: self.has_client_names,
             info: Rc::new(info),

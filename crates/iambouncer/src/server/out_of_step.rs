@@ -1,5 +1,5 @@
-//! Servers that send what no request waits for. Owns the count and the log line; the connection is closed by whoever
-//! holds it.
+//! Servers that send a message that no request explains. Owns the counter and the log line; the caller closes the
+//! connection.
 
 use super::ServerInfo;
 use std::fmt::Display;
@@ -8,13 +8,13 @@ use wire::backend::TxStatus;
 
 static MISMATCHES: AtomicU64 = AtomicU64::new(0);
 
-/// How often a server was out of step since the process began.
+/// How many servers were out of step since the process started.
 pub fn mismatches() -> u64 {
     MISMATCHES.load(Ordering::Relaxed)
 }
 
-/// Counts and logs a server that is out of step, and sees to it that it is not used again. `client` is the id of the
-/// client that it serves, and the transaction state in its last ReadyForQuery. No data of either side is logged.
+/// Counts and logs a server that is out of step, and marks it so that it is not used again. `client` is the id of its
+/// client, and the transaction status in its last ReadyForQuery. No data of either side is logged.
 #[cold]
 pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, TxStatus)>) {
     MISMATCHES.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +37,7 @@ pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, 
     );
 }
 
-/// The same for a server that serves no client and has sent a message of this type.
+/// The same for a server without a client that has sent a message of this type.
 #[cold]
 pub fn report_message(server: &ServerInfo, tag: u8, when: &str) {
     report(server, &format!("message type \"{}\" {when}", char::from(tag).escape_default()), None);

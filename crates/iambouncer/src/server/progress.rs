@@ -1,5 +1,5 @@
-//! How far a login has come and what it met on its way, for whoever has to explain it. Owns what is written down; it
-//! outlives a login that is cut short, and decides nothing.
+//! The progress of a login and what was found on the way, for explaining a failure. Owns these records, which survive a
+//! login that is cut short; it makes no decisions.
 
 use super::connect::ServerAddress;
 use super::diagnosis::{Diagnosis, LineSummary, Proof, SourceFault};
@@ -15,119 +15,119 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The steps of a login that were done, each with what it found.
+/// The completed steps of a login, with their results.
 #[derive(Debug, Clone, Default)]
 pub struct LoginTrace {
-    /// The name has addresses.
+    /// The name was resolved.
     pub found: Option<NameLookup>,
-    /// A token is at hand.
+    /// A token was obtained.
     pub token: Option<TokenDetails>,
-    /// A secret is at hand.
+    /// A secret was obtained.
     pub secret: Option<SecretDetails>,
-    /// A connection is open.
+    /// The connection was opened.
     pub connected: Option<ConnectionDetails>,
-    /// TLS is set up.
+    /// TLS was set up.
     pub secured: Option<TlsDetails>,
-    /// What the server asked for, in words.
+    /// The authentication request of the server, in words.
     pub asked: Option<&'static str>,
 }
 
-/// A name that was looked up.
+/// A resolved name.
 #[derive(Debug, Clone)]
 pub struct NameLookup {
     /// Its addresses; none for a UNIX socket.
     pub addresses: Vec<SocketAddr>,
-    /// The first RDS endpoint among the names it stands for.
+    /// The first RDS endpoint in its CNAME chain.
     pub rds_name: Option<String>,
-    /// Time it took.
+    /// Time taken.
     pub took: Duration,
 }
 
-/// A token that was made; not the token itself.
+/// A generated token, without the token itself.
 #[derive(Debug, Clone)]
 pub struct TokenDetails {
-    /// What it is for.
+    /// The target it was signed for.
     pub key: TokenKey,
-    /// Key that signed it.
+    /// Access key that signed it.
     pub access_key_id: String,
-    /// When it ends.
+    /// When it expires.
     pub ends_at: SystemTime,
     /// Its length.
     pub bytes: usize,
 }
 
-/// A secret that was read; not its password.
+/// A secret that was read, without its password.
 #[derive(Debug, Clone)]
 pub struct SecretDetails {
-    /// Database user it holds.
+    /// Database user in it.
     pub username: String,
     /// Its version.
     pub version_id: String,
 }
 
-/// A connection that was opened.
+/// An open connection.
 #[derive(Debug, Clone)]
 pub struct ConnectionDetails {
-    /// Where it goes.
+    /// Its remote end.
     pub endpoint: Endpoint,
-    /// Time it took.
+    /// Time taken.
     pub took: Duration,
 }
 
-/// TLS that was set up.
+/// An established TLS session.
 #[derive(Debug, Clone)]
 pub struct TlsDetails {
-    /// Version and cipher.
+    /// Version and cipher suite.
     pub description: String,
-    /// The server's own certificate.
+    /// The server's certificate.
     pub certificate: Option<CertificateDer<'static>>,
-    /// Time it took.
+    /// Time taken.
     pub took: Duration,
 }
 
-/// How far a login has come and what the server was given.
+/// The progress of a login, and the proof that was sent.
 #[derive(Default)]
 pub struct Progress {
     stage: Cell<LoginStage>,
     line: Cell<LineSummary>,
     proof: RefCell<Proof>,
     trace: RefCell<LoginTrace>,
-    lap_began: Cell<Option<Instant>>,
+    stage_began: Cell<Option<Instant>>,
 }
 
 impl Progress {
-    /// How far it has come.
+    /// The current stage.
     pub fn stage(&self) -> LoginStage {
         self.stage.get()
     }
 
-    /// What it has met.
+    /// The completed steps.
     pub fn trace(&self) -> LoginTrace {
         self.trace.borrow().clone()
     }
 
-    /// What an error after all this means.
+    /// Explains an error that ended the login.
     pub fn explain(&self, error: LoginError) -> Diagnosis {
         Diagnosis::new(error, &self.proof.borrow(), self.line.get(), super::now_seconds())
     }
 
-    /// Whose login it is.
+    /// Records the target of the login.
     pub(super) fn begin(&self, target: &LoginTarget) {
         self.line.set(target.line());
     }
 
     pub(super) fn enter(&self, stage: LoginStage) {
         self.stage.set(stage);
-        self.lap_began.set(Some(worker::now()));
+        self.stage_began.set(Some(worker::now()));
     }
 
-    /// What the server is about to be given.
-    pub(super) fn give(&self, proof: Proof) {
+    /// Records the proof that is about to be sent.
+    pub(super) fn record_proof(&self, proof: Proof) {
         self.proof.replace(proof);
     }
 
-    /// What AWS has said meanwhile about a token that was given.
-    pub(super) fn learn(&self, known: IdentityInfo, source: Option<SourceFault>) {
+    /// Adds what AWS has reported meanwhile about the token that was sent.
+    pub(super) fn add_aws_report(&self, known: IdentityInfo, source: Option<SourceFault>) {
         if let Proof::Token(signed) = &mut *self.proof.borrow_mut() {
             signed.refused_key = known.refused_key_cause(&signed.access_key_id);
             signed.arn = known.caller.map(|caller| caller.arn).or_else(|| signed.arn.take());
@@ -136,7 +136,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn has_given_token(&self) -> bool {
+    pub(super) fn has_sent_token(&self) -> bool {
         matches!(*self.proof.borrow(), Proof::Token(_))
     }
 
@@ -144,7 +144,7 @@ impl Progress {
         let found = NameLookup {
             addresses: place.addresses().to_vec(),
             rds_name: place.rds_name().cloned(),
-            took: self.lap(),
+            took: self.stage_elapsed(),
         };
         self.trace.borrow_mut().found = Some(found);
     }
@@ -165,30 +165,30 @@ impl Progress {
     }
 
     pub(super) fn connected(&self, endpoint: Endpoint) {
-        let connected = ConnectionDetails { endpoint, took: self.lap() };
+        let connected = ConnectionDetails { endpoint, took: self.stage_elapsed() };
         self.trace.borrow_mut().connected = Some(connected);
         self.enter(LoginStage::Tls);
     }
 
-    /// The connection is as it will be: with TLS, or without.
+    /// The connection is established, with or without TLS.
     pub(super) fn opened(&self, stream: &Stream) {
         if let Some(tls) = stream.tls() {
             let secured = TlsDetails {
                 description: tls.description(),
                 certificate: tls.peer_certificate().cloned(),
-                took: self.lap(),
+                took: self.stage_elapsed(),
             };
             self.trace.borrow_mut().secured = Some(secured);
         }
         self.enter(LoginStage::Answer);
     }
 
-    pub(super) fn asked(&self, what: &'static str) {
+    pub(super) fn record_request(&self, what: &'static str) {
         self.trace.borrow_mut().asked = Some(what);
     }
 
-    /// Time since the stage was entered.
-    fn lap(&self) -> Duration {
-        self.lap_began.get().map(|began| worker::now().saturating_duration_since(began)).unwrap_or_default()
+    /// Time since the stage began.
+    fn stage_elapsed(&self) -> Duration {
+        self.stage_began.get().map(|began| worker::now().saturating_duration_since(began)).unwrap_or_default()
     }
 }

@@ -1,12 +1,13 @@
-//! What a token of one login is made for. Owns the choice of name, port and region – what is configured, else the first
-//! RDS name behind the host – and never a default region: RDS refuses the wrong one without a word about it.
+//! The target that a token is signed for. Owns the choice of name, port and region – as configured, otherwise from the
+//! first RDS name behind the host – and never falls back to a default region: RDS refuses a token for the wrong region
+//! without a reason.
 
 use super::error::LoginError;
 use crate::config::Database;
 use crate::login_failure::LoginFailure;
 use rds_iam::{Identity, Region, TokenKey, region_of};
 
-/// What a database line says about its tokens.
+/// Token settings of a database line.
 #[derive(Clone, Debug)]
 pub struct Signing {
     /// `iam_host`.
@@ -15,14 +16,14 @@ pub struct Signing {
     pub port: Option<u16>,
     /// `iam_region`.
     pub region: Option<String>,
-    /// Region for names that tell none.
+    /// Region for names that do not contain one.
     pub region_fallback: Option<String>,
-    /// Who signs.
+    /// The signing identity.
     pub identity: Identity,
 }
 
 impl Signing {
-    /// Of a line.
+    /// From a database line.
     pub fn of(line: &Database) -> Self {
         Self {
             host: line.iam_host.clone(),
@@ -33,15 +34,15 @@ impl Signing {
         }
     }
 
-    /// Whether the names behind the host have to be known to sign.
+    /// True if signing depends on the host's aliases.
     pub fn follows_aliases(&self, host: &str) -> bool {
         self.host.is_none() && rds_iam::RdsEndpoint::parse(host).is_none()
     }
 
-    /// The token to ask for. `rds_name` is the first RDS endpoint among the names behind the host.
+    /// The token to request. `rds_name` is the first RDS endpoint in the host's CNAME chain.
     ///
     /// # Errors
-    /// A UNIX socket without `iam_host`, and a region that nothing tells.
+    /// A UNIX socket without `iam_host`, or no region.
     pub fn key(
         &self,
         host: Option<&str>,
@@ -71,7 +72,7 @@ impl Signing {
             (Some(text), _, _) | (None, None, Some(text)) => named(text)?,
             (None, Some(region), _) => region,
             (None, None, None) => {
-                let reason = format!("{host} is not the name of an RDS endpoint and no alias (CNAME) of one");
+                let reason = format!("{host} is not the name of an RDS endpoint or an alias (CNAME) of one");
                 return Err(failed(reason, LoginFailure::MissingRegion));
             }
         };

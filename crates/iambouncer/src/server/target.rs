@@ -1,5 +1,5 @@
-//! Where and as whom a login goes. Owns what a database line, a user and the files behind them come to; makes no
-//! connection.
+//! The target and credentials of a login. Owns how they are derived from a database line, a user and the files they
+//! refer to; makes no connection.
 
 use super::diagnosis::LineSummary;
 use super::signing::Signing;
@@ -10,32 +10,32 @@ use crate::net::verified::ServerTls;
 use rds_iam::TokenKey;
 use rds_iam::secrets::SecretKey;
 
-/// Name of the line that answers for databases without one of their own.
+/// Name of the line for databases without a line of their own.
 const FALLBACK: &str = "*";
 
-/// How we prove who we are.
+/// How the pooler proves its identity.
 #[derive(Clone)]
 pub enum Credential {
-    /// Nothing is known: fine for trust.
+    /// Nothing; sufficient for trust.
     None,
-    /// A password, or what is stored of one.
+    /// A password, or its stored form.
     Password(Secret),
-    /// Keys learnt from the client's own SCRAM login, good where the server stores the same secret.
+    /// Keys derived from the client's own SCRAM login, usable if the server stores the same secret.
     ScramKeys(ClientKeys),
-    /// A token, made for this login.
+    /// A token, generated for this login.
     Iam(Signing),
     /// User name and password of a secret.
     Secret(SecretKey),
-    /// A token somebody else has made, to be shown once.
+    /// A token received from a client, to be sent once.
     Given {
-        /// What it is for.
+        /// The target it is for.
         key: TokenKey,
         /// The token.
         token: Secret,
     },
 }
 
-/// Where and as whom to log in.
+/// The target and credentials of a login.
 #[derive(Clone)]
 pub struct LoginTarget {
     /// Host.
@@ -56,12 +56,12 @@ pub struct LoginTarget {
     pub is_fallback: bool,
     /// TLS mode.
     pub tls_mode: TlsMode,
-    /// TLS as it was configured together with the mode: a RELOAD in the middle of a login must not mix the two.
+    /// TLS settings from the same configuration as the mode: a RELOAD during a login must not mix the two.
     pub tls: Option<ServerTls>,
 }
 
 impl LoginTarget {
-    /// What a failed login is explained with.
+    /// The properties of the line that a diagnosis needs.
     pub(super) fn line(&self) -> LineSummary {
         let uses_iam = matches!(self.credential, Credential::Iam(_) | Credential::Given { .. });
         LineSummary {
@@ -71,8 +71,8 @@ impl LoginTarget {
         }
     }
 
-    /// The login of `user` to one host of a line, for a client that asks for `database`. `scram_keys` are what a client's
-    /// own login has left of its password.
+    /// The login of `user` to one host of a line, for a client of `database`. `scram_keys` are derived from a client's
+    /// own login.
     pub fn new(
         loaded: &ConfigFiles,
         line: &Database,
@@ -100,7 +100,7 @@ impl LoginTarget {
         }
     }
 
-    /// The same without anything a session would need: for logins that only prove something.
+    /// The same without session settings, for logins that only verify something.
     pub fn bare(
         loaded: &ConfigFiles,
         line: &Database,
@@ -124,7 +124,7 @@ impl LoginTarget {
     }
 }
 
-/// True when what is stored is a SCRAM secret: it proves nothing without the keys that a client's login brings.
+/// True if the stored form is a SCRAM secret, which is not usable without the keys from a client's login.
 pub fn is_scram_secret(stored: &Secret) -> bool {
     ScramSecret::parse(stored.expose()).is_some()
 }

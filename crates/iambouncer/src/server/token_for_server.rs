@@ -1,5 +1,5 @@
-//! A token on its way to a server. Owns the rule of who gets to see it: a server whose host name was verified on the
-//! connection over which the token is sent. No setting stands in for that.
+//! A token about to be sent to a server. Owns the rule that only a server whose host name was verified on the same
+//! connection receives it. No setting overrides that.
 
 use super::error::LoginError;
 use crate::config::Secret;
@@ -7,31 +7,31 @@ use crate::net::verified::VerifiedName;
 use rds_iam::{Token, TokenKey};
 use std::time::SystemTime;
 
-/// A token as it is shown to a server.
+/// A token for one server.
 #[derive(Clone, Copy)]
 pub(super) struct TokenForServer<'a> {
     pub(super) key: &'a TokenKey,
     text: &'a str,
     pub(super) access_key_id: &'a str,
-    pub(super) ends_at_seconds: i64,
+    pub(super) expires_at_seconds: i64,
 }
 
 impl<'a> TokenForServer<'a> {
-    pub(super) fn ours(key: &'a TokenKey, token: &'a Token) -> Self {
+    pub(super) fn generated(key: &'a TokenKey, token: &'a Token) -> Self {
         let ends = token.expires_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let ends_at_seconds = ends.as_secs() as i64;
-        Self { key, text: token.expose(), access_key_id: token.access_key_id(), ends_at_seconds }
+        let expires_at_seconds = ends.as_secs() as i64;
+        Self { key, text: token.expose(), access_key_id: token.access_key_id(), expires_at_seconds }
     }
 
-    /// Its time has been looked at by whoever hands it on.
-    pub(super) fn given(key: &'a TokenKey, token: &'a Secret) -> Self {
-        Self { key, text: token.expose(), access_key_id: "", ends_at_seconds: i64::MAX }
+    /// The caller has checked its expiry.
+    pub(super) fn supplied(key: &'a TokenKey, token: &'a Secret) -> Self {
+        Self { key, text: token.expose(), access_key_id: "", expires_at_seconds: i64::MAX }
     }
 
-    /// The token, for the server that was verified to have the name `expected`.
+    /// The token, if the server was verified to have the name `expected`.
     ///
     /// # Errors
-    /// No name was verified on the connection, or another one.
+    /// No name, or a different one, was verified on the connection.
     pub(super) fn reveal(
         &self,
         verified: Option<&VerifiedName>,
@@ -50,11 +50,11 @@ mod tests {
     use rds_iam::Identity;
 
     #[test]
-    fn without_a_verified_name_nobody_sees_a_token() {
+    fn a_token_is_not_sent_without_a_verified_name() {
         let region = "eu-west-1".parse().ok();
         let key = TokenKey::new("db.example", 5432, "app", region, Identity::default()).unwrap();
         let token = Secret::new("a token");
-        let shown = TokenForServer::given(&key, &token);
+        let shown = TokenForServer::supplied(&key, &token);
         assert_eq!(shown.reveal(None, "db.example"), Err(LoginError::TokenNeedsVerifiedName));
     }
 }

@@ -1,7 +1,7 @@
-//! Receive buffers, lent by the thread. Owns the stock of blocks and the window of unread bytes in one of them.
+//! Receive buffers, allocated per thread. Owns the free lists of blocks, and the window of unread bytes in a block.
 //!
-//! A connection holds a block only while bytes are in it, so ten thousand idle clients hold none, and a busy
-//! worker keeps using the same few blocks, which stay in the cache.
+//! A connection holds a block only while it contains bytes, so ten thousand idle clients hold none, and a busy worker
+//! keeps reusing the same few blocks, which stay in the CPU cache.
 
 use std::cell::RefCell;
 
@@ -9,32 +9,32 @@ use std::cell::RefCell;
 pub const SMALL_BLOCK_BYTES: usize = 16 * 1024;
 /// Size of a block once reads fill the small one (COPY, large results), in bytes.
 pub const LARGE_BLOCK_BYTES: usize = 256 * 1024;
-/// Size of the smallest block that a few bytes are moved to, in bytes.
+/// Minimum size of a shrunk block, in bytes.
 const MIN_SHRUNK_BYTES: usize = 64;
-/// Blocks of each size kept for the next one who needs one.
-const MAX_KEPT_SMALL: usize = 64;
-const MAX_KEPT_LARGE: usize = 8;
+/// Maximum length of the free list of each size.
+const MAX_FREE_SMALL: usize = 64;
+const MAX_FREE_LARGE: usize = 8;
 
-struct Stock {
+struct FreeLists {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
 }
 
 thread_local! {
-    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { small: Vec::new(), large: Vec::new() }) };
+    static FREE_LISTS: RefCell<FreeLists> = const { RefCell::new(FreeLists { small: Vec::new(), large: Vec::new() }) };
 }
 
-/// A block of at least `bytes` bytes, from the stock if it has one.
-pub(super) fn lend(bytes: usize) -> Box<[u8]> {
-    let kept = STOCK.with(|stock| {
-        let mut stock = stock.borrow_mut();
+/// Takes a block of at least `bytes` bytes from the free list, or allocates one.
+pub(super) fn allocate(bytes: usize) -> Box<[u8]> {
+    let recycled = FREE_LISTS.with(|free| {
+        let mut free = free.borrow_mut();
         match bytes {
-            n if n <= SMALL_BLOCK_BYTES => stock.small.pop(),
-            n if n <= LARGE_BLOCK_BYTES => stock.large.pop(),
+            n if n <= SMALL_BLOCK_BYTES => free.small.pop(),
+            n if n <= LARGE_BLOCK_BYTES => free.large.pop(),
             _ => None,
         }
     });
-    kept.unwrap_or_else(|| {
+    recycled.unwrap_or_else(|| {
         let size = match bytes {
             n if n <= SMALL_BLOCK_BYTES => SMALL_BLOCK_BYTES,
             n if n <= LARGE_BLOCK_BYTES => LARGE_BLOCK_BYTES,
@@ -44,62 +44,62 @@ pub(super) fn lend(bytes: usize) -> Box<[u8]> {
     })
 }
 
-fn give_back(block: Box<[u8]>) {
-    let _ = STOCK.try_with(|stock| {
-        let mut stock = stock.borrow_mut();
+fn recycle(block: Box<[u8]>) {
+    let _ = FREE_LISTS.try_with(|free| {
+        let mut free = free.borrow_mut();
         match block.len() {
-            SMALL_BLOCK_BYTES if stock.small.len() < MAX_KEPT_SMALL => stock.small.push(block),
-            LARGE_BLOCK_BYTES if stock.large.len() < MAX_KEPT_LARGE => stock.large.push(block),
+            SMALL_BLOCK_BYTES if free.small.len() < MAX_FREE_SMALL => free.small.push(block),
+            LARGE_BLOCK_BYTES if free.large.len() < MAX_FREE_LARGE => free.large.push(block),
             _ => {}
         }
     });
 }
 
-/// Bytes received and not yet consumed, in a block that exists only while there are some.
+/// Bytes received and not yet consumed, in a block that is held only while it contains any.
 #[derive(Default)]
 pub struct Inbound {
     block: Option<Box<[u8]>>,
-    /// Where the bytes are in the block. Lengths of messages are 32 bits wide, and so is every block.
+    /// Position of the bytes in the block. Message lengths are 32 bits wide, and so are block sizes.
     start: u32,
     end: u32,
-    /// The last read filled its block: lend a large one next time.
-    hungry: bool,
+    /// The last read filled its block, so the next block is a large one.
+    wants_large: bool,
 }
 
 impl Inbound {
-    /// The first `n` bytes of a block that was lent and filled elsewhere.
-    pub(super) fn of_block(block: Box<[u8]>, n: usize) -> Self {
+    /// The first `n` bytes of a block that was filled elsewhere.
+    pub(super) fn from_block(block: Box<[u8]>, n: usize) -> Self {
         let mut inbound = Self { block: Some(block), ..Self::default() };
         inbound.filled(n);
         inbound
     }
 
-    /// Takes bytes that were received elsewhere: the whole block if this one is empty, else what fits behind what is
-    /// there. Returns how many.
+    /// Takes bytes that were received elsewhere: the whole block if this buffer is empty, otherwise as many as fit.
+    /// Returns how many.
     pub(super) fn take_from(&mut self, other: &mut Self) -> usize {
         let n = other.len();
         if self.is_empty() {
-            let was_hungry = self.hungry;
+            let wanted_large = self.wants_large;
             std::mem::swap(self, other);
-            self.hungry |= was_hungry && n > SMALL_BLOCK_BYTES;
+            self.wants_large |= wanted_large && n > SMALL_BLOCK_BYTES;
             return n;
         }
         let spare = self.spare();
         let n = n.min(spare.len());
         spare[..n].copy_from_slice(&other.bytes()[..n]);
-        let was_hungry = self.hungry || other.hungry;
+        let wanted_large = self.wants_large || other.wants_large;
         self.filled(n);
-        self.hungry |= was_hungry;
+        self.wants_large |= wanted_large;
         other.consume(n);
         n
     }
 
-    /// The last bytes filled their block: more are likely to be there already.
-    pub fn is_hungry(&self) -> bool {
-        self.hungry
+    /// True if the last read filled its block, so that more data is probably available.
+    pub fn wants_large_block(&self) -> bool {
+        self.wants_large
     }
 
-    /// What has been received and not consumed.
+    /// The bytes received and not consumed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.block {
@@ -108,7 +108,7 @@ impl Inbound {
         }
     }
 
-    /// The same, to be changed in place.
+    /// The same, mutable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.block {
             Some(block) => &mut block[self.start as usize..self.end as usize],
@@ -122,26 +122,26 @@ impl Inbound {
         (self.end - self.start) as usize
     }
 
-    /// Nothing is there, and no block is held.
+    /// True if there are no bytes, in which case no block is held.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// True when a block is held and there is no room left in it.
+    /// True if a block is held and has no room left.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.start == 0 && self.block.as_ref().is_some_and(|block| block.len() == self.end as usize)
     }
 
-    /// Takes `n` bytes off the front; the block goes back to the thread with the last of them.
+    /// Removes `n` bytes from the front; the block is recycled with the last of them.
     #[inline]
     pub fn consume(&mut self, n: usize) {
         self.start += (n as u32).min(self.end - self.start);
         self.release_if_empty();
     }
 
-    /// Throws away all bytes.
+    /// Discards all bytes.
     pub fn clear(&mut self) {
         self.start = self.end;
         self.release_if_empty();
@@ -152,21 +152,21 @@ impl Inbound {
         if self.start == self.end
             && let Some(block) = self.block.take()
         {
-            give_back(block);
+            recycle(block);
             self.start = 0;
             self.end = 0;
         }
     }
 
-    /// Room behind the bytes to receive into: a fresh block, or the rest of the present one. May be empty when a
-    /// block is full; [`Inbound::make_room`] then helps.
+    /// Space to receive into, after the bytes: a new block, or the rest of the present one. Empty if the block is full;
+    /// see [`Inbound::make_room`].
     #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
-        let size = if self.hungry { LARGE_BLOCK_BYTES } else { SMALL_BLOCK_BYTES };
+        let size = if self.wants_large { LARGE_BLOCK_BYTES } else { SMALL_BLOCK_BYTES };
         let (start, end) = (self.start, self.end);
-        let block = self.block.get_or_insert_with(|| lend(size));
+        let block = self.block.get_or_insert_with(|| allocate(size));
         if start > 0 {
-            // What is left is the front of a message: nearly always a few bytes.
+            // The rest is the beginning of a message, nearly always a few bytes.
             block.copy_within(start as usize..end as usize, 0);
             self.start = 0;
             self.end = end - start;
@@ -174,50 +174,50 @@ impl Inbound {
         &mut block[self.end as usize..]
     }
 
-    /// Sees to it that `need` bytes, those that are there included, fit: moves to a larger block if it must. The
-    /// caller bounds `need`.
+    /// Makes room for a total of `need` bytes, moving to a larger block if necessary. The caller bounds `need`.
     pub fn make_room(&mut self, need: usize) {
-        let here = self.len();
+        let len = self.len();
         if self.block.as_ref().is_some_and(|block| block.len() >= need) {
             return;
         }
-        let mut larger = lend(need);
-        larger[..here].copy_from_slice(self.bytes());
+        let mut larger = allocate(need);
+        larger[..len].copy_from_slice(self.bytes());
         if let Some(old) = self.block.replace(larger) {
-            give_back(old);
+            recycle(old);
         }
         self.start = 0;
-        self.end = here as u32;
+        self.end = len as u32;
     }
 
-    /// Bytes that may lie here for long move to a block of their own size. Whoever receives behind them makes room first.
+    /// Moves bytes that may stay for long to a block of their own size. Callers make room before they receive more.
     pub fn shrink(&mut self) {
         let size = self.len().next_power_of_two().max(MIN_SHRUNK_BYTES);
         if self.block.as_ref().is_none_or(|block| block.len() <= size) {
             return;
         }
         let mut own = vec![0; size].into_boxed_slice();
-        let here = self.len();
-        own[..here].copy_from_slice(self.bytes());
+        let len = self.len();
+        own[..len].copy_from_slice(self.bytes());
         if let Some(old) = self.block.replace(own) {
-            give_back(old);
+            recycle(old);
         }
         self.start = 0;
-        self.end = here as u32;
+        self.end = len as u32;
     }
 
-    /// Tells that `n` bytes were received into [`Inbound::spare`].
+    /// Records that `n` bytes were received into [`Inbound::spare`].
     #[inline]
     pub fn filled(&mut self, n: usize) {
         if let Some(block) = &self.block {
             self.end = (self.end as usize + n).min(block.len()) as u32;
-            // A large block is kept in use while reads fill at least a small one.
-            self.hungry = self.end as usize == block.len() || (self.hungry && n > SMALL_BLOCK_BYTES);
+            // A large block stays in use while reads fill at least a small one.
+            self.wants_large =
+                self.end as usize == block.len() || (self.wants_large && n > SMALL_BLOCK_BYTES);
         }
         self.release_if_empty();
     }
 
-    /// Copies `data` behind what is there.
+    /// Appends a copy of `data`.
     pub fn append(&mut self, data: &[u8]) {
         self.make_room(self.len() + data.len());
         let spare = self.spare();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_bytes_that_wait_hold_a_few_bytes() {
+    fn a_shrunk_buffer_holds_a_small_block() {
         let mut inbound = Inbound::default();
         inbound.append(b"hello");
         inbound.consume(1);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn full_reads_bring_large_blocks_and_short_ones_small_blocks_again() {
+    fn full_reads_switch_to_large_blocks_and_short_reads_back() {
         let mut inbound = Inbound::default();
         let n = inbound.spare().len();
         inbound.filled(n);

@@ -1,8 +1,8 @@
-//! The task table and the ready queue of this thread. Owns futures; knows neither sockets nor time.
+//! The task table and the ready queue of this thread. Owns futures; never handles sockets or time.
 //!
-//! A task is named by a [`TaskKey`], two integers. Sockets and timers keep the key of the task to wake instead of
-//! a `Waker`, so waking costs a push onto a queue and no atomic operation. Futures from other crates are lent a real
-//! `Waker`, which goes through the [`super::mailbox`] when another thread calls it; see `LentWaker`.
+//! A task is identified by a [`TaskKey`], two integers. Sockets and timers store the key of the task to wake instead of
+//! a `Waker`, so waking costs a push onto a queue and no atomic operation. Futures from other crates receive a real
+//! `Waker`, which goes through the [`super::mailbox`] when called on another thread; see `SharedWaker`.
 
 use super::mailbox::Mailbox;
 use std::cell::{Cell, RefCell};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Names a task of this thread. A key outlives its task harmlessly: waking it then does nothing.
+/// Identifies a task of this thread. Waking a key whose task has finished does nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskKey {
     index: u32,
@@ -41,7 +41,7 @@ struct TaskSlot {
     task: Option<TaskFuture>,
 }
 
-/// What a task costs here, next to its future.
+/// The size of a task's slot, without its future.
 #[cfg(test)]
 pub(crate) const SLOT_BYTES: usize = std::mem::size_of::<TaskSlot>();
 
@@ -50,7 +50,7 @@ struct Executor {
     free: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<TaskKey>>,
     current: Cell<TaskKey>,
-    waker: Cell<Option<LentWaker>>,
+    waker: Cell<Option<SharedWaker>>,
     mailbox: RefCell<Option<Arc<Mailbox>>>,
 }
 
@@ -87,29 +87,29 @@ impl Wake for CrossThreadWaker {
     }
 }
 
-/// The waker that tasks are polled with. Hardly any task needs one, so none has its own: all are lent the same, which
-/// names the task that runs. A future that clones it keeps it for that task, and the others get a fresh one.
-struct LentWaker {
+/// The waker that tasks are polled with. Few tasks need one, so all share it; it refers to the running task. When a
+/// future clones it, the clone keeps referring to that task and the others get a new one.
+struct SharedWaker {
     shared: Arc<CrossThreadWaker>,
     waker: Waker,
 }
 
-impl LentWaker {
+impl SharedWaker {
     fn new(mailbox: Option<Arc<Mailbox>>) -> Self {
         let shared = Arc::new(CrossThreadWaker { key: AtomicU64::new(TaskKey::NONE.to_bits()), mailbox });
         Self { waker: Waker::from(shared.clone()), shared }
     }
 
-    fn lend_to(&self, key: TaskKey) -> &Waker {
+    fn for_task(&self, key: TaskKey) -> &Waker {
         self.shared.key.store(key.to_bits(), Ordering::Relaxed);
         &self.waker
     }
 
-    /// True when a clone is left, which must go on naming the task that was lent it.
-    fn is_kept(&self) -> bool {
-        // Ours: `shared`, and the one inside `waker`.
+    /// True when a clone exists, which must keep referring to its task.
+    fn is_cloned(&self) -> bool {
+        // Two references belong to this struct: `shared`, and the one in `waker`.
         let kept = Arc::strong_count(&self.shared) > 2;
-        // A thread that has just dropped its clone had read the key before: the next one is stored after that.
+        // A thread that has just dropped its clone has read the key before: the next key is stored after that.
         fence(Ordering::Acquire);
         kept
     }
@@ -118,15 +118,15 @@ impl LentWaker {
 pub(super) fn install(mailbox: Arc<Mailbox>) {
     EXECUTOR.with(|e| {
         *e.mailbox.borrow_mut() = Some(mailbox);
-        // It would ring the wake_fd of the mailbox before.
+        // It refers to the previous mailbox.
         e.waker.set(None);
     });
 }
 
-/// Starts a task. It is first polled on the next turn.
+/// Starts a task. It is first polled in the next turn.
 #[inline]
 pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskKey {
-    // Boxed at once: what passes a future on copies it.
+    // Boxed here, since passing a future on copies it.
     enqueue(Box::pin(future))
 }
 
@@ -135,7 +135,7 @@ fn enqueue(future: TaskFuture) -> TaskKey {
         let mut slots = e.slots.borrow_mut();
         let index = e.free.borrow_mut().pop().unwrap_or_else(|| {
             slots.push(TaskSlot { generation: 0, queued: false, task: None });
-            // Bounded by open files long before 2^32.
+            // Bounded by the number of open files, far below 2^32.
             (slots.len() - 1) as u32
         });
         let slot = &mut slots[index as usize];
@@ -147,7 +147,7 @@ fn enqueue(future: TaskFuture) -> TaskKey {
     })
 }
 
-/// Lets all others have their turn first.
+/// Lets all other ready tasks run first.
 pub async fn yield_now() {
     let mut has_yielded = false;
     std::future::poll_fn(|_| {
@@ -169,7 +169,7 @@ pub fn current() -> TaskKey {
 /// Queues a task for the next turn, once.
 #[inline]
 pub fn wake(key: TaskKey) {
-    // A waker may be dropped while the thread ends and its locals are gone.
+    // A waker may be dropped while the thread exits and its locals are gone.
     let _ = EXECUTOR.try_with(|e| {
         let mut slots = e.slots.borrow_mut();
         if let Some(slot) = slots.get_mut(key.index as usize)
@@ -182,24 +182,24 @@ pub fn wake(key: TaskKey) {
     });
 }
 
-/// True while the task has not ended.
+/// True while the task has not finished.
 pub(super) fn is_alive(key: TaskKey) -> bool {
     EXECUTOR.with(|e| {
         e.slots.borrow().get(key.index as usize).is_some_and(|slot| slot.generation == key.generation)
     })
 }
 
-/// Polls every task that was ready when the turn began, and says whether more have become ready since. One turn
-/// per wait keeps a busy task from starving the sockets of the others.
+/// Polls every task that was ready when the turn began. True if more have become ready since. One turn per wait keeps a
+/// busy task from starving the sockets of the others.
 pub(super) fn turn() -> bool {
     EXECUTOR.with(|e| {
         let count = e.ready.borrow().len();
-        let fresh = || LentWaker::new(e.mailbox.borrow().clone());
+        let fresh = || SharedWaker::new(e.mailbox.borrow().clone());
         let mut waker = e.waker.take().unwrap_or_else(fresh);
         for _ in 0..count {
             let Some(key) = e.ready.borrow_mut().pop_front() else { break };
-            poll(e, key, waker.lend_to(key));
-            if waker.is_kept() {
+            poll(e, key, waker.for_task(key));
+            if waker.is_cloned() {
                 waker = fresh();
             }
         }
@@ -243,7 +243,7 @@ fn take(e: &Executor, key: TaskKey) -> Option<TaskFuture> {
     slot.task.take()
 }
 
-/// Drops all tasks, so that what they hold (sockets, servers) is let go in a known order.
+/// Drops all tasks, so that their resources (sockets, servers) are released in a defined order.
 pub(super) fn clear() {
     EXECUTOR.with(|e| {
         let tasks: Vec<_> = e.slots.borrow_mut().iter_mut().filter_map(|slot| slot.task.take()).collect();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_that_is_kept_goes_on_naming_its_task() {
+    fn a_cloned_waker_keeps_its_task() {
         let polls: [Rc<Cell<u32>>; 2] = Default::default();
         let seen = polls.clone();
         super::super::run_alone(crate::worker::reactor::EngineKind::Epoll, async move {
@@ -295,15 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_is_only_replaced_when_it_was_kept() {
-        let lent = LentWaker::new(None);
+    fn a_waker_is_replaced_only_if_it_was_cloned() {
+        let shared_waker = SharedWaker::new(None);
         let key = TaskKey { index: 3, generation: 9 };
-        let waker = lent.lend_to(key);
-        assert!(!lent.is_kept());
+        let waker = shared_waker.for_task(key);
+        assert!(!shared_waker.is_cloned());
         let kept = waker.clone();
-        assert!(lent.is_kept());
+        assert!(shared_waker.is_cloned());
         drop(kept);
-        assert!(!lent.is_kept());
-        assert_eq!(TaskKey::from_bits(lent.shared.key.load(Ordering::Relaxed)), key);
+        assert!(!shared_waker.is_cloned());
+        assert_eq!(TaskKey::from_bits(shared_waker.shared.key.load(Ordering::Relaxed)), key);
     }
 }

@@ -1,5 +1,5 @@
-//! What a worker's thread calls its own: one value per type, found by jobs that come from other workers. Owns
-//! nothing that decides; whoever has a reference at hand uses that instead.
+//! Thread-local values of a worker: one per type, looked up by jobs that come from other workers. Owns no logic; code
+//! that has a reference already uses that instead.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -9,7 +9,7 @@ thread_local! {
     static HOME: RefCell<Vec<Rc<dyn Any>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Makes `value` this thread's value of its type.
+/// Sets this thread's value of its type.
 pub fn put<T: 'static>(value: Rc<T>) {
     HOME.with(|home| {
         let mut home = home.borrow_mut();
@@ -18,12 +18,12 @@ pub fn put<T: 'static>(value: Rc<T>) {
     });
 }
 
-/// This thread's value of a type. `None` before the worker has started and after it has ended.
+/// This thread's value of a type. `None` before the worker has started and after it has stopped.
 pub fn get<T: 'static>() -> Option<Rc<T>> {
     HOME.try_with(|home| home.borrow().iter().find_map(|known| known.clone().downcast().ok())).ok().flatten()
 }
 
-/// Forgets all.
+/// Removes all values.
 pub(super) fn clear() {
     let all = HOME.with(RefCell::take);
     drop(all);

@@ -1,5 +1,5 @@
-//! The only door between a worker and other threads: a list of what they want and an eventfd that ends the worker's
-//! wait. Owns that list; steady-state traffic never passes here.
+//! The only interface between a worker and other threads: a list of wake-ups and jobs, and an eventfd that interrupts
+//! the worker's wait. Owns that list; steady-state traffic never passes through it.
 
 use super::executor::{self, TaskKey};
 use rustix::event::{EventfdFlags, eventfd};
@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
-/// Errands that may wait at one worker. Orders and servers on the move are few; whoever sends more is told.
+/// Jobs that may be queued for one worker. Commands and moved servers are few; a sender that exceeds the limit receives
+/// an error.
 const MAX_JOBS: usize = 16 * 1024;
 
 static WAKE_UPS: AtomicU64 = AtomicU64::new(0);
 
-/// How often the workers of this process were woken by other threads. While queries flow it stands still; a test
-/// counts.
+/// How often other threads have woken the workers of this process. Constant while queries run, which a test verifies.
 pub fn wake_ups() -> u64 {
     WAKE_UPS.load(Ordering::Relaxed)
 }
 
-/// Something to be done on another worker's thread. It runs in a task of its own.
+/// A function to run on another worker's thread, in a task of its own.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ struct Inbox {
     is_closed: bool,
 }
 
-/// What other threads want of a worker.
+/// The queue of a worker for other threads.
 pub struct Mailbox {
     inbox: Mutex<Inbox>,
     wake_fd: OwnedFd,
@@ -37,7 +37,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// A mailbox for a worker that is about to start.
+    /// Creates a mailbox for a worker that is about to start.
     ///
     /// # Errors
     /// The kernel refuses an eventfd.
@@ -46,8 +46,8 @@ impl Mailbox {
         Ok(Arc::new(Self { inbox: Mutex::default(), wake_fd, thread: OnceLock::new() }))
     }
 
-    /// The calling thread is the worker from now on.
-    pub(super) fn move_in(&self) {
+    /// Declares the calling thread to be the worker.
+    pub(super) fn bind_to_thread(&self) {
         let _ = self.thread.set(std::thread::current().id());
     }
 
@@ -63,22 +63,22 @@ impl Mailbox {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring(&self) {
+    fn signal(&self) {
         WAKE_UPS.fetch_add(1, Ordering::Relaxed);
-        // A full counter means that the wake_fd rings already.
+        // A full counter means that the eventfd is already readable.
         let _ = rustix::io::write(&self.wake_fd, &1u64.to_ne_bytes());
     }
 
     /// Wakes a task. Called from other threads.
     pub(super) fn wake(&self, key: TaskKey) {
         self.inbox().wakes.push(key);
-        self.ring();
+        self.signal();
     }
 
-    /// Has something done on the worker's thread. Called from other threads.
+    /// Runs a job on the worker's thread. Called from other threads.
     ///
     /// # Errors
-    /// The worker has ended, or does not keep up; the job comes back.
+    /// The worker has stopped or its queue is full; the job is returned.
     pub fn post(&self, job: Job) -> Result<(), Job> {
         {
             let mut inbox = self.inbox();
@@ -87,21 +87,21 @@ impl Mailbox {
             }
             inbox.jobs.push(job);
         }
-        self.ring();
+        self.signal();
         Ok(())
     }
 
-    /// Nothing is taken any more; what has come and was not done is dropped.
+    /// Closes the mailbox and drops queued jobs.
     pub(super) fn close(&self) {
-        let left = {
+        let undone = {
             let mut inbox = self.inbox();
             inbox.is_closed = true;
             std::mem::take(&mut inbox.jobs)
         };
-        drop(left);
+        drop(undone);
     }
 
-    /// Wakes and starts what was asked for. Called by the engine when the wake_fd rang.
+    /// Wakes tasks and starts jobs. Called by the engine when the eventfd is readable.
     pub(super) fn deliver(&self) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.wake_fd, &mut count);

@@ -1,9 +1,9 @@
-//! One worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; what the
-//! tasks do (clients, logins, pools) lives above. Nothing here is shared between threads but the [`mailbox`], through
-//! which the workers of a [`workers`] reach each other.
+//! A worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; the tasks (clients,
+//! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], through which [`workers`]
+//! communicate.
 //!
-//! Why not a general runtime: the steady state of a pooler is "socket ready, read, look, write". A task table,
-//! an epoll set and a sorted list of deadlines are all it needs, and with nothing atomic in between.
+//! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
+//! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
 
 pub mod buffer;
 pub mod executor;
@@ -26,7 +26,7 @@ thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The time read once after the last wait. Exact enough for limits and statistics; costs no system call.
+/// The time read once after the last wait. Accurate enough for limits and statistics, without a system call.
 pub fn now() -> Instant {
     NOW.with(|now| match now.get() {
         Some(instant) => instant,
@@ -34,14 +34,14 @@ pub fn now() -> Instant {
     })
 }
 
-/// Reads the clock anew.
+/// Reads the clock again.
 fn refresh_clock() -> Instant {
     let instant = Instant::now();
     NOW.with(|now| now.set(Some(instant)));
     instant
 }
 
-/// Waits for the first of two futures: `Some` of what `first` came to, `None` when it was `second`.
+/// Waits for the first of two futures: `Some` with the output of `first`, `None` if `second` finished first.
 pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> Option<T> {
     let mut first = pin!(first);
     let mut second = pin!(second);
@@ -61,13 +61,13 @@ pub fn run(
     workers: &Workers,
     main: impl Future<Output = ()> + 'static,
 ) -> std::io::Result<()> {
-    workers.mailbox().move_in();
+    workers.mailbox().bind_to_thread();
     reactor::install(engine, workers.mailbox())?;
     work(workers, main)
 }
 
-/// The same with a ring, or, if the kernel refuses that now, with epoll; `refused` hears of it. Locked memory is counted
-/// for a user over all its processes, so a ring may be had at one moment and not at the next.
+/// The same with a ring or, if the kernel refuses that now, with epoll; `refused` receives the error. Locked memory is
+/// counted per user over all its processes, so whether a ring is available can change at any time.
 ///
 /// # Errors
 /// As [`run`].
@@ -76,7 +76,7 @@ pub fn run_with_ring_or_epoll(
     refused: impl FnOnce(&std::io::Error),
     main: impl Future<Output = ()> + 'static,
 ) -> std::io::Result<()> {
-    workers.mailbox().move_in();
+    workers.mailbox().bind_to_thread();
     if let Err(error) = reactor::install(EngineKind::IoUring, workers.mailbox()) {
         refused(&error);
         reactor::install(EngineKind::Epoll, workers.mailbox())?;
@@ -136,11 +136,11 @@ mod tests {
         run_alone(engine, async move {
             let inner = seen.clone();
             let notify = Rc::new(notify::Notify::default());
-            let told = notify.clone();
+            let waiter = notify.clone();
             executor::spawn(async move {
                 timers::sleep(Duration::from_millis(5)).await;
                 inner.set(inner.get() + 1);
-                told.notify_all();
+                waiter.notify_all();
             });
             notify.wait().await;
             let (tx, rx) = tokio::sync::oneshot::channel();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_ends_a_future_that_never_does() {
+    fn a_timeout_ends_a_pending_future() {
         run_alone(EngineKind::Epoll, async {
             let never = std::future::pending::<()>();
             assert!(timers::timeout(Duration::from_millis(3), never).await.is_none());

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::Poll;
 
-/// Wakes all who wait. Remembers nothing: who comes later waits for the next call.
+/// Wakes all waiting tasks. Keeps no state: a task that waits later waits for the next call.
 #[derive(Default)]
 pub struct Notify {
     waiting: RefCell<Vec<TaskKey>>,
@@ -13,7 +13,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Wakes every task that waits now.
+    /// Wakes all tasks that wait now.
     pub fn notify_all(&self) {
         self.round.set(self.round.get() + 1);
         for key in self.waiting.borrow_mut().drain(..) {
@@ -28,10 +28,10 @@ impl Notify {
             if self.round.get() != round {
                 return Poll::Ready(());
             }
-            let me = executor::current();
+            let task = executor::current();
             let mut waiting = self.waiting.borrow_mut();
-            if !waiting.contains(&me) {
-                waiting.push(me);
+            if !waiting.contains(&task) {
+                waiting.push(task);
             }
             Poll::Pending
         })

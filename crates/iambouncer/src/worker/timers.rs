@@ -1,5 +1,5 @@
-//! Deadlines of this thread, sorted. Owns no policy: queries have no timer of their own (the janitor sweeps
-//! them a few times a second); logins, retries and the janitor itself have.
+//! Deadlines of this thread, sorted. Owns no policy: queries have no timer of their own (the janitor checks them a few
+//! times a second); logins, retries and the janitor itself have.
 
 use super::executor::{self, TaskKey};
 use std::cell::{Cell, RefCell};
@@ -13,7 +13,7 @@ thread_local! {
     static NEXT_ID: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A registered deadline; leaves the list when dropped.
+/// A registered deadline; removed from the list when dropped.
 struct Timer {
     key: Option<(Instant, u64)>,
 }
@@ -52,8 +52,8 @@ pub async fn sleep(duration: Duration) {
     sleep_until(super::now() + duration).await;
 }
 
-/// Runs `future` for at most `duration`; a zero duration means no limit. `None` when the time ran out, in which
-/// case the future is dropped.
+/// Runs `future` for at most `duration`; a zero duration means no limit. `None` on timeout, in which case the future is
+/// dropped.
 pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Option<T> {
     if duration.is_zero() {
         return Some(future.await);
@@ -61,7 +61,7 @@ pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> 
     super::either(future, sleep(duration)).await
 }
 
-/// How long the reactor may wait, or `None` for ever.
+/// How long the reactor may wait; `None` means forever.
 pub(super) fn time_to_next(now: Instant) -> Option<Duration> {
     TIMERS.with(|timers| {
         timers.borrow().first_key_value().map(|((at, _), _)| at.saturating_duration_since(now))

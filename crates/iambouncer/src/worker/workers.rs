@@ -1,5 +1,5 @@
-//! All workers of the process, as one of them sees them. Owns how they reach each other: jobs, and questions that
-//! everybody answers. Nothing here is touched while queries flow.
+//! The workers of the process, as seen from one of them. Owns communication between them: jobs, and questions that all
+//! workers answer. Not used while queries flow.
 
 use super::executor;
 use super::mailbox::{Job, Mailbox};
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// The workers, and which of them this is.
+/// The workers, and the index of this one.
 #[derive(Clone)]
 pub struct Workers {
     mailboxes: Arc<[Arc<Mailbox>]>,
@@ -16,7 +16,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// A workers of `count` workers (1 to [`MAX_WORKERS`]), one handle for each.
+    /// Handles for `count` workers (1 to [`MAX_WORKERS`]), one each.
     ///
     /// # Errors
     /// The kernel refuses an eventfd.
@@ -27,7 +27,7 @@ impl Workers {
         Ok((0..count).map(|index| Self { mailboxes: mailboxes.clone(), index }).collect())
     }
 
-    /// The number of this worker, from 0.
+    /// The index of this worker, from 0.
     #[inline]
     pub fn index(&self) -> usize {
         self.index
@@ -39,19 +39,19 @@ impl Workers {
         self.mailboxes.len()
     }
 
-    /// The numbers of the other workers.
+    /// The indexes of the other workers.
     pub fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let index = self.index;
         (0..self.len()).filter(move |&worker| worker != index)
     }
 
-    /// True when there is nobody else.
+    /// True if this is the only worker.
     #[inline]
     pub fn is_alone(&self) -> bool {
         self.len() == 1
     }
 
-    /// Never: a workers has one worker at least.
+    /// Always false: there is at least one worker.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -60,10 +60,10 @@ impl Workers {
         &self.mailboxes[self.index]
     }
 
-    /// Has something done by a worker, also by this one.
+    /// Runs a job on a worker, which may be this one.
     ///
     /// # Errors
-    /// It has ended or does not keep up; the job comes back.
+    /// It has stopped or its queue is full; the job is returned.
     pub fn run_on(&self, worker: usize, job: Job) -> Result<(), Job> {
         if worker == self.index {
             executor::spawn(async move { job() });
@@ -75,20 +75,20 @@ impl Workers {
         }
     }
 
-    /// Has something done by all other workers; those that have ended do not matter.
+    /// Runs a job on all other workers, ignoring those that have stopped.
     pub fn run_on_others(&self, job: impl Fn() + Clone + Send + 'static) {
         for worker in self.others() {
             let _ = self.run_on(worker, Box::new(job.clone()));
         }
     }
 
-    /// The same workers, for a thread that is none of them.
+    /// The same workers, for other threads.
     pub fn handles(&self) -> WorkerHandles {
         WorkerHandles { mailboxes: self.mailboxes.clone() }
     }
 
-    /// Puts a question to a worker; the answer comes when it has one.
-    fn put<T, A>(
+    /// Sends a question to a worker; the receiver gets the answer.
+    fn send_question<T, A>(
         &self,
         worker: usize,
         question: impl FnOnce() -> A + Send + 'static,
@@ -97,62 +97,63 @@ impl Workers {
         T: Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        let (answer, answered) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let job: Job = Box::new(move || {
-            let asked = question();
+            let reply_future = question();
             executor::spawn(async move {
-                // Nobody may be waiting any more.
-                let _ = answer.send(asked.await);
+                // The caller may have stopped waiting.
+                let _ = answer.send(reply_future.await);
             });
         });
-        self.run_on(worker, job).ok().map(|()| answered)
+        self.run_on(worker, job).ok().map(|()| reply)
     }
 
-    /// Asks a worker, which may be this one. `None` when it has ended.
+    /// Asks a worker, which may be this one. `None` if it has stopped.
     pub async fn ask<T, A>(&self, worker: usize, question: impl FnOnce() -> A + Send + 'static) -> Option<T>
     where
         T: Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        self.put(worker, question)?.await.ok()
+        self.send_question(worker, question)?.await.ok()
     }
 
-    /// Asks all workers, this one included, and waits for the answers, in the order of the workers. Those that have
-    /// ended give none.
+    /// Asks all workers, including this one, and waits for the answers, in the order of the workers. Those that have
+    /// stopped give none.
     pub async fn ask_all<T, F, A>(&self, question: F) -> Vec<T>
     where
         T: Send + 'static,
         F: Fn() -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        // All are asked before the first answer is waited for.
-        let asked: Vec<_> = (0..self.len()).filter_map(|worker| self.put(worker, question.clone())).collect();
-        let mut answers = Vec::with_capacity(asked.len());
-        for answered in asked {
-            answers.extend(answered.await);
+        // All are asked before the first answer is awaited.
+        let replies: Vec<_> =
+            (0..self.len()).filter_map(|worker| self.send_question(worker, question.clone())).collect();
+        let mut answers = Vec::with_capacity(replies.len());
+        for reply in replies {
+            answers.extend(reply.await);
         }
         answers
     }
 }
 
-/// The workers, as other threads see them.
+/// The workers, as used by other threads.
 #[derive(Clone)]
 pub struct WorkerHandles {
     mailboxes: Arc<[Arc<Mailbox>]>,
 }
 
 impl WorkerHandles {
-    /// Puts a question to a worker, which answers at its next turn. `None` when it has ended or does not keep up.
+    /// Sends a question to a worker, which answers in its next turn. `None` if it has stopped or its queue is full.
     pub fn ask<T: Send + 'static>(
         &self,
         worker: usize,
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Option<oneshot::Receiver<T>> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let job: Job = Box::new(move || {
-            // Nobody may be waiting any more.
+            // The caller may have stopped waiting.
             let _ = answer.send(question());
         });
-        self.mailboxes.get(worker)?.post(job).ok().map(|()| answered)
+        self.mailboxes.get(worker)?.post(job).ok().map(|()| reply)
     }
 }

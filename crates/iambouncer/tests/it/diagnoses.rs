@@ -96,7 +96,7 @@ fn a_server_without_iam_authentication_is_diagnosed() {
         "28P01",
         "IAM004",
         "not_rds_iam",
-        &["took the token of \"app\" for a password", "enable IAM database authentication"],
+        &["treated the token of \"app\" as a password", "enable IAM database authentication"],
     );
     assert!(!server.log().contains("X-Amz"));
 }
@@ -112,14 +112,14 @@ fn a_token_stored_as_a_password_is_diagnosed_with_its_age() {
     );
     let line = format!("app = host=localhost port={} dbname=app user=app password='{token}'", sim.port());
     let bouncer = start_with_metrics(&sim, &line).start();
-    bouncer.expect_cause("28000", "IAM001", "static_token", &["a token that ended", "server_auth=iam"]);
+    bouncer.expect_cause("28000", "IAM001", "static_token", &["a token that expired", "server_auth=iam"]);
     assert!(!bouncer.log().contains("X-Amz-Signature"), "{}", bouncer.log());
     let home_made = line.replace("Expires=900", "Expires=86400");
     let bouncer = start_with_metrics(&sim, &home_made).start();
-    bouncer.expect_cause("28000", "IAM018", "token_life", &["made for 86400 s"]);
+    bouncer.expect_cause("28000", "IAM018", "token_life", &["lifetime of 86400 s"]);
     let cut = line.replace("0000'", "'");
     let bouncer = start_with_metrics(&sim, &cut).start();
-    bouncer.expect_cause("28000", "IAM010", "token_broken", &["without its end"]);
+    bouncer.expect_cause("28000", "IAM010", "token_broken", &["truncated or altered"]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_server_that_never_closes_occupies_the_pool_for_a_bounded_time() {
     let mut console = bouncer.console();
     eventually("the client has its place", || console.column("SHOW SERVERS", "state") == ["active"]);
     assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
-    bouncer.wait_for_line("did not end after its client had gone");
+    bouncer.wait_for_line("did not close after its client had disconnected");
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn a_worker_that_is_refused_a_ring_uses_epoll() {
     }
     let log = bouncer.log();
     // If not even the first ring is granted, or the kernel does not account this memory, no worker falls back.
-    let refused = log.matches("uses epoll, since its ring was refused").count();
+    let refused = log.matches("uses epoll because its ring was refused").count();
     assert!(refused <= 1, "{log}");
     if refused == 0 {
         eprintln!("no worker was refused a ring here:\n{log}");

@@ -80,7 +80,7 @@ fn hup_reloads() {
     let mut console = bouncer.console();
     std::fs::write(bouncer.ini(), text.replace("size = 4", "size = four")).unwrap();
     bouncer.signal(Signal::HUP);
-    eventually("the error is logged", || bouncer.log().contains("the old one stays in force"));
+    eventually("the error is logged", || bouncer.log().contains("the previous one remains in force"));
     assert_eq!(console.column("SHOW DATABASES", "pool_size")[0], "4");
     std::fs::write(bouncer.ini(), text.replace("size = 4", "size = 9")).unwrap();
     bouncer.signal(Signal::HUP);

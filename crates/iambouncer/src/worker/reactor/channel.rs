@@ -1,8 +1,8 @@
-//! A connected socket on a ring. Owns what has been received and not asked for, what is being sent, and how either
-//! direction ended; the requests themselves are `super::ring`'s.
+//! A connected socket on a ring. Owns bytes received and not read yet, bytes being sent, and how either direction
+//! ended; the requests belong to `super::ring`.
 //!
-//! ReceiveState never stops while there is room: one request brings block after block. SendState takes a block over, or
-//! copies a few bytes into one, and is done for the caller at once; the next bytes wait until it has gone out.
+//! Receiving continues while there is room: one request fills block after block. A send takes ownership of a block, or
+//! copies a few bytes into one, and completes for the caller at once; further bytes wait until the block has been sent.
 
 use super::with_ring;
 use crate::worker::buffer::{Inbound, SMALL_BLOCK_BYTES};
@@ -15,21 +15,21 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Poll;
 
-/// Blocks that may wait to be read before the kernel is told to stop.
+/// Unread blocks above which receiving is stopped.
 pub(super) const MAX_UNREAD_BLOCKS: usize = 8;
 
-/// The standing request to receive.
+/// The multishot receive request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReceiveState {
-    /// None.
+    /// Not active.
     Off,
-    /// The kernel fills blocks as bytes come.
+    /// The kernel fills blocks as bytes arrive.
     On,
-    /// It has been asked to stop and has not answered.
+    /// Canceled, but not completed yet.
     Stopping,
 }
 
-/// How the other side's bytes ended.
+/// How the peer's byte stream ended.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Open,
@@ -37,34 +37,34 @@ enum End {
     Failed(Errno),
 }
 
-/// What is on its way out.
+/// What is being sent.
 pub(super) enum SendState {
     /// Nothing.
     Nothing,
-    /// These bytes. They must not move or change before the kernel has answered.
+    /// These bytes, which must neither move nor change before the request completes.
     Block(Inbound),
-    /// The same, and behind them the last bytes of a socket that is about to go.
+    /// The same, followed by the last bytes of a socket that is about to be closed.
     BlockAndLast(Box<(Inbound, Inbound)>),
-    /// Nothing, but the kernel had no room and was asked to tell.
+    /// Nothing, but the kernel had no room, and a poll request for room is active.
     Room,
 }
 
-/// What is to be done when bytes have gone out.
+/// What remains to be done after a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendCompletion {
     /// Nothing.
     All,
-    /// The rest takes another request.
+    /// The rest needs another request.
     Part,
-    /// The last bytes take another request.
+    /// The last bytes need another request.
     AllButLast,
 }
 
-/// Blocks not read yet; nearly always one at the most.
+/// Unread blocks; nearly always at most one.
 #[derive(Default)]
 struct UnreadBlocks {
     first: Option<Inbound>,
-    /// Made only when there are more.
+    /// Allocated only if there are more.
     #[expect(clippy::box_collection, reason = "a quarter of the size, in every idle connection")]
     more: Option<Box<VecDeque<Inbound>>>,
 }
@@ -82,8 +82,8 @@ impl UnreadBlocks {
         usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
     }
 
-    /// Moves bytes on, without copying where it can.
-    fn hand_over(&mut self, into: &mut Inbound) -> Option<usize> {
+    /// Transfers bytes, without copying where possible.
+    fn transfer(&mut self, into: &mut Inbound) -> Option<usize> {
         let first = self.first.as_mut()?;
         let n = into.take_from(first);
         if first.is_empty() {
@@ -106,10 +106,10 @@ pub struct Channel {
     unread: RefCell<UnreadBlocks>,
     sending: RefCell<SendState>,
     send_error: Cell<Option<Errno>>,
-    wants_room: Cell<bool>,
+    awaits_room: Cell<bool>,
     closed: Cell<bool>,
-    /// It goes to another worker: nothing is to be received here any more.
-    is_leaving: Cell<bool>,
+    /// It is being moved to another worker: nothing more is received here.
+    is_moving: Cell<bool>,
 }
 
 impl Channel {
@@ -123,9 +123,9 @@ impl Channel {
             unread: RefCell::default(),
             sending: RefCell::new(SendState::Nothing),
             send_error: Cell::new(None),
-            wants_room: Cell::new(false),
+            awaits_room: Cell::new(false),
             closed: Cell::new(false),
-            is_leaving: Cell::new(false),
+            is_moving: Cell::new(false),
         }
     }
 
@@ -135,7 +135,7 @@ impl Channel {
         if into.is_full() {
             return Poll::Ready(Err(io::Error::other("receive buffer is full")));
         }
-        if let Some(n) = self.hand_over(into) {
+        if let Some(n) = self.transfer(into) {
             self.receive_again()?;
             return Poll::Ready(Ok(n));
         }
@@ -144,8 +144,8 @@ impl Channel {
             End::Failed(errno) => return Poll::Ready(Err(errno.into())),
             End::Open => {}
         }
-        // Large results come faster in large blocks, which only we lend.
-        if into.is_hungry() && with_ring(|ring| Ok(ring.has_reaped_all()))? {
+        // Large results are received faster in large blocks, which are not provided to the kernel.
+        if into.wants_large_block() && with_ring(|ring| Ok(ring.has_reaped_all()))? {
             match self.receive_directly(into) {
                 Err(Errno::AGAIN) => {}
                 other => return Poll::Ready(other.map_err(io::Error::from)),
@@ -155,11 +155,11 @@ impl Channel {
         Poll::Pending
     }
 
-    fn hand_over(&self, into: &mut Inbound) -> Option<usize> {
-        self.unread.borrow_mut().hand_over(into)
+    fn transfer(&self, into: &mut Inbound) -> Option<usize> {
+        self.unread.borrow_mut().transfer(into)
     }
 
-    /// Sees to it that the kernel receives, unless enough lies here unread.
+    /// Starts receiving, unless there are enough unread blocks.
     #[inline]
     pub fn receive_again(&self) -> io::Result<()> {
         if self.receiving.get() == ReceiveState::Off && self.wants_more() {
@@ -184,7 +184,7 @@ impl Channel {
         }
     }
 
-    /// Ready when the kernel has taken all there was to send, and more can be taken.
+    /// Ready when all has been sent and more can be accepted.
     pub fn poll_room(&self) -> Poll<io::Result<()>> {
         self.owner.set(executor::current());
         if let Some(errno) = self.send_error.get() {
@@ -193,13 +193,13 @@ impl Channel {
         if matches!(*self.sending.borrow(), SendState::Nothing) {
             Poll::Ready(Ok(()))
         } else {
-            self.wants_room.set(true);
+            self.awaits_room.set(true);
             Poll::Pending
         }
     }
 
-    /// Takes bytes of `head`, then of `body`, to be sent, and says how many. A later failure is told to the next
-    /// caller.
+    /// Accepts bytes of `head`, then of `body`, to be sent, and returns how many. A later failure is reported to the
+    /// next caller.
     pub fn poll_send(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_room())?;
         if head.len() + body.len() > SMALL_BLOCK_BYTES {
@@ -209,19 +209,19 @@ impl Channel {
         block.append(head);
         block.append(body);
         let n = block.len();
-        self.launch(block)?;
+        self.start_send(block)?;
         Poll::Ready(Ok(n))
     }
 
-    /// Takes the whole block to be sent, without copying it. Leaves `block` empty when it did.
+    /// Accepts the whole block to be sent, without copying it, and leaves `block` empty.
     pub fn poll_send_block(&self, block: &mut Inbound) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_room())?;
         let n = block.len();
-        self.launch(std::mem::take(block))?;
+        self.start_send(std::mem::take(block))?;
         Poll::Ready(Ok(n))
     }
 
-    /// Takes the last few bytes before the socket goes: behind what is being sent, if that is something.
+    /// Accepts a few last bytes before the socket is closed; they follow a send in progress.
     pub fn send_last(&self, bytes: &[u8]) {
         let mut last = Inbound::default();
         last.append(bytes);
@@ -229,15 +229,15 @@ impl Channel {
         match std::mem::replace(&mut *sending, SendState::Nothing) {
             SendState::Nothing => {
                 drop(sending);
-                let _ = self.launch(last);
+                let _ = self.start_send(last);
             }
-            // The bytes of a block stay where they are when it moves.
+            // The bytes of a block do not move with it.
             SendState::Block(block) => *sending = SendState::BlockAndLast(Box::new((block, last))),
             other => *sending = other,
         }
     }
 
-    fn launch(&self, block: Inbound) -> io::Result<()> {
+    fn start_send(&self, block: Inbound) -> io::Result<()> {
         *self.sending.borrow_mut() = SendState::Block(block);
         with_ring(|ring| ring.start_sending(self))
     }
@@ -251,7 +251,7 @@ impl Channel {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     *self.sending.borrow_mut() = SendState::Room;
-                    self.wants_room.set(true);
+                    self.awaits_room.set(true);
                     with_ring(|ring| ring.start_sending(self))?;
                     return Poll::Pending;
                 }
@@ -260,39 +260,39 @@ impl Channel {
         }
     }
 
-    /// Ready when the kernel has nothing to do with this socket any more; it is told to end what it does.
+    /// Ready when no request for this socket is active; cancels those that are.
     pub fn poll_quiet(&self) -> Poll<io::Result<()>> {
         self.owner.set(executor::current());
         if !self.is_busy() {
             return Poll::Ready(Ok(()));
         }
-        self.wants_room.set(true);
-        self.is_leaving.set(true);
+        self.awaits_room.set(true);
+        self.is_moving.set(true);
         with_ring(|ring| ring.stop_receiving(self))?;
         Poll::Pending
     }
 
-    /// True when bytes, or the end, are there that nobody has read.
+    /// True when there are unread bytes or an unread end of stream.
     pub fn has_pending_input(&self) -> bool {
         self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
     }
 
-    /// From now on nobody is woken.
+    /// From now on no task is woken.
     pub fn clear_waker(&self) {
         self.owner.set(TaskKey::NONE);
     }
 
-    /// The socket goes. What was taken to be sent still goes out as far as the kernel takes it at once.
+    /// Closes the socket. Accepted bytes are still sent as far as the kernel takes them at once.
     pub fn close(&self) {
         self.closed.set(true);
         self.clear_waker();
         *self.unread.borrow_mut() = UnreadBlocks::default();
-        // Without a ring the thread ends, and the file with it.
+        // Without a ring the thread is exiting, which closes the file.
         let _ = with_ring(|ring| ring.close(self));
     }
 }
 
-/// What the ring does with a channel.
+/// Called by the ring.
 impl Channel {
     pub(super) fn index(&self) -> u32 {
         self.index
@@ -304,7 +304,7 @@ impl Channel {
 
     pub(super) fn set_receiving(&self, receiving: ReceiveState) {
         self.receiving.set(receiving);
-        if receiving == ReceiveState::Off && self.is_leaving.get() {
+        if receiving == ReceiveState::Off && self.is_moving.get() {
             executor::wake(self.owner.get());
         }
     }
@@ -313,17 +313,17 @@ impl Channel {
         self.closed.get()
     }
 
-    /// Looks at what is being sent.
+    /// Accesses what is being sent.
     pub(super) fn with_sending<T>(&self, look: impl FnOnce(&SendState) -> T) -> T {
         look(&self.sending.borrow())
     }
 
-    /// True while the kernel owes an answer.
+    /// True while a request is active.
     pub(super) fn is_busy(&self) -> bool {
         self.receiving.get() != ReceiveState::Off || !matches!(*self.sending.borrow(), SendState::Nothing)
     }
 
-    /// Bytes have come. Returns how many blocks wait.
+    /// Adds received bytes. Returns the number of unread blocks.
     pub(super) fn received(&self, block: Inbound) -> usize {
         if self.closed.get() {
             return 0;
@@ -334,18 +334,18 @@ impl Channel {
         unread.len()
     }
 
-    /// True when there is nothing unread and more may come.
+    /// True when nothing is unread and more may arrive.
     pub(super) fn wants_more(&self) -> bool {
-        !self.is_leaving.get() && matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
+        !self.is_moving.get() && matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
     }
 
-    /// Nothing more will come.
-    pub(super) fn ended(&self, error: Option<Errno>) {
+    /// Records that nothing more will arrive.
+    pub(super) fn end_of_stream(&self, error: Option<Errno>) {
         self.end.set(error.map_or(End::Closed, End::Failed));
         executor::wake(self.owner.get());
     }
 
-    /// `n` bytes have gone out.
+    /// Records that `n` bytes were sent.
     pub(super) fn sent(&self, n: usize) -> SendCompletion {
         let mut sending = self.sending.borrow_mut();
         if let SendState::Block(block) = &mut *sending {
@@ -365,13 +365,13 @@ impl Channel {
             }
         }
         *sending = SendState::Nothing;
-        if self.wants_room.replace(false) {
+        if self.awaits_room.replace(false) {
             executor::wake(self.owner.get());
         }
         SendCompletion::All
     }
 
-    /// Nothing more can be sent.
+    /// Records that nothing more can be sent.
     pub(super) fn send_failed(&self, errno: Errno) {
         *self.sending.borrow_mut() = SendState::Nothing;
         self.send_error.set(Some(errno));

@@ -1,8 +1,8 @@
-//! The epoll set of a worker. Owns which file is watched; it never reads or writes a byte.
+//! The epoll set of a worker. Owns which files are watched; it never reads or writes bytes.
 //!
-//! Files are watched edge-triggered for reading from the start and never re-armed: a short read proves that the
-//! socket is empty, so the usual "read again to see EAGAIN" is saved. Interest in writing is added only after a
-//! write was refused, and dropped again, since UNIX sockets report room after every read of the peer.
+//! Files are watched edge-triggered for reading from the start and never re-armed: a short read proves that the socket
+//! is empty, which saves the usual "read again until EAGAIN". Interest in writing is added only after a write was
+//! refused, and removed again, since UNIX sockets report room after every read of the peer.
 
 use super::Source;
 use crate::worker::mailbox::Mailbox;
@@ -13,14 +13,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most events taken from the kernel per wait.
+/// Maximum number of events taken from the kernel per wait.
 const MAX_EVENTS: usize = 256;
-/// Names the wake_fd of the mailbox among the events.
-const BELL: u64 = u64::MAX;
-/// Longest wait asked of the kernel; a longer one is done in pieces.
+/// Identifies the mailbox's eventfd among the events.
+const WAKE_KEY: u64 = u64::MAX;
+/// Longest wait requested from the kernel; longer ones are split.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// The set, and the sources of the files in it by index.
+/// The set, and the sources of its files by index.
 pub(super) struct Epoll {
     epoll: OwnedFd,
     sources: Vec<Option<Rc<Source>>>,
@@ -35,10 +35,10 @@ fn interest(in_writing: bool) -> epoll::EventFlags {
 }
 
 impl Epoll {
-    /// An empty set that hears the mailbox's wake_fd.
+    /// A set that contains only the mailbox's eventfd.
     pub(super) fn create(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, mailbox.wake_fd(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, mailbox.wake_fd(), epoll::EventData::new_u64(WAKE_KEY), epoll::EventFlags::IN)?;
         Ok(Self {
             epoll,
             sources: Vec::new(),
@@ -48,11 +48,11 @@ impl Epoll {
         })
     }
 
-    /// Watches `file`, which starts as readable and writable.
+    /// Watches `file`, initially assumed to be readable and writable.
     pub(super) fn watch(&mut self, file: BorrowedFd<'_>) -> io::Result<Rc<Source>> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.sources.push(None);
-            // Bounded by open files long before 2^32.
+            // Bounded by the number of open files, far below 2^32.
             (self.sources.len() - 1) as u32
         });
         let data = epoll::EventData::new_u64(index.into());
@@ -71,12 +71,12 @@ impl Epoll {
         self.forget(source);
     }
 
-    /// Hears nothing more of a file.
+    /// Stops watching a file.
     pub(super) fn remove(&self, file: BorrowedFd<'_>) {
         let _ = epoll::delete(&self.epoll, file);
     }
 
-    /// Adds or drops interest in writing.
+    /// Adds or removes interest in writing.
     pub(super) fn watch_writing(
         &self,
         file: BorrowedFd<'_>,
@@ -87,13 +87,13 @@ impl Epoll {
         Ok(epoll::modify(&self.epoll, file, data, interest(in_writing))?)
     }
 
-    /// The set itself, which can be watched for having news.
+    /// The set itself, which can be polled for pending events.
     pub(super) fn file(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
 
-    /// Works off all news there are, without waiting.
-    pub(super) fn work_off(&mut self) -> io::Result<()> {
+    /// Processes all pending events, without waiting.
+    pub(super) fn process_events(&mut self) -> io::Result<()> {
         loop {
             self.wait(Some(Duration::ZERO))?;
             if self.events.len() < MAX_EVENTS {
@@ -102,7 +102,7 @@ impl Epoll {
         }
     }
 
-    /// Forgets a file that is about to be closed, and that nothing else refers to: the kernel then forgets it too.
+    /// Removes a file that is about to be closed and has no other references, so that the kernel removes it too.
     pub(super) fn forget(&mut self, source: &Source) {
         let index = source.index.get();
         self.sources[index as usize] = None;
@@ -110,8 +110,7 @@ impl Epoll {
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        // Rounded up to whole milliseconds, which is what the kernel counts here: a deadline has passed when the
-        // wait for it ends.
+        // Rounded up to whole milliseconds, the kernel's unit here, so that a deadline has passed when its wait ends.
         let timeout = timeout.map(|timeout| {
             let timeout = timeout.min(MAX_WAIT) + Duration::from_nanos(999_999);
             Timespec {
@@ -135,13 +134,13 @@ impl Epoll {
     fn dispatch(&self, event: &epoll::Event) {
         let (data, flags) = (event.data, event.flags);
         let index = data.u64();
-        if index == BELL {
+        if index == WAKE_KEY {
             self.mailbox.deliver();
             return;
         }
         let Some(Some(source)) = self.sources.get(index as usize) else { return };
         let end = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        source.tell(
+        source.record_event(
             flags.contains(epoll::EventFlags::IN),
             flags.contains(epoll::EventFlags::OUT),
             flags.intersects(end),

@@ -1,5 +1,6 @@
-//! Where a worker meets the kernel. Owns the choice between the two engines and what both know of a watched file;
-//! the engines are `epoll` (readiness, always there) and `ring` (io_uring completions, where the kernel lets us).
+//! The interface between a worker and the kernel. Owns the choice between the two engines and their common state of
+//! watched files; the engines are `epoll` (readiness, always available) and `ring` (io_uring completions, where
+//! permitted).
 
 pub mod channel;
 mod epoll;
@@ -22,9 +23,9 @@ use std::time::Duration;
 /// An engine, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
-    /// Tells when a socket is ready; every kernel and container has it.
+    /// Reports when a socket is ready; available on every kernel and in every container.
     Epoll,
-    /// Does the work itself and tells when it is done; containers often forbid it.
+    /// Performs the I/O itself and reports completion; often forbidden in containers.
     IoUring,
 }
 
@@ -37,37 +38,37 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// What is known of one watched file. Shared between the engine and whoever waits for the file.
+/// The state of one watched file, shared between the engine and the task that waits for it.
 pub struct Source {
     readable: Cell<bool>,
     writable: Cell<bool>,
     hung_up: Cell<bool>,
-    /// The kernel was asked to tell of room.
-    wants_room: Cell<bool>,
+    /// An event was requested for when there is room.
+    awaits_room: Cell<bool>,
     owner: Cell<TaskKey>,
     index: Cell<u32>,
 }
 
 impl Source {
-    /// A file about which nothing is known: the first refusal tells.
+    /// A file in unknown state: the first EAGAIN determines it.
     fn new() -> Rc<Self> {
         Rc::new(Self {
             readable: Cell::new(true),
             writable: Cell::new(true),
             hung_up: Cell::new(false),
-            wants_room: Cell::new(false),
+            awaits_room: Cell::new(false),
             owner: Cell::new(TaskKey::NONE),
             index: Cell::new(u32::MAX),
         })
     }
 
-    /// False when a read would certainly find nothing.
+    /// False if a read would certainly find nothing.
     #[inline]
     pub fn is_readable(&self) -> bool {
         self.readable.get()
     }
 
-    /// A read found nothing, or less than it had room for. After a hang-up the end is still to be read.
+    /// A read found nothing, or less than it had room for. After a hang-up the end of file is still to be read.
     #[inline]
     pub fn drained(&self) {
         if !self.hung_up.get() {
@@ -75,7 +76,7 @@ impl Source {
         }
     }
 
-    /// A read was refused with EAGAIN: nothing is there whatever was said before.
+    /// A read was refused with EAGAIN: nothing is available, whatever was reported before.
     #[inline]
     pub fn refused_read(&self) {
         self.readable.set(false);
@@ -87,26 +88,26 @@ impl Source {
         self.writable.get()
     }
 
-    /// True from [`want_write`] to [`stop_wanting_write`].
+    /// True between [`want_write`] and [`stop_wanting_write`].
     #[inline]
     pub fn is_room_wanted(&self) -> bool {
-        self.wants_room.get()
+        self.awaits_room.get()
     }
 
-    /// Nobody is to be woken.
+    /// No task is to be woken.
     pub fn clear_waker(&self) {
         self.owner.set(TaskKey::NONE);
     }
 
-    /// Names the running task as the one to wake.
+    /// Sets the running task as the one to wake.
     #[inline]
     pub fn set_waker(&self) {
         self.owner.set(executor::current());
     }
 
-    /// Marks what the kernel has told, and wakes the owner.
+    /// Records an event and wakes the owner.
     #[inline]
-    fn tell(&self, readable: bool, writable: bool, hung_up: bool) {
+    fn record_event(&self, readable: bool, writable: bool, hung_up: bool) {
         if readable || hung_up {
             self.readable.set(true);
         }
@@ -146,26 +147,26 @@ pub(super) fn install(kind: EngineKind, mailbox: &Arc<Mailbox>) -> io::Result<()
     Ok(())
 }
 
-/// Lets what is on its way go, for a moment, and takes the engine away.
+/// Waits briefly for pending sends, then removes the engine.
 pub(super) fn remove() {
     let drained = with(|engine| match engine {
         Engine::Epoll(_) => Ok(()),
         Engine::Ring(ring) => ring.drain(),
     });
     if let Err(error) = drained {
-        tracing::debug!(%error, "last bytes may not have gone out");
+        tracing::debug!(%error, "some final bytes may not have been sent");
     }
     ENGINE.with(|slot| slot.borrow_mut().take());
 }
 
 fn with<T>(use_it: impl FnOnce(&mut Engine) -> io::Result<T>) -> io::Result<T> {
-    // A socket may be dropped while the thread ends and its locals are gone.
+    // A socket may be dropped while the thread exits and its locals are gone.
     ENGINE
         .try_with(|slot| use_it(slot.borrow_mut().as_mut().ok_or_else(not_a_worker)?))
         .unwrap_or_else(|_| Err(not_a_worker()))
 }
 
-/// Runs `use_it` with the set of files that are watched: a ring has one inside, for what is not a stream of bytes.
+/// Calls `use_it` with the epoll set; a ring contains one for files that are not byte streams.
 fn with_watched<T>(use_it: impl FnOnce(&mut epoll::Epoll) -> io::Result<T>) -> io::Result<T> {
     with(|engine| match engine {
         Engine::Epoll(epoll) => use_it(epoll),
@@ -173,7 +174,7 @@ fn with_watched<T>(use_it: impl FnOnce(&mut epoll::Epoll) -> io::Result<T>) -> i
     })
 }
 
-/// Runs `use_it` with this thread's ring.
+/// Calls `use_it` with this thread's ring.
 fn with_ring<T>(use_it: impl FnOnce(&mut ring::Ring) -> io::Result<T>) -> io::Result<T> {
     with(|engine| match engine {
         Engine::Ring(ring) => use_it(ring),
@@ -181,18 +182,18 @@ fn with_ring<T>(use_it: impl FnOnce(&mut ring::Ring) -> io::Result<T>) -> io::Re
     })
 }
 
-/// As a connected socket is used on this thread.
+/// How a connected socket is used on this thread.
 pub enum SocketBackend {
-    /// Reads and writes are system calls of their own, when the source says that they are worth it.
+    /// With its own system calls, when the source is ready.
     Ready(OwnedFd, Rc<Source>),
-    /// The ring reads and writes.
+    /// By the ring.
     Ring(Rc<Channel>),
 }
 
-/// Takes over a connected, non-blocking stream socket.
+/// Takes ownership of a connected, non-blocking stream socket.
 ///
 /// # Errors
-/// The kernel refuses, or this is no worker thread.
+/// The kernel refuses, or this is not a worker thread.
 pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
     with(|engine| match engine {
         Engine::Epoll(epoll) => {
@@ -203,15 +204,15 @@ pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
     })
 }
 
-/// Watches `file` for reading, such as a listener.
+/// Watches `file`, such as a listener, for reading.
 ///
 /// # Errors
-/// The kernel refuses, or this is no worker thread.
+/// The kernel refuses, or this is not a worker thread.
 pub fn watch(file: impl AsFd) -> io::Result<Rc<Source>> {
     with_watched(|watched| watched.watch(file.as_fd()))
 }
 
-/// Forgets a watched file.
+/// Stops watching a file and drops its source.
 pub fn unwatch(file: impl AsFd, source: &Source) {
     source.clear_waker();
     let _ = with_watched(|watched| {
@@ -220,7 +221,7 @@ pub fn unwatch(file: impl AsFd, source: &Source) {
     });
 }
 
-/// Takes a file off the set although it stays open elsewhere. Its source is still to be forgotten.
+/// Removes a file from the set although it stays open elsewhere. Its source must be dropped separately.
 pub(crate) fn stop_watching(file: impl AsFd) {
     let _ = with_watched(|watched| {
         watched.remove(file.as_fd());
@@ -228,7 +229,7 @@ pub(crate) fn stop_watching(file: impl AsFd) {
     });
 }
 
-/// Forgets a watched file that is closed next, and that nothing else refers to. Saves the kernel a call.
+/// Drops the source of a file that is closed next and has no other references. Saves a system call.
 pub fn forget(source: &Source) {
     source.clear_waker();
     let _ = with_watched(|watched| {
@@ -237,26 +238,26 @@ pub fn forget(source: &Source) {
     });
 }
 
-/// A write was refused: asks the kernel to tell when there is room.
+/// A write was refused: requests an event for when there is room.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn want_write(file: impl AsFd, source: &Source) -> io::Result<()> {
     source.writable.set(false);
-    source.wants_room.set(true);
+    source.awaits_room.set(true);
     with_watched(|watched| watched.watch_writing(file.as_fd(), source, true))
 }
 
-/// Takes back [`want_write`] once a write has gone through.
+/// Undoes [`want_write`] after a successful write.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn stop_wanting_write(file: impl AsFd, source: &Source) -> io::Result<()> {
-    source.wants_room.set(false);
+    source.awaits_room.set(false);
     with_watched(|watched| watched.watch_writing(file.as_fd(), source, false))
 }
 
-/// Waits until a connecting socket is connected, or has failed to.
+/// Waits until a connecting socket is connected or has failed.
 ///
 /// # Errors
 /// The kernel refuses to watch it.
@@ -278,7 +279,7 @@ pub async fn connected(file: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for news, marks what they are about and wakes the owners; all of that before any task runs.
+/// Waits for events, records them and wakes the owners, all before any task runs.
 pub(super) fn wait(timeout: Option<Duration>) -> io::Result<()> {
     with(|engine| match engine {
         Engine::Epoll(epoll) => epoll.wait(timeout),
@@ -286,10 +287,10 @@ pub(super) fn wait(timeout: Option<Duration>) -> io::Result<()> {
     })
 }
 
-/// Whether this kernel and container let us use a ring in the way we want.
+/// Checks whether this kernel and container permit the kind of ring that workers use.
 ///
 /// # Errors
-/// They do not, and why.
+/// They do not, with the reason.
 pub fn probe_ring() -> io::Result<()> {
     ring::probe()
 }

@@ -1,10 +1,10 @@
-//! The io_uring of a worker. Owns the requests given to the kernel and what they are about; a request is submitted
-//! with the next wait, together with all others, so that a busy turn costs one system call.
+//! The io_uring of a worker. Owns the requests submitted to the kernel and their targets; requests are submitted
+//! together with the next wait, so that a busy turn costs one system call.
 //!
-//! The ring is used by this thread alone and completions are worked off only while it waits (single issuer, deferred
-//! task work): between two waits nothing changes behind our back, which [`Ring::has_reaped_all`] relies on.
+//! Only this thread uses the ring, and completions are processed only while it waits (single issuer, deferred task
+//! work): nothing changes concurrently between two waits, which [`Ring::has_reaped_all`] relies on.
 
-#![allow(unsafe_code, reason = "requests point to memory that must stay until the kernel has answered")]
+#![allow(unsafe_code, reason = "requests refer to memory that must stay until they complete")]
 
 use super::channel::{Channel, MAX_UNREAD_BLOCKS, ReceiveState, SendCompletion, SendState};
 use super::epoll::Epoll;
@@ -22,15 +22,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests collected before the kernel has to be called.
+/// Size of the submission queue.
 const SUBMISSIONS: u32 = 1024;
-/// Answers the kernel can leave; more are kept by it until there is room.
+/// Size of the completion queue; the kernel keeps further completions until there is room.
 const COMPLETIONS: u32 = 8192;
-/// Waits for the last bytes when the worker ends.
+/// Waits for unsent bytes when the worker stops.
 const MAX_DRAIN_WAITS: usize = 10;
 const DRAIN_WAIT: Duration = Duration::from_millis(20);
 
-/// What a request does; the low byte of its name. The rest is the index of a slot.
+/// The operation of a request; the low byte of its user data. The rest is the index of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Op {
@@ -43,13 +43,13 @@ enum Op {
 impl Op {
     const ALL: [Self; 4] = [Self::Watched, Self::Receive, Self::Send, Self::Cancel];
 
-    fn name(self, index: u32) -> u64 {
+    fn user_data(self, index: u32) -> u64 {
         u64::from(index) << 8 | self as u64
     }
 
-    fn of(name: u64) -> Option<(Self, u32)> {
-        let op = *Self::ALL.get((name & 0xff) as usize)?;
-        Some((op, (name >> 8) as u32))
+    fn of(user_data: u64) -> Option<(Self, u32)> {
+        let op = *Self::ALL.get((user_data & 0xff) as usize)?;
+        Some((op, (user_data >> 8) as u32))
     }
 }
 
@@ -61,13 +61,13 @@ pub(super) struct Ring {
     provided: BufferRing,
     slots: Vec<Option<Rc<Channel>>>,
     free: Vec<u32>,
-    answers: Vec<cqueue::Entry>,
-    /// Closed channels whose last bytes have had no chance yet.
+    completed: Vec<cqueue::Entry>,
+    /// Closed channels with unsent bytes that have not been attempted yet.
     lingering: Vec<u32>,
-    /// Requests were submitted outside of a wait: their answers may lie there unseen.
+    /// Requests were submitted outside a wait: their completions may be unprocessed.
     has_unseen: bool,
-    /// Files that are not streams of bytes: the mailbox's wake_fd, listeners, sockets that connect. Not in the ring, which
-    /// keeps a file open for a while when a process is killed: its successor could not listen at once.
+    /// Files that are not byte streams: the mailbox's eventfd, listeners, connecting sockets. Not in the ring, which
+    /// keeps a file open for a while after the process is killed, so that its successor could not listen at once.
     watched: Epoll,
 }
 
@@ -84,39 +84,40 @@ fn build(blocks: u16) -> io::Result<(IoUring, BufferRing)> {
     Ok((ring, provided))
 }
 
-/// Builds a ring and receives a byte the way workers do.
+/// Builds a ring and receives a byte as workers do.
 pub(super) fn probe() -> io::Result<()> {
     let (mut ring, mut provided) = build(1)?;
-    let (near, far) = rustix::net::socketpair(
+    let (local, peer) = rustix::net::socketpair(
         rustix::net::AddressFamily::UNIX,
         rustix::net::SocketType::STREAM,
         rustix::net::SocketFlags::CLOEXEC,
         None,
     )?;
-    rustix::io::write(&far, b"?")?;
-    let request = opcode::RecvMulti::new(types::Fd(near.as_raw_fd()), GROUP).build();
-    // SAFETY: the request names a list of blocks that is never freed, and a file that is open until the answer.
+    rustix::io::write(&peer, b"?")?;
+    let request = opcode::RecvMulti::new(types::Fd(local.as_raw_fd()), GROUP).build();
+    // SAFETY: the request refers to a list of blocks that is never freed, and to a file that stays open until the
+    // completion.
     unsafe { ring.submission().push(&request) }.map_err(io::Error::other)?;
     ring.submit_and_wait(1)?;
-    let answer = ring.completion().next().ok_or_else(|| io::Error::other("no answer"))?;
-    if answer.result() < 0 {
-        return Err(io::Error::from_raw_os_error(-answer.result()));
+    let completion = ring.completion().next().ok_or_else(|| io::Error::other("no completion"))?;
+    if completion.result() < 0 {
+        return Err(io::Error::from_raw_os_error(-completion.result()));
     }
-    let block = cqueue::buffer_select(answer.flags()).and_then(|number| provided.take(number, 1));
-    if block.is_some_and(|block| block.bytes() == b"?") && cqueue::more(answer.flags()) {
+    let block = cqueue::buffer_select(completion.flags()).and_then(|number| provided.take(number, 1));
+    if block.is_some_and(|block| block.bytes() == b"?") && cqueue::more(completion.flags()) {
         Ok(())
     } else {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel does not receive into lent blocks"))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel does not receive into provided buffers"))
     }
 }
 
 impl Ring {
-    /// An idle ring that hears the mailbox's wake_fd.
+    /// An idle ring that watches the mailbox's eventfd.
     pub(super) fn create(mailbox: &Arc<Mailbox>) -> io::Result<Self> {
         let (ring, provided) = build(BLOCKS)?;
-        // As long as its worker, which is as long as the process.
+        // Leaked: it lives as long as its worker, which is as long as the process.
         let (mut submitter, submissions, completions) = Box::leak(Box::new(ring)).split();
-        // Saves the kernel a look-up per call; kernels before 5.18 do without.
+        // Saves the kernel a look-up per call; unsupported before 5.18.
         let _ = submitter.register_ring_fd();
         let mut ring = Self {
             submitter,
@@ -125,22 +126,22 @@ impl Ring {
             provided,
             slots: Vec::new(),
             free: Vec::new(),
-            answers: Vec::new(),
+            completed: Vec::new(),
             lingering: Vec::new(),
             has_unseen: false,
             watched: Epoll::create(mailbox)?,
         };
-        ring.watch_watched()?;
+        ring.watch_epoll()?;
         Ok(ring)
     }
 
-    fn watch_watched(&mut self) -> io::Result<()> {
+    fn watch_epoll(&mut self) -> io::Result<()> {
         let file = types::Fd(self.watched.file().as_raw_fd());
         let poll = opcode::PollAdd::new(file, u32::from(PollFlags::IN.bits())).multi(true).build();
-        self.push(&poll.user_data(Op::Watched.name(0)))
+        self.push(&poll.user_data(Op::Watched.user_data(0)))
     }
 
-    /// The files that are watched.
+    /// The watched files.
     pub(super) fn watched(&mut self) -> &mut Epoll {
         &mut self.watched
     }
@@ -148,8 +149,8 @@ impl Ring {
     /// Queues a request.
     fn push(&mut self, request: &squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: blocks to receive into are `provided`'s, which lives as long as the process; blocks to send
-            // belong to a channel that stays in its slot, untouched, until the kernel has answered.
+            // SAFETY: blocks to receive into belong to `provided`, which lives as long as the process; blocks to send
+            // belong to a channel that stays in its slot, unmodified, until the request completes.
             if unsafe { self.submissions.push(request) }.is_ok() {
                 return Ok(());
             }
@@ -160,15 +161,15 @@ impl Ring {
         }
     }
 
-    fn cancel(&mut self, name: u64) -> io::Result<()> {
-        self.push(&opcode::AsyncCancel::new(name).build().user_data(Op::Cancel.name(0)))
+    fn cancel(&mut self, user_data: u64) -> io::Result<()> {
+        self.push(&opcode::AsyncCancel::new(user_data).build().user_data(Op::Cancel.user_data(0)))
     }
 
-    /// Takes over a connected socket.
+    /// Takes ownership of a connected socket.
     pub(super) fn open(&mut self, fd: OwnedFd) -> Rc<Channel> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            // Bounded by open files long before 2^32.
+            // Bounded by the number of open files, far below 2^32.
             (self.slots.len() - 1) as u32
         });
         let channel = Rc::new(Channel::new(fd, index));
@@ -176,25 +177,25 @@ impl Ring {
         channel
     }
 
-    /// True when no bytes can have been received that we have not seen: a direct read keeps their order.
+    /// True when all received bytes have been processed, so that a direct read keeps their order.
     pub(super) fn has_reaped_all(&self) -> bool {
         !self.has_unseen
     }
 
-    /// Asks for all that comes.
+    /// Starts the multishot receive.
     pub(super) fn start_receiving(&mut self, channel: &Channel) -> io::Result<()> {
         let file = types::Fd(channel.as_fd().as_raw_fd());
-        let name = Op::Receive.name(channel.index());
-        self.push(&opcode::RecvMulti::new(file, GROUP).build().user_data(name))?;
+        let user_data = Op::Receive.user_data(channel.index());
+        self.push(&opcode::RecvMulti::new(file, GROUP).build().user_data(user_data))?;
         channel.set_receiving(ReceiveState::On);
         Ok(())
     }
 
-    /// Sends what the channel holds for that.
+    /// Starts the send that the channel holds.
     pub(super) fn start_sending(&mut self, channel: &Channel) -> io::Result<()> {
         let file = types::Fd(channel.as_fd().as_raw_fd());
-        let name = Op::Send.name(channel.index());
-        // All of it in one answer, unless the connection fails.
+        let user_data = Op::Send.user_data(channel.index());
+        // One completion for all of it, unless the connection fails.
         let flags = (SendFlags::NOSIGNAL.bits() | RecvFlags::WAITALL.bits()) as i32;
         let request = channel.with_sending(|sending| {
             let block = match sending {
@@ -202,38 +203,38 @@ impl Ring {
                 SendState::BlockAndLast(both) => &both.0,
                 SendState::Room => {
                     let poll = opcode::PollAdd::new(file, u32::from(PollFlags::OUT.bits())).build();
-                    return Some(poll.user_data(name));
+                    return Some(poll.user_data(user_data));
                 }
                 SendState::Nothing => return None,
             };
             let bytes = block.bytes();
             let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
-            Some(send.user_data(name))
+            Some(send.user_data(user_data))
         });
         request.map_or(Ok(()), |request| self.push(&request))
     }
 
-    /// Takes the standing request back.
+    /// Cancels the multishot receive.
     pub(super) fn stop_receiving(&mut self, channel: &Channel) -> io::Result<()> {
         if channel.receiving() == ReceiveState::On {
             channel.set_receiving(ReceiveState::Stopping);
-            self.cancel(Op::Receive.name(channel.index()))?;
+            self.cancel(Op::Receive.user_data(channel.index()))?;
         }
         Ok(())
     }
 
-    /// A channel is not used any more. Its slot, and with it the file, is kept until the kernel has answered all.
+    /// Closes a channel. Its slot, and with it the file, is kept until all requests have completed.
     pub(super) fn close(&mut self, channel: &Channel) -> io::Result<()> {
         let index = channel.index();
         self.stop_receiving(channel)?;
         if channel.is_busy() {
             self.lingering.push(index);
         }
-        self.free_if_quiet(index);
+        self.free_if_idle(index);
         Ok(())
     }
 
-    fn free_if_quiet(&mut self, index: u32) {
+    fn free_if_idle(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.as_ref().is_some_and(|channel| channel.is_closed() && !channel.is_busy()) {
             *slot = None;
@@ -241,36 +242,38 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued, waits, and works off all answers.
+    /// Submits what is queued, waits, and processes all completions.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.provided.replenish();
         self.submissions.sync();
         let timespec = timeout.map(types::Timespec::from);
-        let want = u32::from(timeout.is_none_or(|timeout| !timeout.is_zero()));
-        self.enter(want, timespec.as_ref())?;
+        let min_completions = u32::from(timeout.is_none_or(|timeout| !timeout.is_zero()));
+        self.enter(min_completions, timespec.as_ref())?;
         self.submissions.sync();
         self.reap()?;
-        self.let_go()
+        self.cancel_stuck_sends()
     }
 
-    /// Calls the kernel. It works off what has come even when nothing is waited for.
-    fn enter(&self, want: u32, timespec: Option<&types::Timespec>) -> io::Result<()> {
+    /// Enters the kernel, which delivers completions even without waiting.
+    fn enter(&self, min_completions: u32, timespec: Option<&types::Timespec>) -> io::Result<()> {
         let queued = self.submissions.len() as u32;
-        // SAFETY: all that is pointed to lives until the call is over.
+        // SAFETY: everything referenced lives until the call returns.
         let entered = unsafe {
             match timespec {
                 Some(timespec) => {
                     let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
                     let arguments = types::SubmitArgs::new().timespec(timespec);
-                    self.submitter.enter(queued, want, flags.bits(), Some(&arguments))
+                    self.submitter.enter(queued, min_completions, flags.bits(), Some(&arguments))
                 }
-                None => self.submitter.enter::<()>(queued, want, EnterFlags::GETEVENTS.bits(), None),
+                None => {
+                    self.submitter.enter::<()>(queued, min_completions, EnterFlags::GETEVENTS.bits(), None)
+                }
             }
         };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match Errno::from_io_error(&error) {
-                // Out of time, out of room for answers, or a signal: what is there is to be worked off.
+                // Timeout, full completion queue or signal: process what is there.
                 Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
                 _ => Err(error),
             },
@@ -279,17 +282,17 @@ impl Ring {
 
     fn reap(&mut self) -> io::Result<()> {
         loop {
-            let mut answers = std::mem::take(&mut self.answers);
+            let mut completed = std::mem::take(&mut self.completed);
             self.completions.sync();
-            answers.extend(&mut self.completions);
+            completed.extend(&mut self.completions);
             self.completions.sync();
             self.has_unseen = false;
-            for answer in &answers {
-                self.dispatch(answer)?;
+            for completion in &completed {
+                self.dispatch(completion)?;
             }
-            answers.clear();
-            self.answers = answers;
-            // The kernel keeps what found no room and hands it over when asked.
+            completed.clear();
+            self.completed = completed;
+            // The kernel keeps completions that found no room and delivers them on request.
             if self.submissions.cq_overflow() {
                 self.submissions.sync();
                 self.enter(0, None)?;
@@ -300,9 +303,9 @@ impl Ring {
         }
     }
 
-    /// Gives up last bytes the kernel did not take when they were submitted: their reader is gone or stuck. Until the
-    /// kernel has answered, since a request is hard to find while it is being tried.
-    fn let_go(&mut self) -> io::Result<()> {
+    /// Cancels sends of closed channels that did not complete when submitted: the reader is gone or stuck. Repeats the
+    /// cancel until they complete: io_uring may miss a request that is being issued.
+    fn cancel_stuck_sends(&mut self) -> io::Result<()> {
         if self.lingering.is_empty() {
             return Ok(());
         }
@@ -313,13 +316,13 @@ impl Ring {
             })
         });
         for &index in &stuck {
-            self.cancel(Op::Send.name(index))?;
+            self.cancel(Op::Send.user_data(index))?;
         }
         self.lingering = stuck;
         Ok(())
     }
 
-    /// Waits a moment for the bytes of channels that are closed.
+    /// Waits briefly for unsent bytes of closed channels.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         for _ in 0..MAX_DRAIN_WAITS {
             self.wait(Some(Duration::ZERO))?;
@@ -332,15 +335,15 @@ impl Ring {
     }
 
     #[inline]
-    fn dispatch(&mut self, answer: &cqueue::Entry) -> io::Result<()> {
-        let Some((op, index)) = Op::of(answer.user_data()) else { return Ok(()) };
-        let (result, flags) = (answer.result(), answer.flags());
+    fn dispatch(&mut self, completion: &cqueue::Entry) -> io::Result<()> {
+        let Some((op, index)) = Op::of(completion.user_data()) else { return Ok(()) };
+        let (result, flags) = (completion.result(), completion.flags());
         match op {
             Op::Receive => self.on_receive(index, result, flags),
             Op::Send => self.on_send(index, result),
             Op::Watched => {
-                self.watched.work_off()?;
-                if cqueue::more(flags) { Ok(()) } else { self.watch_watched() }
+                self.watched.process_events()?;
+                if cqueue::more(flags) { Ok(()) } else { self.watch_epoll() }
             }
             Op::Cancel => Ok(()),
         }
@@ -361,20 +364,20 @@ impl Ring {
         let was = channel.receiving();
         channel.set_receiving(ReceiveState::Off);
         if channel.is_closed() {
-            self.free_if_quiet(index);
+            self.free_if_idle(index);
             return Ok(());
         }
         match result {
-            0 => channel.ended(None),
-            // It was stopped because nobody reads: whoever reads again starts it.
+            0 => channel.end_of_stream(None),
+            // Stopped because the bytes are not read: the next read restarts it.
             _ if was == ReceiveState::Stopping && !channel.wants_more() => {}
             n if n > 0 => return self.start_receiving(&channel),
             n => match Errno::from_raw_os_error(-n) {
-                // When all blocks were out, they are back with the next wait.
+                // If no block was left, they are returned with the next wait.
                 Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN => {
                     return self.start_receiving(&channel);
                 }
-                errno => channel.ended(Some(errno)),
+                errno => channel.end_of_stream(Some(errno)),
             },
         }
         Ok(())
@@ -384,7 +387,7 @@ impl Ring {
         let Some(Some(channel)) = self.slots.get(index as usize) else { return Ok(()) };
         let channel = channel.clone();
         match usize::try_from(result) {
-            // The answer to a poll is a set of flags, not a number of bytes.
+            // The result of a poll is a set of flags, not a number of bytes.
             Ok(n) => match channel.sent(n) {
                 SendCompletion::AllButLast => {
                     if channel.is_closed() {
@@ -393,21 +396,21 @@ impl Ring {
                     return self.start_sending(&channel);
                 }
                 SendCompletion::Part if !channel.is_closed() => return self.start_sending(&channel),
-                // Taken back when a part had gone out: the rest never will.
+                // Canceled after a part was sent: the rest never will be.
                 SendCompletion::Part => channel.send_failed(Errno::CANCELED),
                 SendCompletion::All => {}
             },
             Err(_) => channel.send_failed(Errno::from_raw_os_error(-result)),
         }
         if channel.is_closed() {
-            self.free_if_quiet(index);
+            self.free_if_idle(index);
         }
         Ok(())
     }
 }
 
 impl Drop for Ring {
-    /// What the kernel may still look at is never freed.
+    /// Memory that the kernel may still access is never freed.
     fn drop(&mut self) {
         for channel in self.slots.drain(..).flatten() {
             if channel.is_busy() {

@@ -234,10 +234,10 @@ fn tokens_stored_as_passwords_are_reported_with_their_age() {
     with(token("900", 64)).expect_warning(
         "passwords",
         "IAM001",
-        &["report", "auth_file", "that ended", "min ago"],
+        &["report", "auth_file", "that expired", "min ago"],
     );
-    with(token("3600", 64)).expect_warning("passwords", "IAM018", &["made for 3600 s"]);
-    with(token("900", 60)).expect_warning("passwords", "IAM010", &["without its end"]);
+    with(token("3600", 64)).expect_warning("passwords", "IAM018", &["lifetime of 3600 s"]);
+    with(token("900", 60)).expect_warning("passwords", "IAM010", &["truncated or altered"]);
     let case = Case::new();
     let line = format!("app = host=localhost port={} dbname=app user=report", case.sim.port());
     let mut case = case.line(line);

@@ -220,7 +220,7 @@ fn a_server_that_drops_packets_is_reported_at_the_connection() {
     case.line(line).report().expect_failure(
         "tcp",
         "IAM020",
-        &["no connection came about", "security groups"],
+        &["no connection was established", "security groups"],
     );
 }
 
