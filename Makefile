@@ -1,6 +1,6 @@
-# The one entry point. `make` alone lists the targets.
+# The entry point. `make` without a target lists the targets.
 
-# Seconds for each combination of pool mode and workers; there are twelve, two at a time.
+# Seconds for each combination of pool mode and workers; there are twelve, of which two run at a time.
 ANSWERS_SECONDS ?= 3600
 # Sequences of the model test.
 MODEL_CASES ?= 5000000
@@ -18,16 +18,16 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing (Debian packages: PostgreSQL, a C compiler, Valgrind, Python, Node)
+setup: ## Install missing Debian packages: PostgreSQL, a C compiler, Valgrind, Python, Node
 	@tools/setup test
 
 build: ## Build the release binaries into target/release
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim
 
-# The tests start the programs and load the PAM module, so these are built first; with all targets, since tests
-# bring features with them and everything would be compiled twice otherwise. At the end the release build of the
-# pooler is held to its budget of instructions, by the `bench` that is there by then.
-test: setup ## Run all tests, on a machine with nothing but Rust and make
+# The tests start the programs and load the PAM module, so these are built first. All targets are built at once: tests
+# enable additional features, and separate builds would compile everything twice. At the end, the `bench` of this build
+# compares the instructions of the pooler's release build with their budget.
+test: setup ## Run all tests; requires only Rust and make
 	@tools/drivers
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
@@ -35,7 +35,7 @@ test: setup ## Run all tests, on a machine with nothing but Rust and make
 	$(CARGO) build --release --locked -p iambouncer
 	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
 
-answers: setup ## Look for crossed answers for hours: ANSWERS_SECONDS for each pool mode, number of workers and engine
+answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests
 	@for engine in epoll io_uring; do \
 		echo "random messages, $$engine"; \
@@ -53,35 +53,35 @@ lint: ## Check format, lints and dependencies
 		echo "Dependencies are not checked: install cargo-deny with 'cargo install cargo-deny --locked'."; \
 	fi
 
-doc: ## Build the API documentation and write the pages in docs/ that tables give
+doc: ## Build the API documentation and the generated pages in docs/
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p iambouncer --test config_docs
 
-# One build for both programs: two would compile what they share twice, with other features.
-demo: setup ## Watch it work: PostgreSQL that only lets tokens in, and a client that knows none (ONCE=1 to end)
+# One build for both programs: two builds would compile shared crates twice, with different features.
+demo: setup ## Run the pooler against a simulated RDS that accepts only IAM tokens (ONCE=1 exits after the last step)
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim --bins --example demo
 	@$(TARGET)/release/examples/demo
 
-# Two builds, so that the pooler is built with its own features and no others. The example is the other design for
-# several threads, in the section "All cores"; without it that column is missing. Variables reach the program
-# through the environment; bench/NOTES.md lists them.
-bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md (QUICK=1 for a short try)
+# Two builds, so that the pooler is built with its own features only. The example is the alternative design for several
+# threads in the section "All cores"; without it that column is missing. Variables are passed to the program in the
+# environment; bench/NOTES.md lists them.
+bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md (QUICK=1 for a short run)
 	@tools/setup bench
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) build --release --locked -p bench --bin bench --example mutex_pool
 	$(CARGO) run --release --locked --quiet -p bench
 
-# Python and Node.js are the machine's; what they need is pinned and put below the target directory.
-bench-tokens: ## Mint tokens next to boto3 and @aws-sdk/rds-signer, and write bench/TOKENS.md
+# Uses the installed Python and Node.js; their packages are pinned and installed below the target directory.
+bench-tokens: ## Compare the cost of a token with boto3 and @aws-sdk/rds-signer, and write bench/TOKENS.md
 	@tools/drivers
 	$(CARGO) run --release --locked --quiet -p bench -- --tokens
 
-# A part of `make bench` by itself, in seconds. Counts, not times: a busy machine does not change them.
-instructions: setup ## Hold the relay's instructions per query to bench/instructions.txt (UPDATE_BUDGET=1 writes it)
+# A part of `make bench` that takes seconds. It measures counts, not times, so other load does not affect the result.
+instructions: setup ## Compare the relay's instructions per query with bench/instructions.txt (UPDATE_BUDGET=1 writes it)
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench -- --instructions
 
-fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS for each target (needs cargo-fuzz)
+fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS per target (requires cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 \
 		|| { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'." >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
@@ -89,6 +89,6 @@ fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS for each target (needs cargo-fuzz)
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-clean: ## Remove everything that was built
+clean: ## Remove all build output
 	$(CARGO) clean
 	rm -rf fuzz/target fuzz/corpus fuzz/artifacts bench/raw

@@ -3,7 +3,7 @@
 //! Owns: a PostgreSQL behind the simulated RDS, credentials, iambouncer in front of it, and five steps that
 //! are checked as they run. With `ONCE=1` it exits after them, with a nonzero code if one failed.
 //! Never: prints a token or a key, or leaves anything behind, even if killed: PostgreSQL and iambouncer each
-//! have a supervising shell that ends them when this process is gone.
+//! have a supervising shell that stops them when this process has exited.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything started belongs to the steps or to the demo, and ends with them in any case.
+/// Everything that is started belongs to the steps or to the demo, and is stopped when they are dropped.
 async fn demo() -> Result<ExitCode> {
     let demo = tokio::select! {
         demo = steps() => demo?,
@@ -179,7 +179,7 @@ impl Demo {
     }
 
     async fn psql_logs_in(&self) -> Result<()> {
-        step("2  The same database through iambouncer: no password, no AWS in the environment");
+        step("2  The same database through iambouncer: no password, no AWS settings");
         let answer = self.psql(USER, "select 'hello, ' || current_user").await?;
         ensure!(answer == format!("hello, {USER}"), "step 2: psql printed {answer:?}");
         print_result(&answer);
@@ -207,12 +207,12 @@ impl Demo {
     }
 
     async fn the_clock_is_advanced(&self) -> Result<()> {
-        step("4  The clock moves past the token's life");
+        step("4  The clock is moved past the token's expiry");
         let first = *self.tokens().first().context("no token was made")?;
         let moved = self.move_clock_past(first).await;
         let age = unix_now() + moved - first;
         print_result(&format!(
-            "the database's clock: {moved} s ahead, so the first token is {age} s old; {TOKEN_LIFE_SECONDS} are allowed"
+            "the database's clock: {moved} s ahead, so the first token is {age} s old; the limit is {TOKEN_LIFE_SECONDS} s"
         ));
         let mark = self.simulator.log().attempts().len();
         self.psql_console("reconnect").await?;
@@ -224,7 +224,7 @@ impl Demo {
         self.bench(1, "step 4").await?;
         let logins = self.accepted().len() - accepted(&self.simulator.log().attempts()[..mark]).len();
         ensure!(logins > 1, "step 4: {logins} new logins");
-        print_result(&format!("new logins since the clock moved: {logins}"));
+        print_result(&format!("new logins since the clock was moved: {logins}"));
         // Tokens that iambouncer signs with its own clock must stay valid for another 15 minutes.
         self.simulator.clock().advance(-moved);
         Ok(())
@@ -281,7 +281,7 @@ impl Demo {
         println!("\nThe demo keeps running. Connect from another terminal, as any user:");
         println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname={USER}\"");
         println!("   psql \"host=127.0.0.1 port={port} user={CLIENT} dbname=pgbouncer\" -c \"show pools\"");
-        println!("Ctrl-C ends everything.");
+        println!("Press Ctrl-C to stop everything.");
     }
 
     /// Prints and runs a query through the pooler.
@@ -407,7 +407,7 @@ fn pooler_binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Starts the pooler and ends it when standard input is closed, which means that this process is gone.
+/// Starts the pooler and stops it when standard input is closed, which means that this process has exited.
 const SUPERVISOR: &str = r#"
 "$1" </dev/null >/dev/null 2>>"$2" &
 pid=$!
@@ -428,7 +428,7 @@ impl Pooler {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", SUPERVISOR, "demo-iambouncer"]).arg(binary).arg(&log_file);
         shell.env_clear().envs(environment.iter().map(|(key, value)| (key, value)));
-        // A separate process group: Ctrl-C reaches only this process, whose exit then ends the pooler.
+        // A separate process group: Ctrl-C reaches only this process, whose exit then stops the pooler.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let supervisor = shell.spawn().context("starting iambouncer")?;
         let mut pooler = Self { port: 0, log_file, supervisor };
