@@ -107,7 +107,7 @@ enum EndCheck {
     /// The connection is being read, so its end is noticed.
     NotNeeded,
     /// The connection is not being read.
-    Wanted,
+    Requested,
     /// The client's task must check now.
     Due,
 }
@@ -190,7 +190,7 @@ impl ClientInfo {
     /// Called by the client's task while it does not read from the client. True if it must check whether the client
     /// has disconnected.
     pub fn is_end_check_due(&self) -> bool {
-        self.end_check.replace(EndCheck::Wanted) == EndCheck::Due
+        self.end_check.replace(EndCheck::Requested) == EndCheck::Due
     }
 
     /// Has the client's task check for a disconnect that it would not notice. Called a few times per second.
@@ -198,7 +198,7 @@ impl ClientInfo {
         match self.end_check.get() {
             EndCheck::NotNeeded => {}
             EndCheck::Due => self.end_check.set(EndCheck::NotNeeded),
-            EndCheck::Wanted => {
+            EndCheck::Requested => {
                 self.end_check.set(EndCheck::Due);
                 executor::wake(self.task.get());
             }

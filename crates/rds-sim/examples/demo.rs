@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use rds_sim::{
-    Backend, Certificates, CredentialServer, CredentialSettings, Door, DoorOptions, LoginAttempt,
-    LoginOutcome, Simulator, TokenTarget,
+    Backend, Certificates, CredentialServer, CredentialSettings, IamFrontend, IamFrontendOptions,
+    LoginAttempt, LoginOutcome, Simulator, TokenTarget,
 };
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -108,7 +108,7 @@ struct Demo {
     binary: PathBuf,
     environment: Vec<(String, String)>,
     pooler: Pooler,
-    door: Door,
+    door: IamFrontend,
     credentials: CredentialServer,
     simulator: Simulator,
     postgres: Postgres,
@@ -124,7 +124,7 @@ impl Demo {
         let ca_file = postgres.socket_dir().join("ca.pem");
         std::fs::write(&ca_file, certificates.ca_pem())?;
         let listen = "127.0.0.1:0".parse()?;
-        let options = DoorOptions {
+        let options = IamFrontendOptions {
             listen,
             target: TokenTarget { hosts: vec![ENDPOINT.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec![USER.to_owned()],
@@ -132,7 +132,7 @@ impl Demo {
             force_ssl: true,
             certificates,
         };
-        let door = Door::open(&simulator, options).await?;
+        let door = IamFrontend::open(&simulator, options).await?;
         let credentials = CredentialServer::start(&simulator, listen, CredentialSettings::default()).await?;
         let log_file = postgres.socket_dir().join("iambouncer.log");
         let environment = pooler_environment(&door, &credentials, &ca_file, &log_file);
@@ -372,7 +372,7 @@ fn start_postgres() -> Result<Postgres> {
 
 /// The variables of a manifest, and those needed on a machine without AWS.
 fn pooler_environment(
-    door: &Door,
+    door: &IamFrontend,
     credentials: &CredentialServer,
     ca_file: &Path,
     log_file: &Path,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use rds_sim::{
-    AccessKey, Backend, Certificates, ControlServer, CredentialServer, CredentialSettings, Door, DoorOptions,
-    PamEndpoint, Simulator, TokenTarget,
+    AccessKey, Backend, Certificates, ControlServer, CredentialServer, CredentialSettings, IamFrontend,
+    IamFrontendOptions, PamEndpoint, Simulator, TokenTarget,
 };
 
 /// A simulated RDS in front of a real PostgreSQL, for development without AWS. Not for real data.
@@ -87,9 +87,9 @@ async fn run(arguments: SimArguments) -> Result<()> {
     }
     let target =
         TokenTarget { hosts: arguments.host.clone(), port: arguments.port, region: arguments.region.clone() };
-    let door = Door::open(
+    let door = IamFrontend::open(
         &simulator,
-        DoorOptions {
+        IamFrontendOptions {
             listen: arguments.listen,
             target,
             iam_users: arguments.iam_users.clone(),

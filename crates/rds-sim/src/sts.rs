@@ -102,7 +102,7 @@ fn get_caller_identity(handler: &CredentialHandler, request: &HttpRequest) -> Re
 /// GetCallerIdentity as a presigned URL: its holder may request the signer's identity.
 pub(crate) fn answer_presigned(handler: &CredentialHandler, request: &HttpRequest) -> Reply {
     let now = handler.simulator.clock().now();
-    let verdict =
+    let outcome =
         verify_sts_call(&request.raw_query, |name| request.header(name), handler.simulator.keys(), now);
     let is_whoami = request.query.get("Action").is_some_and(|action| action == "GetCallerIdentity");
     let error = |status, code: &str, message: String| {
@@ -110,7 +110,7 @@ pub(crate) fn answer_presigned(handler: &CredentialHandler, request: &HttpReques
         let body = serde_json::json!({"Error": {"Code": code, "Message": message, "Type": "Sender"}});
         Reply { status, ..Reply::json(body.to_string()) }
     };
-    match verdict {
+    match outcome {
         _ if handler.settings().deny || !is_whoami => error(403, "AccessDenied", "not authorized".to_owned()),
         Err(refusal) => error(403, "SignatureDoesNotMatch", refusal.to_string()),
         Ok(_key) => {

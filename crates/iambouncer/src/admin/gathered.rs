@@ -83,7 +83,7 @@ impl PoolCounts {
                 .iter()
                 .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
                 .count(),
-            being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Ending),
+            being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Closing),
             idle: pool.idle_count(),
             tested: doing(Activity::Tested),
             logins: pool.login_count(),

@@ -3,7 +3,7 @@
 //! [`crate::relay`]).
 //!
 //! The queue never expects fewer answers than the server may give. Where the number depends on when the server reads a
-//! message (a Sync that a COPY may ignore), the message is not sent until that is known: see [`copy`].
+//! message (a Sync that a COPY may ignore), the message is not sent until that is known: see `copy.rs`.
 //!
 //! Rules: manual, "Message Flow", sections "Extended Query" and "COPY Operations"; `docs/protocol.md` has the table.
 

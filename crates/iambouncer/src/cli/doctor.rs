@@ -104,7 +104,7 @@ mod tests {
                     mean \"pool_mode\"?\nerror: b\n";
         let finding = invalid(text);
         assert_eq!(finding.summary, "unknown setting \"pol_mode\"");
-        let hint = finding.verdict.unwrap().hint;
+        let hint = finding.outcome.unwrap().hint;
         assert!(hint.starts_with("unknown setting \"pol_mode\". did you mean \"pool_mode\"? b. "), "{hint}");
     }
 }

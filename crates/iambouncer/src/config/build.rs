@@ -143,7 +143,7 @@ impl Builder {
     fn pairs<T>(&mut self, entry: &IniEntry, kind: &str, rows: &'static [KeyInfo<T>], target: &mut T) {
         let owner = owner(kind, &entry.key);
         self.note(&owner, "", &entry.key_span);
-        let at = |bytes| entry.value_span.part(&entry.value, bytes);
+        let at = |bytes| entry.value_span.subspan(&entry.value, bytes);
         let pairs = match connstr::parse(&entry.value) {
             Ok(pairs) => pairs,
             Err(error) => {

@@ -27,7 +27,7 @@ pub struct Span {
 
 impl Span {
     /// The part of this span for the given bytes of its text.
-    pub fn part(&self, text: &str, bytes: Range<usize>) -> Self {
+    pub fn subspan(&self, text: &str, bytes: Range<usize>) -> Self {
         let chars = |piece: Option<&str>| piece.map_or(0, |piece| clamp(piece.chars().count()));
         Self {
             column: self.column + chars(text.get(..bytes.start)),
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
-        let part = span(3, 10, 9).part("hést=ü x=1", 8..9);
+        let part = span(3, 10, 9).subspan("hést=ü x=1", 8..9);
         assert_eq!((part.column, part.length), (16, 1));
     }
 }

@@ -209,7 +209,7 @@ struct IniLine<'a> {
 impl IniLine<'_> {
     fn span(&self, bytes: Range<usize>) -> Span {
         let whole = Span { file: Arc::clone(self.file), line: self.number, column: 1, length: 0 };
-        whole.part(self.text, bytes)
+        whole.subspan(self.text, bytes)
     }
 
     fn whole(&self) -> Span {

@@ -101,13 +101,13 @@ impl AwsChecks<'_> {
 
 /// Without credentials nothing else about AWS can be checked; the clock is reported only if it is the cause.
 fn no_credentials(error: &TokenError) -> Vec<Finding> {
-    let verdict = CheckOutcome { cause: failure_of(error), hint: hint_of(error) };
+    let outcome = CheckOutcome { cause: failure_of(error), hint: hint_of(error) };
     let failure = |check| Finding {
         status: CheckStatus::Failure,
-        verdict: Some(verdict.clone()),
+        outcome: Some(outcome.clone()),
         ..Finding::pass(check, error.finding())
     };
-    let clock = match verdict.cause {
+    let clock = match outcome.cause {
         LoginFailure::ClockSkew => failure(Check::Clock),
         _ => Finding::not_reached(Check::Clock, "not compared: no credentials"),
     };

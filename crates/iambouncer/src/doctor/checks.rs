@@ -108,13 +108,13 @@ pub struct Finding {
     /// Time it took, if relevant.
     pub took: Option<Duration>,
     /// The cause of a warning or failure.
-    pub verdict: Option<CheckOutcome>,
+    pub outcome: Option<CheckOutcome>,
 }
 
 impl Finding {
     /// A passed check.
     pub fn pass(check: Check, summary: impl Into<String>) -> Self {
-        Self { check, status: CheckStatus::Pass, summary: summary.into(), took: None, verdict: None }
+        Self { check, status: CheckStatus::Pass, summary: summary.into(), took: None, outcome: None }
     }
 
     /// A check that was not made.
@@ -129,8 +129,8 @@ impl Finding {
         cause: LoginFailure,
         found: Option<&str>,
     ) -> Self {
-        let verdict = Some(CheckOutcome { cause, hint: cause.hint(found) });
-        Self { status: CheckStatus::Warning, verdict, ..Self::pass(check, summary) }
+        let outcome = Some(CheckOutcome { cause, hint: cause.hint(found) });
+        Self { status: CheckStatus::Warning, outcome, ..Self::pass(check, summary) }
     }
 
     /// A failure. `found` is what is wrong in this case.
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(with(vec![Finding::not_reached(Check::Sql, "")]), CheckStatus::Pass);
         assert_eq!(with(vec![pass(), warning()]), CheckStatus::Warning);
         let failure = Finding::failure(Check::Login, "", LoginFailure::Other, Some("It is so."));
-        assert!(failure.verdict.as_ref().is_some_and(|v| v.hint.starts_with("It is so. ")));
+        assert!(failure.outcome.as_ref().is_some_and(|v| v.hint.starts_with("It is so. ")));
         assert_eq!(with(vec![failure, warning()]), CheckStatus::Failure);
     }
 }

@@ -26,16 +26,16 @@ pub fn text(report: &DoctorReport) -> String {
     }
     let mut printed = HashSet::new();
     for finding in report.findings() {
-        let Some(verdict) = &finding.verdict else { continue };
-        if printed.insert(&verdict.hint) {
-            let info = verdict.cause.info();
+        let Some(outcome) = &finding.outcome else { continue };
+        if printed.insert(&outcome.hint) {
+            let info = outcome.cause.info();
             text.push_str(&format!("\n{} {}: {}\n", finding.status.sign(), info.id, info.title));
             // The number is already in the heading.
-            let hint = verdict.hint.trim_end_matches(&format!(" [{}]", info.id));
+            let hint = outcome.hint.trim_end_matches(&format!(" [{}]", info.id));
             for line in fold(&printable::lines(hint), TEXT_COLUMNS - 2) {
                 text.push_str(&format!("  {line}\n"));
             }
-            text.push_str(&format!("  {}\n", verdict.cause.url()));
+            text.push_str(&format!("  {}\n", outcome.cause.url()));
         }
     }
     text
@@ -50,7 +50,7 @@ fn title(target: &TargetReport) -> String {
 fn push_line(text: &mut String, finding: &Finding) {
     let took =
         finding.took.map(|took| format!(" ({:.1} ms)", took.as_secs_f64() * 1000.0)).unwrap_or_default();
-    let number = finding.verdict.as_ref().map(|verdict| format!(" [{}]", verdict.cause.info().id));
+    let number = finding.outcome.as_ref().map(|outcome| format!(" [{}]", outcome.cause.info().id));
     text.push_str(&format!(
         "  {} {:NAME_COLUMNS$} {}{took}{}\n",
         finding.status.sign(),
@@ -105,14 +105,14 @@ fn finding_json(finding: &Finding) -> Value {
     if let Some(took) = finding.took {
         value["took_ms"] = json!(took.as_micros() as f64 / 1000.0);
     }
-    if let Some(verdict) = &finding.verdict {
-        let info = verdict.cause.info();
+    if let Some(outcome) = &finding.outcome {
+        let info = outcome.cause.info();
         value["cause"] = json!({
             "id": info.id,
             "reason": info.label,
             "title": info.title,
-            "hint": verdict.hint,
-            "docs": verdict.cause.url(),
+            "hint": outcome.hint,
+            "docs": outcome.cause.url(),
         });
     }
     value

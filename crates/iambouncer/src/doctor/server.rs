@@ -101,7 +101,7 @@ pub(super) async fn check(context: &Rc<Context>, path: &TargetPath, user: &str) 
                 status: CheckStatus::Failure,
                 summary: failed.error.to_string(),
                 took: None,
-                verdict: Some(CheckOutcome { cause: failed.cause, hint }),
+                outcome: Some(CheckOutcome { cause: failed.cause, hint }),
             });
             let rest = path.checks().skip_while(|check| *check != failing).skip(1);
             findings.extend(rest.map(|check| Finding::not_reached(check, "not reached")));

@@ -128,11 +128,11 @@ mod tests {
         let fine = evaluated(|_, _| {});
         assert_eq!(fine.status, CheckStatus::Pass);
         assert_eq!(fine.summary, "PostgreSQL 16.3, takes writes, user app, member of workers > rds_iam");
-        let cause = |finding: Finding| finding.verdict.map(|verdict| verdict.cause);
+        let cause = |finding: Finding| finding.outcome.map(|outcome| outcome.cause);
         assert_eq!(cause(evaluated(|_, e| e.is_iam = false)), Some(LoginFailure::InheritedGrant));
         assert_eq!(cause(evaluated(|a, _| a.is_standby = true)), Some(LoginFailure::ServerBusy));
         assert_eq!(cause(evaluated(|a, _| a.role_limit = Some(5))), Some(LoginFailure::ServerBusy));
-        let full = evaluated(|a, _| a.places = Some(19)).verdict.map(|verdict| verdict.hint);
+        let full = evaluated(|a, _| a.places = Some(19)).outcome.map(|outcome| outcome.hint);
         assert!(full.is_some_and(|hint| hint.contains("max_connections allows 19")));
     }
 }

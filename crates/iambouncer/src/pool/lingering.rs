@@ -37,7 +37,7 @@ impl Pool {
         info.client_id.set(0);
         info.touched_at.set(worker::now());
         info.close_needed.set(true);
-        info.activity.set(Activity::Ending);
+        info.activity.set(Activity::Closing);
         let place = self.shared.lingering.take(None);
         self.lingering.set(self.lingering.get() + 1);
         let pool = self.clone();

@@ -68,7 +68,7 @@ impl Pool {
         for info in self.table.list() {
             let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
-                && info.activity.get() != Activity::Ending
+                && info.activity.get() != Activity::Closing
                 && !info.has_replacement.get()
                 && self.is_in_use(&info)
             {

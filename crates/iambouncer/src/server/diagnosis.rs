@@ -4,6 +4,7 @@
 
 use super::LoginError;
 use super::error::{LoginStage, TlsFailureKind};
+use crate::auth::iam::presigned::date_seconds;
 use crate::client_error::ClientError;
 use crate::credential_causes::{text_of_refused_key, with_number};
 use crate::identities::skew_text;
@@ -11,14 +12,9 @@ use crate::login_failure::LoginFailure;
 use rds_iam::{EndpointKind, RdsEndpoint, region_of};
 use std::borrow::Cow;
 use std::io::ErrorKind;
-use time::PrimitiveDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 /// How long RDS accepts a token, in seconds.
 const TOKEN_LIFETIME_SECONDS: i64 = 900;
-/// `X-Amz-Date`.
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 /// Larger skew is a cause by itself: AWS tolerates five minutes.
 pub const MAX_CLOCK_SKEW_SECONDS: i64 = 300;
 /// The default port of RDS.
@@ -107,13 +103,13 @@ impl StoredToken {
                 .find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key))
                 .map(|(_, v)| v)
         };
-        let made = PrimitiveDateTime::parse(value("X-Amz-Date")?, DATE).ok()?.assume_utc();
+        let made_at_seconds = date_seconds(value("X-Amz-Date")?)?;
         let lifetime_seconds =
             value("X-Amz-Expires").and_then(|text| text.parse().ok()).unwrap_or(TOKEN_LIFETIME_SECONDS);
         let is_signature = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         let is_complete =
             value("X-Amz-Credential").is_some() && value("X-Amz-Signature").is_some_and(is_signature);
-        Some(Self { made_at_seconds: made.unix_timestamp(), lifetime_seconds, is_complete })
+        Some(Self { made_at_seconds, lifetime_seconds, is_complete })
     }
 
     /// The cause and the finding for a stored token, at a time in seconds since 1970.

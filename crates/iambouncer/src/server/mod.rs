@@ -42,7 +42,7 @@ pub enum Activity {
     /// Free, but a cancel request for it is under way.
     BeingCanceled,
     /// Its client has gone in the middle of an operation: it is being canceled and closed.
-    Ending,
+    Closing,
 }
 
 impl Activity {
@@ -52,7 +52,7 @@ impl Activity {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Tested => "tested",
-            Self::BeingCanceled | Self::Ending => "being_canceled",
+            Self::BeingCanceled | Self::Closing => "being_canceled",
         }
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use rds_iam::{Clock, CredentialFuture, CredentialSource, Credentials, Identity, TokenEngine};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use rds_sim::{
-    AccessKey, Backend, Certificates, Door, DoorOptions, LoginOutcome, SimClock, Simulator, TokenTarget,
+    AccessKey, Backend, Certificates, IamFrontend, IamFrontendOptions, LoginOutcome, SimClock, Simulator,
+    TokenTarget,
 };
 use tempfile::TempDir;
 
@@ -26,7 +27,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Fixture {
     pub(crate) simulator: Simulator,
-    door: Door,
+    door: IamFrontend,
     key: AccessKey,
     dir: TempDir,
     _postgres: Postgres,
@@ -66,7 +67,7 @@ impl Fixture {
         std::fs::write(dir.path().join("ca.pem"), certificates.ca_pem()).unwrap();
         let simulator = Simulator::default();
         let key = simulator.keys().issue(simulator.clock().now(), KEY_LIFE, SESSION_TOKEN_BYTES);
-        let options = DoorOptions {
+        let options = IamFrontendOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             target: TokenTarget { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec!["app".to_owned()],
@@ -74,7 +75,7 @@ impl Fixture {
             force_ssl: true,
             certificates,
         };
-        let door = Door::open(&simulator, options).await.unwrap();
+        let door = IamFrontend::open(&simulator, options).await.unwrap();
         Self { simulator, door, key, dir, _postgres: postgres }
     }
 

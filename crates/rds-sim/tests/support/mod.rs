@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use rds_iam::{Credentials, Region, TokenRequest, sign};
 use rds_sim::postgres::{Postgres, PostgresOptions};
-use rds_sim::{AccessKey, Backend, Certificates, Door, DoorOptions, Simulator, TokenTarget};
+use rds_sim::{AccessKey, Backend, Certificates, IamFrontend, IamFrontendOptions, Simulator, TokenTarget};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect};
@@ -30,7 +30,7 @@ pub const SECRET: &str = "a secret";
 pub struct Fixture {
     pub postgres: Postgres,
     pub simulator: Simulator,
-    pub door: Door,
+    pub door: IamFrontend,
     pub certificates: Certificates,
 }
 
@@ -50,7 +50,7 @@ impl Fixture {
         let simulator = Simulator::default();
         simulator.keys().add(AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap());
         let certificates = Certificates::generate(&[HOST.to_owned()]).unwrap();
-        let options = DoorOptions {
+        let options = IamFrontendOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             target: TokenTarget { hosts: vec![HOST.to_owned()], port: 0, region: REGION.to_owned() },
             iam_users: vec!["app".to_owned()],
@@ -58,7 +58,7 @@ impl Fixture {
             force_ssl: true,
             certificates: certificates.clone(),
         };
-        let door = Door::open(&simulator, options).await.unwrap();
+        let door = IamFrontend::open(&simulator, options).await.unwrap();
         Self { postgres, simulator, door, certificates }
     }
 

@@ -98,7 +98,7 @@ impl<V: Clone, E: Clone> ProofResults<V, E> {
         let mut entries = locked(&self.0);
         if let Some(entry) = entries.get(&key).filter(|entry| entry.until > now) {
             return match &entry.state {
-                ResultState::Good(verdict) => ProofStatus::Good(verdict.clone()),
+                ResultState::Good(result) => ProofStatus::Good(result.clone()),
                 ResultState::Bad(error) => ProofStatus::Bad(error.clone()),
                 ResultState::Pending(done) => ProofStatus::Pending(PendingCheck(done.clone())),
             };
@@ -128,8 +128,8 @@ fn make_room<V, E>(entries: &mut HashMap<ProofKey, ProofResult<V, E>>, now: i64)
 
 impl<V, E> OpenCheck<V, E> {
     /// Records success until a time in seconds since 1970.
-    pub fn good(self, verdict: V, until: i64) {
-        self.answer(ResultState::Good(verdict), until);
+    pub fn good(self, result: V, until: i64) {
+        self.answer(ResultState::Good(result), until);
     }
 
     /// Records a failure.

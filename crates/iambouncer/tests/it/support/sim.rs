@@ -5,8 +5,8 @@ use super::Bouncer;
 use super::bouncer::Start;
 use rds_sim::postgres::Postgres;
 use rds_sim::{
-    AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, DnsServer, Door, DoorOptions,
-    LoginOutcome, Simulator, TokenTarget,
+    AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, DnsServer, IamFrontend,
+    IamFrontendOptions, LoginOutcome, Simulator, TokenTarget,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub const SECRET: &str = "a/secret+of-the-tests";
 /// A simulated endpoint with one access key. It closes when dropped.
 pub struct Sim {
     pub simulator: Simulator,
-    door: Door,
+    door: IamFrontend,
     key: AccessKey,
     dir: tempfile::TempDir,
     /// Declared last, so that it is dropped last.
@@ -56,7 +56,7 @@ impl Sim {
         let simulator = Simulator::default();
         let key = AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap();
         simulator.keys().add(key.clone());
-        let options = DoorOptions {
+        let options = IamFrontendOptions {
             listen: "127.0.0.1:0".parse().unwrap(),
             target: TokenTarget { hosts, port: 0, region: region.to_owned() },
             iam_users: users.iter().map(|&user| user.to_owned()).collect(),
@@ -64,7 +64,7 @@ impl Sim {
             force_ssl: false,
             certificates,
         };
-        let door = runtime.block_on(Door::open(&simulator, options)).unwrap();
+        let door = runtime.block_on(IamFrontend::open(&simulator, options)).unwrap();
         Self { simulator, door, key, dir, runtime }
     }
 

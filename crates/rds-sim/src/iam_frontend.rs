@@ -34,9 +34,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// SSLRequest and GSSENCRequest may each be sent once before the startup message.
 const MAX_FIRST_PACKETS: usize = 3;
 
-/// Options of a [`Door`].
+/// Options of a [`IamFrontend`].
 #[derive(Clone, Debug)]
-pub struct DoorOptions {
+pub struct IamFrontendOptions {
     /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
     /// The target that tokens must be made for; port 0 means the port listened on.
@@ -62,7 +62,7 @@ pub enum Backend {
 
 /// A listening door. Dropping it closes it and all its connections.
 #[derive(Debug)]
-pub struct Door {
+pub struct IamFrontend {
     address: SocketAddr,
     target: TokenTarget,
     task: JoinHandle<()>,
@@ -104,13 +104,13 @@ type BackendStream = Box<dyn SimStream>;
 /// State shared by all connections of a door.
 struct DoorState {
     simulator: Simulator,
-    options: DoorOptions,
+    options: IamFrontendOptions,
     acceptor: TlsAcceptor,
 }
 
-impl Door {
+impl IamFrontend {
     /// Starts listening.
-    pub async fn open(simulator: &Simulator, mut options: DoorOptions) -> io::Result<Self> {
+    pub async fn open(simulator: &Simulator, mut options: IamFrontendOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         if options.target.port == 0 {
@@ -134,7 +134,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for IamFrontend {
     fn drop(&mut self) {
         self.task.abort();
     }
