@@ -29,7 +29,7 @@ fn login_messages_out_of_order_are_a_failed_login() {
         ("a request after", vec![ok(), asks(), ok(), ready(b'I')], "after AuthenticationOk"),
         ("two requests", vec![asks(), asks(), ok(), ready(b'I')], "second authentication"),
         ("two keys", vec![ok(), key_data(7), key_data(8), ready(b'I')], "after AuthenticationOk"),
-        ("in a transaction", vec![ok(), ready(b'T')], "in a transaction"),
+        ("in a transaction", vec![ok(), ready(b'T')], "inside a transaction"),
         ("rows", vec![ok(), message(b'D', &[0, 0]), ready(b'I')], "after AuthenticationOk"),
     ];
     let lines: Vec<String> = scripts

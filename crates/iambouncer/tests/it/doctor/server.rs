@@ -27,7 +27,7 @@ fn a_role_outside_rds_iam_is_reported_before_a_token_is_sent() {
 #[test]
 fn a_server_without_iam_authentication_is_reported() {
     let report = in_front_of_passwords("password");
-    report.expect_failure("login", "IAM004", &["for a password", "enable IAM database"]);
+    report.expect_failure("login", "IAM004", &["as a password", "enable IAM database"]);
 }
 
 /// A server where `app` has a password and is not an IAM user.
