@@ -1,8 +1,8 @@
 //! Why a fetch of credentials failed: one cause, and the first one.
 //!
-//! Owns: the sorting of the SDK's errors, which name neither the file that is missing nor the clock that is wrong, with
-//! what the environment says and what the endpoints answered.
-//! Never: asks anyone; all of it is known when the fetch has failed.
+//! Owns: the classification of the SDK's errors, which name neither a missing file nor a wrong clock, by the environment
+//! and the responses of the endpoints.
+//! Never: makes requests; everything needed is known when the fetch has failed.
 
 use std::error::Error;
 use std::fs::File;
@@ -15,30 +15,30 @@ use aws_credential_types::provider::error::CredentialsError;
 use crate::aws::reason_of;
 use crate::clock::until;
 use crate::credentials::CredentialError;
-use crate::http_record::{Metadata, Noted, split};
+use crate::http_record::{HttpNotes, Metadata, split};
 use crate::web_identity;
 
-/// AWS accepts signatures of clocks that are at most this wrong.
+/// Largest clock difference with which AWS accepts a signature.
 const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
 /// Variables that name files with tokens, in the order in which the SDK reads them.
 const TOKEN_FILES: [&str; 2] = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
-/// With these in the environment the SDK takes them, and reads no file.
+/// If these are set, the SDK uses them and reads no file.
 const ENVIRONMENT_KEYS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-/// The address of a container's endpoint (EKS Pod Identity, ECS Anywhere).
+/// URI of a container's endpoint (EKS Pod Identity, ECS Anywhere).
 const CONTAINER_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 /// Its path on the fixed host (ECS).
 const CONTAINER_PATH: &str = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
 const CONTAINER_HOST: &str = "169.254.170.2";
-/// How deep a chain of errors is followed.
+/// Maximum depth of an error chain.
 const MAX_CAUSES: usize = 24;
 
-/// The environment of the process; tests hand in one of their own.
+/// The environment of the process; tests pass their own.
 pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The cause of an error of the SDK. `is_chain` says that the SDK's own chain of sources was asked, and not one profile.
+/// The cause of an error of the SDK. `is_chain` is true if the SDK's default chain of sources was used, not a named profile.
 pub(crate) fn cause_of(
     error: &CredentialsError,
-    noted: &Noted,
+    noted: &HttpNotes,
     variables: Variables<'_>,
     is_chain: bool,
 ) -> CredentialError {
@@ -60,8 +60,8 @@ pub(crate) fn cause_of(
         },
         CredentialError::Refused { reason } if is_chain => {
             let now = their_time(SystemTime::now(), noted.clock_skew_seconds);
-            match web_identity::ended(variables, now) {
-                Some(ended) => CredentialError::Refused { reason: format!("{ended}: {reason}") },
+            match web_identity::expired(variables, now) {
+                Some(expired) => CredentialError::Refused { reason: format!("{expired}: {reason}") },
                 None => CredentialError::Refused { reason },
             }
         }
@@ -75,8 +75,8 @@ pub(crate) fn cause_of(
     }
 }
 
-/// The container's endpoint, with the variable that names it, if it was asked last.
-fn container_endpoint(noted: &Noted, variables: Variables<'_>) -> Option<String> {
+/// The container's endpoint and the variable that names it, if the last request went there.
+fn container_endpoint(noted: &HttpNotes, variables: Variables<'_>) -> Option<String> {
     let endpoint = noted.endpoint.as_deref()?;
     let name = match variables(CONTAINER_URI) {
         Some(uri) if split(&uri).0 == endpoint => CONTAINER_URI,
@@ -86,10 +86,10 @@ fn container_endpoint(noted: &Noted, variables: Variables<'_>) -> Option<String>
     Some(format!("the endpoint {endpoint} ({name})"))
 }
 
-/// The cause where credentials came that have expired by this machine's clock, and not by the clock of their source.
+/// The cause of credentials that have expired by this machine's clock but not by the clock of their source.
 pub(crate) fn wrong_clock_of(
     credentials: &Credentials,
-    noted: &Noted,
+    noted: &HttpNotes,
     now: SystemTime,
 ) -> Option<CredentialError> {
     let end = credentials.expiry().filter(|end| *end <= now)?;
@@ -97,8 +97,8 @@ pub(crate) fn wrong_clock_of(
     wrong_clock(noted).filter(|_| is_valid_there)
 }
 
-/// The cause, if the last answer's date says that this machine's clock is wrong.
-pub(crate) fn wrong_clock(noted: &Noted) -> Option<CredentialError> {
+/// The cause, if this machine's clock is wrong by the date of the last response.
+pub(crate) fn wrong_clock(noted: &HttpNotes) -> Option<CredentialError> {
     let seconds_ahead = noted.clock_skew_seconds.filter(|skew| is_wrong(*skew))?;
     Some(CredentialError::ClockSkew { seconds_ahead: Some(seconds_ahead) })
 }
@@ -115,9 +115,9 @@ fn their_time(now: SystemTime, skew_seconds: Option<i64>) -> SystemTime {
     moved.unwrap_or(now)
 }
 
-/// A refusal that a wrong clock brings about, with the difference where an answer had a date.
-fn refused_time(reason: &str, noted: &Noted) -> Option<Option<i64>> {
-    // What AWS and TLS say about nothing but time.
+/// A refusal caused by a wrong clock, with the difference if a response had a date.
+fn refused_time(reason: &str, noted: &HttpNotes) -> Option<Option<i64>> {
+    // Errors of AWS and TLS that have no other cause.
     const ABOUT_TIME: [&str; 6] = [
         "Signature not yet current",
         "Signature expired",
@@ -126,7 +126,7 @@ fn refused_time(reason: &str, noted: &Noted) -> Option<Option<i64>> {
         "RequestInTheFuture",
         "certificate not valid yet",
     ];
-    // Others may have another reason: only with a clock that is known to be wrong.
+    // Errors that may have another cause: considered only if the clock is known to be wrong.
     const PERHAPS: [&str; 4] =
         ["SignatureDoesNotMatch", "InvalidSignatureException", "ExpiredToken", "AuthFailure"];
     let names = |signs: &[&str]| signs.iter().any(|sign| reason.contains(sign));
@@ -151,8 +151,8 @@ fn unreadable_file(error: &CredentialsError, variables: Variables<'_>) -> Option
     })
 }
 
-/// An error by what one does about it. Where a role is assumed with credentials of another source, that source's error
-/// is the first cause.
+/// Classifies an error by its remedy. If a role is assumed with credentials of another source, that source's error is the
+/// first cause.
 fn sort(error: &CredentialsError) -> CredentialError {
     let reason = reason_of(error);
     let first = chain(error).filter_map(|cause| cause.downcast_ref::<CredentialsError>()).last();
@@ -167,11 +167,12 @@ fn sort(error: &CredentialsError) -> CredentialError {
     }
 }
 
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// The error and its causes, outermost first.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause| cause.source()).take(MAX_CAUSES)
 }
 
-/// Whether a reason holds one of the codes with which STS, ECS and IMDS say no for good.
+/// True if a reason contains one of the codes with which STS, ECS and IMDS refuse permanently.
 fn is_refusal(reason: &str) -> bool {
     const REFUSALS: [&str; 8] = [
         "AccessDenied",

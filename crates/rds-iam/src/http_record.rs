@@ -1,10 +1,9 @@
-//! What the endpoints answered while one identity's credentials were fetched, as far as a failure is diagnosed with it.
+//! Responses of the endpoints during a fetch of one identity's credentials, for the diagnosis of a failure.
 //!
-//! Owns: the SDK's usual HTTP client with a note of each answer: the `Date` next to this machine's clock, and what became
-//! of requests to the metadata service.
-//! Never: reads a body, or keeps anything of a request.
+//! Owns: the SDK's default HTTP client with a record of each response: its `Date` compared with this machine's clock, and
+//! the outcome of requests to the metadata service.
+//! Never: reads a body, or stores anything of a request.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -24,54 +23,55 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
 use crate::clock::seconds_ahead;
+use crate::fetch_fault::chain;
 use crate::slots::lock;
 
-/// All paths of the metadata service begin like this, and those of no other source.
+/// Prefix of all paths of the metadata service, and of no other source.
 const METADATA_PREFIX: &str = "/latest/";
-/// The list of roles: an instance without a role answers 404.
+/// The list of roles: 404 for an instance without a role.
 const ROLE_LIST: &str = "/latest/meta-data/iam/security-credentials/";
-/// How the HTTP client words an answer that did not come on a connection that did.
+/// The HTTP client's error for a connection without a response.
 const READ_TIMEOUT: &str = "HTTP read timeout";
 
-/// What the metadata service did with the last request.
+/// Outcome of the last request to the metadata service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Metadata {
-    /// It took the connection and did not answer.
+    /// It accepted the connection and did not respond.
     Silent,
-    /// It says that the instance has no role.
+    /// The instance has no role.
     NoRole,
     /// Something else.
     Other,
 }
 
-/// What was noted since the last [`HttpRecord::clear`].
+/// What was recorded since the last [`HttpRecord::clear`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Noted {
+pub(crate) struct HttpNotes {
     /// Host and port of the last request.
     pub(crate) endpoint: Option<String>,
-    /// By how many seconds this machine's clock is ahead of the last answer's `Date`.
+    /// Seconds by which this machine's clock is ahead of the last response's `Date`.
     pub(crate) clock_skew_seconds: Option<i64>,
-    /// The metadata service, if it was asked.
+    /// The metadata service, if a request went there.
     pub(crate) metadata: Option<Metadata>,
 }
 
-/// The notes of one HTTP client. Clones share them.
+/// The record of one HTTP client. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HttpRecord(Arc<Mutex<Noted>>);
+pub(crate) struct HttpRecord(Arc<Mutex<HttpNotes>>);
 
 impl HttpRecord {
-    /// A client that notes here what is answered.
+    /// A client that records its responses here.
     pub(crate) fn client(&self) -> SharedHttpClient {
         SharedHttpClient::new(RecordedClient { client: default_client(), record: self.clone() })
     }
 
-    /// Forgets what was noted.
+    /// Discards the record.
     pub(crate) fn clear(&self) {
-        *lock(&self.0) = Noted::default();
+        *lock(&self.0) = HttpNotes::default();
     }
 
-    /// What was noted.
-    pub(crate) fn noted(&self) -> Noted {
+    /// The record.
+    pub(crate) fn noted(&self) -> HttpNotes {
         lock(&self.0).clone()
     }
 
@@ -92,7 +92,7 @@ impl HttpRecord {
     }
 }
 
-/// The SDK's own default: hyper with rustls, and the proxy that the environment names.
+/// The SDK's default: hyper with rustls, and the proxy named by the environment.
 fn default_client() -> SharedHttpClient {
     Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
@@ -105,13 +105,13 @@ fn default_client() -> SharedHttpClient {
     })
 }
 
-/// The moment that the sender's clock shows.
+/// The time of the sender's clock.
 pub(crate) fn date_of(response: &HttpResponse) -> Option<SystemTime> {
     let date = DateTime::from_str(response.headers().get("date")?, Format::HttpDate).ok()?;
     SystemTime::try_from(date).ok()
 }
 
-/// Host with port, and path, of an address.
+/// Host with port, and path, of a URI.
 pub(crate) fn split(uri: &str) -> (&str, &str) {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let rest = rest.split('?').next().unwrap_or_default();
@@ -119,14 +119,7 @@ pub(crate) fn split(uri: &str) -> (&str, &str) {
 }
 
 fn is_read_timeout(error: &ConnectorError) -> bool {
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(current) = cause {
-        if current.to_string().starts_with(READ_TIMEOUT) {
-            return true;
-        }
-        cause = current.source();
-    }
-    false
+    chain(error).any(|cause| cause.to_string().starts_with(READ_TIMEOUT))
 }
 
 #[derive(Debug)]
