@@ -110,7 +110,8 @@ impl Log {
                 Ok(file) => LogDestination::File { path: logfile.to_owned(), file },
                 Err(error) if is_open => {
                     tracing::warn!(%error, "cannot reopen the logfile, continuing with the open one");
-                    return self.set_level(settings);
+                    self.set_level(settings);
+                    return Ok(());
                 }
                 Err(error) => return Err(format!("cannot open logfile {path}: {error}")),
             },
@@ -120,12 +121,13 @@ impl Log {
             let _ = self.lines.modify(|lines| lines.set_ansi(false));
         }
         *self.writer.destination() = destination;
-        self.set_level(settings)
+        self.set_level(settings);
+        Ok(())
     }
 
-    fn set_level(&self, settings: &Settings) -> Result<(), String> {
+    fn set_level(&self, settings: &Settings) {
+        // Fails only without a subscriber.
         let _ = self.filter.reload(filter(settings.verbose + self.verbose_flags, self.quiet));
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::authenticate::{Login, LoginRefusal};
 use crate::auth::iam::presigned::Times;
-use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{MAX_CHECK_WAIT, OpenCheck, ProofKey, ProofStatus};
 use crate::auth::iam::token::{self, ExpectedToken};
 use crate::auth::iam::{ProofError, proof_verifiers::ProofVerifiers};
 use crate::client_error::{self, ClientError};
@@ -24,11 +24,7 @@ use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use std::rc::Rc;
-use std::time::Duration;
 use zeroize::Zeroizing;
-
-/// Longest wait for the check of another login with the same proof.
-const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Requests the client's token and has the database verify it.
 pub(super) async fn prove(
@@ -64,7 +60,7 @@ pub(super) async fn prove(
             }
             ProofStatus::Pending(other) => {
                 // Afterwards this login may start a check itself.
-                let _ = timers::timeout(OPEN_CHECK, other.finished()).await;
+                let _ = timers::timeout(MAX_CHECK_WAIT, other.finished()).await;
             }
             ProofStatus::Unknown(check) => {
                 return claim.probe(context, check).await.map_err(LoginRefusal::Error);

@@ -6,7 +6,7 @@ use super::authenticate::{Login, LoginRefusal};
 use super::sts::{self, StsError};
 use crate::auth::iam::caller::{self, ParsedCallerProof};
 use crate::auth::iam::principal;
-use crate::auth::iam::proof_results::{OPEN_SECONDS, OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{MAX_CHECK_WAIT, OpenCheck, ProofKey, ProofStatus};
 use crate::client_error::{self, ClientError};
 use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
@@ -15,10 +15,6 @@ use crate::stats::logins::ProofOutcome;
 use crate::worker::timers;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Longest wait for the check of another login with the same proof.
-const OPEN_CHECK: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// Requests the client's proof, verifies it with STS, and checks the map.
 pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Result<(), LoginRefusal> {
@@ -65,7 +61,7 @@ async fn identity(
             }
             ProofStatus::Pending(other) => {
                 // Afterwards this login may start a check itself.
-                let _ = timers::timeout(OPEN_CHECK, other.finished()).await;
+                let _ = timers::timeout(MAX_CHECK_WAIT, other.finished()).await;
             }
             ProofStatus::Unknown(check) => {
                 let arn = verify(context, user, proof, check, audience).await?;

@@ -2,16 +2,14 @@
 //! since RELOAD may change it. Used when a connection is opened or closed, never per query.
 
 mod permits;
+mod swept_table;
 
 pub use permits::{Counter, Permit};
+pub use swept_table::SweptTable;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Number of added names after which unused counters are removed.
-const SWEEP_EVERY: usize = 256;
 
 /// What is counted per name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,11 +26,7 @@ pub enum CounterKind {
     SchemaChanges,
 }
 
-#[derive(Default)]
-struct NamedCounters {
-    counters: HashMap<(CounterKind, String), Counter>,
-    added: usize,
-}
+type NamedCounters = SweptTable<(CounterKind, String), Counter>;
 
 /// All process-wide counters.
 pub struct Limits {
@@ -72,22 +66,17 @@ impl Limits {
     pub fn counter(&self, kind: CounterKind, name: &str) -> Counter {
         let mut named = self.named();
         let key = (kind, name.to_owned());
-        if let Some(known) = named.counters.get(&key) {
+        if let Some(known) = named.get(&key) {
             return known.clone();
         }
-        named.added += 1;
-        if named.added > SWEEP_EVERY {
-            named.added = 0;
-            named.counters.retain(|_, counter| counter.is_shared());
-        }
         let counter = Counter::default();
-        named.counters.insert(key, counter.clone());
+        named.insert(key, counter.clone(), Counter::is_shared);
         counter
     }
 
     /// Removes counters that are not in use.
     pub fn forget_unused(&self) {
-        self.named().counters.retain(|_, counter| counter.is_shared());
+        self.named().retain(Counter::is_shared);
     }
 
     /// Records that a server was closed.
@@ -109,6 +98,7 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use super::swept_table::SWEEP_EVERY;
     use super::*;
 
     #[test]
@@ -127,7 +117,7 @@ mod tests {
         for i in 0..=2 * SWEEP_EVERY {
             limits.counter(CounterKind::DatabaseClients, &i.to_string());
         }
-        assert!(limits.named().counters.len() <= SWEEP_EVERY + 2);
+        assert!(limits.named().iter().count() <= SWEEP_EVERY + 2);
         assert_eq!(limits.counter(CounterKind::DatabaseClients, "kept").taken(), 1);
         drop(permit);
     }

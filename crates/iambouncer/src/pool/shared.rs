@@ -4,15 +4,11 @@
 //! Locks are taken only when a server logs in or a pool is created, never for a query.
 
 use crate::auth::scram::keys::ClientKeys;
-use crate::limits::{Counter, CounterKind, Limits};
+use crate::limits::{Counter, CounterKind, Limits, SweptTable};
 use crate::server::Diagnosis;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-
-/// Unused names are removed from a table after this many additions.
-const SWEEP_EVERY: usize = 256;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,10 +160,10 @@ pub struct SharedPools {
     table: Mutex<PoolTable>,
 }
 
-#[derive(Default)]
-struct PoolTable {
-    pools: HashMap<(String, String), Weak<SharedPool>>,
-    added: usize,
+type PoolTable = SweptTable<(String, String), Weak<SharedPool>>;
+
+fn exists(pool: &Weak<SharedPool>) -> bool {
+    pool.strong_count() > 0
 }
 
 impl SharedPools {
@@ -181,16 +177,11 @@ impl SharedPools {
         let user_open = limits.counter(CounterKind::UserServers, user);
         let mut table = locked(&self.table);
         let key = (database.to_owned(), user.to_owned());
-        if let Some(known) = table.pools.get(&key).and_then(Weak::upgrade) {
+        if let Some(known) = table.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        table.added += 1;
-        if table.added > SWEEP_EVERY {
-            table.added = 0;
-            table.pools.retain(|_, pool| pool.strong_count() > 0);
-        }
         let pool = Arc::new(SharedPool::new(self.workers, user_open, limits.micros(Instant::now())));
-        table.pools.insert(key, Arc::downgrade(&pool));
+        table.insert(key, Arc::downgrade(&pool), exists);
         pool
     }
 
@@ -204,14 +195,14 @@ impl SharedPools {
             return;
         }
         let key = (database.to_owned(), user.to_owned());
-        if table.pools.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
-            table.pools.remove(&key);
+        if table.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool))) {
+            table.remove(&key);
         }
     }
 
     /// Removes the entries of pools that no longer exist.
     pub(super) fn forget_gone(&self) {
-        locked(&self.table).pools.retain(|_, pool| pool.strong_count() > 0);
+        locked(&self.table).retain(exists);
     }
 
     /// True if closing idle servers of other pools, at any worker, could make room for this pool in both its user's and
@@ -219,7 +210,7 @@ impl SharedPools {
     pub(super) fn could_make_room_in_both(&self, database: &str, user: &str) -> bool {
         let table = locked(&self.table);
         let (mut for_user, mut in_database) = (false, false);
-        for ((its_database, its_user), pool) in &table.pools {
+        for ((its_database, its_user), pool) in table.iter() {
             let (same_database, same_user) = (its_database == database, its_user == user);
             if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.has_idle()) {
                 for_user |= same_user;

@@ -5,6 +5,7 @@
 use aws_lc_rs::hmac;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Maximum number of results; the one that expires first is evicted.
@@ -12,7 +13,9 @@ const MAX_RESULTS: usize = 10_000;
 /// Lifetime of a failure, in seconds: long enough to absorb a retry loop, short enough for a changed policy.
 const REFUSED_SECONDS: i64 = 5;
 /// How long a check may be pending, in seconds, before another login may start one.
-pub const OPEN_SECONDS: i64 = 30;
+const OPEN_SECONDS: i64 = 30;
+/// Longest wait for the check of another login with the same proof.
+pub const MAX_CHECK_WAIT: Duration = Duration::from_secs(OPEN_SECONDS as u64);
 
 /// The keyed hash of a proof and its context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
