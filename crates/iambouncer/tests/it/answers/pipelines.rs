@@ -1,9 +1,11 @@
 //! Long and unfinished pipelines: errors arrive while the client is still sending, and nothing waits for a
 //! Sync that may never come.
 
+use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client, tags};
-use crate::support::{Bouncer, eventually, postgres};
+use crate::support::{Bouncer, answering, eventually, postgres};
 use std::io::Write;
+use std::sync::Mutex;
 
 #[test]
 fn a_parse_without_sync_or_flush_is_sent_and_its_error_comes_at_once() {
@@ -59,6 +61,23 @@ fn twenty_thousand_messages_without_a_sync_do_not_hang() {
 }
 
 #[test]
+fn answers_of_the_pooler_behind_one_that_the_server_buffers_do_not_hang() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let messages = 200_000;
+    let mut client = bouncer.client();
+    let mut reader = Client { stream: client.stream.try_clone().unwrap(), greeting: Vec::new() };
+    let writer = std::thread::spawn(move || {
+        // PostgreSQL buffers the answers to these, and the pooler's own answers have to come after them.
+        client.send(&[raw::parse("", "SELECT 1"), raw::bind("", "", &[])].concat());
+        client.send(&[raw::parse("s", "SELECT 1"), raw::close_statement("s")].concat().repeat(messages / 2));
+        client.send(&raw::sync());
+        client
+    });
+    assert_eq!(reader.until_ready().len(), 2 + messages + 1);
+    writer.join().unwrap();
+}
+
+#[test]
 fn a_disconnect_is_noticed_while_the_client_is_not_read_from() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     for messages in [5_000, 40_000] {
@@ -84,21 +103,48 @@ fn a_disconnect_is_noticed_while_the_client_is_not_read_from() {
 #[test]
 fn an_early_error_of_a_long_pipeline_arrives_while_the_client_is_still_sending() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
-    let mut client = bouncer.client();
-    client.send(&raw::parse("", "SELEC 1"));
-    let batch =
-        [raw::parse("", &format!("SELECT 1 /* {} */", "x".repeat(1000))), raw::bind("", "", &[])].concat();
-    let mut sent = 0;
-    // There is no Sync: the loop ends only if the error is delivered at once.
-    while !client.has_pending_input() {
-        client.send(&batch);
-        sent += batch.len();
-        assert!(sent < 64 * 1024 * 1024, "no error after {sent} bytes");
+    let long = raw::parse("", &format!("SELECT 1 /* {} */", "x".repeat(600_000)));
+    // The client stops in the middle of a message: the error arrives although the pipeline is not complete.
+    for (messages, half) in [(0, 10), (0, 300_000), (1000, 10), (1000, 300_000)] {
+        let mut client = bouncer.client();
+        let pipeline = [raw::parse("", "SELECT 1"), raw::bind("", "", &[])].concat().repeat(messages);
+        client.send(&[raw::parse("", "SELEC 1"), pipeline, long[..half].to_vec()].concat());
+        assert_eq!(client.expect(b'E').error().0, "42601", "{messages} messages and {half} bytes");
+        client.send(&[&long[half..], &raw::sync()].concat());
+        client.expect(b'Z');
+        assert_eq!(client.value("SELECT 1"), "1");
     }
-    assert_eq!(client.expect(b'E').error().0, "42601");
-    client.send(&raw::sync());
-    client.expect(b'Z');
-    assert_eq!(client.value("SELECT 1"), "1");
+}
+
+/// A server that answers nothing until it has received three batches.
+fn server_that_waits_for_three_batches() -> u16 {
+    let withheld = Mutex::new((0, Vec::new()));
+    answering::server(move |message| {
+        if !matches!(message.tag, b'P' | b'B' | b'E' | b'C' | b'S') {
+            return None;
+        }
+        let mut withheld = withheld.lock().unwrap();
+        let (batches, answers) = &mut *withheld;
+        answers.extend(answering::usual_answer(message.tag));
+        *batches += usize::from(message.tag == b'S');
+        Some(if *batches < 3 { Vec::new() } else { std::mem::take(answers) })
+    })
+}
+
+#[test]
+fn a_batch_of_a_named_statement_is_sent_before_the_previous_one_is_answered() {
+    let port = server_that_waits_for_three_batches();
+    let bouncer = Start::databases(&format!("app = host=127.0.0.1 port={port} dbname=app")).start();
+    let mut client = bouncer.client();
+    let batch = |name: &str| {
+        let run =
+            [raw::bind("", name, &[]), raw::execute(), raw::close_statement(name), raw::sync()].concat();
+        [raw::parse(name, &format!("SELECT '{name}'")), run].concat()
+    };
+    client.send(&["a", "b", "c"].map(batch).concat());
+    for _ in 0..3 {
+        assert_eq!(tags(&client.until_ready()), "12C3Z");
+    }
 }
 
 #[test]
