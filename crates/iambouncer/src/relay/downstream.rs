@@ -23,7 +23,7 @@ impl Exchange {
         let mut progress = false;
         let mut received = false;
         loop {
-            if !self.link.is_linked() && self.down_ready == 0 && self.down_head.is_empty() {
+            if !self.link.is_linked() && !self.down.has_sendable() {
                 // Encrypted records may still be buffered for a TLS client.
                 let _ = session.client.poll_flush(cx);
                 break;
@@ -33,7 +33,7 @@ impl Exchange {
             self.scan_downstream(session)?;
             self.send_fake_answers();
             self.release_if_done(session)?;
-            while self.down_ready > 0 || !self.down_head.is_empty() {
+            while self.down.has_sendable() {
                 match self.poll_send_downstream(session, cx) {
                     Poll::Ready(sent) => sent?,
                     Poll::Pending => return if progress { Poll::Ready(Ok(())) } else { Poll::Pending },
@@ -62,12 +62,9 @@ impl Exchange {
 
     fn poll_receive_from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Link::Server(linked) = &mut self.link else { return Poll::Pending };
-        if self.down.is_full() {
-            // A header, or a message that has to be complete, does not fit after the retained bytes.
-            self.down.make_room(self.down.len() + 1);
-        }
-        let outcome = linked.server.stream.poll_recv(cx, &mut self.down);
-        match ready!(outcome) {
+        // A header, or a message that has to be complete, may not fit after the retained bytes.
+        self.down.make_room();
+        match ready!(self.down.poll_receive(cx, &mut linked.server.stream)) {
             Ok(n) if n > 0 => {
                 self.unanswered_bytes = 0;
                 self.backlog_flush_sent = false;
@@ -84,13 +81,8 @@ impl Exchange {
         session: &mut ClientSession,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CloseReason>> {
-        let sent =
-            session.client.poll_send_front(cx, self.down_head.pending(), &mut self.down, self.down_ready);
-        match ready!(sent) {
+        match ready!(self.down.poll_send(cx, &mut session.client)) {
             Ok(n) => {
-                let from_head = n.min(self.down_head.len());
-                self.down_head.advance(from_head);
-                self.down_ready -= n - from_head;
                 session.pool.stats.count(|t| t.sent_bytes += n as u64);
                 Poll::Ready(Ok(()))
             }
@@ -99,16 +91,18 @@ impl Exchange {
     }
 
     fn scan_downstream(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
-        while self.down_head.len() <= MAX_UNSENT_HEAD_BYTES {
-            let bytes = &self.down.bytes()[self.down_ready..];
-            match self.down_scanner.next(bytes).map_err(server_violation)? {
-                Event::Tail(n) => self.take(n, self.down_discard_tail),
+        while self.down.head_bytes() <= MAX_UNSENT_HEAD_BYTES {
+            match self.down.next().map_err(server_violation)? {
+                Event::Tail(n) => self.down.continue_message(n),
                 Event::Run(n) => {
                     // The run is consumed but not yet forwarded: synthesized answers precede it.
                     self.send_fakes_before_run();
                     self.check_run(session, n)?;
-                    self.down_discard_tail = self.answers.is_internal();
-                    self.take(n, self.down_discard_tail);
+                    if self.answers.is_internal() {
+                        self.down.discard_run(n);
+                    } else {
+                        self.down.forward_run(n);
+                    }
                 }
                 Event::Incomplete(_) => break,
                 Event::Message(frame) => self.on_server_message(session, frame)?,
@@ -125,35 +119,16 @@ impl Exchange {
 
     #[inline(never)]
     fn check_run_between_answers(&mut self, session: &ClientSession, n: usize) -> Result<(), CloseReason> {
-        match first_non_notification(&self.down.bytes()[self.down_ready..][..n]) {
+        match first_non_notification(&self.down.front()[..n]) {
             None => Ok(()),
             Some(tag) => Err(self.out_of_step(session, &self.answers.unexpected(tag))),
-        }
-    }
-
-    /// Forwards or discards the `n` bytes after those that are ready.
-    pub(super) fn take(&mut self, n: usize, discard: bool) {
-        if discard {
-            self.spill_downstream();
-            self.down.consume(n);
-        } else {
-            self.down_ready += n;
-        }
-    }
-
-    /// Moves the ready bytes to the head, so that bytes of the pooler can follow them.
-    pub(super) fn spill_downstream(&mut self) {
-        if self.down_ready > 0 {
-            self.down_head.buffer().extend_from_slice(&self.down.bytes()[..self.down_ready]);
-            self.down.consume(self.down_ready);
-            self.down_ready = 0;
         }
     }
 
     /// Sends the synthesized answers that are due. Never in the middle of a message.
     #[inline]
     pub(super) fn send_fake_answers(&mut self) {
-        if self.down_scanner.at_boundary() {
+        if self.down.at_boundary() {
             self.send_fakes_before_run();
         }
     }
@@ -169,8 +144,7 @@ impl Exchange {
     #[inline(never)]
     fn encode_due_fakes(&mut self) {
         while let Some(tag) = self.answers.due_fake() {
-            self.spill_downstream();
-            encode::empty(self.down_head.buffer(), tag);
+            encode::empty(self.down.insert(), tag);
         }
     }
 }

@@ -1,20 +1,19 @@
 //! A request under way, with its answers: the state that a session needs only while it is active. Owns that state and a
 //! thread-local free list, so that idle clients do not hold an exchange and queries do not allocate one.
 
-use super::head::Head;
+use super::half_duplex::HalfDuplex;
 use super::link::Link;
 use super::retry::Retry;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::ExpectedAnswers;
 use crate::config::PoolMode;
-use crate::net::Inbound;
 use crate::pool::SessionRules;
 use crate::prepared::{ClientNames, Effect};
 use crate::worker::executor;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use wire::scan::{FROM_CLIENT, FROM_SERVER, Scanner};
+use wire::scan::{FROM_CLIENT, FROM_SERVER};
 
 /// Rounds of reading and sending in both directions before other tasks get their turn.
 const MAX_ROUNDS_PER_TURN: usize = 4;
@@ -63,25 +62,10 @@ pub(super) struct Exchange {
 
     /// This task is registered to be woken when the client sends.
     pub(super) awaits_client_input: bool,
-    /// Bytes received from the client and not yet sent to the server.
-    pub(super) up: Inbound,
-    pub(super) up_scanner: Scanner,
-    /// Bytes at the front of `up` that are sent unchanged.
-    pub(super) up_ready: usize,
-    /// Bytes sent before those.
-    pub(super) up_head: Head,
-    /// The rest of the client's current message is discarded.
-    pub(super) up_discard_tail: bool,
-
-    /// Bytes received from the server and not yet sent to the client.
-    pub(super) down: Inbound,
-    pub(super) down_scanner: Scanner,
-    /// Bytes at the front of `down` that are sent unchanged.
-    pub(super) down_ready: usize,
-    /// Bytes sent before those.
-    pub(super) down_head: Head,
-    /// The rest of the server's current message is discarded.
-    pub(super) down_discard_tail: bool,
+    /// From the client to the server.
+    pub(super) up: HalfDuplex,
+    /// From the server to the client.
+    pub(super) down: HalfDuplex,
     /// A FATAL error from the server is being sent to the client.
     pub(super) saw_fatal: bool,
 }
@@ -98,8 +82,8 @@ impl Exchange {
             exchange.rules = rules.clone();
         }
         let max_message_bytes = rules.max_message_bytes;
-        exchange.up_scanner = Scanner::new(&FROM_CLIENT, max_message_bytes);
-        exchange.down_scanner = Scanner::new(&FROM_SERVER, max_message_bytes);
+        exchange.up.restart(&FROM_CLIENT, max_message_bytes);
+        exchange.down.restart(&FROM_SERVER, max_message_bytes);
         exchange
     }
 
@@ -123,16 +107,8 @@ impl Exchange {
             changed_schema: false,
             is_out_of_step: false,
             awaits_client_input: false,
-            up: Inbound::default(),
-            up_scanner: Scanner::new(&FROM_CLIENT, max_message_bytes),
-            up_ready: 0,
-            up_head: Head::default(),
-            up_discard_tail: false,
-            down: Inbound::default(),
-            down_scanner: Scanner::new(&FROM_SERVER, max_message_bytes),
-            down_ready: 0,
-            down_head: Head::default(),
-            down_discard_tail: false,
+            up: HalfDuplex::new(&FROM_CLIENT, max_message_bytes),
+            down: HalfDuplex::new(&FROM_SERVER, max_message_bytes),
             saw_fatal: false,
         }
     }
@@ -160,16 +136,11 @@ impl Exchange {
         });
     }
 
-    /// True when no state is left that affects the next request, so that another client can use the exchange. The
-    /// discard flags concern only the previous message.
+    /// True when no state is left that affects the next request, so that another client can use the exchange.
     pub(super) fn is_finished(&self) -> bool {
         matches!(self.link, Link::None)
-            && self.up.is_empty()
-            && self.up_head.is_empty()
-            && self.up_scanner.at_boundary()
-            && self.down.is_empty()
-            && self.down_head.is_empty()
-            && self.down_scanner.at_boundary()
+            && self.up.is_finished()
+            && self.down.is_finished()
             && self.answers.is_fresh()
             && self.internal_query_error.is_none()
             && !self.holds_request
@@ -196,7 +167,6 @@ impl Exchange {
     fn is_idle(&self, session: &ClientSession) -> bool {
         matches!(self.link, Link::None)
             && self.up.is_empty()
-            && self.down_head.is_empty()
             && self.down.is_empty()
             && !session.client.has_pending_input()
     }
@@ -229,6 +199,7 @@ impl Exchange {
 mod tests {
     use super::*;
     use crate::answers::ExpectedAnswer;
+    use crate::net::Inbound;
 
     #[test]
     fn a_recycled_exchange_has_no_old_state() {
@@ -236,11 +207,16 @@ mod tests {
             let mode = PoolMode::Transaction;
             Rc::new(SessionRules { mode, max_prepared: 0, max_message_bytes, always_reset: false })
         };
+        let received = |bytes: &[u8]| {
+            let mut inbound = Inbound::default();
+            inbound.append(bytes);
+            inbound
+        };
         let mut exchange = Exchange::allocate(&rules(100));
-        exchange.up.append(b"request");
+        exchange.up.set_received(received(b"request"));
         exchange.answers.push(ExpectedAnswer::QUERY);
         assert!(!exchange.is_finished());
-        exchange.up.clear();
+        exchange.up.clear_received();
         assert!(!exchange.is_finished());
         exchange.answers.ready().unwrap();
         assert!(exchange.is_finished());
@@ -248,6 +224,7 @@ mod tests {
         exchange.recycle();
         let mut again = Exchange::allocate(&rules(5));
         assert!(std::ptr::eq(first, &*again) && again.is_finished());
-        assert!(again.up_scanner.next(b"Q\0\0\0\x09").is_err(), "the limit is the new client's");
+        again.up.set_received(received(b"Q\0\0\0\x09"));
+        assert!(again.up.next().is_err(), "the limit is the new client's");
     }
 }

@@ -94,7 +94,7 @@ impl Exchange {
         if !server.parameters.same(&session.parameters) {
             let parameters = &session.pool.context.parameters;
             for sql in parameters.set_statements(&server.parameters, &session.parameters) {
-                encode::query(self.up_head.buffer(), &sql);
+                encode::query(self.up.insert(), &sql);
                 self.answers.push(ExpectedAnswer::InternalQuery);
             }
         }
@@ -105,7 +105,7 @@ impl Exchange {
     /// been examined.
     pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
-        let at_boundary = self.down_scanner.at_boundary() && self.down.len() == self.down_ready;
+        let at_boundary = self.down.at_boundary() && self.down.is_examined();
         if !self.owes_nothing() || !at_boundary || self.saw_fatal {
             return Ok(());
         }
@@ -125,11 +125,12 @@ impl Exchange {
 
     /// True when every request is answered and no other has begun.
     fn owes_nothing(&self) -> bool {
-        self.answers.is_settled()
-            && !self.holds_request
-            && self.up_ready == 0
-            && self.up_head.is_empty()
-            && self.up_scanner.at_boundary()
+        self.answers.is_settled() && !self.holds_request && self.is_between_messages()
+    }
+
+    /// True when the server has received every message of the client that was begun.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.up.at_boundary() && !self.up.has_sendable()
     }
 
     /// True when the server is about to be released, once everything received from it has been examined.
@@ -141,7 +142,7 @@ impl Exchange {
     fn release(&mut self, session: &ClientSession, old_mode: PoolMode) {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
-        debug_assert!(self.down_scanner.at_boundary(), "no message of the server is half read");
+        debug_assert!(self.down.at_boundary(), "no message of the server is half read");
         debug_assert!(linked.status == TxStatus::Idle, "a server is released only outside of a transaction");
         debug_assert!(!self.is_out_of_step && !self.saw_fatal, "an unusable server must be closed");
         session.record_unlinked();
@@ -167,12 +168,12 @@ impl Exchange {
         session.record_unlinked();
         let unfinished = UnfinishedWork {
             owes_answers: !self.answers.is_empty(),
-            between_messages: self.up_scanner.at_boundary() && self.up_head.is_empty() && self.up_ready == 0,
+            between_messages: self.is_between_messages(),
         };
         let in_order = !self.is_out_of_step
             && self.answers.is_settled()
-            && self.down_scanner.at_boundary()
-            && self.down.len() == self.down_ready
+            && self.down.at_boundary()
+            && self.down.is_examined()
             && unfinished.between_messages
             && !self.saw_fatal;
         match link {
@@ -183,13 +184,6 @@ impl Exchange {
             Link::Server(linked) => session.pool.abandon(linked.server, unfinished),
             other => leave_queue(&session.pool, other),
         }
-    }
-
-    /// What the client still has to receive before another message can follow; `None` if a message to it is incomplete.
-    pub(super) fn unsent(&self) -> Option<Vec<u8>> {
-        let mut bytes = self.down_head.pending().to_vec();
-        bytes.extend_from_slice(&self.down.bytes()[..self.down_ready]);
-        (self.down_scanner.at_boundary() || self.down_discard_tail).then_some(bytes)
     }
 }
 

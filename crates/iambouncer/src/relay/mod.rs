@@ -8,6 +8,7 @@
 mod decision;
 mod downstream;
 mod exchange;
+mod half_duplex;
 mod head;
 mod internal_names;
 mod link;

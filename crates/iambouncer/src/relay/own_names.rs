@@ -19,7 +19,7 @@ impl Exchange {
     /// A named Parse in session pooling, or with tracking disabled: the statement keeps the client's name on the
     /// server.
     pub(super) fn on_untracked_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        let front = &self.up.bytes()[self.up_ready..];
+        let front = self.up.front();
         let text = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = text.iter().position(|&byte| byte == 0) else {
             // The name extends beyond the bytes received so far.
@@ -42,7 +42,7 @@ impl Exchange {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
-        let front = &self.up.bytes()[self.up_ready..];
+        let front = self.up.front();
         let body = front.get(HEADER_BYTES..).unwrap_or_default();
         let Some(end) = body.iter().take(MAX_NAME_BYTES + 1).position(|&byte| byte == 0) else {
             return match body.len() > MAX_NAME_BYTES {
@@ -64,9 +64,8 @@ impl Exchange {
             .into());
         }
         let statement = Interner::private(effect);
-        self.spill_upstream();
         self.start_clock(session);
-        rewrite::parse_head(self.up_head.buffer(), &statement.name, frame.len - head_len);
+        rewrite::parse_head(self.up.insert(), &statement.name, frame.len - head_len);
         self.replace_head(frame, head_len);
         session.has_effects |= statement.effect != Effect::None;
         session.has_private = true;
@@ -86,7 +85,7 @@ impl Exchange {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
-        let front = &self.up.bytes()[self.up_ready..];
+        let front = self.up.front();
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Err(NotConsumed::NeedBytes(front.len() + 1));
         };
@@ -104,7 +103,6 @@ impl Exchange {
             return Ok(());
         };
         self.start_clock(session);
-        self.spill_upstream();
         self.forward_bind(frame, (portal_len, head_len), &escaped, 0);
         Ok(())
     }
@@ -122,7 +120,7 @@ impl Exchange {
         };
         self.discard_message(frame)?;
         self.start_clock(session);
-        rewrite::describe_statement(self.up_head.buffer(), &escaped);
+        rewrite::describe_statement(self.up.insert(), &escaped);
         self.answers.push(ExpectedAnswer::Describe(0));
         Ok(())
     }
@@ -140,7 +138,7 @@ impl Exchange {
         };
         self.discard_message(frame)?;
         self.start_clock(session);
-        rewrite::close_statement(self.up_head.buffer(), &escaped);
+        rewrite::close_statement(self.up.insert(), &escaped);
         self.answers.push(expected);
         Ok(())
     }

@@ -24,10 +24,10 @@ impl Exchange {
     /// Handles the message at the front.
     pub(super) fn on_client_message(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if frame.tag == tag::frontend::TERMINATE {
-            if self.has_sendable() {
+            if self.up.has_sendable() {
                 return Err(NotConsumed::SendFirst);
             }
-            self.up.clear();
+            self.up.clear_received();
             return Err(CloseReason::ClientLeft.into());
         }
         // Rejected before a server is acquired for it.
@@ -39,7 +39,7 @@ impl Exchange {
         }
         if self.rules.mode == PoolMode::Statement {
             let needed = frame.len.min(FIRST_WORD_BYTES);
-            if self.up.len() - self.up_ready < needed {
+            if self.up.front().len() < needed {
                 return Err(NotConsumed::NeedBytes(needed));
             }
             if self.begins_transaction(frame) {
@@ -66,10 +66,10 @@ impl Exchange {
             tag::frontend::DESCRIBE => return self.on_describe(session, frame),
             tag::frontend::CLOSE => return self.on_close(session, frame),
             tag::frontend::EXECUTE => return self.on_execute(session, frame),
-            tag::frontend::FLUSH => self.forward(frame),
+            tag::frontend::FLUSH => self.up.forward(frame),
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
                 self.answers.push(ExpectedAnswer::CopyEnd);
-                self.forward(frame);
+                self.up.forward(frame);
                 self.flush_due |= self.answers.held_sync_needs_flush();
             }
             other => return Err(violation(scan::FrameError::UnknownTag(other)).into()),
@@ -111,7 +111,6 @@ impl Exchange {
             return Err(NotConsumed::SendFirst);
         }
         let due = self.answers.take_syncs_before_message().ok_or(NotConsumed::AwaitAnswer)?;
-        self.spill_upstream();
         self.send_syncs(due);
         self.probe_copy();
         Ok(())
@@ -125,7 +124,7 @@ impl Exchange {
             let may_be_skipped = self.answers.is_batch_open() || !self.answers.is_empty();
             linked.server.unnamed = if may_be_skipped { ServerUnnamed::Unknown } else { ServerUnnamed::None };
         }
-        let text = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
+        let text = self.up.front().get(HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;
         self.forward_expecting(session, frame, ExpectedAnswer::Query { deallocates });
     }
@@ -135,7 +134,7 @@ impl Exchange {
         if !self.answers.may_ignore_sync() {
             self.start_clock(session);
             self.answers.push(ExpectedAnswer::SYNC);
-            self.forward(frame);
+            self.up.forward(frame);
             self.retry.complete_if_open();
             return Ok(());
         }
@@ -148,7 +147,7 @@ impl Exchange {
     fn on_execute(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let mut effect = Effect::None;
         if session.has_effects {
-            let front = &self.up.bytes()[self.up_ready..];
+            let front = self.up.front();
             let Some(portal) = frontend::execute_portal(front, frame.len).map_err(violation)? else {
                 return Err(NotConsumed::NeedBytes(front.len() + 1));
             };
@@ -159,23 +158,22 @@ impl Exchange {
             copies: effect == Effect::Copies,
             deallocates: effect == Effect::Deallocates,
         });
-        self.forward(frame);
+        self.up.forward(frame);
         Ok(())
     }
 
     /// Sends what is due between two client messages: Syncs held for a COPY, and a Flush of the pooler.
     pub(super) fn send_due(&mut self) {
-        self.spill_upstream();
         let due = self.answers.take_due_syncs();
         self.send_syncs(due);
         if std::mem::take(&mut self.flush_due) {
-            encode::empty(self.up_head.buffer(), tag::frontend::FLUSH);
+            encode::empty(self.up.insert(), tag::frontend::FLUSH);
         }
     }
 
     fn send_syncs(&mut self, count: usize) {
         for _ in 0..count {
-            encode::empty(self.up_head.buffer(), tag::frontend::SYNC);
+            encode::empty(self.up.insert(), tag::frontend::SYNC);
         }
     }
 
@@ -192,14 +190,13 @@ impl Exchange {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
-        self.spill_upstream();
         self.probe_copy();
         Ok(())
     }
 
     /// Closes a statement that does not exist.
     fn probe_copy(&mut self) {
-        rewrite::close_statement(self.up_head.buffer(), internal_names::NO_STATEMENT);
+        rewrite::close_statement(self.up.insert(), internal_names::NO_STATEMENT);
         self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
     }
 
@@ -213,7 +210,7 @@ impl Exchange {
 
     /// True if the message begins a transaction block.
     fn begins_transaction(&self, frame: Frame) -> bool {
-        let body = self.up.bytes().get(self.up_ready + HEADER_BYTES..).unwrap_or_default();
+        let body = self.up.front().get(HEADER_BYTES..).unwrap_or_default();
         match frame.tag {
             tag::frontend::QUERY => begins_transaction(body),
             tag::frontend::PARSE => body
@@ -236,9 +233,9 @@ impl Exchange {
             _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode()).into()),
         }
         self.discard_message(frame)?;
-        client_error::transaction_in_statement_mode().encode_error(self.down_head.buffer());
+        client_error::transaction_in_statement_mode().encode_error(self.down.insert());
         if frame.tag == tag::frontend::QUERY {
-            encode::ready_for_query(self.down_head.buffer());
+            encode::ready_for_query(self.down.insert());
         } else {
             self.refused_batch = true;
         }
@@ -250,7 +247,7 @@ impl Exchange {
         self.discard_message(frame)?;
         if frame.tag == tag::frontend::SYNC {
             self.refused_batch = false;
-            encode::ready_for_query(self.down_head.buffer());
+            encode::ready_for_query(self.down.insert());
         }
         Ok(())
     }
@@ -260,29 +257,27 @@ impl Exchange {
         super::link::leave_queue(&session.pool, std::mem::replace(&mut self.link, Link::None));
         session.info.state.set(crate::clients::ClientState::Idle);
         loop {
-            let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
-            let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else {
+            let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(violation)?;
+            let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else {
                 if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
                     // The batch's Sync has not been received yet.
-                    client_error::canceled_while_waiting().encode_error(self.down_head.buffer());
+                    client_error::canceled_while_waiting().encode_error(self.down.insert());
                     self.refused_batch = true;
                     return Ok(());
                 }
                 // The request is larger than the buffer; the rest of it is discarded.
                 let Some(frame) = header else { break };
-                let n = self.up_scanner.consume(frame, self.up.len());
-                self.up_discard_tail = true;
-                self.up.consume(n);
+                self.up.discard(frame);
                 break;
             };
-            self.up.consume(frame.len);
+            self.up.discard(frame);
             if matches!(frame.tag, tag::frontend::QUERY | tag::frontend::SYNC | tag::frontend::FUNCTION_CALL)
             {
                 break;
             }
         }
-        client_error::canceled_while_waiting().encode_error(self.down_head.buffer());
-        encode::ready_for_query(self.down_head.buffer());
+        client_error::canceled_while_waiting().encode_error(self.down.insert());
+        encode::ready_for_query(self.down.insert());
         Ok(())
     }
 }

@@ -67,14 +67,14 @@ impl Exchange {
         prepared.insert(statement.clone(), version);
         linked.server.info.prepared_count.set(linked.server.prepared.len());
         if may_exist {
-            rewrite::close_statement(self.up_head.buffer(), &statement.name);
+            rewrite::close_statement(self.up.insert(), &statement.name);
             self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
         }
         if let Some(evicted) = evicted {
-            rewrite::close_statement(self.up_head.buffer(), &evicted.name);
+            rewrite::close_statement(self.up.insert(), &evicted.name);
             self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::Closed(evicted)));
         }
-        rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+        rewrite::parse(self.up.insert(), &statement.name, &statement.body);
         session.pool.stats.count(|t| t.server_parses += 1);
     }
 

@@ -38,9 +38,11 @@ impl Exchange {
             }
             tag => self.on_answer(session, tag)?,
         };
-        let n = self.down_scanner.consume(frame, self.down.len() - self.down_ready);
-        self.down_discard_tail = discard;
-        self.take(n, discard);
+        if discard {
+            self.down.discard(frame);
+        } else {
+            self.down.forward(frame);
+        }
         Ok(())
     }
 
@@ -71,8 +73,7 @@ impl Exchange {
     }
 
     fn message(&self, frame: Frame) -> &[u8] {
-        let bytes = &self.down.bytes()[self.down_ready..];
-        &bytes[..frame.len.min(bytes.len())]
+        self.down.message(frame)
     }
 
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
@@ -118,7 +119,12 @@ impl Exchange {
         let us = |since: Option<std::time::Instant>| since.map_or(0, |at| (now - at).as_micros() as u64);
         let query_us = us(timing.query_at);
         let is_idle = status == TxStatus::Idle;
-        let transaction_us = if is_idle { us(timing.transaction_at) } else { 0 };
+        let transaction_us = match is_idle {
+            // Most transactions are one query.
+            true if timing.transaction_at == timing.query_at => query_us,
+            true => us(timing.transaction_at),
+            false => 0,
+        };
         session.pool.stats.count(|t| {
             t.queries += 1;
             t.query_us += query_us;
@@ -185,7 +191,7 @@ impl Exchange {
     fn on_stale_statement(&mut self, frame: Frame) -> bool {
         let Some(id) = self.answers.front_statement() else { return false };
         let Some(stale) = Stale::of(self.message(frame)) else { return false };
-        let can_send = self.up_ready == 0 && self.up_head.is_empty() && self.up_scanner.at_boundary();
+        let can_send = self.is_between_messages();
         let Link::Server(linked) = &mut self.link else { return false };
         let prepared = &mut linked.server.prepared;
         let statement = prepared.get(id);
@@ -198,7 +204,7 @@ impl Exchange {
             return false;
         };
         let Some((batch, lacks_sync)) = self.retry.take() else { return false };
-        let out = self.up_head.buffer();
+        let out = self.up.insert();
         if lacks_sync {
             encode::empty(out, tag::frontend::SYNC);
         }
@@ -222,13 +228,12 @@ impl Exchange {
             known.or_else(|| self.dropped_names.name_of(id))
         };
         let Some(replaced) = internal_names::replaced(message, name_of) else { return false };
-        self.spill_downstream();
-        self.down_head.buffer().extend_from_slice(&replaced);
+        self.down.insert().extend_from_slice(&replaced);
         true
     }
 
     fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, is_internal: bool) -> bool {
-        let message = &self.down.bytes()[self.down_ready..];
+        let message = self.down.front();
         let message = &message[..frame.len.min(message.len())];
         let Link::Server(linked) = &mut self.link else { return is_internal };
         if let Some(id) = linked.server.record_parameter(&session.pool.context.parameters, message)

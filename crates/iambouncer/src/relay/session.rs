@@ -104,7 +104,7 @@ impl Session {
         info.state.set(ClientState::Idle);
         let exchange = (!up.is_empty()).then(|| {
             let mut exchange = pool.with_session_rules(Exchange::allocate);
-            exchange.up = up;
+            exchange.up.set_received(up);
             exchange
         });
         let names = ClientNames::default();
@@ -145,7 +145,7 @@ impl Session {
         let CloseReason::Error(error) = reason else { return None };
         // No message can follow one that is incomplete.
         let mut message = match &self.exchange {
-            Some(exchange) => exchange.unsent()?,
+            Some(exchange) => exchange.down.unsent()?,
             None => Vec::new(),
         };
         error.encode_fatal(&mut message);

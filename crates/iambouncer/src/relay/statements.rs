@@ -27,13 +27,13 @@ const MAX_NAMED_BYTES: usize = HEADER_BYTES + 1 + MAX_NAME_BYTES + 1;
 impl Exchange {
     /// The message at the front, if all of it has been received.
     pub(super) fn whole(&self, frame: Frame) -> Consumed<&[u8]> {
-        let bytes = &self.up.bytes()[self.up_ready..];
+        let bytes = self.up.front();
         bytes.get(..frame.len).ok_or(NotConsumed::NeedBytes(frame.len))
     }
 
     pub(super) fn on_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.clear();
-        let front = &self.up.bytes()[self.up_ready..];
+        let front = self.up.front();
         if frame.len <= HEADER_BYTES {
             return Err(violation(wire::FormatError::Truncated).into());
         }
@@ -87,7 +87,7 @@ impl Exchange {
             // The name is in use. Parsing the shared name a second time makes the server report that in its own words.
             // If the server did not have the statement after all, it now has the right one.
             self.ensure_prepared(session, statement);
-            rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+            rewrite::parse(self.up.insert(), &statement.name, &statement.body);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::duplicate(name)));
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Exchange {
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
         } else if self.is_refused_by_transaction(statement) {
             // Lets the server report the error.
-            rewrite::parse(self.up_head.buffer(), &statement.name, &statement.body);
+            rewrite::parse(self.up.insert(), &statement.name, &statement.body);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::name(name, None, 0)));
         } else {
             self.answers.push(ExpectedAnswer::Parse(Answer::Fake, Undo::name(name, None, 0)));
@@ -111,7 +111,7 @@ impl Exchange {
     }
 
     pub(super) fn on_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        let front = &self.up.bytes()[self.up_ready..];
+        let front = self.up.front();
         let Some(head) = frontend::bind_head(front, frame.len).map_err(violation)? else {
             return Err(NotConsumed::NeedBytes(front.len() + 1));
         };
@@ -130,12 +130,11 @@ impl Exchange {
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
         self.record_portal(session, portal_len == 0, statement.effect);
         session.pool.stats.count(|t| t.binds += 1);
-        self.spill_upstream();
         self.start_clock(session);
         let begins = self.begins_batch();
         let was_prepared = self.ensure_prepared(session, &statement);
         if begins && was_prepared {
-            self.retry.begin(self.up_head.len());
+            self.retry.begin(self.up.sendable_bytes());
         }
         self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);
         Ok(())
@@ -146,8 +145,8 @@ impl Exchange {
     #[inline]
     pub(super) fn forward_bind(&mut self, frame: Frame, lengths: (usize, usize), name: &[u8], id: u64) {
         let (portal_len, head_len) = lengths;
-        let portal = &self.up.bytes()[HEADER_BYTES..][..portal_len];
-        rewrite::bind(self.up_head.buffer(), portal, name, frame.len - head_len);
+        let (out, front) = self.up.insert_and_front();
+        rewrite::bind(out, &front[HEADER_BYTES..][..portal_len], name, frame.len - head_len);
         self.answers.push(ExpectedAnswer::Bind(id));
         self.replace_head(frame, head_len);
     }
@@ -155,9 +154,7 @@ impl Exchange {
     /// Drops the head of the message at the front after it has been replaced; the rest of the message follows.
     #[inline]
     pub(super) fn replace_head(&mut self, frame: Frame, head_len: usize) {
-        self.up_scanner.consume(frame, head_len);
-        self.up.consume(head_len);
-        self.up_discard_tail = false;
+        self.up.replace_front(frame, head_len);
     }
 
     /// Records what executing the new portal may do.
@@ -193,7 +190,7 @@ impl Exchange {
         if named.target == NamedKind::Portal {
             self.start_clock(session);
             self.answers.push(ExpectedAnswer::Describe(0));
-            self.forward(frame);
+            self.up.forward(frame);
             return Ok(());
         }
         if named.name.is_empty() {
@@ -210,9 +207,9 @@ impl Exchange {
         self.start_clock(session);
         let begins = self.begins_batch();
         if self.ensure_prepared(session, &statement) && begins {
-            self.retry.begin(self.up_head.len());
+            self.retry.begin(self.up.sendable_bytes());
         }
-        rewrite::describe_statement(self.up_head.buffer(), &statement.name);
+        rewrite::describe_statement(self.up.insert(), &statement.name);
         self.answers.push(ExpectedAnswer::Describe(statement.id));
         Ok(())
     }
@@ -247,7 +244,7 @@ impl Exchange {
         session.info.prepared_count.set(session.names.len() as u32);
         if let Some(statement) = before.as_ref().filter(|_| is_private) {
             // No other client uses it.
-            rewrite::close_statement(self.up_head.buffer(), &statement.name);
+            rewrite::close_statement(self.up.insert(), &statement.name);
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.remove(statement.id);
             }

@@ -20,7 +20,7 @@ impl Exchange {
     pub(super) fn on_unnamed_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.rules.mode == PoolMode::Session {
             // The client has the server to itself.
-            let text = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
+            let text = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
             session.has_effects |= effect != Effect::None;
             let undo = if session.has_effects {
@@ -35,7 +35,7 @@ impl Exchange {
             return Ok(());
         }
         let text = if frame.len > MAX_KEPT_BYTES {
-            let front = self.up.bytes().get(self.up_ready + HEADER_BYTES + 1..).unwrap_or_default();
+            let front = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             UnnamedText::without_body(Effect::of(front))
         } else {
             let message = self.whole(frame)?;
@@ -59,7 +59,7 @@ impl Exchange {
         self.retry.clear();
         self.ensure_unnamed(session)?;
         if session.has_effects {
-            let is_unnamed_portal = self.up.bytes().get(self.up_ready + HEADER_BYTES) == Some(&0);
+            let is_unnamed_portal = self.up.front().get(HEADER_BYTES) == Some(&0);
             let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
             self.record_portal(session, is_unnamed_portal, effect);
         }
@@ -114,18 +114,17 @@ impl Exchange {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
-        self.spill_upstream();
         self.start_clock(session);
         let Link::Server(linked) = &mut self.link else { return Ok(()) };
         match session.unnamed.as_ref().and_then(|text| Some((text, text.body()?))) {
             Some((text, body)) => {
-                rewrite::parse(self.up_head.buffer(), b"", body);
+                rewrite::parse(self.up.insert(), b"", body);
                 linked.server.unnamed = ServerUnnamed::Text(text.clone());
                 self.answers.push(ExpectedAnswer::Parse(Answer::Skip, Undo::ServerUnnamed));
                 session.pool.stats.count(|t| t.server_parses += 1);
             }
             None => {
-                rewrite::close_statement(self.up_head.buffer(), b"");
+                rewrite::close_statement(self.up.insert(), b"");
                 linked.server.unnamed = ServerUnnamed::None;
                 self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::ServerUnnamed));
             }

@@ -40,7 +40,7 @@ impl Exchange {
     ) -> Poll<Result<(), CloseReason>> {
         let mut received = false;
         loop {
-            if self.up_ready > 0 || !self.up_head.is_empty() {
+            if self.up.has_sendable() {
                 match self.poll_send_upstream(cx) {
                     Poll::Ready(sent) => sent?,
                     Poll::Pending => return poll_disconnect(session),
@@ -63,7 +63,7 @@ impl Exchange {
                 NotConsumed::SendFirst => {}
                 NotConsumed::AwaitServer => return self.poll_client_while_waiting(session, cx),
                 NotConsumed::AwaitAnswer => {
-                    if !(self.flush_due && self.up_scanner.at_boundary()) {
+                    if !(self.flush_due && self.up.at_boundary()) {
                         return poll_disconnect(session);
                     }
                 }
@@ -96,9 +96,7 @@ impl Exchange {
                 return poll_disconnect(session).map_ok(|()| false);
             }
         }
-        if !self.up.is_empty() {
-            self.up.make_room(bytes);
-        }
+        self.up.make_room_for_rest(bytes);
         match self.poll_receive_from_client(session, cx) {
             Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
             Poll::Pending if self.links_for_partial_batch(session)? => Poll::Ready(Ok(false)),
@@ -138,7 +136,7 @@ impl Exchange {
     /// True when too many answers are unsent or outstanding: nothing more is read from the client until there are
     /// fewer. Synthesized answers do not pass through a server that could apply back-pressure.
     fn has_backlog(&self) -> bool {
-        self.down_head.len() > MAX_UNSENT_HEAD_BYTES
+        self.down.head_bytes() > MAX_UNSENT_HEAD_BYTES
             || self.answers.len() > MAX_ANSWERS_OWED
             || self.is_server_behind()
     }
@@ -149,14 +147,14 @@ impl Exchange {
         self.unanswered_bytes > MAX_UNANSWERED_BYTES
             && !self.answers.is_empty()
             && !self.answers.may_be_copying()
-            && self.up_scanner.at_boundary()
+            && self.up.at_boundary()
     }
 
     /// A disconnect can be detected only after what the client has sent before it. So a little more is read a few times
     /// a second, as long as the server accepts it. True when that is due.
     fn takes_disconnect_check(&mut self, session: &ClientSession) -> bool {
         let is_due = self.answers.len() <= MAX_ANSWERS_OWED_AT_ALL
-            && self.down_head.len() <= MAX_UNSENT_HEAD_BYTES
+            && self.down.head_bytes() <= MAX_UNSENT_HEAD_BYTES
             && session.info.is_end_check_due();
         if is_due {
             self.unanswered_bytes = 0;
@@ -170,7 +168,7 @@ impl Exchange {
         let is_needed = (self.answers.len() > MAX_ANSWERS_OWED || self.is_server_behind())
             && self.answers.is_batch_open()
             && !self.backlog_flush_sent
-            && self.up_scanner.at_boundary();
+            && self.up.at_boundary();
         if is_needed {
             self.backlog_flush_sent = true;
             self.flush_due = true;
@@ -182,11 +180,11 @@ impl Exchange {
     /// Flush follows, since the server may report an error for them. True if there are any and the client has a server
     /// or a place in the queue.
     fn links_for_partial_batch(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
-        if !matches!(self.link, Link::None) || self.up_ready > 0 || !self.up_scanner.at_boundary() {
+        if !matches!(self.link, Link::None) || !self.is_between_messages() {
             return Ok(false);
         }
-        let header = scan::header(self.up.bytes(), self.rules.max_message_bytes).map_err(violation)?;
-        let Some(frame) = header.filter(|frame| frame.len <= self.up.len()) else { return Ok(false) };
+        let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(violation)?;
+        let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else { return Ok(false) };
         let is_of_batch = matches!(
             frame.tag,
             tag::frontend::PARSE
@@ -210,7 +208,7 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CloseReason>> {
         self.awaits_client_input = true;
-        match ready!(session.client.poll_recv(cx, &mut self.up)) {
+        match ready!(self.up.poll_receive(cx, &mut session.client)) {
             Ok(0) => Poll::Ready(Err(CloseReason::ClientLeft)),
             Ok(n) => {
                 session.pool.stats.count(|t| t.received_bytes += n as u64);
@@ -230,10 +228,10 @@ impl Exchange {
         if matches!(self.link, Link::Waiting(_)) && session.info.take_cancel_wait() {
             return Poll::Ready(self.cancel_waiting_request(session));
         }
-        if self.up.len() >= FULL_BUFFER_BYTES {
+        if self.up.front().len() >= FULL_BUFFER_BYTES {
             return poll_disconnect(session);
         }
-        self.up.make_room(FULL_BUFFER_BYTES);
+        self.up.make_room_for_rest(FULL_BUFFER_BYTES);
         self.poll_receive_from_client(session, cx)
     }
 
@@ -243,20 +241,17 @@ impl Exchange {
             return Poll::Ready(Err(CloseReason::Error(client_error::protocol("message without a server"))));
         };
         if self.retry.is_recording() {
-            self.retry.record(self.up_head.pending(), &self.up.bytes()[..self.up_ready]);
+            let (head, body) = self.up.sendable();
+            self.retry.record(head, body);
         }
-        let total = self.up_head.len() + self.up_ready;
-        let stream = &mut linked.server.stream;
-        let sent = stream.poll_send_front(cx, self.up_head.pending(), &mut self.up, self.up_ready);
+        let total = self.up.sendable_bytes();
+        let sent = self.up.poll_send(cx, &mut linked.server.stream);
         let sent_bytes = if let Poll::Ready(Ok(n)) = sent { n } else { 0 };
         if sent_bytes < total && self.retry.is_recording() {
             self.retry.unrecord(total - sent_bytes);
         }
         match ready!(sent) {
             Ok(n) => {
-                let from_head = n.min(self.up_head.len());
-                self.up_head.advance(from_head);
-                self.up_ready -= n - from_head;
                 self.unanswered_bytes += n;
                 Poll::Ready(Ok(()))
             }
@@ -275,7 +270,7 @@ impl Exchange {
             match self.scan_next(session) {
                 Ok(()) => {}
                 Err(NotConsumed::Close(reason)) => return NotConsumed::Close(reason),
-                Err(_) if self.has_sendable() => return NotConsumed::SendFirst,
+                Err(_) if self.up.has_sendable() => return NotConsumed::SendFirst,
                 Err(decision) => return decision,
             }
         }
@@ -284,15 +279,10 @@ impl Exchange {
     /// Consumes the next message, or the part of it that has been received.
     #[inline]
     fn scan_next(&mut self, session: &mut ClientSession) -> Consumed {
-        let bytes = &self.up.bytes()[self.up_ready..];
-        let at_boundary = self.up_scanner.at_boundary();
-        match self.up_scanner.next(bytes).map_err(violation)? {
+        let at_boundary = self.up.at_boundary();
+        match self.up.next().map_err(violation)? {
             Event::Tail(n) => {
-                if self.up_discard_tail {
-                    self.drop_upstream(n);
-                } else {
-                    self.up_ready += n;
-                }
+                self.up.continue_message(n);
                 // This became due inside the message and precedes the next one.
                 if self.sends_due() {
                     return Err(NotConsumed::SendFirst);
@@ -301,13 +291,11 @@ impl Exchange {
             // CopyData outside a COPY: the server would ignore it as well.
             Event::Run(n) if !self.link.is_linked() || self.answers.skips_to_sync() => {
                 debug_assert!(at_boundary);
-                self.up_discard_tail = true;
-                self.drop_upstream(n);
+                self.up.discard_run(n);
             }
             Event::Run(n) => {
                 self.answers.copy_data_sent();
-                self.up_discard_tail = false;
-                self.up_ready += n;
+                self.up.forward_run(n);
             }
             Event::Incomplete(needed) => return Err(NotConsumed::NeedBytes(needed)),
             Event::Message(frame) => {
@@ -322,16 +310,12 @@ impl Exchange {
     #[inline]
     fn sends_due(&mut self) -> bool {
         let is_due = (self.flush_due || self.answers.has_due_syncs())
-            && self.up_scanner.at_boundary()
+            && self.up.at_boundary()
             && self.link.is_linked();
         if is_due {
             self.send_due();
         }
         is_due
-    }
-
-    pub(super) fn has_sendable(&self) -> bool {
-        self.up_ready > 0 || !self.up_head.is_empty()
     }
 
     /// True while a server has never accepted the client's values and the SET that carries them is unanswered: a
@@ -343,7 +327,7 @@ impl Exchange {
     /// `None` when a server can be requested: a request is complete, or the buffer is full. Otherwise the number of
     /// bytes needed before checking again.
     pub(super) fn request_needs(&self) -> Result<Option<usize>, CloseReason> {
-        let bytes = &self.up.bytes()[self.up_ready..];
+        let bytes = self.up.front();
         let mut at = 0;
         loop {
             if bytes.len() >= FULL_BUFFER_BYTES {
@@ -365,12 +349,6 @@ impl Exchange {
         }
     }
 
-    pub(super) fn forward(&mut self, frame: Frame) {
-        let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
-        self.up_discard_tail = false;
-        self.up_ready += n;
-    }
-
     pub(super) fn forward_expecting(
         &mut self,
         session: &mut ClientSession,
@@ -379,7 +357,7 @@ impl Exchange {
     ) {
         self.start_clock(session);
         self.answers.push(expected);
-        self.forward(frame);
+        self.up.forward(frame);
     }
 
     /// The first message of a request starts its timer; later ones do not restart it.
@@ -393,33 +371,16 @@ impl Exchange {
         }
     }
 
-    /// Discards the `n` bytes after `up_ready`.
-    fn drop_upstream(&mut self, n: usize) {
-        self.spill_upstream();
-        self.up.consume(n);
-    }
-
-    /// Moves the ready bytes to the head, so that other bytes can follow them.
-    pub(super) fn spill_upstream(&mut self) {
-        if self.up_ready > 0 {
-            self.up_head.buffer().extend_from_slice(&self.up.bytes()[..self.up_ready]);
-            self.up.consume(self.up_ready);
-            self.up_ready = 0;
-        }
-    }
-
     /// True when there are too many ready bytes to copy, so that they have to be sent first.
     pub(super) fn must_send_first(&self) -> bool {
-        self.up_ready > MAX_SPILL_BYTES || self.up_head.len() > MAX_HEAD_BYTES
+        self.up.ready_bytes() > MAX_SPILL_BYTES || self.up.head_bytes() > MAX_HEAD_BYTES
     }
 
     pub(super) fn discard_message(&mut self, frame: Frame) -> Consumed {
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }
-        let n = self.up_scanner.consume(frame, self.up.len() - self.up_ready);
-        self.up_discard_tail = true;
-        self.drop_upstream(n);
+        self.up.discard(frame);
         Ok(())
     }
 }
