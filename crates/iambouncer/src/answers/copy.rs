@@ -57,11 +57,11 @@ impl ExpectedAnswers {
     pub(super) fn drop_ignored_syncs(&mut self) {
         if self.held_syncs == 0
             || !(self.data_sent
-                || matches!(self.queue.get(1 + self.held_syncs), Some(ExpectedAnswer::CopyEnd)))
+                || matches!(self.answer_at(1 + self.held_syncs), Some(ExpectedAnswer::CopyEnd)))
         {
             return;
         }
-        while let Some(ExpectedAnswer::HeldSync { after_data: false }) = self.queue.get(1) {
+        while let Some(ExpectedAnswer::HeldSync { after_data: false }) = self.answer_at(1) {
             self.queue.remove(1);
             self.held_syncs -= 1;
         }
@@ -70,8 +70,8 @@ impl ExpectedAnswers {
     /// CommandComplete ends the COPY at the front: Syncs before the client's CopyDone were ignored.
     pub(super) fn end_copy_in(&mut self) -> Result<(), Mismatch> {
         self.copying = false;
-        while let Some(entry) = self.queue.get(1) {
-            let is_end = match entry {
+        while let Some(answer) = self.answer_at(1) {
+            let is_end = match answer {
                 ExpectedAnswer::CopyEnd => true,
                 ExpectedAnswer::HeldSync { .. } => false,
                 _ => break,
@@ -122,9 +122,9 @@ impl ExpectedAnswers {
     fn release_syncs(&mut self, mut at: usize) -> usize {
         let mut due = 0;
         loop {
-            match self.queue.get_mut(at) {
-                Some(entry @ ExpectedAnswer::HeldSync { .. }) => {
-                    *entry = ExpectedAnswer::Sync(Answer::Forward);
+            match self.queue.get_mut(at).map(|entry| &mut entry.answer) {
+                Some(held @ ExpectedAnswer::HeldSync { .. }) => {
+                    *held = ExpectedAnswer::Sync(Answer::Forward);
                     due += 1;
                     at += 1;
                 }

@@ -1,7 +1,9 @@
-//! One entry of the queue: an expected answer, and what has to be undone if it turns out to be an error.
+//! One entry of the queue: an expected answer, and the change of state that depends on it.
 
 use crate::prepared::{Statement, Unnamed};
 use std::rc::Rc;
+use wire::encode;
+use wire::tag::backend;
 
 /// What happens to the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,8 +12,28 @@ pub enum Answer {
     Forward,
     /// The pooler requested it: it is discarded.
     Skip,
-    /// The server was not asked: it is synthesized when it is due.
-    Fake,
+}
+
+/// An answer that the pooler gives itself, in its place among those of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAnswer {
+    /// ParseComplete.
+    ParseComplete,
+    /// CloseComplete.
+    CloseComplete,
+    /// These messages, which belong to no batch of the server.
+    Messages(Box<[u8]>),
+}
+
+impl LocalAnswer {
+    /// Appends the messages.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::ParseComplete => encode::empty(out, backend::PARSE_COMPLETE),
+            Self::CloseComplete => encode::empty(out, backend::CLOSE_COMPLETE),
+            Self::Messages(bytes) => out.extend_from_slice(bytes),
+        }
+    }
 }
 
 /// A name of the client and its previous meaning.
@@ -24,28 +46,44 @@ pub struct NameChange {
     pub prepared: u64,
 }
 
-/// What was recorded in advance and has to be undone if the answer is an error. Small, because every entry has room for
-/// it.
+/// A change of state that depends on an answer: the answer commits it, an error rolls it back. Most changes are recorded
+/// when the message is sent and only have to be rolled back. Small, because every entry has room for it.
 #[derive(Default)]
-pub enum Undo {
+pub enum StateChange {
     /// Nothing.
     #[default]
     None,
-    /// A name of the client had another meaning before, and the server may not have the statement.
+    /// A name of the client has another meaning; the server may not have the statement.
     Name(Box<NameChange>),
-    /// The server does not have the statement.
+    /// The server has the statement.
     Prepared(u64),
-    /// The server still has the statement.
+    /// The server no longer has the statement.
     Closed(Rc<Statement>),
-    /// The client's previous unnamed statement; the server's is unknown.
+    /// The client has another unnamed statement than this one; the server's is unknown after an error.
     Unnamed(Unnamed),
-    /// The server's unnamed statement is unknown.
+    /// The server's unnamed statement is the client's.
     ServerUnnamed,
-    /// Nothing, but the error mentions this statement of the client.
+    /// Nothing, but an error mentions this statement of the client.
     Duplicate(Box<NameChange>),
+    /// The server has the client's parameters, once it has accepted them.
+    Parameters,
 }
 
-impl Undo {
+/// What became of a [`StateChange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer is not an error.
+    Committed,
+    /// It does not happen, because of an error.
+    RolledBack {
+        /// The error is the answer to the message that caused the change; otherwise that message was skipped.
+        is_front: bool,
+        /// No later message changes the same name.
+        is_last_change: bool,
+    },
+}
+
+impl StateChange {
     /// For a name that changes together with a statement that is prepared on the server, or 0.
     pub fn name(name: Box<[u8]>, before: Option<Rc<Statement>>, prepared: u64) -> Self {
         Self::Name(Box::new(NameChange { name, before, prepared }))
@@ -56,12 +94,24 @@ impl Undo {
         Self::Duplicate(Box::new(NameChange { name, before: None, prepared: 0 }))
     }
 
+    /// True for no change.
+    #[inline]
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// True for changes on which later messages may depend.
+    #[inline]
+    pub(super) fn is_tracked(&self) -> bool {
+        !matches!(self, Self::None | Self::Duplicate(_) | Self::Parameters)
+    }
+
     /// The client's name that changes; empty for the unnamed statement.
     pub(super) fn changed_name(&self) -> Option<&[u8]> {
         match self {
             Self::Name(renamed) => Some(&renamed.name),
             Self::Unnamed(_) | Self::ServerUnnamed => Some(b""),
-            Self::None | Self::Prepared(_) | Self::Closed(_) | Self::Duplicate(_) => None,
+            Self::None | Self::Prepared(_) | Self::Closed(_) | Self::Duplicate(_) | Self::Parameters => None,
         }
     }
 
@@ -73,6 +123,36 @@ impl Undo {
             Self::Closed(statement) => Some(statement.id),
             _ => None,
         }
+    }
+}
+
+/// An entry of the queue.
+pub struct Expectation {
+    pub(super) answer: ExpectedAnswer,
+    pub(super) change: StateChange,
+}
+
+impl From<ExpectedAnswer> for Expectation {
+    #[inline]
+    fn from(answer: ExpectedAnswer) -> Self {
+        Self { answer, change: StateChange::None }
+    }
+}
+
+impl Expectation {
+    /// True if dropping it does nothing, as for nearly all.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.change.is_none() && !matches!(self.answer, ExpectedAnswer::Local(_))
+    }
+
+    /// The name that an unanswered Parse assigns to a statement, if any.
+    pub(super) fn assigned_name(&self) -> Option<&[u8]> {
+        let is_parse = matches!(
+            self.answer,
+            ExpectedAnswer::Parse(_) | ExpectedAnswer::Local(LocalAnswer::ParseComplete)
+        );
+        self.change.changed_name().filter(|name| is_parse && !name.is_empty())
     }
 }
 
@@ -95,7 +175,7 @@ pub enum ExpectedAnswer {
         after_data: bool,
     },
     /// ParseComplete.
-    Parse(Answer, Undo),
+    Parse(Answer),
     /// ParseComplete, discarded, for a statement that the server turned out not to have.
     Reprepare(u64),
     /// BindComplete; the shared statement it names, or 0.
@@ -110,12 +190,20 @@ pub enum ExpectedAnswer {
         deallocates: bool,
     },
     /// CloseComplete.
-    Close(Answer, Undo),
+    Close(Answer),
+    /// Nothing: the pooler answers when the entry reaches the front.
+    Local(LocalAnswer),
     /// No answer: marks where the client ended a COPY; only relevant if the server reads one.
     CopyEnd,
 }
 
 impl ExpectedAnswer {
+    /// The same with a change that depends on it.
+    #[inline]
+    pub fn with(self, change: StateChange) -> Expectation {
+        Expectation { answer: self, change }
+    }
+
     /// A simple query that does not drop prepared statements.
     pub const QUERY: Self = Self::Query { deallocates: false };
     /// A client's Sync.
@@ -128,26 +216,9 @@ impl ExpectedAnswer {
         matches!(self, Self::Query { .. } | Self::FunctionCall | Self::InternalQuery | Self::Sync(_))
     }
 
-    /// True for entries that change neither a name nor a statement, which are nearly all.
-    #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        !matches!(self, Self::Parse(..) | Self::Close(..))
-    }
-
     #[inline]
     pub(super) fn deallocates(&self) -> bool {
         matches!(self, Self::Query { deallocates: true } | Self::Execute { deallocates: true, .. })
-    }
-
-    pub(super) fn undo(&self) -> Option<&Undo> {
-        match self {
-            Self::Parse(_, undo) | Self::Close(_, undo)
-                if !matches!(undo, Undo::None | Undo::Duplicate(_)) =>
-            {
-                Some(undo)
-            }
-            _ => None,
-        }
     }
 
     /// The message it answers, for the log.
@@ -158,11 +229,12 @@ impl ExpectedAnswer {
             Self::InternalQuery => "Query of the pooler",
             Self::Sync(_) => "Sync",
             Self::HeldSync { .. } => "Sync (held)",
-            Self::Parse(..) | Self::Reprepare(_) => "Parse",
+            Self::Parse(_) | Self::Reprepare(_) | Self::Local(LocalAnswer::ParseComplete) => "Parse",
             Self::Bind(_) => "Bind",
             Self::Describe(_) => "Describe",
             Self::Execute { .. } => "Execute",
-            Self::Close(..) => "Close",
+            Self::Close(_) | Self::Local(LocalAnswer::CloseComplete) => "Close",
+            Self::Local(LocalAnswer::Messages(_)) => "a refused request",
             Self::CopyEnd => "CopyDone",
         }
     }

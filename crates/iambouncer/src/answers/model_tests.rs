@@ -3,7 +3,7 @@
 //! the client must see what it would see on a direct connection, and the server must be released only when it owes
 //! nothing.
 
-use super::{Answer, ExpectedAnswer, ExpectedAnswers, Ready, Undo};
+use super::{Answer, Expectation, ExpectedAnswer, ExpectedAnswers, Ready, StateChange};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
@@ -178,26 +178,29 @@ struct Relay {
 }
 
 /// The answer that the queue expects to a message, if any.
-fn expected_for(message: ModelMessage) -> Option<ExpectedAnswer> {
+fn expected_for(message: ModelMessage) -> Option<Expectation> {
     let copies = |statement| {
         matches!(statement, ModelStatement::CopyIn | ModelStatement::CopyInFails | ModelStatement::CopyOut)
     };
-    Some(match message {
+    let expected = match message {
         ModelMessage::Query(_) => ExpectedAnswer::QUERY,
         ModelMessage::FunctionCall => ExpectedAnswer::FunctionCall,
-        ModelMessage::Parse { .. } => ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(1)),
+        ModelMessage::Parse { .. } => {
+            return Some(ExpectedAnswer::Parse(Answer::Forward).with(StateChange::Prepared(1)));
+        }
         ModelMessage::Bind { .. } => ExpectedAnswer::Bind(0),
         ModelMessage::Describe => ExpectedAnswer::Describe(0),
         ModelMessage::Execute(statement) => {
             ExpectedAnswer::Execute { copies: copies(statement), deallocates: false }
         }
-        ModelMessage::Close => ExpectedAnswer::Close(Answer::Forward, Undo::None),
+        ModelMessage::Close => ExpectedAnswer::Close(Answer::Forward),
         ModelMessage::Sync => ExpectedAnswer::SYNC,
         ModelMessage::CopyDone
         | ModelMessage::CopyFail
         | ModelMessage::Flush
         | ModelMessage::CopyData { .. } => return None,
-    })
+    };
+    Some(expected.into())
 }
 
 impl Relay {
@@ -273,10 +276,10 @@ impl Relay {
         let Some(tag) = self.server.sent.pop_front() else { return Ok(false) };
         self.is_ambiguous |= tag == b'E' && self.data_passed_sync;
         match tag {
-            b'Z' => prop_assert_eq!(self.answers.ready(), Ok(Ready::Client)),
+            b'Z' => prop_assert_eq!(self.answers.ready(|_, _| ()), Ok(Ready::Client)),
             b'E' => prop_assert_eq!(self.answers.error(|_, _| ()), Ok(())),
             b'D' | b'd' | b'c' | b'V' => prop_assert!(self.answers.allows_rows()),
-            tag => prop_assert_eq!(self.answers.answer(tag), Ok(Answer::Forward)),
+            tag => prop_assert_eq!(self.answers.answer(tag, |_, _| ()), Ok(Answer::Forward)),
         }
         self.seen.push(tag);
         // The relay would release the server now: it must owe nothing.

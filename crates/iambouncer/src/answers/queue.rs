@@ -1,7 +1,7 @@
 //! The queue itself: what is pushed when a message is sent, and what an answer changes.
 
-use super::entry::{Answer, ExpectedAnswer, Undo};
-use super::unsettled::{PendingChanges, assigned_name};
+use super::entry::{Answer, Expectation, ExpectedAnswer, LocalAnswer, Outcome, StateChange};
+use super::unsettled::PendingChanges;
 use std::collections::VecDeque;
 use std::fmt;
 use wire::tag::backend;
@@ -79,7 +79,7 @@ const MAX_CHECKED: usize = 64;
 /// The queue of one link between a client and a server.
 #[derive(Default)]
 pub struct ExpectedAnswers {
-    pub(super) queue: VecDeque<ExpectedAnswer>,
+    pub(super) queue: VecDeque<Expectation>,
     /// The last entry that is neither a held Sync nor the end of a COPY.
     pub(super) tail: Tail,
     /// The front entry reads COPY data.
@@ -136,12 +136,12 @@ impl ExpectedAnswers {
     /// True if the next push is the first message of a batch that goes to the server, and no other answer is owed.
     #[inline]
     pub fn begins_batch(&self) -> bool {
-        !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_fake_due()))
+        !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_local_due()))
     }
 
     /// True if a ReadyForQuery is owed, which may change the transaction status.
     pub fn owes_ready(&self) -> bool {
-        self.queue.iter().any(ExpectedAnswer::is_ready)
+        self.queue.iter().any(|entry| entry.answer.is_ready())
     }
 
     /// Number of answers owed.
@@ -170,22 +170,28 @@ impl ExpectedAnswers {
 
     /// Names that later messages than the front one assign to statements.
     pub fn names_being_parsed(&self) -> impl Iterator<Item = &[u8]> {
-        self.queue.iter().skip(1).filter_map(assigned_name)
+        self.queue.iter().skip(1).filter_map(Expectation::assigned_name)
     }
 
     /// Statements that later messages than the front one prepare on the server.
     pub fn statements_being_prepared(&self) -> impl Iterator<Item = u64> {
-        self.queue.iter().skip(1).filter_map(|entry| match entry {
-            ExpectedAnswer::Parse(Answer::Forward | Answer::Skip, undo) => undo.statement_id(),
-            ExpectedAnswer::Reprepare(id) => Some(*id),
+        self.queue.iter().skip(1).filter_map(|entry| match entry.answer {
+            ExpectedAnswer::Parse(_) => entry.change.statement_id(),
+            ExpectedAnswer::Reprepare(id) => Some(id),
             _ => None,
         })
     }
 
     /// Adds an expected answer.
     #[inline]
-    pub fn push(&mut self, expected: ExpectedAnswer) {
-        match &expected {
+    pub fn push(&mut self, expected: impl Into<Expectation>) {
+        self.add(expected.into());
+    }
+
+    #[inline]
+    fn add(&mut self, expected: Expectation) {
+        let Expectation { answer, change } = &expected;
+        match answer {
             ExpectedAnswer::CopyEnd => {
                 if self.queue.is_empty() {
                     // Outside a COPY the server ignores it.
@@ -202,17 +208,14 @@ impl ExpectedAnswers {
                 self.batch_sent = false;
                 self.skip_to_sync = false;
                 self.tail =
-                    if matches!(expected, ExpectedAnswer::Query { .. }) { Tail::Query } else { Tail::Other };
+                    if matches!(answer, ExpectedAnswer::Query { .. }) { Tail::Query } else { Tail::Other };
                 self.data_sent = false;
                 self.unsettled.seal();
             }
-            ExpectedAnswer::Parse(answer, undo) | ExpectedAnswer::Close(answer, undo) => {
+            ExpectedAnswer::Local(LocalAnswer::Messages(_)) => {}
+            ExpectedAnswer::Local(LocalAnswer::ParseComplete | LocalAnswer::CloseComplete) => {
                 self.batch_open = true;
-                self.batch_sent |= *answer != Answer::Fake;
                 self.tail = Tail::Other;
-                if expected.undo().is_some() {
-                    self.unsettled.push(undo);
-                }
             }
             ExpectedAnswer::Execute { copies: true, .. } => {
                 self.batch_open = true;
@@ -226,7 +229,10 @@ impl ExpectedAnswers {
                 self.tail = Tail::Other;
             }
         }
-        self.deallocating += usize::from(expected.deallocates());
+        if change.is_tracked() {
+            self.unsettled.push(change);
+        }
+        self.deallocating += usize::from(answer.deallocates());
         self.queue.push_back(expected);
         self.check();
     }
@@ -236,25 +242,38 @@ impl ExpectedAnswers {
     fn check(&self) {
         #[cfg(debug_assertions)]
         if self.queue.len() <= MAX_CHECKED {
-            let held = |entry: &&ExpectedAnswer| matches!(entry, ExpectedAnswer::HeldSync { .. });
+            let held = |entry: &&Expectation| matches!(entry.answer, ExpectedAnswer::HeldSync { .. });
             assert_eq!(self.held_syncs, self.queue.iter().filter(held).count());
             assert!(!self.queue.front().as_ref().is_some_and(held), "a held Sync must not be at the front");
-            assert_eq!(self.deallocating, self.queue.iter().filter(|entry| entry.deallocates()).count());
+            assert_eq!(
+                self.deallocating,
+                self.queue.iter().filter(|entry| entry.answer.deallocates()).count()
+            );
         }
     }
 
-    /// Removes the front entry, and marks after it that have become meaningless.
     #[inline]
-    fn drop_front(&mut self) {
+    pub(super) fn answer_at(&self, at: usize) -> Option<&ExpectedAnswer> {
+        self.queue.get(at).map(|entry| &entry.answer)
+    }
+
+    #[inline]
+    fn front(&self) -> Option<&ExpectedAnswer> {
+        self.queue.front().map(|entry| &entry.answer)
+    }
+
+    /// Removes the front entry, which is answered, and marks after it that have become meaningless.
+    #[inline]
+    fn complete_front(&mut self, settle: impl FnOnce(StateChange, Outcome)) {
         match self.queue.pop_front() {
             Some(entry) if entry.is_plain() => {
-                self.deallocating -= usize::from(entry.deallocates());
+                self.deallocating -= usize::from(entry.answer.deallocates());
                 std::mem::forget(entry);
             }
-            Some(entry) => self.settle(&entry),
+            Some(entry) => settle(self.take_change(entry), Outcome::Committed),
             None => return,
         }
-        match self.queue.front() {
+        match self.front() {
             None => self.tail = Tail::Other,
             Some(ExpectedAnswer::CopyEnd | ExpectedAnswer::HeldSync { .. }) => self.skip_marks(),
             Some(_) => {}
@@ -262,38 +281,31 @@ impl ExpectedAnswers {
         self.check();
     }
 
-    /// The change of an entry is answered or will not happen.
-    fn settle(&mut self, entry: &ExpectedAnswer) {
-        if let Some(undo) = entry.undo() {
-            self.unsettled.pop(undo);
+    /// The change of a removed entry, which no other message depends on any longer.
+    fn take_change(&mut self, entry: Expectation) -> StateChange {
+        self.deallocating -= usize::from(entry.answer.deallocates());
+        if entry.change.is_tracked() {
+            self.unsettled.pop(&entry.change);
         }
+        entry.change
     }
 
     #[inline(never)]
     fn skip_marks(&mut self) {
-        while matches!(self.queue.front(), Some(ExpectedAnswer::CopyEnd)) {
+        while matches!(self.front(), Some(ExpectedAnswer::CopyEnd)) {
             self.queue.pop_front();
         }
-        match self.queue.front() {
+        match self.front() {
             None => self.tail = Tail::Other,
             Some(ExpectedAnswer::HeldSync { .. }) => self.release_due_syncs(),
             Some(_) => {}
         }
     }
 
-    /// As [`ExpectedAnswers::drop_front`], for an entry that will not happen.
-    fn pop_failed(&mut self) -> Option<ExpectedAnswer> {
-        let entry = self.queue.pop_front()?;
-        self.settle(&entry);
-        self.deallocating -= usize::from(entry.deallocates());
-        self.skip_marks();
-        Some(entry)
-    }
-
     pub(super) fn mismatch(&self, cause: MismatchCause) -> Mismatch {
         Mismatch {
             cause,
-            expecting: self.queue.front().map_or("nothing", ExpectedAnswer::describe),
+            expecting: self.front().map_or("nothing", ExpectedAnswer::describe),
             owed: self.queue.len(),
             copying: self.copying,
             skipping: self.skip_to_sync,
@@ -308,12 +320,12 @@ impl ExpectedAnswers {
     /// True when the next message belongs to an internal query.
     #[inline]
     pub fn is_internal(&self) -> bool {
-        matches!(self.queue.front(), Some(ExpectedAnswer::InternalQuery))
+        matches!(self.front(), Some(ExpectedAnswer::InternalQuery))
     }
 
     /// The shared statement that the front message names, if it is a Bind or Describe.
     pub fn front_statement(&self) -> Option<u64> {
-        match self.queue.front() {
+        match self.front() {
             Some(&(ExpectedAnswer::Bind(id) | ExpectedAnswer::Describe(id))) if id > 0 => Some(id),
             _ => None,
         }
@@ -322,17 +334,18 @@ impl ExpectedAnswers {
     /// The client's name of the statement that the front message parses.
     pub fn front_name(&self) -> Option<&[u8]> {
         match self.queue.front() {
-            Some(ExpectedAnswer::Parse(_, Undo::Duplicate(renamed) | Undo::Name(renamed))) => {
-                Some(&renamed.name)
-            }
+            Some(Expectation {
+                answer: ExpectedAnswer::Parse(_),
+                change: StateChange::Duplicate(renamed) | StateChange::Name(renamed),
+            }) => Some(&renamed.name),
             _ => None,
         }
     }
 
     /// The client's name of a shared statement that an unanswered message closes.
     pub fn closed_name(&self, id: u64) -> Option<&[u8]> {
-        self.queue.iter().find_map(|entry| match entry {
-            ExpectedAnswer::Close(_, Undo::Name(renamed))
+        self.queue.iter().find_map(|entry| match &entry.change {
+            StateChange::Name(renamed)
                 if renamed.before.as_ref().is_some_and(|statement| statement.id == id) =>
             {
                 Some(&*renamed.name)
@@ -345,7 +358,7 @@ impl ExpectedAnswers {
     #[inline]
     pub fn allows_rows(&self) -> bool {
         matches!(
-            self.queue.front(),
+            self.front(),
             Some(
                 ExpectedAnswer::Query { .. }
                     | ExpectedAnswer::Execute { .. }
@@ -356,13 +369,13 @@ impl ExpectedAnswers {
     }
 
     /// Processes a server message other than an error or ReadyForQuery. Returns what to do with it and removes the
-    /// entry that it completes.
+    /// entry that it completes; `settle` gets the change that depended on it.
     ///
     /// # Errors
     /// No request expects it.
     #[inline]
-    pub fn answer(&mut self, tag: u8) -> Result<Answer, Mismatch> {
-        let (ends, answer) = match (self.queue.front(), tag) {
+    pub fn answer(&mut self, tag: u8, settle: impl FnOnce(StateChange, Outcome)) -> Result<Answer, Mismatch> {
+        let (ends, answer) = match (self.front(), tag) {
             (
                 Some(ExpectedAnswer::Query { .. } | ExpectedAnswer::Execute { .. }),
                 backend::COMMAND_COMPLETE,
@@ -370,7 +383,7 @@ impl ExpectedAnswers {
                 if self.copying {
                     self.end_copy_in()?;
                 }
-                (matches!(self.queue.front(), Some(ExpectedAnswer::Execute { .. })), Answer::Forward)
+                (matches!(self.front(), Some(ExpectedAnswer::Execute { .. })), Answer::Forward)
             }
             (
                 Some(ExpectedAnswer::Query { .. }),
@@ -388,10 +401,10 @@ impl ExpectedAnswers {
                 self.copying = true;
                 (false, Answer::Forward)
             }
-            (Some(&ExpectedAnswer::Parse(answer, _)), backend::PARSE_COMPLETE) => (true, answer),
+            (Some(&ExpectedAnswer::Parse(answer)), backend::PARSE_COMPLETE) => (true, answer),
             (Some(ExpectedAnswer::Reprepare(_)), backend::PARSE_COMPLETE) => (true, Answer::Skip),
             (Some(ExpectedAnswer::Bind(_)), backend::BIND_COMPLETE) => (true, Answer::Forward),
-            (Some(&ExpectedAnswer::Close(answer, _)), backend::CLOSE_COMPLETE) => (true, answer),
+            (Some(&ExpectedAnswer::Close(answer)), backend::CLOSE_COMPLETE) => (true, answer),
             (Some(ExpectedAnswer::Describe(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Forward),
             (Some(ExpectedAnswer::Describe(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
                 (true, Answer::Forward)
@@ -403,18 +416,18 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(tag))),
         };
         if ends {
-            self.drop_front();
+            self.complete_front(settle);
         }
         Ok(answer)
     }
 
-    /// Processes a ReadyForQuery.
+    /// Processes a ReadyForQuery. As [`ExpectedAnswers::answer`].
     ///
     /// # Errors
     /// No request expects it.
     #[inline]
-    pub fn ready(&mut self) -> Result<Ready, Mismatch> {
-        let ready = match self.queue.front() {
+    pub fn ready(&mut self, settle: impl FnOnce(StateChange, Outcome)) -> Result<Ready, Mismatch> {
+        let ready = match self.front() {
             Some(
                 ExpectedAnswer::Query { .. }
                 | ExpectedAnswer::FunctionCall
@@ -425,40 +438,48 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
-        self.drop_front();
+        self.complete_front(settle);
         Ok(ready)
     }
 
-    /// Processes an error that does not end the connection. Calls `undo` for every entry that will not happen, last one
-    /// first, and reports whether it is the one that failed. If no Sync has been sent yet, everything up to the next
-    /// one is discarded from now on.
+    /// Processes an error that does not end the connection. `settle` gets the changes that will not happen, last one
+    /// first. If no Sync has been sent yet, everything up to the next one is discarded from now on.
     ///
     /// # Errors
     /// No request expects an answer.
-    pub fn error(&mut self, mut undo: impl FnMut(Undo, FailedEntry)) -> Result<(), Mismatch> {
+    pub fn error(&mut self, mut settle: impl FnMut(StateChange, Outcome)) -> Result<(), Mismatch> {
         if std::mem::take(&mut self.copying) {
             self.drop_ignored_syncs();
         }
-        match self.queue.front() {
+        match self.queue.front_mut() {
             None => return Err(self.mismatch(MismatchCause::Unexpected(backend::ERROR_RESPONSE))),
-            Some(entry) if entry.is_ready() => return Ok(()),
+            // It is removed by its ReadyForQuery.
+            Some(entry) if entry.answer.is_ready() => {
+                let change = std::mem::take(&mut entry.change);
+                if change.is_tracked() {
+                    self.unsettled.pop(&change);
+                }
+                settle(change, Outcome::RolledBack { is_front: true, is_last_change: true });
+                return Ok(());
+            }
             _ => {}
         }
-        let mut failed_entries: Vec<ExpectedAnswer> = Vec::new();
+        let mut failed: Vec<StateChange> = Vec::new();
         // A held Sync is released when it reaches the front.
-        while self.queue.front().is_some_and(|entry| !matches!(entry, ExpectedAnswer::Sync(_))) {
-            failed_entries.extend(self.pop_failed());
+        while self.front().is_some_and(|answer| !matches!(answer, ExpectedAnswer::Sync(_))) {
+            let Some(entry) = self.queue.pop_front() else { break };
+            let reprepared = match entry.answer {
+                ExpectedAnswer::Reprepare(id) => Some(StateChange::Prepared(id)),
+                _ => None,
+            };
+            let change = self.take_change(entry);
+            failed.push(reprepared.unwrap_or(change));
+            self.skip_marks();
         }
-        let first = failed_entries.len().saturating_sub(1);
-        for (at, entry) in failed_entries.into_iter().rev().enumerate() {
-            let name = entry.undo().and_then(Undo::changed_name);
-            let is_last_change = name.is_none_or(|name| !self.unsettled.changes(name));
-            let failed = FailedEntry { is_front: at == first, is_last_change };
-            match entry {
-                ExpectedAnswer::Parse(_, change) | ExpectedAnswer::Close(_, change) => undo(change, failed),
-                ExpectedAnswer::Reprepare(id) => undo(Undo::Prepared(id), failed),
-                _ => {}
-            }
+        let first = failed.len().saturating_sub(1);
+        for (at, change) in failed.into_iter().rev().enumerate() {
+            let is_last_change = change.changed_name().is_none_or(|name| !self.unsettled.changes(name));
+            settle(change, Outcome::RolledBack { is_front: at == first, is_last_change });
         }
         self.skip_to_sync = self.queue.is_empty();
         Ok(())
@@ -468,37 +489,28 @@ impl ExpectedAnswers {
     /// skips to the Sync. Expects the answers of the retry instead: those of a Sync, a Close and a Parse, then the same
     /// as before.
     pub fn retry(&mut self, id: u64) {
-        self.queue.push_front(ExpectedAnswer::Reprepare(id));
-        self.queue.push_front(ExpectedAnswer::Close(Answer::Skip, Undo::None));
-        self.queue.push_front(ExpectedAnswer::Sync(Answer::Skip));
+        for answer in [
+            ExpectedAnswer::Reprepare(id),
+            ExpectedAnswer::Close(Answer::Skip),
+            ExpectedAnswer::Sync(Answer::Skip),
+        ] {
+            self.queue.push_front(answer.into());
+        }
     }
 
-    /// True when [`ExpectedAnswers::due_fake`] would return a tag. Rarely true, but checked for every message.
+    /// True when [`ExpectedAnswers::due_local`] would return an answer. Rarely true, but checked for every message.
     #[inline]
-    pub fn is_fake_due(&self) -> bool {
-        matches!(
-            self.queue.front(),
-            Some(ExpectedAnswer::Parse(Answer::Fake, _) | ExpectedAnswer::Close(Answer::Fake, _))
-        )
+    pub fn is_local_due(&self) -> bool {
+        matches!(self.front(), Some(ExpectedAnswer::Local(_)))
     }
 
-    /// Takes the synthesized answer that is due now, if any, and returns the tag of the message to send.
-    pub fn due_fake(&mut self) -> Option<u8> {
-        let tag = match self.queue.front()? {
-            ExpectedAnswer::Parse(Answer::Fake, _) => backend::PARSE_COMPLETE,
-            ExpectedAnswer::Close(Answer::Fake, _) => backend::CLOSE_COMPLETE,
+    /// Takes the answer that the pooler has to give now, if any. `settle` gets the change that depended on it.
+    pub fn due_local(&mut self, settle: impl FnOnce(StateChange, Outcome)) -> Option<LocalAnswer> {
+        let answer = match &mut self.queue.front_mut()?.answer {
+            ExpectedAnswer::Local(answer) => std::mem::replace(answer, LocalAnswer::ParseComplete),
             _ => return None,
         };
-        self.drop_front();
-        Some(tag)
+        self.complete_front(settle);
+        Some(answer)
     }
-}
-
-/// Describes one of the entries that an error ends.
-#[derive(Debug, Clone, Copy)]
-pub struct FailedEntry {
-    /// The error is the answer to this one; the others were skipped.
-    pub is_front: bool,
-    /// No later message changes the same name.
-    pub is_last_change: bool,
 }

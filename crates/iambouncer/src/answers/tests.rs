@@ -1,15 +1,16 @@
 //! What each answer does to the queue, entry by entry.
 
+use super::queue::MismatchCause;
 use super::*;
 
-fn queue(entries: impl IntoIterator<Item = ExpectedAnswer>) -> ExpectedAnswers {
+fn queue<T: Into<Expectation>>(entries: impl IntoIterator<Item = T>) -> ExpectedAnswers {
     let mut queue = ExpectedAnswers::default();
     entries.into_iter().for_each(|entry| queue.push(entry));
     queue
 }
 
-fn prepared(id: u64) -> ExpectedAnswer {
-    ExpectedAnswer::Parse(Answer::Forward, Undo::Prepared(id))
+fn prepared(id: u64) -> Expectation {
+    ExpectedAnswer::Parse(Answer::Forward).with(StateChange::Prepared(id))
 }
 
 const COPY: ExpectedAnswer = ExpectedAnswer::Execute { copies: true, deallocates: false };
@@ -19,41 +20,54 @@ const HELD: ExpectedAnswer = ExpectedAnswer::HeldSync { after_data: true };
 /// What an error undoes, and whether everything up to the next Sync is skipped afterwards.
 fn undone(queue: &mut ExpectedAnswers) -> (Vec<u64>, bool) {
     let mut ids = Vec::new();
-    let outcome = queue.error(|undo, _| ids.extend(undo.statement_id()));
+    let outcome = queue.error(|change, _| ids.extend(change.statement_id()));
     assert_eq!(outcome, Ok(()));
     (ids, queue.skips_to_sync())
 }
 
 fn answer(queue: &mut ExpectedAnswers, tag: u8) -> Answer {
-    queue.answer(tag).unwrap()
+    queue.answer(tag, |_, _| ()).unwrap()
+}
+
+fn ready(queue: &mut ExpectedAnswers) -> Result<Ready, Mismatch> {
+    queue.ready(|_, _| ())
+}
+
+fn due_local(queue: &mut ExpectedAnswers) -> Option<LocalAnswer> {
+    queue.due_local(|_, _| ())
 }
 
 #[test]
 fn an_injected_parse_is_discarded_and_a_known_one_synthesized() {
     let mut queue = queue([
-        ExpectedAnswer::Parse(Answer::Skip, Undo::None),
+        ExpectedAnswer::Parse(Answer::Skip),
         ExpectedAnswer::Bind(0),
         ExpectedAnswer::EXECUTE,
-        ExpectedAnswer::Parse(Answer::Fake, Undo::None),
+        ExpectedAnswer::Local(LocalAnswer::ParseComplete),
         ExpectedAnswer::SYNC,
     ]);
-    assert_eq!(queue.due_fake(), None);
+    assert_eq!(due_local(&mut queue), None);
     assert_eq!(answer(&mut queue, b'1'), Answer::Skip);
     assert_eq!(answer(&mut queue, b'2'), Answer::Forward);
     assert_eq!(answer(&mut queue, b'C'), Answer::Forward);
-    assert_eq!(queue.due_fake(), Some(b'1'));
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(due_local(&mut queue), Some(LocalAnswer::ParseComplete));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
 #[test]
 fn an_error_undoes_entries_up_to_the_sync_in_reverse() {
-    let mut queue =
-        queue([prepared(1), prepared(2), ExpectedAnswer::SYNC, prepared(3), ExpectedAnswer::SYNC]);
+    let mut queue = queue([
+        prepared(1),
+        prepared(2),
+        ExpectedAnswer::SYNC.into(),
+        prepared(3),
+        ExpectedAnswer::SYNC.into(),
+    ]);
     assert_eq!(undone(&mut queue), (vec![2, 1], false));
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert_eq!(answer(&mut queue, b'1'), Answer::Forward);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -63,7 +77,7 @@ fn an_error_before_the_sync_is_sent_empties_the_queue() {
     assert_eq!(undone(&mut queue), (vec![], true));
     assert!(queue.is_empty() && !queue.is_settled());
     queue.push(ExpectedAnswer::SYNC);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -80,7 +94,7 @@ fn a_sync_before_the_end_of_a_copy_is_discarded_when_the_copy_completes() {
     queue.push(ExpectedAnswer::SYNC);
     answer(&mut queue, b'C');
     assert!(!queue.holds_sync() && !queue.has_due_syncs());
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -96,12 +110,12 @@ fn syncs_before_the_end_of_a_copy_are_sent_when_the_copy_fails() {
         assert_eq!(undone(&mut queue), (vec![], false));
         if is_query {
             assert!(!queue.has_due_syncs(), "the query's own ReadyForQuery comes first");
-            assert_eq!(queue.ready(), Ok(Ready::Client));
+            assert_eq!(ready(&mut queue), Ok(Ready::Client));
         }
         assert_eq!(queue.take_due_syncs(), 2);
         assert!(!queue.is_settled());
-        assert_eq!(queue.ready(), Ok(Ready::Client));
-        assert_eq!(queue.ready(), Ok(Ready::Client));
+        assert_eq!(ready(&mut queue), Ok(Ready::Client));
+        assert_eq!(ready(&mut queue), Ok(Ready::Client));
         assert!(queue.is_fresh());
     }
 }
@@ -128,7 +142,7 @@ fn a_held_sync_is_sent_when_the_statement_read_no_copy_data() {
     assert!(queue.allows_rows());
     answer(&mut queue, b'C');
     assert_eq!(queue.take_due_syncs(), 1);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -144,7 +158,7 @@ fn one_query_may_hold_several_copies() {
     answer(&mut queue, b'G');
     answer(&mut queue, b'C');
     assert_eq!(queue.len(), 1);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -156,7 +170,7 @@ fn a_failed_extended_copy_leaves_the_server_skipping_until_the_next_sync() {
     assert_eq!(undone(&mut queue), (vec![], true));
     assert!(queue.is_empty() && !queue.is_settled());
     queue.push(ExpectedAnswer::SYNC);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_settled());
 }
 
@@ -171,7 +185,9 @@ fn a_copy_whose_sync_was_discarded_is_an_open_batch() {
 
 #[test]
 fn a_name_is_unsettled_while_an_earlier_batch_may_undo_it() {
-    let name = |name: &[u8], id| ExpectedAnswer::Parse(Answer::Forward, Undo::name(name.into(), None, id));
+    let name = |name: &[u8], id| {
+        ExpectedAnswer::Parse(Answer::Forward).with(StateChange::name(name.into(), None, id))
+    };
     let mut queue = queue([name(b"a", 1)]);
     assert!(!queue.is_name_unsettled(b"a"), "it fails together with what builds on it");
     queue.push(ExpectedAnswer::SYNC);
@@ -187,7 +203,7 @@ fn a_name_is_unsettled_while_an_earlier_batch_may_undo_it() {
 fn all_names_are_unsettled_while_a_deallocate_is_unanswered() {
     let mut queue = queue([ExpectedAnswer::Query { deallocates: true }]);
     assert!(queue.is_name_unsettled(b"a") && queue.is_statement_unsettled(1));
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(!queue.is_name_unsettled(b"a"));
 }
 
@@ -195,7 +211,7 @@ fn all_names_are_unsettled_while_a_deallocate_is_unanswered() {
 fn a_failed_simple_query_owes_its_ready_for_query_only() {
     let mut queue = queue([ExpectedAnswer::QUERY, ExpectedAnswer::QUERY]);
     assert_eq!(undone(&mut queue), (vec![], false));
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert_eq!(queue.len(), 1);
 }
 
@@ -204,12 +220,12 @@ fn a_retry_discards_the_remaining_answers_of_the_first_attempt() {
     let mut queue = queue([ExpectedAnswer::Bind(7), ExpectedAnswer::EXECUTE, ExpectedAnswer::SYNC]);
     assert_eq!(queue.front_statement(), Some(7));
     queue.retry(7);
-    assert_eq!(queue.ready(), Ok(Ready::InternalSync));
+    assert_eq!(ready(&mut queue), Ok(Ready::InternalSync));
     assert_eq!(answer(&mut queue, b'3'), Answer::Skip);
     assert_eq!(answer(&mut queue, b'1'), Answer::Skip);
     assert_eq!(answer(&mut queue, b'2'), Answer::Forward);
     assert_eq!(answer(&mut queue, b'C'), Answer::Forward);
-    assert_eq!(queue.ready(), Ok(Ready::Client));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
 }
 
@@ -226,14 +242,47 @@ fn an_unexpected_message_is_a_mismatch() {
     for (entries, tags) in cases {
         let mut queue = queue(entries);
         for &tag in tags {
-            let mismatch = queue.answer(tag).unwrap_err();
+            let mismatch = queue.answer(tag, |_, _| ()).unwrap_err();
             assert_eq!(mismatch.cause, MismatchCause::Unexpected(tag), "{mismatch}");
         }
     }
-    assert!(queue([]).ready().is_err());
-    assert!(queue([ExpectedAnswer::Bind(0)]).ready().is_err());
-    assert!(queue([]).error(|_, _| ()).is_err());
+    assert!(ready(&mut ExpectedAnswers::default()).is_err());
+    assert!(ready(&mut queue([ExpectedAnswer::Bind(0)])).is_err());
+    assert!(ExpectedAnswers::default().error(|_, _| ()).is_err());
     let mut copy = queue([ExpectedAnswer::QUERY]);
     answer(&mut copy, b'G');
-    assert_eq!(copy.answer(b'C').unwrap_err().cause, MismatchCause::CopyNotEnded);
+    assert_eq!(copy.answer(b'C', |_, _| ()).unwrap_err().cause, MismatchCause::CopyNotEnded);
+}
+
+/// What becomes of the change of an internal query.
+fn parameters_settled(fails: bool) -> Vec<Outcome> {
+    let mut queue = queue([ExpectedAnswer::InternalQuery.with(StateChange::Parameters)]);
+    let mut outcomes = Vec::new();
+    if fails {
+        queue.error(|_, outcome| outcomes.push(outcome)).unwrap();
+    }
+    queue.ready(|_, outcome| outcomes.push(outcome)).unwrap();
+    assert!(queue.is_fresh());
+    outcomes
+}
+
+#[test]
+fn a_change_is_committed_by_its_answer_or_rolled_back_by_an_error() {
+    assert_eq!(parameters_settled(false), [Outcome::Committed]);
+    assert_eq!(parameters_settled(true), [Outcome::RolledBack { is_front: true, is_last_change: true }]);
+}
+
+#[test]
+fn local_messages_are_due_after_the_answers_before_them() {
+    let messages = LocalAnswer::Messages((*b"refused").into());
+    let mut queue = queue([ExpectedAnswer::Bind(0), ExpectedAnswer::SYNC]);
+    queue.push(ExpectedAnswer::Local(messages.clone()));
+    queue.push(ExpectedAnswer::SYNC);
+    // An error skips the rest of its batch only.
+    assert_eq!(undone(&mut queue), (vec![], false));
+    assert_eq!(due_local(&mut queue), None);
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
+    assert_eq!(due_local(&mut queue), Some(messages));
+    assert_eq!(ready(&mut queue), Ok(Ready::Client));
+    assert!(queue.is_fresh());
 }

@@ -2,7 +2,7 @@
 //! already: within its own batch it may, since both fail together; across a Sync it may not, since the earlier batch
 //! may still fail and undo the change while the later one succeeds.
 
-use super::entry::{ExpectedAnswer, Undo};
+use super::entry::StateChange;
 use std::collections::HashMap;
 
 /// Unanswered changes, numbered: they are answered in the order in which they were sent.
@@ -19,30 +19,30 @@ pub(super) struct PendingChanges {
 }
 
 impl PendingChanges {
-    pub(super) fn push(&mut self, undo: &Undo) {
-        match undo.changed_name() {
+    pub(super) fn push(&mut self, change: &StateChange) {
+        match change.changed_name() {
             Some(b"") => self.unnamed = Some(self.sent),
             Some(name) => {
                 self.names.insert(name.into(), self.sent);
             }
             None => {}
         }
-        if let Some(id) = undo.statement_id() {
+        if let Some(id) = change.statement_id() {
             self.statements.insert(id, self.sent);
         }
         self.sent += 1;
     }
 
     /// The oldest change is answered or will not happen.
-    pub(super) fn pop(&mut self, undo: &Undo) {
+    pub(super) fn pop(&mut self, change: &StateChange) {
         let number = self.answered;
         self.answered += 1;
-        if let Some(id) = undo.statement_id()
+        if let Some(id) = change.statement_id()
             && self.statements.get(&id) == Some(&number)
         {
             self.statements.remove(&id);
         }
-        let Some(name) = undo.changed_name() else { return };
+        let Some(name) = change.changed_name() else { return };
         if self.last_change(name) == Some(number) {
             if name.is_empty() {
                 self.unnamed = None;
@@ -86,13 +86,5 @@ impl PendingChanges {
     /// True when all changes are answered.
     pub(super) fn is_empty(&self) -> bool {
         self.sent == self.answered
-    }
-}
-
-/// The name that an unanswered message assigns to a statement, if any.
-pub(super) fn assigned_name(entry: &ExpectedAnswer) -> Option<&[u8]> {
-    match entry {
-        ExpectedAnswer::Parse(_, undo) => undo.changed_name().filter(|name| !name.is_empty()),
-        _ => None,
     }
 }

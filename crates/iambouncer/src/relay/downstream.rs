@@ -1,13 +1,12 @@
 //! From the server to the client. Owns which server messages are forwarded, which are discarded, and which answers are
-//! synthesized. The server is released before the last bytes are sent.
+//! given by the pooler. The server is released before the last bytes are sent.
 
 use super::exchange::Exchange;
-use super::link::Link;
+use super::link::{Link, ServerCondition};
 use super::session::{ClientSession, CloseReason};
 use crate::client_error;
 use crate::server::first_non_notification;
 use std::task::{Context, Poll, ready};
-use wire::encode;
 use wire::scan::Event;
 
 /// Unsent bytes for a slow client above which nothing more is read from the server.
@@ -29,9 +28,9 @@ impl Exchange {
                 break;
             }
             // These precede everything received since.
-            self.send_fake_answers();
+            self.send_local_answers();
             self.scan_downstream(session)?;
-            self.send_fake_answers();
+            self.send_local_answers();
             self.release_if_done(session)?;
             while self.down.has_sendable() {
                 match self.poll_send_downstream(session, cx) {
@@ -67,10 +66,9 @@ impl Exchange {
         match ready!(self.down.poll_receive(cx, &mut linked.server.stream)) {
             Ok(n) if n > 0 => {
                 self.unanswered_bytes = 0;
-                self.backlog_flush_sent = false;
                 Poll::Ready(Ok(()))
             }
-            _ if self.saw_fatal => Poll::Ready(Err(CloseReason::ServerFatal)),
+            _ if linked.condition == ServerCondition::SentFatal => Poll::Ready(Err(CloseReason::ServerFatal)),
             Ok(_) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost("the server closed it")))),
             Err(error) => Poll::Ready(Err(CloseReason::Error(client_error::server_lost(error)))),
         }
@@ -95,8 +93,8 @@ impl Exchange {
             match self.down.next().map_err(server_violation)? {
                 Event::Tail(n) => self.down.continue_message(n),
                 Event::Run(n) => {
-                    // The run is consumed but not yet forwarded: synthesized answers precede it.
-                    self.send_fakes_before_run();
+                    // The run is consumed but not yet forwarded: answers of the pooler precede it.
+                    self.send_local_answers_before_run();
                     self.check_run(session, n)?;
                     if self.answers.is_internal() {
                         self.down.discard_run(n);
@@ -125,26 +123,27 @@ impl Exchange {
         }
     }
 
-    /// Sends the synthesized answers that are due. Never in the middle of a message.
+    /// Sends the answers of the pooler that are due. Never in the middle of a message.
     #[inline]
-    pub(super) fn send_fake_answers(&mut self) {
+    pub(super) fn send_local_answers(&mut self) {
         if self.down.at_boundary() {
-            self.send_fakes_before_run();
+            self.send_local_answers_before_run();
         }
     }
 
-    /// As [`Exchange::send_fake_answers`], when the scanner has just passed a run that began at a message boundary.
+    /// As [`Exchange::send_local_answers`], when the scanner has just passed a run that began at a message boundary.
     #[inline]
-    fn send_fakes_before_run(&mut self) {
-        if self.answers.is_fake_due() {
-            self.encode_due_fakes();
+    fn send_local_answers_before_run(&mut self) {
+        if self.answers.is_local_due() {
+            self.encode_local_answers();
         }
     }
 
     #[inline(never)]
-    fn encode_due_fakes(&mut self) {
-        while let Some(tag) = self.answers.due_fake() {
-            encode::empty(self.down.insert(), tag);
+    fn encode_local_answers(&mut self) {
+        // The changes that depend on them were recorded in advance.
+        while let Some(answer) = self.answers.due_local(|_, _| ()) {
+            answer.encode(self.down.insert());
         }
     }
 }

@@ -25,6 +25,28 @@ thread_local! {
     static FREE_LIST: RefCell<Vec<Box<Exchange>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What happens to the client's next message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestState {
+    /// It is sent to the server, or answered.
+    Accepted,
+    /// It is held back until the server has answered the pooler or what it sent before has been read.
+    Held,
+    /// The pooler has refused the client's batch: it is discarded up to the Sync.
+    Refused,
+}
+
+/// A Flush of the pooler, which makes the server send buffered answers of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FlushState {
+    /// None is needed.
+    None,
+    /// It is sent at the next message boundary.
+    Due,
+    /// It was sent after the last message: another would have no effect.
+    Sent,
+}
+
 /// The exchange between a client and its servers. It begins with the first byte of a request and is finished when no
 /// answer is owed, no message is incomplete or unsent in either direction, and no server is linked.
 pub(super) struct Exchange {
@@ -35,30 +57,18 @@ pub(super) struct Exchange {
     pub(super) answers: ExpectedAnswers,
     /// The server's error for a SET of the pooler.
     pub(super) internal_query_error: Option<Vec<u8>>,
-    /// A client request is held back until the pooler's SET is answered.
-    pub(super) holds_request: bool,
+    pub(super) request: RequestState,
     /// What executing the unnamed portal may do.
     pub(super) unnamed_portal: Effect,
     /// The same for all named portals combined.
     pub(super) named_portals: Effect,
     /// The current batch, in case it has to be sent again.
     pub(super) retry: Retry,
-    /// The pooler sends a Flush at the next message boundary.
-    pub(super) flush_due: bool,
-    /// A Flush was sent because a message waits for an answer.
-    pub(super) awaited_flush_sent: bool,
-    /// A Flush was sent because too many answers were owed, and the server has sent nothing since.
-    pub(super) backlog_flush_sent: bool,
+    pub(super) flush: FlushState,
     /// Bytes sent to the server since its last message.
     pub(super) unanswered_bytes: usize,
-    /// The pooler has refused the client's batch and discards it up to its Sync.
-    pub(super) refused_batch: bool,
     /// Names dropped by DISCARD ALL or DEALLOCATE ALL, for server messages that still mention them.
     pub(super) dropped_names: ClientNames,
-    /// The transaction has changed the schema.
-    pub(super) changed_schema: bool,
-    /// The server has sent a message that no request explains. It must never be used again.
-    pub(super) is_out_of_step: bool,
 
     /// This task is registered to be woken when the client sends.
     pub(super) awaits_client_input: bool,
@@ -66,8 +76,6 @@ pub(super) struct Exchange {
     pub(super) up: HalfDuplex,
     /// From the server to the client.
     pub(super) down: HalfDuplex,
-    /// A FATAL error from the server is being sent to the client.
-    pub(super) saw_fatal: bool,
 }
 
 impl Exchange {
@@ -94,22 +102,16 @@ impl Exchange {
             link: Link::None,
             answers: ExpectedAnswers::default(),
             internal_query_error: None,
-            holds_request: false,
+            request: RequestState::Accepted,
             unnamed_portal: Effect::None,
             named_portals: Effect::None,
             retry: Retry::default(),
-            flush_due: false,
-            awaited_flush_sent: false,
-            backlog_flush_sent: false,
+            flush: FlushState::None,
             unanswered_bytes: 0,
-            refused_batch: false,
             dropped_names: ClientNames::default(),
-            changed_schema: false,
-            is_out_of_step: false,
             awaits_client_input: false,
             up: HalfDuplex::new(&FROM_CLIENT, max_message_bytes),
             down: HalfDuplex::new(&FROM_SERVER, max_message_bytes),
-            saw_fatal: false,
         }
     }
 
@@ -143,10 +145,7 @@ impl Exchange {
             && self.down.is_finished()
             && self.answers.is_fresh()
             && self.internal_query_error.is_none()
-            && !self.holds_request
-            && !self.refused_batch
-            && !self.saw_fatal
-            && !self.is_out_of_step
+            && self.request == RequestState::Accepted
     }
 
     /// Clears what was recorded for the previous link.
@@ -154,11 +153,8 @@ impl Exchange {
         self.unnamed_portal = Effect::None;
         self.named_portals = Effect::None;
         self.retry.clear();
-        self.flush_due = false;
-        self.awaited_flush_sent = false;
-        self.backlog_flush_sent = false;
+        self.flush = FlushState::None;
         self.unanswered_bytes = 0;
-        self.changed_schema = false;
         self.dropped_names = ClientNames::default();
     }
 
@@ -218,7 +214,7 @@ mod tests {
         assert!(!exchange.is_finished());
         exchange.up.clear_received();
         assert!(!exchange.is_finished());
-        exchange.answers.ready().unwrap();
+        exchange.answers.ready(|_, _| ()).unwrap();
         assert!(exchange.is_finished());
         let first = std::ptr::from_ref(&*exchange);
         exchange.recycle();

@@ -1,9 +1,9 @@
 //! The link between a client and a server. Owns its state, including the server and its last known transaction status,
 //! and the points at which it is made and ends.
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, RequestState};
 use super::session::{ClientSession, CloseReason};
-use crate::answers::ExpectedAnswer;
+use crate::answers::{ExpectedAnswer, StateChange};
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
@@ -19,6 +19,31 @@ pub(super) struct Linked {
     pub(super) server: Box<Server>,
     /// Status in the last ReadyForQuery.
     pub(super) status: TxStatus,
+    pub(super) condition: ServerCondition,
+    /// The transaction has changed the schema.
+    pub(super) changed_schema: bool,
+}
+
+/// Whether the server can be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerCondition {
+    /// It has sent what was expected.
+    InStep,
+    /// It has sent a message that no request explains, and must never be used again.
+    OutOfStep,
+    /// It has sent a FATAL error, which the client receives, and closes the connection.
+    SentFatal,
+}
+
+impl Linked {
+    fn new(server: Box<Server>) -> Self {
+        Self { server, status: TxStatus::Idle, condition: ServerCondition::InStep, changed_schema: false }
+    }
+
+    /// True if the server is in step and outside of a transaction.
+    fn is_idle(&self) -> bool {
+        self.status == TxStatus::Idle && self.condition == ServerCondition::InStep
+    }
 }
 
 /// The client's server, if any.
@@ -93,12 +118,16 @@ impl Exchange {
         session.pool.stats.count(|t| t.server_assignments += 1);
         if !server.parameters.same(&session.parameters) {
             let parameters = &session.pool.context.parameters;
-            for sql in parameters.set_statements(&server.parameters, &session.parameters) {
+            let mut statements =
+                parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
+            while let Some(sql) = statements.next() {
                 encode::query(self.up.insert(), &sql);
-                self.answers.push(ExpectedAnswer::InternalQuery);
+                let is_last = statements.peek().is_none();
+                let change = if is_last { StateChange::Parameters } else { StateChange::None };
+                self.answers.push(ExpectedAnswer::InternalQuery.with(change));
             }
         }
-        self.link = Link::Server(Linked { server, status: TxStatus::Idle });
+        self.link = Link::Server(Linked::new(server));
     }
 
     /// Releases the server if it owes nothing and the pool mode allows it. Called when everything received from it has
@@ -106,7 +135,7 @@ impl Exchange {
     pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
         let at_boundary = self.down.at_boundary() && self.down.is_examined();
-        if !self.owes_nothing() || !at_boundary || self.saw_fatal {
+        if !self.owes_nothing() || !at_boundary || linked.condition != ServerCondition::InStep {
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
@@ -125,7 +154,7 @@ impl Exchange {
 
     /// True when every request is answered and no other has begun.
     fn owes_nothing(&self) -> bool {
-        self.answers.is_settled() && !self.holds_request && self.is_between_messages()
+        self.answers.is_settled() && self.request != RequestState::Held && self.is_between_messages()
     }
 
     /// True when the server has received every message of the client that was begun.
@@ -143,8 +172,7 @@ impl Exchange {
         let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down.at_boundary(), "no message of the server is half read");
-        debug_assert!(linked.status == TxStatus::Idle, "a server is released only outside of a transaction");
-        debug_assert!(!self.is_out_of_step && !self.saw_fatal, "an unusable server must be closed");
+        debug_assert!(linked.is_idle(), "a server is released only in step and outside of a transaction");
         session.record_unlinked();
         self.clear_link_state();
         let mut server = linked.server;
@@ -170,14 +198,12 @@ impl Exchange {
             owes_answers: !self.answers.is_empty(),
             between_messages: self.is_between_messages(),
         };
-        let in_order = !self.is_out_of_step
-            && self.answers.is_settled()
+        let in_order = self.answers.is_settled()
             && self.down.at_boundary()
             && self.down.is_examined()
-            && unfinished.between_messages
-            && !self.saw_fatal;
+            && unfinished.between_messages;
         match link {
-            Link::Server(mut linked) if in_order && linked.status == TxStatus::Idle => {
+            Link::Server(mut linked) if in_order && linked.is_idle() => {
                 linked.server.end_ownership();
                 session.pool.release_dirty(linked.server);
             }

@@ -7,7 +7,7 @@ use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::upstream::violation;
-use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::answers::{Answer, ExpectedAnswer, StateChange};
 use crate::client_error;
 use crate::prepared::{Effect, Interner};
 use wire::frontend;
@@ -33,7 +33,7 @@ impl Exchange {
         if let Link::Server(linked) = &mut self.link {
             linked.server.has_client_names = true;
         }
-        self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::None));
+        self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward));
         Ok(())
     }
 
@@ -74,8 +74,8 @@ impl Exchange {
         if let Link::Server(linked) = &mut self.link {
             linked.server.prepared.insert(statement.clone(), 0);
         }
-        let undo = Undo::name(name, None, statement.id);
-        self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
+        let change = StateChange::name(name, None, statement.id);
+        self.answers.push(ExpectedAnswer::Parse(Answer::Forward).with(change));
         Ok(())
     }
 
@@ -131,7 +131,7 @@ impl Exchange {
         frame: Frame,
         escaped: Option<Vec<u8>>,
     ) -> Consumed {
-        let expected = ExpectedAnswer::Close(Answer::Forward, Undo::None);
+        let expected = ExpectedAnswer::Close(Answer::Forward);
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, expected);
             return Ok(());

@@ -2,12 +2,12 @@
 //! statements, which belong to [`super::statements`]. Moving the bytes belongs to [`super::upstream`].
 
 use super::decision::{Consumed, NotConsumed};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, FlushState, RequestState};
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::upstream::violation;
-use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::answers::{Answer, ExpectedAnswer, LocalAnswer};
 use crate::client_error;
 use crate::config::PoolMode;
 use crate::prepared::ServerUnnamed;
@@ -34,7 +34,7 @@ impl Exchange {
         if frame.tag == tag::frontend::PASSWORD {
             return Err(CloseReason::Error(client_error::misplaced("a password message")).into());
         }
-        if self.refused_batch {
+        if self.request == RequestState::Refused {
             return self.skip_refused(frame);
         }
         if self.rules.mode == PoolMode::Statement {
@@ -70,7 +70,7 @@ impl Exchange {
             tag::frontend::COPY_DONE | tag::frontend::COPY_FAIL => {
                 self.answers.push(ExpectedAnswer::CopyEnd);
                 self.up.forward(frame);
-                self.flush_due |= self.answers.held_sync_needs_flush();
+                self.flush_held_sync();
             }
             other => return Err(violation(scan::FrameError::UnknownTag(other)).into()),
         }
@@ -90,10 +90,11 @@ impl Exchange {
                 return Err(NotConsumed::AwaitServer);
             }
         }
-        self.holds_request = self.waits_for_internal_query(session);
-        if self.holds_request {
+        if self.waits_for_internal_query(session) {
+            self.request = RequestState::Held;
             return Err(NotConsumed::AwaitServer);
         }
+        self.request = RequestState::Accepted;
         if self.answers.is_empty()
             && let Link::Server(linked) = &self.link
             && linked.server.stream.has_pending_input()
@@ -140,8 +141,15 @@ impl Exchange {
         }
         self.discard_message(frame)?;
         self.answers.hold_sync();
-        self.flush_due |= self.answers.held_sync_needs_flush();
+        self.flush_held_sync();
         Ok(())
+    }
+
+    /// The server may buffer the answer on which a held Sync depends.
+    fn flush_held_sync(&mut self) {
+        if self.answers.held_sync_needs_flush() {
+            self.flush = FlushState::Due;
+        }
     }
 
     fn on_execute(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
@@ -166,7 +174,8 @@ impl Exchange {
     pub(super) fn send_due(&mut self) {
         let due = self.answers.take_due_syncs();
         self.send_syncs(due);
-        if std::mem::take(&mut self.flush_due) {
+        if self.flush == FlushState::Due {
+            self.flush = FlushState::Sent;
             encode::empty(self.up.insert(), tag::frontend::FLUSH);
         }
     }
@@ -197,14 +206,15 @@ impl Exchange {
     /// Closes a statement that does not exist.
     fn probe_copy(&mut self) {
         rewrite::close_statement(self.up.insert(), internal_names::NO_STATEMENT);
-        self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
+        self.answers.push(ExpectedAnswer::Close(Answer::Skip));
     }
 
     /// A message that depends on an earlier answer of the same batch waits for it. The Flush keeps the server from
     /// buffering that answer.
     pub(super) fn await_answer(&mut self) -> NotConsumed {
-        self.flush_due |= self.answers.is_batch_open() && !self.awaited_flush_sent;
-        self.awaited_flush_sent |= self.flush_due;
+        if self.answers.is_batch_open() && self.flush == FlushState::None {
+            self.flush = FlushState::Due;
+        }
         NotConsumed::AwaitAnswer
     }
 
@@ -221,24 +231,27 @@ impl Exchange {
         }
     }
 
-    /// Statement pooling does not allow transaction blocks. The request is refused without reaching a server, once no
-    /// answer is owed.
+    /// Statement pooling does not allow transaction blocks. The request is refused without reaching a server.
     fn refuse_transaction(&mut self, frame: Frame) -> Consumed {
-        match self.link {
-            Link::None => {}
-            // Kept for a statement that exists only on it.
-            Link::Server(_) if self.answers.is_settled() => {}
-            // It is released after its last answer.
-            _ if !self.answers.is_batch_open() => return Err(NotConsumed::AwaitAnswer),
-            _ => return Err(CloseReason::Error(client_error::transaction_in_statement_mode()).into()),
+        let error = client_error::transaction_in_statement_mode();
+        // Earlier messages of the batch cannot be undone.
+        if self.answers.is_batch_open() {
+            return Err(CloseReason::Error(error).into());
+        }
+        if self.answers.may_be_copying() {
+            return Err(NotConsumed::AwaitAnswer);
         }
         self.discard_message(frame)?;
-        client_error::transaction_in_statement_mode().encode_error(self.down.insert());
-        if frame.tag == tag::frontend::QUERY {
-            encode::ready_for_query(self.down.insert());
-        } else {
-            self.refused_batch = true;
+        let is_query = frame.tag == tag::frontend::QUERY;
+        if !is_query {
+            self.request = RequestState::Refused;
         }
+        self.answer_locally(|out| {
+            error.encode_error(out);
+            if is_query {
+                encode::ready_for_query(out);
+            }
+        });
         Ok(())
     }
 
@@ -246,10 +259,18 @@ impl Exchange {
     fn skip_refused(&mut self, frame: Frame) -> Consumed {
         self.discard_message(frame)?;
         if frame.tag == tag::frontend::SYNC {
-            self.refused_batch = false;
-            encode::ready_for_query(self.down.insert());
+            self.request = RequestState::Accepted;
+            self.answer_locally(encode::ready_for_query);
         }
         Ok(())
+    }
+
+    /// Answers a message of the client after everything that is owed to it.
+    fn answer_locally(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut messages = Vec::new();
+        encode(&mut messages);
+        self.answers.push(ExpectedAnswer::Local(LocalAnswer::Messages(messages.into())));
+        self.send_local_answers();
     }
 
     /// Handles a cancel request for a query that has not reached a server: the pooler answers it.
@@ -261,8 +282,8 @@ impl Exchange {
             let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else {
                 if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
                     // The batch's Sync has not been received yet.
-                    client_error::canceled_while_waiting().encode_error(self.down.insert());
-                    self.refused_batch = true;
+                    self.answer_locally(|out| client_error::canceled_while_waiting().encode_error(out));
+                    self.request = RequestState::Refused;
                     return Ok(());
                 }
                 // The request is larger than the buffer; the rest of it is discarded.
@@ -276,8 +297,10 @@ impl Exchange {
                 break;
             }
         }
-        client_error::canceled_while_waiting().encode_error(self.down.insert());
-        encode::ready_for_query(self.down.insert());
+        self.answer_locally(|out| {
+            client_error::canceled_while_waiting().encode_error(out);
+            encode::ready_for_query(out);
+        });
         Ok(())
     }
 }

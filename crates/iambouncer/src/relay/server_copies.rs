@@ -4,7 +4,7 @@
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
-use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::answers::{Answer, ExpectedAnswer, StateChange};
 use crate::prepared::Statement;
 use crate::prepared::effect::ends_transaction;
 use std::rc::Rc;
@@ -68,11 +68,11 @@ impl Exchange {
         linked.server.info.prepared_count.set(linked.server.prepared.len());
         if may_exist {
             rewrite::close_statement(self.up.insert(), &statement.name);
-            self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::None));
+            self.answers.push(ExpectedAnswer::Close(Answer::Skip));
         }
         if let Some(evicted) = evicted {
             rewrite::close_statement(self.up.insert(), &evicted.name);
-            self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::Closed(evicted)));
+            self.answers.push(ExpectedAnswer::Close(Answer::Skip).with(StateChange::Closed(evicted)));
         }
         rewrite::parse(self.up.insert(), &statement.name, &statement.body);
         session.pool.stats.count(|t| t.server_parses += 1);
@@ -84,7 +84,7 @@ impl Exchange {
             return true;
         }
         self.add_to_server(session, statement);
-        self.answers.push(ExpectedAnswer::Parse(Answer::Skip, Undo::Prepared(statement.id)));
+        self.answers.push(ExpectedAnswer::Parse(Answer::Skip).with(StateChange::Prepared(statement.id)));
         false
     }
 }

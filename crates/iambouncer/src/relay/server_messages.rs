@@ -4,10 +4,10 @@
 use super::downstream::server_violation;
 use super::exchange::Exchange;
 use super::internal_names;
-use super::link::Link;
+use super::link::{Link, ServerCondition};
 use super::retry::Stale;
 use super::session::{ClientSession, CloseReason};
-use crate::answers::{Answer, FailedEntry, Mismatch, Ready, Undo};
+use crate::answers::{Answer, Mismatch, Outcome, Ready, StateChange};
 use crate::client_error;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
@@ -25,7 +25,7 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
     ) -> Result<(), CloseReason> {
-        self.send_fake_answers();
+        self.send_local_answers();
         let is_internal = self.answers.is_internal();
         let discard = match frame.tag {
             from_server::READY_FOR_QUERY => self.on_ready(session, frame)?,
@@ -49,7 +49,8 @@ impl Exchange {
     /// True when the answer is discarded.
     #[inline]
     fn on_answer(&mut self, session: &ClientSession, tag: u8) -> Result<bool, CloseReason> {
-        match self.answers.answer(tag) {
+        // The changes that depend on it were recorded in advance.
+        match self.answers.answer(tag, |_, _| ()) {
             Ok(answer) => {
                 if answer == Answer::Forward {
                     self.retry.clear();
@@ -64,8 +65,8 @@ impl Exchange {
     /// request, so it is never used again.
     #[cold]
     pub(super) fn out_of_step(&mut self, session: &ClientSession, mismatch: &Mismatch) -> CloseReason {
-        self.is_out_of_step = true;
-        if let Link::Server(linked) = &self.link {
+        if let Link::Server(linked) = &mut self.link {
+            linked.condition = ServerCondition::OutOfStep;
             let client = Some((session.info.id, linked.status));
             out_of_step::report(&linked.server.info, mismatch, client);
         }
@@ -78,38 +79,45 @@ impl Exchange {
 
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
         let status = backend::ready_for_query(self.message(frame)).map_err(server_violation)?;
-        let ready = self.answers.ready().map_err(|mismatch| self.out_of_step(session, &mismatch))?;
+        let mut committed = StateChange::None;
+        let ready = self.answers.ready(|change, _| committed = change);
+        let ready = ready.map_err(|mismatch| self.out_of_step(session, &mismatch))?;
         let Link::Server(linked) = &mut self.link else { return Ok(ready != Ready::Client) };
         linked.status = status;
         match ready {
             Ready::Client => {}
             Ready::InternalSync => return Ok(true),
             Ready::InternalQuery => {
-                self.internal_query_completed(session)?;
+                self.internal_query_completed(session, &committed)?;
                 return Ok(true);
             }
         }
         session.parameters_proven = true;
-        self.awaited_flush_sent = false;
-        if status == TxStatus::Idle && std::mem::take(&mut self.changed_schema) {
+        if status == TxStatus::Idle && std::mem::take(&mut linked.changed_schema) {
             session.pool.schema_changed();
         }
+        self.flush_has_passed();
         self.count_ready(session, status);
         Ok(false)
     }
 
-    /// The pooler's last SET is answered: the server has the client's values, in its own spelling if it reports them.
-    fn internal_query_completed(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
+    /// After the pooler's last SET the server has the client's values, in its own spelling if it reports them.
+    fn internal_query_completed(
+        &mut self,
+        session: &mut ClientSession,
+        committed: &StateChange,
+    ) -> Result<(), CloseReason> {
         if self.answers.is_internal() {
             return Ok(());
         }
         if let Some(message) = self.internal_query_error.take() {
             return Err(CloseReason::Error(refused_parameter(&message)));
         }
-        let Link::Server(linked) = &mut self.link else { return Ok(()) };
-        session.parameters =
-            linked.server.accept_parameters(&session.pool.context.parameters, &session.parameters);
-        session.parameters_proven = true;
+        if let (StateChange::Parameters, Link::Server(linked)) = (committed, &mut self.link) {
+            let parameters = &session.pool.context.parameters;
+            session.parameters = linked.server.accept_parameters(parameters, &session.parameters);
+            session.parameters_proven = true;
+        }
         Ok(())
     }
 
@@ -169,7 +177,9 @@ impl Exchange {
             return Ok(true);
         }
         if fatal {
-            self.saw_fatal = true;
+            if let Link::Server(linked) = &mut self.link {
+                linked.condition = ServerCondition::SentFatal;
+            }
             return Ok(self.replace_names(session, frame));
         }
         if self.on_stale_statement(frame) {
@@ -179,7 +189,9 @@ impl Exchange {
         self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
         let server = &mut linked.server;
-        if let Err(mismatch) = self.answers.error(|undo, failed| apply_undo(session, server, undo, failed)) {
+        if let Err(mismatch) =
+            self.answers.error(|change, outcome| roll_back(session, server, change, outcome))
+        {
             return Err(self.out_of_step(session, &mismatch));
         }
         session.info.prepared_count.set(session.names.len() as u32);
@@ -258,7 +270,11 @@ impl Exchange {
                 let discards_all = tag == b"DISCARD ALL";
                 self.on_deallocated(session, discards_all);
             }
-            [b'A' | b'C' | b'D', ..] if changes_schema(tag) => self.changed_schema = true,
+            [b'A' | b'C' | b'D', ..] if changes_schema(tag) => {
+                if let Link::Server(linked) = &mut self.link {
+                    linked.changed_schema = true;
+                }
+            }
             _ => {}
         }
     }
@@ -278,11 +294,12 @@ impl Exchange {
     }
 }
 
-/// Undoes what was recorded for an answer that did not come.
-fn apply_undo(session: &mut ClientSession, server: &mut Server, undo: Undo, failed: FailedEntry) {
-    match undo {
-        Undo::None | Undo::Duplicate(_) => {}
-        Undo::Name(renamed) => {
+/// Undoes what was recorded in advance for an answer that is an error.
+fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChange, outcome: Outcome) {
+    let Outcome::RolledBack { is_front, is_last_change } = outcome else { return };
+    match change {
+        StateChange::None | StateChange::Duplicate(_) | StateChange::Parameters => {}
+        StateChange::Name(renamed) => {
             match renamed.before {
                 Some(statement) => session.names.insert(&renamed.name, statement),
                 None => {
@@ -294,15 +311,18 @@ fn apply_undo(session: &mut ClientSession, server: &mut Server, undo: Undo, fail
             }
         }
         // It may have been there before and may still be there.
-        Undo::Prepared(id) => server.prepared.mark_uncertain(id),
-        Undo::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
-        Undo::Unnamed(before) => {
+        StateChange::Prepared(id) => server.prepared.mark_uncertain(id),
+        StateChange::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
+        StateChange::Unnamed(before) => {
             if !matches!(server.unnamed, ServerUnnamed::Own) {
                 server.unnamed = ServerUnnamed::Unknown;
             }
-            Exchange::undo_unnamed(session, before, failed);
+            if is_last_change {
+                // A Parse that failed has closed the previous statement; a Parse that was skipped has not.
+                session.unnamed = if is_front { None } else { before };
+            }
         }
-        Undo::ServerUnnamed => server.unnamed = ServerUnnamed::Unknown,
+        StateChange::ServerUnnamed => server.unnamed = ServerUnnamed::Unknown,
     }
 }
 

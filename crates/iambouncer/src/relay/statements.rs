@@ -8,7 +8,7 @@ use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::upstream::violation;
-use crate::answers::{Answer, ExpectedAnswer, Undo};
+use crate::answers::{Answer, ExpectedAnswer, LocalAnswer, StateChange};
 use crate::client_error;
 use crate::prepared::{Effect, Statement};
 use std::rc::Rc;
@@ -88,7 +88,7 @@ impl Exchange {
             // If the server did not have the statement after all, it now has the right one.
             self.ensure_prepared(session, statement);
             rewrite::parse(self.up.insert(), &statement.name, &statement.body);
-            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::duplicate(name)));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward).with(StateChange::duplicate(name)));
             return Ok(());
         }
         if !session.names.has_room_for(statement) {
@@ -98,14 +98,16 @@ impl Exchange {
         session.info.prepared_count.set(session.names.len() as u32);
         if !self.has_current(session, statement) {
             self.add_to_server(session, statement);
-            let undo = Undo::name(name, None, statement.id);
-            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, undo));
+            let change = StateChange::name(name, None, statement.id);
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward).with(change));
         } else if self.is_refused_by_transaction(statement) {
             // Lets the server report the error.
             rewrite::parse(self.up.insert(), &statement.name, &statement.body);
-            self.answers.push(ExpectedAnswer::Parse(Answer::Forward, Undo::name(name, None, 0)));
+            self.answers.push(ExpectedAnswer::Parse(Answer::Forward).with(StateChange::name(name, None, 0)));
         } else {
-            self.answers.push(ExpectedAnswer::Parse(Answer::Fake, Undo::name(name, None, 0)));
+            self.answers.push(
+                ExpectedAnswer::Local(LocalAnswer::ParseComplete).with(StateChange::name(name, None, 0)),
+            );
         }
         Ok(())
     }
@@ -248,10 +250,13 @@ impl Exchange {
             if let Link::Server(linked) = &mut self.link {
                 linked.server.prepared.remove(statement.id);
             }
-            self.answers.push(ExpectedAnswer::Close(Answer::Forward, Undo::name(name, before, 0)));
+            self.answers
+                .push(ExpectedAnswer::Close(Answer::Forward).with(StateChange::name(name, before, 0)));
         } else {
             // Only the client drops it: the server keeps it for other clients.
-            self.answers.push(ExpectedAnswer::Close(Answer::Fake, Undo::name(name, before, 0)));
+            self.answers.push(
+                ExpectedAnswer::Local(LocalAnswer::CloseComplete).with(StateChange::name(name, before, 0)),
+            );
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
 use super::upstream::violation;
-use crate::answers::{Answer, ExpectedAnswer, FailedEntry, Undo};
+use crate::answers::{Answer, ExpectedAnswer, StateChange};
 use crate::config::PoolMode;
 use crate::prepared::unnamed::MAX_KEPT_BYTES;
-use crate::prepared::{Effect, ServerUnnamed, Unnamed, UnnamedText};
+use crate::prepared::{Effect, ServerUnnamed, UnnamedText};
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
 use wire::rewrite;
@@ -23,15 +23,15 @@ impl Exchange {
             let text = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
             session.has_effects |= effect != Effect::None;
-            let undo = if session.has_effects {
-                Undo::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect)))
+            let change = if session.has_effects {
+                StateChange::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect)))
             } else {
-                Undo::None
+                StateChange::None
             };
             if let Link::Server(linked) = &mut self.link {
                 linked.server.unnamed = ServerUnnamed::Own;
             }
-            self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, undo));
+            self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward).with(change));
             return Ok(());
         }
         let text = if frame.len > MAX_KEPT_BYTES {
@@ -51,7 +51,11 @@ impl Exchange {
         if let Link::Server(linked) = &mut self.link {
             linked.server.unnamed = ServerUnnamed::Text(text);
         }
-        self.forward_expecting(session, frame, ExpectedAnswer::Parse(Answer::Forward, Undo::Unnamed(before)));
+        self.forward_expecting(
+            session,
+            frame,
+            ExpectedAnswer::Parse(Answer::Forward).with(StateChange::Unnamed(before)),
+        );
         Ok(())
     }
 
@@ -76,14 +80,14 @@ impl Exchange {
     }
 
     pub(super) fn on_unnamed_close(&mut self, session: &mut ClientSession, frame: Frame) {
-        let undo = match self.rules.mode {
-            PoolMode::Session => Undo::None,
-            _ => Undo::Unnamed(session.unnamed.take()),
+        let change = match self.rules.mode {
+            PoolMode::Session => StateChange::None,
+            _ => StateChange::Unnamed(session.unnamed.take()),
         };
         if let Link::Server(linked) = &mut self.link {
             linked.server.unnamed = ServerUnnamed::None;
         }
-        self.forward_expecting(session, frame, ExpectedAnswer::Close(Answer::Forward, undo));
+        self.forward_expecting(session, frame, ExpectedAnswer::Close(Answer::Forward).with(change));
     }
 
     /// Makes sure that the server's unnamed statement is the client's before a message uses it: parses it again or, if
@@ -120,23 +124,15 @@ impl Exchange {
             Some((text, body)) => {
                 rewrite::parse(self.up.insert(), b"", body);
                 linked.server.unnamed = ServerUnnamed::Text(text.clone());
-                self.answers.push(ExpectedAnswer::Parse(Answer::Skip, Undo::ServerUnnamed));
+                self.answers.push(ExpectedAnswer::Parse(Answer::Skip).with(StateChange::ServerUnnamed));
                 session.pool.stats.count(|t| t.server_parses += 1);
             }
             None => {
                 rewrite::close_statement(self.up.insert(), b"");
                 linked.server.unnamed = ServerUnnamed::None;
-                self.answers.push(ExpectedAnswer::Close(Answer::Skip, Undo::ServerUnnamed));
+                self.answers.push(ExpectedAnswer::Close(Answer::Skip).with(StateChange::ServerUnnamed));
             }
         }
         Ok(())
-    }
-
-    /// Undoes a change of the unnamed statement that did not happen. A Parse that failed has closed the previous
-    /// statement; a Parse that was skipped has not.
-    pub(super) fn undo_unnamed(session: &mut ClientSession, before: Unnamed, failed: FailedEntry) {
-        if failed.is_last_change {
-            session.unnamed = if failed.is_front { None } else { before };
-        }
     }
 }

@@ -3,10 +3,10 @@
 
 use super::decision::{Consumed, NotConsumed};
 use super::downstream::MAX_UNSENT_HEAD_BYTES;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, FlushState, RequestState};
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use crate::answers::ExpectedAnswer;
+use crate::answers::Expectation;
 use crate::client_error;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
@@ -63,7 +63,7 @@ impl Exchange {
                 NotConsumed::SendFirst => {}
                 NotConsumed::AwaitServer => return self.poll_client_while_waiting(session, cx),
                 NotConsumed::AwaitAnswer => {
-                    if !(self.flush_due && self.up.at_boundary()) {
+                    if !(self.flush == FlushState::Due && self.up.at_boundary()) {
                         return poll_disconnect(session);
                     }
                 }
@@ -111,9 +111,9 @@ impl Exchange {
         session: &mut ClientSession,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CloseReason>> {
-        self.holds_request = true;
+        self.request = RequestState::Held;
         let drained = self.poll_downstream(session, cx);
-        self.holds_request = false;
+        self.request = RequestState::Accepted;
         if let Poll::Ready(Err(reason)) = drained {
             return Poll::Ready(Err(reason));
         }
@@ -128,7 +128,7 @@ impl Exchange {
     fn has_nothing_to_do(&self, session: &ClientSession) -> bool {
         self.awaits_client_input
             && self.up.is_empty()
-            && !self.flush_due
+            && self.flush != FlushState::Due
             && !self.answers.has_due_syncs()
             && !session.client.has_pending_input()
     }
@@ -167,11 +167,10 @@ impl Exchange {
     fn takes_flush(&mut self) -> bool {
         let is_needed = (self.answers.len() > MAX_ANSWERS_OWED || self.is_server_behind())
             && self.answers.is_batch_open()
-            && !self.backlog_flush_sent
+            && self.flush == FlushState::None
             && self.up.at_boundary();
         if is_needed {
-            self.backlog_flush_sent = true;
-            self.flush_due = true;
+            self.flush = FlushState::Due;
         }
         is_needed
     }
@@ -193,7 +192,7 @@ impl Exchange {
                 | tag::frontend::EXECUTE
                 | tag::frontend::CLOSE
         );
-        if is_of_batch && self.refused_batch {
+        if is_of_batch && self.request == RequestState::Refused {
             return Ok(false);
         }
         if is_of_batch {
@@ -300,16 +299,24 @@ impl Exchange {
             Event::Incomplete(needed) => return Err(NotConsumed::NeedBytes(needed)),
             Event::Message(frame) => {
                 self.on_client_message(session, frame)?;
-                self.awaited_flush_sent = false;
+                self.flush_has_passed();
             }
         }
         Ok(())
     }
 
+    /// The server may buffer answers again that the last Flush does not concern.
+    #[inline]
+    pub(super) fn flush_has_passed(&mut self) {
+        if self.flush == FlushState::Sent {
+            self.flush = FlushState::None;
+        }
+    }
+
     /// Adds what is due between two client messages. True if there was anything.
     #[inline]
     fn sends_due(&mut self) -> bool {
-        let is_due = (self.flush_due || self.answers.has_due_syncs())
+        let is_due = (self.flush == FlushState::Due || self.answers.has_due_syncs())
             && self.up.at_boundary()
             && self.link.is_linked();
         if is_due {
@@ -353,7 +360,7 @@ impl Exchange {
         &mut self,
         session: &mut ClientSession,
         frame: Frame,
-        expected: ExpectedAnswer,
+        expected: impl Into<Expectation>,
     ) {
         self.start_clock(session);
         self.answers.push(expected);
