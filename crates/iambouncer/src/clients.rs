@@ -1,6 +1,10 @@
 //! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
 //! client's own task runs. Owns the table, cancel keys, and requests to a client's task.
 
+mod snapshot;
+
+pub use snapshot::snapshot;
+
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
 use crate::config::MAX_WORKERS;

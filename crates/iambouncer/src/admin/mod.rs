@@ -4,7 +4,6 @@
 mod actions;
 mod console;
 mod formats;
-pub mod gathered;
 mod output;
 mod session;
 mod show;

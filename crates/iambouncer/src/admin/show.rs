@@ -1,10 +1,10 @@
 //! SHOW commands for configuration and pools. Owns the rows; the columns are in the table.
 
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
 use super::table::Row;
 use crate::config::table as settings_table;
 use crate::lifecycle::Phase;
+use crate::stats::snapshot::Snapshot;
 
 pub(super) fn text(value: impl ToString) -> Option<String> {
     Some(value.to_string())
@@ -80,13 +80,13 @@ fn console_database(settings: &crate::config::Settings) -> Row {
     row
 }
 
-pub(super) fn pools(_: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
+pub(super) fn pools(_: &Console, all: &Snapshot) -> Vec<Row> {
     let rows = all.pools.iter().map(|((database, user), pool)| {
         vec![
             text(database),
             text(user),
-            text(pool.clients),
-            text(pool.waiting),
+            text(pool.clients.idle + pool.clients.active),
+            text(pool.clients.waiting),
             text(pool.cancels),
             text(0),
             text(pool.active),
@@ -105,7 +105,7 @@ pub(super) fn pools(_: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
     rows.collect()
 }
 
-pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
+pub(super) fn lists(console: &Console, all: &Snapshot) -> Vec<Row> {
     let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
     let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();

@@ -1,11 +1,11 @@
 //! SHOW STATS: totals and averages per database. Order and arithmetic of the values are in [`crate::stats`].
 
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
 use super::show::text;
 use super::table::Row;
+use crate::stats::snapshot::Snapshot;
 
-pub(super) fn stats(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
+pub(super) fn stats(console: &Console, all: &Snapshot) -> Vec<Row> {
     let period = console.context.config().settings.stats_period;
     let rows = all.databases.iter().map(|(name, counts)| {
         let mut row = vec![text(name)];

@@ -2,9 +2,9 @@
 //! in each row runs the command.
 
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
 use super::{actions, show, show_peers, show_secrets, show_stats, show_tokens};
 use crate::client_error::ClientError;
+use crate::stats::snapshot::Snapshot;
 use Rows::{Distinct, EachWorker, Here, Sums};
 use std::future::ready;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ pub enum Rows {
     /// Each worker has rows; those with the same first value are duplicates.
     Distinct(fn(&Console) -> Vec<Row>),
     /// Sums over all workers.
-    Sums(fn(&Console, &ConsoleSnapshot) -> Vec<Row>),
+    Sums(fn(&Console, &Snapshot) -> Vec<Row>),
 }
 
 impl Rows {
@@ -63,7 +63,7 @@ impl Rows {
                 all.retain(|row| seen.insert(row.first().cloned()));
                 all
             }
-            Self::Sums(rows) => rows(console, &ConsoleSnapshot::from_all(console).await),
+            Self::Sums(rows) => rows(console, &console.snapshot_of_all().await),
         }
     }
 }
