@@ -56,6 +56,7 @@ mod instance;
 mod limiter;
 mod login;
 mod percent;
+mod refreshing;
 mod single_flight;
 // Documentation page. Its code requires drivers, so the crate rds-iam-examples compiles it, not this crate's tests.
 #[cfg_attr(not(doctest), doc = include_str!("pools.md"))]
