@@ -84,7 +84,7 @@ pub use endpoint::{EndpointKind, RdsEndpoint, region_of};
 pub use engine::{MIN_TOKEN_LEFT, TokenEngine, TokenKey, TokenStatus};
 pub use error::TokenError;
 pub use limiter::{DEFAULT_LOGINS_PER_SECOND, LoginLimiter, Overloaded};
-pub use login::{IamLoginError, is_refusal};
+pub use login::{IamLoginError, TokenLoginError, is_refusal, log_in_with};
 pub use percent::percent_encode;
 pub use region::{Partition, Region, RegionError};
 pub use resolve::{ResolveError, Resolved, Resolver};
