@@ -47,6 +47,7 @@ pub mod printable;
 pub mod process;
 pub mod relay;
 pub mod server;
+mod shared_values;
 pub mod sql_client;
 pub mod stats;
 pub mod worker;
