@@ -348,11 +348,6 @@ impl ClientTable {
         self.clients.borrow().values().for_each(|client| each(client));
     }
 
-    /// Number of clients, including those logging in.
-    pub fn len(&self) -> usize {
-        self.clients.borrow().len()
-    }
-
     /// True if no client is connected.
     pub fn is_empty(&self) -> bool {
         self.clients.borrow().is_empty()

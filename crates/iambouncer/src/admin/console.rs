@@ -39,8 +39,6 @@ pub struct Console {
     pub clients: Rc<ClientTable>,
     /// Running, draining or stopping.
     pub lifecycle: Rc<Lifecycle>,
-    /// Start of the process.
-    pub started: SystemTime,
     reloader: Reloader,
 }
 
@@ -53,7 +51,7 @@ impl Console {
         lifecycle: Rc<Lifecycle>,
         reloader: Reloader,
     ) -> Self {
-        Self { context, directory, clients, lifecycle, started: SystemTime::now(), reloader }
+        Self { context, directory, clients, lifecycle, reloader }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.

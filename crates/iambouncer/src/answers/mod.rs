@@ -17,5 +17,5 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Answer, ExpectedAnswer, NameChange, Undo};
-pub use queue::{ExpectedAnswers, FailedEntry, Mismatch, MismatchCause, Ready};
+pub use entry::{Answer, ExpectedAnswer, Undo};
+pub use queue::{ExpectedAnswers, FailedEntry, Mismatch, Ready};

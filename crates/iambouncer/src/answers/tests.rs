@@ -1,5 +1,6 @@
 //! What each answer does to the queue, entry by entry.
 
+use super::queue::MismatchCause;
 use super::*;
 
 fn queue(entries: impl IntoIterator<Item = ExpectedAnswer>) -> ExpectedAnswers {

@@ -21,4 +21,4 @@ mod statements;
 mod unnamed;
 mod upstream;
 
-pub use session::{CloseReason, FinalMessage, Session, Start};
+pub use session::{CloseReason, Session, Start};
