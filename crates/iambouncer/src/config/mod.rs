@@ -34,7 +34,7 @@ pub use load::{load_file, load_user_list};
 pub use model::{Config, Database, Host, Origin, PoolRules, UserOverrides};
 pub use reference::settings_markdown;
 pub use secret::Secret;
-pub use settings::{Reload, SettingError, SettingInfo, SettingStatus, split_list};
+pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};
 pub use settings_table::{Settings, table};
 pub use userlist::{UserEntry, UserList};
 pub use value::{HttpPort, MAX_WORKERS};
