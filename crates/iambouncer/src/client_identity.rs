@@ -1,11 +1,7 @@
 //! Identities of clients as sent at login. Owns the texts, each combination once for all clients that share it.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use crate::shared_values::SharedValues;
 use std::rc::Rc;
-
-/// Combinations without clients are dropped if there are more than this, or than twice those in use.
-const MAX_UNUSED: usize = 1024;
 
 /// One combination. Most clients of a pool have the same one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -21,32 +17,13 @@ pub struct ClientIdentity {
 }
 
 /// All combinations used on this worker.
-pub struct ClientIdentities {
-    known: RefCell<HashSet<Rc<ClientIdentity>>>,
-    sweep_above: Cell<usize>,
-}
-
-impl Default for ClientIdentities {
-    fn default() -> Self {
-        Self { known: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED) }
-    }
-}
+#[derive(Default)]
+pub struct ClientIdentities(SharedValues<ClientIdentity>);
 
 impl ClientIdentities {
     /// The shared copy of a combination.
     pub fn share(&self, identity: ClientIdentity) -> Rc<ClientIdentity> {
-        let mut known = self.known.borrow_mut();
-        if let Some(shared) = known.get(&identity) {
-            return shared.clone();
-        }
-        if known.len() >= self.sweep_above.get() {
-            known.retain(|shared| Rc::strong_count(shared) > 1);
-            // Otherwise, with many in use, each new one would scan all of them.
-            self.sweep_above.set(MAX_UNUSED.max(2 * known.len()));
-        }
-        let shared = Rc::new(identity);
-        known.insert(shared.clone());
-        shared
+        self.0.share(identity)
     }
 
     /// The same client with another `application_name`.
@@ -58,6 +35,7 @@ impl ClientIdentities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared_values::MAX_UNUSED;
 
     fn named(application_name: String) -> ClientIdentity {
         ClientIdentity {
@@ -84,7 +62,7 @@ mod tests {
         for n in 0..10 * MAX_UNUSED {
             client_identities.share(named(n.to_string()));
         }
-        assert!(client_identities.known.borrow().len() <= MAX_UNUSED);
+        assert!(client_identities.0.count() <= MAX_UNUSED);
         assert!(Rc::ptr_eq(&kept, &client_identities.share(named("kept".to_owned()))));
     }
 }

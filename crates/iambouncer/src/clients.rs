@@ -1,6 +1,10 @@
 //! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
 //! client's own task runs. Owns the table, cancel keys, and requests to a client's task.
 
+mod snapshot;
+
+pub use snapshot::snapshot;
+
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
 use crate::config::MAX_WORKERS;
@@ -342,11 +346,6 @@ impl ClientTable {
     /// Calls a function for each client.
     pub fn visit(&self, mut each: impl FnMut(&ClientInfo)) {
         self.clients.borrow().values().for_each(|client| each(client));
-    }
-
-    /// Number of clients, including those logging in.
-    pub fn len(&self) -> usize {
-        self.clients.borrow().len()
     }
 
     /// True if no client is connected.

@@ -92,9 +92,7 @@ pub struct Context {
 impl Context {
     /// The context of one worker, with its first configuration.
     pub fn new(process: Arc<Process>, loaded: ConfigFiles, workers: Workers) -> Self {
-        let extra: Vec<String> = crate::config::split_list(&loaded.config.settings.track_extra_parameters)
-            .map(str::to_owned)
-            .collect();
+        let extra: Vec<String> = loaded.config.settings.extra_parameters().map(str::to_owned).collect();
         Self {
             loaded: RefCell::new(Rc::new(loaded)),
             process,

@@ -3,8 +3,7 @@
 //!
 //! Sets are interned, so that checking whether a server has a client's values is a pointer comparison.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use crate::shared_values::SharedValues;
 use std::rc::Rc;
 
 /// Parameters that PgBouncer always tracks, as spelled by the server.
@@ -13,9 +12,6 @@ const ALWAYS: [&str; 5] =
 
 /// `client_encoding` in [`ALWAYS`].
 const CLIENT_ENCODING: ParameterId = ParameterId(0);
-
-/// Sets without other references are dropped if there are more than this, or than twice those in use.
-const MAX_UNUSED_SETS: usize = 1024;
 
 /// A tracked parameter: the index of its name in [`Parameters`], the same for all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,8 +63,7 @@ impl ParameterIds {
 /// The tracked names and all sets used on this worker.
 pub struct Parameters {
     names: Vec<Box<str>>,
-    sets: RefCell<HashSet<Rc<Values>>>,
-    sweep_above: Cell<usize>,
+    sets: SharedValues<Values>,
 }
 
 impl Parameters {
@@ -81,7 +76,7 @@ impl Parameters {
                 names.push(name.into());
             }
         }
-        Self { names, sets: RefCell::default(), sweep_above: Cell::new(MAX_UNUSED_SETS) }
+        Self { names, sets: SharedValues::default() }
     }
 
     /// The tracked parameter with this name, ignoring case.
@@ -110,18 +105,7 @@ impl Parameters {
     }
 
     fn intern(&self, values: Vec<(ParameterId, Box<str>)>) -> ValueSet {
-        let mut sets = self.sets.borrow_mut();
-        if let Some(known) = sets.get(values.as_slice()) {
-            return ValueSet(known.clone());
-        }
-        if sets.len() > self.sweep_above.get() {
-            sets.retain(|set| Rc::strong_count(set) > 1);
-            // Otherwise, with many in use, each new one would scan all of them.
-            self.sweep_above.set(MAX_UNUSED_SETS.max(2 * sets.len()));
-        }
-        let set: Rc<Values> = values.into();
-        sets.insert(set.clone());
-        ValueSet(set)
+        ValueSet(self.sets.share(values))
     }
 
     /// `set` with one value changed.

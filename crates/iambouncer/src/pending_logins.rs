@@ -136,11 +136,6 @@ impl PendingLogins {
     pub fn len(&self) -> usize {
         self.table().by_age.len()
     }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// A connection's place among those logging in; released when dropped.
@@ -197,7 +192,7 @@ mod tests {
         assert!(first.place().is_evicted() && !second.place().is_evicted());
         drop(second);
         assert_eq!(logins.evict_oldest(), None);
-        assert!(logins.is_empty() && logins.table().by_origin.is_empty());
+        assert!(logins.len() == 0 && logins.table().by_origin.is_empty());
     }
 
     #[test]

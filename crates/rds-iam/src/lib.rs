@@ -56,6 +56,7 @@ mod instance;
 mod limiter;
 mod login;
 mod percent;
+mod refreshing;
 mod single_flight;
 // Documentation page. Its code requires drivers, so the crate rds-iam-examples compiles it, not this crate's tests.
 #[cfg_attr(not(doctest), doc = include_str!("pools.md"))]
@@ -83,7 +84,7 @@ pub use endpoint::{EndpointKind, RdsEndpoint, region_of};
 pub use engine::{MIN_TOKEN_LEFT, TokenEngine, TokenKey, TokenStatus};
 pub use error::TokenError;
 pub use limiter::{DEFAULT_LOGINS_PER_SECOND, LoginLimiter, Overloaded};
-pub use login::{IamLoginError, is_refusal};
+pub use login::{IamLoginError, TokenLoginError, is_refusal, log_in_with};
 pub use percent::percent_encode;
 pub use region::{Partition, Region, RegionError};
 pub use resolve::{ResolveError, Resolved, Resolver};

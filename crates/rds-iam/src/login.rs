@@ -1,6 +1,6 @@
 //! A login with a token, and one retry with a fresh token if it was refused.
 //!
-//! Owns: this sequence, for services with their own pool.
+//! Owns: this sequence, for services with their own pool, and for callers that obtain tokens in another way.
 //! Never: opens a connection or depends on a driver; both are provided by the caller.
 
 use std::future::Future;
@@ -21,6 +21,22 @@ pub enum IamLoginError<E> {
     Driver(E),
 }
 
+/// Why [`log_in_with`] failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenLoginError<S, E> {
+    /// There is no token, so no login was attempted.
+    NoToken(S),
+    /// The token was refused with this error, and there is no other one.
+    NoFreshToken {
+        /// The driver's error.
+        refused: E,
+        /// Why there is no other token.
+        error: S,
+    },
+    /// The driver's error. If that is a refusal, a second, fresh token was refused as well.
+    Driver(E),
+}
+
 /// True if a login that failed with this SQLSTATE may succeed with a fresh token: `28000`, RDS's answer to a
 /// token that it refuses, and `28P01`, used by other servers.
 ///
@@ -28,6 +44,34 @@ pub enum IamLoginError<E> {
 /// `rds-db:connect`, looks the same, so there is one retry and no more.
 pub fn is_refusal(sqlstate: &str) -> bool {
     matches!(sqlstate, "28000" | "28P01")
+}
+
+/// Logs in with the token of `token`; if it is refused, once more with that of `fresh`, which receives the refused one.
+///
+/// [`TokenEngine::log_in`] is this with the tokens of an engine. It is for callers whose logins do not run where
+/// the engine does.
+///
+/// # Errors
+/// See [`TokenLoginError`].
+pub async fn log_in_with<T, S, E, R, A>(
+    token: impl Future<Output = Result<Arc<Token>, S>>,
+    fresh: impl FnOnce(Arc<Token>) -> R,
+    attempt: impl Fn(Arc<Token>) -> A,
+    is_refusal: impl FnOnce(&E) -> bool,
+) -> Result<T, TokenLoginError<S, E>>
+where
+    R: Future<Output = Result<Arc<Token>, S>>,
+    A: Future<Output = Result<T, E>>,
+{
+    let token = token.await.map_err(TokenLoginError::NoToken)?;
+    let refused = match attempt(Arc::clone(&token)).await {
+        Err(error) if is_refusal(&error) => error,
+        outcome => return outcome.map_err(TokenLoginError::Driver),
+    };
+    match fresh(token).await {
+        Ok(fresh) => attempt(fresh).await.map_err(TokenLoginError::Driver),
+        Err(error) => Err(TokenLoginError::NoFreshToken { refused, error }),
+    }
 }
 
 impl TokenEngine {
@@ -62,13 +106,13 @@ impl TokenEngine {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let token = self.token(key).await.map_err(IamLoginError::NoToken)?;
-        match attempt(Arc::clone(&token)).await {
-            Err(error) if is_refusal(&error) => {}
-            outcome => return outcome.map_err(IamLoginError::Driver),
-        }
-        let fresh = self.fresh_after_refusal(key, &token).await.map_err(IamLoginError::NoToken)?;
-        attempt(fresh).await.map_err(IamLoginError::Driver)
+        let fresh = async |refused| self.fresh_after_refusal(key, &refused).await;
+        log_in_with(self.token(key), fresh, attempt, is_refusal).await.map_err(|error| match error {
+            TokenLoginError::NoToken(error) | TokenLoginError::NoFreshToken { error, .. } => {
+                IamLoginError::NoToken(error)
+            }
+            TokenLoginError::Driver(error) => IamLoginError::Driver(error),
+        })
     }
 }
 

@@ -1,6 +1,11 @@
 //! Percent-encoding as required by Signature Version 4 (RFC 3986, section 2.3: only "unreserved" bytes are kept).
 //!
-//! Owns: one encoder. Never: decodes, and never form-encodes (`+` for a space breaks the signature).
+//! Owns: the set of bytes that are encoded. Never: decodes, and never form-encodes (`+` for a space breaks the signature).
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// The bytes that are encoded.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Encodes every byte except `A-Z a-z 0-9 - _ . ~` as `%XX` with upper-case digits.
 ///
@@ -13,48 +18,19 @@ pub fn percent_encode(text: &str) -> String {
 
 /// Appends the encoded form of `text`, so that a caller that reserved space never reallocates a secret.
 pub(crate) fn push_percent_encoded(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if is_unreserved(byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(upper_hex_digit(byte >> 4));
-            out.push(upper_hex_digit(byte & 0x0F));
-        }
-    }
+    out.extend(utf8_percent_encode(text, RESERVED));
 }
 
 /// Length of the encoded form, in bytes.
 pub(crate) fn encoded_len(text: &str) -> usize {
-    text.bytes().map(|byte| if is_unreserved(byte) { 1 } else { 3 }).sum()
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
-}
-
-fn upper_hex_digit(nibble: u8) -> char {
-    char::from(if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 })
+    utf8_percent_encode(text, RESERVED).map(str::len).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
-
-    fn percent_decode(encoded: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut rest = encoded.bytes();
-        while let Some(byte) = rest.next() {
-            if byte != b'%' {
-                bytes.push(byte);
-                continue;
-            }
-            let hex = [rest.next().unwrap(), rest.next().unwrap()];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
-        }
-        String::from_utf8(bytes).unwrap()
-    }
 
     #[test]
     fn only_unreserved_bytes_are_kept() {
@@ -68,7 +44,7 @@ mod tests {
             let encoded = percent_encode(&text);
             prop_assert_eq!(encoded.len(), encoded_len(&text));
             prop_assert!(!encoded.contains(['&', '=', '#', '+', '?', '/', ' ']));
-            prop_assert_eq!(percent_decode(&encoded), text);
+            prop_assert_eq!(percent_decode_str(&encoded).decode_utf8().unwrap(), text);
         }
     }
 }

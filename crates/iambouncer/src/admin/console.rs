@@ -2,11 +2,12 @@
 
 use super::table::Action;
 use crate::client_error::{self, ClientError};
-use crate::clients::ClientTable;
+use crate::clients::{self, ClientTable};
 use crate::config::Settings;
 use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
+use crate::stats::snapshot::Snapshot;
 use crate::worker::home;
 use std::future::ready;
 use std::rc::Rc;
@@ -38,8 +39,6 @@ pub struct Console {
     pub clients: Rc<ClientTable>,
     /// Running, draining or stopping.
     pub lifecycle: Rc<Lifecycle>,
-    /// Start of the process.
-    pub started: SystemTime,
     reloader: Reloader,
 }
 
@@ -52,7 +51,7 @@ impl Console {
         lifecycle: Rc<Lifecycle>,
         reloader: Reloader,
     ) -> Self {
-        Self { context, directory, clients, lifecycle, started: SystemTime::now(), reloader }
+        Self { context, directory, clients, lifecycle, reloader }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
@@ -141,6 +140,17 @@ impl Console {
             }
         };
         self.context.workers.ask_all(request).await.into_iter().flatten().collect()
+    }
+
+    /// This worker's part of the statistics.
+    pub fn snapshot(&self) -> Snapshot {
+        clients::snapshot(&self.directory, &self.clients)
+    }
+
+    /// The statistics of the process.
+    pub(super) async fn snapshot_of_all(&self) -> Snapshot {
+        let parts = self.at_all(|console| ready(console.snapshot())).await;
+        Snapshot::sum(parts.iter())
     }
 
     /// Advances all workers to a phase of shutdown.

@@ -1,6 +1,6 @@
 //! Result formats requested by a client: text or binary, per column. Owns the encoding of values.
 
-use super::table::{Column, Row};
+use super::columns::{ColumnHeader, Row};
 use crate::client_error::{self, Blame, ClientError};
 use std::rc::Rc;
 use wire::encode::{self, ColumnType};
@@ -40,12 +40,17 @@ impl Formats {
     }
 
     /// Appends a RowDescription.
-    pub(super) fn describe(&self, out: &mut Vec<u8>, columns: &[Column]) {
+    pub(super) fn describe(&self, out: &mut Vec<u8>, columns: &[ColumnHeader]) {
         encode::row_description(out, columns, |column| self.at(column));
     }
 
     /// Appends a DataRow.
-    pub(super) fn row(&self, out: &mut Vec<u8>, columns: &[Column], row: &Row) -> Result<(), ClientError> {
+    pub(super) fn row(
+        &self,
+        out: &mut Vec<u8>,
+        columns: &[ColumnHeader],
+        row: &Row,
+    ) -> Result<(), ClientError> {
         debug_assert_eq!(row.len(), columns.len());
         let values = row.iter().zip(columns).enumerate().map(|(at, (value, (name, kind)))| {
             let Some(text) = value.as_deref() else { return Ok(None) };
@@ -75,7 +80,8 @@ mod tests {
     use super::*;
     use Format::{Binary, Text};
 
-    const COLUMNS: [Column; 3] = [("a", ColumnType::Text), ("b", ColumnType::Int4), ("c", ColumnType::Int8)];
+    const COLUMNS: [ColumnHeader; 3] =
+        [("a", ColumnType::Text), ("b", ColumnType::Int4), ("c", ColumnType::Int8)];
 
     fn row(formats: &Formats) -> Vec<u8> {
         let mut out = Vec::new();

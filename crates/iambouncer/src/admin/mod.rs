@@ -2,12 +2,13 @@
 //! parser, SHOW HELP, the columns and the tests are derived. It supports the simple and the extended query protocol.
 
 mod actions;
+mod columns;
 mod console;
 mod formats;
-pub mod gathered;
 mod output;
 mod session;
 mod show;
+mod show_databases;
 mod show_peers;
 mod show_secrets;
 mod show_stats;

@@ -1,6 +1,7 @@
 //! One console connection. Owns the parts of both query protocols that commands need; the commands themselves are
 //! rows of the table.
 
+use super::columns::ColumnHeader;
 use super::console::Console;
 use super::formats::Formats;
 use super::output::{CommandError, Output, Stop};
@@ -146,12 +147,13 @@ impl ConsoleSession {
         let (command, rest) = self.find(text)?;
         let first_word = command.words.split(' ').next().unwrap_or_default();
         match command.run {
-            Run::Rows(columns, rows) => {
+            Run::Rows(table) => {
+                let columns = table.headers();
                 if describe {
-                    formats.describe(&mut self.output.bytes, columns);
+                    formats.describe(&mut self.output.bytes, &columns);
                 }
-                for row in rows.fetch(&self.console).await {
-                    formats.row(&mut self.output.bytes, columns, &row)?;
+                for row in table.fetch(&self.console).await {
+                    formats.row(&mut self.output.bytes, &columns, &row)?;
                     self.output.make_room().await?;
                 }
             }
@@ -165,19 +167,19 @@ impl ConsoleSession {
     }
 
     /// The columns of a statement's result.
-    fn columns(&self, text: &str) -> Result<Option<&'static [table::Column]>, ClientError> {
+    fn columns(&self, text: &str) -> Result<Option<Vec<ColumnHeader>>, ClientError> {
         if text.trim().is_empty() {
             return Ok(None);
         }
         match self.find(text)?.0.run {
-            Run::Rows(columns, _) => Ok(Some(columns)),
+            Run::Rows(table) => Ok(Some(table.headers())),
             Run::Notice(_) | Run::Action(_) => Ok(None),
         }
     }
 
     fn describe(&mut self, text: &str, formats: &Formats) -> Result<(), ClientError> {
         match self.columns(text)? {
-            Some(columns) => formats.describe(&mut self.output.bytes, columns),
+            Some(columns) => formats.describe(&mut self.output.bytes, &columns),
             None => encode::empty(&mut self.output.bytes, tag::backend::NO_DATA),
         }
         Ok(())
@@ -260,7 +262,7 @@ impl ConsoleSession {
             );
             return Err(client_error::protocol(text));
         }
-        let formats = Formats::of(tail.result_formats, self.columns(&text)?.map(<[_]>::len))?;
+        let formats = Formats::of(tail.result_formats, self.columns(&text)?.map(|columns| columns.len()))?;
         self.prepared.keep_portal(head.portal, Portal { text, formats })?;
         encode::empty(&mut self.output.bytes, tag::backend::BIND_COMPLETE);
         Ok(())

@@ -1,116 +1,102 @@
-//! SHOW commands for configuration and pools. Owns the rows; the columns are in the table.
+//! SHOW commands for settings, pools and the process, and the constants that drivers ask for. Owns their tables.
 
+use super::columns::{Column, Records, Table, int4, shown, text};
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
-use super::table::Row;
-use crate::config::table as settings_table;
+use crate::config::{SettingInfo, table as settings_table};
 use crate::lifecycle::Phase;
+use crate::stats::snapshot::{PoolCounts, Snapshot};
 
-pub(super) fn text(value: impl ToString) -> Option<String> {
-    Some(value.to_string())
+/// A table of one row that never changes.
+const fn constant(columns: &'static [Column<()>]) -> Table<()> {
+    Table { columns, records: Records::Here(|_| vec![()]) }
 }
 
-pub(super) fn version(_: &Console) -> Vec<Row> {
-    vec![vec![text(concat!("iambouncer ", env!("CARGO_PKG_VERSION")))]]
+pub(super) static VERSION: Table<()> =
+    constant(&[text("version", |()| shown(concat!("iambouncer ", env!("CARGO_PKG_VERSION"))))]);
+pub(super) static CLIENT_ENCODING: Table<()> = constant(&[text("client_encoding", |()| shown("UTF8"))]);
+pub(super) static STANDARD_CONFORMING_STRINGS: Table<()> =
+    constant(&[text("standard_conforming_strings", |()| shown("on"))]);
+pub(super) static DATESTYLE: Table<()> = constant(&[text("DateStyle", |()| shown("ISO"))]);
+pub(super) static TIMEZONE: Table<()> = constant(&[text("TimeZone", |()| shown("UTC"))]);
+
+/// A setting, and its value in force.
+pub(super) struct SettingRecord {
+    setting: &'static SettingInfo,
+    value: Option<String>,
 }
 
-pub(super) fn config(console: &Console) -> Vec<Row> {
+pub(super) static CONFIG: Table<SettingRecord> = Table {
+    columns: &[
+        text("key", |record| shown(record.setting.name)),
+        text("value", |record| record.value.clone()),
+        text("default", |record| shown(&record.setting.default_text)),
+        text("changeable", |record| yes_or_no(record.setting.reloadable())),
+    ],
+    records: Records::Here(settings),
+};
+
+fn settings(console: &Console) -> Vec<SettingRecord> {
     let config = console.context.config();
-    settings_table()
-        .iter()
-        .map(|setting| {
-            let changeable = if setting.reloadable() { "yes" } else { "no" };
-            vec![
-                text(setting.name),
-                config.settings.get_text(setting.name),
-                text(&setting.default_text),
-                text(changeable),
-            ]
-        })
-        .collect()
+    let record = |setting: &'static SettingInfo| SettingRecord {
+        setting,
+        value: config.settings.get_text(setting.name),
+    };
+    settings_table().iter().map(record).collect()
 }
 
-pub(super) fn databases(console: &Console) -> Vec<Row> {
-    let config = console.context.config();
-    let settings = &config.settings;
-    let mut rows: Vec<Row> = console
-        .directory
-        .databases()
-        .iter()
-        .map(|database| {
-            let line = database.line.borrow();
-            let rules = config.pool_rules(&line, line.user.as_deref().unwrap_or(""));
-            let hosts: Vec<String> = line.host.iter().map(ToString::to_string).collect();
-            vec![
-                text(&database.name),
-                (!hosts.is_empty()).then(|| hosts.join(",")),
-                text(line.port),
-                text(line.server_dbname(&database.name)),
-                line.user.clone(),
-                text(rules.pool_size),
-                text(rules.min_pool_size),
-                text(rules.reserve_pool_size),
-                text(rules.server_lifetime.as_secs()),
-                line.pool_mode.map(|mode| mode.to_string()),
-                text(line.load_balance_hosts),
-                text(line.max_db_connections.unwrap_or(settings.max_db_connections)),
-                text(database.open.taken()),
-                text(line.max_db_client_connections.unwrap_or(settings.max_db_client_connections)),
-                text(database.clients.taken()),
-                text(u8::from(database.paused.get())),
-                text(u8::from(database.disabled.get())),
-            ]
-        })
-        .collect();
-    rows.push(console_database(settings));
-    rows
+fn yes_or_no(is_on: bool) -> Option<String> {
+    shown(if is_on { "yes" } else { "no" })
 }
 
-fn console_database(settings: &crate::config::Settings) -> Row {
-    let mut row = vec![None; 17];
-    row[0] = text(super::DATABASE);
-    row[2] = text(settings.listen_port);
-    row[3] = text(super::DATABASE);
-    row[4] = text(super::DATABASE);
-    row[5] = text(2);
-    row[9] = text("statement");
-    for at in [6, 7, 8, 11, 12, 13, 14, 15, 16] {
-        row[at] = text(0);
-    }
-    row
+/// A pool at all workers.
+pub(super) struct PoolRecord {
+    database: String,
+    user: String,
+    counts: PoolCounts,
 }
 
-pub(super) fn pools(_: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
-    let rows = all.pools.iter().map(|((database, user), pool)| {
-        vec![
-            text(database),
-            text(user),
-            text(pool.clients),
-            text(pool.waiting),
-            text(pool.cancels),
-            text(0),
-            text(pool.active),
-            text(pool.active_cancel),
-            text(pool.being_canceled),
-            text(pool.idle),
-            text(0),
-            text(pool.tested),
-            text(pool.logins),
-            text(pool.longest_wait.as_secs()),
-            text(pool.longest_wait.subsec_micros()),
-            text(pool.mode),
-            text(pool.load_balance_hosts),
-        ]
-    });
-    rows.collect()
+pub(super) static POOLS: Table<PoolRecord> = Table {
+    columns: &[
+        text("database", |pool| shown(&pool.database)),
+        text("user", |pool| shown(&pool.user)),
+        int4("cl_active", |pool| shown(pool.counts.clients.idle + pool.counts.clients.active)),
+        int4("cl_waiting", |pool| shown(pool.counts.clients.waiting)),
+        int4("cl_active_cancel_req", |pool| shown(pool.counts.cancels)),
+        int4("cl_waiting_cancel_req", |_| shown(0)),
+        int4("sv_active", |pool| shown(pool.counts.active)),
+        int4("sv_active_cancel", |pool| shown(pool.counts.active_cancel)),
+        int4("sv_being_canceled", |pool| shown(pool.counts.being_canceled)),
+        int4("sv_idle", |pool| shown(pool.counts.idle)),
+        int4("sv_used", |_| shown(0)),
+        int4("sv_tested", |pool| shown(pool.counts.tested)),
+        int4("sv_login", |pool| shown(pool.counts.logins)),
+        int4("maxwait", |pool| shown(pool.counts.longest_wait.as_secs())),
+        int4("maxwait_us", |pool| shown(pool.counts.longest_wait.subsec_micros())),
+        text("pool_mode", |pool| shown(pool.counts.mode)),
+        text("load_balance_hosts", |pool| shown(pool.counts.load_balance_hosts)),
+    ],
+    records: Records::Sums(pools),
+};
+
+fn pools(_: &Console, all: Snapshot) -> Vec<PoolRecord> {
+    let pools = all.pools.into_iter();
+    pools.map(|((database, user), counts)| PoolRecord { database, user, counts }).collect()
 }
 
-pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
-    let servers: usize = all.pools.values().map(|pool| pool.servers()).sum();
+/// The name and the number of some objects.
+type ListRecord = (&'static str, usize);
+
+pub(super) static LISTS: Table<ListRecord> = Table {
+    columns: &[text("list", |(name, _)| shown(name)), int4("items", |(_, count)| shown(count))],
+    records: Records::Sums(lists),
+};
+
+fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
+    let servers: usize = all.pools.values().map(PoolCounts::servers).sum();
     let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();
     let (dns_names, dns_queries) = console.context.process.host_names.counts();
-    let counts = [
+    vec![
         ("databases", all.databases.len() + 1),
         ("users", console.context.loaded().users.len()),
         ("peers", config.peers.len()),
@@ -125,33 +111,19 @@ pub(super) fn lists(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
         ("dns_zones", 0),
         ("dns_queries", dns_queries),
         ("dns_pending", 0),
-    ];
-    counts.iter().map(|(name, count)| vec![text(name), text(count)]).collect()
-}
-
-pub(super) fn state(console: &Console) -> Vec<Row> {
-    let paused = console.directory.paused.get();
-    let running = console.lifecycle.phase() == Phase::Running;
-    let yes_or_no = |is_on: bool| text(if is_on { "yes" } else { "no" });
-    vec![
-        vec![text("active"), yes_or_no(!paused && running)],
-        vec![text("paused"), yes_or_no(paused)],
-        vec![text("suspended"), yes_or_no(false)],
     ]
 }
 
-pub(super) fn client_encoding(_: &Console) -> Vec<Row> {
-    vec![vec![text("UTF8")]]
-}
+/// A state, and whether the process is in it.
+type StateRecord = (&'static str, bool);
 
-pub(super) fn standard_conforming_strings(_: &Console) -> Vec<Row> {
-    vec![vec![text("on")]]
-}
+pub(super) static STATE: Table<StateRecord> = Table {
+    columns: &[text("key", |(state, _)| shown(state)), text("value", |(_, is_on)| yes_or_no(*is_on))],
+    records: Records::Here(state),
+};
 
-pub(super) fn datestyle(_: &Console) -> Vec<Row> {
-    vec![vec![text("ISO")]]
-}
-
-pub(super) fn timezone(_: &Console) -> Vec<Row> {
-    vec![vec![text("UTC")]]
+fn state(console: &Console) -> Vec<StateRecord> {
+    let paused = console.directory.paused.get();
+    let running = console.lifecycle.phase() == Phase::Running;
+    vec![("active", !paused && running), ("paused", paused), ("suspended", false)]
 }

@@ -1,108 +1,135 @@
-//! SHOW CLIENTS and SHOW SERVERS. Owns the rows of connections; never shows a secret or a query.
+//! SHOW CLIENTS and SHOW SERVERS, whose columns are the same. Owns their tables; never shows a secret or a query.
 
+use super::columns::{Column, Records, Table, int4, int8, shown, text};
 use super::console::Console;
-use super::show::text;
-use super::table::Row;
-use crate::clients::ClientState;
+use crate::clients::{ClientInfo, ClientState};
+use crate::identities::text_of_time;
 use crate::net::Endpoint;
+use crate::pool::Pool;
+use crate::server::ServerInfo;
 use crate::worker;
-use std::time::{Instant, SystemTime};
-use time::OffsetDateTime;
-use time::macros::format_description;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
-/// A time in PgBouncer's format, in UTC.
-fn time_text(at: SystemTime) -> Option<String> {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-    OffsetDateTime::from(at).format(format).ok()
+/// One connection.
+pub(super) enum PeerRecord {
+    Client(Rc<ClientInfo>),
+    Server(ServerPeer),
 }
 
-/// Wall time for a time of the worker's clock.
-fn wall(at: Instant) -> SystemTime {
-    SystemTime::now() - worker::now().saturating_duration_since(at)
+pub(super) struct ServerPeer {
+    pool: Rc<Pool>,
+    info: Rc<ServerInfo>,
 }
 
-fn address(end: Option<&Endpoint>) -> [Option<String>; 2] {
-    match end {
-        Some(end) => [text(end.host_text()), text(end.port())],
-        None => [text("unix"), text(0)],
+impl PeerRecord {
+    /// The value of a column for either kind of connection.
+    fn show<C: ToString, S: ToString>(
+        &self,
+        client: impl FnOnce(&ClientInfo) -> C,
+        server: impl FnOnce(&ServerPeer) -> S,
+    ) -> Option<String> {
+        match self {
+            Self::Client(info) => shown(client(info)),
+            Self::Server(peer) => shown(server(peer)),
+        }
     }
+
+    fn remote(&self) -> Option<Endpoint> {
+        match self {
+            Self::Client(info) => Some(info.remote()),
+            Self::Server(ServerPeer { info, .. }) => {
+                Some(info.remote.as_ref().unwrap_or(&info.route.endpoint).clone())
+            }
+        }
+    }
+
+    fn local(&self) -> Option<Endpoint> {
+        match self {
+            Self::Client(info) => info.local(),
+            Self::Server(peer) => peer.info.local.clone(),
+        }
+    }
+}
+
+fn host_text(end: Option<Endpoint>) -> Option<String> {
+    shown(end.map_or_else(|| "unix".to_owned(), |end| end.host_text()))
+}
+
+fn port(end: Option<Endpoint>) -> Option<String> {
+    shown(end.map_or(0, |end| end.port()))
+}
+
+/// The text of a time of the worker's clock.
+fn wall_text(at: Instant) -> String {
+    text_of_time(SystemTime::now() - worker::now().saturating_duration_since(at))
+}
+
+/// How long a client has been waiting for a server.
+fn wait(client: &ClientInfo) -> Duration {
+    let is_waiting = client.state.get() == ClientState::Waiting;
+    let since = client.timing.get().query_at.filter(|_| is_waiting);
+    since.map(|at| worker::now() - at).unwrap_or_default()
+}
+
+fn requested_at(client: &ClientInfo) -> Instant {
+    let timing = client.timing.get();
+    timing.query_at.unwrap_or(timing.quiet_since)
 }
 
 /// Client and server ids are separate sequences, but appear in the same columns.
-fn link(kind: char, id: u64) -> Option<String> {
-    if id == 0 { text("") } else { text(format!("{kind}{id:x}")) }
+fn link(kind: char, id: u64) -> String {
+    if id == 0 { String::new() } else { format!("{kind}{id:x}") }
 }
 
-pub(super) fn clients(console: &Console) -> Vec<Row> {
-    console
-        .clients
-        .list()
-        .iter()
-        .map(|client| {
-            let server = client.server();
-            let identity = client.identity();
-            let timing = client.timing.get();
-            let waiting = client.state.get() == ClientState::Waiting;
-            let wait = timing.query_at.filter(|_| waiting).map(|at| worker::now() - at).unwrap_or_default();
-            let [addr, port] = address(Some(&client.remote()));
-            let [local_addr, local_port] = address(client.local().as_ref());
-            vec![
-                text("C"),
-                text(&identity.user),
-                text(&identity.database),
-                text("none"),
-                text(client.state.get().as_str()),
-                addr,
-                port,
-                local_addr,
-                local_port,
-                time_text(client.connected_wall()),
-                time_text(wall(timing.query_at.unwrap_or(timing.quiet_since))),
-                text(wait.as_secs()),
-                text(wait.subsec_micros()),
-                text(0),
-                link('c', client.id),
-                link('s', server.map_or(0, |server| server.id)),
-                text(0),
-                text(&identity.tls),
-                text(&identity.application_name),
-                text(client.prepared_count.get()),
-                text(client.id),
-            ]
-        })
-        .collect()
+const COLUMNS: &[Column<PeerRecord>] = &[
+    text("type", |peer| peer.show(|_| "C", |_| "S")),
+    text("user", |peer| peer.show(|c| c.identity().user.clone(), |s| s.pool.user.clone())),
+    text("database", |peer| peer.show(|c| c.identity().database.clone(), |s| s.pool.database.name.clone())),
+    text("replication", |_| shown("none")),
+    text("state", |peer| peer.show(|c| c.state.get().as_str(), |s| s.info.activity.get().as_str())),
+    text("addr", |peer| host_text(peer.remote())),
+    int4("port", |peer| port(peer.remote())),
+    text("local_addr", |peer| host_text(peer.local())),
+    int4("local_port", |peer| port(peer.local())),
+    text("connect_time", |peer| {
+        peer.show(|c| text_of_time(c.connected_wall()), |s| text_of_time(s.info.connected_wall))
+    }),
+    text("request_time", |peer| {
+        peer.show(|c| wall_text(requested_at(c)), |s| wall_text(s.info.touched_at.get()))
+    }),
+    int4("wait", |peer| peer.show(|c| wait(c).as_secs(), |_| 0)),
+    int4("wait_us", |peer| peer.show(|c| wait(c).subsec_micros(), |_| 0)),
+    int4("close_needed", |peer| peer.show(|_| 0, |s| u8::from(s.info.close_needed.get()))),
+    text("ptr", |peer| peer.show(|c| link('c', c.id), |s| link('s', s.info.id))),
+    text("link", |peer| {
+        let of_client = |client: &ClientInfo| link('s', client.server().map_or(0, |server| server.id));
+        peer.show(of_client, |s| link('c', s.info.client_id.get()))
+    }),
+    int4("remote_pid", |peer| peer.show(|_| 0, |s| s.info.pid)),
+    text("tls", |peer| peer.show(|c| c.identity().tls.clone(), |s| s.info.tls.clone())),
+    text("application_name", |peer| {
+        peer.show(|c| c.identity().application_name.clone(), |s| s.info.application_name.borrow().clone())
+    }),
+    int4("prepared_statements", |peer| {
+        peer.show(|c| c.prepared_count.get(), |s| s.info.prepared_count.get())
+    }),
+    int8("id", |peer| peer.show(|c| c.id, |s| s.info.id)),
+];
+
+pub(super) static CLIENTS: Table<PeerRecord> =
+    Table { columns: COLUMNS, records: Records::EachWorker(clients) };
+pub(super) static SERVERS: Table<PeerRecord> =
+    Table { columns: COLUMNS, records: Records::EachWorker(servers) };
+
+fn clients(console: &Console) -> Vec<PeerRecord> {
+    console.clients.list().into_iter().map(PeerRecord::Client).collect()
 }
 
-pub(super) fn servers(console: &Console) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for pool in console.directory.pools() {
-        for server in pool.table.list() {
-            let [addr, port] = address(server.remote.as_ref().or(Some(&server.route.endpoint)));
-            let [local_addr, local_port] = address(server.local.as_ref());
-            rows.push(vec![
-                text("S"),
-                text(&pool.user),
-                text(&pool.database.name),
-                text("none"),
-                text(server.activity.get().as_str()),
-                addr,
-                port,
-                local_addr,
-                local_port,
-                time_text(server.connected_wall),
-                time_text(wall(server.touched_at.get())),
-                text(0),
-                text(0),
-                text(u8::from(server.close_needed.get())),
-                link('s', server.id),
-                link('c', server.client_id.get()),
-                text(server.pid),
-                text(&server.tls),
-                text(server.application_name.borrow()),
-                text(server.prepared_count.get()),
-                text(server.id),
-            ]);
-        }
-    }
-    rows
+fn servers(console: &Console) -> Vec<PeerRecord> {
+    let of_pool = |pool: Rc<Pool>| {
+        let servers = pool.table.list().into_iter();
+        servers.map(move |info| PeerRecord::Server(ServerPeer { pool: pool.clone(), info }))
+    };
+    console.directory.pools().into_iter().flat_map(of_pool).collect()
 }

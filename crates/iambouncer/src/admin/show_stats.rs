@@ -1,30 +1,31 @@
-//! SHOW STATS: totals and averages per database. Order and arithmetic of the values are in [`crate::stats`].
+//! SHOW STATS: totals and averages per database. Owns its table; columns and arithmetic of the counters are those of
+//! [`crate::stats`].
 
+use super::columns::{ColumnHeader, PendingRows, Row, ShowTable, shown};
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
-use super::show::text;
-use super::table::Row;
+use crate::stats::{AVERAGE_COLUMNS, TOTAL_COLUMNS};
+use wire::encode::ColumnType;
 
-pub(super) fn stats(console: &Console, all: &ConsoleSnapshot) -> Vec<Row> {
-    let period = console.context.config().settings.stats_period;
-    let rows = all.databases.iter().map(|(name, counts)| {
-        let mut row = vec![text(name)];
-        row.extend(counts.totals.values().map(text));
-        row.extend(counts.last.averaged(period).values().map(text));
-        row
-    });
-    rows.collect()
-}
+/// The table, whose columns are derived from the table of counters.
+pub(super) struct StatsTable;
 
-#[cfg(test)]
-mod tests {
-    use crate::admin::table::STATS;
-    use crate::stats::{AVERAGE_COLUMNS, TOTAL_COLUMNS};
+impl ShowTable for StatsTable {
+    fn headers(&self) -> Vec<ColumnHeader> {
+        let counters = TOTAL_COLUMNS.into_iter().chain(AVERAGE_COLUMNS);
+        let counters = counters.map(|name| (name, ColumnType::Int8));
+        [("database", ColumnType::Text)].into_iter().chain(counters).collect()
+    }
 
-    #[test]
-    fn columns_are_those_of_the_counters() {
-        let columns: Vec<_> = STATS.iter().map(|(name, _)| *name).collect();
-        let expected = [&["database"], &TOTAL_COLUMNS[..], &AVERAGE_COLUMNS[..]].concat();
-        assert_eq!(columns, expected);
+    fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
+        Box::pin(async move {
+            let period = console.context.config().settings.stats_period;
+            let databases = console.snapshot_of_all().await.databases;
+            let rows = databases.iter().map(|(name, counts)| -> Row {
+                let averages = counts.last.averaged(period);
+                let counters = counts.totals.values().into_iter().chain(averages.values());
+                [shown(name)].into_iter().chain(counters.map(shown)).collect()
+            });
+            rows.collect()
+        })
     }
 }

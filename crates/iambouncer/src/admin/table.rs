@@ -1,71 +1,27 @@
-//! The table of console commands. Owns their names, arguments, help and columns (in PgBouncer's order); the function
-//! in each row runs the command.
+//! The table of console commands. Owns their names, arguments and help; each row names the table that the command
+//! shows, or the function that runs it.
 
+use super::columns::ShowTable;
 use super::console::Console;
-use super::gathered::ConsoleSnapshot;
-use super::{actions, show, show_peers, show_secrets, show_stats, show_tokens};
+use super::{actions, show, show_databases, show_peers, show_secrets, show_stats, show_tokens};
 use crate::client_error::ClientError;
-use Rows::{Distinct, EachWorker, Here, Sums};
-use std::future::ready;
 use std::pin::Pin;
 use std::rc::Rc;
-use wire::encode::ColumnType::{self, Int4, Int8, Text};
 
-/// A row of a result; `None` is NULL.
-pub type Row = Vec<Option<String>>;
-/// A result column.
-pub type Column = (&'static str, ColumnType);
 /// A command that changes something; receives the text after its words.
-pub type Action = fn(Rc<Console>, String) -> CommandOutcome;
+pub(super) type Action = fn(Rc<Console>, String) -> CommandOutcome;
 /// The result of an action.
-pub type CommandOutcome = Pin<Box<dyn Future<Output = Result<(), ClientError>>>>;
+pub(super) type CommandOutcome = Pin<Box<dyn Future<Output = Result<(), ClientError>>>>;
 
 /// What a command does.
 #[derive(Clone, Copy)]
-pub enum Run {
+pub(super) enum Run {
     /// Shows rows.
-    Rows(&'static [Column], Rows),
+    Rows(&'static dyn ShowTable),
     /// Sends a notice.
     Notice(fn() -> String),
     /// Changes something.
     Action(Action),
-}
-
-/// Where rows come from.
-#[derive(Clone, Copy)]
-pub enum Rows {
-    /// The same at every worker.
-    Here(fn(&Console) -> Vec<Row>),
-    /// Each worker has its own rows.
-    EachWorker(fn(&Console) -> Vec<Row>),
-    /// Each worker has rows; those with the same first value are duplicates.
-    Distinct(fn(&Console) -> Vec<Row>),
-    /// Sums over all workers.
-    Sums(fn(&Console, &ConsoleSnapshot) -> Vec<Row>),
-}
-
-impl Rows {
-    /// The rows of the whole process.
-    pub async fn fetch(self, console: &Console) -> Vec<Row> {
-        match self {
-            Self::Here(rows) => rows(console),
-            Self::EachWorker(rows) => {
-                console.at_all(move |console| ready(rows(&console))).await.into_iter().flatten().collect()
-            }
-            Self::Distinct(rows) => {
-                let mut seen = std::collections::HashSet::new();
-                let mut all: Vec<Row> = console
-                    .at_all(move |console| ready(rows(&console)))
-                    .await
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                all.retain(|row| seen.insert(row.first().cloned()));
-                all
-            }
-            Self::Sums(rows) => rows(console, &ConsoleSnapshot::from_all(console).await),
-        }
-    }
 }
 
 /// One command.
@@ -79,136 +35,16 @@ pub struct Command {
     /// Help text of one line.
     pub help: &'static str,
     /// What it does.
-    pub run: Run,
+    pub(super) run: Run,
 }
 
-const fn shows(words: &'static str, help: &'static str, columns: &'static [Column], rows: Rows) -> Command {
-    Command { words, arguments: "", admin_only: false, help, run: Run::Rows(columns, rows) }
+const fn shows(words: &'static str, help: &'static str, table: &'static dyn ShowTable) -> Command {
+    Command { words, arguments: "", admin_only: false, help, run: Run::Rows(table) }
 }
 
 const fn acts(words: &'static str, arguments: &'static str, help: &'static str, action: Action) -> Command {
     Command { words, arguments, admin_only: true, help, run: Run::Action(action) }
 }
-
-/// Columns of SHOW CLIENTS and SHOW SERVERS.
-const PEERS: &[Column] = &[
-    ("type", Text),
-    ("user", Text),
-    ("database", Text),
-    ("replication", Text),
-    ("state", Text),
-    ("addr", Text),
-    ("port", Int4),
-    ("local_addr", Text),
-    ("local_port", Int4),
-    ("connect_time", Text),
-    ("request_time", Text),
-    ("wait", Int4),
-    ("wait_us", Int4),
-    ("close_needed", Int4),
-    ("ptr", Text),
-    ("link", Text),
-    ("remote_pid", Int4),
-    ("tls", Text),
-    ("application_name", Text),
-    ("prepared_statements", Int4),
-    ("id", Int8),
-];
-
-const DATABASES: &[Column] = &[
-    ("name", Text),
-    ("host", Text),
-    ("port", Int4),
-    ("database", Text),
-    ("force_user", Text),
-    ("pool_size", Int4),
-    ("min_pool_size", Int4),
-    ("reserve_pool_size", Int4),
-    ("server_lifetime", Int4),
-    ("pool_mode", Text),
-    ("load_balance_hosts", Text),
-    ("max_connections", Int4),
-    ("current_connections", Int4),
-    ("max_client_connections", Int4),
-    ("current_client_connections", Int4),
-    ("paused", Int4),
-    ("disabled", Int4),
-];
-
-const POOLS: &[Column] = &[
-    ("database", Text),
-    ("user", Text),
-    ("cl_active", Int4),
-    ("cl_waiting", Int4),
-    ("cl_active_cancel_req", Int4),
-    ("cl_waiting_cancel_req", Int4),
-    ("sv_active", Int4),
-    ("sv_active_cancel", Int4),
-    ("sv_being_canceled", Int4),
-    ("sv_idle", Int4),
-    ("sv_used", Int4),
-    ("sv_tested", Int4),
-    ("sv_login", Int4),
-    ("maxwait", Int4),
-    ("maxwait_us", Int4),
-    ("pool_mode", Text),
-    ("load_balance_hosts", Text),
-];
-
-const TOKENS: &[Column] = &[
-    ("endpoint", Text),
-    ("user", Text),
-    ("region", Text),
-    ("identity", Text),
-    ("arn", Text),
-    ("provider", Text),
-    ("access_key_id", Text),
-    ("age", Int4),
-    ("left", Int4),
-    ("credentials_until", Text),
-    ("refusals", Int8),
-    ("logins_per_second", Int4),
-    ("last_error", Text),
-];
-
-const SECRETS: &[Column] = &[
-    ("secret", Text),
-    ("identity", Text),
-    ("user", Text),
-    ("version", Text),
-    ("age", Int4),
-    ("previous_until", Text),
-    ("reads", Int8),
-    ("failed_reads", Int8),
-    ("rotations", Int8),
-    ("last_error", Text),
-];
-
-pub(super) const STATS: &[Column] = &[
-    ("database", Text),
-    ("total_server_assignment_count", Int8),
-    ("total_xact_count", Int8),
-    ("total_query_count", Int8),
-    ("total_received", Int8),
-    ("total_sent", Int8),
-    ("total_xact_time", Int8),
-    ("total_query_time", Int8),
-    ("total_wait_time", Int8),
-    ("total_client_parse_count", Int8),
-    ("total_server_parse_count", Int8),
-    ("total_bind_count", Int8),
-    ("avg_server_assignment_count", Int8),
-    ("avg_xact_count", Int8),
-    ("avg_query_count", Int8),
-    ("avg_recv", Int8),
-    ("avg_sent", Int8),
-    ("avg_xact_time", Int8),
-    ("avg_query_time", Int8),
-    ("avg_wait_time", Int8),
-    ("avg_client_parse_count", Int8),
-    ("avg_server_parse_count", Int8),
-    ("avg_bind_count", Int8),
-];
 
 /// All commands. A longer command precedes a shorter one with the same prefix.
 pub static COMMANDS: &[Command] = &[
@@ -219,31 +55,21 @@ pub static COMMANDS: &[Command] = &[
         help: "this list",
         run: Run::Notice(help_text),
     },
-    shows("SHOW VERSION", "version of this program", &[("version", Text)], Here(show::version)),
-    shows(
-        "SHOW CONFIG",
-        "settings in force",
-        &[("key", Text), ("value", Text), ("default", Text), ("changeable", Text)],
-        Here(show::config),
-    ),
-    shows("SHOW DATABASES", "databases that clients can connect to", DATABASES, Distinct(show::databases)),
-    shows("SHOW POOLS", "pools with their clients and servers", POOLS, Sums(show::pools)),
-    shows("SHOW CLIENTS", "client connections", PEERS, EachWorker(show_peers::clients)),
-    shows("SHOW SERVERS", "server connections", PEERS, EachWorker(show_peers::servers)),
-    shows("SHOW STATS", "totals and averages per database", STATS, Sums(show_stats::stats)),
-    shows("SHOW LISTS", "numbers of internal objects", &[("list", Text), ("items", Int4)], Sums(show::lists)),
-    shows("SHOW SECRETS", "secrets of AWS Secrets Manager", SECRETS, Here(show_secrets::secrets)),
-    shows("SHOW TOKENS", "IAM tokens and the identities that sign them", TOKENS, Here(show_tokens::tokens)),
-    shows("SHOW STATE", "active, paused, suspended", &[("key", Text), ("value", Text)], Here(show::state)),
-    shows("SHOW CLIENT_ENCODING", "for drivers", &[("client_encoding", Text)], Here(show::client_encoding)),
-    shows(
-        "SHOW STANDARD_CONFORMING_STRINGS",
-        "for drivers",
-        &[("standard_conforming_strings", Text)],
-        Here(show::standard_conforming_strings),
-    ),
-    shows("SHOW DATESTYLE", "for drivers", &[("DateStyle", Text)], Here(show::datestyle)),
-    shows("SHOW TIMEZONE", "for drivers", &[("TimeZone", Text)], Here(show::timezone)),
+    shows("SHOW VERSION", "version of this program", &show::VERSION),
+    shows("SHOW CONFIG", "settings in force", &show::CONFIG),
+    shows("SHOW DATABASES", "databases that clients can connect to", &show_databases::DATABASES),
+    shows("SHOW POOLS", "pools with their clients and servers", &show::POOLS),
+    shows("SHOW CLIENTS", "client connections", &show_peers::CLIENTS),
+    shows("SHOW SERVERS", "server connections", &show_peers::SERVERS),
+    shows("SHOW STATS", "totals and averages per database", &show_stats::StatsTable),
+    shows("SHOW LISTS", "numbers of internal objects", &show::LISTS),
+    shows("SHOW SECRETS", "secrets of AWS Secrets Manager", &show_secrets::SECRETS),
+    shows("SHOW TOKENS", "IAM tokens and the identities that sign them", &show_tokens::TOKENS),
+    shows("SHOW STATE", "active, paused, suspended", &show::STATE),
+    shows("SHOW CLIENT_ENCODING", "for drivers", &show::CLIENT_ENCODING),
+    shows("SHOW STANDARD_CONFORMING_STRINGS", "for drivers", &show::STANDARD_CONFORMING_STRINGS),
+    shows("SHOW DATESTYLE", "for drivers", &show::DATESTYLE),
+    shows("SHOW TIMEZONE", "for drivers", &show::TIMEZONE),
     acts("SET", "key = value", "changes a setting until the next RELOAD", actions::set),
     acts("RELOAD", "", "reads the configuration again", actions::reload),
     acts("PAUSE", "[db]", "waits until servers are released, then holds clients", actions::pause),
@@ -336,6 +162,16 @@ mod tests {
             let text = format!("{} {}", command.words, if command.arguments.is_empty() { "" } else { "x" });
             let found = find(&text).map(|(found, _)| found.words);
             assert_eq!(found, Some(command.words));
+        }
+    }
+
+    #[test]
+    fn a_table_has_no_column_twice() {
+        for command in COMMANDS {
+            let Run::Rows(table) = command.run else { continue };
+            let headers = table.headers();
+            let names: std::collections::BTreeSet<_> = headers.iter().map(|(name, _)| name).collect();
+            assert_eq!(names.len(), headers.len(), "{}", command.words);
         }
     }
 }

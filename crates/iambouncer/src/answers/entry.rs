@@ -205,10 +205,12 @@ impl ExpectedAnswer {
     }
 
     /// A simple query that does not drop prepared statements.
+    #[cfg(test)]
     pub const QUERY: Self = Self::Query { deallocates: false };
     /// A client's Sync.
     pub const SYNC: Self = Self::Sync(Answer::Forward);
     /// An Execute that neither copies nor drops prepared statements.
+    #[cfg(test)]
     pub const EXECUTE: Self = Self::Execute { copies: false, deallocates: false };
 
     /// True for entries that end with ReadyForQuery.

@@ -84,11 +84,6 @@ impl IdentMap {
     pub fn allows(&self, map: &str, system: &str, user: &str) -> bool {
         self.0.iter().any(|line| line.map == map && line.allows(system, user))
     }
-
-    /// True if `map` has at least one line.
-    pub fn has(&self, map: &str) -> bool {
-        self.0.iter().any(|line| line.map == map)
-    }
 }
 
 impl IdentLine {

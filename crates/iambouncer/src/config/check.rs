@@ -166,7 +166,8 @@ fn check_database(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{MapEnvironment, build, ini};
+    use super::super::build::build;
+    use super::super::{MapEnvironment, ini};
 
     /// The messages about these settings and database lines.
     pub(in super::super) fn found(settings: &str, databases: &str) -> Vec<String> {

@@ -4,7 +4,7 @@
 
 use super::environment::{CONNECTION_VALUES, PREFIX};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
-use super::settings::SettingStatus;
+use super::settings::{AppliedBy, SettingStatus};
 use super::settings_table::table;
 
 /// The text of `docs/settings.md`.
@@ -24,13 +24,20 @@ pub fn settings_markdown() -> String {
     for row in table() {
         let default =
             if row.default_text.is_empty() { "(empty)".to_owned() } else { code(&row.default_text) };
-        let change = if row.reloadable() { "reload" } else { "restart" };
+        let change = row.applied.as_str();
         let text = cell(row.text);
         page.push_str(&format!(
             "| `{}` | {default} | {change} | {} | {text} |\n",
             row.name,
             state(row.status)
         ));
+    }
+    page.push_str(
+        "\nA setting is changed by RELOAD, or by SET until the next RELOAD. When that takes effect:\n\n\
+         | Change | Takes effect |\n|---|---|\n",
+    );
+    for applied in AppliedBy::ALL {
+        page.push_str(&format!("| {} | {} |\n", applied.as_str(), applied.effect()));
     }
     keys(
         &mut page,
@@ -90,9 +97,9 @@ mod tests {
     fn every_setting_is_listed() {
         let page = settings_markdown();
         for row in table() {
-            let start = format!("\n| `{}` | ", row.name);
-            let tail = if row.reloadable() { "| reload |" } else { "| restart |" };
-            assert!(page.contains(&start) && page.contains(tail), "{}", row.name);
+            let start = format!("| `{}` | ", row.name);
+            let line = page.lines().find(|line| line.starts_with(&start)).expect(row.name);
+            assert!(line.contains(&format!("| {} |", row.applied.as_str())), "{line}");
         }
     }
 }

@@ -4,13 +4,55 @@
 
 use super::nearest::nearest;
 
-/// Whether a setting can change while the pooler runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// `RELOAD` and `SET` can change it.
-    Live,
-    /// Requires a restart.
-    Restart,
+/// Rows: variant, its word in the reference page, and when a changed value takes effect.
+macro_rules! applied_by {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal, $effect:literal;)*) => {
+        /// Who applies a setting that has changed, and when.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum AppliedBy {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl AppliedBy {
+            /// All of them, in the order of the reference page.
+            pub(super) const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The word in the reference page.
+            pub(super) const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// When a changed value takes effect.
+            pub(super) const fn effect(self) -> &'static str {
+                match self { $(Self::$variant => $effect,)* }
+            }
+        }
+    };
+}
+
+applied_by! {
+    /// The process, when it starts.
+    Start = "restart", "At the next start. RELOAD warns, and keeps the value";
+    /// RELOAD itself.
+    Reload = "at once", "With RELOAD: log, listeners, pools and caches of the process adopt it";
+    /// The janitor, which compares with the present value.
+    Janitor = "at once, all", "Within 0.2 seconds, also for the clients and servers that are connected";
+    /// The code that needs it, each time.
+    Use = "next use", "The next time that it is needed, also for the clients and servers that are connected";
+    /// Whatever opens or accepts a TCP connection.
+    Connection = "new connections", "For connections of clients and to servers that are opened afterwards";
+    /// The handshake with a client.
+    ClientConnection = "new clients", "For clients that connect afterwards";
+    /// Logins of both kinds.
+    Login = "logins", "For logins of clients and to servers that begin afterwards";
+    /// The login of a client.
+    ClientLogin = "client logins", "For clients that log in afterwards";
+    /// The login to a server.
+    ServerLogin = "server logins", "For servers that are opened afterwards; RECONNECT replaces the others";
+    /// Sessions, when they have no server.
+    Release = "next release", "For new sessions, and for each session in progress when it next releases its server";
+    /// No code reads it.
+    Nothing = "never", "Nothing uses it; only SHOW CONFIG shows it";
 }
 
 /// How far a setting is supported.
@@ -33,8 +75,8 @@ pub struct SettingInfo {
     pub name: &'static str,
     /// The default as shown by `SHOW CONFIG`.
     pub default_text: String,
-    /// Whether it can change without a restart.
-    pub reload: Reload,
+    /// Who applies a changed value, and when.
+    pub applied: AppliedBy,
     /// Its level of support.
     pub status: SettingStatus,
     /// Description in one line.
@@ -44,7 +86,7 @@ pub struct SettingInfo {
 impl SettingInfo {
     /// True if `RELOAD` and `SET` can change it.
     pub fn reloadable(&self) -> bool {
-        self.reload == Reload::Live
+        self.applied != AppliedBy::Start
     }
 
     /// The environment variable that sets it.
@@ -95,9 +137,9 @@ pub fn split_list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Rows have the form `name: type = default, Reload, SettingStatus, "text"[, lowest..=highest];`.
+/// Rows have the form `name: type = default, AppliedBy, SettingStatus, "text"[, lowest..=highest];`.
 macro_rules! settings {
-    ($($name:ident: $ty:ty = $default:expr, $reload:ident, $status:ident, $text:literal $(, $range:expr)?;)*) => {
+    ($($name:ident: $ty:ty = $default:expr, $applied:ident, $status:ident, $text:literal $(, $range:expr)?;)*) => {
         /// All settings with their types. Zero durations mean off; empty text means unset.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
@@ -132,7 +174,7 @@ macro_rules! settings {
             /// differed.
             pub fn keep_restart_only(&mut self, running: &Self) -> Vec<&'static str> {
                 let mut kept = Vec::new();
-                $(if Reload::$reload == Reload::Restart && self.$name != running.$name {
+                $(if AppliedBy::$applied == AppliedBy::Start && self.$name != running.$name {
                     self.$name = running.$name.clone();
                     kept.push(stringify!($name));
                 })*
@@ -155,7 +197,7 @@ macro_rules! settings {
             vec![$(SettingInfo {
                 name: stringify!($name),
                 default_text: defaults.$name.text(),
-                reload: Reload::$reload,
+                applied: AppliedBy::$applied,
                 status: SettingStatus::$status,
                 text: $text,
             },)*]

@@ -10,7 +10,7 @@ mod tests;
 mod watch;
 
 pub use host::HostAddress;
-pub use lookup::{MAX_ADDRESSES, NameSources};
+pub use lookup::NameSources;
 
 use host::{AddressChange, HostName};
 use lookup::{NameAnswer, NameQuery};

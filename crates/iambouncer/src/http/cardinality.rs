@@ -1,9 +1,8 @@
 //! The limit on the number of series. Owns which pools have series of their own and which are summed: any user who
 //! may log in can create pools of a `*` line, and a metrics store keeps every name it has seen.
 
-use crate::admin::gathered::PoolCounts;
 use crate::stats::Totals;
-use crate::stats::histogram::Buckets;
+use crate::stats::snapshot::{Durations, PoolCounts};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of pools with series of their own. With all histograms, one pool takes about eighty lines.
@@ -18,9 +17,7 @@ pub(super) type PoolLabels = (String, String);
 #[derive(Default)]
 struct RemovedPools {
     totals: Totals,
-    queries: Buckets,
-    transactions: Buckets,
-    waits: Buckets,
+    durations: Durations,
 }
 
 /// Assigns names to pools. A name is kept as long as the pool exists, so that counters never decrease.
@@ -68,9 +65,7 @@ impl Cardinality {
             sum.size += counts.size;
         }
         sum.totals = sum.totals + self.gone.totals;
-        sum.queries = sum.queries + self.gone.queries;
-        sum.transactions = sum.transactions + self.gone.transactions;
-        sum.waits = sum.waits + self.gone.waits;
+        sum.durations = sum.durations + self.gone.durations;
         Some(sum)
     }
 }
@@ -78,9 +73,7 @@ impl Cardinality {
 impl RemovedPools {
     fn add(&mut self, counts: &PoolCounts) {
         self.totals = self.totals + counts.totals;
-        self.queries = self.queries + counts.queries;
-        self.transactions = self.transactions + counts.transactions;
-        self.waits = self.waits + counts.waits;
+        self.durations = self.durations + counts.durations;
     }
 }
 

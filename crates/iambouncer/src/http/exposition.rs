@@ -74,10 +74,10 @@ fn write_value(line: &mut MetricEncoder<'_>, value: &MetricValue) -> fmt::Result
 mod tests {
     use super::super::figures::LoginFigures;
     use super::*;
-    use crate::admin::gathered::PoolCounts;
     use crate::health_state::LastReload;
     use crate::stats::Totals;
     use crate::stats::histogram::Histogram;
+    use crate::stats::snapshot::{Durations, PoolCounts};
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
@@ -116,7 +116,8 @@ mod tests {
         let histogram = Histogram::default();
         [50, 100, 100_000_000].iter().for_each(|us| histogram.observe(*us));
         let totals = Totals { query_us: 100_000_150, ..Totals::default() };
-        let counts = PoolCounts { totals, queries: histogram.buckets(), ..PoolCounts::default() };
+        let durations = Durations { queries: histogram.buckets(), ..Durations::default() };
+        let counts = PoolCounts { totals, durations, ..PoolCounts::default() };
         let text = text(&figures(vec![(("d".to_owned(), "u".to_owned()), counts)])).unwrap();
         let name = "iambouncer_query_duration_seconds";
         for line in [

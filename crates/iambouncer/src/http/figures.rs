@@ -2,11 +2,11 @@
 //! units are in the table.
 
 use super::cardinality::{OTHER, PoolLabels};
-use crate::admin::gathered::PoolCounts;
 use crate::health_state::LastReload;
 use crate::identities::{Identities, IdentityInfo};
 use crate::process::Process;
 use crate::stats::histogram::Buckets;
+use crate::stats::snapshot::PoolCounts;
 use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};

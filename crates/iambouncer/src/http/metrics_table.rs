@@ -2,8 +2,8 @@
 //! a scrape, the reference page and the tests are derived from it.
 
 use super::figures::{CredentialFigures, Figures, SecretFigures, TokenFigures, seconds};
-use crate::admin::gathered::PoolCounts;
 use crate::stats::histogram::Buckets;
+use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use std::time::SystemTime;
 
 /// Prefix of all names.
@@ -143,7 +143,7 @@ static TABLE: &[Metric] = &[
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
     row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
-    row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.waiting as u64))),
+    row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.clients.waiting as u64))),
     row("pool_maxwait", Gauge, SECONDS, POOL, "Longest current wait of a client for a server.", |f| {
         pools(f, |p| MetricValue::Gauge(p.longest_wait.as_secs_f64()))
     }),
@@ -164,13 +164,13 @@ static TABLE: &[Metric] = &[
     row("binds", Counter, None, POOL, "Bind messages from clients.", |f| pools(f, |p| MetricValue::Count(p.totals.binds))),
 
     row("query_duration", Histogram, SECONDS, POOL, "Time from sending a query to the server to the end of its answer.", |f| {
-        pools(f, |p| MetricValue::Histogram { buckets: p.queries, sum_us: p.totals.query_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.durations.queries, sum_us: p.totals.query_us })
     }),
     row("transaction_duration", Histogram, SECONDS, POOL, "Time from a transaction's first query to the end of its last answer.", |f| {
-        pools(f, |p| MetricValue::Histogram { buckets: p.transactions, sum_us: p.totals.transaction_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.durations.transactions, sum_us: p.totals.transaction_us })
     }),
     row("pool_wait", Histogram, SECONDS, POOL, "Time clients waited for a server, including those that got one at once.", |f| {
-        pools(f, |p| MetricValue::Histogram { buckets: p.waits, sum_us: p.totals.wait_us })
+        pools(f, |p| MetricValue::Histogram { buckets: p.durations.waits, sum_us: p.totals.wait_us })
     }),
 
     row("server_login", Histogram, SECONDS, &[], "Duration of successful logins to servers, including DNS, TCP, TLS, token and authentication.", |f| {
@@ -272,8 +272,8 @@ fn client_connections(figures: &Figures) -> Vec<Sample> {
         .map(|(state, count)| sample(["", "", state], whole(count as u64)))
         .into();
     for ((database, user), pool) in &figures.pools {
-        let idle = pool.clients.saturating_sub(pool.busy_clients);
-        for (state, count) in [("idle", idle), ("active", pool.busy_clients), ("waiting", pool.waiting)] {
+        let ClientCounts { idle, active, waiting } = pool.clients;
+        for (state, count) in [("idle", idle), ("active", active), ("waiting", waiting)] {
             samples.push(sample([database, user, state], whole(count as u64)));
         }
     }

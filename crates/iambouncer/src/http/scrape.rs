@@ -5,8 +5,8 @@ use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, secrets};
 use super::health;
 use crate::admin::Console;
-use crate::admin::gathered::ConsoleSnapshot;
 use crate::process::Process;
+use crate::stats::snapshot::Snapshot;
 use crate::worker::home;
 use crate::worker::workers::WorkerHandles;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use tokio::time::timeout_at;
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// The request to a worker; `None` while the worker starts or stops.
-type SnapshotRequest = fn() -> Option<ConsoleSnapshot>;
+type SnapshotRequest = fn() -> Option<Snapshot>;
 
-fn part_of_this_worker() -> Option<ConsoleSnapshot> {
-    home::get::<Console>().map(|console| ConsoleSnapshot::here(&console))
+fn part_of_this_worker() -> Option<Snapshot> {
+    home::get::<Console>().map(|console| console.snapshot())
 }
 
 /// The scrape state of a worker.
 #[derive(Default)]
 struct ScrapeRound {
     /// The unanswered request. No other one is sent meanwhile.
-    pending: Option<Receiver<Option<ConsoleSnapshot>>>,
+    pending: Option<Receiver<Option<Snapshot>>>,
     /// The last answer, used if a new one does not arrive, so that counters never decrease.
-    last: Option<ConsoleSnapshot>,
+    last: Option<Snapshot>,
     is_silent: bool,
 }
 
@@ -88,7 +88,7 @@ impl Scraper {
         }
         let silent = rounds.workers.iter().filter(|state| state.is_silent).count();
         rounds.scrape_errors += silent as u64;
-        let all = ConsoleSnapshot::sum(rounds.workers.iter().filter_map(|state| state.last.as_ref()));
+        let all = Snapshot::sum(rounds.workers.iter().filter_map(|state| state.last.as_ref()));
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
@@ -141,10 +141,10 @@ impl ScrapeRound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::gathered::PoolCounts;
     use crate::config::Settings;
     use crate::process::ProcessParts;
     use crate::stats::Totals;
+    use crate::stats::snapshot::PoolCounts;
     use crate::worker::reactor::EngineKind;
     use crate::worker::workers::Workers;
     use crate::worker::{self, timers};
@@ -153,11 +153,11 @@ mod tests {
 
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-    fn answer() -> Option<ConsoleSnapshot> {
+    fn answer() -> Option<Snapshot> {
         let queries = 1 + REQUESTS.fetch_add(1, Ordering::SeqCst);
         let totals = Totals { queries, ..Totals::default() };
         let pools = [(("d".to_owned(), "u".to_owned()), PoolCounts { totals, ..PoolCounts::default() })];
-        Some(ConsoleSnapshot { pools: pools.into(), ..ConsoleSnapshot::default() })
+        Some(Snapshot { pools: pools.into(), ..Snapshot::default() })
     }
 
     fn scraper(workers: &Workers, control: &tokio::runtime::Handle) -> Scraper {

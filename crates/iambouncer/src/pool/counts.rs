@@ -1,16 +1,14 @@
-//! The number of servers of a pool, for the console, PAUSE and shutdown. Owns no state.
+//! The number of servers of a pool, for the console, metrics, PAUSE and shutdown. Owns no state.
 
 use super::acquire::Pool;
+use crate::server::Activity;
+use crate::stats::snapshot::{ClientCounts, PoolCounts};
+use crate::worker;
 
 impl Pool {
     /// Number of idle servers.
     pub fn idle_count(&self) -> usize {
         self.idle.len()
-    }
-
-    /// Servers open or being opened, at all workers.
-    pub fn open_count(&self) -> u32 {
-        self.shared.open.taken()
     }
 
     /// True while a server is being moved to another worker.
@@ -31,5 +29,33 @@ impl Pool {
     /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
         self.lingering.get()
+    }
+
+    /// All counts, together with those of its clients.
+    pub fn counts(&self, clients: ClientCounts) -> PoolCounts {
+        let rules = self.rules();
+        let servers = self.table.list();
+        let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
+        let oldest = self.first_waiting_since();
+        PoolCounts {
+            clients,
+            longest_wait: oldest.map(|since| worker::now() - since).unwrap_or_default(),
+            cancels: servers.iter().map(|server| server.cancels_in_flight.get()).sum(),
+            active: doing(Activity::Active),
+            active_cancel: servers
+                .iter()
+                .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
+                .count(),
+            being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Closing),
+            idle: self.idle_count(),
+            tested: doing(Activity::Tested),
+            logins: self.login_count(),
+            size: rules.pool_size,
+            mode: rules.pool_mode,
+            load_balance_hosts: self.database.line.borrow().load_balance_hosts,
+            totals: self.stats.totals(),
+            last: self.stats.last_period(),
+            durations: self.stats.durations(),
+        }
     }
 }

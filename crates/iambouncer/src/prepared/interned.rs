@@ -90,6 +90,7 @@ impl<T: HasBody> InternTable<T> {
     }
 
     /// Number of entries.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.borrow().len()
     }

@@ -156,11 +156,6 @@ impl ServerCache {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -194,7 +189,7 @@ mod tests {
         cache.insert(a.clone(), 0);
         assert!(!cache.is_uncertain(a.id));
         cache.mark_all_uncertain();
-        assert!(cache.is_empty() && cache.is_uncertain(a.id) && cache.is_uncertain(b.id));
+        assert!(cache.len() == 0 && cache.is_uncertain(a.id) && cache.is_uncertain(b.id));
         cache.clear();
         assert!(!cache.is_uncertain(a.id));
     }

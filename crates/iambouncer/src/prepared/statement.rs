@@ -113,13 +113,9 @@ impl Interner {
     }
 
     /// Number of texts.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// True if there are no texts.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

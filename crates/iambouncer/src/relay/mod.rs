@@ -22,4 +22,4 @@ mod statements;
 mod unnamed;
 mod upstream;
 
-pub use session::{CloseReason, FinalMessage, Session, Start};
+pub use session::{CloseReason, Session, Start};

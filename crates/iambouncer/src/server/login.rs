@@ -15,7 +15,7 @@ use crate::login_failure::LoginFailure;
 use crate::net::{Inbound, Stream};
 use crate::worker::{self, executor, timers};
 use rds_iam::secrets::{DatabaseSecret, SecretError, SecretKey};
-use rds_iam::{Token, TokenKey};
+use rds_iam::{Token, TokenKey, TokenLoginError};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -85,39 +85,22 @@ async fn attempt(
     let place = ServerAddress::find(context, target).await?;
     progress.found(&place);
     let attempt = Attempt { context, target, place: &place, progress };
-    let signing = match &target.credential {
-        Credential::Iam(signing) => signing,
+    match &target.credential {
+        Credential::Iam(signing) => {
+            let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
+            attempt.run_with_tokens(&key).await
+        }
         Credential::Given { key, token } => {
             attempt.wait_for_turn(key).await?;
-            return attempt.run(Encryption::Required, Some(TokenForServer::supplied(key, token))).await;
+            attempt.run(Encryption::Required, Some(TokenForServer::supplied(key, token))).await
         }
-        Credential::Secret(key) => return attempt.run_with_secret(key).await,
-        _ => return attempt.run_with_password().await,
-    };
-    let key = signing.key(target.host.tcp(), target.port, &target.user, place.rds_name())?;
-    attempt.wait_for_turn(&key).await?;
-    let engine = context.process.tokens.clone();
-    let requested_key = key.clone();
-    let token = attempt.fetch(&key, async move { engine.token(&requested_key).await }).await?;
-    let refused = match attempt.run(Encryption::Required, Some(TokenForServer::generated(&key, &token))).await
-    {
-        Err(error @ LoginError::Refused { .. }) if is_token_refusal(&error) => error,
-        other => return other,
-    };
-    tracing::info!(user = %target.user, "IAM login refused, retrying once with a new token");
-    // The answer is too late for this login, but in time to explain the next failure.
-    context.process.identities.look_up(&key.identity);
-    let (engine, requested_key) = (context.process.tokens.clone(), key.clone());
-    let fresh = attempt
-        .fetch(&key, async move { engine.fresh_after_refusal(&requested_key, &token).await })
-        .await
-        .map_err(|_| refused)?;
-    attempt.wait_for_turn(&key).await?;
-    attempt.run(Encryption::Required, Some(TokenForServer::generated(&key, &fresh))).await
+        Credential::Secret(key) => attempt.run_with_secret(key).await,
+        _ => attempt.run_with_password().await,
+    }
 }
 
 fn is_token_refusal(error: &LoginError) -> bool {
-    matches!(error, LoginError::Refused { code, .. } if code == "28000" || code == "28P01")
+    matches!(error, LoginError::Refused { code, .. } if rds_iam::is_refusal(code))
 }
 
 fn is_wrong_password(outcome: &Result<LoginResult, LoginError>) -> bool {
@@ -172,6 +155,36 @@ impl Attempt<'_> {
             cause: failure_of(&error),
             advice: advice_of(&error),
             is_transient: error.is_transient(),
+        })
+    }
+
+    /// Logs in with the current token, and once more with another one if the server refuses it.
+    async fn run_with_tokens(&self, key: &TokenKey) -> Result<LoginResult, LoginError> {
+        let token = async {
+            self.wait_for_turn(key).await?;
+            let (engine, requested_key) = (self.context.process.tokens.clone(), key.clone());
+            self.fetch(key, async move { engine.token(&requested_key).await }).await
+        };
+        let fresh = async |refused: Arc<Token>| {
+            tracing::info!(user = %self.target.user, "IAM login refused, retrying once with a new token");
+            // The answer is too late for this login, but in time to explain the next failure.
+            self.context.process.identities.look_up(&key.identity);
+            let (engine, requested_key) = (self.context.process.tokens.clone(), key.clone());
+            let fetch = async move { engine.fresh_after_refusal(&requested_key, &refused).await };
+            let fresh = self.fetch(key, fetch).await?;
+            self.wait_for_turn(key).await?;
+            Ok(fresh)
+        };
+        let attempt = async |token: Arc<Token>| {
+            self.run(Encryption::Required, Some(TokenForServer::generated(key, &token))).await
+        };
+        let outcome = rds_iam::log_in_with(token, fresh, attempt, is_token_refusal).await;
+        outcome.map_err(|error| match error {
+            TokenLoginError::NoToken(error)
+            | TokenLoginError::Driver(error)
+            | TokenLoginError::NoFreshToken { error: error @ LoginError::LoginRate(_), .. } => error,
+            // What the server said explains more than that there is no second token.
+            TokenLoginError::NoFreshToken { refused, .. } => refused,
         })
     }
 

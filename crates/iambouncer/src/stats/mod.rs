@@ -1,10 +1,12 @@
 //! Counters and averages. Owns plain cells of one worker, summed on request; values changed by queries are never
-//! shared between threads. Rare events, [`logins`], are counted for the whole process.
+//! shared between threads. Rare events, [`logins`], are counted for the whole process. [`snapshot`] is what others read.
 
 pub mod histogram;
 pub mod logins;
+pub mod snapshot;
 
 use histogram::Histogram;
+use snapshot::Durations;
 use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -102,6 +104,17 @@ impl Statistics {
     /// Current values.
     pub fn totals(&self) -> Totals {
         self.now.get()
+    }
+
+    /// Current durations.
+    pub fn durations(&self) -> Durations {
+        let waits = self.waits.buckets();
+        let instant = self.now.get().server_assignments.saturating_sub(waits.count());
+        Durations {
+            queries: self.queries.buckets(),
+            transactions: self.transactions.buckets(),
+            waits: waits.with_instant(instant),
+        }
     }
 
     /// Ends a period.

@@ -1,18 +1,18 @@
 //! A worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; the tasks (clients,
-//! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], through which [`workers`]
+//! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], through which `workers`
 //! communicate.
 //!
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
 //! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
 
-pub mod buffer;
-pub mod executor;
-pub mod home;
+pub(crate) mod buffer;
+pub(crate) mod executor;
+pub(crate) mod home;
 pub mod mailbox;
-pub mod notify;
-pub mod reactor;
-pub mod timers;
-pub mod workers;
+pub(crate) mod notify;
+pub(crate) mod reactor;
+pub(crate) mod timers;
+pub(crate) mod workers;
 
 use reactor::EngineKind;
 use std::cell::Cell;

@@ -51,11 +51,6 @@ impl Workers {
         self.len() == 1
     }
 
-    /// Always false: there is at least one worker.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailboxes[self.index]
     }

@@ -4,7 +4,9 @@
 use crate::support::bouncer::Start;
 use crate::support::raw::{Client, tags};
 use crate::support::{Bouncer, eventually, postgres};
-use iambouncer::config::{Reload, SettingStatus, table};
+use iambouncer::config::{SettingInfo, SettingStatus, table};
+use rds_sim::Certificates;
+use std::path::Path;
 
 fn value(console: &mut Client, key: &str) -> String {
     let keys = console.column("SHOW CONFIG", "key");
@@ -34,6 +36,15 @@ fn other_text(key: &str) -> Option<&'static str> {
     })
 }
 
+/// Other values than `before`, of which at least one is valid.
+fn other_values(row: &SettingInfo, before: &str) -> Vec<String> {
+    match other_text(row.name) {
+        Some(text) => vec![text.to_owned()],
+        // A number, or a switch.
+        None => vec![(before.parse::<f64>().unwrap() + 1.0).to_string(), "0".to_owned()],
+    }
+}
+
 /// Settings that name files, or need them; each has a test of its own here or in `tls`.
 fn needs_files(key: &str) -> bool {
     key.ends_with("_file") || matches!(key, "logfile" | "client_tls_sslmode")
@@ -44,14 +55,12 @@ fn every_setting_that_reload_changes_can_be_set_and_is_shown() {
     let line = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
     let bouncer = Start::databases(&line).start();
     let mut console = bouncer.console();
-    for row in table().iter().filter(|row| row.reload == Reload::Live && !needs_files(row.name)) {
+    for row in table().iter().filter(|row| row.reloadable() && !needs_files(row.name)) {
         let before = value(&mut console, row.name);
-        let others = match other_text(row.name) {
-            Some(text) => vec![text.to_owned()],
-            None if row.status == SettingStatus::Unsupported => continue,
-            // A number, or a switch.
-            None => vec![(before.parse::<f64>().unwrap() + 1.0).to_string(), "0".to_owned()],
-        };
+        if row.status == SettingStatus::Unsupported && other_text(row.name).is_none() {
+            continue;
+        }
+        let others = other_values(row, &before);
         let is_unsupported = row.status == SettingStatus::Unsupported;
         let mut answers = others.iter().map(|other| console.query(&format!("SET {} = '{other}'", row.name)));
         let answer = answers.find(|answer| is_unsupported || tags(answer) == "CZ");
@@ -62,6 +71,64 @@ fn every_setting_that_reload_changes_can_be_set_and_is_shown() {
             assert!(answer.is_some(), "{}: none of {others:?} was accepted", row.name);
             assert_ne!(value(&mut console, row.name), before, "{}", row.name);
         }
+    }
+}
+
+/// Values for all settings that name files or need them, valid together.
+fn file_values(dir: &Path) -> Vec<(&'static str, String)> {
+    let certificates = Certificates::generate(&["localhost".to_owned()]).unwrap();
+    let pem = certificates.for_postgres();
+    let path = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = (path("other.crt", &pem.certificate_pem), path("other.key", &pem.key_pem));
+    let authorities = path("other-ca.crt", certificates.ca_pem());
+    vec![
+        ("auth_file", path("other-users.txt", "\"postgres\" \"secret\"\n")),
+        ("auth_ident_file", path("other-ident.conf", "")),
+        ("client_tls_ca_file", authorities.clone()),
+        ("client_tls_cert_file", certificate.clone()),
+        ("client_tls_key_file", key.clone()),
+        ("client_tls_sslmode", "allow".to_owned()),
+        ("logfile", path("other.log", "")),
+        ("server_tls_ca_file", authorities),
+        ("server_tls_cert_file", certificate),
+        ("server_tls_key_file", key),
+    ]
+}
+
+#[test]
+fn every_setting_that_reload_changes_follows_the_file() {
+    let line = format!("app = host=127.0.0.1 port={} dbname=app user=app", postgres().port());
+    let bouncer = Start::databases(&line).start();
+    let mut console = bouncer.console();
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    // Reads the original file with these settings changed. True if it is in force.
+    let reload_with = |console: &mut Client, changed: &[(&str, String)]| {
+        let is_changed = |line: &str| changed.iter().any(|(key, _)| line.starts_with(&format!("{key} = ")));
+        let mut lines: Vec<String> =
+            text.lines().filter(|line| !is_changed(line)).map(str::to_owned).collect();
+        lines.extend(changed.iter().map(|(key, value)| format!("{key} = {value}")));
+        std::fs::write(bouncer.ini(), lines.join("\n")).unwrap();
+        tags(&console.query("RELOAD")) == "CZ"
+    };
+    let rows = || table().iter().filter(|row| row.reloadable() && row.status != SettingStatus::Unsupported);
+    for row in rows().filter(|row| !needs_files(row.name)) {
+        assert!(reload_with(&mut console, &[]));
+        let before = value(&mut console, row.name);
+        let mut others = other_values(row, &before).into_iter();
+        let in_force = others.find(|other| reload_with(&mut console, &[(row.name, other.clone())]));
+        assert!(in_force.is_some(), "{}", row.name);
+        assert_ne!(value(&mut console, row.name), before, "{}", row.name);
+    }
+    let files = file_values(bouncer.dir());
+    let names: Vec<&str> = files.iter().map(|(key, _)| *key).collect();
+    assert_eq!(rows().map(|row| row.name).filter(|key| needs_files(key)).collect::<Vec<_>>(), names);
+    assert!(reload_with(&mut console, &files));
+    for (key, wanted) in files {
+        assert_eq!(value(&mut console, key), wanted, "{key}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! untrusted peer. Owns its syntax and validity period; callers define the required parameters.
 
 use super::ProofError;
+use percent_encoding::percent_decode_str;
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -149,21 +150,15 @@ fn shown(text: &str) -> String {
 }
 
 /// Decodes `%41`; `None` for malformed escapes, NUL and invalid UTF-8. `+` is a plus.
-pub fn percent_decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first == b'%' {
-            let (digits, after) = after.split_at_checked(2)?;
-            let digit = |b: u8| char::from(b).to_digit(16);
-            bytes.push(u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?);
-            rest = after;
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
+fn percent_decode(text: &str) -> Option<String> {
+    let is_escape =
+        |part: &str| part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    // The decoder would keep a malformed escape as it is.
+    if !text.split('%').skip(1).all(is_escape) {
+        return None;
     }
-    String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    Some(decoded.into_owned()).filter(|text| !text.contains('\0'))
 }
 
 #[cfg(test)]

@@ -1,0 +1,107 @@
+//! The tables of the SHOW commands. Owns what a column is: its name, its type, and the function that reads its value
+//! from a record. Headers and rows are derived from the same list.
+
+use super::console::Console;
+use crate::stats::snapshot::Snapshot;
+use std::collections::HashSet;
+use std::future::ready;
+use std::pin::Pin;
+use wire::encode::ColumnType;
+
+/// A row of a result; `None` is NULL.
+pub(super) type Row = Vec<Option<String>>;
+/// Name and type of a column.
+pub(super) type ColumnHeader = (&'static str, ColumnType);
+/// The rows of a table, once all workers have answered.
+pub(super) type PendingRows<'a> = Pin<Box<dyn Future<Output = Vec<Row>> + 'a>>;
+
+/// A value that is not NULL.
+pub(super) fn shown(value: impl ToString) -> Option<String> {
+    Some(value.to_string())
+}
+
+/// A column of a table of records `R`.
+pub(super) struct Column<R> {
+    header: ColumnHeader,
+    value: fn(&R) -> Option<String>,
+}
+
+/// A column of texts.
+pub(super) const fn text<R>(name: &'static str, value: fn(&R) -> Option<String>) -> Column<R> {
+    Column { header: (name, ColumnType::Text), value }
+}
+
+/// A column of numbers up to 2^31.
+pub(super) const fn int4<R>(name: &'static str, value: fn(&R) -> Option<String>) -> Column<R> {
+    Column { header: (name, ColumnType::Int4), value }
+}
+
+/// A column of numbers up to 2^63.
+pub(super) const fn int8<R>(name: &'static str, value: fn(&R) -> Option<String>) -> Column<R> {
+    Column { header: (name, ColumnType::Int8), value }
+}
+
+/// Where the records of a table come from.
+pub(super) enum Records<R> {
+    /// The same at every worker.
+    Here(fn(&Console) -> Vec<R>),
+    /// Each worker has its own.
+    EachWorker(fn(&Console) -> Vec<R>),
+    /// Each worker has its own; rows with the same first value are duplicates.
+    Distinct(fn(&Console) -> Vec<R>),
+    /// Sums over all workers.
+    Sums(fn(&Console, Snapshot) -> Vec<R>),
+}
+
+/// The table of one command.
+pub(super) struct Table<R: 'static> {
+    /// In PgBouncer's order.
+    pub(super) columns: &'static [Column<R>],
+    pub(super) records: Records<R>,
+}
+
+impl<R> Table<R> {
+    fn rows(&self, records: &[R]) -> Vec<Row> {
+        let row = |record: &R| self.columns.iter().map(|column| (column.value)(record)).collect();
+        records.iter().map(row).collect()
+    }
+
+    async fn rows_of_all(&'static self, console: &Console, records: fn(&Console) -> Vec<R>) -> Vec<Row> {
+        let parts = console.at_all(move |console| ready(self.rows(&records(&console)))).await;
+        parts.into_iter().flatten().collect()
+    }
+}
+
+/// A table, whatever its records are.
+pub(super) trait ShowTable: Sync {
+    /// The columns of the result.
+    fn headers(&self) -> Vec<ColumnHeader>;
+
+    /// The rows of the whole process.
+    fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a>;
+}
+
+impl<R> ShowTable for Table<R> {
+    fn headers(&self) -> Vec<ColumnHeader> {
+        self.columns.iter().map(|column| column.header).collect()
+    }
+
+    fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
+        Box::pin(async move {
+            match self.records {
+                Records::Here(records) => self.rows(&records(console)),
+                Records::EachWorker(records) => self.rows_of_all(console, records).await,
+                Records::Distinct(records) => {
+                    let mut rows = self.rows_of_all(console, records).await;
+                    let mut seen = HashSet::new();
+                    rows.retain(|row| seen.insert(row.first().cloned()));
+                    rows
+                }
+                Records::Sums(records) => {
+                    let all = console.snapshot_of_all().await;
+                    self.rows(&records(console, all))
+                }
+            }
+        })
+    }
+}
