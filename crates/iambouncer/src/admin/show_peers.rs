@@ -62,7 +62,7 @@ pub(super) fn clients(console: &Console) -> Vec<Row> {
                 text(wait.subsec_micros()),
                 text(0),
                 link('c', client.id),
-                link('s', server.map_or(0, |server| server.id)),
+                link('s', server.map_or(0, |server| server.facts.id)),
                 text(0),
                 text(&identity.tls),
                 text(&identity.application_name),
@@ -77,8 +77,9 @@ pub(super) fn servers(console: &Console) -> Vec<Row> {
     let mut rows = Vec::new();
     for pool in console.directory.pools() {
         for server in pool.table.list() {
-            let [addr, port] = address(server.remote.as_ref().or(Some(&server.route.endpoint)));
-            let [local_addr, local_port] = address(server.local.as_ref());
+            let facts = &server.facts;
+            let [addr, port] = address(facts.remote.as_ref().or(Some(&facts.route.endpoint)));
+            let [local_addr, local_port] = address(facts.local.as_ref());
             rows.push(vec![
                 text("S"),
                 text(&pool.user),
@@ -89,18 +90,18 @@ pub(super) fn servers(console: &Console) -> Vec<Row> {
                 port,
                 local_addr,
                 local_port,
-                time_text(server.connected_wall),
+                time_text(facts.connected_wall),
                 time_text(wall(server.touched_at.get())),
                 text(0),
                 text(0),
                 text(u8::from(server.close_needed.get())),
-                link('s', server.id),
+                link('s', facts.id),
                 link('c', server.client_id.get()),
-                text(server.pid),
-                text(&server.tls),
-                text(server.application_name.borrow()),
+                text(facts.pid),
+                text(&facts.tls),
+                text(facts.application_name.borrow()),
                 text(server.prepared_count.get()),
-                text(server.id),
+                text(facts.id),
             ]);
         }
     }

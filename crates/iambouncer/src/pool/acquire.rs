@@ -229,7 +229,7 @@ impl Pool {
     pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
         let info = &server.info;
         info.client_id.set(0);
-        let is_too_old = info.retire_at.is_some_and(|at| at <= worker::now());
+        let is_too_old = info.facts.retire_at.is_some_and(|at| at <= worker::now());
         if info.close_needed.get() || is_too_old || self.is_above_size() {
             return self.retire(server);
         }

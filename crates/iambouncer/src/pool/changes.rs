@@ -6,7 +6,6 @@ use super::session_rules::SessionRules;
 use crate::client_error;
 use crate::server::Server;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 impl Pool {
     /// The database line has changed, possibly to other servers.
@@ -30,7 +29,7 @@ impl Pool {
 
     /// Marks all current servers, so that none is used again.
     fn mark_all(&self) {
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
+        self.shared.begin_generation();
         for info in self.table.list() {
             info.close_needed.set(true);
         }
@@ -45,7 +44,7 @@ impl Pool {
         }
         let servers = self.table.list();
         let outdated =
-            servers.iter().filter(|info| info.route.is_outdated() && !info.close_needed.replace(true));
+            servers.iter().filter(|info| info.facts.route.is_outdated() && !info.close_needed.replace(true));
         if outdated.count() > 0 {
             // The failure may have concerned the old address.
             self.forget_failure();
@@ -54,9 +53,7 @@ impl Pool {
 
     /// Marks a server that was in no table when the others were marked, because it was logging in or moving here.
     pub(super) fn mark_if_outdated(&self, server: &Server) {
-        if self.shared.retirements.load(Ordering::Acquire) != server.retirements
-            || server.info.route.is_outdated()
-        {
+        if self.shared.generation() != server.info.facts.generation || server.info.facts.route.is_outdated() {
             server.info.close_needed.set(true);
         }
     }

@@ -13,7 +13,7 @@ use crate::server::connect::Route;
 use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
 use crate::server::target::{LoginTarget, is_scram_secret};
-use crate::server::{Activity, Diagnosis, LoginError, Server, ServerInfo};
+use crate::server::{Diagnosis, LoginError, Server, ServerFacts, ServerInfo};
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -138,7 +138,7 @@ impl Pool {
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
-            let retirements = pool.shared.retirements.load(Ordering::Acquire);
+            let generation = pool.shared.generation();
             let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
             pool.logins.set(pool.logins.get() - 1);
@@ -147,8 +147,9 @@ impl Pool {
                     let touched_at = replacement
                         .as_ref()
                         .map_or_else(|| Rc::new(Cell::new(worker::now())), Replacement::touched_at);
-                    let (server, server_parameters) = pool.new_server(logged_in, permits, touched_at);
-                    pool.login_succeeded(Server { retirements, ..server }, server_parameters, started);
+                    let (server, server_parameters) =
+                        pool.new_server(logged_in, generation, permits, touched_at);
+                    pool.login_succeeded(server, server_parameters, started);
                     if let Some(replacement) = replacement {
                         pool.finish_replacement(replacement);
                     }
@@ -236,9 +237,9 @@ impl Pool {
         tracing::info!(
             database = %self.database.name,
             user = %self.user,
-            server = %server.info.route.endpoint,
-            tls = %server.info.tls,
-            pid = server.info.pid,
+            server = %server.info.facts.route.endpoint,
+            tls = %server.info.facts.tls,
+            pid = server.info.facts.pid,
             took_ms = took.as_millis() as u64,
             "server login"
         );
@@ -249,6 +250,7 @@ impl Pool {
     fn new_server(
         self: &Rc<Self>,
         logged_in: LoginResult,
+        generation: u64,
         permits: Vec<Permit>,
         touched_at: Rc<Cell<Instant>>,
     ) -> (Server, Rc<ServerParameters>) {
@@ -258,12 +260,9 @@ impl Pool {
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
         let lifetime = self.rules.borrow().server_lifetime;
-        let info = Rc::new(ServerInfo {
-            retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
-            has_replacement: Cell::new(false),
-            overlaps: Cell::new(false),
-            overlap: RefCell::default(),
+        let facts = ServerFacts {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
+            generation,
             pid,
             cancel_key,
             remote: stream
@@ -272,16 +271,12 @@ impl Pool {
             local: stream.local(),
             route,
             tls: stream.tls().map(|tls| tls.description()).unwrap_or_default(),
-            connected_wall: SystemTime::now(),
-            activity: Cell::new(Activity::Idle),
-            client_id: Cell::new(0),
             logged_in_at: worker::now(),
-            touched_at,
-            close_needed: Cell::new(false),
-            cancels_in_flight: Cell::new(0),
-            prepared_count: Cell::new(0),
+            connected_wall: SystemTime::now(),
+            retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
+            has_replacement: Cell::new(false),
             application_name: RefCell::new(application_name.unwrap_or_default()),
-        });
+        };
         let parameters = server_parameters.parameters.clone();
         let mut server = Server {
             stream,
@@ -290,8 +285,7 @@ impl Pool {
             prepared: Default::default(),
             unnamed: Default::default(),
             has_client_names: false,
-            info,
-            retirements: 0,
+            info: Rc::new(ServerInfo::new(facts, touched_at)),
             permits,
         };
         server.record_reported(&self.context.parameters, &reports);

@@ -55,7 +55,7 @@ impl IdleServers {
     /// Takes the server with this id, if it is idle.
     pub(super) fn take(&self, id: u64) -> Option<Box<Server>> {
         self.change(|servers| {
-            let at = servers.iter().position(|server| server.info.id == id)?;
+            let at = servers.iter().position(|server| server.info.facts.id == id)?;
             servers.remove(at)
         })
     }

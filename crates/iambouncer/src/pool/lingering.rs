@@ -47,7 +47,7 @@ impl Pool {
                 tracing::warn!(
                     database = %pool.database.name,
                     user = %pool.user,
-                    pid = info.pid,
+                    pid = info.facts.pid,
                     "a server did not close after its client had disconnected; its statement may still be running"
                 );
             }
@@ -82,7 +82,7 @@ async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfi
     };
     // Some servers have not sent a cancel key.
     let cancels =
-        async { if info.cancel_key.is_empty() { std::future::pending().await } else { cancels.await } };
+        async { if info.facts.cancel_key.is_empty() { std::future::pending().await } else { cancels.await } };
     either(until_closed(stream), cancels).await;
 }
 

@@ -27,7 +27,7 @@ impl Pool {
         for mut server in idle {
             let idle_for = now - server.info.touched_at.get();
             let too_idle = !idle_timeout.is_zero() && idle_for >= idle_timeout && left > minimum;
-            let too_old = server.info.retire_at.is_some_and(|at| at <= now);
+            let too_old = server.info.facts.retire_at.is_some_and(|at| at <= now);
             if too_idle || too_old || !server.is_fit(&self.context.parameters) {
                 left -= 1;
                 let info = server.info.clone();

@@ -66,13 +66,13 @@ impl Pool {
         }
         let lead = lead(self.last_login.get(), lifetime);
         for info in self.table.list() {
-            let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
+            let is_due = info.facts.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
                 && info.activity.get() != Activity::Closing
-                && !info.has_replacement.get()
+                && !info.facts.has_replacement.get()
                 && self.is_in_use(&info)
             {
-                info.has_replacement.set(match self.log_in_replacement(&info) {
+                info.facts.has_replacement.set(match self.log_in_replacement(&info) {
                     Ok(()) => true,
                     // The other limits still apply, and so does the back-off.
                     Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
@@ -83,7 +83,7 @@ impl Pool {
 
     /// A server was closed because of its age: it is replaced at once, unless that has happened already.
     pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
-        let is_wanted = !expired.has_replacement.get() && self.is_in_use(expired);
+        let is_wanted = !expired.facts.has_replacement.get() && self.is_in_use(expired);
         if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
             // If there is no room, the next client that waits causes a login.
             let _begun = self.log_in_replacement(expired);
@@ -93,7 +93,7 @@ impl Pool {
     /// Replacement logins have failed: the servers they were meant to replace become eligible again.
     pub(super) fn reset_replacements(&self) {
         for info in self.table.list() {
-            info.has_replacement.set(false);
+            info.facts.has_replacement.set(false);
         }
     }
 
@@ -137,7 +137,7 @@ impl Pool {
         let Some(mut overlap) = replacement.overlap else { return };
         let Some(predecessor) = overlap.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
-        match self.idle.take(predecessor.id) {
+        match self.idle.take(predecessor.facts.id) {
             Some(server) => self.close(server),
             None => *predecessor.overlap.borrow_mut() = overlap.overlap.take(),
         }
@@ -150,7 +150,7 @@ impl Pool {
         let touched_at = info.touched_at.get();
         info.activity.get() == Activity::Active
             || if idle_timeout.is_zero() {
-                touched_at > info.logged_in_at
+                touched_at > info.facts.logged_in_at
             } else {
                 worker::now().saturating_duration_since(touched_at) < idle_timeout
             }

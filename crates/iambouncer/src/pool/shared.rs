@@ -53,9 +53,9 @@ pub struct SharedPool {
     /// One bit for each worker that would take a server that becomes free.
     pub(super) starving: AtomicU64,
     pub(super) demands: Box<[Demand]>,
-    /// Generation counter, bumped at each worker by RECONNECT or a configuration change; a server that was logging in
-    /// or moving between workers at that time is closed.
-    pub(super) retirements: AtomicU64,
+    /// Advanced at each worker by RECONNECT or a configuration change; a server that was logging in or moving between
+    /// workers at that time is closed.
+    generation: AtomicU64,
     /// When it was last in use at any worker, in µs since the process started.
     used_us: AtomicU64,
     /// Unused for too long: the workers drop their part, and the next request creates another.
@@ -75,7 +75,7 @@ impl SharedPool {
             user_open,
             starving: AtomicU64::new(0),
             demands: (0..workers).map(|_| Demand::default()).collect(),
-            retirements: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             used_us: AtomicU64::new(now_us),
             is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -90,6 +90,16 @@ impl SharedPool {
         // In this order: a server that closes meanwhile is never counted as serving.
         let open = self.open.taken();
         open.saturating_sub(self.lingering.taken())
+    }
+
+    /// The generation that servers logging in now belong to.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// No server of an earlier generation is used again.
+    pub(super) fn begin_generation(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Records a use. False when it was dropped meanwhile: the registry may have another.
