@@ -5,13 +5,14 @@
 use super::arrivals::Arrivals;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
+use super::lease::Lease;
 use super::lingering::UnfinishedWork;
 use super::session_rules::SessionRules;
 use super::shared::SharedPool;
 use super::shared_limits::SharedLimits;
 use super::startup_response::ServerParameters;
 use super::table::ServerTable;
-use super::waiter::Waiter;
+use super::waiter::{QueuePlace, Waiter};
 use crate::auth::scram::keys::ClientKeys;
 use crate::client_error::ClientError;
 use crate::config::PoolRules;
@@ -30,9 +31,9 @@ use std::time::{Duration, Instant};
 /// The result of requesting a server.
 pub enum Acquired {
     /// A server.
-    Server(Box<Server>),
+    Server(Lease),
     /// A place in the queue.
-    Wait(Rc<Waiter>),
+    Wait(Waiter),
     /// The request is refused, with the reason.
     Refused(Rc<ClientError>),
 }
@@ -57,7 +58,7 @@ pub struct Pool {
     pub(super) idle: IdleServers,
     /// Free servers for which a cancel request is under way.
     pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
-    pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    pub(super) waiters: RefCell<VecDeque<Rc<QueuePlace>>>,
     pub(super) arrivals: Arrivals,
     /// When a server last became free.
     pub(super) freed_at: Cell<Instant>,
@@ -79,8 +80,6 @@ pub struct Pool {
     pub(super) next_host: Cell<usize>,
     /// The generation of host addresses that this pool has checked its servers against.
     pub(super) address_changes: Cell<u64>,
-    /// Servers running the reset query.
-    pub(super) resetting: Cell<usize>,
     /// `None` until this worker has needed the server parameters.
     pub(super) server_parameters: RefCell<Option<Rc<ServerParameters>>>,
     /// Notified when a login finishes, successfully or not.
@@ -131,7 +130,6 @@ impl Pool {
             room_requested_from: Cell::new(0),
             next_host: Cell::new(0),
             address_changes: Cell::new(0),
-            resetting: Cell::new(0),
             server_parameters: RefCell::default(),
             login_ended: Notify::default(),
             changed,
@@ -190,16 +188,16 @@ impl Pool {
             if self.waiters.borrow().is_empty()
                 && let Some(server) = self.take_idle()
             {
-                return Acquired::Server(server);
+                return Acquired::Server(Lease::new(self, server));
             }
             if let Some(error) = self.refusal_for(worker::now()) {
                 return Acquired::Refused(error);
             }
         }
-        let waiter = Waiter::new(worker::now());
-        self.waiters.borrow_mut().push_back(waiter.clone());
+        let place = QueuePlace::new(worker::now());
+        self.waiters.borrow_mut().push_back(place.clone());
         self.connect_for_waiters();
-        Acquired::Wait(waiter)
+        Acquired::Wait(Waiter::new(place))
     }
 
     /// The most recently used idle server that is usable; unusable ones are closed.
@@ -215,21 +213,22 @@ impl Pool {
     }
 
     /// Takes a server back from a client.
-    pub fn release(self: &Rc<Self>, server: Box<Server>) {
+    pub(super) fn release(self: &Rc<Self>, server: Box<Server>) {
         let now = worker::now();
         server.info.touched_at.set(now);
         self.freed_at.set(now);
         if self.uses_once.get() {
             return self.retire(server);
         }
-        self.admit(server);
+        self.admit(server, now);
     }
 
     /// Gives a free server to the client that has waited longest, or adds it to the idle servers.
-    pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
+    pub(super) fn admit(self: &Rc<Self>, server: Box<Server>, now: Instant) {
         let info = &server.info;
         info.client_id.set(0);
-        let is_too_old = info.facts.retire_at.is_some_and(|at| at <= worker::now());
+        info.activity.set(Activity::Idle);
+        let is_too_old = info.facts.retire_at.is_some_and(|at| at <= now);
         if info.close_needed.get() || is_too_old || self.is_above_size() {
             return self.retire(server);
         }
@@ -269,7 +268,7 @@ impl Pool {
         }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
-            match waiter.grant(server) {
+            match waiter.grant(self, server) {
                 Ok(()) => return,
                 Err(back) => server = back,
             }
@@ -282,14 +281,13 @@ impl Pool {
         debug_assert!(server.info.client_id.get() == 0, "an idle server has no client");
         debug_assert!(server.info.cancels_in_flight.get() == 0, "a cancel request would hit the next client");
         debug_assert!(!server.info.close_needed.get(), "a server that has to be closed is not kept");
-        server.info.activity.set(Activity::Idle);
         server.stream.clear_waker();
         self.idle.push(server);
         self.changed.notify_all();
     }
 
     /// Takes back a server whose session state may be dirty: it runs the reset query first.
-    pub fn release_dirty(self: &Rc<Self>, mut server: Box<Server>) {
+    pub(super) fn release_dirty(self: &Rc<Self>, server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
         if sql.is_empty() || self.uses_once.get() {
@@ -301,25 +299,18 @@ impl Pool {
             return self.abandon(server, UnfinishedWork { owes_answers: false, between_messages: true });
         }
         server.info.activity.set(Activity::Tested);
-        self.resetting.set(self.resetting.get() + 1);
         let pool = self.clone();
+        let mut lease = Lease::new(self, server);
         executor::spawn(async move {
             let limit = pool.context.config().settings.server_connect_timeout;
-            let run = crate::server::reset::run(&mut server, &pool.context.parameters, &sql);
+            let run = crate::server::reset::run(&mut lease, &pool.context.parameters, &sql);
             let clean = worker::timers::timeout(limit, run).await.unwrap_or(false);
-            pool.resetting.set(pool.resetting.get() - 1);
             if clean {
-                pool.release(server);
-            } else {
-                tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
-                pool.discard(server);
+                return lease.release();
             }
+            // Its state is unknown, so dropping the lease closes it.
+            tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
         });
-    }
-
-    /// Discards a server whose state is unknown.
-    pub fn discard(self: &Rc<Self>, server: Box<Server>) {
-        self.abandon(server, UnfinishedWork { owes_answers: true, between_messages: false });
     }
 
     pub(super) fn close(&self, server: Box<Server>) {

@@ -272,7 +272,7 @@ impl Pool {
             Ok(server) => {
                 self.mark_if_outdated(&server);
                 self.table.add(&server.info);
-                self.admit(Box::new(server));
+                self.admit(Box::new(server), worker::now());
             }
             Err(error) => tracing::warn!(%error, "could not use a server moved from another worker"),
         }

@@ -244,7 +244,7 @@ impl Pool {
             "server login"
         );
         self.table.add(&server.info);
-        self.admit(Box::new(server));
+        self.admit(Box::new(server), worker::now());
     }
 
     fn new_server(

@@ -32,7 +32,11 @@ impl IdleServers {
     pub(super) fn push(&self, server: Box<Server>) {
         let last_use = server.info.touched_at.get();
         self.change(|servers| {
-            let before = servers.iter().rposition(|other| other.info.touched_at.get() <= last_use);
+            let is_earlier = |other: &Server| other.info.touched_at.get() <= last_use;
+            if servers.back().is_none_or(|newest| is_earlier(newest)) {
+                return servers.push_back(server);
+            }
+            let before = servers.iter().rposition(|other| is_earlier(other));
             servers.insert(before.map_or(0, |at| at + 1), server);
         });
     }

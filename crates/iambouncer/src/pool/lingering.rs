@@ -32,7 +32,7 @@ pub struct UnfinishedWork {
 
 impl Pool {
     /// Closes a server that must not be used again and may still be working.
-    pub fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
+    pub(super) fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
         let info = server.info.clone();
         info.client_id.set(0);
         info.touched_at.set(worker::now());

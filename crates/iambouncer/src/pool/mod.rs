@@ -13,6 +13,9 @@ mod counts;
 pub mod directory;
 mod forgetting;
 mod idle;
+mod lease;
+#[cfg(test)]
+mod lease_tests;
 mod lingering;
 mod maintenance;
 mod places;
@@ -23,10 +26,11 @@ pub mod shared;
 mod shared_limits;
 mod startup_response;
 pub mod table;
-pub mod waiter;
+mod waiter;
 
 pub use acquire::{Acquired, Pool};
 pub use directory::{DatabaseState, Directory};
+pub use lease::Lease;
 pub use lingering::UnfinishedWork;
 pub use session_rules::SessionRules;
 pub use shared::SharedPools;
