@@ -2,11 +2,12 @@
 //! in `places`, the login itself in [`crate::server::login`].
 
 use super::acquire::Pool;
+use super::logins::MAX_PARALLEL_LOGINS;
 use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::ServerParameters;
-use crate::config::{LoadBalanceHosts, ServerAuth};
+use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
 use crate::server::connect::Route;
@@ -20,8 +21,6 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Concurrent logins per pool. More would only queue at the server.
-const MAX_PARALLEL_LOGINS: usize = 8;
 /// SQLSTATE for exceeding a connection limit of PostgreSQL: of the role, the database or the server.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 /// PostgreSQL takes a moment to end a session whose connection was closed, …
@@ -39,10 +38,10 @@ static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
 impl Pool {
     /// Starts as many logins as waiting clients need and limits allow.
     pub(super) fn connect_for_waiters(self: &Rc<Self>) {
-        if self.database.paused.get() || !self.has_waiters() {
+        if self.database.paused.get() || !self.queue.has_waiters() {
             return;
         }
-        while self.logins.get() < self.waiting_up_to(MAX_PARALLEL_LOGINS) {
+        while self.logins.under_way() < self.queue.waiting_up_to(MAX_PARALLEL_LOGINS) {
             if self.is_backing_off() {
                 self.arm_retry();
                 break;
@@ -62,7 +61,7 @@ impl Pool {
     /// Starts one login even if no client waits, unless `max_open` servers are open: for a startup response, or for
     /// `min_pool_size`.
     fn connect_up_to(self: &Rc<Self>, max_open: u32, eviction: Eviction) {
-        if self.logins.get() > 0 || self.is_backing_off() || self.database.paused.get() {
+        if self.logins.under_way() > 0 || self.is_backing_off() || self.database.paused.get() {
             return;
         }
         match self.take_permits(max_open, eviction) {
@@ -84,7 +83,7 @@ impl Pool {
     pub fn can_log_in_alone(&self) -> bool {
         let line = self.database.line.borrow();
         let loaded = self.context.loaded();
-        self.rules.borrow().pool_size > 0
+        self.rules.current().pool_size > 0
             && !self.database.disabled.get()
             && (line.server_auth == ServerAuth::Iam
                 || line.secret_arn.is_some()
@@ -94,15 +93,10 @@ impl Pool {
 
     /// Opens servers one at a time, up to `min_pool_size`.
     pub(super) fn keep_minimum(self: &Rc<Self>) {
-        let minimum = self.rules.borrow().min_pool_size;
+        let minimum = self.rules.current().min_pool_size;
         if self.shared.open.taken() < minimum && !self.database.disabled.get() {
             self.connect_up_to(minimum, Eviction::Forbidden);
         }
-    }
-
-    /// True when the maximum number of logins is under way.
-    pub(super) fn is_at_max_logins(&self) -> bool {
-        self.logins.get() >= MAX_PARALLEL_LOGINS
     }
 
     /// After a failed login the next one waits for `server_login_retry`.
@@ -115,16 +109,7 @@ impl Pool {
 
     fn arm_retry(self: &Rc<Self>) {
         let Some(at) = self.shared.failure().map(|failure| failure.at) else { return };
-        if self.retry_armed.replace(true) {
-            return;
-        }
-        let deadline = at + self.context.config().settings.server_login_retry;
-        let pool = self.clone();
-        executor::spawn(async move {
-            timers::sleep_until(deadline).await;
-            pool.retry_armed.set(false);
-            pool.connect_for_waiters();
-        });
+        self.retry_at(at + self.context.config().settings.server_login_retry);
     }
 
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
@@ -133,7 +118,7 @@ impl Pool {
 
     /// As [`start_login`](Self::start_login); with `replacement`, the login replaces another server.
     pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, replacement: Option<Replacement>) {
-        self.logins.set(self.logins.get() + 1);
+        let under_way = self.logins.begin();
         self.shared_limits.withdraw(self);
         let pool = self.clone();
         executor::spawn(async move {
@@ -141,7 +126,7 @@ impl Pool {
             let generation = pool.shared.generation();
             let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
-            pool.logins.set(pool.logins.get() - 1);
+            drop(under_way);
             match outcome {
                 Ok(logged_in) => {
                     let touched_at = replacement
@@ -161,7 +146,7 @@ impl Pool {
                     pool.login_failed(error, is_current);
                 }
             }
-            pool.login_ended.notify_all();
+            pool.logins.notify_ended();
             pool.changed.notify_all();
             pool.connect_for_waiters();
         });
@@ -200,17 +185,7 @@ impl Pool {
     fn target(&self) -> Result<LoginTarget, LoginError> {
         let loaded = self.context.loaded();
         let line = self.database.line.borrow().clone();
-        let turn = self.next_host.get();
-        let host = match line.load_balance_hosts {
-            LoadBalanceHosts::RoundRobin => {
-                self.next_host.set(turn.wrapping_add(1));
-                line.host.get(turn % line.host.len().max(1))
-            }
-            // The first host; the others in turn only after a failure.
-            LoadBalanceHosts::Disable => line.host.get(turn % line.host.len().max(1)),
-        }
-        .cloned()
-        .ok_or_else(|| LoginError::Resolve {
+        let host = self.logins.select_host(&line).ok_or_else(|| LoginError::Resolve {
             host: String::new(),
             reason: "no host configured".to_owned(),
         })?;
@@ -226,7 +201,7 @@ impl Pool {
     ) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
-        self.last_login.set(took);
+        self.logins.record_success(took);
         self.context.process.logins.count_success(took, worker::now());
         self.context.process.health.settle_first_login(FirstLogin::Done);
         self.mark_if_outdated(&server);
@@ -259,7 +234,7 @@ impl Pool {
         let reports = server_parameters.reports.clone();
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
-        let lifetime = self.rules.borrow().server_lifetime;
+        let lifetime = self.rules.current().server_lifetime;
         let facts = ServerFacts {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             generation,
@@ -294,7 +269,7 @@ impl Pool {
 
     fn adopt_server_parameters(&self, server_parameters: Rc<ServerParameters>) {
         let is_first = self.shared.set_server_parameters(server_parameters.reports.clone());
-        *self.server_parameters.borrow_mut() = Some(server_parameters);
+        self.known_parameters.adopt(server_parameters);
         if is_first {
             self.run_on_others(Self::login_ended_elsewhere);
         }
@@ -316,9 +291,7 @@ impl Pool {
             "{}",
             failed.error
         );
-        if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
-            self.next_host.set(self.next_host.get().wrapping_add(1));
-        }
+        self.logins.record_failure(&self.database.line.borrow());
         if !is_current {
             return;
         }
@@ -331,7 +304,7 @@ impl Pool {
     /// Another worker's login to the same target has finished, successfully or not.
     fn login_ended_elsewhere(self: &Rc<Self>) {
         self.report_refusals();
-        self.login_ended.notify_all();
+        self.logins.notify_ended();
     }
 }
 

@@ -15,21 +15,22 @@ impl Pool {
 
     /// True while a server is being moved to another worker.
     pub fn is_sending_servers(&self) -> bool {
-        self.outgoing.get() > 0
+        self.rebalancer.outgoing() > 0
     }
 
     /// Logins under way.
     pub fn login_count(&self) -> usize {
-        self.logins.get()
+        self.logins.under_way()
     }
 
     /// Servers of this worker that are not idle, and those being moved to or from it.
     pub fn busy_servers(&self) -> usize {
-        (self.table.count() + self.logins.get() + self.outgoing.get()).saturating_sub(self.idle_count())
+        (self.table.count() + self.logins.under_way() + self.rebalancer.outgoing())
+            .saturating_sub(self.idle_count())
     }
 
     /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
-        self.lingering.get()
+        self.lingering.taken() as usize
     }
 }

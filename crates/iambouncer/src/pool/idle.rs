@@ -5,7 +5,6 @@ use crate::server::Server;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Idle servers of one pool at one worker.
@@ -23,8 +22,7 @@ impl IdleServers {
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Box<Server>>) -> T) -> T {
         let mut servers = self.servers.borrow_mut();
         let outcome = change(&mut servers);
-        // On this worker's own cache line; other workers read it only when they are short of servers.
-        self.shared.demands[self.worker].idle.store(servers.len() as u32, Ordering::Release);
+        self.shared.demands.set_idle(self.worker, servers.len());
         outcome
     }
 

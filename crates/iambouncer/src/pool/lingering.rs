@@ -38,8 +38,7 @@ impl Pool {
         info.touched_at.set(worker::now());
         info.close_needed.set(true);
         info.activity.set(Activity::Closing);
-        let place = self.shared.lingering.take(None);
-        self.lingering.set(self.lingering.get() + 1);
+        let (place, lingering) = (self.shared.lingering.take(None), self.lingering.take(None));
         let pool = self.clone();
         executor::spawn(async move {
             let closing = end(&pool.context, &info, &mut server.stream, unfinished);
@@ -55,7 +54,7 @@ impl Pool {
             drop(server);
             drop(place);
             pool.context.process.limits.note_closed(worker::now());
-            pool.lingering.set(pool.lingering.get() - 1);
+            drop(lingering);
             pool.changed.notify_all();
             pool.shared_limits.retry_claims();
             pool.connect_for_waiters();

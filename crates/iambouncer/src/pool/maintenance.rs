@@ -19,7 +19,7 @@ impl Pool {
 
     fn close_expired(self: &Rc<Self>) {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
-        let minimum = self.rules.borrow().min_pool_size as usize;
+        let minimum = self.rules.current().min_pool_size as usize;
         let now = worker::now();
         let idle = self.idle.take_all();
         let mut left = self.shared.open.taken() as usize;

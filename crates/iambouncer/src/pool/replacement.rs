@@ -60,11 +60,11 @@ impl Drop for Overlap {
 impl Pool {
     /// Starts replacements for which there is room.
     pub(super) fn start_replacements(self: &Rc<Self>) {
-        let lifetime = self.rules.borrow().server_lifetime;
+        let lifetime = self.rules.current().server_lifetime;
         if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
             return;
         }
-        let lead = lead(self.last_login.get(), lifetime);
+        let lead = lead(self.logins.last_took(), lifetime);
         for info in self.table.list() {
             let is_due = info.facts.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
@@ -84,7 +84,7 @@ impl Pool {
     /// A server was closed because of its age: it is replaced at once, unless that has happened already.
     pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
         let is_wanted = !expired.facts.has_replacement.get() && self.is_in_use(expired);
-        if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
+        if is_wanted && !self.database.paused.get() && !self.rules.uses_once() {
             // If there is no room, the next client that waits causes a login.
             let _begun = self.log_in_replacement(expired);
         }
@@ -102,10 +102,10 @@ impl Pool {
     /// # Errors
     /// The limit that is full; `None` while logins are suspended.
     fn log_in_replacement(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
-        if self.is_backing_off() || self.is_at_max_logins() {
+        if self.is_backing_off() || self.logins.is_at_maximum() {
             return Err(None);
         }
-        let size = self.rules.borrow().pool_size;
+        let size = self.rules.current().pool_size;
         let permits = self.take_permits(size, Eviction::Forbidden).map_err(Some)?;
         self.start_login_for(permits, Some(Replacement::of(predecessor)));
         Ok(())
@@ -116,11 +116,11 @@ impl Pool {
     fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>, lead: Duration) -> bool {
         let is_held = predecessor.activity.get() == Activity::Active
             && worker::now().saturating_duration_since(predecessor.touched_at.get()) > lead;
-        if is_held || self.rules.borrow().pool_mode == PoolMode::Session {
+        if is_held || self.rules.current().pool_mode == PoolMode::Session {
             return false;
         }
         let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
-        let size = self.rules.borrow().pool_size;
+        let size = self.rules.current().pool_size;
         // One more place is not enough while the reserve is in use.
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;

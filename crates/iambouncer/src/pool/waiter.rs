@@ -22,8 +22,7 @@ enum WaitOutcome {
 /// The pool's side of a place in the queue.
 pub(super) struct QueuePlace {
     task: TaskKey,
-    /// When the wait began.
-    pub(super) since: Instant,
+    since: Instant,
     outcome: RefCell<WaitOutcome>,
 }
 
@@ -32,6 +31,11 @@ impl QueuePlace {
     pub(super) fn new(since: Instant) -> Rc<Self> {
         let outcome = RefCell::new(WaitOutcome::Waiting);
         Rc::new(Self { task: executor::current(), since, outcome })
+    }
+
+    /// When the wait began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// True while the client still waits.
@@ -73,7 +77,7 @@ impl Waiter {
 
     /// When the wait began.
     pub fn since(&self) -> Instant {
-        self.0.since
+        self.0.since()
     }
 
     /// True until the pool has decided.
