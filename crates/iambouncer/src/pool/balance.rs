@@ -99,7 +99,7 @@ impl Pool {
         while !self.queue.has_waiters() && !self.database.paused.get() {
             let Some(to) = demands.first_in_need(self.context.workers.others()) else { return };
             let Some(server) = self.take_idle() else { return };
-            if server.info.overlaps.get() {
+            if server.info.overlap.is_login_under_way() {
                 return self.keep(server);
             }
             if demands.promise(to) { self.send_to(to, server) } else { self.keep(server) }
@@ -140,7 +140,7 @@ impl Pool {
     /// # Errors
     /// Returns the server if the clients here precede.
     pub(super) fn donate_if_fair(self: &Rc<Self>, server: Box<Server>) -> Result<(), Box<Server>> {
-        if server.info.overlaps.get() {
+        if server.info.overlap.is_login_under_way() {
             return Err(server);
         }
         let limits = &self.context.process.limits;

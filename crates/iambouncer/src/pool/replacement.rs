@@ -27,15 +27,15 @@ const MAX_OVERLAPPING: u32 = 1;
 pub(super) struct Replacement {
     /// When the old server was last used.
     touched_at: Rc<Cell<Instant>>,
-    overlap: Option<Overlap>,
+    overlap: Option<OverlappingLogin>,
 }
 
 /// The place of a server that stays in use until its replacement has logged in.
-struct Overlap {
+struct OverlappingLogin {
     /// Dangling if the old server is closed already.
     predecessor: Weak<ServerInfo>,
     /// The place above the pool's size, until it is transferred to the old server.
-    overlap: Option<Permit>,
+    place: Option<Permit>,
 }
 
 impl Replacement {
@@ -49,10 +49,10 @@ impl Replacement {
     }
 }
 
-impl Drop for Overlap {
+impl Drop for OverlappingLogin {
     fn drop(&mut self) {
         if let Some(predecessor) = self.predecessor.upgrade() {
-            predecessor.overlaps.set(false);
+            predecessor.overlap.end_login();
         }
     }
 }
@@ -119,14 +119,14 @@ impl Pool {
         if is_held || self.rules.current().pool_mode == PoolMode::Session {
             return false;
         }
-        let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
+        let Some(place) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
         let size = self.rules.current().pool_size;
         // One more place is not enough while the reserve is in use.
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
-        predecessor.overlaps.set(true);
-        let overlap = Overlap { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) };
+        predecessor.overlap.begin();
+        let overlap = OverlappingLogin { predecessor: Rc::downgrade(predecessor), place: Some(place) };
         let replacement = Replacement { overlap: Some(overlap), ..Replacement::of(predecessor) };
         self.start_login_for(permits, Some(replacement));
         true
@@ -137,9 +137,10 @@ impl Pool {
         let Some(mut overlap) = replacement.overlap else { return };
         let Some(predecessor) = overlap.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
-        match self.idle.take(predecessor.facts.id) {
-            Some(server) => self.close(server),
-            None => *predecessor.overlap.borrow_mut() = overlap.overlap.take(),
+        match (self.idle.take(predecessor.facts.id), overlap.place.take()) {
+            (Some(server), _) => self.close(server),
+            (None, Some(place)) => predecessor.overlap.complete(place),
+            (None, None) => {}
         }
     }
 

@@ -12,6 +12,7 @@ pub mod moving;
 #[cfg(test)]
 mod moving_tests;
 pub mod out_of_step;
+pub mod overlap;
 pub mod progress;
 mod refused_token;
 pub mod reset;
@@ -25,7 +26,7 @@ use crate::limits::Permit;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
 use crate::prepared::{ServerCache, ServerUnnamed};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
@@ -35,6 +36,7 @@ use wire::{backend, limits, tag};
 pub use diagnosis::Diagnosis;
 pub use error::LoginError;
 pub use facts::ServerFacts;
+pub use overlap::Overlap;
 
 /// The activity of a server, as shown by SHOW SERVERS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +91,8 @@ pub struct ServerInfo {
     /// When it was last linked or released. A replacement shares this with the server that it replaces, so an unused
     /// replacement does not count as in use.
     pub touched_at: Rc<Cell<Instant>>,
-    /// The login of a replacement is under way; until then the server stays with its worker.
-    pub overlaps: Cell<bool>,
-    /// Holds the place above the pool's size that this server takes after its replacement has logged in.
-    pub overlap: RefCell<Option<Permit>>,
+    /// Its replacement, if that logs in before this server is closed.
+    pub overlap: Overlap,
     /// Current activity.
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
@@ -111,8 +111,7 @@ impl ServerInfo {
         Self {
             facts,
             touched_at,
-            overlaps: Cell::new(false),
-            overlap: RefCell::default(),
+            overlap: Overlap::default(),
             activity: Cell::new(Activity::Idle),
             client_id: Cell::new(0),
             close_needed: Cell::new(false),

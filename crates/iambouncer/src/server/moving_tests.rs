@@ -15,7 +15,6 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
     let ServerInfo {
         facts,
         touched_at,
-        overlaps,
         overlap,
         activity,
         client_id,
@@ -44,8 +43,8 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
     vec![
         format!("{id} {generation} {pid} {cancel_key:?} {route:?} {remote:?} {local:?} {tls}"),
         format!("{logged_in_at:?} {connected_wall:?} {retire_at:?} {has_replacement:?} {application_name:?}"),
-        format!("{touched_at:?} {overlaps:?} {activity:?} {client_id:?} {close_needed:?}"),
-        format!("{cancels_in_flight:?} {prepared_count:?} {}", overlap.borrow().is_none()),
+        format!("{touched_at:?} {activity:?} {client_id:?} {close_needed:?}"),
+        format!("{cancels_in_flight:?} {prepared_count:?} {}", overlap.is_none()),
         format!("{values:?} {:?} {}", server.reported, server.has_client_names),
         format!("{texts:?} {}", server.prepared.has_uncertain()),
         format!("{} {}", server.permits.len(), permits.taken()),
