@@ -39,7 +39,7 @@ impl PeerRecord {
         match self {
             Self::Client(info) => Some(info.remote()),
             Self::Server(ServerPeer { info, .. }) => {
-                Some(info.remote.as_ref().unwrap_or(&info.route.endpoint).clone())
+                Some(info.facts.remote.as_ref().unwrap_or(&info.facts.route.endpoint).clone())
             }
         }
     }
@@ -47,7 +47,7 @@ impl PeerRecord {
     fn local(&self) -> Option<Endpoint> {
         match self {
             Self::Client(info) => info.local(),
-            Self::Server(peer) => peer.info.local.clone(),
+            Self::Server(peer) => peer.info.facts.local.clone(),
         }
     }
 }
@@ -93,7 +93,7 @@ const COLUMNS: &[Column<PeerRecord>] = &[
     text("local_addr", |peer| host_text(peer.local())),
     int4("local_port", |peer| port(peer.local())),
     text("connect_time", |peer| {
-        peer.show(|c| text_of_time(c.connected_wall()), |s| text_of_time(s.info.connected_wall))
+        peer.show(|c| text_of_time(c.connected_wall()), |s| text_of_time(s.info.facts.connected_wall))
     }),
     text("request_time", |peer| {
         peer.show(|c| wall_text(requested_at(c)), |s| wall_text(s.info.touched_at.get()))
@@ -101,20 +101,23 @@ const COLUMNS: &[Column<PeerRecord>] = &[
     int4("wait", |peer| peer.show(|c| wait(c).as_secs(), |_| 0)),
     int4("wait_us", |peer| peer.show(|c| wait(c).subsec_micros(), |_| 0)),
     int4("close_needed", |peer| peer.show(|_| 0, |s| u8::from(s.info.close_needed.get()))),
-    text("ptr", |peer| peer.show(|c| link('c', c.id), |s| link('s', s.info.id))),
+    text("ptr", |peer| peer.show(|c| link('c', c.id), |s| link('s', s.info.facts.id))),
     text("link", |peer| {
-        let of_client = |client: &ClientInfo| link('s', client.server().map_or(0, |server| server.id));
+        let of_client = |client: &ClientInfo| link('s', client.server().map_or(0, |server| server.facts.id));
         peer.show(of_client, |s| link('c', s.info.client_id.get()))
     }),
-    int4("remote_pid", |peer| peer.show(|_| 0, |s| s.info.pid)),
-    text("tls", |peer| peer.show(|c| c.identity().tls.clone(), |s| s.info.tls.clone())),
+    int4("remote_pid", |peer| peer.show(|_| 0, |s| s.info.facts.pid)),
+    text("tls", |peer| peer.show(|c| c.identity().tls.clone(), |s| s.info.facts.tls.clone())),
     text("application_name", |peer| {
-        peer.show(|c| c.identity().application_name.clone(), |s| s.info.application_name.borrow().clone())
+        peer.show(
+            |c| c.identity().application_name.clone(),
+            |s| s.info.facts.application_name.borrow().clone(),
+        )
     }),
     int4("prepared_statements", |peer| {
         peer.show(|c| c.prepared_count.get(), |s| s.info.prepared_count.get())
     }),
-    int8("id", |peer| peer.show(|c| c.id, |s| s.info.id)),
+    int8("id", |peer| peer.show(|c| c.id, |s| s.info.facts.id)),
 ];
 
 pub(super) static CLIENTS: Table<PeerRecord> =

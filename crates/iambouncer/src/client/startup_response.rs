@@ -127,7 +127,7 @@ impl FirstWait<'_> {
             };
             // The end of another limit, or of the pause after a failure, is not signalled.
             let pause = if left.is_zero() { MAX_PAUSE } else { left.min(MAX_PAUSE) };
-            let ended = timers::timeout(pause, pool.login_ended.wait());
+            let ended = timers::timeout(pause, pool.login_ended());
             if let Some(denied) = either(self.end(), async { ended.await.unwrap_or_default() }).await {
                 return Err(denied);
             }

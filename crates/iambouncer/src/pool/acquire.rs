@@ -1,15 +1,19 @@
-//! One pool: its idle servers, its waiters, and the assignment of servers to waiters. Owns the order of both: waiters
-//! are served first come, first served; the most recently used server is used first, so that the others can age and be
-//! closed.
+//! One pool at one worker: its parts, and how a client gets a server. The most recently used server is used first, so
+//! that the others can age and be closed. Owns no state but that of its parts.
 
 use super::arrivals::Arrivals;
+use super::canceling::CancelingServers;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
-use super::lingering::UnfinishedWork;
+use super::lease::Lease;
+use super::logins::ServerLogins;
+use super::queue::Queue;
+use super::rebalancer::Rebalancer;
+use super::rules::RulesInForce;
 use super::session_rules::SessionRules;
 use super::shared::SharedPool;
 use super::shared_limits::SharedLimits;
-use super::startup_response::ServerParameters;
+use super::startup_response::{KnownParameters, ServerParameters};
 use super::table::ServerTable;
 use super::waiter::Waiter;
 use crate::auth::scram::keys::ClientKeys;
@@ -17,27 +21,26 @@ use crate::client_error::ClientError;
 use crate::config::PoolRules;
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
-use crate::server::{Activity, Server};
+use crate::server::Server;
 use crate::stats::Statistics;
+use crate::worker;
 use crate::worker::notify::Notify;
-use crate::worker::{self, executor};
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The result of requesting a server.
 pub enum Acquired {
     /// A server.
-    Server(Box<Server>),
+    Server(Lease),
     /// A place in the queue.
-    Wait(Rc<Waiter>),
+    Wait(Waiter),
     /// The request is refused, with the reason.
     Refused(Rc<ClientError>),
 }
 
-/// Servers of one database and user.
+/// Servers of one database and user. What changes is in parts, each of which owns its state; the files of this module
+/// share the parts, not what is in them.
 pub struct Pool {
     /// The worker's configuration and shared resources.
     pub context: Rc<Context>,
@@ -45,46 +48,21 @@ pub struct Pool {
     pub database: Rc<DatabaseState>,
     /// User on the server.
     pub user: Rc<str>,
-    pub(super) rules: RefCell<PoolRules>,
     /// Schema changes made by clients of the database.
     schema_changes: Counter,
-    /// Derived from the settings; a new allocation after every RELOAD and SET.
-    pub(super) session_rules: RefCell<Rc<SessionRules>>,
-    /// `server_round_robin`.
-    pub(super) round_robin: Cell<bool>,
-    /// `server_lifetime = 0`.
-    pub(super) uses_once: Cell<bool>,
+    pub(super) rules: RulesInForce,
     pub(super) idle: IdleServers,
-    /// Free servers for which a cancel request is under way.
-    pub(super) canceling: RefCell<VecDeque<Box<Server>>>,
-    pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    pub(super) canceling: CancelingServers,
+    pub(super) queue: Queue,
     pub(super) arrivals: Arrivals,
-    /// When a server last became free.
-    pub(super) freed_at: Cell<Instant>,
+    pub(super) logins: ServerLogins,
+    pub(super) rebalancer: Rebalancer,
+    /// Servers of this worker that are being closed.
+    pub(super) lingering: Counter,
+    pub(super) known_parameters: KnownParameters,
     /// State shared with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
-    pub(super) logins: Cell<usize>,
-    /// Duration of the last login.
-    pub(super) last_login: Cell<Duration>,
-    /// Servers of this worker that are being closed.
-    pub(super) lingering: Cell<usize>,
-    /// Servers being moved to other workers.
-    pub(super) outgoing: Cell<usize>,
-    pub(super) retry_armed: Cell<bool>,
-    /// True while a task retries for the waiting clients at short intervals.
-    pub(super) is_retrying: Cell<bool>,
-    /// When another worker was last asked to make room in the database, and which one, relative to this worker.
-    pub(super) room_requested_at: Cell<Option<Instant>>,
-    pub(super) room_requested_from: Cell<usize>,
-    pub(super) next_host: Cell<usize>,
-    /// The generation of host addresses that this pool has checked its servers against.
-    pub(super) address_changes: Cell<u64>,
-    /// Servers running the reset query.
-    pub(super) resetting: Cell<usize>,
-    /// `None` until this worker has needed the server parameters.
-    pub(super) server_parameters: RefCell<Option<Rc<ServerParameters>>>,
-    /// Notified when a login finishes, successfully or not.
-    pub login_ended: Notify,
+    /// Notified when a server becomes free or is closed.
     pub(super) changed: Rc<Notify>,
     /// The other pools of this worker.
     pub(super) shared_limits: Rc<SharedLimits>,
@@ -103,37 +81,23 @@ impl Pool {
         shared_limits: Rc<SharedLimits>,
     ) -> Rc<Self> {
         let shared = shared_limits.shared_pools().pool(&context.process.limits, &database.name, &user);
-        let config = context.config();
-        let rules = config.pool_rules(&database.line.borrow(), &user);
+        let rules = RulesInForce::new(&context.config(), &database.line.borrow(), &user);
         let schema_changes = context.process.limits.counter(CounterKind::SchemaChanges, &database.name);
         Rc::new(Self {
-            round_robin: Cell::new(config.settings.server_round_robin),
-            uses_once: Cell::new(rules.server_lifetime.is_zero()),
             idle: IdleServers::new(shared.clone(), context.workers.index()),
             context,
             database,
             user,
-            session_rules: RefCell::new(Rc::new(SessionRules::new(&config, &rules))),
-            rules: RefCell::new(rules),
             schema_changes,
-            canceling: RefCell::default(),
-            waiters: RefCell::default(),
+            rules,
+            canceling: CancelingServers::default(),
+            queue: Queue::new(worker::now()),
             arrivals: Arrivals::default(),
-            freed_at: Cell::new(worker::now()),
+            logins: ServerLogins::default(),
+            rebalancer: Rebalancer::default(),
+            lingering: Counter::default(),
+            known_parameters: KnownParameters::default(),
             shared,
-            logins: Cell::new(0),
-            last_login: Cell::default(),
-            lingering: Cell::new(0),
-            outgoing: Cell::new(0),
-            retry_armed: Cell::new(false),
-            is_retrying: Cell::new(false),
-            room_requested_at: Cell::new(None),
-            room_requested_from: Cell::new(0),
-            next_host: Cell::new(0),
-            address_changes: Cell::new(0),
-            resetting: Cell::new(0),
-            server_parameters: RefCell::default(),
-            login_ended: Notify::default(),
             changed,
             shared_limits,
             table: ServerTable::default(),
@@ -143,20 +107,19 @@ impl Pool {
 
     /// Rules in force.
     pub fn rules(&self) -> PoolRules {
-        self.rules.borrow().clone()
+        self.rules.current().clone()
     }
 
     /// Passes the current rules, which apply to a session that begins or requests a server now.
     #[inline]
     pub fn with_session_rules<T>(&self, look: impl FnOnce(&Rc<SessionRules>) -> T) -> T {
-        look(&self.session_rules.borrow())
+        self.rules.with_session(look)
     }
 
     /// The current rules, if they may differ from `known`.
     #[inline]
     pub fn changed_session_rules(&self, known: &Rc<SessionRules>) -> Option<Rc<SessionRules>> {
-        let rules = self.session_rules.borrow();
-        (!Rc::ptr_eq(&rules, known)).then(|| rules.clone())
+        self.rules.changed_session(known)
     }
 
     /// Changes whenever a client changes the database's schema.
@@ -171,12 +134,7 @@ impl Pool {
 
     /// Server parameters, once a server has logged in.
     pub fn server_parameters(&self) -> Option<Rc<ServerParameters>> {
-        if self.server_parameters.borrow().is_none() {
-            let reports = self.shared.server_parameters()?;
-            *self.server_parameters.borrow_mut() =
-                Some(ServerParameters::new(&self.context.parameters, reports));
-        }
-        self.server_parameters.borrow().clone()
+        self.known_parameters.get(&self.context.parameters, &self.shared)
     }
 
     /// Keeps the keys derived from a client's login for logins to the server.
@@ -187,17 +145,16 @@ impl Pool {
     /// Requests a server.
     pub fn acquire(self: &Rc<Self>) -> Acquired {
         if !self.database.paused.get() {
-            if self.waiters.borrow().is_empty()
+            if self.queue.is_empty()
                 && let Some(server) = self.take_idle()
             {
-                return Acquired::Server(server);
+                return Acquired::Server(Lease::new(self, server));
             }
             if let Some(error) = self.refusal_for(worker::now()) {
                 return Acquired::Refused(error);
             }
         }
-        let waiter = Waiter::new(worker::now());
-        self.waiters.borrow_mut().push_back(waiter.clone());
+        let waiter = self.queue.join(worker::now());
         self.connect_for_waiters();
         Acquired::Wait(waiter)
     }
@@ -206,127 +163,12 @@ impl Pool {
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
             let mut server =
-                if self.round_robin.get() { self.idle.pop_oldest() } else { self.idle.pop_newest() }?;
+                if self.rules.uses_oldest_first() { self.idle.pop_oldest() } else { self.idle.pop_newest() }?;
             if server.is_fit(&self.context.parameters) {
                 return Some(server);
             }
             self.close(server);
         }
-    }
-
-    /// Takes a server back from a client.
-    pub fn release(self: &Rc<Self>, server: Box<Server>) {
-        let now = worker::now();
-        server.info.touched_at.set(now);
-        self.freed_at.set(now);
-        if self.uses_once.get() {
-            return self.retire(server);
-        }
-        self.admit(server);
-    }
-
-    /// Gives a free server to the client that has waited longest, or adds it to the idle servers.
-    pub(super) fn admit(self: &Rc<Self>, server: Box<Server>) {
-        let info = &server.info;
-        info.client_id.set(0);
-        let is_too_old = info.retire_at.is_some_and(|at| at <= worker::now());
-        if info.close_needed.get() || is_too_old || self.is_above_size() {
-            return self.retire(server);
-        }
-        if info.cancels_in_flight.get() > 0 {
-            info.activity.set(Activity::BeingCanceled);
-            server.stream.clear_waker();
-            self.canceling.borrow_mut().push_back(server);
-            return;
-        }
-        if self.database.paused.get() {
-            self.close(server);
-            return;
-        }
-        self.assign_or_keep(server);
-    }
-
-    /// Closes a server that must not be used again, then serves the waiters or opens a replacement.
-    fn retire(self: &Rc<Self>, server: Box<Server>) {
-        let info = server.info.clone();
-        let is_surplus = self.is_above_size();
-        self.close(server);
-        self.connect_for_waiters();
-        if !is_surplus && !info.close_needed.get() {
-            self.replace(&info);
-        }
-    }
-
-    pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
-        if self.is_needed_elsewhere() {
-            match self.donate_if_fair(server) {
-                Ok(()) => return,
-                Err(back) => server = back,
-            }
-        }
-        if self.shared_limits.claim_with_precedence(self, Self::waiting_since).is_some() {
-            return self.close(server);
-        }
-        loop {
-            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
-            match waiter.grant(server) {
-                Ok(()) => return,
-                Err(back) => server = back,
-            }
-        }
-        self.keep(server);
-    }
-
-    /// Adds a server to the idle ones.
-    pub(super) fn keep(&self, server: Box<Server>) {
-        debug_assert!(server.info.client_id.get() == 0, "an idle server has no client");
-        debug_assert!(server.info.cancels_in_flight.get() == 0, "a cancel request would hit the next client");
-        debug_assert!(!server.info.close_needed.get(), "a server that has to be closed is not kept");
-        server.info.activity.set(Activity::Idle);
-        server.stream.clear_waker();
-        self.idle.push(server);
-        self.changed.notify_all();
-    }
-
-    /// Takes back a server whose session state may be dirty: it runs the reset query first.
-    pub fn release_dirty(self: &Rc<Self>, mut server: Box<Server>) {
-        let settings = self.context.config();
-        let sql = settings.settings.server_reset_query.clone();
-        if sql.is_empty() || self.uses_once.get() {
-            return self.release(server);
-        }
-        server.info.client_id.set(0);
-        if server.info.cancels_in_flight.get() > 0 {
-            // A cancel request would hit the reset query itself.
-            return self.abandon(server, UnfinishedWork { owes_answers: false, between_messages: true });
-        }
-        server.info.activity.set(Activity::Tested);
-        self.resetting.set(self.resetting.get() + 1);
-        let pool = self.clone();
-        executor::spawn(async move {
-            let limit = pool.context.config().settings.server_connect_timeout;
-            let run = crate::server::reset::run(&mut server, &pool.context.parameters, &sql);
-            let clean = worker::timers::timeout(limit, run).await.unwrap_or(false);
-            pool.resetting.set(pool.resetting.get() - 1);
-            if clean {
-                pool.release(server);
-            } else {
-                tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
-                pool.discard(server);
-            }
-        });
-    }
-
-    /// Discards a server whose state is unknown.
-    pub fn discard(self: &Rc<Self>, server: Box<Server>) {
-        self.abandon(server, UnfinishedWork { owes_answers: true, between_messages: false });
-    }
-
-    pub(super) fn close(&self, server: Box<Server>) {
-        server.close();
-        self.context.process.limits.note_closed(worker::now());
-        self.changed.notify_all();
-        self.shared_limits.retry_claims();
     }
 
     /// Closes the server that has been idle longest, to make room for another pool. True if there was one.
@@ -335,22 +177,9 @@ impl Pool {
         oldest.map(|server| self.close(server)).is_some()
     }
 
-    /// Called when a cancel request is done: servers that only waited for it are free.
-    pub fn cancel_ended(self: &Rc<Self>) {
-        let (busy, free): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut *self.canceling.borrow_mut())
-            .into_iter()
-            .partition(|server| server.info.cancels_in_flight.get() > 0);
-        *self.canceling.borrow_mut() = busy;
-        for server in free {
-            self.release(server);
-        }
-        // The request kept its server in the table, even if the server has been closed meanwhile.
-        self.changed.notify_all();
-    }
-
     /// Gives idle servers to waiting clients (after RESUME) and opens more if needed.
     pub fn serve_waiters(self: &Rc<Self>) {
-        while self.has_waiters() {
+        while self.queue.has_waiters() {
             match self.take_idle() {
                 Some(server) => self.assign_or_keep(server),
                 None => break,
@@ -359,36 +188,14 @@ impl Pool {
         self.connect_for_waiters();
     }
 
-    /// True when a client waits; waiters that have left are removed from the front.
-    pub(super) fn has_waiters(&self) -> bool {
-        let mut waiters = self.waiters.borrow_mut();
-        while waiters.front().is_some_and(|waiter| !waiter.is_waiting()) {
-            waiters.pop_front();
-        }
-        !waiters.is_empty()
-    }
-
     /// The number of waiting clients, and since when the first of them waits.
     pub fn waiting(&self) -> (usize, Option<Instant>) {
-        let waiters = self.waiters.borrow();
-        let mut present = waiters.iter().filter(|waiter| waiter.is_waiting());
-        let oldest = present.next().map(|waiter| waiter.since);
-        (oldest.map_or(0, |_| 1 + present.count()), oldest)
-    }
-
-    /// The number of waiting clients, at most `limit`, which is all that opening servers needs.
-    pub(super) fn waiting_up_to(&self, limit: usize) -> usize {
-        self.waiters.borrow().iter().filter(|waiter| waiter.is_waiting()).take(limit).count()
-    }
-
-    /// Since when the first client in the queue waits.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        self.waiters.borrow().iter().find(|waiter| waiter.is_waiting()).map(|waiter| waiter.since)
+        self.queue.waiting()
     }
 
     /// Since when the first client waits, whether for a server or for its startup response.
     pub fn first_waiting_since(&self) -> Option<Instant> {
-        self.waiting_since().into_iter().chain(self.arrivals.first()).min()
+        self.queue.waiting_since().into_iter().chain(self.arrivals.first()).min()
     }
 
     /// Closes all idle servers (PAUSE, KILL).

@@ -2,11 +2,9 @@
 //! line. Owns which servers have to be closed.
 
 use super::acquire::Pool;
-use super::session_rules::SessionRules;
 use crate::client_error;
 use crate::server::Server;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 impl Pool {
     /// The database line has changed, possibly to other servers.
@@ -17,7 +15,7 @@ impl Pool {
 
     fn forget_server_parameters(&self) {
         self.shared.forget_server_parameters();
-        *self.server_parameters.borrow_mut() = None;
+        self.known_parameters.forget();
     }
 
     /// Closes every server as soon as it is free (RECONNECT, changed line).
@@ -30,23 +28,14 @@ impl Pool {
 
     /// Marks all current servers, so that none is used again.
     fn mark_all(&self) {
-        self.shared.retirements.fetch_add(1, Ordering::AcqRel);
-        for info in self.table.list() {
-            info.close_needed.set(true);
-        }
+        self.shared.begin_generation();
+        self.table.mark_all();
     }
 
     /// Servers at addresses that their host name no longer resolves to are closed as soon as they are free; this closes
     /// the idle ones.
     pub(super) fn apply_address_changes(&self) {
-        let changes = self.context.process.host_names.changes();
-        if self.address_changes.replace(changes) == changes {
-            return;
-        }
-        let servers = self.table.list();
-        let outdated =
-            servers.iter().filter(|info| info.route.is_outdated() && !info.close_needed.replace(true));
-        if outdated.count() > 0 {
+        if self.table.mark_outdated(self.context.process.host_names.changes()) {
             // The failure may have concerned the old address.
             self.forget_failure();
         }
@@ -54,9 +43,7 @@ impl Pool {
 
     /// Marks a server that was in no table when the others were marked, because it was logging in or moving here.
     pub(super) fn mark_if_outdated(&self, server: &Server) {
-        if self.shared.retirements.load(Ordering::Acquire) != server.retirements
-            || server.info.route.is_outdated()
-        {
+        if self.shared.generation() != server.info.facts.generation || server.info.facts.route.is_outdated() {
             server.info.close_needed.set(true);
         }
     }
@@ -66,9 +53,7 @@ impl Pool {
         self.forget_server_parameters();
         self.mark_all();
         let error = Rc::new(client_error::database_removed());
-        for waiter in self.waiters.borrow_mut().drain(..) {
-            waiter.refuse(&error);
-        }
+        self.queue.refuse(&error, |_| true);
         self.forget_failure();
         self.close_idle();
     }
@@ -76,11 +61,7 @@ impl Pool {
     /// Applies changed settings, which may include those used by logins.
     pub(super) fn reload(self: &Rc<Self>) {
         let config = self.context.config();
-        let rules = config.pool_rules(&self.database.line.borrow(), &self.user);
-        self.uses_once.set(rules.server_lifetime.is_zero());
-        *self.session_rules.borrow_mut() = Rc::new(SessionRules::new(&config, &rules));
-        *self.rules.borrow_mut() = rules;
-        self.round_robin.set(config.settings.server_round_robin);
+        self.rules.replace(&config, &self.database.line.borrow(), &self.user);
         self.forget_failure();
         self.connect_for_waiters();
     }

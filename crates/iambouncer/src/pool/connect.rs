@@ -2,26 +2,25 @@
 //! in `places`, the login itself in [`crate::server::login`].
 
 use super::acquire::Pool;
+use super::logins::MAX_PARALLEL_LOGINS;
 use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::ServerParameters;
-use crate::config::{LoadBalanceHosts, ServerAuth};
+use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
 use crate::server::connect::Route;
 use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
 use crate::server::target::{LoginTarget, is_scram_secret};
-use crate::server::{Activity, Diagnosis, LoginError, Server, ServerInfo};
+use crate::server::{Diagnosis, LoginError, Server, ServerFacts, ServerInfo};
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Concurrent logins per pool. More would only queue at the server.
-const MAX_PARALLEL_LOGINS: usize = 8;
 /// SQLSTATE for exceeding a connection limit of PostgreSQL: of the role, the database or the server.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 /// PostgreSQL takes a moment to end a session whose connection was closed, …
@@ -39,10 +38,10 @@ static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
 impl Pool {
     /// Starts as many logins as waiting clients need and limits allow.
     pub(super) fn connect_for_waiters(self: &Rc<Self>) {
-        if self.database.paused.get() || !self.has_waiters() {
+        if self.database.paused.get() || !self.queue.has_waiters() {
             return;
         }
-        while self.logins.get() < self.waiting_up_to(MAX_PARALLEL_LOGINS) {
+        while self.logins.under_way() < self.queue.waiting_up_to(MAX_PARALLEL_LOGINS) {
             if self.is_backing_off() {
                 self.arm_retry();
                 break;
@@ -62,7 +61,7 @@ impl Pool {
     /// Starts one login even if no client waits, unless `max_open` servers are open: for a startup response, or for
     /// `min_pool_size`.
     fn connect_up_to(self: &Rc<Self>, max_open: u32, eviction: Eviction) {
-        if self.logins.get() > 0 || self.is_backing_off() || self.database.paused.get() {
+        if self.logins.under_way() > 0 || self.is_backing_off() || self.database.paused.get() {
             return;
         }
         match self.take_permits(max_open, eviction) {
@@ -84,7 +83,7 @@ impl Pool {
     pub fn can_log_in_alone(&self) -> bool {
         let line = self.database.line.borrow();
         let loaded = self.context.loaded();
-        self.rules.borrow().pool_size > 0
+        self.rules.current().pool_size > 0
             && !self.database.disabled.get()
             && (line.server_auth == ServerAuth::Iam
                 || line.secret_arn.is_some()
@@ -94,15 +93,10 @@ impl Pool {
 
     /// Opens servers one at a time, up to `min_pool_size`.
     pub(super) fn keep_minimum(self: &Rc<Self>) {
-        let minimum = self.rules.borrow().min_pool_size;
+        let minimum = self.rules.current().min_pool_size;
         if self.shared.open.taken() < minimum && !self.database.disabled.get() {
             self.connect_up_to(minimum, Eviction::Forbidden);
         }
-    }
-
-    /// True when the maximum number of logins is under way.
-    pub(super) fn is_at_max_logins(&self) -> bool {
-        self.logins.get() >= MAX_PARALLEL_LOGINS
     }
 
     /// After a failed login the next one waits for `server_login_retry`.
@@ -115,16 +109,7 @@ impl Pool {
 
     fn arm_retry(self: &Rc<Self>) {
         let Some(at) = self.shared.failure().map(|failure| failure.at) else { return };
-        if self.retry_armed.replace(true) {
-            return;
-        }
-        let deadline = at + self.context.config().settings.server_login_retry;
-        let pool = self.clone();
-        executor::spawn(async move {
-            timers::sleep_until(deadline).await;
-            pool.retry_armed.set(false);
-            pool.connect_for_waiters();
-        });
+        self.retry_at(at + self.context.config().settings.server_login_retry);
     }
 
     pub(super) fn start_login(self: &Rc<Self>, permits: Vec<Permit>) {
@@ -133,22 +118,23 @@ impl Pool {
 
     /// As [`start_login`](Self::start_login); with `replacement`, the login replaces another server.
     pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, replacement: Option<Replacement>) {
-        self.logins.set(self.logins.get() + 1);
+        let under_way = self.logins.begin();
         self.shared_limits.withdraw(self);
         let pool = self.clone();
         executor::spawn(async move {
             let started = worker::now();
-            let retirements = pool.shared.retirements.load(Ordering::Acquire);
+            let generation = pool.shared.generation();
             let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
-            pool.logins.set(pool.logins.get() - 1);
+            drop(under_way);
             match outcome {
                 Ok(logged_in) => {
                     let touched_at = replacement
                         .as_ref()
                         .map_or_else(|| Rc::new(Cell::new(worker::now())), Replacement::touched_at);
-                    let (server, server_parameters) = pool.new_server(logged_in, permits, touched_at);
-                    pool.login_succeeded(Server { retirements, ..server }, server_parameters, started);
+                    let (server, server_parameters) =
+                        pool.new_server(logged_in, generation, permits, touched_at);
+                    pool.login_succeeded(server, server_parameters, started);
                     if let Some(replacement) = replacement {
                         pool.finish_replacement(replacement);
                     }
@@ -160,7 +146,7 @@ impl Pool {
                     pool.login_failed(error, is_current);
                 }
             }
-            pool.login_ended.notify_all();
+            pool.logins.notify_ended();
             pool.changed.notify_all();
             pool.connect_for_waiters();
         });
@@ -199,17 +185,7 @@ impl Pool {
     fn target(&self) -> Result<LoginTarget, LoginError> {
         let loaded = self.context.loaded();
         let line = self.database.line.borrow().clone();
-        let turn = self.next_host.get();
-        let host = match line.load_balance_hosts {
-            LoadBalanceHosts::RoundRobin => {
-                self.next_host.set(turn.wrapping_add(1));
-                line.host.get(turn % line.host.len().max(1))
-            }
-            // The first host; the others in turn only after a failure.
-            LoadBalanceHosts::Disable => line.host.get(turn % line.host.len().max(1)),
-        }
-        .cloned()
-        .ok_or_else(|| LoginError::Resolve {
+        let host = self.logins.select_host(&line).ok_or_else(|| LoginError::Resolve {
             host: String::new(),
             reason: "no host configured".to_owned(),
         })?;
@@ -225,7 +201,7 @@ impl Pool {
     ) {
         self.shared.set_failure(None);
         let took = Instant::now() - started;
-        self.last_login.set(took);
+        self.logins.record_success(took);
         self.context.process.logins.count_success(took, worker::now());
         self.context.process.health.settle_first_login(FirstLogin::Done);
         self.mark_if_outdated(&server);
@@ -236,19 +212,20 @@ impl Pool {
         tracing::info!(
             database = %self.database.name,
             user = %self.user,
-            server = %server.info.route.endpoint,
-            tls = %server.info.tls,
-            pid = server.info.pid,
+            server = %server.info.facts.route.endpoint,
+            tls = %server.info.facts.tls,
+            pid = server.info.facts.pid,
             took_ms = took.as_millis() as u64,
             "server login"
         );
         self.table.add(&server.info);
-        self.admit(Box::new(server));
+        self.admit(Box::new(server), worker::now());
     }
 
     fn new_server(
         self: &Rc<Self>,
         logged_in: LoginResult,
+        generation: u64,
         permits: Vec<Permit>,
         touched_at: Rc<Cell<Instant>>,
     ) -> (Server, Rc<ServerParameters>) {
@@ -257,13 +234,10 @@ impl Pool {
         let reports = server_parameters.reports.clone();
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
-        let lifetime = self.rules.borrow().server_lifetime;
-        let info = Rc::new(ServerInfo {
-            retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
-            has_replacement: Cell::new(false),
-            overlaps: Cell::new(false),
-            overlap: RefCell::default(),
+        let lifetime = self.rules.current().server_lifetime;
+        let facts = ServerFacts {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
+            generation,
             pid,
             cancel_key,
             remote: stream
@@ -272,16 +246,12 @@ impl Pool {
             local: stream.local(),
             route,
             tls: stream.tls().map(|tls| tls.description()).unwrap_or_default(),
-            connected_wall: SystemTime::now(),
-            activity: Cell::new(Activity::Idle),
-            client_id: Cell::new(0),
             logged_in_at: worker::now(),
-            touched_at,
-            close_needed: Cell::new(false),
-            cancels_in_flight: Cell::new(0),
-            prepared_count: Cell::new(0),
+            connected_wall: SystemTime::now(),
+            retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
+            has_replacement: Cell::new(false),
             application_name: RefCell::new(application_name.unwrap_or_default()),
-        });
+        };
         let parameters = server_parameters.parameters.clone();
         let mut server = Server {
             stream,
@@ -290,8 +260,7 @@ impl Pool {
             prepared: Default::default(),
             unnamed: Default::default(),
             has_client_names: false,
-            info,
-            retirements: 0,
+            info: Rc::new(ServerInfo::new(facts, touched_at)),
             permits,
         };
         server.record_reported(&self.context.parameters, &reports);
@@ -300,7 +269,7 @@ impl Pool {
 
     fn adopt_server_parameters(&self, server_parameters: Rc<ServerParameters>) {
         let is_first = self.shared.set_server_parameters(server_parameters.reports.clone());
-        *self.server_parameters.borrow_mut() = Some(server_parameters);
+        self.known_parameters.adopt(server_parameters);
         if is_first {
             self.run_on_others(Self::login_ended_elsewhere);
         }
@@ -322,9 +291,7 @@ impl Pool {
             "{}",
             failed.error
         );
-        if self.database.line.borrow().load_balance_hosts == LoadBalanceHosts::Disable {
-            self.next_host.set(self.next_host.get().wrapping_add(1));
-        }
+        self.logins.record_failure(&self.database.line.borrow());
         if !is_current {
             return;
         }
@@ -337,7 +304,7 @@ impl Pool {
     /// Another worker's login to the same target has finished, successfully or not.
     fn login_ended_elsewhere(self: &Rc<Self>) {
         self.report_refusals();
-        self.login_ended.notify_all();
+        self.logins.notify_ended();
     }
 }
 

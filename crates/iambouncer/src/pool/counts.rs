@@ -6,6 +6,12 @@ use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use crate::worker;
 
 impl Pool {
+    /// Servers open or being opened, at all workers.
+    #[cfg(test)]
+    pub fn open_count(&self) -> u32 {
+        self.shared.open.taken()
+    }
+
     /// Number of idle servers.
     pub fn idle_count(&self) -> usize {
         self.idle.len()
@@ -13,22 +19,23 @@ impl Pool {
 
     /// True while a server is being moved to another worker.
     pub fn is_sending_servers(&self) -> bool {
-        self.outgoing.get() > 0
+        self.rebalancer.outgoing() > 0
     }
 
     /// Logins under way.
     pub fn login_count(&self) -> usize {
-        self.logins.get()
+        self.logins.under_way()
     }
 
     /// Servers of this worker that are not idle, and those being moved to or from it.
     pub fn busy_servers(&self) -> usize {
-        (self.table.count() + self.logins.get() + self.outgoing.get()).saturating_sub(self.idle_count())
+        (self.table.count() + self.logins.under_way() + self.rebalancer.outgoing())
+            .saturating_sub(self.idle_count())
     }
 
     /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
-        self.lingering.get()
+        self.lingering.taken() as usize
     }
 
     /// All counts, together with those of its clients.

@@ -5,7 +5,6 @@ use crate::server::Server;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Idle servers of one pool at one worker.
@@ -23,8 +22,7 @@ impl IdleServers {
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Box<Server>>) -> T) -> T {
         let mut servers = self.servers.borrow_mut();
         let outcome = change(&mut servers);
-        // On this worker's own cache line; other workers read it only when they are short of servers.
-        self.shared.demands[self.worker].idle.store(servers.len() as u32, Ordering::Release);
+        self.shared.demands.set_idle(self.worker, servers.len());
         outcome
     }
 
@@ -32,7 +30,11 @@ impl IdleServers {
     pub(super) fn push(&self, server: Box<Server>) {
         let last_use = server.info.touched_at.get();
         self.change(|servers| {
-            let before = servers.iter().rposition(|other| other.info.touched_at.get() <= last_use);
+            let is_earlier = |other: &Server| other.info.touched_at.get() <= last_use;
+            if servers.back().is_none_or(|newest| is_earlier(newest)) {
+                return servers.push_back(server);
+            }
+            let before = servers.iter().rposition(|other| is_earlier(other));
             servers.insert(before.map_or(0, |at| at + 1), server);
         });
     }
@@ -55,7 +57,7 @@ impl IdleServers {
     /// Takes the server with this id, if it is idle.
     pub(super) fn take(&self, id: u64) -> Option<Box<Server>> {
         self.change(|servers| {
-            let at = servers.iter().position(|server| server.info.id == id)?;
+            let at = servers.iter().position(|server| server.info.facts.id == id)?;
             servers.remove(at)
         })
     }

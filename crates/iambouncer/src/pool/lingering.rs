@@ -32,14 +32,13 @@ pub struct UnfinishedWork {
 
 impl Pool {
     /// Closes a server that must not be used again and may still be working.
-    pub fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
+    pub(super) fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
         let info = server.info.clone();
         info.client_id.set(0);
         info.touched_at.set(worker::now());
         info.close_needed.set(true);
         info.activity.set(Activity::Closing);
-        let place = self.shared.lingering.take(None);
-        self.lingering.set(self.lingering.get() + 1);
+        let (place, lingering) = (self.shared.lingering.take(None), self.lingering.take(None));
         let pool = self.clone();
         executor::spawn(async move {
             let closing = end(&pool.context, &info, &mut server.stream, unfinished);
@@ -47,7 +46,7 @@ impl Pool {
                 tracing::warn!(
                     database = %pool.database.name,
                     user = %pool.user,
-                    pid = info.pid,
+                    pid = info.facts.pid,
                     "a server did not close after its client had disconnected; its statement may still be running"
                 );
             }
@@ -55,7 +54,7 @@ impl Pool {
             drop(server);
             drop(place);
             pool.context.process.limits.note_closed(worker::now());
-            pool.lingering.set(pool.lingering.get() - 1);
+            drop(lingering);
             pool.changed.notify_all();
             pool.shared_limits.retry_claims();
             pool.connect_for_waiters();
@@ -82,7 +81,7 @@ async fn end(context: &Context, info: &Rc<ServerInfo>, stream: &mut Stream, unfi
     };
     // Some servers have not sent a cancel key.
     let cancels =
-        async { if info.cancel_key.is_empty() { std::future::pending().await } else { cancels.await } };
+        async { if info.facts.cancel_key.is_empty() { std::future::pending().await } else { cancels.await } };
     either(until_closed(stream), cancels).await;
 }
 

@@ -19,7 +19,7 @@ impl Pool {
 
     fn close_expired(self: &Rc<Self>) {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
-        let minimum = self.rules.borrow().min_pool_size as usize;
+        let minimum = self.rules.current().min_pool_size as usize;
         let now = worker::now();
         let idle = self.idle.take_all();
         let mut left = self.shared.open.taken() as usize;
@@ -27,7 +27,7 @@ impl Pool {
         for mut server in idle {
             let idle_for = now - server.info.touched_at.get();
             let too_idle = !idle_timeout.is_zero() && idle_for >= idle_timeout && left > minimum;
-            let too_old = server.info.retire_at.is_some_and(|at| at <= now);
+            let too_old = server.info.facts.retire_at.is_some_and(|at| at <= now);
             if too_idle || too_old || !server.is_fit(&self.context.parameters) {
                 left -= 1;
                 let info = server.info.clone();

@@ -3,30 +3,45 @@
 //!
 //! A pool is local to a worker. State common to all workers is in [`shared`]: limits are exact for the process, and
 //! `balance` moves servers to workers whose clients wait too long.
+//!
+//! A [`Pool`] is made of parts with private state: `rules`, `idle`, `queue`, `arrivals`, `logins`, `canceling`,
+//! `rebalancer` and the [`table`]. The other files decide with them: `acquire` and `release` about servers, `connect`,
+//! `replacement` and `maintenance` about logins, `places` and `shared_limits` about limits.
 
 mod acquire;
 mod arrivals;
 mod balance;
+mod canceling;
 mod changes;
 mod connect;
 mod counts;
+mod demand;
 pub mod directory;
 mod forgetting;
 mod idle;
+mod lease;
+#[cfg(test)]
+mod lease_tests;
 mod lingering;
+mod logins;
 mod maintenance;
 mod places;
+mod queue;
+mod rebalancer;
 mod refusal;
+mod release;
 mod replacement;
+mod rules;
 mod session_rules;
 pub mod shared;
 mod shared_limits;
 mod startup_response;
 pub mod table;
-pub mod waiter;
+mod waiter;
 
 pub use acquire::{Acquired, Pool};
 pub use directory::{DatabaseState, Directory};
+pub use lease::Lease;
 pub use lingering::UnfinishedWork;
 pub use session_rules::SessionRules;
 pub use shared::SharedPools;

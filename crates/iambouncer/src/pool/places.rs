@@ -47,7 +47,7 @@ pub(super) enum Eviction {
 impl Pool {
     /// True when the pool has more servers than it may: its size was reduced, or the reserve is no longer needed.
     pub(super) fn is_above_size(&self) -> bool {
-        let rules = self.rules.borrow();
+        let rules = self.rules.current();
         let open = self.shared.open.taken();
         // This comparison is made at every release. The reserve stays as long as clients wait.
         if open <= rules.pool_size {
@@ -58,16 +58,16 @@ impl Pool {
         let open = self.shared.open.taken();
         open > size
             && (open > size + rules.reserve_pool_size
-                || (self.waiting_since().is_none() && !self.is_needed_elsewhere()))
+                || (self.queue.waiting_since().is_none() && !self.is_needed_elsewhere()))
     }
 
     /// `pool_size`, plus the reserve once a client has waited for `reserve_pool_timeout`.
     pub(super) fn size_now(&self) -> u32 {
-        let rules = self.rules.borrow();
+        let rules = self.rules.current();
         let timeout = self.context.config().settings.reserve_pool_timeout;
         let reserve_is_open = rules.reserve_pool_size > 0
             && !timeout.is_zero()
-            && self.waiting_since().is_some_and(|since| worker::now() - since >= timeout);
+            && self.queue.waiting_since().is_some_and(|since| worker::now() - since >= timeout);
         rules.pool_size + if reserve_is_open { rules.reserve_pool_size } else { 0 }
     }
 
@@ -130,7 +130,7 @@ impl Pool {
         self.connect_for_waiters();
         if self.has_arrivals() {
             self.connect_one();
-            self.login_ended.notify_all();
+            self.logins.notify_ended();
         }
     }
 }

@@ -45,7 +45,7 @@ impl Pool {
         let situation = Situation {
             now: worker::now(),
             serving: self.shared.serving(),
-            freed_at: self.freed_at.get(),
+            freed_at: self.queue.freed_at(),
             retry: self.context.config().settings.server_login_retry,
         };
         Some((situation, failure))
@@ -55,13 +55,7 @@ impl Pool {
     pub(super) fn report_refusals(&self) {
         let Some((situation, failure)) = self.due_refusals() else { return };
         let error = Rc::new(failure.login.to_fault());
-        self.waiters.borrow_mut().retain(|waiter| {
-            let is_due = situation.is_due(waiter.since, failure.at);
-            if is_due {
-                waiter.refuse(&error);
-            }
-            !is_due
-        });
+        self.queue.refuse(&error, |since| situation.is_due(since, failure.at));
     }
 
     /// Why the last login failed, until one succeeds.
@@ -72,7 +66,7 @@ impl Pool {
     /// The cause of the failure may be gone: the next client starts another login.
     pub(super) fn forget_failure(&self) {
         self.shared.set_failure(None);
-        self.login_ended.notify_all();
+        self.logins.notify_ended();
     }
 }
 

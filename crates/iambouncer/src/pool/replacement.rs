@@ -27,15 +27,15 @@ const MAX_OVERLAPPING: u32 = 1;
 pub(super) struct Replacement {
     /// When the old server was last used.
     touched_at: Rc<Cell<Instant>>,
-    overlap: Option<Overlap>,
+    overlap: Option<OverlappingLogin>,
 }
 
 /// The place of a server that stays in use until its replacement has logged in.
-struct Overlap {
+struct OverlappingLogin {
     /// Dangling if the old server is closed already.
     predecessor: Weak<ServerInfo>,
     /// The place above the pool's size, until it is transferred to the old server.
-    overlap: Option<Permit>,
+    place: Option<Permit>,
 }
 
 impl Replacement {
@@ -49,10 +49,10 @@ impl Replacement {
     }
 }
 
-impl Drop for Overlap {
+impl Drop for OverlappingLogin {
     fn drop(&mut self) {
         if let Some(predecessor) = self.predecessor.upgrade() {
-            predecessor.overlaps.set(false);
+            predecessor.overlap.end_login();
         }
     }
 }
@@ -60,19 +60,19 @@ impl Drop for Overlap {
 impl Pool {
     /// Starts replacements for which there is room.
     pub(super) fn start_replacements(self: &Rc<Self>) {
-        let lifetime = self.rules.borrow().server_lifetime;
+        let lifetime = self.rules.current().server_lifetime;
         if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
             return;
         }
-        let lead = lead(self.last_login.get(), lifetime);
+        let lead = lead(self.logins.last_took(), lifetime);
         for info in self.table.list() {
-            let is_due = info.retire_at.is_some_and(|at| at <= worker::now() + lead);
+            let is_due = info.facts.retire_at.is_some_and(|at| at <= worker::now() + lead);
             if is_due
                 && info.activity.get() != Activity::Closing
-                && !info.has_replacement.get()
+                && !info.facts.has_replacement.get()
                 && self.is_in_use(&info)
             {
-                info.has_replacement.set(match self.log_in_replacement(&info) {
+                info.facts.has_replacement.set(match self.log_in_replacement(&info) {
                     Ok(()) => true,
                     // The other limits still apply, and so does the back-off.
                     Err(full) => full == Some(Full::Pool) && self.log_in_overlapping(&info, lead),
@@ -83,8 +83,8 @@ impl Pool {
 
     /// A server was closed because of its age: it is replaced at once, unless that has happened already.
     pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
-        let is_wanted = !expired.has_replacement.get() && self.is_in_use(expired);
-        if is_wanted && !self.database.paused.get() && !self.uses_once.get() {
+        let is_wanted = !expired.facts.has_replacement.get() && self.is_in_use(expired);
+        if is_wanted && !self.database.paused.get() && !self.rules.uses_once() {
             // If there is no room, the next client that waits causes a login.
             let _begun = self.log_in_replacement(expired);
         }
@@ -93,7 +93,7 @@ impl Pool {
     /// Replacement logins have failed: the servers they were meant to replace become eligible again.
     pub(super) fn reset_replacements(&self) {
         for info in self.table.list() {
-            info.has_replacement.set(false);
+            info.facts.has_replacement.set(false);
         }
     }
 
@@ -102,10 +102,10 @@ impl Pool {
     /// # Errors
     /// The limit that is full; `None` while logins are suspended.
     fn log_in_replacement(self: &Rc<Self>, predecessor: &ServerInfo) -> Result<(), Option<Full>> {
-        if self.is_backing_off() || self.is_at_max_logins() {
+        if self.is_backing_off() || self.logins.is_at_maximum() {
             return Err(None);
         }
-        let size = self.rules.borrow().pool_size;
+        let size = self.rules.current().pool_size;
         let permits = self.take_permits(size, Eviction::Forbidden).map_err(Some)?;
         self.start_login_for(permits, Some(Replacement::of(predecessor)));
         Ok(())
@@ -116,17 +116,17 @@ impl Pool {
     fn log_in_overlapping(self: &Rc<Self>, predecessor: &Rc<ServerInfo>, lead: Duration) -> bool {
         let is_held = predecessor.activity.get() == Activity::Active
             && worker::now().saturating_duration_since(predecessor.touched_at.get()) > lead;
-        if is_held || self.rules.borrow().pool_mode == PoolMode::Session {
+        if is_held || self.rules.current().pool_mode == PoolMode::Session {
             return false;
         }
-        let Some(overlap) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
-        let size = self.rules.borrow().pool_size;
+        let Some(place) = self.shared.overlapping.take(Some(MAX_OVERLAPPING)) else { return false };
+        let size = self.rules.current().pool_size;
         // One more place is not enough while the reserve is in use.
         let Ok(permits) = self.take_permits(size + MAX_OVERLAPPING, Eviction::Forbidden) else {
             return false;
         };
-        predecessor.overlaps.set(true);
-        let overlap = Overlap { predecessor: Rc::downgrade(predecessor), overlap: Some(overlap) };
+        predecessor.overlap.begin();
+        let overlap = OverlappingLogin { predecessor: Rc::downgrade(predecessor), place: Some(place) };
         let replacement = Replacement { overlap: Some(overlap), ..Replacement::of(predecessor) };
         self.start_login_for(permits, Some(replacement));
         true
@@ -137,9 +137,10 @@ impl Pool {
         let Some(mut overlap) = replacement.overlap else { return };
         let Some(predecessor) = overlap.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
-        match self.idle.take(predecessor.id) {
-            Some(server) => self.close(server),
-            None => *predecessor.overlap.borrow_mut() = overlap.overlap.take(),
+        match (self.idle.take(predecessor.facts.id), overlap.place.take()) {
+            (Some(server), _) => self.close(server),
+            (None, Some(place)) => predecessor.overlap.complete(place),
+            (None, None) => {}
         }
     }
 
@@ -150,7 +151,7 @@ impl Pool {
         let touched_at = info.touched_at.get();
         info.activity.get() == Activity::Active
             || if idle_timeout.is_zero() {
-                touched_at > info.logged_in_at
+                touched_at > info.facts.logged_in_at
             } else {
                 worker::now().saturating_duration_since(touched_at) < idle_timeout
             }

@@ -1,12 +1,13 @@
-//! State that the workers' pools of one database and user share: limits, server parameters, the last failure, and which
-//! workers need servers. Owns values that are exact for the process; it neither moves nor opens servers.
+//! State that the workers' pools of one database and user share: limits, server parameters, the last failure, and the
+//! workers' demand. Owns values that are exact for the process; it neither moves nor opens servers.
 //!
 //! Locks are taken only when a server logs in or a pool is created, never for a query.
 
+use super::demand::Demands;
 use crate::auth::scram::keys::ClientKeys;
 use crate::limits::{Counter, CounterKind, Limits, SweptTable};
 use crate::server::Diagnosis;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -24,22 +25,6 @@ pub(super) struct RecentFailure {
     pub(super) login: Diagnosis,
 }
 
-/// The demand and the idle servers of a worker, on a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-pub(super) struct Demand {
-    /// Idle servers still needed from others.
-    pub(super) wanted: AtomicU32,
-    /// Servers being moved to it.
-    pub(super) incoming: AtomicU32,
-    /// Since when its first client waits, in µs since the process started.
-    pub(super) since_us: AtomicU64,
-    /// When it last published its demand, in µs since the process started.
-    pub(super) published_us: AtomicU64,
-    /// Idle servers it has.
-    pub(super) idle: AtomicU32,
-}
-
 /// Shared by the pools of one database and user.
 pub struct SharedPool {
     /// Servers open or being opened.
@@ -50,12 +35,11 @@ pub struct SharedPool {
     pub(super) lingering: Counter,
     /// Open servers over all databases of the user.
     pub(super) user_open: Counter,
-    /// One bit for each worker that would take a server that becomes free.
-    pub(super) starving: AtomicU64,
-    pub(super) demands: Box<[Demand]>,
-    /// Generation counter, bumped at each worker by RECONNECT or a configuration change; a server that was logging in
-    /// or moving between workers at that time is closed.
-    pub(super) retirements: AtomicU64,
+    /// Which workers need servers.
+    pub(super) demands: Demands,
+    /// Advanced at each worker by RECONNECT or a configuration change; a server that was logging in or moving between
+    /// workers at that time is closed.
+    generation: AtomicU64,
     /// When it was last in use at any worker, in µs since the process started.
     used_us: AtomicU64,
     /// Unused for too long: the workers drop their part, and the next request creates another.
@@ -73,9 +57,8 @@ impl SharedPool {
             overlapping: Counter::default(),
             lingering: Counter::default(),
             user_open,
-            starving: AtomicU64::new(0),
-            demands: (0..workers).map(|_| Demand::default()).collect(),
-            retirements: AtomicU64::new(0),
+            demands: Demands::new(workers),
+            generation: AtomicU64::new(0),
             used_us: AtomicU64::new(now_us),
             is_forgotten: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
@@ -92,6 +75,16 @@ impl SharedPool {
         open.saturating_sub(self.lingering.taken())
     }
 
+    /// The generation that servers logging in now belong to.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// No server of an earlier generation is used again.
+    pub(super) fn begin_generation(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Records a use. False when it was dropped meanwhile: the registry may have another.
     pub(super) fn record_use(&self, now_us: u64) -> bool {
         // Before reading the flag; the task that sets the flag reads this time afterwards.
@@ -105,11 +98,6 @@ impl SharedPool {
 
     pub(super) fn is_forgotten(&self) -> bool {
         self.is_forgotten.load(Ordering::SeqCst)
-    }
-
-    /// True when a server is idle at any worker.
-    fn has_idle(&self) -> bool {
-        self.demands.iter().any(|demand| demand.idle.load(Ordering::Acquire) > 0)
     }
 
     /// The last login's failure, until one succeeds.
@@ -212,7 +200,7 @@ impl SharedPools {
         let (mut for_user, mut in_database) = (false, false);
         for ((its_database, its_user), pool) in table.iter() {
             let (same_database, same_user) = (its_database == database, its_user == user);
-            if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.has_idle()) {
+            if same_database != same_user && pool.upgrade().is_some_and(|pool| pool.demands.any_has_idle()) {
                 for_user |= same_user;
                 in_database |= same_database;
             }

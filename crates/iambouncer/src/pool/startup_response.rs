@@ -1,7 +1,7 @@
 //! The startup response for a pool's clients. Owns the parameters that the newest server reported, and the last
 //! response built from them; the client side builds the response.
 
-use super::shared::ReportedParameters;
+use super::shared::{ReportedParameters, SharedPool};
 use crate::parameters::{ParameterId, Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -48,6 +48,33 @@ impl ServerParameters {
             Some(startup_response) if startup_response.requested == requested => startup_response,
             _ => self.last.borrow_mut().insert(Rc::new(make(self))).clone(),
         }
+    }
+}
+
+/// The server parameters that this worker's clients receive.
+#[derive(Default)]
+pub(super) struct KnownParameters {
+    /// `None` until this worker has needed them.
+    newest: RefCell<Option<Rc<ServerParameters>>>,
+}
+
+impl KnownParameters {
+    /// Those of this worker's newest server, or else of another worker's.
+    pub(super) fn get(&self, tracked: &Parameters, shared: &SharedPool) -> Option<Rc<ServerParameters>> {
+        if self.newest.borrow().is_none() {
+            *self.newest.borrow_mut() = Some(ServerParameters::new(tracked, shared.server_parameters()?));
+        }
+        self.newest.borrow().clone()
+    }
+
+    /// A server has logged in.
+    pub(super) fn adopt(&self, parameters: Rc<ServerParameters>) {
+        *self.newest.borrow_mut() = Some(parameters);
+    }
+
+    /// The servers may be others from now on.
+    pub(super) fn forget(&self) {
+        *self.newest.borrow_mut() = None;
     }
 }
 

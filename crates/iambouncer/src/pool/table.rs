@@ -1,29 +1,52 @@
 //! The list of a pool's open servers, wherever they are: idle, linked, being reset. Owns only what the console and the
-//! janitor read; the servers belong to their users.
+//! janitor read, and which servers must not be used again; the servers belong to their users.
 
 use crate::server::ServerInfo;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 /// Servers of one pool.
 #[derive(Default)]
-pub struct ServerTable(RefCell<Vec<Weak<ServerInfo>>>);
+pub struct ServerTable {
+    servers: RefCell<Vec<Weak<ServerInfo>>>,
+    /// The generation of host addresses that the servers were checked against.
+    address_changes: Cell<u64>,
+}
 
 impl ServerTable {
     /// Adds a server, until it is dropped.
     pub fn add(&self, info: &Rc<ServerInfo>) {
-        let mut list = self.0.borrow_mut();
+        let mut list = self.servers.borrow_mut();
         list.retain(|weak| weak.strong_count() > 0);
         list.push(Rc::downgrade(info));
     }
 
     /// Number of servers open now.
     pub fn count(&self) -> usize {
-        self.0.borrow().iter().filter(|weak| weak.strong_count() > 0).count()
+        self.servers.borrow().iter().filter(|weak| weak.strong_count() > 0).count()
     }
 
     /// All servers open now.
     pub fn list(&self) -> Vec<Rc<ServerInfo>> {
-        self.0.borrow().iter().filter_map(Weak::upgrade).collect()
+        self.servers.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Marks all servers, so that none is used again.
+    pub(super) fn mark_all(&self) {
+        for info in self.list() {
+            info.close_needed.set(true);
+        }
+    }
+
+    /// Marks servers at addresses that their host name no longer resolves to, if addresses have changed. True if there
+    /// was one.
+    pub(super) fn mark_outdated(&self, changes: u64) -> bool {
+        if self.address_changes.replace(changes) == changes {
+            return false;
+        }
+        let servers = self.list();
+        let is_new =
+            |info: &&Rc<ServerInfo>| info.facts.route.is_outdated() && !info.close_needed.replace(true);
+        servers.iter().filter(is_new).count() > 0
     }
 }

@@ -1,84 +1,106 @@
 //! A client's place in a pool's queue. Owns the hand-over: a server is granted to exactly one waiter, and a waiter that
-//! leaves returns it.
+//! is dropped leaves the queue and returns what it was granted.
 
+use super::acquire::Pool;
+use super::lease::Lease;
 use crate::client_error::ClientError;
 use crate::server::Server;
 use crate::worker::executor::{self, TaskKey};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
 /// The state of a waiter.
 enum WaitOutcome {
     Waiting,
-    Granted(Box<Server>),
+    Granted(Lease),
     Refused(Rc<ClientError>),
+    /// The client has the outcome, or has left; the pool skips it.
     Left,
 }
 
-/// A place in the queue, shared by the pool and the waiting client.
-pub struct Waiter {
+/// The pool's side of a place in the queue.
+pub(super) struct QueuePlace {
     task: TaskKey,
-    /// When the wait began.
-    pub since: Instant,
+    since: Instant,
     outcome: RefCell<WaitOutcome>,
-    /// False once the client has left; the pool then skips it.
-    present: Cell<bool>,
 }
 
-impl Waiter {
+impl QueuePlace {
     /// Creates a place for the running task.
-    pub fn new(since: Instant) -> Rc<Self> {
-        Rc::new(Self {
-            task: executor::current(),
-            since,
-            outcome: RefCell::new(WaitOutcome::Waiting),
-            present: Cell::new(true),
-        })
+    pub(super) fn new(since: Instant) -> Rc<Self> {
+        let outcome = RefCell::new(WaitOutcome::Waiting);
+        Rc::new(Self { task: executor::current(), since, outcome })
+    }
+
+    /// When the wait began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// True while the client still waits.
-    pub fn is_waiting(&self) -> bool {
-        self.present.get() && matches!(*self.outcome.borrow(), WaitOutcome::Waiting)
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(*self.outcome.borrow(), WaitOutcome::Waiting)
     }
 
-    /// Grants a server and wakes the task; returns the server if the client has left.
-    pub fn grant(&self, server: Box<Server>) -> Result<(), Box<Server>> {
+    /// Grants a server of the pool and wakes the task; returns the server if the client has left.
+    pub(super) fn grant(&self, pool: &Rc<Pool>, server: Box<Server>) -> Result<(), Box<Server>> {
         if !self.is_waiting() {
             return Err(server);
         }
-        *self.outcome.borrow_mut() = WaitOutcome::Granted(server);
+        *self.outcome.borrow_mut() = WaitOutcome::Granted(Lease::new(pool, server));
         executor::wake(self.task);
         Ok(())
     }
 
     /// Refuses the request.
-    pub fn refuse(&self, error: &Rc<ClientError>) {
+    pub(super) fn refuse(&self, error: &Rc<ClientError>) {
         if self.is_waiting() {
             *self.outcome.borrow_mut() = WaitOutcome::Refused(error.clone());
             executor::wake(self.task);
         }
     }
 
-    /// The outcome, if there is one; called by the waiting task.
-    pub fn poll(&self) -> Option<Result<Box<Server>, Rc<ClientError>>> {
-        let mut outcome = self.outcome.borrow_mut();
-        match std::mem::replace(&mut *outcome, WaitOutcome::Left) {
-            WaitOutcome::Granted(server) => Some(Ok(server)),
-            WaitOutcome::Refused(error) => Some(Err(error)),
-            other => {
-                *outcome = other;
-                None
-            }
-        }
+    /// The client no longer waits. Returns what was decided before.
+    fn leave(&self) -> WaitOutcome {
+        self.outcome.replace(WaitOutcome::Left)
+    }
+}
+
+/// A client's place in the queue, until this is dropped.
+pub struct Waiter(Rc<QueuePlace>);
+
+impl Waiter {
+    pub(super) fn new(place: Rc<QueuePlace>) -> Self {
+        Self(place)
     }
 
-    /// Leaves the queue. Returns a server that was granted meanwhile.
-    pub fn leave(&self) -> Option<Box<Server>> {
-        self.present.set(false);
-        match std::mem::replace(&mut *self.outcome.borrow_mut(), WaitOutcome::Left) {
-            WaitOutcome::Granted(server) => Some(server),
-            _ => None,
+    /// When the wait began.
+    pub fn since(&self) -> Instant {
+        self.0.since()
+    }
+
+    /// True until the pool has decided.
+    pub fn is_waiting(&self) -> bool {
+        self.0.is_waiting()
+    }
+
+    /// The outcome, if there is one; called by the waiting task.
+    pub fn poll(&self) -> Option<Result<Lease, Rc<ClientError>>> {
+        if self.is_waiting() {
+            return None;
         }
+        match self.0.leave() {
+            WaitOutcome::Granted(lease) => Some(Ok(lease)),
+            WaitOutcome::Refused(error) => Some(Err(error)),
+            WaitOutcome::Waiting | WaitOutcome::Left => None,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        // A server granted meanwhile goes back to the pool, which may grant it to the next waiter.
+        drop(self.0.leave());
     }
 }

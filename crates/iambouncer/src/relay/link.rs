@@ -7,16 +7,15 @@ use crate::answers::{ExpectedAnswer, StateChange};
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
-use crate::pool::{Acquired, Pool, UnfinishedWork, Waiter};
+use crate::pool::{Acquired, Lease, UnfinishedWork, Waiter};
 use crate::server::{Activity, Server};
 use crate::worker;
-use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::encode;
 
 /// A server assigned to a client.
 pub(super) struct Linked {
-    pub(super) server: Box<Server>,
+    pub(super) server: Lease,
     /// Status in the last ReadyForQuery.
     pub(super) status: TxStatus,
     pub(super) condition: ServerCondition,
@@ -36,7 +35,7 @@ pub(super) enum ServerCondition {
 }
 
 impl Linked {
-    fn new(server: Box<Server>) -> Self {
+    fn new(server: Lease) -> Self {
         Self { server, status: TxStatus::Idle, condition: ServerCondition::InStep, changed_schema: false }
     }
 
@@ -51,7 +50,7 @@ pub(super) enum Link {
     /// No server, and none needed.
     None,
     /// Waiting in the pool's queue.
-    Waiting(Rc<Waiter>),
+    Waiting(Waiter),
     /// Linked to a server.
     Server(Linked),
 }
@@ -73,15 +72,15 @@ impl Link {
 impl Exchange {
     /// Acquires a server or a place in the queue. True when linked.
     pub(super) fn try_link(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
-        match &self.link {
+        let lease = match &self.link {
             Link::Server(_) => return Ok(true),
             Link::Waiting(waiter) => match waiter.poll() {
                 None => return Ok(false),
-                Some(Ok(server)) => {
-                    let waited_us = (worker::now() - waiter.since).as_micros() as u64;
+                Some(Ok(lease)) => {
+                    let waited_us = (worker::now() - waiter.since()).as_micros() as u64;
                     session.pool.stats.count(|t| t.wait_us += waited_us);
                     session.pool.stats.waits.observe(waited_us);
-                    self.attach(session, server);
+                    lease
                 }
                 Some(Err(error)) => {
                     self.link = Link::None;
@@ -89,25 +88,25 @@ impl Exchange {
                 }
             },
             Link::None => match session.pool.acquire() {
-                Acquired::Server(server) => self.attach(session, server),
+                Acquired::Server(lease) => lease,
                 Acquired::Wait(waiter) => {
                     session.info.state.set(ClientState::Waiting);
                     session.info.time(|t| t.query_at = Some(worker::now()));
-                    self.link = Link::Waiting(waiter);
                     // The pool may have answered at once.
-                    return match &self.link {
-                        Link::Waiting(waiter) if !waiter.is_waiting() => self.try_link(session),
-                        _ => Ok(false),
-                    };
+                    let is_answered = !waiter.is_waiting();
+                    self.link = Link::Waiting(waiter);
+                    return if is_answered { self.try_link(session) } else { Ok(false) };
                 }
                 Acquired::Refused(error) => return Err(CloseReason::Error((*error).clone())),
             },
-        }
+        };
+        self.attach(session, lease);
         Ok(true)
     }
 
-    fn attach(&mut self, session: &ClientSession, server: Box<Server>) {
+    fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
+        let server: &Server = &lease;
         server.info.client_id.set(session.info.id);
         server.info.activity.set(Activity::Active);
         server.info.touched_at.set(now);
@@ -127,7 +126,7 @@ impl Exchange {
                 self.answers.push(ExpectedAnswer::InternalQuery.with(change));
             }
         }
-        self.link = Link::Server(Linked::new(server));
+        self.link = Link::Server(Linked::new(lease));
     }
 
     /// Releases the server if it owes nothing and the pool mode allows it. Called when everything received from it has
@@ -175,7 +174,8 @@ impl Exchange {
         debug_assert!(linked.is_idle(), "a server is released only in step and outside of a transaction");
         session.record_unlinked();
         self.clear_link_state();
-        let mut server = linked.server;
+        let mut lease = linked.server;
+        let server: &mut Server = &mut lease;
         server.end_ownership();
         server.info.prepared_count.set(server.prepared.len());
         // Statements under clients' own names would be visible to other clients.
@@ -183,9 +183,9 @@ impl Exchange {
             || old_mode == PoolMode::Session
             || (server.has_client_names && self.rules.max_prepared > 0)
         {
-            session.pool.release_dirty(server)
+            lease.release_dirty()
         } else {
-            session.pool.release(server)
+            lease.release()
         }
     }
 
@@ -205,23 +205,10 @@ impl Exchange {
         match link {
             Link::Server(mut linked) if in_order && linked.is_idle() => {
                 linked.server.end_ownership();
-                session.pool.release_dirty(linked.server);
+                linked.server.release_dirty();
             }
-            Link::Server(linked) => session.pool.abandon(linked.server, unfinished),
-            other => leave_queue(&session.pool, other),
+            Link::Server(linked) => linked.server.abandon(unfinished),
+            Link::None | Link::Waiting(_) => {}
         }
-    }
-}
-
-/// Leaves the queue; a server is discarded whatever its state.
-pub(super) fn leave_queue(pool: &Rc<Pool>, link: Link) {
-    match link {
-        Link::None => {}
-        Link::Waiting(waiter) => {
-            if let Some(server) = waiter.leave() {
-                pool.release(server);
-            }
-        }
-        Link::Server(linked) => pool.discard(linked.server),
     }
 }

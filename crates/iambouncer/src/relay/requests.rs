@@ -275,7 +275,7 @@ impl Exchange {
 
     /// Handles a cancel request for a query that has not reached a server: the pooler answers it.
     pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
-        super::link::leave_queue(&session.pool, std::mem::replace(&mut self.link, Link::None));
+        self.link = Link::None;
         session.info.state.set(crate::clients::ClientState::Idle);
         loop {
             let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(violation)?;

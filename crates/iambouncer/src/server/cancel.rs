@@ -32,12 +32,12 @@ pub async fn send(context: &Context, server: Rc<ServerInfo>, client_id: u64, lim
     let in_flight = InFlight(server);
     let server = &in_flight.0;
     let outcome = timers::timeout(limit, async {
-        let mut stream = connect::reopen(context, &server.route).await?;
+        let mut stream = connect::reopen(context, &server.facts.route).await?;
         if server.client_id.get() != client_id {
             return Ok::<(), super::LoginError>(());
         }
         let mut message = Vec::new();
-        wire::encode::cancel_request(&mut message, server.pid, &server.cancel_key);
+        wire::encode::cancel_request(&mut message, server.facts.pid, &server.facts.cancel_key);
         let io_error = |error: std::io::Error| super::LoginError::BrokenOff(error.to_string());
         stream.send_all(&message).await.map_err(io_error)?;
         // The server closes the connection after sending the signal.

@@ -5,13 +5,19 @@ pub mod cancel;
 pub mod connect;
 pub mod diagnosis;
 pub mod error;
+pub mod facts;
 pub mod login;
 mod login_exchange;
 pub mod moving;
+#[cfg(test)]
+mod moving_tests;
 pub mod out_of_step;
+pub mod overlap;
 pub mod progress;
 mod refused_token;
 pub mod reset;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod signing;
 pub mod target;
 mod token_for_server;
@@ -20,7 +26,7 @@ use crate::limits::Permit;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
 use crate::prepared::{ServerCache, ServerUnnamed};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
@@ -29,6 +35,8 @@ use wire::{backend, limits, tag};
 
 pub use diagnosis::Diagnosis;
 pub use error::LoginError;
+pub use facts::ServerFacts;
+pub use overlap::Overlap;
 
 /// The activity of a server, as shown by SHOW SERVERS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,47 +86,39 @@ pub fn now_seconds() -> i64 {
 
 /// The part of a server's state that the console and cancel requests can access at any time.
 pub struct ServerInfo {
-    /// Unique in this process.
-    pub id: u64,
-    /// Process ID on the server.
-    pub pid: u32,
-    /// Secret for cancel requests.
-    pub cancel_key: Box<[u8]>,
-    /// How it was reached: cancel requests go only there.
-    pub route: connect::Route,
-    /// When it becomes too old to be assigned again.
-    pub retire_at: Option<Instant>,
-    /// A replacement has logged in, or is about to.
-    pub has_replacement: Cell<bool>,
-    /// The login of a replacement is under way; until then the server stays with its worker.
-    pub overlaps: Cell<bool>,
-    /// Holds the place above the pool's size that this server takes after its replacement has logged in.
-    pub overlap: RefCell<Option<Permit>>,
-    /// Remote address.
-    pub remote: Option<crate::net::Endpoint>,
-    /// Local address.
-    pub local: Option<crate::net::Endpoint>,
-    /// TLS version and cipher suite, or empty.
-    pub tls: String,
-    /// When the login finished, for display.
-    pub connected_wall: std::time::SystemTime,
+    /// What remains true wherever it is.
+    pub facts: ServerFacts,
+    /// When it was last linked or released. A replacement shares this with the server that it replaces, so an unused
+    /// replacement does not count as in use.
+    pub touched_at: Rc<Cell<Instant>>,
+    /// Its replacement, if that logs in before this server is closed.
+    pub overlap: Overlap,
     /// Current activity.
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
     pub client_id: Cell<u64>,
-    /// When the login finished.
-    pub logged_in_at: Instant,
-    /// When it was last linked or released. A replacement shares this with the server that it replaces, so an unused
-    /// replacement does not count as in use.
-    pub touched_at: Rc<Cell<Instant>>,
     /// It has to be closed on release (RECONNECT, changed configuration).
     pub close_needed: Cell<bool>,
     /// Cancel requests under way to it. Until they are done, it is not assigned to another client.
     pub cancels_in_flight: Cell<u32>,
     /// Number of prepared statements, for the console.
     pub prepared_count: Cell<usize>,
-    /// `application_name` as last reported.
-    pub application_name: RefCell<String>,
+}
+
+impl ServerInfo {
+    /// A free server that has just reached this worker.
+    pub fn new(facts: ServerFacts, touched_at: Rc<Cell<Instant>>) -> Self {
+        Self {
+            facts,
+            touched_at,
+            overlap: Overlap::default(),
+            activity: Cell::new(Activity::Idle),
+            client_id: Cell::new(0),
+            close_needed: Cell::new(false),
+            cancels_in_flight: Cell::new(0),
+            prepared_count: Cell::new(0),
+        }
+    }
 }
 
 /// An open, logged-in server connection, owned by exactly one task or by the pool.
@@ -140,8 +140,6 @@ pub struct Server {
     pub permits: Vec<Permit>,
     /// Shared with the pool's table.
     pub info: Rc<ServerInfo>,
-    /// The generation of its pool when its login began.
-    pub retirements: u64,
 }
 
 impl Server {
@@ -244,7 +242,7 @@ impl Server {
     pub fn record_parameter(&mut self, parameters: &Parameters, message: &[u8]) -> Option<ParameterId> {
         let (name, value) = backend::parameter_status(message).ok()?;
         if name == "application_name" {
-            value.clone_into(&mut self.info.application_name.borrow_mut());
+            value.clone_into(&mut self.info.facts.application_name.borrow_mut());
         }
         let id = parameters.id(name)?;
         if !self.reported.contains(id) {

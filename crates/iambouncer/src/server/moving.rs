@@ -1,46 +1,29 @@
 //! Moving an idle server to another worker. Owns the form in which it is passed between threads; which worker gets it
 //! belongs to the pool.
 
-use super::{Activity, Server, ServerInfo, connect};
+use super::{Server, ServerFacts, ServerInfo};
 use crate::limits::Permit;
-use crate::net::{Endpoint, SocketInTransit};
+use crate::net::SocketInTransit;
 use crate::parameters::{ParameterId, ParameterIds, Parameters};
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// A server that is not attached to a worker. Dropping it closes the connection and releases its places.
 pub struct DetachedServer {
     connection: SocketInTransit,
+    facts: ServerFacts,
+    touched_at: Instant,
     parameters: Vec<(ParameterId, Box<str>)>,
     reported: ParameterIds,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
     has_uncertain: bool,
-    facts: Facts,
-    retirements: u64,
     permits: Vec<Permit>,
-}
-
-/// The part of a [`ServerInfo`] that does not change.
-struct Facts {
-    id: u64,
-    pid: u32,
-    cancel_key: Box<[u8]>,
-    route: connect::Route,
-    retire_at: Option<Instant>,
-    has_replacement: bool,
-    logged_in_at: Instant,
-    touched_at: Instant,
-    remote: Option<Endpoint>,
-    local: Option<Endpoint>,
-    tls: String,
-    connected_wall: SystemTime,
-    application_name: String,
 }
 
 impl DetachedServer {
@@ -49,47 +32,22 @@ impl DetachedServer {
     /// # Errors
     /// The server has sent something meanwhile or is closed; the connection is dropped.
     pub async fn pack(server: Server) -> io::Result<Self> {
-        let Server {
-            stream,
-            parameters,
-            reported,
-            prepared,
-            unnamed: _,
-            has_client_names,
-            info,
-            retirements,
-            permits,
-        } = server;
+        // Every field is named, so that a new one is either passed on or dropped on purpose.
+        let Server { stream, parameters, reported, prepared, unnamed: _, has_client_names, info, permits } =
+            server;
         let connection = SocketInTransit::pack(stream).await?;
         if info.close_needed.get() {
             return Err(io::Error::other("the server has to be closed"));
         }
-        let facts = Facts {
-            id: info.id,
-            pid: info.pid,
-            cancel_key: info.cancel_key.clone(),
-            route: info.route.clone(),
-            retire_at: info.retire_at,
-            has_replacement: info.has_replacement.get(),
-            logged_in_at: info.logged_in_at,
-            touched_at: info.touched_at.get(),
-            remote: info.remote.clone(),
-            local: info.local.clone(),
-            tls: info.tls.clone(),
-            connected_wall: info.connected_wall,
-            application_name: info.application_name.borrow().clone(),
-        };
-        let parameters = parameters.iter().map(|(id, value)| (id, value.into())).collect();
-        let (prepared, has_uncertain) = (prepared.texts(), prepared.has_uncertain());
         Ok(Self {
             connection,
-            parameters,
+            facts: info.facts.clone(),
+            touched_at: info.touched_at.get(),
+            parameters: parameters.iter().map(|(id, value)| (id, value.into())).collect(),
             reported,
             has_client_names,
-            prepared,
-            has_uncertain,
-            facts,
-            retirements,
+            has_uncertain: prepared.has_uncertain(),
+            prepared: prepared.texts(),
             permits,
         })
     }
@@ -107,29 +65,8 @@ impl DetachedServer {
         if self.has_uncertain {
             prepared.mark_others_uncertain();
         }
-        let facts = self.facts;
-        let info = ServerInfo {
-            id: facts.id,
-            pid: facts.pid,
-            cancel_key: facts.cancel_key,
-            route: facts.route,
-            retire_at: facts.retire_at,
-            has_replacement: Cell::new(facts.has_replacement),
-            overlaps: Cell::new(false),
-            overlap: RefCell::default(),
-            remote: facts.remote,
-            local: facts.local,
-            tls: facts.tls,
-            connected_wall: facts.connected_wall,
-            activity: Cell::new(Activity::Idle),
-            client_id: Cell::new(0),
-            logged_in_at: facts.logged_in_at,
-            touched_at: Rc::new(Cell::new(facts.touched_at)),
-            close_needed: Cell::new(false),
-            cancels_in_flight: Cell::new(0),
-            prepared_count: Cell::new(prepared.len()),
-            application_name: RefCell::new(facts.application_name),
-        };
+        let info = ServerInfo::new(self.facts, Rc::new(Cell::new(self.touched_at)));
+        info.prepared_count.set(prepared.len());
         Ok(Server {
             stream,
             parameters: parameters.set_of(self.parameters),
@@ -139,7 +76,6 @@ impl DetachedServer {
             unnamed: ServerUnnamed::Unknown,
             has_client_names: self.has_client_names,
             info: Rc::new(info),
-            retirements: self.retirements,
             permits: self.permits,
         })
     }

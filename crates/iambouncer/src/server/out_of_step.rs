@@ -28,9 +28,9 @@ pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, 
         (id, status)
     });
     tracing::error!(
-        server = server.id,
-        pid = server.pid,
-        endpoint = %server.route.endpoint,
+        server = server.facts.id,
+        pid = server.facts.pid,
+        endpoint = %server.facts.route.endpoint,
         client,
         status,
         "server out of step, closing it: {mismatch}"

@@ -246,8 +246,14 @@ fn take(e: &Executor, key: TaskKey) -> Option<TaskFuture> {
 /// Drops all tasks, so that their resources (sockets, servers) are released in a defined order.
 pub(super) fn clear() {
     EXECUTOR.with(|e| {
-        let tasks: Vec<_> = e.slots.borrow_mut().iter_mut().filter_map(|slot| slot.task.take()).collect();
-        drop(tasks);
+        loop {
+            let tasks: Vec<_> = e.slots.borrow_mut().iter_mut().filter_map(|slot| slot.task.take()).collect();
+            if tasks.is_empty() {
+                break;
+            }
+            // A task may start another to close what it had.
+            drop(tasks);
+        }
         e.slots.borrow_mut().clear();
         e.free.borrow_mut().clear();
         e.ready.borrow_mut().clear();

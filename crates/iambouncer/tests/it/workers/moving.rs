@@ -220,3 +220,43 @@ fn a_server_moving_to_a_client_that_disconnects_is_not_lost() {
     workers.servers_agree();
     assert_eq!(workers.observer().backends().len(), 1);
 }
+
+/// What `SHOW SERVERS` reports about a server, except what changes with every use.
+fn shown_server(workers: &Workers) -> Vec<(&'static str, String)> {
+    let columns = [
+        "addr",
+        "port",
+        "local_addr",
+        "local_port",
+        "connect_time",
+        "close_needed",
+        "ptr",
+        "remote_pid",
+        "tls",
+        "application_name",
+        "prepared_statements",
+        "id",
+    ];
+    let mut console = workers.bouncer.console();
+    columns.map(|column| (column, console.column("SHOW SERVERS", column).concat())).to_vec()
+}
+
+#[test]
+fn a_server_is_the_same_after_it_has_moved() {
+    let settings = ["default_pool_size = 1", "max_prepared_statements = 10"];
+    let workers = Workers::start("workers_facts", 2, &settings);
+    let mut clients = workers.clients_at(&[0, 1]);
+    clients[0].query("SET application_name = 'moved'");
+    clients[1].query("SET application_name = 'moved'");
+    clients[0].send(&[raw::parse("one", "SELECT 1"), raw::sync()].concat());
+    assert_eq!(tags(&clients[0].until_ready()), "1Z");
+    clients[0].value("SELECT pg_backend_pid()");
+    let before = shown_server(&workers);
+    for turn in 1..=4 {
+        // Nothing but its client reports where a server is.
+        clients[turn % 2].value("SELECT pg_backend_pid()");
+        assert_eq!(shown_server(&workers), before, "turn {turn}");
+    }
+    let value = |name| &before.iter().find(|(column, _)| *column == name).unwrap().1;
+    assert_eq!((value("application_name").as_str(), value("prepared_statements").as_str()), ("moved", "1"));
+}

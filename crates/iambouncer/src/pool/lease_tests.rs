@@ -1,0 +1,151 @@
+//! However a lease or a place in the queue ends, its server is idle again or closed. Owns a pool without a server
+//! process.
+
+use super::lease::Lease;
+use super::{Acquired, Directory, Pool, SharedPools, UnfinishedWork};
+use crate::config::{self, MapEnvironment};
+use crate::context::{ConfigFiles, Context};
+use crate::process::{Process, ProcessParts};
+use crate::server::{Activity, sample};
+use crate::worker::{self, executor, reactor::EngineKind, workers::Workers};
+use rds_iam::{AwsCredentials, TokenEngine};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::Arc;
+
+const INI: &str = "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\n";
+
+fn pool(context: Rc<Context>) -> Rc<Pool> {
+    let directory = Directory::new(context, Arc::new(SharedPools::new(1)));
+    directory.pool(&directory.database("app").unwrap(), "app")
+}
+
+/// Runs a test on a worker with a pool that has one idle server.
+fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>) -> F + 'static) {
+    let control = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pooler.ini");
+    std::fs::write(&file, INI).unwrap();
+    let config = Arc::new(config::load_file(&file, &MapEnvironment::default(), &[]).unwrap().config);
+    let parts = ProcessParts {
+        control: control.handle().clone(),
+        tokens: TokenEngine::new(AwsCredentials::shared()),
+        resolver: None,
+        own_endpoints: Vec::new(),
+        workers: 1,
+        awaits_login: false,
+    };
+    let process = Process::new(&config.settings, parts).unwrap();
+    let (users, ident) = (Arc::default(), Arc::default());
+    let loaded = ConfigFiles { config, users, ident, server_tls: None, client_tls: None };
+    let workers = Workers::create(1).unwrap().remove(0);
+    let own = workers.clone();
+    let outcome = worker::run(EngineKind::Epoll, &own, async move {
+        let pool = pool(Rc::new(Context::new(process, loaded, workers)));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = sample::server(ours, pool.shared.open.take(None).into_iter().collect(), worker::now());
+        pool.table.add(&server.info);
+        pool.admit(Box::new(server), worker::now());
+        assert_eq!(pool.idle_count(), 1);
+        test(pool).await;
+        drop(theirs);
+    });
+    outcome.unwrap();
+}
+
+fn acquire(pool: &Rc<Pool>) -> Lease {
+    match pool.acquire() {
+        Acquired::Server(lease) => lease,
+        _ => panic!("no server"),
+    }
+}
+
+/// What a session does with a server that it has acquired.
+fn link(lease: &Lease) {
+    lease.info.client_id.set(1);
+    lease.info.activity.set(Activity::Active);
+}
+
+async fn until_closed(pool: &Pool) {
+    assert_eq!((pool.idle_count(), pool.lingering_servers()), (0, 1));
+    while pool.open_count() > 0 {
+        pool.changed.wait().await;
+    }
+    assert_eq!((pool.table.count(), pool.lingering_servers()), (0, 0));
+}
+
+#[test]
+fn a_lease_that_is_dropped_unused_returns_its_server() {
+    with_one_server(|pool| async move {
+        drop(acquire(&pool));
+        assert_eq!((pool.idle_count(), pool.table.count()), (1, 1));
+    });
+}
+
+#[test]
+fn a_lease_that_is_dropped_in_use_closes_its_server() {
+    with_one_server(|pool| async move {
+        let lease = acquire(&pool);
+        link(&lease);
+        drop(lease);
+        until_closed(&pool).await;
+    });
+}
+
+#[test]
+fn a_lease_ends_once() {
+    with_one_server(|pool| async move {
+        let lease = acquire(&pool);
+        link(&lease);
+        lease.release();
+        assert_eq!(pool.idle_count(), 1);
+        let lease = acquire(&pool);
+        link(&lease);
+        lease.abandon(UnfinishedWork { owes_answers: false, between_messages: true });
+        until_closed(&pool).await;
+    });
+}
+
+#[test]
+fn a_task_that_ends_cannot_forget_its_server() {
+    with_one_server(|pool| async move {
+        let lease = acquire(&pool);
+        link(&lease);
+        executor::spawn(async move {
+            let _lease = lease;
+        });
+        pool.changed.wait().await;
+        assert_eq!((pool.table.count(), pool.idle_count(), pool.open_count()), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_waiter_that_is_dropped_returns_what_it_was_granted() {
+    with_one_server(|pool| async move {
+        let lease = acquire(&pool);
+        link(&lease);
+        pool.database.paused.set(true);
+        let (Acquired::Wait(first), Acquired::Wait(second)) = (pool.acquire(), pool.acquire()) else {
+            panic!("the pool is paused");
+        };
+        pool.database.paused.set(false);
+        lease.release();
+        assert!(!first.is_waiting() && second.is_waiting());
+        drop(first);
+        assert!(!second.is_waiting(), "the next waiter has it");
+        assert_eq!(pool.waiting().0, 0);
+        drop(second);
+        assert_eq!(pool.idle_count(), 1);
+    });
+}
+
+#[test]
+fn a_waiter_that_is_dropped_leaves_the_queue() {
+    with_one_server(|pool| async move {
+        pool.database.paused.set(true);
+        let Acquired::Wait(waiter) = pool.acquire() else { panic!("the pool is paused") };
+        assert_eq!(pool.waiting().0, 1);
+        drop(waiter);
+        assert_eq!(pool.waiting().0, 0);
+    });
+}
