@@ -12,7 +12,7 @@ use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
-use crate::worker::workers::Workers;
+use crate::worker::peers::WorkerIndex;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::path::Path;
@@ -75,8 +75,8 @@ pub struct Context {
     loaded: RefCell<Rc<ConfigFiles>>,
     /// State shared by all threads.
     pub process: Arc<Process>,
-    /// All workers.
-    pub workers: Workers,
+    /// Which worker this is.
+    pub workers: WorkerIndex,
     /// Names and values of tracked session parameters.
     pub parameters: Parameters,
     /// Identities of clients.
@@ -91,7 +91,7 @@ pub struct Context {
 
 impl Context {
     /// The context of one worker, with its first configuration.
-    pub fn new(process: Arc<Process>, loaded: ConfigFiles, workers: Workers) -> Self {
+    pub fn new(process: Arc<Process>, loaded: ConfigFiles, workers: WorkerIndex) -> Self {
         let extra: Vec<String> = loaded.config.settings.extra_parameters().map(str::to_owned).collect();
         Self {
             loaded: RefCell::new(Rc::new(loaded)),

@@ -43,3 +43,4 @@ mod shared_values;
 mod sql_client;
 mod stats;
 pub mod worker;
+mod worker_state;

@@ -8,7 +8,7 @@ use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::stats::snapshot::Snapshot;
-use crate::worker::home;
+use crate::worker::peers::Peers;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub struct Console {
     /// Running, draining or stopping.
     pub lifecycle: Rc<Lifecycle>,
     reloader: Reloader,
+    /// The consoles of all workers.
+    peers: Peers<Self>,
 }
 
 impl Console {
@@ -50,8 +52,9 @@ impl Console {
         clients: Rc<ClientTable>,
         lifecycle: Rc<Lifecycle>,
         reloader: Reloader,
+        peers: Peers<Self>,
     ) -> Self {
-        Self { context, directory, clients, lifecycle, reloader }
+        Self { context, directory, clients, lifecycle, reloader, peers }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
@@ -107,19 +110,10 @@ impl Console {
     /// Runs a command that changes something. It always runs at the first worker, so that all workers receive changes
     /// in the same order.
     pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), ClientError> {
-        let workers = &self.context.workers;
-        if workers.index() == FIRST {
+        if self.context.workers.index() == FIRST {
             return action(self.clone(), argument).await;
         }
-        let done = workers.ask(FIRST, move || {
-            let console = home::get::<Self>();
-            async move {
-                match console {
-                    Some(console) => action(console, argument).await,
-                    None => Err(client_error::shutting_down()),
-                }
-            }
-        });
+        let done = self.peers.ask(FIRST, move |console: &Rc<Self>| action(console.clone(), argument));
         done.await.unwrap_or_else(|| Err(client_error::shutting_down()))
     }
 
@@ -130,16 +124,7 @@ impl Console {
         F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        let request = move || {
-            let answer = home::get::<Self>().map(&what);
-            async {
-                match answer {
-                    Some(answer) => Some(answer.await),
-                    None => None,
-                }
-            }
-        };
-        self.context.workers.ask_all(request).await.into_iter().flatten().collect()
+        self.peers.ask_all(move |console: &Rc<Self>| what(console.clone())).await
     }
 
     /// This worker's part of the statistics.
@@ -156,11 +141,7 @@ impl Console {
     /// Advances all workers to a phase of shutdown.
     pub fn advance(&self, phase: Phase) {
         self.lifecycle.advance(phase);
-        self.context.workers.run_on_others(move || {
-            if let Some(console) = home::get::<Self>() {
-                console.lifecycle.advance(phase);
-            }
-        });
+        self.peers.run_on_others(move |console| console.lifecycle.advance(phase));
     }
 
     /// Pauses or resumes one database, or all, at all workers.

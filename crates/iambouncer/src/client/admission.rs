@@ -3,7 +3,6 @@
 
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
-use super::serve::ClientServices;
 use super::startup::SessionRequest;
 use crate::client_error;
 use crate::clients::ClientState;
@@ -12,22 +11,22 @@ use crate::files::PermittedUse;
 use crate::limits::CounterKind;
 use crate::pending_logins::{EvictedLogin, PendingLogin};
 use crate::pool::DatabaseState;
-use crate::worker::home;
+use crate::worker_state::Worker;
 use std::rc::Rc;
 
 /// Checks made before the client has authenticated.
 pub(super) fn check_before_proof(
-    services: &ClientServices,
+    worker: &Worker,
     settings: &Settings,
     permitted: PermittedUse,
 ) -> Result<(), LoginRefusal> {
     if permitted != PermittedUse::Any {
         return Err(LoginRefusal::Error(client_error::too_many_files()));
     }
-    if services.closing.get() {
+    if worker.closing.get() {
         return Err(LoginRefusal::Error(client_error::shutting_down()));
     }
-    if services.context.process.limits.sessions.taken() >= settings.max_client_conn {
+    if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {
         return Err(LoginRefusal::Error(client_error::too_many_clients(
             "max_client_conn",
             settings.max_client_conn,
@@ -38,37 +37,37 @@ pub(super) fn check_before_proof(
 
 /// Admits an authenticated client and takes its permits.
 pub(super) fn enter(
-    services: &ClientServices,
+    worker: &Worker,
     settings: &Settings,
     request: &SessionRequest,
     connection: &mut Connection,
     pending: &mut Option<PendingLogin>,
 ) -> Result<Rc<DatabaseState>, LoginRefusal> {
     let unknown = || LoginRefusal::Error(client_error::unknown_database(&request.database));
-    if !services.directory.covers(&request.database) {
+    if !worker.directory.covers(&request.database) {
         return Err(unknown());
     }
-    let database = services.directory.database(&request.database).ok_or_else(unknown)?;
+    let database = worker.directory.database(&request.database).ok_or_else(unknown)?;
     if database.gone.get() {
         return Err(unknown());
     }
     if database.disabled.get() {
         return Err(LoginRefusal::Error(client_error::database_disabled(&request.database)));
     }
-    take_places(services, settings, &database, &request.user, connection)?;
+    take_places(worker, settings, &database, &request.user, connection)?;
     *pending = None;
-    make_room(services, settings.max_client_conn);
+    make_room(worker, settings.max_client_conn);
     Ok(database)
 }
 
 fn take_places(
-    services: &ClientServices,
+    worker: &Worker,
     settings: &Settings,
     database: &Rc<DatabaseState>,
     user: &str,
     connection: &mut Connection,
 ) -> Result<(), LoginRefusal> {
-    let limits = &services.context.process.limits;
+    let limits = &worker.context.process.limits;
     let full =
         |setting: &str, limit: u32| LoginRefusal::Error(client_error::too_many_clients(setting, limit));
     let places = |limit: u32| (limit > 0).then_some(limit);
@@ -76,7 +75,7 @@ fn take_places(
         database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
     let of_database =
         database.clients.take(places(limit)).ok_or_else(|| full("max_db_client_connections", limit))?;
-    let config = services.context.config();
+    let config = worker.context.config();
     let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
     let limit = of_this_user.unwrap_or(settings.max_user_client_connections);
     let of_user = limits.counter(CounterKind::UserClients, user);
@@ -90,26 +89,24 @@ fn take_places(
 }
 
 /// Clients that have not logged in are evicted to make room for those that have.
-fn make_room(services: &ClientServices, max_client_conn: u32) {
-    let taken = services.context.process.limits.sessions.taken() as usize
-        + services.context.process.pending_logins.len();
+fn make_room(worker: &Worker, max_client_conn: u32) {
+    let taken =
+        worker.context.process.limits.sessions.taken() as usize + worker.context.process.pending_logins.len();
     if taken > max_client_conn as usize
-        && let Some(evicted) = services.context.process.pending_logins.evict_oldest()
+        && let Some(evicted) = worker.context.process.pending_logins.evict_oldest()
     {
-        close_evicted(services, evicted);
+        close_evicted(worker, evicted);
     }
 }
 
 /// Closes a connection that was evicted.
-pub fn close_evicted(services: &ClientServices, evicted: EvictedLogin) {
-    let job = move || {
-        let Some(services) = home::get::<ClientServices>() else { return };
+pub fn close_evicted(worker: &Worker, evicted: EvictedLogin) {
+    let job = move |worker: &Rc<Worker>| {
         // A client not yet in the table checks for eviction itself.
-        if let Some(client) =
-            services.clients.at(evicted.slot).filter(|c| c.state.get() == ClientState::Login)
+        if let Some(client) = worker.clients.at(evicted.slot).filter(|c| c.state.get() == ClientState::Login)
         {
             client.wake();
         }
     };
-    drop(services.context.workers.run_on(evicted.worker, Box::new(job)));
+    let _ = worker.peers.run_on(evicted.worker, job);
 }

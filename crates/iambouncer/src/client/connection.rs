@@ -1,20 +1,20 @@
 //! A client in the client table, from login to the end of its session. Owns its removal from the table, however its
 //! tasks end, and the log line of the close.
 
-use super::serve::ClientServices;
 use crate::clients::ClientInfo;
 use crate::files::PermittedUse;
 use crate::limits::Permit;
 use crate::pending_logins::PendingLogin;
 use crate::relay::{CloseReason, Session};
 use crate::worker::executor;
+use crate::worker_state::Worker;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// Removes the client from the table and releases its permits when dropped.
 pub(super) struct Connection {
-    services: Rc<ClientServices>,
+    worker: Rc<Worker>,
     info: Rc<ClientInfo>,
     /// The limits that count it.
     pub(super) places: ClientPermits,
@@ -23,9 +23,9 @@ pub(super) struct Connection {
 /// The permits of a connection from the moment it is accepted.
 pub struct ConnectionPermit {
     /// In the worker's client count.
-    pub worker: Permit,
+    pub of_worker: Permit,
     /// In the process's client count.
-    pub process: Permit,
+    pub of_process: Permit,
     /// In the list of pending logins.
     pub pending: PendingLogin,
     /// In the limit of open files.
@@ -46,24 +46,29 @@ pub(super) struct ClientPermits {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.services.clients.remove(&self.info);
+        self.worker.clients.remove(&self.info);
         (self.places.database, self.places.user, self.places.session) = (None, None, None);
-        self.services.directory.client_left.notify_all();
-        self.services.directory.changed.notify_all();
+        self.worker.directory.client_left.notify_all();
+        self.worker.directory.changed.notify_all();
     }
 }
 
 impl Connection {
     /// Wraps a client that was just added to the table.
     pub(super) fn new(
-        services: Rc<ClientServices>,
+        worker: Rc<Worker>,
         info: Rc<ClientInfo>,
-        worker: Permit,
-        process: Permit,
+        of_worker: Permit,
+        of_process: Permit,
     ) -> Self {
-        let places =
-            ClientPermits { _worker: worker, _process: process, database: None, user: None, session: None };
-        Self { services, info, places }
+        let places = ClientPermits {
+            _worker: of_worker,
+            _process: of_process,
+            database: None,
+            user: None,
+            session: None,
+        };
+        Self { worker, info, places }
     }
 
     /// Continues in a task of its own. The login's task, which is many times larger, is freed: ten thousand idle
@@ -80,7 +85,7 @@ impl Connection {
 
     /// Logs why the client's connection was closed, if configured.
     pub(super) fn log_close(&self, reason: &CloseReason) {
-        let config = self.services.context.config();
+        let config = self.worker.context.config();
         let settings = &config.settings;
         let is_logged = match reason {
             CloseReason::ClientLeft | CloseReason::ClientLost(_) => settings.log_disconnections,

@@ -1,10 +1,10 @@
 //! Logins that end early: evicted to make room, or the process shuts down. Owns how a login detects that and the
 //! error its client receives.
 
-use super::serve::ClientServices;
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
 use crate::pending_logins::{PendingHandle, PendingLogin};
+use crate::worker_state::Worker;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,14 +12,14 @@ use std::task::Poll;
 
 /// What interrupts one login.
 pub(super) struct Interrupt {
-    services: Rc<ClientServices>,
+    worker: Rc<Worker>,
     info: Rc<ClientInfo>,
     pending: Option<PendingHandle>,
 }
 
 impl Interrupt {
-    pub(super) fn new(services: Rc<ClientServices>, info: Rc<ClientInfo>, pending: &PendingLogin) -> Self {
-        Self { services, info, pending: Some(pending.place()) }
+    pub(super) fn new(worker: Rc<Worker>, info: Rc<ClientInfo>, pending: &PendingLogin) -> Self {
+        Self { worker, info, pending: Some(pending.place()) }
     }
 
     /// For a client that has logged in, which cannot be evicted any more.
@@ -29,7 +29,7 @@ impl Interrupt {
 
     fn error(&self) -> Option<ClientError> {
         if self.pending.as_ref().is_some_and(PendingHandle::is_evicted) {
-            return Some(client_error::evicted(self.services.context.config().settings.max_client_conn));
+            return Some(client_error::evicted(self.worker.context.config().settings.max_client_conn));
         }
         self.info.take_kill()
     }

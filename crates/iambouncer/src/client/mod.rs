@@ -18,4 +18,4 @@ mod sts;
 
 pub use admission::close_evicted;
 pub use connection::ConnectionPermit;
-pub use serve::{ClientServices, serve};
+pub use serve::serve;

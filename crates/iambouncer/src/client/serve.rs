@@ -9,9 +9,8 @@ use super::{admission, cancel, startup_response};
 use crate::admin;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::ClientIdentity;
-use crate::clients::{ClientInfo, ClientTable};
+use crate::clients::ClientInfo;
 use crate::config::{AuthType, Settings, TlsMode};
-use crate::context::Context;
 use crate::files::PermittedUse;
 use crate::log_limit::{LinePermit, warn_unauthenticated};
 use crate::net::tls::TlsStream;
@@ -19,10 +18,10 @@ use crate::net::trust::words_of;
 use crate::net::{Endpoint, Inbound, Socket, Stream};
 use crate::parameters::ParameterId;
 use crate::pending_logins::PendingLogin;
-use crate::pool::{Directory, Pool};
+use crate::pool::Pool;
 use crate::relay::{CloseReason, Session, Start};
 use crate::worker::{self, timers};
-use std::cell::Cell;
+use crate::worker_state::Worker;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -34,23 +33,9 @@ use wire::startup::Version;
 /// Longest time to wait for a client to read the error that rejects it.
 const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all clients of a worker share.
-pub struct ClientServices {
-    /// Configuration and shared services.
-    pub context: Rc<Context>,
-    /// Databases and pools.
-    pub directory: Rc<Directory>,
-    /// Connected clients.
-    pub clients: Rc<ClientTable>,
-    /// The admin console.
-    pub console: Rc<admin::Console>,
-    /// True if no new clients are accepted.
-    pub closing: Cell<bool>,
-}
-
 /// Serves one client of a listener.
 pub async fn serve(
-    services: Rc<ClientServices>,
+    worker: Rc<Worker>,
     socket: Socket,
     remote: Endpoint,
     listener: Endpoint,
@@ -61,15 +46,15 @@ pub async fn serve(
         Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
         at => Some(at),
     };
-    let Some(info) = services.clients.add(remote, local, worker::now()) else { return };
-    let ConnectionPermit { worker, process, pending, permitted } = permit;
+    let Some(info) = worker.clients.add(remote, local, worker::now()) else { return };
+    let ConnectionPermit { of_worker, of_process, pending, permitted } = permit;
     pending.set_slot(info.slot);
-    let connection = Connection::new(services.clone(), info.clone(), worker, process);
-    let limit = services.context.config().settings.client_login_timeout;
-    let interrupt = Interrupt::new(services.clone(), info.clone(), &pending);
+    let connection = Connection::new(worker.clone(), info.clone(), of_worker, of_process);
+    let limit = worker.context.config().settings.client_login_timeout;
+    let interrupt = Interrupt::new(worker.clone(), info.clone(), &pending);
     let opened = {
         // Pinned here: passing the future by value would reserve its memory twice.
-        let opening = pin!(handshake::open(socket, services.context.loaded().client_tls.clone(), &interrupt));
+        let opening = pin!(handshake::open(socket, worker.context.loaded().client_tls.clone(), &interrupt));
         timers::timeout(limit, opening).await
     };
     let client = info.remote();
@@ -78,47 +63,46 @@ pub async fn serve(
         Some(Err(HandshakeError::Gone)) => return,
         Some(Err(HandshakeError::Tls(error))) => {
             let error = words_of(&error);
-            warn_unauthenticated!(services.context, "tls", %client, %error, "TLS handshake with client failed");
+            warn_unauthenticated!(worker.context, "tls", %client, %error, "TLS handshake with client failed");
             return;
         }
         Some(Err(HandshakeError::Malformed(error))) => {
-            warn_unauthenticated!(services.context, "startup", %client, %error, "closing without an answer");
+            warn_unauthenticated!(worker.context, "startup", %client, %error, "closing without an answer");
             return;
         }
         Some(Err(HandshakeError::Error(stream, error))) => {
-            return reject(&services, &info, *stream, &error).await;
+            return reject(&worker, &info, *stream, &error).await;
         }
         Some(Err(HandshakeError::ErrorBeforeV3(stream, error))) => {
-            log_refusal(&services, &info, &error);
+            log_refusal(&worker, &info, &error);
             let mut message = Vec::new();
             error.encode_fatal_before_v3(&mut message);
             return send_last(*stream, &message).await;
         }
         Some(Err(HandshakeError::Interrupted(stream, error))) => {
-            return reject_at_once(&services, &info, *stream, &error).await;
+            return reject_at_once(&worker, &info, *stream, &error).await;
         }
         None => {
-            warn_unauthenticated!(services.context, "silent", %client, "client_login_timeout before a startup packet");
+            warn_unauthenticated!(worker.context, "silent", %client, "client_login_timeout before a startup packet");
             return;
         }
     };
     match opened {
         InitialPacket::Cancel { stream, pid, key } => {
-            cancel::route(&services, pid, key).await;
+            cancel::route(&worker, pid, key).await;
             drop(stream);
         }
         InitialPacket::Session { stream, inbound, version, parameters } => {
             let pending = Some(pending);
-            let entry =
-                LoginInProgress { services: &services, info: &info, stream, inbound, pending, permitted };
+            let entry = LoginInProgress { worker: &worker, info: &info, stream, inbound, pending, permitted };
             entry.admit(version, parameters, limit, connection, interrupt).await;
         }
     }
 }
 
 /// Sends the error to a client that has not logged in, with a time limit.
-async fn reject(services: &ClientServices, info: &ClientInfo, stream: Stream, error: &ClientError) {
-    log_refusal(services, info, error);
+async fn reject(worker: &Worker, info: &ClientInfo, stream: Stream, error: &ClientError) {
+    log_refusal(worker, info, error);
     send_final_message(stream, error).await;
 }
 
@@ -138,13 +122,8 @@ fn is_of_failed_login(info: &ClientInfo, error: &ClientError) -> bool {
 }
 
 /// Like [`reject`], but does not wait: the client's place is needed now.
-async fn reject_at_once(
-    services: &ClientServices,
-    info: &ClientInfo,
-    mut stream: Stream,
-    error: &ClientError,
-) {
-    log_refusal(services, info, error);
+async fn reject_at_once(worker: &Worker, info: &ClientInfo, mut stream: Stream, error: &ClientError) {
+    log_refusal(worker, info, error);
     let mut message = Vec::new();
     error.encode_fatal(&mut message);
     poll_fn(|cx| {
@@ -154,8 +133,8 @@ async fn reject_at_once(
     .await;
 }
 
-fn log_refusal(services: &ClientServices, info: &ClientInfo, error: &ClientError) {
-    if !services.context.config().settings.log_pooler_errors {
+fn log_refusal(worker: &Worker, info: &ClientInfo, error: &ClientError) {
+    if !worker.context.config().settings.log_pooler_errors {
         return;
     }
     let kind = error.kind();
@@ -163,7 +142,7 @@ fn log_refusal(services: &ClientServices, info: &ClientInfo, error: &ClientError
     // The log limit is for unauthenticated clients only.
     let permit = match info.pool.get() {
         Some(_) => Some(LinePermit::default()),
-        None => services.context.process.log_limit.turn(kind, worker::now()),
+        None => worker.context.process.log_limit.turn(kind, worker::now()),
     };
     let Some(LinePermit { left_out }) = permit else { return };
     tracing::warn!(
@@ -179,7 +158,7 @@ fn log_refusal(services: &ClientServices, info: &ClientInfo, error: &ClientError
 
 /// A client between its startup packet and its session.
 struct LoginInProgress<'a> {
-    services: &'a Rc<ClientServices>,
+    worker: &'a Rc<Worker>,
     info: &'a Rc<ClientInfo>,
     stream: Stream,
     inbound: Inbound,
@@ -214,15 +193,15 @@ impl LoginInProgress<'_> {
             Ok(Some(Ok(admitted))) => admitted,
             Ok(Some(Err(LoginRefusal::Gone))) => return,
             Ok(Some(Err(LoginRefusal::Error(error)))) => {
-                return reject(self.services, self.info, self.stream, &error).await;
+                return reject(self.worker, self.info, self.stream, &error).await;
             }
             Ok(None) => {
-                return reject(self.services, self.info, self.stream, &client_error::login_timeout()).await;
+                return reject(self.worker, self.info, self.stream, &client_error::login_timeout()).await;
             }
-            Err(error) => return reject_at_once(self.services, self.info, self.stream, &error).await,
+            Err(error) => return reject_at_once(self.worker, self.info, self.stream, &error).await,
         };
         let identity = (*self.info.identity()).clone();
-        self.info.set_identity(self.services.context.client_identities.share(identity));
+        self.info.set_identity(self.worker.context.client_identities.share(identity));
         match admitted {
             Destination::Console { is_admin } => {
                 self.log_login();
@@ -232,7 +211,7 @@ impl LoginInProgress<'_> {
             Destination::Session { pool, tracked } => {
                 let (stream, inbound) = (&mut self.stream, &mut self.inbound);
                 let response = {
-                    let context = &self.services.context;
+                    let context = &self.worker.context;
                     let responding = pin!(startup_response::startup_response(
                         context, &pool, self.info, stream, inbound, &tracked
                     ));
@@ -249,7 +228,7 @@ impl LoginInProgress<'_> {
                         send_final_message(self.stream, &error).await;
                     }
                     Ok(Err(LoginRefusal::Error(error))) | Err(error) => {
-                        reject(self.services, self.info, self.stream, &error).await;
+                        reject(self.worker, self.info, self.stream, &error).await;
                     }
                 }
             }
@@ -257,7 +236,7 @@ impl LoginInProgress<'_> {
     }
 
     fn log_login(&self) {
-        if self.services.context.config().settings.log_connections {
+        if self.worker.context.config().settings.log_connections {
             let identity = self.info.identity();
             tracing::info!(
                 client = %self.info.remote(),
@@ -275,11 +254,11 @@ impl LoginInProgress<'_> {
         parameters: Vec<(String, String)>,
         connection: &mut Connection,
     ) -> Result<Destination, LoginRefusal> {
-        let config = self.services.context.config();
+        let config = self.worker.context.config();
         let settings = &config.settings;
         self.set_claimed_identity(&parameters);
         let request =
-            startup::sort(&self.services.context, settings, parameters).map_err(LoginRefusal::Error)?;
+            startup::sort(&self.worker.context, settings, parameters).map_err(LoginRefusal::Error)?;
         self.set_identity(&request);
         if settings.client_tls_sslmode >= TlsMode::Require
             && self.stream.tls().is_none()
@@ -291,9 +270,9 @@ impl LoginInProgress<'_> {
         if request.database == admin::DATABASE {
             return self.log_in_to_console(settings, &request).await;
         }
-        admission::check_before_proof(self.services, settings, self.permitted)?;
+        admission::check_before_proof(self.worker, settings, self.permitted)?;
         let keys = authenticate::run(
-            &self.services.context,
+            &self.worker.context,
             &mut self.stream,
             &mut self.inbound,
             &request.user,
@@ -301,9 +280,9 @@ impl LoginInProgress<'_> {
             settings.auth_type,
         )
         .await?;
-        let database = admission::enter(self.services, settings, &request, connection, &mut self.pending)?;
+        let database = admission::enter(self.worker, settings, &request, connection, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
-        let pool = self.services.directory.pool(&database, forced.as_deref().unwrap_or(&request.user));
+        let pool = self.worker.directory.pool(&database, forced.as_deref().unwrap_or(&request.user));
         // The keys are useless if the pool logs in as another, forced user.
         if let Some(keys) = keys.filter(|_| *pool.user == *request.user) {
             pool.learn_scram_keys(keys);
@@ -362,7 +341,7 @@ impl LoginInProgress<'_> {
         let is_admin = settings.is_admin(&request.user);
         let any = settings.auth_type == AuthType::Any;
         authenticate::run(
-            &self.services.context,
+            &self.worker.context,
             &mut self.stream,
             &mut self.inbound,
             &request.user,
@@ -380,7 +359,7 @@ impl LoginInProgress<'_> {
 
     /// Applies `application_name_add_host`.
     fn add_host_to_name(&self, settings: &Settings, tracked: &mut Vec<(ParameterId, String)>) {
-        let Some(name) = self.services.context.parameters.id("application_name") else { return };
+        let Some(name) = self.worker.context.parameters.id("application_name") else { return };
         if !settings.application_name_add_host {
             return;
         }
@@ -410,7 +389,7 @@ impl LoginInProgress<'_> {
     }
 
     fn console(self, is_admin: bool, connection: Connection) {
-        let (console, info) = (self.services.console.clone(), self.info.clone());
+        let (console, info) = (self.worker.console.clone(), self.info.clone());
         let session = admin::ConsoleSession::new(console, info, is_admin, self.stream, self.inbound);
         connection.continue_in(move |connection| async move {
             if let Some(error) = session.run().await {

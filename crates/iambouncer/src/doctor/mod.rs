@@ -17,7 +17,7 @@ use crate::process::{Process, ProcessParts};
 use crate::server::now_seconds;
 use crate::server::signing::Signing;
 use crate::worker::reactor::EngineKind;
-use crate::worker::{self, workers::Workers};
+use crate::worker::{self, peers::WorkerIndex};
 use aws::AwsChecks;
 use checks::{Check, DoctorReport, Finding, TargetReport};
 use rds_iam::{Identity, Resolver, TokenEngine};
@@ -89,13 +89,10 @@ where
     T: 'static,
     F: Future<Output = T>,
 {
-    let all = Workers::create(1)?;
-    let Some(workers) = all.into_iter().next() else { return Err(io::Error::other("no worker")) };
     let outcome = Rc::new(RefCell::new(None));
     let sink = outcome.clone();
-    let own = workers.clone();
-    worker::run(EngineKind::Epoll, &own, async move {
-        let done = work(Rc::new(Context::new(process, loaded, workers))).await;
+    worker::run(EngineKind::Epoll, async move {
+        let done = work(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY))).await;
         sink.replace(Some(done));
     })?;
     outcome.take().ok_or_else(|| io::Error::other("the worker stopped before its work was done"))

@@ -16,11 +16,12 @@ mod scrape;
 pub use metrics_table::{Metric, MetricKind, table};
 pub use reference::metrics_markdown;
 
+use crate::admin::Console;
 use crate::config::{Config, HttpPort};
 use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
 use crate::process::Process;
-use crate::worker::workers::WorkerHandles;
+use crate::worker::peers::Peers;
 use health::ProbeResult;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -113,10 +114,10 @@ struct Shared {
 ///
 /// # Errors
 /// Tokio refuses a socket.
-pub fn serve(process: &Arc<Process>, bound: Vec<BoundListener>, workers: WorkerHandles) -> io::Result<()> {
+pub fn serve(process: &Arc<Process>, bound: Vec<BoundListener>, consoles: Peers<Console>) -> io::Result<()> {
     let control = &process.control;
     let _inside = control.enter();
-    let scraper = Scraper::new(workers, process.clone());
+    let scraper = Scraper::new(consoles, process.clone());
     let shared = Arc::new(Shared { process: process.clone(), scraper });
     let places = HttpPlaces::new(MAX_CONNECTIONS);
     for bound in bound {

@@ -7,8 +7,8 @@ use super::health;
 use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
-use crate::worker::home;
-use crate::worker::workers::WorkerHandles;
+use crate::worker::peers::Peers;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot::Receiver;
@@ -18,18 +18,14 @@ use tokio::time::timeout_at;
 /// Time limit for a worker's answer. Workers answer in their next loop iteration, so only a stuck one takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The request to a worker; `None` while the worker starts or stops.
-type SnapshotRequest = fn() -> Option<Snapshot>;
-
-fn part_of_this_worker() -> Option<Snapshot> {
-    home::get::<Console>().map(|console| console.snapshot())
-}
+/// Asks a worker; `None` if it has stopped.
+type SnapshotRequest = Box<dyn Fn(usize) -> Option<Receiver<Snapshot>> + Send + Sync>;
 
 /// The scrape state of a worker.
 #[derive(Default)]
 struct ScrapeRound {
     /// The unanswered request. No other one is sent meanwhile.
-    pending: Option<Receiver<Option<Snapshot>>>,
+    pending: Option<Receiver<Snapshot>>,
     /// The last answer, used if a new one does not arrive, so that counters never decrease.
     last: Option<Snapshot>,
     is_silent: bool,
@@ -46,7 +42,6 @@ struct Rounds {
 
 /// Produces the values of scrapes.
 pub(super) struct Scraper {
-    workers: WorkerHandles,
     request: SnapshotRequest,
     process: Arc<Process>,
     rounds: tokio::sync::Mutex<Rounds>,
@@ -54,8 +49,9 @@ pub(super) struct Scraper {
 
 impl Scraper {
     /// A scraper of these workers.
-    pub(super) fn new(workers: WorkerHandles, process: Arc<Process>) -> Self {
-        Self { workers, request: part_of_this_worker, process, rounds: Default::default() }
+    pub(super) fn new(consoles: Peers<Console>, process: Arc<Process>) -> Self {
+        let request = move |worker| consoles.question(worker, |console| ready(console.snapshot())).ok();
+        Self { request: Box::new(request), process, rounds: Default::default() }
     }
 
     /// Values no older than this call. Of several callers during a round, one starts the next round and the others
@@ -79,7 +75,7 @@ impl Scraper {
         for (worker, state) in rounds.workers.iter_mut().enumerate() {
             state.take_late_answer();
             if state.pending.is_none() {
-                state.pending = self.workers.ask(worker, self.request);
+                state.pending = (self.request)(worker);
             }
         }
         let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
@@ -115,7 +111,7 @@ impl ScrapeRound {
     fn take_late_answer(&mut self) {
         let Some(pending) = &mut self.pending else { return };
         match pending.try_recv() {
-            Ok(part) => self.last = part.or_else(|| self.last.take()),
+            Ok(part) => self.last = Some(part),
             Err(TryRecvError::Empty) => return,
             Err(TryRecvError::Closed) => {}
         }
@@ -126,11 +122,11 @@ impl ScrapeRound {
         self.is_silent = true;
         let Some(pending) = &mut self.pending else { return };
         match timeout_at(deadline, pending).await {
-            Ok(Ok(Some(part))) => {
+            Ok(Ok(part)) => {
                 self.last = Some(part);
                 self.is_silent = false;
             }
-            Ok(Ok(None) | Err(_)) => {}
+            Ok(Err(_)) => {}
             // The request stays pending at the worker.
             Err(_elapsed) => return,
         }
@@ -145,32 +141,34 @@ mod tests {
     use crate::process::ProcessParts;
     use crate::stats::Totals;
     use crate::stats::snapshot::PoolCounts;
+    use crate::worker::peers::WorkerSlot;
     use crate::worker::reactor::EngineKind;
-    use crate::worker::workers::Workers;
     use crate::worker::{self, timers};
     use rds_iam::{AwsCredentials, TokenEngine};
+    use std::rc::Rc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-    fn answer() -> Option<Snapshot> {
+    fn answer() -> Snapshot {
         let queries = 1 + REQUESTS.fetch_add(1, Ordering::SeqCst);
         let totals = Totals { queries, ..Totals::default() };
         let pools = [(("d".to_owned(), "u".to_owned()), PoolCounts { totals, ..PoolCounts::default() })];
-        Some(Snapshot { pools: pools.into(), ..Snapshot::default() })
+        Snapshot { pools: pools.into(), ..Snapshot::default() }
     }
 
-    fn scraper(workers: &Workers, control: &tokio::runtime::Handle) -> Scraper {
+    fn scraper(workers: Peers<()>, control: &tokio::runtime::Handle) -> Scraper {
         let parts = ProcessParts {
             control: control.clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
             resolver: None,
             own_endpoints: Vec::new(),
-            workers: workers.len(),
+            workers: workers.count(),
             awaits_login: false,
         };
         let process = Process::new(&Settings::default(), parts).unwrap();
-        Scraper { request: answer, ..Scraper::new(workers.handles(), process) }
+        let request = move |worker| workers.question(worker, |_| ready(answer())).ok();
+        Scraper { request: Box::new(request), process, rounds: Default::default() }
     }
 
     fn queries(figures: &Figures) -> u64 {
@@ -179,14 +177,15 @@ mod tests {
 
     #[test]
     fn a_stuck_worker_is_skipped_reported_and_asked_only_once() {
-        let mut all = Workers::create(2).unwrap();
-        // The second one does not run: requests to it stay in its mailbox.
+        let mut all = WorkerSlot::<()>::create(2);
+        // The second one does not run: requests to it stay in its queue.
         let (stuck, running) = (all.pop().unwrap(), all.pop().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let scraper = scraper(&running, runtime.handle());
+        let scraper = scraper(running.peers(), runtime.handle());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            worker::run(EngineKind::Epoll, &running, async {
+            worker::run(EngineKind::Epoll, async {
+                running.serve(Rc::default());
                 let _ = stopped.await;
             })
         });
@@ -201,8 +200,11 @@ mod tests {
         thread.join().unwrap().unwrap();
         // Both scrapes together have left one request with it.
         let before = REQUESTS.load(Ordering::SeqCst);
-        worker::run(EngineKind::Epoll, &stuck, async { timers::sleep(Duration::from_millis(1)).await })
-            .unwrap();
+        worker::run(EngineKind::Epoll, async {
+            stuck.serve(Rc::default());
+            timers::sleep(Duration::from_millis(1)).await;
+        })
+        .unwrap();
         assert_eq!(REQUESTS.load(Ordering::SeqCst) - before, 1);
         // Its late answer is used; for the stopped worker, the last answer.
         let last = runtime.block_on(scraper.scrape());

@@ -196,7 +196,7 @@ impl Drop for Listener {
 mod tests {
     use super::*;
     use crate::worker::reactor::EngineKind;
-    use crate::worker::run_alone;
+    use crate::worker::run;
     use std::net::TcpStream;
     use std::time::Duration;
 
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn options_that_are_switched_off_are_reset() {
-        run_alone(EngineKind::Epoll, async {
+        run(EngineKind::Epoll, async {
             let bound = bind(OPTIONS);
             let port = bound.endpoint.port();
             let listener = Listener::new(bound).unwrap();

@@ -20,7 +20,7 @@ fn on_every_engine<F: Future<Output = ()> + 'static>(test: fn(UnixStream) -> F, 
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
         let peer = std::thread::spawn(move || peer(theirs));
-        let worker = std::thread::spawn(move || worker::run_alone(engine, test(ours)).unwrap());
+        let worker = std::thread::spawn(move || worker::run(engine, test(ours)).unwrap());
         worker.join().unwrap();
         peer.join().unwrap();
     }

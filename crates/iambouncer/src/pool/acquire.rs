@@ -94,7 +94,7 @@ impl Pool {
             queue: Queue::new(worker::now()),
             arrivals: Arrivals::default(),
             logins: ServerLogins::default(),
-            rebalancer: Rebalancer::default(),
+            rebalancer: Rebalancer::new(shared_limits.peers().clone()),
             lingering: Counter::default(),
             known_parameters: KnownParameters::default(),
             shared,

@@ -13,8 +13,7 @@ use super::places::Full;
 use super::shared_limits::Requester;
 use crate::server::Server;
 use crate::server::moving::DetachedServer;
-use crate::worker::mailbox::Job;
-use crate::worker::{self, executor, home, timers};
+use crate::worker::{self, executor, timers};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,9 +25,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 impl Pool {
     /// Runs a function on the pool with the same name at another worker.
     fn run_on(&self, worker: usize, action: impl FnOnce(&Rc<Self>) + Send + 'static) {
-        let job = with_pool(&self.database.name, &self.user, action);
-        // A worker that has stopped or is overloaded cannot help. A server in the job is closed with it.
-        drop(self.context.workers.run_on(worker, job));
+        self.rebalancer.run_on(worker, with_pool(&self.database.name, &self.user, action));
     }
 
     /// The same at all other workers.
@@ -115,23 +112,21 @@ impl Pool {
         }
         let Some(since) = self.first_waiting_since() else { return };
         let requester = workers.index();
-        let next = self.rebalancer.next_to_ask(requester, workers.len(), now);
+        let next = self.rebalancer.next_to_ask(requester, workers.count(), now);
         let (database, user) = (self.database.name.to_string(), self.user.to_string());
         // The two servers to close may be at two workers; each then closes its own.
         let may_close_one = full == Full::UserAndDatabase
             && self.shared_limits.shared_pools().could_make_room_in_both(&database, &user);
-        let job = move || {
-            let Some(home) = home::get::<Directory>() else { return };
-            match home.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
+        self.rebalancer.run_on(next, move |directory| {
+            match directory.known_pool(&database, &user).filter(|pool| pool.idle_count() > 0) {
                 Some(pool) => pool.donate_idle(),
-                None => home.make_room(
+                None => directory.make_room(
                     Requester { worker: requester, database, user, since },
                     full,
                     may_close_one,
                 ),
             }
-        };
-        drop(workers.run_on(next, Box::new(job)));
+        });
     }
 
     /// Gives a released server to the worker whose clients have waited longest, if they precede those here. One server
@@ -205,22 +200,20 @@ impl Directory {
         for pool in found {
             pool.close_oldest_idle();
         }
-        self.try_again_at(&requester);
-    }
-
-    /// Lets a pool of another worker try to get the place that its clients wait for.
-    pub(super) fn try_again_at(&self, requester: &Requester) {
-        let job = with_pool(&requester.database, &requester.user, Pool::try_again);
-        drop(self.context.workers.run_on(requester.worker, job));
+        self.shared_limits.try_again_at(&requester);
     }
 }
 
-/// A job for the pool with these names at the worker that runs it; dropped if there is no such pool.
-fn with_pool(database: &str, user: &str, action: impl FnOnce(&Rc<Pool>) + Send + 'static) -> Job {
+/// A job for the pool with these names at the worker that runs it, which does nothing if there is no such pool.
+pub(super) fn with_pool(
+    database: &str,
+    user: &str,
+    action: impl FnOnce(&Rc<Pool>) + Send + 'static,
+) -> impl FnOnce(&Rc<Directory>) + Send + 'static {
     let (database, user) = (database.to_owned(), user.to_owned());
-    Box::new(move || {
-        if let Some(pool) = home::get::<Directory>().and_then(|home| home.known_pool(&database, &user)) {
+    move |directory| {
+        if let Some(pool) = directory.known_pool(&database, &user) {
             action(&pool);
         }
-    })
+    }
 }

@@ -7,7 +7,11 @@ use crate::config::{self, MapEnvironment};
 use crate::context::{ConfigFiles, Context};
 use crate::process::{Process, ProcessParts};
 use crate::server::{Activity, sample};
-use crate::worker::{self, executor, reactor::EngineKind, workers::Workers};
+use crate::worker::{
+    self, executor,
+    peers::{WorkerIndex, WorkerSlot},
+    reactor::EngineKind,
+};
 use rds_iam::{AwsCredentials, TokenEngine};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -16,7 +20,8 @@ use std::sync::Arc;
 const INI: &str = "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\n";
 
 fn pool(context: Rc<Context>) -> Rc<Pool> {
-    let directory = Directory::new(context, Arc::new(SharedPools::new(1)));
+    let directory =
+        Directory::new(context, Arc::new(SharedPools::new(1)), WorkerSlot::<Directory>::create(1)[0].peers());
     directory.pool(&directory.database("app").unwrap(), "app")
 }
 
@@ -38,10 +43,8 @@ fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>)
     let process = Process::new(&config.settings, parts).unwrap();
     let (users, ident) = (Arc::default(), Arc::default());
     let loaded = ConfigFiles { config, users, ident, server_tls: None, client_tls: None };
-    let workers = Workers::create(1).unwrap().remove(0);
-    let own = workers.clone();
-    let outcome = worker::run(EngineKind::Epoll, &own, async move {
-        let pool = pool(Rc::new(Context::new(process, loaded, workers)));
+    let outcome = worker::run(EngineKind::Epoll, async move {
+        let pool = pool(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY)));
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = sample::server(ours, pool.shared.open.take(None).into_iter().collect(), worker::now());
         pool.table.add(&server.info);

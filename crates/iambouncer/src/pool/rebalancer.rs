@@ -1,16 +1,19 @@
 //! What one worker does to get servers and room from the others. Owns the pace of its requests and the number of servers
 //! that it is sending; `balance` decides and moves.
 
+use super::directory::Directory;
 use crate::limits::{Counter, Permit};
+use crate::worker::peers::Peers;
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Interval between requests for room in a full database.
 const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// The requests of one pool at one worker.
-#[derive(Default)]
 pub(super) struct Rebalancer {
+    peers: Peers<Directory>,
     /// Servers being moved to other workers.
     outgoing: Counter,
     /// True while a task retries for the waiting clients at short intervals.
@@ -21,6 +24,22 @@ pub(super) struct Rebalancer {
 }
 
 impl Rebalancer {
+    pub(super) fn new(peers: Peers<Directory>) -> Self {
+        Self {
+            peers,
+            outgoing: Counter::default(),
+            is_retrying: Cell::default(),
+            room_requested_at: Cell::default(),
+            room_requested_from: Cell::default(),
+        }
+    }
+
+    /// Runs a job on another worker. One that has stopped or is overloaded cannot help; a server in the job is closed
+    /// with it.
+    pub(super) fn run_on(&self, worker: usize, job: impl FnOnce(&Rc<Directory>) + Send + 'static) {
+        let _ = self.peers.run_on(worker, job);
+    }
+
     /// A server leaves for another worker, and is counted until what is returned is dropped.
     pub(super) fn send(&self) -> Option<Permit> {
         self.outgoing.take(None)
@@ -58,10 +77,11 @@ impl Rebalancer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::peers::WorkerSlot;
 
     #[test]
     fn the_other_workers_are_asked_in_turn() {
-        let rebalancer = Rebalancer::default();
+        let rebalancer = Rebalancer::new(WorkerSlot::<Directory>::create(1)[0].peers());
         let now = Instant::now();
         assert!(!rebalancer.is_pausing(now));
         let asked: Vec<_> = (0..4).map(|_| rebalancer.next_to_ask(1, 4, now)).collect();

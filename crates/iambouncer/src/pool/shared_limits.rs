@@ -3,10 +3,12 @@
 //! one when it is released, if the claiming clients have waited much longer than those that would get it next.
 
 use super::acquire::Pool;
+use super::balance::with_pool;
 use super::directory::Directory;
 use super::places::Full;
 use super::shared::SharedPools;
-use crate::worker::{self, executor, home};
+use crate::worker::peers::Peers;
+use crate::worker::{self, executor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -95,22 +97,35 @@ pub(super) struct SharedLimits {
     retry_due: Cell<bool>,
     /// The state of pools that all workers share.
     shared_pools: Arc<SharedPools>,
+    peers: Peers<Directory>,
 }
 
 impl SharedLimits {
     /// Creates an empty registry.
-    pub(super) fn new(shared_pools: Arc<SharedPools>) -> Self {
+    pub(super) fn new(shared_pools: Arc<SharedPools>, peers: Peers<Directory>) -> Self {
         Self {
             by_user: RefCell::default(),
             claims: RefCell::default(),
             has_claims: Cell::new(false),
             retry_due: Cell::new(false),
             shared_pools,
+            peers,
         }
     }
 
     pub(super) fn shared_pools(&self) -> &SharedPools {
         &self.shared_pools
+    }
+
+    /// The directories of all workers.
+    pub(super) fn peers(&self) -> &Peers<Directory> {
+        &self.peers
+    }
+
+    /// Lets a pool of another worker try to get the place that its clients wait for.
+    pub(super) fn try_again_at(&self, requester: &Requester) {
+        let job = with_pool(&requester.database, &requester.user, Pool::try_again);
+        let _ = self.peers.run_on(requester.worker, job);
     }
 
     /// Adds a pool, until it is dropped.
@@ -208,11 +223,7 @@ impl SharedLimits {
                             pool.try_again();
                         }
                     }
-                    Claimant::Elsewhere(requester) => {
-                        if let Some(home) = home::get::<Directory>() {
-                            home.try_again_at(&requester);
-                        }
-                    }
+                    Claimant::Elsewhere(requester) => this.try_again_at(&requester),
                 }
             }
         });

@@ -2,7 +2,7 @@
 //! chooses the worker that gets it.
 
 use super::members;
-use crate::client::{self, ClientServices};
+use crate::client;
 use crate::files::PermittedUse;
 use crate::lifecycle::Phase;
 use crate::log_limit::warn_unauthenticated;
@@ -10,6 +10,7 @@ use crate::net::Endpoint;
 use crate::net::listener::Listener;
 use crate::pending_logins::{AddressGroup, UNAUTHENTICATED_SPARE};
 use crate::worker::{either, executor, timers};
+use crate::worker_state::Worker;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,15 +21,15 @@ const MAX_ACCEPTED_PER_TURN: u32 = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until shutdown begins.
-pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
-    let lifecycle = services.console.lifecycle.clone();
+pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
+    let lifecycle = worker.lifecycle.clone();
     let mut accepted_in_turn = 0;
     while lifecycle.phase() == Phase::Running {
-        let accepted = listener.accept(services.context.tcp_options());
+        let accepted = listener.accept(worker.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                admit(&services, socket, remote, listener.endpoint());
+                admit(&worker, socket, remote, listener.endpoint());
                 accepted_in_turn += 1;
                 if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
                     accepted_in_turn = 0;
@@ -36,7 +37,7 @@ pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
                 }
             }
             Err(error) => {
-                warn_unauthenticated!(services.context, "accept", %error, "cannot accept connections");
+                warn_unauthenticated!(worker.context, "accept", %error, "cannot accept connections");
                 timers::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -44,8 +45,8 @@ pub(super) async fn run(services: Rc<ClientServices>, listener: Listener) {
 }
 
 /// Finds a place for a new connection, evicting the oldest pending login if necessary.
-fn admit(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
-    let context = &services.context;
+fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
+    let context = &worker.context;
     let max_client_conn = context.config().settings.max_client_conn;
     let max_open = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.process.limits.clients.taken();
@@ -72,7 +73,7 @@ fn admit(services: &Rc<ClientServices>, socket: OwnedFd, remote: Endpoint, liste
         evicted = context.process.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {
-        client::close_evicted(services, evicted);
+        client::close_evicted(worker, evicted);
     }
-    members::assign_client(services, socket, remote, listener.clone());
+    members::assign_client(worker, socket, remote, listener.clone());
 }

@@ -4,7 +4,6 @@
 use crate::config::IoEngine;
 use crate::worker;
 use crate::worker::reactor::{self, EngineKind};
-use crate::worker::workers::Workers;
 use std::io;
 use std::sync::Once;
 
@@ -22,10 +21,10 @@ impl EngineChoice {
     ///
     /// # Errors
     /// As [`worker::run`].
-    pub(super) fn run(self, workers: &Workers, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
+    pub(super) fn run(self, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
         match self {
-            Self::Only(kind) => worker::run(kind, workers, main),
-            Self::RingIfPossible => worker::run_with_ring_or_epoll(workers, report_refusal, main),
+            Self::Only(kind) => worker::run(kind, main),
+            Self::RingIfPossible => worker::run_with_ring_or_epoll(report_refusal, main),
         }
     }
 }

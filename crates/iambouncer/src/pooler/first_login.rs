@@ -2,8 +2,8 @@
 //! client that is sent only to a ready pooler would never arrive. Owns where it is attempted; the login belongs to the
 //! pool.
 
-use crate::client::ClientServices;
 use crate::health_state::FirstLogin;
+use crate::worker_state::Worker;
 
 /// Databases tried concurrently. One successful login is enough; failed ones make room for others until they may be
 /// retried.
@@ -11,12 +11,12 @@ const MAX_TRIED: usize = 8;
 
 /// Called at every sweep of the first worker until a login has succeeded. A failed login is retried like any other,
 /// after `server_login_retry`.
-pub(super) fn try_login(services: &ClientServices) {
-    let health = &services.context.process.health;
-    if services.context.workers.index() != 0 || health.first_login() != FirstLogin::Awaited {
+pub(super) fn try_login(worker: &Worker) {
+    let health = &worker.context.process.health;
+    if worker.context.workers.index() != 0 || health.first_login() != FirstLogin::Awaited {
         return;
     }
-    let pools = services.directory.pools_without_clients();
+    let pools = worker.directory.pools_without_clients();
     if pools.is_empty() {
         return health.settle_first_login(FirstLogin::NotNeeded);
     }

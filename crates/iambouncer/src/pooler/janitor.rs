@@ -2,14 +2,13 @@
 //! own, so that a query needs none.
 
 use super::memory::HighWaterMark;
-use crate::client::ClientServices;
 use crate::client_error::{self, ClientError};
 use crate::clients::{ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
-use crate::lifecycle::{Lifecycle, Phase};
-use crate::pool::Directory;
+use crate::lifecycle::Phase;
 use crate::stats::Totals;
-use crate::worker::{self, home, timers};
+use crate::worker::{self, timers};
+use crate::worker_state::Worker;
 use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,26 +17,26 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// Sweeps until the process exits.
-pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) {
+pub(super) async fn run(worker: Rc<Worker>) {
     let mut period_began = worker::now();
     let (clients, pools) = (HighWaterMark::default(), HighWaterMark::default());
     loop {
         // Before pools are created that have no server yet.
-        services.directory.forget_unused();
-        services.directory.open_minimum();
-        super::first_login::try_login(&services);
-        for pool in services.directory.pools() {
+        worker.directory.forget_unused();
+        worker.directory.open_minimum();
+        super::first_login::try_login(&worker);
+        for pool in worker.directory.pools() {
             pool.maintain();
         }
-        let have_clients_left = services.context.workers.index() == 0
-            && clients.is_low(services.context.process.limits.clients.taken());
-        if have_clients_left || pools.is_low(services.directory.pool_count()) {
+        let have_clients_left = worker.context.workers.index() == 0
+            && clients.is_low(worker.context.process.limits.clients.taken());
+        if have_clients_left || pools.is_low(worker.directory.pool_count()) {
             tracing::debug!("returning free memory to the system: most clients or pools are gone");
-            services.context.process.control.spawn_blocking(super::memory::trim);
+            worker.context.process.control.spawn_blocking(super::memory::trim);
         }
-        let config = services.context.config();
-        if services.context.workers.index() == 0 {
-            let (context, max_ttl) = (&services.context, config.settings.dns_max_ttl);
+        let config = worker.context.config();
+        if worker.context.workers.index() == 0 {
+            let (context, max_ttl) = (&worker.context, config.settings.dns_max_ttl);
             let process = &context.process;
             process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
             for (kind, left_out) in process.log_limit.overdue(worker::now()) {
@@ -48,18 +47,19 @@ pub(super) async fn run(services: Rc<ClientServices>, lifecycle: Rc<Lifecycle>) 
                 );
             }
         }
-        for client in services.clients.list() {
+        for client in worker.clients.list() {
             client.check_end();
             if let Some(fault) = overdue(&config, &client) {
                 client.kill(fault);
-            } else if lifecycle.phase() == Phase::WaitForServers && client.state.get() == ClientState::Waiting
+            } else if worker.lifecycle.phase() == Phase::WaitForServers
+                && client.state.get() == ClientState::Waiting
             {
                 client.kill(client_error::shutting_down());
             }
         }
         if worker::now() - period_began >= config.settings.stats_period {
             period_began = worker::now();
-            end_period(&services, &config).await;
+            end_period(&worker, &config).await;
         }
         timers::sleep(PERIOD).await;
     }
@@ -107,16 +107,15 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
 }
 
 /// Ends a period of the averages. The first worker logs them for all.
-async fn end_period(services: &ClientServices, config: &Config) {
-    for pool in services.directory.pools() {
+async fn end_period(worker: &Worker, config: &Config) {
+    for pool in worker.directory.pools() {
         pool.stats.mark();
     }
-    let workers = &services.context.workers;
-    if !config.settings.log_stats || workers.index() != 0 {
+    if !config.settings.log_stats || worker.context.workers.index() != 0 {
         return;
     }
-    let parts = workers.ask_all(|| {
-        let pools = home::get::<Directory>().map(|directory| directory.pools()).unwrap_or_default();
+    let parts = worker.peers.ask_all(|worker| {
+        let pools = worker.directory.pools();
         ready(pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b))
     });
     let last = parts.await.into_iter().fold(Totals::default(), |a, b| a + b);

@@ -1,9 +1,9 @@
-//! The workers other than the first one. Owns their threads, their services, and the assignment of new clients to
+//! The workers other than the first one. Owns their threads, their state, and the assignment of new clients to
 //! workers.
 
 use super::engine::EngineChoice;
 use crate::admin::{Console, Reloader};
-use crate::client::{self, ClientServices};
+use crate::client;
 use crate::clients::ClientTable;
 use crate::context::{ConfigFiles, Context};
 use crate::files::PermittedUse;
@@ -13,8 +13,9 @@ use crate::net::{Endpoint, Socket};
 use crate::pending_logins::AddressGroup;
 use crate::pool::{Directory, SharedPools};
 use crate::process::Process;
-use crate::worker::workers::Workers;
-use crate::worker::{executor, home};
+use crate::worker::executor;
+use crate::worker::peers::WorkerSlot;
+use crate::worker_state::Worker;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -57,100 +58,89 @@ pub(super) struct WorkerStart {
 ///
 /// # Errors
 /// The system refuses a thread.
-pub(super) fn start(engine: EngineChoice, workers: Workers, start: WorkerStart) -> io::Result<WorkerThread> {
+pub(super) fn start(
+    engine: EngineChoice,
+    slot: WorkerSlot<Worker>,
+    start: WorkerStart,
+) -> io::Result<WorkerThread> {
     let running = start.process.limits.running.take(None);
-    let thread = thread::Builder::new().name(format!("worker-{}", workers.index()));
+    let thread = thread::Builder::new().name(format!("worker-{}", slot.index().index()));
     let handle = thread.spawn(move || {
         let _guard = AbortOnPanic;
-        let own_handle = workers.clone();
-        let outcome = engine.run(&own_handle, async move {
-            let services = open_services(start, workers);
-            let lifecycle = services.console.lifecycle.clone();
-            super::shutdown::wait(&services, &lifecycle).await;
+        let (index, peers) = (slot.index().index(), slot.peers::<Worker>());
+        let outcome = engine.run(async move {
+            let worker = open(start, slot);
+            super::shutdown::wait(&worker).await;
         });
         drop(running);
         if let Err(error) = &outcome {
-            tracing::error!(%error, worker = own_handle.index(), "a worker failed, exiting");
+            tracing::error!(%error, worker = index, "a worker failed, exiting");
             std::process::exit(1);
         }
         // The first worker waits for this.
-        let notify_first_worker = || {
-            if let Some(lifecycle) = home::get::<Lifecycle>() {
-                lifecycle.changed.notify_all();
-            }
-        };
-        drop(own_handle.run_on(0, Box::new(notify_first_worker)));
+        let _ = peers.run_on(0, |first| first.lifecycle.changed.notify_all());
         outcome
     })?;
     Ok(WorkerThread(handle))
 }
 
-/// Creates the services of a worker and starts its janitor.
-pub(super) fn open_services(start: WorkerStart, workers: Workers) -> Rc<ClientServices> {
+/// Creates the state of a worker, starts its janitor, and lets it run jobs of the others.
+pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
     let WorkerStart { process, loaded, shared_pools, reloader } = start;
-    let clients = Rc::new(ClientTable::new(workers.index()));
-    let context = Rc::new(Context::new(process, loaded, workers));
+    let clients = Rc::new(ClientTable::new(slot.index().index()));
+    let context = Rc::new(Context::new(process, loaded, slot.index()));
     let lifecycle = Rc::new(Lifecycle::default());
-    let directory = Directory::new(context.clone(), shared_pools);
+    let directory = Directory::new(context.clone(), shared_pools, slot.peers());
     let console = Rc::new(Console::new(
         context.clone(),
         directory.clone(),
         clients.clone(),
         lifecycle.clone(),
         reloader,
+        slot.peers(),
     ));
-    let services = Rc::new(ClientServices {
+    let worker = Rc::new(Worker {
         context,
-        directory: directory.clone(),
+        directory,
         clients,
-        console: console.clone(),
+        lifecycle,
+        console,
         closing: Cell::new(false),
+        peers: slot.peers(),
     });
-    home::put(directory);
-    home::put(console);
-    home::put(lifecycle.clone());
-    home::put(services.clone());
-    executor::spawn(super::heartbeat::run(services.context.clone()));
-    executor::spawn(super::janitor::run(services.clone(), lifecycle));
-    services
+    slot.serve(worker.clone());
+    executor::spawn(super::heartbeat::run(worker.context.clone()));
+    executor::spawn(super::janitor::run(worker.clone()));
+    worker
 }
 
 /// Passes a new connection to the worker with the fewest clients.
-pub(super) fn assign_client(
-    services: &Rc<ClientServices>,
-    socket: OwnedFd,
-    remote: Endpoint,
-    listener: Endpoint,
-) {
-    let loads = &services.context.process.limits.loads;
-    let Some((worker, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
-    let (Some(worker_place), Some(process_place)) =
-        (load.take(None), services.context.process.limits.clients.take(None))
+pub(super) fn assign_client(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: Endpoint) {
+    let loads = &worker.context.process.limits.loads;
+    let Some((index, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
+    let (Some(of_worker), Some(of_process)) =
+        (load.take(None), worker.context.process.limits.clients.take(None))
     else {
         return;
     };
-    let pending = services.context.process.pending_logins.add(AddressGroup::of(&remote), worker);
+    let pending = worker.context.process.pending_logins.add(AddressGroup::of(&remote), index);
     let permitted = PermittedUse::of(&socket);
-    let permit =
-        client::ConnectionPermit { worker: worker_place, process: process_place, pending, permitted };
-    let serve_client = move || {
-        let Some(services) = home::get::<ClientServices>() else { return };
-        match Socket::new(socket) {
-            Ok(socket) => {
-                executor::spawn(client::serve(services, socket, remote, listener, permit));
-            }
-            Err(error) => {
-                warn_unauthenticated!(services.context, "attach", client = %remote, %error, "connection dropped");
-            }
+    let permit = client::ConnectionPermit { of_worker, of_process, pending, permitted };
+    let serve_client = move |worker: &Rc<Worker>| match Socket::new(socket) {
+        Ok(socket) => {
+            executor::spawn(client::serve(worker.clone(), socket, remote, listener, permit));
+        }
+        Err(error) => {
+            warn_unauthenticated!(worker.context, "attach", client = %remote, %error, "connection dropped");
         }
     };
-    if worker == services.context.workers.index() {
-        serve_client();
-    } else if services.context.workers.run_on(worker, Box::new(serve_client)).is_err() {
+    if index == worker.context.workers.index() {
+        serve_client(worker);
+    } else if worker.peers.run_on(index, serve_client).is_err() {
         warn_unauthenticated!(
-            services.context,
+            worker.context,
             "worker",
-            worker,
+            worker = index,
             "connection dropped: its worker is overloaded"
         );
     }

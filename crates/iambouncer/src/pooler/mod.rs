@@ -12,14 +12,14 @@ mod memory;
 mod shutdown;
 pub mod signals;
 
-use crate::client::ClientServices;
 use crate::context::ConfigFiles;
 use crate::http;
 use crate::net::listener::{BoundListener, Listener};
 use crate::pool::SharedPools;
 use crate::process::{Process, ProcessParts};
 use crate::worker::executor;
-use crate::worker::workers::Workers;
+use crate::worker::peers::WorkerSlot;
+use crate::worker_state::Worker;
 use members::WorkerStart;
 use rds_iam::{Resolver, TokenEngine};
 use signals::Signal;
@@ -56,31 +56,31 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
-    let mut handles = Workers::create(settings.workers.count())?.into_iter();
-    let Some(first) = handles.next() else { return Err(io::Error::other("no worker")) };
-    tracing::info!("workers = {}", first.len());
+    let mut slots = WorkerSlot::<Worker>::create(settings.workers.count()).into_iter();
+    let Some(first) = slots.next() else { return Err(io::Error::other("no worker")) };
+    let workers = first.index().count();
+    tracing::info!("workers = {workers}");
     let parts = ProcessParts {
         control,
         tokens,
         resolver,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
-        workers: first.len(),
+        workers,
         awaits_login: !http.is_empty(),
     };
     let process = Process::new(settings, parts)?;
     announce::endpoints(&loaded.config, &process);
-    http::serve(&process, http, first.handles())?;
+    http::serve(&process, http, first.peers())?;
     let _running = process.limits.running.take(None);
-    let shared_pools = Arc::new(SharedPools::new(first.len()));
+    let shared_pools = Arc::new(SharedPools::new(workers));
     let start = WorkerStart { process, loaded, shared_pools, reloader };
     let mut others = Vec::new();
-    for workers in handles {
-        others.push(members::start(engine, workers, start.clone())?);
+    for slot in slots {
+        others.push(members::start(engine, slot, start.clone())?);
     }
-    let started = first.clone();
-    let outcome = engine.run(&started, async move {
-        let services = members::open_services(start, first);
-        if let Err(error) = serve(services, bound, signals).await {
+    let outcome = engine.run(async move {
+        let worker = members::open(start, first);
+        if let Err(error) = serve(worker, bound, signals).await {
             tracing::error!(%error, "cannot start");
         }
     });
@@ -89,20 +89,19 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
 
 /// The main task of the first worker: it listens, handles signals, and stops last.
 async fn serve(
-    services: Rc<ClientServices>,
+    worker: Rc<Worker>,
     bound: Vec<BoundListener>,
     signals: mpsc::Receiver<Signal>,
 ) -> io::Result<()> {
-    let lifecycle = services.console.lifecycle.clone();
     let mut listening = Vec::new();
     for bound in bound {
         let listener = Listener::new(bound)?;
         listening.push(listener.endpoint().to_string());
-        executor::spawn(accept::run(services.clone(), listener));
+        executor::spawn(accept::run(worker.clone(), listener));
     }
-    executor::spawn(signals::handle(services.console.clone(), signals));
-    services.context.process.health.start();
+    executor::spawn(signals::handle(worker.console.clone(), signals));
+    worker.context.process.health.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
-    shutdown::wait(&services, &lifecycle).await;
+    shutdown::wait(&worker).await;
     Ok(())
 }

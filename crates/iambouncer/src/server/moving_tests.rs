@@ -54,7 +54,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
 #[test]
 fn a_move_resets_no_fact_about_a_server() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    let compared = worker::run_alone(EngineKind::Epoll, async {
+    let compared = worker::run(EngineKind::Epoll, async {
         let permits = Counter::default();
         let before = server(ours, vec![permits.take(None).unwrap()], Instant::now());
         let expected = everything(&before, &permits);

@@ -285,7 +285,7 @@ mod tests {
     fn a_cloned_waker_keeps_its_task() {
         let polls: [Rc<Cell<u32>>; 2] = Default::default();
         let seen = polls.clone();
-        super::super::run_alone(crate::worker::reactor::EngineKind::Epoll, async move {
+        super::super::run(crate::worker::reactor::EngineKind::Epoll, async move {
             let (sender, wakers) = mpsc::channel();
             for polls in &seen {
                 spawn(woken_through(sender.clone(), polls.clone()));

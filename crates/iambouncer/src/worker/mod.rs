@@ -1,26 +1,26 @@
 //! A worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; the tasks (clients,
-//! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], through which `workers`
-//! communicate.
+//! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], and the queues of
+//! jobs in [`peers`].
 //!
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
 //! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
 
 pub(crate) mod buffer;
 pub(crate) mod executor;
-pub(crate) mod home;
 pub mod mailbox;
 pub(crate) mod notify;
+pub(crate) mod peers;
 pub(crate) mod reactor;
 pub(crate) mod timers;
-pub(crate) mod workers;
 
+use mailbox::Mailbox;
 use reactor::EngineKind;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use workers::Workers;
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -56,14 +56,10 @@ pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Outpu
 ///
 /// # Errors
 /// The kernel refuses the engine, or waiting fails.
-pub fn run(
-    engine: EngineKind,
-    workers: &Workers,
-    main: impl Future<Output = ()> + 'static,
-) -> std::io::Result<()> {
-    workers.mailbox().bind_to_thread();
-    reactor::install(engine, workers.mailbox())?;
-    work(workers, main)
+pub fn run(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    let mailbox = Mailbox::create()?;
+    reactor::install(engine, &mailbox)?;
+    work(mailbox, main)
 }
 
 /// The same with a ring or, if the kernel refuses that now, with epoll; `refused` receives the error. Locked memory is
@@ -72,21 +68,19 @@ pub fn run(
 /// # Errors
 /// As [`run`].
 pub fn run_with_ring_or_epoll(
-    workers: &Workers,
     refused: impl FnOnce(&std::io::Error),
     main: impl Future<Output = ()> + 'static,
 ) -> std::io::Result<()> {
-    workers.mailbox().bind_to_thread();
-    if let Err(error) = reactor::install(EngineKind::IoUring, workers.mailbox()) {
+    let mailbox = Mailbox::create()?;
+    if let Err(error) = reactor::install(EngineKind::IoUring, &mailbox) {
         refused(&error);
-        reactor::install(EngineKind::Epoll, workers.mailbox())?;
+        reactor::install(EngineKind::Epoll, &mailbox)?;
     }
-    work(workers, main)
+    work(mailbox, main)
 }
 
-fn work(workers: &Workers, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    let mailbox = workers.mailbox();
-    executor::install(mailbox.clone());
+fn work(mailbox: Arc<Mailbox>, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
+    executor::install(mailbox);
     refresh_clock();
     let main = executor::spawn(main);
     let outcome = loop {
@@ -100,20 +94,9 @@ fn work(workers: &Workers, main: impl Future<Output = ()> + 'static) -> std::io:
         }
         timers::fire(refresh_clock());
     };
-    mailbox.close();
-    home::clear();
     executor::clear();
     reactor::remove();
     outcome
-}
-
-/// Runs this thread as the only worker.
-///
-/// # Errors
-/// As [`run`].
-#[cfg(test)]
-pub(crate) fn run_alone(engine: EngineKind, main: impl Future<Output = ()> + 'static) -> std::io::Result<()> {
-    run(engine, &Workers::create(1)?[0], main)
 }
 
 #[cfg(test)]
@@ -133,7 +116,7 @@ mod tests {
     fn wake_each_other(engine: EngineKind) {
         let done = Rc::new(Cell::new(0));
         let seen = done.clone();
-        run_alone(engine, async move {
+        run(engine, async move {
             let inner = seen.clone();
             let notify = Rc::new(notify::Notify::default());
             let waiter = notify.clone();
@@ -153,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_timeout_ends_a_pending_future() {
-        run_alone(EngineKind::Epoll, async {
+        run(EngineKind::Epoll, async {
             let never = std::future::pending::<()>();
             assert!(timers::timeout(Duration::from_millis(3), never).await.is_none());
             assert_eq!(timers::timeout(Duration::from_secs(60), async { 7 }).await, Some(7));

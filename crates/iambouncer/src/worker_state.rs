@@ -1,0 +1,40 @@
+//! The state of one worker. Owns the list of its parts; jobs from other workers receive it.
+
+use crate::admin::Console;
+use crate::clients::ClientTable;
+use crate::context::Context;
+use crate::lifecycle::Lifecycle;
+use crate::pool::Directory;
+use crate::worker::peers::{HasPart, Peers};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// What the tasks of a worker share.
+pub struct Worker {
+    /// Configuration and shared services.
+    pub context: Rc<Context>,
+    /// Databases and pools.
+    pub directory: Rc<Directory>,
+    /// Connected clients.
+    pub clients: Rc<ClientTable>,
+    /// Running, draining or stopping.
+    pub lifecycle: Rc<Lifecycle>,
+    /// The admin console.
+    pub console: Rc<Console>,
+    /// True if no new clients are accepted.
+    pub closing: Cell<bool>,
+    /// All workers.
+    pub peers: Peers<Self>,
+}
+
+impl HasPart<Directory> for Worker {
+    fn part(self: &Rc<Self>) -> &Rc<Directory> {
+        &self.directory
+    }
+}
+
+impl HasPart<Console> for Worker {
+    fn part(self: &Rc<Self>) -> &Rc<Console> {
+        &self.console
+    }
+}
