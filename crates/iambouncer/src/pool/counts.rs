@@ -8,11 +8,6 @@ impl Pool {
         self.idle.len()
     }
 
-    /// Servers open or being opened, at all workers.
-    pub fn open_count(&self) -> u32 {
-        self.shared.open.taken()
-    }
-
     /// True while a server is being moved to another worker.
     pub fn is_sending_servers(&self) -> bool {
         self.rebalancer.outgoing() > 0
