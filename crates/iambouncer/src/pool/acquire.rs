@@ -188,11 +188,6 @@ impl Pool {
         self.connect_for_waiters();
     }
 
-    /// The number of waiting clients, and since when the first of them waits.
-    pub fn waiting(&self) -> (usize, Option<Instant>) {
-        self.queue.waiting()
-    }
-
     /// Since when the first client waits, whether for a server or for its startup response.
     pub fn first_waiting_since(&self) -> Option<Instant> {
         self.queue.waiting_since().into_iter().chain(self.arrivals.first()).min()

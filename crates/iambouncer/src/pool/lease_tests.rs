@@ -13,6 +13,7 @@ use crate::worker::{
     reactor::EngineKind,
 };
 use rds_iam::{AwsCredentials, TokenEngine};
+use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ fn link(lease: &Lease) {
 
 async fn until_closed(pool: &Pool) {
     assert_eq!((pool.idle_count(), pool.lingering_servers()), (0, 1));
-    while pool.open_count() > 0 {
+    while pool.shared.open.taken() > 0 {
         pool.changed.wait().await;
     }
     assert_eq!((pool.table.count(), pool.lingering_servers()), (0, 0));
@@ -118,8 +119,25 @@ fn a_task_that_ends_cannot_forget_its_server() {
             let _lease = lease;
         });
         pool.changed.wait().await;
-        assert_eq!((pool.table.count(), pool.idle_count(), pool.open_count()), (0, 0, 0));
+        assert_eq!((pool.table.count(), pool.idle_count(), pool.shared.open.taken()), (0, 0, 0));
     });
+}
+
+#[test]
+fn a_worker_that_ends_closes_the_servers_in_use() {
+    let shared = Rc::new(RefCell::new(None));
+    let kept = shared.clone();
+    with_one_server(|pool| async move {
+        kept.replace(Some(pool.shared.clone()));
+        let lease = acquire(&pool);
+        link(&lease);
+        executor::spawn(async move {
+            let _lease = lease;
+            std::future::pending().await
+        });
+        executor::yield_now().await;
+    });
+    assert_eq!(shared.take().unwrap().open.taken(), 0);
 }
 
 #[test]
@@ -136,7 +154,7 @@ fn a_waiter_that_is_dropped_returns_what_it_was_granted() {
         assert!(!first.is_waiting() && second.is_waiting());
         drop(first);
         assert!(!second.is_waiting(), "the next waiter has it");
-        assert_eq!(pool.waiting().0, 0);
+        assert_eq!(pool.queue.waiting().0, 0);
         drop(second);
         assert_eq!(pool.idle_count(), 1);
     });
@@ -147,8 +165,8 @@ fn a_waiter_that_is_dropped_leaves_the_queue() {
     with_one_server(|pool| async move {
         pool.database.paused.set(true);
         let Acquired::Wait(waiter) = pool.acquire() else { panic!("the pool is paused") };
-        assert_eq!(pool.waiting().0, 1);
+        assert_eq!(pool.queue.waiting().0, 1);
         drop(waiter);
-        assert_eq!(pool.waiting().0, 0);
+        assert_eq!(pool.queue.waiting().0, 0);
     });
 }
