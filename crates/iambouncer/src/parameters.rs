@@ -42,6 +42,27 @@ impl ValueSet {
     }
 }
 
+/// The values of a session that its transaction has changed. A rollback restores them; the server then reports the
+/// restored values before it is idle, so what is committed is what it reported last.
+#[derive(Default)]
+pub struct TransactionValues(Option<ValueSet>);
+
+impl TransactionValues {
+    /// Records a value that the server has reported; `session` is what the session had before the transaction.
+    pub fn record(&mut self, parameters: &Parameters, session: &ValueSet, id: ParameterId, value: &str) {
+        let current = self.0.as_ref().unwrap_or(session);
+        self.0 = Some(parameters.with(current, id, value));
+    }
+
+    /// The transaction has ended: the session has the values.
+    #[inline]
+    pub fn commit(&mut self, session: &mut ValueSet) {
+        if let Some(values) = self.0.take() {
+            *session = values;
+        }
+    }
+}
+
 /// A set of parameters.
 #[derive(Debug, Clone, Default)]
 pub struct ParameterIds(Vec<ParameterId>);
@@ -194,6 +215,22 @@ mod tests {
         assert_eq!((a.get(zone), a.get(name), a.get(CLIENT_ENCODING)), (Some("UTC"), Some("cron"), None));
         let b = parameters.filter(&a, |id| id == zone);
         assert!(b.same(&parameters.with(&parameters.empty(), zone, "UTC")));
+    }
+
+    #[test]
+    fn values_of_a_transaction_reach_the_session_when_it_ends() {
+        let parameters = Parameters::new([]);
+        let (zone, name) = (parameters.id("TimeZone").unwrap(), parameters.id("application_name").unwrap());
+        let before = parameters.with(&parameters.empty(), name, "psql");
+        let mut session = before.clone();
+        let mut transaction = TransactionValues::default();
+        transaction.record(&parameters, &session, zone, "UTC");
+        transaction.record(&parameters, &session, name, "cron");
+        assert!(session.same(&before));
+        transaction.commit(&mut session);
+        assert_eq!((session.get(zone), session.get(name)), (Some("UTC"), Some("cron")));
+        transaction.commit(&mut session);
+        assert_eq!(session.get(name), Some("cron"));
     }
 
     #[test]

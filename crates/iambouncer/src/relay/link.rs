@@ -7,6 +7,7 @@ use crate::answers::{ExpectedAnswer, StateChange};
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::PoolMode;
+use crate::parameters::TransactionValues;
 use crate::pool::{Acquired, Lease, UnfinishedWork, Waiter};
 use crate::server::{Activity, Server};
 use crate::worker;
@@ -21,6 +22,8 @@ pub(super) struct Linked {
     pub(super) condition: ServerCondition,
     /// The transaction has changed the schema.
     pub(super) changed_schema: bool,
+    /// Parameters that the transaction has changed.
+    pub(super) changed_parameters: TransactionValues,
 }
 
 /// Whether the server can be used again.
@@ -36,7 +39,13 @@ pub(super) enum ServerCondition {
 
 impl Linked {
     fn new(server: Lease) -> Self {
-        Self { server, status: TxStatus::Idle, condition: ServerCondition::InStep, changed_schema: false }
+        Self {
+            server,
+            status: TxStatus::Idle,
+            condition: ServerCondition::InStep,
+            changed_schema: false,
+            changed_parameters: TransactionValues::default(),
+        }
     }
 
     /// True if the server is in step and outside of a transaction.
@@ -167,8 +176,10 @@ impl Exchange {
         is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }
 
-    fn release(&mut self, session: &ClientSession, old_mode: PoolMode) {
-        let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) else { return };
+    fn release(&mut self, session: &mut ClientSession, old_mode: PoolMode) {
+        let Link::Server(mut linked) = std::mem::replace(&mut self.link, Link::None) else { return };
+        // A report may follow the last ReadyForQuery.
+        linked.changed_parameters.commit(&mut session.parameters);
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down.at_boundary(), "no message of the server is half read");
         debug_assert!(linked.is_idle(), "a server is released only in step and outside of a transaction");

@@ -93,8 +93,11 @@ impl Exchange {
             }
         }
         session.parameters_proven = true;
-        if status == TxStatus::Idle && std::mem::take(&mut linked.changed_schema) {
-            session.pool.schema_changed();
+        if status == TxStatus::Idle {
+            linked.changed_parameters.commit(&mut session.parameters);
+            if std::mem::take(&mut linked.changed_schema) {
+                session.pool.schema_changed();
+            }
         }
         self.flush_has_passed();
         self.count_ready(session, status);
@@ -252,7 +255,8 @@ impl Exchange {
             && !is_internal
             && let Some(value) = linked.server.parameters.get(id)
         {
-            session.parameters = session.pool.context.parameters.with(&session.parameters, id, value);
+            let parameters = &session.pool.context.parameters;
+            linked.changed_parameters.record(parameters, &session.parameters, id, value);
             if let Ok(("application_name", value)) = backend::parameter_status(message) {
                 let identity =
                     session.pool.context.client_identities.renamed(&session.info.identity(), value);
