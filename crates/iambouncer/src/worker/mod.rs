@@ -5,14 +5,14 @@
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
 //! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
 
-pub(crate) mod buffer;
-pub(crate) mod executor;
-pub(crate) mod home;
+pub mod buffer;
+pub mod executor;
+pub mod home;
 pub mod mailbox;
-pub(crate) mod notify;
-pub(crate) mod reactor;
-pub(crate) mod timers;
-pub(crate) mod workers;
+pub mod notify;
+pub mod reactor;
+pub mod timers;
+pub mod workers;
 
 use reactor::EngineKind;
 use std::cell::Cell;

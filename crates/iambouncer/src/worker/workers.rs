@@ -35,6 +35,7 @@ impl Workers {
 
     /// Number of workers.
     #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "there is at least one worker")]
     pub fn len(&self) -> usize {
         self.mailboxes.len()
     }
