@@ -3,18 +3,18 @@
 //! The interface is completion-based: [`Stream::poll_recv`] fills an [`Inbound`] buffer that holds a block only while
 //! it has bytes, [`Stream::poll_send`] takes slices. Callers are independent of the I/O engine.
 
-pub(crate) mod address;
-pub(crate) mod certificate_fault;
-pub(crate) mod certificates;
+pub mod address;
+pub mod certificate_fault;
+pub mod certificates;
 pub mod listener;
-pub(crate) mod moving;
-pub(crate) mod socket;
-pub(crate) mod stream;
+pub mod moving;
+pub mod socket;
+pub mod stream;
 pub mod tcp_options;
-pub(crate) mod tls;
-pub(crate) mod tls_config;
-pub(crate) mod trust;
-pub(crate) mod verified;
+pub mod tls;
+pub mod tls_config;
+pub mod trust;
+pub mod verified;
 mod verifiers;
 mod x509;
 

@@ -153,6 +153,7 @@ impl ServerCache {
     }
 
     /// Number of statements.
+    #[allow(clippy::len_without_is_empty, reason = "shown as a number only")]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -129,7 +129,7 @@ pub struct LoginCounters {
     began: Instant,
     /// Durations of successful logins.
     pub took: SharedHistogram,
-    /// Failed logins, by the labels of [`LoginFailure`].
+    /// Failed logins, by the labels of `LoginFailure`.
     pub failures: LabelledCounters,
     /// Requests for IAM tokens by result.
     pub tokens: LabelledCounters,

@@ -5,13 +5,13 @@
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
 //! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
 
-pub(crate) mod buffer;
-pub(crate) mod executor;
+pub mod buffer;
+pub mod executor;
 pub mod mailbox;
-pub(crate) mod notify;
-pub(crate) mod peers;
-pub(crate) mod reactor;
-pub(crate) mod timers;
+pub mod notify;
+pub mod peers;
+pub mod reactor;
+pub mod timers;
 
 use mailbox::Mailbox;
 use reactor::EngineKind;
