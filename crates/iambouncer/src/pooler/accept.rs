@@ -19,6 +19,8 @@ use std::time::Duration;
 const MAX_ACCEPTED_PER_TURN: u32 = 64;
 /// Pause after accept(2) failed, which means that files or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a login was evicted because files are scarce: its file is available once the login has been closed.
+const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Accepts connections until shutdown begins.
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
@@ -29,7 +31,9 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                admit(&worker, socket, remote, listener.endpoint());
+                if admit(&worker, socket, remote, listener.endpoint()) == Files::Scarce {
+                    timers::sleep(EVICTION_PAUSE).await;
+                }
                 accepted_in_turn += 1;
                 if accepted_in_turn == MAX_ACCEPTED_PER_TURN {
                     accepted_in_turn = 0;
@@ -44,17 +48,29 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
     }
 }
 
+/// Whether other connections may open files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Available,
+    /// Only the reserve is left; the oldest pending login is evicted.
+    Scarce,
+}
+
 /// Finds a place for a new connection, evicting the oldest pending login if necessary.
-fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) {
+fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) -> Files {
     let context = &worker.context;
     let max_client_conn = context.config().settings.max_client_conn;
     let max_open = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.process.limits.clients.taken();
     let origin = AddressGroup::of(&remote);
     let permitted = PermittedUse::of(&socket);
+    let files = if permitted == PermittedUse::Any { Files::Available } else { Files::Scarce };
     if permitted == PermittedUse::Probe {
         warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
-        return;
+        if let Some(evicted) = context.process.pending_logins.evict_oldest() {
+            client::close_evicted(worker, evicted);
+        }
+        return files;
     }
     let mut evicted = context.process.pending_logins.evict_of(
         origin,
@@ -66,14 +82,15 @@ fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endp
         // Evicted connections are not closed yet, or all places are taken by clients.
         if evicted.is_none() || taken >= max_open.saturating_add(UNAUTHENTICATED_SPARE) {
             warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many connections");
-            return;
+            return files;
         }
     }
-    if evicted.is_none() && permitted == PermittedUse::Console {
+    if evicted.is_none() && files == Files::Scarce {
         evicted = context.process.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {
         client::close_evicted(worker, evicted);
     }
     members::assign_client(worker, socket, remote, listener.clone());
+    files
 }
