@@ -1,7 +1,7 @@
 //! iambouncer: a PostgreSQL connection pooler that logs in to Amazon RDS and Aurora with IAM.
 //!
-//! `ARCHITECTURE.md` lists the modules from the bottom up. Public are those that the binary and the tests of the
-//! process use, and those that a query passes: the compiler inlines a short function into other parts of the crate only
+//! `ARCHITECTURE.md` lists the modules from the bottom up. Those that the binary and the tests of the process
+//! use are public, and those that a query passes: the compiler inlines a short function into other parts of the crate only
 //! if it can be reached from outside. It reports what is unused in all others.
 
 // `pub` is relative to a module: whether it can be reached from outside is decided here.

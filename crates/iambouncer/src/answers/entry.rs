@@ -156,7 +156,7 @@ impl Expectation {
     }
 }
 
-/// An answer that the server owes.
+/// An answer that the client or the pooler expects.
 pub enum ExpectedAnswer {
     /// Simple query: everything up to ReadyForQuery. `deallocates`: it may drop prepared statements.
     Query {

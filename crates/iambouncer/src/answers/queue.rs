@@ -144,6 +144,13 @@ impl ExpectedAnswers {
         self.queue.iter().any(|entry| entry.answer.is_ready())
     }
 
+    /// True if the server owes an answer. Requests that the pooler refuses are not timed.
+    pub fn owes_server_answer(&self) -> bool {
+        self.queue
+            .iter()
+            .any(|entry| !matches!(entry.answer, ExpectedAnswer::Local(LocalAnswer::Messages(_))))
+    }
+
     /// Number of answers owed.
     pub fn len(&self) -> usize {
         self.queue.len()

@@ -38,7 +38,7 @@ fn due_local(queue: &mut ExpectedAnswers) -> Option<LocalAnswer> {
 }
 
 #[test]
-fn an_injected_parse_is_discarded_and_a_known_one_synthesized() {
+fn an_injected_parse_is_discarded_and_a_known_one_answered_by_the_pooler() {
     let mut queue = queue([
         ExpectedAnswer::Parse(Answer::Skip),
         ExpectedAnswer::Bind(0),

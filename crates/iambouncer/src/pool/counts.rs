@@ -54,7 +54,7 @@ impl Pool {
                 .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)
                 .count(),
             being_canceled: doing(Activity::BeingCanceled) + doing(Activity::Closing),
-            idle: self.idle_count(),
+            idle: doing(Activity::Idle),
             tested: doing(Activity::Tested),
             logins: self.login_count(),
             size: rules.pool_size,

@@ -34,7 +34,7 @@ impl WorkerThread {
 }
 
 /// Aborts the process when a worker panics: with some workers missing, the pooler would only appear to work.
-struct AbortOnPanic;
+pub(super) struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {

@@ -78,6 +78,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     for slot in slots {
         others.push(members::start(engine, slot, start.clone())?);
     }
+    let _guard = members::AbortOnPanic;
     let outcome = engine.run(async move {
         let worker = members::open(start, first);
         if let Err(error) = serve(worker, bound, signals).await {

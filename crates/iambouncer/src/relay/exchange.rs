@@ -53,7 +53,7 @@ pub(super) struct Exchange {
     /// Rules in force until the server is released.
     pub(super) rules: Rc<SessionRules>,
     pub(super) link: Link,
-    /// Answers that the server owes.
+    /// Answers that the client or the pooler expects.
     pub(super) answers: ExpectedAnswers,
     /// The server's error for a SET of the pooler.
     pub(super) internal_query_error: Option<Vec<u8>>,

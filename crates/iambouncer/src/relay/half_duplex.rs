@@ -196,7 +196,7 @@ impl HalfDuplex {
         }
     }
 
-    /// Discards everything that has not been sent.
+    /// Discards the received bytes; nothing may be left to send.
     pub(super) fn clear_received(&mut self) {
         debug_assert!(!self.has_sendable(), "bytes are lost");
         self.received.clear();

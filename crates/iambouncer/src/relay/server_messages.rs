@@ -146,7 +146,7 @@ impl Exchange {
         if is_idle {
             session.pool.stats.transactions.observe(transaction_us);
         }
-        let owes_nothing = self.answers.is_empty();
+        let owes_nothing = !self.answers.owes_server_answer();
         timing.query_at = (!owes_nothing).then_some(now);
         timing.transaction_at = match (is_idle, owes_nothing) {
             (true, true) => None,
@@ -170,7 +170,9 @@ impl Exchange {
             // The first error is the cause.
             self.internal_query_error =
                 self.internal_query_error.take().or_else(|| Some(self.message(frame).to_vec()));
-            return Ok(true);
+            // Nothing was recorded in advance.
+            let failed = self.answers.error(|_, _| ());
+            return failed.map(|()| true).map_err(|mismatch| self.out_of_step(session, &mismatch));
         }
         if fatal && self.is_about_to_be_released(session) {
             // The server closed after its last answer, as it might have in the pool; this does not concern the client.

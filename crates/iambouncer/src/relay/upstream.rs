@@ -134,7 +134,7 @@ impl Exchange {
     }
 
     /// True when too many answers are unsent or outstanding: nothing more is read from the client until there are
-    /// fewer. Synthesized answers do not pass through a server that could apply back-pressure.
+    /// fewer. Answers of the pooler do not pass through a server that could apply back-pressure.
     fn has_backlog(&self) -> bool {
         self.down.head_bytes() > MAX_UNSENT_HEAD_BYTES
             || self.answers.len() > MAX_ANSWERS_OWED
@@ -269,7 +269,8 @@ impl Exchange {
             match self.scan_next(session) {
                 Ok(()) => {}
                 Err(NotConsumed::Close(reason)) => return NotConsumed::Close(reason),
-                Err(_) if self.up.has_sendable() => return NotConsumed::SendFirst,
+                // What the last message made due may be what the server waits for.
+                Err(_) if self.up.has_sendable() || self.sends_due() => return NotConsumed::SendFirst,
                 Err(decision) => return decision,
             }
         }

@@ -1,7 +1,7 @@
 //! COPY in both directions and both protocols, completed and failed.
 
 use crate::support::raw::{self, Client, tags};
-use crate::support::{Bouncer, postgres};
+use crate::support::{Bouncer, eventually, postgres};
 
 fn table(name: &str) -> (Bouncer, Client) {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
@@ -109,4 +109,24 @@ fn a_copy_that_awaits_its_sync_keeps_its_server() {
     client.expect(b'Z');
     next.until_ready();
     assert_eq!(client.value("SELECT count(*) FROM copy_open"), "1");
+}
+
+#[test]
+fn a_sync_sent_after_the_rest_of_a_copy_is_answered_at_once() {
+    let ends = [
+        ("COPY copy_late TO STDOUT", &b""[..], "12HcCZ"),
+        ("COPY copy_late FROM STDIN", &raw::copy_done(), "12GCZ"),
+    ];
+    for (sql, end, answer) in ends {
+        let (bouncer, mut client) = table("copy_late");
+        for _ in 0..5 {
+            client.send(&[&raw::parse("", sql), &raw::bind("", "", &[]), &raw::execute(), end].concat());
+            let state = "SELECT wait_event FROM pg_stat_activity WHERE query LIKE 'COPY copy_late%'";
+            // The server has read all of it and buffers its answer until the Sync.
+            eventually("the COPY is done", || postgres().sql_in("app", state).unwrap() == "ClientRead");
+            client.send(&raw::sync());
+            assert_eq!(tags(&client.until_ready()), answer);
+        }
+        assert_eq!(bouncer.show("SERVERS", "state"), ["idle"]);
+    }
 }

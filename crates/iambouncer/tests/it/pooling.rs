@@ -82,6 +82,19 @@ fn statement_pooling_refuses_transactions() {
 }
 
 #[test]
+fn a_refusal_behind_a_batch_leaves_no_transaction_timer() {
+    let settings = ["pool_mode = statement", "transaction_timeout = 3"];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let mut client = bouncer.client();
+    let batch = [raw::parse("", "SELECT 1"), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat();
+    client.send(&[batch, raw::query("BEGIN")].concat());
+    assert_eq!([tags(&client.until_ready()), tags(&client.until_ready())], ["12DCZ", "EZ"]);
+    // The client is idle for longer than a transaction may take.
+    postgres().sql_in("app", "SELECT pg_sleep(3.2)").unwrap();
+    assert_eq!(tags(&client.query("SELECT pg_sleep(0.5)")), "TDCZ");
+}
+
+#[test]
 fn a_client_that_leaves_in_a_transaction_leaves_nothing_behind() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     postgres().sql_in("app", "CREATE TABLE IF NOT EXISTS left_behind (n int)").unwrap();
