@@ -12,7 +12,7 @@ use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
-use crate::worker::peers::WorkerIndex;
+use crate::worker::workers::WorkerIndex;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::path::Path;
@@ -76,7 +76,7 @@ pub struct Context {
     /// State shared by all threads.
     pub process: Arc<Process>,
     /// Which worker this is.
-    pub workers: WorkerIndex,
+    pub worker: WorkerIndex,
     /// Names and values of tracked session parameters.
     pub parameters: Parameters,
     /// Identities of clients.
@@ -91,12 +91,12 @@ pub struct Context {
 
 impl Context {
     /// The context of one worker, with its first configuration.
-    pub fn new(process: Arc<Process>, loaded: ConfigFiles, workers: WorkerIndex) -> Self {
+    pub fn new(process: Arc<Process>, loaded: ConfigFiles, worker: WorkerIndex) -> Self {
         let extra: Vec<String> = loaded.config.settings.extra_parameters().map(str::to_owned).collect();
         Self {
             loaded: RefCell::new(Rc::new(loaded)),
             process,
-            workers,
+            worker,
             parameters: Parameters::new(extra),
             client_identities: ClientIdentities::default(),
             statements: Interner::default(),

@@ -5,7 +5,7 @@ use crate::clients::ClientTable;
 use crate::context::Context;
 use crate::lifecycle::Lifecycle;
 use crate::pool::Directory;
-use crate::worker::peers::{HasPart, Peers};
+use crate::worker::workers::{HasPart, Workers};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ pub struct Worker {
     /// True if no new clients are accepted.
     pub closing: Cell<bool>,
     /// All workers.
-    pub peers: Peers<Self>,
+    pub workers: Workers<Self>,
 }
 
 impl HasPart<Directory> for Worker {

@@ -8,7 +8,7 @@ use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::stats::snapshot::Snapshot;
-use crate::worker::peers::Peers;
+use crate::worker::workers::Workers;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub struct Console {
     pub lifecycle: Rc<Lifecycle>,
     reloader: Reloader,
     /// The consoles of all workers.
-    peers: Peers<Self>,
+    workers: Workers<Self>,
 }
 
 impl Console {
@@ -52,9 +52,9 @@ impl Console {
         clients: Rc<ClientTable>,
         lifecycle: Rc<Lifecycle>,
         reloader: Reloader,
-        peers: Peers<Self>,
+        workers: Workers<Self>,
     ) -> Self {
-        Self { context, directory, clients, lifecycle, reloader, peers }
+        Self { context, directory, clients, lifecycle, reloader, workers }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
@@ -110,10 +110,10 @@ impl Console {
     /// Runs a command that changes something. It always runs at the first worker, so that all workers receive changes
     /// in the same order.
     pub(super) async fn act(self: &Rc<Self>, action: Action, argument: String) -> Result<(), ClientError> {
-        if self.context.workers.index() == FIRST {
+        if self.context.worker.index() == FIRST {
             return action(self.clone(), argument).await;
         }
-        let done = self.peers.ask(FIRST, move |console: &Rc<Self>| action(console.clone(), argument));
+        let done = self.workers.ask(FIRST, move |console: &Rc<Self>| action(console.clone(), argument));
         done.await.unwrap_or_else(|| Err(client_error::shutting_down()))
     }
 
@@ -124,7 +124,7 @@ impl Console {
         F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
-        self.peers.ask_all(move |console: &Rc<Self>| what(console.clone())).await
+        self.workers.ask_all(move |console: &Rc<Self>| what(console.clone())).await
     }
 
     /// This worker's part of the statistics.
@@ -141,7 +141,7 @@ impl Console {
     /// Advances all workers to a phase of shutdown.
     pub fn advance(&self, phase: Phase) {
         self.lifecycle.advance(phase);
-        self.peers.run_on_others(move |console| console.lifecycle.advance(phase));
+        self.workers.run_on_others(move |console| console.lifecycle.advance(phase));
     }
 
     /// Pauses or resumes one database, or all, at all workers.

@@ -108,5 +108,5 @@ pub fn close_evicted(worker: &Worker, evicted: EvictedLogin) {
             client.wake();
         }
     };
-    let _ = worker.peers.run_on(evicted.worker, job);
+    let _ = worker.workers.run_on(evicted.worker, job);
 }

@@ -14,7 +14,7 @@ pub(super) async fn route(worker: &Worker, pid: u32, key: Vec<u8>) {
         async move { handle(&worker, pid, &key).await }
     };
     // An unused process ID is treated like any wrong key.
-    let _ = worker.peers.ask(worker_of(pid), request).await;
+    let _ = worker.workers.ask(worker_of(pid), request).await;
 }
 
 /// Acts on a request. A wrong key is ignored without an answer, as in PostgreSQL.

@@ -17,7 +17,7 @@ use crate::process::{Process, ProcessParts};
 use crate::server::now_seconds;
 use crate::server::signing::Signing;
 use crate::worker::reactor::EngineKind;
-use crate::worker::{self, peers::WorkerIndex};
+use crate::worker::{self, workers::WorkerIndex};
 use aws::AwsChecks;
 use checks::{Check, DoctorReport, Finding, TargetReport};
 use rds_iam::{Identity, Resolver, TokenEngine};

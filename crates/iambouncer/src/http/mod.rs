@@ -21,7 +21,7 @@ use crate::config::{Config, HttpPort};
 use crate::net::listener::{self, BoundListener};
 use crate::net::tcp_options::TcpOptions;
 use crate::process::Process;
-use crate::worker::peers::Peers;
+use crate::worker::workers::Workers;
 use health::ProbeResult;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -114,7 +114,11 @@ struct Shared {
 ///
 /// # Errors
 /// Tokio refuses a socket.
-pub fn serve(process: &Arc<Process>, bound: Vec<BoundListener>, consoles: Peers<Console>) -> io::Result<()> {
+pub fn serve(
+    process: &Arc<Process>,
+    bound: Vec<BoundListener>,
+    consoles: Workers<Console>,
+) -> io::Result<()> {
     let control = &process.control;
     let _inside = control.enter();
     let scraper = Scraper::new(consoles, process.clone());

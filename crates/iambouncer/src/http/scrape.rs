@@ -7,7 +7,7 @@ use super::health;
 use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
-use crate::worker::peers::Peers;
+use crate::worker::workers::Workers;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -49,7 +49,7 @@ pub(super) struct Scraper {
 
 impl Scraper {
     /// A scraper of these workers.
-    pub(super) fn new(consoles: Peers<Console>, process: Arc<Process>) -> Self {
+    pub(super) fn new(consoles: Workers<Console>, process: Arc<Process>) -> Self {
         let request = move |worker| consoles.question(worker, |console| ready(console.snapshot())).ok();
         Self { request: Box::new(request), process, rounds: Default::default() }
     }
@@ -141,8 +141,8 @@ mod tests {
     use crate::process::ProcessParts;
     use crate::stats::Totals;
     use crate::stats::snapshot::PoolCounts;
-    use crate::worker::peers::WorkerSlot;
     use crate::worker::reactor::EngineKind;
+    use crate::worker::workers::WorkerSlot;
     use crate::worker::{self, timers};
     use rds_iam::{AwsCredentials, TokenEngine};
     use std::rc::Rc;
@@ -157,7 +157,7 @@ mod tests {
         Snapshot { pools: pools.into(), ..Snapshot::default() }
     }
 
-    fn scraper(workers: Peers<()>, control: &tokio::runtime::Handle) -> Scraper {
+    fn scraper(workers: Workers<()>, control: &tokio::runtime::Handle) -> Scraper {
         let parts = ProcessParts {
             control: control.clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
@@ -181,7 +181,7 @@ mod tests {
         // The second one does not run: requests to it stay in its queue.
         let (stuck, running) = (all.pop().unwrap(), all.pop().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let scraper = scraper(running.peers(), runtime.handle());
+        let scraper = scraper(running.workers(), runtime.handle());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             worker::run(EngineKind::Epoll, async {

@@ -84,7 +84,7 @@ impl Pool {
         let rules = RulesInForce::new(&context.config(), &database.line.borrow(), &user);
         let schema_changes = context.process.limits.counter(CounterKind::SchemaChanges, &database.name);
         Rc::new(Self {
-            idle: IdleServers::new(shared.clone(), context.workers.index()),
+            idle: IdleServers::new(shared.clone(), context.worker.index()),
             context,
             database,
             user,
@@ -94,7 +94,7 @@ impl Pool {
             queue: Queue::new(worker::now()),
             arrivals: Arrivals::default(),
             logins: ServerLogins::default(),
-            rebalancer: Rebalancer::new(shared_limits.peers().clone()),
+            rebalancer: Rebalancer::new(shared_limits.workers().clone()),
             lingering: Counter::default(),
             known_parameters: KnownParameters::default(),
             shared,

@@ -30,14 +30,14 @@ impl Pool {
 
     /// The same at all other workers.
     pub(super) fn run_on_others(&self, action: fn(&Rc<Self>)) {
-        for worker in self.context.workers.others() {
+        for worker in self.context.worker.others() {
             self.run_on(worker, action);
         }
     }
 
     /// A client waits and no server is available at once: with several workers, others may have one.
     pub(super) fn handle_shortage(self: &Rc<Self>, full: Full) {
-        if self.context.workers.is_alone() {
+        if self.context.worker.is_alone() {
             return;
         }
         let waited = self.queue.waiting_since().map(|since| worker::now().saturating_duration_since(since));
@@ -63,7 +63,7 @@ impl Pool {
                 pool.connect_for_waiters();
             }
             pool.rebalancer.end_retrying();
-            pool.shared.demands.withdraw(pool.context.workers.index());
+            pool.shared.demands.withdraw(pool.context.worker.index());
         });
     }
 
@@ -73,13 +73,13 @@ impl Pool {
         let (waiting, since) = self.queue.waiting();
         let since_us = since.map(|since| limits.micros(since));
         let now_us = limits.micros(worker::now());
-        if !demands.publish(self.context.workers.index(), waiting, since_us, now_us) {
+        if !demands.publish(self.context.worker.index(), waiting, since_us, now_us) {
             return;
         }
         if full != Full::Pool {
             return self.request_room(full);
         }
-        for worker in self.context.workers.others().filter(|&worker| demands.has_idle(worker)) {
+        for worker in self.context.worker.others().filter(|&worker| demands.has_idle(worker)) {
             self.run_on(worker, Self::donate_idle);
         }
     }
@@ -87,14 +87,14 @@ impl Pool {
     /// True when another worker needs servers.
     #[inline]
     pub(super) fn is_needed_elsewhere(&self) -> bool {
-        self.shared.demands.are_elsewhere(self.context.workers.index())
+        self.shared.demands.are_elsewhere(self.context.worker.index())
     }
 
     /// Gives idle servers to workers that need them.
     fn donate_idle(self: &Rc<Self>) {
         let demands = &self.shared.demands;
         while !self.queue.has_waiters() && !self.database.paused.get() {
-            let Some(to) = demands.first_in_need(self.context.workers.others()) else { return };
+            let Some(to) = demands.first_in_need(self.context.worker.others()) else { return };
             let Some(server) = self.take_idle() else { return };
             if server.info.overlap.is_login_under_way() {
                 return self.keep(server);
@@ -106,7 +106,7 @@ impl Pool {
     /// A limit that other pools share is full. A worker with an idle server of this pool gives it; another closes a
     /// server of a pool that shares the limit. One worker is asked at a time, since each of them might close one.
     pub(super) fn request_room(&self, full: Full) {
-        let (workers, now) = (&self.context.workers, worker::now());
+        let (workers, now) = (&self.context.worker, worker::now());
         if workers.is_alone() || self.rebalancer.is_pausing(now) || full == Full::Pool {
             return;
         }
@@ -142,7 +142,7 @@ impl Pool {
         let now_us = limits.micros(worker::now());
         let local_us = self.queue.waiting_since().map(|since| now_us.saturating_sub(limits.micros(since)));
         let demands = &self.shared.demands;
-        let Some(to) = demands.take_precedence(self.context.workers.others(), now_us, local_us) else {
+        let Some(to) = demands.take_precedence(self.context.worker.others(), now_us, local_us) else {
             return Err(server);
         };
         self.send_to(to, server);

@@ -8,7 +8,7 @@ use crate::config::Database;
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
 use crate::stats::Totals;
-use crate::worker::{self, notify::Notify, peers::Peers};
+use crate::worker::{self, notify::Notify, workers::Workers};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -71,14 +71,14 @@ pub struct Directory {
 
 impl Directory {
     /// The databases of the current configuration.
-    pub fn new(context: Rc<Context>, shared_pools: Arc<SharedPools>, peers: Peers<Self>) -> Rc<Self> {
+    pub fn new(context: Rc<Context>, shared_pools: Arc<SharedPools>, workers: Workers<Self>) -> Rc<Self> {
         let directory = Rc::new(Self {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
             paused: Cell::new(false),
             changed: Rc::default(),
-            shared_limits: Rc::new(SharedLimits::new(shared_pools, peers)),
+            shared_limits: Rc::new(SharedLimits::new(shared_pools, workers)),
             client_left: Notify::default(),
         });
         directory.reload();

@@ -9,8 +9,8 @@ use crate::process::{Process, ProcessParts};
 use crate::server::{Activity, sample};
 use crate::worker::{
     self, executor,
-    peers::{WorkerIndex, WorkerSlot},
     reactor::EngineKind,
+    workers::{WorkerIndex, WorkerSlot},
 };
 use rds_iam::{AwsCredentials, TokenEngine};
 use std::cell::RefCell;
@@ -21,8 +21,11 @@ use std::sync::Arc;
 const INI: &str = "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\n";
 
 fn pool(context: Rc<Context>) -> Rc<Pool> {
-    let directory =
-        Directory::new(context, Arc::new(SharedPools::new(1)), WorkerSlot::<Directory>::create(1)[0].peers());
+    let directory = Directory::new(
+        context,
+        Arc::new(SharedPools::new(1)),
+        WorkerSlot::<Directory>::create(1)[0].workers(),
+    );
     directory.pool(&directory.database("app").unwrap(), "app")
 }
 

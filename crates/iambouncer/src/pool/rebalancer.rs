@@ -3,7 +3,7 @@
 
 use super::directory::Directory;
 use crate::limits::{Counter, Permit};
-use crate::worker::peers::Peers;
+use crate::worker::workers::Workers;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// The requests of one pool at one worker.
 pub(super) struct Rebalancer {
-    peers: Peers<Directory>,
+    workers: Workers<Directory>,
     /// Servers being moved to other workers.
     outgoing: Counter,
     /// True while a task retries for the waiting clients at short intervals.
@@ -24,9 +24,9 @@ pub(super) struct Rebalancer {
 }
 
 impl Rebalancer {
-    pub(super) fn new(peers: Peers<Directory>) -> Self {
+    pub(super) fn new(workers: Workers<Directory>) -> Self {
         Self {
-            peers,
+            workers,
             outgoing: Counter::default(),
             is_retrying: Cell::default(),
             room_requested_at: Cell::default(),
@@ -37,7 +37,7 @@ impl Rebalancer {
     /// Runs a job on another worker. One that has stopped or is overloaded cannot help; a server in the job is closed
     /// with it.
     pub(super) fn run_on(&self, worker: usize, job: impl FnOnce(&Rc<Directory>) + Send + 'static) {
-        let _ = self.peers.run_on(worker, job);
+        let _ = self.workers.run_on(worker, job);
     }
 
     /// A server leaves for another worker, and is counted until what is returned is dropped.
@@ -77,11 +77,11 @@ impl Rebalancer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::peers::WorkerSlot;
+    use crate::worker::workers::WorkerSlot;
 
     #[test]
     fn the_other_workers_are_asked_in_turn() {
-        let rebalancer = Rebalancer::new(WorkerSlot::<Directory>::create(1)[0].peers());
+        let rebalancer = Rebalancer::new(WorkerSlot::<Directory>::create(1)[0].workers());
         let now = Instant::now();
         assert!(!rebalancer.is_pausing(now));
         let asked: Vec<_> = (0..4).map(|_| rebalancer.next_to_ask(1, 4, now)).collect();

@@ -7,7 +7,7 @@ use super::balance::with_pool;
 use super::directory::Directory;
 use super::places::Full;
 use super::shared::SharedPools;
-use crate::worker::peers::Peers;
+use crate::worker::workers::Workers;
 use crate::worker::{self, executor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -97,19 +97,19 @@ pub(super) struct SharedLimits {
     retry_due: Cell<bool>,
     /// The state of pools that all workers share.
     shared_pools: Arc<SharedPools>,
-    peers: Peers<Directory>,
+    workers: Workers<Directory>,
 }
 
 impl SharedLimits {
     /// Creates an empty registry.
-    pub(super) fn new(shared_pools: Arc<SharedPools>, peers: Peers<Directory>) -> Self {
+    pub(super) fn new(shared_pools: Arc<SharedPools>, workers: Workers<Directory>) -> Self {
         Self {
             by_user: RefCell::default(),
             claims: RefCell::default(),
             has_claims: Cell::new(false),
             retry_due: Cell::new(false),
             shared_pools,
-            peers,
+            workers,
         }
     }
 
@@ -118,14 +118,14 @@ impl SharedLimits {
     }
 
     /// The directories of all workers.
-    pub(super) fn peers(&self) -> &Peers<Directory> {
-        &self.peers
+    pub(super) fn workers(&self) -> &Workers<Directory> {
+        &self.workers
     }
 
     /// Lets a pool of another worker try to get the place that its clients wait for.
     pub(super) fn try_again_at(&self, requester: &Requester) {
         let job = with_pool(&requester.database, &requester.user, Pool::try_again);
-        let _ = self.peers.run_on(requester.worker, job);
+        let _ = self.workers.run_on(requester.worker, job);
     }
 
     /// Adds a pool, until it is dropped.

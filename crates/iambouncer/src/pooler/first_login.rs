@@ -13,7 +13,7 @@ const MAX_TRIED: usize = 8;
 /// after `server_login_retry`.
 pub(super) fn try_login(worker: &Worker) {
     let health = &worker.context.process.health;
-    if worker.context.workers.index() != 0 || health.first_login() != FirstLogin::Awaited {
+    if worker.context.worker.index() != 0 || health.first_login() != FirstLogin::Awaited {
         return;
     }
     let pools = worker.directory.pools_without_clients();

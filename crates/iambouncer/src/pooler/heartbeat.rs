@@ -14,7 +14,7 @@ struct Heartbeat(Rc<Context>);
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.0.process.health.end(self.0.workers.index());
+        self.0.process.health.end(self.0.worker.index());
     }
 }
 
@@ -22,7 +22,7 @@ impl Drop for Heartbeat {
 pub(super) async fn run(context: Rc<Context>) {
     let heartbeat = Heartbeat(context);
     loop {
-        heartbeat.0.process.health.heartbeat(heartbeat.0.workers.index(), worker::now());
+        heartbeat.0.process.health.heartbeat(heartbeat.0.worker.index(), worker::now());
         timers::sleep(PERIOD).await;
     }
 }

@@ -28,14 +28,14 @@ pub(super) async fn run(worker: Rc<Worker>) {
         for pool in worker.directory.pools() {
             pool.maintain();
         }
-        let have_clients_left = worker.context.workers.index() == 0
+        let have_clients_left = worker.context.worker.index() == 0
             && clients.is_low(worker.context.process.limits.clients.taken());
         if have_clients_left || pools.is_low(worker.directory.pool_count()) {
             tracing::debug!("returning free memory to the system: most clients or pools are gone");
             worker.context.process.control.spawn_blocking(super::memory::trim);
         }
         let config = worker.context.config();
-        if worker.context.workers.index() == 0 {
+        if worker.context.worker.index() == 0 {
             let (context, max_ttl) = (&worker.context, config.settings.dns_max_ttl);
             let process = &context.process;
             process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
@@ -111,10 +111,10 @@ async fn end_period(worker: &Worker, config: &Config) {
     for pool in worker.directory.pools() {
         pool.stats.mark();
     }
-    if !config.settings.log_stats || worker.context.workers.index() != 0 {
+    if !config.settings.log_stats || worker.context.worker.index() != 0 {
         return;
     }
-    let parts = worker.peers.ask_all(|worker| {
+    let parts = worker.workers.ask_all(|worker| {
         let pools = worker.directory.pools();
         ready(pools.iter().map(|pool| pool.stats.last_period()).fold(Totals::default(), |a, b| a + b))
     });

@@ -14,7 +14,7 @@ use crate::pending_logins::AddressGroup;
 use crate::pool::{Directory, SharedPools};
 use crate::process::Process;
 use crate::worker::executor;
-use crate::worker::peers::WorkerSlot;
+use crate::worker::workers::WorkerSlot;
 use crate::worker_state::Worker;
 use std::cell::Cell;
 use std::io;
@@ -67,7 +67,7 @@ pub(super) fn start(
     let thread = thread::Builder::new().name(format!("worker-{}", slot.index().index()));
     let handle = thread.spawn(move || {
         let _guard = AbortOnPanic;
-        let (index, peers) = (slot.index().index(), slot.peers::<Worker>());
+        let (index, workers) = (slot.index().index(), slot.workers::<Worker>());
         let outcome = engine.run(async move {
             let worker = open(start, slot);
             super::shutdown::wait(&worker).await;
@@ -78,7 +78,7 @@ pub(super) fn start(
             std::process::exit(1);
         }
         // The first worker waits for this.
-        let _ = peers.run_on(0, |first| first.lifecycle.changed.notify_all());
+        let _ = workers.run_on(0, |first| first.lifecycle.changed.notify_all());
         outcome
     })?;
     Ok(WorkerThread(handle))
@@ -90,14 +90,14 @@ pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
     let clients = Rc::new(ClientTable::new(slot.index().index()));
     let context = Rc::new(Context::new(process, loaded, slot.index()));
     let lifecycle = Rc::new(Lifecycle::default());
-    let directory = Directory::new(context.clone(), shared_pools, slot.peers());
+    let directory = Directory::new(context.clone(), shared_pools, slot.workers());
     let console = Rc::new(Console::new(
         context.clone(),
         directory.clone(),
         clients.clone(),
         lifecycle.clone(),
         reloader,
-        slot.peers(),
+        slot.workers(),
     ));
     let worker = Rc::new(Worker {
         context,
@@ -106,7 +106,7 @@ pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
         lifecycle,
         console,
         closing: Cell::new(false),
-        peers: slot.peers(),
+        workers: slot.workers(),
     });
     slot.serve(worker.clone());
     executor::spawn(super::heartbeat::run(worker.context.clone()));
@@ -134,9 +134,9 @@ pub(super) fn assign_client(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoi
             warn_unauthenticated!(worker.context, "attach", client = %remote, %error, "connection dropped");
         }
     };
-    if index == worker.context.workers.index() {
+    if index == worker.context.worker.index() {
         serve_client(worker);
-    } else if worker.peers.run_on(index, serve_client).is_err() {
+    } else if worker.workers.run_on(index, serve_client).is_err() {
         warn_unauthenticated!(
             worker.context,
             "worker",

@@ -18,7 +18,7 @@ use crate::net::listener::{BoundListener, Listener};
 use crate::pool::SharedPools;
 use crate::process::{Process, ProcessParts};
 use crate::worker::executor;
-use crate::worker::peers::WorkerSlot;
+use crate::worker::workers::WorkerSlot;
 use crate::worker_state::Worker;
 use members::WorkerStart;
 use rds_iam::{Resolver, TokenEngine};
@@ -70,7 +70,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     };
     let process = Process::new(settings, parts)?;
     announce::endpoints(&loaded.config, &process);
-    http::serve(&process, http, first.peers())?;
+    http::serve(&process, http, first.workers())?;
     let _running = process.limits.running.take(None);
     let shared_pools = Arc::new(SharedPools::new(workers));
     let start = WorkerStart { process, loaded, shared_pools, reloader };

@@ -39,10 +39,10 @@ pub(super) async fn wait(worker: &Worker) {
         either(lifecycle.changed.wait(), event.wait()).await;
     }
     // The last client may have left here; the other workers wait for that too.
-    worker.peers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
+    worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
     close_clients(worker).await;
     let limits = &worker.context.process.limits;
-    if worker.context.workers.index() == 0 {
+    if worker.context.worker.index() == 0 {
         // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
             lifecycle.changed.wait().await;
@@ -54,7 +54,7 @@ pub(super) async fn wait(worker: &Worker) {
 fn announce(worker: &Worker, phase: Phase) {
     worker.closing.set(phase != Phase::Running);
     worker.context.process.health.drain();
-    if worker.context.workers.index() == 0 {
+    if worker.context.worker.index() == 0 {
         match phase {
             Phase::Running => {}
             Phase::WaitForClients => {

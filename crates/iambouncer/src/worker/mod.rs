@@ -1,6 +1,6 @@
 //! A worker: an OS thread with its own executor, reactor, clock and timers. Owns scheduling only; the tasks (clients,
 //! logins, pools) are defined elsewhere. Threads share nothing here but the [`mailbox`], and the queues of
-//! jobs in [`peers`].
+//! jobs in [`workers`].
 //!
 //! Why not a general runtime: the steady state of a pooler is "socket ready, read, examine, write". That needs only a
 //! task table, an epoll set and a sorted list of deadlines, without atomic operations in between.
@@ -9,9 +9,9 @@ pub mod buffer;
 pub mod executor;
 pub mod mailbox;
 pub mod notify;
-pub mod peers;
 pub mod reactor;
 pub mod timers;
+pub mod workers;
 
 use mailbox::Mailbox;
 use reactor::EngineKind;

@@ -90,11 +90,11 @@ impl<W: 'static> WorkerSlot<W> {
     }
 
     /// The workers, for senders of jobs for one part.
-    pub fn peers<T: 'static>(&self) -> Peers<T>
+    pub fn workers<T: 'static>(&self) -> Workers<T>
     where
         W: HasPart<T>,
     {
-        Peers { queues: Arc::new(Queues(self.queues.clone())), own: self.index }
+        Workers { queues: Arc::new(Queues(self.queues.clone())), own: self.index }
     }
 
     /// Runs the jobs that arrive from now on. Called once, on the worker's thread.
@@ -124,18 +124,18 @@ impl<W: HasPart<T> + 'static, T: 'static> Post<T> for Queues<W> {
 }
 
 /// All workers, as seen from one of them or from another thread.
-pub struct Peers<T> {
+pub struct Workers<T> {
     queues: Arc<dyn Post<T>>,
     own: WorkerIndex,
 }
 
-impl<T> Clone for Peers<T> {
+impl<T> Clone for Workers<T> {
     fn clone(&self) -> Self {
         Self { queues: self.queues.clone(), own: self.own }
     }
 }
 
-impl<T: 'static> Peers<T> {
+impl<T: 'static> Workers<T> {
     /// Number of workers.
     pub fn count(&self) -> usize {
         self.own.count
@@ -248,9 +248,9 @@ mod tests {
     fn all_workers_answer_in_order_and_one_that_stopped_is_unreachable() {
         let mut slots = WorkerSlot::<TestWorker>::create(3);
         let own = slots.remove(0);
-        let peers = own.peers::<Cell<usize>>();
+        let workers = own.workers::<Cell<usize>>();
         let threads: Vec<_> = slots.into_iter().map(start).collect();
-        let asked = peers.clone();
+        let asked = workers.clone();
         worker::run(EngineKind::Epoll, async move {
             own.serve(Rc::new(TestWorker(Rc::default())));
             let answers = asked.ask_all(|value| std::future::ready(value.get())).await;
@@ -259,7 +259,7 @@ mod tests {
         })
         .unwrap();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(peers.run_on(1, |_| ()), Err(Unreachable));
-        assert_eq!(peers.run_on(3, |_| ()), Err(Unreachable));
+        assert_eq!(workers.run_on(1, |_| ()), Err(Unreachable));
+        assert_eq!(workers.run_on(3, |_| ()), Err(Unreachable));
     }
 }
