@@ -14,6 +14,10 @@ pub enum Answer {
     Skip,
 }
 
+/// Messages of the pooler. Boxed, so that the rare entry with messages does not make all others larger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalMessages(Vec<u8>);
+
 /// An answer that the pooler gives itself, in its place among those of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalAnswer {
@@ -22,16 +26,21 @@ pub enum LocalAnswer {
     /// CloseComplete.
     CloseComplete,
     /// These messages, which belong to no batch of the server.
-    Messages(Box<[u8]>),
+    Messages(Box<LocalMessages>),
 }
 
 impl LocalAnswer {
+    /// The answer that consists of these messages.
+    pub fn messages(bytes: Vec<u8>) -> Self {
+        Self::Messages(Box::new(LocalMessages(bytes)))
+    }
+
     /// Appends the messages.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::ParseComplete => encode::empty(out, backend::PARSE_COMPLETE),
             Self::CloseComplete => encode::empty(out, backend::CLOSE_COMPLETE),
-            Self::Messages(bytes) => out.extend_from_slice(bytes),
+            Self::Messages(messages) => out.extend_from_slice(&messages.0),
         }
     }
 }

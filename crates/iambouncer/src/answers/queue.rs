@@ -145,7 +145,13 @@ impl ExpectedAnswers {
     }
 
     /// True if the server owes an answer. Requests that the pooler refuses are not timed.
+    #[inline]
     pub fn owes_server_answer(&self) -> bool {
+        !self.queue.is_empty() && self.has_server_answer()
+    }
+
+    #[inline(never)]
+    fn has_server_answer(&self) -> bool {
         self.queue
             .iter()
             .any(|entry| !matches!(entry.answer, ExpectedAnswer::Local(LocalAnswer::Messages(_))))

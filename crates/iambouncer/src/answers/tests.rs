@@ -274,7 +274,7 @@ fn a_change_is_committed_by_its_answer_or_rolled_back_by_an_error() {
 
 #[test]
 fn local_messages_are_due_after_the_answers_before_them() {
-    let messages = LocalAnswer::Messages((*b"refused").into());
+    let messages = LocalAnswer::messages(b"refused".to_vec());
     let mut queue = queue([ExpectedAnswer::Bind(0), ExpectedAnswer::SYNC]);
     queue.push(ExpectedAnswer::Local(messages.clone()));
     queue.push(ExpectedAnswer::SYNC);
@@ -285,4 +285,9 @@ fn local_messages_are_due_after_the_answers_before_them() {
     assert_eq!(due_local(&mut queue), Some(messages));
     assert_eq!(ready(&mut queue), Ok(Ready::Client));
     assert!(queue.is_fresh());
+}
+
+#[test]
+fn an_entry_is_small() {
+    assert!(std::mem::size_of::<Expectation>() <= 32);
 }

@@ -269,7 +269,7 @@ impl Exchange {
     fn answer_locally(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut messages = Vec::new();
         encode(&mut messages);
-        self.answers.push(ExpectedAnswer::Local(LocalAnswer::Messages(messages.into())));
+        self.answers.push(ExpectedAnswer::Local(LocalAnswer::messages(messages)));
         self.send_local_answers();
     }
 
