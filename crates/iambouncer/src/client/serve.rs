@@ -338,6 +338,9 @@ impl LoginInProgress<'_> {
         settings: &Settings,
         request: &SessionRequest,
     ) -> Result<Destination, LoginRefusal> {
+        if request.user == admin::DATABASE && self.is_local_operator() {
+            return Ok(Destination::Console { is_admin: true });
+        }
         let is_admin = settings.is_admin(&request.user);
         let any = settings.auth_type == AuthType::Any;
         authenticate::run(
@@ -355,6 +358,13 @@ impl LoginInProgress<'_> {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
         Ok(Destination::Console { is_admin: is_admin || any })
+    }
+
+    /// True if the client is on a UNIX socket and runs under the pooler's own account, which could replace the
+    /// pooler's configuration anyway. As in PgBouncer, such a client needs no password for the console.
+    fn is_local_operator(&self) -> bool {
+        matches!(self.info.remote(), Endpoint::Unix(_))
+            && self.stream.unix_peer().is_some_and(|account| account == rustix::process::geteuid())
     }
 
     /// Applies `application_name_add_host`.

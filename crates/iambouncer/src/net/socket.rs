@@ -6,6 +6,7 @@ use super::tcp_options::{TcpOptions, apply_tcp_options};
 use crate::files::PermittedUse;
 use crate::worker::reactor::{self, SocketBackend, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Uid;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use std::future::poll_fn;
@@ -226,6 +227,11 @@ impl Socket {
     /// Address of the peer.
     pub fn peer(&self) -> Option<Endpoint> {
         endpoint(socket2::SockRef::from(self).peer_addr().ok()?)
+    }
+
+    /// The account of the process that opened a UNIX socket to the pooler; `None` if the kernel does not know it.
+    pub fn unix_peer(&self) -> Option<Uid> {
+        rustix::net::sockopt::socket_peercred(self).ok().map(|credentials| credentials.uid)
     }
 
     /// Local address.

@@ -6,6 +6,7 @@ use super::address::Endpoint;
 use super::socket::Socket;
 use super::tls::TlsStream;
 use crate::worker::buffer::SMALL_BLOCK_BYTES;
+use rustix::fs::Uid;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -166,6 +167,11 @@ impl Stream {
             Self::Plain(_) => None,
             Self::Tls(tls) => Some(tls),
         }
+    }
+
+    /// See [`Socket::unix_peer`].
+    pub fn unix_peer(&self) -> Option<Uid> {
+        self.socket().unix_peer()
     }
 
     fn socket(&self) -> &Socket {

@@ -320,15 +320,20 @@ fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChan
         StateChange::Prepared(id) => server.prepared.mark_uncertain(id),
         StateChange::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
         StateChange::Unnamed(before) => {
-            if !matches!(server.unnamed, ServerUnnamed::Own) {
-                server.unnamed = ServerUnnamed::Unknown;
-            }
+            forget_unnamed(server);
             if is_last_change {
                 // A Parse that failed has closed the previous statement; a Parse that was skipped has not.
                 session.unnamed = if is_front { None } else { before };
             }
         }
-        StateChange::ServerUnnamed => server.unnamed = ServerUnnamed::Unknown,
+        StateChange::ServerUnnamed => forget_unnamed(server),
+    }
+}
+
+/// The server's unnamed statement is unknown, unless the client has the server to itself and has parsed one meanwhile.
+fn forget_unnamed(server: &mut Server) {
+    if !matches!(server.unnamed, ServerUnnamed::Own) {
+        server.unnamed = ServerUnnamed::Unknown;
     }
 }
 

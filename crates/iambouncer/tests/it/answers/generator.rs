@@ -172,13 +172,29 @@ impl TestClient<'_> {
         true
     }
 
-    /// Ends the current COPY, batch or transaction and queries a mark.
-    fn final_messages(&mut self) -> (Vec<u8>, String) {
+    /// Ends the current COPY, batch or transaction and requests a mark, in packets with a pause between them. The
+    /// client sends nothing more until it has the answer to the last one.
+    fn final_messages(&mut self) -> (Vec<Vec<u8>>, String) {
         let mark = self.own_mark();
         let ends = [raw::copy_done(), raw::copy_done(), raw::sync()].concat();
-        let marked = raw::query(&format!("SELECT '{mark}'"));
         let rollback = if self.allows_transactions { raw::query("ROLLBACK") } else { Vec::new() };
-        ([ends, rollback, marked].concat(), mark)
+        let sql = match self.random.below(4) {
+            0 | 1 => return (vec![[ends, rollback, raw::query(&format!("SELECT '{mark}'"))].concat()], mark),
+            2 => format!("SELECT '{mark}'"),
+            _ => format!("COPY (SELECT '{mark}') TO STDOUT"),
+        };
+        let run = [raw::parse("", &sql), raw::bind("", "", &[]), raw::execute()].concat();
+        (vec![[ends, rollback, run].concat(), raw::sync()], mark)
+    }
+
+    /// Sends packets as a client that pauses between them.
+    fn send_packets(&mut self, client: &mut Client, packets: &[Vec<u8>]) -> bool {
+        packets.iter().enumerate().all(|(at, packet)| {
+            if at > 0 {
+                std::thread::sleep(Duration::from_millis(self.random.below(4) as u64));
+            }
+            self.send(client, packet)
+        })
     }
 
     fn check(&self, message: &Message) {
@@ -220,13 +236,14 @@ impl TestClient<'_> {
             cancel(self.port, pid, &key);
             self.tally.cancels.fetch_add(1, Ordering::Relaxed);
         }
-        sent = sent && self.send(client, &final_messages);
+        sent = sent && self.send_packets(client, &final_messages);
         let mut is_marked = false;
         while sent {
             let Some(message) = client.read() else { break };
             self.check(&message);
             match message.tag {
                 b'D' => is_marked |= message.row()[0].as_deref() == Some(mark.as_str()),
+                b'd' => is_marked |= message.bytes[5..].trim_ascii_end() == mark.as_bytes(),
                 b'Z' if is_marked => {
                     self.tally.sequences.fetch_add(1, Ordering::Relaxed);
                     return true;
@@ -237,7 +254,7 @@ impl TestClient<'_> {
                     if message.error().0 == "57014" {
                         let (final_messages, again) = self.final_messages();
                         mark = again;
-                        sent = self.send(client, &final_messages);
+                        sent = self.send_packets(client, &final_messages);
                     }
                 }
                 _ => {}

@@ -154,3 +154,23 @@ fn an_unnamed_statement_too_long_to_be_stored_keeps_its_server() {
     bind_in_the_next(&mut a, &[b"!"]);
     assert_eq!(value(&mut a), "short!");
 }
+
+#[test]
+fn in_session_pooling_an_earlier_error_does_not_close_the_unnamed_statement() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "pool_mode = session"]);
+    let mut client = bouncer.client();
+    // The pooler closes the server's unnamed statement before the Bind, in a batch that fails. The client's next
+    // Parse is sent before that error arrives.
+    let slow = [raw::query("SELECT pg_sleep(0.1)"), raw::query("SELECT 1")].concat();
+    let failing = [raw::describe_statement("nowhere"), raw::bind("", "", &[]), raw::sync()].concat();
+    let good =
+        [raw::parse("", "COPY (SELECT 1) TO STDOUT"), raw::bind("", "", &[]), raw::execute(), raw::sync()];
+    client.send(&[slow, failing, good.concat()].concat());
+    let answers: Vec<_> = (0..4).map(|_| tags(&client.until_ready())).collect();
+    assert_eq!(answers, ["TDCZ", "TDCZ", "EZ", "12HdcCZ"]);
+    // A query that the server skips leaves the statement as it is.
+    let skipped = [raw::describe_statement("nowhere"), raw::query("SELECT 1"), raw::sync()].concat();
+    client.send(&[skipped, raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "EZ");
+    assert_eq!(tags(&client.until_ready()), "2HdcCZ");
+}
