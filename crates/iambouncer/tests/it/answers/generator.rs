@@ -254,6 +254,8 @@ impl TestClient<'_> {
                     if message.error().0 == "57014" {
                         let (final_messages, again) = self.final_messages();
                         mark = again;
+                        // It may also have hit the Sync behind the mark.
+                        is_marked = false;
                         sent = self.send_packets(client, &final_messages);
                     }
                 }
