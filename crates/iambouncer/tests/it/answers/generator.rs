@@ -178,12 +178,20 @@ impl TestClient<'_> {
         let mark = self.own_mark();
         let ends = [raw::copy_done(), raw::copy_done(), raw::sync()].concat();
         let rollback = if self.allows_transactions { raw::query("ROLLBACK") } else { Vec::new() };
-        let sql = match self.random.below(4) {
+        // No later sequence may execute these statements with the mark of this one: the value is a parameter, or the
+        // name is used here only.
+        let run = match self.random.below(4) {
             0 | 1 => return (vec![[ends, rollback, raw::query(&format!("SELECT '{mark}'"))].concat()], mark),
-            2 => format!("SELECT '{mark}'"),
-            _ => format!("COPY (SELECT '{mark}') TO STDOUT"),
+            2 => {
+                let prefix = format!("c{}.", self.id);
+                let parse = raw::parse("", &format!("SELECT '{prefix}' || $1"));
+                [parse, raw::bind("", "", &[&mark.as_bytes()[prefix.len()..]]), raw::execute()].concat()
+            }
+            _ => {
+                let parse = raw::parse("final", &format!("COPY (SELECT '{mark}') TO STDOUT"));
+                [raw::close_statement("final"), parse, raw::bind("", "final", &[]), raw::execute()].concat()
+            }
         };
-        let run = [raw::parse("", &sql), raw::bind("", "", &[]), raw::execute()].concat();
         (vec![[ends, rollback, run].concat(), raw::sync()], mark)
     }
 
