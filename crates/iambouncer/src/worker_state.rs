@@ -6,7 +6,6 @@ use crate::context::Context;
 use crate::lifecycle::Lifecycle;
 use crate::pool::Directory;
 use crate::worker::workers::{HasPart, Workers};
-use std::cell::Cell;
 use std::rc::Rc;
 
 /// What the tasks of a worker share.
@@ -21,8 +20,6 @@ pub struct Worker {
     pub lifecycle: Rc<Lifecycle>,
     /// The admin console.
     pub console: Rc<Console>,
-    /// True if no new clients are accepted.
-    pub closing: Cell<bool>,
     /// All workers.
     pub workers: Workers<Self>,
 }

@@ -78,18 +78,13 @@ pub enum StateChange {
     Parameters,
 }
 
-/// What became of a [`StateChange`].
+/// Why a [`StateChange`] is rolled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The answer is not an error.
-    Committed,
-    /// It does not happen, because of an error.
-    RolledBack {
-        /// The error is the answer to the message that caused the change; otherwise that message was skipped.
-        is_front: bool,
-        /// No later message changes the same name.
-        is_last_change: bool,
-    },
+pub struct Rollback {
+    /// The error is the answer to the message that caused the change; otherwise that message was skipped.
+    pub is_front: bool,
+    /// No later message changes the same name.
+    pub is_last_change: bool,
 }
 
 impl StateChange {

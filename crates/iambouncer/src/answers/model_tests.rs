@@ -276,10 +276,10 @@ impl Relay {
         let Some(tag) = self.server.sent.pop_front() else { return Ok(false) };
         self.is_ambiguous |= tag == b'E' && self.data_passed_sync;
         match tag {
-            b'Z' => prop_assert_eq!(self.answers.ready(|_, _| ()), Ok(Ready::Client)),
+            b'Z' => prop_assert_eq!(self.answers.ready(|_| ()), Ok(Ready::Client)),
             b'E' => prop_assert_eq!(self.answers.error(|_, _| ()), Ok(())),
             b'D' | b'd' | b'c' | b'V' => prop_assert!(self.answers.allows_rows()),
-            tag => prop_assert_eq!(self.answers.answer(tag, |_, _| ()), Ok(Answer::Forward)),
+            tag => prop_assert_eq!(self.answers.answer(tag, |_| ()), Ok(Answer::Forward)),
         }
         self.seen.push(tag);
         // The relay would release the server now: it must owe nothing.

@@ -1,6 +1,6 @@
 //! The queue itself: what is pushed when a message is sent, and what an answer changes.
 
-use super::entry::{Answer, Expectation, ExpectedAnswer, LocalAnswer, Outcome, StateChange};
+use super::entry::{Answer, Expectation, ExpectedAnswer, LocalAnswer, Rollback, StateChange};
 use super::unsettled::PendingChanges;
 use std::collections::VecDeque;
 use std::fmt;
@@ -277,13 +277,13 @@ impl ExpectedAnswers {
 
     /// Removes the front entry, which is answered, and marks after it that have become meaningless.
     #[inline]
-    fn complete_front(&mut self, settle: impl FnOnce(StateChange, Outcome)) {
+    fn complete_front(&mut self, commit: impl FnOnce(StateChange)) {
         match self.queue.pop_front() {
             Some(entry) if entry.is_plain() => {
                 self.deallocating -= usize::from(entry.answer.deallocates());
                 std::mem::forget(entry);
             }
-            Some(entry) => settle(self.take_change(entry), Outcome::Committed),
+            Some(entry) => commit(self.take_change(entry)),
             None => return,
         }
         match self.front() {
@@ -294,13 +294,22 @@ impl ExpectedAnswers {
         self.check();
     }
 
-    /// The change of a removed entry, which no other message depends on any longer.
+    /// The change of a removed entry that is not plain, or has failed.
+    #[inline(never)]
     fn take_change(&mut self, entry: Expectation) -> StateChange {
         self.deallocating -= usize::from(entry.answer.deallocates());
-        if entry.change.is_tracked() {
-            self.unsettled.pop(&entry.change);
+        match entry.answer {
+            ExpectedAnswer::Reprepare(id) => StateChange::Prepared(id),
+            _ => self.settled(entry.change),
         }
-        entry.change
+    }
+
+    /// The oldest change, on which no message has to wait any longer.
+    fn settled(&mut self, change: StateChange) -> StateChange {
+        if change.is_tracked() {
+            self.unsettled.pop(&change);
+        }
+        change
     }
 
     #[inline(never)]
@@ -382,12 +391,12 @@ impl ExpectedAnswers {
     }
 
     /// Processes a server message other than an error or ReadyForQuery. Returns what to do with it and removes the
-    /// entry that it completes; `settle` gets the change that depended on it.
+    /// entry that it completes; `commit` gets the change that depended on it.
     ///
     /// # Errors
     /// No request expects it.
     #[inline]
-    pub fn answer(&mut self, tag: u8, settle: impl FnOnce(StateChange, Outcome)) -> Result<Answer, Mismatch> {
+    pub fn answer(&mut self, tag: u8, commit: impl FnOnce(StateChange)) -> Result<Answer, Mismatch> {
         let (ends, answer) = match (self.front(), tag) {
             (
                 Some(ExpectedAnswer::Query { .. } | ExpectedAnswer::Execute { .. }),
@@ -429,7 +438,7 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(tag))),
         };
         if ends {
-            self.complete_front(settle);
+            self.complete_front(commit);
         }
         Ok(answer)
     }
@@ -439,7 +448,7 @@ impl ExpectedAnswers {
     /// # Errors
     /// No request expects it.
     #[inline]
-    pub fn ready(&mut self, settle: impl FnOnce(StateChange, Outcome)) -> Result<Ready, Mismatch> {
+    pub fn ready(&mut self, commit: impl FnOnce(StateChange)) -> Result<Ready, Mismatch> {
         let ready = match self.front() {
             Some(
                 ExpectedAnswer::Query { .. }
@@ -451,16 +460,16 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
-        self.complete_front(settle);
+        self.complete_front(commit);
         Ok(ready)
     }
 
-    /// Processes an error that does not end the connection. `settle` gets the changes that will not happen, last one
+    /// Processes an error that does not end the connection. `roll_back` gets the changes that will not happen, last one
     /// first. If no Sync has been sent yet, everything up to the next one is discarded from now on.
     ///
     /// # Errors
     /// No request expects an answer.
-    pub fn error(&mut self, mut settle: impl FnMut(StateChange, Outcome)) -> Result<(), Mismatch> {
+    pub fn error(&mut self, mut roll_back: impl FnMut(StateChange, Rollback)) -> Result<(), Mismatch> {
         if std::mem::take(&mut self.copying) {
             self.drop_ignored_syncs();
         }
@@ -469,10 +478,7 @@ impl ExpectedAnswers {
             // It is removed by its ReadyForQuery.
             Some(entry) if entry.answer.is_ready() => {
                 let change = std::mem::take(&mut entry.change);
-                if change.is_tracked() {
-                    self.unsettled.pop(&change);
-                }
-                settle(change, Outcome::RolledBack { is_front: true, is_last_change: true });
+                roll_back(self.settled(change), Rollback { is_front: true, is_last_change: true });
                 return Ok(());
             }
             _ => {}
@@ -481,18 +487,13 @@ impl ExpectedAnswers {
         // A held Sync is released when it reaches the front.
         while self.front().is_some_and(|answer| !matches!(answer, ExpectedAnswer::Sync(_))) {
             let Some(entry) = self.queue.pop_front() else { break };
-            let reprepared = match entry.answer {
-                ExpectedAnswer::Reprepare(id) => Some(StateChange::Prepared(id)),
-                _ => None,
-            };
-            let change = self.take_change(entry);
-            failed.push(reprepared.unwrap_or(change));
+            failed.push(self.take_change(entry));
             self.skip_marks();
         }
         let first = failed.len().saturating_sub(1);
         for (at, change) in failed.into_iter().rev().enumerate() {
             let is_last_change = change.changed_name().is_none_or(|name| !self.unsettled.changes(name));
-            settle(change, Outcome::RolledBack { is_front: at == first, is_last_change });
+            roll_back(change, Rollback { is_front: at == first, is_last_change });
         }
         self.skip_to_sync = self.queue.is_empty();
         Ok(())
@@ -517,13 +518,13 @@ impl ExpectedAnswers {
         matches!(self.front(), Some(ExpectedAnswer::Local(_)))
     }
 
-    /// Takes the answer that the pooler has to give now, if any. `settle` gets the change that depended on it.
-    pub fn due_local(&mut self, settle: impl FnOnce(StateChange, Outcome)) -> Option<LocalAnswer> {
+    /// Takes the answer that the pooler has to give now, if any. `commit` gets the change that depended on it.
+    pub fn due_local(&mut self, commit: impl FnOnce(StateChange)) -> Option<LocalAnswer> {
         let answer = match &mut self.queue.front_mut()?.answer {
             ExpectedAnswer::Local(answer) => std::mem::replace(answer, LocalAnswer::ParseComplete),
             _ => return None,
         };
-        self.complete_front(settle);
+        self.complete_front(commit);
         Some(answer)
     }
 }

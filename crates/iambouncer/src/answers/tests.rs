@@ -26,15 +26,15 @@ fn undone(queue: &mut ExpectedAnswers) -> (Vec<u64>, bool) {
 }
 
 fn answer(queue: &mut ExpectedAnswers, tag: u8) -> Answer {
-    queue.answer(tag, |_, _| ()).unwrap()
+    queue.answer(tag, |_| ()).unwrap()
 }
 
 fn ready(queue: &mut ExpectedAnswers) -> Result<Ready, Mismatch> {
-    queue.ready(|_, _| ())
+    queue.ready(|_| ())
 }
 
 fn due_local(queue: &mut ExpectedAnswers) -> Option<LocalAnswer> {
-    queue.due_local(|_, _| ())
+    queue.due_local(|_| ())
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn an_unexpected_message_is_a_mismatch() {
     for (entries, tags) in cases {
         let mut queue = queue(entries);
         for &tag in tags {
-            let mismatch = queue.answer(tag, |_, _| ()).unwrap_err();
+            let mismatch = queue.answer(tag, |_| ()).unwrap_err();
             assert_eq!(mismatch.cause, MismatchCause::Unexpected(tag), "{mismatch}");
         }
     }
@@ -251,25 +251,26 @@ fn an_unexpected_message_is_a_mismatch() {
     assert!(ExpectedAnswers::default().error(|_, _| ()).is_err());
     let mut copy = queue([ExpectedAnswer::QUERY]);
     answer(&mut copy, b'G');
-    assert_eq!(copy.answer(b'C', |_, _| ()).unwrap_err().cause, MismatchCause::CopyNotEnded);
+    assert_eq!(copy.answer(b'C', |_| ()).unwrap_err().cause, MismatchCause::CopyNotEnded);
 }
 
-/// What becomes of the change of an internal query.
-fn parameters_settled(fails: bool) -> Vec<Outcome> {
+/// Whether the change of an internal query is committed, and why it is rolled back.
+fn parameters_settled(fails: bool) -> (bool, Option<Rollback>) {
     let mut queue = queue([ExpectedAnswer::InternalQuery.with(StateChange::Parameters)]);
-    let mut outcomes = Vec::new();
+    let (mut is_committed, mut rolled_back) = (false, None);
     if fails {
-        queue.error(|_, outcome| outcomes.push(outcome)).unwrap();
+        queue.error(|_, why| rolled_back = Some(why)).unwrap();
     }
-    queue.ready(|_, outcome| outcomes.push(outcome)).unwrap();
+    queue.ready(|change| is_committed = matches!(change, StateChange::Parameters)).unwrap();
     assert!(queue.is_fresh());
-    outcomes
+    (is_committed, rolled_back)
 }
 
 #[test]
 fn a_change_is_committed_by_its_answer_or_rolled_back_by_an_error() {
-    assert_eq!(parameters_settled(false), [Outcome::Committed]);
-    assert_eq!(parameters_settled(true), [Outcome::RolledBack { is_front: true, is_last_change: true }]);
+    let by_own_error = Rollback { is_front: true, is_last_change: true };
+    assert_eq!(parameters_settled(false), (true, None));
+    assert_eq!(parameters_settled(true), (false, Some(by_own_error)));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::Settings;
 use crate::files::PermittedUse;
+use crate::lifecycle::Phase;
 use crate::limits::CounterKind;
 use crate::pending_logins::{EvictedLogin, PendingLogin};
 use crate::pool::DatabaseState;
@@ -23,7 +24,7 @@ pub(super) fn check_before_proof(
     if permitted != PermittedUse::Any {
         return Err(LoginRefusal::Error(client_error::too_many_files()));
     }
-    if worker.closing.get() {
+    if worker.lifecycle.phase() != Phase::Running {
         return Err(LoginRefusal::Error(client_error::shutting_down()));
     }
     if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {

@@ -31,7 +31,9 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                if admit(&worker, socket, remote, listener.endpoint()) == Files::Scarce {
+                let permitted = PermittedUse::of(&socket);
+                admit(&worker, socket, permitted, remote, listener.endpoint());
+                if permitted != PermittedUse::Any {
                     timers::sleep(EVICTION_PAUSE).await;
                 }
                 accepted_in_turn += 1;
@@ -48,29 +50,25 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
     }
 }
 
-/// Whether other connections may open files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Files {
-    Available,
-    /// Only the reserve is left; the oldest pending login is evicted.
-    Scarce,
-}
-
 /// Finds a place for a new connection, evicting the oldest pending login if necessary.
-fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endpoint) -> Files {
+fn admit(
+    worker: &Rc<Worker>,
+    socket: OwnedFd,
+    permitted: PermittedUse,
+    remote: Endpoint,
+    listener: &Endpoint,
+) {
     let context = &worker.context;
     let max_client_conn = context.config().settings.max_client_conn;
     let max_open = max_client_conn.saturating_add(UNAUTHENTICATED_SPARE);
     let taken = context.process.limits.clients.taken();
     let origin = AddressGroup::of(&remote);
-    let permitted = PermittedUse::of(&socket);
-    let files = if permitted == PermittedUse::Any { Files::Available } else { Files::Scarce };
     if permitted == PermittedUse::Probe {
         warn_unauthenticated!(context, "files", client = %remote, "connection dropped: all open files are in use");
         if let Some(evicted) = context.process.pending_logins.evict_oldest() {
             client::close_evicted(worker, evicted);
         }
-        return files;
+        return;
     }
     let mut evicted = context.process.pending_logins.evict_of(
         origin,
@@ -82,15 +80,14 @@ fn admit(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: &Endp
         // Evicted connections are not closed yet, or all places are taken by clients.
         if evicted.is_none() || taken >= max_open.saturating_add(UNAUTHENTICATED_SPARE) {
             warn_unauthenticated!(context, "full", client = %remote, "connection dropped: too many connections");
-            return files;
+            return;
         }
     }
-    if evicted.is_none() && files == Files::Scarce {
+    if evicted.is_none() && permitted != PermittedUse::Any {
         evicted = context.process.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {
         client::close_evicted(worker, evicted);
     }
-    members::assign_client(worker, socket, remote, listener.clone());
-    files
+    members::assign_client(worker, socket, permitted, remote, listener.clone());
 }

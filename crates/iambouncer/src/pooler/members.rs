@@ -16,7 +16,6 @@ use crate::process::Process;
 use crate::worker::executor;
 use crate::worker::workers::WorkerSlot;
 use crate::worker_state::Worker;
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -99,15 +98,7 @@ pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
         reloader,
         slot.workers(),
     ));
-    let worker = Rc::new(Worker {
-        context,
-        directory,
-        clients,
-        lifecycle,
-        console,
-        closing: Cell::new(false),
-        workers: slot.workers(),
-    });
+    let worker = Rc::new(Worker { context, directory, clients, lifecycle, console, workers: slot.workers() });
     slot.serve(worker.clone());
     executor::spawn(super::heartbeat::run(worker.context.clone()));
     executor::spawn(super::janitor::run(worker.clone()));
@@ -115,7 +106,13 @@ pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
 }
 
 /// Passes a new connection to the worker with the fewest clients.
-pub(super) fn assign_client(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoint, listener: Endpoint) {
+pub(super) fn assign_client(
+    worker: &Rc<Worker>,
+    socket: OwnedFd,
+    permitted: PermittedUse,
+    remote: Endpoint,
+    listener: Endpoint,
+) {
     let loads = &worker.context.process.limits.loads;
     let Some((index, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
     let (Some(of_worker), Some(of_process)) =
@@ -124,7 +121,6 @@ pub(super) fn assign_client(worker: &Rc<Worker>, socket: OwnedFd, remote: Endpoi
         return;
     };
     let pending = worker.context.process.pending_logins.add(AddressGroup::of(&remote), index);
-    let permitted = PermittedUse::of(&socket);
     let permit = client::ConnectionPermit { of_worker, of_process, pending, permitted };
     let serve_client = move |worker: &Rc<Worker>| match Socket::new(socket) {
         Ok(socket) => {

@@ -52,7 +52,6 @@ pub(super) async fn wait(worker: &Worker) {
 }
 
 fn announce(worker: &Worker, phase: Phase) {
-    worker.closing.set(phase != Phase::Running);
     worker.context.process.health.drain();
     if worker.context.worker.index() == 0 {
         match phase {

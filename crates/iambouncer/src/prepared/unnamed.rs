@@ -47,6 +47,14 @@ pub enum ServerUnnamed {
 }
 
 impl ServerUnnamed {
+    /// Records what the server has, unless it is that of a client that has the server to itself: then only the server
+    /// knows whether a query, a Close or an error has changed it.
+    pub fn set_unless_own(&mut self, now: Self) {
+        if !matches!(self, Self::Own) {
+            *self = now;
+        }
+    }
+
     /// True if the server has this text.
     pub fn is(&self, text: &Rc<UnnamedText>) -> bool {
         matches!(self, Self::Text(current) if Rc::ptr_eq(current, text))

@@ -142,7 +142,7 @@ impl Exchange {
     #[inline(never)]
     fn encode_local_answers(&mut self) {
         // The changes that depend on them were recorded in advance.
-        while let Some(answer) = self.answers.due_local(|_, _| ()) {
+        while let Some(answer) = self.answers.due_local(|_| ()) {
             answer.encode(self.down.insert());
         }
     }

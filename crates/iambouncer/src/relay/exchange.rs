@@ -214,7 +214,7 @@ mod tests {
         assert!(!exchange.is_finished());
         exchange.up.clear_received();
         assert!(!exchange.is_finished());
-        exchange.answers.ready(|_, _| ()).unwrap();
+        exchange.answers.ready(|_| ()).unwrap();
         assert!(exchange.is_finished());
         let first = std::ptr::from_ref(&*exchange);
         exchange.recycle();

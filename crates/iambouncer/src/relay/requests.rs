@@ -123,11 +123,8 @@ impl Exchange {
             // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query because of
             // an earlier error.
             let may_be_skipped = self.answers.is_batch_open() || !self.answers.is_empty();
-            linked.server.unnamed = match linked.server.unnamed {
-                ServerUnnamed::Own => ServerUnnamed::Own,
-                _ if may_be_skipped => ServerUnnamed::Unknown,
-                _ => ServerUnnamed::None,
-            };
+            let now = if may_be_skipped { ServerUnnamed::Unknown } else { ServerUnnamed::None };
+            linked.server.unnamed.set_unless_own(now);
         }
         let text = self.up.front().get(HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;

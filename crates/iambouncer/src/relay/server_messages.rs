@@ -7,7 +7,7 @@ use super::internal_names;
 use super::link::{Link, ServerCondition};
 use super::retry::Stale;
 use super::session::{ClientSession, CloseReason};
-use crate::answers::{Answer, Mismatch, Outcome, Ready, StateChange};
+use crate::answers::{Answer, Mismatch, Ready, Rollback, StateChange};
 use crate::client_error;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
@@ -50,7 +50,7 @@ impl Exchange {
     #[inline]
     fn on_answer(&mut self, session: &ClientSession, tag: u8) -> Result<bool, CloseReason> {
         // The changes that depend on it were recorded in advance.
-        match self.answers.answer(tag, |_, _| ()) {
+        match self.answers.answer(tag, |_| ()) {
             Ok(answer) => {
                 if answer == Answer::Forward {
                     self.retry.clear();
@@ -80,7 +80,7 @@ impl Exchange {
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
         let status = backend::ready_for_query(self.message(frame)).map_err(server_violation)?;
         let mut committed = StateChange::None;
-        let ready = self.answers.ready(|change, _| committed = change);
+        let ready = self.answers.ready(|change| committed = change);
         let ready = ready.map_err(|mismatch| self.out_of_step(session, &mismatch))?;
         let Link::Server(linked) = &mut self.link else { return Ok(ready != Ready::Client) };
         linked.status = status;
@@ -194,9 +194,7 @@ impl Exchange {
         self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
         let server = &mut linked.server;
-        if let Err(mismatch) =
-            self.answers.error(|change, outcome| roll_back(session, server, change, outcome))
-        {
+        if let Err(mismatch) = self.answers.error(|change, why| roll_back(session, server, change, why)) {
             return Err(self.out_of_step(session, &mismatch));
         }
         session.info.prepared_count.set(session.names.len() as u32);
@@ -301,8 +299,7 @@ impl Exchange {
 }
 
 /// Undoes what was recorded in advance for an answer that is an error.
-fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChange, outcome: Outcome) {
-    let Outcome::RolledBack { is_front, is_last_change } = outcome else { return };
+fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChange, why: Rollback) {
     match change {
         StateChange::None | StateChange::Duplicate(_) | StateChange::Parameters => {}
         StateChange::Name(renamed) => {
@@ -320,20 +317,13 @@ fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChan
         StateChange::Prepared(id) => server.prepared.mark_uncertain(id),
         StateChange::Closed(statement) => server.prepared.insert(statement, UNKNOWN_VERSION),
         StateChange::Unnamed(before) => {
-            forget_unnamed(server);
-            if is_last_change {
+            server.unnamed.set_unless_own(ServerUnnamed::Unknown);
+            if why.is_last_change {
                 // A Parse that failed has closed the previous statement; a Parse that was skipped has not.
-                session.unnamed = if is_front { None } else { before };
+                session.unnamed = if why.is_front { None } else { before };
             }
         }
-        StateChange::ServerUnnamed => forget_unnamed(server),
-    }
-}
-
-/// The server's unnamed statement is unknown, unless the client has the server to itself and has parsed one meanwhile.
-fn forget_unnamed(server: &mut Server) {
-    if !matches!(server.unnamed, ServerUnnamed::Own) {
-        server.unnamed = ServerUnnamed::Unknown;
+        StateChange::ServerUnnamed => server.unnamed.set_unless_own(ServerUnnamed::Unknown),
     }
 }
 

@@ -85,7 +85,7 @@ impl Exchange {
             _ => StateChange::Unnamed(session.unnamed.take()),
         };
         if let Link::Server(linked) = &mut self.link {
-            linked.server.unnamed = ServerUnnamed::None;
+            linked.server.unnamed.set_unless_own(ServerUnnamed::None);
         }
         self.forward_expecting(session, frame, ExpectedAnswer::Close(Answer::Forward).with(change));
     }

@@ -174,3 +174,21 @@ fn in_session_pooling_an_earlier_error_does_not_close_the_unnamed_statement() {
     assert_eq!(tags(&client.until_ready()), "EZ");
     assert_eq!(tags(&client.until_ready()), "2HdcCZ");
 }
+
+#[test]
+fn in_session_pooling_a_close_that_the_server_skips_leaves_the_unnamed_statement() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "pool_mode = session"]);
+    let mut client = bouncer.client();
+    let run = [raw::bind("", "", &[]), raw::execute(), raw::sync()].concat();
+    client.send(&[raw::parse("", "COPY (SELECT 1) TO STDOUT"), run.clone()].concat());
+    assert_eq!(tags(&client.until_ready()), "12HdcCZ");
+    client.send(&[raw::describe_statement("nowhere"), raw::close_statement(""), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "EZ");
+    client.send(&run);
+    assert_eq!(tags(&client.until_ready()), "2HdcCZ");
+    client.send(&[raw::close_statement(""), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "3Z");
+    client.send(&run);
+    assert_eq!(client.expect(b'E').error().0, "26000");
+    client.expect(b'Z');
+}
