@@ -214,9 +214,19 @@ pub fn client_idle_timeout() -> ClientError {
     ClientError::new(Blame::Client, "57P05", "client_idle_timeout")
 }
 
-/// The pooler is shutting down.
+/// The pooler is shutting down: the end of a session.
 pub fn shutting_down() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "the pooler is shutting down")
+    ClientError::new(Blame::Us, "57P01", "server shutting down")
+}
+
+/// A login or a command that comes too late: the pooler waits only for those that are connected.
+pub fn no_new_work() -> ClientError {
+    ClientError::new(Blame::Us, "57P01", "pooler is shutting down")
+}
+
+/// A command that makes no sense once shutdown has begun.
+pub fn too_late() -> ClientError {
+    ClientError::new(Blame::Client, "08P01", "pooler is shutting down")
 }
 
 /// KILL, KILL_CLIENT.

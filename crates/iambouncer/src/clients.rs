@@ -117,6 +117,12 @@ enum EndCheck {
 }
 
 impl ClientInfo {
+    /// Seconds since it connected.
+    pub fn age_s(&self) -> u32 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        (now as u32).saturating_sub(self.connected_s)
+    }
+
     /// Closes the client with this error as soon as its task runs.
     pub fn kill(&self, error: ClientError) {
         // The first error is the one sent to the client.

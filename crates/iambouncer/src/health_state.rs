@@ -4,6 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+/// A worker whose loop has not run for this long is stuck: its heartbeat is every second, and no iteration takes
+/// nearly as long.
+pub const MAX_SILENCE: Duration = Duration::from_secs(10);
+
 /// Heartbeat value of a worker that has stopped.
 const STOPPED: u64 = u64::MAX;
 

@@ -9,6 +9,7 @@
 // Both panic if the reader is gone, as with `| head`.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
+mod accounts;
 pub mod admin;
 pub mod answers;
 pub mod auth;
@@ -40,6 +41,7 @@ mod printable;
 mod process;
 pub mod relay;
 pub mod server;
+mod service_manager;
 mod shared_values;
 mod sql_client;
 pub mod stats;

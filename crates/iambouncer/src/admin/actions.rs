@@ -104,6 +104,9 @@ pub(super) fn reload(console: Rc<Console>, _: String) -> CommandOutcome {
 pub(super) fn pause(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
+        if console.lifecycle.phase() != Phase::Running {
+            return Err(client_error::too_late());
+        }
         if is_paused(&console, database.as_deref()) {
             return Err(invalid("already paused"));
         }
@@ -131,6 +134,9 @@ async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), C
 pub(super) fn resume(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
         let database = optional_database(&console, &argument)?;
+        if console.lifecycle.phase() != Phase::Running {
+            return Err(client_error::too_late());
+        }
         if let Some(name) = &database
             && !is_paused(&console, Some(name))
         {

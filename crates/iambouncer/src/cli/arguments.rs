@@ -108,12 +108,24 @@ pub(super) struct RunArguments {
     /// Port to listen on.
     #[arg(long, short = 'p')]
     listen_port: Option<u16>,
+    /// Run in the background; requires pidfile, and logfile or syslog.
+    #[arg(long, short)]
+    pub(super) daemon: bool,
+    /// System user to switch to after TCP ports were bound, instead of the setting `user`. With a file, --user is the same.
+    #[arg(short = 'u', value_name = "SYSTEM_USER")]
+    system_user: Option<String>,
     /// Log more. May be repeated.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Log warnings and errors only.
+    /// Do not log to standard error.
     #[arg(long, short)]
     pub(super) quiet: bool,
+    /// Not supported: explains how to restart without interruption.
+    #[arg(long, short = 'R')]
+    pub(super) reboot: bool,
+    /// The second process of --daemon.
+    #[arg(long = super::background::IN_BACKGROUND, hide = true)]
+    pub(super) in_background: bool,
 }
 
 #[derive(Args)]
@@ -316,9 +328,11 @@ impl ServerArguments {
 }
 
 impl RunArguments {
-    /// Settings given as flags, for a start with a file.
+    /// Settings given as flags, for a start with a file: there, `user` is the system user, as in PgBouncer.
     pub(super) fn setting_flags(&self) -> Vec<(String, String)> {
         let mut flags = self.server.settings.clone();
+        let user = self.system_user.as_ref().or(self.server.user.as_ref());
+        flags.extend(user.map(|user| ("user".to_owned(), user.clone())));
         flags.extend(self.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value)));
         flags.extend(self.listen_port.map(|value| ("listen_port".to_owned(), value.to_string())));
         flags
@@ -326,11 +340,9 @@ impl RunArguments {
 
     /// Flags for a start without a file.
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
-        ZeroConfigFlags {
-            listen_addr: self.listen_addr.clone(),
-            listen_port: self.listen_port,
-            ..self.server.zero_config_flags()
-        }
+        let mut flags = self.server.zero_config_flags();
+        flags.settings.extend(self.system_user.clone().map(|user| ("user".to_owned(), user)));
+        ZeroConfigFlags { listen_addr: self.listen_addr.clone(), listen_port: self.listen_port, ..flags }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Failure;
 use super::arguments::Doctor;
-use super::logging::Log;
+use super::log::{Log, LogFlags};
 use super::run;
 use crate::config::{ProcessEnvironment, Settings};
 use crate::context::ConfigFiles;
@@ -17,8 +17,8 @@ use std::process::ExitCode;
 pub(super) fn run(options: &Doctor) -> Result<ExitCode, Failure> {
     if options.verbose > 0 {
         // No configuration has been read yet; the log of the checks goes to the terminal.
-        Log::start(&Settings::default(), u32::from(options.verbose) - 1, false)
-            .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
+        let verbose = u32::from(options.verbose) - 1;
+        Log::start(&Settings::default(), LogFlags { verbose, ..LogFlags::default() });
     }
     let found = match read(options) {
         Ok((loaded, config, is_file)) => {

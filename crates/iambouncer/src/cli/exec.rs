@@ -4,7 +4,7 @@
 
 use super::Failure;
 use super::arguments::{Connect, Exec, ServerArguments};
-use super::logging::Log;
+use super::log::{Log, LogFlags};
 use super::run;
 use super::run::Sockets;
 use crate::admin::Reloader;
@@ -60,8 +60,7 @@ fn with_pooler(
         .map_err(|found| Failure::Configuration(ConfigReport::from(found).to_string()))?;
     // The command's output goes to the same terminal: without `verbose`, only warnings are logged.
     let settings = Settings { verbose: resolved.config.settings.verbose, ..Settings::default() };
-    Log::start(&settings, 0, settings.verbose == 0)
-        .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
+    Log::start(&settings, LogFlags { warnings_only: settings.verbose == 0, ..LogFlags::default() });
     run::refuse_own_listener(&resolved.config)?;
     let line =
         resolved.config.fallback.clone().ok_or_else(|| Failure::Start(anyhow!("no server is given")))?;
@@ -70,7 +69,7 @@ fn with_pooler(
     let password = random_password().map_err(Failure::Start)?;
     let users = UserList::from([(user.clone(), UserEntry { password: password.clone() })]);
     let loaded = ConfigFiles { users: Arc::new(users), ..run::files_of(resolved.config)? };
-    let bound = run::bind(&loaded.config.settings).map_err(Failure::Start)?;
+    let bound = super::sockets::bind(&loaded.config.settings).map_err(Failure::Start)?;
     let address = Address { port: port_of(&bound), user, database, password };
     serve(loaded, bound, command, &address).map_err(Failure::Start)
 }
@@ -137,6 +136,7 @@ fn serve(
             log: Arc::new(|_| Ok(())),
         },
         &control,
+        Box::new(|| ()),
         |_| Ok(signals),
     )?;
     let code = control.block_on(code).context("the status of the command was lost")?;

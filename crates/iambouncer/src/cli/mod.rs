@@ -1,19 +1,21 @@
 //! The command line. Owns arguments, exit codes and output before logging starts.
 
+mod account;
 mod arguments;
 mod authorities;
+mod background;
 mod check;
 mod core_dumps;
 mod doctor;
 mod exec;
-mod fields;
 mod hash;
-mod logging;
+mod log;
 mod pidfile;
 mod policy;
 mod probe;
 mod rlimit;
 mod run;
+mod sockets;
 mod token;
 
 use crate::printable;
@@ -40,7 +42,7 @@ pub fn main() -> ExitCode {
     let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {
         Some(CliCommand::Check { file }) => done(check::check(&file)),
-        Some(CliCommand::Run(run)) => done(run::run(run)),
+        Some(CliCommand::Run(run)) => run::run(run),
         Some(CliCommand::Doctor(options)) => doctor::run(&options),
         Some(CliCommand::Token(options)) => done(token::print(&options)),
         Some(CliCommand::Policy(options)) => done(policy::print(&options)),
@@ -52,7 +54,7 @@ pub fn main() -> ExitCode {
         Some(CliCommand::Authorities) => done(authorities::print()),
         Some(CliCommand::Completions { shell }) => done(completions(shell)),
         Some(CliCommand::Man) => done(man()),
-        None => done(run::run(arguments.run)),
+        None => run::run(arguments.run),
     };
     match outcome {
         Ok(code) => code,

@@ -1,12 +1,10 @@
 //! `iambouncer run`: from arguments to a running pooler. Owns the order of startup: read everything, bind everything,
 //! then report ready; an error ends it before the first client.
 
-use super::Failure;
 use super::arguments::RunArguments;
-use super::core_dumps;
-use super::logging::Log;
+use super::log::{Log, LogFlags};
 use super::pidfile::PidFile;
-use super::rlimit;
+use super::{Failure, account, background, core_dumps, rlimit, sockets};
 use crate::admin::Reloader;
 use crate::config::{
     Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, ZeroConfigFlags, load_file, zero_config,
@@ -14,8 +12,7 @@ use crate::config::{
 use crate::context::ConfigFiles;
 use crate::http;
 use crate::net::Endpoint;
-use crate::net::listener::{self, BoundListener};
-use crate::net::tcp_options::TcpOptions;
+use crate::net::listener::BoundListener;
 use crate::pooler::signals::{self, Signal};
 use crate::pooler::{self, StartPlan};
 use crate::server::connect::is_own;
@@ -23,6 +20,7 @@ use anyhow::Context as _;
 use rds_iam::{AwsCredentials, Resolver, TokenEngine};
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -52,20 +50,56 @@ impl FirstRead {
     }
 }
 
-pub(super) fn run(arguments: RunArguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
+    if arguments.in_background {
+        background::detach();
+    }
     let target = arguments.target.as_deref();
     let FirstRead { source, config, origins, warnings } =
         first_read(target, arguments.setting_flags(), &arguments.zero_config_flags())?;
-    let log = Log::start(&config.settings, u32::from(arguments.verbose), arguments.quiet)
-        .map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
-    for line in warnings.lines() {
-        tracing::warn!("{line}");
+    let is_file = matches!(source, ConfigSource::File { .. });
+    refuse_reboot(arguments.reboot)?;
+    if arguments.daemon {
+        check_daemon(&config.settings)?;
+        return background::start();
     }
-    for Origin { key, value, source } in &origins {
-        tracing::info!("{key} = {value} ({source})");
+    let flags = LogFlags {
+        verbose: u32::from(arguments.verbose),
+        quiet: arguments.quiet,
+        warnings_only: false,
+        as_pgbouncer: is_file,
+    };
+    let log = Log::start(&config.settings, flags);
+    account::check_root(&config.settings, is_file).map_err(Failure::Start)?;
+    let outcome = start(config, source, &log, arguments.in_background, || {
+        for line in warnings.lines() {
+            tracing::warn!("{line}");
+        }
+        for Origin { key, value, source } in &origins {
+            tracing::info!("{key} = {value} ({source})");
+        }
+    });
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// `-R` handed the sockets of a running process over to a new one.
+fn refuse_reboot(is_requested: bool) -> Result<(), Failure> {
+    if !is_requested {
+        return Ok(());
     }
-    let loaded = files_of(config)?;
-    start(loaded, source, log).map_err(Failure::Start)
+    let text = "error: -R (--reboot) is not supported; PgBouncer has deprecated it\n  = help: with so_reuseport = 1 start the \
+                new process beside the old one, then stop the old one with SIGTERM";
+    Err(Failure::Configuration(text.to_owned()))
+}
+
+/// What `-d` requires, as in PgBouncer: nothing is written to standard error in the background.
+fn check_daemon(settings: &Settings) -> Result<(), Failure> {
+    let missing = match (settings.pidfile.as_str(), settings.logfile.as_str(), settings.syslog) {
+        ("", ..) => "daemon needs pidfile configured",
+        (_, "", false) => "daemon needs logfile or syslog configured",
+        _ => return Ok(()),
+    };
+    Err(Failure::Configuration(format!("error: {missing}")))
 }
 
 /// A target that exists as a file, or looks like one, is a file; anything else is an endpoint.
@@ -135,25 +169,72 @@ pub(super) fn files_of(config: Config) -> Result<ConfigFiles, Failure> {
     ConfigFiles::read(config).map_err(Failure::Configuration)
 }
 
-fn start(loaded: ConfigFiles, source: ConfigSource, log: Log) -> anyhow::Result<()> {
+/// Starts the pooler, in this order: TCP ports, which may require root; the account; everything that later belongs to
+/// that account.
+fn start(
+    config: Config,
+    source: ConfigSource,
+    log: &Log,
+    in_background: bool,
+    report_origins: impl FnOnce(),
+) -> Result<(), Failure> {
+    let inherited = sockets::inherited(&config.settings).map_err(Failure::Start)?;
+    let http = http::bind(&config).map_err(Failure::Start)?;
+    let tcp = match &inherited {
+        Some(_) => Vec::new(),
+        None => sockets::bind_tcp(&config.settings).map_err(Failure::Start)?,
+    };
+    account::switch(&config.settings).map_err(Failure::Start)?;
+    log.configure(&config.settings).map_err(|text| Failure::Start(anyhow::Error::msg(text)))?;
+    account::report_root(&config.settings);
+    report_origins();
+    let loaded = files_of(config)?;
     let settings = &loaded.config.settings;
     if settings.core_dumps {
         core_dumps::allow();
+    } else {
+        // The kernel may have changed it with the account.
+        core_dumps::forbid();
+    }
+    if settings.job_name != Settings::default().job_name {
+        set_process_name(&settings.job_name);
     }
     rlimit::raise(&loaded.config);
-    let sockets = Sockets { clients: bind(settings)?, http: http::bind(&loaded.config)? };
-    let _pidfile = match settings.pidfile.as_str() {
-        "" => None,
-        path => Some(PidFile::create(Path::new(path))?),
+    let clients = match inherited {
+        Some(inherited) => inherited,
+        None => sockets::with_unix(tcp, settings).map_err(Failure::Start)?,
     };
-    let control = control_runtime()?;
+    let pidfile = match settings.pidfile.as_str() {
+        "" => None,
+        path => Some(PidFile::create(Path::new(path)).map_err(Failure::Start)?),
+    };
+    let control = control_runtime().map_err(Failure::Start)?;
+    let reload_log = log.clone();
     let reloader = Reloader {
         read: Arc::new(move || reload(&source)),
-        log: Arc::new(move |settings| log.configure(settings)),
+        log: Arc::new(move |settings| reload_log.configure(settings)),
     };
-    launch(loaded, sockets, reloader, &control, |_| signals::catch().context("cannot catch signals"))?;
+    let log = log.clone();
+    let on_ready = move || {
+        if in_background {
+            background::report_ready();
+            log.leave_terminal();
+        }
+    };
+    let sockets = Sockets { clients, http };
+    let catch = |_: &Runtime| signals::catch().context("cannot catch signals");
+    let served = launch(loaded, sockets, reloader, &control, Box::new(on_ready), catch);
     control.shutdown_background();
-    Ok(())
+    drop(pidfile);
+    served.map_err(Failure::Start)
+}
+
+/// `job_name`, as ps and top show it; the kernel keeps 15 bytes.
+fn set_process_name(name: &str) {
+    let Ok(name) = std::ffi::CString::new(name) else { return };
+    if let Err(error) = rustix::thread::set_name(&name) {
+        tracing::warn!(%error, "cannot set the name of the process");
+    }
 }
 
 /// The runtime for AWS, DNS and HTTP.
@@ -179,6 +260,7 @@ pub(super) fn launch(
     sockets: Sockets,
     reloader: Reloader,
     control: &Runtime,
+    on_ready: Box<dyn FnOnce() + Send>,
     signals: impl FnOnce(&Runtime) -> anyhow::Result<mpsc::Receiver<Signal>>,
 ) -> anyhow::Result<()> {
     let inside = control.enter();
@@ -189,7 +271,7 @@ pub(super) fn launch(
     let resolver = resolver(&loaded.config.settings);
     let control = control.handle().clone();
     let Sockets { clients: bound, http } = sockets;
-    let plan = StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals };
+    let plan = StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals, on_ready };
     pooler::run(plan).context("cannot run")
 }
 
@@ -215,25 +297,4 @@ fn reload(source: &ConfigSource) -> Result<ConfigFiles, String> {
         ConfigSource::Endpoint { config } => (**config).clone(),
     };
     ConfigFiles::read(config)
-}
-
-pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
-    let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
-    let mut bound =
-        listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?;
-    if !settings.unix_socket_dir.is_empty() {
-        // For port 0 the kernel chooses the port; the UNIX socket then uses the same number.
-        let port = bound.iter().find_map(|bound| match &bound.endpoint {
-            Endpoint::Tcp(addr) => Some(addr.port()),
-            Endpoint::Unix(_) => None,
-        });
-        bound.push(listener::bind_unix(
-            &settings.unix_socket_dir,
-            port.unwrap_or(settings.listen_port),
-            settings.unix_socket_mode.0,
-            settings.listen_backlog,
-        )?);
-    }
-    anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
-    Ok(bound)
 }

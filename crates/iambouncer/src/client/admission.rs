@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::files::PermittedUse;
 use crate::lifecycle::Phase;
 use crate::limits::CounterKind;
+use crate::net::Endpoint;
 use crate::pending_logins::{EvictedLogin, PendingLogin};
 use crate::pool::DatabaseState;
 use crate::worker_state::Worker;
@@ -20,12 +21,13 @@ pub(super) fn check_before_proof(
     worker: &Worker,
     settings: &Settings,
     permitted: PermittedUse,
+    remote: &Endpoint,
 ) -> Result<(), LoginRefusal> {
     if permitted != PermittedUse::Any {
         return Err(LoginRefusal::Error(client_error::too_many_files()));
     }
-    if worker.lifecycle.phase() != Phase::Running {
-        return Err(LoginRefusal::Error(client_error::shutting_down()));
+    if !is_accepted(worker.lifecycle.phase(), remote) {
+        return Err(LoginRefusal::Error(client_error::no_new_work()));
     }
     if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {
         return Err(LoginRefusal::Error(client_error::too_many_clients(
@@ -34,6 +36,16 @@ pub(super) fn check_before_proof(
         )));
     }
     Ok(())
+}
+
+/// True if the process still takes a client. While it waits for its clients, those have a place whose TCP connection was
+/// established before the listeners closed: for them the pooler was there. The UNIX socket stays open for the console.
+fn is_accepted(phase: Phase, remote: &Endpoint) -> bool {
+    match phase {
+        Phase::Running => true,
+        Phase::WaitForClients => matches!(remote, Endpoint::Tcp(_)),
+        Phase::WaitForServers | Phase::Now => false,
+    }
 }
 
 /// Admits an authenticated client and takes its permits.

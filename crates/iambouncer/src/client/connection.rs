@@ -1,6 +1,7 @@
 //! A client in the client table, from login to the end of its session. Owns its removal from the table, however its
 //! tasks end, and the log line of the close.
 
+use super::log_lines;
 use crate::clients::ClientInfo;
 use crate::files::PermittedUse;
 use crate::limits::Permit;
@@ -85,21 +86,7 @@ impl Connection {
 
     /// Logs why the client's connection was closed, if configured.
     pub(super) fn log_close(&self, reason: &CloseReason) {
-        let config = self.worker.context.config();
-        let settings = &config.settings;
-        let is_logged = match reason {
-            CloseReason::ClientLeft | CloseReason::ClientLost(_) => settings.log_disconnections,
-            CloseReason::ServerFatal | CloseReason::Error(_) => settings.log_pooler_errors,
-        };
-        if is_logged {
-            let identity = self.info.identity();
-            tracing::info!(
-                client = %self.info.remote(),
-                user = %identity.user,
-                database = %identity.database,
-                "closing because: {reason}"
-            );
-        }
+        log_lines::session_end(&self.worker.context.config().settings, &self.info, reason);
     }
 }
 

@@ -9,6 +9,7 @@ mod handshake;
 mod iam;
 mod iam_sts;
 mod interrupt;
+mod log_lines;
 mod serve;
 mod spelling;
 mod startup;

@@ -5,7 +5,7 @@ use super::connection::{Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
 use super::startup::{self, SessionRequest};
-use super::{admission, cancel, startup_response};
+use super::{admission, cancel, log_lines, startup_response};
 use crate::admin;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::ClientIdentity;
@@ -103,10 +103,6 @@ pub async fn serve(
 /// Sends the error to a client that has not logged in, with a time limit.
 async fn reject(worker: &Worker, info: &ClientInfo, stream: Stream, error: &ClientError) {
     log_refusal(worker, info, error);
-    send_final_message(stream, error).await;
-}
-
-async fn send_final_message(stream: Stream, error: &ClientError) {
     let mut message = Vec::new();
     error.encode_fatal(&mut message);
     send_last(stream, &message).await;
@@ -114,11 +110,6 @@ async fn send_final_message(stream: Stream, error: &ClientError) {
 
 async fn send_last(mut stream: Stream, message: &[u8]) {
     let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, stream.send_all(message)).await;
-}
-
-/// True if the error is that of the failed server login of the client's pool.
-fn is_of_failed_login(info: &ClientInfo, error: &ClientError) -> bool {
-    info.pool.get().and_then(|pool| pool.last_failure()).is_some_and(|failure| failure == *error)
 }
 
 /// Like [`reject`], but does not wait: the client's place is needed now.
@@ -134,26 +125,15 @@ async fn reject_at_once(worker: &Worker, info: &ClientInfo, mut stream: Stream, 
 }
 
 fn log_refusal(worker: &Worker, info: &ClientInfo, error: &ClientError) {
-    if !worker.context.config().settings.log_pooler_errors {
-        return;
-    }
     let kind = error.kind();
-    let identity = info.identity();
     // The log limit is for unauthenticated clients only.
     let permit = match info.pool.get() {
         Some(_) => Some(LinePermit::default()),
         None => worker.context.process.log_limit.turn(kind, worker::now()),
     };
-    let Some(LinePermit { left_out }) = permit else { return };
-    tracing::warn!(
-        left_out,
-        client = %info.remote(),
-        user = %identity.user,
-        database = %identity.database,
-        code = %error.code,
-        blame = ?error.blame,
-        "closing because: {error}"
-    );
+    if let Some(permit) = permit {
+        log_lines::refusal(&worker.context.config().settings, info, error, permit);
+    }
 }
 
 /// A client between its startup packet and its session.
@@ -200,11 +180,11 @@ impl LoginInProgress<'_> {
             }
             Err(error) => return reject_at_once(self.worker, self.info, self.stream, &error).await,
         };
+        log_lines::login_attempt(&self.worker.context.config().settings, self.info);
         let identity = (*self.info.identity()).clone();
         self.info.set_identity(self.worker.context.client_identities.share(identity));
         match admitted {
             Destination::Console { is_admin } => {
-                self.log_login();
                 self.console(is_admin, connection);
             }
             // Waiting for a server is outside the login timeout: it has its own limits.
@@ -218,33 +198,13 @@ impl LoginInProgress<'_> {
                     interrupt.of_admitted().or(responding).await
                 };
                 match response {
-                    Ok(Ok(ready)) => {
-                        self.log_login();
-                        self.session(pool, ready, connection).await;
-                    }
+                    Ok(Ok(ready)) => self.session(pool, ready, connection).await,
                     Ok(Err(LoginRefusal::Gone)) => {}
-                    // Already logged by the pool, with user and database.
-                    Ok(Err(LoginRefusal::Error(error))) if is_of_failed_login(self.info, &error) => {
-                        send_final_message(self.stream, &error).await;
-                    }
                     Ok(Err(LoginRefusal::Error(error))) | Err(error) => {
                         reject(self.worker, self.info, self.stream, &error).await;
                     }
                 }
             }
-        }
-    }
-
-    fn log_login(&self) {
-        if self.worker.context.config().settings.log_connections {
-            let identity = self.info.identity();
-            tracing::info!(
-                client = %self.info.remote(),
-                user = %identity.user,
-                database = %identity.database,
-                tls = %identity.tls,
-                "client login"
-            );
         }
     }
 
@@ -270,7 +230,7 @@ impl LoginInProgress<'_> {
         if request.database == admin::DATABASE {
             return self.log_in_to_console(settings, &request).await;
         }
-        admission::check_before_proof(self.worker, settings, self.permitted)?;
+        admission::check_before_proof(self.worker, settings, self.permitted, &self.info.remote())?;
         let keys = authenticate::run(
             &self.worker.context,
             &mut self.stream,

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use super::check::check;
 use super::connstr;
 use super::diagnostics::{Diagnostic, Span};
-use super::environment::{Environment, connection_variables_without_effect, overlay, overlay_flags, record};
+use super::environment::{
+    Environment, connection_variables_without_effect, overlay, overlay_flags, record_setting,
+};
 use super::ini::{IniDocument, IniEntry, IniSection};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
 use super::model::{Config, Database, Host, Peer, UserOverrides};
@@ -90,7 +92,7 @@ impl Builder {
     fn setting(&mut self, entry: &IniEntry) {
         let origin = format!("{}:{}", entry.key_span.file, entry.key_span.line);
         match self.config.settings.set(&entry.key, &entry.value) {
-            Ok(()) => record(&mut self.config.origins, &entry.key, &entry.value, origin),
+            Ok(()) => record_setting(&mut self.config.origins, &entry.key, &entry.value, origin),
             Err(error) => {
                 let unknown = matches!(error, super::SettingError::Unknown { .. });
                 let span = if unknown { &entry.key_span } else { &entry.value_span };
@@ -319,15 +321,14 @@ mod tests {
 
     #[test]
     fn unsupported_settings_that_operators_rely_on_are_errors() {
-        let settings = "syslog = 1\nauth_user = x\nauth_query = SELECT 1\ndisable_pqexec = 1\nso_reuseport = 1\n\
-                        server_tls_ciphers = HIGH\nuser = no-such-user\n";
+        let settings = "auth_user = x\nauth_query = SELECT 1\ndisable_pqexec = 1\nso_reuseport = 1\n\
+                        server_tls_ciphers = HIGH\n";
         let text = format!("{HEAD}{settings}[databases]\na = auth_user=x\n[peers]\n1 = host=b\n");
         let mut found = errors(&text);
         found.sort();
         let of_settings = ["auth_query", "auth_user", "disable_pqexec", "server_tls_ciphers", "so_reuseport"];
         let mut expected: Vec<_> =
             of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
-        expected.extend(["syslog is not supported yet".to_owned(), "user is not supported yet".to_owned()]);
         expected.push("auth_user on the line of database \"a\" is not supported yet".to_owned());
         expected.push("[peers] is not supported yet: cancel requests are not forwarded".to_owned());
         expected.sort();
@@ -335,27 +336,15 @@ mod tests {
     }
 
     #[test]
-    fn the_current_user_is_accepted() {
-        let users = std::fs::read_to_string("/etc/passwd").unwrap();
-        let own = format!(":{}:", rustix::process::geteuid().as_raw());
-        let Some(line) = users.lines().find(|line| line.contains(&own)) else { return };
-        let user = line.split(':').next().unwrap();
-        assert_eq!(errors(&format!("{HEAD}user = {user}\n[databases]\n* =\n")), [""; 0]);
-    }
-
-    #[test]
     fn unsupported_settings_are_reported_once() {
         let text = format!(
-            "{HEAD}logfile = /tmp/log\nsyslog = 1\npkt_buf = 8192\ndns_nxdomain_ttl = 15\nlogin_notify_message = x\n[databases]\n* =\n"
+            "{HEAD}pkt_buf = 8192\ndns_nxdomain_ttl = 15\nlogin_notify_message = x\n[databases]\n* =\n"
         );
         let (_, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(
             texts,
-            [
-                "known, but not supported yet: login_notify_message, syslog",
-                "ignored, not applicable: pkt_buf"
-            ]
+            ["known, but not supported yet: login_notify_message", "ignored, not applicable: pkt_buf"]
         );
     }
 

@@ -5,7 +5,7 @@ use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
 use super::model::{Config, Database};
 use super::settings::SettingStatus;
-use super::settings_table::{Settings, table};
+use super::settings_table::table;
 
 const HELP: &str = "remove it";
 
@@ -14,7 +14,7 @@ pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &m
     let settings = &config.settings;
     for row in table().iter().filter(|row| row.status == SettingStatus::Unsupported) {
         let is_default = settings.get_text(row.name).as_ref() == Some(&row.default_text);
-        if !is_default && !is_harmless(row.name, settings) {
+        if !is_default {
             let error = Diagnostic::error(format!("{} is not supported yet", row.name));
             found.push(error.at(places.setting(row.name)).help(HELP));
         }
@@ -31,16 +31,6 @@ pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &m
     }
 }
 
-/// True for values that change nothing, or whose purpose is fulfilled otherwise.
-fn is_harmless(name: &str, settings: &Settings) -> bool {
-    match name {
-        "user" => current_user().is_some_and(|user| user == settings.user),
-        // Log lines go to the file.
-        "syslog" => !settings.logfile.is_empty(),
-        _ => false,
-    }
-}
-
 fn unsupported_keys(database: &Database) -> impl Iterator<Item = &'static str> {
     let keys = [
         ("auth_user", database.auth_user.is_some()),
@@ -48,15 +38,4 @@ fn unsupported_keys(database: &Database) -> impl Iterator<Item = &'static str> {
         ("auth_dbname", database.auth_dbname.is_some()),
     ];
     keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
-}
-
-/// Name of the user of this process in `/etc/passwd`.
-fn current_user() -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    })
 }

@@ -152,6 +152,20 @@ words! {
 }
 
 words! {
+    /// The layout of log lines.
+    LogFormat {
+        /// PgBouncer's with a configuration file, `text` without one.
+        Auto = "auto",
+        /// PgBouncer's: local time, process ID, level, connection, message.
+        PgBouncer = "pgbouncer",
+        /// Time in UTC, level, message and named values.
+        Text = "text",
+        /// A JSON object per line.
+        Json = "json",
+    }
+}
+
+words! {
     /// How the pooler logs in to a server.
     ServerAuth {
         /// With the stored password, or none.

@@ -132,7 +132,7 @@ pub(super) fn overlay(
             continue;
         };
         match settings.set(row.name, &value) {
-            Ok(()) => record(origins, row.name, &value, format!("from {variable}")),
+            Ok(()) => record_setting(origins, row.name, &value, format!("from {variable}")),
             Err(error) => diagnostics.push(Diagnostic::error(format!("{variable}: {error}"))),
         }
     }
@@ -157,7 +157,7 @@ pub(super) fn overlay_flags(
     let mut diagnostics = Vec::new();
     for (key, value) in flags {
         match settings.set(key, value) {
-            Ok(()) => record(origins, key, value, format!("from --{}", key.replace('_', "-"))),
+            Ok(()) => record_setting(origins, key, value, format!("from --{}", key.replace('_', "-"))),
             Err(error) => {
                 let help = error.help();
                 diagnostics.push(Diagnostic { help, ..Diagnostic::error(error.to_string()) });
@@ -165,6 +165,11 @@ pub(super) fn overlay_flags(
         }
     }
     diagnostics
+}
+
+/// Records the source of a setting. The setting `user` must not replace the user on the server.
+pub(super) fn record_setting(origins: &mut Vec<Origin>, key: &str, value: &str, source: String) {
+    record(origins, if key == "user" { "user (system)" } else { key }, value, source);
 }
 
 /// Records the source of a value, replacing an earlier one.

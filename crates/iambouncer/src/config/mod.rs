@@ -28,7 +28,9 @@ pub(crate) mod zero_config;
 
 pub use check::first_new_error;
 pub use diagnostics::ConfigReport;
-pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};
+pub use enums::{
+    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PoolMode, ServerAuth, TlsMode, TlsProtocols,
+};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use load::{load_file, load_user_list};
 pub use model::{Config, Database, Host, Origin, PoolRules, UserOverrides};

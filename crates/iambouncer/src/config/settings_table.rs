@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
+use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
@@ -51,15 +51,16 @@ settings! {
     idle_transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client idle in a transaction for this many seconds";
     ignore_startup_parameters: String = "", ClientLogin, Working, "Startup parameters to accept and ignore";
     io_engine: IoEngine = IoEngine::Auto, Start, Working, "Kernel interface for I/O: auto, epoll or io_uring";
-    job_name: String = "pgbouncer", Start, NotYet, "Name of this process in log lines";
+    job_name: String = "pgbouncer", Start, Working, "Name of this process in ps and top, if set";
     listen_addr: String = "", Start, Working, "TCP addresses to listen on; * means all, empty means none";
     listen_backlog: u32 = 128, Start, Working, "Connections that the kernel queues before they are accepted";
     listen_port: u16 = 6432, Start, Working, "TCP port to listen on";
     log_connections: bool = true, ClientLogin, Working, "Log each client login";
     log_disconnections: bool = true, Use, Working, "Log each disconnect with its reason";
+    log_format: LogFormat = LogFormat::Auto, Reload, Working, "Layout of log lines: pgbouncer, text or json; auto is pgbouncer with a file, otherwise text";
     log_pooler_errors: bool = true, Use, Working, "Log errors that the pooler sends to clients";
     log_stats: bool = true, Janitor, Working, "Log totals once per stats_period";
-    logfile: String = "", Reload, Working, "File to log to; empty means standard error";
+    logfile: String = "", Reload, Working, "File to log to, besides standard error; RELOAD reopens it";
     login_notify_message: String = "", Nothing, NotYet, "NOTICE sent to each client after login";
     max_client_conn: u32 = 100, ClientLogin, Working, "Client connections in total", 0..=10_000_000;
     max_db_client_connections: u32 = 0, ClientLogin, Working, "Client connections per database (0 = no limit)";
@@ -106,9 +107,9 @@ settings! {
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
     suspend_timeout: Duration = 10, Nothing, NotYet, "Seconds for flushing buffers on SUSPEND";
-    syslog: bool = false, Nothing, Unsupported, "Log to syslog";
-    syslog_facility: String = "daemon", Nothing, NotYet, "Facility of syslog lines";
-    syslog_ident: String = "pgbouncer", Nothing, NotYet, "Name in syslog lines";
+    syslog: bool = false, Reload, Working, "Log to syslog, too";
+    syslog_facility: String = "daemon", Reload, Working, "Facility of syslog lines";
+    syslog_ident: String = "pgbouncer", Reload, Working, "Name in syslog lines";
     tcp_defer_accept: u32 = 1, Reload, Working, "Seconds the kernel waits for the first byte of a client before the connection can be accepted (0 = none)";
     tcp_keepalive: bool = true, Connection, Working, "Probe silent TCP connections";
     tcp_keepcnt: u32 = 0, Connection, Working, "Lost probes before a connection is closed (0 = system default)", 0..=127;
@@ -119,9 +120,9 @@ settings! {
     track_extra_parameters: String = "IntervalStyle", Start, Working, "Additional server parameters tracked per client";
     transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client whose transaction runs longer than this many seconds";
     unix_socket_dir: String = "/tmp", Start, Working, "Directory of the UNIX socket; @ makes it abstract, empty means none";
-    unix_socket_group: String = "", Start, Unsupported, "Group that owns the UNIX socket";
+    unix_socket_group: String = "", Start, Working, "Group that owns the UNIX socket";
     unix_socket_mode: FileMode = 0o777, Start, Working, "Permissions of the UNIX socket, in octal";
-    user: String = "", Start, Unsupported, "System user to switch to after start";
+    user: String = "", Start, Working, "System user to switch to after TCP ports were bound; required for a start as root with a file";
     verbose: u32 = 0, Reload, Working, "More log lines (0 to 3)", 0..=100;
     workers: WorkerCount = WorkerCount::Auto, Start, Working, "Worker threads: a number, or auto for one per available CPU";
 }
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 11);
+        assert_eq!(table().len(), 101 + 12);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -1,12 +1,8 @@
 //! The results of the three probes. Owns the conditions and their texts; it reads existing state and sends no
 //! requests, so that a probe never waits and adds no load.
 
-use crate::health_state::{FirstLogin, HealthState};
-use std::time::{Duration, Instant};
-
-/// A worker whose loop has not run for this long is stuck: its heartbeat is every second, and no iteration takes
-/// nearly as long.
-const MAX_SILENCE: Duration = Duration::from_secs(10);
+use crate::health_state::{FirstLogin, HealthState, MAX_SILENCE};
+use std::time::Instant;
 
 /// The result, with one line per condition.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +66,7 @@ pub(super) fn readiness(health: &HealthState) -> ProbeResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn startup_passes_once_started() {

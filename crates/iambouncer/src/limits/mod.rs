@@ -37,6 +37,8 @@ pub struct Limits {
     pub sessions: Counter,
     /// Workers that are running.
     pub running: Counter,
+    /// Workers that shutdown still waits for: their servers are in use.
+    pub serving: Counter,
     /// Clients of each worker: new clients are assigned to the worker with the fewest.
     pub loads: Box<[Counter]>,
     /// Time when a server was last closed, in µs since the process started.
@@ -52,6 +54,7 @@ impl Limits {
             clients: Counter::default(),
             sessions: Counter::default(),
             running: Counter::default(),
+            serving: Counter::default(),
             loads: (0..workers).map(|_| Counter::default()).collect(),
             closed_us: AtomicU64::new(0),
             named: Mutex::default(),

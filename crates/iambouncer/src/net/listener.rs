@@ -21,11 +21,36 @@ pub struct BoundListener {
     socket: socket2::Socket,
     /// As set on the socket; `None` for UNIX sockets.
     options: Option<TcpOptions>,
+    /// True if the file of a UNIX socket is removed with it.
+    is_file_ours: bool,
     /// Its address, with the actual port if 0 was requested.
     pub endpoint: Endpoint,
 }
 
 impl BoundListener {
+    /// A TCP socket that listens already.
+    ///
+    /// # Errors
+    /// Its address or an option is refused by the kernel.
+    pub fn from_tcp(listener: std::net::TcpListener, options: TcpOptions) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let endpoint = Endpoint::Tcp(listener.local_addr()?);
+        let socket = socket2::Socket::from(listener);
+        apply_listener_options(&socket, options)?;
+        Ok(Self { socket, options: Some(options), endpoint, is_file_ours: false })
+    }
+
+    /// A UNIX socket that listens already; its file belongs to another process.
+    ///
+    /// # Errors
+    /// Its address is refused by the kernel.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+        let socket = socket2::Socket::from(listener);
+        Ok(Self { socket, options: None, endpoint: Endpoint::Unix(path), is_file_ours: false })
+    }
+
     /// The socket, for use outside a worker. The file of a UNIX socket is not removed.
     pub fn into_std(self) -> std::net::TcpListener {
         self.socket.into()
@@ -94,14 +119,23 @@ fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<B
     apply_listener_options(&socket, options)?;
     socket.listen(backlog.min(i32::MAX as u32) as i32)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(BoundListener { socket, options: Some(options), endpoint: Endpoint::Tcp(local) })
+    Ok(BoundListener { socket, options: Some(options), endpoint: Endpoint::Tcp(local), is_file_ours: false })
+}
+
+/// Who may connect to a UNIX socket.
+#[derive(Clone, Copy)]
+pub struct UnixAccess {
+    /// Permissions of the file.
+    pub mode: u32,
+    /// Number of the group that owns the file; `None` for that of the process.
+    pub group: Option<u32>,
 }
 
 /// Binds the UNIX socket at libpq's path in `dir`; a stale file of a dead process is replaced.
 ///
 /// # Errors
 /// Another process listens there, or the directory is not writable.
-pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundListener, BindError> {
+pub fn bind_unix(dir: &str, port: u16, access: UnixAccess, backlog: u32) -> Result<BoundListener, BindError> {
     let path = PathBuf::from(format!("{dir}/.s.PGSQL.{port}"));
     let fail = || bind_error(path.display().to_string());
     let addr = unix_address(&path).map_err(fail())?;
@@ -117,10 +151,13 @@ pub fn bind_unix(dir: &str, port: u16, mode: u32, backlog: u32) -> Result<BoundL
     }
     socket.bind(&addr).map_err(fail())?;
     if is_file {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(fail())?;
+        if access.group.is_some() {
+            std::os::unix::fs::chown(&path, None, access.group).map_err(fail())?;
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(access.mode)).map_err(fail())?;
     }
     socket.listen(backlog.min(i32::MAX as u32) as i32).map_err(fail())?;
-    Ok(BoundListener { socket, options: None, endpoint: Endpoint::Unix(path) })
+    Ok(BoundListener { socket, options: None, endpoint: Endpoint::Unix(path), is_file_ours: is_file })
 }
 
 /// A listening socket of this worker. The file of a UNIX socket is removed when it is dropped.
@@ -130,6 +167,7 @@ pub struct Listener {
     endpoint: Endpoint,
     /// As last set on the socket; `None` for UNIX sockets.
     options: Cell<Option<TcpOptions>>,
+    is_file_ours: bool,
 }
 
 impl Listener {
@@ -140,7 +178,8 @@ impl Listener {
     pub fn new(bound: BoundListener) -> io::Result<Self> {
         let source = reactor::watch(&bound.socket)?;
         let options = Cell::new(bound.options);
-        Ok(Self { socket: bound.socket, source, endpoint: bound.endpoint, options })
+        let (socket, endpoint, is_file_ours) = (bound.socket, bound.endpoint, bound.is_file_ours);
+        Ok(Self { socket, source, endpoint, options, is_file_ours })
     }
 
     /// Waits for the next connection, which belongs to no worker yet: any worker can turn it into a
@@ -154,24 +193,40 @@ impl Listener {
             apply_listener_options(&self.socket, options)?;
             self.options.set(Some(options));
         }
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (socket, addr) = poll_fn(|_| {
+        poll_fn(|_| {
             self.source.set_waker();
-            loop {
-                if !self.source.is_readable() {
-                    return Poll::Pending;
+            if !self.source.is_readable() {
+                return Poll::Pending;
+            }
+            match self.accept_queued() {
+                Ok(Some(accepted)) => Poll::Ready(Ok(accepted)),
+                Ok(None) => {
+                    self.source.refused_read();
+                    Poll::Pending
                 }
-                match acceptfrom_with(&self.socket, flags) {
-                    Ok(accepted) => return Poll::Ready(Ok(accepted)),
-                    Err(Errno::AGAIN) => self.source.refused_read(),
-                    Err(Errno::INTR | Errno::CONNABORTED) => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
+                Err(error) => Poll::Ready(Err(error)),
             }
         })
-        .await?;
-        let remote = addr.and_then(|addr| SocketAddr::try_from(addr).ok());
-        Ok((socket, remote.map_or_else(|| self.endpoint.clone(), Endpoint::Tcp)))
+        .await
+    }
+
+    /// The next connection that the kernel has queued already, if any.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn accept_queued(&self) -> io::Result<Option<(OwnedFd, Endpoint)>> {
+        loop {
+            match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, addr)) => {
+                    let remote = addr.and_then(|addr| SocketAddr::try_from(addr).ok());
+                    let remote = remote.map_or_else(|| self.endpoint.clone(), Endpoint::Tcp);
+                    return Ok(Some((socket, remote)));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Its address.
@@ -184,7 +239,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         reactor::unwatch(&self.socket, &self.source);
         if let Endpoint::Unix(path) = &self.endpoint
-            && !path.starts_with("@")
+            && self.is_file_ours
             && Path::exists(path)
         {
             let _ = std::fs::remove_file(path);

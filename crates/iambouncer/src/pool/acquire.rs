@@ -3,6 +3,7 @@
 
 use super::arrivals::Arrivals;
 use super::canceling::CancelingServers;
+use super::closing::ServerCloseReason;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
 use super::lease::Lease;
@@ -167,14 +168,14 @@ impl Pool {
             if server.is_fit(&self.context.parameters) {
                 return Some(server);
             }
-            self.close(server);
+            self.close(server, ServerCloseReason::Died);
         }
     }
 
     /// Closes the server that has been idle longest, to make room for another pool. True if there was one.
     pub(super) fn close_oldest_idle(&self) -> bool {
         let oldest = self.idle.pop_oldest();
-        oldest.map(|server| self.close(server)).is_some()
+        oldest.map(|server| self.close(server, ServerCloseReason::Evicted)).is_some()
     }
 
     /// Gives idle servers to waiting clients (after RESUME) and opens more if needed.
@@ -193,11 +194,11 @@ impl Pool {
         self.queue.waiting_since().into_iter().chain(self.arrivals.first()).min()
     }
 
-    /// Closes all idle servers (PAUSE, KILL).
-    pub fn close_idle(&self) {
+    /// Closes all idle servers.
+    pub fn close_idle(&self, reason: ServerCloseReason) {
         let idle = self.idle.take_all();
         for server in idle {
-            self.close(server);
+            self.close(server, reason);
         }
     }
 }

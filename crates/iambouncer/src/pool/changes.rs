@@ -2,6 +2,7 @@
 //! line. Owns which servers have to be closed.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use crate::client_error;
 use crate::server::Server;
 use std::rc::Rc;
@@ -21,7 +22,7 @@ impl Pool {
     /// Closes every server as soon as it is free (RECONNECT, changed line).
     pub fn retire_all(self: &Rc<Self>) {
         self.mark_all();
-        self.close_idle();
+        self.close_idle(ServerCloseReason::Changed);
         self.forget_failure();
         self.connect_for_waiters();
     }
@@ -55,7 +56,7 @@ impl Pool {
         let error = Rc::new(client_error::database_removed());
         self.queue.refuse(&error, |_| true);
         self.forget_failure();
-        self.close_idle();
+        self.close_idle(ServerCloseReason::Changed);
     }
 
     /// Applies changed settings, which may include those used by logins.

@@ -10,6 +10,7 @@ use super::startup_response::ServerParameters;
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
+use crate::net::Endpoint;
 use crate::server::connect::Route;
 use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
@@ -209,17 +210,29 @@ impl Pool {
         if !server.info.close_needed.get() {
             self.adopt_server_parameters(server_parameters);
         }
-        tracing::info!(
-            database = %self.database.name,
-            user = %self.user,
-            server = %server.info.facts.route.endpoint,
-            tls = %server.info.facts.tls,
-            pid = server.info.facts.pid,
-            took_ms = took.as_millis() as u64,
-            "server login"
-        );
+        self.log_login(&server.info.facts, took);
         self.table.add(&server.info);
         self.admit(Box::new(server), worker::now());
+    }
+
+    fn log_login(&self, facts: &ServerFacts, took: Duration) {
+        if !self.context.config().settings.log_connections {
+            return;
+        }
+        let from = match &facts.local {
+            Some(local @ Endpoint::Tcp(_)) => format!(" (from {local})"),
+            _ => String::new(),
+        };
+        tracing::info!(
+            id = facts.id,
+            database = %self.database.name,
+            user = %self.user,
+            server = %facts.route.endpoint,
+            tls = %facts.tls,
+            pid = facts.pid,
+            took_ms = took.as_millis() as u64,
+            "new connection to server{from}"
+        );
     }
 
     fn new_server(
@@ -240,9 +253,7 @@ impl Pool {
             generation,
             pid,
             cancel_key,
-            remote: stream
-                .peer()
-                .filter(|_| matches!(route, Route { endpoint: crate::net::Endpoint::Tcp(_), .. })),
+            remote: stream.peer().filter(|_| matches!(route, Route { endpoint: Endpoint::Tcp(_), .. })),
             local: stream.local(),
             route,
             tls: stream.tls().map(|tls| tls.description()).unwrap_or_default(),
@@ -291,6 +302,7 @@ impl Pool {
             "{}",
             failed.error
         );
+        self.log_failed_connection(&failed.error);
         self.logins.record_failure(&self.database.line.borrow());
         if !is_current {
             return;
@@ -299,6 +311,22 @@ impl Pool {
         self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
+    }
+
+    /// PgBouncer's line about a server connection that was closed before it was of use.
+    fn log_failed_connection(&self, error: &LoginError) {
+        if !self.context.config().settings.log_disconnections {
+            return;
+        }
+        let line = self.database.line.borrow();
+        let host = line.host.first().map(ToString::to_string).unwrap_or_default();
+        tracing::info!(
+            database = %self.database.name,
+            user = %self.user,
+            server = %format_args!("{host}:{}", line.port),
+            "closing because: {} (age=0s)",
+            error.close_reason()
+        );
     }
 
     /// Another worker's login to the same target has finished, successfully or not.

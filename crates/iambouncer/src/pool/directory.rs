@@ -2,6 +2,7 @@
 //! per database and user need to find them.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use super::shared::SharedPools;
 use super::shared_limits::{SharedLimits, longest_idle};
 use crate::config::Database;
@@ -103,6 +104,7 @@ impl Directory {
         }
         let config = self.context.config();
         let line = config.fallback.as_ref()?;
+        tracing::info!(worker = self.context.worker.index(), "registered new auto-database: {name}");
         Some(self.add_database(name, Rc::new(line.clone()), true))
     }
 
@@ -248,7 +250,7 @@ impl Directory {
         }
         let chosen = |pool: &Rc<Pool>| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database));
         for pool in self.pools().iter().filter(|pool| chosen(pool)) {
-            if paused { pool.close_idle() } else { pool.serve_waiters() }
+            if paused { pool.close_idle(ServerCloseReason::Paused) } else { pool.serve_waiters() }
         }
     }
 

@@ -3,6 +3,7 @@
 //! database runs. Such a server is never used again.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
 use crate::server::{self, Activity, Server, ServerInfo};
@@ -34,6 +35,7 @@ impl Pool {
     /// Closes a server that must not be used again and may still be working.
     pub(super) fn abandon(self: &Rc<Self>, mut server: Box<Server>, unfinished: UnfinishedWork) {
         let info = server.info.clone();
+        self.log_closing(&info, ServerCloseReason::Unclean);
         info.client_id.set(0);
         info.touched_at.set(worker::now());
         info.close_needed.set(true);

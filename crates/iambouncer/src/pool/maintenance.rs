@@ -2,6 +2,7 @@
 //! reserve. Owns no timer of its own.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use crate::worker;
 use std::rc::Rc;
 
@@ -28,10 +29,19 @@ impl Pool {
             let idle_for = now - server.info.touched_at.get();
             let too_idle = !idle_timeout.is_zero() && idle_for >= idle_timeout && left > minimum;
             let too_old = server.info.facts.retire_at.is_some_and(|at| at <= now);
-            if too_idle || too_old || !server.is_fit(&self.context.parameters) {
+            let reason = if too_idle {
+                Some(ServerCloseReason::Idle)
+            } else if too_old {
+                Some(ServerCloseReason::Lifetime)
+            } else if server.info.close_needed.get() {
+                Some(ServerCloseReason::Changed)
+            } else {
+                (!server.is_fit(&self.context.parameters)).then_some(ServerCloseReason::Died)
+            };
+            if let Some(reason) = reason {
                 left -= 1;
                 let info = server.info.clone();
-                self.close(server);
+                self.close(server, reason);
                 if too_old && !too_idle {
                     self.replace(&info);
                 }

@@ -13,6 +13,7 @@ mod arrivals;
 mod balance;
 mod canceling;
 mod changes;
+mod closing;
 mod connect;
 mod counts;
 mod demand;

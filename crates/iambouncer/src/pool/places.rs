@@ -100,8 +100,19 @@ impl Pool {
         let user = user.or_else(|| of_user.take(user_limit));
         let database = database.or_else(|| of_database.take(database_limit));
         match (user, database) {
-            (Some(user), Some(database)) => Ok(vec![pool, user, database]),
+            (Some(user), Some(database)) => {
+                self.log_use_of_reserve();
+                Ok(vec![pool, user, database])
+            }
             (user, database) => Err(Full::among(user.is_none(), database.is_none()).unwrap_or(Full::Pool)),
+        }
+    }
+
+    /// Logs that the pool has taken a place of its reserve.
+    fn log_use_of_reserve(&self) {
+        let size = self.rules.current().pool_size;
+        if self.size_now() > size && self.shared.open.taken() > size {
+            tracing::warn!(database = %self.database.name, user = %self.user, "taking connection from reserve_pool");
         }
     }
 

@@ -2,6 +2,7 @@
 //! idle. Owns these decisions; a server of unknown state is closed by `lingering`.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use super::lease::Lease;
 use super::lingering::UnfinishedWork;
 use crate::server::{Activity, Server};
@@ -16,7 +17,7 @@ impl Pool {
         server.info.touched_at.set(now);
         self.queue.record_release(now);
         if self.rules.uses_once() {
-            return self.retire(server);
+            return self.retire(server, ServerCloseReason::Lifetime);
         }
         self.admit(server, now);
     }
@@ -27,23 +28,27 @@ impl Pool {
         info.client_id.set(0);
         info.activity.set(Activity::Idle);
         let is_too_old = info.facts.retire_at.is_some_and(|at| at <= now);
-        if info.close_needed.get() || is_too_old || self.is_above_size() {
-            return self.retire(server);
+        if info.close_needed.get() {
+            return self.retire(server, ServerCloseReason::Changed);
+        }
+        if is_too_old || self.is_above_size() {
+            let reason = if is_too_old { ServerCloseReason::Lifetime } else { ServerCloseReason::Surplus };
+            return self.retire(server, reason);
         }
         if info.cancels_in_flight.get() > 0 {
             return self.canceling.keep(server);
         }
         if self.database.paused.get() {
-            return self.close(server);
+            return self.close(server, ServerCloseReason::Paused);
         }
         self.assign_or_keep(server);
     }
 
     /// Closes a server that must not be used again, then serves the waiters or opens a replacement.
-    fn retire(self: &Rc<Self>, server: Box<Server>) {
+    fn retire(self: &Rc<Self>, server: Box<Server>, reason: ServerCloseReason) {
         let info = server.info.clone();
         let is_surplus = self.is_above_size();
-        self.close(server);
+        self.close(server, reason);
         self.connect_for_waiters();
         if !is_surplus && !info.close_needed.get() {
             self.replace(&info);
@@ -58,7 +63,7 @@ impl Pool {
             }
         }
         if self.shared_limits.claim_with_precedence(self, |pool| pool.queue.waiting_since()).is_some() {
-            return self.close(server);
+            return self.close(server, ServerCloseReason::Evicted);
         }
         if let Err(back) = self.queue.grant(self, server) {
             self.keep(back);
@@ -100,12 +105,5 @@ impl Pool {
             // Its state is unknown, so dropping the lease closes it.
             tracing::warn!(database = %pool.database.name, user = %pool.user, "server_reset_query failed");
         });
-    }
-
-    pub(super) fn close(&self, server: Box<Server>) {
-        server.close();
-        self.context.process.limits.note_closed(worker::now());
-        self.changed.notify_all();
-        self.shared_limits.retry_claims();
     }
 }

@@ -3,6 +3,7 @@
 //! database or user have no room for it, the replacement logs in after the old server is closed.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use super::places::{Eviction, Full};
 use crate::config::PoolMode;
 use crate::limits::Permit;
@@ -138,7 +139,7 @@ impl Pool {
         let Some(predecessor) = overlap.predecessor.upgrade() else { return };
         predecessor.close_needed.set(true);
         match (self.idle.take(predecessor.facts.id), overlap.place.take()) {
-            (Some(server), _) => self.close(server),
+            (Some(server), _) => self.close(server, ServerCloseReason::Lifetime),
             (None, Some(place)) => predecessor.overlap.complete(place),
             (None, None) => {}
         }

@@ -22,11 +22,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a login was evicted because files are scarce: its file is available once the login has been closed.
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
-/// Accepts connections until shutdown begins.
+/// True if the listener accepts connections in this phase. The UNIX socket stays open for the console.
+fn is_open(phase: Phase, listener: &Endpoint) -> bool {
+    match (phase, listener) {
+        (Phase::Running, _) => true,
+        (Phase::WaitForClients | Phase::WaitForServers, listener) => matches!(listener, Endpoint::Unix(_)),
+        (Phase::Now, _) => false,
+    }
+}
+
+/// Accepts connections until the listener closes.
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
     let lifecycle = worker.lifecycle.clone();
     let mut accepted_in_turn = 0;
-    while lifecycle.phase() == Phase::Running {
+    while is_open(lifecycle.phase(), listener.endpoint()) {
         let accepted = listener.accept(worker.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
@@ -47,6 +56,19 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
                 timers::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+    if lifecycle.phase() == Phase::WaitForClients {
+        take_queue(&worker, &listener);
+    }
+}
+
+/// Accepts what the kernel has queued: it resets the connections of a queue whose listener closes, and to their clients
+/// the pooler was there.
+fn take_queue(worker: &Rc<Worker>, listener: &Listener) {
+    for _ in 0..worker.context.config().settings.listen_backlog {
+        let Ok(Some((socket, remote))) = listener.accept_queued() else { return };
+        let permitted = PermittedUse::of(&socket);
+        admit(worker, socket, permitted, remote, listener.endpoint());
     }
 }
 

@@ -63,13 +63,14 @@ pub(super) fn start(
     start: WorkerStart,
 ) -> io::Result<WorkerThread> {
     let running = start.process.limits.running.take(None);
+    let serving = start.process.limits.serving.take(None);
     let thread = thread::Builder::new().name(format!("worker-{}", slot.index().index()));
     let handle = thread.spawn(move || {
         let _guard = AbortOnPanic;
         let (index, workers) = (slot.index().index(), slot.workers::<Worker>());
         let outcome = engine.run(async move {
             let worker = open(start, slot);
-            super::shutdown::wait(&worker).await;
+            super::shutdown::wait(&worker, serving).await;
         });
         drop(running);
         if let Err(error) = &outcome {

@@ -13,10 +13,13 @@ mod shutdown;
 pub mod signals;
 
 use crate::context::ConfigFiles;
+use crate::health_state::MAX_SILENCE;
 use crate::http;
+use crate::limits::Permit;
 use crate::net::listener::{BoundListener, Listener};
 use crate::pool::SharedPools;
 use crate::process::{Process, ProcessParts};
+use crate::service_manager;
 use crate::worker::executor;
 use crate::worker::workers::WorkerSlot;
 use crate::worker_state::Worker;
@@ -26,6 +29,7 @@ use signals::Signal;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Everything that the workers need to start.
@@ -46,6 +50,8 @@ pub struct StartPlan {
     pub http: Vec<BoundListener>,
     /// Received signals.
     pub signals: mpsc::Receiver<Signal>,
+    /// Called once, when clients are accepted.
+    pub on_ready: Box<dyn FnOnce() + Send>,
 }
 
 /// Runs the pooler until shutdown, on this thread and one more for each further worker.
@@ -53,7 +59,7 @@ pub struct StartPlan {
 /// # Errors
 /// The kernel refuses a resource, or no random numbers are available.
 pub fn run(plan: StartPlan) -> io::Result<()> {
-    let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals } = plan;
+    let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals, on_ready } = plan;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
     let mut slots = WorkerSlot::<Worker>::create(settings.workers.count()).into_iter();
@@ -72,6 +78,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     announce::endpoints(&loaded.config, &process);
     http::serve(&process, http, first.workers())?;
     let _running = process.limits.running.take(None);
+    let serving = process.limits.serving.take(None);
     let shared_pools = Arc::new(SharedPools::new(workers));
     let start = WorkerStart { process, loaded, shared_pools, reloader };
     let mut others = Vec::new();
@@ -81,7 +88,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
     let _guard = members::AbortOnPanic;
     let outcome = engine.run(async move {
         let worker = members::open(start, first);
-        if let Err(error) = serve(worker, bound, signals).await {
+        if let Err(error) = serve(worker, serving, bound, signals, on_ready).await {
             tracing::error!(%error, "cannot start");
         }
     });
@@ -91,8 +98,10 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
 /// The main task of the first worker: it listens, handles signals, and stops last.
 async fn serve(
     worker: Rc<Worker>,
+    serving: Option<Permit>,
     bound: Vec<BoundListener>,
     signals: mpsc::Receiver<Signal>,
+    on_ready: Box<dyn FnOnce() + Send>,
 ) -> io::Result<()> {
     let mut listening = Vec::new();
     for bound in bound {
@@ -103,6 +112,11 @@ async fn serve(
     executor::spawn(signals::handle(worker.console.clone(), signals));
     worker.context.process.health.start();
     tracing::info!("ready: accepting connections on {}", listening.join(", "));
-    shutdown::wait(&worker).await;
+    service_manager::ready();
+    let process = worker.context.process.clone();
+    let is_alive = move || process.health.silent(Instant::now(), MAX_SILENCE).is_empty();
+    service_manager::spawn_watchdog(&worker.context.process.control, is_alive);
+    on_ready();
+    shutdown::wait(&worker, serving).await;
     Ok(())
 }

@@ -4,29 +4,49 @@
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::lifecycle::Phase;
-use crate::worker::{either, timers};
+use crate::limits::Permit;
+use crate::service_manager;
+use crate::worker::{self, either, timers};
 use crate::worker_state::Worker;
 use std::time::Duration;
 
+/// How long shutdown waits for logins that were in progress when it began.
+const LOGIN_GRACE: Duration = Duration::from_secs(5);
 /// How long clients may take to read the final message.
 const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Returns when the worker may stop.
-pub(super) async fn wait(worker: &Worker) {
+/// Returns when the worker may stop. The permit is in the count of workers whose servers may be in use.
+pub(super) async fn wait(worker: &Worker, serving: Option<Permit>) {
+    let mut serving = serving;
     let lifecycle = &worker.lifecycle;
+    let limits = &worker.context.process.limits;
     let mut announced = Phase::Running;
+    let mut began = worker::now();
     loop {
         let phase = lifecycle.phase();
         if phase != announced {
+            if announced == Phase::Running {
+                began = worker::now();
+            }
             announced = phase;
             announce(worker, phase);
         }
+        let grace = LOGIN_GRACE.saturating_sub(worker::now() - began);
         let done = match phase {
             Phase::Running => false,
             // Counts the sessions of all workers: until then a console here is useful, and a server may be needed
             // elsewhere.
-            Phase::WaitForClients => worker.context.process.limits.sessions.taken() == 0,
-            Phase::WaitForServers => worker.directory.busy_servers() == 0,
+            Phase::WaitForClients => {
+                limits.sessions.taken() == 0
+                    && (grace.is_zero() || worker.context.process.pending_logins.len() == 0)
+            }
+            Phase::WaitForServers => {
+                if worker.directory.busy_servers() == 0 && serving.take().is_some() {
+                    worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
+                }
+                // Those of all workers: until then a console here is useful.
+                limits.serving.taken() == 0
+            }
             Phase::Now => true,
         };
         if done {
@@ -36,12 +56,21 @@ pub(super) async fn wait(worker: &Worker) {
             Phase::WaitForServers => &*worker.directory.changed,
             _ => &worker.directory.client_left,
         };
-        either(lifecycle.changed.wait(), event.wait()).await;
+        let waiting = either(lifecycle.changed.wait(), event.wait());
+        match phase {
+            Phase::WaitForClients if !grace.is_zero() => {
+                timers::timeout(grace, waiting).await;
+            }
+            _ => {
+                waiting.await;
+            }
+        }
     }
+    // The UNIX socket closes now.
+    lifecycle.advance(Phase::Now);
     // The last client may have left here; the other workers wait for that too.
     worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
     close_clients(worker).await;
-    let limits = &worker.context.process.limits;
     if worker.context.worker.index() == 0 {
         // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
@@ -54,6 +83,7 @@ pub(super) async fn wait(worker: &Worker) {
 fn announce(worker: &Worker, phase: Phase) {
     worker.context.process.health.drain();
     if worker.context.worker.index() == 0 {
+        service_manager::stopping();
         match phase {
             Phase::Running => {}
             Phase::WaitForClients => {

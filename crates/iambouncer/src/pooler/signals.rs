@@ -3,6 +3,7 @@
 
 use crate::admin::Console;
 use crate::lifecycle::Phase;
+use crate::service_manager;
 use std::rc::Rc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -58,22 +59,67 @@ pub fn catch() -> std::io::Result<mpsc::Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Handles signals.
+impl Signal {
+    /// Its name in log lines.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reload => "SIGHUP",
+            Self::WaitForClients => "SIGTERM",
+            Self::WaitForServers => "SIGINT",
+            Self::Now => "SIGQUIT",
+            Self::Pause => "SIGUSR1",
+            Self::Resume => "SIGUSR2",
+        }
+    }
+}
+
+/// Handles signals. The log lines are those of PgBouncer.
 pub(super) async fn handle(console: Rc<Console>, mut signals: mpsc::Receiver<Signal>) {
     while let Some(signal) = signals.recv().await {
-        tracing::info!(?signal, "signal");
+        let name = signal.name();
+        let is_running = console.lifecycle.phase() == Phase::Running;
+        let is_paused = console.directory.paused.get();
         match signal {
             Signal::Reload => {
+                tracing::info!("got {name}, re-reading config");
+                service_manager::reloading();
                 if let Err(text) = console.reload().await {
                     tracing::error!("configuration not reloaded, the previous one remains in force");
                     text.lines().for_each(|line| tracing::error!("{line}"));
                 }
+                service_manager::ready();
             }
-            Signal::WaitForClients => console.advance(Phase::WaitForClients),
-            Signal::WaitForServers => console.advance(Phase::WaitForServers),
-            Signal::Now => console.advance(Phase::Now),
-            Signal::Pause => console.set_paused(None, true).await,
-            Signal::Resume => console.set_paused(None, false).await,
+            Signal::WaitForClients | Signal::WaitForServers if !is_running => {
+                tracing::info!("got {name} while shutting down, fast exit");
+                console.advance(Phase::Now);
+            }
+            Signal::WaitForClients => {
+                tracing::info!("got {name}, shutting down, waiting for all clients disconnect");
+                console.advance(Phase::WaitForClients);
+            }
+            Signal::WaitForServers => {
+                tracing::info!(
+                    "got {name}, shutting down, waiting for all servers connections to be released"
+                );
+                console.advance(Phase::WaitForServers);
+            }
+            Signal::Now => {
+                tracing::info!("got {name}, fast exit");
+                console.advance(Phase::Now);
+            }
+            Signal::Pause | Signal::Resume if !is_running => {
+                tracing::info!("got {name} while shutting down, ignoring");
+            }
+            Signal::Pause if is_paused => tracing::info!("got {name}, but already paused/suspended"),
+            Signal::Pause => {
+                tracing::info!("got {name}, pausing all activity");
+                console.set_paused(None, true).await;
+            }
+            Signal::Resume if !is_paused => tracing::info!("got {name}, but not paused/suspended"),
+            Signal::Resume => {
+                tracing::info!("got {name}, continuing from PAUSE");
+                console.set_paused(None, false).await;
+            }
         }
     }
 }

@@ -18,8 +18,10 @@ const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 pub enum CloseReason {
-    /// The client sent Terminate or closed its connection.
+    /// The client sent Terminate.
     ClientLeft,
+    /// The client closed its connection.
+    ClientEof,
     /// The client's connection failed.
     ClientLost(std::io::Error),
     /// The pooler ends the session and reports why.
@@ -32,9 +34,10 @@ impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::ClientLeft => f.write_str("client close request"),
+            Self::ClientEof => f.write_str("client unexpected eof"),
             Self::ClientLost(error) => error.fmt(f),
             Self::Error(error) => error.fmt(f),
-            Self::ServerFatal => f.write_str("server closed the session"),
+            Self::ServerFatal => f.write_str("server conn crashed?"),
         }
     }
 }

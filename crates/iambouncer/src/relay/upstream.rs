@@ -208,7 +208,7 @@ impl Exchange {
     ) -> Poll<Result<(), CloseReason>> {
         self.awaits_client_input = true;
         match ready!(self.up.poll_receive(cx, &mut session.client)) {
-            Ok(0) => Poll::Ready(Err(CloseReason::ClientLeft)),
+            Ok(0) => Poll::Ready(Err(CloseReason::ClientEof)),
             Ok(n) => {
                 session.pool.stats.count(|t| t.received_bytes += n as u64);
                 Poll::Ready(Ok(()))
@@ -396,7 +396,7 @@ impl Exchange {
 /// Used while nothing is read from the client: checks for a disconnect at the janitor's interval.
 fn poll_disconnect(session: &ClientSession) -> Poll<Result<(), CloseReason>> {
     if session.info.is_end_check_due() && session.client.has_hung_up() {
-        return Poll::Ready(Err(CloseReason::ClientLeft));
+        return Poll::Ready(Err(CloseReason::ClientEof));
     }
     Poll::Pending
 }

@@ -205,6 +205,17 @@ pub enum LoginError {
 }
 
 impl LoginError {
+    /// Why the connection is closed, in PgBouncer's words where it has some.
+    pub fn close_reason(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Resolve { .. } => "server DNS lookup failed".into(),
+            Self::Connect { .. } => "connect failed".into(),
+            Self::Timeout { .. } => "connect timeout".into(),
+            Self::Refused { message, .. } => message.into(),
+            other => other.to_string().into(),
+        }
+    }
+
     /// True if the login was refused for a reason that an early retry will not change.
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -242,7 +253,12 @@ impl LoginError {
                 (Blame::Server, "08004".into())
             }
         };
-        ClientError { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
+        let message = match self {
+            // The client receives the server's own words, as from PgBouncer and from the server itself.
+            Self::Refused { message, .. } => message.clone(),
+            other => other.to_string(),
+        };
+        ClientError { blame, code, message: message.into(), hint: self.hint().map(Cow::Owned) }
     }
 
     /// A hint for this case; general advice belongs to the cause.

@@ -47,6 +47,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
             resolver: None,
             http: Vec::new(),
             signals: signals::catch().unwrap(),
+            on_ready: Box::new(|| ()),
         };
         drop(inside);
         on_thread();

@@ -3,7 +3,7 @@
 
 use crate::support::bouncer::Start;
 use crate::support::sim::{RDS_HOST, REGION, Sim};
-use crate::support::{Client, postgres};
+use crate::support::{Client, eventually, postgres};
 use rds_sim::postgres::PostgresOptions;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -236,7 +236,7 @@ fn a_refusal_names_user_and_database_of_the_startup_packet() {
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app"), ("strange", "x")]);
     assert_eq!(client.read().unwrap().error().0, "08P01");
     let line = bouncer.wait_for_line("unsupported startup parameter");
-    assert!(line.contains("user=app database=app"), "{line}");
+    assert!(line.contains(" app/app@127.0.0.1:"), "{line}");
 }
 
 #[test]
@@ -245,9 +245,13 @@ fn a_failed_server_login_is_logged_once() {
     let bouncer = Start::databases(&line).start();
     let (code, _, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "3D000");
-    let line = bouncer.wait_for_line("does not exist");
+    let line = bouncer.wait_for_line("server login failed: FATAL database \"nowhere\" does not exist");
     assert!(line.contains("database=app user=app"), "{line}");
-    assert_eq!(bouncer.log().matches("does not exist").count(), 1, "{}", bouncer.log());
+    assert_eq!(bouncer.log().matches("server login failed").count(), 1, "{}", bouncer.log());
+    // As in PgBouncer, one line for the server and one for each client.
+    bouncer.wait_for_line(" LOG S-0x0: app/app@127.0.0.1:");
+    let closed = "closing because: database \"nowhere\" does not exist (age=0s)";
+    eventually("both are closed", || bouncer.log().matches(closed).count() == 2);
 }
 
 #[test]

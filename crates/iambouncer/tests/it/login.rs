@@ -105,7 +105,7 @@ fn a_wrong_server_password_is_reported_at_once_and_the_pool_stays_empty() {
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     let (code, text) = client.read().unwrap().error();
     assert_eq!(code, "28P01");
-    assert!(text.contains("server login failed"), "{text}");
+    assert!(text.contains("authentication failed"), "{text}");
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
     assert!(!bouncer.log().contains("not it"));
 }

@@ -22,6 +22,7 @@ mod credentials_shown;
 mod diagnoses;
 mod doctor;
 mod drivers;
+mod drop_in;
 mod fatal_with_answer;
 mod forgetting;
 mod host_addresses;

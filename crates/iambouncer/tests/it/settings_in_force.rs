@@ -26,9 +26,9 @@ fn other_text(key: &str) -> Option<&'static str> {
         "server_reset_query" => "SELECT 1",
         "server_check_query" => "SELECT 2",
         "stats_users" => "other",
-        "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_facility" | "syslog_ident" => {
-            "other"
-        }
+        "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_ident" => "other",
+        "log_format" => "json",
+        "syslog_facility" => "local0",
         "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",
         "conffile" => "/dev/null",
         "server_tls_sslmode" => "disable",

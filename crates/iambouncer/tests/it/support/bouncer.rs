@@ -273,7 +273,12 @@ pub fn command(arguments: &[String], environment: &[(String, String)]) -> Comman
     command_through(&[], arguments, environment)
 }
 
-fn command_through(wrapper: &[String], arguments: &[String], environment: &[(String, String)]) -> Command {
+/// As [`command`], through a program with its arguments.
+pub fn command_through(
+    wrapper: &[String],
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Command {
     let binary = env!("CARGO_BIN_EXE_iambouncer").to_owned();
     let words: Vec<&String> = wrapper.iter().chain([&binary]).collect();
     let mut command = Command::new(words[0]);
@@ -284,11 +289,17 @@ fn command_through(wrapper: &[String], arguments: &[String], environment: &[(Str
         .env("AWS_EC2_METADATA_DISABLED", "true")
         // `make test` runs all tests once more with another engine.
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
+        .envs(root_user())
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     end_with_the_test(&mut command);
     command
+}
+
+/// As root, the pooler requires a user; another one could not read the files of the tests.
+fn root_user() -> Option<(&'static str, &'static str)> {
+    rustix::process::geteuid().is_root().then_some(("IAMBOUNCER_USER", "root"))
 }
 
 /// Kills the process when the thread that starts it ends.

@@ -52,7 +52,12 @@ pub struct Logged {
 impl Logged {
     /// Starts the binary and waits until `log_file` reports that it is ready.
     pub fn start(arguments: &[String], environment: &[(String, String)], log_file: &Path) -> Self {
-        let child = command(arguments, environment).spawn().unwrap();
+        Self::spawn(command(arguments, environment), log_file)
+    }
+
+    /// Runs a command that starts the binary, and waits until `log_file` reports that it is ready.
+    pub fn spawn(mut command: Command, log_file: &Path) -> Self {
+        let child = command.spawn().unwrap();
         let mut pooler = Self { child, port: 0, log_file: log_file.to_owned() };
         eventually("the log file reports ready", || {
             assert_eq!(pooler.child.try_wait().unwrap(), None, "{}", pooler.log());

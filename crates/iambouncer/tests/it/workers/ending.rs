@@ -90,7 +90,7 @@ fn a_second_signal_ends_the_workers_that_still_wait() {
         let mut clients = workers.clients_at(&[1, 2]);
         begin_all(&mut clients);
         workers.bouncer.signal(signal);
-        eventually("the signal was seen", || workers.bouncer.log().contains("signal="));
+        eventually("the signal was seen", || workers.bouncer.log().contains("got SIG"));
         for client in &mut clients {
             assert_eq!(client.value("SELECT 1"), "1");
         }

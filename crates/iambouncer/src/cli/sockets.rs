@@ -1,0 +1,79 @@
+//! The sockets that clients connect to. Owns which are bound: those that the service manager opened, or those of the
+//! settings.
+
+use crate::accounts;
+use crate::config::Settings;
+use crate::net::Endpoint;
+use crate::net::listener::{self, BoundListener, UnixAccess};
+use crate::net::tcp_options::TcpOptions;
+use crate::service_manager::{self, InheritedListener};
+use anyhow::Context as _;
+
+/// The sockets that the service manager opened, which replace all configured ones, as in PgBouncer; `None` if there are
+/// none.
+///
+/// # Errors
+/// It opened a socket that is of no use.
+pub(super) fn inherited(settings: &Settings) -> anyhow::Result<Option<Vec<BoundListener>>> {
+    let listeners = service_manager::listeners().context("socket activation")?;
+    if listeners.is_empty() {
+        return Ok(None);
+    }
+    let mut bound = Vec::new();
+    for listener in listeners {
+        bound.push(match listener {
+            InheritedListener::Tcp(tcp) => BoundListener::from_tcp(tcp, TcpOptions::of(settings))?,
+            InheritedListener::Unix(unix) => BoundListener::from_unix(unix)?,
+        });
+    }
+    Ok(Some(bound))
+}
+
+/// Binds `listen_addr` and `listen_port`.
+///
+/// # Errors
+/// An address cannot be bound.
+pub(super) fn bind_tcp(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
+    let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
+    Ok(listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?)
+}
+
+/// Adds the UNIX socket of `unix_socket_dir`.
+///
+/// # Errors
+/// It cannot be bound, or there is no socket at all.
+pub(super) fn with_unix(
+    mut bound: Vec<BoundListener>,
+    settings: &Settings,
+) -> anyhow::Result<Vec<BoundListener>> {
+    if !settings.unix_socket_dir.is_empty() {
+        // For port 0 the kernel chooses the port; the UNIX socket then uses the same number.
+        let port = bound.iter().find_map(|bound| match &bound.endpoint {
+            Endpoint::Tcp(addr) => Some(addr.port()),
+            Endpoint::Unix(_) => None,
+        });
+        let group = match settings.unix_socket_group.as_str() {
+            "" => None,
+            name => {
+                let missing = || format!("unix_socket_group = {name}: there is no such group");
+                Some(accounts::group(name).with_context(missing)?)
+            }
+        };
+        bound.push(listener::bind_unix(
+            &settings.unix_socket_dir,
+            port.unwrap_or(settings.listen_port),
+            UnixAccess { mode: settings.unix_socket_mode.0, group },
+            settings.listen_backlog,
+        )?);
+    }
+    anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
+    Ok(bound)
+}
+
+/// Binds all sockets of the settings.
+///
+/// # Errors
+/// As [`bind_tcp`] and [`with_unix`].
+pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
+    with_unix(bind_tcp(settings)?, settings)
+}
