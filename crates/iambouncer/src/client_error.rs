@@ -172,6 +172,26 @@ pub fn sts_unavailable(reason: &str) -> ClientError {
         .hint("Try again in a moment.")
 }
 
+/// `auth_type = hba`, and no rule matches.
+pub fn no_authentication_method() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "no authentication method is found")
+}
+
+/// The HBA rule that matches rejects the client.
+pub fn login_rejected() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "login rejected")
+}
+
+/// The client's certificate does not prove the requested user. The log has the reason.
+pub fn certificate_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "certificate authentication failed")
+}
+
+/// The account at the other end of the UNIX socket may not log in as the requested user. The log has the reason.
+pub fn peer_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "unix socket login rejected")
+}
+
 /// An authentication type that is not supported yet.
 pub fn authentication_unavailable(kind: &str) -> ClientError {
     ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))

@@ -1,10 +1,11 @@
 //! State available to all tasks of a worker: the active configuration, users, TLS, and what the process shares. Owns
 //! the replacement of the configuration by RELOAD; makes no decisions.
 
+use crate::auth::hba::{self, HbaFile, HbaRules};
 use crate::auth::ident::{self, IdentMap};
 use crate::auth::mock::Forms;
 use crate::client_identity::ClientIdentities;
-use crate::config::{Config, UserList, load_user_list};
+use crate::config::{AuthType, Config, Settings, UserList, load_user_list};
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
 use crate::net::tls_config;
@@ -28,6 +29,8 @@ pub struct ConfigFiles {
     pub users: Arc<UserList>,
     /// `auth_ident_file`.
     pub ident: Arc<IdentMap>,
+    /// `auth_hba_file`; empty unless `auth_type = hba`.
+    pub hba: Arc<HbaRules>,
     /// TLS with servers; `None` if disabled.
     pub server_tls: Option<ServerTls>,
     /// TLS with clients; `None` if disabled.
@@ -35,7 +38,7 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    /// Reads the files named by a configuration: users, identity maps and certificates. Blocks.
+    /// Reads the files named by a configuration: users, maps, HBA rules and certificates. Blocks.
     ///
     /// # Errors
     /// A file is invalid; the text is for the operator.
@@ -46,12 +49,17 @@ impl ConfigFiles {
             path => load_user_list(Path::new(path)).map_err(|report| report.to_string())?,
         };
         let ident = read_ident_map(&settings.auth_ident_file)?;
+        let hba = read_hba_rules(settings, &ident)?;
+        for warning in hba.warnings() {
+            tracing::warn!("{warning}");
+        }
         let tls = |error: tls_config::TlsConfigError| format!("error: {error}");
         Ok(Self {
             server_tls: tls_config::for_servers(settings).map_err(tls)?,
             client_tls: tls_config::for_clients(settings).map_err(tls)?,
             users: Arc::new(users),
             ident: Arc::new(ident),
+            hba: Arc::new(hba),
             config: Arc::new(config),
         })
     }
@@ -62,12 +70,29 @@ fn read_ident_map(path: &str) -> Result<IdentMap, String> {
         return Ok(IdentMap::default());
     }
     let wrong = |reason: String| format!("error: auth_ident_file {path}: {reason}");
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if size > ident::MAX_FILE_BYTES as u64 {
-        return Err(wrong(format!("larger than {} bytes", ident::MAX_FILE_BYTES)));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_text(Path::new(path), ident::MAX_FILE_BYTES).map_err(wrong)?;
     IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
+}
+
+/// Other methods do not use the file, which need not exist then.
+fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, String> {
+    let path = settings.auth_hba_file.as_str();
+    if settings.auth_type != AuthType::Hba {
+        return Ok(HbaRules::default());
+    }
+    let load = |path: &Path| read_text(path, hba::MAX_FILE_BYTES);
+    let text = load(Path::new(path))
+        .map_err(|reason| format!("error: could not open hba config file {path}: {reason}"))?;
+    Ok(HbaFile { path, text: &text, ident, load: &load }.rules())
+}
+
+/// A text file of limited size.
+fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > max_bytes as u64 {
+        return Err(format!("larger than {max_bytes} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// Shared by all tasks of a worker.

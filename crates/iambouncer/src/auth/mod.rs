@@ -1,6 +1,7 @@
-//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, user maps. Owns computations
+//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, HBA rules, user maps. Owns computations
 //! and message order; independent of sockets and configuration.
 
+pub(crate) mod hba;
 pub(crate) mod iam;
 pub(crate) mod ident;
 pub mod md5;

@@ -1,15 +1,16 @@
-//! Client authentication: `trust any plain md5 scram-sha-256`; `iam` and `iam-sts` are delegated to their modules.
-//! Owns the exchange with the client; an unknown user receives the same messages as a known one with a wrong
-//! password.
+//! Client authentication by the method that [`AuthMethod`] selected. Owns the exchange of passwords; certificates,
+//! accounts and AWS identities are delegated to their modules.
+//!
+//! An unknown user receives the same messages as a known one with a wrong password.
 
+use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
-use super::{iam, iam_sts};
+use super::{iam, iam_sts, system_name};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
 use crate::client_error::{self, ClientError};
-use crate::config::AuthType;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
 use std::rc::Rc;
@@ -32,27 +33,34 @@ pub(super) async fn run(
     inbound: &mut Inbound,
     user: &str,
     database: &str,
-    kind: AuthType,
+    method: AuthMethod,
 ) -> Result<Option<ClientKeys>, LoginRefusal> {
     let failed = || LoginRefusal::Error(client_error::authentication_failed(user));
     let mut login = Login { stream, inbound, user };
-    match kind {
-        AuthType::Any => Ok(None),
-        AuthType::Trust if Box::pin(StoredCredentials::is_known(context, database, user)).await => Ok(None),
-        AuthType::Trust => Err(failed()),
-        AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
+    match method {
+        AuthMethod::Any => Ok(None),
+        AuthMethod::Trust if Box::pin(StoredCredentials::is_known(context, database, user)).await => Ok(None),
+        AuthMethod::Trust => Err(failed()),
+        AuthMethod::Password(exchange) => {
             let stored = Box::pin(StoredCredentials::find(context, database, user)).await;
             let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
-            match kind {
-                AuthType::Plain => Box::pin(login.plain(context, &stored)).await.map(|()| None),
+            match exchange {
+                PasswordExchange::Cleartext => Box::pin(login.plain(context, &stored)).await.map(|()| None),
                 // As in PgBouncer, md5 falls back to SCRAM for users whose stored secret is a SCRAM secret.
-                AuthType::Md5 if !is_scram => Box::pin(login.md5(context, &stored)).await.map(|()| None),
+                PasswordExchange::Md5 if !is_scram => {
+                    Box::pin(login.md5(context, &stored)).await.map(|()| None)
+                }
                 _ => Box::pin(login.scram(context, &stored)).await.map(Some),
             }
         }
-        AuthType::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
-        AuthType::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
-        other => Err(LoginRefusal::Error(client_error::authentication_unavailable(other.as_str()))),
+        AuthMethod::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
+        AuthMethod::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
+        AuthMethod::Certificate { map } => {
+            system_name::by_certificate(context, &login, database, map.as_deref()).await.map(|()| None)
+        }
+        AuthMethod::Peer { map } => {
+            system_name::by_socket(context, &login, database, map.as_deref()).await.map(|()| None)
+        }
     }
 }
 

@@ -9,12 +9,14 @@ mod handshake;
 mod iam;
 mod iam_sts;
 mod interrupt;
+mod method;
 mod serve;
 mod spelling;
 mod startup;
 mod startup_response;
 mod stored;
 mod sts;
+mod system_name;
 
 pub use admission::close_evicted;
 pub use connection::ConnectionPermit;

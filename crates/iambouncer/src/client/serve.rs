@@ -4,13 +4,15 @@ use super::authenticate::{self, LoginRefusal};
 use super::connection::{Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
+use super::method::AuthMethod;
 use super::startup::{self, SessionRequest};
 use super::{admission, cancel, startup_response};
 use crate::admin;
+use crate::auth::hba::HbaClient;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::ClientIdentity;
 use crate::clients::ClientInfo;
-use crate::config::{AuthType, Settings, TlsMode};
+use crate::config::{Settings, TlsMode};
 use crate::files::PermittedUse;
 use crate::log_limit::{LinePermit, warn_unauthenticated};
 use crate::net::tls::TlsStream;
@@ -271,13 +273,14 @@ impl LoginInProgress<'_> {
             return self.log_in_to_console(settings, &request).await;
         }
         admission::check_before_proof(self.worker, settings, self.permitted)?;
+        let method = self.method(&request).map_err(LoginRefusal::Error)?;
         let keys = authenticate::run(
             &self.worker.context,
             &mut self.stream,
             &mut self.inbound,
             &request.user,
             &request.database,
-            settings.auth_type,
+            method,
         )
         .await?;
         let database = admission::enter(self.worker, settings, &request, connection, &mut self.pending)?;
@@ -342,15 +345,15 @@ impl LoginInProgress<'_> {
             return Ok(Destination::Console { is_admin: true });
         }
         let is_admin = settings.is_admin(&request.user);
-        let any = settings.auth_type == AuthType::Any;
+        let method = self.method(request).map_err(LoginRefusal::Error)?.of_console();
+        let any = method == AuthMethod::Any;
         authenticate::run(
             &self.worker.context,
             &mut self.stream,
             &mut self.inbound,
             &request.user,
             &request.database,
-            // The console has no endpoint that a token could be issued for.
-            if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
+            method,
         )
         .await?;
         // Only authenticated clients learn who may use the console.
@@ -358,6 +361,23 @@ impl LoginInProgress<'_> {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
         Ok(Destination::Console { is_admin: is_admin || any })
+    }
+
+    /// How the client has to authenticate.
+    fn method(&self, request: &SessionRequest) -> Result<AuthMethod, ClientError> {
+        let address = match self.info.remote() {
+            Endpoint::Tcp(at) => Some(at.ip()),
+            Endpoint::Unix(_) => None,
+        };
+        let client = HbaClient {
+            address,
+            is_encrypted: self.stream.tls().is_some(),
+            // Such clients are refused when their startup packet is sorted.
+            is_replication: false,
+            database: &request.database,
+            user: &request.user,
+        };
+        AuthMethod::of(&self.worker.context.loaded(), &client)
     }
 
     /// True if the client is on a UNIX socket and runs under the pooler's own account, which could replace the

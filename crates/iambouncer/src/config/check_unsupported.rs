@@ -1,6 +1,7 @@
 //! Settings without effect on which an operator would rely. They are errors: a pooler that ignored them would be
 //! trusted for something it does not do.
 
+use super::accounts::account_name;
 use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
 use super::model::{Config, Database};
@@ -34,7 +35,10 @@ pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &m
 /// True for values that change nothing, or whose purpose is fulfilled otherwise.
 fn is_harmless(name: &str, settings: &Settings) -> bool {
     match name {
-        "user" => current_user().is_some_and(|user| user == settings.user),
+        "user" => {
+            let own = account_name(rustix::process::geteuid().as_raw());
+            own.is_some_and(|user| user == settings.user)
+        }
         // Log lines go to the file.
         "syslog" => !settings.logfile.is_empty(),
         _ => false,
@@ -48,15 +52,4 @@ fn unsupported_keys(database: &Database) -> impl Iterator<Item = &'static str> {
         ("auth_dbname", database.auth_dbname.is_some()),
     ];
     keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
-}
-
-/// Name of the user of this process in `/etc/passwd`.
-fn current_user() -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    })
 }

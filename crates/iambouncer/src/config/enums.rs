@@ -104,7 +104,15 @@ impl AuthType {
     pub const fn is_working(self) -> bool {
         matches!(
             self,
-            Self::Trust | Self::Any | Self::Plain | Self::Md5 | Self::ScramSha256 | Self::Iam | Self::IamSts
+            Self::Trust
+                | Self::Any
+                | Self::Plain
+                | Self::Md5
+                | Self::ScramSha256
+                | Self::Iam
+                | Self::IamSts
+                | Self::Hba
+                | Self::Cert
         )
     }
 }

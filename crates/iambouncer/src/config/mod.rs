@@ -3,6 +3,7 @@
 //! Owns the table of settings, the parsers and all checks that need no network. Never opens a socket, and accesses
 //! the host only in `load` and `ProcessEnvironment`.
 
+mod accounts;
 mod build;
 mod check;
 mod check_aws;
@@ -26,6 +27,7 @@ pub(crate) mod userlist;
 mod value;
 pub(crate) mod zero_config;
 
+pub use accounts::account_name;
 pub use check::first_new_error;
 pub use diagnostics::ConfigReport;
 pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};

@@ -16,8 +16,8 @@ settings! {
     application_name_add_host: bool = false, ClientLogin, Working, "Add the client's address to application_name";
     auth_dbname: String = "", Nothing, Unsupported, "Database in which auth_query runs";
     auth_file: String = "", Login, Working, "File with users and their passwords or hashes";
-    auth_hba_file: String = "", Nothing, Unsupported, "Rules for auth_type = hba";
-    auth_ident_file: String = "", ClientLogin, Working, "Maps from AWS identities to users, in the format of pg_ident.conf (auth_type = iam-sts)";
+    auth_hba_file: String = "", ClientLogin, Working, "Rules that select the method for each client, in PgBouncer's format (auth_type = hba)";
+    auth_ident_file: String = "", ClientLogin, Working, "Maps from certificates, accounts and AWS identities to users, in the format of pg_ident.conf (hba lines with map=, auth_type = iam-sts)";
     auth_ldap_options: String = "", Nothing, Unsupported, "Options for auth_type = ldap";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Nothing, Unsupported, "Query that looks up a user's password on the server";
     auth_type: AuthType = AuthType::Md5, ClientLogin, Working, "How clients log in";

@@ -31,6 +31,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         config: Arc::new(config),
         users: Arc::default(),
         ident: Arc::default(),
+        hba: Arc::default(),
         server_tls: None,
         client_tls: None,
     };
