@@ -192,6 +192,11 @@ pub fn peer_refused() -> ClientError {
     ClientError::new(Blame::Client, "28000", "unix socket login rejected")
 }
 
+/// No LDAP server has verified the password. The log has the reason.
+pub fn ldap_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "LDAP authentication failed")
+}
+
 /// An authentication type that is not supported yet.
 pub fn authentication_unavailable(kind: &str) -> ClientError {
     ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))

@@ -5,16 +5,18 @@ use crate::auth::hba::{self, HbaFile, HbaRules};
 use crate::auth::ident::{self, IdentMap};
 use crate::auth::mock::Forms;
 use crate::client_identity::ClientIdentities;
-use crate::config::{AuthType, Config, Settings, UserList, load_user_list};
+use crate::config::{
+    AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, UserList, load_user_list,
+};
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config;
+use crate::net::tls_config::{self, LdapTrust};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
 use crate::worker::workers::WorkerIndex;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
@@ -31,6 +33,8 @@ pub struct ConfigFiles {
     pub ident: Arc<IdentMap>,
     /// `auth_hba_file`; empty unless `auth_type = hba`.
     pub hba: Arc<HbaRules>,
+    /// TLS with LDAP servers; `None` if no options need it.
+    pub ldap_tls: Option<Arc<ClientConfig>>,
     /// TLS with servers; `None` if disabled.
     pub server_tls: Option<ServerTls>,
     /// TLS with clients; `None` if disabled.
@@ -57,6 +61,7 @@ impl ConfigFiles {
         Ok(Self {
             server_tls: tls_config::for_servers(settings).map_err(tls)?,
             client_tls: tls_config::for_clients(settings).map_err(tls)?,
+            ldap_tls: ldap_tls(settings, &hba)?,
             users: Arc::new(users),
             ident: Arc::new(ident),
             hba: Arc::new(hba),
@@ -84,6 +89,26 @@ fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, Str
     let text = load(Path::new(path))
         .map_err(|reason| format!("error: could not open hba config file {path}: {reason}"))?;
     Ok(HbaFile { path, text: &text, ident, load: &load }.rules())
+}
+
+/// TLS with LDAP servers. The variables are those of OpenLDAP's library, and so of PgBouncer.
+fn ldap_tls(settings: &Settings, hba: &HbaRules) -> Result<Option<Arc<ClientConfig>>, String> {
+    let common = settings.auth_ldap_options.options().filter(|_| settings.auth_type == AuthType::Ldap);
+    let mut all = common.map(|options| &**options).into_iter().chain(hba.ldap_options());
+    if all.all(|options| options.transport == LdapTransport::Plain) {
+        return Ok(None);
+    }
+    let environment = ProcessEnvironment;
+    let requirement = environment.get("LDAPTLS_REQCERT").unwrap_or_default().to_ascii_lowercase();
+    let trust = match (requirement.as_str(), environment.get("LDAPTLS_CACERT")) {
+        ("never" | "allow", _) => LdapTrust::Nothing,
+        ("" | "try" | "demand" | "hard", None) => LdapTrust::System,
+        ("" | "try" | "demand" | "hard", Some(file)) => LdapTrust::File(file),
+        _ => return Err("error: LDAPTLS_REQCERT is not never, allow, try, demand or hard".to_owned()),
+    };
+    let tls =
+        tls_config::for_ldap(&trust).map_err(|error| format!("error: TLS with LDAP servers: {error}"))?;
+    Ok(Some(tls))
 }
 
 /// A text file of limited size.

@@ -17,6 +17,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Maximum number of concurrent logins of clients by LDAP.
+const MAX_LDAP_LOGINS: usize = 16;
 
 /// Shared by all threads of the process.
 pub struct Process {
@@ -36,6 +40,8 @@ pub struct Process {
     pub login_rate: LoginLimiter,
     /// Results of checks of clients' AWS proofs.
     pub proofs: ProofVerifiers,
+    /// Permits for logins of clients that LDAP servers verify.
+    pub ldap_logins: Arc<Semaphore>,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
     /// Limits log lines about unauthenticated connections.
@@ -90,6 +96,7 @@ impl Process {
             host_names: HostNames::default(),
             login_rate: LoginLimiter::new(settings.iam_login_rate),
             proofs: ProofVerifiers::default(),
+            ldap_logins: Arc::new(Semaphore::new(MAX_LDAP_LOGINS)),
             pending_logins: PendingLogins::default(),
             log_limit: LogLimit::default(),
             own_endpoints,

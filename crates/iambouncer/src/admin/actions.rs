@@ -77,7 +77,13 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
             });
         }
         // Files are read only if the setting needs them: others must not apply file changes before a RELOAD.
-        let needs_rules = key == "auth_type" && loaded.config.settings.auth_type == AuthType::Hba;
+        let kind = loaded.config.settings.auth_type;
+        let needs_rules = match key {
+            "auth_type" => matches!(kind, AuthType::Hba | AuthType::Ldap),
+            // They may need TLS.
+            "auth_ldap_options" => kind == AuthType::Ldap,
+            _ => false,
+        };
         if key.ends_with("_file") || key.contains("_tls_") || needs_rules {
             let config = (*loaded.config).clone();
             let read = console.context.blocking(move || ConfigFiles::read(config)).await;

@@ -1,5 +1,5 @@
 //! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, HBA rules, user maps. Owns computations
-//! and message order; independent of sockets and configuration.
+//! and message order; independent of sockets.
 
 pub(crate) mod hba;
 pub(crate) mod iam;

@@ -5,7 +5,7 @@
 
 use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
-use super::{iam, iam_sts, system_name};
+use super::{iam, iam_sts, ldap, system_name};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
@@ -13,6 +13,7 @@ use crate::auth::scram::{SCRAM_SHA_256, ScramError};
 use crate::client_error::{self, ClientError};
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
+use crate::server::target::LearnedCredential;
 use std::rc::Rc;
 use wire::limits::MAX_PASSWORD_BYTES;
 use wire::{encode, frontend, tag};
@@ -26,7 +27,7 @@ pub(super) enum LoginRefusal {
     Error(ClientError),
 }
 
-/// Runs the exchange. Returns the client's SCRAM keys if the login was by SCRAM.
+/// Runs the exchange. Returns what it has revealed, if that is of use for logins to servers.
 pub(super) async fn run(
     context: &Rc<Context>,
     stream: &mut Stream,
@@ -34,7 +35,7 @@ pub(super) async fn run(
     user: &str,
     database: &str,
     method: AuthMethod,
-) -> Result<Option<ClientKeys>, LoginRefusal> {
+) -> Result<Option<LearnedCredential>, LoginRefusal> {
     let failed = || LoginRefusal::Error(client_error::authentication_failed(user));
     let mut login = Login { stream, inbound, user };
     match method {
@@ -50,7 +51,10 @@ pub(super) async fn run(
                 PasswordExchange::Md5 if !is_scram => {
                     Box::pin(login.md5(context, &stored)).await.map(|()| None)
                 }
-                _ => Box::pin(login.scram(context, &stored)).await.map(Some),
+                _ => {
+                    let keys = Box::pin(login.scram(context, &stored)).await?;
+                    Ok(Some(LearnedCredential::ScramKeys(keys)))
+                }
             }
         }
         AuthMethod::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
@@ -60,6 +64,10 @@ pub(super) async fn run(
         }
         AuthMethod::Peer { map } => {
             system_name::by_socket(context, &login, database, map.as_deref()).await.map(|()| None)
+        }
+        AuthMethod::Ldap(options) => {
+            let password = Box::pin(ldap::prove(context, &mut login, options)).await?;
+            Ok(Some(LearnedCredential::Password(password)))
         }
     }
 }

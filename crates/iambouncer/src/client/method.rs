@@ -3,8 +3,9 @@
 
 use crate::auth::hba::{HbaClient, HbaMethod};
 use crate::client_error::{self, ClientError};
-use crate::config::AuthType;
+use crate::config::{AuthType, LdapOptions};
 use crate::context::ConfigFiles;
+use std::sync::Arc;
 
 /// What a client has to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum AuthMethod {
         /// A map of `auth_ident_file`.
         map: Option<String>,
     },
+    /// A password that an LDAP server verifies.
+    Ldap(Arc<LdapOptions>),
 }
 
 /// How a stored password is checked.
@@ -56,7 +59,12 @@ impl AuthMethod {
             AuthType::IamSts => Self::IamSts,
             AuthType::Cert => Self::Certificate { map: None },
             AuthType::Hba => return Self::of_rules(loaded, client),
-            kind @ (AuthType::Pam | AuthType::Ldap) => {
+            AuthType::Ldap => match loaded.config.settings.auth_ldap_options.options() {
+                Some(options) => Self::Ldap(options.clone()),
+                // Refused when the file is read.
+                None => return Err(client_error::ldap_refused()),
+            },
+            kind @ AuthType::Pam => {
                 return Err(client_error::authentication_unavailable(kind.as_str()));
             }
         })
@@ -74,6 +82,7 @@ impl AuthMethod {
             HbaMethod::Peer { .. } if client.address.is_some() => return Err(client_error::peer_refused()),
             HbaMethod::Peer { map } => Self::Peer { map: map.clone() },
             HbaMethod::Cert { map } => Self::Certificate { map: map.clone() },
+            HbaMethod::Ldap(options) => Self::Ldap(options.clone()),
         })
     }
 

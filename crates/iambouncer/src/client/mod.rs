@@ -9,6 +9,7 @@ mod handshake;
 mod iam;
 mod iam_sts;
 mod interrupt;
+mod ldap;
 mod method;
 mod serve;
 mod spelling;

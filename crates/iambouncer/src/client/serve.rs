@@ -274,7 +274,7 @@ impl LoginInProgress<'_> {
         }
         admission::check_before_proof(self.worker, settings, self.permitted)?;
         let method = self.method(&request).map_err(LoginRefusal::Error)?;
-        let keys = authenticate::run(
+        let learned = authenticate::run(
             &self.worker.context,
             &mut self.stream,
             &mut self.inbound,
@@ -286,9 +286,9 @@ impl LoginInProgress<'_> {
         let database = admission::enter(self.worker, settings, &request, connection, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.worker.directory.pool(&database, forced.as_deref().unwrap_or(&request.user));
-        // The keys are useless if the pool logs in as another, forced user.
-        if let Some(keys) = keys.filter(|_| *pool.user == *request.user) {
-            pool.learn_scram_keys(keys);
+        // It is useless if the pool logs in as another, forced user.
+        if let Some(credential) = learned.filter(|_| *pool.user == *request.user) {
+            pool.learn(credential);
         }
         // Cannot fail: a client logs in once.
         let _ = self.info.pool.set(pool.clone());

@@ -76,6 +76,9 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
     if kind == AuthType::Hba && settings.auth_hba_file.is_empty() {
         found.push(at(Diagnostic::error("auth_type = hba needs auth_hba_file")));
     }
+    if kind == AuthType::Ldap && settings.auth_ldap_options.options().is_none() {
+        found.push(at(Diagnostic::error("auth_type = ldap needs auth_ldap_options")));
+    }
     if kind == AuthType::Cert && !settings.client_tls_sslmode.verifies_name() {
         let error = "auth_type = cert needs client_tls_sslmode = verify-full";
         found.push(

@@ -113,6 +113,7 @@ impl AuthType {
                 | Self::IamSts
                 | Self::Hba
                 | Self::Cert
+                | Self::Ldap
         )
     }
 }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, PoolMode, TlsMode, TlsProtocols};
+use super::ldap_options::LdapSetting;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
@@ -18,7 +19,7 @@ settings! {
     auth_file: String = "", Login, Working, "File with users and their passwords or hashes";
     auth_hba_file: String = "", ClientLogin, Working, "Rules that select the method for each client, in PgBouncer's format (auth_type = hba)";
     auth_ident_file: String = "", ClientLogin, Working, "Maps from certificates, accounts and AWS identities to users, in the format of pg_ident.conf (hba lines with map=, auth_type = iam-sts)";
-    auth_ldap_options: String = "", Nothing, Unsupported, "Options for auth_type = ldap";
+    auth_ldap_options: LdapSetting = (), ClientLogin, Working, "Servers, and how a user is found there (auth_type = ldap)";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Nothing, Unsupported, "Query that looks up a user's password on the server";
     auth_type: AuthType = AuthType::Md5, ClientLogin, Working, "How clients log in";
     auth_user: String = "", Nothing, Unsupported, "User that runs auth_query";

@@ -119,6 +119,40 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     Ok(Some(Arc::new(config)))
 }
 
+/// How the certificates of LDAP servers are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LdapTrust {
+    /// Not at all.
+    Nothing,
+    /// By the authorities of the operating system.
+    System,
+    /// By the authorities in a file.
+    File(String),
+}
+
+/// The configuration for connections to LDAP servers.
+///
+/// # Errors
+/// See [`TlsConfigError`].
+pub fn for_ldap(trust: &LdapTrust) -> Result<Arc<ClientConfig>, TlsConfigError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let check = match trust {
+        LdapTrust::Nothing => ServerCheck::Nothing,
+        LdapTrust::System => {
+            ServerCheck::IssuerAndName(Trust::new(certificates::server_authorities("system")?, algorithms))
+        }
+        LdapTrust::File(path) => {
+            ServerCheck::IssuerAndName(Trust::new(certificates::roots(Path::new(path))?, algorithms))
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(refused)?;
+    let verifier = Arc::new(ServerVerifier { check, algorithms });
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
 /// As in PgBouncer, modes below `verify-ca` request a certificate too, and verify it if the client presents one.
 fn client_verifier(
     authorities: &Path,

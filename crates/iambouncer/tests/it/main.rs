@@ -29,6 +29,7 @@ mod host_addresses;
 mod http;
 mod iam;
 mod identities;
+mod ldap;
 mod lifetimes;
 mod lingering;
 mod locked_memory;

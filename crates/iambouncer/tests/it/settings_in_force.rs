@@ -19,6 +19,7 @@ fn other_text(key: &str) -> Option<&'static str> {
     Some(match key {
         "admin_users" => "postgres, other",
         "auth_type" => "any",
+        "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
         "ignore_startup_parameters" => "extra_float_digits",
         "pool_mode" => "session",

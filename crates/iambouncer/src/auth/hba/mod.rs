@@ -5,9 +5,11 @@ mod names;
 mod parser;
 mod tokens;
 
+use crate::config::LdapOptions;
 use names::HbaNames;
 pub use parser::HbaFile;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Longest HBA file, and longest file of names, in bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -35,6 +37,8 @@ pub enum HbaMethod {
         /// `map=`.
         map: Option<String>,
     },
+    /// `ldap`.
+    Ldap(Arc<LdapOptions>),
 }
 
 /// The connections that a record is for.
@@ -146,6 +150,14 @@ impl HbaRules {
                 && client.address.is_none_or(|address| rule.addresses.contains(address))
                 && is_for_database
                 && rule.users.contains(client.user, client.database)
+        })
+    }
+
+    /// The options of all `ldap` rules.
+    pub fn ldap_options(&self) -> impl Iterator<Item = &LdapOptions> {
+        self.rules.iter().filter_map(|rule| match &rule.method {
+            HbaMethod::Ldap(options) => Some(&**options),
+            _ => None,
         })
     }
 

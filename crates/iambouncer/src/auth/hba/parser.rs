@@ -5,8 +5,10 @@ use super::names::HbaNames;
 use super::tokens::{HbaToken, HbaTokens};
 use super::{AddressRange, HbaMethod, HbaRule, HbaRules, MAX_FILE_BYTES, RecordType};
 use crate::auth::ident::IdentMap;
+use crate::config::LdapOptions;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Maximum number of rules; further lines are skipped.
 const MAX_RULES: usize = 10_000;
@@ -129,6 +131,9 @@ impl HbaFile<'_> {
         let Some(word) = tokens.bare_word().map(str::to_owned) else {
             return Err("the method is missing".to_owned());
         };
+        if word == "ldap" {
+            return LdapOptions::parse(tokens.take_rest()).map(|options| HbaMethod::Ldap(Arc::new(options)));
+        }
         tokens.advance()?;
         let map = self.map(tokens)?;
         Ok(match word.as_str() {

@@ -161,6 +161,19 @@ fn maps_must_exist() {
 }
 
 #[test]
+fn the_rest_of_an_ldap_line_is_its_options() {
+    let rules = read(
+        "host all all all ldap ldapserver=h ldapprefix=\"uid=\" ldapsuffix=\",dc=x\" # comment\n\
+                      host all all all ldap ldapserver=h ldapbindpasswd=hunter2\n",
+    );
+    let [warning] = rules.warnings() else { panic!("{:?}", rules.warnings()) };
+    assert!(warning.contains("hba line 2: ldapbasedn") && !warning.contains("hunter2"), "{warning}");
+    let options: Vec<_> = rules.ldap_options().collect();
+    assert_eq!(options.len(), 1);
+    assert_eq!(options[0].servers, ["h"]);
+}
+
+#[test]
 fn faulty_lines_are_skipped_with_file_and_line() {
     let faults = [
         ("locl all all trust", "unknown type"),

@@ -38,6 +38,12 @@ impl<'a> HbaTokens<'a> {
         &self.current
     }
 
+    /// Consumes the current token and the rest of the line, which is returned.
+    pub(super) fn take_rest(&mut self) -> &'a str {
+        self.current = HbaToken::End;
+        std::mem::take(&mut self.rest)
+    }
+
     pub(super) fn advance(&mut self) -> Result<(), String> {
         let text = self.rest.trim_start_matches(is_space);
         let first = text.chars().next();
