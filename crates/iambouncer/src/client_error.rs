@@ -197,9 +197,9 @@ pub fn ldap_refused() -> ClientError {
     ClientError::new(Blame::Client, "28000", "LDAP authentication failed")
 }
 
-/// An authentication type that is not supported yet.
-pub fn authentication_unavailable(kind: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))
+/// PAM has not accepted the password. The log has the reason.
+pub fn pam_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "PAM authentication failed")
 }
 
 /// `max_client_conn` or a similar limit is reached.

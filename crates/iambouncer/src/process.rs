@@ -21,6 +21,9 @@ use tokio::sync::Semaphore;
 
 /// Maximum number of concurrent logins of clients by LDAP.
 const MAX_LDAP_LOGINS: usize = 16;
+/// Maximum number of concurrent logins of clients by PAM, each on a thread of its own.
+#[cfg(feature = "pam")]
+const MAX_PAM_LOGINS: usize = 8;
 
 /// Shared by all threads of the process.
 pub struct Process {
@@ -42,6 +45,9 @@ pub struct Process {
     pub proofs: ProofVerifiers,
     /// Permits for logins of clients that LDAP servers verify.
     pub ldap_logins: Arc<Semaphore>,
+    /// Permits for logins of clients that PAM verifies.
+    #[cfg(feature = "pam")]
+    pub pam_logins: Arc<Semaphore>,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
     /// Limits log lines about unauthenticated connections.
@@ -97,6 +103,8 @@ impl Process {
             login_rate: LoginLimiter::new(settings.iam_login_rate),
             proofs: ProofVerifiers::default(),
             ldap_logins: Arc::new(Semaphore::new(MAX_LDAP_LOGINS)),
+            #[cfg(feature = "pam")]
+            pam_logins: Arc::new(Semaphore::new(MAX_PAM_LOGINS)),
             pending_logins: PendingLogins::default(),
             log_limit: LogLimit::default(),
             own_endpoints,

@@ -5,7 +5,7 @@
 
 use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
-use super::{iam, iam_sts, ldap, system_name};
+use super::{iam, iam_sts, ldap, pam, system_name};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
@@ -67,6 +67,10 @@ pub(super) async fn run(
         }
         AuthMethod::Ldap(options) => {
             let password = Box::pin(ldap::prove(context, &mut login, options)).await?;
+            Ok(Some(LearnedCredential::Password(password)))
+        }
+        AuthMethod::Pam { remote } => {
+            let password = Box::pin(pam::prove(context, &mut login, remote)).await?;
             Ok(Some(LearnedCredential::Password(password)))
         }
     }

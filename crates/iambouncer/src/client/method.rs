@@ -5,6 +5,7 @@ use crate::auth::hba::{HbaClient, HbaMethod};
 use crate::client_error::{self, ClientError};
 use crate::config::{AuthType, LdapOptions};
 use crate::context::ConfigFiles;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a client has to show.
@@ -32,6 +33,11 @@ pub(super) enum AuthMethod {
     },
     /// A password that an LDAP server verifies.
     Ldap(Arc<LdapOptions>),
+    /// A password that PAM verifies.
+    Pam {
+        /// The client's address; `None` on a UNIX socket.
+        remote: Option<IpAddr>,
+    },
 }
 
 /// How a stored password is checked.
@@ -64,9 +70,7 @@ impl AuthMethod {
                 // Refused when the file is read.
                 None => return Err(client_error::ldap_refused()),
             },
-            kind @ AuthType::Pam => {
-                return Err(client_error::authentication_unavailable(kind.as_str()));
-            }
+            AuthType::Pam => Self::Pam { remote: client.address },
         })
     }
 
@@ -83,6 +87,7 @@ impl AuthMethod {
             HbaMethod::Peer { map } => Self::Peer { map: map.clone() },
             HbaMethod::Cert { map } => Self::Certificate { map: map.clone() },
             HbaMethod::Ldap(options) => Self::Ldap(options.clone()),
+            HbaMethod::Pam => Self::Pam { remote: client.address },
         })
     }
 

@@ -11,6 +11,9 @@ mod iam_sts;
 mod interrupt;
 mod ldap;
 mod method;
+mod pam;
+#[cfg(feature = "pam")]
+mod pam_library;
 mod serve;
 mod spelling;
 mod startup;

@@ -32,7 +32,9 @@ pub(crate) mod zero_config;
 pub use accounts::account_name;
 pub use check::first_new_error;
 pub use diagnostics::ConfigReport;
-pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};
+pub use enums::{
+    AuthType, IoEngine, LoadBalanceHosts, PAM_NEEDS, PoolMode, ServerAuth, TlsMode, TlsProtocols,
+};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,

@@ -38,6 +38,8 @@ mod login_parameters;
 mod long_tokens;
 mod moto;
 mod odd_passwords;
+#[cfg(feature = "pam")]
+mod pam_logins;
 mod per_database;
 mod pooling;
 mod prepared;

@@ -39,6 +39,8 @@ pub enum HbaMethod {
     },
     /// `ldap`.
     Ldap(Arc<LdapOptions>),
+    /// `pam`.
+    Pam,
 }
 
 /// The connections that a record is for.

@@ -5,7 +5,7 @@ use super::names::HbaNames;
 use super::tokens::{HbaToken, HbaTokens};
 use super::{AddressRange, HbaMethod, HbaRule, HbaRules, MAX_FILE_BYTES, RecordType};
 use crate::auth::ident::IdentMap;
-use crate::config::LdapOptions;
+use crate::config::{AuthType, LdapOptions, PAM_NEEDS};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -144,6 +144,8 @@ impl HbaFile<'_> {
             "password" => HbaMethod::Password,
             "peer" => HbaMethod::Peer { map },
             "cert" => HbaMethod::Cert { map },
+            "pam" if AuthType::Pam.is_working() => HbaMethod::Pam,
+            "pam" => return Err(format!("unsupported method: pam ({PAM_NEEDS})")),
             _ => return Err(format!("unsupported method: {word}")),
         })
     }

@@ -186,6 +186,8 @@ fn faulty_lines_are_skipped_with_file_and_line() {
         ("local @absent all trust", "cannot read names from /etc/p/absent"),
         ("local @loop all trust", "nested"),
         ("local all all", "the method is missing"),
+        #[cfg(not(feature = "pam"))]
+        ("local all all pam", "unsupported method: pam (needs a build with the feature \"pam\")"),
         ("local all all kerberos", "unsupported method: kerberos"),
         ("local all all trust and more", "is malformed"),
         ("local all all peer map=people x", "unsupported parameters"),
