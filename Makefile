@@ -18,7 +18,7 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install missing Debian packages: PostgreSQL, a C compiler, Valgrind, Python, Node
+setup: ## Install missing Debian packages: PostgreSQL, OpenLDAP, a C compiler, Valgrind, Python, Node
 	@tools/setup test
 
 build: ## Build the release binaries into target/release
@@ -32,6 +32,7 @@ test: setup ## Run all tests; requires only Rust and make
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it
+	$(CARGO) test --locked -p iambouncer --features pam --lib --test it -- pam
 	$(CARGO) build --release --locked -p iambouncer
 	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
 
@@ -47,6 +48,7 @@ lint: ## Check format, lints and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p iambouncer --all-targets --features pam --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		echo "$(CARGO) deny check"; $(CARGO) deny --locked check; \
 	else \

@@ -27,6 +27,15 @@ pub fn user(name: &str) -> Option<HostUser> {
     })
 }
 
+/// The first name of this user ID. Blocks.
+pub fn user_name(uid: u32) -> Option<String> {
+    name_in(&fs::read_to_string(PASSWD).ok()?, uid)
+}
+
+fn name_in(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().filter_map(parse_user).find(|user| user.uid == uid).map(|user| user.name)
+}
+
 /// The number of a group, by name or number.
 pub fn group(name: &str) -> Option<u32> {
     let groups = fs::read_to_string(GROUP).unwrap_or_default();
@@ -83,6 +92,15 @@ mod tests {
         assert_eq!(group("root"), Some(0));
         assert_eq!(groups_of(&root).first(), Some(&0));
         assert_eq!((user("no such user"), group("no such group")), (None, None));
+    }
+
+    #[test]
+    fn the_first_account_with_the_id_is_found() {
+        let passwd =
+            "root:x:0:0::/root:/bin/sh\n# comment\n:x:7::\nann:x:1000:1000::/:\nbob:x:1000:1000::/:\n";
+        assert_eq!(name_in(passwd, 0).as_deref(), Some("root"));
+        assert_eq!(name_in(passwd, 1000).as_deref(), Some("ann"));
+        assert_eq!((name_in(passwd, 7), name_in(passwd, 100)), (None, None));
     }
 
     #[test]

@@ -132,6 +132,23 @@ pub fn database_disabled(name: &str) -> ClientError {
     ClientError::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
 }
 
+/// `auth_query` cannot be run; the log has the reason, which is for the operator.
+pub fn auth_query_unusable() -> ClientError {
+    ClientError::new(Blame::Configuration, "F0000", "bouncer config error")
+        .hint("auth_query failed: see the log of the pooler.")
+}
+
+/// The database in which `auth_query` runs is disabled.
+pub fn auth_database_disabled(name: &str) -> ClientError {
+    let text = format!("authentication database \"{name}\" is disabled");
+    ClientError::new(Blame::Configuration, "57P03", text)
+}
+
+/// A user that does not exist, where no proof is required.
+pub fn unknown_user(user: &str) -> ClientError {
+    ClientError::new(Blame::Client, "28P01", format!("no such user: {user}"))
+}
+
 /// Wrong password or unknown user: the client does not learn which.
 pub fn authentication_failed(user: &str) -> ClientError {
     ClientError::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
@@ -172,9 +189,34 @@ pub fn sts_unavailable(reason: &str) -> ClientError {
         .hint("Try again in a moment.")
 }
 
-/// An authentication type that is not supported yet.
-pub fn authentication_unavailable(kind: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))
+/// `auth_type = hba`, and no rule matches.
+pub fn no_authentication_method() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "no authentication method is found")
+}
+
+/// The HBA rule that matches rejects the client.
+pub fn login_rejected() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "login rejected")
+}
+
+/// The client's certificate does not prove the requested user. The log has the reason.
+pub fn certificate_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "certificate authentication failed")
+}
+
+/// The account at the other end of the UNIX socket may not log in as the requested user. The log has the reason.
+pub fn peer_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "unix socket login rejected")
+}
+
+/// No LDAP server has verified the password. The log has the reason.
+pub fn ldap_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "LDAP authentication failed")
+}
+
+/// PAM has not accepted the password. The log has the reason.
+pub fn pam_refused() -> ClientError {
+    ClientError::new(Blame::Client, "28000", "PAM authentication failed")
 }
 
 /// `max_client_conn` or a similar limit is reached.

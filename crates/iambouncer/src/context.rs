@@ -1,19 +1,23 @@
 //! State available to all tasks of a worker: the active configuration, users, TLS, and what the process shares. Owns
 //! the replacement of the configuration by RELOAD; makes no decisions.
 
+use crate::auth::hba::{self, HbaFile, HbaRules};
 use crate::auth::ident::{self, IdentMap};
 use crate::auth::mock::Forms;
+use crate::auth_connections::AuthConnections;
 use crate::client_identity::ClientIdentities;
-use crate::config::{Config, UserList, load_user_list};
+use crate::config::{
+    AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, UserList, load_user_list,
+};
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config;
+use crate::net::tls_config::{self, LdapTrust};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
 use crate::worker::workers::WorkerIndex;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
@@ -28,6 +32,10 @@ pub struct ConfigFiles {
     pub users: Arc<UserList>,
     /// `auth_ident_file`.
     pub ident: Arc<IdentMap>,
+    /// `auth_hba_file`; empty unless `auth_type = hba`.
+    pub hba: Arc<HbaRules>,
+    /// TLS with LDAP servers; `None` if no options need it.
+    pub ldap_tls: Option<Arc<ClientConfig>>,
     /// TLS with servers; `None` if disabled.
     pub server_tls: Option<ServerTls>,
     /// TLS with clients; `None` if disabled.
@@ -35,7 +43,7 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    /// Reads the files named by a configuration: users, identity maps and certificates. Blocks.
+    /// Reads the files named by a configuration: users, maps, HBA rules and certificates. Blocks.
     ///
     /// # Errors
     /// A file is invalid; the text is for the operator.
@@ -46,12 +54,18 @@ impl ConfigFiles {
             path => load_user_list(Path::new(path)).map_err(|report| report.to_string())?,
         };
         let ident = read_ident_map(&settings.auth_ident_file)?;
+        let hba = read_hba_rules(settings, &ident)?;
+        for warning in hba.warnings() {
+            tracing::warn!("{warning}");
+        }
         let tls = |error: tls_config::TlsConfigError| format!("error: {error}");
         Ok(Self {
             server_tls: tls_config::for_servers(settings).map_err(tls)?,
             client_tls: tls_config::for_clients(settings).map_err(tls)?,
+            ldap_tls: ldap_tls(settings, &hba)?,
             users: Arc::new(users),
             ident: Arc::new(ident),
+            hba: Arc::new(hba),
             config: Arc::new(config),
         })
     }
@@ -62,12 +76,49 @@ fn read_ident_map(path: &str) -> Result<IdentMap, String> {
         return Ok(IdentMap::default());
     }
     let wrong = |reason: String| format!("error: auth_ident_file {path}: {reason}");
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if size > ident::MAX_FILE_BYTES as u64 {
-        return Err(wrong(format!("larger than {} bytes", ident::MAX_FILE_BYTES)));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = read_text(Path::new(path), ident::MAX_FILE_BYTES).map_err(wrong)?;
     IdentMap::parse(&text).map_err(|error| wrong(error.to_string()))
+}
+
+/// Other methods do not use the file, which need not exist then.
+fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, String> {
+    let path = settings.auth_hba_file.as_str();
+    if settings.auth_type != AuthType::Hba {
+        return Ok(HbaRules::default());
+    }
+    let load = |path: &Path| read_text(path, hba::MAX_FILE_BYTES);
+    let text = load(Path::new(path))
+        .map_err(|reason| format!("error: could not open hba config file {path}: {reason}"))?;
+    Ok(HbaFile { path, text: &text, ident, load: &load }.rules())
+}
+
+/// TLS with LDAP servers. The variables are those of OpenLDAP's library, and so of PgBouncer.
+fn ldap_tls(settings: &Settings, hba: &HbaRules) -> Result<Option<Arc<ClientConfig>>, String> {
+    let common = settings.auth_ldap_options.options().filter(|_| settings.auth_type == AuthType::Ldap);
+    let mut all = common.map(|options| &**options).into_iter().chain(hba.ldap_options());
+    if all.all(|options| options.transport == LdapTransport::Plain) {
+        return Ok(None);
+    }
+    let environment = ProcessEnvironment;
+    let requirement = environment.get("LDAPTLS_REQCERT").unwrap_or_default().to_ascii_lowercase();
+    let trust = match (requirement.as_str(), environment.get("LDAPTLS_CACERT")) {
+        ("never" | "allow", _) => LdapTrust::Nothing,
+        ("" | "try" | "demand" | "hard", None) => LdapTrust::System,
+        ("" | "try" | "demand" | "hard", Some(file)) => LdapTrust::File(file),
+        _ => return Err("error: LDAPTLS_REQCERT is not never, allow, try, demand or hard".to_owned()),
+    };
+    let tls =
+        tls_config::for_ldap(&trust).map_err(|error| format!("error: TLS with LDAP servers: {error}"))?;
+    Ok(Some(tls))
+}
+
+/// A text file of limited size.
+fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > max_bytes as u64 {
+        return Err(format!("larger than {max_bytes} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// Shared by all tasks of a worker.
@@ -85,6 +136,8 @@ pub struct Context {
     pub statements: Interner,
     /// Texts of unnamed statements.
     pub unnamed: UnnamedTexts,
+    /// Idle connections of `auth_query`.
+    pub auth_connections: AuthConnections,
     /// Forms of the passwords in the current `auth_file`; computed on first use.
     forms: RefCell<Option<Rc<Forms>>>,
 }
@@ -101,6 +154,7 @@ impl Context {
             client_identities: ClientIdentities::default(),
             statements: Interner::default(),
             unnamed: UnnamedTexts::default(),
+            auth_connections: AuthConnections::default(),
             forms: RefCell::default(),
         }
     }

@@ -9,10 +9,11 @@
 // Both panic if the reader is gone, as with `| head`.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
-mod accounts;
+pub mod accounts;
 pub mod admin;
 pub mod answers;
 pub mod auth;
+mod auth_connections;
 pub mod cli;
 mod client;
 pub mod client_error;

@@ -2,6 +2,7 @@
 //! allocation that every worker and the control thread reference; nothing in it belongs to a single worker.
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
+use crate::auth::lookups::Lookups;
 use crate::config::{Config, Settings};
 use crate::health_state::HealthState;
 use crate::host_names::HostNames;
@@ -17,6 +18,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// Maximum number of concurrent logins of clients by LDAP.
+const MAX_LDAP_LOGINS: usize = 16;
+/// Maximum number of concurrent logins of clients by PAM, each on a thread of its own.
+#[cfg(feature = "pam")]
+const MAX_PAM_LOGINS: usize = 8;
 
 /// Shared by all threads of the process.
 pub struct Process {
@@ -36,6 +44,13 @@ pub struct Process {
     pub login_rate: LoginLimiter,
     /// Results of checks of clients' AWS proofs.
     pub proofs: ProofVerifiers,
+    /// Look-ups of passwords on servers.
+    pub lookups: Lookups,
+    /// Permits for logins of clients that LDAP servers verify.
+    pub ldap_logins: Arc<Semaphore>,
+    /// Permits for logins of clients that PAM verifies.
+    #[cfg(feature = "pam")]
+    pub pam_logins: Arc<Semaphore>,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
     /// Limits log lines about unauthenticated connections.
@@ -90,6 +105,10 @@ impl Process {
             host_names: HostNames::default(),
             login_rate: LoginLimiter::new(settings.iam_login_rate),
             proofs: ProofVerifiers::default(),
+            lookups: Lookups::default(),
+            ldap_logins: Arc::new(Semaphore::new(MAX_LDAP_LOGINS)),
+            #[cfg(feature = "pam")]
+            pam_logins: Arc::new(Semaphore::new(MAX_PAM_LOGINS)),
             pending_logins: PendingLogins::default(),
             log_limit: LogLimit::default(),
             own_endpoints,
@@ -107,5 +126,6 @@ impl Process {
         self.secrets.keep_only(&config.all_databases().filter_map(|line| line.secret_key()).collect());
         // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
+        self.lookups.forget();
     }
 }

@@ -79,6 +79,34 @@ pub async fn query(
     // `connect_query` may contain a secret.
     message.zeroize();
     sent?;
+    read_answer(stream, inbound, limits, &mut on_parameter).await
+}
+
+/// Runs one statement with parameters, as text. Otherwise like [`query`].
+///
+/// # Errors
+/// As [`query`].
+pub async fn query_with(
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+    sql: &str,
+    parameters: &[&str],
+    limits: AnswerLimits,
+    mut on_parameter: impl FnMut(&[u8]),
+) -> Result<QueryAnswer, SqlError> {
+    let mut message = Vec::new();
+    encode::extended_query(&mut message, sql, parameters);
+    stream.send_all(&message).await?;
+    read_answer(stream, inbound, limits, &mut on_parameter).await
+}
+
+/// Reads up to ReadyForQuery.
+async fn read_answer(
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+    limits: AnswerLimits,
+    on_parameter: &mut impl FnMut(&[u8]),
+) -> Result<QueryAnswer, SqlError> {
     let (mut rows, mut refused) = (Vec::new(), None);
     for _ in 0..limits.messages {
         let frame = match stream.recv_message(inbound, limits.message_bytes).await {
@@ -100,6 +128,8 @@ pub async fn query(
                 };
             }
             tag::backend::DATA_ROW
+            | tag::backend::PARSE_COMPLETE
+            | tag::backend::BIND_COMPLETE
             | tag::backend::ROW_DESCRIPTION
             | tag::backend::COMMAND_COMPLETE
             | tag::backend::EMPTY_QUERY_RESPONSE

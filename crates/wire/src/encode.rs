@@ -290,6 +290,32 @@ pub fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, frontend::QUERY, |out| c_str(out, sql));
 }
 
+/// Parse, Bind, Execute and Sync of the unnamed statement, with parameters and results as text.
+pub fn extended_query(out: &mut Vec<u8>, sql: &str, parameters: &[&str]) {
+    message(out, frontend::PARSE, |out| {
+        c_str(out, "");
+        c_str(out, sql);
+        out.extend_from_slice(&0u16.to_be_bytes());
+    });
+    message(out, frontend::BIND, |out| {
+        // Portal, statement, no parameter formats: all are text.
+        c_str(out, "");
+        c_str(out, "");
+        out.extend_from_slice(&0u16.to_be_bytes());
+        out.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+        for parameter in parameters {
+            out.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
+            out.extend_from_slice(parameter.as_bytes());
+        }
+        out.extend_from_slice(&0u16.to_be_bytes());
+    });
+    message(out, frontend::EXECUTE, |out| {
+        c_str(out, "");
+        out.extend_from_slice(&0u32.to_be_bytes());
+    });
+    empty(out, frontend::SYNC);
+}
+
 /// Terminate.
 pub fn terminate(out: &mut Vec<u8>) {
     empty(out, frontend::TERMINATE);

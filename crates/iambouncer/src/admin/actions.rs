@@ -3,6 +3,7 @@
 use super::console::Console;
 use super::table::CommandOutcome;
 use crate::client_error::{self, Blame, ClientError};
+use crate::config::AuthType;
 use crate::context::ConfigFiles;
 use crate::lifecycle::Phase;
 use crate::pool::Pool;
@@ -75,8 +76,15 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
                 None => rejection,
             });
         }
-        // Files are read only if the setting names one: other settings must not apply file changes before a RELOAD.
-        if key.ends_with("_file") || key.contains("_tls_") {
+        // Files are read only if the setting needs them: others must not apply file changes before a RELOAD.
+        let kind = loaded.config.settings.auth_type;
+        let needs_rules = match key {
+            "auth_type" => matches!(kind, AuthType::Hba | AuthType::Ldap),
+            // They may need TLS.
+            "auth_ldap_options" => kind == AuthType::Ldap,
+            _ => false,
+        };
+        if key.ends_with("_file") || key.contains("_tls_") || needs_rules {
             let config = (*loaded.config).clone();
             let read = console.context.blocking(move || ConfigFiles::read(config)).await;
             loaded =

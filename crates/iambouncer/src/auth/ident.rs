@@ -1,5 +1,5 @@
 //! User name maps in PostgreSQL's syntax (`pg_ident.conf`): `MAP SYSTEM-NAME DATABASE-USER`. Owns parsing and
-//! matching; callers define system names, which are ARNs of roles here.
+//! matching; callers define system names: ARNs of roles, names in client certificates, accounts of the host.
 //!
 //! As in PostgreSQL, a system name that begins with `/` is a regular expression, and `\\1` in the database user is
 //! replaced by its first group; `all` as a database user matches every user, and a database user that begins with `/`
@@ -78,6 +78,11 @@ impl IdentMap {
             }
         }
         Ok(Self(lines))
+    }
+
+    /// True if there is a map of this name.
+    pub fn has_map(&self, map: &str) -> bool {
+        self.0.iter().any(|line| line.map == map)
     }
 
     /// True if `map` allows `system` to log in as `user`.

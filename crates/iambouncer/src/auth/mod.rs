@@ -1,8 +1,10 @@
-//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, user maps. Owns computations
-//! and message order; independent of sockets and configuration.
+//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, HBA rules, user maps. Owns computations
+//! and message order; independent of sockets.
 
+pub(crate) mod hba;
 pub(crate) mod iam;
 pub(crate) mod ident;
+pub mod lookups;
 pub mod md5;
 pub(crate) mod mock;
 pub mod scram;

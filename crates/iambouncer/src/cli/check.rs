@@ -12,7 +12,10 @@ pub(super) fn check(file: &Path) -> Result<(), Failure> {
     if !warnings.is_empty() {
         super::complain(warnings.trim_end());
     }
-    files_of(loaded.config.clone())?;
+    let files = files_of(loaded.config.clone())?;
+    for warning in files.hba.warnings() {
+        super::complain(&format!("warning: {warning}"));
+    }
     let databases = loaded.config.all_databases().count();
     let plural = if databases == 1 { "" } else { "s" };
     super::print(format!("{}: ok, {databases} database{plural}\n", file.display()).as_bytes())

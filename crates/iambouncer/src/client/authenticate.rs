@@ -1,17 +1,21 @@
-//! Client authentication: `trust any plain md5 scram-sha-256`; `iam` and `iam-sts` are delegated to their modules.
-//! Owns the exchange with the client; an unknown user receives the same messages as a known one with a wrong
-//! password.
+//! Client authentication by the method that [`AuthMethod`] selected. Owns the exchange of passwords; certificates,
+//! accounts and AWS identities are delegated to their modules.
+//!
+//! An unknown user receives the same messages as a known one with a wrong password.
 
+use super::auth_query::AuthLookup;
+use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
-use super::{iam, iam_sts};
+use super::{iam, iam_sts, ldap, pam, system_name};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
 use crate::client_error::{self, ClientError};
-use crate::config::AuthType;
+use crate::config::Secret;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
+use crate::server::target::LearnedCredential;
 use std::rc::Rc;
 use wire::limits::MAX_PASSWORD_BYTES;
 use wire::{encode, frontend, tag};
@@ -25,34 +29,68 @@ pub(super) enum LoginRefusal {
     Error(ClientError),
 }
 
-/// Runs the exchange. Returns the client's SCRAM keys if the login was by SCRAM.
+/// Who the client says it is, and how the password is looked up that `auth_file` does not have.
+pub(super) struct ClientClaim<'a> {
+    pub(super) user: &'a str,
+    pub(super) database: &'a str,
+    pub(super) lookup: &'a AuthLookup,
+}
+
+/// Runs the exchange. Returns what it has revealed, if that is of use for logins to servers.
 pub(super) async fn run(
     context: &Rc<Context>,
     stream: &mut Stream,
     inbound: &mut Inbound,
-    user: &str,
-    database: &str,
-    kind: AuthType,
-) -> Result<Option<ClientKeys>, LoginRefusal> {
-    let failed = || LoginRefusal::Error(client_error::authentication_failed(user));
+    claim: &ClientClaim<'_>,
+    method: AuthMethod,
+) -> Result<Option<LearnedCredential>, LoginRefusal> {
+    let &ClientClaim { user, database, .. } = claim;
     let mut login = Login { stream, inbound, user };
-    match kind {
-        AuthType::Any => Ok(None),
-        AuthType::Trust if Box::pin(StoredCredentials::is_known(context, database, user)).await => Ok(None),
-        AuthType::Trust => Err(failed()),
-        AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
-            let stored = Box::pin(StoredCredentials::find(context, database, user)).await;
+    match method {
+        AuthMethod::Any => Ok(None),
+        AuthMethod::Trust => {
+            let known =
+                Box::pin(StoredCredentials::known(context, claim)).await.map_err(LoginRefusal::Error)?;
+            // Without a proof there is nothing to hide.
+            known
+                .map(|user| user.learned)
+                .ok_or_else(|| LoginRefusal::Error(client_error::unknown_user(user)))
+        }
+        AuthMethod::Password(exchange) => {
+            let stored =
+                Box::pin(StoredCredentials::find(context, claim)).await.map_err(LoginRefusal::Error)?;
             let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
-            match kind {
-                AuthType::Plain => Box::pin(login.plain(context, &stored)).await.map(|()| None),
+            match exchange {
+                PasswordExchange::Cleartext => {
+                    let given = Box::pin(login.plain(context, &stored)).await?;
+                    Ok(stored
+                        .lacks_password()
+                        .then(|| LearnedCredential::Password(Secret::new(given.as_str()))))
+                }
                 // As in PgBouncer, md5 falls back to SCRAM for users whose stored secret is a SCRAM secret.
-                AuthType::Md5 if !is_scram => Box::pin(login.md5(context, &stored)).await.map(|()| None),
-                _ => Box::pin(login.scram(context, &stored)).await.map(Some),
+                PasswordExchange::Md5 if !is_scram => {
+                    Box::pin(login.md5(context, &stored)).await.map(|()| stored.learned())
+                }
+                _ => {
+                    let keys = Box::pin(login.scram(context, &stored)).await?;
+                    Ok(Some(stored.learned().unwrap_or(LearnedCredential::ScramKeys(keys))))
+                }
             }
         }
-        AuthType::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
-        AuthType::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
-        other => Err(LoginRefusal::Error(client_error::authentication_unavailable(other.as_str()))),
+        AuthMethod::Iam => Box::pin(iam::prove(context, &mut login, database)).await.map(|()| None),
+        AuthMethod::IamSts => Box::pin(iam_sts::prove(context, &mut login)).await.map(|()| None),
+        AuthMethod::Certificate { map } => {
+            system_name::by_certificate(context, &login, claim, map.as_deref()).await
+        }
+        AuthMethod::Peer { map } => system_name::by_socket(context, &login, claim, map.as_deref()).await,
+        AuthMethod::Ldap(options) => {
+            let password = Box::pin(ldap::prove(context, &mut login, options)).await?;
+            Ok(Some(LearnedCredential::Password(password)))
+        }
+        AuthMethod::Pam { remote } => {
+            let password = Box::pin(pam::prove(context, &mut login, remote)).await?;
+            Ok(Some(LearnedCredential::Password(password)))
+        }
     }
 }
 
@@ -104,15 +142,20 @@ impl Login<'_> {
         self.ask_password(&message).await
     }
 
-    async fn plain(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
+    /// Returns the password.
+    async fn plain(
+        &mut self,
+        context: &Rc<Context>,
+        stored: &StoredCredentials,
+    ) -> Result<Zeroizing<String>, LoginRefusal> {
         let given = self.ask_cleartext().await?;
         for text in stored.texts() {
             if self.is_password(context, &given, &text).await {
-                return Ok(());
+                return Ok(given);
             }
         }
         match stored.newer(context, self.user).await {
-            Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(()),
+            Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(given),
             _ => Err(self.failed()),
         }
     }

@@ -2,6 +2,7 @@
 //! Owns admission; the session itself belongs to [`crate::relay`] or [`crate::admin`].
 
 mod admission;
+mod auth_query;
 mod authenticate;
 mod cancel;
 mod connection;
@@ -9,13 +10,19 @@ mod handshake;
 mod iam;
 mod iam_sts;
 mod interrupt;
+mod ldap;
 mod log_lines;
+mod method;
+mod pam;
+#[cfg(feature = "pam")]
+mod pam_library;
 mod serve;
 mod spelling;
 mod startup;
 mod startup_response;
 mod stored;
 mod sts;
+mod system_name;
 
 pub use admission::close_evicted;
 pub use connection::ConnectionPermit;

@@ -1,16 +1,18 @@
 //! Serves one client from accept to its session. Owns the order of the steps and their log lines.
 
-use super::authenticate::{self, LoginRefusal};
+use super::authenticate::{self, ClientClaim, LoginRefusal};
 use super::connection::{Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
+use super::method::AuthMethod;
 use super::startup::{self, SessionRequest};
-use super::{admission, cancel, log_lines, startup_response};
+use super::{admission, auth_query, cancel, log_lines, startup_response};
 use crate::admin;
+use crate::auth::hba::HbaClient;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::ClientIdentity;
 use crate::clients::ClientInfo;
-use crate::config::{AuthType, Settings, TlsMode};
+use crate::config::{Config, Settings, TlsMode};
 use crate::files::PermittedUse;
 use crate::log_limit::{LinePermit, warn_unauthenticated};
 use crate::net::tls::TlsStream;
@@ -20,6 +22,7 @@ use crate::parameters::ParameterId;
 use crate::pending_logins::PendingLogin;
 use crate::pool::Pool;
 use crate::relay::{CloseReason, Session, Start};
+use crate::server::target::LearnedCredential;
 use crate::worker::{self, timers};
 use crate::worker_state::Worker;
 use std::future::poll_fn;
@@ -228,24 +231,17 @@ impl LoginInProgress<'_> {
         }
         self.negotiate(version, &request.unknown_options).await?;
         if request.database == admin::DATABASE {
-            return self.log_in_to_console(settings, &request).await;
+            return self.log_in_to_console(&config, &request).await;
         }
         admission::check_before_proof(self.worker, settings, self.permitted, &self.info.remote())?;
-        let keys = authenticate::run(
-            &self.worker.context,
-            &mut self.stream,
-            &mut self.inbound,
-            &request.user,
-            &request.database,
-            settings.auth_type,
-        )
-        .await?;
+        let method = self.method(&request).map_err(LoginRefusal::Error)?;
+        let learned = self.authenticate(&config, &request, method).await?;
         let database = admission::enter(self.worker, settings, &request, connection, &mut self.pending)?;
         let forced = database.line.borrow().user.clone();
         let pool = self.worker.directory.pool(&database, forced.as_deref().unwrap_or(&request.user));
-        // The keys are useless if the pool logs in as another, forced user.
-        if let Some(keys) = keys.filter(|_| *pool.user == *request.user) {
-            pool.learn_scram_keys(keys);
+        // It is useless if the pool logs in as another, forced user.
+        if let Some(credential) = learned.filter(|_| *pool.user == *request.user) {
+            pool.learn(credential);
         }
         // Cannot fail: a client logs in once.
         let _ = self.info.pool.set(pool.clone());
@@ -295,29 +291,53 @@ impl LoginInProgress<'_> {
 
     async fn log_in_to_console(
         &mut self,
-        settings: &Settings,
+        config: &Config,
         request: &SessionRequest,
     ) -> Result<Destination, LoginRefusal> {
+        let settings = &config.settings;
         if request.user == admin::DATABASE && self.is_local_operator() {
             return Ok(Destination::Console { is_admin: true });
         }
         let is_admin = settings.is_admin(&request.user);
-        let any = settings.auth_type == AuthType::Any;
-        authenticate::run(
-            &self.worker.context,
-            &mut self.stream,
-            &mut self.inbound,
-            &request.user,
-            &request.database,
-            // The console has no endpoint that a token could be issued for.
-            if settings.auth_type == AuthType::Iam { AuthType::ScramSha256 } else { settings.auth_type },
-        )
-        .await?;
+        let method = self.method(request).map_err(LoginRefusal::Error)?.of_console();
+        let any = method == AuthMethod::Any;
+        self.authenticate(config, request, method).await?;
         // Only authenticated clients learn who may use the console.
         if !is_admin && !settings.is_stats_user(&request.user) && !any {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
         Ok(Destination::Console { is_admin: is_admin || any })
+    }
+
+    /// Runs the authentication exchange.
+    async fn authenticate(
+        &mut self,
+        config: &Config,
+        request: &SessionRequest,
+        method: AuthMethod,
+    ) -> Result<Option<LearnedCredential>, LoginRefusal> {
+        let Self { worker, stream, inbound, .. } = self;
+        let is_disabled = |name: &str| worker.directory.known(name).is_some_and(|known| known.disabled.get());
+        let lookup = &auth_query::target(&worker.context, config, &request.database, is_disabled);
+        let claim = ClientClaim { user: &request.user, database: &request.database, lookup };
+        authenticate::run(&worker.context, stream, inbound, &claim, method).await
+    }
+
+    /// How the client has to authenticate.
+    fn method(&self, request: &SessionRequest) -> Result<AuthMethod, ClientError> {
+        let address = match self.info.remote() {
+            Endpoint::Tcp(at) => Some(at.ip()),
+            Endpoint::Unix(_) => None,
+        };
+        let client = HbaClient {
+            address,
+            is_encrypted: self.stream.tls().is_some(),
+            // Such clients are refused when their startup packet is sorted.
+            is_replication: false,
+            database: &request.database,
+            user: &request.user,
+        };
+        AuthMethod::of(&self.worker.context.loaded(), &client)
     }
 
     /// True if the client is on a UNIX socket and runs under the pooler's own account, which could replace the

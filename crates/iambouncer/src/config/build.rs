@@ -321,15 +321,14 @@ mod tests {
 
     #[test]
     fn unsupported_settings_that_operators_rely_on_are_errors() {
-        let settings = "auth_user = x\nauth_query = SELECT 1\ndisable_pqexec = 1\nso_reuseport = 1\n\
+        let settings = "disable_pqexec = 1\nso_reuseport = 1\n\
                         server_tls_ciphers = HIGH\n";
-        let text = format!("{HEAD}{settings}[databases]\na = auth_user=x\n[peers]\n1 = host=b\n");
+        let text = format!("{HEAD}{settings}[databases]\na =\n[peers]\n1 = host=b\n");
         let mut found = errors(&text);
         found.sort();
-        let of_settings = ["auth_query", "auth_user", "disable_pqexec", "server_tls_ciphers", "so_reuseport"];
+        let of_settings = ["disable_pqexec", "server_tls_ciphers", "so_reuseport"];
         let mut expected: Vec<_> =
             of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
-        expected.push("auth_user on the line of database \"a\" is not supported yet".to_owned());
         expected.push("[peers] is not supported yet: cancel requests are not forwarded".to_owned());
         expected.sort();
         assert_eq!(found, expected);

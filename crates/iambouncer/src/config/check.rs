@@ -6,7 +6,7 @@ use super::build::{CONSOLE_DATABASE, ValuePlaces};
 use super::check_aws::{check_iam, check_no_iam, check_secret};
 use super::check_unsupported::check_unsupported;
 use super::diagnostics::Diagnostic;
-use super::enums::{AuthType, ServerAuth, TlsMode};
+use super::enums::{AuthType, PAM_NEEDS, ServerAuth, TlsMode};
 use super::model::{Config, Database};
 use super::own_listener::is_own;
 use super::settings_table::Settings;
@@ -70,8 +70,21 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
     let kind = settings.auth_type;
     let at = |error: Diagnostic| error.at(places.setting("auth_type"));
     if !kind.is_working() {
-        let error = Diagnostic::error(format!("auth_type = {kind} is not supported yet"));
-        found.push(at(error).help("use scram-sha-256, md5, plain, trust or any"));
+        let error = Diagnostic::error(format!("auth_type = {kind} {PAM_NEEDS}"));
+        found.push(at(error).help("cargo build --release -p iambouncer --features pam"));
+    }
+    if kind == AuthType::Hba && settings.auth_hba_file.is_empty() {
+        found.push(at(Diagnostic::error("auth_type = hba needs auth_hba_file")));
+    }
+    if kind == AuthType::Ldap && settings.auth_ldap_options.options().is_none() {
+        found.push(at(Diagnostic::error("auth_type = ldap needs auth_ldap_options")));
+    }
+    if kind == AuthType::Cert && !settings.client_tls_sslmode.verifies_name() {
+        let error = "auth_type = cert needs client_tls_sslmode = verify-full";
+        found.push(
+            Diagnostic::error(error)
+                .at(places.setting("client_tls_sslmode").or_else(|| places.setting("auth_type"))),
+        );
     }
     if matches!(kind, AuthType::Iam | AuthType::IamSts) {
         check_proofs(config, places, found);
@@ -197,11 +210,24 @@ pub(super) mod tests {
 
     #[test]
     fn unsupported_methods_are_refused() {
-        assert_eq!(found("auth_type = hba", "* =")[1], "auth_type = hba is not supported yet");
+        let pam = found("auth_type = pam", "* =");
+        let error = "auth_type = pam needs a build with the feature \"pam\"";
+        assert_eq!(pam.get(1).map(String::as_str), (!cfg!(feature = "pam")).then_some(error));
         assert_eq!(
             found("auth_type = any", "a = host=h")[1],
             "auth_type = any needs user= on the line of database \"a\""
         );
+    }
+
+    #[test]
+    fn methods_need_their_files_and_tls() {
+        assert_eq!(found("auth_type = hba", "* =")[1], "auth_type = hba needs auth_hba_file");
+        let needs = "auth_type = cert needs client_tls_sslmode = verify-full";
+        assert_eq!(found("auth_type = cert", "* =")[1], needs);
+        let files = "client_tls_cert_file = c\nclient_tls_key_file = k\nclient_tls_ca_file = a\n";
+        let with = |mode: &str| format!("auth_type = cert\n{files}client_tls_sslmode = {mode}");
+        assert_eq!(found(&with("verify-ca"), "* =")[1..], [needs]);
+        assert_eq!(found(&with("verify-full"), "* =").len(), 1);
     }
 
     #[test]

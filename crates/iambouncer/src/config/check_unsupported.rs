@@ -3,7 +3,7 @@
 
 use super::build::ValuePlaces;
 use super::diagnostics::Diagnostic;
-use super::model::{Config, Database};
+use super::model::Config;
 use super::settings::SettingStatus;
 use super::settings_table::table;
 
@@ -19,23 +19,8 @@ pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &m
             found.push(error.at(places.setting(row.name)).help(HELP));
         }
     }
-    for database in config.all_databases() {
-        for key in unsupported_keys(database) {
-            let error = format!("{key} on the line of database \"{}\" is not supported yet", database.name);
-            found.push(Diagnostic::error(error).at(places.database(&database.name, key)).help(HELP));
-        }
-    }
     if let Some(id) = config.peers.keys().next() {
         let error = Diagnostic::error("[peers] is not supported yet: cancel requests are not forwarded");
         found.push(error.at(places.peer(*id)).help("remove the section"));
     }
-}
-
-fn unsupported_keys(database: &Database) -> impl Iterator<Item = &'static str> {
-    let keys = [
-        ("auth_user", database.auth_user.is_some()),
-        ("auth_query", database.auth_query.is_some()),
-        ("auth_dbname", database.auth_dbname.is_some()),
-    ];
-    keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
 }

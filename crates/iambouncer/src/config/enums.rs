@@ -98,13 +98,28 @@ words! {
     }
 }
 
+/// Why a build has no `pam`.
+pub const PAM_NEEDS: &str = "needs a build with the feature \"pam\"";
+
 impl AuthType {
-    /// True if the method is supported. The others are rejected when the file is read, since falling back to another
+    /// True if the method is in this build. The others are rejected when the file is read, since falling back to another
     /// method could let unauthorized clients in.
     pub const fn is_working(self) -> bool {
+        if cfg!(feature = "pam") && matches!(self, Self::Pam) {
+            return true;
+        }
         matches!(
             self,
-            Self::Trust | Self::Any | Self::Plain | Self::Md5 | Self::ScramSha256 | Self::Iam | Self::IamSts
+            Self::Trust
+                | Self::Any
+                | Self::Plain
+                | Self::Md5
+                | Self::ScramSha256
+                | Self::Iam
+                | Self::IamSts
+                | Self::Hba
+                | Self::Cert
+                | Self::Ldap
         )
     }
 }

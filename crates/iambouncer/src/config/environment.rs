@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::diagnostics::Diagnostic;
 use super::model::Origin;
 use super::nearest::nearest;
-use super::settings_table::{Settings, table};
+use super::settings_table::{Settings, displayed, table};
 
 /// Prefix of the pooler's own variables.
 pub const PREFIX: &str = "IAMBOUNCER_";
@@ -175,7 +175,7 @@ pub(super) fn record_setting(origins: &mut Vec<Origin>, key: &str, value: &str, 
 /// Records the source of a value, replacing an earlier one.
 pub(super) fn record(origins: &mut Vec<Origin>, key: &str, value: &str, source: String) {
     origins.retain(|origin| origin.key != key);
-    origins.push(Origin { key: key.to_owned(), value: value.to_owned(), source });
+    origins.push(Origin { key: key.to_owned(), value: displayed(key, value), source });
 }
 
 fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {

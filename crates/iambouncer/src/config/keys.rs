@@ -133,9 +133,9 @@ pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
         put(&mut d.datestyle, v)
     }),
     row("timezone", Working, "Initial value of this parameter on the server", |d, v| put(&mut d.timezone, v)),
-    row("auth_user", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
-    row("auth_query", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
-    row("auth_dbname", Unsupported, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
+    row("auth_user", Working, "Overrides the setting", |d, v| put(&mut d.auth_user, v)),
+    row("auth_query", Working, "Overrides the setting", |d, v| put(&mut d.auth_query, v)),
+    row("auth_dbname", Working, "Overrides the setting", |d, v| put(&mut d.auth_dbname, v)),
 ];
 
 /// Keys of a `[users]` line.

@@ -13,6 +13,8 @@ mod enums;
 pub(crate) mod environment;
 pub(crate) mod ini;
 mod keys;
+mod ldap_options;
+mod ldap_url;
 pub(crate) mod load;
 mod model;
 mod nearest;
@@ -29,9 +31,12 @@ pub(crate) mod zero_config;
 pub use check::first_new_error;
 pub use diagnostics::ConfigReport;
 pub use enums::{
-    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PoolMode, ServerAuth, TlsMode, TlsProtocols,
+    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, TlsMode, TlsProtocols,
 };
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
+pub use ldap_options::{
+    LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,
+};
 pub use load::{load_file, load_user_list};
 pub use model::{Config, Database, Host, Origin, PoolRules, UserOverrides};
 pub use reference::settings_markdown;

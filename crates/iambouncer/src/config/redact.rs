@@ -42,7 +42,8 @@ pub(super) fn redact_line(line: &str, column: u32, length: u32) -> (String, u32,
 fn secret_ranges(chars: &[char]) -> Vec<Range<usize>> {
     let Some(entry) = find(chars, 0, |letter| letter == '=') else { return Vec::new() };
     let mut position = skip_space(chars, entry + 1);
-    if looks_secret(&chars[key_before(chars, entry)]) {
+    let key = &chars[key_before(chars, entry)];
+    if looks_secret(key) || is_ldap_options(key) {
         return std::iter::once(position..chars.len()).collect();
     }
     let mut ranges = Vec::new();
@@ -67,6 +68,11 @@ fn hide_loose_words(chars: &[char], between: Range<usize>, ranges: &mut Vec<Rang
     if !ranges.is_empty() && start < end {
         ranges.push(start..end);
     }
+}
+
+/// These have the form of a connection string, with other rules for quotes.
+fn is_ldap_options(key: &[char]) -> bool {
+    key.iter().collect::<String>().contains("ldap")
 }
 
 fn looks_secret(key: &[char]) -> bool {
@@ -119,6 +125,10 @@ mod tests {
         assert_eq!(shown("db = pwd='hunter2 and more"), "db = pwd=***");
         assert_eq!(shown("db = password='ab'cd' host=a"), "db = password=*** host=a");
         assert_eq!(shown("password = hunter 2"), "password = ***");
+        assert_eq!(
+            shown("auth_ldap_options = ldapserver=h ldapbindpasswd=\"a 2=3\""),
+            "auth_ldap_options = ***"
+        );
         assert_eq!(shown("db = password=my hunter 2 host=a x"), "db = password=*** *** host=a ***");
         assert_eq!(shown("db = password = hunter2 = 3"), "db = password = *** = ***");
     }

@@ -161,7 +161,7 @@ macro_rules! settings {
                             $(.and_then(|parsed| within(parsed, $range)))?;
                         self.$name = parsed.map_err(|reason| SettingError::Invalid {
                             key: stringify!($name),
-                            value: value.to_owned(),
+                            value: <$ty as SettingValue>::displayed(value),
                             reason,
                         })?;
                     })*
@@ -187,6 +187,14 @@ macro_rules! settings {
                     $(stringify!($name) => Some(self.$name.text()),)*
                     _ => None,
                 }
+            }
+        }
+
+        /// The value of a setting as shown in messages.
+        pub(super) fn displayed(key: &str, value: &str) -> String {
+            match key {
+                $(stringify!($name) => <$ty as SettingValue>::displayed(value),)*
+                _ => value.to_owned(),
             }
         }
 

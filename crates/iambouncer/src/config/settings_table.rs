@@ -8,20 +8,22 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
+use super::ldap_options::LdapSetting;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
 settings! {
     admin_users: String = "", ClientLogin, Working, "Users who may run every console command";
     application_name_add_host: bool = false, ClientLogin, Working, "Add the client's address to application_name";
-    auth_dbname: String = "", Nothing, Unsupported, "Database in which auth_query runs";
+    auth_dbname: String = "", ClientLogin, Working, "Database in which auth_query runs; default: the one that the client requests";
     auth_file: String = "", Login, Working, "File with users and their passwords or hashes";
-    auth_hba_file: String = "", Nothing, Unsupported, "Rules for auth_type = hba";
-    auth_ident_file: String = "", ClientLogin, Working, "Maps from AWS identities to users, in the format of pg_ident.conf (auth_type = iam-sts)";
-    auth_ldap_options: String = "", Nothing, Unsupported, "Options for auth_type = ldap";
-    auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Nothing, Unsupported, "Query that looks up a user's password on the server";
+    auth_hba_file: String = "", ClientLogin, Working, "Rules that select the method for each client, in PgBouncer's format (auth_type = hba)";
+    auth_ident_file: String = "", ClientLogin, Working, "Maps from certificates, accounts and AWS identities to users, in the format of pg_ident.conf (hba lines with map=, auth_type = iam-sts)";
+    auth_ldap_options: LdapSetting = (), ClientLogin, Working, "Servers, and how a user is found there (auth_type = ldap)";
+    auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", ClientLogin, Working, "Query that looks up the password of a user that auth_file does not have; $1 is the user, the columns are user and password";
+    auth_query_reuse: Duration = 0, ClientLogin, Working, "Seconds for which an answer of auth_query is reused (0 = ask at each login; logins of a user at the same time share a query)";
     auth_type: AuthType = AuthType::Md5, ClientLogin, Working, "How clients log in";
-    auth_user: String = "", Nothing, Unsupported, "User that runs auth_query";
+    auth_user: String = "", ClientLogin, Working, "User that runs auth_query; empty means that it is not run";
     autodb_idle_timeout: Duration = 3600, Janitor, Working, "Remove databases of the * line, and pools, unused for this many seconds (0 = never)";
     cancel_wait_timeout: Duration = 10, Use, Working, "Seconds a cancel request may wait for a connection";
     client_idle_timeout: Duration = 0, Janitor, Working, "Disconnect a client after this many idle seconds";
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 12);
+        assert_eq!(table().len(), 101 + 13);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

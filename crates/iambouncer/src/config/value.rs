@@ -20,6 +20,10 @@ pub(super) trait SettingValue: Sized {
     fn parse(text: &str) -> Result<Self, String>;
     /// The text as shown by `SHOW CONFIG`.
     fn text(&self) -> String;
+    /// A given text as shown in messages; for values that contain a secret, without it.
+    fn displayed(text: &str) -> String {
+        text.to_owned()
+    }
     /// The number that a row's range limits, for types that have one.
     fn magnitude(&self) -> Option<u64> {
         None

@@ -6,6 +6,7 @@
 
 use super::socket::Socket;
 use super::verified::{ServerTls, VerifiedName};
+use super::x509::Certificate;
 use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -346,6 +347,12 @@ impl TlsStream {
     /// The peer's certificate.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.common()?.peer_certificates().and_then(<[_]>::first)
+    }
+
+    /// The subject's common name in the peer's certificate, if it has exactly one. That of a client was verified.
+    pub fn peer_common_name(&self) -> Option<String> {
+        let certificate = Certificate::read(self.peer_certificate()?).ok()?;
+        certificate.common_name().map(str::to_owned)
     }
 
     /// Version and cipher suite, as shown on the console.

@@ -38,6 +38,9 @@ pub enum TlsConfigError {
     /// A client TLS mode that needs a certificate, but none is configured.
     #[error("client_tls_sslmode needs client_tls_cert_file and client_tls_key_file")]
     NoServerCertificate,
+    /// A client TLS mode that verifies clients, but no authority is configured.
+    #[error("client_tls_sslmode = verify-ca and verify-full need client_tls_ca_file")]
+    NoClientAuthorities,
 }
 
 fn refused(error: impl std::fmt::Display) -> TlsConfigError {
@@ -99,17 +102,12 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(&settings.client_tls_protocols))
         .map_err(refused)?;
-    let builder = match mode {
-        TlsMode::VerifyCa | TlsMode::VerifyFull => {
-            let authorities = certificates::roots(Path::new(&settings.client_tls_ca_file))?;
-            let roots = Arc::new(authorities.roots.clone());
-            let chains = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-            let chains = chains.build().map_err(refused)?;
-            let algorithms = provider.signature_verification_algorithms;
-            let trust = Trust::new(authorities, algorithms);
-            builder.with_client_cert_verifier(Arc::new(ClientVerifier { trust, chains, algorithms }))
+    let builder = match file(&settings.client_tls_ca_file) {
+        Some(authorities) => {
+            builder.with_client_cert_verifier(client_verifier(authorities, mode, &provider)?)
         }
-        _ => builder.with_no_client_auth(),
+        None if mode.verifies() => return Err(TlsConfigError::NoClientAuthorities),
+        None => builder.with_no_client_auth(),
     };
     let own = own_certificate("client_tls_cert_file", cert, key, &provider)?;
     let own: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
@@ -119,6 +117,55 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     // Database clients rarely resume a session, and rustls would create two tickets for each.
     config.send_tls13_tickets = 0;
     Ok(Some(Arc::new(config)))
+}
+
+/// How the certificates of LDAP servers are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LdapTrust {
+    /// Not at all.
+    Nothing,
+    /// By the authorities of the operating system.
+    System,
+    /// By the authorities in a file.
+    File(String),
+}
+
+/// The configuration for connections to LDAP servers.
+///
+/// # Errors
+/// See [`TlsConfigError`].
+pub fn for_ldap(trust: &LdapTrust) -> Result<Arc<ClientConfig>, TlsConfigError> {
+    let provider = provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let check = match trust {
+        LdapTrust::Nothing => ServerCheck::Nothing,
+        LdapTrust::System => {
+            ServerCheck::IssuerAndName(Trust::new(certificates::server_authorities("system")?, algorithms))
+        }
+        LdapTrust::File(path) => {
+            ServerCheck::IssuerAndName(Trust::new(certificates::roots(Path::new(path))?, algorithms))
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(refused)?;
+    let verifier = Arc::new(ServerVerifier { check, algorithms });
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+/// As in PgBouncer, modes below `verify-ca` request a certificate too, and verify it if the client presents one.
+fn client_verifier(
+    authorities: &Path,
+    mode: TlsMode,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientVerifier>, TlsConfigError> {
+    let authorities = certificates::roots(authorities)?;
+    let roots = Arc::new(authorities.roots.clone());
+    let chains = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    let chains = chains.build().map_err(refused)?;
+    let algorithms = provider.signature_verification_algorithms;
+    let trust = Trust::new(authorities, algorithms);
+    Ok(Arc::new(ClientVerifier { trust, chains, algorithms, is_mandatory: mode.verifies() }))
 }
 
 fn server_verifier(

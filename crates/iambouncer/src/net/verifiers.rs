@@ -94,16 +94,22 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Verifies clients in the modes `verify-ca` and `verify-full`, which request a certificate.
+/// Verifies the certificates of clients.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub(super) trust: Trust,
     /// Verifies chains, and provides the list of authorities sent to clients.
     pub(super) chains: Arc<dyn ClientCertVerifier>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    /// A client without a certificate is refused.
+    pub(super) is_mandatory: bool,
 }
 
 impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.chains.root_hint_subjects()
     }

@@ -17,12 +17,12 @@ use super::shared_limits::SharedLimits;
 use super::startup_response::{KnownParameters, ServerParameters};
 use super::table::ServerTable;
 use super::waiter::Waiter;
-use crate::auth::scram::keys::ClientKeys;
 use crate::client_error::ClientError;
 use crate::config::PoolRules;
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
 use crate::server::Server;
+use crate::server::target::LearnedCredential;
 use crate::stats::Statistics;
 use crate::worker;
 use crate::worker::notify::Notify;
@@ -138,9 +138,9 @@ impl Pool {
         self.known_parameters.get(&self.context.parameters, &self.shared)
     }
 
-    /// Keeps the keys derived from a client's login for logins to the server.
-    pub fn learn_scram_keys(&self, keys: ClientKeys) {
-        self.shared.set_scram_keys(keys);
+    /// Keeps what a client's login has revealed, for logins to the server.
+    pub fn learn(&self, credential: LearnedCredential) {
+        self.shared.set_learned(credential);
     }
 
     /// Requests a server.

@@ -190,8 +190,8 @@ impl Pool {
             host: String::new(),
             reason: "no host configured".to_owned(),
         })?;
-        let keys = || self.shared.scram_keys();
-        Ok(LoginTarget::new(&loaded, &line, &self.database.name, &self.user, &host, keys))
+        let learned = || self.shared.learned();
+        Ok(LoginTarget::new(&loaded, &line, &self.database.name, &self.user, &host, learned))
     }
 
     fn login_succeeded(

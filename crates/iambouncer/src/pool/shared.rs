@@ -4,9 +4,9 @@
 //! Locks are taken only when a server logs in or a pool is created, never for a query.
 
 use super::demand::Demands;
-use crate::auth::scram::keys::ClientKeys;
 use crate::limits::{Counter, CounterKind, Limits, SweptTable};
 use crate::server::Diagnosis;
+use crate::server::target::LearnedCredential;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -47,7 +47,7 @@ pub struct SharedPool {
     has_failed: AtomicBool,
     failure: Mutex<Option<RecentFailure>>,
     server_parameters: Mutex<Option<ReportedParameters>>,
-    scram_keys: Mutex<Option<ClientKeys>>,
+    learned: Mutex<Option<LearnedCredential>>,
 }
 
 impl SharedPool {
@@ -64,7 +64,7 @@ impl SharedPool {
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
             server_parameters: Mutex::default(),
-            scram_keys: Mutex::default(),
+            learned: Mutex::default(),
         }
     }
 
@@ -133,12 +133,12 @@ impl SharedPool {
     }
 
     /// Keys derived from a client's SCRAM login.
-    pub(super) fn scram_keys(&self) -> Option<ClientKeys> {
-        locked(&self.scram_keys).clone()
+    pub(super) fn learned(&self) -> Option<LearnedCredential> {
+        locked(&self.learned).clone()
     }
 
-    pub(super) fn set_scram_keys(&self, keys: ClientKeys) {
-        *locked(&self.scram_keys) = Some(keys);
+    pub(super) fn set_learned(&self, credential: LearnedCredential) {
+        *locked(&self.learned) = Some(credential);
     }
 }
 

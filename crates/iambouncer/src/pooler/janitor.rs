@@ -35,6 +35,8 @@ pub(super) async fn run(worker: Rc<Worker>) {
             worker.context.process.control.spawn_blocking(super::memory::trim);
         }
         let config = worker.context.config();
+        let idle_timeout = config.settings.server_idle_timeout;
+        worker.context.auth_connections.close_unused(idle_timeout, &config, worker::now());
         if worker.context.worker.index() == 0 {
             let (context, max_ttl) = (&worker.context, config.settings.dns_max_ttl);
             let process = &context.process;

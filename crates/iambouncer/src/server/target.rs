@@ -35,6 +35,15 @@ pub enum Credential {
     },
 }
 
+/// What a client's login has revealed, with which its pool can log in to servers.
+#[derive(Clone)]
+pub enum LearnedCredential {
+    /// Keys derived from a login by SCRAM.
+    ScramKeys(ClientKeys),
+    /// A password that another service has verified.
+    Password(Secret),
+}
+
 /// The target and credentials of a login.
 #[derive(Clone)]
 pub struct LoginTarget {
@@ -71,20 +80,20 @@ impl LoginTarget {
         }
     }
 
-    /// The login of `user` to one host of a line, for a client of `database`. `scram_keys` are derived from a client's
-    /// own login.
+    /// The login of `user` to one host of a line, for a client of `database`. `learned` is from a client's own
+    /// login.
     pub fn new(
         loaded: &ConfigFiles,
         line: &Database,
         database: &str,
         user: &str,
         host: &Host,
-        scram_keys: impl FnOnce() -> Option<ClientKeys>,
+        learned: impl FnOnce() -> Option<LearnedCredential>,
     ) -> Self {
         let credential = match (line.server_auth, line.secret_key()) {
             (ServerAuth::Iam, _) => Credential::Iam(Signing::of(line)),
             (ServerAuth::Password, Some(key)) => Credential::Secret(key),
-            (ServerAuth::Password, None) => password(loaded, line, user, scram_keys),
+            (ServerAuth::Password, None) => password(loaded, line, user, learned),
         };
         let parameters = [
             ("client_encoding", &line.client_encoding),
@@ -98,6 +107,24 @@ impl LoginTarget {
             connect_query: line.connect_query.clone(),
             ..Self::bare(loaded, line, database, user, host, credential)
         }
+    }
+
+    /// The login of the user that runs `auth_query`. The password of the line is for the user of the line.
+    pub fn for_auth_query(
+        loaded: &ConfigFiles,
+        line: &Database,
+        database: &str,
+        user: &str,
+        host: &Host,
+    ) -> Self {
+        let is_user_of_line = line.user.as_deref() == Some(user);
+        let credential = match (line.server_auth, line.secret_key()) {
+            (ServerAuth::Iam, _) => Credential::Iam(Signing::of(line)),
+            (ServerAuth::Password, Some(key)) if is_user_of_line => Credential::Secret(key),
+            _ if is_user_of_line => password(loaded, line, user, || None),
+            _ => password(loaded, &Database { password: None, ..line.clone() }, user, || None),
+        };
+        Self::bare(loaded, line, database, user, host, credential)
     }
 
     /// The same without session settings, for logins that only verify something.
@@ -133,17 +160,22 @@ fn password(
     loaded: &ConfigFiles,
     line: &Database,
     user: &str,
-    scram_keys: impl FnOnce() -> Option<ClientKeys>,
+    learned: impl FnOnce() -> Option<LearnedCredential>,
 ) -> Credential {
     if let Some(password) = &line.password {
         return Credential::Password(password.clone());
     }
     match loaded.users.get(user) {
-        Some(entry) if is_scram_secret(&entry.password) => match scram_keys() {
-            Some(keys) => Credential::ScramKeys(keys),
+        Some(entry) if is_scram_secret(&entry.password) => match learned() {
+            Some(LearnedCredential::ScramKeys(keys)) => Credential::ScramKeys(keys),
+            Some(LearnedCredential::Password(password)) => Credential::Password(password),
             None => Credential::Password(entry.password.clone()),
         },
         Some(entry) if !entry.password.expose().is_empty() => Credential::Password(entry.password.clone()),
-        _ => Credential::None,
+        _ => match learned() {
+            Some(LearnedCredential::Password(password)) => Credential::Password(password),
+            Some(LearnedCredential::ScramKeys(keys)) => Credential::ScramKeys(keys),
+            None => Credential::None,
+        },
     }
 }

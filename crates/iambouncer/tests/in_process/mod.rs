@@ -31,6 +31,8 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         config: Arc::new(config),
         users: Arc::default(),
         ident: Arc::default(),
+        hba: Arc::default(),
+        ldap_tls: None,
         server_tls: None,
         client_tls: None,
     };

@@ -31,7 +31,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// A server that requires passwords by the given method.
-fn strict_server(method: &str, encryption: &str) -> Postgres {
+pub(super) fn strict_server(method: &str, encryption: &str) -> Postgres {
     let hba = format!("local all all trust\nhost all all 127.0.0.1/32 {method}\n");
     let server = crate::support::postgres::start(PostgresOptions {
         hba: Some(hba),

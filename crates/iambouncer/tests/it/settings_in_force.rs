@@ -19,6 +19,7 @@ fn other_text(key: &str) -> Option<&'static str> {
     Some(match key {
         "admin_users" => "postgres, other",
         "auth_type" => "any",
+        "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
         "ignore_startup_parameters" => "extra_float_digits",
         "pool_mode" => "session",
@@ -87,6 +88,7 @@ fn file_values(dir: &Path) -> Vec<(&'static str, String)> {
     let authorities = path("other-ca.crt", certificates.ca_pem());
     vec![
         ("auth_file", path("other-users.txt", "\"postgres\" \"secret\"\n")),
+        ("auth_hba_file", path("other-hba.conf", "")),
         ("auth_ident_file", path("other-ident.conf", "")),
         ("client_tls_ca_file", authorities.clone()),
         ("client_tls_cert_file", certificate.clone()),
@@ -154,7 +156,9 @@ fn a_listen_port_that_reload_has_read_and_nothing_listens_on_is_not_shown() {
 fn an_authentication_that_does_not_work_cannot_be_set() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
-    assert!(console.query("SET auth_type = hba")[0].error().1.contains("is not supported yet"));
+    #[cfg(not(feature = "pam"))]
+    assert!(console.query("SET auth_type = pam")[0].error().1.contains("needs a build with the feature"));
+    assert_eq!(console.query("SET auth_type = hba")[0].error().1, "auth_type = hba needs auth_hba_file");
     assert_eq!(value(&mut console, "auth_type"), "trust");
     bouncer.client();
 }

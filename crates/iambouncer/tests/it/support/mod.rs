@@ -13,6 +13,7 @@ pub mod program;
 pub mod raw;
 pub mod scripted;
 pub mod sim;
+pub mod slapd;
 pub mod tls_client;
 pub mod workers;
 

@@ -1,0 +1,173 @@
+//! Rules of an HBA file (`auth_type = hba`) in PgBouncer's syntax. Owns the rules and which one applies to a client;
+//! reading lines belongs to `parser`. Never authenticates, and opens no file.
+
+mod names;
+mod parser;
+mod tokens;
+
+use crate::config::LdapOptions;
+use names::HbaNames;
+pub use parser::HbaFile;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Longest HBA file, and longest file of names, in bytes.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// How a client that matches a rule authenticates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HbaMethod {
+    /// `trust`.
+    Trust,
+    /// `reject`.
+    Reject,
+    /// `md5`.
+    Md5,
+    /// `scram-sha-256`.
+    ScramSha256,
+    /// `password`: in clear text.
+    Password,
+    /// `peer`.
+    Peer {
+        /// `map=`.
+        map: Option<String>,
+    },
+    /// `cert`.
+    Cert {
+        /// `map=`.
+        map: Option<String>,
+    },
+    /// `ldap`.
+    Ldap(Arc<LdapOptions>),
+    /// `pam`.
+    Pam,
+}
+
+/// The connections that a record is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordType {
+    Local,
+    Host,
+    HostSsl,
+    HostNoSsl,
+}
+
+impl RecordType {
+    fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "local" => Self::Local,
+            "host" => Self::Host,
+            "hostssl" => Self::HostSsl,
+            "hostnossl" => Self::HostNoSsl,
+            _ => return None,
+        })
+    }
+
+    fn covers(self, client: &HbaClient<'_>) -> bool {
+        match self {
+            Self::Local => client.address.is_none(),
+            Self::Host => client.address.is_some(),
+            Self::HostSsl => client.address.is_some() && client.is_encrypted,
+            Self::HostNoSsl => client.address.is_some() && !client.is_encrypted,
+        }
+    }
+}
+
+/// The addresses that a record is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AddressRange {
+    All,
+    Network { address: IpAddr, mask: IpAddr },
+}
+
+impl AddressRange {
+    /// As in PgBouncer, an address with bits outside its mask matches nothing.
+    fn contains(self, client: IpAddr) -> bool {
+        let Self::Network { address, mask } = self else { return true };
+        // A socket for both families reports IPv4 clients with mapped addresses.
+        match (client.to_canonical(), address, mask) {
+            (IpAddr::V4(client), IpAddr::V4(address), IpAddr::V4(mask)) => client & mask == address,
+            (IpAddr::V6(client), IpAddr::V6(address), IpAddr::V6(mask)) => client & mask == address,
+            _ => false,
+        }
+    }
+
+    fn has_bits_outside_mask(self) -> bool {
+        match self {
+            Self::Network { address: IpAddr::V4(address), mask: IpAddr::V4(mask) } => {
+                address & mask != address
+            }
+            Self::Network { address: IpAddr::V6(address), mask: IpAddr::V6(mask) } => {
+                address & mask != address
+            }
+            _ => false,
+        }
+    }
+}
+
+/// One line of the file.
+#[derive(Debug, Clone)]
+pub struct HbaRule {
+    /// Its line, from 1.
+    pub line: usize,
+    record: RecordType,
+    databases: HbaNames,
+    users: HbaNames,
+    addresses: AddressRange,
+    /// How its clients authenticate.
+    pub method: HbaMethod,
+}
+
+/// What a rule is selected by.
+#[derive(Debug, Clone, Copy)]
+pub struct HbaClient<'a> {
+    /// Its address; `None` on a UNIX socket.
+    pub address: Option<IpAddr>,
+    /// The connection has TLS.
+    pub is_encrypted: bool,
+    /// It requests physical replication, which has no database.
+    pub is_replication: bool,
+    /// The requested database.
+    pub database: &'a str,
+    /// The requested user.
+    pub user: &'a str,
+}
+
+/// The rules of a file, in order.
+#[derive(Debug, Clone, Default)]
+pub struct HbaRules {
+    rules: Vec<HbaRule>,
+    warnings: Vec<String>,
+}
+
+impl HbaRules {
+    /// The first rule that matches.
+    pub fn find(&self, client: &HbaClient<'_>) -> Option<&HbaRule> {
+        self.rules.iter().find(|rule| {
+            let is_for_database = match client.is_replication {
+                true => rule.databases.has_replication(),
+                false => rule.databases.contains(client.database, client.user),
+            };
+            rule.record.covers(client)
+                && client.address.is_none_or(|address| rule.addresses.contains(address))
+                && is_for_database
+                && rule.users.contains(client.user, client.database)
+        })
+    }
+
+    /// The options of all `ldap` rules.
+    pub fn ldap_options(&self) -> impl Iterator<Item = &LdapOptions> {
+        self.rules.iter().filter_map(|rule| match &rule.method {
+            HbaMethod::Ldap(options) => Some(&**options),
+            _ => None,
+        })
+    }
+
+    /// About lines that were skipped or cannot match.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+#[cfg(test)]
+mod tests;
