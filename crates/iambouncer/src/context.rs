@@ -7,7 +7,8 @@ use crate::auth::mock::Forms;
 use crate::auth_connections::AuthConnections;
 use crate::client_identity::ClientIdentities;
 use crate::config::{
-    AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, UserList, load_user_list,
+    AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
+    load_user_list,
 };
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
@@ -89,7 +90,11 @@ fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, Str
     let load = |path: &Path| read_text(path, hba::MAX_FILE_BYTES);
     let text = load(Path::new(path))
         .map_err(|reason| format!("error: could not open hba config file {path}: {reason}"))?;
-    Ok(HbaFile { path, text: &text, ident, load: &load }.rules())
+    let mut rules = HbaFile { path, text: &text, ident, load: &load }.rules();
+    if settings.client_tls_sslmode == TlsMode::Disable || settings.client_tls_ca_file.is_empty() {
+        rules.warn_of_certificates();
+    }
+    Ok(rules)
 }
 
 /// TLS with LDAP servers. The variables are those of OpenLDAP's library, and so of PgBouncer.

@@ -241,10 +241,11 @@ fn a_missing_file_is_an_error_at_start_and_in_check() {
         );
     }
     let hba = dir.path().join("hba.conf");
-    std::fs::write(&hba, "local all all nonsense\n").unwrap();
+    std::fs::write(&hba, "local all all nonsense\nhostssl all all all cert\n").unwrap();
     std::fs::write(&ini, text(&hba)).unwrap();
     let (is_ok, warnings) = run(&["check", ini.to_str().unwrap()]);
     assert!(is_ok && warnings.contains("hba line 1: unsupported method: nonsense"), "{warnings}");
+    assert!(warnings.contains("hba line 2: cert refuses every client without"), "{warnings}");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use crate::support::slapd::{BASE, READER, READER_PASSWORD, Slapd, UNCERTIFIED};
 use crate::support::{Bouncer, Client, eventually, postgres};
 use std::io::Read;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use wire::encode;
 
 const FAILED: &str = "28000 LDAP authentication failed";
@@ -180,47 +181,64 @@ fn the_next_server_is_asked_if_one_cannot_be_reached() {
     bouncer.wait_for_line("could not connect to LDAP server localhost");
 }
 
-/// A server that accepts connections and never answers. Returns its port, and counters: connections open now, and
-/// the highest number so far.
-fn silent_server() -> (u16, Arc<AtomicUsize>, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counters = (open.clone(), most.clone());
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let (open, most) = counters.clone();
-            most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
-            std::thread::spawn(move || {
-                let mut bytes = [0; 1024];
-                while matches!(stream.read(&mut bytes), Ok(1..)) {}
-                open.fetch_sub(1, SeqCst);
-            });
-        }
-    });
-    (port, open, most)
+/// A server that accepts connections and never answers.
+struct SilentServer {
+    port: u16,
+    /// Number of open connections.
+    open: Arc<AtomicUsize>,
+    /// When each connection was accepted.
+    accepted: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl SilentServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = Self { port, open: Arc::default(), accepted: Arc::default() };
+        let (open, accepted) = (server.open.clone(), server.accepted.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let open = open.clone();
+                accepted.lock().unwrap().push(Instant::now());
+                open.fetch_add(1, SeqCst);
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 1024];
+                    while matches!(stream.read(&mut bytes), Ok(1..)) {}
+                    open.fetch_sub(1, SeqCst);
+                });
+            }
+        });
+        server
+    }
 }
 
 #[test]
 fn a_silent_server_delays_only_its_own_clients_and_a_bounded_number_of_them() {
     const MAX_LDAP_LOGINS: usize = 16;
-    let (port, open, most) = silent_server();
+    const MORE: usize = 4;
+    // The pooler gives up a request after three seconds; threads of this test may be late.
+    const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+    let server = SilentServer::start();
     let rules = format!(
-        "host app app all trust\nhost app all all ldap ldapserver=127.0.0.1 ldapport={port} ldapprefix=\"uid=\"\n\
-         host pgbouncer all all trust\n"
+        "host app app all trust\nhost app all all ldap ldapserver=127.0.0.1 ldapport={} ldapprefix=\"uid=\"\n\
+         host pgbouncer all all trust\n",
+        server.port
     );
     let rules = WithRules::start(&["app"], &rules, "", "\"app\" \"\"\n\"postgres\" \"\"\n");
     let port = rules.bouncer.port;
-    let waiting: Vec<_> = (0..MAX_LDAP_LOGINS + 4)
+    let waiting: Vec<_> = (0..MAX_LDAP_LOGINS + MORE)
         .map(|n| std::thread::spawn(move || log_in(port, &format!("u{n}"), "password").err()))
         .collect();
-    eventually("all places are taken", || open.load(SeqCst) == MAX_LDAP_LOGINS);
+    eventually("all places are taken", || server.open.load(SeqCst) == MAX_LDAP_LOGINS);
     assert_eq!(rules.bouncer.client().value("SELECT 1"), "1");
     for login in waiting {
         assert_eq!(login.join().unwrap().as_deref(), Some(FAILED));
     }
-    assert_eq!(most.load(SeqCst), MAX_LDAP_LOGINS);
-    eventually("all connections are closed", || open.load(SeqCst) == 0);
+    eventually("all connections are closed", || server.open.load(SeqCst) == 0);
+    let accepted = server.accepted.lock().unwrap();
+    assert_eq!(accepted.len(), MAX_LDAP_LOGINS + MORE);
+    // The next one waited for the end of another.
+    assert!(accepted[MAX_LDAP_LOGINS] - accepted[0] >= SHORTEST_WAIT);
 }
 
 #[test]

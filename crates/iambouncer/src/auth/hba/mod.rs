@@ -163,7 +163,18 @@ impl HbaRules {
         })
     }
 
-    /// About lines that were skipped or cannot match.
+    /// Adds a warning for each `cert` rule, if clients are not asked for certificates.
+    pub fn warn_of_certificates(&mut self) {
+        let of_certificates = |rule: &&HbaRule| matches!(rule.method, HbaMethod::Cert { .. });
+        self.warnings.extend(self.rules.iter().filter(of_certificates).map(|rule| {
+            let line = rule.line;
+            format!(
+                "hba line {line}: cert refuses every client without client_tls_sslmode and client_tls_ca_file"
+            )
+        }));
+    }
+
+    /// About lines that were skipped, or whose clients cannot log in.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
