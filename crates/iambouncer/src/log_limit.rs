@@ -1,16 +1,20 @@
-//! Rate limit of log lines that unauthenticated peers can cause. Owns the rate, one line per kind and second, and the
+//! Rate limit of log lines that unauthenticated peers can cause. Owns the rate, a few lines per kind and second, and the
 //! number of suppressed lines.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Interval between two lines of a kind.
+/// The period that a limit is for.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Lines of a kind per period: enough for a few failing clients, of which an operator wants to see each.
+const MAX_LINES: u32 = 10;
 
 /// The lines of one kind.
 struct LineCount {
-    last: Instant,
+    /// Start of the current period.
+    since: Instant,
+    written: u32,
     left_out: u64,
 }
 
@@ -33,15 +37,16 @@ impl LogLimit {
     /// Requests permission for a line. Kinds are constants, so their number is bounded.
     pub fn turn(&self, kind: &'static str, now: Instant) -> Option<LinePermit> {
         let mut kinds = self.kinds();
-        let Some(lines) = kinds.get_mut(kind) else {
-            kinds.insert(kind, LineCount { last: now, left_out: 0 });
-            return Some(LinePermit { left_out: None });
-        };
-        if now.saturating_duration_since(lines.last) < PERIOD {
+        let new = LineCount { since: now, written: 0, left_out: 0 };
+        let lines = kinds.entry(kind).or_insert(new);
+        if now.saturating_duration_since(lines.since) >= PERIOD {
+            (lines.since, lines.written) = (now, 0);
+        }
+        if lines.written == MAX_LINES {
             lines.left_out += 1;
             return None;
         }
-        lines.last = now;
+        lines.written += 1;
         let left_out = std::mem::take(&mut lines.left_out);
         Some(LinePermit { left_out: (left_out > 0).then_some(left_out) })
     }
@@ -49,7 +54,7 @@ impl LogLimit {
     /// Kinds with suppressed lines and none written since, with their number. Called periodically.
     pub fn overdue(&self, now: Instant) -> Vec<(&'static str, u64)> {
         let mut kinds = self.kinds();
-        let is_over = |lines: &LineCount| now.saturating_duration_since(lines.last) >= 2 * PERIOD;
+        let is_over = |lines: &LineCount| now.saturating_duration_since(lines.since) >= 2 * PERIOD;
         let over: Vec<_> = kinds
             .iter()
             .filter(|(_, lines)| is_over(lines))
@@ -60,7 +65,7 @@ impl LogLimit {
     }
 }
 
-/// A warning about an unauthenticated peer: one per kind and second, with the number of suppressed lines.
+/// A warning about an unauthenticated peer: a few per kind and second, with the number of suppressed lines.
 macro_rules! warn_unauthenticated {
     ($context:expr, $kind:expr, $($line:tt)+) => {
         if let Some(turn) = $context.process.log_limit.turn($kind, crate::worker::now()) {
@@ -75,16 +80,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_yields_one_line_per_second_and_all_lines_are_counted() {
+    fn a_flood_yields_a_few_lines_per_second_and_all_lines_are_counted() {
         let limit = LogLimit::default();
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        assert_eq!(limit.turn("a", at(0)), Some(LinePermit { left_out: None }));
+        for ms in 0..u64::from(MAX_LINES) {
+            assert_eq!(limit.turn("a", at(ms)), Some(LinePermit { left_out: None }));
+        }
         assert_eq!(limit.turn("b", at(0)), Some(LinePermit { left_out: None }));
-        assert_eq!(limit.turn("a", at(10)), None);
+        assert_eq!(limit.turn("a", at(900)), None);
         assert_eq!(limit.turn("a", at(999)), None);
         assert_eq!(limit.turn("a", at(1000)), Some(LinePermit { left_out: Some(2) }));
-        assert_eq!(limit.turn("a", at(1001)), None);
+        for _ in 1..MAX_LINES {
+            assert_eq!(limit.turn("a", at(1001)), Some(LinePermit { left_out: None }));
+        }
+        assert_eq!(limit.turn("a", at(1002)), None);
         assert_eq!(limit.overdue(at(2000)), []);
         assert_eq!(limit.overdue(at(3000)), [("a", 1)]);
         assert_eq!(limit.overdue(at(9000)), []);

@@ -65,7 +65,15 @@ fn check_names(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagno
     }
 }
 
+fn check_auth_dbname(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+    if settings.auth_dbname == CONSOLE_DATABASE {
+        let error = format!("cannot use the reserved \"{CONSOLE_DATABASE}\" database as an auth_dbname");
+        found.push(Diagnostic::error(error).at(places.setting("auth_dbname")));
+    }
+}
+
 fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+    check_auth_dbname(&config.settings, places, found);
     let settings = &config.settings;
     let kind = settings.auth_type;
     let at = |error: Diagnostic| error.at(places.setting("auth_type"));
