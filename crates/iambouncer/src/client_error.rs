@@ -28,6 +28,8 @@ pub struct ClientError {
     pub code: Cow<'static, str>,
     /// Primary message.
     pub message: Cow<'static, str>,
+    /// More about it.
+    pub detail: Option<Cow<'static, str>>,
     /// What to do about it.
     pub hint: Option<Cow<'static, str>>,
 }
@@ -35,13 +37,20 @@ pub struct ClientError {
 impl ClientError {
     /// An error with its text.
     pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { blame, code: Cow::Borrowed(code), message: message.into(), hint: None }
+        Self { blame, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None }
     }
 
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds more about it.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 
@@ -55,8 +64,7 @@ impl ClientError {
 
     /// Appends the ErrorResponse that ends the connection.
     pub fn encode_fatal(&self, out: &mut Vec<u8>) {
-        let report = ErrorReport::fatal(&self.code, &self.message);
-        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+        encode::error_response(out, &self.complete(ErrorReport::fatal(&self.code, &self.message)));
     }
 
     /// Like [`Self::encode_fatal`], for a client of a protocol before 3.0.
@@ -66,8 +74,11 @@ impl ClientError {
 
     /// Appends the ErrorResponse after which the session continues.
     pub fn encode_error(&self, out: &mut Vec<u8>) {
-        let report = ErrorReport::error(&self.code, &self.message);
-        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+        encode::error_response(out, &self.complete(ErrorReport::error(&self.code, &self.message)));
+    }
+
+    fn complete<'a>(&'a self, report: ErrorReport<'a>) -> ErrorReport<'a> {
+        ErrorReport { detail: self.detail.as_deref(), hint: self.hint.as_deref(), ..report }
     }
 }
 
@@ -219,9 +230,21 @@ pub fn shutting_down() -> ClientError {
     ClientError::new(Blame::Us, "57P01", "the pooler is shutting down")
 }
 
-/// KILL, KILL_CLIENT.
+/// KILL_CLIENT.
 pub fn killed() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "terminating connection due to administrator command")
+    ClientError::new(Blame::Us, "57P01", "admin forced disconnect")
+}
+
+/// KILL.
+pub fn killed_with_database() -> ClientError {
+    ClientError::new(Blame::Us, "57P01", "database removed")
+        .detail("An administrator has closed all connections of the database.")
+}
+
+/// RELOAD found an error in a file.
+pub fn reload_failed(text: String) -> ClientError {
+    ClientError::new(Blame::Configuration, "F0000", "RELOAD failed, see logs for additional details")
+        .detail(text)
 }
 
 /// The connection to the server was lost during a request.

@@ -43,5 +43,6 @@ pub mod server;
 mod shared_values;
 mod sql_client;
 pub mod stats;
+mod version;
 pub mod worker;
 mod worker_state;

@@ -4,6 +4,7 @@
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
 use super::startup::SessionRequest;
+use crate::admin::DATABASE;
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::Settings;
@@ -59,6 +60,13 @@ pub(super) fn enter(
     *pending = None;
     make_room(worker, settings.max_client_conn);
     Ok(database)
+}
+
+/// Counts a client of the console, to which no limits apply.
+pub(super) fn count_on_console(worker: &Worker, user: &str, connection: &mut Connection) {
+    let limits = &worker.context.process.limits;
+    connection.places.database = limits.counter(CounterKind::DatabaseClients, DATABASE).take(None);
+    connection.places.user = limits.counter(CounterKind::UserClients, user).take(None);
 }
 
 fn take_places(

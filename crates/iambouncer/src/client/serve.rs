@@ -268,7 +268,7 @@ impl LoginInProgress<'_> {
         }
         self.negotiate(version, &request.unknown_options).await?;
         if request.database == admin::DATABASE {
-            return self.log_in_to_console(settings, &request).await;
+            return self.log_in_to_console(settings, &request, connection).await;
         }
         admission::check_before_proof(self.worker, settings, self.permitted)?;
         let keys = authenticate::run(
@@ -337,8 +337,10 @@ impl LoginInProgress<'_> {
         &mut self,
         settings: &Settings,
         request: &SessionRequest,
+        connection: &mut Connection,
     ) -> Result<Destination, LoginRefusal> {
         if request.user == admin::DATABASE && self.is_local_operator() {
+            admission::count_on_console(self.worker, &request.user, connection);
             return Ok(Destination::Console { is_admin: true });
         }
         let is_admin = settings.is_admin(&request.user);
@@ -357,6 +359,7 @@ impl LoginInProgress<'_> {
         if !is_admin && !settings.is_stats_user(&request.user) && !any {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
+        admission::count_on_console(self.worker, &request.user, connection);
         Ok(Destination::Console { is_admin: is_admin || any })
     }
 
@@ -388,6 +391,7 @@ impl LoginInProgress<'_> {
         if self.stream.send_all(&ready.message).await.is_err() {
             return;
         }
+        pool.stats.count(|t| t.client_logins += 1);
         let start = Start {
             client: self.stream,
             up: self.inbound,

@@ -31,7 +31,7 @@ pub use diagnostics::ConfigReport;
 pub use enums::{AuthType, IoEngine, LoadBalanceHosts, PoolMode, ServerAuth, TlsMode, TlsProtocols};
 pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use load::{load_file, load_user_list};
-pub use model::{Config, Database, Host, Origin, PoolRules, UserOverrides};
+pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
 pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};

@@ -83,6 +83,15 @@ impl ClientSession {
         self.may_be_pinned()
     }
 
+    /// Counts what is under way on the server when the session ends.
+    pub(super) fn count_aborted(&self) {
+        let timing = self.info.timing.get();
+        self.pool.stats.count(|t| {
+            t.aborted_transactions += u64::from(timing.transaction_at.is_some());
+            t.aborted_queries += u64::from(timing.query_at.is_some());
+        });
+    }
+
     /// Records that the client has no server.
     pub(super) fn record_unlinked(&self) {
         self.info.set_server(None);

@@ -242,7 +242,13 @@ impl LoginError {
                 (Blame::Server, "08004".into())
             }
         };
-        ClientError { blame, code, message: self.to_string().into(), hint: self.hint().map(Cow::Owned) }
+        ClientError {
+            blame,
+            code,
+            message: self.to_string().into(),
+            detail: None,
+            hint: self.hint().map(Cow::Owned),
+        }
     }
 
     /// A hint for this case; general advice belongs to the cause.

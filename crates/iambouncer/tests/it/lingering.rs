@@ -109,7 +109,7 @@ fn with_a_lingering_server(takes_cancels: bool) -> Bouncer {
     eventually("the server lingers", || console.column("SHOW SERVERS", "state") == ["being_canceled"]);
     assert_eq!(console.column("SHOW SERVERS", "close_needed"), ["1"]);
     assert_eq!(console.column("SHOW SERVERS", "link"), [""]);
-    assert_eq!(console.column("SHOW POOLS", "sv_being_canceled"), ["1"]);
+    assert_eq!(console.pools("sv_being_canceled"), ["1"]);
     bouncer
 }
 

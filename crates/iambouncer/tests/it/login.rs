@@ -120,7 +120,7 @@ fn clients_wait_for_a_server_that_is_not_up_yet() {
     server.stop();
     client.send_query("SELECT 'patient'");
     let mut console = bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("the client waits", || console.pools("cl_waiting") == ["1"]);
     server.start_again().unwrap();
     assert_eq!(client.until_ready()[1].row(), [Some("patient".to_owned())]);
 }

@@ -101,7 +101,7 @@ fn logins_use_user_and_password_of_the_secret_and_read_it_once() {
         client.query("BEGIN");
         assert_eq!(client.value("SELECT current_user"), "app");
     }
-    assert_eq!(bouncer.show("POOLS", "user"), [NAME]);
+    assert_eq!(bouncer.console().pools("user"), [NAME]);
     let columns = ["secret", "identity", "user", "reads", "failed_reads", "rotations"];
     let row: Vec<String> = columns.iter().map(|column| shown(&bouncer, column)).collect();
     assert_eq!(row, [&site.arn, "default", "app", "1", "0", "0"]);
@@ -172,7 +172,7 @@ fn a_rotation_with_alternating_users_keeps_running_sessions() {
     new.query("BEGIN");
     assert_eq!(new.value("SELECT current_user"), "app_clone");
     assert_eq!(old.value("SELECT current_user"), "app");
-    assert_eq!(bouncer.show("POOLS", "user"), [NAME], "one pool for both users");
+    assert_eq!(bouncer.console().pools("user"), [NAME], "one pool for both users");
 }
 
 #[test]
