@@ -1,6 +1,10 @@
-//! All errors that are sent to clients, classified by who is responsible. Owns SQLSTATE, text and hint. These texts
-//! are safe to show; besides them, clients receive only the server's own messages.
+//! All errors that are sent to clients, classified by who is responsible. Owns SQLSTATE, text, detail and hint; where
+//! PgBouncer has a text for the case, it is that of [`messages`]. These texts are safe to show; besides them, clients
+//! receive only the server's own messages.
 
+pub mod messages;
+
+use messages::PoolerMessage;
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
@@ -84,18 +88,22 @@ impl ClientError {
 
 impl std::fmt::Display for ClientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }
 
 /// The client violated the protocol.
 pub fn protocol(error: impl std::fmt::Display) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
+    messages::BROKEN_PACKET.error().detail(format!("protocol violation: {error}"))
 }
 
-/// A known message in a state where it is not allowed.
+/// A message that is not known, or not allowed in this state.
 pub fn misplaced(what: &str) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {what} outside of authentication"))
+    messages::UNKNOWN_PACKET.error().detail(format!("protocol violation: {what}"))
 }
 
 /// A protocol version that is not supported.
@@ -103,77 +111,125 @@ pub fn unsupported_protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "0A000", error.to_string())
 }
 
+/// Data that the client has sent before the answer to its request for encryption.
+pub fn unencrypted_data(is_ssl: bool) -> ClientError {
+    match is_ssl {
+        true => messages::UNENCRYPTED_AFTER_SSL.error(),
+        false => messages::UNENCRYPTED_AFTER_GSS.error(),
+    }
+}
+
 /// Too many connections are logging in, and this one is the oldest of them.
 pub fn evicted(max_client_conn: u32) -> ClientError {
-    too_many_clients("max_client_conn", max_client_conn)
-        .hint("This was the oldest of the connections that had not logged in.")
+    too_many_clients(max_client_conn).hint("This was the oldest of the connections that had not logged in.")
 }
 
 /// The client took longer to log in than `client_login_timeout`.
 pub fn login_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "08P01", "client_login_timeout")
-        .hint("The login was not completed in time; see client_login_timeout.")
+    messages::LOGIN_TIMEOUT.error().hint("The login was not completed in time; see client_login_timeout.")
 }
 
 /// A session request without a user.
 pub fn no_user() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
+    messages::NO_USER.error()
 }
 
 /// An unknown startup parameter.
 pub fn unknown_startup_parameter(name: &str) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
-        .hint("Add the name to ignore_startup_parameters to have it ignored.")
+    messages::STARTUP_PARAMETER.of(name).hint("Add the name to ignore_startup_parameters to have it ignored.")
+}
+
+/// An unknown parameter in the startup parameter `options`.
+pub fn unknown_option(name: &str) -> ClientError {
+    messages::OPTION.of(name).hint("Add the name to ignore_startup_parameters to have it ignored.")
+}
+
+/// Something else than parameters in `options`.
+pub fn unsupported_options() -> ClientError {
+    messages::OPTIONS.error()
 }
 
 /// A database without a line, and there is no `*` line.
 pub fn unknown_database(name: &str) -> ClientError {
-    ClientError::new(Blame::Client, "3D000", format!("no such database: {name}"))
-        .hint("Add it to [databases], or add a fallback line named *.")
+    messages::NO_DATABASE.of(name).hint("Add it to [databases], or add a fallback line named *.")
 }
 
 /// RELOAD removed the database line of the session.
 pub fn database_removed() -> ClientError {
-    ClientError::new(Blame::Configuration, "57P04", "database removed")
-        .hint("Its line is no longer in the configuration.")
+    messages::DATABASE_REMOVED.error().hint("Its line is no longer in the configuration.")
 }
 
 /// The database is disabled.
 pub fn database_disabled(name: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
+    messages::DATABASE_DISABLED.of(name)
+}
+
+/// How a client tried to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginMethod {
+    /// Without a password.
+    Trust,
+    /// With a password, or its MD5 hash.
+    Password,
+    /// With SCRAM.
+    Sasl,
+}
+
+impl LoginMethod {
+    const fn message(self) -> &'static PoolerMessage {
+        match self {
+            Self::Trust => &messages::TRUST,
+            Self::Password => &messages::PASSWORD,
+            Self::Sasl => &messages::SASL,
+        }
+    }
 }
 
 /// Wrong password or unknown user: the client does not learn which.
-pub fn authentication_failed(user: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
+pub fn authentication_failed(method: LoginMethod, user: &str) -> ClientError {
+    method.message().error().detail(format!("Wrong password for user \"{user}\", or no such user."))
+}
+
+/// The client sent an empty password, which PostgreSQL does not accept either.
+pub fn empty_password() -> ClientError {
+    messages::EMPTY_PASSWORD.error()
+}
+
+/// The client does not want to use SCRAM-SHA-256.
+pub fn unknown_sasl_mechanism() -> ClientError {
+    messages::SASL_MECHANISM.error()
 }
 
 /// An authenticated user that may not use the console.
 pub fn console_not_allowed(user: &str) -> ClientError {
-    ClientError::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
-        .hint("Add the user to admin_users or stats_users.")
+    let error = messages::NOT_ALLOWED.error().detail(format!("User \"{user}\" may not use the console."));
+    error.hint("Add the user to admin_users or stats_users.")
 }
 
 /// TLS is required for clients.
 pub fn tls_required() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
+    messages::SSL_REQUIRED.error().hint("Connect with sslmode=require or stricter.")
 }
 
 /// A proof of an AWS identity must not be sent unencrypted.
 pub fn proof_needs_tls() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
-        .hint("Connect with sslmode=require or stricter.")
+    tls_required().detail("IAM authentication is allowed only with SSL connections.")
+}
+
+/// A login with an AWS identity that is refused.
+fn refused_identity(detail: String) -> ClientError {
+    ClientError { code: Cow::Borrowed("28000"), ..messages::PASSWORD.error() }.detail(detail)
 }
 
 /// A token, or another proof of an AWS identity, is invalid.
 pub fn proof_refused(user: &str, reason: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
+    refused_identity(format!("IAM authentication failed for user \"{user}\": {reason}"))
         .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
 }
 
 /// An AWS identity that the map does not allow for this user.
 pub fn not_mapped(user: &str, arn: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
+    refused_identity(format!("{arn} may not log in as \"{user}\""))
         .hint("A line of auth_ident_file must map this identity to this user.")
 }
 
@@ -185,71 +241,89 @@ pub fn sts_unavailable(reason: &str) -> ClientError {
 
 /// An authentication type that is not supported yet.
 pub fn authentication_unavailable(kind: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "28000", format!("auth_type = {kind} is not supported yet"))
+    messages::BAD_CONFIGURATION.error().detail(format!("auth_type = {kind} is not supported yet"))
 }
 
-/// `max_client_conn` or a similar limit is reached.
-pub fn too_many_clients(setting: &str, limit: u32) -> ClientError {
-    ClientError::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
+/// `max_client_conn` is reached.
+pub fn too_many_clients(limit: u32) -> ClientError {
+    messages::TOO_MANY_CLIENTS.error().detail(limit_of(limit))
+}
+
+/// `max_db_client_connections` is reached.
+pub fn too_many_clients_of_database(limit: u32) -> ClientError {
+    messages::DATABASE_CLIENTS.error().detail(limit_of(limit))
+}
+
+/// `max_user_client_connections` is reached.
+pub fn too_many_clients_of_user(limit: u32) -> ClientError {
+    messages::USER_CLIENTS.error().detail(limit_of(limit))
+}
+
+fn limit_of(limit: u32) -> String {
+    format!("The limit is {limit}.")
 }
 
 /// All file descriptors but the reserve are in use.
 pub fn too_many_files() -> ClientError {
-    ClientError::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
+    messages::TOO_MANY_CLIENTS
+        .error()
+        .detail("All open files are in use.")
         .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
 }
 
 /// `query_wait_timeout`.
 pub fn query_wait_timeout() -> ClientError {
-    ClientError::new(Blame::Us, "53300", "query_wait_timeout")
+    messages::POOL_WAIT
+        .error()
         .hint("No server connection became available in time; see SHOW POOLS for cl_waiting and maxwait.")
 }
 
 /// `query_timeout`.
 pub fn query_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "57014", "query_timeout")
+    messages::QUERY.error()
 }
 
 /// `idle_transaction_timeout`.
 pub fn idle_transaction_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "25P03", "idle_transaction_timeout")
+    messages::IDLE_TRANSACTION.error()
 }
 
 /// `transaction_timeout`.
 pub fn transaction_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "25P04", "transaction_timeout")
+    messages::TRANSACTION.error()
 }
 
 /// `client_idle_timeout`.
 pub fn client_idle_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "57P05", "client_idle_timeout")
+    messages::CLIENT_IDLE.error()
 }
 
 /// The pooler is shutting down.
 pub fn shutting_down() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "the pooler is shutting down")
+    messages::SHUTTING_DOWN.error()
 }
 
 /// KILL_CLIENT.
 pub fn killed() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "admin forced disconnect")
+    messages::ADMIN_DISCONNECT.error()
 }
 
 /// KILL.
 pub fn killed_with_database() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "database removed")
+    ClientError { code: Cow::Borrowed("57P01"), blame: Blame::Us, ..messages::DATABASE_REMOVED.error() }
         .detail("An administrator has closed all connections of the database.")
 }
 
 /// RELOAD found an error in a file.
 pub fn reload_failed(text: String) -> ClientError {
-    ClientError::new(Blame::Configuration, "F0000", "RELOAD failed, see logs for additional details")
-        .detail(text)
+    messages::RELOAD_FAILED.error().detail(text)
 }
 
 /// The connection to the server was lost during a request.
 pub fn server_lost(reason: impl std::fmt::Display) -> ClientError {
-    ClientError::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
+    messages::SERVER_CRASHED
+        .error()
+        .detail(format!("server connection was lost: {reason}"))
         .hint("The transaction was lost; connect again and retry it.")
 }
 
@@ -260,7 +334,7 @@ pub fn canceled_while_waiting() -> ClientError {
 
 /// BEGIN in statement pooling mode.
 pub fn transaction_in_statement_mode() -> ClientError {
-    ClientError::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
+    messages::STATEMENT_MODE.error()
 }
 
 /// The name of a prepared statement is already in use.
@@ -286,10 +360,8 @@ pub fn too_many_statements() -> ClientError {
 
 /// The server rejected the value of a tracked parameter.
 pub fn parameter_refused(server_message: &str, code: String) -> ClientError {
-    ClientError {
-        code: Cow::Owned(code),
-        ..ClientError::new(Blame::Client, "22023", server_message.to_owned())
-    }
+    ClientError { code: Cow::Owned(code), ..messages::PARAMETER_REFUSED.error() }
+        .detail(server_message.to_owned())
 }
 
 #[cfg(test)]
@@ -303,8 +375,8 @@ mod tests {
             login_timeout(),
             no_user(),
             unknown_database("x"),
-            authentication_failed("x"),
-            too_many_clients("max_client_conn", 1),
+            authentication_failed(LoginMethod::Sasl, "x"),
+            too_many_clients(1),
             query_wait_timeout(),
             server_lost("x"),
         ] {

@@ -150,11 +150,14 @@ impl ConsoleSession {
 
     fn log(&self, error: &ClientError) {
         if self.console.context.config().settings.log_pooler_errors {
+            // The report of RELOAD has been logged line by line.
+            let detail = error.detail.as_deref().filter(|detail| !detail.contains('\n'));
             tracing::warn!(
                 client = %self.info.remote(),
                 user = %self.info.identity().user,
-                detail = error.detail.as_deref(),
-                "pooler error: {error}"
+                detail,
+                "pooler error: {}",
+                error.message
             );
         }
     }
@@ -271,8 +274,8 @@ impl ConsoleSession {
             }
             tag::frontend::FLUSH => {}
             other => {
-                let text = format!("invalid frontend message type {other}");
-                return Err(CommandError::Stop(Stop::Error(ClientError::new(Blame::Client, "08P01", text))));
+                let error = client_error::misplaced(&format!("invalid frontend message type {other}"));
+                return Err(CommandError::Stop(Stop::Error(error)));
             }
         }
         Ok(())

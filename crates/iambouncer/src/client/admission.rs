@@ -29,10 +29,7 @@ pub(super) fn check_before_proof(
         return Err(LoginRefusal::Error(client_error::shutting_down()));
     }
     if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {
-        return Err(LoginRefusal::Error(client_error::too_many_clients(
-            "max_client_conn",
-            settings.max_client_conn,
-        )));
+        return Err(LoginRefusal::Error(client_error::too_many_clients(settings.max_client_conn)));
     }
     Ok(())
 }
@@ -77,20 +74,23 @@ fn take_places(
     connection: &mut Connection,
 ) -> Result<(), LoginRefusal> {
     let limits = &worker.context.process.limits;
-    let full =
-        |setting: &str, limit: u32| LoginRefusal::Error(client_error::too_many_clients(setting, limit));
+    let full = LoginRefusal::Error;
     let places = |limit: u32| (limit > 0).then_some(limit);
     let limit =
         database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
-    let of_database =
-        database.clients.take(places(limit)).ok_or_else(|| full("max_db_client_connections", limit))?;
+    let of_database = database
+        .clients
+        .take(places(limit))
+        .ok_or_else(|| full(client_error::too_many_clients_of_database(limit)))?;
     let config = worker.context.config();
     let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
     let limit = of_this_user.unwrap_or(settings.max_user_client_connections);
     let of_user = limits.counter(CounterKind::UserClients, user);
-    let of_user = of_user.take(places(limit)).ok_or_else(|| full("max_user_client_connections", limit))?;
+    let of_user =
+        of_user.take(places(limit)).ok_or_else(|| full(client_error::too_many_clients_of_user(limit)))?;
     let limit = settings.max_client_conn;
-    let session = limits.sessions.take(Some(limit)).ok_or_else(|| full("max_client_conn", limit))?;
+    let session =
+        limits.sessions.take(Some(limit)).ok_or_else(|| full(client_error::too_many_clients(limit)))?;
     connection.places.session = Some(session);
     connection.places.user = Some(of_user);
     connection.places.database = Some(of_database);

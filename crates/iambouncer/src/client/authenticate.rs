@@ -8,7 +8,7 @@ use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
-use crate::client_error::{self, ClientError};
+use crate::client_error::{self, ClientError, LoginMethod};
 use crate::config::AuthType;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
@@ -34,12 +34,13 @@ pub(super) async fn run(
     database: &str,
     kind: AuthType,
 ) -> Result<Option<ClientKeys>, LoginRefusal> {
-    let failed = || LoginRefusal::Error(client_error::authentication_failed(user));
     let mut login = Login { stream, inbound, user };
     match kind {
         AuthType::Any => Ok(None),
         AuthType::Trust if Box::pin(StoredCredentials::is_known(context, database, user)).await => Ok(None),
-        AuthType::Trust => Err(failed()),
+        AuthType::Trust => {
+            Err(LoginRefusal::Error(client_error::authentication_failed(LoginMethod::Trust, user)))
+        }
         AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256 => {
             let stored = Box::pin(StoredCredentials::find(context, database, user)).await;
             let is_scram = stored.texts().iter().any(|text| ScramSecret::parse(text).is_some());
@@ -64,8 +65,8 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn failed(&self) -> LoginRefusal {
-        LoginRefusal::Error(client_error::authentication_failed(self.user))
+    fn failed(&self, method: LoginMethod) -> LoginRefusal {
+        LoginRefusal::Error(client_error::authentication_failed(method, self.user))
     }
 
     /// Sends a request and reads the client's answer.
@@ -81,7 +82,7 @@ impl Login<'_> {
         };
         if frame.tag != tag::frontend::PASSWORD {
             let text = format!("expected a password message, got type {:#04x}", frame.tag);
-            return Err(LoginRefusal::Error(client_error::protocol(text)));
+            return Err(LoginRefusal::Error(client_error::misplaced(&text)));
         }
         let bytes = self.inbound.bytes_mut();
         let answer = Zeroizing::new(bytes[..frame.len].to_vec());
@@ -105,7 +106,7 @@ impl Login<'_> {
     }
 
     async fn plain(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
-        let given = self.ask_cleartext().await?;
+        let given = not_empty(self.ask_cleartext().await?)?;
         for text in stored.texts() {
             if self.is_password(context, &given, &text).await {
                 return Ok(());
@@ -113,7 +114,7 @@ impl Login<'_> {
         }
         match stored.newer(context, self.user).await {
             Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(()),
-            _ => Err(self.failed()),
+            _ => Err(self.failed(LoginMethod::Password)),
         }
     }
 
@@ -138,7 +139,7 @@ impl Login<'_> {
         random(&mut salt)?;
         let mut message = Vec::new();
         encode::authentication_md5(&mut message, salt);
-        let given = self.ask_password(&message).await?;
+        let given = not_empty(self.ask_password(&message).await?)?;
         let user = self.user;
         let is_answer = |text: &Zeroizing<String>| {
             same(given.as_bytes(), Zeroizing::new(md5::answer(user, text, salt)).as_bytes())
@@ -148,7 +149,7 @@ impl Login<'_> {
         {
             return Ok(());
         }
-        Err(self.failed())
+        Err(self.failed(LoginMethod::Password))
     }
 
     async fn scram(
@@ -165,7 +166,7 @@ impl Login<'_> {
         let (mechanism, data) =
             frontend::sasl_initial(&first).map_err(|error| violation(error.to_string()))?;
         if mechanism != SCRAM_SHA_256 {
-            return Err(violation("client selected an invalid SASL mechanism".to_owned()));
+            return Err(LoginRefusal::Error(client_error::unknown_sasl_mechanism()));
         }
         let (exchange, challenge) =
             ServerExchange::fresh(secret, data).map_err(|error| violation(error.to_string()))?;
@@ -184,7 +185,7 @@ impl Login<'_> {
             let newer = self.derive(context, newer, salt, iterations).await?;
             finished = exchange.finish_with(&newer, data);
         }
-        let (proof, keys) = finished.map_err(|_| self.failed())?;
+        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Sasl))?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
@@ -233,8 +234,13 @@ impl Login<'_> {
             })
             .await
             .and_then(Result::ok)
-            .ok_or_else(|| self.failed())
+            .ok_or_else(|| self.failed(LoginMethod::Sasl))
     }
+}
+
+/// As in PostgreSQL, no user has an empty password.
+fn not_empty(given: Zeroizing<String>) -> Result<Zeroizing<String>, LoginRefusal> {
+    if given.is_empty() { Err(LoginRefusal::Error(client_error::empty_password())) } else { Ok(given) }
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

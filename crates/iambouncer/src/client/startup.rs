@@ -108,12 +108,13 @@ fn take_options(
             if ignored {
                 continue;
             }
-            return Err(client_error::unknown_startup_parameter("options"));
+            return Err(client_error::unsupported_options());
         };
         // Ignored options may still contain tracked parameters.
         match take(context, settings, &name.replace('-', "_"), value.to_owned(), request) {
             Err(_) if ignored => {}
-            taken => taken?,
+            Err(_) => return Err(client_error::unknown_option(name)),
+            Ok(()) => {}
         }
     }
     Ok(())

@@ -36,6 +36,7 @@ mod locked_memory;
 mod login;
 mod login_parameters;
 mod long_tokens;
+mod messages;
 mod moto;
 mod odd_passwords;
 mod per_database;

@@ -34,6 +34,15 @@ impl Message {
         backend::error_fields(&self.bytes).unwrap().hint.unwrap_or_default().into_owned()
     }
 
+    /// SQLSTATE of an ErrorResponse, and its text with its detail.
+    pub fn explained(&self) -> (String, String) {
+        let (code, text) = self.error();
+        match self.detail().as_str() {
+            "" => (code, text),
+            detail => (code, format!("{text}: {detail}")),
+        }
+    }
+
     /// The detail of an ErrorResponse.
     pub fn detail(&self) -> String {
         backend::error_fields(&self.bytes).unwrap().detail.unwrap_or_default().into_owned()

@@ -85,7 +85,7 @@ fn set_is_in_force_for_clients_of_every_worker() {
     workers.observer().wait_for_active(3);
     assert_eq!(tags(&workers.bouncer.console().query("SET query_timeout = 1")), "CZ");
     for client in &mut clients {
-        assert_eq!(client.until_end().last().unwrap().error().1, "query_timeout");
+        assert_eq!(client.until_end().last().unwrap().error().1, "query timeout");
     }
 }
 
