@@ -327,6 +327,11 @@ pub fn server_lost(reason: impl std::fmt::Display) -> ClientError {
         .hint("The transaction was lost; connect again and retry it.")
 }
 
+/// The stored form of the password cannot answer the server's request.
+pub fn wrong_password_type() -> ClientError {
+    messages::WRONG_PASSWORD_TYPE.error()
+}
+
 /// A cancel request arrived before the query was started.
 pub fn canceled_while_waiting() -> ClientError {
     ClientError::new(Blame::Client, "57014", "canceling statement due to user request")

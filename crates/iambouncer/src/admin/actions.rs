@@ -2,7 +2,8 @@
 
 use super::console::Console;
 use super::table::CommandOutcome;
-use super::{DATABASE, refused, syntax_error};
+use super::{DATABASE, syntax_error};
+use crate::client_error::messages::{self, PoolerMessage};
 use crate::client_error::{self, Blame, ClientError};
 use crate::clients::ClientInfo;
 use crate::lifecycle::Phase;
@@ -24,25 +25,33 @@ fn log(command: &str, database: &str) {
     }
 }
 
-/// The database that an argument names, or `None` for all. `what` completes "cannot … admin db".
-fn optional_database(console: &Console, name: &str, what: &str) -> Result<Option<String>, ClientError> {
-    if name.is_empty() { Ok(None) } else { database(console, name, what).map(Some) }
+/// The database that an argument names, or `None` for all. The console is refused with `not_console`.
+fn optional_database(
+    console: &Console,
+    name: &str,
+    not_console: &'static PoolerMessage,
+) -> Result<Option<String>, ClientError> {
+    if name.is_empty() { Ok(None) } else { database(console, name, not_console).map(Some) }
 }
 
-fn database(console: &Console, name: &str, what: &str) -> Result<String, ClientError> {
+fn database(
+    console: &Console,
+    name: &str,
+    not_console: &'static PoolerMessage,
+) -> Result<String, ClientError> {
     if name == DATABASE {
-        return Err(refused(format!("cannot {what} admin db: {name}")));
+        return Err(not_console.of(name));
     }
     if console.directory.covers(name) { Ok(name.to_owned()) } else { Err(unknown(name)) }
 }
 
 fn unknown(name: &str) -> ClientError {
-    refused(format!("no such database: {name}"))
+    messages::UNKNOWN_DATABASE.of(name)
 }
 
 /// PAUSE of all databases excludes further commands that pause.
 fn check_not_paused(console: &Console) -> Result<(), ClientError> {
-    if console.directory.paused.get() { Err(refused("already suspended/paused")) } else { Ok(()) }
+    if console.directory.paused.get() { Err(messages::ALREADY_PAUSED.error()) } else { Ok(()) }
 }
 
 /// The pools of a database at this worker, or all pools.
@@ -73,7 +82,7 @@ pub(super) fn pause(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
         check_not_paused(&console)?;
         log("PAUSE", &name);
-        let database = optional_database(&console, &name, "pause")?;
+        let database = optional_database(&console, &name, &messages::CANNOT_PAUSE)?;
         console.set_paused(database.clone(), true).await;
         let drained = console.at_all(move |console| drained(console, database.clone())).await;
         drained.into_iter().collect()
@@ -99,7 +108,7 @@ pub(super) fn resume(console: Rc<Console>, name: String) -> CommandOutcome {
         log("RESUME", &name);
         if name.is_empty() {
             if !console.directory.paused.get() {
-                return Err(refused("pooler is not paused/suspended"));
+                return Err(messages::NOT_PAUSED.error());
             }
             console.set_paused(None, false).await;
             return Ok(());
@@ -107,8 +116,8 @@ pub(super) fn resume(console: Rc<Console>, name: String) -> CommandOutcome {
         let known = console.directory.known(&name).map(|database| database.paused.get());
         match known {
             Some(true) => console.set_paused(Some(name), false).await,
-            Some(false) => return Err(refused(format!("database {name} is not paused"))),
-            None if name == DATABASE => return Err(refused(format!("database {name} is not paused"))),
+            Some(false) => return Err(messages::DATABASE_NOT_PAUSED.of(&name)),
+            None if name == DATABASE => return Err(messages::DATABASE_NOT_PAUSED.of(&name)),
             None => return Err(unknown(&name)),
         }
         Ok(())
@@ -125,11 +134,14 @@ pub(super) fn enable(console: Rc<Console>, name: String) -> CommandOutcome {
 
 async fn set_disabled(console: &Console, name: &str, disabled: bool) -> Result<(), ClientError> {
     if name.is_empty() {
-        return Err(refused("a database is required"));
+        return Err(messages::DATABASE_NEEDED.error());
     }
-    let (command, what) = if disabled { ("DISABLE", "disable") } else { ("ENABLE", "enable") };
+    let (command, not_console) = match disabled {
+        true => ("DISABLE", &messages::CANNOT_DISABLE),
+        false => ("ENABLE", &messages::CANNOT_ENABLE),
+    };
     log(command, name);
-    let name = database(console, name, what)?;
+    let name = database(console, name, not_console)?;
     if !disabled && console.directory.known(&name).is_none() {
         return Err(unknown(&name));
     }
@@ -147,7 +159,7 @@ async fn set_disabled(console: &Console, name: &str, disabled: bool) -> Result<(
 pub(super) fn reconnect(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
         log("RECONNECT", &name);
-        let database = optional_database(&console, &name, "reconnect")?;
+        let database = optional_database(&console, &name, &messages::CANNOT_RECONNECT)?;
         console
             .at_all(move |console| {
                 for pool in pools_of(&console, database.as_deref()) {
@@ -163,7 +175,7 @@ pub(super) fn reconnect(console: Rc<Console>, name: String) -> CommandOutcome {
 pub(super) fn wait_close(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
         log("WAIT_CLOSE", &name);
-        let database = optional_database(&console, &name, "wait in")?;
+        let database = optional_database(&console, &name, &messages::CANNOT_WAIT)?;
         console.at_all(move |console| closed(console, database.clone())).await;
         Ok(())
     })
@@ -185,7 +197,7 @@ pub(super) fn kill(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
         check_not_paused(&console)?;
         log("KILL", &name);
-        let databases: BTreeSet<String> = match optional_database(&console, &name, "kill")? {
+        let databases: BTreeSet<String> = match optional_database(&console, &name, &messages::CANNOT_KILL)? {
             Some(name) => [name].into(),
             None => console.names_of_used_databases().await,
         };
@@ -227,10 +239,10 @@ pub(super) fn kill_client(console: Rc<Console>, argument: String) -> CommandOutc
         // As PgBouncer reads it: the digits at the front.
         let digits = argument.bytes().take_while(u8::is_ascii_digit).count();
         let id: Result<u64, _> = argument[..digits].parse();
-        let id = id.map_err(|_| refused("invalid client pointer supplied"))?;
+        let id = id.map_err(|_| messages::INVALID_CLIENT.error())?;
         let error = client_error::killed;
         let ended = console.at_all(move |console| end_clients(console, move |client| client.id == id, error));
-        if ended.await.iter().sum::<usize>() > 0 { Ok(()) } else { Err(refused("client not found")) }
+        if ended.await.iter().sum::<usize>() > 0 { Ok(()) } else { Err(messages::CLIENT_NOT_FOUND.error()) }
     })
 }
 
@@ -243,7 +255,8 @@ pub(super) fn suspend(_: Rc<Console>, _: String) -> CommandOutcome {
 pub(super) fn online_restart(command: &str) -> ClientError {
     let text =
         format!("{command} is not supported: it is part of the online restart, deprecated in PgBouncer");
-    refused(text).hint("Let the new process listen on the same port (so_reuseport), then stop the old one.")
+    ClientError::new(Blame::Client, "08P01", text)
+        .hint("Let the new process listen on the same port (so_reuseport), then stop the old one.")
 }
 
 pub(super) fn shutdown(console: Rc<Console>, argument: String) -> CommandOutcome {

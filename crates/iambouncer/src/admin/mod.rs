@@ -27,7 +27,7 @@ pub use console::{Console, Reloader};
 pub use driver_parameters::is_ignored;
 pub use session::ConsoleSession;
 
-use crate::client_error::{Blame, ClientError};
+use crate::client_error::{ClientError, messages};
 
 /// Name of the console's database, and of the user that its pool is shown with.
 pub const DATABASE: &str = "pgbouncer";
@@ -35,12 +35,7 @@ pub const DATABASE: &str = "pgbouncer";
 /// Longest time to wait for a console client to read its final message.
 const FINAL_MESSAGE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// A command that is refused. PgBouncer has one SQLSTATE for all, which drivers map to a class of exceptions.
-fn refused(text: impl Into<String>) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", text.into())
-}
-
 /// Not a command, or not its arguments.
 fn syntax_error(text: &str) -> ClientError {
-    refused(format!("invalid command '{}', use SHOW HELP;", text.trim()))
+    messages::INVALID_COMMAND.of(text.trim())
 }

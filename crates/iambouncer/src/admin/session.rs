@@ -7,8 +7,8 @@ use super::formats::Formats;
 use super::output::{CommandError, Output, Stop};
 use super::statements::{self, MAX_STATEMENTS, Portal, Prepared};
 use super::table::{self, Command, Run, UsageNotice};
-use super::{actions, driver_parameters, refused, syntax_error, words};
-use crate::client_error::{self, Blame, ClientError};
+use super::{actions, driver_parameters, syntax_error, words};
+use crate::client_error::{self, Blame, ClientError, messages};
 use crate::clients::{ClientInfo, ClientState};
 use crate::net::{Inbound, Stream};
 use crate::version;
@@ -321,7 +321,7 @@ impl ConsoleSession {
 }
 
 fn admin_access_needed() -> ClientError {
-    refused("admin access needed")
+    messages::ADMIN_NEEDED.error()
 }
 
 fn function_call() -> ClientError {

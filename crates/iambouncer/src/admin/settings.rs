@@ -2,8 +2,8 @@
 
 use super::console::Console;
 use super::table::CommandOutcome;
-use super::{refused, syntax_error, words};
-use crate::client_error::ClientError;
+use super::{syntax_error, words};
+use crate::client_error::{ClientError, messages};
 use crate::config::SettingError;
 use crate::context::ConfigFiles;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Why a setting is not changed.
 fn failed(reason: impl Into<String>, help: Option<String>) -> ClientError {
-    let error = refused("SET failed").detail(reason.into());
+    let error = messages::SET_FAILED.error().detail(reason.into());
     match help {
         Some(help) => error.hint(help),
         None => error,

@@ -22,12 +22,12 @@ pub struct PoolerMessage {
 
 impl PoolerMessage {
     /// The error, for a text without arguments.
-    pub(super) fn error(&'static self) -> ClientError {
+    pub fn error(&'static self) -> ClientError {
         ClientError::new(self.blame, self.code, self.text)
     }
 
     /// The error for a text with one argument.
-    pub(super) fn of(&'static self, argument: &str) -> ClientError {
+    pub fn of(&'static self, argument: &str) -> ClientError {
         let text = match self.text.split_once(ARGUMENT) {
             Some((before, after)) => Cow::Owned(format!("{before}{argument}{after}")),
             None => Cow::Borrowed(self.text),
@@ -92,6 +92,42 @@ messages! {
     UNKNOWN_PACKET: Client "08P01" "unknown pkt", "A message that a client may not send then";
     USER_CLIENTS: Us "53300" "client connections exceeded (max_user_client_connections)",
         "The limit of the user is reached";
+    WRONG_PASSWORD_TYPE: Configuration "28000" "server login failed: wrong password type",
+        "The stored form of the password cannot answer the server's request";
+}
+
+/// Rows: name, text, when it is sent. All have the SQLSTATE of PgBouncer, which drivers map to a class of exceptions.
+macro_rules! console_messages {
+    ($($name:ident: $text:literal, $when:literal;)*) => {
+        $(
+            #[doc = $when]
+            pub static $name: PoolerMessage =
+                PoolerMessage { text: $text, code: "08P01", blame: Blame::Client, when: $when };
+        )*
+
+        /// All messages of the console.
+        pub static CONSOLE_MESSAGES: &[&PoolerMessage] = &[$(&$name),*];
+    };
+}
+
+console_messages! {
+    ADMIN_NEEDED: "admin access needed", "A command for admin_users only";
+    ALREADY_PAUSED: "already suspended/paused", "PAUSE or KILL while all databases are paused";
+    CANNOT_DISABLE: "cannot disable admin db: %s", "DISABLE of the console";
+    CANNOT_ENABLE: "cannot enable admin db: %s", "ENABLE of the console";
+    CANNOT_KILL: "cannot kill admin db: %s", "KILL of the console";
+    CANNOT_PAUSE: "cannot pause admin db: %s", "PAUSE of the console";
+    CANNOT_RECONNECT: "cannot reconnect admin db: %s", "RECONNECT of the console";
+    CANNOT_WAIT: "cannot wait in admin db: %s", "WAIT_CLOSE of the console";
+    CLIENT_NOT_FOUND: "client not found", "KILL_CLIENT with an unknown number";
+    DATABASE_NEEDED: "a database is required", "DISABLE or ENABLE without a name";
+    DATABASE_NOT_PAUSED: "database %s is not paused", "RESUME of a database that is not paused";
+    INVALID_CLIENT: "invalid client pointer supplied", "KILL_CLIENT without a number";
+    INVALID_COMMAND: "invalid command '%s', use SHOW HELP;", "A text that is not a command";
+    NOT_PAUSED: "pooler is not paused/suspended", "RESUME while not all databases are paused";
+    POOLER_SHUTTING_DOWN: "pooler is shutting down", "RESUME after SHUTDOWN";
+    SET_FAILED: "SET failed", "SET of a wrong value or of an unknown setting; the detail says why";
+    UNKNOWN_DATABASE: "no such database: %s", "No line of [databases] matches";
 }
 
 /// Texts of PgBouncer in whose place clients receive another: text, in its place, why.
@@ -131,11 +167,19 @@ pub fn messages_markdown() -> String {
          <!-- Generated from the tables in crates/iambouncer/src by `make doc`. Do not edit. -->\n\n\
          Errors that PgBouncer 1.25.2 sends to clients, which receive the same texts here. `%s` stands for a name.\n\
          PgBouncer's SQLSTATE is 08P01 for nearly all; here it says what happened. Drivers show the detail and the hint of an\n\
-         error below its text, and the log has the detail, too. Texts of commands are in [console.md](console.md).\n\n\
+         error below its text, and the log has the detail, too.\n\n\
          | Text | SQLSTATE | When |\n|---|---|---|\n",
     );
     for message in MESSAGES {
         page.push_str(&format!("| `{}` | {} | {} |\n", message.text, message.code, message.when));
+    }
+    page.push_str(
+        "\n## The console\n\n\
+         Errors of commands, all with SQLSTATE 08P01.\n\n\
+         | Text | When |\n|---|---|\n",
+    );
+    for message in CONSOLE_MESSAGES {
+        page.push_str(&format!("| `{}` | {} |\n", message.text, message.when));
     }
     page.push_str(
         "\n## Texts that differ\n\n\

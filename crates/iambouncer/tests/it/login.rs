@@ -104,7 +104,7 @@ fn a_wrong_server_password_is_reported_at_once_and_the_pool_stays_empty() {
     let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
     let bouncer = Start::databases(&databases).users("\"app\" \"not it\"\n\"postgres\" \"\"\n").start();
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
-    let (code, text) = client.read().unwrap().error();
+    let (code, text) = client.read().unwrap().explained();
     assert_eq!(code, "28P01");
     assert!(text.contains("server login failed"), "{text}");
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
