@@ -2,9 +2,11 @@
 //! PgBouncer has a text for the case, it is that of [`messages`]. These texts are safe to show; besides them, clients
 //! receive only the server's own messages.
 
+pub mod login;
 pub mod messages;
 
-use messages::PoolerMessage;
+pub use login::*;
+
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
@@ -119,156 +121,9 @@ pub fn unencrypted_data(is_ssl: bool) -> ClientError {
     }
 }
 
-/// Too many connections are logging in, and this one is the oldest of them.
-pub fn evicted(max_client_conn: u32) -> ClientError {
-    too_many_clients(max_client_conn).hint("This was the oldest of the connections that had not logged in.")
-}
-
-/// The client took longer to log in than `client_login_timeout`.
-pub fn login_timeout() -> ClientError {
-    messages::LOGIN_TIMEOUT.error().hint("The login was not completed in time; see client_login_timeout.")
-}
-
-/// A session request without a user.
-pub fn no_user() -> ClientError {
-    messages::NO_USER.error()
-}
-
-/// An unknown startup parameter.
-pub fn unknown_startup_parameter(name: &str) -> ClientError {
-    messages::STARTUP_PARAMETER.of(name).hint("Add the name to ignore_startup_parameters to have it ignored.")
-}
-
-/// An unknown parameter in the startup parameter `options`.
-pub fn unknown_option(name: &str) -> ClientError {
-    messages::OPTION.of(name).hint("Add the name to ignore_startup_parameters to have it ignored.")
-}
-
-/// Something else than parameters in `options`.
-pub fn unsupported_options() -> ClientError {
-    messages::OPTIONS.error()
-}
-
-/// A database without a line, and there is no `*` line.
-pub fn unknown_database(name: &str) -> ClientError {
-    messages::NO_DATABASE.of(name).hint("Add it to [databases], or add a fallback line named *.")
-}
-
 /// RELOAD removed the database line of the session.
 pub fn database_removed() -> ClientError {
     messages::DATABASE_REMOVED.error().hint("Its line is no longer in the configuration.")
-}
-
-/// The database is disabled.
-pub fn database_disabled(name: &str) -> ClientError {
-    messages::DATABASE_DISABLED.of(name)
-}
-
-/// How a client tried to log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginMethod {
-    /// Without a password.
-    Trust,
-    /// With a password, or its MD5 hash.
-    Password,
-    /// With SCRAM.
-    Sasl,
-}
-
-impl LoginMethod {
-    const fn message(self) -> &'static PoolerMessage {
-        match self {
-            Self::Trust => &messages::TRUST,
-            Self::Password => &messages::PASSWORD,
-            Self::Sasl => &messages::SASL,
-        }
-    }
-}
-
-/// Wrong password or unknown user: the client does not learn which.
-pub fn authentication_failed(method: LoginMethod, user: &str) -> ClientError {
-    method.message().error().detail(format!("Wrong password for user \"{user}\", or no such user."))
-}
-
-/// The client sent an empty password, which PostgreSQL does not accept either.
-pub fn empty_password() -> ClientError {
-    messages::EMPTY_PASSWORD.error()
-}
-
-/// The client does not want to use SCRAM-SHA-256.
-pub fn unknown_sasl_mechanism() -> ClientError {
-    messages::SASL_MECHANISM.error()
-}
-
-/// An authenticated user that may not use the console.
-pub fn console_not_allowed(user: &str) -> ClientError {
-    let error = messages::NOT_ALLOWED.error().detail(format!("User \"{user}\" may not use the console."));
-    error.hint("Add the user to admin_users or stats_users.")
-}
-
-/// TLS is required for clients.
-pub fn tls_required() -> ClientError {
-    messages::SSL_REQUIRED.error().hint("Connect with sslmode=require or stricter.")
-}
-
-/// A proof of an AWS identity must not be sent unencrypted.
-pub fn proof_needs_tls() -> ClientError {
-    tls_required().detail("IAM authentication is allowed only with SSL connections.")
-}
-
-/// A login with an AWS identity that is refused.
-fn refused_identity(detail: String) -> ClientError {
-    ClientError { code: Cow::Borrowed("28000"), ..messages::PASSWORD.error() }.detail(detail)
-}
-
-/// A token, or another proof of an AWS identity, is invalid.
-pub fn proof_refused(user: &str, reason: &str) -> ClientError {
-    refused_identity(format!("IAM authentication failed for user \"{user}\": {reason}"))
-        .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
-}
-
-/// An AWS identity that the map does not allow for this user.
-pub fn not_mapped(user: &str, arn: &str) -> ClientError {
-    refused_identity(format!("{arn} may not log in as \"{user}\""))
-        .hint("A line of auth_ident_file must map this identity to this user.")
-}
-
-/// STS does not answer, so new proofs cannot be verified.
-pub fn sts_unavailable(reason: &str) -> ClientError {
-    ClientError::new(Blame::Aws, "08006", format!("cannot verify the AWS identity: {reason}"))
-        .hint("Try again in a moment.")
-}
-
-/// An authentication type that is not supported yet.
-pub fn authentication_unavailable(kind: &str) -> ClientError {
-    messages::BAD_CONFIGURATION.error().detail(format!("auth_type = {kind} is not supported yet"))
-}
-
-/// `max_client_conn` is reached.
-pub fn too_many_clients(limit: u32) -> ClientError {
-    messages::TOO_MANY_CLIENTS.error().detail(limit_of(limit))
-}
-
-/// `max_db_client_connections` is reached.
-pub fn too_many_clients_of_database(limit: u32) -> ClientError {
-    messages::DATABASE_CLIENTS.error().detail(limit_of(limit))
-}
-
-/// `max_user_client_connections` is reached.
-pub fn too_many_clients_of_user(limit: u32) -> ClientError {
-    messages::USER_CLIENTS.error().detail(limit_of(limit))
-}
-
-fn limit_of(limit: u32) -> String {
-    format!("The limit is {limit}.")
-}
-
-/// All file descriptors but the reserve are in use.
-pub fn too_many_files() -> ClientError {
-    messages::TOO_MANY_CLIENTS
-        .error()
-        .detail("All open files are in use.")
-        .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
 }
 
 /// `query_wait_timeout`.

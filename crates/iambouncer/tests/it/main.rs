@@ -14,6 +14,7 @@ mod client_proofs;
 mod closed_pipes;
 mod commands;
 mod console;
+mod console_columns;
 mod console_commands;
 mod console_over_unix;
 mod console_protocol;
