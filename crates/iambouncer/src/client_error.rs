@@ -1,5 +1,11 @@
-//! All errors that are sent to clients, classified by who is responsible. Owns SQLSTATE, text and hint. These texts
-//! are safe to show; besides them, clients receive only the server's own messages.
+//! All errors that are sent to clients, classified by who is responsible. Owns SQLSTATE, text, detail and hint; where
+//! PgBouncer has a text for the case, it is that of [`messages`]. These texts are safe to show; besides them, clients
+//! receive only the server's own messages.
+
+pub mod login;
+pub mod messages;
+
+pub use login::*;
 
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
@@ -28,6 +34,8 @@ pub struct ClientError {
     pub code: Cow<'static, str>,
     /// Primary message.
     pub message: Cow<'static, str>,
+    /// More about it.
+    pub detail: Option<Cow<'static, str>>,
     /// What to do about it.
     pub hint: Option<Cow<'static, str>>,
 }
@@ -35,13 +43,20 @@ pub struct ClientError {
 impl ClientError {
     /// An error with its text.
     pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { blame, code: Cow::Borrowed(code), message: message.into(), hint: None }
+        Self { blame, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None }
     }
 
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds more about it.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 
@@ -55,8 +70,7 @@ impl ClientError {
 
     /// Appends the ErrorResponse that ends the connection.
     pub fn encode_fatal(&self, out: &mut Vec<u8>) {
-        let report = ErrorReport::fatal(&self.code, &self.message);
-        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+        encode::error_response(out, &self.complete(ErrorReport::fatal(&self.code, &self.message)));
     }
 
     /// Like [`Self::encode_fatal`], for a client of a protocol before 3.0.
@@ -66,25 +80,32 @@ impl ClientError {
 
     /// Appends the ErrorResponse after which the session continues.
     pub fn encode_error(&self, out: &mut Vec<u8>) {
-        let report = ErrorReport::error(&self.code, &self.message);
-        encode::error_response(out, &ErrorReport { hint: self.hint.as_deref(), ..report });
+        encode::error_response(out, &self.complete(ErrorReport::error(&self.code, &self.message)));
+    }
+
+    fn complete<'a>(&'a self, report: ErrorReport<'a>) -> ErrorReport<'a> {
+        ErrorReport { detail: self.detail.as_deref(), hint: self.hint.as_deref(), ..report }
     }
 }
 
 impl std::fmt::Display for ClientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }
 
 /// The client violated the protocol.
 pub fn protocol(error: impl std::fmt::Display) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {error}"))
+    messages::BROKEN_PACKET.error().detail(format!("protocol violation: {error}"))
 }
 
-/// A known message in a state where it is not allowed.
+/// A message that is not known, or not allowed in this state.
 pub fn misplaced(what: &str) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("protocol violation: {what} outside of authentication"))
+    messages::UNKNOWN_PACKET.error().detail(format!("protocol violation: {what}"))
 }
 
 /// A protocol version that is not supported.
@@ -92,194 +113,83 @@ pub fn unsupported_protocol(error: impl std::fmt::Display) -> ClientError {
     ClientError::new(Blame::Client, "0A000", error.to_string())
 }
 
-/// Too many connections are logging in, and this one is the oldest of them.
-pub fn evicted(max_client_conn: u32) -> ClientError {
-    too_many_clients("max_client_conn", max_client_conn)
-        .hint("This was the oldest of the connections that had not logged in.")
-}
-
-/// The client took longer to log in than `client_login_timeout`.
-pub fn login_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "08P01", "client_login_timeout")
-        .hint("The login was not completed in time; see client_login_timeout.")
-}
-
-/// A session request without a user.
-pub fn no_user() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "no PostgreSQL user name specified in startup packet")
-}
-
-/// An unknown startup parameter.
-pub fn unknown_startup_parameter(name: &str) -> ClientError {
-    ClientError::new(Blame::Client, "08P01", format!("unsupported startup parameter: {name}"))
-        .hint("Add the name to ignore_startup_parameters to have it ignored.")
-}
-
-/// A database without a line, and there is no `*` line.
-pub fn unknown_database(name: &str) -> ClientError {
-    ClientError::new(Blame::Client, "3D000", format!("no such database: {name}"))
-        .hint("Add it to [databases], or add a fallback line named *.")
+/// Data that the client has sent before the answer to its request for encryption.
+pub fn unencrypted_data(is_ssl: bool) -> ClientError {
+    match is_ssl {
+        true => messages::UNENCRYPTED_AFTER_SSL.error(),
+        false => messages::UNENCRYPTED_AFTER_GSS.error(),
+    }
 }
 
 /// RELOAD removed the database line of the session.
 pub fn database_removed() -> ClientError {
-    ClientError::new(Blame::Configuration, "57P04", "database removed")
-        .hint("Its line is no longer in the configuration.")
-}
-
-/// The database is disabled.
-pub fn database_disabled(name: &str) -> ClientError {
-    ClientError::new(Blame::Configuration, "57P03", format!("database \"{name}\" is disabled"))
-}
-
-/// `auth_query` cannot be run; the log has the reason, which is for the operator.
-pub fn auth_query_unusable() -> ClientError {
-    ClientError::new(Blame::Configuration, "F0000", "bouncer config error")
-        .hint("auth_query failed: see the log of the pooler.")
-}
-
-/// The database in which `auth_query` runs is disabled.
-pub fn auth_database_disabled(name: &str) -> ClientError {
-    let text = format!("authentication database \"{name}\" is disabled");
-    ClientError::new(Blame::Configuration, "57P03", text)
-}
-
-/// A user that does not exist, where no proof is required.
-pub fn unknown_user(user: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28P01", format!("no such user: {user}"))
-}
-
-/// Wrong password or unknown user: the client does not learn which.
-pub fn authentication_failed(user: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28P01", format!("password authentication failed for user \"{user}\""))
-}
-
-/// An authenticated user that may not use the console.
-pub fn console_not_allowed(user: &str) -> ClientError {
-    ClientError::new(Blame::Client, "42501", format!("user \"{user}\" may not use the console"))
-        .hint("Add the user to admin_users or stats_users.")
-}
-
-/// TLS is required for clients.
-pub fn tls_required() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "SSL required").hint("Connect with sslmode=require or stricter.")
-}
-
-/// A proof of an AWS identity must not be sent unencrypted.
-pub fn proof_needs_tls() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "IAM authentication is allowed only with SSL connections")
-        .hint("Connect with sslmode=require or stricter.")
-}
-
-/// A token, or another proof of an AWS identity, is invalid.
-pub fn proof_refused(user: &str, reason: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28000", format!("IAM authentication failed for user \"{user}\": {reason}"))
-        .hint("The password must be a fresh IAM token for this user and the database's own endpoint, port and region.")
-}
-
-/// An AWS identity that the map does not allow for this user.
-pub fn not_mapped(user: &str, arn: &str) -> ClientError {
-    ClientError::new(Blame::Client, "28000", format!("{arn} may not log in as \"{user}\""))
-        .hint("A line of auth_ident_file must map this identity to this user.")
-}
-
-/// STS does not answer, so new proofs cannot be verified.
-pub fn sts_unavailable(reason: &str) -> ClientError {
-    ClientError::new(Blame::Aws, "08006", format!("cannot verify the AWS identity: {reason}"))
-        .hint("Try again in a moment.")
-}
-
-/// `auth_type = hba`, and no rule matches.
-pub fn no_authentication_method() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "no authentication method is found")
-}
-
-/// The HBA rule that matches rejects the client.
-pub fn login_rejected() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "login rejected")
-}
-
-/// The client's certificate does not prove the requested user. The log has the reason.
-pub fn certificate_refused() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "certificate authentication failed")
-}
-
-/// The account at the other end of the UNIX socket may not log in as the requested user. The log has the reason.
-pub fn peer_refused() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "unix socket login rejected")
-}
-
-/// No LDAP server has verified the password. The log has the reason.
-pub fn ldap_refused() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "LDAP authentication failed")
-}
-
-/// PAM has not accepted the password. The log has the reason.
-pub fn pam_refused() -> ClientError {
-    ClientError::new(Blame::Client, "28000", "PAM authentication failed")
-}
-
-/// `max_client_conn` or a similar limit is reached.
-pub fn too_many_clients(setting: &str, limit: u32) -> ClientError {
-    ClientError::new(Blame::Us, "53300", format!("no more connections allowed ({setting} = {limit})"))
-}
-
-/// All file descriptors but the reserve are in use.
-pub fn too_many_files() -> ClientError {
-    ClientError::new(Blame::Us, "53300", "no more connections allowed: all open files are in use")
-        .hint("Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower max_client_conn.")
+    messages::DATABASE_REMOVED.error().hint("Its line is no longer in the configuration.")
 }
 
 /// `query_wait_timeout`.
 pub fn query_wait_timeout() -> ClientError {
-    ClientError::new(Blame::Us, "53300", "query_wait_timeout")
+    messages::POOL_WAIT
+        .error()
         .hint("No server connection became available in time; see SHOW POOLS for cl_waiting and maxwait.")
 }
 
 /// `query_timeout`.
 pub fn query_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "57014", "query_timeout")
+    messages::QUERY.error()
 }
 
 /// `idle_transaction_timeout`.
 pub fn idle_transaction_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "25P03", "idle_transaction_timeout")
+    messages::IDLE_TRANSACTION.error()
 }
 
 /// `transaction_timeout`.
 pub fn transaction_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "25P04", "transaction_timeout")
+    messages::TRANSACTION.error()
 }
 
 /// `client_idle_timeout`.
 pub fn client_idle_timeout() -> ClientError {
-    ClientError::new(Blame::Client, "57P05", "client_idle_timeout")
+    messages::CLIENT_IDLE.error()
 }
 
 /// The pooler is shutting down: the end of a session.
 pub fn shutting_down() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "server shutting down")
+    messages::SHUTTING_DOWN.error()
 }
 
-/// A login or a command that comes too late: the pooler waits only for those that are connected.
+/// A login that comes too late: the pooler waits only for clients that are connected.
 pub fn no_new_work() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "pooler is shutting down")
+    messages::NO_NEW_CLIENTS.error()
 }
 
-/// A command that makes no sense once shutdown has begun.
-pub fn too_late() -> ClientError {
-    ClientError::new(Blame::Client, "08P01", "pooler is shutting down")
-}
-
-/// KILL, KILL_CLIENT.
+/// KILL_CLIENT.
 pub fn killed() -> ClientError {
-    ClientError::new(Blame::Us, "57P01", "terminating connection due to administrator command")
+    messages::ADMIN_DISCONNECT.error()
+}
+
+/// KILL.
+pub fn killed_with_database() -> ClientError {
+    ClientError { code: Cow::Borrowed("57P01"), blame: Blame::Us, ..messages::DATABASE_REMOVED.error() }
+        .detail("An administrator has closed all connections of the database.")
+}
+
+/// RELOAD found an error in a file.
+pub fn reload_failed(text: String) -> ClientError {
+    messages::RELOAD_FAILED.error().detail(text)
 }
 
 /// The connection to the server was lost during a request.
 pub fn server_lost(reason: impl std::fmt::Display) -> ClientError {
-    ClientError::new(Blame::Server, "08006", format!("server connection was lost: {reason}"))
+    messages::SERVER_CRASHED
+        .error()
+        .detail(format!("server connection was lost: {reason}"))
         .hint("The transaction was lost; connect again and retry it.")
+}
+
+/// The stored form of the password cannot answer the server's request.
+pub fn wrong_password_type() -> ClientError {
+    messages::WRONG_PASSWORD_TYPE.error()
 }
 
 /// A cancel request arrived before the query was started.
@@ -289,7 +199,7 @@ pub fn canceled_while_waiting() -> ClientError {
 
 /// BEGIN in statement pooling mode.
 pub fn transaction_in_statement_mode() -> ClientError {
-    ClientError::new(Blame::Client, "0A000", "transaction blocks not allowed in statement pooling mode")
+    messages::STATEMENT_MODE.error()
 }
 
 /// The name of a prepared statement is already in use.
@@ -315,10 +225,8 @@ pub fn too_many_statements() -> ClientError {
 
 /// The server rejected the value of a tracked parameter.
 pub fn parameter_refused(server_message: &str, code: String) -> ClientError {
-    ClientError {
-        code: Cow::Owned(code),
-        ..ClientError::new(Blame::Client, "22023", server_message.to_owned())
-    }
+    ClientError { code: Cow::Owned(code), ..messages::PARAMETER_REFUSED.error() }
+        .detail(server_message.to_owned())
 }
 
 #[cfg(test)]
@@ -332,8 +240,8 @@ mod tests {
             login_timeout(),
             no_user(),
             unknown_database("x"),
-            authentication_failed("x"),
-            too_many_clients("max_client_conn", 1),
+            authentication_failed(LoginMethod::Sasl, "x"),
+            too_many_clients(1),
             query_wait_timeout(),
             server_lost("x"),
         ] {

@@ -8,7 +8,7 @@ pub use snapshot::snapshot;
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
 use crate::config::MAX_WORKERS;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, connection_id};
 use crate::pool::Pool;
 use crate::server::ServerInfo;
 use crate::worker::executor::{self, TaskKey};
@@ -16,7 +16,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Length of the secret in a cancel key of protocol 3.0, in bytes.
@@ -234,8 +233,6 @@ pub fn worker_of(cancel_pid: u32) -> usize {
     (cancel_pid >> CLIENT_BITS) as usize
 }
 
-static LAST_ID: AtomicU64 = AtomicU64::new(0);
-
 /// All clients of a worker.
 pub struct ClientTable {
     worker: u32,
@@ -281,7 +278,7 @@ impl ClientTable {
         let secret = self.secret()?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let info = Rc::new(ClientInfo {
-            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
+            id: connection_id::next(),
             slot,
             worker: self.worker,
             secret,
@@ -352,6 +349,11 @@ impl ClientTable {
     /// Calls a function for each client.
     pub fn visit(&self, mut each: impl FnMut(&ClientInfo)) {
         self.clients.borrow().values().for_each(|client| each(client));
+    }
+
+    /// Number of clients.
+    pub fn count(&self) -> usize {
+        self.clients.borrow().len()
     }
 
     /// True if no client is connected.

@@ -49,11 +49,32 @@ impl ConfigFiles {
     /// # Errors
     /// A file is invalid; the text is for the operator.
     pub fn read(config: Config) -> Result<Self, String> {
-        let settings = &config.settings;
-        let users = match settings.auth_file.as_str() {
+        let users = match config.settings.auth_file.as_str() {
             "" => UserList::default(),
             path => load_user_list(Path::new(path)).map_err(|report| report.to_string())?,
         };
+        Self::read_others(config, Arc::new(users))
+    }
+
+    /// The same for RELOAD. If `auth_file` is missing, which may last for a moment while it is replaced, the users of
+    /// `running` are kept.
+    ///
+    /// # Errors
+    /// As [`ConfigFiles::read`].
+    pub fn read_again(config: Config, running: &Self) -> Result<Self, String> {
+        let path = &config.settings.auth_file;
+        let is_missing = |path: &str| {
+            std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        if !path.is_empty() && is_missing(path) {
+            tracing::warn!("could not open auth_file {path}: it does not exist; the previous users remain");
+            return Self::read_others(config, running.users.clone());
+        }
+        Self::read(config)
+    }
+
+    fn read_others(config: Config, users: Arc<UserList>) -> Result<Self, String> {
+        let settings = &config.settings;
         let ident = read_ident_map(&settings.auth_ident_file)?;
         let hba = read_hba_rules(settings, &ident)?;
         for warning in hba.warnings() {
@@ -64,7 +85,7 @@ impl ConfigFiles {
             server_tls: tls_config::for_servers(settings).map_err(tls)?,
             client_tls: tls_config::for_clients(settings).map_err(tls)?,
             ldap_tls: ldap_tls(settings, &hba)?,
-            users: Arc::new(users),
+            users,
             ident: Arc::new(ident),
             hba: Arc::new(hba),
             config: Arc::new(config),

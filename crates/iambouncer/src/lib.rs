@@ -46,5 +46,6 @@ mod service_manager;
 mod shared_values;
 mod sql_client;
 pub mod stats;
+mod version;
 pub mod worker;
 mod worker_state;

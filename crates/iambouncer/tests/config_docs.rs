@@ -20,6 +20,11 @@ fn settings_page_matches_the_tables() {
 }
 
 #[test]
+fn messages_page_matches_the_table() {
+    check("pgbouncer-messages.md", &iambouncer::client_error::messages::messages_markdown());
+}
+
+#[test]
 fn metrics_page_matches_the_table() {
     check("metrics.md", &iambouncer::http::metrics_markdown());
 }

@@ -191,6 +191,8 @@ pub enum ColumnType {
     Int4,
     /// `int8`.
     Int8,
+    /// `numeric`.
+    Numeric,
 }
 
 impl ColumnType {
@@ -199,6 +201,7 @@ impl ColumnType {
             Self::Text => (25, -1),
             Self::Int4 => (23, 4),
             Self::Int8 => (20, 8),
+            Self::Numeric => (1700, -1),
         }
     }
 }

@@ -1,36 +1,57 @@
-//! Commands that change something. Owns their arguments and their completion.
+//! Commands that change something. Owns their checks, which are PgBouncer's, and their completion.
 
 use super::console::Console;
 use super::table::CommandOutcome;
+use super::{DATABASE, syntax_error};
+use crate::client_error::messages::{self, PoolerMessage};
 use crate::client_error::{self, Blame, ClientError};
-use crate::config::AuthType;
-use crate::context::ConfigFiles;
+use crate::clients::ClientInfo;
 use crate::lifecycle::Phase;
 use crate::pool::Pool;
+use crate::worker::timers;
+use std::collections::BTreeSet;
 use std::future::ready;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::time::Duration;
 
-fn invalid(text: impl Into<String>) -> ClientError {
-    ClientError::new(Blame::Client, "22023", text.into())
-}
+/// How long KILL and KILL_CLIENT wait until the clients are gone. One that does not read its final message takes longer.
+const KILL_WAIT: Duration = Duration::from_secs(1);
 
-/// An identifier as typed: in double quotes it is taken literally, without them as it is.
-fn name(argument: &str) -> String {
-    match argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) => inner.replace("\"\"", "\""),
-        None => argument.to_owned(),
+/// Logs a command as PgBouncer does.
+fn log(command: &str, database: &str) {
+    match database {
+        "" => tracing::info!("{command} command issued"),
+        name => tracing::info!("{command} '{name}' command issued"),
     }
 }
 
-/// The database that an argument names, or `None` for all.
-fn optional_database(console: &Console, argument: &str) -> Result<Option<String>, ClientError> {
-    if argument.is_empty() { Ok(None) } else { database(console, argument).map(Some) }
+/// The database that an argument names, or `None` for all. The console is refused with `not_console`.
+fn optional_database(
+    console: &Console,
+    name: &str,
+    not_console: &'static PoolerMessage,
+) -> Result<Option<String>, ClientError> {
+    if name.is_empty() { Ok(None) } else { database(console, name, not_console).map(Some) }
 }
 
-fn database(console: &Console, argument: &str) -> Result<String, ClientError> {
-    let name = name(argument);
-    if console.directory.covers(&name) { Ok(name) } else { Err(client_error::unknown_database(&name)) }
+fn database(
+    console: &Console,
+    name: &str,
+    not_console: &'static PoolerMessage,
+) -> Result<String, ClientError> {
+    if name == DATABASE {
+        return Err(not_console.of(name));
+    }
+    if console.directory.covers(name) { Ok(name.to_owned()) } else { Err(unknown(name)) }
+}
+
+fn unknown(name: &str) -> ClientError {
+    messages::UNKNOWN_DATABASE.of(name)
+}
+
+/// PAUSE of all databases excludes further commands that pause.
+fn check_not_paused(console: &Console) -> Result<(), ClientError> {
+    if console.directory.paused.get() { Err(messages::ALREADY_PAUSED.error()) } else { Ok(()) }
 }
 
 /// The pools of a database at this worker, or all pools.
@@ -41,85 +62,31 @@ fn pools_of(console: &Console, database: Option<&str>) -> Vec<Rc<Pool>> {
 
 fn is_paused(console: &Console, database: Option<&str>) -> bool {
     match database {
-        Some(name) => console.directory.known(name).is_some_and(|database| database.paused.get()),
+        Some(name) => console.directory.known(name).is_some_and(|database| database.is_paused()),
         None => console.directory.paused.get(),
-    }
-}
-
-pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
-    Box::pin(async move {
-        let (key, value) = argument
-            .split_once('=')
-            .or_else(|| {
-                let at = argument.to_ascii_uppercase().find(" TO ")?;
-                Some((&argument[..at], &argument[at + 4..]))
-            })
-            .ok_or_else(|| invalid("usage: SET key = value"))?;
-        let (key, value) = (key.trim(), unquote(value.trim()));
-        let mut loaded = (*console.context.loaded()).clone();
-        let info = crate::config::table().iter().find(|setting| setting.name == key);
-        if info.is_some_and(|setting| !setting.reloadable()) {
-            return Err(invalid(format!("{key} cannot be changed without a restart")));
-        }
-        let config = Arc::make_mut(&mut loaded.config);
-        config.settings.set(key, &value).map_err(|error| {
-            let rejection = invalid(error.to_string());
-            match error.help() {
-                Some(help) => rejection.hint(help),
-                None => rejection,
-            }
-        })?;
-        if let Some(error) = crate::config::first_new_error(&console.context.config(), &loaded.config) {
-            let rejection = invalid(error.message);
-            return Err(match error.help {
-                Some(help) => rejection.hint(help),
-                None => rejection,
-            });
-        }
-        // Files are read only if the setting needs them: others must not apply file changes before a RELOAD.
-        let kind = loaded.config.settings.auth_type;
-        let needs_rules = match key {
-            "auth_type" => matches!(kind, AuthType::Hba | AuthType::Ldap),
-            // They may need TLS.
-            "auth_ldap_options" => kind == AuthType::Ldap,
-            _ => false,
-        };
-        if key.ends_with("_file") || key.contains("_tls_") || needs_rules {
-            let config = (*loaded.config).clone();
-            let read = console.context.blocking(move || ConfigFiles::read(config)).await;
-            loaded =
-                read.unwrap_or_else(|| Err("reading the files was aborted".to_owned())).map_err(invalid)?;
-        }
-        console.put_in_force(loaded).await.map_err(invalid)?;
-        tracing::info!("SET {key}");
-        Ok(())
-    })
-}
-
-fn unquote(value: &str) -> String {
-    match value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-        Some(inner) => inner.replace("''", "'"),
-        None => value.to_owned(),
     }
 }
 
 pub(super) fn reload(console: Rc<Console>, _: String) -> CommandOutcome {
     Box::pin(async move {
-        console.reload().await.map_err(|text| ClientError::new(Blame::Configuration, "F0000", text))
+        log("RELOAD", "");
+        console.reload().await.map_err(|text| {
+            text.lines().for_each(|line| tracing::error!("{line}"));
+            tracing::error!("RELOAD Failed, see logs for more details");
+            client_error::reload_failed(text)
+        })
     })
 }
 
-pub(super) fn pause(console: Rc<Console>, argument: String) -> CommandOutcome {
+pub(super) fn pause(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        let database = optional_database(&console, &argument)?;
         if console.lifecycle.phase() != Phase::Running {
-            return Err(client_error::too_late());
+            return Err(messages::POOLER_SHUTTING_DOWN.error());
         }
-        if is_paused(&console, database.as_deref()) {
-            return Err(invalid("already paused"));
-        }
+        check_not_paused(&console)?;
+        log("PAUSE", &name);
+        let database = optional_database(&console, &name, &messages::CANNOT_PAUSE)?;
         console.set_paused(database.clone(), true).await;
-        tracing::info!(database = argument, "PAUSE");
         let drained = console.at_all(move |console| drained(console, database.clone())).await;
         drained.into_iter().collect()
     })
@@ -139,33 +106,51 @@ async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), C
     Ok(())
 }
 
-pub(super) fn resume(console: Rc<Console>, argument: String) -> CommandOutcome {
+pub(super) fn resume(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        let database = optional_database(&console, &argument)?;
         if console.lifecycle.phase() != Phase::Running {
-            return Err(client_error::too_late());
+            return Err(messages::POOLER_SHUTTING_DOWN.error());
         }
-        if let Some(name) = &database
-            && !is_paused(&console, Some(name))
-        {
-            return Err(invalid(format!("database {name} is not paused")));
+        log("RESUME", &name);
+        if name.is_empty() {
+            if !console.directory.paused.get() {
+                return Err(messages::NOT_PAUSED.error());
+            }
+            console.set_paused(None, false).await;
+            return Ok(());
         }
-        console.set_paused(database, false).await;
-        tracing::info!(database = argument, "RESUME");
+        let known = console.directory.known(&name).map(|database| database.paused.get());
+        match known {
+            Some(true) => console.set_paused(Some(name), false).await,
+            Some(false) => return Err(messages::DATABASE_NOT_PAUSED.of(&name)),
+            None if name == DATABASE => return Err(messages::DATABASE_NOT_PAUSED.of(&name)),
+            None => return Err(unknown(&name)),
+        }
         Ok(())
     })
 }
 
-pub(super) fn disable(console: Rc<Console>, argument: String) -> CommandOutcome {
-    Box::pin(async move { set_disabled(&console, &argument, true).await })
+pub(super) fn disable(console: Rc<Console>, name: String) -> CommandOutcome {
+    Box::pin(async move { set_disabled(&console, &name, true).await })
 }
 
-pub(super) fn enable(console: Rc<Console>, argument: String) -> CommandOutcome {
-    Box::pin(async move { set_disabled(&console, &argument, false).await })
+pub(super) fn enable(console: Rc<Console>, name: String) -> CommandOutcome {
+    Box::pin(async move { set_disabled(&console, &name, false).await })
 }
 
-async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Result<(), ClientError> {
-    let name = database(console, argument)?;
+async fn set_disabled(console: &Console, name: &str, disabled: bool) -> Result<(), ClientError> {
+    if name.is_empty() {
+        return Err(messages::DATABASE_NEEDED.error());
+    }
+    let (command, not_console) = match disabled {
+        true => ("DISABLE", &messages::CANNOT_DISABLE),
+        false => ("ENABLE", &messages::CANNOT_ENABLE),
+    };
+    log(command, name);
+    let name = database(console, name, not_console)?;
+    if !disabled && console.directory.known(&name).is_none() {
+        return Err(unknown(&name));
+    }
     console
         .at_all(move |console| {
             if let Some(database) = console.directory.database(&name) {
@@ -177,9 +162,10 @@ async fn set_disabled(console: &Console, argument: &str, disabled: bool) -> Resu
     Ok(())
 }
 
-pub(super) fn reconnect(console: Rc<Console>, argument: String) -> CommandOutcome {
+pub(super) fn reconnect(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        let database = optional_database(&console, &argument)?;
+        log("RECONNECT", &name);
+        let database = optional_database(&console, &name, &messages::CANNOT_RECONNECT)?;
         console
             .at_all(move |console| {
                 for pool in pools_of(&console, database.as_deref()) {
@@ -192,9 +178,10 @@ pub(super) fn reconnect(console: Rc<Console>, argument: String) -> CommandOutcom
     })
 }
 
-pub(super) fn wait_close(console: Rc<Console>, argument: String) -> CommandOutcome {
+pub(super) fn wait_close(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        let database = optional_database(&console, &argument)?;
+        log("WAIT_CLOSE", &name);
+        let database = optional_database(&console, &name, &messages::CANNOT_WAIT)?;
         console.at_all(move |console| closed(console, database.clone())).await;
         Ok(())
     })
@@ -212,50 +199,85 @@ async fn closed(console: Rc<Console>, database: Option<String>) {
     }
 }
 
-pub(super) fn kill(console: Rc<Console>, argument: String) -> CommandOutcome {
+pub(super) fn kill(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        let database = optional_database(&console, &argument)?;
-        console.set_paused(database.clone(), true).await;
-        console
-            .at_all(move |console| {
-                for client in console.clients.list() {
-                    let pool = client.pool.get();
-                    let is_of =
-                        |pool: &Rc<Pool>| database.as_deref().is_none_or(|name| name == &*pool.database.name);
-                    if pool.is_some_and(is_of) {
-                        client.kill(client_error::killed());
-                    }
-                }
-                ready(())
-            })
-            .await;
+        check_not_paused(&console)?;
+        log("KILL", &name);
+        let databases: BTreeSet<String> = match optional_database(&console, &name, &messages::CANNOT_KILL)? {
+            Some(name) => [name].into(),
+            None => console.names_of_used_databases().await,
+        };
+        for name in databases.clone() {
+            console.set_paused(Some(name), true).await;
+        }
+        let is_killed = move |client: &ClientInfo| {
+            client.pool.get().is_some_and(|pool| databases.contains(&*pool.database.name))
+        };
+        let error = client_error::killed_with_database;
+        console.at_all(move |console| end_clients(console, is_killed.clone(), error)).await;
         Ok(())
     })
 }
 
+/// Closes clients of this worker and waits until they are gone. Returns how many there were.
+async fn end_clients(
+    console: Rc<Console>,
+    is_chosen: impl Fn(&ClientInfo) -> bool,
+    error: fn() -> ClientError,
+) -> usize {
+    let chosen: Vec<_> = console.clients.list().into_iter().filter(|client| is_chosen(client)).collect();
+    for client in &chosen {
+        client.kill(error());
+    }
+    let slots: BTreeSet<u32> = chosen.iter().map(|client| client.slot).collect();
+    drop(chosen);
+    timers::timeout(KILL_WAIT, async {
+        while slots.iter().any(|slot| console.clients.at(*slot).is_some()) {
+            console.directory.client_left.wait().await;
+        }
+    })
+    .await;
+    slots.len()
+}
+
 pub(super) fn kill_client(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
-        let id: u64 = argument.parse().map_err(|_| invalid("usage: KILL_CLIENT id"))?;
-        let found = console.at_all(move |console| {
-            let client = console.clients.list().into_iter().find(|client| client.id == id);
-            if let Some(client) = &client {
-                client.kill(client_error::killed());
-            }
-            ready(client.is_some())
-        });
-        if found.await.contains(&true) { Ok(()) } else { Err(invalid(format!("no client with id {id}"))) }
+        // As PgBouncer reads it: the digits at the front.
+        let digits = argument.bytes().take_while(u8::is_ascii_digit).count();
+        let id: Result<u64, _> = argument[..digits].parse();
+        let id = id.map_err(|_| messages::INVALID_CLIENT.error())?;
+        let error = client_error::killed;
+        let ended = console.at_all(move |console| end_clients(console, move |client| client.id == id, error));
+        if ended.await.iter().sum::<usize>() > 0 { Ok(()) } else { Err(messages::CLIENT_NOT_FOUND.error()) }
     })
+}
+
+/// SUSPEND belongs to PgBouncer's online restart, in which one process passes its sockets to the next.
+pub(super) fn suspend(_: Rc<Console>, _: String) -> CommandOutcome {
+    Box::pin(ready(Err(online_restart("SUSPEND"))))
+}
+
+/// A command of PgBouncer's online restart.
+pub(super) fn online_restart(command: &str) -> ClientError {
+    let text =
+        format!("{command} is not supported: it is part of the online restart, deprecated in PgBouncer");
+    ClientError::new(Blame::Client, "08P01", text)
+        .hint("Let the new process listen on the same port (so_reuseport), then stop the old one.")
 }
 
 pub(super) fn shutdown(console: Rc<Console>, argument: String) -> CommandOutcome {
     Box::pin(async move {
-        let phase = match argument.to_ascii_uppercase().as_str() {
+        let mode = argument.to_ascii_uppercase();
+        let phase = match mode.as_str() {
             "" => Phase::Now,
             "WAIT_FOR_SERVERS" => Phase::WaitForServers,
             "WAIT_FOR_CLIENTS" => Phase::WaitForClients,
-            _ => return Err(invalid("usage: SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]")),
+            _ => return Err(syntax_error(&format!("SHUTDOWN {argument}"))),
         };
-        tracing::info!(?phase, "SHUTDOWN");
+        match phase {
+            Phase::Now => log("SHUTDOWN", ""),
+            _ => log(&format!("SHUTDOWN {mode}"), ""),
+        }
         console.advance(phase);
         Ok(())
     })

@@ -47,7 +47,7 @@ pub(super) enum Records<R> {
     Here(fn(&Console) -> Vec<R>),
     /// Each worker has its own.
     EachWorker(fn(&Console) -> Vec<R>),
-    /// Each worker has its own; rows with the same first value are duplicates.
+    /// Each worker has its own; rows with the same first value are duplicates. The rows are sorted by it.
     Distinct(fn(&Console) -> Vec<R>),
     /// Sums over all workers.
     Sums(fn(&Console, Snapshot) -> Vec<R>),
@@ -95,6 +95,7 @@ impl<R> ShowTable for Table<R> {
                     let mut rows = self.rows_of_all(console, records).await;
                     let mut seen = HashSet::new();
                     rows.retain(|row| seen.insert(row.first().cloned()));
+                    rows.sort_by(|a, b| a.first().cmp(&b.first()));
                     rows
                 }
                 Records::Sums(records) => {

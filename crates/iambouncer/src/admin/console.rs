@@ -7,8 +7,11 @@ use crate::config::Settings;
 use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
-use crate::stats::snapshot::Snapshot;
+use crate::stats::snapshot::{DatabaseCounts, Snapshot};
+use crate::stats::{Periods, Statistics};
+use crate::worker;
 use crate::worker::workers::Workers;
+use std::collections::BTreeSet;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,11 +23,14 @@ const FIRST: usize = 0;
 /// Sets the log destination and level from the settings.
 type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
 
+/// Reads the configuration again; receives the one in force.
+type ReadAgain = dyn Fn(&ConfigFiles) -> Result<ConfigFiles, String> + Send + Sync;
+
 /// Applies a configuration change outside the workers.
 #[derive(Clone)]
 pub struct Reloader {
     /// Reads the configuration again. The error is for the operator.
-    pub read: Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>,
+    pub read: Arc<ReadAgain>,
     /// Sets the log destination and level from the settings. The error is for the operator.
     pub log: Arc<DirectLog>,
 }
@@ -39,6 +45,10 @@ pub struct Console {
     pub clients: Rc<ClientTable>,
     /// Running, draining or stopping.
     pub lifecycle: Rc<Lifecycle>,
+    /// Counters of the console's own clients at this worker.
+    pub statistics: Statistics,
+    /// The periods of averages at this worker.
+    pub periods: Periods,
     reloader: Reloader,
     /// The consoles of all workers.
     workers: Workers<Self>,
@@ -54,7 +64,8 @@ impl Console {
         reloader: Reloader,
         workers: Workers<Self>,
     ) -> Self {
-        Self { context, directory, clients, lifecycle, reloader, workers }
+        let (statistics, periods) = (Statistics::default(), Periods::new(worker::now()));
+        Self { context, directory, clients, lifecycle, statistics, periods, reloader, workers }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
@@ -63,9 +74,10 @@ impl Console {
     /// A file is invalid; the active configuration is unchanged.
     pub async fn reload(&self) -> Result<(), String> {
         let read = self.reloader.read.clone();
+        let running = (*self.context.loaded()).clone();
         let read = self
             .context
-            .blocking(move || read())
+            .blocking(move || read(&running))
             .await
             .unwrap_or_else(|| Err("reading the configuration was aborted".to_owned()));
         self.context.process.health.reloaded(read.is_ok(), SystemTime::now());
@@ -129,7 +141,21 @@ impl Console {
 
     /// This worker's part of the statistics.
     pub fn snapshot(&self) -> Snapshot {
-        clients::snapshot(&self.directory, &self.clients)
+        let console = DatabaseCounts {
+            totals: self.statistics.totals(),
+            recent: self.statistics.recent(),
+            ..DatabaseCounts::default()
+        };
+        Snapshot { console, ..clients::snapshot(&self.directory, &self.clients) }
+    }
+
+    /// The databases that have a pool at some worker.
+    pub(super) async fn names_of_used_databases(&self) -> BTreeSet<String> {
+        let names = self.at_all(|console| {
+            let pools = console.directory.pools();
+            ready(pools.iter().map(|pool| pool.database.name.to_string()).collect::<Vec<_>>())
+        });
+        names.await.into_iter().flatten().collect()
     }
 
     /// The statistics of the process.

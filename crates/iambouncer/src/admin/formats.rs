@@ -72,7 +72,23 @@ fn binary(kind: ColumnType, text: &str) -> Option<Vec<u8>> {
         ColumnType::Text => Some(text.as_bytes().to_vec()),
         ColumnType::Int4 => text.parse::<i32>().ok().map(|number| number.to_be_bytes().to_vec()),
         ColumnType::Int8 => text.parse::<i64>().ok().map(|number| number.to_be_bytes().to_vec()),
+        ColumnType::Numeric => text.parse::<u64>().ok().map(numeric),
     }
+}
+
+/// The binary form of a `numeric` without fraction: number of digits, weight of the first, sign, scale, and the digits,
+/// each a number below 10000.
+fn numeric(number: u64) -> Vec<u8> {
+    const BASE: u64 = 10_000;
+    let mut digits = Vec::new();
+    let mut rest = number;
+    while rest > 0 {
+        digits.push((rest % BASE) as u16);
+        rest /= BASE;
+    }
+    let weight = digits.len().saturating_sub(1) as u16;
+    let head = [digits.len() as u16, weight, 0, 0];
+    head.into_iter().chain(digits.into_iter().rev()).flat_map(u16::to_be_bytes).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +114,17 @@ mod tests {
         assert_eq!(row(&Formats::of(vec![Text, Binary, Text], Some(3)).unwrap()), binary);
         assert!(Formats::of(vec![Text, Binary], Some(3)).is_err());
         assert!(Formats::of(vec![Text, Binary], None).is_ok());
+    }
+
+    #[test]
+    fn a_numeric_has_digits_of_base_ten_thousand() {
+        let words = |number| -> Vec<u16> {
+            numeric(number).chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect()
+        };
+        assert_eq!(words(0), [0, 0, 0, 0]);
+        assert_eq!(words(7), [1, 0, 0, 0, 7]);
+        assert_eq!(words(120_000_345), [3, 2, 0, 0, 1, 2000, 345]);
+        assert_eq!(binary(ColumnType::Numeric, "-1"), None);
     }
 
     #[test]

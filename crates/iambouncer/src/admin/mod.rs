@@ -4,23 +4,38 @@
 mod actions;
 mod columns;
 mod console;
+mod driver_parameters;
 mod formats;
 mod output;
 mod session;
+mod settings;
 mod show;
+mod show_connections;
 mod show_databases;
+mod show_dns;
+mod show_memory;
 mod show_peers;
 mod show_secrets;
 mod show_stats;
 mod show_tokens;
+mod show_users;
 mod statements;
 pub mod table;
+mod words;
 
 pub use console::{Console, Reloader};
+pub use driver_parameters::is_ignored;
 pub use session::ConsoleSession;
 
-/// Name of the console's database.
+use crate::client_error::{ClientError, messages};
+
+/// Name of the console's database, and of the user that its pool is shown with.
 pub const DATABASE: &str = "pgbouncer";
 
 /// Longest time to wait for a console client to read its final message.
 const FINAL_MESSAGE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Not a command, or not its arguments.
+fn syntax_error(text: &str) -> ClientError {
+    messages::INVALID_COMMAND.of(text.trim())
+}

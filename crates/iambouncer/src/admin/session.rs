@@ -6,10 +6,12 @@ use super::console::Console;
 use super::formats::Formats;
 use super::output::{CommandError, Output, Stop};
 use super::statements::{self, MAX_STATEMENTS, Portal, Prepared};
-use super::table::{self, Command, Run};
-use crate::client_error::{self, Blame, ClientError};
+use super::table::{self, Command, Run, UsageNotice};
+use super::{actions, driver_parameters, syntax_error, words};
+use crate::client_error::{self, Blame, ClientError, messages};
 use crate::clients::{ClientInfo, ClientState};
 use crate::net::{Inbound, Stream};
+use crate::version;
 use std::rc::Rc;
 use wire::encode::{self, ErrorReport};
 use wire::frontend::{self, NamedKind};
@@ -41,6 +43,7 @@ impl ConsoleSession {
 
     /// Serves the client until it disconnects. Returns the error that ended the session, if any.
     pub async fn run(mut self) -> Option<ClientError> {
+        self.console.statistics.count(|t| t.client_logins += 1);
         self.write_startup_response();
         self.info.state.set(ClientState::Idle);
         loop {
@@ -69,11 +72,14 @@ impl ConsoleSession {
         let out = &mut self.output.bytes;
         encode::authentication_ok(out);
         for (name, value) in [
-            ("server_version", concat!(env!("CARGO_PKG_VERSION"), "/iambouncer")),
+            ("pgbouncer.version", version::OF_PGBOUNCER),
+            ("pgbouncer.max_prepared_statements", "0"),
+            ("pgbouncer.pool_mode", "statement"),
+            ("server_version", version::OF_CONSOLE),
             ("client_encoding", "UTF8"),
             ("server_encoding", "UTF8"),
             ("DateStyle", "ISO"),
-            ("TimeZone", "UTC"),
+            ("TimeZone", "GMT"),
             ("standard_conforming_strings", "on"),
             ("is_superuser", if self.is_admin { "on" } else { "off" }),
         ] {
@@ -103,6 +109,7 @@ impl ConsoleSession {
             Err(CommandError::Stop(stop)) => return Err(stop),
             Err(CommandError::Error(error)) => {
                 self.skip_to_sync = is_extended;
+                self.log(&error);
                 error.encode_error(&mut self.output.bytes);
             }
             Ok(()) => {}
@@ -115,6 +122,7 @@ impl ConsoleSession {
     }
 
     async fn query(&mut self, message: &[u8]) -> Result<(), CommandError> {
+        self.count_query();
         // As in PostgreSQL, a simple query replaces the unnamed statement.
         self.prepared.close_statement(b"");
         let text = frontend::query(message).map_err(client_error::protocol)?;
@@ -132,20 +140,59 @@ impl ConsoleSession {
         Ok(())
     }
 
+    /// A query of the console is a transaction of its own.
+    fn count_query(&self) {
+        self.console.statistics.count(|t| {
+            t.queries += 1;
+            t.transactions += 1;
+        });
+    }
+
+    fn log(&self, error: &ClientError) {
+        if self.console.context.config().settings.log_pooler_errors {
+            // The report of RELOAD has been logged line by line.
+            let detail = error.detail.as_deref().filter(|detail| !detail.contains('\n'));
+            tracing::warn!(
+                client = %self.info.remote(),
+                user = %self.info.identity().user,
+                detail,
+                "pooler error: {}",
+                error.message
+            );
+        }
+    }
+
     fn find(&self, text: &str) -> Result<(&'static Command, String), ClientError> {
-        let (command, rest) = table::find(text).ok_or_else(|| {
-            ClientError::new(Blame::Client, "42601", format!("invalid command '{}'", text.trim()))
-                .hint("use SHOW HELP;")
-        })?;
+        let Some((command, rest)) = table::find(text) else {
+            return Err(match table::is_show_fds(text) {
+                true if self.is_admin => actions::online_restart("SHOW FDS"),
+                true => admin_access_needed(),
+                false => syntax_error(text),
+            });
+        };
         if command.admin_only && !self.is_admin {
-            return Err(ClientError::new(Blame::Client, "42501", "admin access needed"));
+            return Err(admin_access_needed());
         }
         Ok((command, rest))
     }
 
+    /// SET. Returns the command tag, which contains what was set.
+    async fn set(&mut self, action: table::Action, rest: String) -> Result<String, CommandError> {
+        let (key, value) = words::assignment(&rest).ok_or_else(|| syntax_error(&format!("SET {rest}")))?;
+        if driver_parameters::is_ignored(&key) {
+            encode::notice_response(&mut self.output.bytes, &ErrorReport::notice("SET ignored"));
+            return Ok("SET".to_owned());
+        }
+        if !self.is_admin {
+            return Err(admin_access_needed().into());
+        }
+        self.console.act(action, rest).await?;
+        Ok(format!("SET {key}={value}"))
+    }
+
     async fn execute(&mut self, text: &str, formats: &Formats, describe: bool) -> Result<(), CommandError> {
         let (command, rest) = self.find(text)?;
-        let first_word = command.words.split(' ').next().unwrap_or_default();
+        let mut tag = command.words.split(' ').next().unwrap_or_default().to_owned();
         match command.run {
             Run::Rows(table) => {
                 let columns = table.headers();
@@ -158,11 +205,14 @@ impl ConsoleSession {
                 }
             }
             Run::Notice(notice) => {
-                encode::notice_response(&mut self.output.bytes, &ErrorReport::notice(&notice()));
+                let UsageNotice { message, detail } = notice();
+                let report = ErrorReport { detail: Some(&detail), ..ErrorReport::notice(message) };
+                encode::notice_response(&mut self.output.bytes, &report);
             }
             Run::Action(action) => self.console.act(action, rest).await?,
+            Run::Set(action) => tag = self.set(action, rest).await?,
         }
-        encode::command_complete(&mut self.output.bytes, first_word);
+        encode::command_complete(&mut self.output.bytes, &tag);
         Ok(())
     }
 
@@ -173,7 +223,7 @@ impl ConsoleSession {
         }
         match self.find(text)?.0.run {
             Run::Rows(table) => Ok(Some(table.headers())),
-            Run::Notice(_) | Run::Action(_) => Ok(None),
+            Run::Notice(_) | Run::Action(_) | Run::Set(_) => Ok(None),
         }
     }
 
@@ -210,6 +260,7 @@ impl ConsoleSession {
                 if portal.text.trim().is_empty() {
                     encode::empty(&mut self.output.bytes, tag::backend::EMPTY_QUERY_RESPONSE);
                 } else {
+                    self.count_query();
                     self.execute(&portal.text, &portal.formats, false).await?;
                 }
             }
@@ -223,8 +274,8 @@ impl ConsoleSession {
             }
             tag::frontend::FLUSH => {}
             other => {
-                let text = format!("invalid frontend message type {other}");
-                return Err(CommandError::Stop(Stop::Error(ClientError::new(Blame::Client, "08P01", text))));
+                let error = client_error::misplaced(&format!("invalid frontend message type {other}"));
+                return Err(CommandError::Stop(Stop::Error(error)));
             }
         }
         Ok(())
@@ -267,6 +318,10 @@ impl ConsoleSession {
         encode::empty(&mut self.output.bytes, tag::backend::BIND_COMPLETE);
         Ok(())
     }
+}
+
+fn admin_access_needed() -> ClientError {
+    messages::ADMIN_NEEDED.error()
 }
 
 fn function_call() -> ClientError {

@@ -1,23 +1,14 @@
-//! SHOW commands for settings, pools and the process, and the constants that drivers ask for. Owns their tables.
+//! SHOW commands for settings, pools and the process. Owns their tables; the console itself is shown as a pool.
 
-use super::columns::{Column, Records, Table, int4, shown, text};
+use super::columns::{Records, Table, int4, shown, text};
 use super::console::Console;
-use crate::config::{SettingInfo, table as settings_table};
+use super::driver_parameters::constant;
+use super::{DATABASE, show_users};
+use crate::config::{PoolMode, SettingInfo, table as settings_table};
 use crate::lifecycle::Phase;
 use crate::stats::snapshot::{PoolCounts, Snapshot};
 
-/// A table of one row that never changes.
-const fn constant(columns: &'static [Column<()>]) -> Table<()> {
-    Table { columns, records: Records::Here(|_| vec![()]) }
-}
-
-pub(super) static VERSION: Table<()> =
-    constant(&[text("version", |()| shown(concat!("iambouncer ", env!("CARGO_PKG_VERSION"))))]);
-pub(super) static CLIENT_ENCODING: Table<()> = constant(&[text("client_encoding", |()| shown("UTF8"))]);
-pub(super) static STANDARD_CONFORMING_STRINGS: Table<()> =
-    constant(&[text("standard_conforming_strings", |()| shown("on"))]);
-pub(super) static DATESTYLE: Table<()> = constant(&[text("DateStyle", |()| shown("ISO"))]);
-pub(super) static TIMEZONE: Table<()> = constant(&[text("TimeZone", |()| shown("UTC"))]);
+pub(super) static VERSION: Table<()> = constant(&[text("version", |()| shown(crate::version::TEXT))]);
 
 /// A setting, and its value in force.
 pub(super) struct SettingRecord {
@@ -48,6 +39,9 @@ fn yes_or_no(is_on: bool) -> Option<String> {
     shown(if is_on { "yes" } else { "no" })
 }
 
+/// The pool mode of the console: it has no transactions.
+pub(super) const CONSOLE_MODE: PoolMode = PoolMode::Statement;
+
 /// A pool at all workers.
 pub(super) struct PoolRecord {
     database: String,
@@ -73,14 +67,17 @@ pub(super) static POOLS: Table<PoolRecord> = Table {
         int4("maxwait", |pool| shown(pool.counts.longest_wait.as_secs())),
         int4("maxwait_us", |pool| shown(pool.counts.longest_wait.subsec_micros())),
         text("pool_mode", |pool| shown(pool.counts.mode)),
-        text("load_balance_hosts", |pool| shown(pool.counts.load_balance_hosts)),
+        text("load_balance_hosts", |pool| pool.counts.load_balance_hosts.and_then(shown)),
     ],
     records: Records::Sums(pools),
 };
 
 fn pools(_: &Console, all: Snapshot) -> Vec<PoolRecord> {
-    let pools = all.pools.into_iter();
-    pools.map(|((database, user), counts)| PoolRecord { database, user, counts }).collect()
+    let of_console = PoolCounts::of_console(all.on_console, CONSOLE_MODE);
+    let mut pools = all.pools;
+    pools.insert((DATABASE.to_owned(), DATABASE.to_owned()), of_console);
+    let record = |((database, user), counts)| PoolRecord { database, user, counts };
+    pools.into_iter().map(record).collect()
 }
 
 /// The name and the number of some objects.
@@ -93,20 +90,20 @@ pub(super) static LISTS: Table<ListRecord> = Table {
 
 fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
     let servers: usize = all.pools.values().map(PoolCounts::servers).sum();
-    let idle: usize = all.pools.values().map(|pool| pool.idle).sum();
     let config = console.context.config();
     let (dns_names, dns_queries) = console.context.process.host_names.counts();
     vec![
         ("databases", all.databases.len() + 1),
-        ("users", console.context.loaded().users.len()),
+        ("users", show_users::names(console).len()),
         ("peers", config.peers.len()),
-        ("pools", all.pools.len()),
+        // The console is one of them.
+        ("pools", all.pools.len() + 1),
         ("peer_pools", 0),
         ("free_clients", 0),
         ("used_clients", all.clients - all.logging_in),
         ("login_clients", all.logging_in),
-        ("free_servers", idle),
-        ("used_servers", servers.saturating_sub(idle)),
+        ("free_servers", 0),
+        ("used_servers", servers),
         ("dns_names", dns_names),
         ("dns_zones", 0),
         ("dns_queries", dns_queries),

@@ -1,19 +1,24 @@
-//! SHOW DATABASES. Owns its table; the console itself is the last row.
+//! SHOW DATABASES. Owns its table, of which the console is a row.
 
 use super::DATABASE;
 use super::columns::{Records, Table, int4, shown, text};
 use super::console::Console;
-use crate::config::{Config, Database, PoolRules};
+use super::show::CONSOLE_MODE;
+use crate::config::{Config, Database, PoolRules, Settings};
+use crate::limits::CounterKind;
 use crate::pool::DatabaseState;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// The pool size that PgBouncer shows for its console.
+const CONSOLE_POOL_SIZE: u32 = 2;
 
 /// What clients can connect to.
 pub(super) enum DatabaseRecord {
     /// A database on a server.
     Server(ServerDatabase),
-    /// The console, with its port.
-    Console(u16),
+    /// The console.
+    Console(ConsoleDatabase),
 }
 
 pub(super) struct ServerDatabase {
@@ -23,16 +28,21 @@ pub(super) struct ServerDatabase {
     config: Arc<Config>,
 }
 
+pub(super) struct ConsoleDatabase {
+    config: Arc<Config>,
+    clients: u32,
+}
+
 impl DatabaseRecord {
     /// A value of a database on a server, or that of the console.
-    fn or<C: ToString>(
+    fn show<C: ToString>(
         &self,
-        console: C,
-        value: impl FnOnce(&ServerDatabase) -> Option<String>,
+        server: impl FnOnce(&ServerDatabase) -> Option<String>,
+        console: impl FnOnce(&ConsoleDatabase, &Settings) -> C,
     ) -> Option<String> {
         match self {
-            Self::Server(database) => value(database),
-            Self::Console(_) => shown(console),
+            Self::Server(database) => server(database),
+            Self::Console(database) => shown(console(database, &database.config.settings)),
         }
     }
 
@@ -62,26 +72,29 @@ impl ServerDatabase {
 
 pub(super) static DATABASES: Table<DatabaseRecord> = Table {
     columns: &[
-        text("name", |d| d.or(DATABASE, |d| shown(&d.state.name))),
+        text("name", |d| d.show(|d| shown(&d.state.name), |_, _| DATABASE)),
         text("host", |d| d.or_null(ServerDatabase::hosts)),
-        int4("port", |d| match d {
-            DatabaseRecord::Server(d) => shown(d.line.port),
-            DatabaseRecord::Console(port) => shown(port),
+        int4("port", |d| d.show(|d| shown(d.line.port), |_, s| s.listen_port)),
+        text("database", |d| d.show(|d| shown(d.line.server_dbname(&d.state.name)), |_, _| DATABASE)),
+        text("force_user", |d| d.show(|d| d.line.user.clone(), |_, _| DATABASE)),
+        int4("pool_size", |d| d.show(|d| shown(d.rules.pool_size), |_, _| CONSOLE_POOL_SIZE)),
+        int4("min_pool_size", |d| d.show(|d| shown(d.rules.min_pool_size), |_, s| s.min_pool_size)),
+        int4("reserve_pool_size", |d| {
+            d.show(|d| shown(d.rules.reserve_pool_size), |_, s| s.reserve_pool_size)
         }),
-        text("database", |d| d.or(DATABASE, |d| shown(d.line.server_dbname(&d.state.name)))),
-        text("force_user", |d| d.or(DATABASE, |d| d.line.user.clone())),
-        int4("pool_size", |d| d.or(2, |d| shown(d.rules.pool_size))),
-        int4("min_pool_size", |d| d.or(0, |d| shown(d.rules.min_pool_size))),
-        int4("reserve_pool_size", |d| d.or(0, |d| shown(d.rules.reserve_pool_size))),
-        int4("server_lifetime", |d| d.or(0, |d| shown(d.rules.server_lifetime.as_secs()))),
-        text("pool_mode", |d| d.or("statement", |d| d.line.pool_mode.map(|mode| mode.to_string()))),
-        text("load_balance_hosts", |d| d.or_null(|d| shown(d.line.load_balance_hosts))),
-        int4("max_connections", |d| d.or(0, |d| shown(d.max_connections()))),
-        int4("current_connections", |d| d.or(0, |d| shown(d.state.open.taken()))),
-        int4("max_client_connections", |d| d.or(0, |d| shown(d.max_clients()))),
-        int4("current_client_connections", |d| d.or(0, |d| shown(d.state.clients.taken()))),
-        int4("paused", |d| d.or(0, |d| shown(u8::from(d.state.paused.get())))),
-        int4("disabled", |d| d.or(0, |d| shown(u8::from(d.state.disabled.get())))),
+        int4("server_lifetime", |d| {
+            d.show(|d| shown(d.rules.server_lifetime.as_secs()), |_, s| s.server_lifetime.as_secs())
+        }),
+        text("pool_mode", |d| d.show(|d| d.line.pool_mode.and_then(shown), |_, _| CONSOLE_MODE)),
+        text("load_balance_hosts", |d| d.or_null(|d| d.line.load_balanced().and_then(shown))),
+        int4("max_connections", |d| d.show(|d| shown(d.max_connections()), |_, s| s.max_db_connections)),
+        int4("current_connections", |d| d.show(|d| shown(d.state.open.taken()), |_, _| 0)),
+        int4("max_client_connections", |d| {
+            d.show(|d| shown(d.max_clients()), |_, s| s.max_db_client_connections)
+        }),
+        int4("current_client_connections", |d| d.show(|d| shown(d.state.clients.taken()), |d, _| d.clients)),
+        int4("paused", |d| d.show(|d| shown(u8::from(d.state.paused.get())), |_, _| 0)),
+        int4("disabled", |d| d.show(|d| shown(u8::from(d.state.disabled.get())), |_, _| 0)),
     ],
     records: Records::Distinct(databases),
 };
@@ -94,6 +107,7 @@ fn databases(console: &Console) -> Vec<DatabaseRecord> {
         DatabaseRecord::Server(ServerDatabase { state: state.clone(), line, rules, config: config.clone() })
     };
     let mut records: Vec<DatabaseRecord> = console.directory.databases().iter().map(record).collect();
-    records.push(DatabaseRecord::Console(config.settings.listen_port));
+    let clients = console.context.process.limits.counter(CounterKind::DatabaseClients, DATABASE).taken();
+    records.push(DatabaseRecord::Console(ConsoleDatabase { config: config.clone(), clients }));
     records
 }

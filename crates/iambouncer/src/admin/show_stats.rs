@@ -1,31 +1,91 @@
-//! SHOW STATS: totals and averages per database. Owns its table; columns and arithmetic of the counters are those of
+//! SHOW STATS and the tables derived from it. Owns what each shows; names and arithmetic of the counters are those of
 //! [`crate::stats`].
 
+use super::DATABASE;
 use super::columns::{ColumnHeader, PendingRows, Row, ShowTable, shown};
 use super::console::Console;
-use crate::stats::{AVERAGE_COLUMNS, TOTAL_COLUMNS};
+use crate::stats::snapshot::DatabaseCounts;
+use crate::stats::{COUNTER_NAMES, CounterNames, Totals};
+use crate::worker;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use wire::encode::ColumnType;
 
-/// The table, whose columns are derived from the table of counters.
-pub(super) struct StatsTable;
+/// One part of a table: the names of its columns, and its values.
+#[derive(Clone, Copy)]
+struct StatsPart {
+    name: fn(&CounterNames) -> &'static str,
+    values: fn(&DatabaseCounts, Duration) -> Totals,
+}
+
+fn totals(counts: &DatabaseCounts, _: Duration) -> Totals {
+    counts.begun()
+}
+
+fn averages(counts: &DatabaseCounts, covered: Duration) -> Totals {
+    counts.recent.averaged(covered)
+}
+
+/// A table with a row for each database.
+pub(super) struct StatsTable(&'static [StatsPart]);
+
+pub(super) static STATS: StatsTable = StatsTable(&[
+    StatsPart { name: |names| names.total, values: totals },
+    StatsPart { name: |names| names.average, values: averages },
+]);
+pub(super) static STATS_TOTALS: StatsTable =
+    StatsTable(&[StatsPart { name: |names| names.in_totals, values: totals }]);
+pub(super) static STATS_AVERAGES: StatsTable =
+    StatsTable(&[StatsPart { name: |names| names.in_averages, values: averages }]);
+
+/// The databases with their counters, the console among them, and the time that averages cover.
+async fn databases(console: &Console) -> (BTreeMap<String, DatabaseCounts>, Duration) {
+    let all = console.snapshot_of_all().await;
+    let mut databases = all.databases;
+    databases.insert(DATABASE.to_owned(), all.console);
+    (databases, console.periods.covered(worker::now()))
+}
 
 impl ShowTable for StatsTable {
     fn headers(&self) -> Vec<ColumnHeader> {
-        let counters = TOTAL_COLUMNS.into_iter().chain(AVERAGE_COLUMNS);
-        let counters = counters.map(|name| (name, ColumnType::Int8));
+        let names = |part: &StatsPart| COUNTER_NAMES.each_ref().map(part.name);
+        let counters = self.0.iter().flat_map(names).map(|name| (name, ColumnType::Numeric));
         [("database", ColumnType::Text)].into_iter().chain(counters).collect()
     }
 
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
-            let period = console.context.config().settings.stats_period;
-            let databases = console.snapshot_of_all().await.databases;
+            let (databases, covered) = databases(console).await;
             let rows = databases.iter().map(|(name, counts)| -> Row {
-                let averages = counts.last.averaged(period);
-                let counters = counts.totals.values().into_iter().chain(averages.values());
-                [shown(name)].into_iter().chain(counters.map(shown)).collect()
+                let values = self.0.iter().flat_map(|part| (part.values)(counts, covered).values());
+                [shown(name)].into_iter().chain(values.map(shown)).collect()
             });
             rows.collect()
+        })
+    }
+}
+
+/// SHOW TOTALS: a row for each sum over all databases.
+pub(super) struct SumsTable;
+
+pub(super) static TOTALS: SumsTable = SumsTable;
+
+impl ShowTable for SumsTable {
+    fn headers(&self) -> Vec<ColumnHeader> {
+        vec![("name", ColumnType::Text), ("value", ColumnType::Numeric)]
+    }
+
+    fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
+        Box::pin(async move {
+            let (databases, covered) = databases(console).await;
+            let sum = databases.into_values().fold(DatabaseCounts::default(), |sum, counts| sum + counts);
+            let rows = |prefix: &'static str, values: Totals| {
+                let named = COUNTER_NAMES.iter().zip(values.values());
+                named.map(move |(names, value)| -> Row {
+                    vec![shown(format!("{prefix}_{}", names.in_sums)), shown(value)]
+                })
+            };
+            rows("total", totals(&sum, covered)).chain(rows("avg", averages(&sum, covered))).collect()
         })
     }
 }

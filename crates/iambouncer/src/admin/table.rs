@@ -3,7 +3,11 @@
 
 use super::columns::ShowTable;
 use super::console::Console;
-use super::{actions, show, show_databases, show_peers, show_secrets, show_stats, show_tokens};
+use super::{
+    actions, driver_parameters as driver, settings, show, show_connections as connections, show_databases,
+    show_dns as dns, show_memory, show_peers as peers, show_secrets, show_stats as stats, show_tokens,
+    show_users, words,
+};
 use crate::client_error::ClientError;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,9 +23,17 @@ pub(super) enum Run {
     /// Shows rows.
     Rows(&'static dyn ShowTable),
     /// Sends a notice.
-    Notice(fn() -> String),
+    Notice(fn() -> UsageNotice),
     /// Changes something.
     Action(Action),
+    /// Changes a setting.
+    Set(Action),
+}
+
+/// A notice: its message, and the lines below it.
+pub(super) struct UsageNotice {
+    pub(super) message: &'static str,
+    pub(super) detail: String,
 }
 
 /// One command.
@@ -46,7 +58,7 @@ const fn acts(words: &'static str, arguments: &'static str, help: &'static str, 
     Command { words, arguments, admin_only: true, help, run: Run::Action(action) }
 }
 
-/// All commands. A longer command precedes a shorter one with the same prefix.
+/// All commands.
 pub static COMMANDS: &[Command] = &[
     Command {
         words: "SHOW HELP",
@@ -59,26 +71,47 @@ pub static COMMANDS: &[Command] = &[
     shows("SHOW CONFIG", "settings in force", &show::CONFIG),
     shows("SHOW DATABASES", "databases that clients can connect to", &show_databases::DATABASES),
     shows("SHOW POOLS", "pools with their clients and servers", &show::POOLS),
-    shows("SHOW CLIENTS", "client connections", &show_peers::CLIENTS),
-    shows("SHOW SERVERS", "server connections", &show_peers::SERVERS),
-    shows("SHOW STATS", "totals and averages per database", &show_stats::StatsTable),
+    shows("SHOW CLIENTS", "client connections", &connections::CLIENTS),
+    shows("SHOW SERVERS", "server connections", &connections::SERVERS),
+    shows("SHOW SOCKETS", "connections of both kinds", &connections::SOCKETS),
+    shows("SHOW ACTIVE_SOCKETS", "those with a query under way", &connections::ACTIVE_SOCKETS),
+    shows("SHOW USERS", "users, with their limits and connections", &show_users::USERS),
+    shows("SHOW STATS", "totals and averages per database", &stats::STATS),
+    shows("SHOW STATS_TOTALS", "totals per database", &stats::STATS_TOTALS),
+    shows("SHOW STATS_AVERAGES", "averages per database", &stats::STATS_AVERAGES),
+    shows("SHOW TOTALS", "totals and averages of all databases", &stats::TOTALS),
     shows("SHOW LISTS", "numbers of internal objects", &show::LISTS),
+    shows("SHOW MEM", "memory of clients, servers and buffers", &show_memory::MemoryTable),
+    shows("SHOW DNS_HOSTS", "host names of servers, with their addresses", &dns::HOSTS),
+    shows("SHOW DNS_ZONES", "no rows: zones are not watched", &dns::ZONES),
+    shows("SHOW PEERS", "other processes to which cancel requests are sent", &peers::PEERS),
+    shows("SHOW PEER_POOLS", "cancel requests under way to them", &peers::PEER_POOLS),
     shows("SHOW SECRETS", "secrets of AWS Secrets Manager", &show_secrets::SECRETS),
     shows("SHOW TOKENS", "IAM tokens and the identities that sign them", &show_tokens::TOKENS),
     shows("SHOW STATE", "active, paused, suspended", &show::STATE),
-    shows("SHOW CLIENT_ENCODING", "for drivers", &show::CLIENT_ENCODING),
-    shows("SHOW STANDARD_CONFORMING_STRINGS", "for drivers", &show::STANDARD_CONFORMING_STRINGS),
-    shows("SHOW DATESTYLE", "for drivers", &show::DATESTYLE),
-    shows("SHOW TIMEZONE", "for drivers", &show::TIMEZONE),
-    acts("SET", "key = value", "changes a setting until the next RELOAD", actions::set),
+    shows("SHOW CLIENT_ENCODING", "for drivers", &driver::CLIENT_ENCODING),
+    shows("SHOW DEFAULT_TRANSACTION_ISOLATION", "for drivers", &driver::DEFAULT_TRANSACTION_ISOLATION),
+    shows("SHOW STANDARD_CONFORMING_STRINGS", "for drivers", &driver::STANDARD_CONFORMING_STRINGS),
+    shows("SHOW DATESTYLE", "for drivers", &driver::DATESTYLE),
+    shows("SHOW TIMEZONE", "for drivers", &driver::TIMEZONE),
+    shows("SHOW EXTRA_FLOAT_DIGITS", "for drivers", &driver::EXTRA_FLOAT_DIGITS),
+    Command {
+        words: "SET",
+        arguments: "key = value",
+        // A stats user may set what is ignored.
+        admin_only: false,
+        help: "changes a setting until the next RELOAD",
+        run: Run::Set(settings::set),
+    },
     acts("RELOAD", "", "reads the configuration again", actions::reload),
     acts("PAUSE", "[db]", "waits until servers are released, then holds clients", actions::pause),
-    acts("RESUME", "[db]", "undoes PAUSE", actions::resume),
+    acts("RESUME", "[db]", "undoes PAUSE, and KILL of the database", actions::resume),
     acts("DISABLE", "db", "refuses new clients of a database", actions::disable),
     acts("ENABLE", "db", "undoes DISABLE", actions::enable),
     acts("RECONNECT", "[db]", "replaces server connections as they are released", actions::reconnect),
     acts("KILL_CLIENT", "id", "closes one client, by its id in SHOW CLIENTS", actions::kill_client),
     acts("KILL", "[db]", "closes all clients and servers of a database, and pauses it", actions::kill),
+    acts("SUSPEND", "", "refused: part of PgBouncer's online restart", actions::suspend),
     acts("WAIT_CLOSE", "[db]", "waits until servers marked for closing are closed", actions::wait_close),
     acts(
         "SHUTDOWN",
@@ -96,36 +129,36 @@ impl Command {
     }
 }
 
-fn help_text() -> String {
-    COMMANDS.iter().fold(String::from("Console usage"), |text, command| text + "\n\t" + &command.help_line())
+fn help_text() -> UsageNotice {
+    let lines = COMMANDS.iter().map(|command| format!("\n\t{}", command.help_line()));
+    UsageNotice { message: "Console usage", detail: lines.collect() }
 }
 
-/// The command that a text matches, and the text after its words. `SELECT x` is an alias of `SHOW x`.
+/// The command that a text matches, and its argument: one word without its quotes, or for SET all that follows.
+/// `SELECT x` is an alias of `SHOW x`.
 pub fn find(text: &str) -> Option<(&'static Command, String)> {
     let text = text.trim().trim_end_matches(';').trim_end();
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let mut upper: Vec<String> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
-    if upper.first().is_some_and(|word| word == "SELECT") {
-        upper[0] = "SHOW".to_owned();
+    let (first, mut rest) = words::take(text)?;
+    let mut name = first.to_ascii_uppercase();
+    if matches!(name.as_str(), "SHOW" | "SELECT") {
+        let (what, after) = words::take(rest)?;
+        (name, rest) = (format!("SHOW {}", what.to_ascii_uppercase()), after);
     }
-    COMMANDS.iter().find_map(|command| {
-        let wanted: Vec<&str> = command.words.split(' ').collect();
-        // `SET key=value` and `SET key = value` are the same; only whole words match.
-        let matches =
-            upper.len() >= wanted.len() && upper.iter().zip(&wanted).all(|(have, want)| have == want);
-        if !matches {
-            return None;
-        }
-        // The text as written, including spaces in quotes.
-        let rest = words.get(wanted.len()).map_or("", |word| &text[offset_in(text, word)..]).to_owned();
-        let takes_arguments = !command.arguments.is_empty();
-        (takes_arguments || rest.is_empty()).then_some((command, rest))
-    })
+    let command = COMMANDS.iter().find(|command| command.words == name)?;
+    let argument = match command.run {
+        Run::Set(_) => rest.trim().to_owned(),
+        _ => words::at_most_one(rest)?,
+    };
+    let takes_one = !command.arguments.is_empty();
+    (takes_one || argument.is_empty()).then_some((command, argument))
 }
 
-/// The offset of a part of a text.
-fn offset_in(text: &str, part: &str) -> usize {
-    part.as_ptr() as usize - text.as_ptr() as usize
+/// True for `SHOW FDS`, which would pass the sockets of all clients to the caller.
+pub(super) fn is_show_fds(text: &str) -> bool {
+    let text = text.trim().trim_end_matches(';');
+    let Some((first, rest)) = words::take(text) else { return false };
+    let is_show = first.eq_ignore_ascii_case("show") || first.eq_ignore_ascii_case("select");
+    is_show && words::at_most_one(rest).is_some_and(|what| what.eq_ignore_ascii_case("fds"))
 }
 
 #[cfg(test)]
@@ -137,7 +170,10 @@ mod tests {
         let words = |text: &str| find(text).map(|(command, rest)| (command.words, rest));
         assert_eq!(words("show pools;"), Some(("SHOW POOLS", String::new())));
         assert_eq!(words("  SELECT  version "), Some(("SHOW VERSION", String::new())));
-        assert_eq!(words("pause \"App\""), Some(("PAUSE", "\"App\"".to_owned())));
+        assert_eq!(words("pause \"App\""), Some(("PAUSE", "App".to_owned())));
+        assert_eq!(words("\"show\" \"pools\""), Some(("SHOW POOLS", String::new())));
+        assert_eq!(words("KILL_CLIENT '7' ;"), Some(("KILL_CLIENT", "7".to_owned())));
+        assert_eq!(words("pause a b"), None);
         assert_eq!(
             words("SET pool_mode = 'transaction'"),
             Some(("SET", "pool_mode = 'transaction'".to_owned()))

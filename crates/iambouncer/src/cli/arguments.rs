@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 /// PostgreSQL connection pooler that logs in to Amazon RDS and Aurora with IAM.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+#[command(version, disable_version_flag = true, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Option<CliCommand>,
+    /// Print version.
+    #[arg(short = 'V', long)]
+    pub(super) version: bool,
     #[command(flatten)]
     pub(super) run: RunArguments,
 }

@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = |outcome: Result<(), Failure>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match arguments.command {
+        None if arguments.version => done(print(format!("{}\n", crate::version::LINES).as_bytes())),
         Some(CliCommand::Check { file }) => done(check::check(&file)),
         Some(CliCommand::Run(run)) => run::run(run),
         Some(CliCommand::Doctor(options)) => doctor::run(&options),

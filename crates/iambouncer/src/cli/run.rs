@@ -114,7 +114,8 @@ pub(super) fn first_read(
         .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
     if let Some(file) = named_file {
         let path = PathBuf::from(file);
-        let read = load_file(&path, &environment, &file_flags).map_err(wrong)?;
+        let mut read = load_file(&path, &environment, &file_flags).map_err(wrong)?;
+        show_path(&mut read.config, &path);
         let warnings = read.warnings.to_string();
         let origins = read.config.origins.clone();
         return Ok(FirstRead {
@@ -211,7 +212,7 @@ fn start(
     let control = control_runtime().map_err(Failure::Start)?;
     let reload_log = log.clone();
     let reloader = Reloader {
-        read: Arc::new(move || reload(&source)),
+        read: Arc::new(move |running| reload(&source, running)),
         log: Arc::new(move |settings| reload_log.configure(settings)),
     };
     let log = log.clone();
@@ -285,16 +286,25 @@ pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
-fn reload(source: &ConfigSource) -> Result<ConfigFiles, String> {
+/// Has SHOW CONFIG show the file that was read.
+fn show_path(config: &mut Config, path: &Path) {
+    if config.settings.conffile.is_empty() {
+        config.settings.conffile = path.display().to_string();
+    }
+}
+
+fn reload(source: &ConfigSource, running: &ConfigFiles) -> Result<ConfigFiles, String> {
     let config = match source {
         ConfigSource::File { path, flags } => {
-            let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
+            let mut read =
+                load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
             for line in read.warnings.to_string().lines() {
                 tracing::warn!("{line}");
             }
+            show_path(&mut read.config, path);
             read.config
         }
         ConfigSource::Endpoint { config } => (**config).clone(),
     };
-    ConfigFiles::read(config)
+    ConfigFiles::read_again(config, running)
 }

@@ -4,6 +4,7 @@
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
 use super::startup::SessionRequest;
+use crate::admin::DATABASE;
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::config::Settings;
@@ -30,10 +31,7 @@ pub(super) fn check_before_proof(
         return Err(LoginRefusal::Error(client_error::no_new_work()));
     }
     if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {
-        return Err(LoginRefusal::Error(client_error::too_many_clients(
-            "max_client_conn",
-            settings.max_client_conn,
-        )));
+        return Err(LoginRefusal::Error(client_error::too_many_clients(settings.max_client_conn)));
     }
     Ok(())
 }
@@ -73,6 +71,13 @@ pub(super) fn enter(
     Ok(database)
 }
 
+/// Counts a client of the console, to which no limits apply.
+pub(super) fn count_on_console(worker: &Worker, user: &str, connection: &mut Connection) {
+    let limits = &worker.context.process.limits;
+    connection.places.database = limits.counter(CounterKind::DatabaseClients, DATABASE).take(None);
+    connection.places.user = limits.counter(CounterKind::UserClients, user).take(None);
+}
+
 fn take_places(
     worker: &Worker,
     settings: &Settings,
@@ -81,20 +86,23 @@ fn take_places(
     connection: &mut Connection,
 ) -> Result<(), LoginRefusal> {
     let limits = &worker.context.process.limits;
-    let full =
-        |setting: &str, limit: u32| LoginRefusal::Error(client_error::too_many_clients(setting, limit));
+    let full = LoginRefusal::Error;
     let places = |limit: u32| (limit > 0).then_some(limit);
     let limit =
         database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
-    let of_database =
-        database.clients.take(places(limit)).ok_or_else(|| full("max_db_client_connections", limit))?;
+    let of_database = database
+        .clients
+        .take(places(limit))
+        .ok_or_else(|| full(client_error::too_many_clients_of_database(limit)))?;
     let config = worker.context.config();
     let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
     let limit = of_this_user.unwrap_or(settings.max_user_client_connections);
     let of_user = limits.counter(CounterKind::UserClients, user);
-    let of_user = of_user.take(places(limit)).ok_or_else(|| full("max_user_client_connections", limit))?;
+    let of_user =
+        of_user.take(places(limit)).ok_or_else(|| full(client_error::too_many_clients_of_user(limit)))?;
     let limit = settings.max_client_conn;
-    let session = limits.sessions.take(Some(limit)).ok_or_else(|| full("max_client_conn", limit))?;
+    let session =
+        limits.sessions.take(Some(limit)).ok_or_else(|| full(client_error::too_many_clients(limit)))?;
     connection.places.session = Some(session);
     connection.places.user = Some(of_user);
     connection.places.database = Some(of_database);

@@ -11,7 +11,7 @@ use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
-use crate::client_error::{self, ClientError};
+use crate::client_error::{self, ClientError, LoginMethod};
 use crate::config::Secret;
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
@@ -51,10 +51,14 @@ pub(super) async fn run(
         AuthMethod::Trust => {
             let known =
                 Box::pin(StoredCredentials::known(context, claim)).await.map_err(LoginRefusal::Error)?;
-            // Without a proof there is nothing to hide.
-            known
-                .map(|user| user.learned)
-                .ok_or_else(|| LoginRefusal::Error(client_error::unknown_user(user)))
+            known.map(|user| user.learned).ok_or_else(|| {
+                // Without a proof there is nothing to hide.
+                let looked_up = claim.lookup.as_ref().is_ok_and(Option::is_some);
+                LoginRefusal::Error(match looked_up {
+                    true => client_error::unknown_user(user),
+                    false => client_error::authentication_failed(LoginMethod::Trust, user),
+                })
+            })
         }
         AuthMethod::Password(exchange) => {
             let stored =
@@ -102,8 +106,8 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn failed(&self) -> LoginRefusal {
-        LoginRefusal::Error(client_error::authentication_failed(self.user))
+    fn failed(&self, method: LoginMethod) -> LoginRefusal {
+        LoginRefusal::Error(client_error::authentication_failed(method, self.user))
     }
 
     /// Sends a request and reads the client's answer.
@@ -119,7 +123,7 @@ impl Login<'_> {
         };
         if frame.tag != tag::frontend::PASSWORD {
             let text = format!("expected a password message, got type {:#04x}", frame.tag);
-            return Err(LoginRefusal::Error(client_error::protocol(text)));
+            return Err(LoginRefusal::Error(client_error::misplaced(&text)));
         }
         let bytes = self.inbound.bytes_mut();
         let answer = Zeroizing::new(bytes[..frame.len].to_vec());
@@ -148,7 +152,7 @@ impl Login<'_> {
         context: &Rc<Context>,
         stored: &StoredCredentials,
     ) -> Result<Zeroizing<String>, LoginRefusal> {
-        let given = self.ask_cleartext().await?;
+        let given = not_empty(self.ask_cleartext().await?)?;
         for text in stored.texts() {
             if self.is_password(context, &given, &text).await {
                 return Ok(given);
@@ -156,7 +160,7 @@ impl Login<'_> {
         }
         match stored.newer(context, self.user).await {
             Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(given),
-            _ => Err(self.failed()),
+            _ => Err(self.failed(LoginMethod::Password)),
         }
     }
 
@@ -181,7 +185,7 @@ impl Login<'_> {
         random(&mut salt)?;
         let mut message = Vec::new();
         encode::authentication_md5(&mut message, salt);
-        let given = self.ask_password(&message).await?;
+        let given = not_empty(self.ask_password(&message).await?)?;
         let user = self.user;
         let is_answer = |text: &Zeroizing<String>| {
             same(given.as_bytes(), Zeroizing::new(md5::answer(user, text, salt)).as_bytes())
@@ -191,7 +195,7 @@ impl Login<'_> {
         {
             return Ok(());
         }
-        Err(self.failed())
+        Err(self.failed(LoginMethod::Password))
     }
 
     async fn scram(
@@ -208,7 +212,7 @@ impl Login<'_> {
         let (mechanism, data) =
             frontend::sasl_initial(&first).map_err(|error| violation(error.to_string()))?;
         if mechanism != SCRAM_SHA_256 {
-            return Err(violation("client selected an invalid SASL mechanism".to_owned()));
+            return Err(LoginRefusal::Error(client_error::unknown_sasl_mechanism()));
         }
         let (exchange, challenge) =
             ServerExchange::fresh(secret, data).map_err(|error| violation(error.to_string()))?;
@@ -227,7 +231,7 @@ impl Login<'_> {
             let newer = self.derive(context, newer, salt, iterations).await?;
             finished = exchange.finish_with(&newer, data);
         }
-        let (proof, keys) = finished.map_err(|_| self.failed())?;
+        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Sasl))?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
@@ -276,8 +280,13 @@ impl Login<'_> {
             })
             .await
             .and_then(Result::ok)
-            .ok_or_else(|| self.failed())
+            .ok_or_else(|| self.failed(LoginMethod::Sasl))
     }
+}
+
+/// As in PostgreSQL, no user has an empty password.
+fn not_empty(given: Zeroizing<String>) -> Result<Zeroizing<String>, LoginRefusal> {
+    if given.is_empty() { Err(LoginRefusal::Error(client_error::empty_password())) } else { Ok(given) }
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

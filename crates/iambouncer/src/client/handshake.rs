@@ -97,8 +97,14 @@ pub(super) async fn open(
             Request::Ssl | Request::Gss => {
                 requests += 1;
                 // Bytes sent before TLS would be taken for encrypted ones (CVE-2021-23214).
-                if requests > MAX_ENCRYPTION_REQUESTS || !inbound.is_empty() {
-                    let error = client_error::protocol("data before the answer to an encryption request");
+                let error = match inbound.is_empty() {
+                    false => Some(client_error::unencrypted_data(request == Request::Ssl)),
+                    true if requests > MAX_ENCRYPTION_REQUESTS => {
+                        Some(client_error::misplaced("too many requests for encryption"))
+                    }
+                    true => None,
+                };
+                if let Some(error) = error {
                     return Err(HandshakeError::Error(Box::new(stream), error));
                 }
                 let encrypting = pin!(encrypt(stream, request == Request::Ssl, tls.as_ref()));

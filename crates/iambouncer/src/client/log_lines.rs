@@ -35,7 +35,7 @@ pub(super) fn session_end(settings: &Settings, info: &ClientInfo, reason: &Close
 /// A login was refused.
 pub(super) fn refusal(settings: &Settings, info: &ClientInfo, error: &ClientError, permit: LinePermit) {
     pooler_error(settings, info, error, permit);
-    closing(settings, info, error);
+    closing(settings, info, &error.message);
 }
 
 /// An error is sent to the client.
@@ -53,7 +53,9 @@ fn pooler_error(settings: &Settings, info: &ClientInfo, error: &ClientError, per
         database = %identity.database,
         code = %error.code,
         blame = ?error.blame,
-        "pooler error: {error}"
+        detail = error.detail.as_deref(),
+        "pooler error: {}",
+        error.message
     );
 }
 

@@ -231,7 +231,7 @@ impl LoginInProgress<'_> {
         }
         self.negotiate(version, &request.unknown_options).await?;
         if request.database == admin::DATABASE {
-            return self.log_in_to_console(&config, &request).await;
+            return self.log_in_to_console(&config, &request, connection).await;
         }
         admission::check_before_proof(self.worker, settings, self.permitted, &self.info.remote())?;
         let method = self.method(&request).map_err(LoginRefusal::Error)?;
@@ -293,9 +293,11 @@ impl LoginInProgress<'_> {
         &mut self,
         config: &Config,
         request: &SessionRequest,
+        connection: &mut Connection,
     ) -> Result<Destination, LoginRefusal> {
         let settings = &config.settings;
         if request.user == admin::DATABASE && self.is_local_operator() {
+            admission::count_on_console(self.worker, &request.user, connection);
             return Ok(Destination::Console { is_admin: true });
         }
         let is_admin = settings.is_admin(&request.user);
@@ -306,6 +308,7 @@ impl LoginInProgress<'_> {
         if !is_admin && !settings.is_stats_user(&request.user) && !any {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
+        admission::count_on_console(self.worker, &request.user, connection);
         Ok(Destination::Console { is_admin: is_admin || any })
     }
 
@@ -368,6 +371,7 @@ impl LoginInProgress<'_> {
         if self.stream.send_all(&ready.message).await.is_err() {
             return;
         }
+        pool.stats.count(|t| t.client_logins += 1);
         let start = Start {
             client: self.stream,
             up: self.inbound,

@@ -1,6 +1,7 @@
 //! Sorts startup parameters: user, database, tracked values, refused names. Owns the rules for names in the startup
 //! packet; opens nothing.
 
+use crate::admin;
 use crate::client_error::{self, ClientError};
 use crate::config::Settings;
 use crate::context::Context;
@@ -37,12 +38,15 @@ pub(super) fn sort(
         application_name: None,
         unknown_options: Vec::new(),
     };
+    let is_console = is_for_console(&parameters);
     for (name, value) in parameters {
         match name.as_str() {
             "user" => request.user = value,
             "database" => request.database = value,
             "options" => take_options(context, settings, &value, &mut request)?,
             _ if name.starts_with(PROTOCOL_OPTION_PREFIX) => request.unknown_options.push(name),
+            // Exporters send extra_float_digits.
+            _ if is_console && admin::is_ignored(&name) && name != "application_name" => {}
             _ => take(context, settings, &name, value, &mut request)?,
         }
     }
@@ -53,6 +57,17 @@ pub(super) fn sort(
         request.database.clone_from(&request.user);
     }
     Ok(request)
+}
+
+fn is_for_console(parameters: &[(String, String)]) -> bool {
+    let value = |key: &str| {
+        let found = parameters.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str()).unwrap_or_default()
+    };
+    match value("database") {
+        "" => value("user") == admin::DATABASE,
+        database => database == admin::DATABASE,
+    }
 }
 
 fn take(
@@ -93,12 +108,13 @@ fn take_options(
             if ignored {
                 continue;
             }
-            return Err(client_error::unknown_startup_parameter("options"));
+            return Err(client_error::unsupported_options());
         };
         // Ignored options may still contain tracked parameters.
         match take(context, settings, &name.replace('-', "_"), value.to_owned(), request) {
             Err(_) if ignored => {}
-            taken => taken?,
+            Err(_) => return Err(client_error::unknown_option(name)),
+            Ok(()) => {}
         }
     }
     Ok(())

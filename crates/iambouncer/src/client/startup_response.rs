@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::net::{Inbound, Stream};
 use crate::parameters::{ParameterId, ValueSet};
 use crate::pool::{Pool, ServerParameters, StartupResponse};
+use crate::version;
 use crate::worker::buffer::SMALL_BLOCK_BYTES;
 use crate::worker::{self, either, timers};
 use std::future::poll_fn;
@@ -23,8 +24,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// What a client may send before its startup response, in bytes; more stays in its socket.
 const MAX_EARLY_BYTES: usize = SMALL_BLOCK_BYTES;
 
-/// Size of the two messages that follow the parameters, in bytes.
-const TAIL_BYTES: usize = 32;
+/// Size of the messages that follow the shared ones, in bytes.
+const TAIL_BYTES: usize = 192;
 
 /// The startup response, and the client's initial parameter values.
 pub(super) struct StartupReady {
@@ -53,12 +54,21 @@ pub(super) async fn startup_response(
         .startup_response(tracked, |server_parameters| make(context, server_parameters, tracked));
     let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
     message.extend_from_slice(&greeting.messages);
+    report_pooling(&mut message, context, pool);
     encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
     encode::ready_for_query(&mut message);
     // A requested value is validated by the first server that accepts it; application_name is always valid.
     let name = context.parameters.id("application_name");
     let parameters_proven = tracked.iter().all(|(id, _)| Some(*id) == name);
     Ok(StartupReady { message, parameters: greeting.parameters.clone(), parameters_proven })
+}
+
+/// What PgBouncer reports about itself. Not part of the shared messages, since SET and RELOAD change it.
+fn report_pooling(out: &mut Vec<u8>, context: &Context, pool: &Pool) {
+    encode::parameter_status(out, "pgbouncer.version", version::OF_PGBOUNCER);
+    let statements = context.config().settings.max_prepared_statements;
+    encode::parameter_status(out, "pgbouncer.max_prepared_statements", &statements.to_string());
+    encode::parameter_status(out, "pgbouncer.pool_mode", &pool.rules().pool_mode.to_string());
 }
 
 fn make(

@@ -11,6 +11,7 @@ pub fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
     let mut part = Snapshot::default();
     // One pass over all clients, regardless of the number of pools.
     let mut by_pool: HashMap<*const Pool, ClientCounts> = HashMap::new();
+    let mut open: HashMap<Rc<str>, (u64, u64)> = HashMap::new();
     table.visit(|client| {
         part.clients += 1;
         let counts = client.pool.get().map(|pool| by_pool.entry(Rc::as_ptr(pool)).or_default());
@@ -18,12 +19,26 @@ pub fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
             (ClientState::Login, _) => part.logging_in += 1,
             (_, None) => part.on_console += 1,
             (ClientState::Idle, Some(counts)) => counts.idle += 1,
-            (ClientState::Active, Some(counts)) => counts.active += 1,
+            (ClientState::Active, Some(counts)) => {
+                counts.active += 1;
+                if let Some(pool) = client.pool.get() {
+                    let timing = client.timing.get();
+                    let (transactions, queries) = open.entry(pool.database.name.clone()).or_default();
+                    *transactions += u64::from(timing.transaction_at.is_some());
+                    *queries += u64::from(timing.query_at.is_some());
+                }
+            }
             (ClientState::Waiting, Some(counts)) => counts.waiting += 1,
         }
     });
     for database in directory.databases() {
-        let counts = DatabaseCounts { totals: database.totals(), last: database.last_period() };
+        let (open_transactions, open_queries) = open.get(&database.name).copied().unwrap_or_default();
+        let counts = DatabaseCounts {
+            totals: database.totals(),
+            recent: database.recent(),
+            open_transactions,
+            open_queries,
+        };
         part.databases.insert(database.name.to_string(), counts);
     }
     for pool in directory.pools() {

@@ -38,7 +38,7 @@ pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,
 };
 pub use load::{load_file, load_user_list};
-pub use model::{Config, Database, Host, Origin, PoolRules, UserOverrides};
+pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
 pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};

@@ -209,6 +209,11 @@ impl Database {
         }
     }
 
+    /// The order in which its hosts are used, if there are several.
+    pub fn load_balanced(&self) -> Option<LoadBalanceHosts> {
+        (self.host.len() > 1).then_some(self.load_balance_hosts)
+    }
+
     /// The name on the server for a client that requested `requested`.
     pub fn server_dbname<'a>(&'a self, requested: &'a str) -> &'a str {
         self.dbname.as_deref().unwrap_or(requested)

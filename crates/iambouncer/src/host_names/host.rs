@@ -112,6 +112,14 @@ impl HostName {
         state.started_at.filter(|_| is_used && !state.is_looking_up && state.is_due(now, max_ttl))
     }
 
+    /// The current addresses, and for how long they are cached.
+    pub(super) fn cached(&self, now: Instant, max_ttl: Duration) -> (Duration, Vec<IpAddr>) {
+        let state = self.state();
+        let age = state.started_at.map_or(max_ttl, |at| now.saturating_duration_since(at));
+        let addresses = state.current.as_ref().map(|current| current.addresses.clone()).unwrap_or_default();
+        (max_ttl.saturating_sub(age), addresses)
+    }
+
     /// True if the name can be removed.
     pub(super) fn is_unused(&self, now: Instant, max_ttl: Duration) -> bool {
         let mut state = self.state();

@@ -116,6 +116,21 @@ impl HostNames {
         self.0.changes.load(Ordering::Acquire)
     }
 
+    /// The known names with their addresses, sorted by name, and the time for which they are cached.
+    pub fn list(&self, now: Instant, max_ttl: Duration) -> Vec<(String, Duration, Vec<IpAddr>)> {
+        let hosts = self.hosts();
+        let mut all: Vec<_> = hosts
+            .iter()
+            .map(|((name, _), host)| {
+                let (left, addresses) = host.cached(now, max_ttl);
+                (name.clone(), left, addresses)
+            })
+            .collect();
+        all.sort();
+        all.dedup_by(|a, b| a.0 == b.0);
+        all
+    }
+
     /// Number of known names, and of background lookups under way.
     pub fn counts(&self) -> (usize, usize) {
         let hosts = self.hosts();

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod certificate_fault;
 pub mod certificates;
+pub mod connection_id;
 pub mod listener;
 pub mod moving;
 pub mod socket;

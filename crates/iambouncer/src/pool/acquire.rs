@@ -145,7 +145,7 @@ impl Pool {
 
     /// Requests a server.
     pub fn acquire(self: &Rc<Self>) -> Acquired {
-        if !self.database.paused.get() {
+        if !self.database.is_paused() {
             if self.queue.is_empty()
                 && let Some(server) = self.take_idle()
             {

@@ -57,7 +57,7 @@ impl Pool {
         executor::spawn(async move {
             loop {
                 timers::sleep(RETRY_INTERVAL).await;
-                if pool.database.paused.get() || !pool.queue.has_waiters() {
+                if pool.database.is_paused() || !pool.queue.has_waiters() {
                     break;
                 }
                 pool.connect_for_waiters();
@@ -93,7 +93,7 @@ impl Pool {
     /// Gives idle servers to workers that need them.
     fn donate_idle(self: &Rc<Self>) {
         let demands = &self.shared.demands;
-        while !self.queue.has_waiters() && !self.database.paused.get() {
+        while !self.queue.has_waiters() && !self.database.is_paused() {
             let Some(to) = demands.first_in_need(self.context.worker.others()) else { return };
             let Some(server) = self.take_idle() else { return };
             if server.info.overlap.is_login_under_way() {

@@ -10,7 +10,7 @@ use super::startup_response::ServerParameters;
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
-use crate::net::Endpoint;
+use crate::net::{Endpoint, connection_id};
 use crate::server::connect::Route;
 use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
@@ -19,7 +19,6 @@ use crate::server::{Diagnosis, LoginError, Server, ServerFacts, ServerInfo};
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// SQLSTATE for exceeding a connection limit of PostgreSQL: of the role, the database or the server.
@@ -34,12 +33,10 @@ const MAX_TRIES_WHILE_CLOSING: u32 = 5;
 /// once.
 const LIFETIME_SPREAD: f64 = 0.2;
 
-static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(1);
-
 impl Pool {
     /// Starts as many logins as waiting clients need and limits allow.
     pub(super) fn connect_for_waiters(self: &Rc<Self>) {
-        if self.database.paused.get() || !self.queue.has_waiters() {
+        if self.database.is_paused() || !self.queue.has_waiters() {
             return;
         }
         while self.logins.under_way() < self.queue.waiting_up_to(MAX_PARALLEL_LOGINS) {
@@ -62,7 +59,7 @@ impl Pool {
     /// Starts one login even if no client waits, unless `max_open` servers are open: for a startup response, or for
     /// `min_pool_size`.
     fn connect_up_to(self: &Rc<Self>, max_open: u32, eviction: Eviction) {
-        if self.logins.under_way() > 0 || self.is_backing_off() || self.database.paused.get() {
+        if self.logins.under_way() > 0 || self.is_backing_off() || self.database.is_paused() {
             return;
         }
         match self.take_permits(max_open, eviction) {
@@ -249,7 +246,7 @@ impl Pool {
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());
         let lifetime = self.rules.current().server_lifetime;
         let facts = ServerFacts {
-            id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
+            id: connection_id::next(),
             generation,
             pid,
             cancel_key,

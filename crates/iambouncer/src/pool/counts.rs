@@ -59,9 +59,8 @@ impl Pool {
             logins: self.login_count(),
             size: rules.pool_size,
             mode: rules.pool_mode,
-            load_balance_hosts: self.database.line.borrow().load_balance_hosts,
+            load_balance_hosts: self.database.line.borrow().load_balanced(),
             totals: self.stats.totals(),
-            last: self.stats.last_period(),
             durations: self.stats.durations(),
         }
     }

@@ -28,8 +28,10 @@ pub struct DatabaseState {
     pub open: Counter,
     /// Logged-in clients, at all workers.
     pub clients: Counter,
-    /// PAUSE is in force.
+    /// PAUSE or KILL of this database is in force.
     pub paused: Cell<bool>,
+    /// PAUSE of all databases is in force.
+    all_paused: Rc<Cell<bool>>,
     /// DISABLE is in force.
     pub disabled: Cell<bool>,
     /// Its line was removed; it is no longer in the directory.
@@ -42,6 +44,11 @@ pub struct DatabaseState {
 }
 
 impl DatabaseState {
+    /// True while its clients get no server.
+    pub fn is_paused(&self) -> bool {
+        self.paused.get() || self.all_paused.get()
+    }
+
     /// Pools of this database.
     pub fn pools(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
@@ -62,7 +69,7 @@ pub struct Directory {
     pub(super) databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
     pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// PAUSE without a name is in force.
-    pub paused: Cell<bool>,
+    pub paused: Rc<Cell<bool>>,
     /// Notified when a server is released or closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for that.
     pub changed: Rc<Notify>,
     pub(super) shared_limits: Rc<SharedLimits>,
@@ -77,7 +84,7 @@ impl Directory {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
-            paused: Cell::new(false),
+            paused: Rc::default(),
             changed: Rc::default(),
             shared_limits: Rc::new(SharedLimits::new(shared_pools, workers)),
             client_left: Notify::default(),
@@ -117,7 +124,8 @@ impl Directory {
             retired: Cell::default(),
             open: self.context.process.limits.counter(CounterKind::DatabaseServers, &name),
             clients: self.context.process.limits.counter(CounterKind::DatabaseClients, &name),
-            paused: Cell::new(self.paused.get()),
+            paused: Cell::new(false),
+            all_paused: self.paused.clone(),
             disabled: Cell::new(false),
             gone: Cell::new(false),
             pools: RefCell::default(),
@@ -237,16 +245,11 @@ impl Directory {
         }
     }
 
-    /// Pauses or resumes one database, or all.
+    /// Pauses or resumes one database, or all. To resume all does not resume those that were paused one by one.
     pub fn set_paused(&self, database: Option<&Rc<DatabaseState>>, paused: bool) {
         match database {
             Some(database) => database.paused.set(paused),
-            None => {
-                self.paused.set(paused);
-                for database in self.databases() {
-                    database.paused.set(paused);
-                }
-            }
+            None => self.paused.set(paused),
         }
         let chosen = |pool: &Rc<Pool>| database.is_none_or(|d| Rc::ptr_eq(d, &pool.database));
         for pool in self.pools().iter().filter(|pool| chosen(pool)) {

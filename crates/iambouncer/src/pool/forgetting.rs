@@ -35,9 +35,9 @@ impl DatabaseState {
         self.pools().iter().fold(self.retired.get(), |sum, pool| sum + pool.stats.totals())
     }
 
-    /// Their increase in the last complete period.
-    pub fn last_period(&self) -> Totals {
-        self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.last_period())
+    /// Their increase since the beginning of the last complete period.
+    pub fn recent(&self) -> Totals {
+        self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.recent())
     }
 
     fn forget_gone_pools(&self) {

@@ -38,7 +38,7 @@ impl Pool {
         if info.cancels_in_flight.get() > 0 {
             return self.canceling.keep(server);
         }
-        if self.database.paused.get() {
+        if self.database.is_paused() {
             return self.close(server, ServerCloseReason::Paused);
         }
         self.assign_or_keep(server);

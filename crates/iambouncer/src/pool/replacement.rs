@@ -62,7 +62,7 @@ impl Pool {
     /// Starts replacements for which there is room.
     pub(super) fn start_replacements(self: &Rc<Self>) {
         let lifetime = self.rules.current().server_lifetime;
-        if lifetime.is_zero() || self.database.paused.get() || self.database.disabled.get() {
+        if lifetime.is_zero() || self.database.is_paused() || self.database.disabled.get() {
             return;
         }
         let lead = lead(self.logins.last_took(), lifetime);
@@ -85,7 +85,7 @@ impl Pool {
     /// A server was closed because of its age: it is replaced at once, unless that has happened already.
     pub(super) fn replace(self: &Rc<Self>, expired: &ServerInfo) {
         let is_wanted = !expired.facts.has_replacement.get() && self.is_in_use(expired);
-        if is_wanted && !self.database.paused.get() && !self.rules.uses_once() {
+        if is_wanted && !self.database.is_paused() && !self.rules.uses_once() {
             // If there is no room, the next client that waits causes a login.
             let _begun = self.log_in_replacement(expired);
         }

@@ -113,6 +113,8 @@ async fn end_period(worker: &Worker, config: &Config) {
     for pool in worker.directory.pools() {
         pool.stats.mark();
     }
+    worker.console.statistics.mark();
+    worker.console.periods.end(worker::now());
     if !config.settings.log_stats || worker.context.worker.index() != 0 {
         return;
     }
@@ -123,9 +125,13 @@ async fn end_period(worker: &Worker, config: &Config) {
     let last = parts.await.into_iter().fold(Totals::default(), |a, b| a + b);
     let average = last.averaged(config.settings.stats_period);
     tracing::info!(
-        "stats: {} xacts/s, {} queries/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, \
+         out {} B/s, xact {} us, query {} us, wait {} us",
         average.transactions,
         average.queries,
+        average.client_parses,
+        average.server_parses,
+        average.binds,
         average.received_bytes,
         average.sent_bytes,
         average.transaction_us,

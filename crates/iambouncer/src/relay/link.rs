@@ -204,6 +204,9 @@ impl Exchange {
     /// in the middle of something and is closed.
     pub(super) fn shut_down(&mut self, session: &ClientSession) {
         let link = std::mem::replace(&mut self.link, Link::None);
+        if matches!(link, Link::Server(_)) {
+            session.count_aborted();
+        }
         session.record_unlinked();
         let unfinished = UnfinishedWork {
             owes_answers: !self.answers.is_empty(),

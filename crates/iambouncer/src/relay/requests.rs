@@ -6,7 +6,7 @@ use super::exchange::{Exchange, FlushState, RequestState};
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use super::upstream::violation;
+use super::upstream::{bad_frame, violation};
 use crate::answers::{Answer, ExpectedAnswer, LocalAnswer};
 use crate::client_error;
 use crate::config::PoolMode;
@@ -32,7 +32,10 @@ impl Exchange {
         }
         // Rejected before a server is acquired for it.
         if frame.tag == tag::frontend::PASSWORD {
-            return Err(CloseReason::Error(client_error::misplaced("a password message")).into());
+            return Err(CloseReason::Error(client_error::misplaced(
+                "a password message outside of authentication",
+            ))
+            .into());
         }
         if self.request == RequestState::Refused {
             return self.skip_refused(frame);
@@ -72,7 +75,7 @@ impl Exchange {
                 self.up.forward(frame);
                 self.flush_held_sync();
             }
-            other => return Err(violation(scan::FrameError::UnknownTag(other)).into()),
+            other => return Err(bad_frame(scan::FrameError::UnknownTag(other)).into()),
         }
         Ok(())
     }
@@ -279,7 +282,7 @@ impl Exchange {
         self.link = Link::None;
         session.info.state.set(crate::clients::ClientState::Idle);
         loop {
-            let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(violation)?;
+            let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(bad_frame)?;
             let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else {
                 if header.is_none_or(|frame| frame.tag != tag::frontend::QUERY) {
                     // The batch's Sync has not been received yet.

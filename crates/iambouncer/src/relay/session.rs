@@ -36,7 +36,7 @@ impl std::fmt::Display for CloseReason {
             Self::ClientLeft => f.write_str("client close request"),
             Self::ClientEof => f.write_str("client unexpected eof"),
             Self::ClientLost(error) => error.fmt(f),
-            Self::Error(error) => error.fmt(f),
+            Self::Error(error) => f.write_str(&error.message),
             Self::ServerFatal => f.write_str("server conn crashed?"),
         }
     }
@@ -84,6 +84,15 @@ impl ClientSession {
             self.has_private = self.names.has_private();
         }
         self.may_be_pinned()
+    }
+
+    /// Counts what is under way on the server when the session ends.
+    pub(super) fn count_aborted(&self) {
+        let timing = self.info.timing.get();
+        self.pool.stats.count(|t| {
+            t.aborted_transactions += u64::from(timing.transaction_at.is_some());
+            t.aborted_queries += u64::from(timing.query_at.is_some());
+        });
     }
 
     /// Records that the client has no server.

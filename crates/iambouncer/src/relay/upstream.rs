@@ -10,7 +10,7 @@ use crate::answers::Expectation;
 use crate::client_error;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
-use wire::scan::{self, Event, Frame};
+use wire::scan::{self, Event, Frame, FrameError};
 use wire::tag;
 
 /// Bytes that are copied so that a head can follow them; a larger amount is sent first.
@@ -182,7 +182,7 @@ impl Exchange {
         if !matches!(self.link, Link::None) || !self.is_between_messages() {
             return Ok(false);
         }
-        let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(violation)?;
+        let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(bad_frame)?;
         let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else { return Ok(false) };
         let is_of_batch = matches!(
             frame.tag,
@@ -280,7 +280,7 @@ impl Exchange {
     #[inline]
     fn scan_next(&mut self, session: &mut ClientSession) -> Consumed {
         let at_boundary = self.up.at_boundary();
-        match self.up.next().map_err(violation)? {
+        match self.up.next().map_err(bad_frame)? {
             Event::Tail(n) => {
                 self.up.continue_message(n);
                 // This became due inside the message and precedes the next one.
@@ -341,7 +341,7 @@ impl Exchange {
             if bytes.len() >= FULL_BUFFER_BYTES {
                 return Ok(None);
             }
-            let header = scan::header(&bytes[at..], self.rules.max_message_bytes).map_err(violation)?;
+            let header = scan::header(&bytes[at..], self.rules.max_message_bytes).map_err(bad_frame)?;
             let Some(frame) = header else { return Ok(Some(bytes.len() + 1)) };
             if at + frame.len > bytes.len() {
                 return Ok(Some((at + frame.len).min(FULL_BUFFER_BYTES)));
@@ -399,6 +399,14 @@ fn poll_disconnect(session: &ClientSession) -> Poll<Result<(), CloseReason>> {
         return Poll::Ready(Err(CloseReason::ClientEof));
     }
     Poll::Pending
+}
+
+/// A message whose header is wrong.
+pub(super) fn bad_frame(error: FrameError) -> CloseReason {
+    match error {
+        FrameError::UnknownTag(_) => CloseReason::Error(client_error::misplaced(&error.to_string())),
+        _ => violation(error),
+    }
 }
 
 pub(super) fn violation(error: impl std::fmt::Display) -> CloseReason {

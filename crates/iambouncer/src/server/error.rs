@@ -2,7 +2,7 @@
 //! to them at once; after any other failure they wait for a retry.
 
 use crate::auth::scram::ScramError;
-use crate::client_error::{Blame, ClientError};
+use crate::client_error::{self, Blame, ClientError};
 use crate::login_failure::LoginFailure;
 use crate::net::certificate_fault::CertificateFaultKind;
 use crate::net::trust::fault_in;
@@ -253,12 +253,18 @@ impl LoginError {
                 (Blame::Server, "08004".into())
             }
         };
-        let message = match self {
-            // The client receives the server's own words, as from PgBouncer and from the server itself.
-            Self::Refused { message, .. } => message.clone(),
-            other => other.to_string(),
-        };
-        ClientError { blame, code, message: message.into(), hint: self.hint().map(Cow::Owned) }
+        let hint = self.hint().map(Cow::Owned);
+        let error = ClientError { blame, code, message: self.to_string().into(), detail: None, hint };
+        match self {
+            // As in PgBouncer, the client receives the server's own message.
+            Self::Refused { message, .. } => ClientError { message: message.clone().into(), ..error }
+                .detail("server login failed: the server has refused the pooler, not the client"),
+            Self::UnusablePassword { .. } => {
+                let ClientError { message, .. } = client_error::wrong_password_type();
+                ClientError { detail: Some(error.message), message, ..error }
+            }
+            _ => error,
+        }
     }
 
     /// A hint for this case; general advice belongs to the cause.

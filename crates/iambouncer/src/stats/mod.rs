@@ -9,73 +9,132 @@ use histogram::Histogram;
 use snapshot::Durations;
 use std::cell::Cell;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Rows: field, divisor of its average (`second`, or another counter), columns in SHOW STATS, description. The struct,
-/// sums, averages and SHOW STATS are derived from them.
+/// Names of a counter on the console: PgBouncer has others in each table.
+pub struct CounterNames {
+    /// The total in SHOW STATS.
+    pub total: &'static str,
+    /// The average in SHOW STATS.
+    pub average: &'static str,
+    /// In SHOW STATS_TOTALS.
+    pub in_totals: &'static str,
+    /// In SHOW STATS_AVERAGES.
+    pub in_averages: &'static str,
+    /// In SHOW TOTALS, after `total_` and `avg_`.
+    pub in_sums: &'static str,
+}
+
+/// Rows: field, divisor of its average (`second`, or another counter), names as in [`CounterNames`], description; then
+/// counters that the console does not show. The struct, sums, averages and the console's tables are derived from them.
 macro_rules! counters {
-    ($($name:ident: per $per:ident, $total:literal, $average:literal, $doc:literal;)*) => {
+    (shown {
+        $($name:ident: per $per:ident,
+          $total:literal $average:literal $in_totals:literal $in_averages:literal $in_sums:literal, $doc:literal;)*
+    } hidden {
+        $($hidden:ident: $hidden_doc:literal;)*
+    }) => {
         /// Values of all counters at one time. Times are in microseconds.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct Totals {
             $(#[doc = $doc] pub $name: u64,)*
+            $(#[doc = $hidden_doc] pub $hidden: u64,)*
         }
 
-        /// Number of counters.
+        /// Number of counters that the console shows.
         pub const COUNTERS: usize = [$(stringify!($name)),*].len();
-        /// Columns of SHOW STATS for the totals.
-        pub const TOTAL_COLUMNS: [&str; COUNTERS] = [$($total),*];
-        /// Columns of SHOW STATS for the averages.
-        pub const AVERAGE_COLUMNS: [&str; COUNTERS] = [$($average),*];
+        /// Their names, in PgBouncer's order.
+        pub const COUNTER_NAMES: [CounterNames; COUNTERS] = [$(CounterNames {
+            total: $total,
+            average: $average,
+            in_totals: $in_totals,
+            in_averages: $in_averages,
+            in_sums: $in_sums,
+        }),*];
 
         impl Totals {
-            /// The values in the order of the columns.
+            /// The values in the order of [`COUNTER_NAMES`].
             pub fn values(&self) -> [u64; COUNTERS] {
                 [$(self.$name),*]
             }
 
-            /// The averages of these sums over `period`, as computed by PgBouncer: events and bytes per second,
-            /// times per transaction, query or assignment.
-            pub fn averaged(self, period: Duration) -> Self {
-                let second = period.as_secs().max(1);
-                Self { $($name: self.$name.checked_div(counters!(@per self, second, $per)).unwrap_or(0),)* }
+            /// The averages of these sums over `time`, as computed by PgBouncer: events and bytes per second, times per
+            /// transaction, query or assignment.
+            pub fn averaged(self, time: Duration) -> Self {
+                let us = time.as_micros().max(1);
+                Self {
+                    $($name: counters!(@average self.$name, self, us, $per),)*
+                    $($hidden: 0,)*
+                }
             }
         }
 
         impl Add for Totals {
             type Output = Self;
             fn add(self, other: Self) -> Self {
-                Self { $($name: self.$name.wrapping_add(other.$name),)* }
+                Self {
+                    $($name: self.$name.wrapping_add(other.$name),)*
+                    $($hidden: self.$hidden.wrapping_add(other.$hidden),)*
+                }
             }
         }
 
         impl Sub for Totals {
             type Output = Self;
             fn sub(self, other: Self) -> Self {
-                Self { $($name: self.$name.saturating_sub(other.$name),)* }
+                Self {
+                    $($name: self.$name.saturating_sub(other.$name),)*
+                    $($hidden: self.$hidden.saturating_sub(other.$hidden),)*
+                }
             }
         }
     };
-    (@per $self:ident, $second:ident, second) => { $second };
-    (@per $self:ident, $second:ident, $other:ident) => { $self.$other };
+    (@average $value:expr, $self:ident, $us:ident, second) => {
+        u64::try_from(u128::from($value) * 1_000_000 / $us).unwrap_or(u64::MAX)
+    };
+    (@average $value:expr, $self:ident, $us:ident, $other:ident) => { $value.checked_div($self.$other).unwrap_or(0) };
 }
 
 counters! {
-    server_assignments: per second, "total_server_assignment_count", "avg_server_assignment_count",
-        "Times a server was assigned to a client.";
-    transactions: per second, "total_xact_count", "avg_xact_count", "Transactions completed.";
-    queries: per second, "total_query_count", "avg_query_count", "Queries completed.";
-    received_bytes: per second, "total_received", "avg_recv", "Bytes from clients.";
-    sent_bytes: per second, "total_sent", "avg_sent", "Bytes to clients.";
-    transaction_us: per transactions, "total_xact_time", "avg_xact_time", "Time in transactions, in µs.";
-    query_us: per queries, "total_query_time", "avg_query_time", "Time in queries, in µs.";
-    wait_us: per server_assignments, "total_wait_time", "avg_wait_time",
-        "Time that clients waited for a server, in µs.";
-    client_parses: per second, "total_client_parse_count", "avg_client_parse_count",
-        "Named Parse messages from clients.";
-    server_parses: per second, "total_server_parse_count", "avg_server_parse_count",
-        "Named Parse messages to servers.";
-    binds: per second, "total_bind_count", "avg_bind_count", "Bind messages from clients.";
+    shown {
+        server_assignments: per second,
+            "total_server_assignment_count" "avg_server_assignment_count"
+            "server_assignment_count" "server_assignment_count" "server_assignment_count",
+            "Times a server was assigned to a client.";
+        transactions: per second,
+            "total_xact_count" "avg_xact_count" "xact_count" "xact_count" "xact_count", "Transactions completed.";
+        queries: per second,
+            "total_query_count" "avg_query_count" "query_count" "query_count" "query_count", "Queries completed.";
+        received_bytes: per second,
+            "total_received" "avg_recv" "bytes_received" "bytes_received" "client_bytes", "Bytes from clients.";
+        sent_bytes: per second,
+            "total_sent" "avg_sent" "bytes_sent" "bytes_sent" "server_bytes", "Bytes to clients.";
+        transaction_us: per transactions,
+            "total_xact_time" "avg_xact_time" "xact_time" "xact_time" "xact_time", "Time in transactions, in µs.";
+        query_us: per queries,
+            "total_query_time" "avg_query_time" "query_time" "query_time" "query_time", "Time in queries, in µs.";
+        wait_us: per server_assignments,
+            "total_wait_time" "avg_wait_time" "wait_time" "wait_time" "wait_time",
+            "Time that clients waited for a server, in µs.";
+        client_parses: per second,
+            "total_client_parse_count" "avg_client_parse_count"
+            "client_parse_count" "avg_client_parse_count" "ps_client_parse_count",
+            "Named Parse messages from clients.";
+        server_parses: per second,
+            "total_server_parse_count" "avg_server_parse_count"
+            "server_parse_count" "avg_server_parse_count" "ps_server_parse_count",
+            "Named Parse messages to servers.";
+        binds: per second,
+            "total_bind_count" "avg_bind_count" "bind_count" "avg_bind_count" "ps_bind_count",
+            "Bind messages from clients.";
+        client_logins: per second,
+            "total_client_login_count" "avg_client_login_count"
+            "client_login_count" "avg_client_login_count" "client_login_count",
+            "Logins of clients.";
+    } hidden {
+        aborted_transactions: "Transactions in which the session ended.";
+        aborted_queries: "Queries during which the session ended.";
+    }
 }
 
 /// Counters of one pool.
@@ -128,6 +187,40 @@ impl Statistics {
         let (last, before) = self.marks.get();
         last - before
     }
+
+    /// Increase since the beginning of the last complete period; [`Periods::covered`] is how long ago that was.
+    pub fn recent(&self) -> Totals {
+        self.now.get() - self.marks.get().1
+    }
+}
+
+/// The periods of one worker, over which averages are taken.
+pub struct Periods {
+    /// Start of the last complete period.
+    before: Cell<Instant>,
+    /// Start of the present one.
+    last: Cell<Instant>,
+}
+
+impl Periods {
+    /// As in PgBouncer, a period of one second precedes the first one, so that averages are never divided by zero.
+    const BEFORE_START: Duration = Duration::from_secs(1);
+
+    /// The first period begins now.
+    pub fn new(now: Instant) -> Self {
+        let before = now.checked_sub(Self::BEFORE_START).unwrap_or(now);
+        Self { before: Cell::new(before), last: Cell::new(now) }
+    }
+
+    /// Ends a period.
+    pub fn end(&self, now: Instant) {
+        self.before.set(self.last.replace(now));
+    }
+
+    /// Time since the beginning of the last complete period.
+    pub fn covered(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.before.get())
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +232,22 @@ mod tests {
         let totals = Totals { queries: 120, query_us: 1200, transaction_us: 5, ..Totals::default() };
         let averages = totals.averaged(Duration::from_secs(60));
         assert_eq!((averages.queries, averages.query_us, averages.transaction_us), (2, 10, 0));
+    }
+
+    #[test]
+    fn recent_values_cover_the_present_period_too_and_the_first_period_has_averages() {
+        let began = Instant::now();
+        let (stats, periods) = (Statistics::default(), Periods::new(began));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        stats.count(|t| t.queries += 60);
+        assert_eq!((stats.recent().queries, periods.covered(at(5))), (60, Duration::from_secs(6)));
+        assert_eq!(stats.recent().averaged(periods.covered(at(5))).queries, 10);
+        for end in [60, 120] {
+            stats.mark();
+            periods.end(at(end));
+        }
+        stats.count(|t| t.queries += 7);
+        assert_eq!((stats.recent().queries, periods.covered(at(130))), (7, Duration::from_secs(70)));
     }
 
     #[test]

@@ -41,13 +41,32 @@ pool_counts! {
     logins: usize, sum, "Logins under way.";
     size: u32, same, "Maximum number of servers.";
     mode: PoolMode, same, "Effective pool mode.";
-    load_balance_hosts: LoadBalanceHosts, same, "Effective order of hosts.";
+    load_balance_hosts: Option<LoadBalanceHosts>, same, "Order of hosts, if there are several.";
     totals: Totals, sum, "Counters.";
-    last: Totals, sum, "Increase of the counters during the last complete period.";
     durations: Durations, sum, "Durations in buckets.";
 }
 
 impl PoolCounts {
+    /// The console as a pool: it has clients and no servers.
+    pub fn of_console(clients: usize, mode: PoolMode) -> Self {
+        Self {
+            clients: ClientCounts { active: clients, ..ClientCounts::default() },
+            longest_wait: Duration::ZERO,
+            cancels: 0,
+            active: 0,
+            active_cancel: 0,
+            being_canceled: 0,
+            idle: 0,
+            tested: 0,
+            logins: 0,
+            size: 0,
+            mode,
+            load_balance_hosts: None,
+            totals: Totals::default(),
+            durations: Durations::default(),
+        }
+    }
+
     /// Open servers in any state.
     pub fn servers(&self) -> usize {
         self.active + self.being_canceled + self.idle + self.tested
@@ -100,20 +119,41 @@ impl Add for Durations {
     }
 }
 
-/// Counters of a database, and their increase during the last complete period.
+/// Counters of a database.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DatabaseCounts {
     /// Counters.
     pub totals: Totals,
-    /// Increase during the last complete period.
-    pub last: Totals,
+    /// Increase since the beginning of the last complete period.
+    pub recent: Totals,
+    /// Transactions under way.
+    pub open_transactions: u64,
+    /// Queries under way.
+    pub open_queries: u64,
+}
+
+impl DatabaseCounts {
+    /// The totals with the transactions and queries that have begun, as PgBouncer counts them.
+    pub fn begun(&self) -> Totals {
+        let totals = self.totals;
+        Totals {
+            transactions: totals.transactions + totals.aborted_transactions + self.open_transactions,
+            queries: totals.queries + totals.aborted_queries + self.open_queries,
+            ..totals
+        }
+    }
 }
 
 impl Add for DatabaseCounts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { totals: self.totals + other.totals, last: self.last + other.last }
+        Self {
+            totals: self.totals + other.totals,
+            recent: self.recent + other.recent,
+            open_transactions: self.open_transactions + other.open_transactions,
+            open_queries: self.open_queries + other.open_queries,
+        }
     }
 }
 
@@ -132,6 +172,8 @@ pub struct Snapshot {
     pub logging_in: usize,
     /// Clients on the console.
     pub on_console: usize,
+    /// Counters of the console.
+    pub console: DatabaseCounts,
 }
 
 impl Snapshot {
@@ -142,6 +184,7 @@ impl Snapshot {
             whole.clients += part.clients;
             whole.logging_in += part.logging_in;
             whole.on_console += part.on_console;
+            whole.console = whole.console + part.console;
             for (name, counts) in &part.databases {
                 let sum = whole.databases.entry(name.clone()).or_default();
                 *sum = *sum + *counts;
@@ -166,23 +209,7 @@ impl Snapshot {
 impl Default for PoolCounts {
     /// An empty pool, for tests.
     fn default() -> Self {
-        Self {
-            clients: ClientCounts::default(),
-            longest_wait: Duration::ZERO,
-            cancels: 0,
-            active: 0,
-            active_cancel: 0,
-            being_canceled: 0,
-            idle: 0,
-            tested: 0,
-            logins: 0,
-            size: 0,
-            mode: PoolMode::Transaction,
-            load_balance_hosts: LoadBalanceHosts::RoundRobin,
-            totals: Totals::default(),
-            last: Totals::default(),
-            durations: Durations::default(),
-        }
+        Self::of_console(0, PoolMode::Transaction)
     }
 }
 

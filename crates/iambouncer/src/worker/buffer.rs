@@ -18,10 +18,41 @@ const MAX_FREE_LARGE: usize = 8;
 struct FreeLists {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
+    /// Small blocks in use.
+    small_used: usize,
+    /// Large blocks in use.
+    large_used: usize,
+}
+
+/// The blocks of one size that this thread has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCount {
+    /// Size of a block, in bytes.
+    pub bytes: usize,
+    /// Blocks with data in them.
+    pub used: usize,
+    /// Blocks in the free list.
+    pub free: usize,
+}
+
+/// The blocks of this thread, by size. A block that moved here from another thread counts there.
+pub fn block_counts() -> [BlockCount; 2] {
+    FREE_LISTS.with(|free| {
+        let free = free.borrow();
+        [
+            BlockCount { bytes: SMALL_BLOCK_BYTES, used: free.small_used, free: free.small.len() },
+            BlockCount { bytes: LARGE_BLOCK_BYTES, used: free.large_used, free: free.large.len() },
+        ]
+    })
 }
 
 thread_local! {
-    static FREE_LISTS: RefCell<FreeLists> = const { RefCell::new(FreeLists { small: Vec::new(), large: Vec::new() }) };
+    static FREE_LISTS: RefCell<FreeLists> = const { RefCell::new(FreeLists {
+        small: Vec::new(),
+        large: Vec::new(),
+        small_used: 0,
+        large_used: 0,
+    }) };
 }
 
 /// Takes a block of at least `bytes` bytes from the free list, or allocates one.
@@ -29,8 +60,14 @@ pub(super) fn allocate(bytes: usize) -> Box<[u8]> {
     let recycled = FREE_LISTS.with(|free| {
         let mut free = free.borrow_mut();
         match bytes {
-            n if n <= SMALL_BLOCK_BYTES => free.small.pop(),
-            n if n <= LARGE_BLOCK_BYTES => free.large.pop(),
+            n if n <= SMALL_BLOCK_BYTES => {
+                free.small_used += 1;
+                free.small.pop()
+            }
+            n if n <= LARGE_BLOCK_BYTES => {
+                free.large_used += 1;
+                free.large.pop()
+            }
             _ => None,
         }
     });
@@ -47,6 +84,11 @@ pub(super) fn allocate(bytes: usize) -> Box<[u8]> {
 fn recycle(block: Box<[u8]>) {
     let _ = FREE_LISTS.try_with(|free| {
         let mut free = free.borrow_mut();
+        match block.len() {
+            SMALL_BLOCK_BYTES => free.small_used = free.small_used.saturating_sub(1),
+            LARGE_BLOCK_BYTES => free.large_used = free.large_used.saturating_sub(1),
+            _ => {}
+        }
         match block.len() {
             SMALL_BLOCK_BYTES if free.small.len() < MAX_FREE_SMALL => free.small.push(block),
             LARGE_BLOCK_BYTES if free.large.len() < MAX_FREE_LARGE => free.large.push(block),
@@ -248,6 +290,16 @@ mod tests {
         inbound.spare();
         inbound.filled(0);
         assert!(inbound.block.is_none());
+    }
+
+    #[test]
+    fn blocks_in_use_and_free_blocks_are_counted() {
+        let [before, _] = block_counts();
+        let mut inbound = Inbound::default();
+        inbound.append(b"hello");
+        assert_eq!(block_counts()[0].used, before.used + 1);
+        inbound.clear();
+        assert_eq!((block_counts()[0].used, block_counts()[0].free), (before.used, before.free.max(1)));
     }
 
     #[test]

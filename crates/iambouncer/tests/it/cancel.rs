@@ -42,7 +42,7 @@ fn a_waiting_query_is_canceled_without_a_server() {
     let (pid, key) = client.cancel_key();
     client.send_query("SELECT 1");
     let mut console = bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("the client waits", || console.pools("cl_waiting") == ["1"]);
     cancel(bouncer.port, pid, &key);
     let messages = client.until_ready();
     assert_eq!(tags(&messages), "EZ");

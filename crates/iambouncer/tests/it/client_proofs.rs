@@ -307,7 +307,7 @@ fn a_role_is_mapped_to_users_with_one_sts_request() {
     assert_eq!(sts.sts_requests(), 1);
     let (code, text, hint) = sts.log_in_as("admin", &proof).err().unwrap();
     assert_eq!(code, "28000");
-    assert_eq!(text, format!("{ROLE} may not log in as \"admin\""));
+    assert_eq!(text, format!("password authentication failed: {ROLE} may not log in as \"admin\""));
     assert!(hint.contains("auth_ident_file"), "{hint}");
     // The map is checked at each login, so a RELOAD revokes rights at once.
     std::fs::write(&sts.map, format!("iam {ROLE} other\n")).unwrap();

@@ -74,7 +74,7 @@ fn statistics_of_a_fallback_database_last_until_autodb_idle_timeout() {
     assert_eq!(queries(&mut console).as_deref(), Some("2"));
     assert_eq!(tags(&console.query("SET autodb_idle_timeout = 1")), "CZ");
     eventually("it is forgotten", || queries(&mut console).is_none());
-    assert_eq!(console.column("SHOW POOLS", "database").len(), 0);
+    assert_eq!(console.pools("database").len(), 0);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn unused_pools_of_a_named_database_are_removed_and_its_counters_never_decrease(
             eventually("all are counted", || queries(&mut console) == counted);
             eventually("the pools are forgotten", || {
                 assert_eq!(queries(&mut console), counted);
-                console.column("SHOW POOLS", "user").is_empty()
+                console.pools("user").is_empty()
             });
             assert_eq!(queries(&mut console), counted);
         }
@@ -136,7 +136,7 @@ fn a_database_that_reload_removes_disconnects_its_clients() {
     assert_eq!(workers.bouncer.refused_login(&workers.user, "app").0, "3D000");
     observer.wait_for_backends(0);
     assert_eq!(workers.bouncer.show("DATABASES", "name"), ["kept", "pgbouncer"]);
-    assert_eq!(workers.bouncer.show("POOLS", "database").len(), 0);
+    assert_eq!(workers.bouncer.console().pools("database").len(), 0);
     assert_eq!(Client::log_in(workers.bouncer.port, &workers.user, "kept").value("SELECT 1"), "1");
 }
 

@@ -243,7 +243,7 @@ fn servers_of_an_old_address_and_a_paused_database_close_at_their_release() {
     let mut paused = bouncer.console();
     paused.send_query("PAUSE");
     let mut console = bouncer.console();
-    eventually("PAUSE waits", || console.column("SHOW DATABASES", "paused").contains(&"1".to_owned()));
+    eventually("PAUSE waits", || console.sees_pause());
     names.set(NAME, &[NEW]);
     eventually("the server is marked", || console.column("SHOW SERVERS", "close_needed") == ["1"]);
     assert_eq!(tags(&client.query("COMMIT")), "CZ");

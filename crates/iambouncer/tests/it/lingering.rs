@@ -63,7 +63,7 @@ fn a_statement_of_a_killed_client_counts_until_its_server_has_closed() {
 fn a_statement_that_reached_query_timeout_counts_until_its_server_has_closed() {
     limits_hold("lingering_timeout", &["query_timeout = 1"], STUBBORN, |workers, clients| {
         for mut client in clients {
-            assert_eq!(client.until_end().last().unwrap().error().1, "query_timeout");
+            assert_eq!(client.until_end().last().unwrap().error().1, "query timeout");
         }
         workers.bouncer.console().query("SET query_timeout = 600");
     });
@@ -109,7 +109,7 @@ fn with_a_lingering_server(takes_cancels: bool) -> Bouncer {
     eventually("the server lingers", || console.column("SHOW SERVERS", "state") == ["being_canceled"]);
     assert_eq!(console.column("SHOW SERVERS", "close_needed"), ["1"]);
     assert_eq!(console.column("SHOW SERVERS", "link"), [""]);
-    assert_eq!(console.column("SHOW POOLS", "sv_being_canceled"), ["1"]);
+    assert_eq!(console.pools("sv_being_canceled"), ["1"]);
     bouncer
 }
 

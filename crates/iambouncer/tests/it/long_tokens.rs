@@ -104,7 +104,7 @@ fn a_longer_password_of_a_client_is_not_read_and_does_not_affect_other_clients()
     wire::encode::password(&mut packet, &"x".repeat(MAX_PASSWORD_BYTES));
     // The length alone is sufficient.
     client.send(&packet[..5]).unwrap();
-    let (code, text) = client.read().unwrap().error();
+    let (code, text) = client.read().unwrap().explained();
     assert_eq!(code, "08P01");
     assert!(text.contains(&format!("larger than the limit of {MAX_PASSWORD_BYTES}")), "{text}");
     assert_eq!(sim.simulator.log().attempts(), []);

@@ -157,7 +157,7 @@ fn a_refused_parameter_value_is_reported_before_any_query_runs() {
     let mut client = Client::log_in_with(bouncer.port, &parameters);
     client.send_query("INSERT INTO never VALUES (1)");
     let messages = client.until_end();
-    let (code, text) = messages.last().unwrap().error();
+    let (code, text) = messages.last().unwrap().explained();
     assert_eq!(code, "22023");
     assert!(text.contains("TimeZone"), "{text}");
     assert_eq!(postgres().sql_in("app", "SELECT count(*) FROM never").unwrap().trim(), "0");
@@ -189,7 +189,7 @@ fn malformed_messages_disconnect_only_their_client() {
         let mut client = bouncer.client();
         client.send(&[bytes, &raw::sync()].concat());
         let messages = client.until_end();
-        let (code, text) = messages.last().expect("an error").error();
+        let (code, text) = messages.last().expect("an error").explained();
         assert_eq!(code, "08P01");
         assert!(text.contains(expected), "{text}");
         assert_eq!(bystander.value("SELECT 1"), "1");

@@ -66,7 +66,7 @@ fn every_setting_that_reload_changes_can_be_set_and_is_shown() {
         let mut answers = others.iter().map(|other| console.query(&format!("SET {} = '{other}'", row.name)));
         let answer = answers.find(|answer| is_unsupported || tags(answer) == "CZ");
         if is_unsupported {
-            assert!(answer.unwrap()[0].error().1.contains("is not supported yet"), "{}", row.name);
+            assert!(answer.unwrap()[0].detail().contains("is not supported yet"), "{}", row.name);
             assert_eq!(value(&mut console, row.name), before);
         } else {
             assert!(answer.is_some(), "{}: none of {others:?} was accepted", row.name);
@@ -157,8 +157,8 @@ fn an_authentication_that_does_not_work_cannot_be_set() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();
     #[cfg(not(feature = "pam"))]
-    assert!(console.query("SET auth_type = pam")[0].error().1.contains("needs a build with the feature"));
-    assert_eq!(console.query("SET auth_type = hba")[0].error().1, "auth_type = hba needs auth_hba_file");
+    assert!(console.query("SET auth_type = pam")[0].detail().contains("needs a build with the feature"));
+    assert_eq!(console.query("SET auth_type = hba")[0].detail(), "auth_type = hba needs auth_hba_file");
     assert_eq!(value(&mut console, "auth_type"), "trust");
     bouncer.client();
 }
@@ -175,7 +175,7 @@ fn an_auth_file_that_was_set_is_read() {
     };
     assert_eq!(newcomer(), b'E');
     let set = format!("SET auth_file = '{}'", other.display());
-    assert!(console.query(&set)[0].error().1.contains("others.txt"), "a file that is not there");
+    assert!(console.query(&set)[0].detail().contains("others.txt"), "a file that is not there");
     std::fs::write(&other, "\"newcomer\" \"secret\"\n\"postgres\" \"secret\"\n").unwrap();
     assert_eq!(tags(&console.query(&set)), "CZ");
     assert_eq!(newcomer(), b'R');
@@ -201,7 +201,7 @@ fn the_logfile_follows_reload_and_a_file_that_was_moved_away_is_made_again() {
     let mut console = bouncer.console();
     let [first, moved] = ["first.log", "moved.log"].map(|name| bouncer.dir().join(name));
     let refused = console.query("SET logfile = '/no/such/directory/log'");
-    assert!(refused[0].error().1.contains("cannot open logfile"), "{:?}", refused[0].error());
+    assert!(refused[0].detail().contains("cannot open logfile"), "{:?}", refused[0].detail());
     assert_eq!(value(&mut console, "logfile"), "");
     let text = std::fs::read_to_string(bouncer.ini()).unwrap();
     let with_file = text.replace("[pgbouncer]", &format!("[pgbouncer]\nlogfile = {}", first.display()));

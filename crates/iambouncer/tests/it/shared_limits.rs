@@ -34,8 +34,8 @@ fn a_client_of_another_database_waits_only_while_the_users_servers_are_busy() {
     b.send_query("SELECT 'served'");
     let mut console = bouncer.console();
     eventually("b waits", || {
-        let databases = console.column("SHOW POOLS", "database");
-        let waiting = console.column("SHOW POOLS", "cl_waiting");
+        let databases = console.pools("database");
+        let waiting = console.pools("cl_waiting");
         databases.iter().zip(&waiting).any(|(database, waiting)| database == "b" && waiting == "1")
     });
     a.query("COMMIT");
@@ -87,7 +87,7 @@ fn a_users_idle_server_at_another_worker_is_closed_for_a_waiting_client() {
     apps[0].query("BEGIN");
     agains[1].send_query("SELECT 'served'");
     let mut console = workers.bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting").contains(&"1".to_owned()));
+    eventually("the client waits", || console.pools("cl_waiting").contains(&"1".to_owned()));
     apps[0].query("COMMIT");
     assert_eq!(agains[1].until_ready()[1].row(), [Some("served".to_owned())]);
 }
@@ -103,7 +103,7 @@ fn an_idle_server_is_not_closed_if_another_limit_stays_full() {
     holder.query("BEGIN");
     let mut waiting = Client::start(bouncer.port, &[("user", "app"), ("database", "a")]);
     let mut console = bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting").contains(&"1".to_owned()));
+    eventually("the client waits", || console.pools("cl_waiting").contains(&"1".to_owned()));
     assert_eq!(idle.value("SELECT pg_backend_pid()"), pid);
     holder.query("COMMIT");
     waiting.until_ready();

@@ -42,7 +42,7 @@ fn int_waits_for_servers() {
     busy.query("BEGIN");
     waiting.send_query("SELECT 1");
     let mut console = bouncer.console();
-    eventually("one client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("one client waits", || console.pools("cl_waiting") == ["1"]);
     bouncer.signal(Signal::INT);
     assert_eq!(waiting.until_end()[0].error().0, "57P01");
     assert!(is_closed(bouncer.port));
@@ -95,9 +95,9 @@ fn usr1_pauses_and_usr2_resumes() {
     assert_eq!(client.value("SELECT 1"), "1");
     let mut console = bouncer.console();
     bouncer.signal(Signal::USR1);
-    eventually("paused", || console.column("SHOW DATABASES", "paused")[0] == "1");
+    eventually("paused", || console.sees_pause());
     client.send_query("SELECT 'later'");
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("the client waits", || console.pools("cl_waiting") == ["1"]);
     bouncer.signal(Signal::USR2);
     assert_eq!(client.until_ready()[1].row(), [Some("later".to_owned())]);
 }

@@ -25,7 +25,7 @@ fn with_a_client_waiting_for_the_first_server() -> (Bouncer, Client) {
     let bouncer = Start::databases(&line).set("http_port = auto").start();
     let client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     let mut console = bouncer.console();
-    eventually("it waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("it waits", || console.pools("cl_waiting") == ["1"]);
     (bouncer, client)
 }
 
@@ -35,7 +35,7 @@ fn a_client_that_waits_for_the_first_server_counts_as_waiting() {
     let mut console = bouncer.console();
     let states = console.column("SHOW CLIENTS", "state");
     assert!(states.contains(&"waiting".to_owned()), "{states:?}");
-    eventually("the wait is reported", || console.column("SHOW POOLS", "maxwait_us") != ["0"]);
+    eventually("the wait is reported", || console.pools("maxwait_us") != ["0"]);
     let scrape = crate::support::http::scrape(bouncer.http_port());
     assert_eq!(scrape.sum("iambouncer_client_connections", &[("state", "waiting")]), Some(1.0));
     assert_eq!(scrape.sum("iambouncer_pool_waiting", &[]), Some(1.0));
@@ -52,7 +52,7 @@ fn the_disconnect_of_a_client_that_waits_for_the_first_server_is_noticed() {
     let (bouncer, client) = with_a_client_waiting_for_the_first_server();
     drop(client);
     let mut console = bouncer.console();
-    eventually("it is gone", || console.column("SHOW POOLS", "cl_waiting") == ["0"]);
+    eventually("it is gone", || console.pools("cl_waiting") == ["0"]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_refusal_that_arrives_after_reload_is_not_cached() {
     let bouncer = Start::databases(&line).set("server_login_retry = 600").start();
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     let mut console = bouncer.console();
-    eventually("the login is under way", || console.column("SHOW POOLS", "sv_login") == ["1"]);
+    eventually("the login is under way", || console.pools("sv_login") == ["1"]);
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     answer.send(()).unwrap();
     let greeting = client.until_ready();

@@ -170,7 +170,7 @@ fn a_long_query_that_waits_is_canceled_and_the_connection_stays_usable() {
     let (pid, key) = a.cancel_key();
     a.send_query(&format!("SELECT 1 /* {} */", "x".repeat(100_000)));
     let mut console = bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("the client waits", || console.pools("cl_waiting") == ["1"]);
     crate::cancel::cancel(bouncer.port, pid, &key);
     let messages = a.until_ready();
     assert_eq!((tags(&messages).as_str(), messages[0].error().0.as_str()), ("EZ", "57014"));

@@ -33,7 +33,7 @@ fn canceling_the_wait_of_an_unfinished_batch_is_an_error_and_not_a_disconnect() 
     let (pid, key) = client.cancel_key();
     client.send(&raw::parse("", "SELECT 1"));
     let mut console = bouncer.console();
-    eventually("the client waits", || console.column("SHOW POOLS", "cl_waiting") == ["1"]);
+    eventually("the client waits", || console.pools("cl_waiting") == ["1"]);
     crate::cancel::cancel(bouncer.port, pid, &key);
     assert_eq!(client.expect(b'E').error().0, "57014");
     client.send(&[raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());

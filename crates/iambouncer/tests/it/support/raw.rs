@@ -23,9 +23,29 @@ impl Message {
         (fields.code.into_owned(), fields.message.into_owned())
     }
 
+    /// The text of a NoticeResponse.
+    pub fn notice(&self) -> String {
+        assert_eq!(self.tag, b'N');
+        backend::error_fields(&self.bytes).unwrap().message.into_owned()
+    }
+
     /// The hint of an ErrorResponse.
     pub fn hint(&self) -> String {
         backend::error_fields(&self.bytes).unwrap().hint.unwrap_or_default().into_owned()
+    }
+
+    /// SQLSTATE of an ErrorResponse, and its text with its detail.
+    pub fn explained(&self) -> (String, String) {
+        let (code, text) = self.error();
+        match self.detail().as_str() {
+            "" => (code, text),
+            detail => (code, format!("{text}: {detail}")),
+        }
+    }
+
+    /// The detail of an ErrorResponse.
+    pub fn detail(&self) -> String {
+        backend::error_fields(&self.bytes).unwrap().detail.unwrap_or_default().into_owned()
     }
 
     /// Values of a DataRow.
@@ -46,15 +66,27 @@ impl Message {
     }
 
     fn columns(&self) -> Vec<String> {
+        self.headers().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Names and type OIDs of a RowDescription.
+    pub fn headers(&self) -> Vec<(String, u32)> {
         assert_eq!(self.tag, b'T');
         let mut rest = &self.bytes[7..];
-        let mut names = Vec::new();
+        let mut headers = Vec::new();
         while !rest.is_empty() {
             let end = rest.iter().position(|&b| b == 0).unwrap();
-            names.push(String::from_utf8_lossy(&rest[..end]).into_owned());
+            let oid = u32::from_be_bytes(rest[end + 7..end + 11].try_into().unwrap());
+            headers.push((String::from_utf8_lossy(&rest[..end]).into_owned(), oid));
             rest = &rest[end + 1 + 18..];
         }
-        names
+        headers
+    }
+
+    /// The tag of a CommandComplete.
+    pub fn command_tag(&self) -> String {
+        assert_eq!(self.tag, b'C');
+        String::from_utf8_lossy(&self.bytes[5..self.bytes.len() - 1]).into_owned()
     }
 }
 
@@ -201,6 +233,23 @@ impl Client {
         row.unwrap_or_else(|| panic!("no row for {sql}: {}", explain(&messages))).row()[0]
             .clone()
             .unwrap_or_default()
+    }
+
+    /// A column of `SHOW POOLS`, without the console's own row.
+    pub fn pools(&mut self, column: &str) -> Vec<String> {
+        let databases = self.column("SHOW POOLS", "database");
+        let values = self.column("SHOW POOLS", column);
+        databases
+            .iter()
+            .zip(values)
+            .filter(|(name, _)| *name != "pgbouncer")
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    /// True while PAUSE of all databases is in force.
+    pub fn sees_pause(&mut self) -> bool {
+        self.column("SHOW STATE", "value")[1] == "yes"
     }
 
     /// A named column of a simple query's result.

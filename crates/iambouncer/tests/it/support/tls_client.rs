@@ -167,7 +167,7 @@ impl TlsClient {
         encode::startup(&mut packet, Version::V3_0, &[("user", user), ("database", database)]);
         client.send(&packet).unwrap();
         let refusal = |message: Message| {
-            let (code, text) = message.error();
+            let (code, text) = message.explained();
             (code, text, message.hint())
         };
         let first = client.read().unwrap();

@@ -102,9 +102,9 @@ impl Workers {
 
     /// A value of `SHOW POOLS` for this user's pool.
     pub fn in_pools(&self, console: &mut Client, column: &str) -> String {
-        let users = console.column("SHOW POOLS", "user");
+        let users = console.pools("user");
         let at = users.iter().position(|user| *user == self.user);
-        at.map_or_else(|| "no pool".to_owned(), |at| console.column("SHOW POOLS", column)[at].clone())
+        at.map_or_else(|| "no pool".to_owned(), |at| console.pools(column)[at].clone())
     }
 
     /// Waits until exactly `count` clients wait for a server.

@@ -31,7 +31,7 @@ fn received_if_closed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 fn in_login(console: &mut Client) -> usize {
-    console.column("SHOW CLIENTS", "state").iter().filter(|state| *state == "login").count()
+    console.column("SHOW SOCKETS", "state").iter().filter(|state| *state == "cl_login").count()
 }
 
 /// The data segment of the process, including untouched pages: the peer must not determine how much is

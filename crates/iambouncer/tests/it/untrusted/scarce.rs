@@ -54,12 +54,12 @@ fn probes_and_console_answer_when_open_files_have_run_out() {
         let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
         client.greeting = client.until_ready();
         match client.greeting.first() {
-            Some(first) if first.tag == b'E' => break first.error(),
+            Some(first) if first.tag == b'E' => break first.explained(),
             _ => clients.push(client),
         }
     };
     assert_eq!(refusal.0, "53300");
-    assert!(refusal.1.contains("open files"), "{refusal:?}");
+    assert!(refusal.1.contains("open files are in use"), "{refusal:?}");
     let mut console = bouncer.console();
     assert_eq!(console.column("SHOW STATE", "key").len(), 3);
     // Other connections use up the remaining files for clients and the console.

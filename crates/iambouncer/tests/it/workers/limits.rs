@@ -62,8 +62,8 @@ fn an_idle_server_of_another_user_at_another_worker_is_closed_for_a_waiting_clie
     others[1].send_query("SELECT 1");
     let mut console = workers.bouncer.console();
     eventually("the other user waits", || {
-        let users = console.column("SHOW POOLS", "user");
-        let waiting = console.column("SHOW POOLS", "cl_waiting");
+        let users = console.pools("user");
+        let waiting = console.pools("cl_waiting");
         users.iter().zip(&waiting).any(|(user, waiting)| user == "other" && waiting == "1")
     });
     assert_eq!(console.column("SHOW SERVERS", "user"), [workers.user.as_str()]);
@@ -87,7 +87,7 @@ fn max_user_connections_is_exact_over_workers_and_databases() {
     }
     let mut console = workers.bouncer.console();
     eventually("four wait", || {
-        console.column("SHOW POOLS", "cl_waiting").iter().map(|n| n.parse::<u32>().unwrap()).sum::<u32>() == 4
+        console.pools("cl_waiting").iter().map(|n| n.parse::<u32>().unwrap()).sum::<u32>() == 4
     });
     assert_eq!(workers.observer().backends().len(), 2);
     for at in [0, 4] {

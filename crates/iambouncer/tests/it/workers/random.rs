@@ -204,7 +204,7 @@ impl Run {
     /// Also cancels a PAUSE that still waits.
     fn resume(&mut self) {
         let Some(mut pauser) = self.pauser.take() else { return };
-        eventually("PAUSE is in force", || self.console.column("SHOW DATABASES", "paused")[0] == "1");
+        eventually("PAUSE is in force", || self.console.sees_pause());
         assert_eq!(tags(&self.console.query("RESUME")), "CZ");
         pauser.until_ready();
         self.log_action("RESUME");

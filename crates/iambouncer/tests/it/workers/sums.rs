@@ -51,7 +51,7 @@ fn the_console_shows_what_all_workers_have_each_once() {
     let open = workers.observer().backends().len().to_string();
     assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_connections"), open);
     assert_eq!(item(&mut console, "DATABASES", ("name", "app"), "current_client_connections"), "6");
-    for (name, count) in [("databases", "2"), ("pools", "1"), ("used_clients", "7"), ("login_clients", "0")] {
+    for (name, count) in [("databases", "2"), ("pools", "2"), ("used_clients", "7"), ("login_clients", "0")] {
         assert_eq!(item(&mut console, "LISTS", ("list", name), "items"), count, "{name}");
     }
     assert_eq!(item(&mut console, "LISTS", ("list", "used_servers"), "items"), "3");

@@ -1,0 +1,203 @@
+//! SHOW CLIENTS, SERVERS, SOCKETS and ACTIVE_SOCKETS, which have the same columns. Owns their tables; never shows a secret
+//! or a query.
+
+use super::columns::{Column, Records, Table, int4, shown, text};
+use super::console::Console;
+use crate::clients::{ClientInfo, ClientState};
+use crate::identities::text_of_time;
+use crate::net::Endpoint;
+use crate::pool::Pool;
+use crate::server::{Activity, ServerInfo};
+use crate::worker;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One connection.
+pub(super) enum ConnectionRecord {
+    Client(Rc<ClientInfo>),
+    Server(ServerPeer),
+}
+
+pub(super) struct ServerPeer {
+    pool: Rc<Pool>,
+    info: Rc<ServerInfo>,
+}
+
+impl ConnectionRecord {
+    /// The value of a column for either kind of connection.
+    fn show<C: ToString, S: ToString>(
+        &self,
+        client: impl FnOnce(&ClientInfo) -> C,
+        server: impl FnOnce(&ServerPeer) -> S,
+    ) -> Option<String> {
+        match self {
+            Self::Client(info) => shown(client(info)),
+            Self::Server(peer) => shown(server(peer)),
+        }
+    }
+
+    fn remote(&self) -> Option<Endpoint> {
+        match self {
+            Self::Client(info) => Some(info.remote()),
+            Self::Server(ServerPeer { info, .. }) => {
+                Some(info.facts.remote.as_ref().unwrap_or(&info.facts.route.endpoint).clone())
+            }
+        }
+    }
+
+    fn local(&self) -> Option<Endpoint> {
+        match self {
+            Self::Client(info) => info.local(),
+            Self::Server(peer) => peer.info.facts.local.clone(),
+        }
+    }
+}
+
+fn host_text(end: Option<Endpoint>) -> Option<String> {
+    shown(end.map_or_else(|| "unix".to_owned(), |end| end.host_text()))
+}
+
+fn port(end: Option<Endpoint>) -> Option<String> {
+    shown(end.map_or(0, |end| end.port()))
+}
+
+/// The text of a time of the worker's clock.
+fn wall_text(at: Instant) -> String {
+    text_of_time(SystemTime::now() - worker::now().saturating_duration_since(at))
+}
+
+/// How long a client has been waiting for a server.
+fn wait(client: &ClientInfo) -> Duration {
+    let is_waiting = client.state.get() == ClientState::Waiting;
+    let since = client.timing.get().query_at.filter(|_| is_waiting);
+    since.map(|at| worker::now() - at).unwrap_or_default()
+}
+
+fn requested_at(client: &ClientInfo) -> Instant {
+    let timing = client.timing.get();
+    timing.query_at.unwrap_or(timing.quiet_since)
+}
+
+/// What identifies a connection in `ptr` and `link`.
+fn link(kind: char, id: u64) -> String {
+    if id == 0 { String::new() } else { format!("{kind}{id:x}") }
+}
+
+/// The state in SHOW SOCKETS, which names the kind of connection, too.
+fn socket_state(client: &ClientInfo) -> &'static str {
+    match client.state.get() {
+        ClientState::Login => "cl_login",
+        ClientState::Idle | ClientState::Active => "cl_active",
+        ClientState::Waiting => "cl_waiting",
+    }
+}
+
+fn server_socket_state(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Active => "sv_active",
+        Activity::Idle => "sv_idle",
+        Activity::Tested => "sv_tested",
+        Activity::BeingCanceled | Activity::Closing => "sv_being_canceled",
+    }
+}
+
+/// The columns up to `id`, with another state in each table.
+macro_rules! columns {
+    ($state:expr $(, $more:expr)*) => {
+        &[
+            text("type", |peer| peer.show(|_| "C", |_| "S")),
+            text("user", |peer| peer.show(|c| c.identity().user.clone(), |s| s.pool.user.clone())),
+            text("database", |peer| peer.show(|c| c.identity().database.clone(), |s| s.pool.database.name.clone())),
+            text("replication", |_| shown("none")),
+            text("state", $state),
+            text("addr", |peer| host_text(peer.remote())),
+            int4("port", |peer| port(peer.remote())),
+            text("local_addr", |peer| host_text(peer.local())),
+            int4("local_port", |peer| port(peer.local())),
+            text("connect_time", |peer| {
+                peer.show(|c| text_of_time(c.connected_wall()), |s| text_of_time(s.info.facts.connected_wall))
+            }),
+            text("request_time", |peer| {
+                peer.show(|c| wall_text(requested_at(c)), |s| wall_text(s.info.touched_at.get()))
+            }),
+            int4("wait", |peer| peer.show(|c| wait(c).as_secs(), |_| 0)),
+            int4("wait_us", |peer| peer.show(|c| wait(c).subsec_micros(), |_| 0)),
+            int4("close_needed", |peer| peer.show(|_| 0, |s| u8::from(s.info.close_needed.get()))),
+            text("ptr", |peer| peer.show(|c| link('c', c.id), |s| link('s', s.info.facts.id))),
+            text("link", |peer| {
+                let of_client = |client: &ClientInfo| link('s', client.server().map_or(0, |server| server.facts.id));
+                peer.show(of_client, |s| link('c', s.info.client_id.get()))
+            }),
+            int4("remote_pid", |peer| peer.show(|_| 0, |s| s.info.facts.pid)),
+            text("tls", |peer| peer.show(|c| c.identity().tls.clone(), |s| s.info.facts.tls.clone())),
+            text("application_name", |peer| {
+                peer.show(
+                    |c| c.identity().application_name.clone(),
+                    |s| s.info.facts.application_name.borrow().clone(),
+                )
+            }),
+            int4("prepared_statements", |peer| {
+                peer.show(|c| c.prepared_count.get(), |s| s.info.prepared_count.get())
+            }),
+            int4("id", |peer| peer.show(|c| c.id, |s| s.info.facts.id)),
+            $($more,)*
+        ]
+    };
+}
+
+/// A column with a position in PgBouncer's packet buffer. This program has none: what is received is sent on at once.
+const fn position(name: &'static str) -> Column<ConnectionRecord> {
+    int4(name, |_| shown(0))
+}
+
+const COLUMNS: &[Column<ConnectionRecord>] =
+    columns!(|peer| peer.show(|c| c.state.get().as_str(), |s| s.info.activity.get().as_str()));
+const SOCKET_COLUMNS: &[Column<ConnectionRecord>] = columns!(
+    |peer| peer.show(socket_state, |s| server_socket_state(s.info.activity.get())),
+    position("recv_pos"),
+    position("pkt_pos"),
+    position("pkt_remain"),
+    position("send_pos"),
+    position("send_remain"),
+    position("pkt_avail"),
+    position("send_avail")
+);
+
+pub(super) static CLIENTS: Table<ConnectionRecord> =
+    Table { columns: COLUMNS, records: Records::EachWorker(clients) };
+pub(super) static SERVERS: Table<ConnectionRecord> =
+    Table { columns: COLUMNS, records: Records::EachWorker(servers) };
+
+pub(super) static SOCKETS: Table<ConnectionRecord> =
+    Table { columns: SOCKET_COLUMNS, records: Records::EachWorker(sockets) };
+pub(super) static ACTIVE_SOCKETS: Table<ConnectionRecord> =
+    Table { columns: SOCKET_COLUMNS, records: Records::EachWorker(active_sockets) };
+
+/// Both kinds of connections.
+fn sockets(console: &Console) -> Vec<ConnectionRecord> {
+    let all = console.clients.list().into_iter().map(ConnectionRecord::Client);
+    all.chain(servers(console)).collect()
+}
+
+/// Those with a query under way.
+fn active_sockets(console: &Console) -> Vec<ConnectionRecord> {
+    let is_active = |connection: &ConnectionRecord| match connection {
+        ConnectionRecord::Client(info) => info.timing.get().query_at.is_some(),
+        ConnectionRecord::Server(peer) => peer.info.activity.get() != Activity::Idle,
+    };
+    sockets(console).into_iter().filter(is_active).collect()
+}
+
+/// Clients that have logged in, or wait for a server to do so.
+fn clients(console: &Console) -> Vec<ConnectionRecord> {
+    let all = console.clients.list().into_iter();
+    all.filter(|client| client.state.get() != ClientState::Login).map(ConnectionRecord::Client).collect()
+}
+
+fn servers(console: &Console) -> Vec<ConnectionRecord> {
+    let of_pool = |pool: Rc<Pool>| {
+        let servers = pool.table.list().into_iter();
+        servers.map(move |info| ConnectionRecord::Server(ServerPeer { pool: pool.clone(), info }))
+    };
+    console.directory.pools().into_iter().flat_map(of_pool).collect()
+}
