@@ -138,6 +138,11 @@ pub fn query_timeout() -> ClientError {
     messages::QUERY.error()
 }
 
+/// `query_timeout`, before the query had a server.
+pub fn query_timeout_in_wait() -> ClientError {
+    messages::QUERY_IN_WAIT.error()
+}
+
 /// `idle_transaction_timeout`.
 pub fn idle_transaction_timeout() -> ClientError {
     messages::IDLE_TRANSACTION.error()

@@ -7,8 +7,8 @@ use crate::auth::mock::Forms;
 use crate::auth_connections::AuthConnections;
 use crate::client_identity::ClientIdentities;
 use crate::config::{
-    AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
-    load_user_list,
+    AuthType, Config, Environment, FileStamp, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
+    load_user_list, users_with_tokens,
 };
 use crate::host_names::NameSources;
 use crate::net::tcp_options::TcpOptions;
@@ -31,6 +31,8 @@ pub struct ConfigFiles {
     pub config: Arc<Config>,
     /// `auth_file`.
     pub users: Arc<UserList>,
+    /// The state of `auth_file` before it was read.
+    pub users_stamp: Option<FileStamp>,
     /// `auth_ident_file`.
     pub ident: Arc<IdentMap>,
     /// `auth_hba_file`; empty unless `auth_type = hba`.
@@ -49,11 +51,8 @@ impl ConfigFiles {
     /// # Errors
     /// A file is invalid; the text is for the operator.
     pub fn read(config: Config) -> Result<Self, String> {
-        let users = match config.settings.auth_file.as_str() {
-            "" => UserList::default(),
-            path => load_user_list(Path::new(path)).map_err(|report| report.to_string())?,
-        };
-        Self::read_others(config, Arc::new(users))
+        let users = LoadedUsers::read(&config.settings.auth_file)?;
+        Self::read_others(config, users)
     }
 
     /// The same for RELOAD. If `auth_file` is missing, which may last for a moment while it is replaced, the users of
@@ -68,12 +67,13 @@ impl ConfigFiles {
         };
         if !path.is_empty() && is_missing(path) {
             tracing::warn!("could not open auth_file {path}: it does not exist; the previous users remain");
-            return Self::read_others(config, running.users.clone());
+            let users = LoadedUsers { users: running.users.clone(), stamp: None };
+            return Self::read_others(config, users);
         }
         Self::read(config)
     }
 
-    fn read_others(config: Config, users: Arc<UserList>) -> Result<Self, String> {
+    fn read_others(config: Config, users: LoadedUsers) -> Result<Self, String> {
         let settings = &config.settings;
         let ident = read_ident_map(&settings.auth_ident_file)?;
         let hba = read_hba_rules(settings, &ident)?;
@@ -85,11 +85,44 @@ impl ConfigFiles {
             server_tls: tls_config::for_servers(settings).map_err(tls)?,
             client_tls: tls_config::for_clients(settings).map_err(tls)?,
             ldap_tls: ldap_tls(settings, &hba)?,
-            users,
+            users: users.users,
+            users_stamp: users.stamp,
             ident: Arc::new(ident),
             hba: Arc::new(hba),
             config: Arc::new(config),
         })
+    }
+}
+
+/// `auth_file` as it was at one moment.
+pub struct LoadedUsers {
+    /// Its users.
+    pub users: Arc<UserList>,
+    /// Its state before it was read.
+    pub stamp: Option<FileStamp>,
+}
+
+impl LoadedUsers {
+    /// Reads the file; an empty path has no users. Blocks.
+    ///
+    /// # Errors
+    /// The file is missing or faulty.
+    pub fn read(path: &str) -> Result<Self, String> {
+        if path.is_empty() {
+            return Ok(Self { users: Arc::default(), stamp: None });
+        }
+        let stamp = FileStamp::of(path);
+        let users = load_user_list(Path::new(path)).map_err(|report| report.to_string())?;
+        let with_tokens = users_with_tokens(&users);
+        if let Some(first) = with_tokens.first() {
+            tracing::warn!(
+                users = with_tokens.len(),
+                first,
+                "auth_file: IAM tokens that are stored as passwords are not used, since they expire after 15 minutes; set \
+                 server_auth = iam on the database line instead, and let the pooler make its own"
+            );
+        }
+        Ok(Self { users: Arc::new(users), stamp })
     }
 }
 

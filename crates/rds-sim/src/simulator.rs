@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use crate::fault_injection::Faults;
 use crate::keys::KeyStore;
@@ -77,19 +78,25 @@ impl Simulator {
         database: &str,
         target: &TokenTarget,
     ) -> Result<ValidToken, Refusal> {
-        let decision = self.decision(token, user, target);
+        // One reading of the clock: the log derives from it when the token was signed.
+        let now = self.clock.now();
+        let decision = self.decision(token, user, target, now);
         let outcome = match &decision {
             Ok(ValidToken { access_key_id, age_seconds }) => {
                 LoginOutcome::Accepted { access_key_id: access_key_id.clone(), age_seconds: *age_seconds }
             }
             Err(refusal) => LoginOutcome::Refused { reason: refusal.to_string() },
         };
-        self.record(user, database, outcome);
+        self.record_at(now, user, database, outcome);
         decision
     }
 
     pub(crate) fn record(&self, user: &str, database: &str, outcome: LoginOutcome) {
-        let at_seconds = unix_seconds(self.clock.now());
+        self.record_at(self.clock.now(), user, database, outcome);
+    }
+
+    fn record_at(&self, now: SystemTime, user: &str, database: &str, outcome: LoginOutcome) {
+        let at_seconds = unix_seconds(now);
         self.log.push(LoginAttempt {
             at_seconds,
             user: user.to_owned(),
@@ -98,8 +105,13 @@ impl Simulator {
         });
     }
 
-    fn decision(&self, token: &str, user: &str, target: &TokenTarget) -> Result<ValidToken, Refusal> {
-        let now = self.clock.now();
+    fn decision(
+        &self,
+        token: &str,
+        user: &str,
+        target: &TokenTarget,
+        now: SystemTime,
+    ) -> Result<ValidToken, Refusal> {
         // Invalid tokens count as well: the limit is that of RDS's requests to IAM.
         if self.faults.is_throttled() {
             return Err(Refusal::Throttled);

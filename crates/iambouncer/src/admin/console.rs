@@ -3,8 +3,9 @@
 use super::table::Action;
 use crate::client_error::{self, ClientError};
 use crate::clients::{self, ClientTable};
+use crate::config::FileStamp;
 use crate::config::Settings;
-use crate::context::{ConfigFiles, Context};
+use crate::context::{ConfigFiles, Context, LoadedUsers};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::Directory;
 use crate::stats::snapshot::{DatabaseCounts, Snapshot};
@@ -89,6 +90,38 @@ impl Console {
         self.put_in_force(loaded).await?;
         tracing::info!("configuration reloaded");
         Ok(())
+    }
+
+    /// Reads `auth_file` again if it has changed. A missing or faulty file leaves the previous users in force.
+    pub async fn reread_users(&self) {
+        let loaded = self.context.loaded();
+        let path = loaded.config.settings.auth_file.clone();
+        let known = loaded.users_stamp;
+        let read = move || match FileStamp::of(&path) {
+            Some(now) if Some(now) != known => Some((now, LoadedUsers::read(&path))),
+            _ => None,
+        };
+        let Some((stamp, users)) = self.context.blocking(read).await.flatten() else { return };
+        // Only the users: RELOAD may have put another configuration in force meanwhile.
+        let mut changed = (*self.context.loaded()).clone();
+        changed.users_stamp = Some(stamp);
+        match users {
+            Ok(users) => {
+                tracing::info!("auth_file has changed and was read again");
+                changed.users = users.users;
+            }
+            Err(text) => {
+                tracing::error!("auth_file has changed and could not be read; the previous users remain");
+                text.lines().for_each(|line| tracing::error!("{line}"));
+            }
+        }
+        self.at_all(move |console| {
+            console.context.replace(changed.clone());
+            // A login that was refused may succeed with another password.
+            console.directory.reload();
+            ready(())
+        })
+        .await;
     }
 
     /// Activates a configuration at all workers; at this worker first, so that the next change builds on it.

@@ -107,7 +107,10 @@ impl StoredCredentials {
         context: &Rc<Context>,
         claim: &ClientClaim<'_>,
     ) -> Result<Option<StoredEntry>, ClientError> {
-        let of_file = context.loaded().users.get(claim.user).map(|entry| text_of_secret(&entry.password));
+        let of_file = context.loaded().users.get(claim.user).map(|entry| match entry.is_iam_token() {
+            true => Zeroizing::default(),
+            false => text_of_secret(&entry.password),
+        });
         if let Some(text) = of_file {
             return Ok(Some(StoredEntry::File(text)));
         }

@@ -82,6 +82,7 @@ messages! {
     POOL_WAIT: Us "53300" "query_wait_timeout", "query_wait_timeout has passed without a server";
     QUERY: Client "57014" "query timeout", "query_timeout has passed";
     REJECTED: Client "28000" "login rejected", "An HBA rule rejects the client";
+    QUERY_IN_WAIT: Client "57014" "query_timeout", "query_timeout has passed before the query had a server";
     RELOAD_FAILED: Configuration "F0000" "RELOAD failed, see logs for additional details",
         "RELOAD found an error; the detail has it, too";
     SASL: Client "28P01" "SASL authentication failed", "The same with SCRAM";
@@ -147,7 +148,6 @@ pub static OTHERS: &[(&str, &str, &str)] = &[
         "the error of the failed login, with the server's SQLSTATE and the number of its cause",
         "a driver recognizes the server's error",
     ),
-    ("query_timeout", "query_wait_timeout", "query_timeout does not count the wait for a server"),
     (
         "client_login_timeout (server down)",
         "query_wait_timeout, or the error of the failed login",

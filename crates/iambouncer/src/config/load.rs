@@ -4,7 +4,9 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::build::build;
 use super::diagnostics::{ConfigReport, Diagnostic};
@@ -53,6 +55,22 @@ pub fn load_user_list(path: &Path) -> Result<UserList, ConfigReport> {
         ConfigReport::from(vec![Diagnostic::error(format!("cannot read auth_file {name}: {reason}"))])
     })?);
     userlist::parse(&name, &text).map_err(ConfigReport::from)
+}
+
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    modified: Option<SystemTime>,
+    inode: u64,
+    bytes: u64,
+}
+
+impl FileStamp {
+    /// The stamp of a file; `None` if there is none.
+    pub fn of(path: &str) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        Some(Self { modified: file.modified().ok(), inode: file.ino(), bytes: file.len() })
+    }
 }
 
 struct DiskLoader;

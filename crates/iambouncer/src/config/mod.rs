@@ -37,12 +37,12 @@ pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,
 };
-pub use load::{load_file, load_user_list};
+pub use load::{FileStamp, load_file, load_user_list};
 pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
 pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};
 pub use settings_table::{Settings, table};
-pub use userlist::{UserEntry, UserList};
+pub use userlist::{UserEntry, UserList, users_with_tokens};
 pub use value::{HttpPort, MAX_WORKERS};
 pub use zero_config::{ZeroConfigFlags, zero_config};

@@ -10,14 +10,30 @@ use super::secret::Secret;
 
 /// Longest user name, in bytes.
 pub const MAX_USER_BYTES: usize = 128;
-/// Longest password or hash, in bytes.
-pub const MAX_PASSWORD_BYTES: usize = 2048;
+/// Longest password or hash, in bytes; a client can send as much.
+pub const MAX_PASSWORD_BYTES: usize = 64 * 1024;
 
 /// The entry of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserEntry {
     /// Clear text, `md5…` or `SCRAM-SHA-256$…`; may be empty.
     pub password: Secret,
+}
+
+impl UserEntry {
+    /// True if the password is an IAM token, which a script has written: it expires after 15 minutes, so it is not used.
+    pub fn is_iam_token(&self) -> bool {
+        let text = self.password.expose();
+        text.contains("Action=connect") && text.contains("X-Amz-Signature=")
+    }
+}
+
+/// The names of users whose passwords are IAM tokens, in order.
+pub fn users_with_tokens(users: &UserList) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        users.iter().filter(|(_, entry)| entry.is_iam_token()).map(|(user, _)| user.as_str()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// All users by name.
@@ -65,7 +81,7 @@ fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, UserListError> 
         return Err((start, "the user name is longer than 128 bytes"));
     }
     if password.expose().len() > MAX_PASSWORD_BYTES {
-        return Err((after_user + gap, "the password is longer than 2048 bytes"));
+        return Err((after_user + gap, "the password is longer than 65536 bytes"));
     }
     Ok(Some((user.expose().to_owned(), UserEntry { password })))
 }
@@ -106,6 +122,13 @@ mod tests {
             faults.iter().filter_map(|f| f.span.as_ref()).map(|s| (s.line, s.column)).collect();
         assert_eq!(places, [(1, 7), (2, 1), (3, 7), (4, 1)]);
         assert!(!super::super::ConfigReport::from(faults).to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn tokens_are_recognized() {
+        let token = "db.example:5432/?Action=connect&DBUser=a&X-Amz-Date=20240115T123456Z&X-Amz-Signature=0";
+        let users = parse("f", &format!("\"b\" \"{token}\"\n\"c\" \"Action=connect\"\n\"a\" \"{token}\"\n"));
+        assert_eq!(users_with_tokens(&users.expect("valid")), ["a", "b"]);
     }
 
     #[test]

@@ -47,7 +47,16 @@ fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>)
     let process = Process::new(&config.settings, parts).unwrap();
     let (users, ident) = (Arc::default(), Arc::default());
     let (hba, ldap_tls) = Default::default();
-    let loaded = ConfigFiles { config, users, ident, hba, ldap_tls, server_tls: None, client_tls: None };
+    let loaded = ConfigFiles {
+        config,
+        users,
+        users_stamp: None,
+        ident,
+        hba,
+        ldap_tls,
+        server_tls: None,
+        client_tls: None,
+    };
     let outcome = worker::run(EngineKind::Epoll, async move {
         let pool = pool(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY)));
         let (ours, theirs) = UnixStream::pair().unwrap();

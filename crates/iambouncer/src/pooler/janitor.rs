@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 
 /// Time between two sweeps, which is the resolution of all time limits of clients and pools.
 const PERIOD: Duration = Duration::from_millis(200);
+/// Time between two checks whether `auth_file` has changed.
+const USERS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Sweeps until the process exits.
 pub(super) async fn run(worker: Rc<Worker>) {
     let mut period_began = worker::now();
     let (clients, pools) = (HighWaterMark::default(), HighWaterMark::default());
+    let mut users_checked = worker::now();
     loop {
         // Before pools are created that have no server yet.
         worker.directory.forget_unused();
@@ -48,6 +51,10 @@ pub(super) async fn run(worker: Rc<Worker>) {
                     "suppressed log lines about connections that have not logged in"
                 );
             }
+        }
+        if worker.context.worker.index() == 0 && worker::now() - users_checked >= USERS_PERIOD {
+            users_checked = worker::now();
+            worker.console.reread_users().await;
         }
         for client in worker.clients.list() {
             client.check_end();
@@ -78,8 +85,13 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
     let settings = &config.settings;
     let no_overrides = UserOverrides::default();
     let user = config.users.get(&*client.identity().user).unwrap_or(&no_overrides);
+    let query = user.query_timeout.unwrap_or(settings.query_timeout);
     match client.state.get() {
         ClientState::Login => None,
+        // The time of a query includes its wait for a server.
+        ClientState::Waiting if elapsed(query, timing.query_at) => {
+            Some(client_error::query_timeout_in_wait())
+        }
         ClientState::Waiting => {
             elapsed(pool.rules().query_wait_timeout, timing.query_at).then(client_error::query_wait_timeout)
         }
@@ -88,7 +100,6 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
             elapsed(limit, Some(timing.quiet_since)).then(client_error::client_idle_timeout)
         }
         ClientState::Active => {
-            let query = user.query_timeout.unwrap_or(settings.query_timeout);
             let transaction = user.transaction_timeout.unwrap_or(settings.transaction_timeout);
             let idle = user.idle_transaction_timeout.unwrap_or(settings.idle_transaction_timeout);
             let is_between_queries = timing.query_at.is_none();

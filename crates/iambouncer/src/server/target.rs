@@ -166,6 +166,7 @@ fn password(
         return Credential::Password(password.clone());
     }
     match loaded.users.get(user) {
+        Some(entry) if entry.is_iam_token() => Credential::None,
         Some(entry) if is_scram_secret(&entry.password) => match learned() {
             Some(LearnedCredential::ScramKeys(keys)) => Credential::ScramKeys(keys),
             Some(LearnedCredential::Password(password)) => Credential::Password(password),

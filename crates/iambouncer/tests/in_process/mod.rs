@@ -30,6 +30,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     let loaded = ConfigFiles {
         config: Arc::new(config),
         users: Arc::default(),
+        users_stamp: None,
         ident: Arc::default(),
         hba: Arc::default(),
         ldap_tls: None,

@@ -245,9 +245,9 @@ fn a_failed_server_login_is_logged_once() {
     let bouncer = Start::databases(&line).start();
     let (code, _, _) = bouncer.refused_login("app", "app");
     assert_eq!(code, "3D000");
-    let line = bouncer.wait_for_line("server login failed: FATAL database \"nowhere\" does not exist");
+    let line = bouncer.wait_for_line("ERROR server login failed: FATAL database \"nowhere\" does not exist");
     assert!(line.contains("database=app user=app"), "{line}");
-    assert_eq!(bouncer.log().matches("server login failed").count(), 1, "{}", bouncer.log());
+    assert_eq!(bouncer.log().matches("ERROR server login failed").count(), 1, "{}", bouncer.log());
     // As in PgBouncer, one line for the server and one for each client.
     bouncer.wait_for_line(" LOG S-0x0: app/app@127.0.0.1:");
     let closed = "closing because: database \"nowhere\" does not exist (age=0s)";

@@ -277,7 +277,7 @@ fn options_are_checked_and_never_shown() {
     let mut console = rules.bouncer.console();
     let mut set = |setting: &str| {
         let answer = console.query(&format!("SET {setting}"));
-        (answer[0].tag == b'E').then(|| answer[0].error().1)
+        (answer[0].tag == b'E').then(|| answer[0].detail())
     };
     assert_eq!(set("auth_type = ldap").as_deref(), Some("auth_type = ldap needs auth_ldap_options"));
     let wrong = set("auth_ldap_options = 'ldapserver=h ldapbindpasswd=hunter2'").unwrap();

@@ -1,7 +1,7 @@
 //! Errors that clients receive: the texts of PgBouncer, with the SQLSTATE of the table.
 
 use crate::support::raw::{self, Client, Message};
-use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
+use crate::support::{Bouncer, bouncer::Start, postgres};
 use iambouncer::client_error::messages::MESSAGES;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -175,5 +175,6 @@ fn the_log_has_the_detail() {
     let bouncer = Bouncer::in_front_of(postgres(), &["max_db_client_connections = 1"]);
     let _client = bouncer.client();
     refusal(&bouncer, &[("user", "app"), ("database", "app")]);
-    eventually("the line", || bouncer.log().contains("(max_db_client_connections): The limit is 1."));
+    let line = bouncer.wait_for_line("pooler error: client connections exceeded (max_db_client_connections)");
+    assert!(line.contains("detail=\"The limit is 1.\""), "{line}");
 }

@@ -28,6 +28,8 @@ fn other_text(key: &str) -> Option<&'static str> {
         "server_check_query" => "SELECT 2",
         "stats_users" => "other",
         "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_ident" => "other",
+        "auth_dbname" | "auth_user" => "app",
+        "auth_query" => "SELECT $1, $1",
         "log_format" => "json",
         "syslog_facility" => "local0",
         "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",

@@ -157,3 +157,15 @@ fn a_cached_refusal_is_dropped_when_set_changes_a_login_setting() {
     assert_eq!(tags(&bouncer.console().query("SET server_tls_sslmode = 'disable'")), "CZ");
     assert_eq!(bouncer.client().value("SELECT current_user"), "app");
 }
+
+#[test]
+fn query_timeout_limits_the_wait_for_a_server_too() {
+    let bouncer = Bouncer::in_front_of(crate::support::postgres(), &["default_pool_size = 1"]);
+    let (mut busy, mut waiting) = (bouncer.client(), bouncer.client());
+    busy.query("BEGIN");
+    bouncer.console().query("SET query_timeout = 0.5");
+    waiting.send_query("SELECT 1");
+    let (code, text) = waiting.until_end().last().unwrap().error();
+    assert_eq!((code.as_str(), text.as_str()), ("57014", "query_timeout"));
+    assert_eq!(tags(&busy.query("COMMIT")), "CZ");
+}

@@ -298,7 +298,7 @@ pub fn command_through(
 }
 
 /// As root, the pooler requires a user; another one could not read the files of the tests.
-fn root_user() -> Option<(&'static str, &'static str)> {
+pub fn root_user() -> Option<(&'static str, &'static str)> {
     rustix::process::geteuid().is_root().then_some(("IAMBOUNCER_USER", "root"))
 }
 
