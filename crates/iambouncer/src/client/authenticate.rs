@@ -231,7 +231,7 @@ impl Login<'_> {
             let newer = self.derive(context, newer, salt, iterations).await?;
             finished = exchange.finish_with(&newer, data);
         }
-        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Sasl))?;
+        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Password))?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
@@ -280,7 +280,7 @@ impl Login<'_> {
             })
             .await
             .and_then(Result::ok)
-            .ok_or_else(|| self.failed(LoginMethod::Sasl))
+            .ok_or_else(|| self.failed(LoginMethod::Password))
     }
 }
 

@@ -50,10 +50,8 @@ pub fn database_disabled(name: &str) -> ClientError {
 pub enum LoginMethod {
     /// Without a password.
     Trust,
-    /// With a password, or its MD5 hash.
+    /// With a password, its MD5 hash, or SCRAM.
     Password,
-    /// With SCRAM.
-    Sasl,
 }
 
 impl LoginMethod {
@@ -61,7 +59,6 @@ impl LoginMethod {
         match self {
             Self::Trust => &messages::TRUST,
             Self::Password => &messages::PASSWORD,
-            Self::Sasl => &messages::SASL,
         }
     }
 }

@@ -85,14 +85,13 @@ messages! {
     QUERY_IN_WAIT: Client "57014" "query_timeout", "query_timeout has passed before the query had a server";
     RELOAD_FAILED: Configuration "F0000" "RELOAD failed, see logs for additional details",
         "RELOAD found an error; the detail has it, too";
-    SASL: Client "28P01" "SASL authentication failed", "The same with SCRAM";
     SASL_MECHANISM: Client "08P01" "client selected an invalid SASL authentication mechanism", "Not SCRAM-SHA-256";
     SERVER_CRASHED: Server "08006" "server conn crashed?", "The server connection was lost during a request; the detail says how";
     SHUTTING_DOWN: Us "57P01" "server shutting down", "The pooler shuts down";
     SSL_REQUIRED: Client "28000" "SSL required", "client_tls_sslmode or the login method requires TLS";
     STARTUP_PARAMETER: Client "08P01" "unsupported startup parameter: %s",
         "A parameter that is neither tracked nor in ignore_startup_parameters";
-    STATEMENT_MODE: Client "0A000" "transaction blocks not allowed in statement pooling mode", "BEGIN in statement pooling";
+    STATEMENT_MODE: Client "08P01" "transaction blocks not allowed in statement pooling mode", "BEGIN in statement pooling";
     TOO_MANY_CLIENTS: Us "53300" "no more connections allowed (max_client_conn)", "The limit of the process is reached";
     TRANSACTION: Client "25P04" "transaction timeout", "transaction_timeout has passed";
     TRUST: Client "28P01" "\"trust\" authentication failed", "An unknown user with auth_type = trust";
@@ -167,6 +166,11 @@ pub static OTHERS: &[(&str, &str, &str)] = &[
     ("old V2 protocol not supported", "unsupported frontend protocol 2.0 …", "as PostgreSQL does"),
     ("server connection closed", "server conn crashed?", "the detail says how it was lost"),
     ("database configuration changed", "nothing", "servers are closed on release only"),
+    (
+        "SASL authentication failed",
+        "password authentication failed",
+        "a refused client does not learn how passwords are stored; PostgreSQL has one text for both, too",
+    ),
     ("no such user", "with a password, as a wrong one", "users cannot be enumerated"),
 ];
 

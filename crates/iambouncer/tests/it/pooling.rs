@@ -63,7 +63,7 @@ fn statement_pooling_refuses_transactions() {
         let messages = client.query(begin);
         assert_eq!(tags(&messages), "EZ", "at once, and the connection stays open");
         let (code, text) = messages[0].error();
-        assert_eq!(code, "0A000");
+        assert_eq!(code, "08P01");
         assert!(text.contains("statement pooling"), "{text}");
         client.send(&[raw::parse("", begin), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat());
         assert_eq!(tags(&client.until_ready()), "EZ");
@@ -75,7 +75,7 @@ fn statement_pooling_refuses_transactions() {
     // After another statement it is noticed by the transaction status.
     client.send_query("SELECT 1; BEGIN");
     let messages = client.until_end();
-    assert_eq!(messages.last().unwrap().error().0, "0A000");
+    assert_eq!(messages.last().unwrap().error().0, "08P01");
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
 }
 

@@ -185,7 +185,9 @@ impl Postgres {
 
     /// Like [`sql`](Self::sql), in another database.
     pub fn sql_in(&self, database: &str, sql: &str) -> Result<String, PostgresError> {
-        let mut psql = Command::new(self.bin.join("psql"));
+        // Builds for tests of other versions come without it.
+        let own = self.bin.join("psql");
+        let mut psql = Command::new(if own.exists() { own } else { "psql".into() });
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
             .arg("-h")
             .arg(self.dir.path())
