@@ -46,6 +46,7 @@ mod moto;
 mod odd_passwords;
 #[cfg(feature = "pam")]
 mod pam_logins;
+mod peers;
 mod per_database;
 mod pooling;
 mod prepared;
