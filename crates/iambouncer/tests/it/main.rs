@@ -52,6 +52,7 @@ mod pooling;
 mod prepared;
 mod proof_bounds;
 mod protocol;
+mod rolling_restart;
 mod scenarios;
 mod secrets;
 mod server_logins;
