@@ -98,11 +98,11 @@ async fn send(worker: &Worker, peer: &Peer, key: &CancelKey, place: &PeerPlace) 
     wire::encode::cancel_request(&mut message, key.pid(), key.secret());
     stream.send_all(&message).await?;
     let _sent = place.count_sent();
-    let mut inbound = Inbound::default();
-    while stream.recv(&mut inbound).await? > 0 {
-        inbound.clear();
+    match stream.recv(&mut Inbound::default()).await? {
+        0 => Ok(()),
+        // A request has no answer, so this is an error: the peer has no room for it.
+        _ => Err(io::Error::other("it refused the connection")),
     }
-    Ok(())
 }
 
 async fn open(worker: &Worker, peer: &Peer) -> io::Result<Socket> {
