@@ -1,13 +1,14 @@
 //! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
-//! client's own task runs. Owns the table, cancel keys, and requests to a client's task.
+//! client's own task runs. Owns the table, and requests to a client's task.
 
+mod cancel_key;
 mod snapshot;
 
+pub use cancel_key::{CancelKey, KeyForm, KeyOwner};
 pub use snapshot::snapshot;
 
 use crate::client_error::ClientError;
 use crate::client_identity::ClientIdentity;
-use crate::config::MAX_WORKERS;
 use crate::net::{Endpoint, connection_id};
 use crate::pool::Pool;
 use crate::server::ServerInfo;
@@ -18,14 +19,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Length of the secret in a cancel key of protocol 3.0, in bytes.
-pub const CANCEL_SECRET_BYTES: usize = 4;
 /// Number of secrets generated at a time: a call of the random number generator costs more than the bytes it returns.
 const SECRETS_DRAWN: usize = 64;
-/// Bits of a cancel key's process ID that identify the client; the higher ones identify its worker.
-const CLIENT_BITS: u32 = 24;
-/// Number of clients that a cancel key can identify.
-const MAX_CLIENT_SLOTS: u32 = 1 << CLIENT_BITS;
 
 /// What a client is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,10 +75,8 @@ pub struct ClientInfo {
     pub id: u64,
     /// Its slot in the table of its worker.
     pub slot: u32,
-    /// Number of its worker.
-    worker: u32,
-    /// Secret of its cancel key.
-    pub secret: [u8; CANCEL_SECRET_BYTES],
+    /// Its cancel key.
+    pub cancel_key: CancelKey,
     /// Its current task: that of the login, then that of the session.
     pub task: Cell<TaskKey>,
     ends: Ends,
@@ -214,11 +207,6 @@ impl ClientInfo {
         }
     }
 
-    /// Process ID of the cancel key.
-    pub fn cancel_pid(&self) -> u32 {
-        self.worker << CLIENT_BITS | self.slot
-    }
-
     /// Updates the times.
     #[inline]
     pub fn time(&self, change: impl FnOnce(&mut Timing)) {
@@ -228,18 +216,15 @@ impl ClientInfo {
     }
 }
 
-/// The worker of the client of a cancel key.
-pub fn worker_of(cancel_pid: u32) -> usize {
-    (cancel_pid >> CLIENT_BITS) as usize
-}
-
 /// All clients of a worker.
 pub struct ClientTable {
-    worker: u32,
+    worker: usize,
+    /// How cancel keys of this process are made.
+    pub key_form: KeyForm,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
     next_slot: Cell<u32>,
     /// Secrets for the next clients.
-    secrets: RefCell<Vec<[u8; CANCEL_SECRET_BYTES]>>,
+    secrets: RefCell<Vec<[u8; cancel_key::SECRET_BYTES]>>,
     /// The identity of clients whose identity is not known yet.
     unidentified: Rc<ClientIdentity>,
     /// Endpoints of the last client that did not use IPv4.
@@ -248,10 +233,10 @@ pub struct ClientTable {
 
 impl ClientTable {
     /// The table of the worker with this number.
-    pub fn new(worker: usize) -> Self {
-        const { assert!(MAX_WORKERS <= 1 << (i32::BITS - 1 - CLIENT_BITS)) };
+    pub fn new(worker: usize, key_form: KeyForm) -> Self {
         Self {
-            worker: worker as u32,
+            worker,
+            key_form,
             clients: RefCell::default(),
             next_slot: Cell::new(0),
             secrets: RefCell::default(),
@@ -263,25 +248,23 @@ impl ClientTable {
     /// Adds the client of the running task. `None` if no random numbers or slots are available.
     pub fn add(&self, remote: Endpoint, local: Option<Endpoint>, now: Instant) -> Option<Rc<ClientInfo>> {
         let mut clients = self.clients.borrow_mut();
-        if clients.len() >= MAX_CLIENT_SLOTS as usize - 1 {
+        if clients.len() >= self.key_form.max_clients() as usize {
             return None;
         }
-        // Slots are used in turn, so that an old cancel key does not soon match another client.
+        let secret = self.secret()?;
         let mut slot = self.next_slot.get();
         loop {
-            slot = (slot + 1) % MAX_CLIENT_SLOTS;
+            slot = self.key_form.slot_after(slot, || self.secret().map(u32::from_be_bytes))?;
             if slot != 0 && !clients.contains_key(&slot) {
                 break;
             }
         }
         self.next_slot.set(slot);
-        let secret = self.secret()?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let info = Rc::new(ClientInfo {
             id: connection_id::next(),
             slot,
-            worker: self.worker,
-            secret,
+            cancel_key: self.key_form.compose(self.worker, slot, secret),
             task: Cell::new(executor::current()),
             ends: self.ends(remote, local),
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
@@ -299,10 +282,10 @@ impl ClientTable {
         Some(info)
     }
 
-    fn secret(&self) -> Option<[u8; CANCEL_SECRET_BYTES]> {
+    fn secret(&self) -> Option<[u8; cancel_key::SECRET_BYTES]> {
         let mut secrets = self.secrets.borrow_mut();
         if secrets.is_empty() {
-            let mut generated = [[0; CANCEL_SECRET_BYTES]; SECRETS_DRAWN];
+            let mut generated = [[0; cancel_key::SECRET_BYTES]; SECRETS_DRAWN];
             aws_lc_rs::rand::fill(generated.as_flattened_mut()).ok()?;
             secrets.extend(generated);
         }
@@ -333,12 +316,11 @@ impl ClientTable {
         self.clients.borrow().get(&slot).cloned()
     }
 
-    /// The client of a cancel key. Secrets are compared in constant time.
-    pub fn by_cancel_key(&self, pid: u32, key: &[u8]) -> Option<Rc<ClientInfo>> {
+    /// The client of a cancel key.
+    pub fn by_cancel_key(&self, key: &CancelKey) -> Option<Rc<ClientInfo>> {
         let clients = self.clients.borrow();
-        let client = clients.get(&(pid % MAX_CLIENT_SLOTS))?;
-        let matches = aws_lc_rs::constant_time::verify_slices_are_equal(&client.secret, key).is_ok();
-        matches.then(|| client.clone())
+        let client = clients.get(&self.key_form.slot_of(key))?;
+        self.key_form.is_same(&client.cancel_key, *key).then(|| client.clone())
     }
 
     /// All clients.
@@ -372,7 +354,7 @@ mod tests {
 
     #[test]
     fn both_endpoints_are_stored_for_every_kind_of_socket() {
-        let table = ClientTable::new(0);
+        let table = ClientTable::new(0, KeyForm::Alone);
         let tcp = |text: &str| Endpoint::Tcp(text.parse().unwrap());
         let unix = || Endpoint::Unix("/run/.s.PGSQL.6432".into());
         for (remote, local) in [
@@ -393,20 +375,20 @@ mod tests {
 
     #[test]
     fn a_slot_is_not_reused_at_once() {
-        let table = ClientTable::new(0);
+        let table = ClientTable::new(0, KeyForm::Alone);
         let end = || Endpoint::Unix("".into());
         let first = add(&table, end(), end());
         table.remove(&first);
         let second = add(&table, end(), end());
         assert_ne!(first.slot, second.slot);
-        assert_ne!(first.secret, second.secret);
-        assert!(table.by_cancel_key(first.slot, &first.secret).is_none());
-        assert!(table.by_cancel_key(second.slot, &second.secret).is_some());
+        assert_ne!(first.cancel_key.secret(), second.cancel_key.secret());
+        assert!(table.by_cancel_key(&first.cancel_key).is_none());
+        assert!(table.by_cancel_key(&second.cancel_key).is_some());
     }
 
     #[test]
     fn the_first_kill_error_is_the_one_sent() {
-        let table = ClientTable::new(0);
+        let table = ClientTable::new(0, KeyForm::Alone);
         let client = add(&table, Endpoint::Unix("".into()), Endpoint::Unix("".into()));
         client.kill(crate::client_error::killed());
         client.kill(crate::client_error::shutting_down());

@@ -34,6 +34,7 @@ mod log_limit;
 mod login_failure;
 pub mod net;
 pub mod parameters;
+mod peer_pools;
 mod pending_logins;
 pub mod pool;
 pub mod pooler;

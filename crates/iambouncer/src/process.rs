@@ -10,6 +10,7 @@ use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
+use crate::peer_pools::PeerPools;
 use crate::pending_logins::PendingLogins;
 use crate::stats::logins::LoginCounters;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
@@ -53,6 +54,8 @@ pub struct Process {
     pub pam_logins: Arc<Semaphore>,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
+    /// Cancel requests to other processes.
+    pub peer_pools: PeerPools,
     /// Limits log lines about unauthenticated connections.
     pub log_limit: LogLimit,
     /// The addresses of this process's listeners, to detect a server that is the pooler itself.
@@ -110,6 +113,7 @@ impl Process {
             #[cfg(feature = "pam")]
             pam_logins: Arc::new(Semaphore::new(MAX_PAM_LOGINS)),
             pending_logins: PendingLogins::default(),
+            peer_pools: PeerPools::default(),
             log_limit: LogLimit::default(),
             own_endpoints,
             key,
@@ -127,5 +131,6 @@ impl Process {
         // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
         self.lookups.forget();
+        self.peer_pools.keep_only(|id| config.peers.contains_key(&id));
     }
 }

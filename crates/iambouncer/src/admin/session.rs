@@ -85,7 +85,8 @@ impl ConsoleSession {
         ] {
             encode::parameter_status(out, name, value);
         }
-        encode::backend_key_data(out, self.info.cancel_pid(), &self.info.secret);
+        let key = &self.info.cancel_key;
+        encode::backend_key_data(out, key.pid(), key.secret());
         encode::ready_for_query(out);
     }
 

@@ -3,7 +3,7 @@
 use super::columns::{Records, Table, int4, shown, text};
 use super::console::Console;
 use super::driver_parameters::constant;
-use super::{DATABASE, show_users};
+use super::{DATABASE, show_peers, show_users};
 use crate::config::{PoolMode, SettingInfo, table as settings_table};
 use crate::lifecycle::Phase;
 use crate::stats::snapshot::{PoolCounts, Snapshot};
@@ -98,7 +98,7 @@ fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
         ("peers", config.peers.len()),
         // The console is one of them.
         ("pools", all.pools.len() + 1),
-        ("peer_pools", 0),
+        ("peer_pools", show_peers::peer_pools(console).len()),
         ("free_clients", 0),
         ("used_clients", all.clients - all.logging_in),
         ("login_clients", all.logging_in),

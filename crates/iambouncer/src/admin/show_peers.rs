@@ -3,6 +3,8 @@
 use super::columns::{Records, Table, int4, shown, text};
 use super::console::Console;
 use crate::config::Peer;
+use crate::peer_pools::PeerPool;
+use std::sync::Arc;
 
 /// A peer with its number, and the pool size if it has none of its own.
 pub(super) struct PeerRecord {
@@ -28,16 +30,36 @@ fn peers(console: &Console) -> Vec<PeerRecord> {
     config.peers.iter().map(record).collect()
 }
 
-/// Cancel requests under way to a peer. None is sent yet.
-pub(super) struct PeerPoolRecord(u16);
+/// Cancel requests under way to a peer. Each has a connection of its own.
+pub(super) struct PeerPoolRecord {
+    id: u16,
+    pool: Arc<PeerPool>,
+}
+
+impl PeerPoolRecord {
+    /// Connections that are being opened.
+    fn opening(&self) -> u32 {
+        // Two numbers that other workers change meanwhile.
+        self.pool.connections.taken().saturating_sub(self.pool.sent.taken())
+    }
+}
 
 pub(super) static PEER_POOLS: Table<PeerPoolRecord> = Table {
     columns: &[
-        int4("peer_id", |pool| shown(pool.0)),
-        int4("cl_active_cancel_req", |_| shown(0)),
-        int4("cl_waiting_cancel_req", |_| shown(0)),
-        int4("sv_active_cancel", |_| shown(0)),
-        int4("sv_login", |_| shown(0)),
+        int4("peer_id", |record| shown(record.id)),
+        int4("cl_active_cancel_req", |record| shown(record.pool.sent.taken())),
+        int4("cl_waiting_cancel_req", |record| shown(record.pool.waiting.taken() + record.opening())),
+        int4("sv_active_cancel", |record| shown(record.pool.sent.taken())),
+        int4("sv_login", |record| shown(record.opening())),
     ],
-    records: Records::Here(|_| Vec::new()),
+    records: Records::Here(peer_pools),
 };
+
+/// The pools of the peers that can receive requests, which is not this process itself.
+pub(super) fn peer_pools(console: &Console) -> Vec<PeerPoolRecord> {
+    let config = console.context.config();
+    let pools = &console.context.process.peer_pools;
+    let form = console.clients.key_form;
+    let others = config.peers.keys().filter(|id| form.is_other(**id));
+    others.map(|id| PeerPoolRecord { id: *id, pool: pools.of(*id) }).collect()
+}

@@ -4,7 +4,7 @@
 use crate::accounts;
 use crate::config::Settings;
 use crate::net::Endpoint;
-use crate::net::listener::{self, BoundListener, UnixAccess};
+use crate::net::listener::{self, BoundListener, PortUse, UnixAccess};
 use crate::net::tcp_options::TcpOptions;
 use crate::service_manager::{self, InheritedListener};
 use anyhow::Context as _;
@@ -35,7 +35,8 @@ pub(super) fn inherited(settings: &Settings) -> anyhow::Result<Option<Vec<BoundL
 /// An address cannot be bound.
 pub(super) fn bind_tcp(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
     let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
-    Ok(listener::bind_tcp(&hosts, settings.listen_port, settings.listen_backlog, TcpOptions::of(settings))?)
+    let (port, backlog, options) = (settings.listen_port, settings.listen_backlog, TcpOptions::of(settings));
+    Ok(listener::bind_tcp(&hosts, port, backlog, options, PortUse::of(settings.so_reuseport))?)
 }
 
 /// Adds the UNIX socket of `unix_socket_dir`.
@@ -62,7 +63,11 @@ pub(super) fn with_unix(
         bound.push(listener::bind_unix(
             &settings.unix_socket_dir,
             port.unwrap_or(settings.listen_port),
-            UnixAccess { mode: settings.unix_socket_mode.0, group },
+            UnixAccess {
+                mode: settings.unix_socket_mode.0,
+                group,
+                port_use: PortUse::of(settings.so_reuseport),
+            },
             settings.listen_backlog,
         )?);
     }

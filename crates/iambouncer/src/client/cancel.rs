@@ -1,26 +1,34 @@
 //! Cancel requests from clients. Owns what a request does in each client state; sending it to the server is left to
-//! [`crate::server::cancel`].
+//! [`crate::server::cancel`], and to another process to [`super::peers`].
 
-use crate::clients::{ClientState, worker_of};
+use super::peers;
+use crate::clients::{CancelKey, ClientState, KeyOwner};
 use crate::server;
 use crate::worker_state::Worker;
 use std::rc::Rc;
 
-/// Passes a request to the worker that has the client. Returns once the server has accepted it: drivers take the end
-/// of the connection as the acknowledgement, and may send the next query right after it.
-pub(super) async fn route(worker: &Worker, pid: u32, key: Vec<u8>) {
+/// Passes a request to the worker or the peer that has the client. Returns once the server has accepted it: drivers
+/// take the end of the connection as the acknowledgement, and may send the next query right after it.
+pub(super) async fn route(worker: &Worker, pid: u32, key: &[u8]) {
+    let Some(key) = CancelKey::of_request(pid, key) else {
+        tracing::debug!(pid, "cancel request with a key of another length");
+        return;
+    };
     let request = move |worker: &Rc<Worker>| {
         let worker = worker.clone();
-        async move { handle(&worker, pid, &key).await }
+        async move { handle(&worker, &key).await }
     };
-    // An unused process ID is treated like any wrong key.
-    let _ = worker.workers.ask(worker_of(pid), request).await;
+    match worker.clients.key_form.owner_of(&key) {
+        // An unused process ID is treated like any wrong key.
+        KeyOwner::Worker(index) => drop(worker.workers.ask(index, request).await),
+        KeyOwner::Peer(id) => peers::forward(worker, id, key).await,
+    }
 }
 
 /// Acts on a request. A wrong key is ignored without an answer, as in PostgreSQL.
-async fn handle(worker: &Worker, pid: u32, key: &[u8]) {
-    let Some(client) = worker.clients.by_cancel_key(pid, key) else {
-        tracing::debug!(pid, "cancel request with an unknown key");
+async fn handle(worker: &Worker, key: &CancelKey) {
+    let Some(client) = worker.clients.by_cancel_key(key) else {
+        tracing::debug!(pid = key.pid(), "cancel request with an unknown key");
         return;
     };
     if client.state.get() == ClientState::Waiting {

@@ -16,6 +16,7 @@ mod method;
 mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;
+mod peers;
 mod serve;
 mod spelling;
 mod startup;

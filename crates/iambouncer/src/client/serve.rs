@@ -92,7 +92,8 @@ pub async fn serve(
     };
     match opened {
         InitialPacket::Cancel { stream, pid, key } => {
-            cancel::route(&worker, pid, key).await;
+            // Evicted, it gives up its place; a request that has reached its worker goes on.
+            let _ = interrupt.or(pin!(cancel::route(&worker, pid, &key))).await;
             drop(stream);
         }
         InitialPacket::Session { stream, inbound, version, parameters } => {

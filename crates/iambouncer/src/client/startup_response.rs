@@ -55,7 +55,7 @@ pub(super) async fn startup_response(
     let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
     message.extend_from_slice(&greeting.messages);
     report_pooling(&mut message, context, pool);
-    encode::backend_key_data(&mut message, client.cancel_pid(), &client.secret);
+    encode::backend_key_data(&mut message, client.cancel_key.pid(), client.cancel_key.secret());
     encode::ready_for_query(&mut message);
     // A requested value is validated by the first server that accepts it; application_name is always valid.
     let name = context.parameters.id("application_name");

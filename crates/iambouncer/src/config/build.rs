@@ -286,9 +286,8 @@ mod tests {
              * = host=/run/pg\n[users]\nann = pool_size=3\n[peers]\n1 = host=other\n"
         );
         let (config, found) = read_with(&text, &[], &[]);
-        let texts: Vec<_> =
-            found.iter().filter(|found| found.is_error()).map(|error| error.message.as_str()).collect();
-        assert_eq!(texts, ["[peers] is not supported yet: cancel requests are not forwarded"]);
+        let texts: Vec<_> = found.iter().map(|found| found.message.as_str()).collect();
+        assert_eq!(texts, ["[peers] has no effect without peer_id"]);
         let app = &config.databases["app"];
         assert_eq!((app.host.len(), app.port, app.pool_mode), (2, 5433, Some(PoolMode::Transaction)));
         assert_eq!(app.password.as_ref().map(super::super::Secret::expose), Some("p'w"));
@@ -321,15 +320,14 @@ mod tests {
 
     #[test]
     fn unsupported_settings_that_operators_rely_on_are_errors() {
-        let settings = "disable_pqexec = 1\nso_reuseport = 1\n\
+        let settings = "disable_pqexec = 1\n\
                         server_tls_ciphers = HIGH\n";
-        let text = format!("{HEAD}{settings}[databases]\na =\n[peers]\n1 = host=b\n");
+        let text = format!("{HEAD}{settings}[databases]\na =\n");
         let mut found = errors(&text);
         found.sort();
-        let of_settings = ["disable_pqexec", "server_tls_ciphers", "so_reuseport"];
+        let of_settings = ["disable_pqexec", "server_tls_ciphers"];
         let mut expected: Vec<_> =
             of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
-        expected.push("[peers] is not supported yet: cancel requests are not forwarded".to_owned());
         expected.sort();
         assert_eq!(found, expected);
     }

@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_unsupported(config, places, &mut found);
     check_listening(&config.settings, places, &mut found);
+    check_peers(config, places, &mut found);
     check_names(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);
@@ -51,6 +52,15 @@ fn check_listening(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Di
             Diagnostic::error("nothing to listen on: listen_addr and unix_socket_dir are both empty")
                 .at(span),
         );
+    }
+}
+
+fn check_peers(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+    if let Some((first, _)) = config.peers.first_key_value()
+        && config.settings.peer_id == 0
+    {
+        let warning = Diagnostic::warning("[peers] has no effect without peer_id").at(places.peer(*first));
+        found.push(warning.help("set peer_id to the number of this process"));
     }
 }
 

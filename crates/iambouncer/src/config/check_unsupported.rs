@@ -19,8 +19,4 @@ pub(super) fn check_unsupported(config: &Config, places: &ValuePlaces, found: &m
             found.push(error.at(places.setting(row.name)).help(HELP));
         }
     }
-    if let Some(id) = config.peers.keys().next() {
-        let error = Diagnostic::error("[peers] is not supported yet: cancel requests are not forwarded");
-        found.push(error.at(places.peer(*id)).help("remove the section"));
-    }
 }

@@ -49,7 +49,7 @@ fn hosts(text: &str) -> Result<Vec<Host>, String> {
         .collect()
 }
 
-use SettingStatus::{Unsupported, Working};
+use SettingStatus::Working;
 
 /// Keys of a `[databases]` line.
 pub static DATABASE_KEYS: &[KeyInfo<Database>] = &[
@@ -164,17 +164,17 @@ pub static USER_KEYS: &[KeyInfo<UserOverrides>] = &[
 
 /// Keys of a `[peers]` line.
 pub static PEER_KEYS: &[KeyInfo<Peer>] = &[
-    row("host", Unsupported, "Address or socket directory of the peer", |p, v| {
+    row("host", Working, "Address or socket directory of the peer", |p, v| {
         p.host = Some(Host::parse(v));
         Ok(())
     }),
-    row("port", Unsupported, "Port of the peer; default: 6432", |p, v| {
+    row("port", Working, "Port of the peer; default: 6432", |p, v| {
         p.port = port(v)?;
         Ok(())
     }),
     row(
         "pool_size",
-        Unsupported,
+        Working,
         "Concurrent cancel requests to the peer; default: default_pool_size",
         |p, v| put(&mut p.pool_size, v),
     ),

@@ -72,7 +72,7 @@ settings! {
     max_user_client_connections: u32 = 0, ClientLogin, Working, "Client connections per user (0 = no limit)";
     max_user_connections: u32 = 0, ServerLogin, Working, "Server connections per user over all databases (0 = no limit)";
     min_pool_size: u32 = 0, Reload, Working, "Server connections kept open in a pool", 0..=1_000_000;
-    peer_id: u16 = 0, Nothing, Unsupported, "Number of this process among its peers (0 = no peering)", 0..=16383;
+    peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering)", 0..=16383;
     pidfile: String = "", Start, Working, "File with the process ID";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
     pool_idle_timeout: Duration = 0, Nothing, NotYet, "Remove a pool unused for this many seconds";
@@ -105,7 +105,7 @@ settings! {
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
     service_name: String = "", Start, Ignored, "Name of the Windows service";
-    so_reuseport: bool = false, Start, Unsupported, "Let several processes share the port";
+    so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
     suspend_timeout: Duration = 10, Nothing, NotYet, "Seconds for flushing buffers on SUSPEND";

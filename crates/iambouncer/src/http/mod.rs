@@ -18,7 +18,7 @@ pub use reference::metrics_markdown;
 
 use crate::admin::Console;
 use crate::config::{Config, HttpPort};
-use crate::net::listener::{self, BoundListener};
+use crate::net::listener::{self, BoundListener, PortUse};
 use crate::net::tcp_options::TcpOptions;
 use crate::process::Process;
 use crate::worker::workers::Workers;
@@ -92,7 +92,8 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
     let hosts: Vec<String> = crate::config::split_list(&settings.http_addr).map(str::to_owned).collect();
     let is_configured =
         config.origins.iter().any(|origin| matches!(origin.key.as_str(), "http_addr" | "http_port"));
-    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, TcpOptions::default()) {
+    let options = TcpOptions::default();
+    match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, options, PortUse::Exclusive) {
         Ok(bound) => Ok(bound),
         Err(error) if is_configured => Err(anyhow::Error::new(error).context("no probes and metrics")),
         Err(error) => {

@@ -57,6 +57,22 @@ impl BoundListener {
     }
 }
 
+/// Whether other processes may listen on the same port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortUse {
+    /// Only this process.
+    Exclusive,
+    /// Others that share it, too (SO_REUSEPORT): the kernel distributes connections.
+    Shared,
+}
+
+impl PortUse {
+    /// That of `so_reuseport`.
+    pub fn of(is_shared: bool) -> Self {
+        if is_shared { Self::Shared } else { Self::Exclusive }
+    }
+}
+
 /// Binding failed, because of the configuration or the host.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {reason}")]
@@ -80,14 +96,16 @@ pub fn bind_tcp(
     port: u16,
     backlog: u32,
     options: TcpOptions,
+    port_use: PortUse,
 ) -> Result<Vec<BoundListener>, BindError> {
+    let bind_one = |addr| bind_one(addr, backlog, options, port_use);
     let mut bound = Vec::new();
     for host in hosts {
         let address = format!("{host}:{port}");
         let resolved: Vec<SocketAddr> = if host == "*" {
             let any6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
             let any4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, port));
-            match bind_one(any6, backlog, options) {
+            match bind_one(any6) {
                 // Without V6ONLY the socket accepts both families.
                 Ok(socket) => {
                     bound.push(socket);
@@ -99,19 +117,27 @@ pub fn bind_tcp(
             (host.as_str(), port).to_socket_addrs().map_err(bind_error(&*address))?.collect()
         };
         for addr in resolved {
-            bound.push(bind_one(addr, backlog, options).map_err(bind_error(addr.to_string()))?);
+            bound.push(bind_one(addr).map_err(bind_error(addr.to_string()))?);
         }
     }
     Ok(bound)
 }
 
-fn bind_one(addr: SocketAddr, backlog: u32, options: TcpOptions) -> io::Result<BoundListener> {
+fn bind_one(
+    addr: SocketAddr,
+    backlog: u32,
+    options: TcpOptions,
+    port_use: PortUse,
+) -> io::Result<BoundListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(addr),
         socket2::Type::STREAM.nonblocking().cloexec(),
         Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    if port_use == PortUse::Shared {
+        socket.set_reuse_port(true)?;
+    }
     if addr.is_ipv6() {
         socket.set_only_v6(!addr.ip().is_unspecified())?;
     }
@@ -129,6 +155,8 @@ pub struct UnixAccess {
     pub mode: u32,
     /// Number of the group that owns the file; `None` for that of the process.
     pub group: Option<u32>,
+    /// Whether the port of this name is shared by TCP sockets; a UNIX socket cannot be shared.
+    pub port_use: PortUse,
 }
 
 /// Binds the UNIX socket at libpq's path in `dir`; a stale file of a dead process is replaced.
@@ -145,7 +173,13 @@ pub fn bind_unix(dir: &str, port: u16, access: UnixAccess, backlog: u32) -> Resu
     let is_file = !dir.starts_with('@');
     if is_file && path.exists() {
         if fresh().and_then(|probe| probe.connect(&addr)).is_ok() {
-            return Err(fail()(io::Error::other("another process is listening there")));
+            return Err(fail()(io::Error::other(match access.port_use {
+                PortUse::Exclusive => "another process is listening there",
+                PortUse::Shared => {
+                    "another process is listening there; with so_reuseport each process needs its own \
+                     unix_socket_dir"
+                }
+            })));
         }
         std::fs::remove_file(&path).map_err(fail())?;
     }
@@ -265,7 +299,7 @@ mod tests {
     };
 
     fn bind(options: TcpOptions) -> BoundListener {
-        bind_tcp(&["127.0.0.1".to_owned()], 0, 16, options).unwrap().remove(0)
+        bind_tcp(&["127.0.0.1".to_owned()], 0, 16, options, PortUse::Exclusive).unwrap().remove(0)
     }
 
     fn connect(bound: &BoundListener) -> TcpStream {

@@ -4,7 +4,7 @@
 use super::engine::EngineChoice;
 use crate::admin::{Console, Reloader};
 use crate::client;
-use crate::clients::ClientTable;
+use crate::clients::{ClientTable, KeyForm};
 use crate::context::{ConfigFiles, Context};
 use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
@@ -87,7 +87,8 @@ pub(super) fn start(
 /// Creates the state of a worker, starts its janitor, and lets it run jobs of the others.
 pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
     let WorkerStart { process, loaded, shared_pools, reloader } = start;
-    let clients = Rc::new(ClientTable::new(slot.index().index()));
+    let key_form = KeyForm::of(loaded.config.settings.peer_id, slot.index().count());
+    let clients = Rc::new(ClientTable::new(slot.index().index(), key_form));
     let context = Rc::new(Context::new(process, loaded, slot.index()));
     let lifecycle = Rc::new(Lifecycle::default());
     let directory = Directory::new(context.clone(), shared_pools, slot.workers());

@@ -4,7 +4,7 @@
 use iambouncer::admin::Reloader;
 use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::ConfigFiles;
-use iambouncer::net::listener;
+use iambouncer::net::listener::{self, PortUse};
 use iambouncer::net::tcp_options::TcpOptions;
 use iambouncer::pooler::{self, StartPlan, signals};
 use rds_iam::{AwsCredentials, TokenEngine};
@@ -25,7 +25,9 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
     );
     std::fs::write(&ini, text).unwrap();
     let config = load_file(&ini, &MapEnvironment::default(), &[]).unwrap().config;
-    let bound = listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16, TcpOptions::default()).unwrap();
+    let bound =
+        listener::bind_tcp(&["127.0.0.1".to_owned()], 0, 16, TcpOptions::default(), PortUse::Exclusive)
+            .unwrap();
     let port = bound[0].endpoint.port();
     let loaded = ConfigFiles {
         config: Arc::new(config),

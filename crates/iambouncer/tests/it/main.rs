@@ -47,11 +47,13 @@ mod moto;
 mod odd_passwords;
 #[cfg(feature = "pam")]
 mod pam_logins;
+mod peers;
 mod per_database;
 mod pooling;
 mod prepared;
 mod proof_bounds;
 mod protocol;
+mod rolling_restart;
 mod scenarios;
 mod secrets;
 mod server_logins;

@@ -4,6 +4,7 @@
 pub mod answering;
 pub mod bouncer;
 pub mod drivers;
+pub mod fleet;
 pub mod http;
 pub mod lambda;
 pub mod moto;

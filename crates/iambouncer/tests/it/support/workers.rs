@@ -3,7 +3,7 @@
 
 use super::raw::{self, Client};
 use super::{Bouncer, bouncer::Start, eventually, postgres};
-use iambouncer::clients::worker_of;
+use iambouncer::clients::{CancelKey, KeyForm, KeyOwner};
 use rds_sim::postgres::Postgres;
 use std::collections::BTreeSet;
 
@@ -20,7 +20,11 @@ pub struct Workers {
 
 /// The number of the worker that serves a client.
 pub fn worker_of_client(client: &Client) -> usize {
-    worker_of(client.cancel_key().0)
+    let (pid, secret) = client.cancel_key();
+    match KeyForm::Alone.owner_of(&CancelKey::of_request(pid, &secret).unwrap()) {
+        KeyOwner::Worker(worker) => worker,
+        KeyOwner::Peer(id) => panic!("a key of peer {id}"),
+    }
 }
 
 impl Workers {
