@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
+/// The NOTICE to a client that has waited for `query_wait_notify`, in PgBouncer's words.
+pub const WAIT_NOTICE: &str = "No server connection available in postgres backend, client being queued";
+
 /// Who is responsible for an error; also its label in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -125,6 +128,18 @@ pub fn unknown_database(name: &str) -> ClientError {
 pub fn database_removed() -> ClientError {
     ClientError::new(Blame::Configuration, "57P04", "database removed")
         .hint("Its line is no longer in the configuration.")
+}
+
+/// `server_fast_close`: the client's server has to be closed.
+pub fn configuration_changed() -> ClientError {
+    ClientError::new(Blame::Configuration, "57P01", "database configuration changed")
+        .hint("The session had a server of the previous configuration (server_fast_close).")
+}
+
+/// `disable_pqexec`.
+pub fn simple_query_refused() -> ClientError {
+    ClientError::new(Blame::Client, "08P01", "PQexec disallowed")
+        .hint("Simple queries are refused by disable_pqexec; use the extended protocol.")
 }
 
 /// The database is disabled.

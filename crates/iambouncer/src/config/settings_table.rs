@@ -40,7 +40,7 @@ settings! {
     conffile: String = "", Nothing, NotYet, "File that RELOAD reads; empty for the one given at start";
     core_dumps: bool = false, Start, Working, "Allow core dumps, which contain tokens, passwords and client data";
     default_pool_size: u32 = 20, Reload, Working, "Server connections per database and user", 0..=1_000_000;
-    disable_pqexec: bool = false, Start, Unsupported, "Refuse several statements in one simple query";
+    disable_pqexec: bool = false, Start, Working, "Close clients that send a simple query, which may have several statements";
     dns_max_ttl: Duration = 15, Janitor, Working, "Seconds for which addresses of a host name are cached; names with servers are then looked up again, and servers at addresses no longer returned are closed on release (0 = look up at each login)";
     dns_nxdomain_ttl: Duration = 15, Nothing, NotYet, "Seconds for which a DNS failure is cached";
     dns_server: String = "", Start, Working, "Name server for server host names, ADDRESS or ADDRESS:PORT, instead of the system's";
@@ -63,7 +63,7 @@ settings! {
     log_pooler_errors: bool = true, Use, Working, "Log errors that the pooler sends to clients";
     log_stats: bool = true, Janitor, Working, "Log totals once per stats_period";
     logfile: String = "", Reload, Working, "File to log to, besides standard error; RELOAD reopens it";
-    login_notify_message: String = "", Nothing, NotYet, "NOTICE sent to each client after login";
+    login_notify_message: String = "", ClientLogin, Working, "NOTICE sent to each client after login";
     max_client_conn: u32 = 100, ClientLogin, Working, "Client connections in total", 0..=10_000_000;
     max_db_client_connections: u32 = 0, ClientLogin, Working, "Client connections per database (0 = no limit)";
     max_db_connections: u32 = 0, ServerLogin, Working, "Server connections per database over all users (0 = no limit)";
@@ -75,10 +75,10 @@ settings! {
     peer_id: u16 = 0, Nothing, Unsupported, "Number of this process among its peers (0 = no peering)", 0..=16383;
     pidfile: String = "", Start, Working, "File with the process ID";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
-    pool_idle_timeout: Duration = 0, Nothing, NotYet, "Remove a pool unused for this many seconds";
+    pool_idle_timeout: Duration = 0, Janitor, Working, "Remove a pool unused for this many seconds (0 = only after autodb_idle_timeout)";
     pool_mode: PoolMode = PoolMode::Session, Release, Working, "When a server is released to its pool";
     query_timeout: Duration = 0, Janitor, Working, "Cancel a query that runs longer than this many seconds";
-    query_wait_notify: Duration = 5, Nothing, NotYet, "NOTICE to a client that has waited this many seconds for a server";
+    query_wait_notify: Duration = 5, Janitor, Working, "NOTICE to a client that has waited this many seconds for a server (0 = none)";
     query_wait_timeout: Duration = 120, Janitor, Working, "Disconnect a client that has waited this many seconds for a server";
     reserve_pool_size: u32 = 0, Reload, Working, "Additional servers for a pool whose clients wait too long", 0..=1_000_000;
     reserve_pool_timeout: Duration = 5, Janitor, Working, "Seconds a client waits before the reserve is used";
@@ -87,10 +87,10 @@ settings! {
     scram_iterations: u32 = 4096, ClientLogin, Working, "Iterations of SCRAM secrets derived by the pooler", 1..=10_000_000;
     secret_grace: Duration = 3600, Reload, Working, "Seconds for which clients may use the previous password of a secret (secret_arn) after its rotation";
     secret_refresh: Duration = 600, Reload, Working, "Seconds after which a secret (secret_arn) is read again";
-    server_check_delay: Duration = 30, Nothing, NotYet, "Seconds a server may be idle before it is checked";
-    server_check_query: String = "<empty>", Nothing, NotYet, "Query that checks a server before reuse";
+    server_check_delay: Duration = 30, Janitor, Working, "Seconds a server may be idle before it is checked (0 = every idle server is)";
+    server_check_query: String = "<empty>", Janitor, Working, "Query that checks an idle server before a client gets it; <empty> is an empty query, an empty value means no check";
     server_connect_timeout: Duration = 15, ServerLogin, Working, "Seconds for connecting and logging in to a server";
-    server_fast_close: bool = false, Nothing, NotYet, "Close session-mode servers at the end of the transaction on RELOAD";
+    server_fast_close: bool = false, Janitor, Working, "Do not wait for the end of a session to close a server that RELOAD or RECONNECT replaces: close both at the end of the transaction";
     server_idle_timeout: Duration = 600, Janitor, Working, "Close a server unused for this many seconds";
     server_lifetime: Duration = 3600, ServerLogin, Working, "Close an unused server older than this many seconds (0 = use each server once)";
     server_login_retry: Duration = 15, Use, Working, "Pause after a failed server login, in seconds";

@@ -42,7 +42,12 @@ impl Pool {
         if self.database.paused.get() || !self.queue.has_waiters() {
             return;
         }
-        while self.logins.under_way() < self.queue.waiting_up_to(MAX_PARALLEL_LOGINS) {
+        loop {
+            let (logins, checks) = (self.logins.under_way(), self.checks.under_way());
+            let unserved = self.queue.waiting_up_to(MAX_PARALLEL_LOGINS + checks).saturating_sub(checks);
+            if logins >= unserved {
+                break;
+            }
             if self.is_backing_off() {
                 self.arm_retry();
                 break;

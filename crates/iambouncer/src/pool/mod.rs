@@ -5,7 +5,7 @@
 //! `balance` moves servers to workers whose clients wait too long.
 //!
 //! A [`Pool`] is made of parts with private state: `rules`, `idle`, `queue`, `arrivals`, `logins`, `canceling`,
-//! `rebalancer` and the [`table`]. The other files decide with them: `acquire` and `release` about servers, `connect`,
+//! `checking`, `rebalancer` and the [`table`]. The other files decide with them: `acquire` and `release` about servers, `connect`,
 //! `replacement` and `maintenance` about logins, `places` and `shared_limits` about limits.
 
 mod acquire;
@@ -13,6 +13,7 @@ mod arrivals;
 mod balance;
 mod canceling;
 mod changes;
+mod checking;
 mod closing;
 mod connect;
 mod counts;

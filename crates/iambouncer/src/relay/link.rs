@@ -99,8 +99,7 @@ impl Exchange {
             Link::None => match session.pool.acquire() {
                 Acquired::Server(lease) => lease,
                 Acquired::Wait(waiter) => {
-                    session.info.state.set(ClientState::Waiting);
-                    session.info.time(|t| t.query_at = Some(worker::now()));
+                    session.info.begin_wait(worker::now());
                     // The pool may have answered at once.
                     let is_answered = !waiter.is_waiting();
                     self.link = Link::Waiting(waiter);

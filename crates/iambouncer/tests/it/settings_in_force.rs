@@ -18,6 +18,7 @@ fn value(console: &mut Client, key: &str) -> String {
 fn other_text(key: &str) -> Option<&'static str> {
     Some(match key {
         "admin_users" => "postgres, other",
+        "auth_query" => "SELECT $1, NULL",
         "auth_type" => "any",
         "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
@@ -27,7 +28,12 @@ fn other_text(key: &str) -> Option<&'static str> {
         "server_reset_query" => "SELECT 1",
         "server_check_query" => "SELECT 2",
         "stats_users" => "other",
-        "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_ident" => "other",
+        "auth_dbname"
+        | "auth_user"
+        | "iam_map"
+        | "iam_sts_audience"
+        | "login_notify_message"
+        | "syslog_ident" => "other",
         "log_format" => "json",
         "syslog_facility" => "local0",
         "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",
