@@ -10,7 +10,7 @@ use crate::config::{
     AuthType, Config, Environment, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
     load_user_list,
 };
-use crate::host_names::NameSources;
+use crate::host_names::{CacheTimes, NameSources};
 use crate::net::tcp_options::TcpOptions;
 use crate::net::tls_config::{self, LdapTrust};
 use crate::net::verified::ServerTls;
@@ -196,6 +196,12 @@ impl Context {
     pub fn name_sources(&self) -> NameSources {
         let is_dns_only = self.loaded.borrow().config.settings.names_dns_servers();
         NameSources { resolver: self.process.resolver.clone(), is_dns_only }
+    }
+
+    /// How long results of lookups are used.
+    pub fn cache_times(&self) -> CacheTimes {
+        let settings = &self.loaded.borrow().config.settings;
+        CacheTimes { max_ttl: settings.dns_max_ttl, failure_ttl: settings.dns_nxdomain_ttl }
     }
 
     /// The configured TCP options.

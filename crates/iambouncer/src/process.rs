@@ -127,5 +127,6 @@ impl Process {
         // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
         self.lookups.forget();
+        self.host_names.forget_failures();
     }
 }

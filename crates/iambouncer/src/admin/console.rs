@@ -23,8 +23,8 @@ type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
 /// Applies a configuration change outside the workers.
 #[derive(Clone)]
 pub struct Reloader {
-    /// Reads the configuration again. The error is for the operator.
-    pub read: Arc<dyn Fn() -> Result<ConfigFiles, String> + Send + Sync>,
+    /// Reads the configuration again, from this file unless it is empty. The error is for the operator.
+    pub read: Arc<dyn Fn(&str) -> Result<ConfigFiles, String> + Send + Sync>,
     /// Sets the log destination and level from the settings. The error is for the operator.
     pub log: Arc<DirectLog>,
 }
@@ -62,10 +62,10 @@ impl Console {
     /// # Errors
     /// A file is invalid; the active configuration is unchanged.
     pub async fn reload(&self) -> Result<(), String> {
-        let read = self.reloader.read.clone();
+        let (read, running) = (self.reloader.read.clone(), self.context.config());
         let read = self
             .context
-            .blocking(move || read())
+            .blocking(move || read(&running.settings.conffile))
             .await
             .unwrap_or_else(|| Err("reading the configuration was aborted".to_owned()));
         self.context.process.health.reloaded(read.is_ok(), SystemTime::now());

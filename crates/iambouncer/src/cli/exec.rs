@@ -131,7 +131,7 @@ fn serve(
         loaded,
         sockets,
         Reloader {
-            read: Arc::new(|| Err("there is no file to reload".to_owned())),
+            read: Arc::new(|_| Err("there is no file to reload".to_owned())),
             // The log always goes to the terminal of the command.
             log: Arc::new(|_| Ok(())),
         },

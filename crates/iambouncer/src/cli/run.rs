@@ -211,7 +211,7 @@ fn start(
     let control = control_runtime().map_err(Failure::Start)?;
     let reload_log = log.clone();
     let reloader = Reloader {
-        read: Arc::new(move || reload(&source)),
+        read: Arc::new(move |conffile| reload(&source, conffile)),
         log: Arc::new(move |settings| reload_log.configure(settings)),
     };
     let log = log.clone();
@@ -285,16 +285,23 @@ pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
-fn reload(source: &ConfigSource) -> Result<ConfigFiles, String> {
-    let config = match source {
-        ConfigSource::File { path, flags } => {
-            let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
-            for line in read.warnings.to_string().lines() {
-                tracing::warn!("{line}");
-            }
-            read.config
+/// Reads the configuration again: from `conffile` if it is set, which then remains so.
+fn reload(source: &ConfigSource, conffile: &str) -> Result<ConfigFiles, String> {
+    let (path, flags) = match source {
+        ConfigSource::File { path, flags } if conffile.is_empty() => (path.as_path(), flags.as_slice()),
+        ConfigSource::File { flags, .. } => (Path::new(conffile), flags.as_slice()),
+        ConfigSource::Endpoint { config } if conffile.is_empty() => {
+            return ConfigFiles::read((**config).clone());
         }
-        ConfigSource::Endpoint { config } => (**config).clone(),
+        ConfigSource::Endpoint { .. } => (Path::new(conffile), &[][..]),
     };
+    let read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
+    for line in read.warnings.to_string().lines() {
+        tracing::warn!("{line}");
+    }
+    let mut config = read.config;
+    if config.settings.conffile.is_empty() {
+        conffile.clone_into(&mut config.settings.conffile);
+    }
     ConfigFiles::read(config)
 }

@@ -37,12 +37,12 @@ settings! {
     client_tls_key_file: String = "", ClientConnection, Working, "Key of the certificate presented to clients";
     client_tls_protocols: TlsProtocols = "secure", ClientConnection, Working, "TLS versions offered to clients";
     client_tls_sslmode: TlsMode = TlsMode::Disable, ClientConnection, Working, "TLS mode for connections from clients";
-    conffile: String = "", Nothing, NotYet, "File that RELOAD reads; empty for the one given at start";
+    conffile: String = "", Reload, Working, "File that the next RELOAD reads; empty for the one given at start";
     core_dumps: bool = false, Start, Working, "Allow core dumps, which contain tokens, passwords and client data";
     default_pool_size: u32 = 20, Reload, Working, "Server connections per database and user", 0..=1_000_000;
     disable_pqexec: bool = false, Start, Working, "Close clients that send a simple query, which may have several statements";
     dns_max_ttl: Duration = 15, Janitor, Working, "Seconds for which addresses of a host name are cached; names with servers are then looked up again, and servers at addresses no longer returned are closed on release (0 = look up at each login)";
-    dns_nxdomain_ttl: Duration = 15, Nothing, NotYet, "Seconds for which a DNS failure is cached";
+    dns_nxdomain_ttl: Duration = 15, ServerLogin, Working, "Seconds for which the failure to look up a host name is remembered, until RELOAD or SET";
     dns_server: String = "", Start, Working, "Name server for server host names, ADDRESS or ADDRESS:PORT, instead of the system's";
     dns_zone_check_period: Duration = 0, Nothing, Ignored, "Seconds between checks of a zone's serial (c-ares only)";
     http_addr: String = "127.0.0.1", Start, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
@@ -117,7 +117,7 @@ settings! {
     tcp_keepcnt: u32 = 0, Connection, Working, "Lost probes before a connection is closed (0 = system default)", 0..=127;
     tcp_keepidle: Duration = 0, Connection, Working, "Silent seconds before the first probe (0 = system default)";
     tcp_keepintvl: Duration = 0, Connection, Working, "Seconds between probes (0 = system default)";
-    tcp_socket_buffer: u32 = 0, Nothing, NotYet, "Size of socket buffers in bytes (0 = system default)";
+    tcp_socket_buffer: u32 = 0, Connection, Working, "Size of the send and receive buffers of sockets in bytes (0 = system default)";
     tcp_user_timeout: u32 = 0, Connection, Working, "Milliseconds sent data may stay unacknowledged (0 = system default)";
     track_extra_parameters: String = "IntervalStyle", Start, Working, "Additional server parameters tracked per client";
     transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client whose transaction runs longer than this many seconds";

@@ -38,9 +38,13 @@ pub(super) async fn run(worker: Rc<Worker>) {
         let idle_timeout = config.settings.server_idle_timeout;
         worker.context.auth_connections.close_unused(idle_timeout, &config, worker::now());
         if worker.context.worker.index() == 0 {
-            let (context, max_ttl) = (&worker.context, config.settings.dns_max_ttl);
+            let context = &worker.context;
             let process = &context.process;
-            process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
+            process.host_names.look_up_again(
+                &process.control,
+                &context.name_sources(),
+                context.cache_times(),
+            );
             for (kind, left_out) in process.log_limit.overdue(worker::now()) {
                 tracing::warn!(
                     kind,

@@ -43,7 +43,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         let plan = StartPlan {
             loaded,
             bound,
-            reloader: Reloader { read: Arc::new(|| Err("not here".to_owned())), log: Arc::new(|_| Ok(())) },
+            reloader: Reloader { read: Arc::new(|_| Err("not here".to_owned())), log: Arc::new(|_| Ok(())) },
             control: control.handle().clone(),
             tokens: TokenEngine::new(AwsCredentials::shared()),
             resolver: None,
