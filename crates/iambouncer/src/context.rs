@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::host_names::{CacheTimes, NameSources};
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config::{self, LdapTrust};
+use crate::net::tls_config::{self, LdapTrust, TlsConfigError};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
@@ -49,6 +49,19 @@ impl ConfigFiles {
     /// # Errors
     /// A file is invalid; the text is for the operator.
     pub fn read(config: Config) -> Result<Self, String> {
+        Self::read_after(None, config)
+    }
+
+    /// As [`ConfigFiles::read`], for SET, which changes certificate and key one after the other: while they do not
+    /// match, the TLS configuration remains.
+    ///
+    /// # Errors
+    /// As [`ConfigFiles::read`].
+    pub fn read_changed(&self, config: Config) -> Result<Self, String> {
+        Self::read_after(Some(self), config)
+    }
+
+    fn read_after(before: Option<&Self>, config: Config) -> Result<Self, String> {
         let settings = &config.settings;
         let users = match settings.auth_file.as_str() {
             "" => UserList::default(),
@@ -59,16 +72,32 @@ impl ConfigFiles {
         for warning in hba.warnings() {
             tracing::warn!("{warning}");
         }
-        let tls = |error: tls_config::TlsConfigError| format!("error: {error}");
         Ok(Self {
-            server_tls: tls_config::for_servers(settings).map_err(tls)?,
-            client_tls: tls_config::for_clients(settings).map_err(tls)?,
+            server_tls: unless_unpaired(
+                tls_config::for_servers(settings),
+                before.map(|files| &files.server_tls),
+            )?,
+            client_tls: unless_unpaired(
+                tls_config::for_clients(settings),
+                before.map(|files| &files.client_tls),
+            )?,
             ldap_tls: ldap_tls(settings, &hba)?,
             users: Arc::new(users),
             ident: Arc::new(ident),
             hba: Arc::new(hba),
             config: Arc::new(config),
         })
+    }
+}
+
+/// The result, or what was in force before if a certificate and a key do not match.
+fn unless_unpaired<T: Clone>(result: Result<T, TlsConfigError>, before: Option<&T>) -> Result<T, String> {
+    match (result, before) {
+        (Err(error @ TlsConfigError::Unpaired { .. }), Some(before)) => {
+            tracing::warn!("the TLS configuration is unchanged: {error}");
+            Ok(before.clone())
+        }
+        (result, _) => result.map_err(|error| format!("error: {error}")),
     }
 }
 

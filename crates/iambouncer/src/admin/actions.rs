@@ -4,7 +4,6 @@ use super::console::Console;
 use super::table::CommandOutcome;
 use crate::client_error::{self, Blame, ClientError};
 use crate::config::AuthType;
-use crate::context::ConfigFiles;
 use crate::lifecycle::Phase;
 use crate::pool::Pool;
 use std::future::ready;
@@ -84,9 +83,9 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
             "auth_ldap_options" => kind == AuthType::Ldap,
             _ => false,
         };
-        if key.ends_with("_file") || key.contains("_tls_") || needs_rules {
-            let config = (*loaded.config).clone();
-            let read = console.context.blocking(move || ConfigFiles::read(config)).await;
+        if key.ends_with("_file") || key.contains("_tls") || needs_rules {
+            let (before, config) = (loaded.clone(), (*loaded.config).clone());
+            let read = console.context.blocking(move || before.read_changed(config)).await;
             loaded =
                 read.unwrap_or_else(|| Err("reading the files was aborted".to_owned())).map_err(invalid)?;
         }

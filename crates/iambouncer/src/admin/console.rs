@@ -6,7 +6,7 @@ use crate::clients::{self, ClientTable};
 use crate::config::Settings;
 use crate::context::{ConfigFiles, Context};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::pool::Directory;
+use crate::pool::{Directory, Pool};
 use crate::stats::snapshot::Snapshot;
 use crate::worker::workers::Workers;
 use std::future::ready;
@@ -20,11 +20,14 @@ const FIRST: usize = 0;
 /// Sets the log destination and level from the settings.
 type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
 
+/// Reads the configuration from a file, or where it was read before.
+type ConfigReader = dyn Fn(&str) -> Result<ConfigFiles, String> + Send + Sync;
+
 /// Applies a configuration change outside the workers.
 #[derive(Clone)]
 pub struct Reloader {
     /// Reads the configuration again, from this file unless it is empty. The error is for the operator.
-    pub read: Arc<dyn Fn(&str) -> Result<ConfigFiles, String> + Send + Sync>,
+    pub read: Arc<ConfigReader>,
     /// Sets the log destination and level from the settings. The error is for the operator.
     pub log: Arc<DirectLog>,
 }
@@ -85,10 +88,15 @@ impl Console {
     /// The log file cannot be opened; nothing has been changed.
     pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
         (self.reloader.log)(&loaded.config.settings)?;
+        let running = self.context.config();
+        let replaces_servers = running.settings.encrypts_servers_differently(&loaded.config.settings);
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
             console.directory.reload();
+            if replaces_servers {
+                console.directory.pools().iter().for_each(Pool::retire_all);
+            }
             // Listeners set their options now rather than with the next connection.
             console.lifecycle.changed.notify_all();
             console.kill_clients_of_removed_databases();

@@ -321,11 +321,11 @@ mod tests {
 
     #[test]
     fn unsupported_settings_that_operators_rely_on_are_errors() {
-        let settings = "so_reuseport = 1\nserver_tls_ciphers = HIGH\n";
+        let settings = "so_reuseport = 1\npeer_id = 1\n";
         let text = format!("{HEAD}{settings}[databases]\na =\n[peers]\n1 = host=b\n");
         let mut found = errors(&text);
         found.sort();
-        let of_settings = ["server_tls_ciphers", "so_reuseport"];
+        let of_settings = ["peer_id", "so_reuseport"];
         let mut expected: Vec<_> =
             of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
         expected.push("[peers] is not supported yet: cancel requests are not forwarded".to_owned());

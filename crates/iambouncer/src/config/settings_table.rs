@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
 use super::ldap_options::LdapSetting;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
+use super::tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
 settings! {
@@ -28,12 +29,12 @@ settings! {
     cancel_wait_timeout: Duration = 10, Use, Working, "Seconds a cancel request may wait for a connection";
     client_idle_timeout: Duration = 0, Janitor, Working, "Disconnect a client after this many idle seconds";
     client_login_timeout: Duration = 60, ClientConnection, Working, "Disconnect a client that has not logged in after this many seconds";
-    client_tls13_ciphers: String = "", Nothing, Unsupported, "TLS 1.3 cipher suites offered to clients";
+    client_tls13_ciphers: Tls13Ciphers = "", ClientConnection, Working, "TLS 1.3 cipher suites for clients, by name; empty means all";
     client_tls_ca_file: String = "", ClientConnection, Working, "CA that signs client certificates";
     client_tls_cert_file: String = "", ClientConnection, Working, "Certificate presented to clients";
-    client_tls_ciphers: String = "default", Nothing, Unsupported, "TLS 1.2 cipher suites offered to clients";
+    client_tls_ciphers: Tls12Ciphers = "default", ClientConnection, Working, "TLS 1.2 cipher suites for clients, in OpenSSL's syntax; default, secure, fast, normal and all mean all that are offered";
     client_tls_dheparams: String = "auto", Nothing, Ignored, "Classic Diffie-Hellman parameters (rustls has none)";
-    client_tls_ecdhcurve: String = "auto", Nothing, NotYet, "Key-exchange group for clients";
+    client_tls_ecdhcurve: TlsGroups = "auto", ClientConnection, Working, "Key-exchange groups for clients: auto or names such as X25519:P-256";
     client_tls_key_file: String = "", ClientConnection, Working, "Key of the certificate presented to clients";
     client_tls_protocols: TlsProtocols = "secure", ClientConnection, Working, "TLS versions offered to clients";
     client_tls_sslmode: TlsMode = TlsMode::Disable, ClientConnection, Working, "TLS mode for connections from clients";
@@ -97,10 +98,10 @@ settings! {
     server_reset_query: String = "DISCARD ALL", Release, Working, "Query run on a server between session-mode clients";
     server_reset_query_always: bool = false, Release, Working, "Run server_reset_query in every pool mode";
     server_round_robin: bool = false, Reload, Working, "Reuse the server that has been idle longest instead of the last one released";
-    server_tls13_ciphers: String = "", Nothing, Unsupported, "TLS 1.3 cipher suites offered to servers";
+    server_tls13_ciphers: Tls13Ciphers = "", ServerLogin, Working, "TLS 1.3 cipher suites for servers, by name; empty means all";
     server_tls_ca_file: String = "", ServerLogin, Working, "Authorities that sign server certificates: files, rds for the built-in ones of RDS, system for those of the host; empty means rds, system";
     server_tls_cert_file: String = "", ServerLogin, Working, "Certificate presented to servers";
-    server_tls_ciphers: String = "default", Nothing, Unsupported, "TLS 1.2 cipher suites offered to servers";
+    server_tls_ciphers: Tls12Ciphers = "default", ServerLogin, Working, "TLS 1.2 cipher suites for servers, in OpenSSL's syntax; default, secure, fast, normal and all mean all that are offered";
     server_tls_key_file: String = "", ServerLogin, Working, "Key of the certificate presented to servers";
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
@@ -173,6 +174,20 @@ impl Settings {
     /// The names in `track_extra_parameters`.
     pub fn extra_parameters(&self) -> impl Iterator<Item = &str> {
         split_list(&self.track_extra_parameters)
+    }
+
+    /// True if connections to servers would be encrypted in another way.
+    pub fn encrypts_servers_differently(&self, other: &Self) -> bool {
+        let tls = |settings: &Self| {
+            (
+                settings.server_tls_sslmode,
+                settings.server_tls_protocols.clone(),
+                (settings.server_tls_ciphers.clone(), settings.server_tls13_ciphers.clone()),
+                settings.server_tls_ca_file.clone(),
+                (settings.server_tls_cert_file.clone(), settings.server_tls_key_file.clone()),
+            )
+        };
+        tls(self) != tls(other)
     }
 
     /// True if this user may run all console commands.

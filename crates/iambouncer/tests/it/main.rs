@@ -58,6 +58,7 @@ mod signals;
 mod system_names;
 mod tls;
 mod tls_endings;
+mod tls_settings;
 mod tools;
 mod untrusted;
 mod verified_names;

@@ -36,7 +36,10 @@ fn other_text(key: &str) -> Option<&'static str> {
         | "syslog_ident" => "other",
         "log_format" => "json",
         "syslog_facility" => "local0",
-        "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",
+        "client_tls_ciphers" | "server_tls_ciphers" => "HIGH:!AES128",
+        "client_tls13_ciphers" | "server_tls13_ciphers" => "TLS_AES_256_GCM_SHA384",
+        "client_tls_ecdhcurve" => "X25519",
+        "client_tls_dheparams" => "none",
         "server_tls_sslmode" => "disable",
         _ => return None,
     })
