@@ -128,6 +128,7 @@ impl Exchange {
             let mut statements =
                 parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
             while let Some(sql) = statements.next() {
+                tracing::debug!(server = server.info.facts.id, "varcache_apply: {sql}");
                 encode::query(self.up.insert(), &sql);
                 let is_last = statements.peek().is_none();
                 let change = if is_last { StateChange::Parameters } else { StateChange::None };
