@@ -118,6 +118,13 @@ pub fn unknown_startup_parameter(name: &str) -> ClientError {
         .hint("Add the name to ignore_startup_parameters to have it ignored.")
 }
 
+/// The value of `replication` in a startup packet.
+pub fn invalid_replication(value: &str) -> ClientError {
+    let text = format!("invalid value for parameter \"replication\": \"{value}\"");
+    ClientError::new(Blame::Client, "22023", text)
+        .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+}
+
 /// A database without a line, and there is no `*` line.
 pub fn unknown_database(name: &str) -> ClientError {
     ClientError::new(Blame::Client, "3D000", format!("no such database: {name}"))

@@ -16,6 +16,7 @@ mod method;
 mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;
+mod replication;
 mod serve;
 mod spelling;
 mod startup;

@@ -167,25 +167,38 @@ impl FirstWait<'_> {
 
     /// Waits until the client disconnects or is killed. Bytes received meanwhile are kept for its session.
     async fn end(&mut self) -> LoginRefusal {
-        poll_fn(|cx| {
-            if let Some(error) = self.client.take_kill() {
-                let is_late = error == client_error::query_wait_timeout();
-                return Poll::Ready(LoginRefusal::Error(if is_late { self.timeout_error() } else { error }));
+        match gone_or_killed(self.client, self.stream, self.inbound).await {
+            LoginRefusal::Error(error) if error == client_error::query_wait_timeout() => {
+                LoginRefusal::Error(self.timeout_error())
             }
-            loop {
-                if self.inbound.len() >= MAX_EARLY_BYTES {
-                    return Poll::Pending;
-                }
-                if !self.inbound.is_empty() {
-                    self.inbound.make_room(MAX_EARLY_BYTES);
-                }
-                match self.stream.poll_recv(cx, self.inbound) {
-                    Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(LoginRefusal::Gone),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
+            other => other,
+        }
     }
+}
+
+/// Waits until a client that waits for a server disconnects or is killed. Bytes received meanwhile are kept.
+pub(super) async fn gone_or_killed(
+    client: &ClientInfo,
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+) -> LoginRefusal {
+    poll_fn(|cx| {
+        if let Some(error) = client.take_kill() {
+            return Poll::Ready(LoginRefusal::Error(error));
+        }
+        loop {
+            if inbound.len() >= MAX_EARLY_BYTES {
+                return Poll::Pending;
+            }
+            if !inbound.is_empty() {
+                inbound.make_room(MAX_EARLY_BYTES);
+            }
+            match stream.poll_recv(cx, inbound) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(LoginRefusal::Gone),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
 }

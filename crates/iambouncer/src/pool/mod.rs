@@ -17,6 +17,7 @@ mod checking;
 mod closing;
 mod connect;
 mod counts;
+mod dedicated;
 mod demand;
 pub mod directory;
 mod forgetting;
@@ -42,6 +43,7 @@ pub mod table;
 mod waiter;
 
 pub use acquire::{Acquired, Pool};
+pub use dedicated::DedicatedServer;
 pub use directory::{DatabaseState, Directory};
 pub use lease::Lease;
 pub use lingering::UnfinishedWork;

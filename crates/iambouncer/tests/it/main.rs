@@ -48,6 +48,7 @@ mod pooling;
 mod prepared;
 mod proof_bounds;
 mod protocol;
+mod replication;
 mod scenarios;
 mod secrets;
 mod server_checks;
