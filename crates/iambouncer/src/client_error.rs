@@ -10,6 +10,9 @@ pub use login::*;
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
+/// The NOTICE to a client that has waited for `query_wait_notify`, in PgBouncer's words.
+pub const WAIT_NOTICE: &str = "No server connection available in postgres backend, client being queued";
+
 /// Who is responsible for an error; also its label in logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -121,9 +124,28 @@ pub fn unencrypted_data(is_ssl: bool) -> ClientError {
     }
 }
 
+/// The value of `replication` in a startup packet.
+pub fn invalid_replication(value: &str) -> ClientError {
+    let text = format!("invalid value for parameter \"replication\": \"{value}\"");
+    ClientError::new(Blame::Client, "22023", text)
+        .hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+}
+
 /// RELOAD removed the database line of the session.
 pub fn database_removed() -> ClientError {
     messages::DATABASE_REMOVED.error().hint("Its line is no longer in the configuration.")
+}
+
+/// `server_fast_close`: the client's server has to be closed.
+pub fn configuration_changed() -> ClientError {
+    messages::CONFIGURATION_CHANGED
+        .error()
+        .hint("The session had a server of the previous configuration (server_fast_close).")
+}
+
+/// `disable_pqexec`.
+pub fn simple_query_refused() -> ClientError {
+    messages::PQEXEC.error().hint("Simple queries are refused by disable_pqexec; use the extended protocol.")
 }
 
 /// `query_wait_timeout`.

@@ -47,6 +47,17 @@ impl ClientState {
     }
 }
 
+/// Whether a client that waits for a server has received the NOTICE of `query_wait_notify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitNotice {
+    /// It has not waited long enough.
+    NotYet,
+    /// The client's task must send it now.
+    Due,
+    /// It was sent in this wait.
+    Sent,
+}
+
 /// Times of a client, for the janitor. All times are of the worker's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -94,6 +105,7 @@ pub struct ClientInfo {
     pub prepared_count: Cell<u32>,
     kill: Cell<Option<Box<ClientError>>>,
     cancel_wait: Cell<bool>,
+    wait_notice: Cell<WaitNotice>,
     end_check: Cell<EndCheck>,
 }
 
@@ -189,6 +201,30 @@ impl ClientInfo {
         self.cancel_wait.replace(false)
     }
 
+    /// The client begins to wait for a server, or for its startup response.
+    pub fn begin_wait(&self, now: Instant) {
+        self.state.set(ClientState::Waiting);
+        self.wait_notice.set(WaitNotice::NotYet);
+        self.time(|timing| timing.query_at = Some(now));
+    }
+
+    /// Has the client's task send the NOTICE about its wait, once per wait.
+    pub fn notify_of_wait(&self) {
+        if self.wait_notice.get() == WaitNotice::NotYet {
+            self.wait_notice.set(WaitNotice::Due);
+            executor::wake(self.task.get());
+        }
+    }
+
+    /// True once after [`ClientInfo::notify_of_wait`].
+    pub fn take_wait_notice(&self) -> bool {
+        let is_due = self.wait_notice.get() == WaitNotice::Due;
+        if is_due {
+            self.wait_notice.set(WaitNotice::Sent);
+        }
+        is_due
+    }
+
     /// Called by the client's task while it does not read from the client. True if it must check whether the client
     /// has disconnected.
     pub fn is_end_check_due(&self) -> bool {
@@ -276,6 +312,7 @@ impl ClientTable {
             prepared_count: Cell::new(0),
             kill: Cell::default(),
             cancel_wait: Cell::new(false),
+            wait_notice: Cell::new(WaitNotice::NotYet),
             end_check: Cell::new(EndCheck::NotNeeded),
         });
         clients.insert(slot, info.clone());

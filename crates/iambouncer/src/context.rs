@@ -10,9 +10,9 @@ use crate::config::{
     AuthType, Config, Environment, FileStamp, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
     load_user_list, users_with_tokens,
 };
-use crate::host_names::NameSources;
+use crate::host_names::{CacheTimes, NameSources};
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config::{self, LdapTrust};
+use crate::net::tls_config::{self, LdapTrust, TlsConfigError};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
@@ -52,7 +52,17 @@ impl ConfigFiles {
     /// A file is invalid; the text is for the operator.
     pub fn read(config: Config) -> Result<Self, String> {
         let users = LoadedUsers::read(&config.settings.auth_file)?;
-        Self::read_others(config, users)
+        Self::read_others(config, users, None)
+    }
+
+    /// As [`ConfigFiles::read`], for SET, which changes certificate and key one after the other: while they do not
+    /// match, the TLS configuration remains.
+    ///
+    /// # Errors
+    /// As [`ConfigFiles::read`].
+    pub fn read_changed(&self, config: Config) -> Result<Self, String> {
+        let users = LoadedUsers::read(&config.settings.auth_file)?;
+        Self::read_others(config, users, Some(self))
     }
 
     /// The same for RELOAD. If `auth_file` is missing, which may last for a moment while it is replaced, the users of
@@ -68,22 +78,27 @@ impl ConfigFiles {
         if !path.is_empty() && is_missing(path) {
             tracing::warn!("could not open auth_file {path}: it does not exist; the previous users remain");
             let users = LoadedUsers { users: running.users.clone(), stamp: None };
-            return Self::read_others(config, users);
+            return Self::read_others(config, users, None);
         }
         Self::read(config)
     }
 
-    fn read_others(config: Config, users: LoadedUsers) -> Result<Self, String> {
+    fn read_others(config: Config, users: LoadedUsers, before: Option<&Self>) -> Result<Self, String> {
         let settings = &config.settings;
         let ident = read_ident_map(&settings.auth_ident_file)?;
         let hba = read_hba_rules(settings, &ident)?;
         for warning in hba.warnings() {
             tracing::warn!("{warning}");
         }
-        let tls = |error: tls_config::TlsConfigError| format!("error: {error}");
         Ok(Self {
-            server_tls: tls_config::for_servers(settings).map_err(tls)?,
-            client_tls: tls_config::for_clients(settings).map_err(tls)?,
+            server_tls: unless_unpaired(
+                tls_config::for_servers(settings),
+                before.map(|files| &files.server_tls),
+            )?,
+            client_tls: unless_unpaired(
+                tls_config::for_clients(settings),
+                before.map(|files| &files.client_tls),
+            )?,
             ldap_tls: ldap_tls(settings, &hba)?,
             users: users.users,
             users_stamp: users.stamp,
@@ -123,6 +138,17 @@ impl LoadedUsers {
             );
         }
         Ok(Self { users: Arc::new(users), stamp })
+    }
+}
+
+/// The result, or what was in force before if a certificate and a key do not match.
+fn unless_unpaired<T: Clone>(result: Result<T, TlsConfigError>, before: Option<&T>) -> Result<T, String> {
+    match (result, before) {
+        (Err(error @ TlsConfigError::Unpaired { .. }), Some(before)) => {
+            tracing::warn!("the TLS configuration is unchanged: {error}");
+            Ok(before.clone())
+        }
+        (result, _) => result.map_err(|error| format!("error: {error}")),
     }
 }
 
@@ -250,6 +276,12 @@ impl Context {
     pub fn name_sources(&self) -> NameSources {
         let is_dns_only = self.loaded.borrow().config.settings.names_dns_servers();
         NameSources { resolver: self.process.resolver.clone(), is_dns_only }
+    }
+
+    /// How long results of lookups are used.
+    pub fn cache_times(&self) -> CacheTimes {
+        let settings = &self.loaded.borrow().config.settings;
+        CacheTimes { max_ttl: settings.dns_max_ttl, failure_ttl: settings.dns_nxdomain_ttl }
     }
 
     /// The configured TCP options.

@@ -6,9 +6,25 @@
 use crate::shared_values::SharedValues;
 use std::rc::Rc;
 
-/// Parameters that PgBouncer always tracks, as spelled by the server.
-const ALWAYS: [&str; 5] =
-    ["client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings", "application_name"];
+/// Parameters that PgBouncer always tracks, as spelled by the server: those that a server of some version reports and
+/// that a client can change.
+const ALWAYS: [&str; 9] = [
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+    "application_name",
+    "default_transaction_read_only",
+    "scram_iterations",
+    "search_path",
+    "session_authorization",
+];
+
+/// The right to set other parameters depends on it.
+const SESSION_AUTHORIZATION: &str = "session_authorization";
+
+/// Its value is a list of identifiers, each of which is an argument of SET.
+const SEARCH_PATH: &str = "search_path";
 
 /// `client_encoding` in [`ALWAYS`].
 const CLIENT_ENCODING: ParameterId = ParameterId(0);
@@ -153,31 +169,56 @@ impl Parameters {
     }
 
     /// The queries that change a server's values from `have` to `want`, in order; none if they are equal. The server
-    /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own.
+    /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own. Values
+    /// are set by the user that has logged in.
     pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
-        let (mut encoding, mut others) = (String::new(), String::new());
+        let (mut encoding, mut others, mut authorization) = (String::new(), String::new(), String::new());
         let mut ids = ParameterIds::default();
         have.iter().chain(want.iter()).for_each(|(id, _)| ids.insert(id));
         for id in ids.0 {
             if have.get(id) == want.get(id) {
                 continue;
             }
-            let sql = if id == CLIENT_ENCODING { &mut encoding } else { &mut others };
+            let sql = match self.name(id) {
+                _ if id == CLIENT_ENCODING => &mut encoding,
+                SESSION_AUTHORIZATION => &mut authorization,
+                _ => &mut others,
+            };
             match want.get(id) {
                 Some(want) => push_set(sql, self.name(id), want),
                 // The client has not set it, and the server has the value of another client.
                 None => sql.extend(["RESET ", self.name(id), ";"]),
             }
         }
+        if !authorization.is_empty() && !others.is_empty() {
+            others.insert_str(0, "RESET session_authorization;");
+        }
+        others.push_str(&authorization);
         [encoding, others].into_iter().filter(|sql| !sql.is_empty()).collect()
     }
 }
 
-/// Appends `SET name=…` in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character
-/// may be a backslash or, if misinterpreted, consume the closing quote.
+/// Appends `SET name=…`.
 fn push_set(sql: &mut String, name: &str, value: &str) {
-    sql.extend(["SET ", name, "=E'"]);
+    sql.extend(["SET ", name, "="]);
+    match name.eq_ignore_ascii_case(SEARCH_PATH).then(|| identifiers(value)).flatten() {
+        Some(list) if !list.is_empty() => {
+            for (at, identifier) in list.iter().enumerate() {
+                sql.push_str(if at > 0 { "," } else { "" });
+                push_literal(sql, identifier);
+            }
+        }
+        _ => push_literal(sql, value),
+    }
+    sql.push(';');
+}
+
+/// Appends a string in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character may be
+/// a backslash or, if misinterpreted, consume the closing quote.
+fn push_literal(sql: &mut String, value: &str) {
     // The meaning of an escape string does not depend on standard_conforming_strings.
+    let needs_escapes = value.contains('\\') || !value.is_ascii();
+    sql.push_str(if needs_escapes { "E'" } else { "'" });
     for c in value.chars() {
         match c {
             '\'' | '\\' => sql.extend([c, c]),
@@ -185,7 +226,46 @@ fn push_set(sql: &mut String, name: &str, value: &str) {
             c => sql.push_str(&format!("\\U{:08X}", u32::from(c))),
         }
     }
-    sql.push_str("';");
+    sql.push('\'');
+}
+
+/// The identifiers of a list as the server reads it: unquoted ones are in lower case. `None` if the list is malformed.
+fn identifiers(list: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut rest = list.trim_start();
+    while !rest.is_empty() {
+        let mut identifier = String::new();
+        if let Some(mut quoted) = rest.strip_prefix('"') {
+            loop {
+                let (part, after) = quoted.split_once('"')?;
+                identifier.push_str(part);
+                match after.strip_prefix('"') {
+                    Some(more) => {
+                        identifier.push('"');
+                        quoted = more;
+                    }
+                    None => {
+                        rest = after.trim_start();
+                        break;
+                    }
+                }
+            }
+        } else {
+            let end = rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(rest.len());
+            identifier = rest[..end].to_ascii_lowercase();
+            rest = rest[end..].trim_start();
+            if identifier.is_empty() {
+                return None;
+            }
+        }
+        found.push(identifier);
+        rest = match (rest.strip_prefix(','), rest) {
+            (Some(next), _) if !next.trim_start().is_empty() => next.trim_start(),
+            (None, "") => "",
+            _ => return None,
+        };
+    }
+    Some(found)
 }
 
 #[cfg(test)]
@@ -195,14 +275,14 @@ mod tests {
     #[test]
     fn equal_sets_are_interned() {
         let parameters = Parameters::new(["IntervalStyle".to_owned(), "timezone".to_owned()]);
-        assert_eq!((parameters.names.len(), parameters.id("no_such_name")), (6, None));
+        assert_eq!((parameters.names.len(), parameters.id("no_such_name")), (10, None));
         let zone = parameters.id("timezone").unwrap();
         let empty = parameters.empty();
         let a = parameters.with(&empty, zone, "UTC");
         let b = parameters.with(&empty, zone, "UTC");
         assert!(a.same(&b));
         assert!(!a.same(&empty));
-        assert_eq!(parameters.set_statements(&empty, &a), ["SET TimeZone=E'UTC';"]);
+        assert_eq!(parameters.set_statements(&empty, &a), ["SET TimeZone='UTC';"]);
         assert!(parameters.set_statements(&a, &b).is_empty());
         assert_eq!(parameters.set_statements(&a, &empty), ["RESET TimeZone;"]);
     }
@@ -252,7 +332,41 @@ mod tests {
         let set = parameters.with(&set, CLIENT_ENCODING, "SJIS");
         assert_eq!(
             parameters.set_statements(&parameters.empty(), &set),
-            ["SET client_encoding=E'SJIS';", r"SET application_name=E'\U00008868''';"]
+            ["SET client_encoding='SJIS';", r"SET application_name=E'\U00008868''';"]
         );
+    }
+
+    #[test]
+    fn the_session_authorization_is_set_last() {
+        let parameters = Parameters::new(["IntervalStyle".to_owned()]);
+        let id = |name: &str| parameters.id(name).unwrap();
+        let app = parameters.with(&parameters.empty(), id("session_authorization"), "app");
+        let other = parameters.with(&app, id("session_authorization"), "other");
+        assert_eq!(parameters.set_statements(&app, &other), ["SET session_authorization='other';"]);
+        let both = parameters.with(&other, id("IntervalStyle"), "iso_8601");
+        let sql =
+            "RESET session_authorization;SET IntervalStyle='iso_8601';SET session_authorization='other';";
+        assert_eq!(parameters.set_statements(&app, &both), [sql]);
+    }
+
+    #[test]
+    fn the_search_path_is_set_as_a_list() {
+        let parameters = Parameters::new([]);
+        let path = parameters.id("search_path").unwrap();
+        for (value, sql) in [
+            ("\"$user\", public", "SET search_path='$user','public';"),
+            ("A,\"B\"", "SET search_path='a','B';"),
+            ("\"a\"\"b, c\"", "SET search_path='a\"b, c';"),
+            ("\"\"", "SET search_path='';"),
+            ("", "SET search_path='';"),
+            ("it's", "SET search_path='it''s';"),
+            // The server refuses these as well.
+            ("a,", "SET search_path='a,';"),
+            ("a b", "SET search_path='a b';"),
+            ("\"a", "SET search_path='\"a';"),
+        ] {
+            let set = parameters.with(&parameters.empty(), path, value);
+            assert_eq!(parameters.set_statements(&parameters.empty(), &set), [sql], "{value}");
+        }
     }
 }

@@ -132,5 +132,6 @@ impl Process {
         self.proofs.tokens.forget();
         self.lookups.forget();
         self.peer_pools.keep_only(|id| config.peers.contains_key(&id));
+        self.host_names.forget_failures();
     }
 }

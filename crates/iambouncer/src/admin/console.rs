@@ -7,7 +7,7 @@ use crate::config::FileStamp;
 use crate::config::Settings;
 use crate::context::{ConfigFiles, Context, LoadedUsers};
 use crate::lifecycle::{Lifecycle, Phase};
-use crate::pool::Directory;
+use crate::pool::{Directory, Pool};
 use crate::stats::snapshot::{DatabaseCounts, Snapshot};
 use crate::stats::{Periods, Statistics};
 use crate::worker;
@@ -130,10 +130,15 @@ impl Console {
     /// The log file cannot be opened; nothing has been changed.
     pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
         (self.reloader.log)(&loaded.config.settings)?;
+        let running = self.context.config();
+        let replaces_servers = running.settings.encrypts_servers_differently(&loaded.config.settings);
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
             console.directory.reload();
+            if replaces_servers {
+                console.directory.pools().iter().for_each(Pool::retire_all);
+            }
             // Listeners set their options now rather than with the next connection.
             console.lifecycle.changed.notify_all();
             console.kill_clients_of_removed_databases();

@@ -5,7 +5,6 @@ use super::table::CommandOutcome;
 use super::{syntax_error, words};
 use crate::client_error::{ClientError, messages};
 use crate::config::{AuthType, SettingError, Settings};
-use crate::context::ConfigFiles;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ fn needs_files(settings: &Settings, key: &str) -> bool {
         "auth_ldap_options" => settings.auth_type == AuthType::Ldap,
         _ => false,
     };
-    key.ends_with("_file") || key.contains("_tls_") || needs_rules
+    key.ends_with("_file") || key.contains("_tls") || needs_rules
 }
 
 /// Why a setting is not changed.
@@ -49,8 +48,8 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
         }
         // Files are read only if the setting needs them: others must not apply file changes before a RELOAD.
         if needs_files(&loaded.config.settings, key) {
-            let config = (*loaded.config).clone();
-            let read = console.context.blocking(move || ConfigFiles::read(config)).await;
+            let (before, config) = (loaded.clone(), (*loaded.config).clone());
+            let read = console.context.blocking(move || before.read_changed(config)).await;
             loaded = read
                 .unwrap_or_else(|| Err("reading the files was aborted".to_owned()))
                 .map_err(|text| failed(text, None))?;

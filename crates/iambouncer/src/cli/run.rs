@@ -286,25 +286,28 @@ pub(super) fn resolver(settings: &Settings) -> Option<Resolver> {
     made.inspect_err(|error| tracing::warn!(%error, "aliases of RDS endpoints cannot be followed")).ok()
 }
 
-/// Has SHOW CONFIG show the file that was read.
+/// Has SHOW CONFIG show the file that was read, unless that names another one for RELOAD.
 fn show_path(config: &mut Config, path: &Path) {
     if config.settings.conffile.is_empty() {
         config.settings.conffile = path.display().to_string();
     }
 }
 
+/// Reads the configuration again, from `conffile` if that is set.
 fn reload(source: &ConfigSource, running: &ConfigFiles) -> Result<ConfigFiles, String> {
-    let config = match source {
-        ConfigSource::File { path, flags } => {
-            let mut read =
-                load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
-            for line in read.warnings.to_string().lines() {
-                tracing::warn!("{line}");
-            }
-            show_path(&mut read.config, path);
-            read.config
+    let conffile = running.config.settings.conffile.as_str();
+    let (path, flags) = match source {
+        ConfigSource::File { path, flags } if conffile.is_empty() => (path.as_path(), flags.as_slice()),
+        ConfigSource::File { flags, .. } => (Path::new(conffile), flags.as_slice()),
+        ConfigSource::Endpoint { config } if conffile.is_empty() => {
+            return ConfigFiles::read_again((**config).clone(), running);
         }
-        ConfigSource::Endpoint { config } => (**config).clone(),
+        ConfigSource::Endpoint { .. } => (Path::new(conffile), &[][..]),
     };
-    ConfigFiles::read_again(config, running)
+    let mut read = load_file(path, &ProcessEnvironment, flags).map_err(|report| report.to_string())?;
+    for line in read.warnings.to_string().lines() {
+        tracing::warn!("{line}");
+    }
+    show_path(&mut read.config, path);
+    ConfigFiles::read_again(read.config, running)
 }

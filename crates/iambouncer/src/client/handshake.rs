@@ -1,4 +1,4 @@
-//! From an accepted socket to a startup packet: SSL and GSS requests, cancel requests, protocol versions. Owns the
+//! From an accepted socket to a startup packet: TLS with and without a request, GSS requests, cancel requests, protocol versions. Owns the
 //! order in which these may arrive and their limits.
 
 use super::interrupt::Interrupt;
@@ -13,6 +13,9 @@ use wire::startup::{self, Request, StartupError, Version};
 
 /// SSL and GSS requests a client may send before its startup packet.
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
+
+/// The first byte of a TLS record with a ClientHello; a startup packet that begins with it would be too long.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The result of the first packets.
 pub(super) enum InitialPacket {
@@ -72,6 +75,13 @@ pub(super) async fn open(
             Ok(Ok(packet)) => packet,
             Ok(Err(ReadError::Gone)) => return Err(HandshakeError::Gone),
             Ok(Err(ReadError::Broken(error))) => return Err(HandshakeError::Malformed(error)),
+            Ok(Err(ReadError::ClientHello)) => {
+                let hello = std::mem::take(&mut inbound);
+                let encrypting = pin!(encrypt_directly(stream, requests, hello, tls.as_ref()));
+                stream = interrupt.or(encrypting).await.map_err(|_| HandshakeError::Gone)??;
+                requests = MAX_ENCRYPTION_REQUESTS;
+                continue;
+            }
             Err(error) => return Err(HandshakeError::Interrupted(Box::new(stream), error)),
         };
         let request = match startup::parse(&packet) {
@@ -145,13 +155,35 @@ async fn encrypt(
     }
 }
 
+/// Without a request (`sslnegotiation=direct`), TLS must be the first that the client sends, and confirm by ALPN that
+/// this protocol follows. There is no answer to a client that cannot have TLS.
+async fn encrypt_directly(
+    stream: Stream,
+    requests: usize,
+    hello: Inbound,
+    tls: Option<&Arc<ServerConfig>>,
+) -> Result<Stream, HandshakeError> {
+    let refused = |text: &str| HandshakeError::Tls(std::io::Error::other(text.to_owned()));
+    let (Stream::Plain(socket), 0) = (stream, requests) else {
+        return Err(refused("a TLS handshake after another request"));
+    };
+    let config = tls.ok_or_else(|| refused("a TLS handshake without a request, but TLS is off"))?.clone();
+    let accepted = Box::pin(TlsStream::accept_direct(socket, config, hello)).await;
+    Ok(Stream::Tls(Box::new(accepted.map_err(HandshakeError::Tls)?)))
+}
+
 enum ReadError {
     Gone,
+    /// The client has begun TLS.
+    ClientHello,
     Broken(StartupError),
 }
 
 async fn read_packet(stream: &mut Stream, inbound: &mut Inbound) -> Result<Vec<u8>, ReadError> {
     loop {
+        if inbound.bytes().first() == Some(&TLS_HANDSHAKE) && stream.tls().is_none() {
+            return Err(ReadError::ClientHello);
+        }
         if let Some(len) = startup::packet_len(inbound.bytes()).map_err(ReadError::Broken)?
             && inbound.len() >= len
         {

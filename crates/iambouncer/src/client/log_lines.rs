@@ -1,5 +1,6 @@
 //! Log lines about one client, in PgBouncer's words. Owns which setting enables which line.
 
+use super::startup::Replication;
 use crate::client_error::ClientError;
 use crate::clients::ClientInfo;
 use crate::config::Settings;
@@ -8,7 +9,7 @@ use crate::relay::CloseReason;
 use std::fmt::Display;
 
 /// A client has authenticated.
-pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo) {
+pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo, replication: Replication) {
     if !settings.log_connections {
         return;
     }
@@ -20,7 +21,8 @@ pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo) {
         client = %info.remote(),
         user = %user,
         database = %database,
-        "login attempt: db={database} user={user} tls={tls} replication=no"
+        "login attempt: db={database} user={user} tls={tls} replication={}",
+        replication.startup_value()
     );
 }
 

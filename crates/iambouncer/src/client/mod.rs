@@ -17,6 +17,7 @@ mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;
 mod peers;
+mod replication;
 mod serve;
 mod spelling;
 mod startup;

@@ -5,7 +5,8 @@ use super::connection::{Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
 use super::method::AuthMethod;
-use super::startup::{self, SessionRequest};
+use super::replication::{self, ReplicationRequest};
+use super::startup::{self, Replication, SessionRequest};
 use super::{admission, auth_query, cancel, log_lines, startup_response};
 use crate::admin;
 use crate::auth::hba::HbaClient;
@@ -156,6 +157,16 @@ struct LoginInProgress<'a> {
 enum Destination {
     Console { is_admin: bool },
     Session { pool: Rc<Pool>, tracked: Vec<(ParameterId, String)> },
+    Replication { pool: Rc<Pool>, request: ReplicationRequest },
+}
+
+impl Destination {
+    fn replication(&self) -> Replication {
+        match self {
+            Self::Console { .. } | Self::Session { .. } => Replication::No,
+            Self::Replication { request, .. } => request.replication,
+        }
+    }
 }
 
 impl LoginInProgress<'_> {
@@ -184,7 +195,7 @@ impl LoginInProgress<'_> {
             }
             Err(error) => return reject_at_once(self.worker, self.info, self.stream, &error).await,
         };
-        log_lines::login_attempt(&self.worker.context.config().settings, self.info);
+        log_lines::login_attempt(&self.worker.context.config().settings, self.info, admitted.replication());
         let identity = (*self.info.identity()).clone();
         self.info.set_identity(self.worker.context.client_identities.share(identity));
         match admitted {
@@ -192,6 +203,7 @@ impl LoginInProgress<'_> {
                 self.console(is_admin, connection);
             }
             // Waiting for a server is outside the login timeout: it has its own limits.
+            Destination::Replication { pool, request } => self.replication(&pool, request, connection).await,
             Destination::Session { pool, tracked } => {
                 let (stream, inbound) = (&mut self.stream, &mut self.inbound);
                 let response = {
@@ -248,7 +260,13 @@ impl LoginInProgress<'_> {
         let _ = self.info.pool.set(pool.clone());
         let mut tracked = request.tracked;
         self.add_host_to_name(settings, &mut tracked);
-        Ok(Destination::Session { pool, tracked })
+        Ok(match request.replication {
+            Replication::No => Destination::Session { pool, tracked },
+            replication => {
+                let request = ReplicationRequest { replication, options: request.options, tracked };
+                Destination::Replication { pool, request }
+            }
+        })
     }
 
     /// Sets the identity before the packet is validated, so that it is logged even if the packet is rejected.
@@ -336,8 +354,7 @@ impl LoginInProgress<'_> {
         let client = HbaClient {
             address,
             is_encrypted: self.stream.tls().is_some(),
-            // Such clients are refused when their startup packet is sorted.
-            is_replication: false,
+            is_replication: request.replication == Replication::Physical,
             database: &request.database,
             user: &request.user,
         };
@@ -381,6 +398,23 @@ impl LoginInProgress<'_> {
         };
         let session = Session::new(pool, self.info.clone(), start);
         connection.serve(session);
+    }
+
+    /// Opens a server for replication, and passes everything on.
+    async fn replication(mut self, pool: &Rc<Pool>, request: ReplicationRequest, connection: Connection) {
+        let (context, stream, inbound) = (&self.worker.context, &mut self.stream, &mut self.inbound);
+        // Boxed, since few clients need it.
+        let opening = Box::pin(replication::open(context, pool, self.info, stream, inbound, request));
+        match opening.await {
+            Ok(server) => {
+                let response = replication::startup_response(self.info, &server);
+                if self.stream.send_all(&response).await.is_ok() {
+                    replication::serve(connection, self.info.clone(), self.stream, self.inbound, server);
+                }
+            }
+            Err(LoginRefusal::Gone) => {}
+            Err(LoginRefusal::Error(error)) => reject(self.worker, self.info, self.stream, &error).await,
+        }
     }
 
     fn console(self, is_admin: bool, connection: Connection) {

@@ -10,6 +10,40 @@ use crate::parameters::ParameterId;
 /// Prefix of protocol options; the response rejects unknown ones (protocol 3.2).
 const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
 
+/// Whether the client wants to speak the replication protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replication {
+    No,
+    /// `replication=true`.
+    Physical,
+    /// `replication=database`.
+    Logical,
+}
+
+impl Replication {
+    /// As PostgreSQL reads it.
+    fn parse(value: &str) -> Option<Self> {
+        let is_prefix_of = |word: &str| !value.is_empty() && word.starts_with(&value.to_ascii_lowercase());
+        match value {
+            "database" => Some(Self::Logical),
+            "1" | "on" => Some(Self::Physical),
+            "0" | "of" | "off" => Some(Self::No),
+            _ if is_prefix_of("true") || is_prefix_of("yes") => Some(Self::Physical),
+            _ if is_prefix_of("false") || is_prefix_of("no") => Some(Self::No),
+            _ => None,
+        }
+    }
+
+    /// In the startup packet to a server, and in the log.
+    pub(super) fn startup_value(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Physical => "yes",
+            Self::Logical => "database",
+        }
+    }
+}
+
 /// A sorted startup packet.
 #[derive(Debug)]
 pub(super) struct SessionRequest {
@@ -18,6 +52,9 @@ pub(super) struct SessionRequest {
     /// Tracked parameters: position and value.
     pub(super) tracked: Vec<(ParameterId, String)>,
     pub(super) application_name: Option<String>,
+    pub(super) replication: Replication,
+    /// `options` of a replication connection, which its server reads.
+    pub(super) options: Option<String>,
     /// Protocol options that the pooler does not support.
     pub(super) unknown_options: Vec<String>,
 }
@@ -36,6 +73,8 @@ pub(super) fn sort(
         database: String::new(),
         tracked: Vec::new(),
         application_name: None,
+        replication: replication_of(&parameters)?,
+        options: None,
         unknown_options: Vec::new(),
     };
     let is_console = is_for_console(&parameters);
@@ -43,6 +82,8 @@ pub(super) fn sort(
         match name.as_str() {
             "user" => request.user = value,
             "database" => request.database = value,
+            "replication" => {}
+            "options" if request.replication != Replication::No => request.options = Some(value),
             "options" => take_options(context, settings, &value, &mut request)?,
             _ if name.starts_with(PROTOCOL_OPTION_PREFIX) => request.unknown_options.push(name),
             // Exporters send extra_float_digits.
@@ -68,6 +109,12 @@ fn is_for_console(parameters: &[(String, String)]) -> bool {
         "" => value("user") == admin::DATABASE,
         database => database == admin::DATABASE,
     }
+}
+
+fn replication_of(parameters: &[(String, String)]) -> Result<Replication, ClientError> {
+    let mut given = parameters.iter().rev().filter(|(name, _)| name == "replication");
+    let Some((_, value)) = given.next() else { return Ok(Replication::No) };
+    Replication::parse(value).ok_or_else(|| client_error::invalid_replication(value))
 }
 
 fn take(
@@ -144,6 +191,23 @@ fn split_words(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replication_is_a_switch_or_database() {
+        for (value, expected) in [
+            ("database", Some(Replication::Logical)),
+            ("TRUE", Some(Replication::Physical)),
+            ("y", Some(Replication::Physical)),
+            ("1", Some(Replication::Physical)),
+            ("off", Some(Replication::No)),
+            ("n", Some(Replication::No)),
+            ("", None),
+            ("o", None),
+            ("databases", None),
+        ] {
+            assert_eq!(Replication::parse(value), expected, "{value}");
+        }
+    }
 
     #[test]
     fn options_are_split_as_the_server_does() {

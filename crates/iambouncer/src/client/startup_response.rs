@@ -1,4 +1,4 @@
-//! The startup response: AuthenticationOk, server parameters, cancel key. Owns the wait for a pool's first server,
+//! The startup response: AuthenticationOk, server parameters, NOTICE, cancel key. Owns the wait for a pool's first server,
 //! whose parameters the response reports.
 
 use super::authenticate::LoginRefusal;
@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use wire::encode;
+use wire::encode::{self, ErrorReport};
 
 /// Longest time between two checks whether a server login can be started.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -24,8 +24,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// What a client may send before its startup response, in bytes; more stays in its socket.
 const MAX_EARLY_BYTES: usize = SMALL_BLOCK_BYTES;
 
-/// Size of the messages that follow the shared ones, in bytes.
-const TAIL_BYTES: usize = 192;
+/// Size of the messages around the parameters, in bytes, without the text of a NOTICE.
+const FIXED_BYTES: usize = 256;
 
 /// The startup response, and the client's initial parameter values.
 pub(super) struct StartupReady {
@@ -46,15 +46,29 @@ pub(super) async fn startup_response(
     inbound: &mut Inbound,
     tracked: &[(ParameterId, String)],
 ) -> Result<StartupReady, LoginRefusal> {
+    let mut is_admitted = false;
     let server_parameters = match pool.server_parameters() {
         Some(server_parameters) => server_parameters,
-        None => FirstWait { pool, client, stream, inbound }.wait_for_server_parameters().await?,
+        None => {
+            let mut wait = FirstWait { pool, client, stream, inbound, has_notified: false };
+            let waited = wait.wait_for_server_parameters().await;
+            is_admitted = wait.has_notified;
+            waited?
+        }
     };
     let greeting = server_parameters
         .startup_response(tracked, |server_parameters| make(context, server_parameters, tracked));
-    let mut message = Vec::with_capacity(greeting.messages.len() + TAIL_BYTES);
+    let config = context.config();
+    let welcome = config.settings.login_notify_message.as_str();
+    let mut message = Vec::with_capacity(greeting.messages.len() + FIXED_BYTES + welcome.len());
+    if !is_admitted {
+        encode::authentication_ok(&mut message);
+    }
     message.extend_from_slice(&greeting.messages);
     report_pooling(&mut message, context, pool);
+    if !welcome.is_empty() {
+        encode::notice_response(&mut message, &ErrorReport::notice(welcome));
+    }
     encode::backend_key_data(&mut message, client.cancel_key.pid(), client.cancel_key.secret());
     encode::ready_for_query(&mut message);
     // A requested value is validated by the first server that accepts it; application_name is always valid.
@@ -90,7 +104,6 @@ fn make(
     let values = spelled.iter().map(|(id, value)| (*id, value.as_str()));
     let parameters = context.parameters.overlay(&server_parameters.parameters, values);
     let mut messages = Vec::new();
-    encode::authentication_ok(&mut messages);
     for (name, value) in &*server_parameters.reports {
         let tracked = context.parameters.id(name).and_then(|id| parameters.get(id));
         encode::parameter_status(&mut messages, name, tracked.unwrap_or(value));
@@ -104,14 +117,15 @@ struct FirstWait<'a> {
     client: &'a ClientInfo,
     stream: &'a mut Stream,
     inbound: &'a mut Inbound,
+    /// It has received AuthenticationOk and the NOTICE about its wait.
+    has_notified: bool,
 }
 
 impl FirstWait<'_> {
-    async fn wait_for_server_parameters(mut self) -> Result<Rc<ServerParameters>, LoginRefusal> {
+    async fn wait_for_server_parameters(&mut self) -> Result<Rc<ServerParameters>, LoginRefusal> {
         let since = worker::now();
         let _arrival = self.pool.arrive(since);
-        self.client.state.set(ClientState::Waiting);
-        self.client.time(|timing| timing.query_at = Some(since));
+        self.client.begin_wait(since);
         let outcome = self.wait(since).await;
         self.client.time(|timing| timing.query_at = None);
         self.client.state.set(ClientState::Login);
@@ -130,6 +144,9 @@ impl FirstWait<'_> {
                 return Err(LoginRefusal::Error((*error).clone()));
             }
             pool.connect_one();
+            if self.client.take_wait_notice() {
+                self.notify().await?;
+            }
             let left = match deadline {
                 Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.timeout_error())),
                 Some(at) => at - worker::now(),
@@ -144,6 +161,15 @@ impl FirstWait<'_> {
         }
     }
 
+    /// Sends the NOTICE about the wait. Clients accept it only after AuthenticationOk.
+    async fn notify(&mut self) -> Result<(), LoginRefusal> {
+        let mut message = Vec::new();
+        encode::authentication_ok(&mut message);
+        encode::notice_response(&mut message, &ErrorReport::notice(client_error::WAIT_NOTICE));
+        self.has_notified = true;
+        self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)
+    }
+
     /// The last login failure if there is one: it is more informative than a timeout.
     fn timeout_error(&self) -> ClientError {
         self.pool.last_failure().unwrap_or_else(client_error::query_wait_timeout)
@@ -151,25 +177,38 @@ impl FirstWait<'_> {
 
     /// Waits until the client disconnects or is killed. Bytes received meanwhile are kept for its session.
     async fn end(&mut self) -> LoginRefusal {
-        poll_fn(|cx| {
-            if let Some(error) = self.client.take_kill() {
-                let is_late = error == client_error::query_wait_timeout();
-                return Poll::Ready(LoginRefusal::Error(if is_late { self.timeout_error() } else { error }));
+        match gone_or_killed(self.client, self.stream, self.inbound).await {
+            LoginRefusal::Error(error) if error == client_error::query_wait_timeout() => {
+                LoginRefusal::Error(self.timeout_error())
             }
-            loop {
-                if self.inbound.len() >= MAX_EARLY_BYTES {
-                    return Poll::Pending;
-                }
-                if !self.inbound.is_empty() {
-                    self.inbound.make_room(MAX_EARLY_BYTES);
-                }
-                match self.stream.poll_recv(cx, self.inbound) {
-                    Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(LoginRefusal::Gone),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
+            other => other,
+        }
     }
+}
+
+/// Waits until a client that waits for a server disconnects or is killed. Bytes received meanwhile are kept.
+pub(super) async fn gone_or_killed(
+    client: &ClientInfo,
+    stream: &mut Stream,
+    inbound: &mut Inbound,
+) -> LoginRefusal {
+    poll_fn(|cx| {
+        if let Some(error) = client.take_kill() {
+            return Poll::Ready(LoginRefusal::Error(error));
+        }
+        loop {
+            if inbound.len() >= MAX_EARLY_BYTES {
+                return Poll::Pending;
+            }
+            if !inbound.is_empty() {
+                inbound.make_room(MAX_EARLY_BYTES);
+            }
+            match stream.poll_recv(cx, inbound) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(LoginRefusal::Gone),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
 }

@@ -55,6 +55,7 @@ messages! {
     BROKEN_PACKET: Client "08P01" "failed to parse packet", "A message that violates the protocol; the detail says how";
     CERTIFICATE: Client "28000" "certificate authentication failed", "A certificate that does not prove the user; the log says why";
     CLIENT_IDLE: Client "57P05" "client_idle_timeout", "client_idle_timeout has passed";
+    CONFIGURATION_CHANGED: Configuration "57P01" "database configuration changed", "server_fast_close, after RELOAD or RECONNECT";
     DATABASE_CLIENTS: Us "53300" "client connections exceeded (max_db_client_connections)",
         "The limit of the database is reached";
     DATABASE_DISABLED: Configuration "57P03" "database \"%s\" is disabled", "DISABLE is in force";
@@ -74,6 +75,7 @@ messages! {
         "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed",
         "Another argument in options";
     PAM: Client "28000" "PAM authentication failed", "PAM has not accepted the password; the log says why";
+    PQEXEC: Client "08P01" "PQexec disallowed", "disable_pqexec";
     PARAMETER_REFUSED: Client "22023" "invalid server parameter",
         "The server refuses a value of the client; with the server's SQLSTATE and message";
     PASSWORD: Client "28P01" "password authentication failed",
@@ -165,7 +167,6 @@ pub static OTHERS: &[(&str, &str, &str)] = &[
     ("bad packet header: '%s'", "failed to parse packet", "the detail says what is wrong"),
     ("old V2 protocol not supported", "unsupported frontend protocol 2.0 …", "as PostgreSQL does"),
     ("server connection closed", "server conn crashed?", "the detail says how it was lost"),
-    ("database configuration changed", "nothing", "servers are closed on release only"),
     (
         "SASL authentication failed",
         "password authentication failed",

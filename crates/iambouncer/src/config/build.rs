@@ -319,29 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_settings_that_operators_rely_on_are_errors() {
-        let settings = "disable_pqexec = 1\n\
-                        server_tls_ciphers = HIGH\n";
-        let text = format!("{HEAD}{settings}[databases]\na =\n");
-        let mut found = errors(&text);
-        found.sort();
-        let of_settings = ["disable_pqexec", "server_tls_ciphers"];
-        let mut expected: Vec<_> =
-            of_settings.iter().map(|name| format!("{name} is not supported yet")).collect();
-        expected.sort();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
     fn unsupported_settings_are_reported_once() {
-        let text = format!(
-            "{HEAD}pkt_buf = 8192\ndns_nxdomain_ttl = 15\nlogin_notify_message = x\n[databases]\n* =\n"
-        );
+        let text =
+            format!("{HEAD}pkt_buf = 8192\ndns_nxdomain_ttl = 15\nsuspend_timeout = 5\n[databases]\n* =\n");
         let (_, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(
             texts,
-            ["known, but not supported yet: login_notify_message", "ignored, not applicable: pkt_buf"]
+            ["known, but not supported yet: suspend_timeout", "ignored, not applicable: pkt_buf"]
         );
     }
 

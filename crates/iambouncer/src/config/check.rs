@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     check_peers(config, places, &mut found);
     check_names(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
+    check_tls_pairs(&config.settings, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);
     if config.all_databases().next().is_none() {
         found.push(Diagnostic::warning("no database is configured: only the console is available"));
@@ -37,11 +38,15 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     found
 }
 
-/// The first error that is new in `after`.
+/// The first error that is new in `after`, where SET has changed one setting. A certificate without its key is none,
+/// since they can only be set one after the other.
 pub fn first_new_error(before: &Config, after: &Config) -> Option<Diagnostic> {
     let errors =
         |config: &Config| check(config, &ValuePlaces::default()).into_iter().filter(Diagnostic::is_error);
-    let known: Vec<String> = errors(before).map(|error| error.message).collect();
+    let mut known: Vec<String> = errors(before).map(|error| error.message).collect();
+    let mut pairs = Vec::new();
+    check_tls_pairs(&after.settings, &ValuePlaces::default(), &mut pairs);
+    known.extend(pairs.into_iter().map(|error| error.message));
     errors(after).find(|error| !known.contains(&error.message))
 }
 
@@ -148,7 +153,8 @@ fn check_proofs(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnosti
     }
 }
 
-fn check_tls_files(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+/// Each certificate has a key.
+fn check_tls_pairs(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     for side in ["client", "server"] {
         let name = |part: &str| format!("{side}_tls_{part}_file");
         let is_set = |part: &str| settings.get_text(&name(part)).is_some_and(|path| !path.is_empty());
@@ -159,6 +165,9 @@ fn check_tls_files(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Di
             }
         }
     }
+}
+
+fn check_tls_files(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let mode = settings.client_tls_sslmode;
     let at = |error: String| Diagnostic::error(error).at(places.setting("client_tls_sslmode"));
     let no_certificate = settings.client_tls_cert_file.is_empty() && settings.client_tls_key_file.is_empty();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
 use super::ldap_options::LdapSetting;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
+use super::tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
 
 settings! {
@@ -28,21 +29,21 @@ settings! {
     cancel_wait_timeout: Duration = 10, Use, Working, "Seconds a cancel request may wait for a connection";
     client_idle_timeout: Duration = 0, Janitor, Working, "Disconnect a client after this many idle seconds";
     client_login_timeout: Duration = 60, ClientConnection, Working, "Disconnect a client that has not logged in after this many seconds";
-    client_tls13_ciphers: String = "", Nothing, Unsupported, "TLS 1.3 cipher suites offered to clients";
+    client_tls13_ciphers: Tls13Ciphers = "", ClientConnection, Working, "TLS 1.3 cipher suites for clients, by name; empty means all";
     client_tls_ca_file: String = "", ClientConnection, Working, "CA that signs client certificates";
     client_tls_cert_file: String = "", ClientConnection, Working, "Certificate presented to clients";
-    client_tls_ciphers: String = "default", Nothing, Unsupported, "TLS 1.2 cipher suites offered to clients";
+    client_tls_ciphers: Tls12Ciphers = "default", ClientConnection, Working, "TLS 1.2 cipher suites for clients, in OpenSSL's syntax; default, secure, fast, normal and all mean all that are offered";
     client_tls_dheparams: String = "auto", Nothing, Ignored, "Classic Diffie-Hellman parameters (rustls has none)";
-    client_tls_ecdhcurve: String = "auto", Nothing, NotYet, "Key-exchange group for clients";
+    client_tls_ecdhcurve: TlsGroups = "auto", ClientConnection, Working, "Key-exchange groups for clients: auto or names such as X25519:P-256";
     client_tls_key_file: String = "", ClientConnection, Working, "Key of the certificate presented to clients";
     client_tls_protocols: TlsProtocols = "secure", ClientConnection, Working, "TLS versions offered to clients";
     client_tls_sslmode: TlsMode = TlsMode::Disable, ClientConnection, Working, "TLS mode for connections from clients";
-    conffile: String = "", Nothing, NotYet, "File that RELOAD reads; empty for the one given at start";
+    conffile: String = "", Reload, Working, "File that the next RELOAD reads; empty for the one given at start";
     core_dumps: bool = false, Start, Working, "Allow core dumps, which contain tokens, passwords and client data";
     default_pool_size: u32 = 20, Reload, Working, "Server connections per database and user", 0..=1_000_000;
-    disable_pqexec: bool = false, Start, Unsupported, "Refuse several statements in one simple query";
+    disable_pqexec: bool = false, Start, Working, "Close clients that send a simple query, which may have several statements";
     dns_max_ttl: Duration = 15, Janitor, Working, "Seconds for which addresses of a host name are cached; names with servers are then looked up again, and servers at addresses no longer returned are closed on release (0 = look up at each login)";
-    dns_nxdomain_ttl: Duration = 15, Nothing, NotYet, "Seconds for which a DNS failure is cached";
+    dns_nxdomain_ttl: Duration = 15, ServerLogin, Working, "Seconds for which the failure to look up a host name is remembered, until RELOAD or SET";
     dns_server: String = "", Start, Working, "Name server for server host names, ADDRESS or ADDRESS:PORT, instead of the system's";
     dns_zone_check_period: Duration = 0, Nothing, Ignored, "Seconds between checks of a zone's serial (c-ares only)";
     http_addr: String = "127.0.0.1", Start, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
@@ -63,7 +64,7 @@ settings! {
     log_pooler_errors: bool = true, Use, Working, "Log errors that the pooler sends to clients";
     log_stats: bool = true, Janitor, Working, "Log totals once per stats_period";
     logfile: String = "", Reload, Working, "File to log to, besides standard error; RELOAD reopens it";
-    login_notify_message: String = "", Nothing, NotYet, "NOTICE sent to each client after login";
+    login_notify_message: String = "", ClientLogin, Working, "NOTICE sent to each client after login";
     max_client_conn: u32 = 100, ClientLogin, Working, "Client connections in total", 0..=10_000_000;
     max_db_client_connections: u32 = 0, ClientLogin, Working, "Client connections per database (0 = no limit)";
     max_db_connections: u32 = 0, ServerLogin, Working, "Server connections per database over all users (0 = no limit)";
@@ -75,10 +76,10 @@ settings! {
     peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering)", 0..=16383;
     pidfile: String = "", Start, Working, "File with the process ID";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
-    pool_idle_timeout: Duration = 0, Nothing, NotYet, "Remove a pool unused for this many seconds";
+    pool_idle_timeout: Duration = 0, Janitor, Working, "Remove a pool unused for this many seconds (0 = only after autodb_idle_timeout)";
     pool_mode: PoolMode = PoolMode::Session, Release, Working, "When a server is released to its pool";
     query_timeout: Duration = 0, Janitor, Working, "Cancel a query that runs longer than this many seconds";
-    query_wait_notify: Duration = 5, Nothing, NotYet, "NOTICE to a client that has waited this many seconds for a server";
+    query_wait_notify: Duration = 5, Janitor, Working, "NOTICE to a client that has waited this many seconds for a server (0 = none)";
     query_wait_timeout: Duration = 120, Janitor, Working, "Disconnect a client that has waited this many seconds for a server";
     reserve_pool_size: u32 = 0, Reload, Working, "Additional servers for a pool whose clients wait too long", 0..=1_000_000;
     reserve_pool_timeout: Duration = 5, Janitor, Working, "Seconds a client waits before the reserve is used";
@@ -87,20 +88,20 @@ settings! {
     scram_iterations: u32 = 4096, ClientLogin, Working, "Iterations of SCRAM secrets derived by the pooler", 1..=10_000_000;
     secret_grace: Duration = 3600, Reload, Working, "Seconds for which clients may use the previous password of a secret (secret_arn) after its rotation";
     secret_refresh: Duration = 600, Reload, Working, "Seconds after which a secret (secret_arn) is read again";
-    server_check_delay: Duration = 30, Nothing, NotYet, "Seconds a server may be idle before it is checked";
-    server_check_query: String = "<empty>", Nothing, NotYet, "Query that checks a server before reuse";
+    server_check_delay: Duration = 30, Janitor, Working, "Seconds a server may be idle before it is checked (0 = every idle server is)";
+    server_check_query: String = "<empty>", Janitor, Working, "Query that checks an idle server before a client gets it; <empty> is an empty query, an empty value means no check";
     server_connect_timeout: Duration = 15, ServerLogin, Working, "Seconds for connecting and logging in to a server";
-    server_fast_close: bool = false, Nothing, NotYet, "Close session-mode servers at the end of the transaction on RELOAD";
+    server_fast_close: bool = false, Janitor, Working, "Do not wait for the end of a session to close a server that RELOAD or RECONNECT replaces: close both at the end of the transaction";
     server_idle_timeout: Duration = 600, Janitor, Working, "Close a server unused for this many seconds";
     server_lifetime: Duration = 3600, ServerLogin, Working, "Close an unused server older than this many seconds (0 = use each server once)";
     server_login_retry: Duration = 15, Use, Working, "Pause after a failed server login, in seconds";
     server_reset_query: String = "DISCARD ALL", Release, Working, "Query run on a server between session-mode clients";
     server_reset_query_always: bool = false, Release, Working, "Run server_reset_query in every pool mode";
     server_round_robin: bool = false, Reload, Working, "Reuse the server that has been idle longest instead of the last one released";
-    server_tls13_ciphers: String = "", Nothing, Unsupported, "TLS 1.3 cipher suites offered to servers";
+    server_tls13_ciphers: Tls13Ciphers = "", ServerLogin, Working, "TLS 1.3 cipher suites for servers, by name; empty means all";
     server_tls_ca_file: String = "", ServerLogin, Working, "Authorities that sign server certificates: files, rds for the built-in ones of RDS, system for those of the host; empty means rds, system";
     server_tls_cert_file: String = "", ServerLogin, Working, "Certificate presented to servers";
-    server_tls_ciphers: String = "default", Nothing, Unsupported, "TLS 1.2 cipher suites offered to servers";
+    server_tls_ciphers: Tls12Ciphers = "default", ServerLogin, Working, "TLS 1.2 cipher suites for servers, in OpenSSL's syntax; default, secure, fast, normal and all mean all that are offered";
     server_tls_key_file: String = "", ServerLogin, Working, "Key of the certificate presented to servers";
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
@@ -117,7 +118,7 @@ settings! {
     tcp_keepcnt: u32 = 0, Connection, Working, "Lost probes before a connection is closed (0 = system default)", 0..=127;
     tcp_keepidle: Duration = 0, Connection, Working, "Silent seconds before the first probe (0 = system default)";
     tcp_keepintvl: Duration = 0, Connection, Working, "Seconds between probes (0 = system default)";
-    tcp_socket_buffer: u32 = 0, Nothing, NotYet, "Size of socket buffers in bytes (0 = system default)";
+    tcp_socket_buffer: u32 = 0, Connection, Working, "Size of the send and receive buffers of sockets in bytes (0 = system default)";
     tcp_user_timeout: u32 = 0, Connection, Working, "Milliseconds sent data may stay unacknowledged (0 = system default)";
     track_extra_parameters: String = "IntervalStyle", Start, Working, "Additional server parameters tracked per client";
     transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client whose transaction runs longer than this many seconds";
@@ -173,6 +174,20 @@ impl Settings {
     /// The names in `track_extra_parameters`.
     pub fn extra_parameters(&self) -> impl Iterator<Item = &str> {
         split_list(&self.track_extra_parameters)
+    }
+
+    /// True if connections to servers would be encrypted in another way.
+    pub fn encrypts_servers_differently(&self, other: &Self) -> bool {
+        let tls = |settings: &Self| {
+            (
+                settings.server_tls_sslmode,
+                settings.server_tls_protocols.clone(),
+                (settings.server_tls_ciphers.clone(), settings.server_tls13_ciphers.clone()),
+                settings.server_tls_ca_file.clone(),
+                (settings.server_tls_cert_file.clone(), settings.server_tls_key_file.clone()),
+            )
+        };
+        tls(self) != tls(other)
     }
 
     /// True if this user may run all console commands.

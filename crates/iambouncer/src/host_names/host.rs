@@ -1,6 +1,7 @@
 //! The addresses of one host name. Owns the current which server addresses are no longer those of the name; makes no
 //! lookups.
 
+use super::CacheTimes;
 use super::lookup::NameAnswer;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,8 @@ struct HostState {
     is_looking_up: bool,
     /// True if the last background lookup failed.
     has_failed: bool,
+    /// When a lookup for a login failed, and why, unless another has succeeded since.
+    failure: Option<(Instant, String)>,
     current: Option<Current>,
     used: Vec<Used>,
 }
@@ -67,6 +70,11 @@ struct HostState {
 impl HostState {
     fn is_due(&self, now: Instant, max_ttl: Duration) -> bool {
         self.started_at.is_none_or(|at| now.saturating_duration_since(at) >= max_ttl)
+    }
+
+    fn failure_within(&self, now: Instant, ttl: Duration) -> Option<&str> {
+        let (at, reason) = self.failure.as_ref()?;
+        (now.saturating_duration_since(*at) < ttl).then_some(reason.as_str())
     }
 
     fn forget_unused(&mut self) {
@@ -121,10 +129,27 @@ impl HostName {
     }
 
     /// True if the name can be removed.
-    pub(super) fn is_unused(&self, now: Instant, max_ttl: Duration) -> bool {
+    pub(super) fn is_unused(&self, now: Instant, times: CacheTimes) -> bool {
         let mut state = self.state();
         state.forget_unused();
-        state.used.is_empty() && state.is_due(now, max_ttl)
+        state.used.is_empty()
+            && state.is_due(now, times.max_ttl)
+            && state.failure_within(now, times.failure_ttl).is_none()
+    }
+
+    /// Why a lookup has failed less than `ttl` ago.
+    pub(super) fn failure_within(&self, now: Instant, ttl: Duration) -> Option<String> {
+        self.state().failure_within(now, ttl).map(str::to_owned)
+    }
+
+    /// Records that a lookup for a login has failed.
+    pub(super) fn record_failure(&self, at: Instant, reason: &str) {
+        self.state().failure = Some((at, reason.to_owned()));
+    }
+
+    /// The next login makes a lookup.
+    pub(super) fn forget_failure(&self) {
+        self.state().failure = None;
     }
 
     pub(super) fn is_looking_up(&self) -> bool {
@@ -153,6 +178,7 @@ impl HostName {
     pub(super) fn apply(&self, answer: &NameAnswer, started_at: Instant) -> Option<AddressChange> {
         let mut state = self.state();
         state.has_failed = false;
+        state.failure = None;
         let is_late = state.current.as_ref().is_some_and(|current| current.started_at >= started_at);
         if !answer.is_complete || is_late {
             return None;

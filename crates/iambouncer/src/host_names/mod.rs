@@ -24,6 +24,15 @@ use tokio::runtime::Handle;
 /// A name, and whether its aliases are followed: the results may differ.
 type NameKey = (String, bool);
 
+/// How long results of lookups are used.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheTimes {
+    /// `dns_max_ttl`.
+    pub max_ttl: Duration,
+    /// `dns_nxdomain_ttl`.
+    pub failure_ttl: Duration,
+}
+
 /// The host names of all workers.
 #[derive(Clone, Default)]
 pub struct HostNames(Arc<NameTable>);
@@ -74,7 +83,7 @@ impl HostNames {
     }
 
     /// Looks up a name for a login, on the control runtime since the system's resolver blocks. Answers older than
-    /// `max_ttl` are not used.
+    /// `times.max_ttl` are not used; a failure is repeated for `times.failure_ttl`.
     ///
     /// # Errors
     /// Why the name cannot be resolved.
@@ -83,14 +92,20 @@ impl HostNames {
         control: &Handle,
         sources: NameSources,
         (name, follows_aliases): (&str, bool),
-        max_ttl: Duration,
+        times: CacheTimes,
     ) -> Result<NameRecord, String> {
         let host = self.host(name, follows_aliases);
         let started_at = Instant::now();
-        let is_due = host.begin(started_at, max_ttl);
+        if let Some(reason) = host.failure_within(started_at, times.failure_ttl) {
+            return Err(reason);
+        }
+        let is_due = host.begin(started_at, times.max_ttl);
         let query = NameQuery { sources, name: name.to_owned(), follows_aliases, bypasses_cache: is_due };
         let result = control.spawn(query.run()).await;
-        let answer = result.unwrap_or_else(|_| Err("lookup was aborted".to_owned()))?;
+        let answer = result
+            .unwrap_or_else(|_| Err("lookup was aborted".to_owned()))
+            .inspect_err(|reason| host.record_failure(Instant::now(), reason))?;
+        host.forget_failure();
         if is_due {
             self.apply(name, &host, &answer, started_at);
         }
@@ -109,6 +124,11 @@ impl HostNames {
             servers,
             "the address of a host name has changed: servers at the old address are closed on release"
         );
+    }
+
+    /// The cause of failed lookups may be gone.
+    pub fn forget_failures(&self) {
+        self.hosts().values().for_each(|host| host.forget_failure());
     }
 
     /// A counter that advances whenever servers may be at addresses that their names no longer have.

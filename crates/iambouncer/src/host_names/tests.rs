@@ -2,11 +2,13 @@
 
 use super::host::{AddressChange, HostName};
 use super::lookup::{MAX_ADDRESSES, NameAnswer};
-use super::{HostNames, NameSources};
+use super::{CacheTimes, HostNames, NameSources};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const TTL: Duration = Duration::from_secs(15);
+const TIMES: CacheTimes = CacheTimes { max_ttl: TTL, failure_ttl: TTL };
+const UNCACHED: CacheTimes = CacheTimes { max_ttl: Duration::ZERO, failure_ttl: Duration::ZERO };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -107,10 +109,10 @@ fn a_name_is_looked_up_once_per_ttl_and_only_while_it_has_servers() {
     case.host.end_background_lookup();
     assert_eq!(case.host.due_since(case.at(29), TTL), None);
     assert_eq!(case.host.due_since(case.at(30), TTL), Some(case.at(15)));
-    assert!(!case.host.is_unused(case.at(40), TTL));
+    assert!(!case.host.is_unused(case.at(40), TIMES));
     drop(server);
     assert_eq!(case.host.due_since(case.at(40), TTL), None);
-    assert!(case.host.is_unused(case.at(40), TTL));
+    assert!(case.host.is_unused(case.at(40), TIMES));
 }
 
 #[tokio::test]
@@ -118,14 +120,27 @@ async fn names_are_kept_while_used_and_resolved_addresses_are_returned() {
     let names = HostNames::default();
     let control = tokio::runtime::Handle::current();
     let sources = NameSources { resolver: None, is_dns_only: false };
-    let found = names.look_up(&control, sources.clone(), ("localhost", false), TTL).await.unwrap();
+    let found = names.look_up(&control, sources.clone(), ("localhost", false), TIMES).await.unwrap();
     let addresses = found.addresses(5432);
     assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 5432));
     let server = found.connected(addresses[0].ip());
     drop(found);
-    names.look_up_again(&control, &sources, Duration::ZERO);
+    names.look_up_again(&control, &sources, UNCACHED);
     assert_eq!((names.counts(), server.is_old()), ((1, 0), false));
     drop(server);
-    names.look_up_again(&control, &sources, Duration::ZERO);
+    names.look_up_again(&control, &sources, UNCACHED);
     assert_eq!(names.counts(), (0, 0));
+}
+
+#[test]
+fn a_failure_is_remembered_until_its_time_is_over_or_another_lookup_succeeds() {
+    let case = LookupCase::new();
+    case.host.begin(case.at(0), TTL);
+    case.host.record_failure(case.at(1), "no such host");
+    assert_eq!(case.host.failure_within(case.at(15), TTL).as_deref(), Some("no such host"));
+    assert!(!case.host.is_unused(case.at(15), TIMES), "it would be forgotten");
+    assert!(case.host.failure_within(case.at(16), TTL).is_none() && case.host.is_unused(case.at(16), TIMES));
+    assert_eq!(case.host.failure_within(case.at(1), Duration::ZERO), None);
+    case.host.apply(&answer(&["10.0.0.1"]), case.at(2));
+    assert_eq!(case.host.failure_within(case.at(3), TTL), None);
 }

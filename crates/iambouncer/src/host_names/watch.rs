@@ -1,11 +1,11 @@
 //! Repeated lookups of host names with servers, once per `dns_max_ttl` for the whole process. Owns which are due, and
 //! the limit of concurrent lookups.
 
-use super::HostNames;
 use super::host::HostName;
 use super::lookup::{NameQuery, NameSources};
+use super::{CacheTimes, HostNames};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::runtime::Handle;
 
 /// Maximum number of concurrent lookups; each may block a thread.
@@ -23,9 +23,9 @@ impl Drop for LookupInProgress {
 impl HostNames {
     /// Starts the lookups that are due and removes names without servers. Called periodically by one worker. With a
     /// `max_ttl` of 0 nothing is cached: each login makes a lookup, and no others are needed.
-    pub fn look_up_again(&self, control: &Handle, sources: &NameSources, max_ttl: Duration) {
+    pub fn look_up_again(&self, control: &Handle, sources: &NameSources, times: CacheTimes) {
         let now = Instant::now();
-        for (name, follows_aliases, host) in self.due(now, max_ttl) {
+        for (name, follows_aliases, host) in self.due(now, times) {
             host.begin_background_lookup(now);
             let lookup = LookupInProgress(host);
             let (names, sources) = (self.clone(), sources.clone());
@@ -49,10 +49,11 @@ impl HostNames {
     }
 
     /// The lookups that have been due longest, up to the limit.
-    fn due(&self, now: Instant, max_ttl: Duration) -> Vec<(String, bool, Arc<HostName>)> {
+    fn due(&self, now: Instant, times: CacheTimes) -> Vec<(String, bool, Arc<HostName>)> {
         let mut hosts = self.hosts();
         // A login or a lookup under way holds its name.
-        hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.is_unused(now, max_ttl));
+        hosts.retain(|_, host| Arc::strong_count(host) > 1 || !host.is_unused(now, times));
+        let max_ttl = times.max_ttl;
         if max_ttl.is_zero() {
             return Vec::new();
         }

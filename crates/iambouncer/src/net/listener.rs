@@ -2,7 +2,7 @@
 
 use super::address::Endpoint;
 use super::socket::unix_address;
-use super::tcp_options::{TcpOptions, apply_listener_options};
+use super::tcp_options::{TcpOptions, apply_listener_options, set_buffers};
 use crate::worker::reactor::{self, Source};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -252,6 +252,10 @@ impl Listener {
         loop {
             match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, addr)) => {
+                    if let Some(options) = self.options.get() {
+                        // Its system's sizes are as good.
+                        let _ = set_buffers(&socket2::SockRef::from(&socket), options);
+                    }
                     let remote = addr.and_then(|addr| SocketAddr::try_from(addr).ok());
                     let remote = remote.map_or_else(|| self.endpoint.clone(), Endpoint::Tcp);
                     return Ok(Some((socket, remote)));
@@ -296,6 +300,7 @@ mod tests {
         keep_count: 0,
         user_timeout_ms: 7000,
         defer_accept_secs: 0,
+        buffer_bytes: 0,
     };
 
     fn bind(options: TcpOptions) -> BoundListener {
@@ -315,6 +320,29 @@ mod tests {
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
         assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn buffers_have_the_configured_size_until_that_is_switched_off() {
+        run(EngineKind::Epoll, async {
+            let bound = bind(OPTIONS);
+            let port = bound.endpoint.port();
+            let listener = Listener::new(bound).unwrap();
+            let sizes = async |buffer_bytes| {
+                let options = TcpOptions { buffer_bytes, ..OPTIONS };
+                let accepting = listener.accept(options);
+                assert!(crate::worker::timers::timeout(Duration::from_millis(1), accepting).await.is_none());
+                let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let (accepted, _) = listener.accept(options).await.unwrap();
+                let accepted = socket2::SockRef::from(&accepted);
+                (accepted.send_buffer_size().unwrap(), accepted.recv_buffer_size().unwrap())
+            };
+            let system = sizes(0).await;
+            // The kernel doubles them for its own overhead.
+            assert_eq!(sizes(20_000).await, (40_000, 40_000));
+            assert_eq!(sizes(0).await, system);
+        })
+        .unwrap();
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct TcpOptions {
     pub user_timeout_ms: u32,
     /// TCP_DEFER_ACCEPT in seconds, for listening sockets; 0 leaves it off.
     pub defer_accept_secs: u32,
+    /// SO_SNDBUF and SO_RCVBUF in bytes, as the kernel counts them; 0 leaves the system's values, which adapt.
+    pub buffer_bytes: u32,
 }
 
 impl TcpOptions {
@@ -32,6 +34,7 @@ impl TcpOptions {
             keep_count: settings.tcp_keepcnt,
             user_timeout_ms: settings.tcp_user_timeout,
             defer_accept_secs: settings.tcp_defer_accept,
+            buffer_bytes: settings.tcp_socket_buffer,
         }
     }
 }
@@ -60,17 +63,29 @@ pub fn apply_tcp_options(socket: &socket2::Socket, options: TcpOptions) -> io::R
         let timeout = std::time::Duration::from_millis(options.user_timeout_ms.into());
         socket.set_tcp_user_timeout(Some(timeout))?;
     }
+    set_buffers(&socket2::SockRef::from(socket), options)
+}
+
+/// Sets the configured sizes of buffers.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_buffers(socket: &socket2::Socket, options: TcpOptions) -> io::Result<()> {
+    if options.buffer_bytes > 0 {
+        socket.set_send_buffer_size(options.buffer_bytes as usize)?;
+        socket.set_recv_buffer_size(options.buffer_bytes as usize)?;
+    }
     Ok(())
 }
 
 /// Sets the options on a listener: connections inherit them, which saves system calls per connection. Options that
-/// were switched off are reset.
+/// were switched off are reset. Sizes of buffers are not set here, since the system's cannot be restored.
 ///
 /// # Errors
 /// As setsockopt(2).
 pub fn apply_listener_options(socket: &socket2::Socket, options: TcpOptions) -> io::Result<()> {
     socket.set_keepalive(options.keepalive)?;
-    apply_tcp_options(socket, options)?;
+    apply_tcp_options(socket, TcpOptions { buffer_bytes: 0, ..options })?;
     if options.user_timeout_ms == 0 {
         socket.set_tcp_user_timeout(None)?;
     }

@@ -34,6 +34,9 @@ const MAX_JOINED_BYTES: usize = RECORD_PLAINTEXT_BYTES;
 /// Room for a close_notify record, in bytes.
 const CLOSE_NOTIFY_ROOM_BYTES: usize = 128;
 
+/// The name of PostgreSQL's protocol in ALPN.
+pub const ALPN_PROTOCOL: &[u8] = b"postgresql";
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { plain: Vec::new(), cipher: Vec::new() }) };
 }
@@ -104,6 +107,25 @@ impl TlsStream {
     pub async fn accept(socket: Socket, config: Arc<ServerConfig>) -> io::Result<Self> {
         let engine = TlsEngine::Server(UnbufferedServerConnection::new(config).map_err(tls_error)?);
         Self::handshake(socket, engine).await
+    }
+
+    /// Performs the handshake with a client that has begun it without a request; `hello` is what was received.
+    ///
+    /// # Errors
+    /// The handshake fails, or the client has not named the protocol that follows.
+    pub async fn accept_direct(
+        socket: Socket,
+        config: Arc<ServerConfig>,
+        hello: Inbound,
+    ) -> io::Result<Self> {
+        let connection = UnbufferedServerConnection::new(config).map_err(tls_error)?;
+        let mut stream = Self::new(socket, TlsEngine::Server(connection));
+        stream.incoming = hello;
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        match &stream.engine {
+            TlsEngine::Server(connection) if connection.alpn_protocol() == Some(ALPN_PROTOCOL) => Ok(stream),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake without a request or ALPN")),
+        }
     }
 
     fn new(socket: Socket, engine: TlsEngine) -> Self {

@@ -3,16 +3,20 @@
 //! interfere.
 
 use super::certificates::{self, CertificateError};
+use super::tls::ALPN_PROTOCOL;
 use super::trust::Trust;
 use super::verified::ServerTls;
 use super::verifiers::{ClientVerifier, ServerCheck, ServerVerifier};
 use super::x509::Certificate;
-use crate::config::{Settings, TlsMode, TlsProtocols};
+use crate::config::{Settings, Tls12Ciphers, Tls13Ciphers, TlsGroups, TlsMode, TlsProtocols};
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, ClientConfig, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    CipherSuite, ClientConfig, NamedGroup, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +38,18 @@ pub enum TlsConfigError {
         path: String,
         /// The reason.
         reason: String,
+    },
+    /// The pooler's own certificate has another key.
+    #[error(
+        "{setting} = {certificate}: the key in {key} is not the key of the certificate; the certificate must be the first in its file"
+    )]
+    Unpaired {
+        /// Setting.
+        setting: &'static str,
+        /// File of the certificate.
+        certificate: String,
+        /// File of the key.
+        key: String,
     },
     /// A client TLS mode that needs a certificate, but none is configured.
     #[error("client_tls_sslmode needs client_tls_cert_file and client_tls_key_file")]
@@ -65,7 +81,7 @@ pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigEr
     if mode == TlsMode::Disable {
         return Ok(None);
     }
-    let provider = provider();
+    let provider = restricted(&settings.server_tls_ciphers, &settings.server_tls13_ciphers, None);
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(&settings.server_tls_protocols))
         .map_err(refused)?;
@@ -76,6 +92,7 @@ pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigEr
             let own = own_certificate("server_tls_cert_file", cert, key, &provider)?;
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
         }
+        // With SET, one of them comes first.
         _ => builder.with_no_client_auth(),
     };
     Ok(Some(if mode.verifies_name() {
@@ -98,7 +115,8 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     else {
         return Err(TlsConfigError::NoServerCertificate);
     };
-    let provider = provider();
+    let groups = &settings.client_tls_ecdhcurve;
+    let provider = restricted(&settings.client_tls_ciphers, &settings.client_tls13_ciphers, Some(groups));
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions(&settings.client_tls_protocols))
         .map_err(refused)?;
@@ -113,7 +131,9 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     let own: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
     let mut config = builder.with_cert_resolver(own);
     // The pooler is the busier side. Without AES hardware, the client's preference is better.
-    config.ignore_client_order = has_aes();
+    let is_ordered = settings.client_tls_ciphers.numbers().is_some();
+    config.ignore_client_order = has_aes() || is_ordered || settings.client_tls13_ciphers.numbers().is_some();
+    config.alpn_protocols = vec![ALPN_PROTOCOL.to_vec()];
     // Database clients rarely resume a session, and rustls would create two tickets for each.
     config.send_tls13_tickets = 0;
     Ok(Some(Arc::new(config)))
@@ -135,7 +155,7 @@ pub enum LdapTrust {
 /// # Errors
 /// See [`TlsConfigError`].
 pub fn for_ldap(trust: &LdapTrust) -> Result<Arc<ClientConfig>, TlsConfigError> {
-    let provider = provider();
+    let provider = Arc::new(provider());
     let algorithms = provider.signature_verification_algorithms;
     let check = match trust {
         LdapTrust::Nothing => ServerCheck::Nothing,
@@ -202,14 +222,17 @@ fn own_certificate(
     let first = chain.first().map(|first| Certificate::read(first)).transpose();
     let public = first.map_err(|fault| own(fault.to_string()))?.map(|first| first.public_key().to_vec());
     if key.public_key().is_some_and(|key| Some(key.as_ref()) != public.as_deref()) {
-        let text = "is not the key of the certificate; the certificate must be the first in its file";
-        return Err(own(format!("the key in {} {text}", key_file.display())));
+        return Err(TlsConfigError::Unpaired {
+            setting,
+            certificate: path.to_string(),
+            key: key_file.display().to_string(),
+        });
     }
     Ok(CertifiedKey::new(chain, key))
 }
 
 /// The provider, with the cheapest suites first: those with 128-bit keys, whose hash is accelerated by processors.
-fn provider() -> Arc<CryptoProvider> {
+fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
         !matches!(
@@ -219,6 +242,33 @@ fn provider() -> Arc<CryptoProvider> {
                 | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
         )
     });
+    provider
+}
+
+/// The provider, restricted to suites and groups in this order.
+fn restricted(
+    ciphers: &Tls12Ciphers,
+    ciphers13: &Tls13Ciphers,
+    groups: Option<&TlsGroups>,
+) -> Arc<CryptoProvider> {
+    let mut provider = provider();
+    let is_13 = |suite: &SupportedCipherSuite| suite.tls13().is_some();
+    for (numbers, of_13) in [(ciphers.numbers(), false), (ciphers13.numbers(), true)] {
+        let Some(numbers) = numbers else { continue };
+        let rank = |suite: &SupportedCipherSuite| {
+            numbers.iter().position(|number| CipherSuite::from(*number) == suite.suite())
+        };
+        let suites = &mut provider.cipher_suites;
+        suites.retain(|suite| is_13(suite) != of_13 || rank(suite).is_some());
+        suites.sort_by_key(|suite| if is_13(suite) == of_13 { rank(suite) } else { None });
+    }
+    if let Some(numbers) = groups.and_then(TlsGroups::numbers) {
+        let find = |number: &u16| {
+            let is_it = |group: &&&dyn SupportedKxGroup| group.name() == NamedGroup::from(*number);
+            aws_lc_rs::ALL_KX_GROUPS.iter().find(is_it).copied()
+        };
+        provider.kx_groups = numbers.iter().filter_map(find).collect();
+    }
     Arc::new(provider)
 }
 

@@ -3,6 +3,7 @@
 
 use super::arrivals::Arrivals;
 use super::canceling::CancelingServers;
+use super::checking::ServerChecks;
 use super::closing::ServerCloseReason;
 use super::directory::DatabaseState;
 use super::idle::IdleServers;
@@ -54,6 +55,7 @@ pub struct Pool {
     pub(super) rules: RulesInForce,
     pub(super) idle: IdleServers,
     pub(super) canceling: CancelingServers,
+    pub(super) checks: ServerChecks,
     pub(super) queue: Queue,
     pub(super) arrivals: Arrivals,
     pub(super) logins: ServerLogins,
@@ -84,7 +86,10 @@ impl Pool {
         let shared = shared_limits.shared_pools().pool(&context.process.limits, &database.name, &user);
         let rules = RulesInForce::new(&context.config(), &database.line.borrow(), &user);
         let schema_changes = context.process.limits.counter(CounterKind::SchemaChanges, &database.name);
+        let checks = ServerChecks::default();
+        checks.renew(&context.config().settings, worker::now());
         Rc::new(Self {
+            checks,
             idle: IdleServers::new(shared.clone(), context.worker.index()),
             context,
             database,
@@ -149,14 +154,18 @@ impl Pool {
             if self.queue.is_empty()
                 && let Some(server) = self.take_idle()
             {
-                return Acquired::Server(Lease::new(self, server));
+                if !self.checks.is_due(&server) {
+                    return Acquired::Server(Lease::new(self, server));
+                }
+                self.check(server);
+                return Acquired::Wait(self.queue.join(worker::now()));
             }
             if let Some(error) = self.refusal_for(worker::now()) {
                 return Acquired::Refused(error);
             }
         }
         let waiter = self.queue.join(worker::now());
-        self.connect_for_waiters();
+        self.serve_waiters();
         Acquired::Wait(waiter)
     }
 
@@ -178,10 +187,11 @@ impl Pool {
         oldest.map(|server| self.close(server, ServerCloseReason::Evicted)).is_some()
     }
 
-    /// Gives idle servers to waiting clients (after RESUME) and opens more if needed.
+    /// Gives idle servers to waiting clients, those that have to be checked after the check, and opens more if needed.
     pub fn serve_waiters(self: &Rc<Self>) {
-        while self.queue.has_waiters() {
+        while !self.database.paused.get() && self.has_unserved_waiters() {
             match self.take_idle() {
+                Some(server) if self.checks.is_due(&server) => self.check(server),
                 Some(server) => self.assign_or_keep(server),
                 None => break,
             }

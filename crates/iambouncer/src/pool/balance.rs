@@ -99,6 +99,10 @@ impl Pool {
             if server.info.overlap.is_login_under_way() {
                 return self.keep(server);
             }
+            if self.checks.is_due(&server) {
+                // It is given away afterwards.
+                return self.check(server);
+            }
             if demands.promise(to) { self.send_to(to, server) } else { self.keep(server) }
         }
     }

@@ -5,6 +5,7 @@ use super::acquire::Pool;
 use super::closing::ServerCloseReason;
 use crate::client_error;
 use crate::server::Server;
+use crate::worker;
 use std::rc::Rc;
 
 impl Pool {
@@ -63,6 +64,7 @@ impl Pool {
     pub(super) fn reload(self: &Rc<Self>) {
         let config = self.context.config();
         self.rules.replace(&config, &self.database.line.borrow(), &self.user);
+        self.checks.renew(&config.settings, worker::now());
         self.forget_failure();
         self.connect_for_waiters();
     }

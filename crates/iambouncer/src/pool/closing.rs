@@ -22,6 +22,10 @@ pub enum ServerCloseReason {
     Evicted,
     /// The connection has failed, or the server has sent something unexpected while idle.
     Died,
+    /// A replication connection needs its place in the pool.
+    EvictedForSize,
+    /// The check query has failed.
+    CheckFailed,
     /// Its client left it in the middle of an operation.
     Unclean,
 }
@@ -36,6 +40,8 @@ impl fmt::Display for ServerCloseReason {
             Self::Surplus => "pool size exceeded",
             Self::Evicted => "evicted",
             Self::Died => "server conn crashed?",
+            Self::EvictedForSize => "evicted for pool_size",
+            Self::CheckFailed => "test query failed",
             Self::Unclean => "unclean server",
         })
     }

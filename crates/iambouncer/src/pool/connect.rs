@@ -39,7 +39,12 @@ impl Pool {
         if self.database.is_paused() || !self.queue.has_waiters() {
             return;
         }
-        while self.logins.under_way() < self.queue.waiting_up_to(MAX_PARALLEL_LOGINS) {
+        loop {
+            let (logins, checks) = (self.logins.under_way(), self.checks.under_way());
+            let unserved = self.queue.waiting_up_to(MAX_PARALLEL_LOGINS + checks).saturating_sub(checks);
+            if logins >= unserved {
+                break;
+            }
             if self.is_backing_off() {
                 self.arm_retry();
                 break;
@@ -180,7 +185,7 @@ impl Pool {
     }
 
     /// The target of the next login.
-    fn target(&self) -> Result<LoginTarget, LoginError> {
+    pub(super) fn target(&self) -> Result<LoginTarget, LoginError> {
         let loaded = self.context.loaded();
         let line = self.database.line.borrow().clone();
         let host = self.logins.select_host(&line).ok_or_else(|| LoginError::Resolve {
@@ -212,7 +217,7 @@ impl Pool {
         self.admit(Box::new(server), worker::now());
     }
 
-    fn log_login(&self, facts: &ServerFacts, took: Duration) {
+    pub(super) fn log_login(&self, facts: &ServerFacts, took: Duration) {
         if !self.context.config().settings.log_connections {
             return;
         }
@@ -232,7 +237,7 @@ impl Pool {
         );
     }
 
-    fn new_server(
+    pub(super) fn new_server(
         self: &Rc<Self>,
         logged_in: LoginResult,
         generation: u64,
@@ -285,6 +290,19 @@ impl Pool {
 
     /// The outcome of a login with an outdated configuration is ignored.
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
+        self.log_failed_login(&failed);
+        self.logins.record_failure(&self.database.line.borrow());
+        if !is_current {
+            return;
+        }
+        self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
+        self.reset_replacements();
+        self.report_refusals();
+        self.run_on_others(Self::login_ended_elsewhere);
+    }
+
+    /// Logs and counts a failed login.
+    pub(super) fn log_failed_login(&self, failed: &Diagnosis) {
         let error = failed.error.to_fault();
         let cause = failed.cause.info();
         self.context.process.logins.count_failure(cause.label, worker::now());
@@ -300,14 +318,6 @@ impl Pool {
             failed.error
         );
         self.log_failed_connection(&failed.error);
-        self.logins.record_failure(&self.database.line.borrow());
-        if !is_current {
-            return;
-        }
-        self.shared.set_failure(Some(RecentFailure { at: worker::now(), login: failed }));
-        self.reset_replacements();
-        self.report_refusals();
-        self.run_on_others(Self::login_ended_elsewhere);
     }
 
     /// PgBouncer's line about a server connection that was closed before it was of use.

@@ -1,4 +1,5 @@
-//! Unused pools and databases. Owns when all workers drop them: `autodb_idle_timeout` after their last use, or at once
+//! Unused pools and databases. Owns when all workers drop them: `autodb_idle_timeout` after their last use, pools also
+//! after `pool_idle_timeout`, or at once
 //! if no server has ever logged in. Their counters stay with the database for as long as it exists.
 
 use super::acquire::Pool;
@@ -57,6 +58,11 @@ fn is_over(timeout: Duration, now: Instant, last_use: Instant) -> bool {
     !timeout.is_zero() && now.saturating_duration_since(last_use) >= timeout
 }
 
+/// The shorter of two time limits, of which zero means none.
+fn shorter(a: Duration, b: Duration) -> Duration {
+    if a.is_zero() || b.is_zero() { a.max(b) } else { a.min(b) }
+}
+
 impl Directory {
     /// True if this pool is the one that all workers have registered under its name.
     pub(super) fn is_still_known(&self, pool: &Rc<Pool>) -> bool {
@@ -77,8 +83,9 @@ impl Directory {
 
     /// Drops unused pools and databases that were created from the `*` line.
     pub fn forget_unused(&self) {
-        let timeout = self.context.config().settings.autodb_idle_timeout;
-        let gone = self.unused_pools(timeout);
+        let config = self.context.config();
+        let (timeout, of_pools) = (config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout);
+        let gone = self.unused_pools(shorter(timeout, of_pools));
         for pool in &gone {
             self.drop_pool(pool);
         }

@@ -2,8 +2,10 @@
 //! closed by it. What is known about the server's state belongs to the holder.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use super::lingering::UnfinishedWork;
 use crate::server::{Activity, Server};
+use crate::worker;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
@@ -32,6 +34,20 @@ impl Lease {
     pub fn release_dirty(mut self) {
         if let Some(server) = self.server.take() {
             self.pool.release_dirty(server);
+        }
+    }
+
+    /// Returns a server that only the pooler has used.
+    pub(super) fn admit_again(mut self) {
+        if let Some(server) = self.server.take() {
+            self.pool.admit(server, worker::now());
+        }
+    }
+
+    /// Closes a server that is of no use.
+    pub(super) fn close(mut self, reason: ServerCloseReason) {
+        if let Some(server) = self.server.take() {
+            self.pool.close(server, reason);
         }
     }
 

@@ -18,7 +18,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
-const INI: &str = "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\n";
+const INI: &str =
+    "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\nserver_check_query =\n";
 
 fn pool(context: Rc<Context>) -> Rc<Pool> {
     let directory = Directory::new(

@@ -9,6 +9,7 @@ use std::rc::Rc;
 impl Pool {
     /// One round.
     pub fn maintain(self: &Rc<Self>) {
+        self.checks.renew(&self.context.config().settings, worker::now());
         self.apply_address_changes();
         self.start_replacements();
         self.close_expired();

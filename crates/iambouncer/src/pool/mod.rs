@@ -5,7 +5,7 @@
 //! `balance` moves servers to workers whose clients wait too long.
 //!
 //! A [`Pool`] is made of parts with private state: `rules`, `idle`, `queue`, `arrivals`, `logins`, `canceling`,
-//! `rebalancer` and the [`table`]. The other files decide with them: `acquire` and `release` about servers, `connect`,
+//! `checking`, `rebalancer` and the [`table`]. The other files decide with them: `acquire` and `release` about servers, `connect`,
 //! `replacement` and `maintenance` about logins, `places` and `shared_limits` about limits.
 
 mod acquire;
@@ -13,9 +13,11 @@ mod arrivals;
 mod balance;
 mod canceling;
 mod changes;
+mod checking;
 mod closing;
 mod connect;
 mod counts;
+mod dedicated;
 mod demand;
 pub mod directory;
 mod forgetting;
@@ -41,6 +43,7 @@ pub mod table;
 mod waiter;
 
 pub use acquire::{Acquired, Pool};
+pub use dedicated::DedicatedServer;
 pub use directory::{DatabaseState, Directory};
 pub use lease::Lease;
 pub use lingering::UnfinishedWork;

@@ -84,7 +84,7 @@ impl Pool {
     pub(super) fn release_dirty(self: &Rc<Self>, server: Box<Server>) {
         let settings = self.context.config();
         let sql = settings.settings.server_reset_query.clone();
-        if sql.is_empty() || self.rules.uses_once() {
+        if sql.is_empty() || self.rules.uses_once() || server.info.close_needed.get() {
             return self.release(server);
         }
         server.info.client_id.set(0);

@@ -14,6 +14,10 @@ pub struct SessionRules {
     pub max_message_bytes: u32,
     /// Run the reset query at every release.
     pub always_reset: bool,
+    /// `disable_pqexec`.
+    pub refuses_simple_queries: bool,
+    /// Some requests of clients are refused: each is examined first.
+    pub forbids_requests: bool,
 }
 
 impl SessionRules {
@@ -26,6 +30,8 @@ impl SessionRules {
             max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
             always_reset: settings.server_reset_query_always,
+            refuses_simple_queries: settings.disable_pqexec,
+            forbids_requests: settings.disable_pqexec || mode == PoolMode::Statement,
         }
     }
 }

@@ -6,13 +6,13 @@ use crate::parameters::{ParameterId, Parameters, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A startup response without its cancel key: the same for all clients that request the same values.
+/// A startup response without AuthenticationOk and cancel key: the same for all clients that request the same values.
 pub struct StartupResponse {
     /// Requested values of tracked parameters.
     pub requested: Vec<(ParameterId, String)>,
     /// All tracked values, with the requested ones applied.
     pub parameters: ValueSet,
-    /// AuthenticationOk and the parameters.
+    /// The parameters.
     pub messages: Vec<u8>,
 }
 

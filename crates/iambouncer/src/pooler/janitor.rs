@@ -41,9 +41,13 @@ pub(super) async fn run(worker: Rc<Worker>) {
         let idle_timeout = config.settings.server_idle_timeout;
         worker.context.auth_connections.close_unused(idle_timeout, &config, worker::now());
         if worker.context.worker.index() == 0 {
-            let (context, max_ttl) = (&worker.context, config.settings.dns_max_ttl);
+            let context = &worker.context;
             let process = &context.process;
-            process.host_names.look_up_again(&process.control, &context.name_sources(), max_ttl);
+            process.host_names.look_up_again(
+                &process.control,
+                &context.name_sources(),
+                context.cache_times(),
+            );
             for (kind, left_out) in process.log_limit.overdue(worker::now()) {
                 tracing::warn!(
                     kind,
@@ -58,6 +62,9 @@ pub(super) async fn run(worker: Rc<Worker>) {
         }
         for client in worker.clients.list() {
             client.check_end();
+            if is_wait_long(&config, &client) {
+                client.notify_of_wait();
+            }
             if let Some(fault) = overdue(&config, &client) {
                 client.kill(fault);
             } else if worker.lifecycle.phase() == Phase::WaitForServers
@@ -76,6 +83,20 @@ pub(super) async fn run(worker: Rc<Worker>) {
 
 fn elapsed(limit: Duration, since: Option<Instant>) -> bool {
     !limit.is_zero() && since.is_some_and(|at| worker::now() - at >= limit)
+}
+
+/// True if a client waits for a server since `query_wait_notify`.
+fn is_wait_long(config: &Config, client: &ClientInfo) -> bool {
+    client.state.get() == ClientState::Waiting
+        && elapsed(config.settings.query_wait_notify, client.timing.get().query_at)
+}
+
+/// True if a client keeps a server that has to be closed, between two transactions.
+fn delays_closing(client: &ClientInfo) -> bool {
+    let timing = client.timing.get();
+    timing.query_at.is_none()
+        && timing.transaction_at.is_none()
+        && client.server().is_some_and(|server| server.close_needed.get())
 }
 
 /// The limit that a client has exceeded, if any.
@@ -112,6 +133,8 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
                 && elapsed(idle, Some(timing.quiet_since))
             {
                 Some(client_error::idle_transaction_timeout())
+            } else if settings.server_fast_close && delays_closing(client) {
+                Some(client_error::configuration_changed())
             } else {
                 None
             }

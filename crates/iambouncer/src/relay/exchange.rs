@@ -201,7 +201,14 @@ mod tests {
     fn a_recycled_exchange_has_no_old_state() {
         let rules = |max_message_bytes| {
             let mode = PoolMode::Transaction;
-            Rc::new(SessionRules { mode, max_prepared: 0, max_message_bytes, always_reset: false })
+            Rc::new(SessionRules {
+                mode,
+                max_prepared: 0,
+                max_message_bytes,
+                always_reset: false,
+                refuses_simple_queries: false,
+                forbids_requests: false,
+            })
         };
         let received = |bytes: &[u8]| {
             let mut inbound = Inbound::default();

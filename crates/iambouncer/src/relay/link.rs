@@ -99,8 +99,7 @@ impl Exchange {
             Link::None => match session.pool.acquire() {
                 Acquired::Server(lease) => lease,
                 Acquired::Wait(waiter) => {
-                    session.info.state.set(ClientState::Waiting);
-                    session.info.time(|t| t.query_at = Some(worker::now()));
+                    session.info.begin_wait(worker::now());
                     // The pool may have answered at once.
                     let is_answered = !waiter.is_waiting();
                     self.link = Link::Waiting(waiter);
@@ -129,6 +128,7 @@ impl Exchange {
             let mut statements =
                 parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
             while let Some(sql) = statements.next() {
+                tracing::debug!(server = server.info.facts.id, "varcache_apply: {sql}");
                 encode::query(self.up.insert(), &sql);
                 let is_last = statements.peek().is_none();
                 let change = if is_last { StateChange::Parameters } else { StateChange::None };

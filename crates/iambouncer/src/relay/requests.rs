@@ -40,14 +40,10 @@ impl Exchange {
         if self.request == RequestState::Refused {
             return self.skip_refused(frame);
         }
-        if self.rules.mode == PoolMode::Statement {
-            let needed = frame.len.min(FIRST_WORD_BYTES);
-            if self.up.front().len() < needed {
-                return Err(NotConsumed::NeedBytes(needed));
-            }
-            if self.begins_transaction(frame) {
-                return self.refuse_transaction(frame);
-            }
+        if self.rules.forbids_requests
+            && let Some(refused) = self.refuse_forbidden(frame)
+        {
+            return refused;
         }
         self.ensure_server(session)?;
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
@@ -220,6 +216,22 @@ impl Exchange {
             self.flush = FlushState::Due;
         }
         NotConsumed::AwaitAnswer
+    }
+
+    /// Refuses what the rules do not allow. `None` if the message is allowed.
+    #[cold]
+    fn refuse_forbidden(&mut self, frame: Frame) -> Option<Consumed> {
+        if self.rules.refuses_simple_queries && frame.tag == tag::frontend::QUERY {
+            return Some(Err(CloseReason::Error(client_error::simple_query_refused()).into()));
+        }
+        if self.rules.mode != PoolMode::Statement {
+            return None;
+        }
+        let needed = frame.len.min(FIRST_WORD_BYTES);
+        if self.up.front().len() < needed {
+            return Some(Err(NotConsumed::NeedBytes(needed)));
+        }
+        self.begins_transaction(frame).then(|| self.refuse_transaction(frame))
     }
 
     /// True if the message begins a transaction block.

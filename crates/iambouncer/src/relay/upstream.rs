@@ -10,6 +10,7 @@ use crate::answers::Expectation;
 use crate::client_error;
 use crate::worker::{self, buffer::SMALL_BLOCK_BYTES};
 use std::task::{Context, Poll, ready};
+use wire::encode::{self, ErrorReport};
 use wire::scan::{self, Event, Frame, FrameError};
 use wire::tag;
 
@@ -226,6 +227,10 @@ impl Exchange {
     ) -> Poll<Result<(), CloseReason>> {
         if matches!(self.link, Link::Waiting(_)) && session.info.take_cancel_wait() {
             return Poll::Ready(self.cancel_waiting_request(session));
+        }
+        if matches!(self.link, Link::Waiting(_)) && self.down.at_boundary() && session.info.take_wait_notice()
+        {
+            encode::notice_response(self.down.insert(), &ErrorReport::notice(client_error::WAIT_NOTICE));
         }
         if self.up.front().len() >= FULL_BUFFER_BYTES {
             return poll_disconnect(session);

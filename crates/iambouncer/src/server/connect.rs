@@ -123,11 +123,15 @@ impl ServerAddress {
             let addresses = vec![SocketAddr::new(ip, port)];
             return Ok(Self::Tcp { name: name.to_owned(), addresses, found: None });
         }
-        let max_ttl = context.config().settings.dns_max_ttl;
         let found = context
             .process
             .host_names
-            .look_up(&context.process.control, context.name_sources(), (name, is_alias), max_ttl)
+            .look_up(
+                &context.process.control,
+                context.name_sources(),
+                (name, is_alias),
+                context.cache_times(),
+            )
             .await
             .map_err(|reason| LoginError::Resolve { host: name.to_owned(), reason })?;
         Ok(Self::Tcp { name: name.to_owned(), addresses: found.addresses(port), found: Some(found) })

@@ -71,7 +71,7 @@ impl LoginExchange<'_> {
     pub(super) async fn start(&mut self) -> Result<(), LoginError> {
         let mut parameters =
             vec![("user", self.target.user.as_str()), ("database", self.target.database.as_str())];
-        parameters.extend(self.target.parameters.iter().map(|(name, value)| (*name, value.as_str())));
+        parameters.extend(self.target.parameters.iter().map(|(name, value)| (&**name, value.as_str())));
         let mut message = Vec::new();
         encode::startup(&mut message, Version::V3_0, &parameters);
         self.send(&mut message).await

@@ -45,7 +45,7 @@ pub enum Activity {
     Active,
     /// In the pool.
     Idle,
-    /// Running the reset query.
+    /// Running the reset query or the check query.
     Tested,
     /// Free, but a cancel request for it is under way.
     BeingCanceled,

@@ -1,5 +1,5 @@
-//! Resetting a server between two clients: `server_reset_query`. Owns one query and its answer; a server that is not
-//! idle afterwards is unusable.
+//! Queries on a server between two clients: `server_reset_query` and `server_check_query`. Owns one query and its answer;
+//! a server that is not idle afterwards is unusable.
 
 use super::{Server, out_of_step};
 use crate::net::Inbound;
@@ -10,8 +10,27 @@ use wire::backend::TxStatus;
 
 const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 1000, rows: 0 };
 
-/// Runs `sql`. True if the server is idle and clean afterwards.
+/// Runs the reset query `sql`. True if the server is idle and clean afterwards.
 pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> bool {
+    let is_idle = run_query(server, parameters, sql, "during the reset query").await;
+    if is_idle {
+        // DISCARD ALL drops prepared statements; preparing them again costs less than guessing.
+        server.prepared.clear();
+        if resets_settings(sql) {
+            server.forget_unreported(parameters);
+            server.has_client_names = false;
+        }
+    }
+    is_idle
+}
+
+/// Runs the check query `sql`. True if the server has answered and is idle.
+pub async fn check(server: &mut Server, parameters: &Parameters, sql: &str) -> bool {
+    run_query(server, parameters, sql, "during the check query").await
+}
+
+/// Runs a query between two clients. True if the server is idle afterwards.
+async fn run_query(server: &mut Server, parameters: &Parameters, sql: &str, when: &str) -> bool {
     let mut inbound = Inbound::default();
     let mut reported = Vec::new();
     let record = |message: &[u8]| reported.push(message.to_vec());
@@ -21,17 +40,12 @@ pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> boo
     }
     match answer {
         Ok(answer) => {
-            // DISCARD ALL drops prepared statements; preparing them again costs less than guessing.
-            server.prepared.clear();
+            // A simple query drops it.
             server.unnamed = ServerUnnamed::None;
-            if resets_settings(sql) {
-                server.forget_unreported(parameters);
-                server.has_client_names = false;
-            }
             answer.status == TxStatus::Idle && inbound.is_empty()
         }
         Err(SqlError::Unexpected(tag)) => {
-            out_of_step::report_message(&server.info, tag, "during the reset query");
+            out_of_step::report_message(&server.info, tag, when);
             false
         }
         Err(_) => false,

@@ -9,6 +9,7 @@ use crate::context::ConfigFiles;
 use crate::net::verified::ServerTls;
 use rds_iam::TokenKey;
 use rds_iam::secrets::SecretKey;
+use std::borrow::Cow;
 
 /// Name of the line for databases without a line of their own.
 const FALLBACK: &str = "*";
@@ -58,7 +59,7 @@ pub struct LoginTarget {
     /// Proof.
     pub credential: Credential,
     /// Further startup parameters.
-    pub parameters: Vec<(&'static str, String)>,
+    pub parameters: Vec<(Cow<'static, str>, String)>,
     /// Run once after the login.
     pub connect_query: Option<String>,
     /// The line is the fallback, `*`.
@@ -101,7 +102,8 @@ impl LoginTarget {
             ("timezone", &line.timezone),
             ("application_name", &line.application_name),
         ];
-        let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        let parameters =
+            parameters.into_iter().filter_map(|(name, value)| Some((name.into(), value.clone()?)));
         Self {
             parameters: parameters.collect(),
             connect_query: line.connect_query.clone(),

@@ -60,6 +60,22 @@ fn pause_and_disable_of_a_fallback_database_last_until_they_are_undone() {
 }
 
 #[test]
+fn pool_idle_timeout_removes_a_pool_and_keeps_its_database() {
+    let databases = format!("app = host=127.0.0.1 port={}", postgres().port());
+    let bouncer = Start::databases(&databases).set("server_idle_timeout = 1").start();
+    let mut console = bouncer.console();
+    let mut client = bouncer.client();
+    assert_eq!(tags(&console.query("SET pool_idle_timeout = 0.5")), "CZ");
+    client.query("SELECT pg_sleep(1.5)");
+    let row = |console: &mut Client, what, column| column_of(console, what, "app", column);
+    assert!(row(&mut console, "POOLS", "cl_active").is_some(), "it is in use");
+    drop(client);
+    eventually("the pool is removed", || row(&mut console, "POOLS", "cl_active").is_none());
+    assert_eq!(row(&mut console, "STATS", "total_query_count").as_deref(), Some("1"));
+    assert!(column_of(&mut console, "DATABASES", "app", "paused").is_some());
+}
+
+#[test]
 fn statistics_of_a_fallback_database_last_until_autodb_idle_timeout() {
     let bouncer = behind_a_star(&[]);
     let mut console = bouncer.console();

@@ -6,7 +6,6 @@ use crate::support::raw::tags;
 use crate::support::tls_client::{ClientSide, TlsClient, client_identity};
 use crate::support::{Bouncer, Client, postgres};
 use std::path::Path;
-use std::process::Command;
 use tempfile::TempDir;
 use wire::encode;
 
@@ -228,11 +227,8 @@ fn a_missing_file_is_an_error_at_start_and_in_check() {
         )
     };
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_iambouncer"))
-            .args(arguments)
-            .envs(crate::support::bouncer::root_user())
-            .output()
-            .unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let output = crate::support::bouncer::command(&arguments, &[]).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     std::fs::write(&ini, text(Path::new("/nonexistent/hba.conf"))).unwrap();

@@ -305,3 +305,20 @@ fn a_server_that_moved_between_workers_is_closed_after_an_address_change() {
     assert_eq!(address(&mut clients[1]), NEW);
     workers.servers_agree();
 }
+
+#[test]
+fn a_failed_lookup_is_remembered_until_reload() {
+    let names = Names::new(NAME, &[OLD]);
+    names.dns.set_failing(true);
+    let bouncer = names.pooler(NAME, &["dns_nxdomain_ttl = 600", "query_wait_timeout = 4"]);
+    let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
+    bouncer.wait_for_line("blame=");
+    let asked = names.dns.questions_for(NAME);
+    // The login is tried again after server_login_retry, without a lookup.
+    assert_eq!(client.until_end().last().unwrap().tag, b'E');
+    assert!(bouncer.log().matches("blame=").count() > 1);
+    assert_eq!(names.dns.questions_for(NAME), asked);
+    names.dns.set_failing(false);
+    assert_eq!(tags(&bouncer.console().query("RELOAD")), "CZ");
+    assert_eq!(address(&mut bouncer.client()), OLD);
+}

@@ -18,6 +18,7 @@ fn value(console: &mut Client, key: &str) -> String {
 fn other_text(key: &str) -> Option<&'static str> {
     Some(match key {
         "admin_users" => "postgres, other",
+        "auth_query" => "SELECT $1, NULL",
         "auth_type" => "any",
         "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
@@ -29,11 +30,12 @@ fn other_text(key: &str) -> Option<&'static str> {
         "stats_users" => "other",
         "iam_map" | "iam_sts_audience" | "login_notify_message" | "syslog_ident" => "other",
         "auth_dbname" | "auth_user" => "app",
-        "auth_query" => "SELECT $1, $1",
         "log_format" => "json",
         "syslog_facility" => "local0",
-        "client_tls_dheparams" | "client_tls_ecdhcurve" => "none",
-        "conffile" => "/dev/null",
+        "client_tls_ciphers" | "server_tls_ciphers" => "HIGH:!AES128",
+        "client_tls13_ciphers" | "server_tls13_ciphers" => "TLS_AES_256_GCM_SHA384",
+        "client_tls_ecdhcurve" => "X25519",
+        "client_tls_dheparams" => "none",
         "server_tls_sslmode" => "disable",
         _ => return None,
     })
@@ -50,7 +52,7 @@ fn other_values(row: &SettingInfo, before: &str) -> Vec<String> {
 
 /// Settings that name files, or need them; each has a test of its own here or in `tls`.
 fn needs_files(key: &str) -> bool {
-    key.ends_with("_file") || matches!(key, "logfile" | "client_tls_sslmode")
+    key.ends_with("_file") || matches!(key, "logfile" | "client_tls_sslmode" | "conffile")
 }
 
 #[test]
@@ -96,6 +98,7 @@ fn file_values(dir: &Path) -> Vec<(&'static str, String)> {
         ("client_tls_cert_file", certificate.clone()),
         ("client_tls_key_file", key.clone()),
         ("client_tls_sslmode", "allow".to_owned()),
+        ("conffile", dir.join("pooler.ini").display().to_string()),
         ("logfile", path("other.log", "")),
         ("server_tls_ca_file", authorities),
         ("server_tls_cert_file", certificate),
@@ -215,4 +218,28 @@ fn the_logfile_follows_reload_and_a_file_that_was_moved_away_is_made_again() {
     console.query("RELOAD");
     eventually("the file is there again", || read(&first).contains("configuration reloaded"));
     assert!(!read(&first).contains('\u{1b}'));
+}
+
+#[test]
+fn reload_reads_the_file_that_conffile_names() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut console = bouncer.console();
+    let other = bouncer.dir().join("other.ini");
+    let text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let with_timeout =
+        |seconds: u32| text.replace("[pgbouncer]", &format!("[pgbouncer]\nquery_timeout = {seconds}"));
+    std::fs::write(&other, with_timeout(11)).unwrap();
+    assert_eq!(tags(&console.query(&format!("SET conffile = '{}'", other.display()))), "CZ");
+    assert_eq!(value(&mut console, "query_timeout"), "0", "not before RELOAD");
+    for seconds in [11, 12] {
+        std::fs::write(&other, with_timeout(seconds)).unwrap();
+        assert_eq!(tags(&console.query("RELOAD")), "CZ");
+        assert_eq!(value(&mut console, "query_timeout"), seconds.to_string());
+        assert_eq!(value(&mut console, "conffile"), other.display().to_string());
+    }
+    std::fs::remove_file(&other).unwrap();
+    assert!(console.query("RELOAD")[0].error().1.contains("other.ini"));
+    assert_eq!(tags(&console.query("SET conffile = ''")), "CZ");
+    assert_eq!(tags(&console.query("RELOAD")), "CZ");
+    assert_eq!(value(&mut console, "query_timeout"), "0");
 }

@@ -1,5 +1,6 @@
 //! Startup parameters that servers do not report: each client runs with its own values.
 
+use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client, tags};
 use crate::support::{Bouncer, postgres};
 
@@ -89,4 +90,59 @@ fn changed_settings_apply_to_existing_sessions() {
     a.send_query(&format!("SELECT '{}'", "x".repeat(200_000)));
     let last = a.until_end();
     assert_eq!(last.last().expect("an error").error().0, "08P01");
+}
+
+#[test]
+fn a_changed_session_authorization_does_not_reach_other_clients() {
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app user=postgres", postgres().port());
+    let bouncer = Start::databases(&databases).set("default_pool_size = 1").set("verbose = 2").start();
+    let (mut a, mut b) = (bouncer.client(), bouncer.client());
+    let show = "SHOW session_authorization";
+    assert_eq!((a.value(show), b.value(show)), ("postgres".to_owned(), "postgres".to_owned()));
+    a.query("SET SESSION AUTHORIZATION other");
+    for _ in 0..2 {
+        assert_eq!((a.value(show), b.value(show)), ("other".to_owned(), "postgres".to_owned()));
+    }
+    bouncer.wait_for_line("varcache_apply: SET session_authorization='postgres'");
+    bouncer.wait_for_line("varcache_apply: SET session_authorization='other'");
+    // A parameter that only a superuser may set, besides.
+    a.query("RESET SESSION AUTHORIZATION");
+    assert_eq!((a.value(show), b.value(show)), ("postgres".to_owned(), "postgres".to_owned()));
+    a.query("SET default_transaction_read_only = on");
+    assert_eq!(b.value("SHOW transaction_read_only"), "off");
+    assert_eq!(a.value("SHOW transaction_read_only"), "on");
+    // Without the right to it.
+    let plain = Bouncer::in_front_of(postgres(), &[]);
+    let options = [("user", "app"), ("database", "app"), ("options", "-c session_authorization=postgres")];
+    let mut refused = Client::log_in_with(plain.port, &options);
+    refused.send_query("SELECT 1");
+    assert_eq!(refused.until_end()[0].error().0, "42501");
+}
+
+#[test]
+fn an_unreported_parameter_of_the_startup_packet_is_applied_once_and_reset() {
+    let settings = ["default_pool_size = 1", "track_extra_parameters = enable_seqscan", "verbose = 2"];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let with = |options: &str| {
+        Client::log_in_with(bouncer.port, &[("user", "app"), ("database", "app"), ("options", options)])
+    };
+    let count = |sql: &str| bouncer.log().matches(&format!("varcache_apply: {sql}")).count();
+    let show = "SHOW enable_seqscan";
+    let (mut off, mut plain, mut on) =
+        (with("-c enable_seqscan=off"), bouncer.client(), with("-c enable_seqscan=on"));
+    assert_eq!((off.value(show), off.value(show)), ("off".to_owned(), "off".to_owned()));
+    assert_eq!((plain.value(show), plain.value(show)), ("on".to_owned(), "on".to_owned()));
+    bouncer.wait_for_line("varcache_apply: RESET enable_seqscan;");
+    assert_eq!((count("SET enable_seqscan='off'"), count("RESET enable_seqscan")), (1, 1));
+    assert_eq!((on.value(show), off.value(show), on.value(show)), ("on".into(), "off".into(), "on".into()));
+}
+
+#[test]
+fn the_search_path_of_a_startup_packet_is_a_list() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let path = "\"$user\", Public,\"Odd, one\"";
+    let mut client =
+        Client::log_in_with(bouncer.port, &[("user", "app"), ("database", "app"), ("search_path", path)]);
+    assert_eq!(client.value("SHOW search_path"), "\"$user\", public, \"Odd, one\"");
+    assert_eq!(bouncer.client().value("SHOW search_path"), "\"$user\", public");
 }

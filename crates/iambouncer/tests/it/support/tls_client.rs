@@ -144,6 +144,21 @@ impl TlsClient {
         Ok(Self { stream: StreamOwned::new(session, socket) })
     }
 
+    /// Begins TLS without a request, and logs in.
+    pub fn log_in_directly(port: u16, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        session.complete_io(&mut socket)?;
+        let mut client = Self { stream: StreamOwned::new(session, socket) };
+        let mut packet = Vec::new();
+        encode::startup(&mut packet, Version::V3_0, &[("user", "app"), ("database", "app")]);
+        client.send(&packet)?;
+        client.until_ready()?;
+        Ok(client)
+    }
+
     /// Connects and logs in to a pooler that requests no password.
     pub fn log_in(port: u16, config: Arc<ClientConfig>, user: &str, database: &str) -> io::Result<Self> {
         let mut client = Self::connect(port, config)?;
