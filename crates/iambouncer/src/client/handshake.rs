@@ -86,22 +86,7 @@ pub(super) async fn open(
         };
         let request = match startup::parse(&packet) {
             Ok(request) => request,
-            Err(error @ StartupError::Length) => return Err(HandshakeError::Malformed(error)),
-            Err(error @ StartupError::Version(version)) if version.major() < Version::V3_0.major() => {
-                return Err(HandshakeError::ErrorBeforeV3(
-                    Box::new(stream),
-                    client_error::unsupported_protocol(error),
-                ));
-            }
-            Err(error @ StartupError::Version(_)) => {
-                return Err(HandshakeError::Error(
-                    Box::new(stream),
-                    client_error::unsupported_protocol(error),
-                ));
-            }
-            Err(error @ StartupError::Layout(_)) => {
-                return Err(HandshakeError::Error(Box::new(stream), client_error::protocol(error)));
-            }
+            Err(error) => return Err(invalid_packet(error, stream)),
         };
         match request {
             Request::Ssl | Request::Gss => {
@@ -132,6 +117,19 @@ pub(super) async fn open(
                 return Ok(InitialPacket::Session { stream, inbound, version, parameters });
             }
         }
+    }
+}
+
+/// What becomes of a client whose first packet is not a startup packet.
+fn invalid_packet(error: StartupError, stream: Stream) -> HandshakeError {
+    let stream = Box::new(stream);
+    match error {
+        StartupError::Length => HandshakeError::Malformed(error),
+        StartupError::Version(version) if version.major() < Version::V3_0.major() => {
+            HandshakeError::ErrorBeforeV3(stream, client_error::unsupported_protocol(error))
+        }
+        StartupError::Version(_) => HandshakeError::Error(stream, client_error::unsupported_protocol(error)),
+        StartupError::Layout(_) => HandshakeError::Error(stream, client_error::protocol(error)),
     }
 }
 

@@ -300,8 +300,8 @@ fn a_stored_scram_secret_is_not_a_failure() {
 
 #[test]
 fn warnings_set_the_exit_code_only_with_strict() {
-    let case = Case::new().set("dns_nxdomain_ttl = 7");
-    case.report().expect_warning("config", "IAM022", &["dns_nxdomain_ttl"]);
+    let case = Case::new().set("pkt_buf = 8192");
+    case.report().expect_warning("config", "IAM022", &["pkt_buf"]);
     assert_eq!(case.run(&["--strict"]).code, Some(1));
     eventually("the simulator has logged both", || case.sim.simulator.log().accepted_and_refused().0 == 2);
 }

@@ -167,7 +167,11 @@ impl Bouncer {
         let mut refusal = None;
         eventually("a client that receives the reason", || {
             let mut client = Client::start(self.port, &[("user", user), ("database", database)]);
-            let message = client.read().expect("an answer");
+            // After query_wait_notify, AuthenticationOk and a NOTICE precede the error.
+            let mut message = client.read().expect("an answer");
+            while matches!(message.tag, b'R' | b'N') {
+                message = client.read().expect("an answer");
+            }
             let (code, text) = message.error();
             let has_reason = text != "query_wait_timeout";
             refusal = Some((code, text, message.hint()));
