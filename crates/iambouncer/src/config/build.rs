@@ -73,7 +73,7 @@ pub fn build(
     default_hosts(&mut config);
     default_users(&mut config);
     diagnostics.extend(check(&config, &places));
-    diagnostics.extend(status_warnings(&config, &builder.inactive_keys));
+    diagnostics.extend(ignored_settings(&config));
     let mut all = document.diagnostics.clone();
     all.append(&mut diagnostics);
     (config, all)
@@ -84,8 +84,6 @@ struct Builder {
     config: Config,
     diagnostics: Vec<Diagnostic>,
     places: ValuePlaces,
-    /// Keys of connection strings without effect.
-    inactive_keys: Vec<&'static str>,
 }
 
 impl Builder {
@@ -163,9 +161,6 @@ impl Builder {
                 self.diagnostics.push(Diagnostic::error(reason).at(at(pair.key_bytes)).help(help));
                 continue;
             };
-            if row.status == SettingStatus::NotYet && !self.inactive_keys.contains(&row.name) {
-                self.inactive_keys.push(row.name);
-            }
             if let Err(reason) = (row.store)(target, &pair.value) {
                 let message = format!("{}: value \"{}\" {reason}", pair.key, pair.value.as_str());
                 self.diagnostics.push(Diagnostic::error(message).at(at(pair.value_bytes)));
@@ -211,28 +206,15 @@ fn default_users(config: &mut Config) {
     }
 }
 
-/// One warning for all settings without effect so far, and one for those that never have any.
-pub(super) fn status_warnings(config: &Config, inactive_keys: &[&'static str]) -> Vec<Diagnostic> {
-    let given = |status: SettingStatus| {
-        table().iter().filter(move |row| {
-            let changed = config.settings.get_text(row.name).as_ref() != Some(&row.default_text);
-            row.status == status && changed && config.origins.iter().any(|origin| origin.key == row.name)
-        })
-    };
-    // Log lines go to the file instead.
-    let harmless = given(SettingStatus::Unsupported)
-        .filter(|row| row.name == "syslog" && !config.settings.logfile.is_empty());
-    let not_yet =
-        given(SettingStatus::NotYet).chain(harmless).map(|row| row.name).chain(inactive_keys.iter().copied());
-    let ignored = given(SettingStatus::Ignored).map(|row| row.name);
-    [
-        ("known, but not supported yet", not_yet.collect::<Vec<_>>()),
-        ("ignored, not applicable", ignored.collect()),
-    ]
-    .into_iter()
-    .filter(|(_, names)| !names.is_empty())
-    .map(|(what, names)| Diagnostic::warning(format!("{what}: {}", names.join(", "))))
-    .collect()
+/// One warning for all settings that have no effect.
+pub(super) fn ignored_settings(config: &Config) -> Option<Diagnostic> {
+    let ignored = table().iter().filter(|row| {
+        let changed = config.settings.get_text(row.name).as_ref() != Some(&row.default_text);
+        let is_given = config.origins.iter().any(|origin| origin.key == row.name);
+        row.status == SettingStatus::Ignored && changed && is_given
+    });
+    let names: Vec<&str> = ignored.map(|row| row.name).collect();
+    (!names.is_empty()).then(|| Diagnostic::warning(format!("ignored, not applicable: {}", names.join(", "))))
 }
 
 #[cfg(test)]
@@ -319,15 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_settings_are_reported_once() {
+    fn settings_without_effect_are_reported_once() {
         let text =
             format!("{HEAD}pkt_buf = 8192\ndns_nxdomain_ttl = 15\nsuspend_timeout = 5\n[databases]\n* =\n");
         let (_, found) = read_with(&text, &[], &[]);
         let texts: Vec<_> = found.iter().map(|warning| warning.message.as_str()).collect();
-        assert_eq!(
-            texts,
-            ["known, but not supported yet: suspend_timeout", "ignored, not applicable: pkt_buf"]
-        );
+        assert_eq!(texts, ["ignored, not applicable: pkt_buf, suspend_timeout"]);
     }
 
     #[test]

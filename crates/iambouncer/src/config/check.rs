@@ -4,7 +4,6 @@
 
 use super::build::{CONSOLE_DATABASE, ValuePlaces};
 use super::check_aws::{check_iam, check_no_iam, check_secret};
-use super::check_unsupported::check_unsupported;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, PAM_NEEDS, ServerAuth, TlsMode};
 use super::model::{Config, Database};
@@ -14,7 +13,6 @@ use super::settings_table::Settings;
 /// All diagnostics about a configuration as a whole.
 pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    check_unsupported(config, places, &mut found);
     check_listening(&config.settings, places, &mut found);
     check_peers(config, places, &mut found);
     check_names(&config.settings, places, &mut found);

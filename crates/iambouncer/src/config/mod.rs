@@ -6,7 +6,6 @@
 mod build;
 mod check;
 mod check_aws;
-mod check_unsupported;
 pub(crate) mod connstr;
 pub(crate) mod diagnostics;
 mod enums;

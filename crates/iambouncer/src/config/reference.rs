@@ -75,8 +75,6 @@ fn connection_values(page: &mut String) {
 fn state(status: SettingStatus) -> &'static str {
     match status {
         SettingStatus::Working => "supported",
-        SettingStatus::NotYet => "not supported yet",
-        SettingStatus::Unsupported => "not supported yet; an error if set",
         SettingStatus::Ignored => "ignored",
     }
 }

@@ -60,10 +60,6 @@ applied_by! {
 pub enum SettingStatus {
     /// Supported.
     Working,
-    /// Parsed and checked, but without effect so far.
-    NotYet,
-    /// Without effect so far, but an operator who sets it relies on it: an error unless it has its default.
-    Unsupported,
     /// Not applicable to this program; accepted so that files need no change.
     Ignored,
 }

@@ -109,7 +109,7 @@ settings! {
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
-    suspend_timeout: Duration = 10, Nothing, NotYet, "Seconds for flushing buffers on SUSPEND";
+    suspend_timeout: Duration = 10, Nothing, Ignored, "Time limit of SUSPEND, which PgBouncer has deprecated and so_reuseport replaces";
     syslog: bool = false, Reload, Working, "Log to syslog, too";
     syslog_facility: String = "daemon", Reload, Working, "Facility of syslog lines";
     syslog_ident: String = "pgbouncer", Reload, Working, "Name in syslog lines";

@@ -3,7 +3,7 @@
 //! Owns the precedence of variables and the defaults of this mode. Never derives a region from a host name, which the
 //! IAM library does.
 
-use super::build::{ValuePlaces, status_warnings};
+use super::build::{ValuePlaces, ignored_settings};
 use super::check::check;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth};
@@ -93,7 +93,7 @@ pub fn zero_config(
         config.fallback = Some(database);
         found.extend(check(&config, &ValuePlaces::default()));
     }
-    found.extend(status_warnings(&config, &[]));
+    found.extend(ignored_settings(&config));
     found.extend(warn_if_open(&config.settings));
     // The named line and the fallback are the same server: report its problems once.
     let mut seen = Vec::new();

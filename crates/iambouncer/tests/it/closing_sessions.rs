@@ -47,5 +47,5 @@ fn disable_pqexec_closes_clients_that_send_a_simple_query() {
     assert_eq!(end[0].error(), ("08P01".to_owned(), "PQexec disallowed".to_owned()));
     // The console has no other protocol in PgBouncer.
     assert_eq!(tags(&bouncer.console().query("SHOW VERSION")), "TDCZ");
-    assert!(bouncer.console().query("SET disable_pqexec = 0")[0].error().1.contains("restart"));
+    assert!(bouncer.console().query("SET disable_pqexec = 0")[0].detail().contains("restart"));
 }
