@@ -21,7 +21,7 @@ const ALWAYS: [&str; 9] = [
 ];
 
 /// The right to set other parameters depends on it.
-const SESSION_AUTHORIZATION: &str = "session_authorization";
+pub const SESSION_AUTHORIZATION: &str = "session_authorization";
 
 /// Its value is a list of identifiers, each of which is an argument of SET.
 const SEARCH_PATH: &str = "search_path";

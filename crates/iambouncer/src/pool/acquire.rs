@@ -15,7 +15,7 @@ use super::rules::RulesInForce;
 use super::session_rules::SessionRules;
 use super::shared::SharedPool;
 use super::shared_limits::SharedLimits;
-use super::startup_response::{KnownParameters, ServerParameters};
+use super::startup_response::{KnownParameters, LoginUsers, ServerParameters};
 use super::table::ServerTable;
 use super::waiter::Waiter;
 use crate::client_error::ClientError;
@@ -140,7 +140,8 @@ impl Pool {
 
     /// Server parameters, once a server has logged in.
     pub fn server_parameters(&self) -> Option<Rc<ServerParameters>> {
-        self.known_parameters.get(&self.context.parameters, &self.shared)
+        let users = LoginUsers::of(&self.database.line.borrow());
+        self.known_parameters.get(&self.context.parameters, &self.shared, users)
     }
 
     /// Keeps what a client's login has revealed, for logins to the server.

@@ -6,7 +6,7 @@ use super::logins::MAX_PARALLEL_LOGINS;
 use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
-use super::startup_response::ServerParameters;
+use super::startup_response::{LoginUsers, ServerParameters};
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
@@ -245,7 +245,10 @@ impl Pool {
         touched_at: Rc<Cell<Instant>>,
     ) -> (Server, Rc<ServerParameters>) {
         let LoginResult { stream, route, reports, pid, cancel_key } = logged_in;
-        let server_parameters = ServerParameters::new(&self.context.parameters, reports.into());
+        let server_parameters = {
+            let users = LoginUsers::of(&self.database.line.borrow());
+            ServerParameters::new(&self.context.parameters, reports.into(), users)
+        };
         let reports = server_parameters.reports.clone();
         let application_name =
             reports.iter().find(|(name, _)| name == "application_name").map(|(_, value)| value.clone());

@@ -2,7 +2,8 @@
 //! response built from them; the client side builds the response.
 
 use super::shared::{ReportedParameters, SharedPool};
-use crate::parameters::{ParameterId, Parameters, ValueSet};
+use crate::config::Database;
+use crate::parameters::{ParameterId, Parameters, SESSION_AUTHORIZATION, ValueSet};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -16,6 +17,22 @@ pub struct StartupResponse {
     pub messages: Vec<u8>,
 }
 
+/// As whom the servers of a pool log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoginUsers {
+    /// All as one user.
+    One,
+    /// As the user in a secret, which a rotation may change.
+    OfSecret,
+}
+
+impl LoginUsers {
+    /// From the database line.
+    pub(super) fn of(line: &Database) -> Self {
+        if line.secret_arn.is_some() { Self::OfSecret } else { Self::One }
+    }
+}
+
 /// Parameters reported by the newest server; every client receives them.
 pub struct ServerParameters {
     /// All parameters, in the server's order.
@@ -27,10 +44,12 @@ pub struct ServerParameters {
 
 impl ServerParameters {
     /// From the reports of a server that has logged in.
-    pub(super) fn new(tracked: &Parameters, reports: ReportedParameters) -> Rc<Self> {
+    pub(super) fn new(tracked: &Parameters, reports: ReportedParameters, users: LoginUsers) -> Rc<Self> {
         let mut parameters = tracked.empty();
+        // The user of one server must not be set on another: a rotation may have changed the user.
+        let is_same_everywhere = |name: &str| users == LoginUsers::One || name != SESSION_AUTHORIZATION;
         for (name, value) in &*reports {
-            if let Some(id) = tracked.id(name) {
+            if let Some(id) = tracked.id(name).filter(|_| is_same_everywhere(name)) {
                 parameters = tracked.with(&parameters, id, value);
             }
         }
@@ -60,9 +79,15 @@ pub(super) struct KnownParameters {
 
 impl KnownParameters {
     /// Those of this worker's newest server, or else of another worker's.
-    pub(super) fn get(&self, tracked: &Parameters, shared: &SharedPool) -> Option<Rc<ServerParameters>> {
+    pub(super) fn get(
+        &self,
+        tracked: &Parameters,
+        shared: &SharedPool,
+        users: LoginUsers,
+    ) -> Option<Rc<ServerParameters>> {
         if self.newest.borrow().is_none() {
-            *self.newest.borrow_mut() = Some(ServerParameters::new(tracked, shared.server_parameters()?));
+            let reports = shared.server_parameters()?;
+            *self.newest.borrow_mut() = Some(ServerParameters::new(tracked, reports, users));
         }
         self.newest.borrow().clone()
     }
@@ -86,7 +111,7 @@ mod tests {
     fn a_startup_response_is_built_again_for_other_values() {
         let tracked = Parameters::new([]);
         let parameters = tracked.empty();
-        let server_parameters = ServerParameters::new(&tracked, std::sync::Arc::new([]));
+        let server_parameters = ServerParameters::new(&tracked, std::sync::Arc::new([]), LoginUsers::One);
         let respond = |name: &str| {
             let requested = vec![(tracked.id("application_name").unwrap(), name.to_owned())];
             let make = |_: &ServerParameters| StartupResponse {

@@ -228,7 +228,7 @@ fn reload_reads_the_file_that_conffile_names() {
         assert_eq!(value(&mut console, "conffile"), other.display().to_string());
     }
     std::fs::remove_file(&other).unwrap();
-    assert!(console.query("RELOAD")[0].error().1.contains("other.ini"));
+    assert!(console.query("RELOAD")[0].detail().contains("other.ini"));
     assert_eq!(tags(&console.query("SET conffile = ''")), "CZ");
     assert_eq!(tags(&console.query("RELOAD")), "CZ");
     assert_eq!(value(&mut console, "query_timeout"), "0");
