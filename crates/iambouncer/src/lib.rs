@@ -41,6 +41,7 @@ pub mod pooler;
 pub mod prepared;
 mod printable;
 mod process;
+mod quoted_text;
 pub mod relay;
 pub mod server;
 mod service_manager;

@@ -3,6 +3,7 @@
 //!
 //! Sets are interned, so that checking whether a server has a client's values is a pointer comparison.
 
+use crate::quoted_text;
 use crate::shared_values::SharedValues;
 use std::rc::Rc;
 
@@ -234,30 +235,19 @@ fn identifiers(list: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = list.trim_start();
     while !rest.is_empty() {
-        let mut identifier = String::new();
-        if let Some(mut quoted) = rest.strip_prefix('"') {
-            loop {
-                let (part, after) = quoted.split_once('"')?;
-                identifier.push_str(part);
-                match after.strip_prefix('"') {
-                    Some(more) => {
-                        identifier.push('"');
-                        quoted = more;
-                    }
-                    None => {
-                        rest = after.trim_start();
-                        break;
-                    }
-                }
-            }
+        let identifier = if let Some(quoted) = rest.strip_prefix('"') {
+            let (identifier, after) = quoted_text::read(quoted, '"')?;
+            rest = after.trim_start();
+            identifier
         } else {
             let end = rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(rest.len());
-            identifier = rest[..end].to_ascii_lowercase();
-            rest = rest[end..].trim_start();
-            if identifier.is_empty() {
+            if end == 0 {
                 return None;
             }
-        }
+            let identifier = rest[..end].to_ascii_lowercase();
+            rest = rest[end..].trim_start();
+            identifier
+        };
         found.push(identifier);
         rest = match (rest.strip_prefix(','), rest) {
             (Some(next), _) if !next.trim_start().is_empty() => next.trim_start(),

@@ -1,34 +1,21 @@
 //! The words of a command: plain, in double quotes or in single quotes. Owns the rules for quotes, in which a doubled
 //! quote stands for one.
 
+use crate::quoted_text;
+
 /// The first word of a text without its quotes, and the rest. `=` is a word of its own. `None` if there is none, or
 /// its quote is not closed.
 pub(super) fn take(text: &str) -> Option<(String, &str)> {
     let text = text.trim_start();
     let first = text.chars().next()?;
     match first {
-        '"' | '\'' => take_quoted(text, first),
+        '"' | '\'' => quoted_text::read(&text[1..], first),
         '=' => Some(("=".to_owned(), &text[1..])),
         _ => {
             let end = text.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(text.len());
             Some((text[..end].to_owned(), &text[end..]))
         }
     }
-}
-
-fn take_quoted(text: &str, quote: char) -> Option<(String, &str)> {
-    let mut word = String::new();
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c != quote {
-            word.push(c);
-        } else if chars.next_if(|(_, next)| *next == quote).is_some() {
-            word.push(quote);
-        } else {
-            return Some((word, &text[at + 1..]));
-        }
-    }
-    None
 }
 
 /// The only word of a text; empty if there is none. `None` if there are several.

@@ -5,6 +5,7 @@
 use super::ldap_url::LdapUrl;
 use super::secret::Secret;
 use super::value::SettingValue;
+use crate::quoted_text;
 use std::sync::Arc;
 
 /// Longest text of options, in bytes.
@@ -145,10 +146,7 @@ impl GivenOptions {
             "ldapsearchattribute" => self.attribute = Some(value),
             "ldapsearchfilter" => self.filter = Some(value),
             "ldapurl" => self.set_url(LdapUrl::parse(&value)?),
-            // An unknown key may be a part of a password without quotes.
-            _ if key.starts_with("ldap") && key.bytes().all(|byte| byte.is_ascii_lowercase()) => {
-                return Err(format!("unknown LDAP option {key}"));
-            }
+            _ if is_showable(key) => return Err(format!("unknown LDAP option {key}")),
             _ => {
                 return Err("unknown LDAP option; values with spaces or commas need double quotes".to_owned());
             }
@@ -241,7 +239,9 @@ fn next_pair(text: &str) -> Result<Option<(&str, String, &str)>, String> {
     }
     let (key, rest) = text.split_once('=').ok_or("an LDAP option has no value")?;
     let (value, rest) = match rest.strip_prefix('"') {
-        Some(rest) => quoted(rest).ok_or_else(|| format!("unterminated quotes after {}", shown(key)))?,
+        Some(rest) => {
+            quoted_text::read(rest, '"').ok_or_else(|| format!("unterminated quotes after {}", shown(key)))?
+        }
         None => {
             let end = rest.find(is_separator).unwrap_or(rest.len());
             (rest[..end].to_owned(), &rest[end..])
@@ -253,29 +253,14 @@ fn next_pair(text: &str) -> Result<Option<(&str, String, &str)>, String> {
     Ok(Some((key, value, rest)))
 }
 
-/// A key in an error, unless it may be a part of a password.
-fn shown(key: &str) -> &str {
-    if key.starts_with("ldap") && key.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        key
-    } else {
-        "an LDAP option"
-    }
+/// True if a key may appear in an error: an unknown one may be a part of a password without quotes.
+fn is_showable(key: &str) -> bool {
+    key.starts_with("ldap") && key.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
-/// The text up to the closing quote, in which `""` is a quote, and the rest.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        if c != '"' {
-            value.push(c);
-        } else if chars.next_if(|(_, next)| *next == '"').is_some() {
-            value.push('"');
-        } else {
-            return Some((value, &text[at + 1..]));
-        }
-    }
-    None
+/// A key in an error.
+fn shown(key: &str) -> &str {
+    if is_showable(key) { key } else { "an LDAP option" }
 }
 
 /// The value of `auth_ldap_options`.

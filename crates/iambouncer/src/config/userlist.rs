@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Span, clamp};
 use super::secret::Secret;
+use crate::quoted_text;
 
 /// Longest user name, in bytes.
 pub const MAX_USER_BYTES: usize = 128;
@@ -90,14 +91,8 @@ fn parse_line(line: &str) -> Result<Option<(String, UserEntry)>, UserListError> 
 /// are handled as secrets, so that no copy of a password is left in memory.
 fn quoted(line: &str, start: usize) -> Result<(Secret, usize), usize> {
     let Some(body) = line[start..].strip_prefix('"') else { return Err(start) };
-    let mut letters = body.char_indices().peekable();
-    let end = loop {
-        let (index, letter) = letters.next().ok_or(start)?;
-        if letter == '"' && letters.next_if(|(_, next)| *next == '"').is_none() {
-            break index;
-        }
-    };
-    Ok((Secret::new(body[..end].replace("\"\"", "\"")), start + 1 + end + 1))
+    let (inside, rest) = quoted_text::split(body, '"').ok_or(start)?;
+    Ok((Secret::new(inside.replace("\"\"", "\"")), line.len() - rest.len()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Words of an HBA line. Owns spaces, commas, quotes and comments; independent of what the words mean.
 
+use crate::quoted_text;
+
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HbaToken {
@@ -50,7 +52,10 @@ impl<'a> HbaTokens<'a> {
         (self.current, self.rest) = match first {
             None | Some('#') => (HbaToken::End, ""),
             Some(',') => (HbaToken::Comma, &text[1..]),
-            Some('"') => quoted(&text[1..])?,
+            Some('"') => {
+                let (text, rest) = quoted_text::read(&text[1..], '"').ok_or("unterminated quoted string")?;
+                (HbaToken::Word { text, is_quoted: true }, rest)
+            }
             Some(_) => {
                 let is_end = |c: char| matches!(c, ',' | '#' | '"') || is_space(c);
                 let end = text.find(is_end).unwrap_or(text.len());
@@ -76,22 +81,6 @@ impl<'a> HbaTokens<'a> {
             _ => None,
         }
     }
-}
-
-/// The token after an opening quote, in which `""` is a quote, and the rest.
-fn quoted(text: &str) -> Result<(HbaToken, &str), String> {
-    let mut word = String::new();
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        if c != '"' {
-            word.push(c);
-        } else if chars.next_if(|(_, next)| *next == '"').is_some() {
-            word.push('"');
-        } else {
-            return Ok((HbaToken::Word { text: word, is_quoted: true }, &text[at + 1..]));
-        }
-    }
-    Err("unterminated quoted string".to_owned())
 }
 
 #[cfg(test)]
