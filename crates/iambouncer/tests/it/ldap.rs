@@ -2,39 +2,17 @@
 //! need escaping, servers that do not answer, and the password in logins to PostgreSQL.
 
 use crate::hba::WithRules;
-use crate::login::strict_server;
+use crate::login::{log_in_with_clear_text as log_in, strict_server};
 use crate::support::bouncer::Start;
 use crate::support::slapd::{BASE, READER, READER_PASSWORD, Slapd, UNCERTIFIED};
-use crate::support::{Bouncer, Client, eventually, postgres};
+use crate::support::{Bouncer, eventually, postgres};
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use wire::encode;
 
 const FAILED: &str = "28000 LDAP authentication failed";
-
-/// Logs in with a password in clear text: the error, or the client.
-fn log_in(port: u16, user: &str, password: &str) -> Result<Client, String> {
-    let mut client = Client::start(port, &[("user", user), ("database", "app")]);
-    let request = client.read().unwrap();
-    assert_eq!((request.tag, request.bytes[8]), (b'R', 3), "a request for a password in clear text");
-    let mut message = Vec::new();
-    encode::password(&mut message, password);
-    client.send(&message);
-    loop {
-        let message = client.read().expect("an answer");
-        match message.tag {
-            b'E' => {
-                let (code, text) = message.error();
-                return Err(format!("{code} {text}"));
-            }
-            b'Z' => return Ok(client),
-            _ => {}
-        }
-    }
-}
 
 fn start<'a>(line: &'a str, options: &str) -> Start<'a> {
     Start::databases(line)

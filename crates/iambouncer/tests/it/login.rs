@@ -4,6 +4,7 @@ use crate::support::raw::Client;
 use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Read;
+use wire::encode;
 
 /// Logs in with a driver; returns the user on the server, or the error.
 pub(super) fn driver(port: u16, user: &str, password: &str) -> Result<String, String> {
@@ -21,6 +22,27 @@ pub(super) fn driver(port: u16, user: &str, password: &str) -> Result<String, St
         let _ = connection.await;
         Ok(row.get(0))
     })
+}
+
+/// Logs in with a password that the pooler requests in clear text: the error, or the client.
+pub(super) fn log_in_with_clear_text(port: u16, user: &str, password: &str) -> Result<Client, String> {
+    let mut client = Client::start(port, &[("user", user), ("database", "app")]);
+    let request = client.read().unwrap();
+    assert_eq!((request.tag, request.bytes[8]), (b'R', 3), "a request for a password in clear text");
+    let mut message = Vec::new();
+    encode::password(&mut message, password);
+    client.send(&message);
+    loop {
+        let message = client.read().expect("an answer");
+        match message.tag {
+            b'E' => {
+                let (code, text) = message.error();
+                return Err(format!("{code} {text}"));
+            }
+            b'Z' => return Ok(client),
+            _ => {}
+        }
+    }
 }
 
 fn describe(error: &tokio_postgres::Error) -> String {

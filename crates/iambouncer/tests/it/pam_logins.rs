@@ -2,13 +2,12 @@
 //! namespace puts in place of the system's.
 
 use crate::hba::WithRules;
-use crate::login::strict_server;
+use crate::login::{log_in_with_clear_text as log_in, strict_server};
 use crate::support::bouncer::Start;
-use crate::support::{Bouncer, Client, postgres};
+use crate::support::{Bouncer, postgres};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use wire::encode;
 
 const FAILED: &str = "28000 PAM authentication failed";
 
@@ -49,25 +48,6 @@ fn start(line: &str, services: &Path, change: impl FnOnce(Start<'_>) -> Start<'_
     let start = Start::databases(line).set("auth_type = pam").users("\"postgres\" \"\"\n").through(&words);
     // A program that PAM starts finds its own programs there.
     change(start.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")).start()
-}
-
-fn log_in(port: u16, user: &str, password: &str) -> Result<Client, String> {
-    let mut client = Client::start(port, &[("user", user), ("database", "app")]);
-    client.expect(b'R');
-    let mut message = Vec::new();
-    encode::password(&mut message, password);
-    client.send(&message);
-    loop {
-        let message = client.read().expect("an answer");
-        match message.tag {
-            b'E' => {
-                let (code, text) = message.error();
-                return Err(format!("{code} {text}"));
-            }
-            b'Z' => return Ok(client),
-            _ => {}
-        }
-    }
 }
 
 #[test]
