@@ -3,7 +3,7 @@
 //! message; the log has the reason.
 
 use super::authenticate::{ClientClaim, Login, LoginRefusal};
-use super::stored::StoredCredentials;
+use super::stored::{KnownUser, StoredCredentials};
 use crate::accounts;
 use crate::client_error;
 use crate::context::Context;
@@ -21,23 +21,19 @@ pub(super) async fn by_certificate(
     let &ClientClaim { user, database, .. } = claim;
     let refused = |reason: &str| {
         warn_unauthenticated!(context, "cert", user, database, "{reason}");
-        Err(LoginRefusal::Error(client_error::certificate_refused()))
+        LoginRefusal::Error(client_error::certificate_refused())
     };
-    let Some(tls) = login.stream.tls() else { return refused("TLS connection required") };
+    let tls = login.stream.tls().ok_or_else(|| refused("TLS connection required"))?;
     if tls.peer_certificate().is_none() {
-        return refused("TLS client certificate required");
+        return Err(refused("TLS client certificate required"));
     }
-    let name = tls.peer_common_name();
-    match (map, name) {
-        (None, Some(name)) if name == user => {}
-        (None, _) => return refused("TLS certificate name mismatch"),
-        (Some(map), Some(name)) if context.loaded().ident.allows(map, &name, user) => {}
-        (Some(map), _) => return refused(&format!("ident map: {map} does not have a match")),
+    if !may_log_in_as(context, map, tls.peer_common_name().as_deref(), user) {
+        return Err(match map {
+            None => refused("TLS certificate name mismatch"),
+            Some(map) => refused(&format!("ident map: {map} does not have a match")),
+        });
     }
-    match Box::pin(StoredCredentials::known(context, claim)).await.map_err(LoginRefusal::Error)? {
-        Some(known) => Ok(known.learned),
-        None => refused("no such user"),
-    }
+    known_user(context, claim).await?.ok_or_else(|| refused("no such user")).map(|known| known.learned)
 }
 
 /// Checks the account of the process at the other end of a UNIX socket.
@@ -50,18 +46,30 @@ pub(super) async fn by_socket(
     let &ClientClaim { user, database, .. } = claim;
     let refused = |reason: &str| {
         warn_unauthenticated!(context, "peer", user, database, "{reason}");
-        Err(LoginRefusal::Error(client_error::peer_refused()))
+        LoginRefusal::Error(client_error::peer_refused())
     };
-    let Some(uid) = login.stream.unix_peer() else { return refused("the account of the client is unknown") };
+    let uid = login.stream.unix_peer().ok_or_else(|| refused("the account of the client is unknown"))?;
     let name = context.blocking(move || accounts::user_name(uid.as_raw())).await.flatten();
-    match (map, name) {
-        (None, Some(name)) if name == user => {}
-        (None, _) => return refused("the account of the client does not have the name of the user"),
-        (Some(map), Some(name)) if context.loaded().ident.allows(map, &name, user) => {}
-        (Some(map), _) => return refused(&format!("ident map {map} cannot be matched")),
+    if !may_log_in_as(context, map, name.as_deref(), user) {
+        return Err(match map {
+            None => refused("the account of the client does not have the name of the user"),
+            Some(map) => refused(&format!("ident map {map} cannot be matched")),
+        });
     }
-    match Box::pin(StoredCredentials::known(context, claim)).await.map_err(LoginRefusal::Error)? {
-        Some(known) => Ok(known.learned),
-        None => refused("no such user"),
-    }
+    known_user(context, claim).await?.ok_or_else(|| refused("no such user")).map(|known| known.learned)
+}
+
+/// True if the client with this proven name may log in as `user`: it has the same name, or the map allows it.
+fn may_log_in_as(context: &Context, map: Option<&str>, name: Option<&str>, user: &str) -> bool {
+    name.is_some_and(|name| match map {
+        None => name == user,
+        Some(map) => context.loaded().ident.allows(map, name, user),
+    })
+}
+
+async fn known_user(
+    context: &Rc<Context>,
+    claim: &ClientClaim<'_>,
+) -> Result<Option<KnownUser>, LoginRefusal> {
+    Box::pin(StoredCredentials::known(context, claim)).await.map_err(LoginRefusal::Error)
 }
