@@ -182,10 +182,10 @@ impl Pool {
         }
     }
 
-    /// Closes the server that has been idle longest, to make room for another pool. True if there was one.
-    pub(super) fn close_oldest_idle(&self) -> bool {
+    /// Closes the server that has been idle longest, to make room for another one. True if there was one.
+    pub(super) fn close_oldest_idle(&self, reason: ServerCloseReason) -> bool {
         let oldest = self.idle.pop_oldest();
-        oldest.map(|server| self.close(server, ServerCloseReason::Evicted)).is_some()
+        oldest.map(|server| self.close(server, reason)).is_some()
     }
 
     /// Gives idle servers to waiting clients, those that have to be checked after the check, and opens more if needed.

@@ -7,6 +7,7 @@
 //! moves.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use super::demand::InTransit;
 use super::directory::Directory;
 use super::places::Full;
@@ -202,7 +203,7 @@ impl Directory {
             return self.shared_limits.claim_elsewhere(requester, full);
         }
         for pool in found {
-            pool.close_oldest_idle();
+            pool.close_oldest_idle(ServerCloseReason::Evicted);
         }
         self.shared_limits.try_again_at(&requester);
     }

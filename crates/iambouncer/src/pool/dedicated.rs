@@ -87,22 +87,16 @@ impl Pool {
                     return permits;
                 }
                 if self.shared.open.taken() >= size {
-                    if self.evict_for_size() {
+                    if self.close_oldest_idle(ServerCloseReason::EvictedForSize) {
                         continue;
                     }
                     self.run_on_others(|pool| {
-                        pool.evict_for_size();
+                        pool.close_oldest_idle(ServerCloseReason::EvictedForSize);
                     });
                 }
             }
             let _ = timers::timeout(MAX_PAUSE, self.changed.wait()).await;
         }
-    }
-
-    /// Closes the server that has been idle longest. True if there was one.
-    fn evict_for_size(&self) -> bool {
-        let oldest = self.idle.pop_oldest();
-        oldest.map(|server| self.close(server, ServerCloseReason::EvictedForSize)).is_some()
     }
 
     /// The failure may be due to what this client has requested: no other client receives it.

@@ -2,6 +2,7 @@
 //! limit is full, and which idle server is closed to make room.
 
 use super::acquire::Pool;
+use super::closing::ServerCloseReason;
 use crate::limits::Permit;
 use crate::worker;
 use std::rc::Rc;
@@ -94,7 +95,7 @@ impl Pool {
         if let Some(full) = Full::among(user.is_none(), database.is_none()) {
             let victims = self.pools_to_evict_from(full).filter(|_| eviction == Eviction::Allowed);
             for pool in victims.ok_or(full)? {
-                pool.close_oldest_idle();
+                pool.close_oldest_idle(ServerCloseReason::Evicted);
             }
         }
         let user = user.or_else(|| of_user.take(user_limit));
