@@ -7,11 +7,6 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-/// Period of the watchdog in microseconds (sd_watchdog_enabled(3)).
-const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
-/// The process that the period is for.
-const WATCHDOG_PID: &str = "WATCHDOG_PID";
-
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot notify the service manager");
@@ -38,9 +33,7 @@ pub fn stopping() {
 
 /// Half the period after which the service manager restarts a process that does not answer.
 fn watchdog_interval() -> Option<Duration> {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let is_ours = number(WATCHDOG_PID).is_none_or(|pid| pid == u64::from(std::process::id()));
-    number(WATCHDOG_USEC).filter(|usec| is_ours && *usec > 0).map(|usec| Duration::from_micros(usec / 2))
+    sd_notify::watchdog_enabled().map(|period| period / 2).filter(|half| !half.is_zero())
 }
 
 /// Answers the watchdog while all event loops run. Must be called on the control runtime.
