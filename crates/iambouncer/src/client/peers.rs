@@ -7,14 +7,13 @@
 use crate::clients::CancelKey;
 use crate::config::{Config, Host, Peer};
 use crate::log_limit::warn_unauthenticated;
-use crate::net::{Inbound, Socket, Stream};
+use crate::net::{Inbound, Socket, Stream, unix_socket_path};
 use crate::peer_pools::PeerPlace;
 use crate::server::connect::ServerAddress;
 use crate::worker::timers;
 use crate::worker_state::Worker;
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -109,8 +108,7 @@ async fn open(worker: &Worker, peer: &Peer) -> io::Result<Socket> {
     let context = &worker.context;
     let name = match &peer.host {
         Some(Host::Unix(dir)) => {
-            let path = PathBuf::from(format!("{}/.s.PGSQL.{}", dir.display(), peer.port));
-            return Socket::connect_unix(&path).await;
+            return Socket::connect_unix(&unix_socket_path(dir.display(), peer.port)).await;
         }
         Some(Host::Tcp(name)) => name,
         None => return Err(io::Error::other("it has no host")),

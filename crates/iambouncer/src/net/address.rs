@@ -4,6 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The path of a UNIX socket in a directory, as libpq expects it.
+pub fn unix_socket_path(directory: impl fmt::Display, port: u16) -> PathBuf {
+    PathBuf::from(format!("{directory}/.s.PGSQL.{port}"))
+}
+
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {

@@ -1,6 +1,6 @@
 //! Listening sockets, TCP and UNIX. Owns binding, file modes and accepting; independent of protocols.
 
-use super::address::Endpoint;
+use super::address::{Endpoint, unix_socket_path};
 use super::socket::unix_address;
 use super::tcp_options::{TcpOptions, apply_listener_options, set_buffers};
 use crate::worker::reactor::{self, Source};
@@ -12,7 +12,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -164,7 +164,7 @@ pub struct UnixAccess {
 /// # Errors
 /// Another process listens there, or the directory is not writable.
 pub fn bind_unix(dir: &str, port: u16, access: UnixAccess, backlog: u32) -> Result<BoundListener, BindError> {
-    let path = PathBuf::from(format!("{dir}/.s.PGSQL.{port}"));
+    let path = unix_socket_path(dir, port);
     let fail = || bind_error(path.display().to_string());
     let addr = unix_address(&path).map_err(fail())?;
     let fresh =

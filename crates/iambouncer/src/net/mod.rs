@@ -20,7 +20,7 @@ mod verifiers;
 mod x509;
 
 pub use crate::worker::buffer::Inbound;
-pub use address::Endpoint;
+pub use address::{Endpoint, unix_socket_path};
 pub use moving::SocketInTransit;
 pub use socket::Socket;
 pub use stream::Stream;

@@ -11,7 +11,7 @@ use crate::host_names::{HostAddress, NameRecord};
 use crate::net::tls::TlsStream;
 use crate::net::trust::fault_in;
 use crate::net::verified::ServerTls;
-use crate::net::{Endpoint, Inbound, Socket, Stream};
+use crate::net::{Endpoint, Inbound, Socket, Stream, unix_socket_path};
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use rustls::pki_types::ServerName;
@@ -96,7 +96,7 @@ impl ServerAddress {
         match &target.host {
             Host::Unix(dir) => {
                 let directory = dir.display().to_string();
-                Ok(Self::Unix { path: format!("{directory}/.s.PGSQL.{}", target.port).into(), directory })
+                Ok(Self::Unix { path: unix_socket_path(&directory, target.port), directory })
             }
             Host::Tcp(name) => {
                 let is_alias = match &target.credential {
