@@ -34,23 +34,23 @@ pub(super) struct AuthTarget {
 pub(super) type AuthLookup = Result<Option<AuthTarget>, ClientError>;
 
 /// How the password of a client of `database` is looked up. The error concerns only clients that need a look-up.
-pub(super) fn target(
+pub(super) fn target<'a>(
     context: &Context,
-    config: &Config,
-    database: &str,
+    config: &'a Config,
+    database: &'a str,
     is_disabled: impl Fn(&str) -> bool,
 ) -> AuthLookup {
     let settings = &config.settings;
     let own_line = config.database_for(database).filter(|_| database != admin::DATABASE);
-    let value = |of_line: fn(&Database) -> &Option<String>, of_all: &str| {
-        let own = own_line.and_then(|line| of_line(line).clone());
-        own.or_else(|| Some(of_all.to_owned())).filter(|text| !text.is_empty())
+    let value = |of_line: fn(&Database) -> Option<&str>, of_all: &'a str| {
+        Some(own_line.and_then(of_line).unwrap_or(of_all)).filter(|text| !text.is_empty())
     };
-    let auth_user = value(|line| &line.auth_user, &settings.auth_user);
-    let query = value(|line| &line.auth_query, &settings.auth_query);
+    // Most clients need no look-up, so nothing is copied for them.
+    let auth_user = value(|line| line.auth_user.as_deref(), &settings.auth_user);
+    let query = value(|line| line.auth_query.as_deref(), &settings.auth_query);
     let (Some(auth_user), Some(query)) = (auth_user, query) else { return Ok(None) };
-    let named = value(|line| &line.auth_dbname, &settings.auth_dbname);
-    let Some(name) = named.or_else(|| own_line.map(|_| database.to_owned())) else { return Ok(None) };
+    let named = value(|line| line.auth_dbname.as_deref(), &settings.auth_dbname);
+    let Some(name) = named.or_else(|| own_line.map(|_| database)) else { return Ok(None) };
     if name == admin::DATABASE {
         warn_unauthenticated!(
             context,
@@ -61,7 +61,7 @@ pub(super) fn target(
         );
         return Err(client_error::auth_query_unusable());
     }
-    let Some(line) = config.database_for(&name) else {
+    let Some(line) = config.database_for(name) else {
         warn_unauthenticated!(
             context,
             "auth_dbname",
@@ -70,10 +70,15 @@ pub(super) fn target(
         );
         return Err(client_error::auth_query_unusable());
     };
-    if is_disabled(&name) {
-        return Err(client_error::auth_database_disabled(&name));
+    if is_disabled(name) {
+        return Err(client_error::auth_database_disabled(name));
     }
-    Ok(Some(AuthTarget { line: line.clone(), database: name, auth_user, query }))
+    Ok(Some(AuthTarget {
+        line: line.clone(),
+        database: name.to_owned(),
+        auth_user: auth_user.to_owned(),
+        query: query.to_owned(),
+    }))
 }
 
 impl AuthTarget {

@@ -205,7 +205,7 @@ pub fn messages_markdown() -> String {
     }
     page.push_str(
         "\nNot sent are PgBouncer's messages about its own memory (`no memory for pool`, `out of memory`, `pause failed`), and\n\
-         those of features that do not exist here yet.\n",
+         those of features that do not exist here.\n",
     );
     page
 }

@@ -189,10 +189,12 @@ fn suites_of_list(text: &str) -> Result<Vec<u16>, String> {
                 chosen.extend(new);
             }
             b'+' => chosen.sort_by_key(|number| suites.contains(number)),
-            _ => chosen.retain(|number| !suites.contains(number)),
-        }
-        if operator == b'!' {
-            excluded.extend(suites_of(name).unwrap_or_default());
+            _ => {
+                chosen.retain(|number| !suites.contains(number));
+                if operator == b'!' {
+                    excluded.extend(suites);
+                }
+            }
         }
     }
     if chosen.is_empty() { Err("leaves no cipher suite".to_owned()) } else { Ok(chosen) }

@@ -46,17 +46,18 @@ struct Destinations {
 
 impl Destinations {
     fn write(&mut self, level: Level, event: &EventFields) {
-        let is_terminal = self.stderr == Some(true);
         // Failures have nowhere to be reported: standard error may be a closed pipe.
-        if self.stderr.is_some() {
-            let mut line = self.format.line(level, event, is_terminal);
-            line.push('\n');
-            let _ = io::stderr().write_all(line.as_bytes());
+        if self.stderr == Some(true) {
+            let _ = io::stderr().write_all((self.format.line(level, event, true) + "\n").as_bytes());
         }
-        if let Some((_, file)) = &mut self.file {
-            let mut line = self.format.line(level, event, false);
-            line.push('\n');
-            let _ = file.write_all(line.as_bytes());
+        if self.stderr == Some(false) || self.file.is_some() {
+            let line = self.format.line(level, event, false) + "\n";
+            if self.stderr == Some(false) {
+                let _ = io::stderr().write_all(line.as_bytes());
+            }
+            if let Some((_, file)) = &mut self.file {
+                let _ = file.write_all(line.as_bytes());
+            }
         }
         if let Some(syslog) = &mut self.syslog {
             syslog.write(level, &self.format.syslog_text(level, event));
