@@ -84,6 +84,8 @@ pub struct ExpectedAnswers {
     pub(super) tail: Tail,
     /// The front entry reads COPY data.
     pub(super) copying: bool,
+    /// The server has completed a command, or failed, since the last ReadyForQuery.
+    command_ended: bool,
     /// COPY data was sent after the last entry that may read it.
     pub(super) data_sent: bool,
     /// Number of [`ExpectedAnswer::HeldSync`] entries. None of them is ever at the front, where they are released.
@@ -137,6 +139,12 @@ impl ExpectedAnswers {
     #[inline]
     pub fn begins_batch(&self) -> bool {
         !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_local_due()))
+    }
+
+    /// True if the next ReadyForQuery answers a Sync and the server has run no command for the previous messages: it
+    /// cannot have ended a transaction.
+    pub fn is_sync_without_command(&self) -> bool {
+        matches!(self.front(), Some(ExpectedAnswer::Sync(_))) && !self.command_ended
     }
 
     /// True if a ReadyForQuery is owed, which may change the transaction status.
@@ -405,6 +413,7 @@ impl ExpectedAnswers {
                 if self.copying {
                     self.end_copy_in()?;
                 }
+                self.command_ended = true;
                 (matches!(self.front(), Some(ExpectedAnswer::Execute { .. })), Answer::Forward)
             }
             (
@@ -460,6 +469,7 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
+        self.command_ended = false;
         self.complete_front(commit);
         Ok(ready)
     }
@@ -473,6 +483,7 @@ impl ExpectedAnswers {
         if std::mem::take(&mut self.copying) {
             self.drop_ignored_syncs();
         }
+        self.command_ended = true;
         match self.queue.front_mut() {
             None => return Err(self.mismatch(MismatchCause::Unexpected(backend::ERROR_RESPONSE))),
             // It is removed by its ReadyForQuery.

@@ -292,3 +292,24 @@ fn local_messages_are_due_after_the_answers_before_them() {
 fn an_entry_is_small() {
     assert!(std::mem::size_of::<Expectation>() <= 32);
 }
+
+#[test]
+fn a_sync_without_a_command_is_known() {
+    let mut queue = queue([ExpectedAnswer::QUERY, ExpectedAnswer::SYNC]);
+    assert!(!queue.is_sync_without_command());
+    answer(&mut queue, b'C');
+    ready(&mut queue).unwrap();
+    assert!(queue.is_sync_without_command());
+    ready(&mut queue).unwrap();
+    for entry in [ExpectedAnswer::Close(Answer::Forward), ExpectedAnswer::EXECUTE, ExpectedAnswer::SYNC] {
+        queue.push(entry);
+    }
+    answer(&mut queue, b'3');
+    answer(&mut queue, b'C');
+    assert!(!queue.is_sync_without_command());
+    ready(&mut queue).unwrap();
+    queue.push(ExpectedAnswer::Bind(0));
+    queue.push(ExpectedAnswer::SYNC);
+    undone(&mut queue);
+    assert!(!queue.is_sync_without_command());
+}

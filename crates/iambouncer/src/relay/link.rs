@@ -31,6 +31,9 @@ pub(super) struct Linked {
 pub(super) enum ServerCondition {
     /// It has sent what was expected.
     InStep,
+    /// It reports that it is idle, but has not ended its transaction: its next command fails. Only the client that it
+    /// is linked to may use it.
+    TransactionLeftOpen,
     /// It has sent a message that no request explains, and must never be used again.
     OutOfStep,
     /// It has sent a FATAL error, which the client receives, and closes the connection.
@@ -46,6 +49,11 @@ impl Linked {
             changed_schema: false,
             changed_parameters: TransactionValues::default(),
         }
+    }
+
+    /// True if the server has broken the protocol or closes the connection, so that the session ends.
+    fn is_ending(&self) -> bool {
+        matches!(self.condition, ServerCondition::OutOfStep | ServerCondition::SentFatal)
     }
 
     /// True if the server is in step and outside of a transaction.
@@ -143,7 +151,7 @@ impl Exchange {
     pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
         let at_boundary = self.down.at_boundary() && self.down.is_examined();
-        if !self.owes_nothing() || !at_boundary || linked.condition != ServerCondition::InStep {
+        if !self.owes_nothing() || !at_boundary || linked.is_ending() {
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
@@ -158,6 +166,12 @@ impl Exchange {
             self.release(session, old_mode);
         }
         Ok(())
+    }
+
+    /// True if the client's server reported a transaction block last.
+    #[inline]
+    pub(super) fn has_open_transaction(&self) -> bool {
+        matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Open)
     }
 
     /// True when every request is answered and no other has begun.
@@ -182,10 +196,17 @@ impl Exchange {
         linked.changed_parameters.commit(&mut session.parameters);
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down.at_boundary(), "no message of the server is half read");
-        debug_assert!(linked.is_idle(), "a server is released only in step and outside of a transaction");
+        debug_assert!(
+            !linked.is_ending() && linked.status == TxStatus::Idle,
+            "the session goes on, outside of a transaction"
+        );
         session.record_unlinked();
         self.clear_link_state();
+        let is_idle = linked.is_idle();
         let mut lease = linked.server;
+        if !is_idle {
+            return lease.abandon(UnfinishedWork { owes_answers: false, between_messages: true });
+        }
         let server: &mut Server = &mut lease;
         server.end_ownership();
         server.info.prepared_count.set(server.prepared.len());

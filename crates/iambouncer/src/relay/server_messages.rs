@@ -79,6 +79,9 @@ impl Exchange {
 
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
         let status = backend::ready_for_query(self.message(frame)).map_err(server_violation)?;
+        if status == TxStatus::Idle && self.has_open_transaction() && self.answers.is_sync_without_command() {
+            self.transaction_left_open();
+        }
         let mut committed = StateChange::None;
         let ready = self.answers.ready(|change| committed = change);
         let ready = ready.map_err(|mismatch| self.out_of_step(session, &mismatch))?;
@@ -102,6 +105,21 @@ impl Exchange {
         self.flush_has_passed();
         self.count_ready(session, status);
         Ok(false)
+    }
+
+    /// The server has answered a Sync as if it were idle, but has not ended the transaction. PostgreSQL 18 does this after
+    /// a batch without Sync and a simple query; its next command fails, and must not be another client's.
+    #[cold]
+    fn transaction_left_open(&mut self) {
+        let Link::Server(linked) = &mut self.link else { return };
+        linked.condition = ServerCondition::TransactionLeftOpen;
+        let facts = &linked.server.info.facts;
+        tracing::warn!(
+            server = facts.id,
+            pid = facts.pid,
+            endpoint = %facts.route.endpoint,
+            "a server reports that it is idle although nothing has ended its transaction; it is not used for other clients"
+        );
     }
 
     /// After the pooler's last SET the server has the client's values, in its own spelling if it reports them.
@@ -193,6 +211,10 @@ impl Exchange {
         let replaced = self.replace_names(session, frame);
         self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
+        if linked.condition == ServerCondition::TransactionLeftOpen {
+            // The error has ended the transaction.
+            linked.condition = ServerCondition::InStep;
+        }
         let server = &mut linked.server;
         if let Err(mismatch) = self.answers.error(|change, why| roll_back(session, server, change, why)) {
             return Err(self.out_of_step(session, &mismatch));

@@ -24,6 +24,17 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Part of the error that a client receives if its server was out of step.
 const OUT_OF_STEP: &str = "the server sent a message that no request waits for";
 
+/// What a client knows about a transaction that PostgreSQL 18 leaves open: see `left_open_transactions`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// The server has reported that it is idle, or has run a command since its last ReadyForQuery.
+    Other,
+    /// The last message was a ReadyForQuery in a transaction.
+    Open,
+    /// The next one was another, without a transaction: the next command may fail.
+    LeftOpen,
+}
+
 /// A small pseudorandom generator: the same seed gives the same messages.
 struct Random(u64);
 
@@ -58,6 +69,7 @@ struct TestClient<'a> {
     allows_transactions: bool,
     sequence: u64,
     mark: u64,
+    transaction: Transaction,
     /// The bytes sent since the login, printed if the test fails.
     sent_log: String,
 }
@@ -229,6 +241,20 @@ impl TestClient<'_> {
         }
     }
 
+    /// True for the error of a transaction that was left open, which no client may receive for the messages of another.
+    fn is_of_own_open_transaction(&mut self, message: &Message) -> bool {
+        let before = self.transaction;
+        self.transaction = match (message.tag, before) {
+            (b'Z', _) if message.bytes[5] == b'T' => Transaction::Open,
+            (b'Z', Transaction::Open | Transaction::LeftOpen) => Transaction::LeftOpen,
+            (b'Z' | b'C' | b'E', _) => Transaction::Other,
+            _ => before,
+        };
+        let is_error = message.tag == b'E' && message.error().0 == "XX000";
+        assert!(!is_error || before == Transaction::LeftOpen, "for another client: {:?}", message.error());
+        is_error
+    }
+
     /// Runs one sequence. False if the connection was closed, as some sequences make the server do.
     fn run_sequences(&mut self, client: &mut Client) -> bool {
         self.sequence += 1;
@@ -249,6 +275,7 @@ impl TestClient<'_> {
         while sent {
             let Some(message) = client.read() else { break };
             self.check(&message);
+            let is_of_open_transaction = self.is_of_own_open_transaction(&message);
             match message.tag {
                 b'D' => is_marked |= message.row()[0].as_deref() == Some(mark.as_str()),
                 b'd' => is_marked |= message.bytes[5..].trim_ascii_end() == mark.as_bytes(),
@@ -258,11 +285,11 @@ impl TestClient<'_> {
                 }
                 b'E' => {
                     self.tally.errors.fetch_add(1, Ordering::Relaxed);
-                    // The cancel may have hit the query for the mark, or a message before it.
-                    if message.error().0 == "57014" {
+                    // It may concern the query for the mark, or a message before it.
+                    if message.error().0 == "57014" || is_of_open_transaction {
                         let (final_messages, again) = self.final_messages();
                         mark = again;
-                        // It may also have hit the Sync behind the mark.
+                        // A cancel request may also have hit the Sync behind the mark.
                         is_marked = false;
                         sent = self.send_packets(client, &final_messages);
                     }
@@ -278,6 +305,7 @@ impl TestClient<'_> {
         while Instant::now() < until {
             let mut client = Client::log_in(self.port, "app", "app");
             self.sent_log.clear();
+            self.transaction = Transaction::Other;
             for _ in 0..SEQUENCES_PER_CONNECTION {
                 if Instant::now() >= until || !self.run_sequences(&mut client) {
                     break;
@@ -324,6 +352,7 @@ fn run_sequences(settings: &[&str], allows_transactions: bool) {
                     allows_transactions,
                     sequence: 0,
                     mark: 0,
+                    transaction: Transaction::Other,
                     sent_log: String::new(),
                 };
                 test_client.run(until);

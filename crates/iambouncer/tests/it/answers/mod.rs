@@ -4,6 +4,7 @@ mod combinations;
 mod copy_messages;
 mod copy_sync;
 mod generator;
+mod left_open_transactions;
 mod out_of_step;
 mod parameters;
 mod pipelines;
