@@ -296,15 +296,15 @@ impl LoginInProgress<'_> {
         self.info.set_identity(Rc::new(identity));
     }
 
-    /// Offers protocol 3.0 if the client requested a newer minor version or an unknown option.
+    /// Offers the newest version that is known if the client requested a newer one or an unknown option. For the pooler,
+    /// 3.0 and 3.2 are the same: 3.2 only permits longer cancel keys.
     async fn negotiate(&mut self, version: Version, unknown_options: &[String]) -> Result<(), LoginRefusal> {
-        if version <= Version::V3_0 && unknown_options.is_empty() {
+        if version <= Version::V3_2 && unknown_options.is_empty() {
             return Ok(());
         }
         let mut message = Vec::new();
         let options: Vec<&str> = unknown_options.iter().map(String::as_str).collect();
-        // 3.2 differs from 3.0 only in the length of cancel keys, and the pooler's keys are short.
-        encode::negotiate_protocol_version(&mut message, Version::V3_0, &options);
+        encode::negotiate_protocol_version(&mut message, version.min(Version::V3_2), &options);
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::support::raw::Client;
 use crate::support::{Bouncer, bouncer::Start, eventually, postgres};
+use iambouncer::auth::scram::keys::SaltedPassword;
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Read;
 use wire::encode;
@@ -117,6 +118,30 @@ fn a_scram_secret_in_the_auth_file_logs_in_to_a_server_that_stores_the_same() {
         .start();
     assert_eq!(driver(bouncer.port, "app", "secret"), Ok("app".to_owned()));
     assert!(driver(bouncer.port, "app", "wrong").is_err());
+}
+
+/// What a server with this value of `scram_iterations` stores.
+fn scram_secret(password: &str, iterations: u32) -> String {
+    let salt = b"sixteen bytes ..";
+    let salted = SaltedPassword::derive(password, salt, iterations).unwrap();
+    salted.secret(salt, iterations).stored_text().to_string()
+}
+
+#[test]
+fn scram_logins_work_with_other_numbers_of_iterations() {
+    let server = strict_server("scram-sha-256", "scram-sha-256");
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
+    for iterations in [1, 10_000, 100_000] {
+        let secret = scram_secret("secret", iterations);
+        server.sql(&format!("ALTER ROLE app PASSWORD '{secret}'")).unwrap();
+        // The pooler proves the password, or passes the client's proof on.
+        for stored in ["secret", &secret] {
+            let users = format!("\"app\" \"{stored}\"\n");
+            let bouncer = Start::databases(&databases).set("auth_type = scram-sha-256").users(&users).start();
+            assert_eq!(driver(bouncer.port, "app", "secret"), Ok("app".to_owned()), "{iterations}");
+            assert!(driver(bouncer.port, "app", "wrong").is_err(), "{iterations}");
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Startup parameters of a client, and the values reported to it.
 
 use crate::support::bouncer::Start;
-use crate::support::raw::Client;
+use crate::support::raw::{Client, Message};
 use crate::support::{Bouncer, postgres};
 
-const NAMES: [&str; 8] = [
+/// Everything that servers report; `default_transaction_read_only` and `in_hot_standby` since version 14,
+/// `scram_iterations` since 16, `search_path` since 18.
+const NAMES: [&str; 15] = [
     "client_encoding",
     "DateStyle",
     "TimeZone",
@@ -13,6 +15,13 @@ const NAMES: [&str; 8] = [
     "application_name",
     "is_superuser",
     "session_authorization",
+    "server_version",
+    "server_encoding",
+    "integer_datetimes",
+    "default_transaction_read_only",
+    "in_hot_standby",
+    "scram_iterations",
+    "search_path",
 ];
 
 fn reports(client: &Client) -> Vec<(&'static str, Option<String>)> {
@@ -40,22 +49,35 @@ fn values_are_reported_in_the_spelling_of_the_server() {
         ("standard_conforming_strings", "TRUE"),
         ("application_name", "x"),
         ("application_name", "caf\u{e9}\n"),
+        ("search_path", "tenant, \"$user\""),
     ] {
         let parameters = [("user", "app"), ("database", "app"), (name, value)];
-        let direct = Client::log_in_with(postgres().port(), &parameters);
+        let mut direct = Client::log_in_with(postgres().port(), &parameters);
         let mut pooled = Client::log_in_with(bouncer.port, &parameters);
         assert_eq!(reports(&pooled), reports(&direct), "{name} = {value}");
         // The server has the value without a further SET.
-        assert_eq!(
-            Some(pooled.value(&format!("SHOW {name}"))),
-            direct.reported(&canonical(name)),
-            "{name} = {value}"
-        );
+        let show = format!("SHOW {name}");
+        assert_eq!(pooled.value(&show), direct.value(&show), "{name} = {value}");
     }
 }
 
-fn canonical(name: &str) -> String {
-    NAMES.iter().find(|known| known.eq_ignore_ascii_case(name)).unwrap().to_string()
+#[test]
+fn every_parameter_that_the_server_reports_is_reported_to_clients() {
+    let bouncer = Bouncer::in_front_of(postgres(), &[]);
+    let mut direct = Client::log_in(postgres().port(), "app", "app");
+    let names: Vec<String> = direct.greeting.iter().filter_map(reported_name).collect();
+    let pooled = bouncer.client();
+    for name in &names {
+        assert!(NAMES.contains(&name.as_str()), "{name} is new");
+        assert_eq!(pooled.reported(name), direct.reported(name), "{name}");
+    }
+    let version: u32 = direct.value("SHOW server_version_num").parse().unwrap();
+    assert_eq!(names.iter().any(|name| name == "search_path"), version >= 180_000);
+}
+
+fn reported_name(message: &Message) -> Option<String> {
+    let is_report = message.tag == b'S';
+    is_report.then(|| wire::backend::parameter_status(&message.bytes).unwrap().0.to_owned())
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod http;
 mod iam;
 mod identities;
 mod ldap;
+mod libpq;
 mod lifetimes;
 mod lingering;
 mod locked_memory;

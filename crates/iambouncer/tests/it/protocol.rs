@@ -225,17 +225,33 @@ fn a_server_that_died_while_idle_is_never_assigned() {
 }
 
 #[test]
-fn protocol_3_2_is_negotiated_down() {
+fn protocol_3_2_is_accepted_and_newer_versions_and_options_are_negotiated() {
+    const V3_0: u32 = 0x3_0000;
+    const V3_2: u32 = 0x3_0002;
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
-    let mut client = Client::connect(bouncer.port);
-    let mut packet = Vec::new();
-    let parameters = [("user", "app"), ("database", "app"), ("_pq_.new_thing", "on")];
-    wire::encode::startup(&mut packet, wire::startup::Version::V3_2, &parameters);
-    client.send(&packet);
-    let messages = client.until_ready();
-    assert_eq!(messages[0].tag, b'v');
-    assert!(messages[0].bytes.windows(13).any(|window| window == b"_pq_.new_thin"));
-    assert_eq!(messages.last().unwrap().tag, b'Z');
+    let unknown = ("_pq_.new_thing", "on");
+    // The version requested, an option, and the version of NegotiateProtocolVersion if it is sent.
+    for (requested, option, offered) in [
+        (V3_0, None, None),
+        (V3_2, None, None),
+        (0x3_270f, None, Some(V3_2)),
+        (V3_0, Some(unknown), Some(V3_0)),
+        (V3_2, Some(unknown), Some(V3_2)),
+    ] {
+        let mut client = Client::connect(bouncer.port);
+        let parameters: Vec<_> = [("user", "app"), ("database", "app")].into_iter().chain(option).collect();
+        let mut packet = Vec::new();
+        wire::encode::startup(&mut packet, wire::startup::Version(requested), &parameters);
+        client.send(&packet);
+        client.greeting = client.until_ready();
+        let first = &client.greeting[0];
+        let negotiated =
+            (first.tag == b'v').then(|| u32::from_be_bytes(first.bytes[5..9].try_into().unwrap()));
+        assert_eq!(negotiated, offered, "{requested:#x} {option:?}");
+        let names_option = first.bytes.windows(14).any(|window| window == b"_pq_.new_thing");
+        assert_eq!(names_option, option.is_some());
+        assert_eq!(client.value("SELECT 1"), "1");
+    }
 }
 
 #[test]
