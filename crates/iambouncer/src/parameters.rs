@@ -34,8 +34,9 @@ const CLIENT_ENCODING: ParameterId = ParameterId(0);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParameterId(u16);
 
-/// Values sorted by parameter, without those unset by both client and server.
-type Values = [(ParameterId, Box<str>)];
+/// Values sorted by parameter, without those unset by both client and server. Not a slice, whose pointers are twice as
+/// large: each client holds two.
+type Values = Vec<(ParameterId, Box<str>)>;
 
 /// An interned set of values: equal sets are the same allocation.
 #[derive(Clone)]
@@ -62,19 +63,34 @@ impl ValueSet {
 /// The values of a session that its transaction has changed. A rollback restores them; the server then reports the
 /// restored values before it is idle, so what is committed is what it reported last.
 #[derive(Default)]
-pub struct TransactionValues(Option<ValueSet>);
+pub enum TransactionValues {
+    /// None.
+    #[default]
+    Unchanged,
+    /// The session will have these.
+    Changed(ValueSet),
+    /// The session has restored its own values. What the server reports are those of its login.
+    Restored,
+}
 
 impl TransactionValues {
     /// Records a value that the server has reported; `session` is what the session had before the transaction.
     pub fn record(&mut self, parameters: &Parameters, session: &ValueSet, id: ParameterId, value: &str) {
-        let current = self.0.as_ref().unwrap_or(session);
-        self.0 = Some(parameters.with(current, id, value));
+        let current = match self {
+            Self::Unchanged => session,
+            Self::Changed(values) => values,
+            Self::Restored => return,
+        };
+        *self = Self::Changed(parameters.with(current, id, value));
     }
 
     /// The transaction has ended: the session has the values.
     #[inline]
     pub fn commit(&mut self, session: &mut ValueSet) {
-        if let Some(values) = self.0.take() {
+        if matches!(self, Self::Unchanged) {
+            return;
+        }
+        if let Self::Changed(values) = std::mem::take(self) {
             *session = values;
         }
     }
@@ -301,6 +317,13 @@ mod tests {
         assert_eq!((session.get(zone), session.get(name)), (Some("UTC"), Some("cron")));
         transaction.commit(&mut session);
         assert_eq!(session.get(name), Some("cron"));
+        transaction = TransactionValues::Restored;
+        transaction.record(&parameters, &session, name, "psql");
+        transaction.commit(&mut session);
+        assert_eq!(session.get(name), Some("cron"));
+        transaction.record(&parameters, &session, name, "psql");
+        transaction.commit(&mut session);
+        assert_eq!(session.get(name), Some("psql"));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::retry::Stale;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::{Answer, Mismatch, Ready, Rollback, StateChange};
 use crate::client_error;
+use crate::config::PoolMode;
+use crate::parameters::TransactionValues;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
 use crate::server::{Server, out_of_step};
@@ -273,7 +275,11 @@ impl Exchange {
         let message = self.down.front();
         let message = &message[..frame.len.min(message.len())];
         let Link::Server(linked) = &mut self.link else { return is_internal };
-        if let Some(id) = linked.server.record_parameter(&session.pool.context.parameters, message)
+        let tracked = linked.server.record_parameter(&session.pool.context.parameters, message);
+        if tracked.is_some() && matches!(linked.changed_parameters, TransactionValues::Restored) {
+            return true;
+        }
+        if let Some(id) = tracked
             && !is_internal
             && let Some(value) = linked.server.parameters.get(id)
         {
@@ -296,12 +302,23 @@ impl Exchange {
                 let discards_all = tag == b"DISCARD ALL";
                 self.on_deallocated(session, discards_all);
             }
+            b"SET" => self.on_set(),
             [b'A' | b'C' | b'D', ..] if changes_schema(tag) => {
                 if let Link::Server(linked) = &mut self.link {
                     linked.changed_schema = true;
                 }
             }
             _ => {}
+        }
+    }
+
+    /// After a DISCARD ALL of the same batch, the values that follow may be those of this SET.
+    #[cold]
+    fn on_set(&mut self) {
+        if let Link::Server(linked) = &mut self.link
+            && matches!(linked.changed_parameters, TransactionValues::Restored)
+        {
+            linked.changed_parameters = TransactionValues::Unchanged;
         }
     }
 
@@ -316,6 +333,27 @@ impl Exchange {
         linked.server.prepared.clear_except(|id| prepared.contains(&id));
         if discards_all {
             linked.server.forget_unreported(&session.pool.context.parameters);
+            if self.rules.mode != PoolMode::Session {
+                self.restore_parameters(session);
+            }
+        }
+    }
+
+    /// DISCARD ALL gives the server the values of its own login, and would give the client those of its startup packet
+    /// on a direct connection. So the client has them again, from its next server on.
+    fn restore_parameters(&mut self, session: &mut ClientSession) {
+        let Link::Server(linked) = &mut self.link else { return };
+        let context = &session.pool.context;
+        linked.changed_parameters.commit(&mut session.parameters);
+        let before = std::mem::replace(&mut session.parameters, session.login_parameters.clone());
+        linked.changed_parameters = TransactionValues::Restored;
+        let restored = session.parameters.iter().filter(|(id, value)| before.get(*id) != Some(value));
+        for (id, value) in restored.filter(|(id, _)| linked.server.reported.contains(*id)) {
+            let name = context.parameters.name(id);
+            encode::parameter_status(self.down.insert(), name, value);
+            if name == "application_name" {
+                session.info.set_identity(context.client_identities.renamed(&session.info.identity(), value));
+            }
         }
     }
 }

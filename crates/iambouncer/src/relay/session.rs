@@ -68,6 +68,8 @@ pub(super) struct ClientSession {
     pub(super) has_private: bool,
     /// Tracked parameters, as the client last set or saw them.
     pub(super) parameters: ValueSet,
+    /// Their values at the login, to which DISCARD ALL returns.
+    pub(super) login_parameters: ValueSet,
     /// A server has accepted the client's values before.
     pub(super) parameters_proven: bool,
 }
@@ -128,6 +130,7 @@ impl Session {
             unnamed: None,
             has_effects: false,
             has_private: false,
+            login_parameters: parameters.clone(),
             parameters,
             parameters_proven,
         };

@@ -1,7 +1,7 @@
 //! Startup parameters that servers do not report: each client runs with its own values.
 
 use crate::support::bouncer::Start;
-use crate::support::raw::{self, Client, tags};
+use crate::support::raw::{self, Client, Message, tags};
 use crate::support::{Bouncer, postgres};
 
 fn client(bouncer: &Bouncer, more: &[(&str, &str)]) -> Client {
@@ -44,6 +44,52 @@ fn each_client_has_its_own_search_path() {
         assert_eq!(b.value("SELECT name FROM who"), "tenant_b");
         assert_eq!(a.value("SELECT name FROM who"), "tenant_a");
     }
+}
+
+/// The values reported for these parameters, in order.
+fn reports(messages: &[Message], names: &[&str]) -> Vec<(String, String)> {
+    let reported = messages.iter().filter(|message| message.tag == b'S');
+    let pairs = reported.map(|message| wire::backend::parameter_status(&message.bytes).unwrap());
+    let mut found: Vec<_> = pairs
+        .filter(|(name, _)| names.contains(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn after_discard_all_a_client_has_the_values_of_its_startup_packet() {
+    let names = ["TimeZone", "application_name", "search_path"];
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let values = [("TimeZone", "Asia/Tokyo"), ("application_name", "first"), ("search_path", "tenant")];
+    let parameters = [&[("user", "app"), ("database", "app")], &values[..]].concat();
+    let mut direct = Client::log_in_with(postgres().port(), &parameters);
+    let mut pooled = client(&bouncer, &values);
+    let mut other = bouncer.client();
+    let shown = |client: &mut Client| names.map(|name| client.value(&format!("SHOW {name}")));
+    let default = shown(&mut other);
+    for change in ["SET TimeZone = 'America/Lima'", "SET application_name = 'second'", "SET search_path = x"]
+    {
+        direct.query(change);
+        pooled.query(change);
+    }
+    for _ in 0..2 {
+        let [expected, answer] = [&mut direct, &mut pooled].map(|client| client.query("DISCARD ALL"));
+        assert_eq!(reports(&answer, &names), reports(&expected, &names));
+        assert_eq!(shown(&mut pooled), values.map(|(_, value)| value));
+        assert_eq!(shown(&mut other), default);
+        assert_eq!(
+            bouncer.show("CLIENTS", "application_name").iter().filter(|name| *name == "first").count(),
+            1
+        );
+    }
+    // A value that is set behind it in the same batch is kept.
+    let run = |sql: &str| [raw::parse("", sql), raw::bind("", "", &[]), raw::execute()].concat();
+    pooled.send(&[run("DISCARD ALL"), run("SET TimeZone = 'America/Lima'"), raw::sync()].concat());
+    assert_eq!(tags(&pooled.until_ready()).replace('S', ""), "12C12CZ");
+    assert_eq!(other.value("SHOW TimeZone"), default[0]);
+    assert_eq!(pooled.value("SHOW TimeZone"), "America/Lima");
 }
 
 #[test]
