@@ -84,7 +84,7 @@ pub struct ExpectedAnswers {
     pub(super) tail: Tail,
     /// The front entry reads COPY data.
     pub(super) copying: bool,
-    /// The server has completed a command, or failed, since the last ReadyForQuery.
+    /// The server has completed a command, or failed, since this was last cleared.
     command_ended: bool,
     /// COPY data was sent after the last entry that may read it.
     pub(super) data_sent: bool,
@@ -141,10 +141,23 @@ impl ExpectedAnswers {
         !self.batch_sent && (self.queue.is_empty() || (self.queue.len() == 1 && self.is_local_due()))
     }
 
-    /// True if the next ReadyForQuery answers a Sync and the server has run no command for the previous messages: it
-    /// cannot have ended a transaction.
-    pub fn is_sync_without_command(&self) -> bool {
-        matches!(self.front(), Some(ExpectedAnswer::Sync(_))) && !self.command_ended
+    /// True if the server has completed a command, or failed, since [`ExpectedAnswers::await_command`].
+    pub fn has_command_ended(&self) -> bool {
+        self.command_ended
+    }
+
+    /// From now on, the end of a command is recorded.
+    pub fn await_command(&mut self) {
+        self.command_ended = false;
+    }
+
+    /// True if the command at the front is the last one before a ReadyForQuery.
+    pub fn is_last_command(&self) -> bool {
+        let ends_or_runs =
+            |answer: &&ExpectedAnswer| answer.is_ready() || matches!(answer, ExpectedAnswer::Execute { .. });
+        let mut later = self.queue.iter().skip(1).map(|entry| &entry.answer);
+        self.front().is_some_and(ExpectedAnswer::is_ready)
+            || matches!(later.find(ends_or_runs), Some(ExpectedAnswer::Sync(_)))
     }
 
     /// True if a ReadyForQuery is owed, which may change the transaction status.
@@ -469,7 +482,6 @@ impl ExpectedAnswers {
             _ => return Err(self.mismatch(MismatchCause::Unexpected(backend::READY_FOR_QUERY))),
         };
         self.copying = false;
-        self.command_ended = false;
         self.complete_front(commit);
         Ok(ready)
     }

@@ -294,22 +294,24 @@ fn an_entry_is_small() {
 }
 
 #[test]
-fn a_sync_without_a_command_is_known() {
+fn the_end_of_a_command_is_recorded() {
     let mut queue = queue([ExpectedAnswer::QUERY, ExpectedAnswer::SYNC]);
-    assert!(!queue.is_sync_without_command());
+    assert!(!queue.has_command_ended() && queue.is_last_command());
     answer(&mut queue, b'C');
     ready(&mut queue).unwrap();
-    assert!(queue.is_sync_without_command());
+    assert!(queue.has_command_ended());
+    queue.await_command();
     ready(&mut queue).unwrap();
-    for entry in [ExpectedAnswer::Close(Answer::Forward), ExpectedAnswer::EXECUTE, ExpectedAnswer::SYNC] {
+    for entry in [ExpectedAnswer::Close(Answer::Forward), ExpectedAnswer::EXECUTE, ExpectedAnswer::EXECUTE] {
         queue.push(entry);
     }
     answer(&mut queue, b'3');
+    assert!(!queue.has_command_ended() && !queue.is_last_command());
     answer(&mut queue, b'C');
-    assert!(!queue.is_sync_without_command());
-    ready(&mut queue).unwrap();
-    queue.push(ExpectedAnswer::Bind(0));
+    assert!(queue.has_command_ended() && !queue.is_last_command());
+    queue.await_command();
     queue.push(ExpectedAnswer::SYNC);
+    assert!(queue.is_last_command());
     undone(&mut queue);
-    assert!(!queue.is_sync_without_command());
+    assert!(queue.has_command_ended());
 }

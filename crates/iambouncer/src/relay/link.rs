@@ -51,9 +51,23 @@ impl Linked {
         }
     }
 
-    /// True if the server has broken the protocol or closes the connection, so that the session ends.
-    fn is_ending(&self) -> bool {
-        matches!(self.condition, ServerCondition::OutOfStep | ServerCondition::SentFatal)
+    /// Records another status. A server that is idle although it has ended no command since it was in a transaction has
+    /// not ended that. PostgreSQL 18 does this after a batch without Sync, a simple query and a Sync; its next command
+    /// fails, and must not be another client's.
+    #[inline(never)]
+    pub(super) fn change_status(&mut self, status: TxStatus, has_command_ended: bool) {
+        let before = std::mem::replace(&mut self.status, status);
+        if (before, status) != (TxStatus::Open, TxStatus::Idle) || has_command_ended {
+            return;
+        }
+        self.condition = ServerCondition::TransactionLeftOpen;
+        let facts = &self.server.info.facts;
+        tracing::warn!(
+            server = facts.id,
+            pid = facts.pid,
+            endpoint = %facts.route.endpoint,
+            "a server reports that it is idle although nothing has ended its transaction; no other client gets it"
+        );
     }
 
     /// True if the server is in step and outside of a transaction.
@@ -151,7 +165,11 @@ impl Exchange {
     pub(super) fn release_if_done(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         let Link::Server(linked) = &self.link else { return Ok(()) };
         let at_boundary = self.down.at_boundary() && self.down.is_examined();
-        if !self.owes_nothing() || !at_boundary || linked.is_ending() {
+        if !self.owes_nothing() || !at_boundary {
+            return Ok(());
+        }
+        if linked.condition != ServerCondition::InStep {
+            self.abandon_if_left_open(session);
             return Ok(());
         }
         if linked.status != TxStatus::Idle {
@@ -166,12 +184,6 @@ impl Exchange {
             self.release(session, old_mode);
         }
         Ok(())
-    }
-
-    /// True if the client's server reported a transaction block last.
-    #[inline]
-    pub(super) fn has_open_transaction(&self) -> bool {
-        matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Open)
     }
 
     /// True when every request is answered and no other has begun.
@@ -196,17 +208,10 @@ impl Exchange {
         linked.changed_parameters.commit(&mut session.parameters);
         debug_assert!(self.owes_nothing(), "a server is released only when nothing is owed or half sent");
         debug_assert!(self.down.at_boundary(), "no message of the server is half read");
-        debug_assert!(
-            !linked.is_ending() && linked.status == TxStatus::Idle,
-            "the session goes on, outside of a transaction"
-        );
+        debug_assert!(linked.is_idle(), "a server is released only in step and outside of a transaction");
         session.record_unlinked();
         self.clear_link_state();
-        let is_idle = linked.is_idle();
         let mut lease = linked.server;
-        if !is_idle {
-            return lease.abandon(UnfinishedWork { owes_answers: false, between_messages: true });
-        }
         let server: &mut Server = &mut lease;
         server.end_ownership();
         server.info.prepared_count.set(server.prepared.len());
@@ -218,6 +223,26 @@ impl Exchange {
             lease.release_dirty()
         } else {
             lease.release()
+        }
+    }
+
+    /// Closes a server that has left its transaction open, where it would be released.
+    #[cold]
+    #[inline(never)]
+    fn abandon_if_left_open(&mut self, session: &mut ClientSession) {
+        self.refresh_rules(session);
+        if self.rules.mode == PoolMode::Session || session.is_pinned() {
+            return;
+        }
+        match std::mem::replace(&mut self.link, Link::None) {
+            Link::Server(mut linked) if linked.condition == ServerCondition::TransactionLeftOpen => {
+                linked.changed_parameters.commit(&mut session.parameters);
+                session.record_unlinked();
+                self.clear_link_state();
+                linked.server.abandon(UnfinishedWork { owes_answers: false, between_messages: true });
+            }
+            // The session ends when the server closes the connection.
+            link => self.link = link,
         }
     }
 

@@ -81,14 +81,13 @@ impl Exchange {
 
     fn on_ready(&mut self, session: &mut ClientSession, frame: Frame) -> Result<bool, CloseReason> {
         let status = backend::ready_for_query(self.message(frame)).map_err(server_violation)?;
-        if status == TxStatus::Idle && self.has_open_transaction() && self.answers.is_sync_without_command() {
-            self.transaction_left_open();
-        }
         let mut committed = StateChange::None;
         let ready = self.answers.ready(|change| committed = change);
         let ready = ready.map_err(|mismatch| self.out_of_step(session, &mismatch))?;
         let Link::Server(linked) = &mut self.link else { return Ok(ready != Ready::Client) };
-        linked.status = status;
+        if linked.status != status {
+            linked.change_status(status, self.answers.has_command_ended());
+        }
         match ready {
             Ready::Client => {}
             Ready::InternalSync => return Ok(true),
@@ -103,25 +102,12 @@ impl Exchange {
             if std::mem::take(&mut linked.changed_schema) {
                 session.pool.schema_changed();
             }
+        } else {
+            self.answers.await_command();
         }
         self.flush_has_passed();
         self.count_ready(session, status);
         Ok(false)
-    }
-
-    /// The server has answered a Sync as if it were idle, but has not ended the transaction. PostgreSQL 18 does this after
-    /// a batch without Sync and a simple query; its next command fails, and must not be another client's.
-    #[cold]
-    fn transaction_left_open(&mut self) {
-        let Link::Server(linked) = &mut self.link else { return };
-        linked.condition = ServerCondition::TransactionLeftOpen;
-        let facts = &linked.server.info.facts;
-        tracing::warn!(
-            server = facts.id,
-            pid = facts.pid,
-            endpoint = %facts.route.endpoint,
-            "a server reports that it is idle although nothing has ended its transaction; it is not used for other clients"
-        );
     }
 
     /// After the pooler's last SET the server has the client's values, in its own spelling if it reports them.
@@ -302,7 +288,6 @@ impl Exchange {
                 let discards_all = tag == b"DISCARD ALL";
                 self.on_deallocated(session, discards_all);
             }
-            b"SET" => self.on_set(),
             [b'A' | b'C' | b'D', ..] if changes_schema(tag) => {
                 if let Link::Server(linked) = &mut self.link {
                     linked.changed_schema = true;
@@ -312,17 +297,8 @@ impl Exchange {
         }
     }
 
-    /// After a DISCARD ALL of the same batch, the values that follow may be those of this SET.
-    #[cold]
-    fn on_set(&mut self) {
-        if let Link::Server(linked) = &mut self.link
-            && matches!(linked.changed_parameters, TransactionValues::Restored)
-        {
-            linked.changed_parameters = TransactionValues::Unchanged;
-        }
-    }
-
     /// Statements of later messages will exist when those are answered.
+    #[inline(never)]
     fn on_deallocated(&mut self, session: &mut ClientSession, discards_all: bool) {
         let reparsed: HashSet<_> = self.answers.names_being_parsed().collect();
         // Errors may still mention the dropped names.
@@ -333,7 +309,8 @@ impl Exchange {
         linked.server.prepared.clear_except(|id| prepared.contains(&id));
         if discards_all {
             linked.server.forget_unreported(&session.pool.context.parameters);
-            if self.rules.mode != PoolMode::Session {
+            // Otherwise what the server reports may be the values of a later SET.
+            if self.rules.mode != PoolMode::Session && self.answers.is_last_command() {
                 self.restore_parameters(session);
             }
         }
