@@ -128,8 +128,10 @@ fn a_query_of_a_replication_connection_can_be_canceled_and_its_client_killed() {
     bouncer.wait_for_servers(0);
 }
 
+/// A client program of the server's version, or of the system: builds of other versions come without it.
 fn tool(server: &Postgres, name: &str, bouncer: &Bouncer) -> Command {
-    let mut command = Command::new(server.bin_dir().join(name));
+    let own = server.bin_dir().join(name);
+    let mut command = Command::new(if own.exists() { own } else { name.into() });
     let conninfo = format!("host=127.0.0.1 port={} user=postgres dbname=app", bouncer.port);
     command.args(["--dbname", &conninfo]);
     command
