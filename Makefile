@@ -26,7 +26,7 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install missing Debian packages: PostgreSQL, OpenLDAP, a C compiler, Valgrind, Python, Node
+setup: ## Install missing Debian packages: PostgreSQL, OpenLDAP, a C compiler, Valgrind, and languages of drivers
 	@tools/setup test
 
 build: ## Build the release binaries into target/release

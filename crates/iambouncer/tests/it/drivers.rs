@@ -1,14 +1,12 @@
 //! Applications in other languages, with the packages they use in production: Lambda functions written for
-//! RDS Proxy, and everyday use of the drivers. The correctness of single messages is tested elsewhere.
+//! RDS Proxy, and proofs made on the command line. Everyday use of the drivers is tested in `everyday`, the
+//! correctness of single messages elsewhere.
 
 use crate::client_proofs::{CLIENT_KEY, CLIENT_SECRET, Sts};
-use crate::support::bouncer::Start;
-use crate::support::drivers::{Language, Programs, python};
+use crate::support::drivers::{Language, libpq_environment, libpq_tls_environment, python};
 use crate::support::lambda::LambdaSetup;
 use crate::support::program::{run, to_end};
-use crate::support::sim::{REGION, Sim};
-use crate::support::tls_client::ClientSide;
-use crate::support::{Bouncer, postgres};
+use crate::support::sim::REGION;
 use serde_json::{Value, json};
 
 const LANGUAGES: [Language; 2] = [Language::Node, Language::Python];
@@ -69,20 +67,6 @@ fn drivers_report_a_wrong_secret() {
     assert_no_secrets_logged(&setup);
 }
 
-/// The environment through which drivers find their server without code.
-fn libpq_environment(bouncer: &Bouncer, side: &ClientSide, password: &str) -> Vec<(String, String)> {
-    let variables = [
-        ("PGHOST", "127.0.0.1".to_owned()),
-        ("PGPORT", bouncer.port.to_string()),
-        ("PGUSER", "app".to_owned()),
-        ("PGDATABASE", "app".to_owned()),
-        ("PGPASSWORD", password.to_owned()),
-        ("PGSSLMODE", "verify-full".to_owned()),
-        ("PGSSLROOTCERT", side.authority_file().display().to_string()),
-    ];
-    variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
 #[test]
 fn psycopg_logs_in_with_a_proof_made_on_the_command_line() {
     let sts = Sts::start();
@@ -92,31 +76,11 @@ fn psycopg_logs_in_with_a_proof_made_on_the_command_line() {
     let token = run(&["token", "--sts", "--audience", "tests"], &credentials);
     let script = "import psycopg\n\
                   print(psycopg.connect().execute('SELECT current_user').fetchone()[0])";
-    let environment = libpq_environment(&sts.bouncer, &sts.side, token.stdout.trim_end());
-    let output = to_end(python("python3").args(["-c", script]).envs(environment));
+    let environment = libpq_environment(&sts.bouncer, token.stdout.trim_end());
+    let command = &mut python("python3");
+    command.args(["-c", script]).envs(environment).envs(libpq_tls_environment(&sts.side));
+    let output = to_end(command);
     assert_eq!((output.code, output.stdout.as_str()), (Some(0), "app\n"), "{output:?}");
     let log = sts.bouncer.log();
     assert!(!log.contains("X-Amz-Signature") && !log.contains("iambouncer-sts-v1"), "{log}");
-}
-
-/// Clients with passwords and servers with tokens: the most common setup.
-fn everyday_program_succeeds(language: Language) {
-    let sim = Sim::in_front_of(postgres());
-    let side = ClientSide::new();
-    let line = sim.database();
-    let start: Start<'_> = side.set(sim.start(&line), "require").set("auth_type = scram-sha-256");
-    let bouncer = start.start();
-    let environment = libpq_environment(&bouncer, &side, "secret");
-    let output = Programs::unpack().run(language, "everyday", &[], &environment);
-    assert_eq!((output.code, output.stdout.as_str()), (Some(0), "all right\n"), "{output:?}");
-}
-
-#[test]
-fn the_everyday_program_of_node_postgres_succeeds() {
-    everyday_program_succeeds(Language::Node);
-}
-
-#[test]
-fn the_everyday_program_of_psycopg_succeeds() {
-    everyday_program_succeeds(Language::Python);
 }

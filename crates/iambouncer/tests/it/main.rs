@@ -29,6 +29,7 @@ mod diagnoses;
 mod doctor;
 mod drivers;
 mod drop_in;
+mod everyday;
 mod fatal_with_answer;
 mod forgetting;
 mod hba;

@@ -1,34 +1,67 @@
-//! Programs in Python and Node, with the drivers and SDKs that `tools/drivers` installs below the target
-//! directory. Owns their working directory and their view of `/etc/hosts`. Installs nothing: a test that
-//! needs the packages fails without them.
+//! Programs in other languages, with the drivers and SDKs that `tools/drivers` installs below the target
+//! directory or that Debian has (`tools/setup`). Owns their working directory, their view of `/etc/hosts` and
+//! what is compiled of them. Installs nothing: a test that needs the packages fails without them.
 
-use super::bouncer::end_with_the_test;
-use super::program::{ProgramOutput, to_end};
+use super::bouncer::{Bouncer, end_with_the_test};
+use super::program::{ProgramOutput, to_end_within};
+use super::tls_client::ClientSide;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Includes files of `tests/drivers`.
+macro_rules! sources {
+    ($($name:literal)+) => { &[$(($name, include_str!(concat!("../../drivers/", $name)))),+] };
+}
 
 /// The programs; each needs others in the same directory.
-const SOURCES: &[(&str, &str)] = &[
-    ("everyday.mjs", include_str!("../../drivers/everyday.mjs")),
-    ("everyday.py", include_str!("../../drivers/everyday.py")),
-    ("invoke.mjs", include_str!("../../drivers/invoke.mjs")),
-    ("invoke.py", include_str!("../../drivers/invoke.py")),
-    ("lambda.mjs", include_str!("../../drivers/lambda.mjs")),
-    ("lambda_function.py", include_str!("../../drivers/lambda_function.py")),
+const SOURCES: &[(&str, &str)] = sources![
+    "EverydayJdbc.java"
+    "everyday.go"
+    "everyday.py"
+    "everyday_asyncpg.py"
+    "everyday_lib_pq.go"
+    "everyday_node_postgres.mjs"
+    "everyday_pgx.go"
+    "everyday_psycopg.py"
+    "everyday_psycopg2.py"
+    "everyday_ruby_pg.rb"
+    "invoke.mjs"
+    "invoke.py"
+    "lambda.mjs"
+    "lambda_function.py"
 ];
+
+/// Time limit of a program: several start at once on few cores.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of a compiler, whose cache may be empty.
+const COMPILER_TIMEOUT: Duration = Duration::from_secs(300);
+/// Debian's JDBC driver and Go packages.
+const JDBC_DRIVER: &str = "/usr/share/java/postgresql.jar";
+const GO_PACKAGES: &str = "/usr/share/gocode";
+/// Debian's Ruby, which has Debian's driver.
+const RUBY: &str = "/usr/bin/ruby";
+/// Shared by the programs in Go.
+const GO_SHARED: &str = "everyday.go";
 
 /// Runs a command in its own mount namespace, with the given file mounted over `/etc/hosts`.
 const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && shift && exec "$@""#;
 
-/// A directory below the target directory this test was built in.
+/// The directory of drivers below the target directory this test was built in.
+fn drivers_dir() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("drivers")
+}
+
+/// What `tools/drivers` has installed for a language.
 fn driver_dir(name: &str) -> PathBuf {
-    let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
-    let driver_dir = target.join("drivers").join(name);
+    let driver_dir = drivers_dir().join(name);
     assert!(driver_dir.join("stamp").exists(), "{} is not there; run tools/drivers", driver_dir.display());
     driver_dir
 }
 
-/// A program of the Python environment. Its only environment variable is `PATH`, and it ends with the test.
+/// A program of the Python environment. Of the environment it has only `PATH`, and it ends with the test.
 pub fn python(program: &str) -> Command {
     clean(driver_dir("python").join("bin").join(program))
 }
@@ -36,6 +69,8 @@ pub fn python(program: &str) -> Command {
 fn clean(program: PathBuf) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).stdin(Stdio::null());
+    // Without a locale, Java and Ruby take texts for ASCII.
+    command.env("LC_ALL", "C.UTF-8");
     end_with_the_test(&mut command);
     command
 }
@@ -43,8 +78,34 @@ fn clean(program: PathBuf) -> Command {
 /// The languages of the test programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
+    Go,
+    Java,
     Node,
     Python,
+    Ruby,
+}
+
+/// Compiles a program in Go, once per run of the tests. Go's cache keeps what has not changed.
+fn compiled(sources: &Path, name: &str) -> PathBuf {
+    static COMPILED: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap();
+    if let Some(program) = compiled.get(name) {
+        return program.clone();
+    }
+    let go = drivers_dir().join("go");
+    std::fs::create_dir_all(&go).unwrap();
+    let (program, new) = (go.join(name), go.join(format!("{name}.{}", std::process::id())));
+    let mut command = clean("go".into());
+    // Only the installed packages, and no C.
+    command.envs([("GO111MODULE", "off"), ("GOPATH", GO_PACKAGES), ("GOENV", "off"), ("CGO_ENABLED", "0")]);
+    command.env("GOCACHE", go.join("cache"));
+    command.current_dir(sources).args(["build", "-o"]).arg(&new);
+    let output = to_end_within(command.args([GO_SHARED, &format!("{name}.go")]), COMPILER_TIMEOUT);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    // Another run may be executing the file, so it is replaced and not overwritten.
+    std::fs::rename(new, &program).unwrap();
+    compiled.insert(name.to_owned(), program.clone());
+    program
 }
 
 /// A copy of the programs, optionally with its own `/etc/hosts`.
@@ -82,16 +143,31 @@ impl Programs {
         arguments: &[&str],
         environment: &[(String, String)],
     ) -> ProgramOutput {
-        let (program, ending) = match language {
-            Language::Node => (PathBuf::from("node"), "mjs"),
-            Language::Python => (driver_dir("python").join("bin/python3"), "py"),
-        };
+        let words = self.command_line(language, name);
+        let program = words[0].clone();
         let mut command = if self.has_hosts { self.in_namespace(&program) } else { clean(program) };
-        command.arg(self.dir.path().join(format!("{name}.{ending}"))).args(arguments);
-        let output = to_end(command.envs(environment.iter().map(|(key, value)| (key, value))));
+        command.args(&words[1..]).args(arguments).envs(environment.iter().map(|(key, value)| (key, value)));
+        let output = to_end_within(&mut command, PROGRAM_TIMEOUT);
         let has_started = !output.stderr.contains("unshare:") && !output.stderr.contains("mount:");
         assert!(has_started, "its own /etc/hosts requires root or user namespaces: {output:?}");
         output
+    }
+
+    /// Interpreter and source, or the compiled program.
+    fn command_line(&self, language: Language, name: &str) -> Vec<PathBuf> {
+        let source = |ending: &str| self.dir.path().join(format!("{name}.{ending}"));
+        match language {
+            Language::Go => vec![compiled(self.dir.path(), name)],
+            // Java compiles a single source by itself. These programs are short, so thorough optimization and
+            // collectors with threads of their own cost more than they save.
+            Language::Java => {
+                let options = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", JDBC_DRIVER];
+                options.into_iter().map(PathBuf::from).chain([source("java")]).collect()
+            }
+            Language::Node => vec!["node".into(), source("mjs")],
+            Language::Python => vec![driver_dir("python").join("bin/python3"), source("py")],
+            Language::Ruby => vec![RUBY.into(), source("rb")],
+        }
     }
 
     fn hosts(&self) -> PathBuf {
@@ -107,4 +183,27 @@ impl Programs {
         command.args(["--mount", "sh", "-c", WITH_HOSTS, "sh"]).arg(self.hosts()).arg(program);
         command
     }
+}
+
+fn variables<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {
+    pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// The environment through which drivers find their server without code.
+pub fn libpq_environment(bouncer: &Bouncer, password: &str) -> Vec<(String, String)> {
+    variables([
+        ("PGHOST", "127.0.0.1".to_owned()),
+        ("PGPORT", bouncer.port.to_string()),
+        ("PGUSER", "app".to_owned()),
+        ("PGDATABASE", "app".to_owned()),
+        ("PGPASSWORD", password.to_owned()),
+    ])
+}
+
+/// With which they verify the server's certificate.
+pub fn libpq_tls_environment(side: &ClientSide) -> Vec<(String, String)> {
+    variables([
+        ("PGSSLMODE", "verify-full".to_owned()),
+        ("PGSSLROOTCERT", side.authority_file().display().to_string()),
+    ])
 }

@@ -6,7 +6,7 @@ use super::{TIMEOUT, eventually};
 use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Exit code and output of a program.
 #[derive(Debug)]
@@ -24,10 +24,16 @@ pub fn run(arguments: &[&str], environment: &[(String, String)]) -> ProgramOutpu
 
 /// Runs a command until it exits, within the time limit. Its output must fit into a pipe.
 pub fn to_end(command: &mut Command) -> ProgramOutput {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + TIMEOUT;
+    to_end_within(command, TIMEOUT)
+}
+
+/// As [`to_end`], with another time limit.
+pub fn to_end_within(command: &mut Command, limit: Duration) -> ProgramOutput {
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let deadline = Instant::now() + limit;
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let in_time = child.try_wait().unwrap().is_some();
     let _ = child.kill();
