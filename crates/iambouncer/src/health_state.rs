@@ -21,6 +21,8 @@ pub enum FirstLogin {
     Done = 1,
     /// Not possible before a client connects, or not required.
     NotNeeded = 2,
+    /// Not yet, and readiness was not requested: as in PgBouncer, no server is opened without a client.
+    NotRequested = 3,
 }
 
 /// Result of the last configuration load.
@@ -51,10 +53,8 @@ fn unix_seconds(at: SystemTime) -> u64 {
 }
 
 impl HealthState {
-    /// State of a process starting now with this number of workers. `awaits_login` if readiness must wait for a
-    /// login.
-    pub fn new(workers: usize, began: Instant, awaits_login: bool) -> Self {
-        let first_login = if awaits_login { FirstLogin::Awaited } else { FirstLogin::NotNeeded };
+    /// State of a process starting now with this number of workers.
+    pub fn new(workers: usize, began: Instant, first_login: FirstLogin) -> Self {
         let began_wall = SystemTime::now();
         Self {
             began,
@@ -91,9 +91,19 @@ impl HealthState {
     /// Reports that the first login succeeded or is not needed. The first report is final: readiness is not lost
     /// again.
     pub fn settle_first_login(&self, as_what: FirstLogin) {
-        let awaited = FirstLogin::Awaited as u8;
-        let _ =
-            self.first_login.compare_exchange(awaited, as_what as u8, Ordering::AcqRel, Ordering::Acquire);
+        for open in [FirstLogin::NotRequested, FirstLogin::Awaited] {
+            self.change_first_login(open, as_what);
+        }
+    }
+
+    /// Readiness was requested, which needs a login.
+    pub fn request_first_login(&self) {
+        self.change_first_login(FirstLogin::NotRequested, FirstLogin::Awaited);
+    }
+
+    fn change_first_login(&self, from: FirstLogin, to: FirstLogin) {
+        let (from, to) = (from as u8, to as u8);
+        let _ = self.first_login.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Whether there was a login.
@@ -101,7 +111,8 @@ impl HealthState {
         match self.first_login.load(Ordering::Acquire) {
             0 => FirstLogin::Awaited,
             1 => FirstLogin::Done,
-            _ => FirstLogin::NotNeeded,
+            2 => FirstLogin::NotNeeded,
+            _ => FirstLogin::NotRequested,
         }
     }
 
@@ -161,7 +172,7 @@ mod tests {
     #[test]
     fn stuck_workers_are_reported_and_stopped_ones_are_not() {
         let began = Instant::now();
-        let health = HealthState::new(3, began, true);
+        let health = HealthState::new(3, began, FirstLogin::Awaited);
         let (limit, at) = (Duration::from_secs(10), |seconds| began + Duration::from_secs(seconds));
         health.heartbeat(0, at(20));
         health.heartbeat(1, at(5));
@@ -174,16 +185,18 @@ mod tests {
 
     #[test]
     fn the_first_login_state_is_final() {
-        let health = HealthState::new(1, Instant::now(), true);
+        let health = HealthState::new(1, Instant::now(), FirstLogin::NotRequested);
+        health.request_first_login();
         assert_eq!(health.first_login(), FirstLogin::Awaited);
         health.settle_first_login(FirstLogin::NotNeeded);
-        health.settle_first_login(FirstLogin::Awaited);
+        health.settle_first_login(FirstLogin::Done);
+        health.request_first_login();
         assert_eq!(health.first_login(), FirstLogin::NotNeeded);
     }
 
     #[test]
     fn a_failed_reload_keeps_the_time_of_the_last_successful_one() {
-        let health = HealthState::new(1, Instant::now(), false);
+        let health = HealthState::new(1, Instant::now(), FirstLogin::NotNeeded);
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         health.reloaded(true, at(100));
         health.reloaded(false, at(200));

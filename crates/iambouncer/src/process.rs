@@ -4,7 +4,7 @@
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::lookups::Lookups;
 use crate::config::{Config, Settings};
-use crate::health_state::HealthState;
+use crate::health_state::{FirstLogin, HealthState};
 use crate::host_names::HostNames;
 use crate::identities::Identities;
 use crate::limits::Limits;
@@ -82,8 +82,8 @@ pub struct ProcessParts {
     pub own_endpoints: Vec<Endpoint>,
     /// Number of workers.
     pub workers: usize,
-    /// True if readiness must wait for the first login to a server.
-    pub awaits_login: bool,
+    /// Whether readiness must wait for the first login to a server.
+    pub first_login: FirstLogin,
 }
 
 impl Process {
@@ -92,7 +92,7 @@ impl Process {
     /// # Errors
     /// The system provides no random numbers.
     pub fn new(settings: &Settings, parts: ProcessParts) -> io::Result<Arc<Self>> {
-        let ProcessParts { control, tokens, resolver, own_endpoints, workers, awaits_login } = parts;
+        let ProcessParts { control, tokens, resolver, own_endpoints, workers, first_login } = parts;
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("could not generate random numbers"))?;
         let began = Instant::now();
@@ -119,7 +119,7 @@ impl Process {
             key,
             limits: Limits::new(workers, began),
             logins: LoginCounters::new(began),
-            health: HealthState::new(workers, began, awaits_login),
+            health: HealthState::new(workers, began, first_login),
         }))
     }
 

@@ -10,6 +10,7 @@ use super::run::Sockets;
 use crate::admin::Reloader;
 use crate::config::{ConfigReport, ProcessEnvironment, Secret, Settings, UserEntry, UserList, zero_config};
 use crate::context::ConfigFiles;
+use crate::health_state::FirstLogin;
 use crate::net::Endpoint;
 use crate::net::listener::BoundListener;
 use crate::pooler::signals::Signal;
@@ -136,6 +137,7 @@ fn serve(
             log: Arc::new(|_| Ok(())),
         },
         &control,
+        FirstLogin::NotNeeded,
         Box::new(|| ()),
         |_| Ok(signals),
     )?;

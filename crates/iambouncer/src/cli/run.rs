@@ -10,6 +10,7 @@ use crate::config::{
     Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, ZeroConfigFlags, load_file, zero_config,
 };
 use crate::context::ConfigFiles;
+use crate::health_state::FirstLogin;
 use crate::http;
 use crate::net::Endpoint;
 use crate::net::listener::BoundListener;
@@ -210,6 +211,11 @@ fn start(
         path => Some(PidFile::create(Path::new(path)).map_err(Failure::Start)?),
     };
     let control = control_runtime().map_err(Failure::Start)?;
+    // Without a file, the login at the start shows at once whether the endpoint, the user and the identity are right.
+    let first_login = match source {
+        ConfigSource::File { .. } => FirstLogin::NotRequested,
+        ConfigSource::Endpoint { .. } => FirstLogin::Awaited,
+    };
     let reload_log = log.clone();
     let reloader = Reloader {
         read: Arc::new(move |running| reload(&source, running)),
@@ -224,7 +230,7 @@ fn start(
     };
     let sockets = Sockets { clients, http };
     let catch = |_: &Runtime| signals::catch().context("cannot catch signals");
-    let served = launch(loaded, sockets, reloader, &control, Box::new(on_ready), catch);
+    let served = launch(loaded, sockets, reloader, &control, first_login, Box::new(on_ready), catch);
     control.shutdown_background();
     drop(pidfile);
     served.map_err(Failure::Start)
@@ -261,6 +267,7 @@ pub(super) fn launch(
     sockets: Sockets,
     reloader: Reloader,
     control: &Runtime,
+    first_login: FirstLogin,
     on_ready: Box<dyn FnOnce() + Send>,
     signals: impl FnOnce(&Runtime) -> anyhow::Result<mpsc::Receiver<Signal>>,
 ) -> anyhow::Result<()> {
@@ -272,7 +279,18 @@ pub(super) fn launch(
     let resolver = resolver(&loaded.config.settings);
     let control = control.handle().clone();
     let Sockets { clients: bound, http } = sockets;
-    let plan = StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals, on_ready };
+    let plan = StartPlan {
+        loaded,
+        bound,
+        reloader,
+        control,
+        tokens,
+        resolver,
+        http,
+        signals,
+        first_login,
+        on_ready,
+    };
     pooler::run(plan).context("cannot run")
 }
 

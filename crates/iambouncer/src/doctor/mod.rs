@@ -12,6 +12,7 @@ mod stored;
 
 use crate::config::{Config, Database, Environment, Host, ServerAuth};
 use crate::context::{ConfigFiles, Context};
+use crate::health_state::FirstLogin;
 use crate::login_failure::LoginFailure;
 use crate::process::{Process, ProcessParts};
 use crate::server::now_seconds;
@@ -65,7 +66,7 @@ pub fn examine(request: DoctorRequest, environment: &(dyn Environment + Sync)) -
         resolver,
         own_endpoints: Vec::new(),
         workers: 1,
-        awaits_login: false,
+        first_login: FirstLogin::NotNeeded,
     };
     let process = Process::new(&loaded.config.settings, parts)?;
     let checks = AwsChecks { tokens, identities: process.identities.clone(), environment };

@@ -53,7 +53,7 @@ pub(super) fn readiness(health: &HealthState) -> ProbeResult {
         FirstLogin::NotNeeded => {
             (true, "no login at start: no database line has a user that can log in without a client")
         }
-        FirstLogin::Awaited => (false, "no login to a server has succeeded yet"),
+        FirstLogin::Awaited | FirstLogin::NotRequested => (false, "no login to a server has succeeded yet"),
     };
     let draining = if health.is_draining() {
         (false, "draining: no new clients")
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn startup_passes_once_started() {
-        let health = HealthState::new(1, Instant::now(), false);
+        let health = HealthState::new(1, Instant::now(), FirstLogin::NotNeeded);
         assert_eq!(startup(&health), ProbeResult { is_good: false, text: "FAIL starting\n".to_owned() });
         health.start();
         assert_eq!(startup(&health), ProbeResult { is_good: true, text: "ok   started\n".to_owned() });
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn liveness_reports_the_stuck_worker() {
         let began = Instant::now();
-        let health = HealthState::new(2, began, false);
+        let health = HealthState::new(2, began, FirstLogin::NotNeeded);
         let later = began + MAX_SILENCE + Duration::from_secs(5);
         health.heartbeat(0, later);
         let result = liveness(&health, later);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn readiness_needs_startup_and_a_login_and_ends_with_draining() {
-        let health = HealthState::new(1, Instant::now(), true);
+        let health = HealthState::new(1, Instant::now(), FirstLogin::Awaited);
         let is_ready = || readiness(&health).is_good;
         assert!(!is_ready());
         health.start();

@@ -202,7 +202,10 @@ async fn answer(
     Ok(match page {
         HttpPage::Startup => probe_response(health::startup(health)),
         HttpPage::Liveness => probe_response(health::liveness(health, Instant::now())),
-        HttpPage::Readiness => probe_response(health::readiness(health)),
+        HttpPage::Readiness => {
+            health.request_first_login();
+            probe_response(health::readiness(health))
+        }
         HttpPage::Metrics => metrics(&shared).await,
     })
 }

@@ -164,7 +164,7 @@ mod tests {
             resolver: None,
             own_endpoints: Vec::new(),
             workers: workers.count(),
-            awaits_login: false,
+            first_login: crate::health_state::FirstLogin::NotNeeded,
         };
         let process = Process::new(&Settings::default(), parts).unwrap();
         let request = move |worker| workers.question(worker, |_| ready(answer())).ok();

@@ -171,6 +171,13 @@ impl Directory {
         }
     }
 
+    /// True if any line names its user.
+    pub fn has_named_user(&self) -> bool {
+        self.databases()
+            .iter()
+            .any(|database| !database.is_auto.get() && database.line.borrow().user.is_some())
+    }
+
     /// The pools that can log in without a client, created if necessary: those of lines that name their user.
     pub fn pools_without_clients(&self) -> Vec<Rc<Pool>> {
         let lines = self.databases().into_iter().filter(|database| !database.is_auto.get());

@@ -43,7 +43,7 @@ fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>)
         resolver: None,
         own_endpoints: Vec::new(),
         workers: 1,
-        awaits_login: false,
+        first_login: crate::health_state::FirstLogin::NotNeeded,
     };
     let process = Process::new(&config.settings, parts).unwrap();
     let (users, ident) = (Arc::default(), Arc::default());

@@ -1,4 +1,4 @@
-//! The login at startup that readiness waits for. Without it, no login would happen before the first client, and a
+//! The first login, which readiness waits for. Without it, no login would happen before the first client, and a
 //! client that is sent only to a ready pooler would never arrive. Owns where it is attempted; the login belongs to the
 //! pool.
 
@@ -13,8 +13,15 @@ const MAX_TRIED: usize = 8;
 /// after `server_login_retry`.
 pub(super) fn try_login(worker: &Worker) {
     let health = &worker.context.process.health;
-    if worker.context.worker.index() != 0 || health.first_login() != FirstLogin::Awaited {
+    if worker.context.worker.index() != 0 {
         return;
+    }
+    match health.first_login() {
+        FirstLogin::Awaited => {}
+        FirstLogin::NotRequested if !worker.directory.has_named_user() => {
+            return health.settle_first_login(FirstLogin::NotNeeded);
+        }
+        FirstLogin::NotRequested | FirstLogin::Done | FirstLogin::NotNeeded => return,
     }
     let pools = worker.directory.pools_without_clients();
     if pools.is_empty() {

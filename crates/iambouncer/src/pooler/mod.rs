@@ -13,6 +13,7 @@ mod shutdown;
 pub mod signals;
 
 use crate::context::ConfigFiles;
+pub use crate::health_state::FirstLogin;
 use crate::health_state::MAX_SILENCE;
 use crate::http;
 use crate::limits::Permit;
@@ -50,6 +51,8 @@ pub struct StartPlan {
     pub http: Vec<BoundListener>,
     /// Received signals.
     pub signals: mpsc::Receiver<Signal>,
+    /// Whether the pooler logs in to a server by itself; not without probes.
+    pub first_login: FirstLogin,
     /// Called once, when clients are accepted.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
@@ -59,7 +62,18 @@ pub struct StartPlan {
 /// # Errors
 /// The kernel refuses a resource, or no random numbers are available.
 pub fn run(plan: StartPlan) -> io::Result<()> {
-    let StartPlan { loaded, bound, reloader, control, tokens, resolver, http, signals, on_ready } = plan;
+    let StartPlan {
+        loaded,
+        bound,
+        reloader,
+        control,
+        tokens,
+        resolver,
+        http,
+        signals,
+        first_login,
+        on_ready,
+    } = plan;
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
     let mut slots = WorkerSlot::<Worker>::create(settings.workers.count()).into_iter();
@@ -72,7 +86,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
         resolver,
         own_endpoints: bound.iter().map(|bound| bound.endpoint.clone()).collect(),
         workers,
-        awaits_login: !http.is_empty(),
+        first_login: if http.is_empty() { FirstLogin::NotNeeded } else { first_login },
     };
     let process = Process::new(settings, parts)?;
     announce::endpoints(&loaded.config, &process);

@@ -6,7 +6,7 @@ use iambouncer::config::{MapEnvironment, load_file};
 use iambouncer::context::ConfigFiles;
 use iambouncer::net::listener::{self, PortUse};
 use iambouncer::net::tcp_options::TcpOptions;
-use iambouncer::pooler::{self, StartPlan, signals};
+use iambouncer::pooler::{self, FirstLogin, StartPlan, signals};
 use rds_iam::{AwsCredentials, TokenEngine};
 use rds_sim::postgres::Postgres;
 use std::io::{Read, Write};
@@ -52,6 +52,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
             resolver: None,
             http: Vec::new(),
             signals: signals::catch().unwrap(),
+            first_login: FirstLogin::NotNeeded,
             on_ready: Box::new(|| ()),
         };
         drop(inside);

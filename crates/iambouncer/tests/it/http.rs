@@ -5,7 +5,7 @@ use crate::support::bouncer::Start;
 use crate::support::http::{connect, get, request, scrape, send};
 use crate::support::program;
 use crate::support::sim::{SECRET, Sim};
-use crate::support::{Bouncer, Workers, eventually, postgres};
+use crate::support::{Bouncer, Client, Workers, eventually, postgres};
 use iambouncer::http::{MetricKind, table};
 use rustix::process::Signal;
 use std::io::{Read, Write};
@@ -131,6 +131,8 @@ fn an_unreachable_database_affects_readiness_only_at_startup() {
     let line = format!("app = host=127.0.0.1 port={} dbname=app user=app password=secret", gate.port);
     let bouncer = Start::databases(&line).set(AUTO).set("server_tls_sslmode = disable").start();
     let port = bouncer.http_port();
+    // The first request for readiness causes the first login.
+    assert_eq!(status(port, "/readyz"), 503);
     eventually("a login has failed", || {
         scrape(port).sum("iambouncer_server_login_failures_total", &[]).is_some_and(|count| count >= 1.0)
     });
@@ -416,4 +418,16 @@ fn malformed_requests_and_slow_clients_do_not_block_others() {
     assert!(began.elapsed() < Duration::from_secs(19), "{:?}", began.elapsed());
     assert_eq!(status(port, "/livez"), 200);
     assert_eq!(bouncer.client().value("SELECT 1"), "1");
+}
+
+#[test]
+fn without_a_request_for_readiness_no_server_is_opened_before_a_client_needs_it() {
+    let bouncer = with_named_user(&["client_login_timeout = 1"]);
+    let port = bouncer.http_port();
+    assert_eq!((status(port, "/startup"), status(port, "/livez"), status(port, "/metrics")), (200, 200, 200));
+    // After the time limit of this client, the janitor has run several times.
+    Client::connect(bouncer.port).until_end();
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
+    eventually("ready", || status(port, "/readyz") == 200);
+    assert_eq!(bouncer.show("SERVERS", "state").len(), 1);
 }
