@@ -11,8 +11,9 @@ use crate::config::{
     load_user_list, users_with_tokens,
 };
 use crate::host_names::{CacheTimes, NameSources};
+use crate::net::ldap_trust::LdapTrust;
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config::{self, LdapTrust, TlsConfigError};
+use crate::net::tls_config::{self, TlsConfigError};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
@@ -177,21 +178,14 @@ fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, Str
     Ok(rules)
 }
 
-/// TLS with LDAP servers. The variables are those of OpenLDAP's library, and so of PgBouncer.
+/// TLS with LDAP servers.
 fn ldap_tls(settings: &Settings, hba: &HbaRules) -> Result<Option<Arc<ClientConfig>>, String> {
     let common = settings.auth_ldap_options.options().filter(|_| settings.auth_type == AuthType::Ldap);
     let mut all = common.map(|options| &**options).into_iter().chain(hba.ldap_options());
     if all.all(|options| options.transport == LdapTransport::Plain) {
         return Ok(None);
     }
-    let environment = ProcessEnvironment;
-    let requirement = environment.get("LDAPTLS_REQCERT").unwrap_or_default().to_ascii_lowercase();
-    let trust = match (requirement.as_str(), environment.get("LDAPTLS_CACERT")) {
-        ("never" | "allow", _) => LdapTrust::Nothing,
-        ("" | "try" | "demand" | "hard", None) => LdapTrust::System,
-        ("" | "try" | "demand" | "hard", Some(file)) => LdapTrust::File(file),
-        _ => return Err("error: LDAPTLS_REQCERT is not never, allow, try, demand or hard".to_owned()),
-    };
+    let trust = LdapTrust::read(|name| ProcessEnvironment.get(name))?;
     let tls =
         tls_config::for_ldap(&trust).map_err(|error| format!("error: TLS with LDAP servers: {error}"))?;
     Ok(Some(tls))

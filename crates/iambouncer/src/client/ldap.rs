@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Longest time for a connection to one server, with TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for the answer to one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time for the whole login, with all servers.

@@ -81,7 +81,7 @@ pub struct LdapOptions {
 }
 
 impl LdapOptions {
-    /// Reads `key=value` pairs, separated by spaces or commas; values with either are in double quotes.
+    /// Reads `key=value` pairs, separated by spaces or commas; values with either are in double quotes, and keys may be.
     ///
     /// # Errors
     /// A key is unknown, or the options do not belong together. The text is a sentence without values.
@@ -238,6 +238,8 @@ fn next_pair(text: &str) -> Result<Option<(&str, String, &str)>, String> {
         return Ok(None);
     }
     let (key, rest) = text.split_once('=').ok_or("an LDAP option has no value")?;
+    // As in PgBouncer, a key may be in quotes, too.
+    let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
     let (value, rest) = match rest.strip_prefix('"') {
         Some(rest) => {
             quoted_text::read(rest, '"').ok_or_else(|| format!("unterminated quotes after {}", shown(key)))?

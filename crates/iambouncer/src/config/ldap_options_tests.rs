@@ -10,7 +10,7 @@ fn error(text: &str) -> String {
 #[test]
 fn a_user_name_between_two_texts() {
     let options = LdapOptions::parse(
-        r#" ldapserver=127.0.0.1 , ldapport=3389 ldapprefix="uid=" ldapsuffix=",dc=example""#,
+        r#" ldapserver=127.0.0.1 ,"ldapport"=3389 ldapprefix="uid=" ldapsuffix=",dc=example""#,
     )
     .unwrap();
     assert_eq!(options.servers, ["127.0.0.1"]);

@@ -3,6 +3,7 @@
 //! interfere.
 
 use super::certificates::{self, CertificateError};
+use super::ldap_trust::LdapTrust;
 use super::tls::ALPN_PROTOCOL;
 use super::trust::Trust;
 use super::verified::ServerTls;
@@ -137,17 +138,6 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     // Database clients rarely resume a session, and rustls would create two tickets for each.
     config.send_tls13_tickets = 0;
     Ok(Some(Arc::new(config)))
-}
-
-/// How the certificates of LDAP servers are verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LdapTrust {
-    /// Not at all.
-    Nothing,
-    /// By the authorities of the operating system.
-    System,
-    /// By the authorities in a file.
-    File(String),
 }
 
 /// The configuration for connections to LDAP servers.

@@ -130,6 +130,10 @@ fn tls_verifies_the_server_unless_the_environment_says_otherwise() {
             log_in(bouncer.port, "app", "secret").unwrap();
             refused(&bouncer, "app", "wrong");
         }
+        let file = slapd.authority_file().with_file_name("ldap.conf");
+        std::fs::write(&file, format!("TLS_CACERT {own_authority}\nTLS_REQCERT demand\n")).unwrap();
+        let bouncer = start(&line(), &options).env("LDAPCONF", file.to_str().unwrap()).start();
+        log_in(bouncer.port, "app", "secret").unwrap();
         let bouncer = start(&line(), &options).env("LDAPTLS_CACERT", &other_authority).start();
         refused(&bouncer, "app", "secret");
         bouncer.wait_for_line("could not connect to LDAP server localhost");
