@@ -30,7 +30,7 @@ pub use session::ConsoleSession;
 use crate::client_error::{ClientError, messages};
 
 /// Name of the console's database, and of the user that its pool is shown with.
-pub const DATABASE: &str = "pgbouncer";
+pub use crate::config::CONSOLE_DATABASE as DATABASE;
 
 /// Longest time to wait for a console client to read its final message.
 const FINAL_MESSAGE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

@@ -19,7 +19,7 @@ use super::settings::SettingStatus;
 use super::settings_table::table;
 
 /// Name of the console's database, reserved in `[databases]`.
-pub(super) const CONSOLE_DATABASE: &str = "pgbouncer";
+pub const CONSOLE_DATABASE: &str = "pgbouncer";
 const MAX_PEER_ID: u16 = 16383;
 
 /// The position of each entry in the file. Settings have an empty owner; a database is owned by its name.

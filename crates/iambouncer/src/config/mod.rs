@@ -28,6 +28,7 @@ pub(crate) mod userlist;
 mod value;
 pub(crate) mod zero_config;
 
+pub use build::CONSOLE_DATABASE;
 pub use check::first_new_error;
 pub use diagnostics::ConfigReport;
 pub use enums::{
@@ -43,7 +44,7 @@ pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};
 pub use settings_table::{Settings, table};
-pub use tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups};
+pub use tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups, cipher_name};
 pub use userlist::{UserEntry, UserList, users_with_tokens};
 pub use value::{HttpPort, MAX_WORKERS};
 pub use zero_config::{ZeroConfigFlags, zero_config};

@@ -144,6 +144,12 @@ const GROUPS: [(&[&str], u16); 5] = [
     (&["SecP256r1MLKEM768"], 4587),
 ];
 
+/// OpenSSL's name of a suite that rustls offers, by its number.
+pub fn cipher_name(number: u16) -> Option<&'static str> {
+    let names_12 = SUITES_12.iter().map(|suite| (suite.name, suite.number));
+    SUITES_13.into_iter().chain(names_12).find(|(_, known)| *known == number).map(|(name, _)| name)
+}
+
 /// The suites that one item of a list names; `None` if it names nothing that OpenSSL or rustls knows.
 fn suites_of(item: &str) -> Option<Vec<u16>> {
     if let Some(suite) = SUITES_12.iter().find(|suite| [suite.name, suite.registered].contains(&item)) {

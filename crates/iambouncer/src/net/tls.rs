@@ -7,6 +7,7 @@
 use super::socket::Socket;
 use super::verified::{ServerTls, VerifiedName};
 use super::x509::Certificate;
+use crate::config::cipher_name;
 use crate::worker::buffer::{Inbound, LARGE_BLOCK_BYTES, SMALL_BLOCK_BYTES};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -377,12 +378,13 @@ impl TlsStream {
         certificate.common_name().map(str::to_owned)
     }
 
-    /// Version and cipher suite, as shown on the console.
+    /// Version and cipher suite, as PgBouncer shows them.
     pub fn description(&self) -> String {
         let common = self.common();
         let version = common.and_then(|c| c.protocol_version()).and_then(|v| v.as_str()).unwrap_or("TLS");
-        match common.and_then(|c| c.negotiated_cipher_suite()) {
-            Some(suite) => format!("{}/{:?}", version.replace('_', "."), suite.suite()),
+        let suite = common.and_then(|c| c.negotiated_cipher_suite()).map(|suite| suite.suite());
+        match suite.and_then(|suite| cipher_name(suite.into())) {
+            Some(name) => format!("{}/{name}", version.replace('_', ".")),
             None => version.to_owned(),
         }
     }
