@@ -41,12 +41,20 @@ pub struct ClientError {
     pub detail: Option<Cow<'static, str>>,
     /// What to do about it.
     pub hint: Option<Cow<'static, str>>,
+    /// The reason in the log, if the client must not learn it.
+    pub hidden_reason: Option<&'static str>,
 }
 
 impl ClientError {
     /// An error with its text.
     pub fn new(blame: Blame, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { blame, code: Cow::Borrowed(code), message: message.into(), detail: None, hint: None }
+        let (code, message) = (Cow::Borrowed(code), message.into());
+        Self { blame, code, message, detail: None, hint: None, hidden_reason: None }
+    }
+
+    /// The reason for which the connection is closed, for the log.
+    pub fn reason(&self) -> &str {
+        self.hidden_reason.unwrap_or(&self.message)
     }
 
     /// Adds what to do about it.

@@ -21,7 +21,7 @@ pub const MAX_PASSWORD_BYTES: usize = 65_536;
 
 /// Longest statement or portal name that is parsed. The server does not truncate such names, so neither does
 /// the pooler.
-pub const MAX_NAME_BYTES: usize = 8_192;
+pub const MAX_NAME_BYTES: usize = 65_536;
 
 /// Messages that are parsed as a whole (errors, parameter reports) up to this size; larger ones are forwarded
 /// unparsed.

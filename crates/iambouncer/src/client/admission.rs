@@ -7,10 +7,10 @@ use super::startup::SessionRequest;
 use crate::admin::DATABASE;
 use crate::client_error;
 use crate::clients::ClientState;
-use crate::config::Settings;
+use crate::config::{Config, Settings};
 use crate::files::PermittedUse;
 use crate::lifecycle::Phase;
-use crate::limits::CounterKind;
+use crate::limits::{Counter, CounterKind, Permit};
 use crate::net::Endpoint;
 use crate::pending_logins::{EvictedLogin, PendingLogin};
 use crate::pool::DatabaseState;
@@ -71,11 +71,24 @@ pub(super) fn enter(
     Ok(database)
 }
 
-/// Counts a client of the console, to which no limits apply.
-pub(super) fn count_on_console(worker: &Worker, user: &str, connection: &mut Connection) {
-    let limits = &worker.context.process.limits;
-    connection.places.database = limits.counter(CounterKind::DatabaseClients, DATABASE).take(None);
-    connection.places.user = limits.counter(CounterKind::UserClients, user).take(None);
+/// Counts a client of the console. As in PgBouncer, the limits of databases and users apply, but not to `admin_users`.
+///
+/// # Errors
+/// A limit is reached.
+pub(super) fn enter_console(
+    worker: &Worker,
+    user: &str,
+    is_admin: bool,
+    connection: &mut Connection,
+) -> Result<(), LoginRefusal> {
+    let config = worker.context.config();
+    let database = worker.context.process.limits.counter(CounterKind::DatabaseClients, DATABASE);
+    let exempt = |limit: u32| if is_admin { 0 } else { limit };
+    let of_database = exempt(config.settings.max_db_client_connections);
+    let of_user = exempt(user_limit(&config, user));
+    connection.places.database = Some(take_of_database(&database, of_database)?);
+    connection.places.user = Some(take_of_user(worker, user, of_user)?);
+    Ok(())
 }
 
 fn take_places(
@@ -85,28 +98,36 @@ fn take_places(
     user: &str,
     connection: &mut Connection,
 ) -> Result<(), LoginRefusal> {
-    let limits = &worker.context.process.limits;
-    let full = LoginRefusal::Error;
-    let places = |limit: u32| (limit > 0).then_some(limit);
     let limit =
         database.line.borrow().max_db_client_connections.unwrap_or(settings.max_db_client_connections);
-    let of_database = database
-        .clients
-        .take(places(limit))
-        .ok_or_else(|| full(client_error::too_many_clients_of_database(limit)))?;
-    let config = worker.context.config();
-    let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
-    let limit = of_this_user.unwrap_or(settings.max_user_client_connections);
-    let of_user = limits.counter(CounterKind::UserClients, user);
-    let of_user =
-        of_user.take(places(limit)).ok_or_else(|| full(client_error::too_many_clients_of_user(limit)))?;
+    let of_database = take_of_database(&database.clients, limit)?;
+    let of_user = take_of_user(worker, user, user_limit(&worker.context.config(), user))?;
     let limit = settings.max_client_conn;
-    let session =
-        limits.sessions.take(Some(limit)).ok_or_else(|| full(client_error::too_many_clients(limit)))?;
+    let session = worker.context.process.limits.sessions.take(Some(limit));
+    let session = session.ok_or_else(|| LoginRefusal::Error(client_error::too_many_clients(limit)))?;
     connection.places.session = Some(session);
     connection.places.user = Some(of_user);
     connection.places.database = Some(of_database);
     Ok(())
+}
+
+/// `max_user_client_connections` of a user.
+fn user_limit(config: &Config, user: &str) -> u32 {
+    let of_this_user = config.users.get(user).and_then(|user| user.max_user_client_connections);
+    of_this_user.unwrap_or(config.settings.max_user_client_connections)
+}
+
+/// A place among the clients of a database; 0 stands for no limit.
+fn take_of_database(clients: &Counter, limit: u32) -> Result<Permit, LoginRefusal> {
+    let place = clients.take((limit > 0).then_some(limit));
+    place.ok_or_else(|| LoginRefusal::Error(client_error::too_many_clients_of_database(limit)))
+}
+
+/// A place among the clients of a user; 0 stands for no limit.
+fn take_of_user(worker: &Worker, user: &str, limit: u32) -> Result<Permit, LoginRefusal> {
+    let clients = worker.context.process.limits.counter(CounterKind::UserClients, user);
+    let place = clients.take((limit > 0).then_some(limit));
+    place.ok_or_else(|| LoginRefusal::Error(client_error::too_many_clients_of_user(limit)))
 }
 
 /// Clients that have not logged in are evicted to make room for those that have.

@@ -106,8 +106,11 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn failed(&self, method: LoginMethod) -> LoginRefusal {
-        LoginRefusal::Error(client_error::authentication_failed(method, self.user))
+    fn failed(&self, method: LoginMethod, stored: &StoredCredentials) -> LoginRefusal {
+        LoginRefusal::Error(match stored.is_unknown_to_server() {
+            true => client_error::not_found(method, self.user),
+            false => client_error::authentication_failed(method, self.user),
+        })
     }
 
     /// Sends a request and reads the client's answer.
@@ -160,7 +163,7 @@ impl Login<'_> {
         }
         match stored.newer(context, self.user).await {
             Some(text) if same(given.as_bytes(), text.as_bytes()) => Ok(given),
-            _ => Err(self.failed(LoginMethod::Password)),
+            _ => Err(self.failed(LoginMethod::Password, stored)),
         }
     }
 
@@ -195,7 +198,7 @@ impl Login<'_> {
         {
             return Ok(());
         }
-        Err(self.failed(LoginMethod::Password))
+        Err(self.failed(LoginMethod::Password, stored))
     }
 
     async fn scram(
@@ -231,7 +234,7 @@ impl Login<'_> {
             let newer = self.derive(context, newer, salt, iterations).await?;
             finished = exchange.finish_with(&newer, data);
         }
-        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Password))?;
+        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Scram, stored))?;
         message.clear();
         encode::authentication_sasl_final(&mut message, proof.as_bytes());
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
@@ -280,7 +283,9 @@ impl Login<'_> {
             })
             .await
             .and_then(Result::ok)
-            .ok_or_else(|| self.failed(LoginMethod::Password))
+            .ok_or_else(|| {
+                LoginRefusal::Error(client_error::authentication_failed(LoginMethod::Scram, self.user))
+            })
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn session_end(settings: &Settings, info: &ClientInfo, reason: &Close
 /// A login was refused.
 pub(super) fn refusal(settings: &Settings, info: &ClientInfo, error: &ClientError, permit: LinePermit) {
     pooler_error(settings, info, error, permit);
-    closing(settings, info, &error.message);
+    closing(settings, info, &error.reason());
 }
 
 /// An error is sent to the client.

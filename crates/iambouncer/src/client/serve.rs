@@ -316,7 +316,7 @@ impl LoginInProgress<'_> {
     ) -> Result<Destination, LoginRefusal> {
         let settings = &config.settings;
         if request.user == admin::DATABASE && self.is_local_operator() {
-            admission::count_on_console(self.worker, &request.user, connection);
+            admission::enter_console(self.worker, &request.user, true, connection)?;
             return Ok(Destination::Console { is_admin: true });
         }
         let is_admin = settings.is_admin(&request.user);
@@ -327,8 +327,9 @@ impl LoginInProgress<'_> {
         if !is_admin && !settings.is_stats_user(&request.user) && !any {
             return Err(LoginRefusal::Error(client_error::console_not_allowed(&request.user)));
         }
-        admission::count_on_console(self.worker, &request.user, connection);
-        Ok(Destination::Console { is_admin: is_admin || any })
+        let is_admin = is_admin || any;
+        admission::enter_console(self.worker, &request.user, is_admin, connection)?;
+        Ok(Destination::Console { is_admin })
     }
 
     /// Runs the authentication exchange.

@@ -24,6 +24,8 @@ pub(super) struct StoredCredentials {
     secret: Option<SecretCredentials>,
     /// Stand-ins for a user that does not exist; made for every user, so that the time is the same.
     mocks: Vec<Zeroizing<String>>,
+    /// `auth_query` has not found the user.
+    is_unknown_to_server: bool,
 }
 
 /// A password, a hash, a SCRAM secret, or an empty text.
@@ -81,7 +83,8 @@ impl StoredCredentials {
             (Pattern::Sampled(form), _) => vec![form.mock(user, &context.process.key)],
             _ => vec![default_form(&config).mock(user, &context.process.key)],
         };
-        Ok(Self { entry, secret, mocks })
+        let is_unknown_to_server = looked_up && entry.is_none();
+        Ok(Self { entry, secret, mocks, is_unknown_to_server })
     }
 
     /// A user that has to exist and to show nothing. Does not ask AWS if another source has the user.
@@ -139,6 +142,11 @@ impl StoredCredentials {
             Some(StoredEntry::Server(_)) => true,
             None => false,
         }
+    }
+
+    /// True if `auth_query` has not found the user.
+    pub(super) fn is_unknown_to_server(&self) -> bool {
+        self.is_unknown_to_server
     }
 
     /// Texts to check a password against: at least one, and none of them empty.

@@ -50,8 +50,10 @@ pub fn database_disabled(name: &str) -> ClientError {
 pub enum LoginMethod {
     /// Without a password.
     Trust,
-    /// With a password, its MD5 hash, or SCRAM.
+    /// With a password or its MD5 hash.
     Password,
+    /// With SCRAM.
+    Scram,
 }
 
 impl LoginMethod {
@@ -59,13 +61,29 @@ impl LoginMethod {
         match self {
             Self::Trust => &messages::TRUST,
             Self::Password => &messages::PASSWORD,
+            Self::Scram => &messages::SASL,
         }
     }
 }
 
 /// Wrong password or unknown user: the client does not learn which.
 pub fn authentication_failed(method: LoginMethod, user: &str) -> ClientError {
-    method.message().error().detail(format!("Wrong password for user \"{user}\", or no such user."))
+    let detail = match method {
+        LoginMethod::Trust | LoginMethod::Password => {
+            format!("Wrong password for user \"{user}\", or no such user.")
+        }
+        // PostgreSQL has the same text for all kinds of passwords, and people search for that.
+        LoginMethod::Scram => {
+            format!("password authentication failed for user \"{user}\": wrong password, or no such user.")
+        }
+    };
+    method.message().error().detail(detail)
+}
+
+/// As [`authentication_failed`], for a user that `auth_query` has not found: only the log has the reason.
+pub fn not_found(method: LoginMethod, user: &str) -> ClientError {
+    let hidden_reason = Some(messages::NO_SUCH_USER.text);
+    ClientError { hidden_reason, ..authentication_failed(method, user) }
 }
 
 /// The client sent an empty password, which PostgreSQL does not accept either.

@@ -61,7 +61,7 @@ messages! {
     DATABASE_DISABLED: Configuration "57P03" "database \"%s\" is disabled", "DISABLE is in force";
     DATABASE_REMOVED: Configuration "57P04" "database removed", "RELOAD has removed the database; or KILL, with 57P01";
     EMPTY_PASSWORD: Client "28P01" "empty password returned by client", "An empty password";
-    IDLE_TRANSACTION: Client "25P03" "idle transaction timeout", "idle_transaction_timeout has passed";
+    IDLE_TRANSACTION: Client "08006" "idle transaction timeout", "idle_transaction_timeout has passed";
     LDAP: Client "28000" "LDAP authentication failed", "No LDAP server has accepted the password; the log says why";
     LOGIN_TIMEOUT: Client "08P01" "client_login_timeout", "client_login_timeout has passed before the login was complete";
     NO_NEW_CLIENTS: Us "57P01" "pooler is shutting down", "A login after SHUTDOWN";
@@ -79,7 +79,7 @@ messages! {
     PARAMETER_REFUSED: Client "22023" "invalid server parameter",
         "The server refuses a value of the client; with the server's SQLSTATE and message";
     PASSWORD: Client "28P01" "password authentication failed",
-        "A wrong password or an unknown user; with 28000 a refused IAM token or AWS identity, whose detail says why";
+        "A wrong password or an unknown user, without SCRAM; with 28000 a refused IAM token or AWS identity, whose detail says why";
     PEER: Client "28000" "unix socket login rejected", "An account of the host that may not log in as the user";
     POOL_WAIT: Us "53300" "query_wait_timeout", "query_wait_timeout has passed without a server";
     QUERY: Client "57014" "query timeout", "query_timeout has passed";
@@ -88,6 +88,7 @@ messages! {
     RELOAD_FAILED: Configuration "F0000" "RELOAD failed, see logs for additional details",
         "RELOAD found an error; the detail has it, too";
     SASL_MECHANISM: Client "08P01" "client selected an invalid SASL authentication mechanism", "Not SCRAM-SHA-256";
+    SASL: Client "28P01" "SASL authentication failed", "A wrong password or an unknown user, with SCRAM";
     SERVER_CRASHED: Server "08006" "server conn crashed?", "The server connection was lost during a request; the detail says how";
     SHUTTING_DOWN: Us "57P01" "server shutting down", "The pooler shuts down";
     SSL_REQUIRED: Client "28000" "SSL required", "client_tls_sslmode or the login method requires TLS";
@@ -95,7 +96,7 @@ messages! {
         "A parameter that is neither tracked nor in ignore_startup_parameters";
     STATEMENT_MODE: Client "08P01" "transaction blocks not allowed in statement pooling mode", "BEGIN in statement pooling";
     TOO_MANY_CLIENTS: Us "53300" "no more connections allowed (max_client_conn)", "The limit of the process is reached";
-    TRANSACTION: Client "25P04" "transaction timeout", "transaction_timeout has passed";
+    TRANSACTION: Client "08006" "transaction timeout", "transaction_timeout has passed";
     TRUST: Client "28P01" "\"trust\" authentication failed", "An unknown user with auth_type = trust";
     UNENCRYPTED_AFTER_GSS: Client "08P01" "received unencrypted data after GSSAPI encryption request",
         "Data before the answer to a request for encryption";

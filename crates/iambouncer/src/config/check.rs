@@ -7,7 +7,7 @@ use super::check_aws::{check_iam, check_no_iam, check_secret};
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, PAM_NEEDS, ServerAuth, TlsMode};
 use super::model::{Config, Database};
-use super::own_listener::is_own;
+use super::own_listener;
 use super::settings_table::Settings;
 
 /// All diagnostics about a configuration as a whole.
@@ -193,13 +193,7 @@ fn check_database(
         let error = format!("database \"{name}\" has no host, and unix_socket_dir is empty");
         found.push(Diagnostic::error(error).at(places.database(name, "")));
     }
-    let own = database.host.iter().filter_map(|host| host.tcp()).find(|host| is_own(host, settings));
-    if let Some(host) = own.filter(|_| database.port == settings.listen_port) {
-        let error =
-            format!("database \"{name}\" points to the pooler's own listener, {host}:{}", database.port);
-        let help = "use the address of the server, or listen on another port";
-        found.push(Diagnostic::error(error).at(places.database(name, "host")).help(help));
-    }
+    own_listener::check(database, settings, places, found);
 }
 
 #[cfg(test)]
@@ -256,10 +250,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_database_on_the_own_listener_is_refused() {
+    fn a_database_on_the_own_listener_is_reported_unless_it_is_the_console() {
         let listen = "listen_addr = 127.0.0.1";
         assert!(found(listen, "a = host=localhost port=6432")[0].contains("own listener"));
         assert!(found("listen_addr = *", "a = host=::1 port=6432")[0].contains("own listener"));
+        assert!(found(listen, "a = host=localhost port=6432 dbname=pgbouncer").is_empty());
         assert!(found(listen, "a = host=localhost").is_empty());
         assert!(found(listen, "a = host=db port=6432").is_empty());
     }

@@ -1,11 +1,14 @@
 //! Detects whether a host of a database line is an address that the pooler itself listens on. Owns the comparison of
 //! addresses as far as it needs no DNS: addresses of names are compared when a connection is made.
 
+use super::build::{CONSOLE_DATABASE, ValuePlaces};
+use super::diagnostics::Diagnostic;
+use super::model::Database;
 use super::settings_table::Settings;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// True if connections to `host` at `listen_port` reach a listener of the pooler.
-pub(super) fn is_own(host: &str, settings: &Settings) -> bool {
+fn is_own(host: &str, settings: &Settings) -> bool {
     let remotes = addresses(host).map(destination);
     settings.listen_addresses().any(|listen| {
         listen.eq_ignore_ascii_case(host)
@@ -58,6 +61,25 @@ fn is_local(address: IpAddr) -> bool {
         socket.local_addr()
     });
     local.is_ok_and(|local| local.ip() == address)
+}
+
+/// PgBouncer starts with such a line; its logins are refused. Without a file, the line is the only one.
+pub(super) fn check(
+    database: &Database,
+    settings: &Settings,
+    places: &ValuePlaces,
+    found: &mut Vec<Diagnostic>,
+) {
+    let name = &database.name;
+    let own = database.host.iter().filter_map(|host| host.tcp()).find(|host| is_own(host, settings));
+    let Some(host) = own.filter(|_| database.port == settings.listen_port) else { return };
+    if database.server_dbname(name) == CONSOLE_DATABASE {
+        return;
+    }
+    let text = format!("database \"{name}\" points to the pooler's own listener, {host}:{}", database.port);
+    let place = places.database(name, "host");
+    let diagnostic = if place.is_some() { Diagnostic::warning(text) } else { Diagnostic::error(text) };
+    found.push(diagnostic.at(place).help("use the address of the server, or listen on another port"));
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(super) async fn show(
     let unverified = Settings { server_tls_sslmode: TlsMode::Require, ..settings.clone() };
     let tls = tls_config::for_servers(&unverified).ok().flatten()?;
     let progress = Progress::default();
-    let opened = connect::open(context, place, Encryption::Required, Some(&tls), None, &progress).await;
+    let opened = connect::open(context, place, "", Encryption::Required, Some(&tls), None, &progress).await;
     let (stream, _) = opened.ok()?;
     stream.tls()?.peer_certificate().cloned()
 }

@@ -161,7 +161,7 @@ static TABLE: &[Metric] = &[
     row("parses", Counter, None, &["database", "user", "side"], "Named Parse messages from clients, and those sent to servers.", |f| {
         split(f, [("client", |p| p.totals.client_parses), ("server", |p| p.totals.server_parses)])
     }),
-    row("binds", Counter, None, POOL, "Bind messages from clients.", |f| pools(f, |p| MetricValue::Count(p.totals.binds))),
+    row("binds", Counter, None, POOL, "Bind messages from clients, for named statements.", |f| pools(f, |p| MetricValue::Count(p.totals.binds))),
 
     row("query_duration", Histogram, SECONDS, POOL, "Time from sending a query to the server to the end of its answer.", |f| {
         pools(f, |p| MetricValue::Histogram { buckets: p.durations.queries, sum_us: p.totals.query_us })

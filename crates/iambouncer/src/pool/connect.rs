@@ -293,7 +293,7 @@ impl Pool {
 
     /// The outcome of a login with an outdated configuration is ignored.
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
-        self.log_failed_login(&failed);
+        self.log_failed_login(&failed, &failed.error.close_reason());
         self.logins.record_failure(&self.database.line.borrow());
         if !is_current {
             return;
@@ -304,8 +304,8 @@ impl Pool {
         self.run_on_others(Self::login_ended_elsewhere);
     }
 
-    /// Logs and counts a failed login.
-    pub(super) fn log_failed_login(&self, failed: &Diagnosis) {
+    /// Logs and counts a failed login; `reason` is the one for which the connection is closed.
+    pub(super) fn log_failed_login(&self, failed: &Diagnosis, reason: &str) {
         let error = failed.error.to_fault();
         let cause = failed.cause.info();
         self.context.process.logins.count_failure(cause.label, worker::now());
@@ -320,11 +320,11 @@ impl Pool {
             "{}",
             failed.error
         );
-        self.log_failed_connection(&failed.error);
+        self.log_failed_connection(reason);
     }
 
     /// PgBouncer's line about a server connection that was closed before it was of use.
-    fn log_failed_connection(&self, error: &LoginError) {
+    fn log_failed_connection(&self, reason: &str) {
         if !self.context.config().settings.log_disconnections {
             return;
         }
@@ -334,8 +334,7 @@ impl Pool {
             database = %self.database.name,
             user = %self.user,
             server = %format_args!("{host}:{}", line.port),
-            "closing because: {} (age=0s)",
-            error.close_reason()
+            "closing because: {reason} (age=0s)"
         );
     }
 

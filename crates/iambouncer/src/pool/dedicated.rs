@@ -10,7 +10,7 @@ use crate::client_error::ClientError;
 use crate::limits::Permit;
 use crate::server::login;
 use crate::server::progress::Progress;
-use crate::server::{Activity, Diagnosis};
+use crate::server::{Activity, Diagnosis, LoginError};
 use crate::worker::{self, timers};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// The end of another limit is not signalled.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// PgBouncer's reason in the log for a refused login; the client receives the server's own message.
+const REPLICATION_REFUSED: &str = "login failed";
 
 /// A server for one client, and what it has reported at its login.
 pub struct DedicatedServer {
@@ -101,10 +104,12 @@ impl Pool {
 
     /// The failure may be due to what this client has requested: no other client receives it.
     fn report_failure(self: &Rc<Self>, failed: &Diagnosis) -> ClientError {
-        self.log_failed_login(failed);
+        let is_refused = matches!(failed.error, LoginError::Refused { .. });
+        let reason = is_refused.then_some(REPLICATION_REFUSED);
+        self.log_failed_login(failed, reason.unwrap_or(&failed.error.close_reason()));
         self.changed.notify_all();
         self.shared_limits.retry_claims();
         self.connect_for_waiters();
-        failed.to_fault()
+        ClientError { hidden_reason: reason, ..failed.to_fault() }
     }
 }

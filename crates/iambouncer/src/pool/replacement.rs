@@ -21,6 +21,8 @@ const MAX_LEAD: Duration = Duration::from_secs(30);
 const LOGINS_AHEAD: u32 = 3;
 /// The lead is at most the server lifetime divided by this.
 const LEAD_PART_OF_LIFE: u32 = 4;
+/// A server that was not used for the server lifetime divided by this is not replaced.
+const UNUSED_PART_OF_LIFE: u32 = 4;
 /// Servers that a pool may have above its size during a replacement.
 const MAX_OVERLAPPING: u32 = 1;
 
@@ -145,17 +147,14 @@ impl Pool {
         }
     }
 
-    /// A server that was not used for `server_idle_timeout` is not replaced; without that limit, one that was never
-    /// used.
+    /// A server that was not used for `server_idle_timeout` or for a part of its lifetime is not replaced, so that an
+    /// unused pool shrinks.
     fn is_in_use(&self, info: &ServerInfo) -> bool {
         let idle_timeout = self.context.config().settings.server_idle_timeout;
-        let touched_at = info.touched_at.get();
+        let part_of_life = self.rules.current().server_lifetime / UNUSED_PART_OF_LIFE;
+        let limit = if idle_timeout.is_zero() { part_of_life } else { idle_timeout.min(part_of_life) };
         info.activity.get() == Activity::Active
-            || if idle_timeout.is_zero() {
-                touched_at > info.facts.logged_in_at
-            } else {
-                worker::now().saturating_duration_since(touched_at) < idle_timeout
-            }
+            || worker::now().saturating_duration_since(info.touched_at.get()) < limit
     }
 }
 

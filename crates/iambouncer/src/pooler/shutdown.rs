@@ -97,13 +97,9 @@ fn announce(worker: &Worker, phase: Phase) {
         }
     }
     match phase {
+        // The janitor closes the clients that wait.
         Phase::WaitForServers => {
             worker.directory.set_paused(None, true);
-            for client in worker.clients.list() {
-                if client.state.get() == ClientState::Waiting {
-                    client.kill(client_error::shutting_down());
-                }
-            }
         }
         Phase::Running | Phase::WaitForClients | Phase::Now => {}
     }

@@ -10,7 +10,7 @@ type Names = HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>;
 
 /// Maximum number of names per client.
 const MAX_NAMES: usize = 64 * 1024;
-/// Maximum size of the texts named by one client, in bytes.
+/// Maximum size of the names of one client and of the texts that they name, in bytes.
 const MAX_TEXT_BYTES: usize = 256 * 1024 * 1024;
 
 /// Name to statement, for one client.
@@ -19,14 +19,14 @@ pub struct ClientNames(Option<Box<Names>>);
 
 impl ClientNames {
     /// True while another statement is within the client's limits.
-    pub fn has_room_for(&self, statement: &Statement) -> bool {
+    pub fn has_room_for(&self, name: &[u8], statement: &Statement) -> bool {
         let Some(names) = self.0.as_ref() else { return true };
-        // The sum is computed only for texts that could exceed the limit.
-        let is_small = statement.body.len() < MAX_TEXT_BYTES / MAX_NAMES;
-        names.len() < MAX_NAMES
-            && (is_small
-                || names.values().map(|existing| existing.body.len()).sum::<usize>() + statement.body.len()
-                    <= MAX_TEXT_BYTES)
+        let bytes = |name: &[u8], statement: &Statement| name.len() + statement.body.len();
+        let added = bytes(name, statement);
+        // The sum is computed only for statements that could exceed the limit.
+        let is_small = added < MAX_TEXT_BYTES / MAX_NAMES;
+        let taken = || names.iter().map(|(name, existing)| bytes(name, existing)).sum::<usize>();
+        names.len() < MAX_NAMES && (is_small || taken() + added <= MAX_TEXT_BYTES)
     }
 
     /// The statement with this name.

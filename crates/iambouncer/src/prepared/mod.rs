@@ -14,6 +14,6 @@ pub mod unnamed;
 
 pub use client_names::ClientNames;
 pub use effect::Effect;
-pub use server_cache::ServerCache;
+pub use server_cache::{MAX_EVICTED, ServerCache};
 pub use statement::{Interner, Statement};
 pub use unnamed::{ServerUnnamed, Unnamed, UnnamedText, UnnamedTexts};

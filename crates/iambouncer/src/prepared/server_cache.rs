@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// Maximum number of uncertain statements tracked individually; beyond that all are uncertain.
 const MAX_UNCERTAIN: usize = 64;
+/// Maximum number of statements that are closed for another one, after the limit was reduced.
+pub const MAX_EVICTED: usize = 16;
 /// An unknown schema version for [`ServerCache::insert`], older than any other.
 pub const UNKNOWN_VERSION: u32 = u32::MAX;
 
@@ -113,9 +115,11 @@ impl ServerCache {
         self.entries.pop_lru().map(|(_, entry)| entry.statement)
     }
 
-    /// The statement that [`ServerCache::evict`] would return.
-    pub fn next_evicted(&self, limit: usize) -> Option<u64> {
-        if self.entries.len() < limit { None } else { self.entries.peek_lru().map(|(id, _)| *id) }
+    /// The statements that [`ServerCache::evict`] would return, until there is room for one more; at most
+    /// [`MAX_EVICTED`].
+    pub fn next_evicted(&self, limit: usize) -> impl Iterator<Item = u64> {
+        let excess = (self.entries.len() + 1).saturating_sub(limit);
+        self.entries.iter().rev().take(excess.min(MAX_EVICTED)).map(|(id, _)| *id)
     }
 
     /// The server has dropped all statements except those for which `keeps` is true.
@@ -173,7 +177,8 @@ mod tests {
         cache.insert(b.clone(), 0);
         assert!(cache.touch(a.id));
         assert!(cache.evict(3).is_none());
-        assert_eq!(cache.next_evicted(2), Some(b.id));
+        assert_eq!(cache.next_evicted(2).collect::<Vec<_>>(), [b.id]);
+        assert_eq!(cache.next_evicted(1).collect::<Vec<_>>(), [b.id, a.id]);
         assert_eq!(cache.evict(2).unwrap().id, b.id);
         assert!(cache.touch(a.id));
     }
@@ -205,7 +210,7 @@ mod tests {
             cache.insert(statement.clone(), 0);
         }
         cache.clear_except(|id| id != all[1].id);
-        assert_eq!(cache.next_evicted(0), Some(all[0].id));
+        assert_eq!(cache.next_evicted(0).next(), Some(all[0].id));
         assert!(cache.touch(all[0].id) && cache.touch(all[2].id) && !cache.touch(all[1].id));
     }
 }

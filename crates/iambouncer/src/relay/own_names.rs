@@ -97,7 +97,9 @@ impl Exchange {
         // With tracking disabled, it may be any statement that the client has parsed.
         let effect = if self.rules.max_prepared == 0 { Effect::Copies } else { Effect::None };
         self.record_portal(session, portal_len == 0, effect);
-        session.pool.stats.count(|t| t.binds += 1);
+        if self.rules.max_prepared > 0 {
+            session.pool.stats.count(|t| t.binds += 1);
+        }
         let Some(escaped) = escaped else {
             self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
             return Ok(());

@@ -5,8 +5,8 @@ use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
 use crate::answers::{Answer, ExpectedAnswer, StateChange};
-use crate::prepared::Statement;
 use crate::prepared::effect::ends_transaction;
+use crate::prepared::{MAX_EVICTED, Statement};
 use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::rewrite;
@@ -18,7 +18,7 @@ impl Exchange {
             && !ends_transaction(&statement.body)
     }
 
-    /// True while outstanding answers of an earlier batch decide whether the server has this statement, or the one that
+    /// True while outstanding answers of an earlier batch decide whether the server has this statement, or one that
     /// would be evicted for it.
     pub(super) fn must_await(&self, statement: &Statement) -> bool {
         if !self.answers.is_anything_unsettled() {
@@ -31,7 +31,7 @@ impl Exchange {
                     .server
                     .prepared
                     .next_evicted(self.statement_limit())
-                    .is_some_and(|id| self.answers.is_statement_unsettled(id)))
+                    .any(|id| self.answers.is_statement_unsettled(id)))
     }
 
     /// True when the server has prepared the statement and the schema has not changed since.
@@ -58,24 +58,30 @@ impl Exchange {
     /// Adds a Parse for the server, preceded by a Close if the server is at its limit or may have another statement
     /// under the name.
     pub(super) fn add_to_server(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) {
-        let limit = self.statement_limit();
-        let version = session.pool.schema_version();
         let Some(linked) = self.link.server() else { return };
-        let prepared = &mut linked.server.prepared;
-        let may_exist = prepared.version(statement.id).is_some() || prepared.is_uncertain(statement.id);
-        let evicted = if may_exist { None } else { prepared.evict(limit) };
-        prepared.insert(statement.clone(), version);
-        linked.server.info.prepared_count.set(linked.server.prepared.len());
-        if may_exist {
+        let prepared = &linked.server.prepared;
+        if prepared.version(statement.id).is_some() || prepared.is_uncertain(statement.id) {
             rewrite::close_statement(self.up.insert(), &statement.name);
             self.answers.push(ExpectedAnswer::Close(Answer::Skip));
+        } else {
+            self.make_room_on_server();
         }
-        if let Some(evicted) = evicted {
+        let Some(linked) = self.link.server() else { return };
+        linked.server.prepared.insert(statement.clone(), session.pool.schema_version());
+        linked.server.info.prepared_count.set(linked.server.prepared.len());
+        rewrite::parse(self.up.insert(), &statement.name, &statement.body);
+        session.pool.stats.count(|t| t.server_parses += 1);
+    }
+
+    /// Closes statements until there is room for one more: several if the limit was reduced.
+    fn make_room_on_server(&mut self) {
+        let limit = self.statement_limit();
+        for _ in 0..MAX_EVICTED {
+            let evicted = self.link.server().and_then(|linked| linked.server.prepared.evict(limit));
+            let Some(evicted) = evicted else { return };
             rewrite::close_statement(self.up.insert(), &evicted.name);
             self.answers.push(ExpectedAnswer::Close(Answer::Skip).with(StateChange::Closed(evicted)));
         }
-        rewrite::parse(self.up.insert(), &statement.name, &statement.body);
-        session.pool.stats.count(|t| t.server_parses += 1);
     }
 
     /// Makes sure that the server has the statement before a message names it. True if the server already had it.

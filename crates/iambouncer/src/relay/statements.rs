@@ -86,12 +86,13 @@ impl Exchange {
         if session.names.get(&name).is_some() {
             // The name is in use. Parsing the shared name a second time makes the server report that in its own words.
             // If the server did not have the statement after all, it now has the right one.
+            log_duplicate(session, &name);
             self.ensure_prepared(session, statement);
             rewrite::parse(self.up.insert(), &statement.name, &statement.body);
             self.answers.push(ExpectedAnswer::Parse(Answer::Forward).with(StateChange::duplicate(name)));
             return Ok(());
         }
-        if !session.names.has_room_for(statement) {
+        if !session.names.has_room_for(&name, statement) {
             return Err(CloseReason::Error(client_error::too_many_statements()));
         }
         session.names.insert(&name, statement.clone());
@@ -260,4 +261,20 @@ impl Exchange {
         }
         Ok(())
     }
+}
+
+/// PgBouncer's words; there the client is disconnected.
+fn log_duplicate(session: &ClientSession, name: &[u8]) {
+    if !session.pool.context.config().settings.log_pooler_errors {
+        return;
+    }
+    let identity = session.info.identity();
+    tracing::warn!(
+        id = session.info.id,
+        client = %session.info.remote(),
+        user = %identity.user,
+        database = %identity.database,
+        "prepared statement '{}' was already prepared",
+        String::from_utf8_lossy(name)
+    );
 }

@@ -67,7 +67,6 @@ impl Exchange {
             let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
             self.record_portal(session, is_unnamed_portal, effect);
         }
-        session.pool.stats.count(|t| t.binds += 1);
         self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::LoginError;
 use super::error::TlsFailureKind;
 use super::progress::Progress;
 use super::target::{Credential, LoginTarget};
-use crate::config::{Host, TlsMode};
+use crate::config::{CONSOLE_DATABASE, Host, TlsMode};
 use crate::context::Context;
 use crate::host_names::{HostAddress, NameRecord};
 use crate::net::tls::TlsStream;
@@ -168,22 +168,25 @@ impl ServerAddress {
     }
 }
 
-/// Opens a connection to `place`. The certificate must be for `tls_name`, by default the configured name.
+/// Opens a connection to `place`, for a login to `database`: only the console may be on the pooler's own listener. The
+/// certificate must be for `tls_name`, by default the configured name.
 ///
 /// # Errors
 /// Refused connections, TLS failures, the pooler's own listener.
 pub async fn open(
     context: &Rc<Context>,
     place: &ServerAddress,
+    database: &str,
     encryption: Encryption,
     tls: Option<&ServerTls>,
     tls_name: Option<&str>,
     progress: &Progress,
 ) -> Result<(Stream, Route), LoginError> {
+    let is_console = database == CONSOLE_DATABASE;
     match place {
         ServerAddress::Unix { path, .. } => {
             let endpoint = Endpoint::Unix(path.clone());
-            if context.process.own_endpoints.contains(&endpoint) {
+            if !is_console && context.process.own_endpoints.contains(&endpoint) {
                 return Err(LoginError::OwnListener(endpoint.to_string()));
             }
             let socket =
@@ -193,6 +196,9 @@ pub async fn open(
         }
         ServerAddress::Tcp { name, addresses, found } => {
             let (socket, addr) = open_tcp(context, name, addresses).await?;
+            if !is_console {
+                refuse_own_listener(context, &socket, addr)?;
+            }
             progress.connected(Endpoint::Tcp(addr));
             let address = found.as_ref().map(|found| found.connected(addr.ip()));
             let (stream, route) = secure(socket, addr, tls_name.unwrap_or(name), encryption, tls).await?;
@@ -228,10 +234,7 @@ async fn open_tcp(
     for (at, &addr) in addresses.iter().enumerate() {
         let attempt = Socket::connect_tcp(addr, context.tcp_options());
         match timers::timeout(limit(at), attempt).await {
-            Some(Ok(socket)) => {
-                refuse_own_listener(context, &socket, addr)?;
-                return Ok((socket, addr));
-            }
+            Some(Ok(socket)) => return Ok((socket, addr)),
             Some(Err(error)) => last = Some(connect_error(format!("{name} ({addr})"), &error)),
             None => {
                 let error = std::io::Error::from(std::io::ErrorKind::TimedOut);

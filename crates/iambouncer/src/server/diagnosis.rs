@@ -316,19 +316,25 @@ fn password_cause(code: &str, message: &str) -> (LoginFailure, Option<String>) {
                         roles that inherit the membership.";
             return (LoginFailure::InheritedGrant, Some(text.to_owned()));
         }
-        _ => common_cause(code),
+        _ => common_cause(code, message),
     };
     (cause, None)
 }
 
-fn common_cause(code: &str) -> LoginFailure {
+fn common_cause(code: &str, message: &str) -> LoginFailure {
     match code {
         "57P03" | "57P01" | "57P02" | "53300" => LoginFailure::ServerBusy,
         // authentication_timeout of the server: "canceling authentication due to timeout".
         "57014" | "08006" => LoginFailure::Throttled,
+        "42501" if is_about_replication(message) => LoginFailure::Other,
         "3D000" | "42501" => LoginFailure::NoSuchDatabase,
         _ => LoginFailure::Other,
     }
+}
+
+/// The right to replicate is missing: "walsender" until PostgreSQL 15, then "WAL sender".
+fn is_about_replication(message: &str) -> bool {
+    message.contains("walsender") || message.contains("WAL sender")
 }
 
 /// PostgreSQL 14 reports "no encryption", older versions "SSL off".
@@ -350,7 +356,7 @@ fn diagnose_refusal(
         }
         "28000" if is_about_encryption(message) => return (LoginFailure::TlsOff, None),
         "28000" => {}
-        _ => return (common_cause(code), None),
+        _ => return (common_cause(code, message), None),
     }
     let finding = known_cause(signed, now_seconds);
     finding.map_or_else(

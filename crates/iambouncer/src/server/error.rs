@@ -254,7 +254,8 @@ impl LoginError {
             }
         };
         let hint = self.hint().map(Cow::Owned);
-        let error = ClientError { blame, code, message: self.to_string().into(), detail: None, hint };
+        let message = self.to_string().into();
+        let error = ClientError { blame, code, message, detail: None, hint, hidden_reason: None };
         match self {
             // As in PgBouncer, the client receives the server's own message.
             Self::Refused { message, .. } => ClientError { message: message.clone().into(), ..error }

@@ -262,8 +262,16 @@ impl Attempt<'_> {
         let Self { context, target, place, progress } = *self;
         progress.enter(LoginStage::Network);
         let tls_name = token.map(|token| place.tls_name(token.key));
-        let (stream, route) =
-            connect::open(context, place, encryption, target.tls.as_ref(), tls_name, progress).await?;
+        let (stream, route) = connect::open(
+            context,
+            place,
+            &target.database,
+            encryption,
+            target.tls.as_ref(),
+            tls_name,
+            progress,
+        )
+        .await?;
         progress.opened(&stream);
         let mut login =
             LoginExchange { context, target, place, progress, token, stream, inbound: Inbound::default() };

@@ -55,6 +55,26 @@ fn only_admin_users_may_change_the_pooler() {
 }
 
 #[test]
+fn the_limits_of_clients_hold_on_the_console_except_for_admin_users() {
+    for limit in ["max_user_client_connections", "max_db_client_connections"] {
+        let bouncer = Bouncer::in_front_of(postgres(), &["stats_users = other"]);
+        bouncer.console().query(&format!("SET {limit} = 2"));
+        eventually("the console is free", || bouncer.show("CLIENTS", "user").len() == 1);
+        let readers = [(); 2].map(|()| Client::log_in(bouncer.port, "other", "pgbouncer"));
+        let mut third = Client::start(bouncer.port, &[("user", "other"), ("database", "pgbouncer")]);
+        let error = third.until_end().pop().unwrap().error();
+        assert_eq!(error, ("53300".to_owned(), format!("client connections exceeded ({limit})")));
+        let admins = [(); 3].map(|()| bouncer.console());
+        drop(readers);
+        drop(admins);
+        eventually("there is room again", || {
+            let mut reader = Client::start(bouncer.port, &[("user", "other"), ("database", "pgbouncer")]);
+            reader.read().is_some_and(|message| message.tag == b'R')
+        });
+    }
+}
+
+#[test]
 fn an_unknown_command_is_an_error_and_the_session_continues() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut console = bouncer.console();

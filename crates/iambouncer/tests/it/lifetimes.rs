@@ -20,13 +20,26 @@ fn use_three(bouncer: &Bouncer) -> Vec<Client> {
 
 #[test]
 fn a_pool_shrinks_although_its_old_servers_are_replaced() {
-    let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 1", "server_idle_timeout = 3"]);
-    let _clients = use_three(&bouncer);
+    let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 2", "server_idle_timeout = 1"]);
+    let mut clients = use_three(&bouncer);
     let pids = |bouncer: &Bouncer| bouncer.show("SERVERS", "remote_pid");
     let first: BTreeSet<String> = pids(&bouncer).into_iter().collect();
-    eventually("all are replaced", || pids(&bouncer).iter().all(|pid| !first.contains(pid)));
+    eventually("the servers in use are replaced", || {
+        clients[0].query("SELECT 1");
+        pids(&bouncer).iter().all(|pid| !first.contains(pid))
+    });
     assert!(!pids(&bouncer).is_empty());
     bouncer.wait_for_servers(0);
+}
+
+#[test]
+fn unused_servers_close_at_their_lifetime_and_are_not_replaced() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["server_lifetime = 2"]);
+    let clients = use_three(&bouncer);
+    drop(clients);
+    bouncer.wait_for_servers(0);
+    let log = bouncer.log();
+    assert_eq!(log.matches("new connection to server").count(), 3, "{log}");
 }
 
 #[test]

@@ -193,8 +193,8 @@ fn a_client_over_max_client_conn_receives_an_error() {
 fn time_limits_disconnect_the_client_with_the_name_of_the_setting() {
     let cases = [
         ("query_timeout = 1", "SELECT pg_sleep(30)", "57014"),
-        ("idle_transaction_timeout = 1", "BEGIN", "25P03"),
-        ("transaction_timeout = 1", "BEGIN", "25P04"),
+        ("idle_transaction_timeout = 1", "BEGIN", "08006"),
+        ("transaction_timeout = 1", "BEGIN", "08006"),
         ("client_idle_timeout = 1", "SELECT 1", "57P05"),
     ];
     for (setting, sql, expected) in cases {
@@ -324,10 +324,12 @@ fn the_limit_of_a_database_holds_when_servers_are_replaced() {
 }
 
 #[test]
-fn servers_of_a_full_pool_are_replaced_without_requests() {
-    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 2"]);
-    let first = bouncer.client().value("SELECT pg_backend_pid()");
+fn servers_of_a_full_pool_are_replaced_before_a_request_needs_them() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "server_lifetime = 4"]);
+    let mut client = bouncer.client();
+    let first = client.value("SELECT pg_backend_pid()");
     eventually("the server was replaced", || {
+        client.query("SELECT 1");
         let pids = bouncer.show("SERVERS", "remote_pid");
         pids.len() == 1 && pids[0] != first
     });

@@ -60,6 +60,24 @@ fn the_least_recently_used_statement_is_evicted_and_prepared_again() {
 }
 
 #[test]
+fn a_reduced_limit_closes_as_many_statements_as_necessary() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1", "max_prepared_statements = 6"]);
+    let mut client = bouncer.client();
+    for n in 1..=6 {
+        prepare(&mut client, &format!("s{n}"), &format!("SELECT {n}"));
+    }
+    let count = "SELECT count(*) FROM pg_prepared_statements";
+    assert_eq!(client.value(count), "6");
+    bouncer.console().query("SET max_prepared_statements = 2");
+    prepare(&mut client, "s7", "SELECT 7");
+    assert_eq!(client.value(count), "2");
+    for n in [1, 7, 6, 2] {
+        assert_eq!(run(&mut client, &format!("s{n}"), &[]), n.to_string());
+    }
+    assert_eq!(client.value(count), "2");
+}
+
+#[test]
 fn a_failed_parse_defines_no_statement() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let mut client = bouncer.client();
@@ -139,6 +157,37 @@ fn a_name_used_twice_is_refused_by_the_server() {
     let messages = client.until_ready();
     assert_eq!(messages[0].error().0, "42P05");
     assert_eq!(run(&mut client, "s", &[]), "1");
+    bouncer.wait_for_line("prepared statement 's' was already prepared");
+}
+
+#[test]
+fn only_binds_of_named_statements_that_are_tracked_are_counted() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let mut client = bouncer.client();
+    let unnamed = [raw::parse("", "SELECT 0"), raw::bind("", "", &[]), raw::execute(), raw::sync()].concat();
+    client.send(&unnamed);
+    client.until_ready();
+    prepare(&mut client, "s", "SELECT 1");
+    assert_eq!(run(&mut client, "s", &[]), "1");
+    assert_eq!(bouncer.show("STATS", "total_bind_count")[0], "1");
+    bouncer.console().query("SET max_prepared_statements = 0");
+    let mut untracked = bouncer.client();
+    prepare(&mut untracked, "t", "SELECT 2");
+    assert_eq!(run(&mut untracked, "t", &[]), "2");
+    assert_eq!(bouncer.show("STATS", "total_bind_count")[0], "1");
+}
+
+#[test]
+fn a_statement_name_of_64_kib_is_usable() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
+    let mut client = bouncer.client();
+    let (longest, longer) = ("n".repeat(65_536), "n".repeat(65_537));
+    prepare(&mut client, &longest, "SELECT $1::text");
+    assert_eq!(run(&mut client, &longest, &[b"abc"]), "abc");
+    client.send(&[raw::describe_statement(&longest), raw::close_statement(&longest), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "tT3Z");
+    client.send(&[raw::parse(&longer, "SELECT 1"), raw::sync()].concat());
+    assert_eq!(client.until_end().last().unwrap().error().0, "08P01");
 }
 
 #[test]
@@ -279,6 +328,6 @@ fn the_pooler_stops_reading_from_a_client_that_does_not_read_synthetic_answers()
 fn an_oversized_name_in_a_describe_is_refused_before_it_is_stored() {
     let bouncer = Bouncer::in_front_of(postgres(), &[]);
     let mut client = bouncer.client();
-    client.send(&[&b"D\x3f\xff\xff\xffS"[..], &[b'x'; 20_000]].concat());
+    client.send(&[&b"D\x3f\xff\xff\xffS"[..], &[b'x'; 80_000]].concat());
     assert_eq!(client.until_end().last().unwrap().error().0, "08P01");
 }

@@ -243,7 +243,8 @@ fn clients_log_in_with_the_secret_before_and_after_its_rotation() {
         let bouncer = site.pooler(&[&format!("auth_type = {method}"), "secret_grace = 3600"]);
         let try_with = |user: &str, password: &str| driver(bouncer.port, user, password);
         assert_eq!(try_with("app", FIRST), Ok("app".to_owned()), "{method}");
-        let refused = "28P01 password authentication failed";
+        let kind = if method == "scram-sha-256" { "SASL" } else { "password" };
+        let refused = format!("28P01 {kind} authentication failed");
         assert_eq!(try_with("app", "wrong").unwrap_err(), refused, "{method}");
         // A user other than the secret's is looked up in auth_file.
         assert_eq!(try_with("other", "other"), Ok("app".to_owned()), "{method}");

@@ -151,7 +151,7 @@ fn exec_runs_a_command_with_its_own_pooler_and_returns_its_exit_code() {
     assert_eq!(run("exit 7").code, Some(7));
     assert_eq!(run("kill -KILL $$").code, Some(128 + 9));
     let stranger = run("PGPASSWORD=guess psql -Atc 'SELECT 1' 2>&1; exit 0");
-    for text in ["password authentication failed", "Wrong password for user"] {
+    for text in ["SASL authentication failed", "password authentication failed for user"] {
         assert!(stranger.stdout.contains(text), "{stranger:?}");
     }
     let missing = program::run(&["exec", "--", "/nowhere/program"], &environment);

@@ -2,6 +2,7 @@
 //! is logged at startup and what is refused. Also `check`, which reads a file without starting.
 
 use crate::support::program::{self, ProgramOutput};
+use crate::support::raw::tags;
 use crate::support::sim::{REGION, Sim};
 use crate::support::{Bouncer, Client, postgres};
 use std::net::TcpListener;
@@ -143,6 +144,21 @@ fn the_poolers_own_listener_after_a_reload_is_refused_at_login() {
     let (code, text) = message.error();
     assert_eq!(code, "08001");
     assert!(text.contains("own listener") && message.hint().contains("own endpoint"), "{text}");
+}
+
+#[test]
+fn a_database_line_may_point_to_the_poolers_own_console() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["admin_users = app, postgres"]);
+    let mut text = std::fs::read_to_string(bouncer.ini()).unwrap();
+    text = text.replace(
+        "[databases]",
+        &format!("[databases]\nstatus = host=127.0.0.1 port={} dbname=pgbouncer", bouncer.port),
+    );
+    std::fs::write(bouncer.ini(), text).unwrap();
+    assert_eq!(tags(&bouncer.console().query("RELOAD")), "CZ");
+    let mut client = Client::log_in(bouncer.port, "app", "status");
+    assert_eq!(tags(&client.query("SHOW STATE")), "TDDDCZ");
+    assert!(!bouncer.log().contains("own listener"), "{}", bouncer.log());
 }
 
 #[test]
