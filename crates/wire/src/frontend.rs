@@ -188,6 +188,7 @@ pub fn sasl_initial(message: &[u8]) -> Result<(&str, &[u8]), FormatError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_NAME_BYTES;
     use proptest::prelude::*;
 
     fn bind(portal: &str, statement: &str, tail: &[u8]) -> Vec<u8> {
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_overlong_name_is_an_error_before_it_is_complete() {
-        let message = vec![b'x'; 10_000];
+        let message = vec![b'x'; 2 * MAX_NAME_BYTES];
         assert_eq!(bind_head(&message, 1 << 20), Err(FormatError::NameTooLong));
     }
 

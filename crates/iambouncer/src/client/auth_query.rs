@@ -182,11 +182,11 @@ impl AuthTarget {
         }
     }
 
-    /// The columns are the user's name and its password. Without a row there is no such user.
+    /// The columns are the user's name and its password. Without a row, or with NULL for the name, there is no such user.
     fn interpret(&self, context: &Context, rows: Vec<TextRow>) -> LookupOutcome {
         let Some(row) = rows.into_iter().next() else { return Ok(LookupAnswer::NoUser) };
         let columns = row.len();
-        let [_, password] = <[Option<String>; 2]>::try_from(row).map_err(|_| {
+        let [name, password] = <[Option<String>; 2]>::try_from(row).map_err(|_| {
             warn_unauthenticated!(
                 context,
                 "auth_query",
@@ -195,6 +195,10 @@ impl AuthTarget {
             );
             client_error::auth_query_unusable()
         })?;
+        // As in PgBouncer 1.26.
+        if name.is_none() {
+            return Ok(LookupAnswer::NoUser);
+        }
         // An empty password would match a client that sends none.
         Ok(LookupAnswer::User(password.filter(|text| !text.is_empty()).map(Secret::new)))
     }

@@ -124,6 +124,10 @@ fn take(
     value: String,
     request: &mut SessionRequest,
 ) -> Result<(), ClientError> {
+    // As in PgBouncer 1.26.1, this also holds for tracked parameters.
+    if settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
     if let Some(id) = context.parameters.id(name) {
         if name.eq_ignore_ascii_case("application_name") {
             request.application_name = Some(value.clone());
@@ -131,8 +135,7 @@ fn take(
         request.tracked.push((id, value));
         return Ok(());
     }
-    let ignored = settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name));
-    if ignored { Ok(()) } else { Err(client_error::unknown_startup_parameter(name)) }
+    Err(client_error::unknown_startup_parameter(name))
 }
 
 /// `options=-c name=value --name=value`, where a backslash keeps a space.

@@ -52,7 +52,7 @@ settings! {
     iam_map: String = "iam", ClientLogin, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
     iam_sts_audience: String = "", ClientLogin, Working, "Audience that proofs must have (auth_type = iam-sts)";
     idle_transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client idle in a transaction for this many seconds";
-    ignore_startup_parameters: String = "", ClientLogin, Working, "Startup parameters to accept and ignore";
+    ignore_startup_parameters: String = "", ClientLogin, Working, "Startup parameters to accept and ignore, also if they are tracked";
     io_engine: IoEngine = IoEngine::Auto, Start, Working, "Kernel interface for I/O: auto, epoll or io_uring";
     job_name: String = "pgbouncer", Start, Working, "Name of this process in ps and top, if set";
     listen_addr: String = "", Start, Working, "TCP addresses to listen on; * means all, empty means none";

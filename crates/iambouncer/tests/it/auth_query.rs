@@ -237,3 +237,13 @@ fn a_table_that_rds_hides_is_explained() {
         assert!(line.contains(part), "{line}");
     }
 }
+
+#[test]
+fn a_row_without_a_name_is_no_user() {
+    let server = server();
+    let query = "auth_query = SELECT NULL::text, 'any' WHERE $1 <> ''";
+    let settings = ["auth_type = md5", "auth_user = looker", query];
+    let bouncer = start(&server, "app = SERVER dbname=app", &settings);
+    assert_refused(log_in(&bouncer, "scram", "any", "app"), "or no such user.");
+    bouncer.wait_for_line("closing because: no such user (age=");
+}

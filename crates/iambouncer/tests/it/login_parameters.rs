@@ -139,3 +139,31 @@ fn malformed_startup_packets_are_treated_as_by_postgresql() {
         assert_eq!(answer(bouncer.port, packet), answer(postgres().port(), packet), "{what}");
     }
 }
+
+#[test]
+fn an_ignored_startup_parameter_is_ignored_although_it_is_tracked() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["ignore_startup_parameters = timezone, intervalstyle"]);
+    let parameters = [
+        ("user", "app"),
+        ("database", "app"),
+        ("TimeZone", "Asia/Tokyo"),
+        ("DateStyle", "german"),
+        ("options", "-c intervalstyle=iso_8601"),
+    ];
+    let mut client = Client::log_in_with(bouncer.port, &parameters);
+    let mut plain = bouncer.client();
+    for name in ["TimeZone", "IntervalStyle"] {
+        assert_eq!(client.value(&format!("SHOW {name}")), plain.value(&format!("SHOW {name}")), "{name}");
+    }
+    assert!(client.value("SHOW DateStyle").starts_with("German"));
+}
+
+#[test]
+fn an_option_without_a_name_is_refused() {
+    let bouncer = Bouncer::in_front_of(postgres(), &["ignore_startup_parameters = extra_float_digits"]);
+    for options in ["-c=", "--=", "-c =", "-c"] {
+        let parameters = [("user", "app"), ("database", "app"), ("options", options)];
+        let mut client = Client::start(bouncer.port, &parameters);
+        assert_eq!(client.until_end().pop().unwrap().error().0, "08P01", "{options}");
+    }
+}
