@@ -5,6 +5,7 @@ mod command_line;
 mod draining;
 mod log_lines;
 mod service_manager;
+mod whole_files;
 
 use crate::support::postgres;
 use std::path::Path;
