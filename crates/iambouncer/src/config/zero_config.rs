@@ -15,7 +15,7 @@ use super::value::SettingValue;
 use rds_iam::secrets::SecretArn;
 
 /// Defaults of settings in this mode.
-const MODE_DEFAULTS: [(&str, &str); 7] = [
+const MODE_DEFAULTS: [(&str, &str); 8] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
     ("unix_socket_dir", ""),
@@ -23,6 +23,8 @@ const MODE_DEFAULTS: [(&str, &str); 7] = [
     ("pool_mode", "transaction"),
     ("workers", "1"),
     ("server_tls_sslmode", "verify-full"),
+    // JDBC, lib/pq and sqlx send it.
+    ("ignore_startup_parameters", "extra_float_digits"),
 ];
 const MODE_DEFAULT: &str = "default without a file";
 const MASK: &str = "***";

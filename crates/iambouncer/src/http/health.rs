@@ -53,7 +53,9 @@ pub(super) fn readiness(health: &HealthState) -> ProbeResult {
         FirstLogin::NotNeeded => {
             (true, "no login at start: no database line has a user that can log in without a client")
         }
-        FirstLogin::Awaited | FirstLogin::NotRequested => (false, "no login to a server has succeeded yet"),
+        FirstLogin::Awaited => (false, "no login to a server has succeeded yet"),
+        // Only for the metric: a request for this page causes the login.
+        FirstLogin::NotRequested => (true, "no login to a server was requested"),
     };
     let draining = if health.is_draining() {
         (false, "draining: no new clients")

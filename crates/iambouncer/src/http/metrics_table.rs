@@ -124,7 +124,7 @@ static TABLE: &[Metric] = &[
     row("start_time", Gauge, SECONDS, &[], "Start time of the process, in seconds since 1970.", |f| {
         one(MetricValue::Gauge(seconds(SystemTime::UNIX_EPOCH, f.began_at)))
     }),
-    row("ready", Gauge, None, &[], "1 while /readiness passes.", |f| one(flag(f.is_ready))),
+    row("ready", Gauge, None, &[], "1 while /readiness passes. A first login that no probe has requested is not waited for.", |f| one(flag(f.is_ready))),
     row("draining", Gauge, None, &[], "1 once new clients are refused.", |f| one(flag(f.is_draining))),
     row("config_reload_success_timestamp", Gauge, SECONDS, &[], "Time of the last successful load of the configuration, in seconds since 1970.", |f| {
         one(whole(f.last_reload.succeeded_at_s))

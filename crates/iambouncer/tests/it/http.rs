@@ -427,6 +427,7 @@ fn without_a_request_for_readiness_no_server_is_opened_before_a_client_needs_it(
     assert_eq!((status(port, "/startup"), status(port, "/livez"), status(port, "/metrics")), (200, 200, 200));
     // After the time limit of this client, the janitor has run several times.
     Client::connect(bouncer.port).until_end();
+    assert_eq!(scrape(port).sum("iambouncer_ready", &[]), Some(1.0));
     assert_eq!(bouncer.show("SERVERS", "state").len(), 0);
     eventually("ready", || status(port, "/readyz") == 200);
     assert_eq!(bouncer.show("SERVERS", "state").len(), 1);

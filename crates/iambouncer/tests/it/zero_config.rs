@@ -104,6 +104,17 @@ fn aws_iam_variables_are_sufficient() {
 }
 
 #[test]
+fn the_startup_parameters_of_usual_drivers_are_accepted_without_a_setting() {
+    let sim = Sim::in_front_of(postgres());
+    let port = sim.port().to_string();
+    let words = ["localhost", "--user", "app", "--database", "app", "--port", &port, "--region", REGION];
+    let bouncer = start(&sim, &words, &[]);
+    let parameters =
+        [("user", "any"), ("database", "app"), ("extra_float_digits", "2"), ("TimeZone", "Asia/Tokyo")];
+    assert_eq!(Client::log_in_with(bouncer.port, &parameters).value("SHOW TimeZone"), "Asia/Tokyo");
+}
+
+#[test]
 fn an_endpoint_and_flags_are_sufficient() {
     let sim = Sim::in_front_of(postgres());
     let port = sim.port().to_string();
