@@ -175,6 +175,7 @@ fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, Str
     if settings.client_tls_sslmode == TlsMode::Disable || settings.client_tls_ca_file.is_empty() {
         rules.warn_of_certificates();
     }
+    rules.warn_of_server_passwords(settings.client_tls_sslmode != TlsMode::Disable);
     Ok(rules)
 }
 

@@ -130,6 +130,7 @@ impl Process {
         self.secrets.keep_only(&config.all_databases().filter_map(|line| line.secret_key()).collect());
         // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
+        self.proofs.passwords.forget();
         self.lookups.forget();
         self.peer_pools.keep_only(|id| config.peers.contains_key(&id));
         self.host_names.forget_failures();

@@ -1,4 +1,5 @@
-//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, HBA rules, user maps. Owns computations
+//! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, passwords that servers verify, HBA
+//! rules, user maps. Owns computations
 //! and message order; independent of sockets.
 
 pub(crate) mod hba;
@@ -8,3 +9,4 @@ pub mod lookups;
 pub mod md5;
 pub(crate) mod mock;
 pub mod scram;
+pub(crate) mod server_passwords;

@@ -207,7 +207,8 @@ impl AuthTarget {
         let hint = match error {
             SqlError::Refused { code, .. } if code == INSUFFICIENT_PRIVILEGE => {
                 "On RDS no user may read pg_authid or pg_shadow. Use auth_type = iam or iam-sts, or secret_arn on the \
-                 database line, or have auth_query call a SECURITY DEFINER function that reads a table of your own."
+                 database line; where clients have passwords, auth_type = server, which has the server verify them, or \
+                 have auth_query call a SECURITY DEFINER function that reads a table of your own."
             }
             _ => "",
         };

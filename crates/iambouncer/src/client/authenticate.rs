@@ -6,7 +6,7 @@
 use super::auth_query::AuthLookup;
 use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
-use super::{iam, iam_sts, ldap, pam, system_name};
+use super::{iam, iam_sts, ldap, pam, server_password, system_name};
 use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
@@ -93,6 +93,10 @@ pub(super) async fn run(
         }
         AuthMethod::Pam { remote } => {
             let password = Box::pin(pam::prove(context, &mut login, remote)).await?;
+            Ok(Some(LearnedCredential::Password(password)))
+        }
+        AuthMethod::Server => {
+            let password = Box::pin(server_password::prove(context, &mut login, database)).await?;
             Ok(Some(LearnedCredential::Password(password)))
         }
     }
@@ -290,7 +294,7 @@ impl Login<'_> {
 }
 
 /// As in PostgreSQL, no user has an empty password.
-fn not_empty(given: Zeroizing<String>) -> Result<Zeroizing<String>, LoginRefusal> {
+pub(super) fn not_empty(given: Zeroizing<String>) -> Result<Zeroizing<String>, LoginRefusal> {
     if given.is_empty() { Err(LoginRefusal::Error(client_error::empty_password())) } else { Ok(given) }
 }
 

@@ -5,10 +5,11 @@
 //! The token is used for the probe only; servers of the pool log in with the pooler's own credentials.
 
 use super::authenticate::{Login, LoginRefusal};
+use super::proofs::{self, KnownProof};
+use crate::auth::iam::ProofError;
 use crate::auth::iam::presigned::Times;
-use crate::auth::iam::proof_results::{MAX_CHECK_WAIT, OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OpenCheck, ProofKey};
 use crate::auth::iam::token::{self, ExpectedToken};
-use crate::auth::iam::{ProofError, proof_verifiers::ProofVerifiers};
 use crate::client_error::{self, ClientError};
 use crate::config::{Database, Secret};
 use crate::context::Context;
@@ -21,7 +22,6 @@ use crate::server::signing::Signing;
 use crate::server::target::{Credential, LoginTarget};
 use crate::server::{Diagnosis, LoginError, now_seconds};
 use crate::stats::logins::ProofOutcome;
-use crate::worker::timers;
 use rds_iam::TokenKey;
 use std::rc::Rc;
 use zeroize::Zeroizing;
@@ -45,27 +45,17 @@ pub(super) async fn prove(
     };
     let claim = IamClaim::read(context, line, database, user, &token).await.map_err(LoginRefusal::Error)?;
     let port = claim.key.port.to_string();
-    let proof =
-        ProofKey::new(&context.process.key, &[&token, user, &claim.target.database, &claim.key.host, &port]);
-    let ProofVerifiers { tokens, .. } = &context.process.proofs;
-    loop {
-        match tokens.look_up(proof, now_seconds()) {
-            ProofStatus::Good(()) => {
-                logins.count_proof(ProofOutcome::Remembered);
-                return Ok(());
-            }
-            ProofStatus::Bad(error) => {
-                logins.count_proof(ProofOutcome::Refused);
-                return Err(LoginRefusal::Error(error));
-            }
-            ProofStatus::Pending(other) => {
-                // Afterwards this login may start a check itself.
-                let _ = timers::timeout(MAX_CHECK_WAIT, other.finished()).await;
-            }
-            ProofStatus::Unknown(check) => {
-                return claim.probe(context, check).await.map_err(LoginRefusal::Error);
-            }
+    let proof = ProofKey::new(
+        &context.process.key,
+        &[token.as_str(), user, &claim.target.database, &claim.key.host, &port],
+    );
+    match proofs::look_up(context, &context.process.proofs.tokens, proof).await {
+        Ok(KnownProof::Accepted(())) => {
+            logins.count_proof(ProofOutcome::Remembered);
+            Ok(())
         }
+        Ok(KnownProof::Unchecked(check)) => claim.probe(context, check).await.map_err(LoginRefusal::Error),
+        Err(error) => Err(LoginRefusal::Error(error)),
     }
 }
 
@@ -147,8 +137,8 @@ impl IamClaim {
                 Ok(())
             }
             Err(error) => {
-                let refuses_proof = matches!(&error, LoginError::Refused { code, .. } if code.starts_with("28"))
-                    || matches!(&error, LoginError::NotAnIamUser { .. });
+                let refuses_proof =
+                    error.is_about_user() || matches!(&error, LoginError::NotAnIamUser { .. });
                 let outcome = if refuses_proof { ProofOutcome::Refused } else { ProofOutcome::Unavailable };
                 context.process.logins.count_proof(outcome);
                 let failed = progress.explain(error);

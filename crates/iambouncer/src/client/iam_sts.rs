@@ -3,16 +3,16 @@
 //! database user by the map file. Works with any PostgreSQL server; RDS policies are not involved.
 
 use super::authenticate::{Login, LoginRefusal};
+use super::proofs::{self, KnownProof};
 use super::sts::{self, StsError};
 use crate::auth::iam::caller::{self, ParsedCallerProof};
 use crate::auth::iam::principal;
-use crate::auth::iam::proof_results::{MAX_CHECK_WAIT, OpenCheck, ProofKey, ProofStatus};
+use crate::auth::iam::proof_results::{OpenCheck, ProofKey};
 use crate::client_error::{self, ClientError};
 use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
 use crate::server::now_seconds;
 use crate::stats::logins::ProofOutcome;
-use crate::worker::timers;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     })?;
     // Results are cached per audience.
     let audience = context.config().settings.iam_sts_audience.clone();
-    let key = ProofKey::new(&context.process.key, &[&password, &audience]);
+    let key = ProofKey::new(&context.process.key, &[password.as_str(), &audience]);
     drop(password);
     let (arn, outcome) = identity(context, user, proof, key, audience).await.map_err(LoginRefusal::Error)?;
     let loaded = context.loaded();
@@ -52,21 +52,11 @@ async fn identity(
     key: ProofKey,
     audience: String,
 ) -> Result<(Arc<str>, ProofOutcome), ClientError> {
-    loop {
-        match context.process.proofs.callers.look_up(key, now_seconds()) {
-            ProofStatus::Good(arn) => return Ok((arn, ProofOutcome::Remembered)),
-            ProofStatus::Bad(error) => {
-                context.process.logins.count_proof(ProofOutcome::Refused);
-                return Err(error);
-            }
-            ProofStatus::Pending(other) => {
-                // Afterwards this login may start a check itself.
-                let _ = timers::timeout(MAX_CHECK_WAIT, other.finished()).await;
-            }
-            ProofStatus::Unknown(check) => {
-                let arn = verify(context, user, proof, check, audience).await?;
-                return Ok((arn, ProofOutcome::Accepted));
-            }
+    match proofs::look_up(context, &context.process.proofs.callers, key).await? {
+        KnownProof::Accepted(arn) => Ok((arn, ProofOutcome::Remembered)),
+        KnownProof::Unchecked(check) => {
+            let arn = verify(context, user, proof, check, audience).await?;
+            Ok((arn, ProofOutcome::Accepted))
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) enum AuthMethod {
         /// The client's address; `None` on a UNIX socket.
         remote: Option<IpAddr>,
     },
+    /// A password that the database's server verifies.
+    Server,
 }
 
 /// How a stored password is checked.
@@ -71,6 +73,7 @@ impl AuthMethod {
                 None => return Err(client_error::ldap_refused()),
             },
             AuthType::Pam => Self::Pam { remote: client.address },
+            AuthType::Server => Self::Server,
         })
     }
 
@@ -88,13 +91,14 @@ impl AuthMethod {
             HbaMethod::Cert { map } => Self::Certificate { map: map.clone() },
             HbaMethod::Ldap(options) => Self::Ldap(options.clone()),
             HbaMethod::Pam => Self::Pam { remote: client.address },
+            HbaMethod::Server => Self::Server,
         })
     }
 
-    /// The method for the console, which has no endpoint that a token could be issued for.
+    /// The method for the console, which has no server that could verify a token or a password.
     pub(super) fn of_console(self) -> Self {
         match self {
-            Self::Iam => Self::Password(PasswordExchange::Scram),
+            Self::Iam | Self::Server => Self::Password(PasswordExchange::Scram),
             other => other,
         }
     }

@@ -17,8 +17,10 @@ mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;
 mod peers;
+mod proofs;
 mod replication;
 mod serve;
+mod server_password;
 mod spelling;
 mod startup;
 mod startup_response;

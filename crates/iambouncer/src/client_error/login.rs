@@ -112,6 +112,11 @@ pub fn proof_needs_tls() -> ClientError {
     tls_required().detail("IAM authentication is allowed only with SSL connections.")
 }
 
+/// A password that the server verifies must not be sent unencrypted.
+pub fn password_needs_tls() -> ClientError {
+    tls_required().detail("A password that the server verifies is accepted only with SSL connections.")
+}
+
 /// A login with an AWS identity that is refused.
 fn refused_identity(detail: String) -> ClientError {
     ClientError { code: Cow::Borrowed("28000"), ..messages::PASSWORD.error() }.detail(detail)

@@ -107,7 +107,7 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
                 .at(places.setting("client_tls_sslmode").or_else(|| places.setting("auth_type"))),
         );
     }
-    if matches!(kind, AuthType::Iam | AuthType::IamSts) {
+    if matches!(kind, AuthType::Iam | AuthType::IamSts | AuthType::Server) {
         check_proofs(config, places, found);
     }
     let needs_passwords = matches!(kind, AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256);
@@ -124,8 +124,8 @@ fn check_authentication(config: &Config, places: &ValuePlaces, found: &mut Vec<D
     }
 }
 
-/// Proofs of AWS identities are as sensitive as passwords: they require TLS, and tokens are shown only to a database
-/// whose name was verified.
+/// Proofs of AWS identities are as sensitive as passwords in clear text: both require TLS, and tokens are shown only to
+/// a database whose name was verified.
 fn check_proofs(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     let settings = &config.settings;
     let kind = settings.auth_type;
@@ -142,7 +142,7 @@ fn check_proofs(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnosti
         if settings.auth_ident_file.is_empty() {
             needs("auth_ident_file, which maps AWS identities to users".to_owned(), "auth_type");
         }
-    } else if !settings.server_tls_sslmode.verifies_name() {
+    } else if kind == AuthType::Iam && !settings.server_tls_sslmode.verifies_name() {
         needs(
             "server_tls_sslmode = verify-full: a token is shown only to a database whose host name was verified"
                 .to_owned(),
@@ -247,6 +247,18 @@ pub(super) mod tests {
         let with = |mode: &str| format!("auth_type = cert\n{files}client_tls_sslmode = {mode}");
         assert_eq!(found(&with("verify-ca"), "* =")[1..], [needs]);
         assert_eq!(found(&with("verify-full"), "* =").len(), 1);
+    }
+
+    #[test]
+    fn passwords_that_the_server_verifies_need_tls_with_clients() {
+        let needs = "auth_type = server needs TLS with clients: set client_tls_sslmode = require";
+        assert_eq!(found("auth_type = server", "* =")[1..], [needs]);
+        let tls = "auth_type = server\nclient_tls_sslmode = allow\nclient_tls_cert_file = c\nclient_tls_key_file = k";
+        assert_eq!(found(tls, "* =").len(), 1);
+        let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-AbCdEf";
+        let with_secret = found(tls, &format!("a = host=h secret_arn={arn}"));
+        assert!(with_secret[1].contains("is served as the user of the secret"), "{with_secret:?}");
+        assert_eq!(with_secret.len(), 2);
     }
 
     #[test]

@@ -77,6 +77,13 @@ pub(super) fn check_secret(
         let help = "use server_auth = iam on this line, or another auth_type";
         found.push(Diagnostic::error(error).at(places.database(name, "secret_arn")).help(help));
     }
+    if settings.auth_type == AuthType::Server {
+        let text = format!(
+            "database \"{name}\": with auth_type = server, every user of the server that may connect to this database \
+             is served as the user of the secret"
+        );
+        found.push(Diagnostic::warning(text).at(places.database(name, "secret_arn")));
+    }
     let others = [
         ("password=", database.password.is_some(), "remove password="),
         (

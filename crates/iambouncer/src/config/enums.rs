@@ -95,6 +95,8 @@ words! {
         Pam = "pam",
         /// LDAP directory.
         Ldap = "ldap",
+        /// Password in clear text, verified by a login to the database server.
+        Server = "server",
     }
 }
 
@@ -120,6 +122,7 @@ impl AuthType {
                 | Self::Hba
                 | Self::Cert
                 | Self::Ldap
+                | Self::Server
         )
     }
 }

@@ -193,7 +193,7 @@ static TABLE: &[Metric] = &[
     row("iam_token_generate", Histogram, SECONDS, &[], "Duration of successful requests for IAM tokens: signing, and fetching credentials if needed.", |f| {
         one(MetricValue::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
     }),
-    row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities presented by clients (auth_type iam and iam-sts), by result.", |f| {
+    row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities presented by clients (auth_type iam and iam-sts), and passwords that servers verify (server), by result.", |f| {
         f.logins.proofs.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
     }),
     row("iam_token_age", Gauge, SECONDS, TOKEN, "Time since the current token was signed.", |f| {

@@ -146,7 +146,12 @@ impl Pool {
 
     /// Keeps what a client's login has revealed, for logins to the server.
     pub fn learn(&self, credential: LearnedCredential) {
-        self.shared.set_learned(credential);
+        let is_new_password = self.shared.set_learned(credential);
+        // The password was changed: the next client is not refused for the previous one.
+        if is_new_password && self.shared.failure().is_some_and(|failure| failure.login.error.is_about_user())
+        {
+            self.forget_failure();
+        }
     }
 
     /// Requests a server.

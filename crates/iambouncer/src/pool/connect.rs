@@ -7,6 +7,7 @@ use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::{LoginUsers, ServerParameters};
+use crate::auth::server_passwords::ServerAccount;
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
@@ -295,6 +296,7 @@ impl Pool {
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
         self.log_failed_login(&failed, &failed.error.close_reason());
         self.logins.record_failure(&self.database.line.borrow());
+        self.forget_verified_password(&failed.error);
         if !is_current {
             return;
         }
@@ -302,6 +304,19 @@ impl Pool {
         self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
+    }
+
+    /// The server no longer accepts what a client has shown: passwords of this user that it verified before are outdated.
+    fn forget_verified_password(&self, error: &LoginError) {
+        if !error.is_about_user() || self.shared.learned().is_none() {
+            return;
+        }
+        let process = &self.context.process;
+        let account = {
+            let line = self.database.line.borrow();
+            ServerAccount::of(&process.key, &line, &self.database.name, &self.user)
+        };
+        process.proofs.passwords.forget_good(|known| *known == account);
     }
 
     /// Logs and counts a failed login; `reason` is the one for which the connection is closed.

@@ -132,13 +132,20 @@ impl SharedPool {
         *locked(&self.server_parameters) = None;
     }
 
-    /// Keys derived from a client's SCRAM login.
+    /// What a client's login has revealed.
     pub(super) fn learned(&self) -> Option<LearnedCredential> {
         locked(&self.learned).clone()
     }
 
-    pub(super) fn set_learned(&self, credential: LearnedCredential) {
-        *locked(&self.learned) = Some(credential);
+    /// True if this is another password than before.
+    pub(super) fn set_learned(&self, credential: LearnedCredential) -> bool {
+        let mut learned = locked(&self.learned);
+        let is_new_password = match (&*learned, &credential) {
+            (Some(LearnedCredential::Password(before)), LearnedCredential::Password(now)) => before != now,
+            _ => false,
+        };
+        *learned = Some(credential);
+        is_new_password
     }
 }
 

@@ -302,7 +302,7 @@ fn cause_of_error(error: &LoginError, line: LineSummary) -> LoginFailure {
             LoginFailure::Password
         }
         LoginError::UnsupportedAuthentication(_) => LoginFailure::Protocol,
-        LoginError::OwnListener(_) => LoginFailure::Configuration,
+        LoginError::OwnListener(_) | LoginError::PasswordNotRequested(_) => LoginFailure::Configuration,
         LoginError::Refused { .. } => LoginFailure::Other,
     }
 }

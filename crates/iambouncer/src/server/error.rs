@@ -142,6 +142,9 @@ pub enum LoginError {
         /// User.
         user: String,
     },
+    /// The server cannot verify the password of a client: it requests none.
+    #[error("server requests no password of user \"{0}\", so it cannot verify the one of the client")]
+    PasswordNotRequested(String),
     /// IAM: the server did not request a token.
     #[error("server asks user \"{user}\" for {asked}, not for an IAM token")]
     NotAnIamUser {
@@ -232,6 +235,11 @@ impl LoginError {
         }
     }
 
+    /// True if the server has refused the user or its proof (SQLSTATE class 28).
+    pub fn is_about_user(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code.starts_with("28"))
+    }
+
     /// The error for a waiting client.
     pub fn to_fault(&self) -> ClientError {
         let (blame, code): (Blame, Cow<'static, str>) = match self {
@@ -245,9 +253,10 @@ impl LoginError {
                 (Blame::Aws, "28000".into())
             }
             Self::SecretPassword { .. } => (Blame::Server, "28P01".into()),
-            Self::NoPassword(_) | Self::UnusablePassword { .. } | Self::TokenNeedsVerifiedName => {
-                (Blame::Configuration, "28000".into())
-            }
+            Self::NoPassword(_)
+            | Self::PasswordNotRequested(_)
+            | Self::UnusablePassword { .. }
+            | Self::TokenNeedsVerifiedName => (Blame::Configuration, "28000".into()),
             Self::OwnListener(_) | Self::TlsOff => (Blame::Configuration, "08001".into()),
             Self::NoTls | Self::Tls { .. } | Self::Scram(_) | Self::UnsupportedAuthentication(_) => {
                 (Blame::Server, "08004".into())
@@ -283,6 +292,9 @@ impl LoginError {
             Self::SecretPassword { may_be_in_rotation: true, .. } => Some(
                 "The secret may be in the middle of a rotation; it is read again until that is over."
                     .to_owned(),
+            ),
+            Self::PasswordNotRequested(_) => Some(
+                "Have pg_hba.conf of the server request a password from the pooler's address.".to_owned(),
             ),
             Self::NoPassword(_) => {
                 Some("Add the user to auth_file, or set password= on the database line.".to_owned())

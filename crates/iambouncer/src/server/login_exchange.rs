@@ -125,6 +125,13 @@ impl LoginExchange<'_> {
                 ) => {
                     let request = backend::authentication(&message).map_err(protocol_error)?;
                     let is_authenticated = request == Authentication::Ok;
+                    // A server that trusts all clients has not verified the password of one.
+                    if is_authenticated
+                        && matches!(state, LoginState::AwaitingRequest)
+                        && matches!(self.target.credential, Credential::Claimed(_))
+                    {
+                        return Err(LoginError::PasswordNotRequested(self.target.user.clone()));
+                    }
                     if matches!(state, LoginState::Answered) && !is_authenticated {
                         return Err(LoginError::BrokenOff("a second authentication request".to_owned()));
                     }
@@ -293,7 +300,7 @@ impl LoginExchange<'_> {
 
     fn password(&self, requested: &'static str) -> Result<Secret, LoginError> {
         match &self.target.credential {
-            Credential::Password(secret) => {
+            Credential::Password(secret) | Credential::Claimed(secret) => {
                 let stored = StoredToken::read(secret.expose());
                 self.progress.record_proof(stored.map_or(Proof::Password, Proof::StoredToken));
                 Ok(secret.clone())

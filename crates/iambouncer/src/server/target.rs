@@ -27,6 +27,8 @@ pub enum Credential {
     Iam(Signing),
     /// User name and password of a secret.
     Secret(SecretKey),
+    /// A password received from a client, which the server has to verify.
+    Claimed(Secret),
     /// A token received from a client, to be sent once.
     Given {
         /// The target it is for.

@@ -19,16 +19,16 @@ const TOKEN_ERRORS: [&str; 8] = [
     "unavailable",
     "sign",
 ];
-/// Result of a client's proof of an AWS identity.
+/// Result of a client's proof of an AWS identity, or of a password that a server verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofOutcome {
-    /// AWS accepted it.
+    /// AWS or the server accepted it.
     Accepted,
     /// Accepted before, from the cache.
     Remembered,
     /// Its form, validity period or purpose is wrong; rejected without verification.
     Malformed,
-    /// AWS refused it, now or recently.
+    /// AWS or the server refused it, now or recently.
     Refused,
     /// It is valid, but no line of the map allows the user.
     NotMapped,
@@ -135,7 +135,7 @@ pub struct LoginCounters {
     pub tokens: LabelledCounters,
     /// Durations of successful requests for tokens: signing, and fetching credentials if needed.
     pub token_took: SharedHistogram,
-    /// Clients' proofs of AWS identities by result.
+    /// Clients' proofs of AWS identities, and passwords that servers verify, by result.
     pub proofs: LabelledCounters,
     recent: RecentCounts,
 }
@@ -177,7 +177,7 @@ impl LoginCounters {
         self.tokens.count(label);
     }
 
-    /// Counts a client's proof of an AWS identity.
+    /// Counts a client's proof.
     pub fn count_proof(&self, outcome: ProofOutcome) {
         self.proofs.count(outcome.label());
     }

@@ -164,16 +164,16 @@ fn the_next_server_is_asked_if_one_cannot_be_reached() {
 }
 
 /// A server that accepts connections and never answers.
-struct SilentServer {
-    port: u16,
+pub(crate) struct SilentServer {
+    pub(crate) port: u16,
     /// Number of open connections.
-    open: Arc<AtomicUsize>,
+    pub(crate) open: Arc<AtomicUsize>,
     /// When each connection was accepted.
-    accepted: Arc<Mutex<Vec<Instant>>>,
+    pub(crate) accepted: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl SilentServer {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = Self { port, open: Arc::default(), accepted: Arc::default() };

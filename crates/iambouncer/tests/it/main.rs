@@ -63,6 +63,7 @@ mod scenarios;
 mod secrets;
 mod server_checks;
 mod server_logins;
+mod server_passwords;
 mod settings_in_force;
 mod shared_limits;
 mod signals;

@@ -41,6 +41,8 @@ pub enum HbaMethod {
     Ldap(Arc<LdapOptions>),
     /// `pam`.
     Pam,
+    /// `server`.
+    Server,
 }
 
 /// The connections that a record is for.
@@ -165,13 +167,27 @@ impl HbaRules {
 
     /// Adds a warning for each `cert` rule, if clients are not asked for certificates.
     pub fn warn_of_certificates(&mut self) {
-        let of_certificates = |rule: &&HbaRule| matches!(rule.method, HbaMethod::Cert { .. });
-        self.warnings.extend(self.rules.iter().filter(of_certificates).map(|rule| {
-            let line = rule.line;
-            format!(
-                "hba line {line}: cert refuses every client without client_tls_sslmode and client_tls_ca_file"
-            )
-        }));
+        let is_for_certificates = |rule: &HbaRule| matches!(rule.method, HbaMethod::Cert { .. });
+        self.warn_of(
+            is_for_certificates,
+            "cert refuses every client without client_tls_sslmode and client_tls_ca_file",
+        );
+    }
+
+    /// Adds a warning for each `server` rule whose clients have no TLS; `has_tls` is that of the listeners.
+    pub fn warn_of_server_passwords(&mut self, has_tls: bool) {
+        let is_for_passwords = |rule: &HbaRule| rule.method == HbaMethod::Server;
+        if has_tls {
+            let lacks_tls = |rule: &HbaRule| is_for_passwords(rule) && rule.record == RecordType::HostNoSsl;
+            self.warn_of(lacks_tls, "server refuses every client without TLS");
+        } else {
+            self.warn_of(is_for_passwords, "server refuses every client without client_tls_sslmode");
+        }
+    }
+
+    fn warn_of(&mut self, concerns: impl Fn(&HbaRule) -> bool, text: &str) {
+        let lines = self.rules.iter().filter(|rule| concerns(rule)).map(|rule| rule.line);
+        self.warnings.extend(lines.map(|line| format!("hba line {line}: {text}")));
     }
 
     /// About lines that were skipped, or whose clients cannot log in.

@@ -144,6 +144,7 @@ impl HbaFile<'_> {
             "password" => HbaMethod::Password,
             "peer" => HbaMethod::Peer { map },
             "cert" => HbaMethod::Cert { map },
+            "server" => HbaMethod::Server,
             "pam" if AuthType::Pam.is_working() => HbaMethod::Pam,
             "pam" => return Err(format!("unsupported method: pam ({PAM_NEEDS})")),
             _ => return Err(format!("unsupported method: {word}")),

@@ -174,6 +174,17 @@ fn the_rest_of_an_ldap_line_is_its_options() {
 }
 
 #[test]
+fn rules_for_server_without_tls_are_reported() {
+    let text = "hostssl all all all server\nhostnossl all all all server\nlocal all all server\n";
+    let warnings = |has_tls: bool| {
+        let mut rules = read(text);
+        rules.warn_of_server_passwords(has_tls);
+        rules.warnings().len()
+    };
+    assert_eq!((warnings(true), warnings(false)), (1, 3));
+}
+
+#[test]
 fn faulty_lines_are_skipped_with_file_and_line() {
     let faults = [
         ("locl all all trust", "unknown type"),

@@ -23,15 +23,21 @@ pub struct ProofKey([u8; 32]);
 
 impl ProofKey {
     /// Hashes the parts, each with its length, with the key of this process.
-    pub fn new(process_key: &[u8; 32], parts: &[&str]) -> Self {
+    pub fn new(process_key: &[u8; 32], parts: &[impl AsRef<[u8]>]) -> Self {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, process_key));
-        for part in parts {
+        for part in parts.iter().map(AsRef::as_ref) {
             context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
+            context.update(part);
         }
         let mut hash = [0; 32];
         hash.copy_from_slice(context.sign().as_ref());
         Self(hash)
+    }
+}
+
+impl AsRef<[u8]> for ProofKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -117,6 +123,15 @@ impl<V: Clone, E: Clone> ProofResults<V, E> {
     /// Removes all results, after a change of what they depend on.
     pub fn forget(&self) {
         locked(&self.0).clear();
+    }
+
+    /// Removes the successes that are outdated.
+    pub fn forget_good(&self, is_outdated: impl Fn(&V) -> bool) {
+        let is_kept = |entry: &ProofResult<V, E>| match &entry.state {
+            ResultState::Good(result) => !is_outdated(result),
+            ResultState::Bad(_) | ResultState::Pending(_) => true,
+        };
+        locked(&self.0).retain(|_, entry| is_kept(entry));
     }
 }
 
@@ -208,6 +223,21 @@ mod tests {
         verdicts.forget();
         check.good(5, 200);
         assert!(matches!(verdicts.look_up(key(&["t"]), 101), ProofStatus::Unknown(_)));
+    }
+
+    #[test]
+    fn outdated_successes_can_be_dropped_alone() {
+        let verdicts = ProofResults::default();
+        for (name, result) in [("a", 1), ("b", 2)] {
+            if let ProofStatus::Unknown(check) = verdicts.look_up(key(&[name]), 100) {
+                check.good(result, 200);
+            }
+        }
+        start(&verdicts, 100).bad(1, 100);
+        verdicts.forget_good(|result| *result == 1);
+        assert!(matches!(verdicts.look_up(key(&["a"]), 101), ProofStatus::Unknown(_)));
+        assert!(matches!(verdicts.look_up(key(&["b"]), 101), ProofStatus::Good(2)));
+        assert!(matches!(verdicts.look_up(key(&["t"]), 101), ProofStatus::Bad(1)));
     }
 
     #[test]
