@@ -23,7 +23,6 @@ use crate::config::PoolRules;
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
 use crate::server::Server;
-use crate::server::target::LearnedCredential;
 use crate::stats::Statistics;
 use crate::worker;
 use crate::worker::notify::Notify;
@@ -142,16 +141,6 @@ impl Pool {
     pub fn server_parameters(&self) -> Option<Rc<ServerParameters>> {
         let users = LoginUsers::of(&self.database.line.borrow());
         self.known_parameters.get(&self.context.parameters, &self.shared, users)
-    }
-
-    /// Keeps what a client's login has revealed, for logins to the server.
-    pub fn learn(&self, credential: LearnedCredential) {
-        let is_new_password = self.shared.set_learned(credential);
-        // The password was changed: the next client is not refused for the previous one.
-        if is_new_password && self.shared.failure().is_some_and(|failure| failure.login.error.is_about_user())
-        {
-            self.forget_failure();
-        }
     }
 
     /// Requests a server.

@@ -7,7 +7,6 @@ use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::{LoginUsers, ServerParameters};
-use crate::auth::server_passwords::ServerAccount;
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
@@ -128,6 +127,7 @@ impl Pool {
         executor::spawn(async move {
             let started = worker::now();
             let generation = pool.shared.generation();
+            let password_version = pool.shared.password_version();
             let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
             drop(under_way);
@@ -146,7 +146,8 @@ impl Pool {
                 Err(error) => {
                     drop(permits);
                     pool.shared_limits.retry_claims();
-                    let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded());
+                    let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded())
+                        && !pool.is_about_previous_password(&error.error, password_version);
                     pool.login_failed(error, is_current);
                 }
             }
@@ -292,7 +293,7 @@ impl Pool {
         }
     }
 
-    /// The outcome of a login with an outdated configuration is ignored.
+    /// The outcome of a login with an outdated configuration or password is ignored.
     fn login_failed(self: &Rc<Self>, failed: Diagnosis, is_current: bool) {
         self.log_failed_login(&failed, &failed.error.close_reason());
         self.logins.record_failure(&self.database.line.borrow());
@@ -304,19 +305,6 @@ impl Pool {
         self.reset_replacements();
         self.report_refusals();
         self.run_on_others(Self::login_ended_elsewhere);
-    }
-
-    /// The server no longer accepts what a client has shown: passwords of this user that it verified before are outdated.
-    fn forget_verified_password(&self, error: &LoginError) {
-        if !error.is_about_user() || self.shared.learned().is_none() {
-            return;
-        }
-        let process = &self.context.process;
-        let account = {
-            let line = self.database.line.borrow();
-            ServerAccount::of(&process.key, &line, &self.database.name, &self.user)
-        };
-        process.proofs.passwords.forget_good(|known| *known == account);
     }
 
     /// Logs and counts a failed login; `reason` is the one for which the connection is closed.

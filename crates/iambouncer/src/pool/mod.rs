@@ -22,6 +22,7 @@ mod demand;
 pub mod directory;
 mod forgetting;
 mod idle;
+mod learned;
 mod lease;
 #[cfg(test)]
 mod lease_tests;

@@ -48,6 +48,8 @@ pub struct SharedPool {
     failure: Mutex<Option<RecentFailure>>,
     server_parameters: Mutex<Option<ReportedParameters>>,
     learned: Mutex<Option<LearnedCredential>>,
+    /// Advanced when a client has shown another password than the previous one.
+    password_version: AtomicU64,
 }
 
 impl SharedPool {
@@ -65,6 +67,7 @@ impl SharedPool {
             failure: Mutex::default(),
             server_parameters: Mutex::default(),
             learned: Mutex::default(),
+            password_version: AtomicU64::new(0),
         }
     }
 
@@ -145,7 +148,15 @@ impl SharedPool {
             _ => false,
         };
         *learned = Some(credential);
+        if is_new_password {
+            self.password_version.fetch_add(1, Ordering::AcqRel);
+        }
         is_new_password
+    }
+
+    /// Changes when clients show another password.
+    pub(super) fn password_version(&self) -> u64 {
+        self.password_version.load(Ordering::Acquire)
     }
 }
 
@@ -219,11 +230,23 @@ impl SharedPools {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
 
     #[test]
     fn workers_get_the_same_pools() {
         let (limits, pools) = (Limits::new(2, Instant::now()), SharedPools::new(2));
         let one = pools.pool(&limits, "d", "u");
         assert!(Arc::ptr_eq(&one, &pools.pool(&limits, "d", "u")));
+    }
+
+    #[test]
+    fn another_password_is_noticed() {
+        let pool = SharedPools::new(1).pool(&Limits::new(1, Instant::now()), "d", "u");
+        let learn = |text: &str| pool.set_learned(LearnedCredential::Password(Secret::new(text)));
+        let first = pool.password_version();
+        assert!(!learn("old") && !learn("old"));
+        assert_eq!(pool.password_version(), first);
+        assert!(learn("new") && !learn("new"));
+        assert_ne!(pool.password_version(), first);
     }
 }

@@ -1,6 +1,8 @@
 //! `auth_type = server`, and `server` in HBA rules: passwords that a real PostgreSQL verifies, how often it is asked, and what
 //! happens when it refuses, does not ask, or does not answer.
 
+mod lines;
+
 use crate::ldap::SilentServer;
 use crate::support::bouncer::Start;
 use crate::support::http::scrape;
@@ -110,24 +112,6 @@ fn the_server_verifies_passwords_by_each_of_its_methods() {
         let log = pooler.bouncer.log();
         assert!(!log.contains("secret") && !log.contains("wrong") && !log.contains(hash.trim()), "{log}");
     }
-}
-
-#[test]
-fn a_database_that_does_not_exist_is_not_revealed() {
-    let pooler = Passwords::start();
-    assert_eq!(pooler.log_in_to("absent", "app", "secret").err(), Some(refusal("app")));
-    pooler.bouncer.wait_for_line("the database does not exist");
-    // The server reports it only after the password.
-    let line = format!("* = host=127.0.0.1 port={}", pooler.server.port());
-    let with_all = pooler.side.set(Start::databases(&line), "allow").set("auth_type = server").start();
-    let log_in = |password| {
-        let config = pooler.side.config();
-        TlsClient::log_in_with(with_all.port, config, "app", "absent", password).err().unwrap()
-    };
-    assert_eq!(log_in("wrong").0, "28P01");
-    let (code, text, _) = log_in("secret");
-    assert_eq!(code, "3D000");
-    assert!(text.contains("database \"absent\" does not exist"), "{text}");
 }
 
 #[test]
@@ -285,18 +269,6 @@ fn a_server_that_cannot_be_reached_is_not_a_wrong_password() {
 }
 
 #[test]
-fn a_host_that_cannot_be_reached_is_skipped() {
-    let pooler = Passwords::start();
-    // Nothing listens on this address at the port.
-    let line = format!("app = host=127.0.0.3,127.0.0.1 port={}", pooler.server.port());
-    let bouncer = pooler.side.set(Start::databases(&line), "allow").set("auth_type = server").start();
-    let log_in =
-        |password| TlsClient::log_in_with(bouncer.port, pooler.side.config(), "app", "app", password);
-    assert_eq!(log_in("wrong").err().unwrap().0, "28P01");
-    assert_eq!(log_in("secret").ok().unwrap().value("SELECT current_user"), "app");
-}
-
-#[test]
 fn the_console_has_the_passwords_of_auth_file() {
     let pooler = Passwords::start();
     let mut client = Client::start(pooler.bouncer.port, &[("user", "postgres"), ("database", "pgbouncer")]);
@@ -307,36 +279,4 @@ fn the_console_has_the_passwords_of_auth_file() {
     };
     connect(&url("console")).unwrap();
     assert_eq!(connect(&url("secret")).unwrap_err(), "28P01 SASL authentication failed");
-}
-
-#[test]
-fn the_pool_of_a_forced_user_has_its_own_password() {
-    let pooler = Passwords::with("scram-sha-256", "user=other password=second", |start| {
-        start.set("auth_type = server")
-    });
-    let mut client = pooler.log_in("app", "secret").unwrap();
-    assert_eq!(client.value("SELECT current_user"), "other");
-    pooler.refused("app", "second");
-    pooler.server.sql("REVOKE CONNECT ON DATABASE app FROM public").unwrap();
-    pooler.server.sql("GRANT CONNECT ON DATABASE app TO other").unwrap();
-    pooler.server.sql("CREATE ROLE stranger LOGIN PASSWORD 'third'").unwrap();
-    // Who may not connect to the database is not served as a user who may.
-    let error = pooler.log_in("stranger", "third").err().unwrap();
-    assert!(error.contains("permission denied for database"), "{error}");
-}
-
-#[test]
-fn rules_can_select_the_server() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("hba.conf");
-    let rules = "hostssl app all all server\nhostnossl app other all server\nhost all all all reject\n";
-    std::fs::write(&file, rules).unwrap();
-    let file = format!("auth_hba_file = {}", file.display());
-    let pooler = Passwords::with("md5", "", |start| start.set("auth_type = hba").set(&file));
-    assert_eq!(pooler.log_in("app", "secret").unwrap().value("SELECT current_user"), "app");
-    pooler.refused("app", "wrong");
-    assert!(pooler.log_in_to("absent", "app", "secret").err().unwrap().contains("login rejected"));
-    pooler.bouncer.wait_for_line("hba line 2: server refuses every client without TLS");
-    let mut client = Client::start(pooler.bouncer.port, &[("user", "other"), ("database", "app")]);
-    assert_eq!(client.read().unwrap().error().0, "28000");
 }
