@@ -74,7 +74,7 @@ pub(super) static DATABASES: Table<DatabaseRecord> = Table {
     columns: &[
         text("name", |d| d.show(|d| shown(&d.state.name), |_, _| DATABASE)),
         text("host", |d| d.or_null(ServerDatabase::hosts)),
-        int4("port", |d| d.show(|d| shown(d.line.port), |_, s| s.listen_port)),
+        int4("port", |d| d.show(|d| shown(d.line.port), |_, s| s.listen_port.first())),
         text("database", |d| d.show(|d| shown(d.line.server_dbname(&d.state.name)), |_, _| DATABASE)),
         text("force_user", |d| d.show(|d| d.line.user.clone(), |_, _| DATABASE)),
         int4("pool_size", |d| d.show(|d| shown(d.rules.pool_size), |_, _| CONSOLE_POOL_SIZE)),

@@ -108,9 +108,9 @@ pub(super) struct RunArguments {
     /// Address to listen on.
     #[arg(long)]
     listen_addr: Option<String>,
-    /// Port to listen on.
+    /// Port to listen on, or several, separated by commas.
     #[arg(long, short = 'p')]
-    listen_port: Option<u16>,
+    listen_port: Option<String>,
     /// Run in the background; requires pidfile, and logfile or syslog.
     #[arg(long, short)]
     pub(super) daemon: bool,
@@ -337,7 +337,7 @@ impl RunArguments {
         let user = self.system_user.as_ref().or(self.server.user.as_ref());
         flags.extend(user.map(|user| ("user".to_owned(), user.clone())));
         flags.extend(self.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value)));
-        flags.extend(self.listen_port.map(|value| ("listen_port".to_owned(), value.to_string())));
+        flags.extend(self.listen_port.clone().map(|value| ("listen_port".to_owned(), value)));
         flags
     }
 
@@ -345,7 +345,11 @@ impl RunArguments {
     pub(super) fn zero_config_flags(&self) -> ZeroConfigFlags {
         let mut flags = self.server.zero_config_flags();
         flags.settings.extend(self.system_user.clone().map(|user| ("user".to_owned(), user)));
-        ZeroConfigFlags { listen_addr: self.listen_addr.clone(), listen_port: self.listen_port, ..flags }
+        ZeroConfigFlags {
+            listen_addr: self.listen_addr.clone(),
+            listen_port: self.listen_port.clone(),
+            ..flags
+        }
     }
 }
 

@@ -144,7 +144,8 @@ pub(super) fn refuse_own_listener(config: &Config) -> Result<(), Failure> {
     let own: Vec<Endpoint> = settings
         .listen_addresses()
         .map(|host| if host == "*" { "0.0.0.0" } else { host })
-        .filter_map(|host| (host, settings.listen_port).to_socket_addrs().ok())
+        .flat_map(|host| settings.listen_port.iter().map(move |port| (host, port)))
+        .filter_map(|address| address.to_socket_addrs().ok())
         .flatten()
         .map(Endpoint::Tcp)
         .collect();

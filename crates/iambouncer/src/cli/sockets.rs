@@ -8,6 +8,7 @@ use crate::net::listener::{self, BoundListener, PortUse, UnixAccess};
 use crate::net::tcp_options::TcpOptions;
 use crate::service_manager::{self, InheritedListener};
 use anyhow::Context as _;
+use std::collections::BTreeSet;
 
 /// The sockets that the service manager opened, which replace all configured ones, as in PgBouncer; `None` if there are
 /// none.
@@ -35,24 +36,24 @@ pub(super) fn inherited(settings: &Settings) -> anyhow::Result<Option<Vec<BoundL
 /// An address cannot be bound.
 pub(super) fn bind_tcp(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
     let hosts: Vec<String> = settings.listen_addresses().map(str::to_owned).collect();
-    let (port, backlog, options) = (settings.listen_port, settings.listen_backlog, TcpOptions::of(settings));
-    Ok(listener::bind_tcp(&hosts, port, backlog, options, PortUse::of(settings.so_reuseport))?)
+    let (backlog, options) = (settings.listen_backlog, TcpOptions::of(settings));
+    let mut bound = Vec::new();
+    for port in settings.listen_port.iter() {
+        let port_use = PortUse::of(settings.so_reuseport);
+        bound.extend(listener::bind_tcp(&hosts, port, backlog, options, port_use)?);
+    }
+    Ok(bound)
 }
 
-/// Adds the UNIX socket of `unix_socket_dir`.
+/// Adds the UNIX sockets in `unix_socket_dir`, one per port.
 ///
 /// # Errors
-/// It cannot be bound, or there is no socket at all.
+/// One cannot be bound, or there is no socket at all.
 pub(super) fn with_unix(
     mut bound: Vec<BoundListener>,
     settings: &Settings,
 ) -> anyhow::Result<Vec<BoundListener>> {
     if !settings.unix_socket_dir.is_empty() {
-        // For port 0 the kernel chooses the port; the UNIX socket then uses the same number.
-        let port = bound.iter().find_map(|bound| match &bound.endpoint {
-            Endpoint::Tcp(addr) => Some(addr.port()),
-            Endpoint::Unix(_) => None,
-        });
         let group = match settings.unix_socket_group.as_str() {
             "" => None,
             name => {
@@ -60,19 +61,27 @@ pub(super) fn with_unix(
                 Some(accounts::group(name).with_context(missing)?)
             }
         };
-        bound.push(listener::bind_unix(
-            &settings.unix_socket_dir,
-            port.unwrap_or(settings.listen_port),
-            UnixAccess {
-                mode: settings.unix_socket_mode.0,
-                group,
-                port_use: PortUse::of(settings.so_reuseport),
-            },
-            settings.listen_backlog,
-        )?);
+        for port in unix_ports(&bound, settings) {
+            let mode = settings.unix_socket_mode.0;
+            let access = UnixAccess { mode, group, port_use: PortUse::of(settings.so_reuseport) };
+            let backlog = settings.listen_backlog;
+            bound.push(listener::bind_unix(&settings.unix_socket_dir, port, access, backlog)?);
+        }
     }
     anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
     Ok(bound)
+}
+
+/// The numbers in the names of the UNIX sockets: for port 0, the one that the kernel has chosen.
+fn unix_ports(bound: &[BoundListener], settings: &Settings) -> Vec<u16> {
+    let of_tcp: BTreeSet<u16> = bound
+        .iter()
+        .filter_map(|bound| match &bound.endpoint {
+            Endpoint::Tcp(addr) => Some(addr.port()),
+            Endpoint::Unix(_) => None,
+        })
+        .collect();
+    if of_tcp.is_empty() { settings.listen_port.iter().collect() } else { of_tcp.into_iter().collect() }
 }
 
 /// Binds all sockets of the settings.

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn errors_name_the_variable_of_an_invalid_value() {
         let (settings, _, diagnostics) = run(&[("IAMBOUNCER_LISTEN_PORT", "http")]);
-        assert_eq!(settings.listen_port, 6432);
+        assert_eq!(settings.listen_port.first(), 6432);
         assert!(diagnostics[0].message.starts_with("IAMBOUNCER_LISTEN_PORT: "));
     }
 

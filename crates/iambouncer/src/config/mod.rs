@@ -18,6 +18,7 @@ pub(crate) mod load;
 mod model;
 mod nearest;
 mod own_listener;
+mod ports;
 mod redact;
 pub(crate) mod reference;
 mod secret;
@@ -40,6 +41,7 @@ pub use ldap_options::{
 };
 pub use load::{FileStamp, load_file, load_user_list};
 pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
+pub use ports::PortList;
 pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};

@@ -72,7 +72,7 @@ pub(super) fn check(
 ) {
     let name = &database.name;
     let own = database.host.iter().filter_map(|host| host.tcp()).find(|host| is_own(host, settings));
-    let Some(host) = own.filter(|_| database.port == settings.listen_port) else { return };
+    let Some(host) = own.filter(|_| settings.listen_port.contains(database.port)) else { return };
     if database.server_dbname(name) == CONSOLE_DATABASE {
         return;
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
 use super::ldap_options::LdapSetting;
+use super::ports::PortList;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
 use super::tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups};
 use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
@@ -57,7 +58,7 @@ settings! {
     job_name: String = "pgbouncer", Start, Working, "Name of this process in ps and top, if set";
     listen_addr: String = "", Start, Working, "TCP addresses to listen on; * means all, empty means none";
     listen_backlog: u32 = 128, Start, Working, "Connections that the kernel queues before they are accepted";
-    listen_port: u16 = 6432, Start, Working, "TCP port to listen on";
+    listen_port: PortList = 6432, Start, Working, "TCP port to listen on, or several, separated by commas; each has a UNIX socket, too";
     log_connections: bool = true, ClientLogin, Working, "Log each client login";
     log_disconnections: bool = true, Use, Working, "Log each disconnect with its reason";
     log_format: LogFormat = LogFormat::Auto, Reload, Working, "Layout of log lines: pgbouncer, text or json; auto is pgbouncer with a file, otherwise text";

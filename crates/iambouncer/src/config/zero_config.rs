@@ -60,7 +60,7 @@ pub struct ZeroConfigFlags {
     /// Address to listen on.
     pub listen_addr: Option<String>,
     /// Port to listen on.
-    pub listen_port: Option<u16>,
+    pub listen_port: Option<String>,
     /// Any other settings, as name and value.
     pub settings: Vec<(String, String)>,
 }
@@ -273,7 +273,7 @@ impl ZeroConfigResolver<'_> {
         }
         self.found.extend(overlay(&mut settings, &mut self.origins, self.environment));
         let listen_addr = flags.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value));
-        let listen_port = flags.listen_port.map(|value| ("listen_port".to_owned(), value.to_string()));
+        let listen_port = flags.listen_port.clone().map(|value| ("listen_port".to_owned(), value));
         let typed: Vec<_> = flags.settings.iter().cloned().chain(listen_addr).chain(listen_port).collect();
         self.found.extend(overlay_flags(&mut settings, &mut self.origins, &typed));
         settings

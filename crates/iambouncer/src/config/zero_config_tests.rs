@@ -83,7 +83,7 @@ fn aws_iam_false_selects_the_password_and_hides_it() {
 fn defaults_are_safe_and_have_a_source() {
     let resolved = from_variables(&[("PGHOST", "db"), ("PGUSER", "app"), ("DB_PORT", "")]);
     let settings = &resolved.config.settings;
-    assert_eq!((settings.listen_addr.as_str(), settings.listen_port), ("127.0.0.1", 6432));
+    assert_eq!((settings.listen_addr.as_str(), settings.listen_port.first()), ("127.0.0.1", 6432));
     assert_eq!(settings.unix_socket_dir, "");
     assert_eq!((settings.auth_type, settings.pool_mode), (AuthType::Any, PoolMode::Transaction));
     assert_eq!(settings.server_tls_sslmode, TlsMode::VerifyFull);
@@ -102,12 +102,13 @@ fn flags_override_own_variables_which_override_aliases() {
         ("IAMBOUNCER_LISTEN_PORT", "7000"),
         ("IAMBOUNCER_POOL_MODE", "session"),
     ];
-    let flags = ZeroConfigFlags { user: Some("flag".into()), listen_port: Some(7001), ..Default::default() };
+    let flags =
+        ZeroConfigFlags { user: Some("flag".into()), listen_port: Some("7001".into()), ..Default::default() };
     let resolved = resolve(None, &flags, &pairs).expect("complete");
     let database = resolved.config.fallback.as_ref().expect("fallback");
     assert_eq!((database.host[0].tcp(), database.user.as_deref()), (Some("own"), Some("flag")));
     assert_eq!(
-        (resolved.config.settings.listen_port, source(&resolved, "listen_port")),
+        (resolved.config.settings.listen_port.first(), source(&resolved, "listen_port")),
         (7001, "from --listen-port")
     );
     assert_eq!(resolved.config.settings.pool_mode, PoolMode::Session);

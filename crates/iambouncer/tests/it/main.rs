@@ -54,6 +54,7 @@ mod pam_logins;
 mod peers;
 mod per_database;
 mod pooling;
+mod ports;
 mod prepared;
 mod proof_bounds;
 mod protocol;

@@ -1,14 +1,11 @@
 //! Starts without a configuration file: common sets of environment variables, an endpoint as argument, what
 //! is logged at startup and what is refused. Also `check`, which reads a file without starting.
 
-use crate::support::program::{self, ProgramOutput};
+use crate::support::program::{self, EXIT_CONFIGURATION, ProgramOutput};
 use crate::support::raw::tags;
 use crate::support::sim::{REGION, Sim};
 use crate::support::{Bouncer, Client, postgres};
 use std::net::TcpListener;
-
-/// EX_CONFIG of sysexits.h.
-const EXIT_CONFIGURATION: i32 = 78;
 
 type Variables = Vec<(String, String)>;
 

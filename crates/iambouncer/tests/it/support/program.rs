@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// EX_CONFIG of sysexits.h.
+pub const EXIT_CONFIGURATION: i32 = 78;
+
 /// Exit code and output of a program.
 #[derive(Debug)]
 pub struct ProgramOutput {
