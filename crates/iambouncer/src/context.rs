@@ -11,6 +11,7 @@ use crate::config::{
     load_user_list, users_with_tokens,
 };
 use crate::host_names::{CacheTimes, NameSources};
+use crate::net::interfaces::interface_addresses;
 use crate::net::ldap_trust::LdapTrust;
 use crate::net::tcp_options::TcpOptions;
 use crate::net::tls_config::{self, TlsConfigError};
@@ -171,7 +172,8 @@ fn read_hba_rules(settings: &Settings, ident: &IdentMap) -> Result<HbaRules, Str
     let load = |path: &Path| read_text(path, hba::MAX_FILE_BYTES);
     let text = load(Path::new(path))
         .map_err(|reason| format!("error: could not open hba config file {path}: {reason}"))?;
-    let mut rules = HbaFile { path, text: &text, ident, load: &load }.rules();
+    let interfaces = || interface_addresses().map_err(|error| error.to_string());
+    let mut rules = HbaFile { path, text: &text, ident, load: &load, interfaces: &interfaces }.rules();
     if settings.client_tls_sslmode == TlsMode::Disable || settings.client_tls_ca_file.is_empty() {
         rules.warn_of_certificates();
     }

@@ -7,6 +7,7 @@ pub mod address;
 pub mod certificate_fault;
 pub mod certificates;
 pub mod connection_id;
+pub mod interfaces;
 pub mod ldap_trust;
 pub mod listener;
 pub mod moving;

@@ -2,9 +2,10 @@
 //! errors.
 
 use crate::support::bouncer::Start;
-use crate::support::raw::tags;
+use crate::support::raw::{Message, tags};
 use crate::support::tls_client::{ClientSide, TlsClient, client_identity};
-use crate::support::{Bouncer, Client, postgres};
+use crate::support::{Bouncer, Client, TIMEOUT, postgres};
+use std::net::SocketAddr;
 use std::path::Path;
 use tempfile::TempDir;
 use wire::encode;
@@ -14,6 +15,22 @@ fn databases(names: &[&str]) -> String {
     let port = postgres().port();
     let line = |name: &&str| format!("{name} = host=127.0.0.1 port={port} dbname=app user=app\n");
     names.iter().map(line).collect()
+}
+
+/// A login from this address of the loopback network, without a password: the error, or nothing.
+fn log_in_from(source: [u8; 4], port: u16, database: &str) -> Result<(), String> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut client = Client { stream: socket.into(), greeting: Vec::new() };
+    let mut packet = Vec::new();
+    encode::startup(&mut packet, wire::startup::Version::V3_0, &[("user", "app"), ("database", database)]);
+    client.send(&packet);
+    match client.until_ready().iter().find(|message| message.tag == b'E').map(Message::error) {
+        Some((code, text)) => Err(format!("{code} {text}")),
+        None => Ok(()),
+    }
 }
 
 /// A pooler with HBA rules, the directory of its UNIX socket, and its files.
@@ -161,6 +178,24 @@ fn record_types_names_and_addresses_select_the_rule() {
     let unknown = rules.tcp("d_reject", "unknown_user", "x").unwrap_err();
     assert!(unknown.starts_with("28P01"), "{unknown}");
     refused(rules.tcp("d_list", "unknown_user", "x"), NO_RULE);
+}
+
+/// The loopback interface has one address, 127.0.0.1, and its network is 127.0.0.0/8.
+#[test]
+fn samehost_is_this_host_and_samenet_its_networks() {
+    let rules =
+        "host d_host all samehost trust\nhost d_net all samenet trust\nhostssl d_tls all samehost trust\n";
+    let rules = WithRules::start(&["d_host", "d_net", "d_tls"], rules, "", USERS);
+    let port = rules.bouncer.port;
+    log_in_from([127, 0, 0, 1], port, "d_host").unwrap();
+    refused(log_in_from([127, 0, 0, 9], port, "d_host"), NO_RULE);
+    for source in [[127, 0, 0, 1], [127, 0, 0, 9]] {
+        log_in_from(source, port, "d_net").unwrap();
+    }
+    refused(rules.unix("d_host", "app", "x"), NO_RULE);
+    refused(rules.unix("d_net", "app", "x"), NO_RULE);
+    rules.tls("d_tls", "app", "x").unwrap();
+    refused(rules.tcp("d_tls", "app", "x"), NO_RULE);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod parser;
 mod tokens;
 
 use crate::config::LdapOptions;
+use crate::net::interfaces::IpNetwork;
 use names::HbaNames;
 pub use parser::HbaFile;
 use std::net::IpAddr;
@@ -76,33 +77,23 @@ impl RecordType {
 }
 
 /// The addresses that a record is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum AddressRange {
     All,
-    Network { address: IpAddr, mask: IpAddr },
+    /// As in PgBouncer, an address with bits outside its mask matches nothing.
+    Network(IpNetwork),
+    /// `samehost` and `samenet`, as of the time at which the file was read.
+    OfThisHost(Arc<[IpNetwork]>),
 }
 
 impl AddressRange {
-    /// As in PgBouncer, an address with bits outside its mask matches nothing.
-    fn contains(self, client: IpAddr) -> bool {
-        let Self::Network { address, mask } = self else { return true };
+    fn contains(&self, client: IpAddr) -> bool {
         // A socket for both families reports IPv4 clients with mapped addresses.
-        match (client.to_canonical(), address, mask) {
-            (IpAddr::V4(client), IpAddr::V4(address), IpAddr::V4(mask)) => client & mask == address,
-            (IpAddr::V6(client), IpAddr::V6(address), IpAddr::V6(mask)) => client & mask == address,
-            _ => false,
-        }
-    }
-
-    fn has_bits_outside_mask(self) -> bool {
+        let client = client.to_canonical();
         match self {
-            Self::Network { address: IpAddr::V4(address), mask: IpAddr::V4(mask) } => {
-                address & mask != address
-            }
-            Self::Network { address: IpAddr::V6(address), mask: IpAddr::V6(mask) } => {
-                address & mask != address
-            }
-            _ => false,
+            Self::All => true,
+            Self::Network(network) => network.contains(client),
+            Self::OfThisHost(networks) => networks.iter().any(|network| network.contains(client)),
         }
     }
 }

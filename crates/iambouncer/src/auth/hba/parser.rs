@@ -6,6 +6,7 @@ use super::tokens::{HbaToken, HbaTokens};
 use super::{AddressRange, HbaMethod, HbaRule, HbaRules, MAX_FILE_BYTES, RecordType};
 use crate::auth::ident::IdentMap;
 use crate::config::{AuthType, LdapOptions, PAM_NEEDS};
+use crate::net::interfaces::{InterfaceAddress, IpNetwork};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct HbaFile<'a> {
     pub ident: &'a IdentMap,
     /// Reads an included file.
     pub load: &'a dyn Fn(&Path) -> Result<String, String>,
+    /// The addresses of this host, for `samehost` and `samenet`.
+    pub interfaces: &'a dyn Fn() -> Result<Vec<InterfaceAddress>, String>,
 }
 
 impl HbaFile<'_> {
@@ -41,9 +44,10 @@ impl HbaFile<'_> {
                     break;
                 }
                 Ok(Some(rule)) => {
-                    if let AddressRange::Network { address, mask } = rule.addresses
-                        && rule.addresses.has_bits_outside_mask()
+                    if let AddressRange::Network(network) = &rule.addresses
+                        && network.has_bits_outside_mask()
                     {
+                        let IpNetwork { address, mask } = network;
                         let reason =
                             format!("address does not match mask: {address} / {mask}; it matches no client");
                         found.warnings.push(in_file(reason));
@@ -69,7 +73,7 @@ impl HbaFile<'_> {
         let users = self.names(&mut tokens)?;
         let addresses = match record {
             RecordType::Local => AddressRange::All,
-            _ => addresses(&mut tokens)?,
+            _ => self.addresses(&mut tokens)?,
         };
         let method = self.method(&mut tokens)?;
         match tokens.current() {
@@ -127,6 +131,25 @@ impl HbaFile<'_> {
         Ok(())
     }
 
+    fn addresses(&self, tokens: &mut HbaTokens<'_>) -> Result<AddressRange, String> {
+        let Some(word) = tokens.bare_word().map(str::to_owned) else {
+            return Err("did not find address".to_owned());
+        };
+        tokens.advance()?;
+        match word.as_str() {
+            "all" => Ok(AddressRange::All),
+            "samehost" => self.own_addresses(|own| IpNetwork::of_one(own.address)),
+            "samenet" => self.own_addresses(|own| own.network),
+            word => network(word, tokens).map(AddressRange::Network),
+        }
+    }
+
+    fn own_addresses(&self, network: fn(InterfaceAddress) -> IpNetwork) -> Result<AddressRange, String> {
+        let own =
+            (self.interfaces)().map_err(|error| format!("cannot read this host's addresses: {error}"))?;
+        Ok(AddressRange::OfThisHost(own.into_iter().map(network).collect()))
+    }
+
     fn method(&self, tokens: &mut HbaTokens<'_>) -> Result<HbaMethod, String> {
         let Some(word) = tokens.bare_word().map(str::to_owned) else {
             return Err("the method is missing".to_owned());
@@ -165,17 +188,10 @@ impl HbaFile<'_> {
     }
 }
 
-fn addresses(tokens: &mut HbaTokens<'_>) -> Result<AddressRange, String> {
-    let Some(word) = tokens.bare_word().map(str::to_owned) else {
-        return Err("did not find address".to_owned());
-    };
-    tokens.advance()?;
-    if word == "all" {
-        return Ok(AddressRange::All);
-    }
+fn network(word: &str, tokens: &mut HbaTokens<'_>) -> Result<IpNetwork, String> {
     let (address, bits) = match word.split_once('/') {
         Some((address, bits)) => (address, Some(bits)),
-        None => (word.as_str(), None),
+        None => (word, None),
     };
     let address: IpAddr = address.parse().map_err(|_| format!("failed to parse address - {address}"))?;
     let mask = match bits {
@@ -188,7 +204,7 @@ fn addresses(tokens: &mut HbaTokens<'_>) -> Result<AddressRange, String> {
             parsed
         }
     };
-    Ok(AddressRange::Network { address, mask })
+    Ok(IpNetwork { address, mask })
 }
 
 /// The mask with this number of leading ones.

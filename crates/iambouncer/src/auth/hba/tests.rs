@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::auth::ident::IdentMap;
+use crate::net::interfaces::InterfaceAddress;
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -15,7 +16,15 @@ fn read(text: &str) -> HbaRules {
         _ => Err("not found".to_owned()),
     };
     let ident = IdentMap::parse(IDENT).unwrap();
-    HbaFile { path: "/etc/p/hba.conf", text, ident: &ident, load: &load }.rules()
+    HbaFile { path: "/etc/p/hba.conf", text, ident: &ident, load: &load, interfaces: &interfaces }.rules()
+}
+
+/// A host with one interface for each family.
+fn interfaces() -> Result<Vec<InterfaceAddress>, String> {
+    let interface = |address: &str, mask: &str| {
+        InterfaceAddress::new(address.parse().unwrap(), Some(mask.parse().unwrap()))
+    };
+    Ok(vec![interface("10.1.2.3", "255.255.0.0"), interface("fd00::3", "ffff:ffff:ffff:ffff::")])
 }
 
 /// A client as `DATABASE USER ADDRESS|unix [tls] [replication]`.
@@ -147,6 +156,39 @@ fn addresses_are_matched_with_their_mask() {
 }
 
 #[test]
+fn samehost_is_an_address_of_this_host_and_samenet_one_in_its_networks() {
+    expect(
+        "host h all samehost trust\nhost n all samenet md5\nhostssl s all samehost password\n",
+        &[
+            ("h u 10.1.2.3", "trust"),
+            ("h u ::ffff:10.1.2.3", "trust"),
+            ("h u fd00::3", "trust"),
+            ("h u 10.1.2.4", "none"),
+            ("h u fd00::4", "none"),
+            ("n u 10.1.2.3", "md5"),
+            ("n u 10.1.9.9", "md5"),
+            ("n u fd00::99", "md5"),
+            ("n u 10.2.2.3", "none"),
+            ("n u fd00:0:0:1::3", "none"),
+            ("n u unix", "none"),
+            ("s u 10.1.2.3 tls", "password"),
+            ("s u 10.1.2.3", "none"),
+        ],
+    );
+}
+
+#[test]
+fn a_line_is_skipped_if_the_addresses_of_this_host_cannot_be_read() {
+    let text = "host all all samenet trust\nhost all all all reject\n";
+    let (load, interfaces) = (|_: &Path| Err(String::new()), || Err("no memory".to_owned()));
+    let ident = IdentMap::default();
+    let rules = HbaFile { path: "h", text, ident: &ident, load: &load, interfaces: &interfaces }.rules();
+    let [warning] = rules.warnings() else { panic!("{:?}", rules.warnings()) };
+    assert!(warning.contains("hba line 1: cannot read this host's addresses: no memory"), "{warning}");
+    assert_eq!(method(&rules, "db u 10.1.2.3"), "reject");
+}
+
+#[test]
 fn maps_must_exist() {
     let rules = read("local all all peer map=people\nhostssl all all all cert map=others\nlocal a a peer\n");
     assert!(rules.warnings().is_empty(), "{:?}", rules.warnings());
@@ -206,7 +248,10 @@ fn faulty_lines_are_skipped_with_file_and_line() {
         ("local \"all all trust", "unterminated"),
         ("host all all trust", "failed to parse address - trust"),
         ("host all all", "did not find address"),
-        ("host all all samehost trust", "failed to parse address"),
+        ("host all all samehost", "the method is missing"),
+        ("host all all samehost 255.0.0.0 trust", "is malformed"),
+        ("host all all \"samenet\" trust", "did not find address"),
+        ("host all all db.example.com trust", "failed to parse address - db.example.com"),
         ("host all all \"all\" trust", "did not find address"),
         ("host all all 10.0.0.1 trust", "failed to parse mask"),
         ("host all all 10.0.0.1", "did not find mask"),
