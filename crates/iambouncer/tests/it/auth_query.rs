@@ -124,6 +124,15 @@ fn settings_of_a_database_replace_the_global_ones() {
 }
 
 #[test]
+fn auth_user_of_a_database_line_is_enough() {
+    let server = server();
+    let databases = "app = SERVER dbname=app auth_user=looker\nwithout = SERVER dbname=app";
+    let bouncer = start(&server, databases, &["auth_type = md5", QUERY]);
+    assert_eq!(log_in(&bouncer, "scram", "scram secret", "app").as_deref(), Ok("scram"));
+    assert_refused(log_in(&bouncer, "scram", "scram secret", "without"), "password authentication failed");
+}
+
+#[test]
 fn a_database_that_cannot_be_asked_is_a_configuration_error() {
     let server = server();
     let databases = "app = SERVER dbname=app\nreserved = SERVER dbname=app auth_dbname=pgbouncer\n\

@@ -40,6 +40,7 @@ mod identities;
 mod ldap;
 mod libpq;
 mod lifetimes;
+mod line_keys;
 mod lingering;
 mod locked_memory;
 mod login;
