@@ -3,6 +3,51 @@
 use crate::shared_values::SharedValues;
 use std::rc::Rc;
 
+/// The kind of a replication connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Replication {
+    /// An ordinary connection.
+    #[default]
+    No,
+    /// `replication=true`.
+    Physical,
+    /// `replication=database`.
+    Logical,
+}
+
+impl Replication {
+    /// As PostgreSQL reads it.
+    pub fn parse(value: &str) -> Option<Self> {
+        let is_prefix_of = |word: &str| !value.is_empty() && word.starts_with(&value.to_ascii_lowercase());
+        match value {
+            "database" => Some(Self::Logical),
+            "1" | "on" => Some(Self::Physical),
+            "0" | "of" | "off" => Some(Self::No),
+            _ if is_prefix_of("true") || is_prefix_of("yes") => Some(Self::Physical),
+            _ if is_prefix_of("false") || is_prefix_of("no") => Some(Self::No),
+            _ => None,
+        }
+    }
+
+    /// In the startup packet to a server, and in the log.
+    pub fn startup_value(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Physical => "yes",
+            Self::Logical => "database",
+        }
+    }
+
+    /// On the console.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "none",
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
+
 /// One combination. Most clients of a pool have the same one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ClientIdentity {
@@ -14,6 +59,8 @@ pub struct ClientIdentity {
     pub application_name: Box<str>,
     /// TLS version and suite, or empty.
     pub tls: Box<str>,
+    /// Whether it replicates.
+    pub replication: Replication,
 }
 
 /// All combinations used on this worker.

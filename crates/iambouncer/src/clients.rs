@@ -76,8 +76,9 @@ type EndPair = (Endpoint, Option<Endpoint>);
 enum Ends {
     /// The usual case.
     V4 { remote: SocketAddrV4, local: SocketAddrV4 },
-    /// IPv6, and UNIX sockets, whose endpoints are the same for all clients of a listener.
-    Other(Rc<EndPair>),
+    /// IPv6, and UNIX sockets, whose endpoints are the same for all clients of a listener. The process of the client is
+    /// known for UNIX sockets only.
+    Other { ends: Rc<EndPair>, pid: u32 },
 }
 
 /// One client. Size matters: there is one record per client, and most are idle.
@@ -172,7 +173,15 @@ impl ClientInfo {
     pub fn remote(&self) -> Endpoint {
         match &self.ends {
             Ends::V4 { remote, .. } => Endpoint::Tcp(SocketAddr::V4(*remote)),
-            Ends::Other(ends) => ends.0.clone(),
+            Ends::Other { ends, .. } => ends.0.clone(),
+        }
+    }
+
+    /// The client's process, on the host of the pooler; 0 if it is not known.
+    pub fn pid(&self) -> u32 {
+        match self.ends {
+            Ends::V4 { .. } => 0,
+            Ends::Other { pid, .. } => pid,
         }
     }
 
@@ -180,7 +189,7 @@ impl ClientInfo {
     pub fn local(&self) -> Option<Endpoint> {
         match &self.ends {
             Ends::V4 { local, .. } => Some(Endpoint::Tcp(SocketAddr::V4(*local))),
-            Ends::Other(ends) => ends.1.clone(),
+            Ends::Other { ends, .. } => ends.1.clone(),
         }
     }
 
@@ -281,8 +290,14 @@ impl ClientTable {
         }
     }
 
-    /// Adds the client of the running task. `None` if no random numbers or slots are available.
-    pub fn add(&self, remote: Endpoint, local: Option<Endpoint>, now: Instant) -> Option<Rc<ClientInfo>> {
+    /// Adds the client of the running task; `pid` is its process, or 0. `None` if no random numbers or slots are available.
+    pub fn add(
+        &self,
+        remote: Endpoint,
+        local: Option<Endpoint>,
+        pid: u32,
+        now: Instant,
+    ) -> Option<Rc<ClientInfo>> {
         let mut clients = self.clients.borrow_mut();
         if clients.len() >= self.key_form.max_clients() as usize {
             return None;
@@ -302,7 +317,7 @@ impl ClientTable {
             slot,
             cancel_key: self.key_form.compose(self.worker, slot, secret),
             task: Cell::new(executor::current()),
-            ends: self.ends(remote, local),
+            ends: self.ends(remote, local, pid),
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
             identity: RefCell::new(self.unidentified.clone()),
             state: Cell::new(ClientState::Login),
@@ -329,7 +344,7 @@ impl ClientTable {
         secrets.pop()
     }
 
-    fn ends(&self, remote: Endpoint, local: Option<Endpoint>) -> Ends {
+    fn ends(&self, remote: Endpoint, local: Option<Endpoint>, pid: u32) -> Ends {
         if let (Endpoint::Tcp(SocketAddr::V4(remote)), Some(Endpoint::Tcp(SocketAddr::V4(local)))) =
             (&remote, &local)
         {
@@ -338,9 +353,9 @@ impl ClientTable {
         let ends = (remote, local);
         let mut last = self.last_ends.borrow_mut();
         if let Some(last) = last.as_ref().filter(|last| ***last == ends) {
-            return Ends::Other(last.clone());
+            return Ends::Other { ends: last.clone(), pid };
         }
-        Ends::Other(last.insert(Rc::new(ends)).clone())
+        Ends::Other { ends: last.insert(Rc::new(ends)).clone(), pid }
     }
 
     /// Removes a client.
@@ -386,7 +401,7 @@ mod tests {
     use super::*;
 
     fn add(table: &ClientTable, remote: Endpoint, local: Endpoint) -> Rc<ClientInfo> {
-        table.add(remote, Some(local), Instant::now()).unwrap()
+        table.add(remote, Some(local), 7, Instant::now()).unwrap()
     }
 
     #[test]
@@ -404,10 +419,11 @@ mod tests {
         }
         let shared = |client: &ClientInfo| match &client.ends {
             Ends::V4 { .. } => None,
-            Ends::Other(ends) => Some(Rc::as_ptr(ends)),
+            Ends::Other { ends, .. } => Some(Rc::as_ptr(ends)),
         };
         let (first, second) = (add(&table, unix(), unix()), add(&table, unix(), unix()));
         assert!(shared(&first).is_some() && shared(&first) == shared(&second));
+        assert_eq!(first.pid(), 7);
     }
 
     #[test]

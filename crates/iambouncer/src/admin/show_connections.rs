@@ -108,7 +108,9 @@ macro_rules! columns {
             text("type", |peer| peer.show(|_| "C", |_| "S")),
             text("user", |peer| peer.show(|c| c.identity().user.clone(), |s| s.pool.user.clone())),
             text("database", |peer| peer.show(|c| c.identity().database.clone(), |s| s.pool.database.name.clone())),
-            text("replication", |_| shown("none")),
+            text("replication", |peer| {
+                peer.show(|c| c.identity().replication.as_str(), |s| s.info.facts.replication.as_str())
+            }),
             text("state", $state),
             text("addr", |peer| host_text(peer.remote())),
             int4("port", |peer| port(peer.remote())),
@@ -128,7 +130,7 @@ macro_rules! columns {
                 let of_client = |client: &ClientInfo| link('s', client.server().map_or(0, |server| server.facts.id));
                 peer.show(of_client, |s| link('c', s.info.client_id.get()))
             }),
-            int4("remote_pid", |peer| peer.show(|_| 0, |s| s.info.facts.pid)),
+            int4("remote_pid", |peer| peer.show(ClientInfo::pid, |s| s.info.facts.pid)),
             text("tls", |peer| peer.show(|c| c.identity().tls.clone(), |s| s.info.facts.tls.clone())),
             text("application_name", |peer| {
                 peer.show(

@@ -1,6 +1,5 @@
 //! Log lines about one client, in PgBouncer's words. Owns which setting enables which line.
 
-use super::startup::Replication;
 use crate::client_error::ClientError;
 use crate::clients::ClientInfo;
 use crate::config::Settings;
@@ -9,7 +8,7 @@ use crate::relay::CloseReason;
 use std::fmt::Display;
 
 /// A client has authenticated.
-pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo, replication: Replication) {
+pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo) {
     if !settings.log_connections {
         return;
     }
@@ -22,7 +21,7 @@ pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo, replication:
         user = %user,
         database = %database,
         "login attempt: db={database} user={user} tls={tls} replication={}",
-        replication.startup_value()
+        identity.replication.startup_value()
     );
 }
 

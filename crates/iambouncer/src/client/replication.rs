@@ -1,10 +1,12 @@
 //! Replication connections: the client gets a server of its own, with its own startup parameters, and all bytes are
-//! passed on unchanged. Owns the wait for that server and the exchange; it knows no message of replication.
+//! passed on unchanged. Owns the wait for that server and the exchange; of the messages it knows only where they end.
 
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
-use super::startup::Replication;
+use super::message_boundary::MessageBoundary;
+use super::serve::send_last;
 use super::startup_response::gone_or_killed;
+use crate::client_identity::Replication;
 use crate::clients::{ClientInfo, ClientState};
 use crate::context::Context;
 use crate::net::{Inbound, Stream};
@@ -57,7 +59,8 @@ pub(super) async fn open(
     client.begin_wait(worker::now());
     let mut opened = None;
     let opening = async {
-        opened = Some(pool.open_dedicated(client.id, request.parameters(context)).await);
+        let replication = request.replication;
+        opened = Some(pool.open_dedicated(client.id, replication, request.parameters(context)).await);
     };
     let refused = either(gone_or_killed(client, stream, inbound), opening).await;
     client.time(|timing| timing.query_at = None);
@@ -93,13 +96,27 @@ pub(super) fn serve(
         let DedicatedServer { mut lease, .. } = server;
         info.set_server(Some(lease.info.clone()));
         info.state.set(ClientState::Active);
-        let reason = pass_on(&info, &mut client, received, &mut lease.stream).await;
+        let end = pass_on(&info, &mut client, received, &mut lease.stream).await;
         info.set_server(None);
         info.state.set(ClientState::Idle);
         // PostgreSQL notices the end of the connection; what still runs then is canceled.
         lease.abandon(UnfinishedWork { owes_answers: false, between_messages: false });
-        connection.log_close(&reason);
+        if let CloseReason::Error(error) = &end.reason
+            && end.admits_error
+        {
+            let mut message = Vec::new();
+            error.encode_fatal(&mut message);
+            send_last(client, &message).await;
+        }
+        connection.log_close(&end.reason);
     });
+}
+
+/// How the exchange has ended.
+struct ExchangeEnd {
+    reason: CloseReason,
+    /// The client expects a message now, and outside of a replication stream.
+    admits_error: bool,
 }
 
 /// Why copying in one direction has ended.
@@ -115,9 +132,10 @@ async fn pass_on(
     client: &mut Stream,
     received: Inbound,
     server: &mut Stream,
-) -> CloseReason {
+) -> ExchangeEnd {
     let (mut up, mut down) = (received, Inbound::default());
-    poll_fn(|cx| {
+    let mut boundary = MessageBoundary::default();
+    let reason = poll_fn(|cx| {
         for _ in 0..MAX_ROUNDS_PER_TURN {
             if let Some(error) = info.take_kill() {
                 return Poll::Ready(CloseReason::Error(error));
@@ -131,6 +149,9 @@ async fn pass_on(
                 });
             }
             let from_server = poll_copy(cx, server, client, &mut down);
+            if matches!(from_server, Poll::Ready(Ok(()))) {
+                boundary.advance(down.bytes());
+            }
             if let Poll::Ready(Err(end)) = from_server {
                 return Poll::Ready(match end {
                     CopyEnd::SourceEof | CopyEnd::SourceFailed(_) => CloseReason::ServerFatal,
@@ -145,7 +166,8 @@ async fn pass_on(
         executor::wake(executor::current());
         Poll::Pending
     })
-    .await
+    .await;
+    ExchangeEnd { reason, admits_error: down.is_empty() && boundary.admits_error() }
 }
 
 /// Sends what was received, and receives once. Pending: one of the streams wakes this task.

@@ -6,12 +6,13 @@ use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
 use super::method::AuthMethod;
 use super::replication::{self, ReplicationRequest};
-use super::startup::{self, Replication, SessionRequest};
+use super::startup::{self, SessionRequest};
 use super::{admission, auth_query, cancel, log_lines, startup_response};
 use crate::admin;
 use crate::auth::hba::HbaClient;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::ClientIdentity;
+use crate::client_identity::Replication;
 use crate::clients::ClientInfo;
 use crate::config::{Config, Settings, TlsMode};
 use crate::files::PermittedUse;
@@ -50,7 +51,11 @@ pub async fn serve(
         Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
         at => Some(at),
     };
-    let Some(info) = worker.clients.add(remote, local, worker::now()) else { return };
+    let pid = match remote {
+        Endpoint::Tcp(_) => 0,
+        Endpoint::Unix(_) => socket.unix_peer().map_or(0, |peer| peer.pid),
+    };
+    let Some(info) = worker.clients.add(remote, local, pid, worker::now()) else { return };
     let ConnectionPermit { of_worker, of_process, pending, permitted } = permit;
     pending.set_slot(info.slot);
     let connection = Connection::new(worker.clone(), info.clone(), of_worker, of_process);
@@ -113,7 +118,8 @@ async fn reject(worker: &Worker, info: &ClientInfo, stream: Stream, error: &Clie
     send_last(stream, &message).await;
 }
 
-async fn send_last(mut stream: Stream, message: &[u8]) {
+/// Sends a client its last message, with a time limit.
+pub(super) async fn send_last(mut stream: Stream, message: &[u8]) {
     let _ = timers::timeout(FINAL_MESSAGE_TIMEOUT, stream.send_all(message)).await;
 }
 
@@ -160,15 +166,6 @@ enum Destination {
     Replication { pool: Rc<Pool>, request: ReplicationRequest },
 }
 
-impl Destination {
-    fn replication(&self) -> Replication {
-        match self {
-            Self::Console { .. } | Self::Session { .. } => Replication::No,
-            Self::Replication { request, .. } => request.replication,
-        }
-    }
-}
-
 impl LoginInProgress<'_> {
     async fn admit(
         mut self,
@@ -195,7 +192,7 @@ impl LoginInProgress<'_> {
             }
             Err(error) => return reject_at_once(self.worker, self.info, self.stream, &error).await,
         };
-        log_lines::login_attempt(&self.worker.context.config().settings, self.info, admitted.replication());
+        log_lines::login_attempt(&self.worker.context.config().settings, self.info);
         let identity = (*self.info.identity()).clone();
         self.info.set_identity(self.worker.context.client_identities.share(identity));
         match admitted {
@@ -291,6 +288,7 @@ impl LoginInProgress<'_> {
             database: request.database.as_str().into(),
             application_name: request.application_name.as_deref().unwrap_or_default().into(),
             tls: self.stream.tls().map(TlsStream::description).unwrap_or_default().into(),
+            replication: request.replication,
         };
         // Not shared yet: unauthenticated claims must not outlive the connection.
         self.info.set_identity(Rc::new(identity));
@@ -366,7 +364,7 @@ impl LoginInProgress<'_> {
     /// pooler's configuration anyway. As in PgBouncer, such a client needs no password for the console.
     fn is_local_operator(&self) -> bool {
         matches!(self.info.remote(), Endpoint::Unix(_))
-            && self.stream.unix_peer().is_some_and(|account| account == rustix::process::geteuid())
+            && self.stream.unix_peer().is_some_and(|peer| peer.uid == rustix::process::geteuid())
     }
 
     /// Applies `application_name_add_host`.

@@ -3,46 +3,13 @@
 
 use crate::admin;
 use crate::client_error::{self, ClientError};
+use crate::client_identity::Replication;
 use crate::config::Settings;
 use crate::context::Context;
 use crate::parameters::ParameterId;
 
 /// Prefix of protocol options; the response rejects unknown ones (protocol 3.2).
 const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
-
-/// Whether the client wants to speak the replication protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replication {
-    No,
-    /// `replication=true`.
-    Physical,
-    /// `replication=database`.
-    Logical,
-}
-
-impl Replication {
-    /// As PostgreSQL reads it.
-    fn parse(value: &str) -> Option<Self> {
-        let is_prefix_of = |word: &str| !value.is_empty() && word.starts_with(&value.to_ascii_lowercase());
-        match value {
-            "database" => Some(Self::Logical),
-            "1" | "on" => Some(Self::Physical),
-            "0" | "of" | "off" => Some(Self::No),
-            _ if is_prefix_of("true") || is_prefix_of("yes") => Some(Self::Physical),
-            _ if is_prefix_of("false") || is_prefix_of("no") => Some(Self::No),
-            _ => None,
-        }
-    }
-
-    /// In the startup packet to a server, and in the log.
-    pub(super) fn startup_value(self) -> &'static str {
-        match self {
-            Self::No => "no",
-            Self::Physical => "yes",
-            Self::Logical => "database",
-        }
-    }
-}
 
 /// A sorted startup packet.
 #[derive(Debug)]

@@ -48,7 +48,8 @@ pub(super) async fn by_socket(
         warn_unauthenticated!(context, "peer", user, database, "{reason}");
         LoginRefusal::Error(client_error::peer_refused())
     };
-    let uid = login.stream.unix_peer().ok_or_else(|| refused("the account of the client is unknown"))?;
+    let peer = login.stream.unix_peer();
+    let uid = peer.ok_or_else(|| refused("the account of the client is unknown"))?.uid;
     let name = context.blocking(move || accounts::user_name(uid.as_raw())).await.flatten();
     if !may_log_in_as(context, map, name.as_deref(), user) {
         return Err(match map {

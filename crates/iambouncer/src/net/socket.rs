@@ -2,11 +2,11 @@
 
 use super::Inbound;
 use super::address::Endpoint;
+use super::peer_credentials::PeerCredentials;
 use super::tcp_options::{TcpOptions, apply_tcp_options};
 use crate::files::PermittedUse;
 use crate::worker::reactor::{self, SocketBackend, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Uid;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use std::future::poll_fn;
@@ -229,9 +229,9 @@ impl Socket {
         endpoint(socket2::SockRef::from(self).peer_addr().ok()?)
     }
 
-    /// The account of the process that opened a UNIX socket to the pooler; `None` if the kernel does not know it.
-    pub fn unix_peer(&self) -> Option<Uid> {
-        rustix::net::sockopt::socket_peercred(self).ok().map(|credentials| credentials.uid)
+    /// The process that opened a UNIX socket to the pooler; `None` if the kernel does not know it.
+    pub fn unix_peer(&self) -> Option<PeerCredentials> {
+        PeerCredentials::of(self)
     }
 
     /// Local address.

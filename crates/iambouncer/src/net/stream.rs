@@ -3,10 +3,10 @@
 
 use super::Inbound;
 use super::address::Endpoint;
+use super::peer_credentials::PeerCredentials;
 use super::socket::Socket;
 use super::tls::TlsStream;
 use crate::worker::buffer::SMALL_BLOCK_BYTES;
-use rustix::fs::Uid;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -170,7 +170,7 @@ impl Stream {
     }
 
     /// See [`Socket::unix_peer`].
-    pub fn unix_peer(&self) -> Option<Uid> {
+    pub fn unix_peer(&self) -> Option<PeerCredentials> {
         self.socket().unix_peer()
     }
 

@@ -7,6 +7,7 @@ use super::places::{Eviction, Full};
 use super::replacement::Replacement;
 use super::shared::RecentFailure;
 use super::startup_response::{LoginUsers, ServerParameters};
+use crate::client_identity::Replication;
 use crate::config::ServerAuth;
 use crate::health_state::FirstLogin;
 use crate::limits::Permit;
@@ -268,6 +269,7 @@ impl Pool {
             connected_wall: SystemTime::now(),
             retire_at: (!lifetime.is_zero()).then(|| worker::now() + spread(lifetime)),
             has_replacement: Cell::new(false),
+            replication: Replication::No,
             application_name: RefCell::new(application_name.unwrap_or_default()),
         };
         let parameters = server_parameters.parameters.clone();

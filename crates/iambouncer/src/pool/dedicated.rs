@@ -7,6 +7,7 @@ use super::lease::Lease;
 use super::places::Eviction;
 use super::shared::ReportedParameters;
 use crate::client_error::ClientError;
+use crate::client_identity::Replication;
 use crate::limits::Permit;
 use crate::server::login;
 use crate::server::progress::Progress;
@@ -39,6 +40,7 @@ impl Pool {
     pub async fn open_dedicated(
         self: &Rc<Self>,
         client_id: u64,
+        replication: Replication,
         parameters: Vec<(String, String)>,
     ) -> Result<DedicatedServer, ClientError> {
         let permits = self.wait_for_place().await;
@@ -70,6 +72,7 @@ impl Pool {
         if let Some(info) = Rc::get_mut(&mut server.info) {
             // Its client keeps it.
             info.facts.retire_at = None;
+            info.facts.replication = replication;
         }
         let took = Instant::now() - started;
         self.context.process.logins.count_success(took, worker::now());

@@ -2,6 +2,7 @@
 //! another worker; what depends on the worker and on the moment is in [`ServerInfo`](super::ServerInfo).
 
 use super::connect::Route;
+use crate::client_identity::Replication;
 use crate::net::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::time::{Instant, SystemTime};
@@ -33,6 +34,8 @@ pub struct ServerFacts {
     pub retire_at: Option<Instant>,
     /// A replacement has logged in, or is about to.
     pub has_replacement: Cell<bool>,
+    /// The kind of replication connection that it is.
+    pub replication: Replication,
     /// `application_name` as last reported.
     pub application_name: RefCell<String>,
 }

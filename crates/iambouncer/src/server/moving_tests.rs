@@ -35,6 +35,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
         connected_wall,
         retire_at,
         has_replacement,
+        replication,
         application_name,
     } = facts;
     let texts: Vec<_> =
@@ -43,6 +44,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
     vec![
         format!("{id} {generation} {pid} {cancel_key:?} {route:?} {remote:?} {local:?} {tls}"),
         format!("{logged_in_at:?} {connected_wall:?} {retire_at:?} {has_replacement:?} {application_name:?}"),
+        format!("{replication:?}"),
         format!("{touched_at:?} {activity:?} {client_id:?} {close_needed:?}"),
         format!("{cancels_in_flight:?} {prepared_count:?} {}", overlap.is_none()),
         format!("{values:?} {:?} {}", server.reported, server.has_client_names),

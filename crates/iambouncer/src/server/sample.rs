@@ -2,6 +2,7 @@
 
 use super::connect::Route;
 use super::{Server, ServerFacts, ServerInfo};
+use crate::client_identity::Replication;
 use crate::limits::Permit;
 use crate::net::{Endpoint, Socket, Stream};
 use crate::parameters::{ParameterIds, Parameters};
@@ -28,6 +29,7 @@ fn facts(now: Instant) -> ServerFacts {
         connected_wall: SystemTime::UNIX_EPOCH + Duration::from_secs(20),
         retire_at: Some(now + Duration::from_secs(21)),
         has_replacement: Cell::new(true),
+        replication: Replication::Logical,
         application_name: RefCell::new("22".to_owned()),
     }
 }

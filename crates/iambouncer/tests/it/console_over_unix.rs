@@ -4,7 +4,7 @@ use crate::support::Bouncer;
 use crate::support::bouncer::Start;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// An account without rights.
@@ -59,4 +59,18 @@ fn the_account_of_the_pooler_needs_no_password_for_the_console() {
         let output = command.output().unwrap();
         assert!(is_asked_for_a_password(&output), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn the_process_of_a_client_is_shown() {
+    let (bouncer, dir) = start();
+    let mut command = psql(&dir.path().display().to_string(), bouncer.port, "pgbouncer", "SHOW CLIENTS");
+    // With the names of the columns.
+    let child = command.args(["-P", "tuples_only=off", "-F", "|"]).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let shown = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let mut lines = shown.lines().map(|line| line.split('|').collect::<Vec<_>>());
+    let (columns, row) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = columns.iter().position(|column| *column == "remote_pid").unwrap();
+    assert_eq!(row[at], pid, "{shown}");
 }

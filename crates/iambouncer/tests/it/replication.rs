@@ -132,6 +132,64 @@ fn a_query_of_a_replication_connection_can_be_canceled_and_its_client_killed() {
     bouncer.wait_for_servers(0);
 }
 
+#[test]
+fn replication_connections_are_shown_with_their_kind() {
+    let (_server, bouncer) = pooled(&[]);
+    let _clients = [connect(&bouncer, "database"), connect(&bouncer, "on")];
+    let mut normal = Client::log_in(bouncer.port, "postgres", "app");
+    normal.query("BEGIN");
+    let mut console = bouncer.console();
+    let mut kinds = |command: &str| {
+        let mut kinds = console.column(command, "replication");
+        kinds.sort();
+        kinds
+    };
+    assert_eq!(kinds("SHOW CLIENTS"), ["logical", "none", "none", "physical"], "with the console");
+    assert_eq!(kinds("SHOW SERVERS"), ["logical", "none", "physical"]);
+    let sockets = ["logical", "logical", "none", "none", "none", "physical", "physical"];
+    assert_eq!(kinds("SHOW SOCKETS"), sockets);
+}
+
+/// The error that a client received last, and the types of the messages before it.
+fn ending(client: &mut Client) -> (String, Option<String>) {
+    let mut messages = client.until_end();
+    let error = messages.pop_if(|message| message.tag == b'E').map(|message| message.error().1);
+    (tags(&messages), error)
+}
+
+#[test]
+fn the_end_of_a_replication_connection_is_explained_unless_it_streams() {
+    let (_server, mut bouncer) = pooled(&["default_pool_size = 2"]);
+    let mut streaming = connect(&bouncer, "on");
+    let position = streaming.query("IDENTIFY_SYSTEM")[1].row()[2].clone().unwrap();
+    streaming.send_query(&format!("START_REPLICATION PHYSICAL {position}"));
+    streaming.expect(b'W');
+    let mut idle = connect(&bouncer, "database");
+    // The pool is full.
+    let parameters = [("user", "postgres"), ("database", "app"), ("replication", "database")];
+    let mut waiting = Client::start(bouncer.port, &parameters);
+    let mut console = bouncer.console();
+    eventually("one waits", || console.pools("cl_waiting").contains(&"1".to_owned()));
+    assert_eq!(tags(&console.query("KILL app")), "CZ");
+    for client in [&mut idle, &mut waiting] {
+        assert_eq!(ending(client), (String::new(), Some("database removed".to_owned())));
+    }
+    let (before, error) = ending(&mut streaming);
+    assert!(error.is_none() && before.bytes().all(|tag| tag == b'd'), "{before} {error:?}");
+    assert_eq!(tags(&console.query("RESUME app")), "CZ");
+    let mut killed = connect(&bouncer, "database");
+    let ids = console.column("SHOW CLIENTS", "id");
+    let kinds = console.column("SHOW CLIENTS", "replication");
+    let id = &ids[kinds.iter().position(|kind| kind == "logical").unwrap()];
+    assert_eq!(tags(&console.query(&format!("KILL_CLIENT {id}"))), "CZ");
+    assert_eq!(ending(&mut killed).1.as_deref(), Some("admin forced disconnect"));
+    let mut last = connect(&bouncer, "database");
+    last.query("IDENTIFY_SYSTEM");
+    console.send_query("SHUTDOWN");
+    assert_eq!(ending(&mut last).1.as_deref(), Some("server shutting down"));
+    assert!(bouncer.wait_for_end().success());
+}
+
 /// A client program of the server's version, or of the system: builds of other versions come without it.
 fn tool(server: &Postgres, name: &str, bouncer: &Bouncer) -> Command {
     let own = server.bin_dir().join(name);
