@@ -21,7 +21,7 @@ CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test versions answers lint doc demo bench bench-tokens instructions fuzz clean
+.PHONY: help setup build test versions pgbouncer answers lint doc demo bench bench-tokens instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ versions: setup ## Run the integration tests against each version of PostgreSQL:
 		echo "PostgreSQL $$version"; \
 		PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it || exit 1; \
 	done
+
+# Fails if PGBOUNCER, or Debian's, is missing or too old.
+pgbouncer: setup ## Run the tests that need a PgBouncer of 1.19 or newer: PGBOUNCER
+	$(CARGO) build --workspace --all-targets --locked
+	$(CARGO) test --locked -p iambouncer --test it -- --ignored pgbouncer_
 
 answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests

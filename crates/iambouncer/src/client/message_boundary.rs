@@ -69,7 +69,7 @@ mod tests {
         let before = [message(b'T', b"columns"), message(b'D', &[7; 300]), message(b'Z', b"I")].concat();
         let stream = [message(b'W', &[0, 0, 0]), message(b'd', b"wal")].concat();
         let after = [message(b'c', b""), message(b'C', b"COPY 0\0"), message(b'Z', b"I")].concat();
-        let all = [before.clone(), stream.clone(), after.clone()].concat();
+        let all = [before.clone(), stream, after].concat();
         for piece_bytes in [1, 2, 5, 7, all.len()] {
             let mut boundary = MessageBoundary::default();
             assert!(boundary.admits_error());

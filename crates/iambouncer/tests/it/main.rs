@@ -54,6 +54,7 @@ mod odd_passwords;
 mod pam_logins;
 mod peers;
 mod per_database;
+mod pgbouncer_peers;
 mod pooling;
 mod ports;
 mod prepared;

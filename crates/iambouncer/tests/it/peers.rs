@@ -11,14 +11,14 @@ use std::sync::mpsc::{Receiver, channel};
 
 /// Starts a query that runs until it is canceled, and waits until the server runs it: the second row is larger than
 /// the server's buffer, so the first one is sent at once.
-fn start_query(client: &mut Client) {
+pub(crate) fn start_query(client: &mut Client) {
     client.send_query("SELECT repeat('x', 20000) FROM generate_series(1, 2); SELECT pg_sleep(60)");
     while client.read().expect("a row").tag != b'D' {}
 }
 
 /// Expects that the query of [`start_query`] was canceled.
 #[track_caller]
-fn expect_canceled(client: &mut Client) {
+pub(crate) fn expect_canceled(client: &mut Client) {
     let messages = client.until_ready();
     let error = messages.iter().find(|message| message.tag == b'E').expect("the query is canceled");
     assert_eq!(error.error().0, "57014");

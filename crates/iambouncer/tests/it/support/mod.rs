@@ -9,6 +9,7 @@ pub mod http;
 pub mod lambda;
 pub mod moto;
 pub mod pam;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
 pub mod raw;
