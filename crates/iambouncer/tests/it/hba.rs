@@ -198,6 +198,26 @@ fn samehost_is_this_host_and_samenet_its_networks() {
     refused(rules.tcp("d_tls", "app", "x"), NO_RULE);
 }
 
+/// Rules for databases do not match a connection for physical replication, nor the other way round.
+#[test]
+fn replication_is_a_keyword_for_physical_replication() {
+    let rules = "host replication app all trust\nhost d other all trust\n";
+    let rules = WithRules::start(&["d"], rules, "", USERS);
+    let log_in = |user: &str, replication: &str| {
+        let parameters = [("user", user), ("database", "d"), ("replication", replication)];
+        let error = Client::start(rules.bouncer.port, &parameters).until_ready().pop().unwrap();
+        if error.tag == b'E' { error.error().1 } else { String::new() }
+    };
+    // The rule accepts it; the server refuses it, since the user may not replicate. The text depends on its version.
+    let refused = log_in("app", "yes");
+    let texts = ["must be superuser or replication role", "permission denied to start WAL sender"];
+    assert!(texts.iter().any(|text| refused.contains(text)), "{refused}");
+    let no_rule = NO_RULE.split_once(' ').unwrap().1;
+    assert_eq!(log_in("other", "yes"), no_rule);
+    assert_eq!(log_in("app", "no"), no_rule);
+    assert_eq!(log_in("other", "no"), "");
+}
+
 #[test]
 fn password_methods_are_those_of_the_rule() {
     let md5 = iambouncer::auth::md5::stored("hashed", "secret");
