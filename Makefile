@@ -56,10 +56,12 @@ versions: setup ## Run the integration tests against each version of PostgreSQL:
 		PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it || exit 1; \
 	done
 
-# Fails if PGBOUNCER, or Debian's, is missing or too old.
-pgbouncer: setup ## Run the tests that need a PgBouncer of 1.19 or newer: PGBOUNCER
+# Both fail if what they need is missing: PGBOUNCER is the program (default: Debian's), PGBOUNCER_SOURCE its unpacked source.
+pgbouncer: setup ## Run the tests that need a PgBouncer of 1.19 or newer: PGBOUNCER; and its own tests: PGBOUNCER_SOURCE
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --locked -p iambouncer --test it -- --ignored pgbouncer_
+	$(CARGO) build --release --locked -p iambouncer
+	tools/pgbouncer-tests "$(PGBOUNCER_SOURCE)"
 
 answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests
