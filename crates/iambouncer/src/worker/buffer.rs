@@ -15,13 +15,46 @@ const MIN_SHRUNK_BYTES: usize = 64;
 const MAX_FREE_SMALL: usize = 64;
 const MAX_FREE_LARGE: usize = 8;
 
+/// The blocks of one size.
+struct FreeList {
+    free: Vec<Box<[u8]>>,
+    /// Blocks that were allocated and not released: those in use and those in the list. Counted where blocks come and
+    /// go, not each time one is used.
+    existing: usize,
+}
+
+impl FreeList {
+    const fn new() -> Self {
+        Self { free: Vec::new(), existing: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Box<[u8]> {
+        self.free.pop().unwrap_or_else(|| self.allocate(bytes))
+    }
+
+    #[cold]
+    fn allocate(&mut self, bytes: usize) -> Box<[u8]> {
+        self.existing += 1;
+        vec![0; bytes].into_boxed_slice()
+    }
+
+    fn put_back(&mut self, block: Box<[u8]>, max_free: usize) {
+        if self.free.len() < max_free {
+            self.free.push(block);
+        } else {
+            self.existing = self.existing.saturating_sub(1);
+        }
+    }
+
+    fn count(&self, bytes: usize) -> BlockCount {
+        let free = self.free.len();
+        BlockCount { bytes, used: self.existing.saturating_sub(free), free }
+    }
+}
+
 struct FreeLists {
-    small: Vec<Box<[u8]>>,
-    large: Vec<Box<[u8]>>,
-    /// Small blocks in use.
-    small_used: usize,
-    /// Large blocks in use.
-    large_used: usize,
+    small: FreeList,
+    large: FreeList,
 }
 
 /// The blocks of one size that this thread has.
@@ -39,45 +72,24 @@ pub struct BlockCount {
 pub fn block_counts() -> [BlockCount; 2] {
     FREE_LISTS.with(|free| {
         let free = free.borrow();
-        [
-            BlockCount { bytes: SMALL_BLOCK_BYTES, used: free.small_used, free: free.small.len() },
-            BlockCount { bytes: LARGE_BLOCK_BYTES, used: free.large_used, free: free.large.len() },
-        ]
+        [free.small.count(SMALL_BLOCK_BYTES), free.large.count(LARGE_BLOCK_BYTES)]
     })
 }
 
 thread_local! {
-    static FREE_LISTS: RefCell<FreeLists> = const { RefCell::new(FreeLists {
-        small: Vec::new(),
-        large: Vec::new(),
-        small_used: 0,
-        large_used: 0,
-    }) };
+    static FREE_LISTS: RefCell<FreeLists> =
+        const { RefCell::new(FreeLists { small: FreeList::new(), large: FreeList::new() }) };
 }
 
 /// Takes a block of at least `bytes` bytes from the free list, or allocates one.
 pub(super) fn allocate(bytes: usize) -> Box<[u8]> {
-    let recycled = FREE_LISTS.with(|free| {
+    FREE_LISTS.with(|free| {
         let mut free = free.borrow_mut();
         match bytes {
-            n if n <= SMALL_BLOCK_BYTES => {
-                free.small_used += 1;
-                free.small.pop()
-            }
-            n if n <= LARGE_BLOCK_BYTES => {
-                free.large_used += 1;
-                free.large.pop()
-            }
-            _ => None,
+            n if n <= SMALL_BLOCK_BYTES => free.small.take(SMALL_BLOCK_BYTES),
+            n if n <= LARGE_BLOCK_BYTES => free.large.take(LARGE_BLOCK_BYTES),
+            more => vec![0; more.next_power_of_two()].into_boxed_slice(),
         }
-    });
-    recycled.unwrap_or_else(|| {
-        let size = match bytes {
-            n if n <= SMALL_BLOCK_BYTES => SMALL_BLOCK_BYTES,
-            n if n <= LARGE_BLOCK_BYTES => LARGE_BLOCK_BYTES,
-            more => more.next_power_of_two(),
-        };
-        vec![0; size].into_boxed_slice()
     })
 }
 
@@ -85,13 +97,8 @@ fn recycle(block: Box<[u8]>) {
     let _ = FREE_LISTS.try_with(|free| {
         let mut free = free.borrow_mut();
         match block.len() {
-            SMALL_BLOCK_BYTES => free.small_used = free.small_used.saturating_sub(1),
-            LARGE_BLOCK_BYTES => free.large_used = free.large_used.saturating_sub(1),
-            _ => {}
-        }
-        match block.len() {
-            SMALL_BLOCK_BYTES if free.small.len() < MAX_FREE_SMALL => free.small.push(block),
-            LARGE_BLOCK_BYTES if free.large.len() < MAX_FREE_LARGE => free.large.push(block),
+            SMALL_BLOCK_BYTES => free.small.put_back(block, MAX_FREE_SMALL),
+            LARGE_BLOCK_BYTES => free.large.put_back(block, MAX_FREE_LARGE),
             _ => {}
         }
     });

@@ -13,9 +13,17 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Wakes all tasks that wait now.
+    /// Wakes all tasks that wait now; usually there are none.
+    #[inline]
     pub fn notify_all(&self) {
         self.round.set(self.round.get() + 1);
+        if !self.waiting.borrow().is_empty() {
+            self.wake_all();
+        }
+    }
+
+    #[inline(never)]
+    fn wake_all(&self) {
         for key in self.waiting.borrow_mut().drain(..) {
             executor::wake(key);
         }
