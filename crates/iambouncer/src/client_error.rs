@@ -42,7 +42,26 @@ pub struct ClientError {
     /// What to do about it.
     pub hint: Option<Cow<'static, str>>,
     /// The reason in the log, if the client must not learn it.
-    pub hidden_reason: Option<&'static str>,
+    pub hidden_reason: Option<HiddenReason>,
+}
+
+/// Reasons that only the log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HiddenReason {
+    /// `auth_query` has not found the user.
+    NoSuchUser,
+    /// The server has refused a replication connection; the client receives the server's own message.
+    LoginFailed,
+}
+
+impl HiddenReason {
+    /// PgBouncer's text.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoSuchUser => messages::NO_SUCH_USER.text,
+            Self::LoginFailed => "login failed",
+        }
+    }
 }
 
 impl ClientError {
@@ -54,7 +73,10 @@ impl ClientError {
 
     /// The reason for which the connection is closed, for the log.
     pub fn reason(&self) -> &str {
-        self.hidden_reason.unwrap_or(&self.message)
+        match self.hidden_reason {
+            Some(reason) => reason.text(),
+            None => &self.message,
+        }
     }
 
     /// Adds what to do about it.

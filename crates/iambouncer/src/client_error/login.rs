@@ -2,7 +2,7 @@
 //! same for unknown users and for wrong passwords.
 
 use super::messages::{self, PoolerMessage};
-use super::{Blame, ClientError};
+use super::{Blame, ClientError, HiddenReason};
 use std::borrow::Cow;
 
 /// Too many connections are logging in, and this one is the oldest of them.
@@ -82,7 +82,7 @@ pub fn authentication_failed(method: LoginMethod, user: &str) -> ClientError {
 
 /// As [`authentication_failed`], for a user that `auth_query` has not found: only the log has the reason.
 pub fn not_found(method: LoginMethod, user: &str) -> ClientError {
-    let hidden_reason = Some(messages::NO_SUCH_USER.text);
+    let hidden_reason = Some(HiddenReason::NoSuchUser);
     ClientError { hidden_reason, ..authentication_failed(method, user) }
 }
 

@@ -6,7 +6,7 @@ use super::closing::ServerCloseReason;
 use super::lease::Lease;
 use super::places::Eviction;
 use super::shared::ReportedParameters;
-use crate::client_error::ClientError;
+use crate::client_error::{ClientError, HiddenReason};
 use crate::client_identity::Replication;
 use crate::limits::Permit;
 use crate::server::login;
@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 
 /// The end of another limit is not signalled.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-
-/// PgBouncer's reason in the log for a refused login; the client receives the server's own message.
-const REPLICATION_REFUSED: &str = "login failed";
 
 /// A server for one client, and what it has reported at its login.
 pub struct DedicatedServer {
@@ -108,8 +105,11 @@ impl Pool {
     /// The failure may be due to what this client has requested: no other client receives it.
     fn report_failure(self: &Rc<Self>, failed: &Diagnosis) -> ClientError {
         let is_refused = matches!(failed.error, LoginError::Refused { .. });
-        let reason = is_refused.then_some(REPLICATION_REFUSED);
-        self.log_failed_login(failed, reason.unwrap_or(&failed.error.close_reason()));
+        let reason = is_refused.then_some(HiddenReason::LoginFailed);
+        match reason {
+            Some(reason) => self.log_failed_login(failed, reason.text()),
+            None => self.log_failed_login(failed, &failed.error.close_reason()),
+        }
         self.changed.notify_all();
         self.shared_limits.retry_claims();
         self.connect_for_waiters();
