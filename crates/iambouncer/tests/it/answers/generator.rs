@@ -6,8 +6,10 @@
 //! for hours.
 
 use crate::cancel::cancel;
+use crate::support::Bouncer;
+use crate::support::postgres::start;
 use crate::support::raw::{self, Client, Message};
-use crate::support::{Bouncer, postgres};
+use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -323,20 +325,22 @@ impl Drop for TestClient<'_> {
     }
 }
 
+/// A server of its own: the messages make PostgreSQL 18.4 crash at times, and with it all its sessions.
+fn own_server() -> Postgres {
+    let server = start(PostgresOptions::default());
+    server.sql("CREATE ROLE app LOGIN").unwrap();
+    server.sql("CREATE DATABASE app OWNER app").unwrap();
+    server.sql_in("app", "CREATE TABLE answers_generator (n int)").unwrap();
+    server.sql_in("app", "GRANT ALL ON answers_generator TO app").unwrap();
+    server
+}
+
 fn run_sequences(settings: &[&str], allows_transactions: bool) {
-    static TABLE: std::sync::Once = std::sync::Once::new();
-    TABLE.call_once(|| {
-        postgres()
-            .sql_in("app", "DROP TABLE IF EXISTS answers_generator; CREATE TABLE answers_generator (n int)")
-            .unwrap();
-        postgres().sql_in("app", "GRANT ALL ON answers_generator TO app").unwrap();
-    });
+    let server = own_server();
     let seconds =
         std::env::var("ANSWERS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SECONDS);
-    let bouncer = Bouncer::in_front_of(
-        postgres(),
-        &[settings, &["default_pool_size = 1", "http_port = auto"]].concat(),
-    );
+    let bouncer =
+        Bouncer::in_front_of(&server, &[settings, &["default_pool_size = 1", "http_port = auto"]].concat());
     let (tally, until) = (Tally::default(), Instant::now() + Duration::from_secs(seconds));
     std::thread::scope(|scope| {
         for id in 0..CLIENTS {
