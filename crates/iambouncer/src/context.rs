@@ -8,7 +8,7 @@ use crate::auth_connections::AuthConnections;
 use crate::client_identity::ClientIdentities;
 use crate::config::{
     AuthType, Config, Environment, FileStamp, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
-    load_user_list, users_with_tokens,
+    load_user_list, read_text, users_with_tokens,
 };
 use crate::host_names::{CacheTimes, NameSources};
 use crate::net::interfaces::interface_addresses;
@@ -192,15 +192,6 @@ fn ldap_tls(settings: &Settings, hba: &HbaRules) -> Result<Option<Arc<ClientConf
     let tls =
         tls_config::for_ldap(&trust).map_err(|error| format!("error: TLS with LDAP servers: {error}"))?;
     Ok(Some(tls))
-}
-
-/// A text file of limited size.
-fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > max_bytes as u64 {
-        return Err(format!("larger than {max_bytes} bytes"));
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// Shared by all tasks of a worker.

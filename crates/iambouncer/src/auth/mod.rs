@@ -1,6 +1,5 @@
 //! Authentication: md5 and SCRAM-SHA-256 in both directions, AWS identities of clients, passwords that servers verify, HBA
-//! rules, user maps. Owns computations
-//! and message order; independent of sockets.
+//! rules, user maps. Owns computations and message order; independent of sockets.
 
 pub(crate) mod hba;
 pub(crate) mod iam;

@@ -73,6 +73,18 @@ impl FileStamp {
     }
 }
 
+/// A text file of limited size.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > max_bytes as u64 {
+        return Err(format!("larger than {max_bytes} bytes"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
 struct DiskLoader;
 
 impl Loader for DiskLoader {

@@ -39,7 +39,7 @@ pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,
 };
-pub use load::{FileStamp, load_file, load_user_list};
+pub use load::{FileStamp, load_file, load_user_list, read_text};
 pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
 pub use ports::PortList;
 pub use reference::settings_markdown;

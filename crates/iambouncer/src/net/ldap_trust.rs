@@ -1,12 +1,13 @@
 //! Trust in LDAP servers, from the files and environment variables of OpenLDAP's library, which PgBouncer uses. Owns
 //! their names and their order (ldap.conf(5)); it knows only the options about the certificates of servers.
 
-use std::io::ErrorKind;
+use crate::config::read_text;
+use std::path::Path;
 
 /// Files of the system, of which the first that exists is read: Debian's, then Red Hat's.
 const SYSTEM_FILES: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 /// Longest file, in bytes.
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// How the certificates of LDAP servers are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +30,11 @@ impl LdapTrust {
         let mut options = LdapTlsOptions::default();
         if variable("LDAPNOINIT").is_none() {
             let system = SYSTEM_FILES.into_iter().find(|path| std::fs::exists(path).unwrap_or_default());
-            let own = variable("LDAPCONF");
+            // As in OpenLDAP, a file that does not exist has no options.
+            let own = variable("LDAPCONF").filter(|path| std::fs::exists(path).unwrap_or(true));
             for path in system.into_iter().chain(own.as_deref()) {
-                options.add(&read_file(path).map_err(|reason| format!("error: {path}: {reason}"))?);
+                let text = read_text(Path::new(path), MAX_FILE_BYTES);
+                options.add(&text.map_err(|reason| format!("error: {path}: {reason}"))?);
             }
         }
         options.requirement = variable("LDAPTLS_REQCERT").or(options.requirement);
@@ -72,16 +75,6 @@ impl LdapTlsOptions {
             _ => Err("error: TLS_REQCERT of LDAP is not never, allow, try, demand or hard".to_owned()),
         }
     }
-}
-
-/// A file that has disappeared has no options, as in OpenLDAP.
-fn read_file(path: &str) -> Result<String, String> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-        Ok(metadata) if metadata.len() > MAX_FILE_BYTES => return Err("larger than 1 MiB".to_owned()),
-        _ => {}
-    }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -96,12 +96,9 @@ fn announce(worker: &Worker, phase: Phase) {
             Phase::Now => tracing::info!("shutting down immediately"),
         }
     }
-    match phase {
+    if phase == Phase::WaitForServers {
         // The janitor closes the clients that wait.
-        Phase::WaitForServers => {
-            worker.directory.set_paused(None, true);
-        }
-        Phase::Running | Phase::WaitForClients | Phase::Now => {}
+        worker.directory.set_paused(None, true);
     }
 }
 
