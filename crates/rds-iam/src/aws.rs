@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 
 use crate::credentials::{CredentialError, CredentialFuture, CredentialSource, Identity};
 use crate::fetch_fault::{cause_of, wrong_clock, wrong_clock_of};
+use crate::http_client;
 use crate::http_record::HttpRecord;
 use crate::instance::KnownExpiries;
 use crate::slots::Slots;
@@ -119,7 +120,7 @@ pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
 
 fn loader(identity: &Identity) -> ConfigLoader {
     let mut regions = aws_config::default_provider::region::DefaultRegionChain::builder();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client::new());
     if let Some(profile) = &identity.profile {
         regions = regions.profile_name(profile);
         loader = loader.profile_name(profile);

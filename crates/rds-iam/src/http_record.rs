@@ -1,16 +1,12 @@
 //! Responses of the endpoints during a fetch of one identity's credentials, for the diagnosis of a failure.
 //!
-//! Owns: the SDK's default HTTP client with a record of each response: its `Date` compared with this machine's clock, and
+//! Owns: the HTTP client with a record of each response: its `Date` compared with this machine's clock, and
 //! the outcome of requests to the metadata service.
 //! Never: reads a body, or stores anything of a request.
 
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::{Builder, ConnectorBuilder};
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -24,6 +20,7 @@ use aws_smithy_types::date_time::Format;
 
 use crate::clock::seconds_ahead;
 use crate::fetch_fault::chain;
+use crate::http_client;
 use crate::slots::lock;
 
 /// Prefix of all paths of the metadata service, and of no other source.
@@ -62,7 +59,7 @@ pub(crate) struct HttpRecord(Arc<Mutex<HttpNotes>>);
 impl HttpRecord {
     /// A client that records its responses here.
     pub(crate) fn client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(RecordedClient { client: default_client(), record: self.clone() })
+        SharedHttpClient::new(RecordedClient { client: http_client::new(), record: self.clone() })
     }
 
     /// Discards the record.
@@ -90,19 +87,6 @@ impl HttpRecord {
             });
         }
     }
-}
-
-/// The SDK's default: hyper with rustls, and the proxy named by the environment.
-fn default_client() -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(|settings, components| {
-        let mut connector = ConnectorBuilder::default().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
-        connector.set_connector_settings(settings.cloned());
-        connector.set_proxy_config(Some(ProxyConfig::from_env()));
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
 }
 
 /// The time of the sender's clock.

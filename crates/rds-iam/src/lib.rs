@@ -51,6 +51,7 @@ mod endpoint;
 mod engine;
 mod error;
 mod fetch_fault;
+mod http_client;
 mod http_record;
 mod instance;
 mod limiter;
