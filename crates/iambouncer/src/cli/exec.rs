@@ -36,8 +36,13 @@ const EXIT_SIGNAL_BASE: i32 = 128;
 /// Maximum number of signals queued for the child.
 const MAX_QUEUED: usize = 16;
 /// Differences from an ordinary start without a file; `--set` overrides them.
-const SETTINGS: [(&str, &str); 4] =
-    [("listen_addr", "127.0.0.1"), ("listen_port", "0"), ("auth_type", "scram-sha-256"), ("workers", "1")];
+const SETTINGS: [(&str, &str); 5] = [
+    ("listen_addr", "127.0.0.1"),
+    ("listen_port", "0"),
+    ("unix_socket_dir", ""),
+    ("auth_type", "scram-sha-256"),
+    ("workers", "1"),
+];
 
 pub(super) fn exec(options: Exec) -> Result<ExitCode, Failure> {
     with_pooler(options.target.as_deref(), &options.server, options.command)

@@ -118,6 +118,30 @@ pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
     &AWS_ROLE_SESSION_NAME,
 ];
 
+/// Variables of other images that set a setting in zero-config mode, and the setting.
+pub(super) const SETTING_ALIASES: [(&str, &str); 2] =
+    [("LISTEN_PORT", "listen_port"), ("UNIX_SOCKET_DIR", "unix_socket_dir")];
+
+/// Applies the variables of other images; those of the pooler override them.
+pub(super) fn overlay_aliases(
+    settings: &mut Settings,
+    origins: &mut Vec<Origin>,
+    environment: &dyn Environment,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for (variable, key) in SETTING_ALIASES {
+        let Some(value) = environment.get(variable).filter(|value| !value.is_empty()) else { continue };
+        if is_service_link(variable, &value) {
+            continue;
+        }
+        match settings.set(key, &value) {
+            Ok(()) => record_setting(origins, key, &value, format!("from {variable}")),
+            Err(error) => diagnostics.push(Diagnostic::error(format!("{variable}: {error}"))),
+        }
+    }
+    diagnostics
+}
+
 /// Applies all `IAMBOUNCER_<SETTING>` variables and reports unknown ones.
 pub(super) fn overlay(
     settings: &mut Settings,

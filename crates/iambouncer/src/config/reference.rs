@@ -2,7 +2,7 @@
 //!
 //! Adds no facts of its own: errors must be fixed in the tables.
 
-use super::environment::{CONNECTION_VALUES, PREFIX};
+use super::environment::{CONNECTION_VALUES, PREFIX, SETTING_ALIASES};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
 use super::settings::{AppliedBy, SettingStatus};
 use super::settings_table::table;
@@ -69,6 +69,11 @@ fn connection_values(page: &mut String) {
         let flag = if value.flag.is_empty() { String::new() } else { code(value.flag) };
         let variables: Vec<String> = value.variables.iter().map(|name| code(name)).collect();
         page.push_str(&format!("| {} | {flag} | {} |\n", value.key, variables.join(", ")));
+    }
+    for (alias, key) in SETTING_ALIASES {
+        let own = format!("{PREFIX}{}", key.to_uppercase());
+        let flag = code(&format!("--set {key}=…"));
+        page.push_str(&format!("| {key} | {flag} | {}, {} |\n", code(&own), code(alias)));
     }
 }
 

@@ -7,7 +7,9 @@ use super::build::{ValuePlaces, ignored_settings};
 use super::check::check;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, ServerAuth};
-use super::environment::{self, ConnectionValue, Environment, overlay, overlay_flags, record};
+use super::environment::{
+    self, ConnectionValue, Environment, overlay, overlay_aliases, overlay_flags, record,
+};
 use super::model::{Config, Database, Host, Origin};
 use super::secret::Secret;
 use super::settings_table::Settings;
@@ -18,7 +20,8 @@ use rds_iam::secrets::SecretArn;
 const MODE_DEFAULTS: [(&str, &str); 8] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
-    ("unix_socket_dir", ""),
+    // Abstract, so that the console needs no writable directory.
+    ("unix_socket_dir", "@iambouncer"),
     ("auth_type", "any"),
     ("pool_mode", "transaction"),
     ("workers", "1"),
@@ -271,6 +274,7 @@ impl ZeroConfigResolver<'_> {
             }
             record(&mut self.origins, key, value, MODE_DEFAULT.to_owned());
         }
+        self.found.extend(overlay_aliases(&mut settings, &mut self.origins, self.environment));
         self.found.extend(overlay(&mut settings, &mut self.origins, self.environment));
         let listen_addr = flags.listen_addr.clone().map(|value| ("listen_addr".to_owned(), value));
         let listen_port = flags.listen_port.clone().map(|value| ("listen_port".to_owned(), value));

@@ -84,13 +84,35 @@ fn defaults_are_safe_and_have_a_source() {
     let resolved = from_variables(&[("PGHOST", "db"), ("PGUSER", "app"), ("DB_PORT", "")]);
     let settings = &resolved.config.settings;
     assert_eq!((settings.listen_addr.as_str(), settings.listen_port.first()), ("127.0.0.1", 6432));
-    assert_eq!(settings.unix_socket_dir, "");
+    assert_eq!(settings.unix_socket_dir, "@iambouncer");
     assert_eq!((settings.auth_type, settings.pool_mode), (AuthType::Any, PoolMode::Transaction));
     assert_eq!(settings.server_tls_sslmode, TlsMode::VerifyFull);
     assert_eq!(source(&resolved, "server_tls_sslmode"), "default without a file");
     assert_eq!(source(&resolved, "port"), "default");
     let database = resolved.config.fallback.as_ref().expect("fallback");
     assert_eq!(database.server_dbname("theirs"), "theirs");
+}
+
+#[test]
+fn listen_port_of_other_images_is_accepted_unless_kubernetes_made_it() {
+    let base = [("PGHOST", "db"), ("PGUSER", "app")];
+    let with = |more: &[(&'static str, &'static str)]| {
+        let pairs: Vec<_> = base.iter().chain(more).copied().collect();
+        from_variables(&pairs)
+    };
+    let both = with(&[("LISTEN_PORT", "5432,6432"), ("UNIX_SOCKET_DIR", "/run/a")]);
+    let settings = &both.config.settings;
+    assert_eq!(settings.listen_port.iter().collect::<Vec<_>>(), [5432, 6432]);
+    assert_eq!(source(&both, "listen_port"), "from LISTEN_PORT");
+    assert_eq!(settings.unix_socket_dir, "/run/a");
+    let own = with(&[("LISTEN_PORT", "5432"), ("IAMBOUNCER_LISTEN_PORT", "7000")]);
+    assert_eq!(own.config.settings.listen_port.first(), 7000);
+    let link = with(&[("LISTEN_PORT", "tcp://10.0.0.1:80")]);
+    assert_eq!(link.config.settings.listen_port.first(), 6432);
+    assert!(
+        resolve(None, &ZeroConfigFlags::default(), &[("PGHOST", "h"), ("PGUSER", "u"), ("LISTEN_PORT", "x")])
+            .is_err()
+    );
 }
 
 #[test]
