@@ -2,9 +2,11 @@
 //! client's own task runs. Owns the table, and requests to a client's task.
 
 mod cancel_key;
+mod departures;
 mod snapshot;
 
 pub use cancel_key::{CancelKey, KeyForm, KeyOwner};
+pub use departures::{Departure, DeparturePeriod, Departures, QUIET, STEP};
 pub use snapshot::snapshot;
 
 use crate::client_error::ClientError;
@@ -47,15 +49,17 @@ impl ClientState {
     }
 }
 
-/// Whether a client that waits for a server has received the NOTICE of `query_wait_notify`.
+/// What happens to the wait of a client for a server: the NOTICE of `query_wait_notify`, and a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WaitNotice {
-    /// It has not waited long enough.
-    NotYet,
-    /// The client's task must send it now.
-    Due,
-    /// It was sent in this wait.
-    Sent,
+enum WaitEvent {
+    /// It has not waited long enough for the NOTICE.
+    None,
+    /// The client's task must send the NOTICE now.
+    NoticeDue,
+    /// The NOTICE was sent in this wait.
+    NoticeSent,
+    /// The query is canceled.
+    Canceled,
 }
 
 /// Times of a client, for the janitor. All times are of the worker's clock.
@@ -105,9 +109,9 @@ pub struct ClientInfo {
     /// Number of its named statements.
     pub prepared_count: Cell<u32>,
     kill: Cell<Option<Box<ClientError>>>,
-    cancel_wait: Cell<bool>,
-    wait_notice: Cell<WaitNotice>,
+    wait_event: Cell<WaitEvent>,
     end_check: Cell<EndCheck>,
+    departure: Cell<Departure>,
 }
 
 /// Whether the end of a client's connection must be checked for.
@@ -133,6 +137,19 @@ impl ClientInfo {
         // The first error is the one sent to the client.
         self.kill.set(self.kill.take().or_else(|| Some(Box::new(error))));
         executor::wake(self.task.get());
+    }
+
+    /// Has its task close the client between two transactions. The first reason is the one that the client receives.
+    pub fn request_departure(&self, reason: Departure) {
+        if self.departure.get() == Departure::NotRequested {
+            self.departure.set(reason);
+        }
+    }
+
+    /// Whether it is to be closed between two transactions.
+    #[inline]
+    pub fn departure(&self) -> Departure {
+        self.departure.get()
     }
 
     /// Wakes its task to check for changes.
@@ -200,36 +217,40 @@ impl ClientInfo {
 
     /// Cancels the query that waits for a server.
     pub fn cancel_wait(&self) {
-        self.cancel_wait.set(true);
+        self.wait_event.set(WaitEvent::Canceled);
         executor::wake(self.task.get());
     }
 
     /// True once after [`ClientInfo::cancel_wait`].
     #[inline]
     pub fn take_cancel_wait(&self) -> bool {
-        self.cancel_wait.replace(false)
+        let is_canceled = self.wait_event.get() == WaitEvent::Canceled;
+        if is_canceled {
+            self.wait_event.set(WaitEvent::None);
+        }
+        is_canceled
     }
 
     /// The client begins to wait for a server, or for its startup response.
     pub fn begin_wait(&self, now: Instant) {
         self.state.set(ClientState::Waiting);
-        self.wait_notice.set(WaitNotice::NotYet);
+        self.wait_event.set(WaitEvent::None);
         self.time(|timing| timing.query_at = Some(now));
     }
 
     /// Has the client's task send the NOTICE about its wait, once per wait.
     pub fn notify_of_wait(&self) {
-        if self.wait_notice.get() == WaitNotice::NotYet {
-            self.wait_notice.set(WaitNotice::Due);
+        if self.wait_event.get() == WaitEvent::None {
+            self.wait_event.set(WaitEvent::NoticeDue);
             executor::wake(self.task.get());
         }
     }
 
     /// True once after [`ClientInfo::notify_of_wait`].
     pub fn take_wait_notice(&self) -> bool {
-        let is_due = self.wait_notice.get() == WaitNotice::Due;
+        let is_due = self.wait_event.get() == WaitEvent::NoticeDue;
         if is_due {
-            self.wait_notice.set(WaitNotice::Sent);
+            self.wait_event.set(WaitEvent::NoticeSent);
         }
         is_due
     }
@@ -326,9 +347,9 @@ impl ClientTable {
             server: Cell::default(),
             prepared_count: Cell::new(0),
             kill: Cell::default(),
-            cancel_wait: Cell::new(false),
-            wait_notice: Cell::new(WaitNotice::NotYet),
+            wait_event: Cell::new(WaitEvent::None),
             end_check: Cell::new(EndCheck::NotNeeded),
+            departure: Cell::new(Departure::NotRequested),
         });
         clients.insert(slot, info.clone());
         Some(info)

@@ -78,14 +78,19 @@ impl HealthState {
         self.is_started.load(Ordering::Acquire)
     }
 
-    /// Reports that no new clients are accepted; irreversible.
+    /// Reports that clients should be sent elsewhere; irreversible.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    /// True once new clients are refused.
+    /// True once clients should be sent elsewhere.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// True if clients should be sent here, as the readiness probe reports.
+    pub fn is_ready(&self) -> bool {
+        self.is_started() && !self.is_draining() && self.first_login() != FirstLogin::Awaited
     }
 
     /// Reports that the first login succeeded or is not needed. The first report is final: readiness is not lost

@@ -18,7 +18,7 @@ use std::time::Duration;
 const KILL_WAIT: Duration = Duration::from_secs(1);
 
 /// Logs a command as PgBouncer does.
-fn log(command: &str, database: &str) {
+pub(super) fn log(command: &str, database: &str) {
     match database {
         "" => tracing::info!("{command} command issued"),
         name => tracing::info!("{command} '{name}' command issued"),
@@ -26,7 +26,7 @@ fn log(command: &str, database: &str) {
 }
 
 /// The database that an argument names, or `None` for all. The console is refused with `not_console`.
-fn optional_database(
+pub(super) fn optional_database(
     console: &Console,
     name: &str,
     not_console: &'static PoolerMessage,
@@ -80,7 +80,7 @@ pub(super) fn reload(console: Rc<Console>, _: String) -> CommandOutcome {
 
 pub(super) fn pause(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        if console.lifecycle.phase() != Phase::Running {
+        if !console.lifecycle.phase().is_serving() {
             return Err(messages::POOLER_SHUTTING_DOWN.error());
         }
         check_not_paused(&console)?;
@@ -108,7 +108,7 @@ async fn drained(console: Rc<Console>, database: Option<String>) -> Result<(), C
 
 pub(super) fn resume(console: Rc<Console>, name: String) -> CommandOutcome {
     Box::pin(async move {
-        if console.lifecycle.phase() != Phase::Running {
+        if !console.lifecycle.phase().is_serving() {
             return Err(messages::POOLER_SHUTTING_DOWN.error());
         }
         log("RESUME", &name);
@@ -263,6 +263,20 @@ pub(super) fn online_restart(command: &str) -> ClientError {
         format!("{command} is not supported: it is part of the online restart, deprecated in PgBouncer");
     ClientError::new(Blame::Client, "08P01", text)
         .hint("Let the new process listen on the same port (so_reuseport), then stop the old one.")
+}
+
+/// What SIGTERM does if `drain_max_seconds` is set.
+pub(super) fn drain(console: Rc<Console>, _: String) -> CommandOutcome {
+    Box::pin(async move {
+        log("DRAIN", "");
+        if console.drain() {
+            return Ok(());
+        }
+        let error = ClientError::new(Blame::Client, "55000", "drain_max_seconds is not set");
+        Err(error.hint(
+            "SET drain_max_seconds = 25, or use SHUTDOWN WAIT_FOR_CLIENTS, which waits without a limit.",
+        ))
+    })
 }
 
 pub(super) fn shutdown(console: Rc<Console>, argument: String) -> CommandOutcome {

@@ -12,6 +12,7 @@ use crate::stats::snapshot::{DatabaseCounts, Snapshot};
 use crate::stats::{Periods, Statistics};
 use crate::worker;
 use crate::worker::workers::Workers;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::rc::Rc;
@@ -50,6 +51,8 @@ pub struct Console {
     pub statistics: Statistics,
     /// The periods of averages at this worker.
     pub periods: Periods,
+    /// RECONNECT_CLIENTS commands under way.
+    pub(super) reconnects: Cell<u32>,
     reloader: Reloader,
     /// The consoles of all workers.
     workers: Workers<Self>,
@@ -66,7 +69,8 @@ impl Console {
         workers: Workers<Self>,
     ) -> Self {
         let (statistics, periods) = (Statistics::default(), Periods::new(worker::now()));
-        Self { context, directory, clients, lifecycle, statistics, periods, reloader, workers }
+        let reconnects = Cell::new(0);
+        Self { context, directory, clients, lifecycle, statistics, periods, reconnects, reloader, workers }
     }
 
     /// RELOAD: applies the configuration completely or not at all. The error text is for the user.
@@ -200,6 +204,20 @@ impl Console {
     pub(super) async fn snapshot_of_all(&self) -> Snapshot {
         let parts = self.at_all(|console| ready(console.snapshot())).await;
         Snapshot::sum(parts.iter())
+    }
+
+    /// Begins a drain. A repeated one changes nothing; one that follows SHUTDOWN WAIT_FOR_CLIENTS ends that wait. False if
+    /// `drain_max_seconds` is not set.
+    pub fn drain(&self) -> bool {
+        if self.context.config().settings.drain_period().is_none() {
+            return false;
+        }
+        match self.lifecycle.phase() {
+            Phase::Running => self.advance(Phase::DrainAnnounced(worker::now())),
+            Phase::WaitForClients => self.advance(Phase::Draining(worker::now())),
+            Phase::DrainAnnounced(_) | Phase::Draining(_) | Phase::WaitForServers | Phase::Now => {}
+        }
+        true
     }
 
     /// Advances all workers to a phase of shutdown.

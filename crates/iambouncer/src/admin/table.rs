@@ -4,9 +4,9 @@
 use super::columns::ShowTable;
 use super::console::Console;
 use super::{
-    actions, driver_parameters as driver, settings, show, show_connections as connections, show_databases,
-    show_dns as dns, show_memory, show_peers as peers, show_secrets, show_stats as stats, show_tokens,
-    show_users, words,
+    actions, driver_parameters as driver, reconnect_clients, settings, show, show_connections as connections,
+    show_databases, show_dns as dns, show_memory, show_peers as peers, show_secrets, show_stats as stats,
+    show_status, show_tokens, show_users, words,
 };
 use crate::client_error::ClientError;
 use std::pin::Pin;
@@ -89,6 +89,11 @@ pub static COMMANDS: &[Command] = &[
     shows("SHOW SECRETS", "secrets of AWS Secrets Manager", &show_secrets::SECRETS),
     shows("SHOW TOKENS", "IAM tokens and the identities that sign them", &show_tokens::TOKENS),
     shows("SHOW STATE", "active, paused, suspended", &show::STATE),
+    shows(
+        "SHOW STATUS",
+        "version, state, readiness, uptime and number of this process",
+        &show_status::STATUS,
+    ),
     shows("SHOW CLIENT_ENCODING", "for drivers", &driver::CLIENT_ENCODING),
     shows("SHOW DEFAULT_TRANSACTION_ISOLATION", "for drivers", &driver::DEFAULT_TRANSACTION_ISOLATION),
     shows("SHOW STANDARD_CONFORMING_STRINGS", "for drivers", &driver::STANDARD_CONFORMING_STRINGS),
@@ -109,10 +114,17 @@ pub static COMMANDS: &[Command] = &[
     acts("DISABLE", "db", "refuses new clients of a database", actions::disable),
     acts("ENABLE", "db", "undoes DISABLE", actions::enable),
     acts("RECONNECT", "[db]", "replaces server connections as they are released", actions::reconnect),
+    acts(
+        "RECONNECT_CLIENTS",
+        "[db] [seconds]",
+        "closes the connected clients between transactions, spread over a period",
+        reconnect_clients::reconnect_clients,
+    ),
     acts("KILL_CLIENT", "id", "closes one client, by its id in SHOW CLIENTS", actions::kill_client),
     acts("KILL", "[db]", "closes all clients and servers of a database, and pauses it", actions::kill),
     acts("SUSPEND", "", "refused: part of PgBouncer's online restart", actions::suspend),
     acts("WAIT_CLOSE", "[db]", "waits until servers marked for closing are closed", actions::wait_close),
+    acts("DRAIN", "", "closes clients between transactions, then stops this process", actions::drain),
     acts(
         "SHUTDOWN",
         "[WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]",
@@ -134,7 +146,8 @@ fn help_text() -> UsageNotice {
     UsageNotice { message: "Console usage", detail: lines.collect() }
 }
 
-/// The command that a text matches, and its argument: one word without its quotes, or for SET all that follows.
+/// The command that a text matches, and its argument: one word without its quotes, or for SET and commands with several
+/// arguments all that follows.
 /// `SELECT x` is an alias of `SHOW x`.
 pub fn find(text: &str) -> Option<(&'static Command, String)> {
     let text = text.trim().trim_end_matches(';').trim_end();
@@ -147,6 +160,7 @@ pub fn find(text: &str) -> Option<(&'static Command, String)> {
     let command = COMMANDS.iter().find(|command| command.words == name)?;
     let argument = match command.run {
         Run::Set(_) => rest.trim().to_owned(),
+        Run::Action(_) if command.arguments.contains(' ') => rest.trim().to_owned(),
         _ => words::at_most_one(rest)?,
     };
     let takes_one = !command.arguments.is_empty();

@@ -40,8 +40,8 @@ pub(super) fn check_before_proof(
 /// established before the listeners closed: for them the pooler was there. The UNIX socket stays open for the console.
 fn is_accepted(phase: Phase, remote: &Endpoint) -> bool {
     match phase {
-        Phase::Running => true,
-        Phase::WaitForClients => matches!(remote, Endpoint::Tcp(_)),
+        Phase::Running | Phase::DrainAnnounced(_) => true,
+        Phase::WaitForClients | Phase::Draining(_) => matches!(remote, Endpoint::Tcp(_)),
         Phase::WaitForServers | Phase::Now => false,
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     check_listening(&config.settings, places, &mut found);
     check_peers(config, places, &mut found);
     check_names(&config.settings, places, &mut found);
+    check_drain(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
     check_tls_pairs(&config.settings, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);
@@ -75,6 +76,23 @@ fn check_names(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagno
     if !settings.dns_server.is_empty() && settings.dns_server_address().is_none() {
         let error = format!("dns_server: \"{}\" is not ADDRESS or ADDRESS:PORT", settings.dns_server);
         found.push(Diagnostic::error(error).at(places.setting("dns_server")));
+    }
+}
+
+fn check_drain(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+    let min = settings.drain_min_seconds;
+    let at = |diagnostic: Diagnostic| diagnostic.at(places.setting("drain_min_seconds"));
+    match settings.drain_max_seconds.time() {
+        Some(max) if min > max => found.push(at(Diagnostic::error(format!(
+            "drain_min_seconds = {} is more than drain_max_seconds = {}",
+            min.as_secs_f64(),
+            max.as_secs_f64()
+        )))),
+        None if !min.is_zero() => {
+            let warning = "drain_min_seconds has no effect without drain_max_seconds";
+            found.push(at(Diagnostic::warning(warning)));
+        }
+        _ => {}
     }
 }
 
@@ -215,6 +233,20 @@ pub(super) mod tests {
             assert_eq!(found(&format!("dns_server = {good}"), "a = host=h"), Vec::<String>::new());
         }
         assert!(found("dns_server = ns.example.com", "a = host=h")[0].contains("is not ADDRESS"));
+    }
+
+    #[test]
+    fn a_drain_ends_after_its_minimum() {
+        let lines = |min: &str, max: &str| format!("drain_min_seconds = {min}\ndrain_max_seconds = {max}");
+        assert_eq!(found(&lines("5", "5"), "a = host=h"), Vec::<String>::new());
+        assert_eq!(
+            found(&lines("5.5", "5"), "a = host=h"),
+            ["drain_min_seconds = 5.5 is more than drain_max_seconds = 5"]
+        );
+        assert_eq!(
+            found(&lines("5", "never"), "a = host=h"),
+            ["drain_min_seconds has no effect without drain_max_seconds"]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::ldap_options::LdapSetting;
 use super::ports::PortList;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
 use super::tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups};
-use super::value::{FileMode, HttpPort, SettingValue, WorkerCount};
+use super::value::{DrainLimit, FileMode, HttpPort, SettingValue, WorkerCount};
 
 settings! {
     admin_users: String = "", ClientLogin, Working, "Users who may run every console command";
@@ -47,6 +47,8 @@ settings! {
     dns_nxdomain_ttl: Duration = 15, ServerLogin, Working, "Seconds for which the failure to look up a host name is remembered, until RELOAD or SET";
     dns_server: String = "", Start, Working, "Name server for server host names, ADDRESS or ADDRESS:PORT, instead of the system's";
     dns_zone_check_period: Duration = 0, Nothing, Ignored, "Seconds between checks of a zone's serial (c-ares only)";
+    drain_max_seconds: DrainLimit = DrainLimit::Never, Use, Working, "Seconds after SIGTERM or DRAIN at which the process ends; connected clients are closed between transactions until then. never: wait for all clients. 25 without a file";
+    drain_min_seconds: Duration = 0, Use, Working, "Seconds after SIGTERM or DRAIN for which clients are still accepted, if drain_max_seconds is set";
     http_addr: String = "127.0.0.1", Start, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
     http_port: HttpPort = HttpPort::Number(9127), Start, Working, "Port for probes and metrics; 0 means none, auto a free one, which is logged";
     iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Reload, Working, "IAM logins started per second and server, over all pools; RDS accepts 200 (0 = no limit)", 0..=100_000;
@@ -131,6 +133,21 @@ settings! {
     workers: WorkerCount = WorkerCount::Auto, Start, Working, "Worker threads: a number, or auto for one per available CPU";
 }
 
+/// The times of a drain, from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainPeriod {
+    /// Clients are accepted until then.
+    pub min: Duration,
+    /// The process ends then.
+    pub max: Duration,
+}
+
+impl Default for DrainPeriod {
+    fn default() -> Self {
+        Self { min: Duration::ZERO, max: Duration::from_secs(25) }
+    }
+}
+
 /// The port of name servers.
 const DNS_PORT: u16 = 53;
 
@@ -177,6 +194,11 @@ impl Settings {
         split_list(&self.track_extra_parameters)
     }
 
+    /// The times of a drain; `None` if it has no end.
+    pub fn drain_period(&self) -> Option<DrainPeriod> {
+        self.drain_max_seconds.time().map(|max| DrainPeriod { min: self.drain_min_seconds.min(max), max })
+    }
+
     /// True if connections to servers would be encrypted in another way.
     pub fn encrypts_servers_differently(&self, other: &Self) -> bool {
         let tls = |settings: &Self| {
@@ -208,7 +230,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 13);
+        assert_eq!(table().len(), 101 + 15);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

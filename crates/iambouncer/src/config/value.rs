@@ -224,6 +224,48 @@ impl SettingValue for HttpPort {
     }
 }
 
+/// When a drain ends: `drain_max_seconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainLimit {
+    /// When the last client has disconnected by itself, as in PgBouncer.
+    Never,
+    /// After this time.
+    After(Duration),
+}
+
+impl DrainLimit {
+    const NEVER: &'static str = "never";
+
+    /// The time, if there is one.
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::After(time) => Some(time),
+        }
+    }
+}
+
+impl SettingValue for DrainLimit {
+    type Literal = Self;
+    fn of(literal: Self) -> Self {
+        literal
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.eq_ignore_ascii_case(Self::NEVER) {
+            return Ok(Self::Never);
+        }
+        Duration::parse(text)
+            .map(Self::After)
+            .map_err(|reason| format!("is not {} and {reason}", Self::NEVER))
+    }
+    fn text(&self) -> String {
+        match self {
+            Self::Never => Self::NEVER.to_owned(),
+            Self::After(time) => time.text(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +319,15 @@ mod tests {
         for text in ["", "-1", "65536", "off", "080"] {
             assert!(HttpPort::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_drain_is_a_time_or_never() {
+        assert_eq!(DrainLimit::parse("Never"), Ok(DrainLimit::Never));
+        assert_eq!(DrainLimit::parse(""), Ok(DrainLimit::Never));
+        assert_eq!(DrainLimit::parse("0"), Ok(DrainLimit::After(Duration::ZERO)));
+        assert_eq!(DrainLimit::parse("2.5").map(|limit| limit.text()), Ok("2.5".to_owned()));
+        assert!(DrainLimit::parse("soon").is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::value::SettingValue;
 use rds_iam::secrets::SecretArn;
 
 /// Defaults of settings in this mode.
-const MODE_DEFAULTS: [(&str, &str); 8] = [
+const MODE_DEFAULTS: [(&str, &str); 9] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
     // Abstract, so that the console needs no writable directory.
@@ -28,6 +28,8 @@ const MODE_DEFAULTS: [(&str, &str); 8] = [
     ("server_tls_sslmode", "verify-full"),
     // JDBC, lib/pq and sqlx send it.
     ("ignore_startup_parameters", "extra_float_digits"),
+    // Below the 30 seconds after which Kubernetes kills a container.
+    ("drain_max_seconds", "25"),
 ];
 const MODE_DEFAULT: &str = "default without a file";
 const MASK: &str = "***";

@@ -58,7 +58,7 @@ pub(super) fn readiness(health: &HealthState) -> ProbeResult {
         FirstLogin::NotRequested => (true, "no login to a server was requested"),
     };
     let draining = if health.is_draining() {
-        (false, "draining: no new clients")
+        (false, "draining: clients should be sent elsewhere")
     } else {
         (true, "accepting new clients")
     };
@@ -94,7 +94,10 @@ mod tests {
     #[test]
     fn readiness_needs_startup_and_a_login_and_ends_with_draining() {
         let health = HealthState::new(1, Instant::now(), FirstLogin::Awaited);
-        let is_ready = || readiness(&health).is_good;
+        let is_ready = || {
+            assert_eq!(readiness(&health).is_good, health.is_ready());
+            readiness(&health).is_good
+        };
         assert!(!is_ready());
         health.start();
         assert!(!is_ready());

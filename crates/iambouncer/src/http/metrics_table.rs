@@ -125,7 +125,7 @@ static TABLE: &[Metric] = &[
         one(MetricValue::Gauge(seconds(SystemTime::UNIX_EPOCH, f.began_at)))
     }),
     row("ready", Gauge, None, &[], "1 while /readiness passes. A first login that no probe has requested is not waited for.", |f| one(flag(f.is_ready))),
-    row("draining", Gauge, None, &[], "1 once new clients are refused.", |f| one(flag(f.is_draining))),
+    row("draining", Gauge, None, &[], "1 once clients should be sent elsewhere, because the process stops.", |f| one(flag(f.is_draining))),
     row("config_reload_success_timestamp", Gauge, SECONDS, &[], "Time of the last successful load of the configuration, in seconds since 1970.", |f| {
         one(whole(f.last_reload.succeeded_at_s))
     }),

@@ -264,6 +264,11 @@ impl Directory {
         }
     }
 
+    /// Servers of this worker that are being closed because their clients left in the middle of a request.
+    pub fn lingering_servers(&self) -> usize {
+        self.pools().iter().map(|pool| pool.lingering_servers()).sum()
+    }
+
     /// Servers of this worker that are linked, being reset, logging in or being moved. Those that are being closed do
     /// not count.
     pub fn busy_servers(&self) -> usize {

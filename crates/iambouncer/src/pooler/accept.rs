@@ -25,8 +25,10 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 /// True if the listener accepts connections in this phase. The UNIX socket stays open for the console.
 fn is_open(phase: Phase, listener: &Endpoint) -> bool {
     match (phase, listener) {
-        (Phase::Running, _) => true,
-        (Phase::WaitForClients | Phase::WaitForServers, listener) => matches!(listener, Endpoint::Unix(_)),
+        (Phase::Running | Phase::DrainAnnounced(_), _) => true,
+        (Phase::WaitForClients | Phase::Draining(_) | Phase::WaitForServers, listener) => {
+            matches!(listener, Endpoint::Unix(_))
+        }
         (Phase::Now, _) => false,
     }
 }
@@ -57,7 +59,7 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
             }
         }
     }
-    if lifecycle.phase() == Phase::WaitForClients {
+    if matches!(lifecycle.phase(), Phase::WaitForClients | Phase::Draining(_)) {
         take_queue(&worker, &listener);
     }
 }

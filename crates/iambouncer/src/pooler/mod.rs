@@ -3,6 +3,7 @@
 
 mod accept;
 mod announce;
+mod drain;
 mod engine;
 mod first_login;
 mod heartbeat;

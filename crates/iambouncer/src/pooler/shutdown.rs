@@ -1,42 +1,48 @@
 //! Shutdown of each worker. Owns what each phase waits for; a client is never disconnected before the end of the phase
 //! that waits for it.
 
+use super::drain;
 use crate::client_error;
 use crate::clients::ClientState;
 use crate::lifecycle::Phase;
 use crate::limits::Permit;
 use crate::service_manager;
-use crate::worker::{self, either, timers};
+use crate::worker::{self, either, executor, timers};
 use crate::worker_state::Worker;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How long shutdown waits for logins that were in progress when it began.
 const LOGIN_GRACE: Duration = Duration::from_secs(5);
+/// How long a drain waits at its end for statements to be canceled.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long clients may take to read the final message.
 const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns when the worker may stop. The permit is in the count of workers whose servers may be in use.
-pub(super) async fn wait(worker: &Worker, serving: Option<Permit>) {
+pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
     let mut serving = serving;
     let lifecycle = &worker.lifecycle;
     let limits = &worker.context.process.limits;
     let mut announced = Phase::Running;
+    let mut is_drain = false;
     let mut began = worker::now();
     loop {
         let phase = lifecycle.phase();
         if phase != announced {
-            if announced == Phase::Running {
+            if matches!(announced, Phase::Running | Phase::DrainAnnounced(_)) {
                 began = worker::now();
             }
+            is_drain |= phase.is_drain();
+            announce(worker, phase, announced);
             announced = phase;
-            announce(worker, phase);
         }
         let grace = LOGIN_GRACE.saturating_sub(worker::now() - began);
         let done = match phase {
-            Phase::Running => false,
+            Phase::Running | Phase::DrainAnnounced(_) => false,
             // Counts the sessions of all workers: until then a console here is useful, and a server may be needed
             // elsewhere.
-            Phase::WaitForClients => {
+            Phase::WaitForClients | Phase::Draining(_) => {
                 limits.sessions.taken() == 0
                     && (grace.is_zero() || worker.context.process.pending_logins.len() == 0)
             }
@@ -58,7 +64,7 @@ pub(super) async fn wait(worker: &Worker, serving: Option<Permit>) {
         };
         let waiting = either(lifecycle.changed.wait(), event.wait());
         match phase {
-            Phase::WaitForClients if !grace.is_zero() => {
+            Phase::WaitForClients | Phase::Draining(_) if !grace.is_zero() => {
                 timers::timeout(grace, waiting).await;
             }
             _ => {
@@ -71,6 +77,9 @@ pub(super) async fn wait(worker: &Worker, serving: Option<Permit>) {
     // The last client may have left here; the other workers wait for that too.
     worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
     close_clients(worker).await;
+    if is_drain {
+        wait_for_cancels(worker).await;
+    }
     if worker.context.worker.index() == 0 {
         // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
@@ -80,12 +89,19 @@ pub(super) async fn wait(worker: &Worker, serving: Option<Permit>) {
     }
 }
 
-fn announce(worker: &Worker, phase: Phase) {
+fn announce(worker: &Rc<Worker>, phase: Phase, before: Phase) {
     worker.context.process.health.drain();
     if worker.context.worker.index() == 0 {
         service_manager::stopping();
         match phase {
             Phase::Running => {}
+            Phase::DrainAnnounced(since) => {
+                announce_drain(worker);
+                executor::spawn(drain::close_listeners_in_time(worker.clone(), since));
+            }
+            // Announced before, unless clients were being waited for.
+            Phase::Draining(_) if before.is_drain() => {}
+            Phase::Draining(_) => announce_drain(worker),
             Phase::WaitForClients => {
                 tracing::info!(
                     "no new clients; waiting for {} clients to disconnect",
@@ -96,10 +112,24 @@ fn announce(worker: &Worker, phase: Phase) {
             Phase::Now => tracing::info!("shutting down immediately"),
         }
     }
+    if let Phase::Draining(since) = phase {
+        executor::spawn(drain::close_clients(worker.clone(), since));
+    }
     if phase == Phase::WaitForServers {
         // The janitor closes the clients that wait.
         worker.directory.set_paused(None, true);
     }
+}
+
+fn announce_drain(worker: &Worker) {
+    let Some(period) = worker.context.config().settings.drain_period() else { return };
+    tracing::info!(
+        "draining: not ready any more; new clients are accepted for {} s, then the connected ones ({} now) are closed between \
+         transactions; the process ends within {} s",
+        period.min.as_secs_f64(),
+        worker.context.process.limits.sessions.taken(),
+        period.max.as_secs_f64()
+    );
 }
 
 async fn close_clients(worker: &Worker) {
@@ -111,6 +141,16 @@ async fn close_clients(worker: &Worker) {
             && worker.clients.list().iter().any(|c| c.state.get() != ClientState::Login)
         {
             worker.directory.client_left.wait().await;
+        }
+    })
+    .await;
+}
+
+/// Waits until the statements of clients that were closed in a transaction have been canceled.
+async fn wait_for_cancels(worker: &Worker) {
+    timers::timeout(CANCEL_GRACE, async {
+        while worker.directory.lingering_servers() > 0 {
+            worker.directory.changed.wait().await;
         }
     })
     .await;

@@ -75,9 +75,11 @@ impl Signal {
 
 /// Handles signals. The log lines are those of PgBouncer.
 pub(super) async fn handle(console: Rc<Console>, mut signals: mpsc::Receiver<Signal>) {
+    let mut is_first = true;
     while let Some(signal) = signals.recv().await {
         let name = signal.name();
-        let is_running = console.lifecycle.phase() == Phase::Running;
+        let phase = console.lifecycle.phase();
+        let is_running = phase == Phase::Running;
         let is_paused = console.directory.paused.get();
         match signal {
             Signal::Reload => {
@@ -89,9 +91,18 @@ pub(super) async fn handle(console: Rc<Console>, mut signals: mpsc::Receiver<Sig
                 }
                 service_manager::ready();
             }
+            // A supervisor sends it after a hook has run DRAIN, and means the same.
+            Signal::WaitForClients if is_first && phase.is_drain() => {
+                is_first = false;
+                tracing::info!("got {name}, already draining");
+            }
             Signal::WaitForClients | Signal::WaitForServers if !is_running => {
                 tracing::info!("got {name} while shutting down, fast exit");
                 console.advance(Phase::Now);
+            }
+            Signal::WaitForClients if console.drain() => {
+                is_first = false;
+                tracing::info!("got {name}, draining");
             }
             Signal::WaitForClients => {
                 tracing::info!("got {name}, shutting down, waiting for all clients disconnect");
@@ -107,7 +118,7 @@ pub(super) async fn handle(console: Rc<Console>, mut signals: mpsc::Receiver<Sig
                 tracing::info!("got {name}, fast exit");
                 console.advance(Phase::Now);
             }
-            Signal::Pause | Signal::Resume if !is_running => {
+            Signal::Pause | Signal::Resume if !phase.is_serving() => {
                 tracing::info!("got {name} while shutting down, ignoring");
             }
             Signal::Pause if is_paused => tracing::info!("got {name}, but already paused/suspended"),

@@ -6,6 +6,7 @@ use super::link::Link;
 use super::retry::Retry;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::ExpectedAnswers;
+use crate::clients::Departure;
 use crate::config::PoolMode;
 use crate::pool::SessionRules;
 use crate::prepared::{ClientNames, Effect};
@@ -182,7 +183,10 @@ impl Exchange {
                 return Poll::Ready(reason);
             }
             if up.is_pending() && (down.is_pending() || self.is_idle(session)) {
-                return Poll::Pending;
+                return match session.info.departure() {
+                    Departure::NotRequested => Poll::Pending,
+                    reason => self.poll_departure_when_quiet(session, reason),
+                };
             }
         }
         // There is more to do, but other tasks come first.

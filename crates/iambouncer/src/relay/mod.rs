@@ -6,6 +6,7 @@
 //! sends the same bytes. Both run in the same task, so no state is shared between tasks.
 
 mod decision;
+mod departing;
 mod downstream;
 mod exchange;
 mod half_duplex;

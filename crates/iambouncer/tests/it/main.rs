@@ -27,6 +27,7 @@ mod core_dumps;
 mod credentials_shown;
 mod diagnoses;
 mod doctor;
+mod draining;
 mod drivers;
 mod drop_in;
 mod everyday;

@@ -20,6 +20,7 @@ fn other_text(key: &str) -> Option<&'static str> {
         "admin_users" => "postgres, other",
         "auth_query" => "SELECT $1, NULL",
         "auth_type" => "any",
+        "drain_max_seconds" => "30",
         "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
         "ignore_startup_parameters" => "extra_float_digits",
