@@ -20,6 +20,12 @@ pub fn read(text: &str, quote: char) -> Option<(String, &str)> {
     Some((inside.replace(&one.repeat(2), &one), rest))
 }
 
+/// A text in quotes.
+pub fn quoted(text: &str, quote: char) -> String {
+    let one = quote.to_string();
+    format!("{quote}{}{quote}", text.replace(quote, &one.repeat(2)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

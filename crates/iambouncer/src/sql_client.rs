@@ -153,7 +153,10 @@ fn server_error(message: &[u8]) -> SqlError {
 }
 
 /// The columns of a DataRow.
-fn text_row(message: &[u8]) -> Result<TextRow, wire::FormatError> {
+///
+/// # Errors
+/// It is truncated.
+pub fn text_row(message: &[u8]) -> Result<TextRow, wire::FormatError> {
     columns(message).ok_or(wire::FormatError::Truncated)
 }
 

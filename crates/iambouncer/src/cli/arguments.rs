@@ -45,6 +45,21 @@ pub(super) enum CliCommand {
     Healthcheck(Healthcheck),
     /// Waits until a running pooler has started.
     Wait(Wait),
+    /// Drains a running pooler: its clients are closed between transactions, then it stops.
+    Drain(Drain),
+    /// Has a running pooler read its configuration again.
+    Reload {
+        #[command(flatten)]
+        console: ConsoleArguments,
+    },
+    /// Has a running pooler release its servers and hold its clients; waits until that has happened.
+    Pause(PauseArguments),
+    /// Undoes pause.
+    Resume(PauseArguments),
+    /// Stops a running pooler.
+    Shutdown(Shutdown),
+    /// Shows what a running pooler is doing.
+    Status(Status),
     /// Prints the SCRAM secret of a password, for auth_file or ALTER ROLE.
     Hash(Hash),
     /// Lists the built-in certificate authorities, with their origin and expiry.
@@ -266,6 +281,62 @@ pub(super) struct Wait {
     /// Address of the pooler's HTTP endpoint.
     #[arg(long, default_value = "127.0.0.1:9127", env = "IAMBOUNCER_HTTP")]
     pub(super) address: String,
+}
+
+/// Where the console of a running pooler is.
+#[derive(Args)]
+pub(super) struct ConsoleArguments {
+    /// The pooler's UNIX socket, or its directory; @NAME is abstract. By default unix_socket_dir and the first listen_port
+    /// of --config, IAMBOUNCER_UNIX_SOCKET_DIR and IAMBOUNCER_LISTEN_PORT, or /tmp and 6432.
+    #[arg(long, value_name = "PATH_OR_DIRECTORY")]
+    pub(super) socket: Option<String>,
+    /// The pooler's configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Seconds to wait for the answer.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+}
+
+#[derive(Args)]
+pub(super) struct Drain {
+    #[command(flatten)]
+    pub(super) console: ConsoleArguments,
+    /// Wait until the process has stopped.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Maximum time to wait, in seconds; by default drain_max_seconds and 5 more.
+    #[arg(long, requires = "wait", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) max: Option<u64>,
+}
+
+#[derive(Args)]
+pub(super) struct PauseArguments {
+    /// One database; all without it.
+    pub(super) database: Option<String>,
+    #[command(flatten)]
+    pub(super) console: ConsoleArguments,
+}
+
+#[derive(Args)]
+pub(super) struct Shutdown {
+    #[command(flatten)]
+    pub(super) console: ConsoleArguments,
+    /// Stop when all servers are released; waiting clients are closed.
+    #[arg(long, conflicts_with = "wait_for_clients")]
+    pub(super) wait_for_servers: bool,
+    /// Stop when all clients have disconnected.
+    #[arg(long)]
+    pub(super) wait_for_clients: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub(super) console: ConsoleArguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]

@@ -5,6 +5,9 @@ mod arguments;
 mod authorities;
 mod background;
 mod check;
+mod console_client;
+mod console_socket;
+mod control;
 mod core_dumps;
 mod doctor;
 mod exec;
@@ -16,6 +19,7 @@ mod probe;
 mod rlimit;
 mod run;
 mod sockets;
+mod status;
 mod token;
 
 use crate::printable;
@@ -51,6 +55,12 @@ pub fn main() -> ExitCode {
         Some(CliCommand::Connect(options)) => exec::connect(options),
         Some(CliCommand::Healthcheck(options)) => done(probe::healthcheck(&options)),
         Some(CliCommand::Wait(options)) => done(probe::wait(&options)),
+        Some(CliCommand::Drain(options)) => done(control::drain(&options)),
+        Some(CliCommand::Reload { console }) => done(control::reload(&console)),
+        Some(CliCommand::Pause(options)) => done(control::pause(&options)),
+        Some(CliCommand::Resume(options)) => done(control::resume(&options)),
+        Some(CliCommand::Shutdown(options)) => done(control::shutdown(&options)),
+        Some(CliCommand::Status(options)) => done(status::print(&options)),
         Some(CliCommand::Hash(options)) => done(hash::print(&options)),
         Some(CliCommand::Authorities) => done(authorities::print()),
         Some(CliCommand::Completions { shell }) => done(completions(shell)),

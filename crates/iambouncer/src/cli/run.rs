@@ -4,6 +4,7 @@
 use super::arguments::RunArguments;
 use super::log::{Log, LogFlags};
 use super::pidfile::PidFile;
+use super::sockets::UnixSocketNeed;
 use super::{Failure, account, background, core_dumps, rlimit, sockets};
 use crate::admin::Reloader;
 use crate::config::{
@@ -203,9 +204,13 @@ fn start(
         set_process_name(&settings.job_name);
     }
     rlimit::raise(&loaded.config);
+    let unix_socket_need = match source {
+        ConfigSource::File { .. } => UnixSocketNeed::Required,
+        ConfigSource::Endpoint { .. } => UnixSocketNeed::Optional,
+    };
     let clients = match inherited {
         Some(inherited) => inherited,
-        None => sockets::with_unix(tcp, settings).map_err(Failure::Start)?,
+        None => sockets::with_unix(tcp, settings, unix_socket_need).map_err(Failure::Start)?,
     };
     let pidfile = match settings.pidfile.as_str() {
         "" => None,

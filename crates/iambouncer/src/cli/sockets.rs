@@ -45,14 +45,37 @@ pub(super) fn bind_tcp(settings: &Settings) -> anyhow::Result<Vec<BoundListener>
     Ok(bound)
 }
 
+/// Whether the pooler starts without a UNIX socket that cannot be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnixSocketNeed {
+    /// As in PgBouncer.
+    Required,
+    /// Without a file: a container may have no directory that can be written to.
+    Optional,
+}
+
 /// Adds the UNIX sockets in `unix_socket_dir`, one per port.
 ///
 /// # Errors
-/// One cannot be bound, or there is no socket at all.
+/// One that is required cannot be bound, or there is no socket at all.
 pub(super) fn with_unix(
     mut bound: Vec<BoundListener>,
     settings: &Settings,
+    need: UnixSocketNeed,
 ) -> anyhow::Result<Vec<BoundListener>> {
+    match bind_unix(&bound, settings) {
+        Ok(unix) => bound.extend(unix),
+        Err(error) if need == UnixSocketNeed::Optional && !bound.is_empty() => {
+            tracing::warn!("no UNIX socket, so `iambouncer status` and the like cannot be used: {error:#}");
+        }
+        Err(error) => return Err(error),
+    }
+    anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
+    Ok(bound)
+}
+
+fn bind_unix(bound: &[BoundListener], settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
+    let mut unix = Vec::new();
     if !settings.unix_socket_dir.is_empty() {
         let group = match settings.unix_socket_group.as_str() {
             "" => None,
@@ -61,15 +84,14 @@ pub(super) fn with_unix(
                 Some(accounts::group(name).with_context(missing)?)
             }
         };
-        for port in unix_ports(&bound, settings) {
+        for port in unix_ports(bound, settings) {
             let mode = settings.unix_socket_mode.0;
             let access = UnixAccess { mode, group, port_use: PortUse::of(settings.so_reuseport) };
             let backlog = settings.listen_backlog;
-            bound.push(listener::bind_unix(&settings.unix_socket_dir, port, access, backlog)?);
+            unix.push(listener::bind_unix(&settings.unix_socket_dir, port, access, backlog)?);
         }
     }
-    anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
-    Ok(bound)
+    Ok(unix)
 }
 
 /// The numbers in the names of the UNIX sockets: for port 0, the one that the kernel has chosen.
@@ -89,5 +111,5 @@ fn unix_ports(bound: &[BoundListener], settings: &Settings) -> Vec<u16> {
 /// # Errors
 /// As [`bind_tcp`] and [`with_unix`].
 pub(super) fn bind(settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {
-    with_unix(bind_tcp(settings)?, settings)
+    with_unix(bind_tcp(settings)?, settings, UnixSocketNeed::Required)
 }

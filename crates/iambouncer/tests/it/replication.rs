@@ -237,3 +237,14 @@ fn changes_are_streamed_by_logical_decoding() {
         server.sql("SELECT active FROM pg_replication_slots").unwrap().trim() == "f"
     });
 }
+
+#[test]
+fn a_drain_closes_a_replication_connection_at_its_end() {
+    let (_server, mut bouncer) = pooled(&["drain_max_seconds = 2"]);
+    let mut client = connect(&bouncer, "database");
+    bouncer.signal(rustix::process::Signal::TERM);
+    bouncer.wait_for_line("draining: not ready");
+    assert_eq!(tags(&client.query("IDENTIFY_SYSTEM")), "TDCZ");
+    assert_eq!(client.until_end()[0].error().0, "57P01");
+    assert_eq!(bouncer.wait_for_end().code(), Some(0));
+}

@@ -1,6 +1,7 @@
 //! Draining: SIGTERM and DRAIN with `drain_max_seconds`, and RECONNECT_CLIENTS. Clients are closed between transactions,
 //! one after the other; what is left at the end is closed, too.
 
+mod commands;
 mod reconnecting;
 mod rolling_update;
 
@@ -325,5 +326,14 @@ fn without_a_file_term_closes_idle_clients() {
     assert_eq!(client.value("SELECT 1"), "1");
     bouncer.signal(Signal::TERM);
     assert_closed(&mut client);
+    assert_eq!(bouncer.wait_for_end().code(), Some(0));
+}
+
+#[test]
+fn without_a_file_a_unix_socket_that_cannot_be_created_does_not_prevent_the_start() {
+    let mut bouncer = start_without_file(&[("IAMBOUNCER_UNIX_SOCKET_DIR", "/no/such/directory")]);
+    assert!(bouncer.log().contains("no UNIX socket"), "{}", bouncer.log());
+    assert_eq!(bouncer.client().value("SELECT 1"), "1");
+    bouncer.signal(Signal::QUIT);
     assert_eq!(bouncer.wait_for_end().code(), Some(0));
 }
