@@ -2,6 +2,7 @@
 //! one after the other; what is left at the end is closed, too.
 
 mod commands;
+mod difficult_clients;
 mod reconnecting;
 mod rolling_update;
 
