@@ -1,0 +1,82 @@
+"""What several tests use: paths, YAML files, and what the reference pages say. Owns the reading of these pages."""
+
+import os
+import pathlib
+import re
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+SCHEMAS = DEPLOY / "tests/schemas"
+
+# The image, as in the Dockerfile: ports without a file, and the account.
+IMAGE = "ghcr.io/iambouncer/iambouncer"
+IMAGE_PORTS = {5432, 6432}
+IMAGE_USER = 65532
+DEFAULT_HTTP_PORT = 9127
+# Without a file. With one, there is no limit.
+DEFAULT_DRAIN_MAX_SECONDS = 25
+
+# Variables of the AWS SDK and of libpq, which the program or psql read, besides those in docs/settings.md.
+OTHER_VARIABLES = {"PGSSLMODE", "PGSSLROOTCERT", "AWS_EC2_METADATA_DISABLED", "AWS_STS_REGIONAL_ENDPOINTS"}
+
+
+def program():
+    """The binary given by the caller, or None."""
+    return os.environ.get("IAMBOUNCER")
+
+
+def updates_docs():
+    return os.environ.get("UPDATE_DOCS") == "1"
+
+
+def documents(path):
+    """The objects in a YAML file."""
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def settings():
+    """Names of settings in docs/settings.md."""
+    text = (ROOT / "docs/settings.md").read_text()
+    section = text.split("## `[pgbouncer]`")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([a-z0-9_]+)` \|", section, re.MULTILINE))
+
+
+def variables():
+    """Variables that the program reads: one for each setting, and those for a start without a file."""
+    text = (ROOT / "docs/settings.md").read_text()
+    section = text.split("## Without a file")[1]
+    aliases = {name for line in section.splitlines() if line.startswith("|") for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", line)}
+    return {f"IAMBOUNCER_{name.upper()}" for name in settings()} | aliases | OTHER_VARIABLES
+
+
+def metrics():
+    """Names of series in docs/metrics.md, with the suffixes of histograms."""
+    found = set()
+    for name, kind in re.findall(r"^\| `(iambouncer_[a-z0-9_]+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE):
+        suffixes = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+        found |= {name + suffix for suffix in suffixes}
+    return found
+
+
+def health_paths():
+    """Paths of probes by what they are for: startup, liveness and readiness."""
+    text = (ROOT / "docs/health.md").read_text()
+    rows = [re.findall(r"`(/[a-z]+)`", line.split("|")[1]) for line in text.splitlines() if line.startswith("| `/")]
+    return {paths[0].removeprefix("/"): set(paths) for paths in rows}
+
+
+def ini(text):
+    """Sections of a pgbouncer.ini. Simpler than the program: one line for each value, comments on lines of their own."""
+    sections, section = {}, None
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line[0] in ";#":
+            continue
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        else:
+            name, value = line.split("=", 1)
+            section[name.strip()] = value.strip()
+    return sections
