@@ -3,6 +3,8 @@
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import yaml
 
@@ -18,8 +20,8 @@ DEFAULT_HTTP_PORT = 9127
 # Without a file. With one, there is no limit.
 DEFAULT_DRAIN_MAX_SECONDS = 25
 
-# Variables of the AWS SDK and of libpq, which the program or psql read, besides those in docs/settings.md.
-OTHER_VARIABLES = {"PGSSLMODE", "PGSSLROOTCERT", "AWS_EC2_METADATA_DISABLED", "AWS_STS_REGIONAL_ENDPOINTS"}
+# Variables of the AWS SDK, which the program uses, besides those in docs/settings.md.
+OTHER_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_STS"}
 
 
 def program():
@@ -49,6 +51,12 @@ def variables():
     section = text.split("## Without a file")[1]
     aliases = {name for line in section.splitlines() if line.startswith("|") for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", line)}
     return {f"IAMBOUNCER_{name.upper()}" for name in settings()} | aliases | OTHER_VARIABLES
+
+
+def schema_check(test, schema, *paths):
+    """Checks files with a schema that check-jsonschema contains."""
+    result = subprocess.run([sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *paths], capture_output=True, text=True)
+    test.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
 
 def metrics():

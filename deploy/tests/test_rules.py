@@ -40,7 +40,7 @@ class Rules(unittest.TestCase):
             ("does not use HTTP", (*SIDECAR, "livenessProbe"), {"tcpSocket": {"port": 6432}}),
             ("http_addr is not *", (*SIDECAR, "env", 4, "value"), "127.0.0.1"),
             ("unknown variable RDS_HOTS", (*SIDECAR, "env", 0, "name"), "RDS_HOTS"),
-            ("unknown variable IAMBOUNCER_POOLMODE", (*SIDECAR, "env", 5, "name"), "IAMBOUNCER_POOLMODE"),
+            ("unknown variable IAMBOUNCER_POOLMODE", (*SIDECAR, "env", 4, "name"), "IAMBOUNCER_POOLMODE"),
             ("port 6433 is not served", (*SIDECAR, "ports", 0, "containerPort"), 6433),
             ("not longer than drain_max_seconds", (*POD, "terminationGracePeriodSeconds"), 25),
             ("root file system can be written", (*SIDECAR, "securityContext", "readOnlyRootFilesystem"), False),
