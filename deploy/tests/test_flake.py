@@ -59,7 +59,7 @@ class Flake(unittest.TestCase):
             self.assertEqual(exposed, common.IMAGE_PORTS | {common.DEFAULT_HTTP_PORT})
 
     def test_a_broken_flake_is_reported(self):
-        for old, new in (("pkgs.dockerTools", "pkgs.dockertools"), ("workspace.version", "workspace.versoin"), ("            valgrind\n", "            valgrnd\n")):
+        for old, new in (("pkgs.dockerTools", "pkgs.dockertools"), ("workspace.version", "workspace.versoin"), (" valgrind\n", " valgrnd\n")):
             with self.subTest(new), tempfile.TemporaryDirectory() as directory:
                 for name in ("Cargo.toml", "Cargo.lock"):
                     shutil.copy(common.ROOT / name, directory)
