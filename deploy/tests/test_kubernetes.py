@@ -1,9 +1,11 @@
 """The manifests in deploy/kubernetes."""
 
+import importlib.machinery
 import json
+import pathlib
 import subprocess
 import tempfile
-import pathlib
+import types
 import unittest
 
 import common
@@ -114,8 +116,7 @@ class Kubernetes(unittest.TestCase):
 
 
 class Seccomp(unittest.TestCase):
-    """The profile, as a runtime applies it: the last matching rule of libseccomp is not relevant, since no name is in rules with
-    different results without arguments."""
+    """The profile with io_uring, and the script that makes it."""
 
     profile = json.loads((FOLDER / "seccomp/iambouncer.json").read_text())
 
@@ -134,6 +135,34 @@ class Seccomp(unittest.TestCase):
         self.assertEqual(self.profile["defaultAction"], "SCMP_ACT_ERRNO")
         for rule in self.profile["syscalls"]:
             self.assertLessEqual(set(rule), {"names", "action", "args", "errnoRet"})
+
+    def test_rules_for_capabilities_and_other_processors_are_removed(self):
+        loader = importlib.machinery.SourceFileLoader("seccomp_profile", str(common.ROOT / "tools/seccomp-profile"))
+        script = types.ModuleType(loader.name)
+        script.__file__ = loader.path
+        loader.exec_module(script)
+        kept = {"names": ["read"], "action": "SCMP_ACT_ALLOW"}
+        refused = {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}
+        default = {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
+                        {"architecture": "SCMP_ARCH_S390X", "subArchitectures": []}],
+            "syscalls": [
+                {**kept, "includes": {}, "comment": "always"},
+                {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+                {"names": ["sync_file_range2"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["ppc64le"]}},
+                {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"]}},
+                {**refused, "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+                {"names": ["io_uring_setup"], "action": "SCMP_ACT_ERRNO"},
+            ],
+        }
+        derived = script.derive(default)
+        added = {"names": ["io_uring_enter", "io_uring_register", "io_uring_setup"], "action": "SCMP_ACT_ALLOW"}
+        self.assertEqual(derived["syscalls"], [kept, refused, added])
+        self.assertEqual(derived["architectures"], ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"])
+        default["syscalls"][0]["includes"] = {"kernel": "new"}
+        with self.assertRaises(SystemExit):
+            script.derive(default)
 
     def test_origin_and_licence_are_stated(self):
         notice = (FOLDER / "seccomp/NOTICE").read_text()
