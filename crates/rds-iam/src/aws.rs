@@ -11,8 +11,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
@@ -119,26 +121,21 @@ pub(crate) async fn load_config(identity: &Identity) -> SdkConfig {
 }
 
 fn loader(identity: &Identity) -> ConfigLoader {
-    let mut regions = aws_config::default_provider::region::DefaultRegionChain::builder();
+    let mut of_profile = ProfileFileRegionProvider::builder();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client::new());
     if let Some(profile) = &identity.profile {
-        regions = regions.profile_name(profile);
+        of_profile = of_profile.profile_name(profile);
         loader = loader.profile_name(profile);
     }
-    // Only STS needs this region; the database's is in the token request. Without a setting, use the STS region
-    // of the identity.
-    let fallback = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
-    loader.region(RegionProviderChain::first_try(DefaultRegion(regions.build())).or_else(fallback))
-}
-
-/// The SDK's region chain as a provider: the chain itself does not implement the trait.
-#[derive(Debug)]
-struct DefaultRegion(aws_config::default_provider::region::DefaultRegionChain);
-
-impl aws_config::meta::region::ProvideRegion for DefaultRegion {
-    fn region(&self) -> aws_config::meta::region::future::ProvideRegion<'_> {
-        aws_config::meta::region::future::ProvideRegion::new(self.0.region())
-    }
+    // Only STS needs this region; the database's is in the token request. The STS region of the identity precedes the
+    // metadata service, which is asked last: outside EC2 that only delays the start.
+    let of_identity = identity.sts_region.as_ref().map(|region| aws_config::Region::new(region.to_string()));
+    loader.region(
+        RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(of_profile.build())
+            .or_else(of_identity)
+            .or_else(ImdsRegionProvider::builder().build()),
+    )
 }
 
 /// A named profile takes precedence over keys in the environment, unlike in the SDK's default chain.
