@@ -1,6 +1,6 @@
 //! Command-line arguments parsed by clap. Owns names and help texts; makes no decisions.
 
-use crate::config::ZeroConfigFlags;
+use crate::config::{CONFIG_VARIABLE, ZeroConfigFlags};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -287,11 +287,11 @@ pub(super) struct Wait {
 #[derive(Args)]
 pub(super) struct ConsoleArguments {
     /// The pooler's UNIX socket, or its directory; @NAME is abstract. By default unix_socket_dir and the first listen_port
-    /// of --config, IAMBOUNCER_UNIX_SOCKET_DIR and IAMBOUNCER_LISTEN_PORT, or /tmp and 6432.
+    /// of --config, IAMBOUNCER_UNIX_SOCKET_DIR and IAMBOUNCER_LISTEN_PORT, or 6432 in /tmp, or @iambouncer if there is none.
     #[arg(long, value_name = "PATH_OR_DIRECTORY")]
     pub(super) socket: Option<String>,
     /// The pooler's configuration file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE)]
     pub(super) config: Option<PathBuf>,
     /// Seconds to wait for the answer.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]

@@ -1,7 +1,9 @@
 //! Where the console of a running pooler is. Owns the precedence of options, the configuration file and variables.
 
 use super::arguments::ConsoleArguments;
-use crate::config::{Environment, ProcessEnvironment, Settings, load_file};
+use crate::config::{
+    Environment, MODE_SOCKET_DIR, PREFIX, ProcessEnvironment, SETTING_ALIASES, Settings, load_file,
+};
 use crate::net::unix_socket_path;
 use anyhow::{anyhow, ensure};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,13 @@ fn locate(
         None => of_variables(environment)?,
     };
     let directory = socket.unwrap_or(&settings.unix_socket_dir);
+    // Nothing is named: the pooler was started with a file or without one.
+    if config.is_none() && directory == Settings::default().unix_socket_dir {
+        let of_file = unix_socket_path(directory, settings.listen_port.first());
+        if !of_file.exists() {
+            return Ok(unix_socket_path(MODE_SOCKET_DIR, settings.listen_port.first()));
+        }
+    }
     ensure!(
         !directory.is_empty(),
         "the pooler has no UNIX socket, since unix_socket_dir is empty: set it to a directory that the pooler can write to, or \
@@ -56,9 +65,13 @@ fn is_socket(text: &str) -> bool {
 
 fn of_variables(environment: &dyn Environment) -> anyhow::Result<Settings> {
     let mut settings = Settings::default();
-    for key in SETTINGS {
-        let variable = format!("IAMBOUNCER_{}", key.to_ascii_uppercase());
-        if let Some(value) = environment.get(&variable) {
+    let own = SETTINGS.map(|key| (format!("{PREFIX}{}", key.to_ascii_uppercase()), key));
+    let aliases = SETTING_ALIASES.map(|(variable, key)| (variable.to_owned(), key));
+    // Later ones take precedence. An empty variable of other images is not set.
+    let is_own = |variable: &str| variable.starts_with(PREFIX);
+    for (variable, key) in aliases.into_iter().chain(own) {
+        let value = environment.get(&variable).filter(|value| is_own(&variable) || !value.is_empty());
+        if let Some(value) = value {
             settings.set(key, &value).map_err(|error| anyhow!("{variable}: {error}"))?;
         }
     }
@@ -81,7 +94,9 @@ mod tests {
         let found = |socket: Option<&str>, config: Option<&Path>, environment: &MapEnvironment| {
             locate(socket, config, environment).unwrap().display().to_string()
         };
-        assert_eq!(found(None, None, &none), "/tmp/.s.PGSQL.6432");
+        // The port is that of no pooler, so no file of this name exists.
+        let unused = variables(&[("LISTEN_PORT", "1,2")]);
+        assert_eq!(found(None, None, &unused), "@iambouncer/.s.PGSQL.1");
         assert_eq!(found(None, None, &set), "@x/.s.PGSQL.7777");
         assert_eq!(found(None, Some(&file), &none), "/tmp/.s.PGSQL.7000");
         assert_eq!(found(Some("@y"), Some(&file), &none), "@y/.s.PGSQL.7000");

@@ -8,7 +8,8 @@ use super::sockets::UnixSocketNeed;
 use super::{Failure, account, background, core_dumps, rlimit, sockets};
 use crate::admin::Reloader;
 use crate::config::{
-    Config, ConfigReport, Host, Origin, ProcessEnvironment, Settings, ZeroConfigFlags, load_file, zero_config,
+    CONFIG_VARIABLE, Config, ConfigReport, Environment, Host, Origin, ProcessEnvironment, Settings,
+    ZeroConfigFlags, load_file, zero_config,
 };
 use crate::context::ConfigFiles;
 use crate::health_state::FirstLogin;
@@ -104,7 +105,8 @@ fn check_daemon(settings: &Settings) -> Result<(), Failure> {
     Err(Failure::Configuration(format!("error: {missing}")))
 }
 
-/// A target that exists as a file, or looks like one, is a file; anything else is an endpoint.
+/// A target that exists as a file, or looks like one, is a file; anything else is an endpoint. Without a target, a variable
+/// may name the file.
 pub(super) fn first_read(
     target: Option<&str>,
     file_flags: Vec<(String, String)>,
@@ -112,9 +114,10 @@ pub(super) fn first_read(
 ) -> Result<FirstRead, Failure> {
     let environment = ProcessEnvironment;
     let wrong = |report: ConfigReport| Failure::Configuration(report.to_string());
+    let of_variable = environment.get(CONFIG_VARIABLE).filter(|file| target.is_none() && !file.is_empty());
     let named_file = target
         .filter(|target| target.ends_with(".ini") || target.contains('/') || Path::new(target).is_file());
-    if let Some(file) = named_file {
+    if let Some(file) = named_file.map(str::to_owned).or(of_variable) {
         let path = PathBuf::from(file);
         let mut read = load_file(&path, &environment, &file_flags).map_err(wrong)?;
         show_path(&mut read.config, &path);
@@ -204,9 +207,11 @@ fn start(
         set_process_name(&settings.job_name);
     }
     rlimit::raise(&loaded.config);
+    // The default directory may be missing in a container; one that is named must be there.
+    let is_named = loaded.config.origins.iter().any(|origin| origin.key == "unix_socket_dir");
     let unix_socket_need = match source {
-        ConfigSource::File { .. } => UnixSocketNeed::Required,
-        ConfigSource::Endpoint { .. } => UnixSocketNeed::Optional,
+        ConfigSource::File { .. } if is_named => UnixSocketNeed::Required,
+        ConfigSource::File { .. } | ConfigSource::Endpoint { .. } => UnixSocketNeed::Optional,
     };
     let clients = match inherited {
         Some(inherited) => inherited,

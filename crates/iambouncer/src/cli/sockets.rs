@@ -48,9 +48,9 @@ pub(super) fn bind_tcp(settings: &Settings) -> anyhow::Result<Vec<BoundListener>
 /// Whether the pooler starts without a UNIX socket that cannot be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnixSocketNeed {
-    /// As in PgBouncer.
+    /// A directory that the file names.
     Required,
-    /// Without a file: a container may have no directory that can be written to.
+    /// A default: a container may have no directory that can be written to.
     Optional,
 }
 

@@ -12,8 +12,11 @@ use super::settings_table::{Settings, displayed, table};
 /// Prefix of the pooler's own variables.
 pub const PREFIX: &str = "IAMBOUNCER_";
 
+/// Names the configuration file, for the pooler and for the commands that control it.
+pub const CONFIG_VARIABLE: &str = "IAMBOUNCER_CONFIG";
+
 /// The pooler's variables that are neither settings nor connection values; read by the command line.
-pub const OTHER_VARIABLES: &[&str] = &["IAMBOUNCER_CONFIG", "IAMBOUNCER_LOG"];
+pub const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, "IAMBOUNCER_HTTP", "IAMBOUNCER_LOG"];
 
 /// A source of variables.
 pub trait Environment {
@@ -119,7 +122,7 @@ pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
 ];
 
 /// Variables of other images that set a setting in zero-config mode, and the setting.
-pub(super) const SETTING_ALIASES: [(&str, &str); 2] =
+pub const SETTING_ALIASES: [(&str, &str); 2] =
     [("LISTEN_PORT", "listen_port"), ("UNIX_SOCKET_DIR", "unix_socket_dir")];
 
 /// Applies the variables of other images; those of the pooler override them.

@@ -35,7 +35,9 @@ pub use diagnostics::ConfigReport;
 pub use enums::{
     AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, TlsMode, TlsProtocols,
 };
-pub use environment::{Environment, MapEnvironment, ProcessEnvironment};
+pub use environment::{
+    CONFIG_VARIABLE, Environment, MapEnvironment, PREFIX, ProcessEnvironment, SETTING_ALIASES,
+};
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,
 };
@@ -49,4 +51,4 @@ pub use settings_table::{DrainPeriod, Settings, table};
 pub use tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups, cipher_name};
 pub use userlist::{UserEntry, UserList, users_with_tokens};
 pub use value::{DrainLimit, HttpPort, MAX_WORKERS};
-pub use zero_config::{ZeroConfigFlags, zero_config};
+pub use zero_config::{MODE_SOCKET_DIR, ZeroConfigFlags, zero_config};

@@ -16,12 +16,14 @@ use super::settings_table::Settings;
 use super::value::SettingValue;
 use rds_iam::secrets::SecretArn;
 
+/// Default of `unix_socket_dir` in this mode: abstract, so that the console needs no writable directory.
+pub const MODE_SOCKET_DIR: &str = "@iambouncer";
+
 /// Defaults of settings in this mode.
 const MODE_DEFAULTS: [(&str, &str); 9] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
-    // Abstract, so that the console needs no writable directory.
-    ("unix_socket_dir", "@iambouncer"),
+    ("unix_socket_dir", MODE_SOCKET_DIR),
     ("auth_type", "any"),
     ("pool_mode", "transaction"),
     ("workers", "1"),

@@ -129,6 +129,27 @@ fn an_endpoint_and_flags_are_sufficient() {
 }
 
 #[test]
+fn a_variable_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pooler.ini");
+    let port = postgres().port();
+    let lines = [
+        format!("[databases]\napp = host=127.0.0.1 port={port} user=app\n[pgbouncer]"),
+        "auth_type = any\nlisten_addr = 127.0.0.1\nlisten_port = 0\nhttp_port = 0\nunix_socket_dir =\n"
+            .to_owned(),
+    ];
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    // Variables for a start without a file have no effect, nor does that of the health check.
+    let pairs = [
+        ("IAMBOUNCER_CONFIG", file.to_str().unwrap()),
+        ("RDS_HOST", "nowhere.invalid"),
+        ("IAMBOUNCER_HTTP", "127.0.0.1:9127"),
+    ];
+    let bouncer = Bouncer::spawn(&[], &variables(&pairs), tempfile::tempdir().unwrap());
+    assert_eq!(Client::log_in(bouncer.port, "app", "app").value("SELECT 1"), "1");
+}
+
+#[test]
 fn the_poolers_own_listener_is_refused_as_the_database() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     for host in ["localhost", "127.0.0.1"] {
