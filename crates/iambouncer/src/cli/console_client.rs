@@ -6,7 +6,7 @@ use crate::net::{PeerCredentials, socket::unix_address};
 use crate::sql_client::{self, TextRow};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::backend::{self, Authentication};
 use wire::limits::HEADER_BYTES;
@@ -58,21 +58,25 @@ pub(super) enum ConsoleEnd {
 }
 
 impl ConsoleClient {
-    /// Connects as the account of the pooler, which needs no password.
+    /// Connects as the account of the pooler, which needs no password, to the first of these sockets that accepts.
     ///
     /// # Errors
     /// There is no pooler, or it requires a password.
-    pub(super) fn connect(path: &Path, limit: Duration) -> anyhow::Result<Self> {
-        let connected = || {
+    pub(super) fn connect(paths: &[PathBuf], limit: Duration) -> anyhow::Result<Self> {
+        let connect = |path: &PathBuf| {
             let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
             // Connecting waits while the queue of the listener is full.
             socket.set_write_timeout(Some(limit.max(MIN_TIMEOUT)))?;
             socket.connect(&unix_address(path)?)?;
             Ok::<_, std::io::Error>(socket)
         };
-        let socket = connected().with_context(|| {
-            format!("no pooler at {}; --socket or --config names another socket", path.display())
-        })?;
+        let mut outcomes = paths.iter().map(connect);
+        let first = outcomes.next().context("no socket is named")?;
+        let socket =
+            first.or_else(|error| outcomes.find_map(Result::ok).ok_or(error)).with_context(|| {
+                let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                format!("no pooler at {}; --socket or --config names another socket", names.join(" or "))
+            })?;
         let mut client = Self { socket, deadline: Instant::now() + limit };
         let mut startup = Vec::new();
         encode::startup(&mut startup, Version::V3_0, &[("user", DATABASE), ("database", DATABASE)]);

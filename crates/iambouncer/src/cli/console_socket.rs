@@ -13,11 +13,11 @@ const SETTINGS: [&str; 2] = ["unix_socket_dir", "listen_port"];
 /// In the name of a socket.
 const SOCKET_NAME: &str = "/.s.PGSQL.";
 
-/// The path of the socket; `@name` is abstract.
+/// The paths at which the socket may be, the most likely one first; `@name` is abstract. Never empty.
 ///
 /// # Errors
 /// The configuration file or a variable is invalid, or there is no UNIX socket.
-pub(super) fn path(arguments: &ConsoleArguments) -> anyhow::Result<PathBuf> {
+pub(super) fn candidates(arguments: &ConsoleArguments) -> anyhow::Result<Vec<PathBuf>> {
     locate(arguments.socket.as_deref(), arguments.config.as_deref(), &ProcessEnvironment)
 }
 
@@ -25,9 +25,9 @@ fn locate(
     socket: Option<&str>,
     config: Option<&Path>,
     environment: &dyn Environment,
-) -> anyhow::Result<PathBuf> {
+) -> anyhow::Result<Vec<PathBuf>> {
     if let Some(socket) = socket.filter(|socket| is_socket(socket)) {
-        return Ok(PathBuf::from(socket));
+        return Ok(vec![PathBuf::from(socket)]);
     }
     let settings = match config {
         Some(file) => {
@@ -36,12 +36,12 @@ fn locate(
         None => of_variables(environment)?,
     };
     let directory = socket.unwrap_or(&settings.unix_socket_dir);
+    let in_directory = |directory: &str| -> Vec<PathBuf> {
+        settings.listen_port.iter().map(|port| unix_socket_path(directory, port)).collect()
+    };
     // Nothing is named: the pooler was started with a file or without one.
     if config.is_none() && directory == Settings::default().unix_socket_dir {
-        let of_file = unix_socket_path(directory, settings.listen_port.first());
-        if !of_file.exists() {
-            return Ok(unix_socket_path(MODE_SOCKET_DIR, settings.listen_port.first()));
-        }
+        return Ok([in_directory(directory), in_directory(MODE_SOCKET_DIR)].concat());
     }
     ensure!(
         !directory.is_empty(),
@@ -52,7 +52,7 @@ fn locate(
         directory.starts_with('@') || Path::new(directory).is_dir(),
         "{directory} is neither a socket nor a directory"
     );
-    Ok(unix_socket_path(directory, settings.listen_port.first()))
+    Ok(in_directory(directory))
 }
 
 /// True for the path of a socket, false for a directory.
@@ -92,14 +92,15 @@ mod tests {
         let none = variables(&[]);
         let set = variables(&[("IAMBOUNCER_LISTEN_PORT", "7777"), ("IAMBOUNCER_UNIX_SOCKET_DIR", "@x")]);
         let found = |socket: Option<&str>, config: Option<&Path>, environment: &MapEnvironment| {
-            locate(socket, config, environment).unwrap().display().to_string()
+            let paths = locate(socket, config, environment).unwrap();
+            paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
         };
-        // The port is that of no pooler, so no file of this name exists.
-        let unused = variables(&[("LISTEN_PORT", "1,2")]);
-        assert_eq!(found(None, None, &unused), "@iambouncer/.s.PGSQL.1");
+        assert_eq!(found(None, None, &none), "/tmp/.s.PGSQL.6432 @iambouncer/.s.PGSQL.6432");
+        let of_image = variables(&[("LISTEN_PORT", "5432,6432"), ("UNIX_SOCKET_DIR", "@image")]);
+        assert_eq!(found(None, None, &of_image), "@image/.s.PGSQL.5432 @image/.s.PGSQL.6432");
         assert_eq!(found(None, None, &set), "@x/.s.PGSQL.7777");
-        assert_eq!(found(None, Some(&file), &none), "/tmp/.s.PGSQL.7000");
-        assert_eq!(found(Some("@y"), Some(&file), &none), "@y/.s.PGSQL.7000");
+        assert_eq!(found(None, Some(&file), &none), "/tmp/.s.PGSQL.7000 /tmp/.s.PGSQL.7001");
+        assert_eq!(found(Some("@y"), Some(&file), &none), "@y/.s.PGSQL.7000 @y/.s.PGSQL.7001");
         assert_eq!(found(Some("@y/.s.PGSQL.1"), Some(&file), &set), "@y/.s.PGSQL.1");
         let path = dir.path().display().to_string();
         assert_eq!(found(Some(&path), None, &set), format!("{path}/.s.PGSQL.7777"));

@@ -17,7 +17,7 @@ const AFTER_DRAIN: Duration = Duration::from_secs(5);
 
 /// Connects to the pooler that the options name.
 pub(super) fn connect(arguments: &ConsoleArguments) -> anyhow::Result<ConsoleClient> {
-    ConsoleClient::connect(&console_socket::path(arguments)?, Duration::from_secs(arguments.timeout))
+    ConsoleClient::connect(&console_socket::candidates(arguments)?, Duration::from_secs(arguments.timeout))
 }
 
 /// Runs a command.
