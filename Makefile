@@ -20,9 +20,12 @@ FUZZ_TARGETS := scanner startup messages
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
+# The release's binary, with its symbols: tools/dist builds it.
+STATIC = $(TARGET)/$(shell uname -m)-unknown-linux-gnu/release/iambouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test versions pgbouncer answers lint doc demo bench bench-tokens instructions fuzz clean
+.PHONY: help setup build dist images test test-deploy versions pgbouncer answers lint doc demo bench bench-tokens \
+	instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +35,14 @@ setup: ## Install missing Debian packages: PostgreSQL, OpenLDAP, a C compiler, V
 
 build: ## Build the release binaries into target/release
 	$(CARGO) build --release --locked -p iambouncer -p rds-sim
+
+dist: ## Build what is released, into target/dist: static binary, tarballs, Debian package, SBOM, sums
+	@tools/setup dist
+	tools/dist
+
+images: dist ## Build the images, into target/image/oci (as root; without a daemon)
+	@tools/setup images
+	tools/images
 
 # The tests start the programs and load the PAM module, so these are built first. All targets are built at once: tests
 # enable additional features, and separate builds would compile everything twice. At the end, the `bench` of this build
@@ -45,8 +56,20 @@ test: setup ## Run all tests; requires only Rust and make
 	bin=$$(tools/postgres $(NEWEST)) && PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it -- \
 		$(CORE:%=%::) $(NOT_IN_BUILDS)
 	$(CARGO) test --locked -p iambouncer --features pam --lib --test it -- pam
-	$(CARGO) build --release --locked -p iambouncer
-	IAMBOUNCER=$(TARGET)/release/iambouncer $(TARGET)/debug/bench --instructions
+	@if [ "$$(id -u)" -eq 0 ]; then \
+		$(MAKE) --no-print-directory test-deploy; \
+	else \
+		echo "The tests of images and packages need root and were left out: sudo make test-deploy"; \
+		$(MAKE) --no-print-directory dist; \
+	fi
+	IAMBOUNCER=$(STATIC) $(TARGET)/debug/bench --instructions
+
+# The tests run in a network of their own, which has neither the host's listeners nor its routes, so everything is built before.
+test-deploy: images ## Test the static binary, images, Debian package, manifests and chart (as root); part of `make test`
+	IAMBOUNCER=$(STATIC) tools/deploy-checks
+	$(CARGO) test --locked -p iambouncer --test it --no-run
+	unshare --net sh -c 'ip link set lo up && exec "$$@"' sh \
+		$(CARGO) test --locked --offline -p iambouncer --test it -- --ignored deploy:: --test-threads=1
 
 versions: setup ## Run the integration tests against each version of PostgreSQL: VERSIONS
 	@tools/drivers

@@ -25,6 +25,7 @@ mod console_tables;
 mod copy;
 mod core_dumps;
 mod credentials_shown;
+mod deploy;
 mod diagnoses;
 mod doctor;
 mod draining;

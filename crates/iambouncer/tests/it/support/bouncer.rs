@@ -121,7 +121,11 @@ impl Bouncer {
         environment: &[(String, String)],
         dir: tempfile::TempDir,
     ) -> Self {
-        let mut command = command_through(wrapper, arguments, environment);
+        Self::run(command_through(wrapper, arguments, environment), dir)
+    }
+
+    /// Starts another build of the pooler with this command, and waits until it is ready.
+    pub fn run(mut command: Command, dir: tempfile::TempDir) -> Self {
         let mut child = command.current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, is_ready) = mpsc::channel();

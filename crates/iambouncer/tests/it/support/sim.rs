@@ -8,6 +8,7 @@ use rds_sim::{
     AccessKey, Backend, Certificates, CredentialServer, CredentialSettings, DnsServer, IamFrontend,
     IamFrontendOptions, LoginOutcome, Simulator, TokenTarget,
 };
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -47,6 +48,19 @@ impl Sim {
         region: &str,
         users: &[&str],
     ) -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::listening_at(listen, days_left, server, host, region, users)
+    }
+
+    /// Like `with_certificate_until`, at this address.
+    pub fn listening_at(
+        listen: SocketAddr,
+        days_left: Option<i64>,
+        server: &Postgres,
+        host: &str,
+        region: &str,
+        users: &[&str],
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let hosts = vec!["localhost".to_owned(), host.to_owned()];
@@ -57,7 +71,7 @@ impl Sim {
         let key = AccessKey::parse(&format!("{KEY_ID}:{SECRET}")).unwrap();
         simulator.keys().add(key.clone());
         let options = IamFrontendOptions {
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen,
             target: TokenTarget { hosts, port: 0, region: region.to_owned() },
             iam_users: users.iter().map(|&user| user.to_owned()).collect(),
             backend: Backend::from(server),
