@@ -75,6 +75,30 @@ def health_paths():
     return {paths[0].removeprefix("/"): set(paths) for paths in rows}
 
 
+def anchor(heading):
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+
+
+def link_errors(page):
+    """Links of a page that lead to no file, or to no heading."""
+    found = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            found.append(f"{target}: there is no such file")
+        elif fragment and fragment not in map(anchor, re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)):
+            found.append(f"{target}: there is no such heading")
+    return found
+
+
+def version():
+    """That of the workspace."""
+    return re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+
+
 def ini(text):
     """Sections of a pgbouncer.ini. Simpler than the program: one line for each value, comments on lines of their own."""
     sections, section = {}, None
