@@ -15,8 +15,15 @@ pub const PREFIX: &str = "IAMBOUNCER_";
 /// Names the configuration file, for the pooler and for the commands that control it.
 pub const CONFIG_VARIABLE: &str = "IAMBOUNCER_CONFIG";
 
-/// The pooler's variables that are neither settings nor connection values; read by the command line.
-pub const OTHER_VARIABLES: &[&str] = &[CONFIG_VARIABLE, "IAMBOUNCER_HTTP", "IAMBOUNCER_LOG"];
+/// The pooler's variables that are neither settings nor connection values, with their descriptions; read by the command line.
+pub const OTHER_VARIABLES: &[(&str, &str)] = &[
+    (CONFIG_VARIABLE, "The configuration file, if none is named; also for `status`, `drain` and the like"),
+    ("IAMBOUNCER_HTTP", "Where `healthcheck` and `wait` find the probes, ADDRESS:PORT"),
+    (
+        "IAMBOUNCER_LOG",
+        "A filter of log lines, such as `debug` or `iambouncer::pool=trace`; instead of `verbose`",
+    ),
+];
 
 /// A source of variables.
 pub trait Environment {
@@ -212,7 +219,7 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {
         .iter()
         .map(String::as_str)
         .chain(connection.filter(|name| name.starts_with(PREFIX)))
-        .chain(OTHER_VARIABLES.iter().copied())
+        .chain(OTHER_VARIABLES.iter().map(|(name, _)| *name))
         .collect();
     let mut names = environment.names();
     names.retain(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str()));

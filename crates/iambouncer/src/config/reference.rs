@@ -2,7 +2,7 @@
 //!
 //! Adds no facts of its own: errors must be fixed in the tables.
 
-use super::environment::{CONNECTION_VALUES, PREFIX, SETTING_ALIASES};
+use super::environment::{CONNECTION_VALUES, OTHER_VARIABLES, PREFIX, SETTING_ALIASES};
 use super::keys::{DATABASE_KEYS, KeyInfo, PEER_KEYS, USER_KEYS};
 use super::settings::{AppliedBy, SettingStatus};
 use super::settings_table::table;
@@ -74,6 +74,10 @@ fn connection_values(page: &mut String) {
         let own = format!("{PREFIX}{}", key.to_uppercase());
         let flag = code(&format!("--set {key}=…"));
         page.push_str(&format!("| {key} | {flag} | {}, {} |\n", code(&own), code(alias)));
+    }
+    page.push_str("\n## Other variables\n\n| Variable | Description |\n|---|---|\n");
+    for (name, text) in OTHER_VARIABLES {
+        page.push_str(&format!("| {} | {} |\n", code(name), cell(text)));
     }
 }
 
