@@ -3,14 +3,14 @@
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::lookups::Lookups;
-use crate::config::{Config, Settings};
+use crate::config::{Config, MAX_PEER_ID, Settings};
 use crate::health_state::{FirstLogin, HealthState};
-use crate::host_names::HostNames;
+use crate::host_names::{FreshAddresses, HostNames};
 use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
-use crate::peer_pools::PeerPools;
+use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
 use crate::stats::logins::LoginCounters;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
@@ -54,6 +54,10 @@ pub struct Process {
     pub pam_logins: Arc<Semaphore>,
     /// Connections that have not logged in yet.
     pub pending_logins: PendingLogins,
+    /// Number of this process among its peers; 0 if it has none.
+    pub peer_id: u16,
+    /// Addresses of `peer_host`.
+    pub peer_addresses: FreshAddresses,
     /// Cancel requests to other processes.
     pub peer_pools: PeerPools,
     /// Limits log lines about unauthenticated connections.
@@ -95,6 +99,7 @@ impl Process {
         let ProcessParts { control, tokens, resolver, own_endpoints, workers, first_login } = parts;
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("could not generate random numbers"))?;
+        let peer_id = peer_id_of(settings)?;
         let began = Instant::now();
         let secrets =
             SecretCache::new(AwsSecrets::shared(tokens.credential_cache().clone()), Arc::new(SystemClock));
@@ -113,6 +118,8 @@ impl Process {
             #[cfg(feature = "pam")]
             pam_logins: Arc::new(Semaphore::new(MAX_PAM_LOGINS)),
             pending_logins: PendingLogins::default(),
+            peer_id,
+            peer_addresses: FreshAddresses::default(),
             peer_pools: PeerPools::default(),
             log_limit: LogLimit::default(),
             own_endpoints,
@@ -132,7 +139,42 @@ impl Process {
         self.proofs.tokens.forget();
         self.proofs.passwords.forget();
         self.lookups.forget();
-        self.peer_pools.keep_only(|id| config.peers.contains_key(&id));
+        self.peer_pools.keep_only(|key| match key {
+            PeerKey::Id(id) => config.peers.contains_key(id),
+            PeerKey::Address(_) => true,
+        });
         self.host_names.forget_failures();
+    }
+}
+
+/// The configured `peer_id`; with `peer_host` alone a random one. Another process may have the same: requests are sent to
+/// all, and the key has enough other bits.
+fn peer_id_of(settings: &Settings) -> io::Result<u16> {
+    if settings.peer_id > 0 || settings.peer_host.is_empty() {
+        return Ok(settings.peer_id);
+    }
+    let mut random = [0; 4];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("could not generate random numbers"))?;
+    let from_zero = u32::from_be_bytes(random) % u32::from(MAX_PEER_ID);
+    Ok(u16::try_from(from_zero).unwrap_or_default() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_chosen_with_peer_host_alone() {
+        let with = |peer_host: &str, peer_id: u16| Settings {
+            peer_host: peer_host.to_owned(),
+            peer_id,
+            ..Settings::default()
+        };
+        assert_eq!(peer_id_of(&with("", 0)).unwrap(), 0);
+        assert_eq!(peer_id_of(&with("", 5)).unwrap(), 5);
+        assert_eq!(peer_id_of(&with("peers", 5)).unwrap(), 5);
+        let chosen: Vec<u16> = (0..100).map(|_| peer_id_of(&with("peers", 0)).unwrap()).collect();
+        assert!(chosen.iter().all(|id| (1..=MAX_PEER_ID).contains(id)));
+        assert!(chosen.iter().any(|id| *id != chosen[0]));
     }
 }

@@ -22,8 +22,8 @@ use crate::endpoint::RdsEndpoint;
 
 /// Maximum length of a CNAME chain; a longer one is a loop or an error.
 const MAX_CHAIN: usize = 16;
-/// Maximum number of addresses used from an answer.
-const MAX_ADDRESSES: usize = 16;
+/// Maximum number of addresses used from an answer: that of a headless Service has one per pod.
+const MAX_ADDRESSES: usize = 64;
 /// Maximum number of cached answers.
 const CACHED_ANSWERS: u64 = 256;
 /// A name that does not exist may be created at any time.

@@ -30,7 +30,11 @@ fn settings(console: &Console) -> Vec<SettingRecord> {
     let config = console.context.config();
     let record = |setting: &'static SettingInfo| SettingRecord {
         setting,
-        value: config.settings.get_text(setting.name),
+        value: match setting.name {
+            // With peer_host it may be chosen at the start.
+            "peer_id" => shown(console.context.process.peer_id),
+            name => config.settings.get_text(name),
+        },
     };
     settings_table().iter().map(record).collect()
 }
@@ -90,12 +94,11 @@ pub(super) static LISTS: Table<ListRecord> = Table {
 
 fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
     let servers: usize = all.pools.values().map(PoolCounts::servers).sum();
-    let config = console.context.config();
     let (dns_names, dns_queries) = console.context.process.host_names.counts();
     vec![
         ("databases", all.databases.len() + 1),
         ("users", show_users::names(console).len()),
-        ("peers", config.peers.len()),
+        ("peers", show_peers::peers(console).len()),
         // The console is one of them.
         ("pools", all.pools.len() + 1),
         ("peer_pools", show_peers::peer_pools(console).len()),

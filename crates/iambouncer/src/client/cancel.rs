@@ -20,25 +20,37 @@ pub(super) async fn route(worker: &Worker, pid: u32, key: &[u8]) {
     };
     match worker.clients.key_form.owner_of(&key) {
         // An unused process ID is treated like any wrong key.
-        KeyOwner::Worker(index) => drop(worker.workers.ask(index, request).await),
+        KeyOwner::Worker(index) => {
+            if worker.workers.ask(index, request).await == Some(KeyMatch::None) {
+                peers::forward_namesake(worker, key).await;
+            }
+        }
         KeyOwner::Peer(id) => peers::forward(worker, id, key).await,
     }
 }
 
+/// Whether a client of this process has a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyMatch {
+    Client,
+    None,
+}
+
 /// Acts on a request. A wrong key is ignored without an answer, as in PostgreSQL.
-async fn handle(worker: &Worker, key: &CancelKey) {
+async fn handle(worker: &Worker, key: &CancelKey) -> KeyMatch {
     let Some(client) = worker.clients.by_cancel_key(key) else {
         tracing::debug!(pid = key.pid(), "cancel request with an unknown key");
-        return;
+        return KeyMatch::None;
     };
     if client.state.get() == ClientState::Waiting {
         client.cancel_wait();
-        return;
+        return KeyMatch::Client;
     }
     let linked = client.server();
     let pool = client.pool.get().cloned();
-    let (Some(server), Some(pool)) = (linked, pool) else { return };
+    let (Some(server), Some(pool)) = (linked, pool) else { return KeyMatch::Client };
     let limit = worker.context.config().settings.cancel_wait_timeout;
     server::cancel::send(&worker.context, server, client.id, limit).await;
     pool.cancel_ended();
+    KeyMatch::Client
 }

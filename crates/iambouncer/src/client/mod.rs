@@ -17,6 +17,7 @@ mod method;
 mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;
+mod peer_host;
 mod peers;
 mod proofs;
 mod replication;

@@ -1,17 +1,19 @@
-//! Cancel requests for clients of other processes, the peers. Owns which peers receive a request, and sending it;
-//! the number of connections is limited in [`crate::peer_pools`].
+//! Cancel requests for clients of other processes, the peers. Owns which peers receive a request, and sending it to those
+//! of `[peers]`, the others are in [`super::peer_host`]; the number of connections is limited in [`crate::peer_pools`].
 //!
 //! As in PgBouncer, the connection to a peer is not encrypted: a cancel request has no answer, and its key is worth no
 //! more than the cancellation of one query.
 
+use super::peer_host;
 use crate::clients::CancelKey;
 use crate::config::{Config, Host, Peer};
 use crate::log_limit::warn_unauthenticated;
 use crate::net::{Inbound, Socket, Stream, unix_socket_path};
-use crate::peer_pools::PeerPlace;
+use crate::peer_pools::{PeerKey, PeerPlace};
 use crate::server::connect::ServerAddress;
 use crate::worker::timers;
 use crate::worker_state::Worker;
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -19,25 +21,42 @@ use std::task::Poll;
 use std::time::Duration;
 
 /// Time limit for a connection to one of several addresses.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Longest time for which a peer may handle a request if `cancel_wait_timeout` has no limit.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
+/// A request that is being sent to peers.
+pub(super) type Forwarded<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// Sends the request to the peer that the key names. A key that names no known peer is sent to all of them, which must
-/// not forward it: one of them may know more peers. Returns when the peers have handled it.
+/// not forward it: one of them may know more peers, or have the address of `peer_host` at which the client is. Returns
+/// when the peers have handled it.
 pub(super) async fn forward(worker: &Worker, owner: u16, key: CancelKey) {
     let config = worker.context.config();
     if let Some(peer) = config.peers.get(&owner) {
         let Some(key) = key.for_owner() else { return log_exhausted() };
-        return send_in_time(worker, &config, (owner, peer), &key, WhenFull::Wait).await;
+        return send_to_listed(worker, &config, (owner, peer), &key, WhenFull::Wait).await;
     }
     let Some(key) = key.for_the_last_peer() else { return log_exhausted() };
     let others = config.peers.iter().filter(|(id, _)| worker.clients.key_form.is_other(**id));
-    let requests: Vec<_> = others
-        // Anyone can make up such a key, so it must not delay those that name their peer.
-        .map(|(id, peer)| Box::pin(send_in_time(worker, &config, (*id, peer), &key, WhenFull::GiveUp)))
-        .collect();
+    // Anyone can make up such a key, so it must not delay those that name their peer.
+    let mut requests: Vec<Forwarded<'_>> = Vec::new();
+    for (id, peer) in others {
+        requests.push(Box::pin(send_to_listed(worker, &config, (*id, peer), &key, WhenFull::GiveUp)));
+    }
+    requests.push(Box::pin(peer_host::send_to_all(worker, &config, &key)));
     all(requests).await;
+}
+
+/// Sends a request whose key names this process, which does not have the client, to the addresses of `peer_host`: two
+/// processes may have chosen the same number.
+pub(super) async fn forward_namesake(worker: &Worker, key: CancelKey) {
+    let config = worker.context.config();
+    if config.settings.peers_by_name().is_none() {
+        return;
+    }
+    let Some(key) = key.for_the_last_peer() else { return log_exhausted() };
+    peer_host::send_to_all(worker, &config, &key).await;
 }
 
 fn log_exhausted() {
@@ -45,7 +64,7 @@ fn log_exhausted() {
 }
 
 /// Runs all futures to completion.
-async fn all<F: Future<Output = ()>>(mut futures: Vec<Pin<Box<F>>>) {
+pub(super) async fn all(mut futures: Vec<Forwarded<'_>>) {
     poll_fn(|cx| {
         futures.retain_mut(|future| future.as_mut().poll(cx).is_pending());
         if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -53,14 +72,23 @@ async fn all<F: Future<Output = ()>>(mut futures: Vec<Pin<Box<F>>>) {
     .await;
 }
 
-/// What a request does if `pool_size` requests to the peer are under way.
+/// What a request does if all places at the peer are taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WhenFull {
+pub(super) enum WhenFull {
     Wait,
     GiveUp,
 }
 
-async fn send_in_time(
+/// The place that a request needs.
+#[derive(Clone, Copy)]
+pub(super) struct PlaceRequest {
+    pub(super) peer: PeerKey,
+    /// Number of places at this peer.
+    pub(super) size: u32,
+    pub(super) when_full: WhenFull,
+}
+
+async fn send_to_listed(
     worker: &Worker,
     config: &Config,
     (id, peer): (u16, &Peer),
@@ -68,18 +96,30 @@ async fn send_in_time(
     when_full: WhenFull,
 ) {
     let size = peer.pool_size.unwrap_or(config.settings.default_pool_size).max(1);
+    let place = PlaceRequest { peer: PeerKey::Id(id), size, when_full };
+    send_in_time(worker, config, (place, &id), key, open(worker, peer)).await;
+}
+
+/// Sends the request on the connection that `open` makes once there is a place.
+pub(super) async fn send_in_time(
+    worker: &Worker,
+    config: &Config,
+    (place, peer): (PlaceRequest, &dyn Display),
+    key: &CancelKey,
+    open: impl Future<Output = io::Result<Socket>>,
+) {
     let limit = match config.settings.cancel_wait_timeout {
         Duration::ZERO => MAX_WAIT,
         limit => limit.min(MAX_WAIT),
     };
-    let pool = worker.context.process.peer_pools.of(id);
+    let pool = worker.context.process.peer_pools.of(place.peer);
     let sending = async {
-        let place = match when_full {
-            WhenFull::Wait => pool.wait(size).await,
-            WhenFull::GiveUp => pool.take(size),
+        let place = match place.when_full {
+            WhenFull::Wait => pool.wait(place.size).await,
+            WhenFull::GiveUp => pool.take(place.size),
         };
         let place = place.ok_or_else(|| io::Error::other("too many cancel requests are under way to it"))?;
-        send(worker, peer, key, &place).await
+        send(open.await?, key, &place).await
     };
     let outcome = timers::timeout(limit, sending).await;
     let error = match outcome {
@@ -87,12 +127,12 @@ async fn send_in_time(
         Some(Err(error)) => error.to_string(),
         None => "timed out".to_owned(),
     };
-    warn_unauthenticated!(worker.context, "peer", peer = id, %error, "cancel request not forwarded");
+    warn_unauthenticated!(worker.context, "peer", %peer, %error, "cancel request not forwarded");
 }
 
 /// Sends a request, and waits until the peer closes the connection: it has then acted on the request.
-async fn send(worker: &Worker, peer: &Peer, key: &CancelKey, place: &PeerPlace) -> io::Result<()> {
-    let mut stream = Stream::Plain(open(worker, peer).await?);
+async fn send(socket: Socket, key: &CancelKey, place: &PeerPlace) -> io::Result<()> {
+    let mut stream = Stream::Plain(socket);
     let mut message = Vec::new();
     wire::encode::cancel_request(&mut message, key.pid(), key.secret());
     stream.send_all(&message).await?;

@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_listening(&config.settings, places, &mut found);
     check_peers(config, places, &mut found);
+    check_peer_host(&config.settings, places, &mut found);
     check_names(&config.settings, places, &mut found);
     check_drain(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
@@ -62,9 +63,26 @@ fn check_listening(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Di
 fn check_peers(config: &Config, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
     if let Some((first, _)) = config.peers.first_key_value()
         && config.settings.peer_id == 0
+        && config.settings.peer_host.is_empty()
     {
         let warning = Diagnostic::warning("[peers] has no effect without peer_id").at(places.peer(*first));
         found.push(warning.help("set peer_id to the number of this process"));
+    }
+}
+
+fn check_peer_host(settings: &Settings, places: &ValuePlaces, found: &mut Vec<Diagnostic>) {
+    let Some((_, port)) = settings.peers_by_name() else { return };
+    let mut warn = |text: String, help: &str| {
+        found.push(Diagnostic::warning(text).at(places.setting("peer_host")).help(help));
+    };
+    if own_listener::is_loopback_only(settings) {
+        let text =
+            format!("peer_host is set, but peers cannot connect to listen_addr = {}", settings.listen_addr);
+        warn(text, "set listen_addr = *");
+    }
+    if port == 0 {
+        let text = "peer_host is set, but peers do not know the port of listen_port = 0";
+        warn(text.to_owned(), "set peer_port, or the same listen_port on all replicas");
     }
 }
 
@@ -233,6 +251,22 @@ pub(super) mod tests {
             assert_eq!(found(&format!("dns_server = {good}"), "a = host=h"), Vec::<String>::new());
         }
         assert!(found("dns_server = ns.example.com", "a = host=h")[0].contains("is not ADDRESS"));
+    }
+
+    #[test]
+    fn peers_by_name_need_a_listener_that_they_can_reach() {
+        for listen in ["*", "10.0.0.1", "127.0.0.1, 10.0.0.1", "0.0.0.0"] {
+            let lines = format!("peer_host = peers\nlisten_addr = {listen}");
+            assert_eq!(found(&lines, "a = host=h"), Vec::<String>::new(), "{listen}");
+        }
+        for listen in ["", "127.0.0.1", "localhost, ::1", "127.0.0.2"] {
+            let warning = format!("peer_host is set, but peers cannot connect to listen_addr = {listen}");
+            let lines = format!("peer_host = peers\nlisten_addr = {listen}");
+            assert_eq!(found(&lines, "a = host=h"), [warning]);
+        }
+        let no_port = "peer_host = peers\nlisten_addr = *\nlisten_port = 0";
+        assert!(found(no_port, "a = host=h")[0].contains("do not know the port"));
+        assert!(found(&format!("{no_port}\npeer_port = 5"), "a = host=h").is_empty());
     }
 
     #[test]

@@ -43,11 +43,12 @@ pub use ldap_options::{
 };
 pub use load::{FileStamp, load_file, load_user_list, read_text};
 pub use model::{Config, Database, Host, Origin, Peer, PoolRules, UserOverrides};
+pub use own_listener::is_local;
 pub use ports::PortList;
 pub use reference::settings_markdown;
 pub use secret::Secret;
 pub use settings::{SettingError, SettingInfo, SettingStatus, split_list};
-pub use settings_table::{DrainPeriod, Settings, table};
+pub use settings_table::{DrainPeriod, MAX_PEER_ID, Settings, table};
 pub use tls_ciphers::{Tls12Ciphers, Tls13Ciphers, TlsGroups, cipher_name};
 pub use userlist::{UserEntry, UserList, users_with_tokens};
 pub use value::{DrainLimit, HttpPort, MAX_WORKERS};

@@ -16,6 +16,15 @@ fn is_own(host: &str, settings: &Settings) -> bool {
     })
 }
 
+/// True if connections from other hosts reach no listener.
+pub(super) fn is_loopback_only(settings: &Settings) -> bool {
+    let is_loopback = |listen: &str| {
+        let mut known = addresses(listen).into_iter().flatten().peekable();
+        known.peek().is_some() && known.all(|address| address.is_loopback())
+    };
+    settings.listen_addresses().all(is_loopback)
+}
+
 /// True if a listener accepts connections to an address.
 fn is_covered(remote: IpAddr, listen: &str, is_local: impl Fn(IpAddr) -> bool) -> bool {
     // How listeners are bound: `*` is any IPv4 address if there is no IPv6, else any address, like `::`.
@@ -46,8 +55,9 @@ fn destination(address: Option<IpAddr>) -> Option<IpAddr> {
     })
 }
 
-/// Queries the routing table, without sending anything: both ends of a local connection have the same address.
-fn is_local(address: IpAddr) -> bool {
+/// True for addresses of this host. Queries the routing table, without sending anything: both ends of a local connection
+/// have the same address.
+pub fn is_local(address: IpAddr) -> bool {
     if address.is_loopback() {
         return true;
     }

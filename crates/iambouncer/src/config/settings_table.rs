@@ -76,7 +76,9 @@ settings! {
     max_user_client_connections: u32 = 0, ClientLogin, Working, "Client connections per user (0 = no limit)";
     max_user_connections: u32 = 0, ServerLogin, Working, "Server connections per user over all databases (0 = no limit)";
     min_pool_size: u32 = 0, Reload, Working, "Server connections kept open in a pool", 0..=1_000_000;
-    peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering)", 0..=16383;
+    peer_host: String = "", Start, Working, "Name whose addresses are those of all replicas: cancel requests for clients of others are sent to them; empty means none";
+    peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering, with peer_host a random one)", 0..=16383;
+    peer_port: u16 = 0, Start, Working, "Port of the addresses of peer_host (0 = the first listen_port)", 0..=65535;
     pidfile: String = "", Start, Working, "File with the process ID";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
     pool_idle_timeout: Duration = 0, Janitor, Working, "Remove a pool unused for this many seconds (0 = only after autodb_idle_timeout)";
@@ -164,6 +166,9 @@ impl Settings {
     }
 }
 
+/// The highest `peer_id`.
+pub const MAX_PEER_ID: u16 = 16_383;
+
 /// All settings in alphabetical order.
 pub fn table() -> &'static [SettingInfo] {
     &TABLE
@@ -182,6 +187,12 @@ impl Settings {
     /// The addresses in `listen_addr`.
     pub fn listen_addresses(&self) -> impl Iterator<Item = &str> {
         split_list(&self.listen_addr)
+    }
+
+    /// `peer_host` and the port of its addresses; `None` if there is none.
+    pub fn peers_by_name(&self) -> Option<(&str, u16)> {
+        let port = if self.peer_port == 0 { self.listen_port.first() } else { self.peer_port };
+        (!self.peer_host.is_empty()).then_some((self.peer_host.as_str(), port))
     }
 
     /// The names in `ignore_startup_parameters`.
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 15);
+        assert_eq!(table().len(), 101 + 17);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -4,7 +4,7 @@
 use rds_iam::{EndpointKind, RdsEndpoint, ResolveError, Resolver};
 use std::net::{IpAddr, SocketAddr};
 
-/// Maximum number of addresses of a name.
+/// Maximum number of addresses of a server's name.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// Where names are looked up.
@@ -24,6 +24,8 @@ pub(super) struct NameQuery {
     pub(super) follows_aliases: bool,
     /// True if cached answers must not be used.
     pub(super) bypasses_cache: bool,
+    /// Maximum number of addresses in the answer.
+    pub(super) max_addresses: usize,
 }
 
 /// The addresses of a name.
@@ -64,7 +66,7 @@ impl NameQuery {
     /// # Errors
     /// Why the name cannot be resolved.
     pub(super) async fn run(self) -> Result<NameAnswer, String> {
-        let Self { sources, name, follows_aliases, bypasses_cache } = self;
+        let Self { sources, name, follows_aliases, bypasses_cache, max_addresses } = self;
         let needs_dns = follows_aliases || sources.is_dns_only;
         let mut is_answered = true;
         if let Some(resolver) = sources.resolver.filter(|_| needs_dns) {
@@ -75,7 +77,8 @@ impl NameQuery {
             };
             match found {
                 Ok(found) => {
-                    let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, 0)).collect();
+                    let addresses = found.addresses.iter().take(max_addresses);
+                    let addresses = addresses.map(|ip| SocketAddr::new(*ip, 0)).collect();
                     return Ok(NameAnswer::new(&name, addresses, found.rds_name));
                 }
                 Err(error) if sources.is_dns_only => return Err(error.to_string()),
@@ -87,7 +90,7 @@ impl NameQuery {
             }
         }
         let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| error.to_string())?;
-        let addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+        let addresses: Vec<SocketAddr> = found.take(max_addresses).collect();
         if addresses.is_empty() {
             return Err("no address".to_owned());
         }

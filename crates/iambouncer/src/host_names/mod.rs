@@ -1,19 +1,21 @@
-//! Host names of servers. Owns the known names, when a name is looked up again, and how pools detect changed
+//! Host names of servers, and that of the peers. Owns the known names, when a name is looked up again, and how pools detect changed
 //! addresses: each server holds its address, and each pool checks its servers when the change counter has advanced.
 //!
 //! The locks are taken for lookups and new connections to servers, never for queries.
 
+mod fresh;
 mod host;
 mod lookup;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+pub use fresh::FreshAddresses;
 pub use host::HostAddress;
 pub use lookup::NameSources;
 
 use host::{AddressChange, HostName};
-use lookup::{NameAnswer, NameQuery};
+use lookup::{MAX_ADDRESSES, NameAnswer, NameQuery};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,7 +102,13 @@ impl HostNames {
             return Err(reason);
         }
         let is_due = host.begin(started_at, times.max_ttl);
-        let query = NameQuery { sources, name: name.to_owned(), follows_aliases, bypasses_cache: is_due };
+        let query = NameQuery {
+            sources,
+            name: name.to_owned(),
+            follows_aliases,
+            bypasses_cache: is_due,
+            max_addresses: MAX_ADDRESSES,
+        };
         let result = control.spawn(query.run()).await;
         let answer = result
             .unwrap_or_else(|_| Err("lookup was aborted".to_owned()))

@@ -2,7 +2,7 @@
 //! the limit of concurrent lookups.
 
 use super::host::HostName;
-use super::lookup::{NameQuery, NameSources};
+use super::lookup::{MAX_ADDRESSES, NameQuery, NameSources};
 use super::{CacheTimes, HostNames};
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +31,13 @@ impl HostNames {
             let (names, sources) = (self.clone(), sources.clone());
             control.spawn(async move {
                 let host = &lookup.0;
-                let query = NameQuery { sources, name: name.clone(), follows_aliases, bypasses_cache: true };
+                let query = NameQuery {
+                    sources,
+                    name: name.clone(),
+                    follows_aliases,
+                    bypasses_cache: true,
+                    max_addresses: MAX_ADDRESSES,
+                };
                 match query.run().await {
                     Ok(answer) => names.apply(&name, host, &answer, now),
                     // A failed lookup is no reason to close servers.

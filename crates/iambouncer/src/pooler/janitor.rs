@@ -48,6 +48,9 @@ pub(super) async fn run(worker: Rc<Worker>) {
                 &context.name_sources(),
                 context.cache_times(),
             );
+            if let Some((name, _)) = config.settings.peers_by_name() {
+                process.peer_addresses.keep_up_to_date(&process.control, &context.name_sources(), name);
+            }
             for (kind, left_out) in process.log_limit.overdue(worker::now()) {
                 tracing::warn!(
                     kind,

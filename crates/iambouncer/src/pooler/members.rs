@@ -87,7 +87,7 @@ pub(super) fn start(
 /// Creates the state of a worker, starts its janitor, and lets it run jobs of the others.
 pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
     let WorkerStart { process, loaded, shared_pools, reloader } = start;
-    let key_form = KeyForm::of(loaded.config.settings.peer_id, slot.index().count());
+    let key_form = KeyForm::of(process.peer_id, slot.index().count());
     let clients = Rc::new(ClientTable::new(slot.index().index(), key_form));
     let context = Rc::new(Context::new(process, loaded, slot.index()));
     let lifecycle = Rc::new(Lifecycle::default());

@@ -90,6 +90,9 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
         first_login: if http.is_empty() { FirstLogin::NotNeeded } else { first_login },
     };
     let process = Process::new(settings, parts)?;
+    if process.peer_id != settings.peer_id {
+        tracing::info!("peer_id = {} (random, since peer_host is set)", process.peer_id);
+    }
     announce::endpoints(&loaded.config, &process);
     http::serve(&process, http, first.workers())?;
     let _running = process.limits.running.take(None);

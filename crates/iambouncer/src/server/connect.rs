@@ -5,13 +5,14 @@ use super::LoginError;
 use super::error::TlsFailureKind;
 use super::progress::Progress;
 use super::target::{Credential, LoginTarget};
-use crate::config::{CONSOLE_DATABASE, Host, TlsMode};
+use crate::config::{CONSOLE_DATABASE, Host, TlsMode, is_local};
 use crate::context::Context;
 use crate::host_names::{HostAddress, NameRecord};
 use crate::net::tls::TlsStream;
 use crate::net::trust::fault_in;
 use crate::net::verified::ServerTls;
 use crate::net::{Endpoint, Inbound, Socket, Stream, unix_socket_path};
+use crate::process::Process;
 use crate::worker::timers;
 use rds_iam::TokenKey;
 use rustls::pki_types::ServerName;
@@ -257,6 +258,12 @@ pub fn is_own(own: &Endpoint, remote: SocketAddr, local_ip: Option<std::net::IpA
     // has equal ends.
     let is_covered = own.is_unspecified() && (own.is_ipv6() || remote.is_ipv4());
     own.to_canonical() == remote || (is_covered && local_ip.map(|ip| ip.to_canonical()) == Some(remote))
+}
+
+/// True if a connection to this address would reach the pooler's own listener.
+pub fn is_own_address(process: &Process, remote: SocketAddr) -> bool {
+    let local_ip = is_local(remote.ip()).then(|| remote.ip());
+    process.own_endpoints.iter().any(|own| is_own(own, remote, local_ip))
 }
 
 fn refuse_own_listener(context: &Context, socket: &Socket, addr: SocketAddr) -> Result<(), LoginError> {

@@ -55,6 +55,7 @@ mod odd_passwords;
 #[cfg(feature = "pam")]
 mod pam_logins;
 mod peers;
+mod peers_by_name;
 mod per_database;
 mod pgbouncer_peers;
 mod pooling;

@@ -13,6 +13,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod replicas;
 pub mod scripted;
 pub mod sim;
 pub mod slapd;

@@ -3,7 +3,7 @@
 
 use super::TIMEOUT;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use wire::startup::Version;
 use wire::{backend, encode};
 
@@ -105,7 +105,12 @@ pub struct Client {
 impl Client {
     /// Connects without sending anything.
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::connect_to(([127, 0, 0, 1], port).into())
+    }
+
+    /// Connects to another address without sending anything.
+    pub fn connect_to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -114,11 +119,14 @@ impl Client {
 
     /// Sends a startup packet with these parameters.
     pub fn start(port: u16, parameters: &[(&str, &str)]) -> Self {
-        let mut client = Self::connect(port);
+        Self::connect(port).with_startup(parameters)
+    }
+
+    fn with_startup(mut self, parameters: &[(&str, &str)]) -> Self {
         let mut packet = Vec::new();
         encode::startup(&mut packet, Version::V3_0, parameters);
-        client.send(&packet);
-        client
+        self.send(&packet);
+        self
     }
 
     /// Logs in to a pooler that requests no password.
@@ -128,12 +136,20 @@ impl Client {
 
     /// Logs in with these parameters.
     pub fn log_in_with(port: u16, parameters: &[(&str, &str)]) -> Self {
-        let mut client = Self::start(port, parameters);
-        client.greeting = client.until_ready();
-        if let Some(error) = client.greeting.iter().find(|message| message.tag == b'E') {
+        Self::start(port, parameters).logged_in()
+    }
+
+    /// Logs in to a pooler at another address.
+    pub fn log_in_at(address: SocketAddr, user: &str, database: &str) -> Self {
+        Self::connect_to(address).with_startup(&[("user", user), ("database", database)]).logged_in()
+    }
+
+    fn logged_in(mut self) -> Self {
+        self.greeting = self.until_ready();
+        if let Some(error) = self.greeting.iter().find(|message| message.tag == b'E') {
             panic!("login refused: {:?}", error.error());
         }
-        client
+        self
     }
 
     /// A parameter value reported at login.
