@@ -2,6 +2,7 @@
 
 use super::{cancel_across, made_up_key, start_silent_query};
 use crate::peers::expect_canceled;
+use crate::support::bouncer::Start;
 use crate::support::fleet::peer_id_of;
 use crate::support::replicas::{PEER_HOST, Replicas};
 use crate::support::sim::REGION;
@@ -36,6 +37,24 @@ fn replicas_choose_numbers_and_show_the_addresses() {
         console.column("SHOW PEERS", "host") == ["127.0.0.1", "127.0.0.3"]
     });
     assert_eq!(console.column("SHOW PEER_POOLS", "peer_id"), [""]);
+}
+
+#[test]
+fn a_process_that_listens_on_all_addresses_knows_its_own() {
+    let replicas = Replicas::reserve();
+    replicas.announce(&[1, 2]);
+    let bouncer = Start::databases("app = host=127.0.0.1")
+        .set("so_reuseport = 1")
+        .set("listen_addr = *")
+        .set(&format!("listen_port = {}", replicas.port()))
+        .set(&format!("dns_server = {}", replicas.dns.address()))
+        .set(&format!("peer_host = {PEER_HOST}\npeer_id = 5"))
+        .start();
+    let mut console = bouncer.console();
+    eventually("the addresses are shown", || console.column("SHOW PEERS", "peer_id") == ["5", "5"]);
+    assert!(console.column("SHOW PEER_POOLS", "peer_id").is_empty());
+    assert!(!bouncer.log().contains("peers cannot connect"));
+    replicas.cancel_at(1, made_up_key(77));
 }
 
 #[test]
