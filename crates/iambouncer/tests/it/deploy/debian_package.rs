@@ -34,6 +34,13 @@ fn debian() -> tempfile::TempDir {
     root
 }
 
+/// Installs the package with apt, offline: its dependencies are there.
+fn install(root: &Path) {
+    let name = format!("iambouncer_{VERSION}-1_amd64.deb");
+    std::fs::copy(released(&name), root.join(&name)).unwrap();
+    run_in(root, &format!("apt-get install -y -qq ./{name}"));
+}
+
 /// The value of a key of the unit.
 fn unit_value(root: &Path, key: &str) -> String {
     let unit = std::fs::read_to_string(root.join("usr/lib/systemd/system/iambouncer.service")).unwrap();
@@ -67,9 +74,7 @@ fn apt_installs_the_package_and_its_service_answers_a_query() {
     let pod = Pod::new();
     let debian = debian();
     let root = debian.path();
-    let name = format!("iambouncer_{VERSION}-1_amd64.deb");
-    std::fs::copy(released(&name), root.join(&name)).unwrap();
-    run_in(root, &format!("apt-get install -y -qq ./{name}"));
+    install(root);
     assert!(run_in(root, "iambouncer --version").contains(VERSION));
     let files = run_in(root, "stat -c '%a %U:%G' /etc/iambouncer/*");
     assert_eq!(files.trim(), "640 root:iambouncer\n640 root:iambouncer");
@@ -112,9 +117,7 @@ fn the_example_configuration_has_no_database_and_starts() {
     let pod = Pod::new();
     let debian = debian();
     let root = debian.path();
-    let name = format!("iambouncer_{VERSION}-1_amd64.deb");
-    std::fs::copy(released(&name), root.join(&name)).unwrap();
-    run_in(root, &format!("apt-get install -y -qq ./{name}"));
+    install(root);
     std::fs::copy(pod.sim.ca_file(), root.join("ca.pem")).unwrap();
     make_runtime_directory(root);
     let bouncer = start(&pod, root);
