@@ -22,10 +22,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a login was evicted because files are scarce: its file is available once the login has been closed.
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
-/// True if the listener accepts connections in this phase. The UNIX socket stays open for the console.
-fn is_open(phase: Phase, listener: &Endpoint) -> bool {
-    match (phase, listener) {
+/// True if the listener accepts connections in this phase. The UNIX socket stays open for the console. During a drain, the
+/// port stays open for cancel requests of other replicas (`peer_host`); clients that log in are served and closed like the
+/// others. Processes of `[peers]` may share a port, whose new connections are to reach the other processes.
+fn is_open(worker: &Worker, listener: &Endpoint) -> bool {
+    let config = worker.context.config();
+    let has_replicas = config.settings.peers_by_name().is_some() && config.peers.is_empty();
+    match (worker.lifecycle.phase(), listener) {
         (Phase::Running | Phase::DrainAnnounced(_), _) => true,
+        (Phase::Draining(_), _) if has_replicas => true,
         (Phase::WaitForClients | Phase::Draining(_) | Phase::WaitForServers, listener) => {
             matches!(listener, Endpoint::Unix(_))
         }
@@ -37,7 +42,7 @@ fn is_open(phase: Phase, listener: &Endpoint) -> bool {
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
     let lifecycle = worker.lifecycle.clone();
     let mut accepted_in_turn = 0;
-    while is_open(lifecycle.phase(), listener.endpoint()) {
+    while is_open(&worker, listener.endpoint()) {
         let accepted = listener.accept(worker.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {

@@ -10,6 +10,7 @@ use crate::support::replicas::{PEER_HOST, Replicas, start_cancel};
 use crate::support::tls_client::{ClientSide, TlsClient};
 use crate::support::{TIMEOUT, eventually, postgres};
 use rds_sim::postgres::PostgresOptions;
+use rustix::process::Signal;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -94,6 +95,19 @@ fn every_cancel_request_through_a_load_balancer_hits_its_query_and_no_other() {
         assert_eq!(start_cancel(balancer, bystander.cancel_key()).read(), None);
         expect_canceled(bystander);
     }
+}
+
+#[test]
+fn a_request_reaches_a_client_of_a_replica_that_drains() {
+    let replicas = Replicas::start(2, &["drain_max_seconds = 20"]);
+    let mut client = replicas.client_at(1);
+    start_query(&mut client);
+    let mut idle = replicas.client_at(1);
+    replicas.member(1).signal(Signal::TERM);
+    // Clients are closed only after the time in which others are accepted.
+    assert_eq!(idle.read().expect("a message").error().0, "57P01");
+    replicas.cancel_at(2, client.cancel_key());
+    expect_canceled(&mut client);
 }
 
 #[test]
