@@ -49,7 +49,7 @@
           };
         };
 
-        # As the image of the Dockerfile: entry point, account, ports without a file, and an abstract console socket.
+        # As the image of deploy/image/Dockerfile: entry point, account, ports without a file, stop signal and health check.
         image = pkgs.dockerTools.buildLayeredImage {
           name = "iambouncer";
           tag = workspace.version;
@@ -60,12 +60,23 @@
             Env = [
               "PATH=/"
               "LISTEN_PORT=5432,6432"
-              "IAMBOUNCER_UNIX_SOCKET_DIR=@iambouncer"
             ];
             ExposedPorts = {
               "5432/tcp" = { };
               "6432/tcp" = { };
               "9127/tcp" = { };
+            };
+            StopSignal = "SIGTERM";
+            # Times are in nanoseconds.
+            Healthcheck = {
+              Test = [
+                "CMD"
+                "/iambouncer"
+                "healthcheck"
+              ];
+              Interval = 5000000000;
+              Timeout = 3000000000;
+              StartPeriod = 30000000000;
             };
           };
         };

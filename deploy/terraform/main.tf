@@ -48,9 +48,11 @@ locals {
     POSTGRES_MD5           = "md5"
   }
 
-  # Each task has its share.
+  # In a rollout, old tasks keep their servers while they drain: each task has its share of the largest number of tasks.
+  deployment_maximum_percent = 200
+  max_tasks                  = floor(var.desired_count * local.deployment_maximum_percent / 100)
   max_db_connections = var.max_connections == null ? null : max(
-    1, floor(var.max_connections * var.connection_pool_config.max_connections_percent / 100 / var.desired_count)
+    1, floor(var.max_connections * var.connection_pool_config.max_connections_percent / 100 / local.max_tasks)
   )
 
   peer_host   = "${var.name}.${var.namespace}"
@@ -370,7 +372,7 @@ resource "aws_ecs_service" "this" {
   desired_count                      = var.desired_count
   launch_type                        = "FARGATE"
   deployment_minimum_healthy_percent = 100
-  deployment_maximum_percent         = 200
+  deployment_maximum_percent         = local.deployment_maximum_percent
   propagate_tags                     = "SERVICE"
   tags                               = var.tags
 

@@ -216,7 +216,7 @@ variable "certificate_secret_arn" {
 }
 
 variable "max_connections" {
-  description = "The database's max_connections, of which all tasks together use max_connections_percent. Without it, each task has up to 20 connections per database and user."
+  description = "The database's max_connections, of which all tasks of a rollout (twice desired_count) together use max_connections_percent. Subtract reserved connections yourself. Without it, each task has up to 20 connections per database and user."
   type        = number
   default     = null
 }
@@ -228,13 +228,13 @@ variable "port" {
 }
 
 variable "desired_count" {
-  description = "Number of tasks. Clients find at most eight."
+  description = "Number of tasks, at most four. A rollout doubles them, and a lookup returns at most eight addresses."
   type        = number
   default     = 2
 
   validation {
-    condition     = var.desired_count >= 1 && var.desired_count <= 8
-    error_message = "The number must be from 1 to 8: a name of Cloud Map has at most eight addresses."
+    condition     = var.desired_count >= 1 && var.desired_count <= 4
+    error_message = "The number must be from 1 to 4: a rollout doubles the tasks, and a lookup in Cloud Map returns at most eight addresses."
   }
 }
 

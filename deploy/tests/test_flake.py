@@ -4,6 +4,7 @@ built."""
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import unittest
 import common
 
 FLAKE = common.ROOT / "flake.nix"
+DOCKERFILE = common.DEPLOY / "image" / "Dockerfile"
 
 
 def evaluate(flake=FLAKE):
@@ -52,11 +54,28 @@ class Flake(unittest.TestCase):
             config = system["image"]["config"]
             self.assertEqual(config["User"], f"{common.IMAGE_USER}:{common.IMAGE_USER}")
             self.assertEqual(config["Entrypoint"], ["/iambouncer"])
-            variables = dict(variable.split("=", 1) for variable in config["Env"])
-            self.assertEqual({int(port) for port in variables["LISTEN_PORT"].split(",")}, common.IMAGE_PORTS)
-            self.assertEqual(variables["PATH"], "/")
+            # Nothing else is set: defaults are those of the program.
+            ports = ",".join(str(port) for port in sorted(common.IMAGE_PORTS))
+            self.assertEqual(config["Env"], ["PATH=/", f"LISTEN_PORT={ports}"])
             exposed = {int(port.split("/")[0]) for port in config["ExposedPorts"]}
             self.assertEqual(exposed, common.IMAGE_PORTS | {common.DEFAULT_HTTP_PORT})
+
+    def test_the_image_stops_and_is_checked_as_that_of_the_dockerfile(self):
+        stage = DOCKERFILE.read_text().split("\nFROM ")[1].replace("\\\n", " ")
+        [variables] = re.findall(r"^ENV (.*)$", stage, re.MULTILINE)
+        [signal] = re.findall(r"^STOPSIGNAL (\S+)$", stage, re.MULTILINE)
+        [(options, command)] = re.findall(r"^HEALTHCHECK (.*) CMD (\[.*\])$", stage, re.MULTILINE)
+        seconds = {name: int(number) for name, number in re.findall(r"--([a-z-]+)=(\d+)s", options)}
+        for system in evaluate().values():
+            config = system["image"]["config"]
+            self.assertEqual(config["Env"], variables.split())
+            self.assertEqual(config["StopSignal"], signal)
+            self.assertEqual(config["Healthcheck"], {
+                "Test": ["CMD", *json.loads(command)],
+                "Interval": seconds["interval"] * 10**9,
+                "Timeout": seconds["timeout"] * 10**9,
+                "StartPeriod": seconds["start-period"] * 10**9,
+            })
 
     def test_a_broken_flake_is_reported(self):
         for old, new in (("pkgs.dockerTools", "pkgs.dockertools"), ("workspace.version", "workspace.versoin"), (" valgrind\n", " valgrnd\n")):

@@ -121,6 +121,13 @@ class Module(unittest.TestCase):
         stars = re.findall(r"resources\s*=.*\*.*", self.main)
         self.assertEqual(stars, ['resources = ["${aws_cloudwatch_log_group.this.arn}:*"]'])
 
+    def test_a_rollout_stays_within_max_connections_and_the_addresses_of_a_lookup(self):
+        percent = int(re.search(r"\bdeployment_maximum_percent\s*=\s*(\d+)", self.main)[1])
+        self.assertRegex(self.main, r"deployment_maximum_percent\s*=\s*local\.deployment_maximum_percent")
+        self.assertIn("max_connections_percent / 100 / local.max_tasks", self.main)
+        largest = int(re.search(r"var\.desired_count <= (\d+)", (MODULE / "variables.tf").read_text())[1])
+        self.assertLessEqual(largest * percent / 100, 8)
+
     def test_variables_of_the_container_are_known(self):
         names = set(re.findall(r"\b(IAMBOUNCER_[A-Z_]+|AWS_[A-Z_]+)\s*=", self.main))
         self.assertGreater(len(names), 15)
