@@ -94,7 +94,7 @@ fn the_debug_symbols_belong_to_the_binary() {
 #[test]
 #[ignore = "needs what tools/dist builds: make test-deploy"]
 fn the_bill_of_materials_names_the_dependencies() {
-    let path = released(&format!("iambouncer-{VERSION}-sbom.json"));
+    let path = released(&format!("iambouncer-{VERSION}-x86_64-sbom.json"));
     let bill: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(bill["bomFormat"], "CycloneDX");
     let components = bill["components"].as_array().unwrap();
