@@ -3,7 +3,7 @@
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::lookups::Lookups;
-use crate::config::{Config, MAX_PEER_ID, Settings};
+use crate::config::{Config, MAX_PEER_ID};
 use crate::health_state::{FirstLogin, HealthState};
 use crate::host_names::{FreshAddresses, HostNames};
 use crate::identities::Identities;
@@ -95,11 +95,12 @@ impl Process {
     ///
     /// # Errors
     /// The system provides no random numbers.
-    pub fn new(settings: &Settings, parts: ProcessParts) -> io::Result<Arc<Self>> {
+    pub fn new(config: &Config, parts: ProcessParts) -> io::Result<Arc<Self>> {
+        let settings = &config.settings;
         let ProcessParts { control, tokens, resolver, own_endpoints, workers, first_login } = parts;
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("could not generate random numbers"))?;
-        let peer_id = peer_id_of(settings)?;
+        let peer_id = peer_id_of(config)?;
         let began = Instant::now();
         let secrets =
             SecretCache::new(AwsSecrets::shared(tokens.credential_cache().clone()), Arc::new(SystemClock));
@@ -148,27 +149,30 @@ impl Process {
 }
 
 /// The configured `peer_id`; with `peer_host` alone a random one. Another process may have the same: requests are sent to
-/// all, and the key has enough other bits.
-fn peer_id_of(settings: &Settings) -> io::Result<u16> {
+/// all, and the key has enough other bits. Those of listed peers are not chosen, since these are asked directly.
+fn peer_id_of(config: &Config) -> io::Result<u16> {
+    let settings = &config.settings;
     if settings.peer_id > 0 || settings.peer_host.is_empty() {
         return Ok(settings.peer_id);
     }
     let mut random = [0; 4];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("could not generate random numbers"))?;
-    let from_zero = u32::from_be_bytes(random) % u32::from(MAX_PEER_ID);
-    Ok(u16::try_from(from_zero).unwrap_or_default() + 1)
+    let first = u16::try_from(u32::from_be_bytes(random) % u32::from(MAX_PEER_ID)).unwrap_or_default();
+    let mut candidates = (first..MAX_PEER_ID).chain(0..first).map(|from_zero| from_zero + 1);
+    let free = candidates.find(|id| !config.peers.contains_key(id));
+    free.ok_or_else(|| io::Error::other("[peers] lists every possible peer_id"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Peer, Settings};
 
     #[test]
     fn a_number_is_chosen_with_peer_host_alone() {
-        let with = |peer_host: &str, peer_id: u16| Settings {
-            peer_host: peer_host.to_owned(),
-            peer_id,
-            ..Settings::default()
+        let with = |peer_host: &str, peer_id: u16| Config {
+            settings: Settings { peer_host: peer_host.to_owned(), peer_id, ..Settings::default() },
+            ..Config::default()
         };
         assert_eq!(peer_id_of(&with("", 0)).unwrap(), 0);
         assert_eq!(peer_id_of(&with("", 5)).unwrap(), 5);
@@ -176,5 +180,16 @@ mod tests {
         let chosen: Vec<u16> = (0..100).map(|_| peer_id_of(&with("peers", 0)).unwrap()).collect();
         assert!(chosen.iter().all(|id| (1..=MAX_PEER_ID).contains(id)));
         assert!(chosen.iter().any(|id| *id != chosen[0]));
+    }
+
+    #[test]
+    fn the_number_of_a_listed_peer_is_not_chosen() {
+        let mut config = Config::default();
+        config.settings.peer_host = "peers".to_owned();
+        let peer = Peer { host: None, port: 6432, pool_size: None };
+        config.peers = (1..=MAX_PEER_ID).filter(|id| *id != 77).map(|id| (id, peer.clone())).collect();
+        assert_eq!(peer_id_of(&config).unwrap(), 77);
+        config.peers.insert(77, peer);
+        assert!(peer_id_of(&config).is_err());
     }
 }

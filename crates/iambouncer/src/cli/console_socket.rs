@@ -2,7 +2,8 @@
 
 use super::arguments::ConsoleArguments;
 use crate::config::{
-    Environment, MODE_SOCKET_DIR, PREFIX, ProcessEnvironment, SETTING_ALIASES, Settings, load_file,
+    Environment, MODE_SOCKET_DIR, PREFIX, ProcessEnvironment, SETTING_ALIASES, Settings, is_service_link,
+    load_file,
 };
 use crate::net::unix_socket_path;
 use anyhow::{anyhow, ensure};
@@ -18,7 +19,9 @@ const SOCKET_NAME: &str = "/.s.PGSQL.";
 /// # Errors
 /// The configuration file or a variable is invalid, or there is no UNIX socket.
 pub(super) fn candidates(arguments: &ConsoleArguments) -> anyhow::Result<Vec<PathBuf>> {
-    locate(arguments.socket.as_deref(), arguments.config.as_deref(), &ProcessEnvironment)
+    // As for the pooler, an empty variable names no file.
+    let config = arguments.config.as_deref().filter(|file| !file.as_os_str().is_empty());
+    locate(arguments.socket.as_deref(), config, &ProcessEnvironment)
 }
 
 fn locate(
@@ -70,7 +73,9 @@ fn of_variables(environment: &dyn Environment) -> anyhow::Result<Settings> {
     // Later ones take precedence. An empty variable of other images is not set.
     let is_own = |variable: &str| variable.starts_with(PREFIX);
     for (variable, key) in aliases.into_iter().chain(own) {
-        let value = environment.get(&variable).filter(|value| is_own(&variable) || !value.is_empty());
+        let value = environment.get(&variable);
+        let value = value.filter(|value| is_own(&variable) || !value.is_empty());
+        let value = value.filter(|value| !is_service_link(&variable, value));
         if let Some(value) = value {
             settings.set(key, &value).map_err(|error| anyhow!("{variable}: {error}"))?;
         }
@@ -97,6 +102,8 @@ mod tests {
         };
         assert_eq!(found(None, None, &none), "/tmp/.s.PGSQL.6432 @iambouncer/.s.PGSQL.6432");
         let of_image = variables(&[("LISTEN_PORT", "5432,6432"), ("UNIX_SOCKET_DIR", "@image")]);
+        let link = variables(&[("LISTEN_PORT", "tcp://10.0.0.1:80"), ("UNIX_SOCKET_DIR", "@image")]);
+        assert_eq!(found(None, None, &link), "@image/.s.PGSQL.6432");
         assert_eq!(found(None, None, &of_image), "@image/.s.PGSQL.5432 @image/.s.PGSQL.6432");
         assert_eq!(found(None, None, &set), "@x/.s.PGSQL.7777");
         assert_eq!(found(None, Some(&file), &none), "/tmp/.s.PGSQL.7000 /tmp/.s.PGSQL.7001");

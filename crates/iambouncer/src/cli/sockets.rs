@@ -4,7 +4,7 @@
 use crate::accounts;
 use crate::config::Settings;
 use crate::net::Endpoint;
-use crate::net::listener::{self, BoundListener, PortUse, UnixAccess};
+use crate::net::listener::{self, BindError, BoundListener, PortUse, UnixAccess};
 use crate::net::tcp_options::TcpOptions;
 use crate::service_manager::{self, InheritedListener};
 use anyhow::Context as _;
@@ -65,13 +65,20 @@ pub(super) fn with_unix(
 ) -> anyhow::Result<Vec<BoundListener>> {
     match bind_unix(&bound, settings) {
         Ok(unix) => bound.extend(unix),
-        Err(error) if need == UnixSocketNeed::Optional && !bound.is_empty() => {
+        Err(error) if need == UnixSocketNeed::Optional && !bound.is_empty() && is_out_of_reach(&error) => {
             tracing::warn!("no UNIX socket, so `iambouncer status` and the like cannot be used: {error:#}");
         }
         Err(error) => return Err(error),
     }
     anyhow::ensure!(!bound.is_empty(), "nothing to listen on: set listen_addr or unix_socket_dir");
     Ok(bound)
+}
+
+/// True if the directory cannot be used, or another process has the abstract socket. Other errors are those of settings.
+fn is_out_of_reach(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{AddrInUse, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let kind = error.downcast_ref::<BindError>().map(|error| error.reason.kind());
+    matches!(kind, Some(NotFound | PermissionDenied | ReadOnlyFilesystem | AddrInUse))
 }
 
 fn bind_unix(bound: &[BoundListener], settings: &Settings) -> anyhow::Result<Vec<BoundListener>> {

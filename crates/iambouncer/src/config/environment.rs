@@ -236,7 +236,7 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {
 
 /// Kubernetes sets `NAME_SERVICE_HOST`, `NAME_PORT=tcp://…` and the like in every pod of a namespace with a Service
 /// NAME. A Service named `iambouncer` must not prevent the pooler from starting.
-fn is_service_link(name: &str, value: &str) -> bool {
+pub fn is_service_link(name: &str, value: &str) -> bool {
     let scheme = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let port_part = name.split_once("_PORT_").is_some_and(|(_, rest)| {
         let mut parts = rest.split('_');

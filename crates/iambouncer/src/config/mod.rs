@@ -37,6 +37,7 @@ pub use enums::{
 };
 pub use environment::{
     CONFIG_VARIABLE, Environment, MapEnvironment, PREFIX, ProcessEnvironment, SETTING_ALIASES,
+    is_service_link,
 };
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,

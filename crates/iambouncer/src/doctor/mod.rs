@@ -68,7 +68,7 @@ pub fn examine(request: DoctorRequest, environment: &(dyn Environment + Sync)) -
         workers: 1,
         first_login: FirstLogin::NotNeeded,
     };
-    let process = Process::new(&loaded.config.settings, parts)?;
+    let process = Process::new(&loaded.config, parts)?;
     let checks = AwsChecks { tokens, identities: process.identities.clone(), environment };
     let mut known = HashMap::new();
     for identity in paths.iter().filter_map(|path| path.identity.as_ref()) {

@@ -137,7 +137,7 @@ impl ScrapeRound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::Config;
     use crate::process::ProcessParts;
     use crate::stats::Totals;
     use crate::stats::snapshot::PoolCounts;
@@ -166,7 +166,7 @@ mod tests {
             workers: workers.count(),
             first_login: crate::health_state::FirstLogin::NotNeeded,
         };
-        let process = Process::new(&Settings::default(), parts).unwrap();
+        let process = Process::new(&Config::default(), parts).unwrap();
         let request = move |worker| workers.question(worker, |_| ready(answer())).ok();
         Scraper { request: Box::new(request), process, rounds: Default::default() }
     }

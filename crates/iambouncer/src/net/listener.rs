@@ -78,12 +78,13 @@ impl PortUse {
 #[error("cannot listen on {address}: {reason}")]
 pub struct BindError {
     address: String,
-    reason: String,
+    /// Why not.
+    pub reason: io::Error,
 }
 
 fn bind_error(address: impl Into<String>) -> impl FnOnce(io::Error) -> BindError {
     let address = address.into();
-    move |error| BindError { address, reason: error.to_string() }
+    move |error| BindError { address, reason: error }
 }
 
 /// Binds all TCP addresses of a `listen_addr` list; `*` means all interfaces. Options are set before listening: a

@@ -45,7 +45,7 @@ fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>)
         workers: 1,
         first_login: crate::health_state::FirstLogin::NotNeeded,
     };
-    let process = Process::new(&config.settings, parts).unwrap();
+    let process = Process::new(&config, parts).unwrap();
     let (users, ident) = (Arc::default(), Arc::default());
     let (hba, ldap_tls) = Default::default();
     let loaded = ConfigFiles {

@@ -89,7 +89,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
         workers,
         first_login: if http.is_empty() { FirstLogin::NotNeeded } else { first_login },
     };
-    let process = Process::new(settings, parts)?;
+    let process = Process::new(&loaded.config, parts)?;
     if process.peer_id != settings.peer_id {
         tracing::info!("peer_id = {} (random, since peer_host is set)", process.peer_id);
     }
