@@ -14,6 +14,8 @@ const MAX_SHARE: u64 = 8;
 pub enum PermittedUse {
     /// Anything.
     Any,
+    /// A cancel request: the process drains, and other replicas may forward them.
+    CancelRequest,
     /// The console.
     Console,
     /// A probe.
@@ -25,6 +27,11 @@ impl PermittedUse {
     pub fn of(file: impl AsFd) -> Self {
         let number = u64::try_from(file.as_fd().as_raw_fd()).unwrap_or(0);
         Self::of_number(number, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+
+    /// True if few files are left.
+    pub fn is_scarce(self) -> bool {
+        matches!(self, Self::Console | Self::Probe)
     }
 
     fn of_number(number: u64, allowed: u64) -> Self {

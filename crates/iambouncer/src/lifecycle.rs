@@ -14,7 +14,7 @@ pub enum Phase {
     WaitForClients,
     /// Not ready any more, but everything is served until `drain_min_seconds` after this time (DRAIN, SIGTERM).
     DrainAnnounced(Instant),
-    /// No new clients; those that are connected are closed until `drain_max_seconds` after this time.
+    /// No new clients, only cancel requests; those that are connected are closed until `drain_max_seconds` after this time.
     Draining(Instant),
     /// No new clients; stops when no server is in use (SHUTDOWN WAIT_FOR_SERVERS, SIGINT).
     WaitForServers,

@@ -24,10 +24,10 @@ pub(super) fn check_before_proof(
     permitted: PermittedUse,
     remote: &Endpoint,
 ) -> Result<(), LoginRefusal> {
-    if permitted != PermittedUse::Any {
+    if permitted.is_scarce() {
         return Err(LoginRefusal::Error(client_error::too_many_files()));
     }
-    if !is_accepted(worker.lifecycle.phase(), remote) {
+    if permitted == PermittedUse::CancelRequest || !is_accepted(worker.lifecycle.phase(), remote) {
         return Err(LoginRefusal::Error(client_error::no_new_work()));
     }
     if worker.context.process.limits.sessions.taken() >= settings.max_client_conn {

@@ -23,8 +23,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// True if the listener accepts connections in this phase. The UNIX socket stays open for the console. During a drain, the
-/// port stays open for cancel requests of other replicas (`peer_host`); clients that log in are served and closed like the
-/// others. Processes of `[peers]` may share a port, whose new connections are to reach the other processes.
+/// port stays open for cancel requests of other replicas (`peer_host`), but not with `[peers]`: they may share the port, and
+/// its new connections are to reach the others.
 fn is_open(worker: &Worker, listener: &Endpoint) -> bool {
     let config = worker.context.config();
     let has_replicas = config.settings.peers_by_name().is_some() && config.peers.is_empty();
@@ -42,14 +42,22 @@ fn is_open(worker: &Worker, listener: &Endpoint) -> bool {
 pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
     let lifecycle = worker.lifecycle.clone();
     let mut accepted_in_turn = 0;
+    let mut is_for_cancels = false;
     while is_open(&worker, listener.endpoint()) {
+        if !is_for_cancels && is_draining_port(lifecycle.phase(), listener.endpoint()) {
+            take_queue(&worker, &listener);
+            is_for_cancels = true;
+        }
         let accepted = listener.accept(worker.context.tcp_options());
         let Some(accepted) = either(accepted, lifecycle.changed.wait()).await else { continue };
         match accepted {
             Ok((socket, remote)) => {
-                let permitted = PermittedUse::of(&socket);
+                let permitted = match PermittedUse::of(&socket) {
+                    PermittedUse::Any if is_for_cancels => PermittedUse::CancelRequest,
+                    permitted => permitted,
+                };
                 admit(&worker, socket, permitted, remote, listener.endpoint());
-                if permitted != PermittedUse::Any {
+                if permitted.is_scarce() {
                     timers::sleep(EVICTION_PAUSE).await;
                 }
                 accepted_in_turn += 1;
@@ -64,9 +72,13 @@ pub(super) async fn run(worker: Rc<Worker>, listener: Listener) {
             }
         }
     }
-    if matches!(lifecycle.phase(), Phase::WaitForClients | Phase::Draining(_)) {
+    if !is_for_cancels && matches!(lifecycle.phase(), Phase::WaitForClients | Phase::Draining(_)) {
         take_queue(&worker, &listener);
     }
+}
+
+fn is_draining_port(phase: Phase, listener: &Endpoint) -> bool {
+    matches!((phase, listener), (Phase::Draining(_), Endpoint::Tcp(_)))
 }
 
 /// Accepts what the kernel has queued: it resets the connections of a queue whose listener closes, and to their clients
@@ -112,7 +124,7 @@ fn admit(
             return;
         }
     }
-    if evicted.is_none() && permitted != PermittedUse::Any {
+    if evicted.is_none() && permitted.is_scarce() {
         evicted = context.process.pending_logins.evict_oldest();
     }
     if let Some(evicted) = evicted {

@@ -40,12 +40,7 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
         let grace = LOGIN_GRACE.saturating_sub(worker::now() - began);
         let done = match phase {
             Phase::Running | Phase::DrainAnnounced(_) => false,
-            // Counts the sessions of all workers: until then a console here is useful, and a server may be needed
-            // elsewhere.
-            Phase::WaitForClients | Phase::Draining(_) => {
-                limits.sessions.taken() == 0
-                    && (grace.is_zero() || worker.context.process.pending_logins.len() == 0)
-            }
+            Phase::WaitForClients | Phase::Draining(_) => clients_have_left(worker, grace),
             Phase::WaitForServers => {
                 if worker.directory.busy_servers() == 0 && serving.take().is_some() {
                     worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
@@ -74,8 +69,12 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
     }
     // The UNIX socket closes now.
     lifecycle.advance(Phase::Now);
-    // The last client may have left here; the other workers wait for that too.
-    worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
+    if worker.context.worker.index() == 0 {
+        worker.workers.run_on_others(|worker| worker.lifecycle.advance(Phase::Now));
+    } else {
+        // The last server may have been released here; the other workers wait for that too.
+        worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
+    }
     close_clients(worker).await;
     if is_drain {
         wait_for_cancels(worker).await;
@@ -87,6 +86,21 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
         }
         tracing::info!("shut down");
     }
+}
+
+/// True at the first worker when the sessions of all workers have ended: until then a console at any worker is useful, and
+/// a server may be needed elsewhere. The first worker decides for all, since it accepts connections: no worker may stop
+/// while it can be given one.
+fn clients_have_left(worker: &Rc<Worker>, grace: Duration) -> bool {
+    let process = &worker.context.process;
+    let have_left =
+        process.limits.sessions.taken() == 0 && (grace.is_zero() || process.pending_logins.len() == 0);
+    let decides = worker.context.worker.index() == 0;
+    if have_left && !decides {
+        // A full mailbox means that the first worker runs anyway.
+        let _ = worker.workers.run_on(0, |worker| worker.lifecycle.changed.notify_all());
+    }
+    have_left && decides
 }
 
 fn announce(worker: &Rc<Worker>, phase: Phase, before: Phase) {

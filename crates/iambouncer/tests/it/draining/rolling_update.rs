@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use wire::startup::Version;
 
 const POOLERS: usize = 3;
-const ROUNDS: usize = 3;
 /// Clients that connect for each transaction.
 const CONNECTING: usize = 16;
 /// Clients that keep a connection and check it before each use.
@@ -228,10 +227,10 @@ impl UpdateCounts {
     }
 }
 
-fn start_pooler() -> Bouncer {
+fn start_pooler(more: &[&str]) -> Bouncer {
     let settings =
         ["default_pool_size = 4", "http_port = auto", "drain_min_seconds = 2", "drain_max_seconds = 6"];
-    let pooler = Bouncer::in_front_of(postgres(), &settings);
+    let pooler = Bouncer::in_front_of(postgres(), &[&settings, more].concat());
     // No client has connected, so the first request causes the first login.
     eventually("ready", || http::get(pooler.http_port(), "/readiness").status == 200);
     pooler
@@ -239,9 +238,19 @@ fn start_pooler() -> Bouncer {
 
 #[test]
 fn no_query_fails_while_poolers_behind_a_balancer_are_replaced() {
+    replace_under_load(2, &[]);
+}
+
+#[test]
+fn no_query_fails_while_replicas_that_know_each_other_are_replaced() {
+    // The port stays open during a drain, for cancel requests.
+    replace_under_load(1, &["peer_host = localhost", "peer_port = 6432", "workers = 2"]);
+}
+
+fn replace_under_load(rounds: usize, settings: &[&str]) {
     let balancer = Arc::new(Balancer::default());
     let port = balancer.start();
-    let mut poolers: Vec<Bouncer> = (0..POOLERS).map(|_| start_pooler()).collect();
+    let mut poolers: Vec<Bouncer> = (0..POOLERS).map(|_| start_pooler(settings)).collect();
     poolers.iter().for_each(|pooler| balancer.add(pooler));
     let counts = UpdateCounts::default();
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
@@ -250,12 +259,12 @@ fn no_query_fails_while_poolers_behind_a_balancer_are_replaced() {
             .map(|_| scope.spawn(|| counts.run_connecting(port)))
             .chain((0..CHECKING).map(|_| scope.spawn(|| counts.run_checking(port))))
             .collect();
-        for n in 0..POOLERS * ROUNDS {
+        for n in 0..POOLERS * rounds {
             let before = counts.transactions.load(Ordering::Relaxed);
             let mut old = poolers.remove(0);
             let signaled = Instant::now();
             old.signal(Signal::TERM);
-            let new = start_pooler();
+            let new = start_pooler(settings);
             balancer.add(&new);
             poolers.push(new);
             assert_eq!(old.wait_for_end().code(), Some(0), "pooler {n}");
@@ -270,7 +279,7 @@ fn no_query_fails_while_poolers_behind_a_balancer_are_replaced() {
     let _ = TcpStream::connect(("127.0.0.1", port));
     println!(
         "{} replacements in {:?} (longest {longest:?}), {} transactions, {} connections of checking clients",
-        POOLERS * ROUNDS,
+        POOLERS * rounds,
         began.elapsed(),
         counts.transactions.load(Ordering::Relaxed),
         counts.reconnects.load(Ordering::Relaxed),
