@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long shutdown waits for logins that were in progress when it began.
 const LOGIN_GRACE: Duration = Duration::from_secs(5);
+/// Time after which a worker looks again: messages of other workers are lost if a mailbox is full.
+const RECHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How long a drain waits at its end for statements to be canceled.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long clients may take to read the final message.
@@ -59,8 +61,9 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
         };
         let waiting = either(lifecycle.changed.wait(), event.wait());
         match phase {
-            Phase::WaitForClients | Phase::Draining(_) if !grace.is_zero() => {
-                timers::timeout(grace, waiting).await;
+            Phase::WaitForClients | Phase::Draining(_) => {
+                let limit = if grace.is_zero() { RECHECK_PERIOD } else { grace.min(RECHECK_PERIOD) };
+                timers::timeout(limit, waiting).await;
             }
             _ => {
                 waiting.await;
@@ -70,7 +73,7 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
     // The UNIX socket closes now.
     lifecycle.advance(Phase::Now);
     if worker.context.worker.index() == 0 {
-        worker.workers.run_on_others(|worker| worker.lifecycle.advance(Phase::Now));
+        stop_others(worker);
     } else {
         // The last server may have been released here; the other workers wait for that too.
         worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
@@ -82,10 +85,16 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
     if worker.context.worker.index() == 0 {
         // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
-            lifecycle.changed.wait().await;
+            if timers::timeout(RECHECK_PERIOD, lifecycle.changed.wait()).await.is_none() {
+                stop_others(worker);
+            }
         }
         tracing::info!("shut down");
     }
+}
+
+fn stop_others(worker: &Worker) {
+    worker.workers.run_on_others(|worker| worker.lifecycle.advance(Phase::Now));
 }
 
 /// True at the first worker when the sessions of all workers have ended: until then a console at any worker is useful, and
@@ -97,7 +106,7 @@ fn clients_have_left(worker: &Rc<Worker>, grace: Duration) -> bool {
         process.limits.sessions.taken() == 0 && (grace.is_zero() || process.pending_logins.len() == 0);
     let decides = worker.context.worker.index() == 0;
     if have_left && !decides {
-        // A full mailbox means that the first worker runs anyway.
+        // If its mailbox is full, it looks again by itself.
         let _ = worker.workers.run_on(0, |worker| worker.lifecycle.changed.notify_all());
     }
     have_left && decides
