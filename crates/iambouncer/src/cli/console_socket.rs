@@ -2,8 +2,7 @@
 
 use super::arguments::ConsoleArguments;
 use crate::config::{
-    Environment, MODE_SOCKET_DIR, PREFIX, ProcessEnvironment, SETTING_ALIASES, Settings, is_service_link,
-    load_file,
+    Environment, MODE_SOCKET_DIR, ProcessEnvironment, Settings, load_file, settings_from_variables,
 };
 use crate::net::unix_socket_path;
 use anyhow::{anyhow, ensure};
@@ -36,7 +35,7 @@ fn locate(
         Some(file) => {
             load_file(file, environment, &[]).map_err(|report| anyhow!("{report}"))?.config.settings
         }
-        None => of_variables(environment)?,
+        None => settings_from_variables(&SETTINGS, environment).map_err(|error| anyhow!(error))?,
     };
     let directory = socket.unwrap_or(&settings.unix_socket_dir);
     let in_directory = |directory: &str| -> Vec<PathBuf> {
@@ -64,23 +63,6 @@ fn is_socket(text: &str) -> bool {
         return text.contains(SOCKET_NAME);
     }
     text.contains(SOCKET_NAME) || std::fs::metadata(text).is_ok_and(|found| !found.is_dir())
-}
-
-fn of_variables(environment: &dyn Environment) -> anyhow::Result<Settings> {
-    let mut settings = Settings::default();
-    let own = SETTINGS.map(|key| (format!("{PREFIX}{}", key.to_ascii_uppercase()), key));
-    let aliases = SETTING_ALIASES.map(|(variable, key)| (variable.to_owned(), key));
-    // Later ones take precedence. An empty variable of other images is not set.
-    let is_own = |variable: &str| variable.starts_with(PREFIX);
-    for (variable, key) in aliases.into_iter().chain(own) {
-        let value = environment.get(&variable);
-        let value = value.filter(|value| is_own(&variable) || !value.is_empty());
-        let value = value.filter(|value| !is_service_link(&variable, value));
-        if let Some(value) = value {
-            settings.set(key, &value).map_err(|error| anyhow!("{variable}: {error}"))?;
-        }
-    }
-    Ok(settings)
 }
 
 #[cfg(test)]

@@ -208,9 +208,8 @@ fn start(
     }
     rlimit::raise(&loaded.config);
     // The default directory may be missing in a container; one that is named must be there.
-    let is_named = loaded.config.origins.iter().any(|origin| origin.key == "unix_socket_dir");
     let unix_socket_need = match source {
-        ConfigSource::File { .. } if is_named => UnixSocketNeed::Required,
+        ConfigSource::File { .. } if loaded.config.is_given("unix_socket_dir") => UnixSocketNeed::Required,
         ConfigSource::File { .. } | ConfigSource::Endpoint { .. } => UnixSocketNeed::Optional,
     };
     let clients = match inherited {

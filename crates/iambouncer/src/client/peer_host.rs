@@ -1,7 +1,7 @@
 //! Cancel requests to the addresses of `peer_host`, which are those of all replicas. Owns which of them receive a request,
 //! and for how many there is room; the key says only which replica has the client, not where that is.
 
-use super::peers::{CONNECT_LIMIT, Forwarded, PlaceRequest, WhenFull, all, send_in_time};
+use super::peers::{Forwarded, PlaceRequest, WhenFull, all, connect_in_time, send_in_time};
 use crate::clients::CancelKey;
 use crate::config::Config;
 use crate::context::Context;
@@ -9,7 +9,6 @@ use crate::log_limit::warn_unauthenticated;
 use crate::net::Socket;
 use crate::peer_pools::{PeerKey, discovered_places};
 use crate::server::connect::is_own_address;
-use crate::worker::timers;
 use crate::worker_state::Worker;
 use std::io;
 use std::net::SocketAddr;
@@ -41,10 +40,7 @@ pub(super) async fn send_to_all(worker: &Worker, config: &Config, key: &CancelKe
 }
 
 async fn open(context: &Context, address: SocketAddr) -> io::Result<Socket> {
-    let connecting = Socket::connect_tcp(address, context.tcp_options());
-    let result = timers::timeout(CONNECT_LIMIT, connecting)
-        .await
-        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
+    let result = connect_in_time(context, address).await;
     context.process.peer_pools.of(PeerKey::Address(address)).note_connection(result.is_ok());
     result
 }

@@ -7,6 +7,7 @@
 use super::peer_host;
 use crate::clients::CancelKey;
 use crate::config::{Config, Host, Peer};
+use crate::context::Context;
 use crate::log_limit::warn_unauthenticated;
 use crate::net::{Inbound, Socket, Stream, unix_socket_path};
 use crate::peer_pools::{PeerKey, PeerPlace};
@@ -16,12 +17,13 @@ use crate::worker_state::Worker;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 /// Time limit for a connection to one of several addresses.
-pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Longest time for which a peer may handle a request if `cancel_wait_timeout` has no limit.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -156,12 +158,16 @@ async fn open(worker: &Worker, peer: &Peer) -> io::Result<Socket> {
     let found = ServerAddress::find_tcp(context, name, peer.port, false).await.map_err(io::Error::other)?;
     let mut failure = io::Error::other("its name has no address");
     for address in found.addresses() {
-        let connecting = Socket::connect_tcp(*address, context.tcp_options());
-        match timers::timeout(CONNECT_LIMIT, connecting).await {
-            Some(Ok(socket)) => return Ok(socket),
-            Some(Err(error)) => failure = error,
-            None => failure = io::ErrorKind::TimedOut.into(),
+        match connect_in_time(context, *address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
         }
     }
     Err(failure)
+}
+
+/// Connects to one of several addresses.
+pub(super) async fn connect_in_time(context: &Context, address: SocketAddr) -> io::Result<Socket> {
+    let connecting = Socket::connect_tcp(address, context.tcp_options());
+    timers::timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }

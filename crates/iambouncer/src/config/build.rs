@@ -210,7 +210,7 @@ fn default_users(config: &mut Config) {
 pub(super) fn ignored_settings(config: &Config) -> Option<Diagnostic> {
     let ignored = table().iter().filter(|row| {
         let changed = config.settings.get_text(row.name).as_ref() != Some(&row.default_text);
-        let is_given = config.origins.iter().any(|origin| origin.key == row.name);
+        let is_given = config.is_given(row.name);
         row.status == SettingStatus::Ignored && changed && is_given
     });
     let names: Vec<&str> = ignored.map(|row| row.name).collect();

@@ -129,7 +129,7 @@ pub static CONNECTION_VALUES: &[&ConnectionValue] = &[
 ];
 
 /// Variables of other images that set a setting in zero-config mode, and the setting.
-pub const SETTING_ALIASES: [(&str, &str); 2] =
+pub(super) const SETTING_ALIASES: [(&str, &str); 2] =
     [("LISTEN_PORT", "listen_port"), ("UNIX_SOCKET_DIR", "unix_socket_dir")];
 
 /// Applies the variables of other images; those of the pooler override them.
@@ -138,18 +138,40 @@ pub(super) fn overlay_aliases(
     origins: &mut Vec<Origin>,
     environment: &dyn Environment,
 ) -> Vec<Diagnostic> {
-    let mut diagnostics = Vec::new();
-    for (variable, key) in SETTING_ALIASES {
-        let Some(value) = environment.get(variable).filter(|value| !value.is_empty()) else { continue };
-        if is_service_link(variable, &value) {
-            continue;
+    // As with connection values, an empty one is not set.
+    let given =
+        SETTING_ALIASES.into_iter().filter(|(variable, _)| environment.get(variable) != Some(String::new()));
+    given.filter_map(|row| set_from(row, settings, origins, environment)).collect()
+}
+
+/// Sets a setting from a variable, if it is given and Kubernetes did not make it for a Service. Returns an error of the value.
+fn set_from(
+    (variable, key): (&str, &str),
+    settings: &mut Settings,
+    origins: &mut Vec<Origin>,
+    environment: &dyn Environment,
+) -> Option<Diagnostic> {
+    let value = environment.get(variable).filter(|value| !is_service_link(variable, value))?;
+    match settings.set(key, &value) {
+        Ok(()) => {
+            record_setting(origins, key, &value, format!("from {variable}"));
+            None
         }
-        match settings.set(key, &value) {
-            Ok(()) => record_setting(origins, key, &value, format!("from {variable}")),
-            Err(error) => diagnostics.push(Diagnostic::error(format!("{variable}: {error}"))),
-        }
+        Err(error) => Some(Diagnostic::error(format!("{variable}: {error}"))),
     }
-    diagnostics
+}
+
+/// The settings with these keys as far as variables set them, of other images and of the pooler; all others have defaults.
+///
+/// # Errors
+/// A value is invalid.
+pub fn settings_from_variables(keys: &[&str], environment: &dyn Environment) -> Result<Settings, String> {
+    let (mut settings, mut origins) = (Settings::default(), Vec::new());
+    let mut found = overlay_aliases(&mut settings, &mut origins, environment);
+    for row in table().iter().filter(|row| keys.contains(&row.name)) {
+        found.extend(set_from((&row.variable(), row.name), &mut settings, &mut origins, environment));
+    }
+    found.into_iter().next().map_or(Ok(settings), |error| Err(error.message))
 }
 
 /// Applies all `IAMBOUNCER_<SETTING>` variables and reports unknown ones.
@@ -160,15 +182,7 @@ pub(super) fn overlay(
 ) -> Vec<Diagnostic> {
     let mut diagnostics = unknown_variables(environment);
     for row in table() {
-        let variable = row.variable();
-        let Some(value) = environment.get(&variable).filter(|value| !is_service_link(&variable, value))
-        else {
-            continue;
-        };
-        match settings.set(row.name, &value) {
-            Ok(()) => record_setting(origins, row.name, &value, format!("from {variable}")),
-            Err(error) => diagnostics.push(Diagnostic::error(format!("{variable}: {error}"))),
-        }
+        diagnostics.extend(set_from((&row.variable(), row.name), settings, origins, environment));
     }
     diagnostics
 }
@@ -236,7 +250,7 @@ fn unknown_variables(environment: &dyn Environment) -> Vec<Diagnostic> {
 
 /// Kubernetes sets `NAME_SERVICE_HOST`, `NAME_PORT=tcp://…` and the like in every pod of a namespace with a Service
 /// NAME. A Service named `iambouncer` must not prevent the pooler from starting.
-pub fn is_service_link(name: &str, value: &str) -> bool {
+fn is_service_link(name: &str, value: &str) -> bool {
     let scheme = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let port_part = name.split_once("_PORT_").is_some_and(|(_, rest)| {
         let mut parts = rest.split('_');

@@ -36,8 +36,7 @@ pub use enums::{
     AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, TlsMode, TlsProtocols,
 };
 pub use environment::{
-    CONFIG_VARIABLE, Environment, MapEnvironment, PREFIX, ProcessEnvironment, SETTING_ALIASES,
-    is_service_link,
+    CONFIG_VARIABLE, Environment, MapEnvironment, ProcessEnvironment, settings_from_variables,
 };
 pub use ldap_options::{
     LdapLookup, LdapOptions, LdapScope, LdapSetting, LdapTransport, USERNAME_PLACEHOLDER,

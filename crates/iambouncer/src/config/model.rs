@@ -274,6 +274,11 @@ pub struct PoolRules {
 }
 
 impl Config {
+    /// True if the value of a setting has an origin: it was given, or is a default of a start without a file.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.origins.iter().any(|origin| origin.key == key)
+    }
+
     /// The line for a database name: its own, or the fallback.
     pub fn database_for(&self, name: &str) -> Option<&Database> {
         self.databases.get(name).or(self.fallback.as_ref())

@@ -90,8 +90,7 @@ pub fn bind(config: &Config) -> anyhow::Result<Vec<BoundListener>> {
         HttpPort::Number(port) => port,
     };
     let hosts: Vec<String> = crate::config::split_list(&settings.http_addr).map(str::to_owned).collect();
-    let is_configured =
-        config.origins.iter().any(|origin| matches!(origin.key.as_str(), "http_addr" | "http_port"));
+    let is_configured = config.is_given("http_addr") || config.is_given("http_port");
     let options = TcpOptions::default();
     match listener::bind_tcp(&hosts, port, MAX_CONNECTIONS as u32, options, PortUse::Exclusive) {
         Ok(bound) => Ok(bound),

@@ -3,7 +3,6 @@
 
 use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, secrets};
-use super::health;
 use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
@@ -98,7 +97,7 @@ impl Scraper {
             tokens,
             credentials,
             secrets: secrets(&self.process.secrets, SystemTime::now()),
-            is_ready: health::readiness(health).is_good,
+            is_ready: health.is_ready(),
             is_draining: health.is_draining(),
             last_reload: health.last_reload(),
             began_at: health.began_wall,

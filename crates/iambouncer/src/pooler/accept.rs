@@ -26,11 +26,13 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 /// port stays open for cancel requests of other replicas (`peer_host`), but not with `[peers]`: they may share the port, and
 /// its new connections are to reach the others.
 fn is_open(worker: &Worker, listener: &Endpoint) -> bool {
-    let config = worker.context.config();
-    let has_replicas = config.settings.peers_by_name().is_some() && config.peers.is_empty();
+    let has_replicas = || {
+        let config = worker.context.config();
+        config.settings.peers_by_name().is_some() && config.peers.is_empty()
+    };
     match (worker.lifecycle.phase(), listener) {
         (Phase::Running | Phase::DrainAnnounced(_), _) => true,
-        (Phase::Draining(_), _) if has_replicas => true,
+        (Phase::Draining(_), _) if has_replicas() => true,
         (Phase::WaitForClients | Phase::Draining(_) | Phase::WaitForServers, listener) => {
             matches!(listener, Endpoint::Unix(_))
         }

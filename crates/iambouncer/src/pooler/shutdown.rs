@@ -71,10 +71,10 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
         }
     }
     // The UNIX socket closes now.
-    lifecycle.advance(Phase::Now);
     if worker.context.worker.index() == 0 {
-        stop_others(worker);
+        worker.console.advance(Phase::Now);
     } else {
+        lifecycle.advance(Phase::Now);
         // The last server may have been released here; the other workers wait for that too.
         worker.workers.run_on_others(|worker| worker.lifecycle.changed.notify_all());
     }
@@ -86,15 +86,11 @@ pub(super) async fn wait(worker: &Rc<Worker>, serving: Option<Permit>) {
         // Signals and the console's final output are handled here, so this worker stops last.
         while limits.running.taken() > 1 {
             if timers::timeout(RECHECK_PERIOD, lifecycle.changed.wait()).await.is_none() {
-                stop_others(worker);
+                worker.console.advance(Phase::Now);
             }
         }
         tracing::info!("shut down");
     }
-}
-
-fn stop_others(worker: &Worker) {
-    worker.workers.run_on_others(|worker| worker.lifecycle.advance(Phase::Now));
 }
 
 /// True at the first worker when the sessions of all workers have ended: until then a console at any worker is useful, and
