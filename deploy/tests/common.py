@@ -1,5 +1,6 @@
-"""What several tests use: paths, YAML files, and what the reference pages say. Owns the reading of these pages."""
+"""What several tests use: paths, YAML files, changed copies, and what the reference pages say. Owns the reading of these pages."""
 
+import copy
 import os
 import pathlib
 import re
@@ -51,6 +52,20 @@ def variables():
     section = text.split("## Without a file")[1]
     aliases = {name for line in section.splitlines() if line.startswith("|") for name in re.findall(r"`([A-Z][A-Z0-9_]+)`", line)}
     return {f"IAMBOUNCER_{name.upper()}" for name in settings()} | aliases | OTHER_VARIABLES
+
+
+def replaced(content, path, value):
+    """A copy in which one field is replaced; None removes it."""
+    content = copy.deepcopy(content)
+    target = content
+    *parents, last = path
+    for key in parents:
+        target = target[key]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return content
 
 
 def schema_check(test, schema, *paths):

@@ -1,6 +1,5 @@
 """The task definition for ECS."""
 
-import copy
 import json
 import unittest
 
@@ -82,15 +81,7 @@ class Ecs(unittest.TestCase):
             ("cpu", ("cpu",), 512),
         ):
             with self.subTest(expected):
-                task = copy.deepcopy(self.task)
-                *parents, last = path
-                target = task
-                for key in parents:
-                    target = target[key]
-                if value is None:
-                    del target[last]
-                else:
-                    target[last] = value
+                task = common.replaced(self.task, path, value)
                 self.assertTrue(any(expected in error for error in errors(task)), errors(task))
 
 

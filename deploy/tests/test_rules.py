@@ -1,6 +1,5 @@
 """The rules fail: each change of a valid manifest must be reported."""
 
-import copy
 import unittest
 
 import common
@@ -9,17 +8,9 @@ from test_kubernetes import CENTRAL, FOLDER, central
 
 
 def change(things, kind, path, value):
-    """A copy in which one field is replaced; None removes it."""
-    things = copy.deepcopy(things)
-    target = next(thing for thing in things if thing["kind"] == kind)
-    *parents, last = path
-    for key in parents:
-        target = target[key]
-    if value is None:
-        del target[last]
-    else:
-        target[last] = value
-    return things
+    """A copy in which one field of the object of this kind is replaced; None removes it."""
+    at = next(index for index, thing in enumerate(things) if thing["kind"] == kind)
+    return common.replaced(things, (at, *path), value)
 
 
 POD = ("spec", "template", "spec")

@@ -1,13 +1,12 @@
 //! Processes that share a port are restarted one after the other under load: no query fails.
 
+use crate::support::TIMEOUT;
 use crate::support::fleet::Fleet;
-use crate::support::{TIMEOUT, raw};
+use crate::support::updated_client::UpdatedClient;
 use rustix::process::Signal;
-use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use wire::startup::Version;
 
 const RESTARTS: usize = 20;
 const CLIENTS: usize = 6;
@@ -22,61 +21,12 @@ struct LoadCounts {
     retried: AtomicU32,
 }
 
-/// A session whose connection may be closed at any time.
-struct RestartedClient(TcpStream);
-
-impl RestartedClient {
-    /// Any error is one that a client may retry: nothing was asked.
-    fn log_in(port: u16) -> io::Result<Self> {
-        let mut client = Self(TcpStream::connect(("127.0.0.1", port))?);
-        client.0.set_read_timeout(Some(TIMEOUT))?;
-        client.0.set_nodelay(true)?;
-        client.start()?;
-        Ok(client)
-    }
-
-    fn start(&mut self) -> io::Result<()> {
-        let mut packet = Vec::new();
-        wire::encode::startup(&mut packet, Version::V3_0, &[("user", "app"), ("database", "app")]);
-        self.0.write_all(&packet)?;
-        self.until_ready()
-    }
-
-    /// Reads up to ReadyForQuery. An ErrorResponse is an error.
-    fn until_ready(&mut self) -> io::Result<()> {
-        loop {
-            let mut header = [0; 5];
-            self.0.read_exact(&mut header)?;
-            let [tag, length @ ..] = header;
-            let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
-            self.0.read_exact(&mut body)?;
-            match tag {
-                b'Z' => return Ok(()),
-                b'E' => return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
-                _ => {}
-            }
-        }
-    }
-
-    fn query(&mut self, sql: &str) -> io::Result<()> {
-        self.0.write_all(&raw::query(sql))?;
-        self.until_ready()
-    }
-
-    /// True if the pooler has closed the connection, which it may between transactions.
-    fn is_closed(&mut self) -> bool {
-        self.0.set_nonblocking(true).unwrap();
-        let outcome = self.0.peek(&mut [0]);
-        self.0.set_nonblocking(false).unwrap();
-        !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-}
-
-fn connect(port: u16, counts: &LoadCounts) -> RestartedClient {
+fn connect(port: u16, counts: &LoadCounts) -> UpdatedClient {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         counts.connections.fetch_add(1, Ordering::Relaxed);
-        match RestartedClient::log_in(port) {
+        // Any error is one that a client may retry: nothing was asked.
+        match UpdatedClient::log_in(port) {
             Ok(client) => return client,
             Err(error) => {
                 counts.retried.fetch_add(1, Ordering::Relaxed);
@@ -147,10 +97,8 @@ fn silent_connections_move_to_the_other_process_if_the_kernel_may_move_them() {
     let mut old = fleet.members[0].take().unwrap();
     old.signal(Signal::TERM);
     assert_eq!(old.wait_for_end().code(), Some(0));
-    let served = silent.into_iter().filter(|stream| {
-        let mut client = RestartedClient(stream.try_clone().unwrap());
-        client.start().is_ok()
-    });
+    let served =
+        silent.into_iter().filter(|stream| UpdatedClient::start(stream.try_clone().unwrap()).is_ok());
     let served = served.count();
     println!("tcp_migrate_req = {}: {served} of 20 silent connections were served", u8::from(moves));
     assert!(served == 20 || !moves, "{served}");
@@ -164,7 +112,7 @@ fn without_tcp_defer_accept_silent_connections_are_served_by_the_process_that_st
     fleet.member(1).signal(Signal::TERM);
     fleet.member(1).wait_for_line("no new clients; waiting");
     for stream in silent {
-        RestartedClient(stream).start().expect("a login");
+        UpdatedClient::start(stream).expect("a login");
     }
     assert_eq!(fleet.members[0].take().unwrap().wait_for_end().code(), Some(0));
 }

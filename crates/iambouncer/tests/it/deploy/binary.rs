@@ -1,10 +1,9 @@
 //! The static binary and the tarballs.
 
-use super::pod::{DATABASE_ADDRESS, DATABASE_HOST, Pod, VERSION, released};
+use super::pod::{DATABASE_HOST, Pod, VERSION, released};
 use crate::support::bouncer::end_with_the_test;
 use crate::support::program::{self, EXIT_CONFIGURATION};
 use crate::support::{Bouncer, Client};
-use rds_sim::DnsEntry;
 use std::path::Path;
 use std::process::Command;
 
@@ -22,8 +21,7 @@ fn the_binary_runs_in_an_empty_root_file_system() {
     std::fs::copy(released("iambouncer"), root.path().join("iambouncer")).unwrap();
     std::fs::copy(pod.sim.ca_file(), root.path().join("ca.pem")).unwrap();
     // There is neither /etc/hosts nor /etc/resolv.conf, so the name server is named.
-    let dns = pod.sim.dns();
-    dns.set(DATABASE_HOST, DnsEntry::Addresses(vec![DATABASE_ADDRESS.into()]));
+    let dns = pod.dns();
     let dns_server = dns.address().to_string();
     let mut environment = pod.environment();
     let words = [

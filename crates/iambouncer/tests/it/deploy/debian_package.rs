@@ -87,7 +87,7 @@ fn apt_installs_the_package_and_its_service_answers_a_query() {
     let line = format!("[databases]\napp = host={DATABASE_HOST} dbname=app user=app server_auth=iam\n");
     std::fs::write(&ini, text.replacen("[databases]\n", &line, 1)).unwrap();
     run_in(root, "echo secret | iambouncer hash --user django >> /etc/iambouncer/userlist.txt");
-    prepare_network(&pod, root);
+    pod.copy_mounts(root);
     make_runtime_directory(root);
     let mut bouncer = start(&pod, root);
     assert_eq!(bouncer.port, 6432);
@@ -102,15 +102,6 @@ fn apt_installs_the_package_and_its_service_answers_a_query() {
     assert!(!root.join("usr/bin/iambouncer").exists());
 }
 
-/// The names that the host of a service resolves, and the CA of the simulated database.
-fn prepare_network(pod: &Pod, root: &Path) {
-    let hosts = format!("127.0.0.1 localhost\n10.99.0.1 {DATABASE_HOST}\n");
-    std::fs::write(root.join("etc/hosts"), hosts).unwrap();
-    std::fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-        .unwrap();
-    std::fs::copy(pod.sim.ca_file(), root.join("ca.pem")).unwrap();
-}
-
 #[test]
 #[ignore = "needs what tools/dist builds: make test-deploy"]
 fn the_example_configuration_has_no_database_and_starts() {
@@ -118,7 +109,7 @@ fn the_example_configuration_has_no_database_and_starts() {
     let debian = debian();
     let root = debian.path();
     install(root);
-    std::fs::copy(pod.sim.ca_file(), root.join("ca.pem")).unwrap();
+    pod.copy_mounts(root);
     make_runtime_directory(root);
     let bouncer = start(&pod, root);
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);

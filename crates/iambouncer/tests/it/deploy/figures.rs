@@ -2,10 +2,10 @@
 //! quotes them. No test depends on a time.
 
 use super::image::five_variables;
-use super::pod::{DATABASE_ADDRESS, DATABASE_HOST, Pod, VERSION, released, target_dir};
+use super::pod::{Pod, VERSION, released, target_dir};
 use crate::support::Client;
 use crate::support::bouncer::end_with_the_test;
-use rds_sim::{DnsEntry, DnsServer};
+use rds_sim::DnsServer;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -74,8 +74,7 @@ fn of_image(pod: &Pod) -> Duration {
 #[ignore = "needs what tools/images builds: make test-deploy"]
 fn sizes_and_starts_are_measured() {
     let pod = Pod::new();
-    let dns = pod.sim.dns();
-    dns.set(DATABASE_HOST, DnsEntry::Addresses(vec![DATABASE_ADDRESS.into()]));
+    let dns = pod.dns();
     let binary = median((0..STARTS).map(|_| of_binary(&pod, &dns)).collect());
     let image = median((0..STARTS).map(|_| of_image(&pod)).collect());
     let size = std::fs::metadata(released("iambouncer")).unwrap().len();

@@ -4,6 +4,7 @@
 use crate::support::program::{self, ProgramOutput};
 use crate::support::sim::{REGION, Sim};
 use crate::support::{TIMEOUT, eventually, postgres};
+use rds_sim::{DnsEntry, DnsServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The name of the database in the manifests.
 pub(super) const DATABASE_HOST: &str = "mydb.c9akciq32rgh.eu-west-1.rds.amazonaws.com";
 /// Its address, which is not of the loopback network: the pooler listens at port 5432, too.
-pub(super) const DATABASE_ADDRESS: [u8; 4] = [10, 99, 0, 1];
+const DATABASE_ADDRESS: [u8; 4] = [10, 99, 0, 1];
 const DATABASE_PORT: u16 = 5432;
 /// Where the containers find the CA of the simulated database.
 const CA_FILE: &str = "/ca.pem";
@@ -118,6 +119,20 @@ impl Pod {
         let mut mounts = self.mounts();
         mounts.push((file, CONFIG_FILE));
         Container::start(tag, environment, &["/iambouncer", CONFIG_FILE], &mounts, Security::default())
+    }
+
+    /// Gives a root file system what a runtime mounts.
+    pub(super) fn copy_mounts(&self, root: &Path) {
+        for (source, at) in self.mounts() {
+            std::fs::copy(source, root.join(at.trim_start_matches('/'))).unwrap();
+        }
+    }
+
+    /// A name server that knows the database, for programs that run without the pod's files.
+    pub(super) fn dns(&self) -> DnsServer {
+        let dns = self.sim.dns();
+        dns.set(DATABASE_HOST, DnsEntry::Addresses(vec![DATABASE_ADDRESS.into()]));
+        dns
     }
 
     fn mounts(&self) -> Vec<(PathBuf, &'static str)> {

@@ -1,14 +1,14 @@
 //! A rolling update of three poolers behind a balancer under load: no query fails. The balancer does what a Kubernetes
 //! Service does: it gives new connections to the poolers that are ready, which it learns some time later.
 
-use crate::support::{Bouncer, TIMEOUT, eventually, http, postgres, raw};
+use crate::support::updated_client::UpdatedClient;
+use crate::support::{Bouncer, TIMEOUT, eventually, http, postgres};
 use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use wire::startup::Version;
 
 const POOLERS: usize = 3;
 /// Clients that connect for each transaction.
@@ -115,55 +115,12 @@ fn join(client: TcpStream, server: TcpStream) {
     }
 }
 
-/// A client whose connection may be closed between its transactions.
-struct UpdatedClient(TcpStream);
-
-impl UpdatedClient {
-    fn log_in(port: u16) -> io::Result<Self> {
-        let mut client = Self(TcpStream::connect(("127.0.0.1", port))?);
-        client.0.set_read_timeout(Some(TIMEOUT))?;
-        client.0.set_nodelay(true)?;
-        let mut packet = Vec::new();
-        wire::encode::startup(&mut packet, Version::V3_0, &[("user", "app"), ("database", "app")]);
-        client.0.write_all(&packet)?;
-        client.until_ready()?;
-        Ok(client)
-    }
-
-    fn until_ready(&mut self) -> io::Result<()> {
-        loop {
-            let mut header = [0; 5];
-            self.0.read_exact(&mut header)?;
-            let [tag, length @ ..] = header;
-            let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
-            self.0.read_exact(&mut body)?;
-            match tag {
-                b'Z' => return Ok(()),
-                b'E' => return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
-                _ => {}
-            }
-        }
-    }
-
-    fn transaction(&mut self, number: u32) -> io::Result<()> {
-        let statements: &[&str] = match number % 3 {
-            0 => &["BEGIN", "SELECT pg_sleep(0.002)", "COMMIT"],
-            _ => &["SELECT 1"],
-        };
-        for sql in statements {
-            self.0.write_all(&raw::query(sql))?;
-            self.until_ready()?;
-        }
-        Ok(())
-    }
-
-    /// The check before each use: the end of the connection, or the final message.
-    fn is_closed(&self) -> bool {
-        self.0.set_nonblocking(true).unwrap();
-        let outcome = self.0.peek(&mut [0]);
-        self.0.set_nonblocking(false).unwrap();
-        !matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
+fn run_transaction(client: &mut UpdatedClient, number: u32) -> io::Result<()> {
+    let statements: &[&str] = match number % 3 {
+        0 => &["BEGIN", "SELECT pg_sleep(0.002)", "COMMIT"],
+        _ => &["SELECT 1"],
+    };
+    statements.iter().try_for_each(|sql| client.query(sql))
 }
 
 #[derive(Default)]
@@ -194,8 +151,8 @@ impl UpdateCounts {
                 return;
             }
             let outcome = UpdatedClient::log_in(port).and_then(|mut client| {
-                client.transaction(number)?;
-                client.0.write_all(&raw::terminate())
+                run_transaction(&mut client, number)?;
+                client.terminate()
             });
             self.count("connects for each transaction", outcome);
             std::thread::sleep(PAUSE);
@@ -216,7 +173,7 @@ impl UpdateCounts {
                 }
             }
             if let Some(open) = &mut client {
-                let outcome = open.transaction(number);
+                let outcome = run_transaction(open, number);
                 if outcome.is_err() {
                     client = None;
                 }

@@ -18,6 +18,7 @@ pub mod scripted;
 pub mod sim;
 pub mod slapd;
 pub mod tls_client;
+pub mod updated_client;
 pub mod workers;
 
 pub use bouncer::Bouncer;
