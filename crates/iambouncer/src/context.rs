@@ -19,6 +19,7 @@ use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
+use crate::stats::load::LoadMeter;
 use crate::worker::workers::WorkerIndex;
 use rustls::{ClientConfig, ServerConfig};
 use std::cell::RefCell;
@@ -209,6 +210,8 @@ pub struct Context {
     pub statements: Interner,
     /// Texts of unnamed statements.
     pub unnamed: UnnamedTexts,
+    /// How busy the worker's thread is.
+    pub load: LoadMeter,
     /// Idle connections of `auth_query`.
     pub auth_connections: AuthConnections,
     /// Forms of the passwords in the current `auth_file`; computed on first use.
@@ -227,6 +230,7 @@ impl Context {
             client_identities: ClientIdentities::default(),
             statements: Interner::default(),
             unnamed: UnnamedTexts::default(),
+            load: LoadMeter::default(),
             auth_connections: AuthConnections::default(),
             forms: RefCell::default(),
         }

@@ -23,6 +23,7 @@ pub mod config;
 pub mod context;
 mod credential_causes;
 mod doctor;
+mod events;
 mod files;
 mod health_state;
 mod host_names;

@@ -12,6 +12,7 @@ use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
+use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
@@ -70,6 +71,8 @@ pub struct Process {
     pub limits: Limits,
     /// Counters of logins to servers.
     pub logins: LoginCounters,
+    /// The last minutes of all pools.
+    pub history: History,
     /// State reported by probes.
     pub health: HealthState,
 }
@@ -127,6 +130,7 @@ impl Process {
             key,
             limits: Limits::new(workers, began),
             logins: LoginCounters::new(began),
+            history: History::default(),
             health: HealthState::new(workers, began, first_login),
         }))
     }

@@ -28,3 +28,8 @@ fn messages_page_matches_the_table() {
 fn metrics_page_matches_the_table() {
     check("metrics.md", &iambouncer::http::metrics_markdown());
 }
+
+#[test]
+fn api_page_matches_the_tables() {
+    check("api.md", &iambouncer::http::api_markdown());
+}

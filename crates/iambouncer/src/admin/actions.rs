@@ -20,8 +20,8 @@ const KILL_WAIT: Duration = Duration::from_secs(1);
 /// Logs a command as PgBouncer does.
 pub(super) fn log(command: &str, database: &str) {
     match database {
-        "" => tracing::info!("{command} command issued"),
-        name => tracing::info!("{command} '{name}' command issued"),
+        "" => tracing::info!(event = "command", "{command} command issued"),
+        name => tracing::info!(event = "command", "{command} '{name}' command issued"),
     }
 }
 
@@ -71,7 +71,11 @@ pub(super) fn reload(console: Rc<Console>, _: String) -> CommandOutcome {
     Box::pin(async move {
         log("RELOAD", "");
         console.reload().await.map_err(|text| {
-            text.lines().for_each(|line| tracing::error!("{line}"));
+            for (number, line) in text.lines().enumerate() {
+                // The first line names the error; the others show where it is.
+                let event = (number == 0).then_some("reload_failed");
+                tracing::error!(event, "{line}");
+            }
             tracing::error!("RELOAD Failed, see logs for more details");
             client_error::reload_failed(text)
         })

@@ -3,17 +3,20 @@
 
 use super::console::Console;
 use crate::stats::snapshot::Snapshot;
+use crate::worker::executor;
 use std::collections::HashSet;
-use std::future::ready;
 use std::pin::Pin;
 use wire::encode::ColumnType;
 
 /// A row of a result; `None` is NULL.
-pub(super) type Row = Vec<Option<String>>;
+pub type Row = Vec<Option<String>>;
 /// Name and type of a column.
-pub(super) type ColumnHeader = (&'static str, ColumnType);
+pub type ColumnHeader = (&'static str, ColumnType);
 /// The rows of a table, once all workers have answered.
 pub(super) type PendingRows<'a> = Pin<Box<dyn Future<Output = Vec<Row>> + 'a>>;
+
+/// Rows that a worker makes before it serves its clients again: a fraction of a millisecond.
+const ROWS_PER_TURN: usize = 64;
 
 /// A value that is not NULL.
 pub(super) fn shown(value: impl ToString) -> Option<String> {
@@ -61,13 +64,24 @@ pub(super) struct Table<R: 'static> {
 }
 
 impl<R> Table<R> {
-    fn rows(&self, records: &[R]) -> Vec<Row> {
-        let row = |record: &R| self.columns.iter().map(|column| (column.value)(record)).collect();
-        records.iter().map(row).collect()
+    /// The rows of records, in steps: there may be thousands.
+    async fn rows(&self, records: Vec<R>) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(records.len());
+        let mut left = records.into_iter();
+        loop {
+            let step = left.by_ref().take(ROWS_PER_TURN);
+            rows.extend(
+                step.map(|record| self.columns.iter().map(|column| (column.value)(&record)).collect()),
+            );
+            if left.len() == 0 {
+                return rows;
+            }
+            executor::yield_now().await;
+        }
     }
 
     async fn rows_of_all(&'static self, console: &Console, records: fn(&Console) -> Vec<R>) -> Vec<Row> {
-        let parts = console.at_all(move |console| ready(self.rows(&records(&console)))).await;
+        let parts = console.at_all(move |console| async move { self.rows(records(&console)).await }).await;
         parts.into_iter().flatten().collect()
     }
 }
@@ -89,7 +103,7 @@ impl<R> ShowTable for Table<R> {
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
             match self.records {
-                Records::Here(records) => self.rows(&records(console)),
+                Records::Here(records) => self.rows(records(console)).await,
                 Records::EachWorker(records) => self.rows_of_all(console, records).await,
                 Records::Distinct(records) => {
                     let mut rows = self.rows_of_all(console, records).await;
@@ -100,7 +114,7 @@ impl<R> ShowTable for Table<R> {
                 }
                 Records::Sums(records) => {
                     let all = console.snapshot_of_all().await;
-                    self.rows(&records(console, all))
+                    self.rows(records(console, all)).await
                 }
             }
         })

@@ -92,7 +92,7 @@ impl Console {
             tracing::warn!("{name} has changed in the configuration; it takes effect after a restart");
         }
         self.put_in_force(loaded).await?;
-        tracing::info!("configuration reloaded");
+        tracing::info!(event = "reloaded", "configuration reloaded");
         Ok(())
     }
 
@@ -111,11 +111,14 @@ impl Console {
         changed.users_stamp = Some(stamp);
         match users {
             Ok(users) => {
-                tracing::info!("auth_file has changed and was read again");
+                tracing::info!(event = "auth_file_reloaded", "auth_file has changed and was read again");
                 changed.users = users.users;
             }
             Err(text) => {
-                tracing::error!("auth_file has changed and could not be read; the previous users remain");
+                tracing::error!(
+                    event = "auth_file_not_reloaded",
+                    "auth_file has changed and could not be read; the previous users remain"
+                );
                 text.lines().for_each(|line| tracing::error!("{line}"));
             }
         }

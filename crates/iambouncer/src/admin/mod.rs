@@ -4,6 +4,7 @@
 mod actions;
 mod columns;
 mod console;
+mod contents;
 mod driver_parameters;
 mod formats;
 mod output;
@@ -14,18 +15,26 @@ mod show;
 mod show_connections;
 mod show_databases;
 mod show_dns;
+mod show_events;
 mod show_memory;
 mod show_peers;
 mod show_secrets;
+mod show_server_auth;
+mod show_settings;
 mod show_stats;
 mod show_status;
+mod show_times;
 mod show_tokens;
 mod show_users;
+mod show_waiting;
+mod show_workers;
 mod statements;
 pub mod table;
 mod words;
 
+pub use columns::{ColumnHeader, Row};
 pub use console::{Console, Reloader};
+pub use contents::{TableContents, TableName};
 pub use driver_parameters::is_ignored;
 pub use session::ConsoleSession;
 

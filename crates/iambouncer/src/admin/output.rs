@@ -4,6 +4,7 @@
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
 use crate::net::{Inbound, Stream};
+use crate::worker::executor;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -57,9 +58,14 @@ impl Output {
         Self { info, stream, inbound, bytes: Vec::new() }
     }
 
-    /// Sends the collected bytes if there are many.
+    /// Sends the collected bytes if there are many, and lets the other tasks of the worker run.
     pub(super) async fn make_room(&mut self) -> Result<(), Stop> {
-        if self.bytes.len() < SEND_ABOVE_BYTES { Ok(()) } else { self.send().await }
+        if self.bytes.len() < SEND_ABOVE_BYTES {
+            return Ok(());
+        }
+        self.send().await?;
+        executor::yield_now().await;
+        Ok(())
     }
 
     /// Sends the collected bytes.

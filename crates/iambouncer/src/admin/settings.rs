@@ -43,6 +43,7 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
             .settings
             .set(key, &value)
             .map_err(|error: SettingError| failed(error.to_string(), error.help()))?;
+        config.record_set(key, &value);
         if let Some(error) = crate::config::first_new_error(&console.context.config(), &loaded.config) {
             return Err(failed(error.message, error.help));
         }
@@ -55,7 +56,7 @@ pub(super) fn set(console: Rc<Console>, argument: String) -> CommandOutcome {
                 .map_err(|text| failed(text, None))?;
         }
         console.put_in_force(loaded).await.map_err(|text| failed(text, None))?;
-        tracing::info!("SET {key}");
+        tracing::info!(event = "setting_changed", "SET {key}");
         Ok(())
     })
 }

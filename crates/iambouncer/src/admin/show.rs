@@ -11,35 +11,32 @@ use crate::stats::snapshot::{PoolCounts, Snapshot};
 pub(super) static VERSION: Table<()> = constant(&[text("version", |()| shown(crate::version::TEXT))]);
 
 /// A setting, and its value in force.
-pub(super) struct SettingRecord {
-    setting: &'static SettingInfo,
-    value: Option<String>,
-}
+pub(super) type SettingRecord = (&'static SettingInfo, Option<String>);
 
 pub(super) static CONFIG: Table<SettingRecord> = Table {
     columns: &[
-        text("key", |record| shown(record.setting.name)),
-        text("value", |record| record.value.clone()),
-        text("default", |record| shown(&record.setting.default_text)),
-        text("changeable", |record| yes_or_no(record.setting.reloadable())),
+        text("key", |(setting, _)| shown(setting.name)),
+        text("value", |(_, value)| value.clone()),
+        text("default", |(setting, _)| shown(&setting.default_text)),
+        text("changeable", |(setting, _)| yes_or_no(setting.reloadable())),
     ],
     records: Records::Here(settings),
 };
 
-fn settings(console: &Console) -> Vec<SettingRecord> {
+pub(super) fn settings(console: &Console) -> Vec<SettingRecord> {
     let config = console.context.config();
-    let record = |setting: &'static SettingInfo| SettingRecord {
-        setting,
-        value: match setting.name {
+    let record = |setting: &'static SettingInfo| {
+        let value = match setting.name {
             // With peer_host it may be chosen at the start.
             "peer_id" => shown(console.context.process.peer_id),
             name => config.settings.get_text(name),
-        },
+        };
+        (setting, value)
     };
     settings_table().iter().map(record).collect()
 }
 
-fn yes_or_no(is_on: bool) -> Option<String> {
+pub(super) fn yes_or_no(is_on: bool) -> Option<String> {
     shown(if is_on { "yes" } else { "no" })
 }
 

@@ -67,7 +67,7 @@ fn wall_text(at: Instant) -> String {
 }
 
 /// How long a client has been waiting for a server.
-fn wait(client: &ClientInfo) -> Duration {
+pub(super) fn wait(client: &ClientInfo) -> Duration {
     let is_waiting = client.state.get() == ClientState::Waiting;
     let since = client.timing.get().query_at.filter(|_| is_waiting);
     since.map(|at| worker::now() - at).unwrap_or_default()
@@ -79,7 +79,7 @@ fn requested_at(client: &ClientInfo) -> Instant {
 }
 
 /// What identifies a connection in `ptr` and `link`.
-fn link(kind: char, id: u64) -> String {
+pub(super) fn link(kind: char, id: u64) -> String {
     if id == 0 { String::new() } else { format!("{kind}{id:x}") }
 }
 

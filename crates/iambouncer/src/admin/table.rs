@@ -5,8 +5,9 @@ use super::columns::ShowTable;
 use super::console::Console;
 use super::{
     actions, driver_parameters as driver, reconnect_clients, settings, show, show_connections as connections,
-    show_databases, show_dns as dns, show_memory, show_peers as peers, show_secrets, show_stats as stats,
-    show_status, show_tokens, show_users, words,
+    show_databases, show_dns as dns, show_events as events, show_memory, show_peers as peers, show_secrets,
+    show_server_auth, show_settings, show_stats as stats, show_status, show_times as times, show_tokens,
+    show_users, show_waiting, show_workers, words,
 };
 use crate::client_error::ClientError;
 use std::pin::Pin;
@@ -46,16 +47,22 @@ pub struct Command {
     pub admin_only: bool,
     /// Help text of one line.
     pub help: &'static str,
+    /// True if its table is in the API, too.
+    pub(super) is_in_api: bool,
     /// What it does.
     pub(super) run: Run,
 }
 
 const fn shows(words: &'static str, help: &'static str, table: &'static dyn ShowTable) -> Command {
-    Command { words, arguments: "", admin_only: false, help, run: Run::Rows(table) }
+    Command { words, arguments: "", admin_only: false, help, is_in_api: true, run: Run::Rows(table) }
+}
+
+const fn shows_to_drivers(words: &'static str, table: &'static dyn ShowTable) -> Command {
+    Command { is_in_api: false, ..shows(words, "for drivers", table) }
 }
 
 const fn acts(words: &'static str, arguments: &'static str, help: &'static str, action: Action) -> Command {
-    Command { words, arguments, admin_only: true, help, run: Run::Action(action) }
+    Command { words, arguments, admin_only: true, help, is_in_api: false, run: Run::Action(action) }
 }
 
 /// All commands.
@@ -65,6 +72,7 @@ pub static COMMANDS: &[Command] = &[
         arguments: "",
         admin_only: false,
         help: "this list",
+        is_in_api: false,
         run: Run::Notice(help_text),
     },
     shows("SHOW VERSION", "version of this program", &show::VERSION),
@@ -88,24 +96,41 @@ pub static COMMANDS: &[Command] = &[
     shows("SHOW PEER_POOLS", "cancel requests under way to them", &peers::PEER_POOLS),
     shows("SHOW SECRETS", "secrets of AWS Secrets Manager", &show_secrets::SECRETS),
     shows("SHOW TOKENS", "IAM tokens and the identities that sign them", &show_tokens::TOKENS),
+    shows(
+        "SHOW SERVER_AUTH",
+        "servers with their identity and the age of their token",
+        &show_server_auth::SERVER_AUTH,
+    ),
+    shows("SHOW WAITING", "clients that wait for a server, and why", &show_waiting::WAITING),
+    shows("SHOW LATENCIES", "rates and percentiles of the last minute per database", &times::LATENCIES),
+    shows("SHOW HISTORY", "the last five minutes of each pool", &times::HISTORY),
+    shows("SHOW WORKERS", "threads that move bytes, with their load", &show_workers::WORKERS),
+    shows("SHOW EVENTS", "the last notable events", &events::EVENTS),
+    shows(
+        "SHOW LOGIN_FAILURES",
+        "the last failed login of each pool, its cause and remedy",
+        &events::LOGIN_FAILURES,
+    ),
+    shows("SHOW SETTINGS", "settings in force, with their origin", &show_settings::SETTINGS),
     shows("SHOW STATE", "active, paused, suspended", &show::STATE),
     shows(
         "SHOW STATUS",
         "version, state, readiness, uptime and number of this process",
         &show_status::STATUS,
     ),
-    shows("SHOW CLIENT_ENCODING", "for drivers", &driver::CLIENT_ENCODING),
-    shows("SHOW DEFAULT_TRANSACTION_ISOLATION", "for drivers", &driver::DEFAULT_TRANSACTION_ISOLATION),
-    shows("SHOW STANDARD_CONFORMING_STRINGS", "for drivers", &driver::STANDARD_CONFORMING_STRINGS),
-    shows("SHOW DATESTYLE", "for drivers", &driver::DATESTYLE),
-    shows("SHOW TIMEZONE", "for drivers", &driver::TIMEZONE),
-    shows("SHOW EXTRA_FLOAT_DIGITS", "for drivers", &driver::EXTRA_FLOAT_DIGITS),
+    shows_to_drivers("SHOW CLIENT_ENCODING", &driver::CLIENT_ENCODING),
+    shows_to_drivers("SHOW DEFAULT_TRANSACTION_ISOLATION", &driver::DEFAULT_TRANSACTION_ISOLATION),
+    shows_to_drivers("SHOW STANDARD_CONFORMING_STRINGS", &driver::STANDARD_CONFORMING_STRINGS),
+    shows_to_drivers("SHOW DATESTYLE", &driver::DATESTYLE),
+    shows_to_drivers("SHOW TIMEZONE", &driver::TIMEZONE),
+    shows_to_drivers("SHOW EXTRA_FLOAT_DIGITS", &driver::EXTRA_FLOAT_DIGITS),
     Command {
         words: "SET",
         arguments: "key = value",
         // A stats user may set what is ignored.
         admin_only: false,
         help: "changes a setting until the next RELOAD",
+        is_in_api: false,
         run: Run::Set(settings::set),
     },
     acts("RELOAD", "", "reads the configuration again", actions::reload),

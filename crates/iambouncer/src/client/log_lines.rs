@@ -1,6 +1,6 @@
 //! Log lines about one client, in PgBouncer's words. Owns which setting enables which line.
 
-use crate::client_error::ClientError;
+use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
 use crate::config::Settings;
 use crate::log_limit::LinePermit;
@@ -46,7 +46,9 @@ fn pooler_error(settings: &Settings, info: &ClientInfo, error: &ClientError, per
     }
     let identity = info.identity();
     let LinePermit { left_out } = permit;
+    let event = client_error::is_wait_timeout(error).then_some("query_wait_timeout");
     tracing::warn!(
+        event,
         id = info.id,
         left_out,
         client = %info.remote(),

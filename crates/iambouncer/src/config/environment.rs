@@ -215,9 +215,14 @@ pub(super) fn overlay_flags(
     diagnostics
 }
 
-/// Records the source of a setting. The setting `user` must not replace the user on the server.
+/// The key of a setting among the origins. The setting `user` must not replace the user on the server.
+pub(super) fn origin_key(setting: &str) -> &str {
+    if setting == "user" { "user (system)" } else { setting }
+}
+
+/// Records the source of a setting.
 pub(super) fn record_setting(origins: &mut Vec<Origin>, key: &str, value: &str, source: String) {
-    record(origins, if key == "user" { "user (system)" } else { key }, value, source);
+    record(origins, origin_key(key), value, source);
 }
 
 /// Records the source of a value, replacing an earlier one.

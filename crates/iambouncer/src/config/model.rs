@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::enums::{LoadBalanceHosts, PoolMode, ServerAuth};
+use super::environment::{origin_key, record_setting};
 use super::secret::Secret;
 use super::settings_table::Settings;
 use rds_iam::Identity;
@@ -170,6 +171,13 @@ impl Database {
         Some(SecretKey { arn, identity })
     }
 
+    /// The first host and the port; with IAM, those that tokens are signed for, unless the host is an alias.
+    pub fn endpoint_text(&self) -> String {
+        let host = self.host.first().map(ToString::to_string).unwrap_or_default();
+        let host = self.iam_host.clone().unwrap_or(host);
+        format!("{host}:{}", self.iam_port.unwrap_or(self.port))
+    }
+
     /// A database without overrides.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -277,6 +285,17 @@ impl Config {
     /// True if the value of a setting has an origin: it was given, or is a default of a start without a file.
     pub fn is_given(&self, key: &str) -> bool {
         self.origins.iter().any(|origin| origin.key == key)
+    }
+
+    /// The source of a setting's value; `None` for a default.
+    pub fn origin_of_setting(&self, name: &str) -> Option<&str> {
+        let origin = self.origins.iter().find(|origin| origin.key == origin_key(name));
+        origin.map(|origin| origin.source.as_str())
+    }
+
+    /// Records that SET has changed a setting.
+    pub fn record_set(&mut self, name: &str, value: &str) {
+        record_setting(&mut self.origins, name, value, "SET".to_owned());
     }
 
     /// The line for a database name: its own, or the fallback.

@@ -49,8 +49,9 @@ settings! {
     dns_zone_check_period: Duration = 0, Nothing, Ignored, "Seconds between checks of a zone's serial (c-ares only)";
     drain_max_seconds: DrainLimit = DrainLimit::Never, Use, Working, "Seconds after SIGTERM or DRAIN at which the process ends; connected clients are closed between transactions until then. never: wait for all clients. 25 without a file";
     drain_min_seconds: Duration = 0, Use, Working, "Seconds after SIGTERM or DRAIN for which clients are still accepted, if drain_max_seconds is set";
-    http_addr: String = "127.0.0.1", Start, Working, "Addresses for probes and metrics (HTTP, no password); * means all, empty means none";
-    http_port: HttpPort = HttpPort::Number(9127), Start, Working, "Port for probes and metrics; 0 means none, auto a free one, which is logged";
+    http_addr: String = "127.0.0.1", Start, Working, "Addresses for probes, metrics, dashboard and API (HTTP); * means all, empty means none. Not on loopback only, dashboard and API require a password of stats_users or admin_users, or http_token_file";
+    http_port: HttpPort = HttpPort::Number(9127), Start, Working, "Port of http_addr; 0 means none, auto a free one, which is logged";
+    http_token_file: String = "", Use, Working, "File with a token that opens the dashboard and the API, as a bearer token or as the password of any user; read at each request";
     iam_login_rate: u32 = rds_iam::DEFAULT_LOGINS_PER_SECOND, Reload, Working, "IAM logins started per second and server, over all pools; RDS accepts 200 (0 = no limit)", 0..=100_000;
     iam_map: String = "iam", ClientLogin, Working, "Name of the map in auth_ident_file for auth_type = iam-sts";
     iam_sts_audience: String = "", ClientLogin, Working, "Audience that proofs must have (auth_type = iam-sts)";
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 17);
+        assert_eq!(table().len(), 101 + 18);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -126,6 +126,7 @@ impl HostNames {
         // After the marks on the addresses, so that a pool that sees the new count sees them, too.
         self.0.changes.fetch_add(1, Ordering::Release);
         tracing::info!(
+            event = "addresses_changed",
             host = name,
             old = %list(&old),
             new = %list(&new),

@@ -4,7 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Time limit for a connection, including the transfer of the answer; a stream has it for each update. A connection
+/// serves one request.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
 
 /// State of a connection.
 #[derive(Default)]
@@ -60,7 +66,8 @@ impl HttpPlaces {
         let number = table.last;
         let mark = Arc::new(HttpMark::default());
         table.by_age.insert(number, mark.clone());
-        Some(HttpPlace { places: self.clone(), number, mark })
+        let deadline = Mutex::new(Instant::now() + CONNECTION_LIMIT);
+        Some(HttpPlace { places: self.clone(), number, mark, deadline })
     }
 }
 
@@ -69,9 +76,30 @@ pub(super) struct HttpPlace {
     places: Arc<HttpPlaces>,
     number: u64,
     mark: Arc<HttpMark>,
+    deadline: Mutex<Instant>,
 }
 
 impl HttpPlace {
+    fn deadline(&self) -> MutexGuard<'_, Instant> {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the time limit again.
+    pub(super) fn extend(&self) {
+        *self.deadline() = Instant::now() + CONNECTION_LIMIT;
+    }
+
+    /// Waits until the time limit has passed.
+    pub(super) async fn expired(&self) {
+        loop {
+            let deadline = *self.deadline();
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
     /// Records that a request has arrived.
     pub(super) fn mark_requested(&self) {
         self.mark.has_requested.store(true, Ordering::Release);

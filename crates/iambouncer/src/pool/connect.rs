@@ -17,6 +17,7 @@ use crate::server::login::{self, LoginResult};
 use crate::server::progress::Progress;
 use crate::server::target::{LoginTarget, is_scram_secret};
 use crate::server::{Diagnosis, LoginError, Server, ServerFacts, ServerInfo};
+use crate::stats::last_failures::FailedLogin;
 use crate::worker::{self, executor, timers};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -205,10 +206,20 @@ impl Pool {
         server_parameters: Rc<ServerParameters>,
         started: Instant,
     ) {
+        if self.shared.failure().is_some() {
+            tracing::info!(
+                event = "logins_recovered",
+                database = %self.database.name,
+                user = %self.user,
+                "logins to the server succeed again"
+            );
+        }
         self.shared.set_failure(None);
         let took = Instant::now() - started;
         self.logins.record_success(took);
-        self.context.process.logins.count_success(took, worker::now());
+        let logins = &self.context.process.logins;
+        logins.count_success(took, worker::now());
+        logins.last_failures.recover(&self.database.name, &self.user, SystemTime::now());
         self.context.process.health.settle_first_login(FirstLogin::Done);
         self.mark_if_outdated(&server);
         // The parameters of a server of an older configuration are not used for clients.
@@ -313,8 +324,19 @@ impl Pool {
     pub(super) fn log_failed_login(&self, failed: &Diagnosis, reason: &str) {
         let error = failed.error.to_fault();
         let cause = failed.cause.info();
-        self.context.process.logins.count_failure(cause.label, worker::now());
+        let logins = &self.context.process.logins;
+        logins.count_failure(cause.label, worker::now());
+        let last = FailedLogin {
+            at: SystemTime::now(),
+            endpoint: self.database.line.borrow().endpoint_text(),
+            cause: cause.id,
+            reason: cause.label,
+            message: failed.error.to_string(),
+            remedy: failed.hint.clone(),
+        };
+        logins.last_failures.record(&self.database.name, &self.user, last);
         tracing::error!(
+            event = "login_failed",
             database = %self.database.name,
             user = %self.user,
             blame = ?error.blame,

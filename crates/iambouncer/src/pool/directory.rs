@@ -234,7 +234,7 @@ impl Directory {
     }
 
     fn remove(&self, state: &Rc<DatabaseState>) {
-        tracing::info!(database = %state.name, "database removed");
+        tracing::info!(event = "database_removed", database = %state.name, "database removed");
         state.gone.set(true);
         self.databases.borrow_mut().remove(&state.name);
         self.pools.borrow_mut().retain(|_, pool| !Rc::ptr_eq(&pool.database, state));

@@ -46,6 +46,7 @@ impl Pool {
             let closing = end(&pool.context, &info, &mut server.stream, unfinished);
             if timers::timeout(MAX_LINGERING, closing).await.is_none() {
                 tracing::warn!(
+                    event = "lingering_server",
                     database = %pool.database.name,
                     user = %pool.user,
                     pid = info.facts.pid,

@@ -41,6 +41,7 @@ pub mod shared;
 mod shared_limits;
 mod startup_response;
 pub mod table;
+mod wait_reason;
 mod waiter;
 
 pub use acquire::{Acquired, Pool};
@@ -51,4 +52,5 @@ pub use lingering::UnfinishedWork;
 pub use session_rules::SessionRules;
 pub use shared::SharedPools;
 pub use startup_response::{ServerParameters, StartupResponse};
+pub use wait_reason::WaitReason;
 pub use waiter::Waiter;

@@ -36,6 +36,12 @@ impl Full {
     }
 }
 
+/// The limits that the pool shares with others; `None` if there is none.
+struct SharedLimitValues {
+    user: Option<u32>,
+    database: Option<u32>,
+}
+
 /// Whether an idle server of another pool may be closed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Eviction {
@@ -80,16 +86,7 @@ impl Pool {
         if let Some(full) = self.shared_limits.claim_with_precedence(self, Self::first_waiting_since) {
             return Err(full);
         }
-        let config = self.context.config();
-        let limit = |n: u32| (n > 0).then_some(n);
-        let user_limit = config
-            .users
-            .get(&*self.user)
-            .and_then(|user| user.max_user_connections)
-            .unwrap_or(config.settings.max_user_connections);
-        let line = self.database.line.borrow().clone();
-        let database_limit = line.max_db_connections.unwrap_or(config.settings.max_db_connections);
-        let (user_limit, database_limit) = (limit(user_limit), limit(database_limit));
+        let SharedLimitValues { user: user_limit, database: database_limit } = self.shared_limit_values();
         let (of_user, of_database) = (&self.shared.user_open, &self.database.open);
         let (user, database) = (of_user.take(user_limit), of_database.take(database_limit));
         if let Some(full) = Full::among(user.is_none(), database.is_none()) {
@@ -109,11 +106,40 @@ impl Pool {
         }
     }
 
+    fn shared_limit_values(&self) -> SharedLimitValues {
+        let config = self.context.config();
+        let limit = |n: u32| (n > 0).then_some(n);
+        let of_user = config.users.get(&*self.user).and_then(|user| user.max_user_connections);
+        let of_database = self.database.line.borrow().max_db_connections;
+        SharedLimitValues {
+            user: limit(of_user.unwrap_or(config.settings.max_user_connections)),
+            database: limit(of_database.unwrap_or(config.settings.max_db_connections)),
+        }
+    }
+
+    /// The limit that keeps this pool of `size` from opening another server, and its value.
+    pub(super) fn full_limit(&self, size: u32) -> Option<(Full, u32)> {
+        let SharedLimitValues { user, database } = self.shared_limit_values();
+        let checks = [
+            (Full::Pool, Some(size), self.shared.open.taken()),
+            (Full::User, user, self.shared.user_open.taken()),
+            (Full::Database, database, self.database.open.taken()),
+        ];
+        checks
+            .into_iter()
+            .find_map(|(full, limit, taken)| Some((full, limit.filter(|limit| taken >= *limit)?)))
+    }
+
     /// Logs that the pool has taken a place of its reserve.
     fn log_use_of_reserve(&self) {
         let size = self.rules.current().pool_size;
         if self.size_now() > size && self.shared.open.taken() > size {
-            tracing::warn!(database = %self.database.name, user = %self.user, "taking connection from reserve_pool");
+            tracing::warn!(
+                event = "reserve_used",
+                database = %self.database.name,
+                user = %self.user,
+                "taking connection from reserve_pool"
+            );
         }
     }
 

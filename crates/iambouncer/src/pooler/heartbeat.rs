@@ -1,7 +1,8 @@
-//! The heartbeat of a worker: a task that runs every second shows that its loop is running. Owns the period, and the
-//! report when the worker stops; the liveness probe in [`crate::http`] evaluates it.
+//! The heartbeat of a worker: a task that runs every second shows that its loop is running, and measures its load. Owns the period, and
+//! the report when the worker stops; the liveness probe in [`crate::http`] evaluates it.
 
 use crate::context::Context;
+use crate::stats::load::thread_cpu;
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +23,9 @@ impl Drop for Heartbeat {
 pub(super) async fn run(context: Rc<Context>) {
     let heartbeat = Heartbeat(context);
     loop {
-        heartbeat.0.process.health.heartbeat(heartbeat.0.worker.index(), worker::now());
+        let context = &heartbeat.0;
+        context.process.health.heartbeat(context.worker.index(), worker::now());
+        context.load.sample(worker::now(), thread_cpu());
         timers::sleep(PERIOD).await;
     }
 }

@@ -129,7 +129,7 @@ async fn serve(
     }
     executor::spawn(signals::handle(worker.console.clone(), signals));
     worker.context.process.health.start();
-    tracing::info!("ready: accepting connections on {}", listening.join(", "));
+    tracing::info!(event = "started", "ready: accepting connections on {}", listening.join(", "));
     service_manager::ready();
     let process = worker.context.process.clone();
     let is_alive = move || process.health.silent(Instant::now(), MAX_SILENCE).is_empty();

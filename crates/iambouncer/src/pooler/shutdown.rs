@@ -123,12 +123,15 @@ fn announce(worker: &Rc<Worker>, phase: Phase, before: Phase) {
             Phase::Draining(_) => announce_drain(worker),
             Phase::WaitForClients => {
                 tracing::info!(
+                    event = "shutdown",
                     "no new clients; waiting for {} clients to disconnect",
                     worker.context.process.limits.clients.taken()
                 );
             }
-            Phase::WaitForServers => tracing::info!("no new clients; waiting for servers to be released"),
-            Phase::Now => tracing::info!("shutting down immediately"),
+            Phase::WaitForServers => {
+                tracing::info!(event = "shutdown", "no new clients; waiting for servers to be released");
+            }
+            Phase::Now => tracing::info!(event = "shutdown", "shutting down immediately"),
         }
     }
     if let Phase::Draining(since) = phase {
@@ -143,6 +146,7 @@ fn announce(worker: &Rc<Worker>, phase: Phase, before: Phase) {
 fn announce_drain(worker: &Worker) {
     let Some(period) = worker.context.config().settings.drain_period() else { return };
     tracing::info!(
+        event = "shutdown",
         "draining: not ready any more; new clients are accepted for {} s, then the connected ones ({} now) are closed between \
          transactions; the process ends within {} s",
         period.min.as_secs_f64(),

@@ -166,7 +166,11 @@ impl Attempt<'_> {
             self.fetch(key, async move { engine.token(&requested_key).await }).await
         };
         let fresh = async |refused: Arc<Token>| {
-            tracing::info!(user = %self.target.user, "IAM login refused, retrying once with a new token");
+            tracing::info!(
+                event = "token_refused",
+                user = %self.target.user,
+                "IAM login refused, retrying once with a new token"
+            );
             // The answer is too late for this login, but in time to explain the next failure.
             self.context.process.identities.look_up(&key.identity);
             let (engine, requested_key) = (self.context.process.tokens.clone(), key.clone());

@@ -28,6 +28,7 @@ pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, 
         (id, status)
     });
     tracing::error!(
+        event = "out_of_step",
         server = server.facts.id,
         pid = server.facts.pid,
         endpoint = %server.facts.route.endpoint,

@@ -40,6 +40,24 @@ impl Buckets {
         self.0.iter().sum()
     }
 
+    /// The time in seconds below which this part of all observations is, estimated within its cell as Prometheus does;
+    /// `None` without observations.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
+        let rank = part * self.count() as f64;
+        let (mut below, mut lower) = (0.0, 0.0);
+        for (upper, count) in self.cells().filter(|_| self.count() > 0) {
+            let count = count as f64;
+            if count > 0.0 && below + count >= rank {
+                let within = (rank - below).max(0.0) / count;
+                // The last cell has no upper bound.
+                return Some(if upper.is_finite() { lower + (upper - lower) * within } else { lower });
+            }
+            below += count;
+            lower = upper;
+        }
+        None
+    }
+
     /// Adds `count` observations of zero duration.
     pub fn with_instant(mut self, count: u64) -> Self {
         self.0[0] += count;
@@ -140,6 +158,18 @@ mod tests {
         assert_eq!((sum.count(), sum.cells().nth(1)), (5, Some((0.000_128, 3))));
         assert_eq!(sum - one.buckets(), two.buckets());
         assert_eq!(one.buckets().with_instant(7).count(), 11);
+    }
+
+    #[test]
+    fn quantiles_are_estimated_within_a_cell() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.buckets().quantile(0.5), None);
+        (0..98).for_each(|_| histogram.observe(100));
+        [1000, u64::MAX].iter().for_each(|us| histogram.observe(*us));
+        let quantile = |part| histogram.buckets().quantile(part).unwrap();
+        assert!((0.000_064..=0.000_128).contains(&quantile(0.5)), "{}", quantile(0.5));
+        assert!((0.000_512..=0.001_024).contains(&quantile(0.99)), "{}", quantile(0.99));
+        assert_eq!(quantile(1.0), 33.554_432);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! recent rate. Owns atomics that all workers update; logins, unlike queries, are rare enough for that.
 
 use super::histogram::SharedHistogram;
+use super::last_failures::LastFailures;
 use crate::login_failure::LoginFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -138,6 +139,8 @@ pub struct LoginCounters {
     /// Clients' proofs of AWS identities, and passwords that servers verify, by result.
     pub proofs: LabelledCounters,
     recent: RecentCounts,
+    /// The last failure of each pool.
+    pub last_failures: LastFailures,
 }
 
 impl LoginCounters {
@@ -151,6 +154,7 @@ impl LoginCounters {
             token_took: SharedHistogram::default(),
             proofs: LabelledCounters::new(ProofOutcome::ALL.map(ProofOutcome::label)),
             recent: RecentCounts::default(),
+            last_failures: LastFailures::default(),
         }
     }
 

@@ -2,6 +2,9 @@
 //! shared between threads. Rare events, [`logins`], are counted for the whole process. [`snapshot`] is what others read.
 
 pub mod histogram;
+pub mod history;
+pub mod last_failures;
+pub mod load;
 pub mod logins;
 pub mod snapshot;
 

@@ -5,8 +5,11 @@ use super::Totals;
 use super::histogram::Buckets;
 use crate::config::{LoadBalanceHosts, PoolMode};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::time::Duration;
+
+/// Database and user of a pool.
+pub type PoolName = (String, String);
 
 /// Rows: field, type, how the values of two workers are combined (`sum`, `longest`, or `same`), description.
 macro_rules! pool_counts {
@@ -105,6 +108,18 @@ pub struct Durations {
     pub transactions: Buckets,
     /// Times clients waited for a server, including those that got one at once.
     pub waits: Buckets,
+}
+
+impl Sub for Durations {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            queries: self.queries - other.queries,
+            transactions: self.transactions - other.transactions,
+            waits: self.waits - other.waits,
+        }
+    }
 }
 
 impl Add for Durations {

@@ -7,6 +7,7 @@ mod support;
 
 mod aliases;
 mod answers;
+mod api;
 mod auth_file;
 mod auth_query;
 mod bad_days;

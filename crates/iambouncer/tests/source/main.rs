@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod events;
 mod modules;
 mod sizes;
 mod types;

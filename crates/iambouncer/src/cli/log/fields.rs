@@ -6,6 +6,8 @@ use tracing::field::{Field, Visit};
 
 /// Name of the field with the text of the line.
 const MESSAGE: &str = "message";
+/// Name of the field that marks a notable event, and has its kind.
+pub(super) const EVENT: &str = "event";
 
 /// A field of an event.
 pub(super) struct EventField {
@@ -19,6 +21,8 @@ pub(super) struct EventField {
 #[derive(Default)]
 pub(super) struct EventFields {
     pub(super) message: String,
+    /// The kind of a notable event.
+    pub(super) kind: Option<String>,
     pub(super) fields: Vec<EventField>,
 }
 
@@ -30,10 +34,19 @@ impl EventFields {
         fields
     }
 
+    /// The value of a field; empty if the event does not have it.
+    pub(super) fn value(&self, name: &str) -> &str {
+        self.fields.iter().find(|field| field.name == name).map_or("", |field| field.value.as_str())
+    }
+
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>, is_text: bool) {
         if field.name() == MESSAGE {
             // Writing to a String cannot fail.
             let _ = self.message.write_fmt(value);
+            return;
+        }
+        if field.name() == EVENT {
+            self.kind = Some(value.to_string());
             return;
         }
         let name = field.name().strip_prefix("r#").unwrap_or_else(|| field.name());

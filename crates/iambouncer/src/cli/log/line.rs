@@ -132,6 +132,9 @@ fn json(level: Level, event: &EventFields) -> String {
     put("time", format!("{:.6}", Timestamp::now()));
     put("level", level.as_str().to_ascii_lowercase());
     put("message", event.message.clone());
+    if let Some(kind) = &event.kind {
+        put("event", kind.clone());
+    }
     for EventField { name, value, .. } in &event.fields {
         put(name, value.clone());
     }

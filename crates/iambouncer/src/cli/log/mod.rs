@@ -3,11 +3,13 @@
 
 mod fields;
 mod line;
+mod notable;
 mod syslog;
 
 use crate::config::{LogFormat, Settings};
 use fields::EventFields;
 use line::LineFormat;
+use notable::NotableLayer;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -103,7 +105,8 @@ impl Log {
         let harmless = filter_fn(|line| is_safe_to_log(line.target(), *line.level()));
         let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
         // A second start in one process (tests) keeps the first subscriber.
-        let _ = registry().with(layer.clone().with_filter(filter)).try_init();
+        let notable = NotableLayer.with_filter(filter_fn(notable::is_notable));
+        let _ = registry().with(layer.clone().with_filter(filter)).with(notable).try_init();
         Self { layer, filter: filter_handle, flags }
     }
 

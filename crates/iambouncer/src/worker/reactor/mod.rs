@@ -147,6 +147,17 @@ pub(super) fn install(kind: EngineKind, mailbox: &Arc<Mailbox>) -> io::Result<()
     Ok(())
 }
 
+/// The engine of this thread.
+///
+/// # Errors
+/// The thread is not a worker.
+pub fn kind() -> io::Result<EngineKind> {
+    with(|engine| match engine {
+        Engine::Epoll(_) => Ok(EngineKind::Epoll),
+        Engine::Ring(_) => Ok(EngineKind::IoUring),
+    })
+}
+
 /// Waits briefly for pending sends, then removes the engine.
 pub(super) fn remove() {
     let drained = with(|engine| match engine {

@@ -3,6 +3,7 @@
 
 mod binary;
 mod compose;
+mod dashboard;
 mod debian_package;
 mod figures;
 mod image;

@@ -3,6 +3,7 @@
 
 pub mod answering;
 pub mod bouncer;
+pub mod browser;
 pub mod drivers;
 pub mod fleet;
 pub mod http;
