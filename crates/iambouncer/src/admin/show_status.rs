@@ -25,7 +25,7 @@ fn status(console: &Console) -> Vec<StatusRecord> {
     ]
 }
 
-fn state(console: &Console) -> &'static str {
+pub(super) fn state(console: &Console) -> &'static str {
     match console.lifecycle.phase() {
         Phase::Running if !console.context.process.health.is_started() => "starting",
         Phase::Running if console.directory.paused.get() => "paused",

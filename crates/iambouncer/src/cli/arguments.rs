@@ -60,6 +60,8 @@ pub(super) enum CliCommand {
     Shutdown(Shutdown),
     /// Shows what a running pooler is doing.
     Status(Status),
+    /// Shows what a running pooler is doing, on a screen that is updated every second.
+    Top(Top),
     /// Prints the SCRAM secret of a password, for auth_file or ALTER ROLE.
     Hash(Hash),
     /// Lists the built-in certificate authorities, with their origin and expiry.
@@ -337,6 +339,18 @@ pub(super) struct Status {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Top {
+    #[command(flatten)]
+    pub(super) console: ConsoleArguments,
+    /// Print the pools once and exit; the default if standard output is not a terminal.
+    #[arg(long)]
+    pub(super) once: bool,
+    /// Seconds between two updates.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(super) interval: u16,
 }
 
 #[derive(Args)]

@@ -21,6 +21,7 @@ mod run;
 mod sockets;
 mod status;
 mod token;
+mod top;
 
 use crate::printable;
 use arguments::{Arguments, CliCommand};
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Some(CliCommand::Resume(options)) => done(control::resume(&options)),
         Some(CliCommand::Shutdown(options)) => done(control::shutdown(&options)),
         Some(CliCommand::Status(options)) => done(status::print(&options)),
+        Some(CliCommand::Top(options)) => done(top::run(&options)),
         Some(CliCommand::Hash(options)) => done(hash::print(&options)),
         Some(CliCommand::Authorities) => done(authorities::print()),
         Some(CliCommand::Completions { shell }) => done(completions(shell)),

@@ -24,8 +24,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Rows of each table in an update.
 const MAX_ROWS: usize = 200;
 /// The tables of an update.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: [&str; 13] = [
     "status",
+    "problems",
     "pools",
     "databases",
     "waiting",

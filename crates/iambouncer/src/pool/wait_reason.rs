@@ -63,7 +63,7 @@ impl fmt::Display for WaitReason {
             Self::LoggingIn => f.write_str("a server is logging in"),
             Self::PoolFull(size) => write!(
                 f,
-                "all {size} servers of the pool are in use (pool_size); raise it, or look for long transactions"
+                "all servers of the pool are in use (pool_size = {size}); raise it, or look for long transactions"
             ),
             Self::UserFull(limit) => {
                 write!(f, "the user has {limit} servers over all databases (max_user_connections)")

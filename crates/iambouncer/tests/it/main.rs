@@ -79,6 +79,7 @@ mod tls;
 mod tls_endings;
 mod tls_settings;
 mod tools;
+mod top;
 mod untrusted;
 mod verified_names;
 mod waiting;

@@ -298,52 +298,18 @@ function pools(update) {
   return update.pools.rows.map((row) => ({ ...row, size: sizes.get(row.database)?.pool_size }));
 }
 
-// Problems in plain words.
-
-function problems(update, status) {
-  const found = [];
-  const add = (severity, message) => found.push({ severity, message });
-  if (status.get("state") !== "running") add("warn", `The pooler is ${String(status.get("state")).replaceAll("_", " ")}.`);
-  if (status.get("ready") !== "yes") add("warn", "The readiness probe fails.");
-  const reasons = new Map();
-  for (const row of update.waiting.rows) {
-    const key = `${row.database}/${row.user}: ${row.detail}`;
-    const known = reasons.get(key) ?? { clients: 0, longest: 0 };
-    reasons.set(key, { clients: known.clients + 1, longest: Math.max(known.longest, waited(row)) });
-  }
-  for (const [reason, { clients, longest }] of reasons) {
-    add(longest >= LONG_WAIT_SECONDS ? "bad" : "warn",
-      `${clients} client${clients === 1 ? " waits" : "s wait"} for up to ${micros(Math.round(longest * 1e6))} – ${reason}.`);
-  }
-  for (const row of update.login_failures.rows.filter((failure) => !failure.recovered)) {
-    add("bad", `Logins of the user ${row.user} to the database ${row.database} fail: ${row.message}. ${row.remedy}`);
-  }
-  for (const row of update.tokens.rows) {
-    if (row.last_error) add("bad", `The token of ${row.user} for ${row.endpoint} cannot be renewed: ${row.last_error}`);
-  }
-  for (const row of update.secrets.rows.filter((secret) => secret.last_error)) {
-    add("bad", `The secret ${row.secret} cannot be read: ${row.last_error}`);
-  }
-  for (const row of update.databases.rows) {
-    if (row.paused) add("warn", `The database ${row.name} is paused; RESUME ends that.`);
-    if (row.disabled) add("warn", `The database ${row.name} refuses new clients; ENABLE ends that.`);
-  }
-  for (const row of update.workers.rows.filter((worker) => worker.load_percent >= BUSY_PERCENT)) {
-    add("warn", `Worker ${row.worker} is busy for ${row.load_percent} % of the time.`);
-  }
-  return found;
-}
+// Problems.
 
 function showProblems(found) {
   const section = byId("problems");
   const list = section.querySelector("ul");
-  const all = found.length > 0 ? found : [{ severity: "good", message: "No problems." }];
+  const all = found.length > 0 ? found : [{ severity: "none", problem: "No problems." }];
   section.classList.toggle("calm", found.length === 0);
   while (list.children.length > all.length) list.lastChild.remove();
-  all.forEach(({ severity, message }, index) => {
+  all.forEach(({ severity, problem }, index) => {
     const item = list.children[index] ?? list.appendChild(document.createElement("li"));
-    item.className = severity;
-    if (item.textContent !== message) item.textContent = message;
+    item.className = { error: "bad", warning: "warn", none: "good" }[severity];
+    if (item.textContent !== problem) item.textContent = problem;
   });
 }
 
@@ -376,7 +342,7 @@ function show(update) {
   fill("servers", update.server_auth.rows, update.server_auth.total);
   fill("workers", update.workers.rows, update.workers.total);
   fill("events", update.events.rows, update.events.total);
-  showProblems(problems(update, status));
+  showProblems(update.problems.rows);
   // Settings change only with an event.
   const changed = update.events.rows.find((row) => ["reloaded", "setting_changed", "started"].includes(row.event));
   const version = changed ? `${changed.time} ${changed.count}` : "";

@@ -80,7 +80,11 @@ fn every_panel_shows_what_the_pooler_does() {
         let rows = browser.rows(&panel("pools"));
         rows.iter().any(|row| row[0] == "app" && row[4] == "2" && row[7] == "2" && row[9] == "3")
     });
-    expect_row(&browser, "waiting", &["app", "pool_full", "all 2 servers of the pool are in use"]);
+    expect_row(
+        &browser,
+        "waiting",
+        &["app", "pool_full", "all servers of the pool are in use (pool_size = 2)"],
+    );
     assert_eq!(browser.rows(&panel("waiting")).len(), 3);
     expect_row(&browser, "servers", &["app", "active", "iam", "default", "TLSv1.3"]);
     expect_row(&browser, "workers", &["0"]);
@@ -95,8 +99,8 @@ fn every_panel_shows_what_the_pooler_does() {
     expect_row(&browser, "databases", &["app", "localhost"]);
     let problems = browser.text("#problems");
     assert!(
-        problems.contains("3 clients wait")
-            && problems.contains("Logins of the user stranger to the database broken fail"),
+        problems.contains("3 clients wait for a server of app/app")
+            && problems.contains("logins of the user stranger to the database broken fail"),
         "{problems}"
     );
     assert_eq!(browser.text("#waiting-count"), "3");
@@ -111,7 +115,7 @@ fn every_panel_shows_what_the_pooler_does() {
         browser.text("#waiting-count") == "0" && browser.rows(&panel("waiting")).is_empty()
     });
     bouncer.console().query("PAUSE app");
-    eventually("the pause is shown", || browser.text("#problems").contains("The database app is paused"));
+    eventually("the pause is shown", || browser.text("#problems").contains("the database app is paused"));
     expect_row(&browser, "events", &["command", "PAUSE 'app' command issued"]);
     bouncer.console().query("RESUME app");
     bouncer.console().query("SET query_timeout = 77");
