@@ -406,6 +406,14 @@ impl ClientTable {
         self.clients.borrow().values().for_each(|client| each(client));
     }
 
+    /// Calls a function for at most `most` clients from a slot on. Returns the slot of the next one, if there are more.
+    pub fn visit_from(&self, slot: u32, most: usize, mut each: impl FnMut(&ClientInfo)) -> Option<u32> {
+        let clients = self.clients.borrow();
+        let mut rest = clients.range(slot..);
+        rest.by_ref().take(most).for_each(|(_, client)| each(client));
+        rest.next().map(|(slot, _)| *slot)
+    }
+
     /// Number of clients.
     pub fn count(&self) -> usize {
         self.clients.borrow().len()
@@ -458,6 +466,20 @@ mod tests {
         assert_ne!(first.cancel_key.secret(), second.cancel_key.secret());
         assert!(table.by_cancel_key(&first.cancel_key).is_none());
         assert!(table.by_cancel_key(&second.cancel_key).is_some());
+    }
+
+    #[test]
+    fn clients_are_visited_in_parts() {
+        let table = ClientTable::new(0, KeyForm::Alone);
+        let end = || Endpoint::Unix("".into());
+        let all: Vec<u64> = (0..5).map(|_| add(&table, end(), end()).id).collect();
+        let (mut seen, mut next) = (Vec::new(), Some(0));
+        while let Some(slot) = next {
+            let before = seen.len();
+            next = table.visit_from(slot, 2, |client| seen.push(client.id));
+            assert!(seen.len() - before <= 2);
+        }
+        assert_eq!(seen, all);
     }
 
     #[test]

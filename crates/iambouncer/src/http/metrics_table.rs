@@ -2,114 +2,32 @@
 //! a scrape, the reference page and the tests are derived from it.
 
 use super::figures::{CredentialFigures, Figures, SecretFigures, TokenFigures, seconds};
-use crate::stats::histogram::Buckets;
+use super::metric::{
+    Metric, MetricDescription, MetricKind, MetricValue, Sample, Unit, flag, one, sample, whole,
+};
 use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use std::time::SystemTime;
 
 /// Prefix of all names.
-pub(super) const PREFIX: &str = "iambouncer";
+const PREFIX: &str = "iambouncer";
 
-/// How a metric behaves over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only increases while the process runs.
-    Counter,
-    /// Increases and decreases.
-    Gauge,
-    /// Counts in buckets by size.
-    Histogram,
-    /// Labels only.
-    Info,
-}
-
-/// The unit of the values; plain counts have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Seconds.
-    Seconds,
-    /// Bytes.
-    Bytes,
-}
-
-impl Unit {
-    /// The suffix of the name.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Seconds => "seconds",
-            Self::Bytes => "bytes",
-        }
-    }
-}
-
-/// One row.
-pub struct Metric {
-    /// Name without prefix, unit and suffix.
-    name: &'static str,
-    /// Behavior over time.
-    pub kind: MetricKind,
-    /// Unit.
-    pub unit: Option<Unit>,
-    /// Names of labels.
-    pub labels: &'static [&'static str],
-    /// Help text of one sentence.
-    pub help: &'static str,
-    samples: fn(&Figures) -> Vec<Sample>,
-}
-
-/// One series at one time.
-pub(super) struct Sample {
-    /// In the order of the row's label names.
-    pub(super) labels: Vec<String>,
-    pub(super) value: MetricValue,
-}
-
-/// The value of a series.
-pub(super) enum MetricValue {
-    Count(u64),
-    Gauge(f64),
-    Histogram { buckets: Buckets, sum_us: u64 },
-    Info,
-}
-
-impl Metric {
-    /// The name in a metrics store, without the suffixes of histograms.
-    pub fn full_name(&self) -> String {
-        let unit = self.unit.map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
-        let ending = match self.kind {
-            MetricKind::Counter => "_total",
-            MetricKind::Info => "_info",
-            MetricKind::Gauge | MetricKind::Histogram => "",
-        };
-        format!("{PREFIX}_{}{unit}{ending}", self.name)
-    }
-
-    /// The name without prefix, unit and suffix.
-    pub(super) fn stem(&self) -> &'static str {
-        self.name
-    }
-
-    pub(super) fn samples(&self, figures: &Figures) -> Vec<Sample> {
-        (self.samples)(figures)
-    }
-}
-
-/// All metrics, in the order of a scrape.
-pub fn table() -> &'static [Metric] {
-    TABLE
+/// The descriptions of all metrics, in the order of a scrape.
+pub fn table() -> impl Iterator<Item = &'static MetricDescription> {
+    TABLE.iter().map(|metric| &metric.description)
 }
 
 const POOL: &[&str] = &["database", "user"];
 const TOKEN: &[&str] = &["endpoint", "user", "identity"];
 
 const fn row(
-    name: &'static str,
+    stem: &'static str,
     kind: MetricKind,
     unit: Option<Unit>,
     labels: &'static [&'static str],
     help: &'static str,
     samples: fn(&Figures) -> Vec<Sample>,
-) -> Metric {
-    Metric { name, kind, unit, labels, help, samples }
+) -> Metric<Figures> {
+    Metric { description: MetricDescription { prefix: PREFIX, stem, kind, unit, labels, help }, samples }
 }
 
 use MetricKind::{Counter, Gauge, Histogram, Info};
@@ -117,7 +35,7 @@ const SECONDS: Option<Unit> = Some(Unit::Seconds);
 const BYTES: Option<Unit> = Some(Unit::Bytes);
 
 #[rustfmt::skip]
-static TABLE: &[Metric] = &[
+pub(super) static TABLE: &[Metric<Figures>] = &[
     row("build", Info, None, &["version"], "Version of this program.", |_| {
         vec![sample([env!("CARGO_PKG_VERSION")], MetricValue::Info)]
     }),
@@ -234,22 +152,6 @@ static TABLE: &[Metric] = &[
     }),
 ];
 
-fn sample<const N: usize>(labels: [&str; N], value: MetricValue) -> Sample {
-    Sample { labels: labels.map(str::to_owned).into(), value }
-}
-
-fn one(value: MetricValue) -> Vec<Sample> {
-    vec![sample([], value)]
-}
-
-fn whole(value: u64) -> MetricValue {
-    MetricValue::Gauge(value as f64)
-}
-
-fn flag(is_set: bool) -> MetricValue {
-    whole(is_set.into())
-}
-
 /// One series for each pool.
 fn pools(figures: &Figures, value: fn(&PoolCounts) -> MetricValue) -> Vec<Sample> {
     let rows = figures.pools.iter();
@@ -308,20 +210,6 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_well_formed() {
-        let mut names: Vec<String> = table().iter().map(Metric::full_name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), table().len());
-        let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        for metric in table() {
-            assert!(
-                is_word(metric.name) && metric.labels.iter().all(|label| is_word(label)),
-                "{}",
-                metric.name
-            );
-            assert!(!metric.name.ends_with("_total") && !metric.name.ends_with("_info"), "{}", metric.name);
-            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
-            assert!(metric.kind != MetricKind::Histogram || metric.unit == SECONDS, "{}", metric.name);
-        }
+        super::super::metric::tests::check_names(TABLE);
     }
 }

@@ -5,6 +5,7 @@
 //! loop iteration, and waits for a bounded time (`scrape`); it takes no lock and reads no clock of a worker. The API reads
 //! the tables of the console (`api`), in steps that are far shorter than a millisecond each.
 
+mod accept;
 mod access;
 mod api;
 mod body;
@@ -14,14 +15,22 @@ mod exposition;
 mod figures;
 mod health;
 mod history;
+mod metric;
+mod metrics_page;
 mod metrics_table;
 mod pages;
+mod pgbouncer_figures;
+mod pgbouncer_part;
+mod pgbouncer_table;
 mod places;
 mod reference;
 mod scrape;
 mod stream;
+mod worker_answers;
 
-pub use metrics_table::{Metric, MetricKind, table};
+pub use metric::{MetricDescription, MetricKind, Unit};
+pub use metrics_table::table;
+pub use pgbouncer_table::pgbouncer_table;
 pub use reference::{api_markdown, metrics_markdown};
 
 use crate::admin::Console;

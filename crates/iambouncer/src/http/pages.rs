@@ -5,22 +5,19 @@ use super::api::{ROOT, TableReader};
 use super::body::{HttpResponse, JSON, PLAIN, response, with_header};
 use super::dashboard::DashboardFile;
 use super::health::{self, ProbeResult};
+use super::history;
+use super::metrics_page::MetricsPage;
 use super::places::HttpPlace;
 use super::scrape::Scraper;
 use super::stream::Streams;
-use super::{exposition, history};
 use crate::admin::Console;
 use crate::process::Process;
 use crate::worker::workers::Workers;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Content type of metrics.
-const OPENMETRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// A page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +69,7 @@ fn find(path: &str) -> Option<HttpPage> {
 /// What all pages are built from.
 pub(super) struct Pages {
     process: Arc<Process>,
-    scraper: Arc<Scraper>,
+    metrics: MetricsPage,
     access: AccessCheck,
     tables: TableReader,
     streams: Arc<Streams>,
@@ -86,7 +83,7 @@ impl Pages {
         let tables = TableReader::new(consoles.clone());
         Arc::new(Self {
             process: process.clone(),
-            scraper,
+            metrics: MetricsPage::new(scraper, consoles.clone(), process),
             access: AccessCheck::new(consoles),
             streams: Streams::new(tables.clone()),
             tables,
@@ -124,7 +121,7 @@ impl Pages {
                 health.request_first_login();
                 probe_response(health::readiness(health))
             }
-            HttpPage::Metrics => self.metrics().await,
+            HttpPage::Metrics => self.metrics.answer(&request).await,
             HttpPage::Dashboard(file) => file.respond(),
             // hyper sends no body for HEAD, so nothing would end the stream.
             HttpPage::Stream if *request.method() == Method::HEAD => response(StatusCode::OK, JSON, ""),
@@ -132,17 +129,6 @@ impl Pages {
             HttpPage::Api => {
                 let below = uri.path().strip_prefix(ROOT).unwrap_or_default();
                 self.tables.answer(below, uri.query()).await
-            }
-        }
-    }
-
-    async fn metrics(&self) -> HttpResponse {
-        let figures = self.scraper.scrape().await;
-        // With many pools this is megabytes of text: probes and tokens must not wait for it.
-        match tokio::task::spawn_blocking(move || exposition::text(&figures)).await {
-            Ok(Ok(text)) => response(StatusCode::OK, OPENMETRICS, text),
-            Ok(Err(_)) | Err(_) => {
-                response(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "cannot encode the metrics\n")
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use super::api::{DEFAULT_ROWS, MAX_ROWS, ROOT};
 use super::cardinality::{MAX_POOLS, OTHER};
-use super::metrics_table::{MetricKind, table};
+use super::metric::MetricDescription;
+use super::metrics_table::table;
+use super::pgbouncer_figures::MAX_CLIENT_SERIES;
+use super::pgbouncer_table::pgbouncer_table;
 use super::stream::{MAX_STREAMS, TABLES};
 use crate::admin::TableName;
 use crate::events::{KINDS, MAX_EVENTS};
@@ -14,29 +17,20 @@ pub fn metrics_markdown() -> String {
     let mut page = format!(
         "# Metrics\n\n\
          <!-- Generated from the tables in crates/iambouncer/src by `make doc`. Do not edit. -->\n\n\
-         `GET /metrics` at `http_addr`:`http_port` (127.0.0.1:9127) answers in OpenMetrics text, which Prometheus and\n\
-         most agents read. A scrape asks each worker once and takes no lock that a query needs. Nothing here is a\n\
-         secret, but database and user names are shown, so keep the port inside your network.\n\n\
+         `GET /metrics` at `http_addr`:`http_port` (127.0.0.1:9127) answers in Prometheus' text format 0.0.4, or in\n\
+         OpenMetrics 1.0.0 if the Accept header of the request prefers it, as that of Prometheus does. A scrape asks each\n\
+         worker once and takes no lock that a query needs. Nothing here is a secret, but names of databases and users are\n\
+         shown, so keep the port inside your network.\n\n\
+         | Path | Names | Format |\n|---|---|---|\n\
+         | `/metrics`, `/metrics?format=prometheus` | those in this table | as negotiated |\n\
+         | `/metrics?format=openmetrics` | the same | OpenMetrics |\n\
+         | `/metrics?format=pgbouncer` | [those of pgbouncer_exporter](#metrics-of-pgbouncer_exporter) | as negotiated |\n\n\
          Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
          | Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n"
     );
-    for metric in table() {
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-            MetricKind::Histogram => "histogram",
-            MetricKind::Info => "info",
-        };
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        page.push_str(&format!(
-            "| `{}` | {kind} | {} | {} |\n",
-            metric.full_name(),
-            labels.join(", "),
-            metric.help
-        ));
-    }
+    rows(&mut page, table());
     page.push_str(
         "\n## Reasons of failed logins\n\n\
          `reason` of `iambouncer_server_login_failures_total`, with the number that log lines and hints give.\n\n\
@@ -46,6 +40,17 @@ pub fn metrics_markdown() -> String {
         let info = cause.info();
         page.push_str(&format!("| `{}` | {} | {} |\n", info.label, info.id, info.title));
     }
+    page.push_str(&format!(
+        "\n## Metrics of pgbouncer_exporter\n\n\
+         `/metrics?format=pgbouncer` has the names, labels and values of prometheus-community's pgbouncer_exporter 0.12, so\n\
+         that dashboards and alerts made for it (for Grafana: 14022) work without that program. Values are those of the\n\
+         console: `SHOW LISTS`, `CONFIG`, `CLIENTS`, `DATABASES`, `STATS_TOTALS`, `POOLS` and `VERSION`. There is no\n\
+         `pgbouncer_stats_totals_queries_total`, which the exporter has for PgBouncer before 1.8 only. Databases and pools are\n\
+         limited as above, and `pgbouncer_client_connections` to the {MAX_CLIENT_SERIES} series with the most\n\
+         clients; the rest is summed.\n\n\
+         | Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n"
+    ));
+    rows(&mut page, pgbouncer_table());
     page
 }
 
@@ -94,4 +99,18 @@ pub fn api_markdown() -> String {
         page.push_str(&format!("| `{}` | {} |\n", kind.name, kind.meaning));
     }
     page
+}
+
+/// The rows of a table of metrics.
+fn rows(page: &mut String, table: impl Iterator<Item = &'static MetricDescription>) {
+    for metric in table {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        page.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            metric.full_name(),
+            metric.kind.as_str(),
+            labels.join(", "),
+            metric.help
+        ));
+    }
 }

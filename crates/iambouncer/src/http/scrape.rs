@@ -1,38 +1,20 @@
-//! Collects the values of all workers. Owns the requests: one at a time per worker, with a time limit, and one round
-//! for all concurrent scrapes.
+//! Collects the values of a scrape from all workers and from the process. Owns the rounds: one for all concurrent
+//! scrapes.
 
 use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, secrets};
+use super::worker_answers::{PartRequest, WorkerAnswers};
 use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
 use crate::worker::workers::Workers;
 use std::future::ready;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::oneshot::Receiver;
-use tokio::sync::oneshot::error::TryRecvError;
-use tokio::time::timeout_at;
-
-/// Time limit for a worker's answer. Workers answer in their next loop iteration, so only a stuck one takes longer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-
-/// Asks a worker; `None` if it has stopped.
-type SnapshotRequest = Box<dyn Fn(usize) -> Option<Receiver<Snapshot>> + Send + Sync>;
-
-/// The scrape state of a worker.
-#[derive(Default)]
-struct ScrapeRound {
-    /// The unanswered request. No other one is sent meanwhile.
-    pending: Option<Receiver<Snapshot>>,
-    /// The last answer, used if a new one does not arrive, so that counters never decrease.
-    last: Option<Snapshot>,
-    is_silent: bool,
-}
+use std::time::{Instant, SystemTime};
 
 #[derive(Default)]
 struct Rounds {
-    workers: Vec<ScrapeRound>,
+    workers: WorkerAnswers<Snapshot>,
     cardinality: Cardinality,
     scrape_errors: u64,
     /// Start and result of the last round.
@@ -41,7 +23,7 @@ struct Rounds {
 
 /// Produces the values of scrapes.
 pub(super) struct Scraper {
-    request: SnapshotRequest,
+    request: PartRequest<Snapshot>,
     process: Arc<Process>,
     rounds: tokio::sync::Mutex<Rounds>,
 }
@@ -70,27 +52,17 @@ impl Scraper {
     }
 
     async fn round(&self, rounds: &mut Rounds) -> Figures {
-        rounds.workers.resize_with(self.process.health.workers(), ScrapeRound::default);
-        for (worker, state) in rounds.workers.iter_mut().enumerate() {
-            state.take_late_answer();
-            if state.pending.is_none() {
-                state.pending = (self.request)(worker);
-            }
-        }
-        let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
-        for state in &mut rounds.workers {
-            state.wait(deadline).await;
-        }
-        let silent = rounds.workers.iter().filter(|state| state.is_silent).count();
+        let workers = self.process.health.workers();
+        let silent = rounds.workers.collect(workers, &self.request).await;
         rounds.scrape_errors += silent as u64;
-        let all = Snapshot::sum(rounds.workers.iter().filter_map(|state| state.last.as_ref()));
+        let all = Snapshot::sum(rounds.workers.parts().map(|(_, part)| part));
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
             pools: rounds.cardinality.bound(all.pools, MAX_POOLS),
             logging_in: all.logging_in,
             on_console: all.on_console,
-            workers_answered: rounds.workers.len() - silent,
+            workers_answered: workers - silent,
             workers_silent: silent,
             scrape_errors: rounds.scrape_errors,
             logins: LoginFigures::read(&self.process, Instant::now()),
@@ -102,34 +74,6 @@ impl Scraper {
             last_reload: health.last_reload(),
             began_at: health.began_wall,
         }
-    }
-}
-
-impl ScrapeRound {
-    /// A late answer replaces the previous one.
-    fn take_late_answer(&mut self) {
-        let Some(pending) = &mut self.pending else { return };
-        match pending.try_recv() {
-            Ok(part) => self.last = Some(part),
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Closed) => {}
-        }
-        self.pending = None;
-    }
-
-    async fn wait(&mut self, deadline: tokio::time::Instant) {
-        self.is_silent = true;
-        let Some(pending) = &mut self.pending else { return };
-        match timeout_at(deadline, pending).await {
-            Ok(Ok(part)) => {
-                self.last = Some(part);
-                self.is_silent = false;
-            }
-            Ok(Err(_)) => {}
-            // The request stays pending at the worker.
-            Err(_elapsed) => return,
-        }
-        self.pending = None;
     }
 }
 
@@ -146,6 +90,7 @@ mod tests {
     use rds_iam::{AwsCredentials, TokenEngine};
     use std::rc::Rc;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
 

@@ -1,5 +1,5 @@
-//! A raw HTTP client, so that tests can also send malformed requests, and a strict parser of OpenMetrics
-//! text. Owns no process.
+//! A raw HTTP client, so that tests can also send malformed requests, and a strict parser of both text formats of
+//! metrics. Owns no process.
 
 use super::TIMEOUT;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,23 +60,36 @@ pub struct Scrape {
     pub values: BTreeMap<String, f64>,
 }
 
-/// Scrapes the metrics and checks every line.
-pub fn scrape(port: u16) -> Scrape {
-    let answer = get(port, "/metrics");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer:?}");
-    parse(&answer.body)
+/// A GET request with an Accept header.
+pub fn get_as(port: u16, path: &str, accept: &str) -> Answer {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+    send(port, text.as_bytes()).unwrap_or_else(|| panic!("no answer to {path}"))
 }
 
-fn parse(text: &str) -> Scrape {
+/// Scrapes the metrics as OpenMetrics and checks every line.
+pub fn scrape(port: u16) -> Scrape {
+    parse(&get_as(port, "/metrics", "application/openmetrics-text"))
+}
+
+/// Checks every line of an answer with metrics, in the format that its Content-Type names.
+pub fn parse(answer: &Answer) -> Scrape {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let kind = answer.head.split("content-type: ").nth(1).and_then(|rest| rest.lines().next());
+    let text = &answer.body;
     let mut scrape = Scrape { text: text.to_owned(), ..Scrape::default() };
-    let body = text.strip_suffix("# EOF\n").expect("the end is marked");
+    let (is_openmetrics, body) = match kind {
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8") => {
+            (true, text.strip_suffix("# EOF\n").expect("the end is marked"))
+        }
+        Some("text/plain; version=0.0.4; charset=utf-8") => (false, text.as_str()),
+        other => panic!("{other:?}"),
+    };
     let mut family = String::new();
     for line in body.lines() {
         if let Some(rest) = line.strip_prefix("# ") {
             let (word, rest) = rest.split_once(' ').expect(line);
             let (name, what) = rest.split_once(' ').expect(line);
-            assert!(["HELP", "TYPE", "UNIT"].contains(&word), "{line}");
+            assert!(["HELP", "TYPE"].contains(&word) || (is_openmetrics && word == "UNIT"), "{line}");
             if word == "HELP" {
                 name.clone_into(&mut family);
                 assert!(!scrape.kinds.contains_key(name), "described twice: {line}");
@@ -91,14 +104,15 @@ fn parse(text: &str) -> Scrape {
         let (series, value) = line.rsplit_once(' ').expect(line);
         let name = check_series(series);
         let endings: &[&str] = match scrape.kinds[&family].as_str() {
-            "counter" => &["_total"],
-            "gauge" => &[""],
-            "info" => &["_info"],
+            "counter" if is_openmetrics => &["_total"],
+            "info" if is_openmetrics => &["_info"],
+            "counter" | "gauge" => &[""],
             "histogram" => &["_bucket", "_sum", "_count"],
             other => panic!("{other}: {line}"),
         };
         assert!(endings.iter().any(|ending| name == format!("{family}{ending}")), "{line} in {family}");
         let value: f64 = value.parse().expect(line);
+        assert!(!is_openmetrics || !family.ends_with("_total"), "{line}");
         assert!(scrape.values.insert(series.to_owned(), value).is_none(), "twice: {line}");
     }
     scrape
