@@ -93,6 +93,11 @@ impl ClientError {
         self
     }
 
+    /// True for that of `query_wait_timeout`.
+    pub fn is_wait_timeout(&self) -> bool {
+        self.message == messages::POOL_WAIT.text
+    }
+
     /// Its kind, for limiting the number of log lines.
     pub fn kind(&self) -> &'static str {
         match &self.code {

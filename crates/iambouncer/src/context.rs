@@ -14,14 +14,14 @@ use crate::host_names::{CacheTimes, NameSources};
 use crate::net::interfaces::interface_addresses;
 use crate::net::ldap_trust::LdapTrust;
 use crate::net::tcp_options::TcpOptions;
-use crate::net::tls_config::{self, TlsConfigError};
+use crate::net::tls_config::{self, ListenerTls, TlsConfigError};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
 use crate::stats::load::LoadMeter;
 use crate::worker::workers::WorkerIndex;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ClientConfig;
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ pub struct ConfigFiles {
     /// TLS with servers; `None` if disabled.
     pub server_tls: Option<ServerTls>,
     /// TLS with clients; `None` if disabled.
-    pub client_tls: Option<Arc<ServerConfig>>,
+    pub client_tls: Option<ListenerTls>,
 }
 
 impl ConfigFiles {

@@ -12,6 +12,7 @@ use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
+use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
@@ -73,6 +74,8 @@ pub struct Process {
     pub logins: LoginCounters,
     /// The last minutes of all pools.
     pub history: History,
+    /// Counters of clients.
+    pub client_counters: ClientCounters,
     /// State reported by probes.
     pub health: HealthState,
 }
@@ -131,6 +134,7 @@ impl Process {
             limits: Limits::new(workers, began),
             logins: LoginCounters::new(began),
             history: History::default(),
+            client_counters: ClientCounters::default(),
             health: HealthState::new(workers, began, first_login),
         }))
     }

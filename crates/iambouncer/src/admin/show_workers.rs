@@ -2,8 +2,7 @@
 
 use super::columns::{Records, Table, int4, int8, shown, text};
 use super::console::Console;
-use crate::stats::load::thread_cpu;
-use crate::worker::reactor;
+use crate::worker::{self, reactor};
 
 pub(super) struct WorkerRecord {
     index: usize,
@@ -34,6 +33,6 @@ fn worker(console: &Console) -> Vec<WorkerRecord> {
         clients: console.clients.count(),
         servers: pools.iter().map(|pool| pool.table.count()).sum(),
         load_percent: console.context.load.percent(),
-        cpu_us: thread_cpu().as_micros(),
+        cpu_us: worker::cpu_time().as_micros(),
     }]
 }

@@ -84,8 +84,11 @@ impl Connection {
         self.continue_in(|connection| SessionTask(Some((session, connection))));
     }
 
-    /// Logs why the client's connection was closed, if configured.
+    /// Logs why the client's connection was closed, if configured, and counts the error that it has received.
     pub(super) fn log_close(&self, reason: &CloseReason) {
+        if let CloseReason::Error(error) = reason {
+            self.worker.context.process.client_counters.count_error(&error.code);
+        }
         log_lines::session_end(&self.worker.context.config().settings, &self.info, reason);
     }
 }

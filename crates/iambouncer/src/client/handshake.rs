@@ -43,7 +43,9 @@ pub(super) enum InitialPacket {
 
 /// Why no startup packet was received.
 pub(super) enum HandshakeError {
-    /// The connection was closed or failed. Port scanners and health checks do that.
+    /// The connection was closed before anything was sent. Health checks and port scanners do that.
+    NothingSent,
+    /// The connection was closed or failed.
     Gone,
     /// TLS failed.
     Tls(std::io::Error),
@@ -73,6 +75,9 @@ pub(super) async fn open(
         };
         let packet = match read {
             Ok(Ok(packet)) => packet,
+            Ok(Err(ReadError::Gone)) if requests == 0 && inbound.is_empty() => {
+                return Err(HandshakeError::NothingSent);
+            }
             Ok(Err(ReadError::Gone)) => return Err(HandshakeError::Gone),
             Ok(Err(ReadError::Broken(error))) => return Err(HandshakeError::Malformed(error)),
             Ok(Err(ReadError::ClientHello)) => {

@@ -4,6 +4,7 @@
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
 use crate::pending_logins::{PendingHandle, PendingLogin};
+use crate::stats::client_counters::ClientLoginResult;
 use crate::worker_state::Worker;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -27,8 +28,17 @@ impl Interrupt {
         Self { pending: None, ..self }
     }
 
+    fn is_evicted(&self) -> bool {
+        self.pending.as_ref().is_some_and(PendingHandle::is_evicted)
+    }
+
+    /// The result of a login that ends now, by itself with `otherwise`.
+    pub(super) fn result_or(&self, otherwise: ClientLoginResult) -> ClientLoginResult {
+        if self.is_evicted() { ClientLoginResult::Evicted } else { otherwise }
+    }
+
     fn error(&self) -> Option<ClientError> {
-        if self.pending.as_ref().is_some_and(PendingHandle::is_evicted) {
+        if self.is_evicted() {
             return Some(client_error::evicted(self.worker.context.config().settings.max_client_conn));
         }
         self.info.take_kill()

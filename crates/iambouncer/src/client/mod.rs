@@ -12,6 +12,7 @@ mod iam_sts;
 mod interrupt;
 mod ldap;
 mod log_lines;
+mod login_record;
 mod message_boundary;
 mod method;
 mod pam;

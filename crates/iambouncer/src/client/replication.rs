@@ -65,6 +65,13 @@ pub(super) async fn open(
     let refused = either(gone_or_killed(client, stream, inbound), opening).await;
     client.time(|timing| timing.query_at = None);
     client.state.set(ClientState::Login);
+    match &refused {
+        Some(LoginRefusal::Gone) => pool.stats.count(|t| t.abandoned_waits += 1),
+        Some(LoginRefusal::Error(error)) if error.is_wait_timeout() => {
+            pool.stats.count(|t| t.wait_timeouts += 1);
+        }
+        _ => {}
+    }
     match (refused, opened) {
         (None, Some(opened)) => opened.map_err(LoginRefusal::Error),
         (refused, _) => Err(refused.unwrap_or(LoginRefusal::Gone)),

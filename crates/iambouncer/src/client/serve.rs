@@ -4,6 +4,7 @@ use super::authenticate::{self, ClientClaim, LoginRefusal};
 use super::connection::{Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
+use super::login_record::LoginRecord;
 use super::method::AuthMethod;
 use super::replication::{self, ReplicationRequest};
 use super::startup::{self, SessionRequest};
@@ -24,6 +25,7 @@ use crate::pending_logins::PendingLogin;
 use crate::pool::Pool;
 use crate::relay::{CloseReason, Session, Start};
 use crate::server::target::LearnedCredential;
+use crate::stats::client_counters::ClientLoginResult;
 use crate::worker::{self, timers};
 use crate::worker_state::Worker;
 use std::future::poll_fn;
@@ -60,52 +62,70 @@ pub async fn serve(
     let connection = Connection::new(worker.clone(), info.clone(), of_worker, of_process);
     let limit = worker.context.config().settings.client_login_timeout;
     let interrupt = Interrupt::new(worker.clone(), info.clone(), &pending);
+    let record = LoginRecord::new(worker.clone());
     let opened = {
         // Pinned here: passing the future by value would reserve its memory twice.
-        let opening = pin!(handshake::open(socket, worker.context.loaded().client_tls.clone(), &interrupt));
+        let tls = worker.context.loaded().client_tls.as_ref().map(|tls| tls.config.clone());
+        let opening = pin!(handshake::open(socket, tls, &interrupt));
         timers::timeout(limit, opening).await
     };
-    let client = info.remote();
     let opened = match opened {
         Some(Ok(opened)) => opened,
-        Some(Err(HandshakeError::Gone)) => return,
-        Some(Err(HandshakeError::Tls(error))) => {
-            let error = words_of(&error);
-            warn_unauthenticated!(worker.context, "tls", %client, %error, "TLS handshake with client failed");
-            return;
-        }
-        Some(Err(HandshakeError::Malformed(error))) => {
-            warn_unauthenticated!(worker.context, "startup", %client, %error, "closing without an answer");
-            return;
-        }
-        Some(Err(HandshakeError::Error(stream, error))) => {
-            return reject(&worker, &info, *stream, &error).await;
-        }
-        Some(Err(HandshakeError::ErrorBeforeV3(stream, error))) => {
-            log_refusal(&worker, &info, &error);
-            let mut message = Vec::new();
-            error.encode_fatal_before_v3(&mut message);
-            return send_last(*stream, &message).await;
-        }
-        Some(Err(HandshakeError::Interrupted(stream, error))) => {
-            return reject_at_once(&worker, &info, *stream, &error).await;
-        }
+        Some(Err(error)) => return end_handshake(&worker, &info, error, &interrupt, &record).await,
         None => {
+            record.end(ClientLoginResult::Timeout);
+            let client = info.remote();
             warn_unauthenticated!(worker.context, "silent", %client, "client_login_timeout before a startup packet");
             return;
         }
     };
     match opened {
         InitialPacket::Cancel { stream, pid, key } => {
+            record.discard();
             // Evicted, it gives up its place; a request that has reached its worker goes on.
             let _ = interrupt.or(pin!(cancel::route(&worker, pid, &key))).await;
             drop(stream);
         }
         InitialPacket::Session { stream, inbound, version, parameters } => {
             let pending = Some(pending);
-            let entry = LoginInProgress { worker: &worker, info: &info, stream, inbound, pending, permitted };
+            let (worker, info) = (&worker, &info);
+            let entry = LoginInProgress { worker, info, stream, inbound, pending, permitted, record };
             entry.admit(version, parameters, limit, connection, interrupt).await;
         }
+    }
+}
+
+/// Ends a connection without a startup packet.
+async fn end_handshake(
+    worker: &Worker,
+    info: &ClientInfo,
+    error: HandshakeError,
+    interrupt: &Interrupt,
+    record: &LoginRecord,
+) {
+    match &error {
+        HandshakeError::NothingSent => record.discard(),
+        HandshakeError::Gone => record.end(interrupt.result_or(ClientLoginResult::Abandoned)),
+        _ => record.end(interrupt.result_or(ClientLoginResult::Refused)),
+    }
+    let client = info.remote();
+    match error {
+        HandshakeError::NothingSent | HandshakeError::Gone => {}
+        HandshakeError::Tls(error) => {
+            let error = words_of(&error);
+            warn_unauthenticated!(worker.context, "tls", %client, %error, "TLS handshake with client failed");
+        }
+        HandshakeError::Malformed(error) => {
+            warn_unauthenticated!(worker.context, "startup", %client, %error, "closing without an answer");
+        }
+        HandshakeError::Error(stream, error) => reject(worker, info, *stream, &error).await,
+        HandshakeError::ErrorBeforeV3(stream, error) => {
+            log_refusal(worker, info, &error);
+            let mut message = Vec::new();
+            error.encode_fatal_before_v3(&mut message);
+            send_last(*stream, &message).await;
+        }
+        HandshakeError::Interrupted(stream, error) => reject_at_once(worker, info, *stream, &error).await,
     }
 }
 
@@ -135,6 +155,7 @@ async fn reject_at_once(worker: &Worker, info: &ClientInfo, mut stream: Stream, 
 }
 
 fn log_refusal(worker: &Worker, info: &ClientInfo, error: &ClientError) {
+    worker.context.process.client_counters.count_error(&error.code);
     let kind = error.kind();
     // The log limit is for unauthenticated clients only.
     let permit = match info.pool.get() {
@@ -156,6 +177,7 @@ struct LoginInProgress<'a> {
     pending: Option<PendingLogin>,
     /// What the connection may be used for.
     permitted: PermittedUse,
+    record: LoginRecord,
 }
 
 /// What an authenticated client has requested.
@@ -178,18 +200,24 @@ impl LoginInProgress<'_> {
             let logging_in = pin!(self.log_in(version, parameters, &mut connection));
             interrupt.or(pin!(timers::timeout(limit, logging_in))).await
         };
+        let evicted_or_refused = interrupt.result_or(ClientLoginResult::Refused);
         // Admitted or rejected, it is no longer a pending login.
         self.pending = None;
         let admitted = match started {
             Ok(Some(Ok(admitted))) => admitted,
             Ok(Some(Err(LoginRefusal::Gone))) => return,
             Ok(Some(Err(LoginRefusal::Error(error)))) => {
+                self.record.end(ClientLoginResult::Refused);
                 return reject(self.worker, self.info, self.stream, &error).await;
             }
             Ok(None) => {
+                self.record.end(ClientLoginResult::Timeout);
                 return reject(self.worker, self.info, self.stream, &client_error::login_timeout()).await;
             }
-            Err(error) => return reject_at_once(self.worker, self.info, self.stream, &error).await,
+            Err(error) => {
+                self.record.end(evicted_or_refused);
+                return reject_at_once(self.worker, self.info, self.stream, &error).await;
+            }
         };
         log_lines::login_attempt(&self.worker.context.config().settings, self.info);
         let identity = (*self.info.identity()).clone();
@@ -213,6 +241,7 @@ impl LoginInProgress<'_> {
                     Ok(Ok(ready)) => self.session(pool, ready, connection).await,
                     Ok(Err(LoginRefusal::Gone)) => {}
                     Ok(Err(LoginRefusal::Error(error))) | Err(error) => {
+                        self.record.end(ClientLoginResult::Refused);
                         reject(self.worker, self.info, self.stream, &error).await;
                     }
                 }
@@ -387,6 +416,7 @@ impl LoginInProgress<'_> {
         if self.stream.send_all(&ready.message).await.is_err() {
             return;
         }
+        self.record.end(ClientLoginResult::Ok);
         pool.stats.count(|t| t.client_logins += 1);
         let start = Start {
             client: self.stream,
@@ -407,15 +437,20 @@ impl LoginInProgress<'_> {
             Ok(server) => {
                 let response = replication::startup_response(self.info, &server);
                 if self.stream.send_all(&response).await.is_ok() {
+                    self.record.end(ClientLoginResult::Ok);
                     replication::serve(connection, self.info.clone(), self.stream, self.inbound, server);
                 }
             }
             Err(LoginRefusal::Gone) => {}
-            Err(LoginRefusal::Error(error)) => reject(self.worker, self.info, self.stream, &error).await,
+            Err(LoginRefusal::Error(error)) => {
+                self.record.end(ClientLoginResult::Refused);
+                reject(self.worker, self.info, self.stream, &error).await;
+            }
         }
     }
 
     fn console(self, is_admin: bool, connection: Connection) {
+        self.record.end(ClientLoginResult::Ok);
         let (console, info) = (self.worker.console.clone(), self.info.clone());
         let session = admin::ConsoleSession::new(console, info, is_admin, self.stream, self.inbound);
         connection.continue_in(move |connection| async move {

@@ -129,6 +129,9 @@ impl FirstWait<'_> {
         let outcome = self.wait(since).await;
         self.client.time(|timing| timing.query_at = None);
         self.client.state.set(ClientState::Login);
+        if matches!(outcome, Err(LoginRefusal::Gone)) {
+            self.pool.stats.count(|t| t.abandoned_waits += 1);
+        }
         outcome
     }
 
@@ -148,7 +151,7 @@ impl FirstWait<'_> {
                 self.notify().await?;
             }
             let left = match deadline {
-                Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.timeout_error())),
+                Some(at) if at <= worker::now() => return Err(LoginRefusal::Error(self.time_out())),
                 Some(at) => at - worker::now(),
                 None => Duration::ZERO,
             };
@@ -170,17 +173,16 @@ impl FirstWait<'_> {
         self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)
     }
 
-    /// The last login failure if there is one: it is more informative than a timeout.
-    fn timeout_error(&self) -> ClientError {
+    /// Counts a timeout. Returns the last login failure if there is one: it is more informative.
+    fn time_out(&self) -> ClientError {
+        self.pool.stats.count(|t| t.wait_timeouts += 1);
         self.pool.last_failure().unwrap_or_else(client_error::query_wait_timeout)
     }
 
     /// Waits until the client disconnects or is killed. Bytes received meanwhile are kept for its session.
     async fn end(&mut self) -> LoginRefusal {
         match gone_or_killed(self.client, self.stream, self.inbound).await {
-            LoginRefusal::Error(error) if error == client_error::query_wait_timeout() => {
-                LoginRefusal::Error(self.timeout_error())
-            }
+            LoginRefusal::Error(error) if error.is_wait_timeout() => LoginRefusal::Error(self.time_out()),
             other => other,
         }
     }

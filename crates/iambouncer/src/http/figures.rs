@@ -63,6 +63,7 @@ pub(super) struct SecretFigures {
 pub(super) struct LoginFigures {
     pub(super) took: Buckets,
     pub(super) took_us: u64,
+    pub(super) phases: Vec<(&'static str, Buckets, u64)>,
     pub(super) failures: Vec<(&'static str, u64)>,
     pub(super) tokens: Vec<(&'static str, u64)>,
     pub(super) token_took: Buckets,
@@ -84,6 +85,14 @@ pub(super) struct Figures {
     pub(super) tokens: BTreeMap<TokenName, TokenFigures>,
     pub(super) credentials: Vec<CredentialFigures>,
     pub(super) secrets: Vec<SecretFigures>,
+    /// CPU time of each worker.
+    pub(super) worker_cpu: Vec<(usize, Duration)>,
+    /// Databases, and whether they are paused.
+    pub(super) paused: BTreeMap<String, bool>,
+    /// Seconds until the certificate of the listeners expires.
+    pub(super) listener_left: Option<f64>,
+    pub(super) client_logins: Vec<(&'static str, u64)>,
+    pub(super) client_errors: Vec<(&'static str, u64)>,
     pub(super) is_ready: bool,
     pub(super) is_draining: bool,
     pub(super) last_reload: LastReload,
@@ -97,6 +106,7 @@ impl LoginFigures {
         Self {
             took,
             took_us,
+            phases: process.logins.phases().map(|(phase, (took, us))| (phase.label(), took, us)).into(),
             failures: process.logins.failures.read(),
             tokens: process.logins.tokens.read(),
             token_took,
@@ -105,6 +115,32 @@ impl LoginFigures {
             per_second: process.logins.per_second(now),
         }
     }
+}
+
+/// Databases of all workers, and whether they are paused: at most `most` by name, the rest as one, which is paused if any
+/// of them is.
+pub(super) fn paused<'a>(
+    parts: impl Iterator<Item = &'a BTreeMap<String, bool>>,
+    most: usize,
+) -> BTreeMap<String, bool> {
+    let mut all = BTreeMap::new();
+    for (name, is_paused) in parts.flatten() {
+        *all.entry(name.clone()).or_insert(false) |= is_paused;
+    }
+    let mut rest = None;
+    while all.len() > most {
+        let last = all.pop_last().is_some_and(|(_, is_paused)| is_paused);
+        rest = Some(rest.unwrap_or(false) | last);
+    }
+    if let Some(is_paused) = rest {
+        *all.entry(OTHER.to_owned()).or_insert(false) |= is_paused;
+    }
+    all
+}
+
+/// A time in seconds since 1970.
+pub(super) fn unix_seconds(at: SystemTime) -> i64 {
+    seconds(SystemTime::UNIX_EPOCH, at) as i64
 }
 
 /// Tokens and credentials of the engine.
@@ -262,6 +298,16 @@ mod tests {
         let figures = TokenFigures { age: Some(950.0), left: Some(-50.0), refusals: 2 };
         let name = ("db.example:5432".to_owned(), "u".to_owned(), "default".to_owned());
         assert_eq!(named, BTreeMap::from([(name, figures)]));
+    }
+
+    #[test]
+    fn a_paused_database_is_shown_even_if_it_has_no_series_of_its_own() {
+        let part = |names: &[(&str, bool)]| -> BTreeMap<String, bool> {
+            names.iter().map(|(name, is_paused)| ((*name).to_owned(), *is_paused)).collect()
+        };
+        let parts = [part(&[("a", false), ("b", false), ("c", true)]), part(&[("b", true), ("d", false)])];
+        assert_eq!(paused(parts.iter(), 9), part(&[("a", false), ("b", true), ("c", true), ("d", false)]));
+        assert_eq!(paused(parts.iter(), 2), part(&[("a", false), ("b", true), (OTHER, true)]));
     }
 
     #[test]

@@ -58,12 +58,34 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     }),
     row("scrape_errors", Counter, None, &[], "Answers of workers that a scrape did not receive in time.", |f| one(MetricValue::Count(f.scrape_errors))),
 
+    row("worker_cpu", Counter, SECONDS, &["worker"], "CPU time of each worker's thread. A worker with nearly one second per second is busy.", |f| {
+        f.worker_cpu.iter().map(|(worker, cpu)| sample([&worker.to_string()], MetricValue::CountUs(cpu.as_micros() as u64))).collect()
+    }),
+    row("tls_certificate_expires", Gauge, SECONDS, &["kind"], "Seconds until a certificate of the chain that clients receive (client_listener) expires; negative afterwards.", |f| {
+        f.listener_left.iter().map(|left| sample(["client_listener"], MetricValue::Gauge(*left))).collect()
+    }),
+
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
     row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
     row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.clients.waiting as u64))),
     row("pool_maxwait", Gauge, SECONDS, POOL, "Longest current wait of a client for a server.", |f| {
         pools(f, |p| MetricValue::Gauge(p.longest_wait.as_secs_f64()))
+    }),
+    row("database_paused", Gauge, None, &["database"], "1 while PAUSE or KILL of this database, or of all, is in force.", |f| {
+        f.paused.iter().map(|(database, is_paused)| sample([database], flag(*is_paused))).collect()
+    }),
+    row("client_abandoned", Counter, None, POOL, "Clients that disconnected while they waited for a server.", |f| {
+        pools(f, |p| MetricValue::Count(p.totals.abandoned_waits))
+    }),
+    row("query_wait_timeouts", Counter, None, POOL, "Clients closed because they had waited for query_wait_timeout.", |f| {
+        pools(f, |p| MetricValue::Count(p.totals.wait_timeouts))
+    }),
+    row("client_logins", Counter, None, &["result"], "Logins of clients: ok, refused, abandoned (the client disconnected), timeout (client_login_timeout), evicted (closed to make room). Connections without any data and cancel requests are none.", |f| {
+        labelled(&f.client_logins)
+    }),
+    row("client_errors", Counter, None, &["class"], "Errors that clients have received from the pooler, by class: the first two characters of SQLSTATE.", |f| {
+        labelled(&f.client_errors)
     }),
 
     row("queries", Counter, None, POOL, "Queries answered.", |f| pools(f, |p| MetricValue::Count(p.totals.queries))),
@@ -94,9 +116,12 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     row("server_login", Histogram, SECONDS, &[], "Duration of successful logins to servers, including DNS, TCP, TLS, token and authentication.", |f| {
         one(MetricValue::Histogram { buckets: f.logins.took, sum_us: f.logins.took_us })
     }),
+    row("server_login_phase", Histogram, SECONDS, &["phase"], "Duration of completed phases of logins to servers, also of failed ones: dns, tcp, tls, token, and auth, from the startup packet until the server is ready.", |f| {
+        f.logins.phases.iter().map(|(phase, buckets, us)| sample([phase], MetricValue::Histogram { buckets: *buckets, sum_us: *us })).collect()
+    }),
     row("server_logins", Counter, None, &[], "Successful logins to servers.", |f| one(MetricValue::Count(f.logins.took.count()))),
     row("server_login_failures", Counter, None, &["reason"], "Failed logins to servers, by cause.", |f| {
-        f.logins.failures.iter().map(|(reason, count)| sample([reason], MetricValue::Count(*count))).collect()
+        labelled(&f.logins.failures)
     }),
     row("protocol_mismatches", Counter, None, &[], "Servers closed because they sent a message that no request was waiting for. Anything but 0 is a bug in the server, in a proxy in between, or in the pooler.", |_| {
         one(MetricValue::Count(crate::server::out_of_step::mismatches()))
@@ -106,13 +131,13 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     }),
 
     row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or the reason of the failure.", |f| {
-        f.logins.tokens.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
+        labelled(&f.logins.tokens)
     }),
     row("iam_token_generate", Histogram, SECONDS, &[], "Duration of successful requests for IAM tokens: signing, and fetching credentials if needed.", |f| {
         one(MetricValue::Histogram { buckets: f.logins.token_took, sum_us: f.logins.token_took_us })
     }),
     row("client_proofs", Counter, None, &["result"], "Proofs of AWS identities presented by clients (auth_type iam and iam-sts), and passwords that servers verify (server), by result.", |f| {
-        f.logins.proofs.iter().map(|(result, count)| sample([result], MetricValue::Count(*count))).collect()
+        labelled(&f.logins.proofs)
     }),
     row("iam_token_age", Gauge, SECONDS, TOKEN, "Time since the current token was signed.", |f| {
         tokens(f, |t| t.age.map(MetricValue::Gauge))
@@ -151,6 +176,11 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
         f.credentials.iter().map(|c| sample([&c.identity, &c.arn, &c.provider], MetricValue::Info)).collect()
     }),
 ];
+
+/// One series for each label.
+fn labelled(counts: &[(&'static str, u64)]) -> Vec<Sample> {
+    counts.iter().map(|(label, count)| sample([label], MetricValue::Count(*count))).collect()
+}
 
 /// One series for each pool.
 fn pools(figures: &Figures, value: fn(&PoolCounts) -> MetricValue) -> Vec<Sample> {

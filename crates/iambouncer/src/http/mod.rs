@@ -27,6 +27,7 @@ mod reference;
 mod scrape;
 mod stream;
 mod worker_answers;
+mod worker_part;
 
 pub use metric::{MetricDescription, MetricKind, Unit};
 pub use metrics_table::table;

@@ -2,8 +2,9 @@
 //! scrapes.
 
 use super::cardinality::{Cardinality, MAX_POOLS};
-use super::figures::{Figures, LoginFigures, iam, secrets};
+use super::figures::{Figures, LoginFigures, iam, paused, secrets, unix_seconds};
 use super::worker_answers::{PartRequest, WorkerAnswers};
+use super::worker_part::WorkerPart;
 use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
@@ -14,7 +15,7 @@ use std::time::{Instant, SystemTime};
 
 #[derive(Default)]
 struct Rounds {
-    workers: WorkerAnswers<Snapshot>,
+    workers: WorkerAnswers<WorkerPart>,
     cardinality: Cardinality,
     scrape_errors: u64,
     /// Start and result of the last round.
@@ -23,7 +24,7 @@ struct Rounds {
 
 /// Produces the values of scrapes.
 pub(super) struct Scraper {
-    request: PartRequest<Snapshot>,
+    request: PartRequest<WorkerPart>,
     process: Arc<Process>,
     rounds: tokio::sync::Mutex<Rounds>,
 }
@@ -31,7 +32,7 @@ pub(super) struct Scraper {
 impl Scraper {
     /// A scraper of these workers.
     pub(super) fn new(consoles: Workers<Console>, process: Arc<Process>) -> Self {
-        let request = move |worker| consoles.question(worker, |console| ready(console.snapshot())).ok();
+        let request = move |worker| consoles.question(worker, |console| ready(WorkerPart::of(console))).ok();
         Self { request: Box::new(request), process, rounds: Default::default() }
     }
 
@@ -55,7 +56,8 @@ impl Scraper {
         let workers = self.process.health.workers();
         let silent = rounds.workers.collect(workers, &self.request).await;
         rounds.scrape_errors += silent as u64;
-        let all = Snapshot::sum(rounds.workers.parts().map(|(_, part)| part));
+        let all = Snapshot::sum(rounds.workers.parts().map(|(_, part)| &part.snapshot));
+        let listener_expires_at = rounds.workers.parts().find_map(|(_, part)| part.listener_expires_at);
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
@@ -69,6 +71,11 @@ impl Scraper {
             tokens,
             credentials,
             secrets: secrets(&self.process.secrets, SystemTime::now()),
+            worker_cpu: rounds.workers.parts().map(|(worker, part)| (worker, part.cpu)).collect(),
+            paused: paused(rounds.workers.parts().map(|(_, part)| &part.paused), MAX_POOLS),
+            listener_left: listener_expires_at.map(|at| (at - unix_seconds(SystemTime::now())) as f64),
+            client_logins: self.process.client_counters.logins.read(),
+            client_errors: self.process.client_counters.errors.read(),
             is_ready: health.is_ready(),
             is_draining: health.is_draining(),
             last_reload: health.last_reload(),
@@ -94,11 +101,12 @@ mod tests {
 
     static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
-    fn answer() -> Snapshot {
+    fn answer() -> WorkerPart {
         let queries = 1 + REQUESTS.fetch_add(1, Ordering::SeqCst);
         let totals = Totals { queries, ..Totals::default() };
         let pools = [(("d".to_owned(), "u".to_owned()), PoolCounts { totals, ..PoolCounts::default() })];
-        Snapshot { pools: pools.into(), ..Snapshot::default() }
+        let snapshot = Snapshot { pools: pools.into(), ..Snapshot::default() };
+        WorkerPart { snapshot, ..WorkerPart::default() }
     }
 
     fn scraper(workers: Workers<()>, control: &tokio::runtime::Handle) -> Scraper {

@@ -103,11 +103,20 @@ pub fn for_servers(settings: &Settings) -> Result<Option<ServerTls>, TlsConfigEr
     }))
 }
 
+/// TLS of the listeners.
+#[derive(Clone)]
+pub struct ListenerTls {
+    /// The configuration.
+    pub config: Arc<ServerConfig>,
+    /// When the first certificate of the chain that clients receive expires, in seconds since 1970.
+    pub expires_at: Option<i64>,
+}
+
 /// The configuration for connections from clients, or `None` if TLS is disabled.
 ///
 /// # Errors
 /// See [`TlsConfigError`].
-pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, TlsConfigError> {
+pub fn for_clients(settings: &Settings) -> Result<Option<ListenerTls>, TlsConfigError> {
     let mode = settings.client_tls_sslmode;
     if mode == TlsMode::Disable {
         return Ok(None);
@@ -129,6 +138,8 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
         None => builder.with_no_client_auth(),
     };
     let own = own_certificate("client_tls_cert_file", cert, key, &provider)?;
+    let ends = own.cert.iter().filter_map(|part| Some(Certificate::read(part).ok()?.expires_at()));
+    let expires_at = ends.min();
     let own: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(own));
     let mut config = builder.with_cert_resolver(own);
     // The pooler is the busier side. Without AES hardware, the client's preference is better.
@@ -137,7 +148,7 @@ pub fn for_clients(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Tls
     config.alpn_protocols = vec![ALPN_PROTOCOL.to_vec()];
     // Database clients rarely resume a session, and rustls would create two tickets for each.
     config.send_tls13_tickets = 0;
-    Ok(Some(Arc::new(config)))
+    Ok(Some(ListenerTls { config: Arc::new(config), expires_at }))
 }
 
 /// The configuration for connections to LDAP servers.

@@ -78,6 +78,11 @@ impl<'a> Certificate<'a> {
         }
     }
 
+    /// The end of its validity, in seconds since 1970.
+    pub(super) fn expires_at(&self) -> i64 {
+        self.parsed.validity().not_after.timestamp()
+    }
+
     /// Checks that `now` is in the validity period.
     pub(super) fn check_period(&self, now: UnixTime) -> Result<(), CertificateFault> {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -2,7 +2,6 @@
 //! the report when the worker stops; the liveness probe in [`crate::http`] evaluates it.
 
 use crate::context::Context;
-use crate::stats::load::thread_cpu;
 use crate::worker::{self, timers};
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub(super) async fn run(context: Rc<Context>) {
     loop {
         let context = &heartbeat.0;
         context.process.health.heartbeat(context.worker.index(), worker::now());
-        context.load.sample(worker::now(), thread_cpu());
+        context.load.sample(worker::now(), worker::cpu_time());
         timers::sleep(PERIOD).await;
     }
 }

@@ -41,7 +41,7 @@ impl Exchange {
             return self.skip_refused(frame);
         }
         if self.rules.forbids_requests
-            && let Some(refused) = self.refuse_forbidden(frame)
+            && let Some(refused) = self.refuse_forbidden(session, frame)
         {
             return refused;
         }
@@ -220,7 +220,7 @@ impl Exchange {
 
     /// Refuses what the rules do not allow. `None` if the message is allowed.
     #[cold]
-    fn refuse_forbidden(&mut self, frame: Frame) -> Option<Consumed> {
+    fn refuse_forbidden(&mut self, session: &ClientSession, frame: Frame) -> Option<Consumed> {
         if self.rules.refuses_simple_queries && frame.tag == tag::frontend::QUERY {
             return Some(Err(CloseReason::Error(client_error::simple_query_refused()).into()));
         }
@@ -231,7 +231,7 @@ impl Exchange {
         if self.up.front().len() < needed {
             return Some(Err(NotConsumed::NeedBytes(needed)));
         }
-        self.begins_transaction(frame).then(|| self.refuse_transaction(frame))
+        self.begins_transaction(frame).then(|| self.refuse_transaction(session, frame))
     }
 
     /// True if the message begins a transaction block.
@@ -248,7 +248,7 @@ impl Exchange {
     }
 
     /// Statement pooling does not allow transaction blocks. The request is refused without reaching a server.
-    fn refuse_transaction(&mut self, frame: Frame) -> Consumed {
+    fn refuse_transaction(&mut self, session: &ClientSession, frame: Frame) -> Consumed {
         let error = client_error::transaction_in_statement_mode();
         // Earlier messages of the batch cannot be undone.
         if self.answers.is_batch_open() {
@@ -258,6 +258,7 @@ impl Exchange {
             return Err(NotConsumed::AwaitAnswer);
         }
         self.discard_message(frame)?;
+        session.pool.context.process.client_counters.count_error(&error.code);
         let is_query = frame.tag == tag::frontend::QUERY;
         if !is_query {
             self.request = RequestState::Refused;
@@ -293,6 +294,8 @@ impl Exchange {
     pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
         self.link = Link::None;
         session.info.state.set(crate::clients::ClientState::Idle);
+        let counters = &session.pool.context.process.client_counters;
+        counters.count_error(&client_error::canceled_while_waiting().code);
         loop {
             let header = scan::header(self.up.front(), self.rules.max_message_bytes).map_err(bad_frame)?;
             let Some(frame) = header.filter(|frame| frame.len <= self.up.front().len()) else {

@@ -97,6 +97,21 @@ impl ClientSession {
         });
     }
 
+    /// Counts how a wait for a server ends that did not end with one.
+    fn count_ended_wait(&self, reason: &CloseReason) {
+        match reason {
+            CloseReason::ClientLeft | CloseReason::ClientEof | CloseReason::ClientLost(_)
+                if self.info.state.get() == ClientState::Waiting =>
+            {
+                self.pool.stats.count(|t| t.abandoned_waits += 1);
+            }
+            CloseReason::Error(error) if error.is_wait_timeout() => {
+                self.pool.stats.count(|t| t.wait_timeouts += 1);
+            }
+            _ => {}
+        }
+    }
+
     /// Records that the client has no server.
     pub(super) fn record_unlinked(&self) {
         self.info.set_server(None);
@@ -154,6 +169,7 @@ impl Session {
 
     /// Releases the server after the last turn. Returns the final message if the client is to receive one.
     pub fn shut_down(mut self, reason: &CloseReason) -> Option<FinalMessage> {
+        self.session.count_ended_wait(reason);
         if let Some(exchange) = &mut self.exchange {
             exchange.shut_down(&self.session);
         }

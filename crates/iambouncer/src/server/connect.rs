@@ -154,6 +154,11 @@ impl ServerAddress {
         }
     }
 
+    /// True if a name was looked up.
+    pub fn was_resolved(&self) -> bool {
+        matches!(self, Self::Tcp { found: Some(_), .. })
+    }
+
     /// The first RDS endpoint in the host's CNAME chain.
     pub fn rds_name(&self) -> Option<&String> {
         match self {

@@ -67,6 +67,9 @@ pub async fn log_in(
         let target = format!("{}:{}", target.host, target.port);
         Err(LoginError::Timeout { target, stage: progress.stage() })
     });
+    for (phase, took) in progress.take_phases() {
+        context.process.logins.count_phase(phase, took);
+    }
     if let (Err(error), Credential::Iam(signing)) = (&outcome, &target.credential)
         && is_token_refusal(error)
         && progress.has_sent_token()
@@ -281,6 +284,7 @@ impl Attempt<'_> {
             LoginExchange { context, target, place, progress, token, stream, inbound: Inbound::default() };
         login.start().await?;
         let BackendStartup { mut reports, key } = login.finish().await?;
+        progress.authenticated();
         let (pid, cancel_key) = key.unwrap_or_default();
         if let Some(sql) = &target.connect_query {
             let running = RunningQuery { context, route: &route, pid, cancel_key: &cancel_key };

@@ -7,6 +7,7 @@ use super::error::{LoginError, LoginStage};
 use super::target::LoginTarget;
 use crate::identities::IdentityInfo;
 use crate::net::{Endpoint, Stream};
+use crate::stats::logins::LoginPhase;
 use crate::worker;
 use rds_iam::secrets::DatabaseSecret;
 use rds_iam::{Token, TokenKey};
@@ -93,6 +94,8 @@ pub struct Progress {
     proof: RefCell<Proof>,
     trace: RefCell<LoginTrace>,
     stage_began: Cell<Option<Instant>>,
+    /// Completed phases: at most five for each connection that is tried.
+    phases: RefCell<Vec<(LoginPhase, Duration)>>,
 }
 
 impl Progress {
@@ -147,6 +150,9 @@ impl Progress {
             took: self.stage_elapsed(),
         };
         self.trace.borrow_mut().found = Some(found);
+        if place.was_resolved() {
+            self.complete(LoginPhase::Dns);
+        }
     }
 
     pub(super) fn token(&self, key: &TokenKey, token: &Token) {
@@ -157,6 +163,7 @@ impl Progress {
             bytes: token.expose().len(),
         };
         self.trace.borrow_mut().token = Some(made);
+        self.complete(LoginPhase::Token);
     }
 
     pub(super) fn secret(&self, secret: &DatabaseSecret) {
@@ -165,6 +172,9 @@ impl Progress {
     }
 
     pub(super) fn connected(&self, endpoint: Endpoint) {
+        if matches!(endpoint, Endpoint::Tcp(_)) {
+            self.complete(LoginPhase::Tcp);
+        }
         let connected = ConnectionDetails { endpoint, took: self.stage_elapsed() };
         self.trace.borrow_mut().connected = Some(connected);
         self.enter(LoginStage::Tls);
@@ -179,8 +189,23 @@ impl Progress {
                 took: self.stage_elapsed(),
             };
             self.trace.borrow_mut().secured = Some(secured);
+            self.complete(LoginPhase::Tls);
         }
         self.enter(LoginStage::Answer);
+    }
+
+    /// The server has accepted the login.
+    pub(super) fn authenticated(&self) {
+        self.complete(LoginPhase::Auth);
+    }
+
+    fn complete(&self, phase: LoginPhase) {
+        self.phases.borrow_mut().push((phase, self.stage_elapsed()));
+    }
+
+    /// The completed phases with their durations, once.
+    pub(super) fn take_phases(&self) -> Vec<(LoginPhase, Duration)> {
+        self.phases.take()
     }
 
     pub(super) fn record_request(&self, what: &'static str) {

@@ -1,19 +1,12 @@
 //! The load of one worker: how much of the last seconds its thread has computed. Owns a few samples of the thread's CPU
 //! time, taken by its heartbeat.
 
-use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Number of samples; their distance is that of the heartbeat, a second.
 const MAX_SAMPLES: usize = 11;
-
-/// CPU time of the calling thread.
-pub fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
 
 /// The load of the calling thread.
 #[derive(Default)]
@@ -51,15 +44,5 @@ mod tests {
         assert_eq!(meter.percent(), 100.0);
         (1..=10).for_each(|n| meter.sample(began + second * (10 + n), second * 10 + half * n));
         assert_eq!(meter.percent(), 50.0);
-    }
-
-    #[test]
-    fn the_time_of_a_thread_is_its_own() {
-        let before = thread_cpu();
-        while thread_cpu() == before {
-            std::hint::spin_loop();
-        }
-        let other = std::thread::spawn(thread_cpu).join().unwrap();
-        assert!(other < thread_cpu());
     }
 }

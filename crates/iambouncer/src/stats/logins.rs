@@ -1,7 +1,7 @@
 //! Process-wide counters of logins to servers: successes and their duration, failures and their causes, and the
 //! recent rate. Owns atomics that all workers update; logins, unlike queries, are rare enough for that.
 
-use super::histogram::SharedHistogram;
+use super::histogram::{Buckets, SharedHistogram};
 use super::last_failures::LastFailures;
 use crate::login_failure::LoginFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +63,37 @@ impl ProofOutcome {
     }
 }
 
+/// A phase of a login to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginPhase {
+    /// Looking up the host name.
+    Dns,
+    /// Connecting, over all addresses that were tried.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// Obtaining an IAM token.
+    Token,
+    /// From the startup packet to ReadyForQuery.
+    Auth,
+}
+
+impl LoginPhase {
+    /// All phases, in their order.
+    pub const ALL: [Self; 5] = [Self::Dns, Self::Tcp, Self::Tls, Self::Token, Self::Auth];
+
+    /// Its label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Token => "token",
+            Self::Auth => "auth",
+        }
+    }
+}
+
 /// Label for events with an unknown label.
 const UNKNOWN: &str = "unknown";
 /// Period of the average rate of logins, in seconds.
@@ -74,7 +105,7 @@ const RING: usize = 16;
 pub struct LabelledCounters(Box<[(&'static str, AtomicU64)]>);
 
 impl LabelledCounters {
-    fn new(labels: impl IntoIterator<Item = &'static str>) -> Self {
+    pub(super) fn new(labels: impl IntoIterator<Item = &'static str>) -> Self {
         let mut counters: Vec<(&'static str, AtomicU64)> = Vec::new();
         for label in labels.into_iter().chain([UNKNOWN]) {
             if counters.iter().all(|(known, _)| *known != label) {
@@ -84,7 +115,7 @@ impl LabelledCounters {
         Self(counters.into())
     }
 
-    fn count(&self, label: &str) {
+    pub(super) fn count(&self, label: &str) {
         let known = self.0.iter().find(|(known, _)| *known == label).or_else(|| self.0.last());
         if let Some((_, counter)) = known {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -130,6 +161,8 @@ pub struct LoginCounters {
     began: Instant,
     /// Durations of successful logins.
     pub took: SharedHistogram,
+    /// Durations of completed phases, in the order of [`LoginPhase::ALL`], also of failed logins.
+    phases: [SharedHistogram; LoginPhase::ALL.len()],
     /// Failed logins, by the labels of `LoginFailure`.
     pub failures: LabelledCounters,
     /// Requests for IAM tokens by result.
@@ -149,6 +182,7 @@ impl LoginCounters {
         Self {
             began,
             took: SharedHistogram::default(),
+            phases: Default::default(),
             failures: LabelledCounters::new(LoginFailure::ALL.iter().map(|cause| cause.info().label)),
             tokens: LabelledCounters::new([TOKEN_OK].into_iter().chain(TOKEN_ERRORS)),
             token_took: SharedHistogram::default(),
@@ -162,6 +196,16 @@ impl LoginCounters {
     pub fn count_success(&self, took: Duration, at: Instant) {
         self.took.observe(took);
         self.recent.count(self.second(at));
+    }
+
+    /// Counts a completed phase.
+    pub fn count_phase(&self, phase: LoginPhase, took: Duration) {
+        self.phases[phase as usize].observe(took);
+    }
+
+    /// Durations of completed phases, with the sums in microseconds.
+    pub fn phases(&self) -> [(LoginPhase, (Buckets, u64)); LoginPhase::ALL.len()] {
+        LoginPhase::ALL.map(|phase| (phase, self.phases[phase as usize].read()))
     }
 
     /// Counts a failed login with the label of its cause.

@@ -1,6 +1,8 @@
 //! Counters and averages. Owns plain cells of one worker, summed on request; values changed by queries are never
-//! shared between threads. Rare events, [`logins`], are counted for the whole process. [`snapshot`] is what others read.
+//! shared between threads. Rare events, [`logins`] and [`client_counters`], are counted for the whole
+//! process. [`snapshot`] is what others read.
 
+pub mod client_counters;
 pub mod histogram;
 pub mod history;
 pub mod last_failures;
@@ -137,6 +139,8 @@ counters! {
     } hidden {
         aborted_transactions: "Transactions in which the session ended.";
         aborted_queries: "Queries during which the session ended.";
+        abandoned_waits: "Clients that disconnected while they waited for a server.";
+        wait_timeouts: "Clients closed by query_wait_timeout.";
     }
 }
 

@@ -41,6 +41,12 @@ fn refresh_clock() -> Instant {
     instant
 }
 
+/// CPU time that this thread has used.
+pub fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(used).unwrap_or_default()
+}
+
 /// Waits for the first of two futures: `Some` with the output of `first`, `None` if `second` finished first.
 pub async fn either<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> Option<T> {
     let mut first = pin!(first);

@@ -215,10 +215,10 @@ fn every_metric_exists_and_counters_are_correct_and_monotonic() {
         assert!(before.kinds.contains_key(family), "{name}");
         let example =
             if metric.kind == MetricKind::Histogram { format!("{name}_count") } else { name.clone() };
-        // These have one series per token, identity or secret.
-        let of_aws = ["endpoint", "identity", "secret"];
-        let needs_iam = metric.labels.iter().any(|label| of_aws.contains(label));
-        assert_eq!(before.sum(&example, &[]).is_some(), !needs_iam, "{name}");
+        // These have one series per token, identity, secret or certificate.
+        let optional = ["endpoint", "identity", "secret", "kind"];
+        let may_be_empty = metric.labels.iter().any(|label| optional.contains(label));
+        assert_eq!(before.sum(&example, &[]).is_some(), !may_be_empty, "{name}");
     }
     let pool = [("database", "app"), ("user", "app")];
     let count = |name: &str| before.sum(name, &pool).unwrap();

@@ -50,6 +50,7 @@ mod login;
 mod login_parameters;
 mod long_tokens;
 mod messages;
+mod metrics_events;
 mod metrics_formats;
 mod moto;
 mod notices;

@@ -1,0 +1,35 @@
+//! What one worker reports for the pooler's own metrics. Owns the reading of its state.
+
+use crate::admin::Console;
+use crate::stats::snapshot::Snapshot;
+use crate::worker;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The part of one worker.
+#[derive(Default)]
+pub(super) struct WorkerPart {
+    pub(super) snapshot: Snapshot,
+    /// CPU time of its thread.
+    pub(super) cpu: Duration,
+    /// Databases, and whether they are paused; the same at all workers that know them.
+    pub(super) paused: BTreeMap<String, bool>,
+    /// When the certificate of the listeners expires, in seconds since 1970.
+    pub(super) listener_expires_at: Option<i64>,
+}
+
+impl WorkerPart {
+    /// The part of this worker.
+    pub(super) fn of(console: &Console) -> Self {
+        let databases = console.directory.databases();
+        let paused = databases.iter().map(|state| (state.name.to_string(), state.is_paused())).collect();
+        let tls = &console.context.loaded().client_tls;
+        Self {
+            snapshot: console.snapshot(),
+            paused,
+            listener_expires_at: tls.as_ref().and_then(|tls| tls.expires_at),
+            // Last, so that it contains the work above.
+            cpu: worker::cpu_time(),
+        }
+    }
+}
