@@ -12,7 +12,7 @@ NEW_FIELDS = {("Service", "trafficDistribution"): "1.30"}
 # Volumes that the Pod Security level "restricted" permits.
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 # For kinds that are not part of Kubernetes.
-OWN_SCHEMAS = {"PodMonitor": "podmonitor.json", "Kustomization": "kustomization.json"}
+OWN_SCHEMAS = {"PodMonitor": "podmonitor.json", "PrometheusRule": "prometheusrule.json", "Kustomization": "kustomization.json"}
 
 
 def name_of(thing):

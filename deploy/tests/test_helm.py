@@ -207,7 +207,7 @@ class Values(unittest.TestCase):
         self.assertRegex(image(scenario("irsa")), f"^{common.IMAGE}@sha256:")
 
     def test_a_template_leaves_out_what_is_not_enabled(self):
-        optional = {"HorizontalPodAutoscaler", "NetworkPolicy", "PodMonitor", "ConfigMap"}
+        optional = {"HorizontalPodAutoscaler", "NetworkPolicy", "PodMonitor", "PrometheusRule", "ConfigMap"}
         things, _ = render(self.minimal)
         self.assertEqual({thing["kind"] for thing in things} & optional, set())
         self.assertEqual(of_kind(things, "Deployment")[0]["spec"]["replicas"], 2)
@@ -273,51 +273,6 @@ class Documentation(unittest.TestCase):
             things, notes = render(values_of(path))
             [host] = set(re.findall(r"connect to (\S+)\.database\.svc", notes))
             self.assertIn(host, [thing["metadata"]["name"] for thing in of_kind(things, "Service")])
-
-
-class Dashboard(unittest.TestCase):
-    board = json.loads((CHART / "dashboards/iambouncer.json").read_text())
-
-    def expressions(self):
-        queries = [target["expr"] for panel in self.board["panels"] for target in panel.get("targets", [])]
-        return queries + [variable["query"]["query"] for variable in self.board["templating"]["list"] if variable["type"] == "query"]
-
-    def test_every_metric_exists(self):
-        self.assertGreater(len(self.expressions()), 30)
-        for expression in self.expressions():
-            used = set(re.findall(r"\b(iambouncer_[a-z0-9_]+)", expression))
-            self.assertTrue(used, expression)
-            self.assertEqual(used - common.metrics(), set(), expression)
-
-    def test_labels_exist(self):
-        """Labels of each selector and of `by` are those of docs/metrics.md, or added by Prometheus."""
-        text = (common.ROOT / "docs/metrics.md").read_text()
-        labels = {name: set(re.findall(r"`([a-z_]+)`", found))
-                  for name, found in re.findall(r"^\| `(iambouncer_[a-z0-9_]+)` \| \w+ \| ([^|]*)\|", text, re.MULTILINE)}
-        for expression in self.expressions():
-            [name, *others] = re.findall(r"\b(iambouncer_[a-z0-9_]+?)(?:_bucket|_sum|_count)?\b", expression)
-            known = labels[name] | {"job", "instance", "le"}
-            known |= {label for other in others for label in labels[other]}
-            used = set(re.findall(r'([a-z_]+)=~?"', expression))
-            used |= {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.replace(" ", "").split(",")}
-            self.assertEqual(used - known, set(), expression)
-
-    def test_panels_have_their_own_numbers_and_places(self):
-        panels = self.board["panels"]
-        self.assertEqual(len({panel["id"] for panel in panels}), len(panels))
-        places = set()
-        for panel in panels:
-            place = panel["gridPos"]
-            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
-            self.assertEqual(places & cells, set(), panel["title"])
-            self.assertLessEqual(place["x"] + place["w"], 24)
-            places |= cells
-
-    def test_the_config_map_contains_the_board(self):
-        things, _ = render(scenario("monitoring"))
-        [config_map] = of_kind(things, "ConfigMap")
-        self.assertEqual(json.loads(config_map["data"]["iambouncer.json"]), self.board)
-        self.assertEqual(config_map["metadata"]["labels"]["grafana_dashboard"], "1")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ pub fn metrics_markdown() -> String {
          | `/metrics`, `/metrics?format=prometheus` | those in this table | as negotiated |\n\
          | `/metrics?format=openmetrics` | the same | OpenMetrics |\n\
          | `/metrics?format=pgbouncer` | [those of pgbouncer_exporter](#metrics-of-pgbouncer_exporter) | as negotiated |\n\n\
+         A dashboard and alert rules are in [deploy/monitoring](../deploy/monitoring/README.md).\n\n\
          Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
