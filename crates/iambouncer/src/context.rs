@@ -135,7 +135,7 @@ impl LoadedUsers {
         if let Some(first) = with_tokens.first() {
             tracing::warn!(
                 users = with_tokens.len(),
-                first,
+                user = first,
                 "auth_file: IAM tokens that are stored as passwords are not used, since they expire after 15 minutes; set \
                  server_auth = iam on the database line instead, and let the pooler make its own"
             );

@@ -137,8 +137,8 @@ impl Identities {
             Ok(Caller { arn, .. }) => {
                 let until = status.and_then(|status| status.ends_at).map(text_of_time);
                 let until = until.unwrap_or_else(|| "no expiry".to_owned());
-                let key = credentials.access_key_id();
-                tracing::info!(%identity, %arn, provider, key, until, "AWS identity");
+                let access_key_id = credentials.access_key_id();
+                tracing::info!(%identity, %arn, provider, access_key_id, until, "AWS identity");
             }
             // Normal in a private subnet, and not needed for logins.
             Err(error @ CallerError::Unavailable(_)) => {

@@ -33,3 +33,8 @@ fn metrics_page_matches_the_table() {
 fn api_page_matches_the_tables() {
     check("api.md", &iambouncer::http::api_markdown());
 }
+
+#[test]
+fn page_of_log_fields_matches_the_table() {
+    check("logging.md", &iambouncer::cli::logging_markdown());
+}

@@ -26,6 +26,7 @@ mod top;
 use crate::printable;
 use arguments::{Arguments, CliCommand};
 use clap::{CommandFactory as _, Parser as _};
+pub use log::{log_fields, logging_markdown};
 use std::io::Write as _;
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use std::rc::Rc;
 /// take the end of the connection as the acknowledgement, and may send the next query right after it.
 pub(super) async fn route(worker: &Worker, pid: u32, key: &[u8]) {
     let Some(key) = CancelKey::of_request(pid, key) else {
-        tracing::debug!(pid, "cancel request with a key of another length");
+        tracing::debug!(key_pid = pid, "cancel request with a key of another length");
         return;
     };
     let request = move |worker: &Rc<Worker>| {
@@ -39,7 +39,7 @@ enum KeyMatch {
 /// Acts on a request. A wrong key is ignored without an answer, as in PostgreSQL.
 async fn handle(worker: &Worker, key: &CancelKey) -> KeyMatch {
     let Some(client) = worker.clients.by_cancel_key(key) else {
-        tracing::debug!(pid = key.pid(), "cancel request with an unknown key");
+        tracing::debug!(key_pid = key.pid(), "cancel request with an unknown key");
         return KeyMatch::None;
     };
     if client.state.get() == ClientState::Waiting {

@@ -112,7 +112,7 @@ impl IamClaim {
         }
         let error = first_error.unwrap_or(ProofError::Invalid("RDS token"));
         context.process.logins.count_proof(ProofOutcome::Malformed);
-        warn_unauthenticated!(context, error.kind(), user, database, reason = %error, "IAM token of a client refused");
+        warn_unauthenticated!(context, error.kind(), user, database, %error, "IAM token of a client refused");
         Err(client_error::proof_refused(user, &error.for_client()))
     }
 

@@ -27,7 +27,7 @@ pub(super) async fn prove(context: &Rc<Context>, login: &mut Login<'_>) -> Resul
     let user = login.user;
     let proof = caller::read(&password, now_seconds()).map_err(|error| {
         logins.count_proof(ProofOutcome::Malformed);
-        warn_unauthenticated!(context, error.kind(), user, reason = %error, "proof of a client's AWS identity refused");
+        warn_unauthenticated!(context, error.kind(), user, %error, "proof of a client's AWS identity refused");
         LoginRefusal::Error(client_error::proof_refused(user, &error.for_client()))
     })?;
     // Results are cached per audience.

@@ -176,7 +176,7 @@ impl FreshLookup {
                     tracing::warn!(
                         host = name,
                         error = reason,
-                        known = state.ips.len(),
+                        addresses = state.ips.len(),
                         "cannot look up peer_host: cancel requests are sent to its last known addresses"
                     );
                 }

@@ -85,7 +85,7 @@ impl NameQuery {
                 // Names from other sources of the system (nsswitch) have no aliases, but may have addresses.
                 Err(error) => {
                     is_answered = matches!(error, ResolveError::NoSuchHost | ResolveError::NoAddress);
-                    tracing::debug!(name, %error, "no answer from DNS, using the system resolver");
+                    tracing::debug!(host = name, %error, "no answer from DNS, using the system resolver");
                 }
             }
         }

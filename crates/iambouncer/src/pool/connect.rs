@@ -245,7 +245,7 @@ impl Pool {
             user = %self.user,
             server = %facts.route.endpoint,
             tls = %facts.tls,
-            pid = facts.pid,
+            server_pid = facts.pid,
             took_ms = took.as_millis() as u64,
             "new connection to server{from}"
         );

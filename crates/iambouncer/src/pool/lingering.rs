@@ -49,7 +49,7 @@ impl Pool {
                     event = "lingering_server",
                     database = %pool.database.name,
                     user = %pool.user,
-                    pid = info.facts.pid,
+                    server_pid = info.facts.pid,
                     "a server did not close after its client had disconnected; its statement may still be running"
                 );
             }

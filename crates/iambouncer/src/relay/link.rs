@@ -63,9 +63,9 @@ impl Linked {
         self.condition = ServerCondition::TransactionLeftOpen;
         let facts = &self.server.info.facts;
         tracing::warn!(
-            server = facts.id,
-            pid = facts.pid,
-            endpoint = %facts.route.endpoint,
+            id = facts.id,
+            server_pid = facts.pid,
+            server = %facts.route.endpoint,
             "a server reports that it is idle although nothing has ended its transaction; no other client gets it"
         );
     }
@@ -150,7 +150,7 @@ impl Exchange {
             let mut statements =
                 parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
             while let Some(sql) = statements.next() {
-                tracing::debug!(server = server.info.facts.id, "varcache_apply: {sql}");
+                tracing::debug!(id = server.info.facts.id, "varcache_apply: {sql}");
                 encode::query(self.up.insert(), &sql);
                 let is_last = statements.peek().is_none();
                 let change = if is_last { StateChange::Parameters } else { StateChange::None };

@@ -19,7 +19,7 @@ pub fn mismatches() -> u64 {
 pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, TxStatus)>) {
     MISMATCHES.fetch_add(1, Ordering::Relaxed);
     server.close_needed.set(true);
-    let (client, status) = client.map_or((0, "idle"), |(id, status)| {
+    let (client_id, status) = client.map_or((0, "idle"), |(id, status)| {
         let status = match status {
             TxStatus::Idle => "idle",
             TxStatus::Open => "in transaction",
@@ -29,10 +29,10 @@ pub fn report(server: &ServerInfo, mismatch: &dyn Display, client: Option<(u64, 
     });
     tracing::error!(
         event = "out_of_step",
-        server = server.facts.id,
-        pid = server.facts.pid,
-        endpoint = %server.facts.route.endpoint,
-        client,
+        id = server.facts.id,
+        server_pid = server.facts.pid,
+        server = %server.facts.route.endpoint,
+        client_id,
         status,
         "server out of step, closing it: {mismatch}"
     );

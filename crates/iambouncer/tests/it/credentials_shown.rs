@@ -112,7 +112,8 @@ fn show_tokens_and_the_startup_log_report_when_the_credentials_expire() {
     );
     assert_eq!((column("provider").as_str(), column("last_error").as_str()), ("container", ""));
     let line = bouncer.wait_for_line("AWS identity identity=default");
-    let expected = format!("arn={ARN} provider=\"container\" key=\"{}\" until=\"{end}\"", key.access_key_id);
+    let expected =
+        format!("arn={ARN} provider=\"container\" access_key_id=\"{}\" until=\"{end}\"", key.access_key_id);
     assert!(line.ends_with(&expected), "{line}");
 }
 

@@ -34,7 +34,7 @@ fn the_startup_log_names_the_endpoint_and_the_identity() {
     eventually("both lines", || {
         let log = bouncer.log();
         let signed = format!("endpoint=\"{RDS_HOST}:{}\" region={REGION}", sim.port());
-        let by = format!("arn={ARN} provider=\"environment\" key=\"{KEY_ID}\" until=\"no expiry\"");
+        let by = format!("arn={ARN} provider=\"environment\" access_key_id=\"{KEY_ID}\" until=\"no expiry\"");
         log.contains(&signed) && log.contains(&by)
     });
     assert_eq!(endpoint.calls().get_caller_identity, 1);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod events;
+mod log_fields;
 mod modules;
 mod sizes;
 mod types;

@@ -1,10 +1,13 @@
 //! The log: destinations, level and format. Owns the subscriber; disabled lines cost nothing. All three can change while
 //! the process runs.
 
+mod field_table;
 mod fields;
 mod line;
 mod notable;
 mod syslog;
+
+pub use field_table::{log_fields, logging_markdown};
 
 use crate::config::{LogFormat, Settings};
 use fields::EventFields;
