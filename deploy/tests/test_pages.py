@@ -1,6 +1,8 @@
 """What the pages print: commands with their output, configurations and manifests. The language of a block says what is done with it:
 
 - console: commands after `$ `, which are run, with their output. `…` stands for anything in a line.
+- console pooler, and blocks with file=NAME: commands that need a pooler, and their files. `tests/it/driver_pages` runs them;
+  here their syntax is checked.
 - sh: commands that need a cluster, a database or root. Syntax, subcommands and options are checked.
 - ini: a configuration, which the program checks. The next console blocks of the page find it as pgbouncer.ini.
 - yaml, json, hcl, toml, python: parsed; manifests, containers and variables are validated.
@@ -29,6 +31,8 @@ ALL_PAGES = [common.ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))]
 PAGES = [page for page in ALL_PAGES if page.name not in PARTS]
 # Blocks without a language are output, or a picture. The others are not checked.
 UNCHECKED = {"", "dockerfile", "go", "js", "sql"}
+# Programs, which are run by another test if they are files.
+RUN = {"go", "java", "js", "prisma", "ruby", "rust"}
 # A variable of the command line, which is in no table.
 OTHER_VARIABLES = {"IAMBOUNCER_HTTP"}
 # What console blocks may run: programs that need neither a network nor a running pooler.
@@ -41,9 +45,9 @@ TIME_LIMIT_SECONDS = 20
 
 
 def blocks(text):
-    """Language and text of each block; blocks in lists are indented."""
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
-    return [(language, textwrap.dedent(body)) for _, language, body in found]
+    """Language, rest of the first line and text of each block; blocks in lists are indented."""
+    found = re.findall(r"^( *)```(\w*)( [^\n]*)?\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [(language, information.strip(), textwrap.dedent(body)) for _, language, information, body in found]
 
 
 def commands(body):
@@ -199,7 +203,13 @@ def parse_errors(parse, body):
         return [f"{type(error).__name__}: {error}"]
 
 
-def block_errors(language, body, sandbox):
+def block_errors(language, information, body, sandbox):
+    if information == "pooler" and language == "console":
+        return [error for command, _ in commands(body) for error in shell_errors(command)]
+    if information and not information.startswith("file="):
+        return [f"unknown words after the language: {information}"]
+    if information and language in RUN:
+        return []
     if language in UNCHECKED:
         # A command with its output is run, unless it cannot be.
         return ["a command of the program in a block without a language"] if body.startswith("$ iambouncer") and not language else []
@@ -220,7 +230,7 @@ def page_errors(text):
     """What is wrong with the blocks of a page."""
     with tempfile.TemporaryDirectory() as directory:
         sandbox = Sandbox(directory)
-        return [error for language, body in blocks(text) for error in block_errors(language, body, sandbox)]
+        return [error for block in blocks(text) for error in block_errors(*block, sandbox)]
 
 
 @unittest.skipUnless(common.program(), "IAMBOUNCER is not set")
@@ -254,6 +264,10 @@ class Blocks(unittest.TestCase):
         self.assert_fails("```toml\na = \n```", "TOMLDecodeError")
         self.assert_fails("```python\ndef f(\n```", "SyntaxError")
         self.assert_fails("```perl\n1\n```", "no check")
+        self.assert_fails("```ruby\n1\n```", "no check")
+        self.assert_fails("```python file=a.py\ndef f(\n```", "SyntaxError")
+        self.assert_fails("```console pooler\n$ echo (\n```", "syntax error")
+        self.assert_fails("```console database\n$ true\n```", "unknown words")
 
     def test_an_ellipsis_stands_for_a_part_of_a_line(self):
         self.assertTrue(matches("a … c\nd\n", "a b c\nd"))

@@ -30,6 +30,7 @@ mod deploy;
 mod diagnoses;
 mod doctor;
 mod draining;
+mod driver_pages;
 mod drivers;
 mod drop_in;
 mod everyday;

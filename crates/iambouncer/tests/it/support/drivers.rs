@@ -185,6 +185,52 @@ impl Programs {
     }
 }
 
+/// What the pages of `docs` call Java's libraries by, and options of its programs.
+const JAVA_LIBRARIES: [&str; 8] = [
+    JDBC_DRIVER,
+    "/usr/share/java/HikariCP.jar",
+    "/usr/share/java/slf4j-api.jar",
+    "/usr/share/java/spring3-core.jar",
+    "/usr/share/java/spring3-beans.jar",
+    "/usr/share/java/spring3-jdbc.jar",
+    "/usr/share/java/spring3-transaction.jar",
+    "/usr/share/java/commons-logging.jar",
+];
+const SHORT_JAVA: &str = "#!/bin/sh\nexec /usr/bin/java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \"$@\"\n";
+
+/// Makes the interpreters and packages available to the programs of a page in this directory, and returns the
+/// environment in which they are found.
+pub fn link_page_tools(dir: &Path) -> Vec<(String, String)> {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let bin = dir.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let python = driver_dir("python").join("bin/python3");
+    for name in ["python", "python3"] {
+        // A link would not be recognized as a part of the environment.
+        script(&bin.join(name), &format!("#!/bin/sh\nexec {} \"$@\"\n", python.display()));
+    }
+    script(&bin.join("java"), SHORT_JAVA);
+    symlink(driver_dir("node").join("node_modules"), dir.join("node_modules")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let cache = drivers_dir().join("go/cache").display().to_string();
+    return variables([
+        ("PATH", format!("{}:/usr/bin:{path}", bin.display())),
+        ("LC_ALL", "C.UTF-8".to_owned()),
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+        ("CLASSPATH", JAVA_LIBRARIES.join(":")),
+        ("GO111MODULE", "off".to_owned()),
+        ("GOPATH", GO_PACKAGES.to_owned()),
+        ("GOENV", "off".to_owned()),
+        ("CGO_ENABLED", "0".to_owned()),
+        ("GOCACHE", cache),
+    ]);
+
+    fn script(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
 fn variables<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }

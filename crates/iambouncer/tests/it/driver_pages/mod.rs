@@ -1,0 +1,57 @@
+//! The pages for drivers and frameworks: their programs run as printed, with the output as printed, against a real
+//! pooler in transaction pooling with two workers and several servers. Owns which test runs which page.
+
+mod blocks;
+mod page_run;
+mod reconnects;
+
+use blocks::blocks;
+use page_run::{PageRun, docs, page};
+use std::collections::BTreeSet;
+
+macro_rules! pages {
+    ($($name:ident: $page:literal;)+) => {
+        /// Pages whose commands are run as they are.
+        const PAGES: &[&str] = &[$($page),+];
+
+        $(
+            #[test]
+            fn $name() {
+                PageRun::start(concat!("page_", stringify!($name))).follow($page);
+            }
+        )+
+    };
+}
+
+pages! {
+    rules: "drivers/README.md";
+    django: "drivers/django.md";
+}
+
+/// The same programs with IAM behind the pooler: the application does not notice.
+fn succeeds_with_iam(name: &str, page: &str) {
+    let run = PageRun::start_with_iam(&format!("page_{name}_iam"));
+    run.follow(page);
+    assert!(run.accepted_tokens() > 0);
+}
+
+#[test]
+fn django_with_iam() {
+    succeeds_with_iam("django", "drivers/django.md");
+}
+
+#[test]
+fn every_page_with_programs_has_a_test() {
+    let mut found = BTreeSet::new();
+    for dir in [docs(), docs().join("drivers"), docs().join("migrate")] {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(docs()).unwrap().display().to_string();
+            if name.ends_with(".md") && !blocks(&page(&name)).is_empty() {
+                found.insert(name);
+            }
+        }
+    }
+    let run = PAGES.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(found, run);
+}
