@@ -26,6 +26,8 @@ macro_rules! pages {
 pages! {
     rules: "drivers/README.md";
     django: "drivers/django.md";
+    sqlalchemy: "drivers/sqlalchemy.md";
+    node_postgres: "drivers/node-postgres.md";
 }
 
 /// The same programs with IAM behind the pooler: the application does not notice.

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Time limit of a command: some compile, while other tests run.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+/// The file for the errors of a running program.
+const ERRORS: &str = "errors";
 /// Applications have passwords, the tests' console connections none.
 const HBA: &str = "host pgbouncer postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 /// The defaults without a file that concern clients; two workers, so that clients and servers are spread over both.
@@ -145,11 +147,11 @@ impl PageRun {
 
     /// Starts a program that answers each line of its input with a line.
     pub(super) fn program(&self, line: &str) -> PageProgram {
-        let mut command = self.command(&format!("exec {line} 2>&1"));
+        let mut command = self.command(&format!("exec {line} 2>{ERRORS}"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        PageProgram { child, input, output }
+        PageProgram { child, input, output, errors: self.dir().join(ERRORS) }
     }
 
     /// Has the pooler close all clients between two transactions, as in a drain, and waits until it has.
@@ -181,6 +183,7 @@ pub(super) struct PageProgram {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
+    errors: PathBuf,
 }
 
 impl PageProgram {
@@ -190,12 +193,13 @@ impl PageProgram {
         self.output.next().map_or_else(String::new, Result::unwrap)
     }
 
-    /// Sends a line after which the program fails, and returns all that it prints.
+    /// Sends a line to a program that fails, and returns the errors that it has printed.
     pub(super) fn failure(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
+        // It may have ended before.
+        let _ = writeln!(self.input, "{line}");
         let lines: Vec<String> = self.output.by_ref().map(Result::unwrap).collect();
         assert_ne!(self.child.wait().unwrap().code(), Some(0), "{lines:?}");
-        lines.join("\n")
+        std::fs::read_to_string(&self.errors).unwrap()
     }
 }
 

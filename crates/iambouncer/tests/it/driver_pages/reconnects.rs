@@ -30,3 +30,21 @@ fn django_checks_a_persistent_connection_before_a_request() {
     run.change("settings.py", "\"CONN_HEALTH_CHECKS\": True", "\"CONN_HEALTH_CHECKS\": False");
     fails_after_a_close(&run, "python serve.py", "psycopg.errors.AdminShutdown: admin forced disconnect");
 }
+
+#[test]
+fn sqlalchemy_checks_a_connection_before_use() {
+    let run = PageRun::start("reconnects_sqlalchemy");
+    run.unpack("drivers/sqlalchemy.md");
+    serves_after_a_close(&run, "python serve.py");
+    run.change("models.py", "pool_pre_ping=True", "pool_pre_ping=False");
+    fails_after_a_close(&run, "python serve.py", "psycopg.errors.AdminShutdown) admin forced disconnect");
+}
+
+#[test]
+fn node_postgres_replaces_idle_clients() {
+    let run = PageRun::start("reconnects_node_postgres");
+    run.unpack("drivers/node-postgres.md");
+    serves_after_a_close(&run, "node serve.mjs");
+    run.change("serve.mjs", "pool.on(\"error\"", "pool.on(\"unused\"");
+    fails_after_a_close(&run, "node serve.mjs", "admin forced disconnect");
+}
