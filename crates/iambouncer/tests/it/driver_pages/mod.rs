@@ -26,7 +26,9 @@ macro_rules! pages {
 pages! {
     rules: "drivers/README.md";
     django: "drivers/django.md";
+    psycopg_asyncpg: "drivers/psycopg-asyncpg.md";
     sqlalchemy: "drivers/sqlalchemy.md";
+    jdbc: "drivers/jdbc.md";
     node_postgres: "drivers/node-postgres.md";
 }
 
@@ -40,6 +42,11 @@ fn succeeds_with_iam(name: &str, page: &str) {
 #[test]
 fn django_with_iam() {
     succeeds_with_iam("django", "drivers/django.md");
+}
+
+#[test]
+fn jdbc_with_iam() {
+    succeeds_with_iam("jdbc", "drivers/jdbc.md");
 }
 
 #[test]

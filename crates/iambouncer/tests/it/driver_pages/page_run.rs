@@ -156,8 +156,13 @@ impl PageRun {
 
     /// Has the pooler close all clients between two transactions, as in a drain, and waits until it has.
     pub(super) fn close_clients(&self) {
+        self.bouncer.console().query("RECONNECT_CLIENTS app 0");
+        self.wait_for_no_clients();
+    }
+
+    /// Waits until the pooler has no client but the console's.
+    pub(super) fn wait_for_no_clients(&self) {
         let mut console = self.bouncer.console();
-        console.query("RECONNECT_CLIENTS app 0");
         eventually("the clients are closed", || {
             !console.column("SHOW CLIENTS", "database").contains(&"app".to_owned())
         });
@@ -187,10 +192,15 @@ pub(super) struct PageProgram {
 }
 
 impl PageProgram {
-    /// Sends a line and returns the answer; an empty one if the program has ended.
+    /// Sends a line and returns the answer.
     pub(super) fn answer(&mut self, line: &str) -> String {
         writeln!(self.input, "{line}").unwrap();
-        self.output.next().map_or_else(String::new, Result::unwrap)
+        let answer = self.output.next().map(Result::unwrap);
+        answer.unwrap_or_else(|| panic!("the program has ended: {}", self.errors()))
+    }
+
+    fn errors(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap()
     }
 
     /// Sends a line to a program that fails, and returns the errors that it has printed.
@@ -199,7 +209,7 @@ impl PageProgram {
         let _ = writeln!(self.input, "{line}");
         let lines: Vec<String> = self.output.by_ref().map(Result::unwrap).collect();
         assert_ne!(self.child.wait().unwrap().code(), Some(0), "{lines:?}");
-        std::fs::read_to_string(&self.errors).unwrap()
+        self.errors()
     }
 }
 

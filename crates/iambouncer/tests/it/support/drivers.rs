@@ -186,10 +186,11 @@ impl Programs {
 }
 
 /// What the pages of `docs` call Java's libraries by, and options of its programs.
-const JAVA_LIBRARIES: [&str; 8] = [
+const JAVA_LIBRARIES: [&str; 9] = [
     JDBC_DRIVER,
     "/usr/share/java/HikariCP.jar",
     "/usr/share/java/slf4j-api.jar",
+    "/usr/share/java/slf4j-nop.jar",
     "/usr/share/java/spring3-core.jar",
     "/usr/share/java/spring3-beans.jar",
     "/usr/share/java/spring3-jdbc.jar",
