@@ -5,7 +5,7 @@ mod blocks;
 mod page_run;
 mod reconnects;
 
-use blocks::blocks;
+use blocks::{Block, blocks};
 use page_run::{PageRun, docs, page};
 use std::collections::BTreeSet;
 
@@ -26,7 +26,10 @@ macro_rules! pages {
 pages! {
     rules: "drivers/README.md";
     django: "drivers/django.md";
+    pgx: "drivers/pgx.md";
     psycopg_asyncpg: "drivers/psycopg-asyncpg.md";
+    rails: "drivers/rails.md";
+    sqlx: "drivers/sqlx.md";
     sqlalchemy: "drivers/sqlalchemy.md";
     jdbc: "drivers/jdbc.md";
     node_postgres: "drivers/node-postgres.md";
@@ -47,6 +50,27 @@ fn django_with_iam() {
 #[test]
 fn jdbc_with_iam() {
     succeeds_with_iam("jdbc", "drivers/jdbc.md");
+}
+
+/// The server with the lock is not free when it is to be unlocked.
+#[test]
+fn a_migration_of_rails_cannot_release_its_advisory_lock() {
+    let run = PageRun::start("page_rails_locks");
+    run.unpack("drivers/rails.md");
+    run.change("config/database.yml", "advisory_locks: false", "advisory_locks: true");
+    let keepers = "  disable_ddl_transaction!\n  def change\n    \
+                   $keepers = Array.new(3) { PG.connect.tap { |keeper| keeper.exec('BEGIN') } }\n";
+    run.change("db/migrate/20260101000000_create_orders.rb", "  def change\n", keepers);
+    let output = run.output("ruby migrate.rb");
+    for part in ["Failed to release advisory lock", "ActiveRecord::ConcurrentMigrationError"] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn the_program_of_the_page_for_sqlx_is_the_compiled_one() {
+    let text = include_str!("../../drivers/sqlx_page.rs").to_owned();
+    assert_eq!(blocks(&page("drivers/sqlx.md"))[0], Block::File { name: "main.rs".to_owned(), text });
 }
 
 #[test]

@@ -82,3 +82,29 @@ fn the_pools_of_psycopg_and_asyncpg_replace_closed_connections() {
     run.change("serve.py", "check=ConnectionPool.check_connection,", "");
     fails_after_a_close(&run, "python serve.py", "AdminShutdown: admin forced disconnect");
 }
+
+#[test]
+fn pgx_pings_a_connection_before_use() {
+    let run = PageRun::start("reconnects_pgx");
+    run.unpack("drivers/pgx.md");
+    assert_eq!(run.output("go build -o serve serve.go"), "");
+    serves_after_a_close(&run, "./serve");
+    run.change("serve.go", "return connection.Ping(ctx) == nil", "return true");
+    assert_eq!(run.output("go build -o serve serve.go"), "");
+    fails_after_a_close(&run, "./serve", "admin forced disconnect (SQLSTATE 57P01)");
+}
+
+#[test]
+fn sqlx_tests_a_connection_before_use() {
+    let run = PageRun::start("reconnects_sqlx");
+    run.unpack("drivers/sqlx.md");
+    serves_after_a_close(&run, "orders");
+}
+
+#[test]
+fn activerecord_verifies_a_connection_before_a_request() {
+    let run = PageRun::start("reconnects_rails");
+    run.unpack("drivers/rails.md");
+    assert_eq!(run.output("ruby migrate.rb"), "1\n");
+    serves_after_a_close(&run, "ruby serve.rb");
+}

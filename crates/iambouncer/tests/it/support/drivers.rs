@@ -211,6 +211,8 @@ pub fn link_page_tools(dir: &Path) -> Vec<(String, String)> {
         script(&bin.join(name), &format!("#!/bin/sh\nexec {} \"$@\"\n", python.display()));
     }
     script(&bin.join("java"), SHORT_JAVA);
+    let this = std::env::current_exe().unwrap();
+    symlink(this.ancestors().nth(2).unwrap().join("examples/sqlx_page"), bin.join("orders")).unwrap();
     symlink(driver_dir("node").join("node_modules"), dir.join("node_modules")).unwrap();
     let path = std::env::var("PATH").unwrap();
     let cache = drivers_dir().join("go/cache").display().to_string();
