@@ -7,6 +7,7 @@ use crate::support::drivers::link_page_tools;
 use crate::support::program::to_end_within;
 use crate::support::sim::Sim;
 use crate::support::{Bouncer, eventually, postgres};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -18,6 +19,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 const ERRORS: &str = "errors";
 /// Applications have passwords, the tests' console connections none.
 const HBA: &str = "host pgbouncer postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+/// `default_pool_size`.
+pub(super) const POOL_SIZE: usize = 4;
 /// The defaults without a file that concern clients; two workers, so that clients and servers are spread over both.
 const SETTINGS: [&str; 4] = [
     "workers = 2",
@@ -197,6 +200,11 @@ impl PageProgram {
         writeln!(self.input, "{line}").unwrap();
         let answer = self.output.next().map(Result::unwrap);
         answer.unwrap_or_else(|| panic!("the program has ended: {}", self.errors()))
+    }
+
+    /// Sends a signal.
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     fn errors(&self) -> String {

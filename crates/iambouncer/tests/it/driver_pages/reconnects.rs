@@ -2,6 +2,7 @@
 //! with the settings of the pages the next request succeeds. Owns nothing but these facts.
 
 use super::page_run::PageRun;
+use rustix::process::Signal;
 
 /// Serves two requests with a close of all connections in between.
 fn serves_after_a_close(run: &PageRun, program: &str) {
@@ -13,6 +14,16 @@ fn serves_after_a_close(run: &PageRun, program: &str) {
             run.close_clients();
         }
     }
+}
+
+/// Serves an invocation after the process was frozen, during which the pooler closed its connection.
+fn serves_after_a_freeze(run: &PageRun, program: &str, item: &str) {
+    let mut program = run.program(program);
+    assert_eq!(program.answer(item), format!("{item}: 1 ordered"));
+    program.signal(Signal::STOP);
+    run.close_clients();
+    program.signal(Signal::CONT);
+    assert_eq!(program.answer(item), format!("{item}: 2 ordered"));
 }
 
 /// Expects that the request after a close fails with this text.
@@ -107,4 +118,13 @@ fn activerecord_verifies_a_connection_before_a_request() {
     run.unpack("drivers/rails.md");
     assert_eq!(run.output("ruby migrate.rb"), "1\n");
     serves_after_a_close(&run, "ruby serve.rb");
+}
+
+#[test]
+fn functions_check_their_connection_after_a_freeze() {
+    let run = PageRun::start("reconnects_lambda");
+    run.unpack("lambda.md");
+    run.output("psql -qc 'CREATE TABLE orders (item text)'");
+    serves_after_a_freeze(&run, "python invoke.py", "apple");
+    serves_after_a_freeze(&run, "node invoke.mjs", "pear");
 }
