@@ -40,6 +40,8 @@ OFFLINE_PROGRAMS = {"iambouncer", "sed", "echo"}
 OFFLINE_COMMANDS = {"check", "policy", "hash", "token", "authorities", "--version", "--help", "status", "healthcheck"}
 # Fields that only a container has, to recognise a part of one.
 CONTAINER_FIELDS = {"image", "env", "ports", "startupProbe", "livenessProbe", "readinessProbe", "securityContext", "resources"}
+# What a file of settings is included in.
+REST_OF_CONFIGURATION = "[databases]\napp = host=127.0.0.1 user=app\n[pgbouncer]\nauth_type = any\n"
 USERS = '"orders" "secret"\n'
 TIME_LIMIT_SECONDS = 20
 
@@ -71,7 +73,13 @@ class Sandbox:
         self.code = 0
 
     def write_configuration(self, text):
+        if "tls.crt" in text:
+            self.write_certificate()
         (self.directory / "pgbouncer.ini").write_text(re.sub("/etc/(iam|pg)bouncer", str(self.directory), text))
+
+    def write_certificate(self):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                        "/CN=pooler", "-keyout", "tls.key", "-out", "tls.crt"], cwd=self.directory, check=True, capture_output=True)
 
     def run(self, command):
         variables = {
@@ -210,6 +218,8 @@ def block_errors(language, information, body, sandbox):
         return [f"unknown words after the language: {information}"]
     if information and language in RUN:
         return []
+    if information and language == "ini":
+        body = REST_OF_CONFIGURATION + body
     if language in UNCHECKED:
         # A command with its output is run, unless it cannot be.
         return ["a command of the program in a block without a language"] if body.startswith("$ iambouncer") and not language else []

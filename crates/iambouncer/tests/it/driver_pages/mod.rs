@@ -28,6 +28,7 @@ macro_rules! pages {
 
 pages! {
     rules: "drivers/README.md";
+    client_tls: "client-tls.md";
     django: "drivers/django.md";
     pgx: "drivers/pgx.md";
     psycopg_asyncpg: "drivers/psycopg-asyncpg.md";

@@ -75,6 +75,10 @@ impl PageRun {
         let hba = dir.path().join("hba.conf");
         std::fs::write(&hba, HBA).unwrap();
         let start = start.set(&format!("auth_hba_file = {}", hba.display()));
+        // A page about settings has them in this file, and reloads them.
+        let included = dir.path().join("tls.ini");
+        std::fs::write(&included, "").unwrap();
+        let start = start.set(&format!("%include {}", included.display()));
         let settings = SETTINGS.iter().chain(settings);
         let bouncer = settings.fold(start, |start, setting| start.set(setting)).start();
         let mut environment = link_page_tools(dir.path());
@@ -118,7 +122,9 @@ impl PageRun {
         self.write(file, &text.replace(from, to));
     }
 
+    /// The directory of the package is the page's.
     fn write(&self, name: &str, text: &str) {
+        let text = text.replace("/etc/iambouncer", &self.dir().display().to_string());
         let path = self.dir().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
