@@ -70,7 +70,8 @@ pub(super) fn matches(expected: &str, output: &str) -> bool {
         && expected.lines().zip(output.lines()).all(|(expected, line)| line_matches(expected, line))
 }
 
-fn line_matches(expected: &str, line: &str) -> bool {
+/// As [`matches`], for one line.
+pub(super) fn line_matches(expected: &str, line: &str) -> bool {
     let parts: Vec<&str> = expected.split(ELLIPSIS).collect();
     let [first, middle @ .., last] = parts.as_slice() else { return expected == line };
     let Some(mut rest) = line.strip_prefix(first) else { return false };

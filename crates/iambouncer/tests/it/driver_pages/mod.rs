@@ -4,6 +4,7 @@
 mod blocks;
 mod page_run;
 mod reconnects;
+mod symptoms;
 
 use blocks::{Block, blocks};
 use page_run::{POOL_SIZE, PageRun, docs, page};

@@ -12,17 +12,26 @@ pub struct UpdatedClient(TcpStream);
 impl UpdatedClient {
     /// Connects and logs in.
     pub fn log_in(port: u16) -> io::Result<Self> {
+        Self::log_in_to(port, "app")
+    }
+
+    /// As `log_in`, to another database.
+    pub fn log_in_to(port: u16, database: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
-        Self::start(stream)
+        Self::start_at(stream, database)
     }
 
     /// Logs in on a connection.
     pub fn start(stream: TcpStream) -> io::Result<Self> {
+        Self::start_at(stream, "app")
+    }
+
+    fn start_at(stream: TcpStream, database: &str) -> io::Result<Self> {
         let mut client = Self(stream);
         let mut packet = Vec::new();
-        wire::encode::startup(&mut packet, Version::V3_0, &[("user", "app"), ("database", "app")]);
+        wire::encode::startup(&mut packet, Version::V3_0, &[("user", "app"), ("database", database)]);
         client.0.write_all(&packet)?;
         client.until_ready()?;
         Ok(client)
