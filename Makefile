@@ -67,6 +67,7 @@ test: setup ## Run all tests; requires only Rust and make
 # The tests run in a network of their own, which has neither the host's listeners nor its routes, so everything is built before.
 test-deploy: images ## Test the static binary, images, Debian package, manifests and chart (as root); part of `make test`
 	IAMBOUNCER=$(STATIC) tools/deploy-checks
+	@tools/drivers prisma
 	$(CARGO) test --locked -p iambouncer --test it --no-run
 	unshare --net sh -c 'ip link set lo up && exec "$$@"' sh \
 		$(CARGO) test --locked --offline -p iambouncer --test it -- --ignored deploy:: --test-threads=1

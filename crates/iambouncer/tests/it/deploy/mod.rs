@@ -12,5 +12,6 @@ mod image;
 mod manifests;
 mod monitoring;
 mod pod;
+mod prisma;
 mod prometheus;
 mod stopped_thread;

@@ -2,8 +2,8 @@
 //! pooler in transaction pooling with two workers and several servers. Owns which test runs which page.
 
 mod blocks;
-mod page_run;
-mod reconnects;
+pub(crate) mod page_run;
+pub(crate) mod reconnects;
 mod symptoms;
 
 use blocks::{Block, blocks};
@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// A page that is run with IAM only.
 const LAMBDA: &str = "lambda.md";
+/// A page that is run with the tests of what is released.
+pub(crate) const PRISMA: &str = "drivers/prisma.md";
 
 macro_rules! pages {
     ($($name:ident: $page:literal;)+) => {
@@ -95,6 +97,6 @@ fn every_page_with_programs_has_a_test() {
             }
         }
     }
-    let run = PAGES.iter().chain(&[LAMBDA]).map(|&name| name.to_owned()).collect();
+    let run = PAGES.iter().chain(&[LAMBDA, PRISMA]).map(|&name| name.to_owned()).collect();
     assert_eq!(found, run);
 }

@@ -3,7 +3,7 @@
 
 use super::blocks::{Block, PageCommand, blocks, matches};
 use crate::support::bouncer::{Start, end_with_the_test};
-use crate::support::drivers::link_page_tools;
+use crate::support::drivers::{link_node_packages, link_page_tools};
 use crate::support::program::to_end_within;
 use crate::support::sim::Sim;
 use crate::support::{Bouncer, eventually, postgres};
@@ -20,7 +20,7 @@ const ERRORS: &str = "errors";
 /// Applications have passwords, the tests' console connections none.
 const HBA: &str = "host pgbouncer postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 /// `default_pool_size`.
-pub(super) const POOL_SIZE: usize = 4;
+pub(crate) const POOL_SIZE: usize = 4;
 /// The defaults without a file that concern clients; two workers, so that clients and servers are spread over both.
 const SETTINGS: [&str; 4] = [
     "workers = 2",
@@ -30,19 +30,19 @@ const SETTINGS: [&str; 4] = [
 ];
 
 /// The directory of the pages.
-pub(super) fn docs() -> PathBuf {
+pub(crate) fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
 /// A page of `docs`.
-pub(super) fn page(name: &str) -> String {
+pub(crate) fn page(name: &str) -> String {
     let path = docs().join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A directory for a page's files, and the pooler that its programs use.
-pub(super) struct PageRun {
-    pub(super) bouncer: Bouncer,
+pub(crate) struct PageRun {
+    pub(crate) bouncer: Bouncer,
     dir: tempfile::TempDir,
     environment: Vec<(String, String)>,
     /// The simulated RDS behind the pooler, if it is not a plain PostgreSQL.
@@ -51,18 +51,18 @@ pub(super) struct PageRun {
 
 impl PageRun {
     /// A pooler in front of a new database with this name; clients call it `app`.
-    pub(super) fn start(database: &str) -> Self {
+    pub(crate) fn start(database: &str) -> Self {
         Self::start_with(database, &[])
     }
 
     /// Like `start`, with more settings.
-    pub(super) fn start_with(database: &str, settings: &[&str]) -> Self {
+    pub(crate) fn start_with(database: &str, settings: &[&str]) -> Self {
         let line = format!("app = host=127.0.0.1 port={} dbname={database}", postgres().port());
         Self::run(database, Start::databases(&line), settings, None)
     }
 
     /// Like `start`, with a simulated RDS that accepts only tokens.
-    pub(super) fn start_with_iam(database: &str) -> Self {
+    pub(crate) fn start_with_iam(database: &str) -> Self {
         let sim = Sim::in_front_of(postgres());
         let line = sim.database().replace("dbname=app", &format!("dbname={database}"));
         let start = sim.start(&line);
@@ -86,18 +86,30 @@ impl PageRun {
         Self { bouncer, dir, environment, sim }
     }
 
+    /// Replaces the packages of Node by those in this directory of `tools/drivers`.
+    pub(crate) fn with_packages(self, name: &str) -> Self {
+        link_node_packages(self.dir(), name);
+        self
+    }
+
+    /// Adds a variable to the programs' environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Where the page's files are.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The number of tokens that the simulated RDS has accepted.
-    pub(super) fn accepted_tokens(&self) -> usize {
+    pub(crate) fn accepted_tokens(&self) -> usize {
         self.sim.as_ref().map_or(0, |sim| sim.signed_at().len())
     }
 
     /// Writes the page's files and runs its commands, in the order of the page.
-    pub(super) fn follow(&self, name: &str) {
+    pub(crate) fn follow(&self, name: &str) {
         for block in blocks(&page(name)) {
             match block {
                 Block::File { name, text } => self.write(&name, &text),
@@ -107,7 +119,7 @@ impl PageRun {
     }
 
     /// Writes the page's files only.
-    pub(super) fn unpack(&self, name: &str) {
+    pub(crate) fn unpack(&self, name: &str) {
         for block in blocks(&page(name)) {
             if let Block::File { name, text } = block {
                 self.write(&name, &text);
@@ -116,7 +128,7 @@ impl PageRun {
     }
 
     /// Replaces a part of a file, which must be there.
-    pub(super) fn change(&self, file: &str, from: &str, to: &str) {
+    pub(crate) fn change(&self, file: &str, from: &str, to: &str) {
         let text = std::fs::read_to_string(self.dir().join(file)).unwrap();
         assert!(text.contains(from), "{file} has no {from}:\n{text}");
         self.write(file, &text.replace(from, to));
@@ -141,7 +153,7 @@ impl PageRun {
     }
 
     /// What a command prints, errors included.
-    pub(super) fn output(&self, line: &str) -> String {
+    pub(crate) fn output(&self, line: &str) -> String {
         to_end_within(&mut self.command(&format!("exec 2>&1\n{line}")), COMMAND_TIMEOUT).stdout
     }
 
@@ -155,7 +167,7 @@ impl PageRun {
     }
 
     /// Starts a program that answers each line of its input with a line.
-    pub(super) fn program(&self, line: &str) -> PageProgram {
+    pub(crate) fn program(&self, line: &str) -> PageProgram {
         let mut command = self.command(&format!("exec {line} 2>{ERRORS}"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
@@ -164,13 +176,13 @@ impl PageRun {
     }
 
     /// Has the pooler close all clients between two transactions, as in a drain, and waits until it has.
-    pub(super) fn close_clients(&self) {
+    pub(crate) fn close_clients(&self) {
         self.bouncer.console().query("RECONNECT_CLIENTS app 0");
         self.wait_for_no_clients();
     }
 
     /// Waits until the pooler has no client but the console's.
-    pub(super) fn wait_for_no_clients(&self) {
+    pub(crate) fn wait_for_no_clients(&self) {
         let mut console = self.bouncer.console();
         eventually("the clients are closed", || {
             !console.column("SHOW CLIENTS", "database").contains(&"app".to_owned())
@@ -193,7 +205,7 @@ fn pooler_environment(bouncer: &Bouncer) -> Vec<(String, String)> {
 }
 
 /// A running program of a page.
-pub(super) struct PageProgram {
+pub(crate) struct PageProgram {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -202,14 +214,14 @@ pub(super) struct PageProgram {
 
 impl PageProgram {
     /// Sends a line and returns the answer.
-    pub(super) fn answer(&mut self, line: &str) -> String {
+    pub(crate) fn answer(&mut self, line: &str) -> String {
         writeln!(self.input, "{line}").unwrap();
         let answer = self.output.next().map(Result::unwrap);
         answer.unwrap_or_else(|| panic!("the program has ended: {}", self.errors()))
     }
 
     /// Sends a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
@@ -218,7 +230,7 @@ impl PageProgram {
     }
 
     /// Sends a line to a program that fails, and returns the errors that it has printed.
-    pub(super) fn failure(&mut self, line: &str) -> String {
+    pub(crate) fn failure(&mut self, line: &str) -> String {
         // It may have ended before.
         let _ = writeln!(self.input, "{line}");
         let lines: Vec<String> = self.output.by_ref().map(Result::unwrap).collect();

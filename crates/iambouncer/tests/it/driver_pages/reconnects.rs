@@ -4,8 +4,8 @@
 use super::page_run::PageRun;
 use rustix::process::Signal;
 
-/// Serves two requests with a close of all connections in between.
-fn serves_after_a_close(run: &PageRun, program: &str) {
+/// Serves requests with a close of all connections after the first.
+pub(crate) fn serves_after_a_close(run: &PageRun, program: &str) {
     let mut program = run.program(program);
     for number in 0..3 {
         let answer = program.answer("apple");

@@ -213,7 +213,7 @@ pub fn link_page_tools(dir: &Path) -> Vec<(String, String)> {
     script(&bin.join("java"), SHORT_JAVA);
     let this = std::env::current_exe().unwrap();
     symlink(this.ancestors().nth(2).unwrap().join("examples/sqlx_page"), bin.join("orders")).unwrap();
-    symlink(driver_dir("node").join("node_modules"), dir.join("node_modules")).unwrap();
+    link_node_packages(dir, "node");
     let path = std::env::var("PATH").unwrap();
     let cache = drivers_dir().join("go/cache").display().to_string();
     return variables([
@@ -232,6 +232,13 @@ pub fn link_page_tools(dir: &Path) -> Vec<(String, String)> {
         std::fs::write(path, text).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
+}
+
+/// Node searches for packages in the directory of the program.
+pub fn link_node_packages(dir: &Path, name: &str) {
+    let link = dir.join("node_modules");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(driver_dir(name).join("node_modules"), link).unwrap();
 }
 
 fn variables<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {
