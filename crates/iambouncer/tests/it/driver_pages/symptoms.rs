@@ -19,8 +19,11 @@ const HEADING: &str = "### `";
 /// A port at which nothing listens.
 const CLOSED_PORT: u16 = 1;
 
-/// Texts that neither the table of messages nor the output of a page has, with what a client or the log shows.
-const PROVOKED: [(&str, fn() -> String); 7] = [
+/// Shows what a client or the log shows.
+type Provoke = fn() -> String;
+
+/// Texts that neither the table of messages nor the output of a page has.
+const PROVOKED: [(&str, Provoke); 7] = [
     ("Connection refused", connection_refused),
     ("remaining connection slots are reserved for", server_is_full),
     ("server closed the connection unexpectedly", pooler_is_killed),
