@@ -175,6 +175,25 @@ impl PageRun {
         PageProgram { child, input, output, errors: self.dir().join(ERRORS) }
     }
 
+    /// Replaces the pooler by another one at the same port, and waits until the old one has drained. Requires
+    /// `so_reuseport` and `drain_max_seconds`.
+    pub(crate) fn restart(&mut self) {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (self.bouncer.dir().display().to_string(), dir.path().display().to_string());
+        std::fs::copy(self.bouncer.dir().join("users.txt"), dir.path().join("users.txt")).unwrap();
+        let port = format!("listen_port = {}", self.bouncer.port);
+        let ini = std::fs::read_to_string(self.bouncer.ini()).unwrap();
+        std::fs::write(
+            dir.path().join("pooler.ini"),
+            ini.replace("listen_port = 0", &port).replace(&old, &new),
+        )
+        .unwrap();
+        let arguments = [dir.path().join("pooler.ini").display().to_string()];
+        let mut old = std::mem::replace(&mut self.bouncer, Bouncer::spawn(&arguments, &[], dir));
+        old.signal(Signal::TERM);
+        assert!(old.wait_for_end().success(), "{}", old.log());
+    }
+
     /// Has the pooler close all clients between two transactions, as in a drain, and waits until it has.
     pub(crate) fn close_clients(&self) {
         self.bouncer.console().query("RECONNECT_CLIENTS app 0");

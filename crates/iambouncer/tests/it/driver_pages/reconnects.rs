@@ -128,3 +128,36 @@ fn functions_check_their_connection_after_a_freeze() {
     serves_after_a_freeze(&run, "python invoke.py", "apple");
     serves_after_a_freeze(&run, "node invoke.mjs", "pear");
 }
+
+/// A restart as in docs/rolling-restart.md, between two requests of applications of several languages.
+#[test]
+fn applications_do_not_notice_a_restart_of_the_pooler() {
+    let mut run = PageRun::start_with("restarts", &["so_reuseport = 1", "drain_max_seconds = 1"]);
+    run.unpack("drivers/django.md");
+    let prepare =
+        "mv serve.py django_serve.py && python manage.py makemigrations orders && python manage.py migrate";
+    run.output(prepare);
+    run.unpack("drivers/node-postgres.md");
+    run.unpack("drivers/psycopg-asyncpg.md");
+    let lines = ["python django_serve.py", "node serve.mjs", "python serve.py"];
+    let mut programs = lines.map(|line| (line, run.program(line)));
+    for (line, program) in &mut programs {
+        assert_eq!(program.answer(line), format!("{line}: 1 ordered"));
+    }
+    run.restart();
+    for (line, program) in &mut programs {
+        assert_eq!(program.answer(line), format!("{line}: 2 ordered"));
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_checked_fails_after_a_drain() {
+    let mut run = PageRun::start_with("restarts_unchecked", &["so_reuseport = 1", "drain_max_seconds = 1"]);
+    run.unpack("drivers/psycopg-asyncpg.md");
+    run.change("serve.py", "check=ConnectionPool.check_connection,", "");
+    let mut program = run.program("python serve.py");
+    assert_eq!(program.answer("apple"), "apple: 1 ordered");
+    run.restart();
+    let failure = program.failure("apple");
+    assert!(failure.contains("AdminShutdown: server shutting down"), "{failure}");
+}
