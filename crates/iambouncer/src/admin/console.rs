@@ -185,13 +185,13 @@ impl Console {
     }
 
     /// This worker's part of the statistics.
-    pub fn snapshot(&self) -> Snapshot {
+    pub async fn snapshot(&self) -> Snapshot {
         let console = DatabaseCounts {
             totals: self.statistics.totals(),
             recent: self.statistics.recent(),
             ..DatabaseCounts::default()
         };
-        Snapshot { console, ..clients::snapshot(&self.directory, &self.clients) }
+        Snapshot { console, ..clients::snapshot(&self.directory, &self.clients).await }
     }
 
     /// The databases that have a pool at some worker.
@@ -205,7 +205,7 @@ impl Console {
 
     /// The statistics of the process.
     pub(super) async fn snapshot_of_all(&self) -> Snapshot {
-        let parts = self.at_all(|console| ready(console.snapshot())).await;
+        let parts = self.at_all(|console| async move { console.snapshot().await }).await;
         Snapshot::sum(parts.iter())
     }
 

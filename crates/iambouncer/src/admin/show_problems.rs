@@ -65,14 +65,14 @@ struct WaitGroup {
 
 /// What one worker knows.
 #[derive(Default)]
-struct WorkerPart {
+struct WorkerProblems {
     waits: BTreeMap<WaitKey, WaitGroup>,
     paused: BTreeSet<String>,
     disabled: BTreeSet<String>,
     busy: Option<(usize, f64)>,
 }
 
-impl WorkerPart {
+impl WorkerProblems {
     fn of(console: &Console) -> Self {
         let mut part = Self::default();
         let mut waiting: HashMap<*const Pool, (Rc<Pool>, usize, Duration)> = HashMap::new();
@@ -201,8 +201,8 @@ impl ShowTable for ProblemsTable {
 
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
-            let parts = console.at_all(|console| ready(WorkerPart::of(&console))).await;
-            let mut sum = WorkerPart::default();
+            let parts = console.at_all(|console| ready(WorkerProblems::of(&console))).await;
+            let mut sum = WorkerProblems::default();
             let mut problems = of_process(console);
             for part in parts {
                 if let Some((worker, load)) = part.busy {

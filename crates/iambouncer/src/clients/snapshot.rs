@@ -1,54 +1,97 @@
-//! This worker's part of a snapshot. Owns the counts of clients; those of servers come from each pool.
+//! This worker's part of a snapshot. Owns the counts of clients; those of servers come from each pool. It is made in steps,
+//! between which the worker's other tasks run: there may be tens of thousands of clients.
 
-use super::{ClientState, ClientTable};
+use super::{ClientInfo, ClientState, ClientTable};
 use crate::pool::{Directory, Pool};
 use crate::stats::snapshot::{ClientCounts, DatabaseCounts, Snapshot};
+use crate::worker::executor;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// The values of the pools, databases and clients of this worker.
-pub fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
-    let mut part = Snapshot::default();
-    // One pass over all clients, regardless of the number of pools.
-    let mut by_pool: HashMap<*const Pool, ClientCounts> = HashMap::new();
-    let mut open: HashMap<Rc<str>, (u64, u64)> = HashMap::new();
-    table.visit(|client| {
+/// Clients that are counted in a step.
+const CLIENTS_PER_STEP: usize = 2000;
+/// Pools, or databases, that are counted in a step.
+const POOLS_PER_STEP: usize = 100;
+
+/// The clients counted so far.
+#[derive(Default)]
+struct ClientTotals {
+    /// The pools are kept: their addresses identify them.
+    by_pool: HashMap<*const Pool, (Rc<Pool>, ClientCounts)>,
+    /// Transactions and queries under way, by database.
+    open: HashMap<Rc<str>, (u64, u64)>,
+}
+
+impl ClientTotals {
+    fn add(&mut self, client: &ClientInfo, part: &mut Snapshot) {
         part.clients += 1;
-        let counts = client.pool.get().map(|pool| by_pool.entry(Rc::as_ptr(pool)).or_default());
+        let pool = client.pool.get();
+        let counts = pool.map(|pool| {
+            let new = || (pool.clone(), ClientCounts::default());
+            &mut self.by_pool.entry(Rc::as_ptr(pool)).or_insert_with(new).1
+        });
         match (client.state.get(), counts) {
             (ClientState::Login, _) => part.logging_in += 1,
             (_, None) => part.on_console += 1,
             (ClientState::Idle, Some(counts)) => counts.idle += 1,
             (ClientState::Active, Some(counts)) => {
                 counts.active += 1;
-                if let Some(pool) = client.pool.get() {
+                if let Some(pool) = pool {
                     let timing = client.timing.get();
-                    let (transactions, queries) = open.entry(pool.database.name.clone()).or_default();
+                    let (transactions, queries) = self.open.entry(pool.database.name.clone()).or_default();
                     *transactions += u64::from(timing.transaction_at.is_some());
                     *queries += u64::from(timing.query_at.is_some());
                 }
             }
             (ClientState::Waiting, Some(counts)) => counts.waiting += 1,
         }
-    });
-    for database in directory.databases() {
-        let (open_transactions, open_queries) = open.get(&database.name).copied().unwrap_or_default();
-        let counts = DatabaseCounts {
-            totals: database.totals(),
-            recent: database.recent(),
-            open_transactions,
-            open_queries,
-        };
-        part.databases.insert(database.name.to_string(), counts);
     }
-    for pool in directory.pools() {
-        let key = (pool.database.name.to_string(), pool.user.to_string());
-        if pool.is_forgotten() {
-            part.forgotten.insert(key);
-        } else {
-            let clients = by_pool.get(&Rc::as_ptr(&pool)).copied().unwrap_or_default();
-            part.pools.insert(key, pool.counts(clients));
+}
+
+/// The values of the pools, databases and clients of this worker.
+pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
+    let mut part = Snapshot::default();
+    let mut totals = ClientTotals::default();
+    // One pass over all clients, regardless of the number of pools.
+    let mut next = Some(0);
+    while let Some(slot) = next {
+        next = table.visit_from(slot, CLIENTS_PER_STEP, |client| totals.add(client, &mut part));
+        if next.is_some() {
+            executor::yield_now().await;
         }
     }
+    for databases in directory.databases().chunks(POOLS_PER_STEP) {
+        for database in databases {
+            let (open_transactions, open_queries) =
+                totals.open.get(&database.name).copied().unwrap_or_default();
+            let counts = DatabaseCounts {
+                totals: database.totals(),
+                recent: database.recent(),
+                open_transactions,
+                open_queries,
+            };
+            part.databases.insert(database.name.to_string(), counts);
+        }
+        yield_after(databases.len()).await;
+    }
+    for pools in directory.pools().chunks(POOLS_PER_STEP) {
+        for pool in pools {
+            let key = (pool.database.name.to_string(), pool.user.to_string());
+            if pool.is_forgotten() {
+                part.forgotten.insert(key);
+            } else {
+                let clients = totals.by_pool.get(&Rc::as_ptr(pool)).map(|(_, counts)| *counts);
+                part.pools.insert(key, pool.counts(clients.unwrap_or_default()));
+            }
+        }
+        yield_after(pools.len()).await;
+    }
     part
+}
+
+/// Lets other tasks run after a full step.
+async fn yield_after(count: usize) {
+    if count == POOLS_PER_STEP {
+        executor::yield_now().await;
+    }
 }

@@ -67,7 +67,7 @@ pub(super) async fn collect(console: Rc<Console>) -> PgbouncerPart {
         databases.extend(states.iter().map(|state| database(&console, state)));
         executor::yield_now().await;
     }
-    PgbouncerPart { clients, databases, config: config(&console), snapshot: console.snapshot() }
+    PgbouncerPart { clients, databases, config: config(&console), snapshot: console.snapshot().await }
 }
 
 /// Clients of one identity: idle, waiting, active.

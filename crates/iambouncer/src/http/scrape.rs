@@ -9,7 +9,7 @@ use crate::admin::Console;
 use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
 use crate::worker::workers::Workers;
-use std::future::ready;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -32,7 +32,13 @@ pub(super) struct Scraper {
 impl Scraper {
     /// A scraper of these workers.
     pub(super) fn new(consoles: Workers<Console>, process: Arc<Process>) -> Self {
-        let request = move |worker| consoles.question(worker, |console| ready(WorkerPart::of(console))).ok();
+        let request = move |worker| {
+            let part = |console: &Rc<Console>| {
+                let console = console.clone();
+                async move { WorkerPart::of(&console).await }
+            };
+            consoles.question(worker, part).ok()
+        };
         Self { request: Box::new(request), process, rounds: Default::default() }
     }
 
@@ -95,6 +101,7 @@ mod tests {
     use crate::worker::workers::WorkerSlot;
     use crate::worker::{self, timers};
     use rds_iam::{AwsCredentials, TokenEngine};
+    use std::future::ready;
     use std::rc::Rc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;

@@ -20,12 +20,12 @@ pub(super) struct WorkerPart {
 
 impl WorkerPart {
     /// The part of this worker.
-    pub(super) fn of(console: &Console) -> Self {
+    pub(super) async fn of(console: &Console) -> Self {
         let databases = console.directory.databases();
         let paused = databases.iter().map(|state| (state.name.to_string(), state.is_paused())).collect();
         let tls = &console.context.loaded().client_tls;
         Self {
-            snapshot: console.snapshot(),
+            snapshot: console.snapshot().await,
             paused,
             listener_expires_at: tls.as_ref().and_then(|tls| tls.expires_at),
             // Last, so that it contains the work above.

@@ -54,7 +54,7 @@ fn tokens_are_not_passwords() {
     let line = format!("app = host=127.0.0.1 port={} dbname=app", postgres().port());
     let bouncer = Start::databases(&line).users(&users).set("auth_type = plain").start();
     let line = bouncer.wait_for_line("IAM tokens that are stored as passwords are not used");
-    assert!(line.contains("first=\"app\"") && line.contains("server_auth = iam"), "{line}");
+    assert!(line.contains("user=\"app\"") && line.contains("server_auth = iam"), "{line}");
     let mut client = Client::start(bouncer.port, &[("user", "app"), ("database", "app")]);
     client.expect(b'R');
     let mut message = Vec::new();
