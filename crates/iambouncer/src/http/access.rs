@@ -27,10 +27,11 @@ use zeroize::Zeroizing;
 const MAX_TOKEN_BYTES: usize = 4096;
 /// Shortest token: a shorter one could be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
-/// Number of requests whose passwords are verified at once: each takes some milliseconds of CPU time.
+/// Number of passwords that are verified at once: each takes some milliseconds of CPU time.
 const MAX_CHECKS: usize = 2;
-/// How long a rejected request waits for its answer.
-const REJECTION_DELAY: Duration = Duration::from_millis(500);
+/// How long a wrong password keeps its place among them, which limits guesses to a few per second. Its request is answered at
+/// once: probes must not wait for a connection.
+const PENALTY: Duration = Duration::from_millis(500);
 /// Time limit for the first worker to report the configuration in force.
 const CONFIG_LIMIT: Duration = Duration::from_secs(1);
 /// Salt and iterations of the derivation that takes the time of a real one.
@@ -60,7 +61,7 @@ pub(super) enum AccessError {
     Unauthorized,
     /// No credentials could be sufficient; says why.
     Forbidden(String),
-    /// The first worker does not answer.
+    /// The first worker does not answer, or too many passwords are being verified.
     Unavailable,
 }
 
@@ -128,28 +129,38 @@ impl AccessCheck {
         let question = self.consoles.question(0, in_force).map_err(|_| AccessError::Unavailable)?;
         let answer = timeout(CONFIG_LIMIT, question).await;
         let Ok(Ok((config, users))) = answer else { return Err(AccessError::Unavailable) };
-        let is_permitted = match credentials {
-            Some(credentials) => self.verify(credentials, config.clone(), users.clone()).await,
-            None => false,
-        };
-        if is_permitted {
-            return Ok(());
-        }
-        if let Some(reason) = missing(&config, &users) {
-            return Err(AccessError::Forbidden(reason));
-        }
-        tokio::time::sleep(REJECTION_DELAY).await;
-        Err(AccessError::Unauthorized)
+        let checks = self.checks.clone();
+        // Files are read, and keys derived, on another thread.
+        let check = move || verify(credentials.as_ref(), &config, &users, &checks);
+        tokio::task::spawn_blocking(check).await.unwrap_or(Err(AccessError::Unavailable))
     }
+}
 
-    async fn verify(&self, credentials: Credentials, config: Arc<Config>, users: Arc<UserList>) -> bool {
-        let Ok(_permit) = self.checks.acquire().await else { return false };
-        let verify = move || {
-            is_token(&config.settings.http_token_file, credentials.secret())
-                || is_user(&credentials, &config, &users)
-        };
-        tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+/// Decides about credentials. Blocks.
+fn verify(
+    credentials: Option<&Credentials>,
+    config: &Config,
+    users: &UserList,
+    checks: &Arc<Semaphore>,
+) -> Result<(), AccessError> {
+    if credentials.is_some_and(|given| is_token(&config.settings.http_token_file, given.secret())) {
+        return Ok(());
     }
+    if let Some(reason) = missing(config, users) {
+        return Err(AccessError::Forbidden(reason));
+    }
+    let Some(Credentials::Basic { user, password }) = credentials else {
+        return Err(AccessError::Unauthorized);
+    };
+    let place = checks.clone().try_acquire_owned().map_err(|_| AccessError::Unavailable)?;
+    if is_user(user, password, config, users) {
+        return Ok(());
+    }
+    tokio::spawn(async move {
+        tokio::time::sleep(PENALTY).await;
+        drop(place);
+    });
+    Err(AccessError::Unauthorized)
 }
 
 /// True if the host of the request is an address or `localhost`, which no other name can be made to resolve to.
@@ -206,9 +217,8 @@ fn is_same(a: &str, b: &str) -> bool {
     verify_slices_are_equal(hash(a).as_ref(), hash(b).as_ref()).is_ok()
 }
 
-fn is_user(credentials: &Credentials, config: &Config, users: &UserList) -> bool {
-    let Credentials::Basic { user, password } = credentials else { return false };
-    let entry = users.get(user.as_str()).filter(|entry| is_reader(config, user) && !entry.is_iam_token());
+fn is_user(user: &str, password: &str, config: &Config, users: &UserList) -> bool {
+    let entry = users.get(user).filter(|entry| is_reader(config, user) && !entry.is_iam_token());
     let stored = entry.map(|entry| entry.password.expose()).unwrap_or_default();
     let scram = ScramSecret::parse(stored);
     // One derivation for every attempt: the time must not reveal which users exist.
@@ -256,11 +266,7 @@ mod tests {
             *scram.stored_text()
         );
         let users = parse_user_list("users", &text).unwrap();
-        let admits = |user: &str, password: &str| {
-            let credentials =
-                Credentials::Basic { user: user.to_owned(), password: password.to_owned().into() };
-            is_user(&credentials, &config, &users)
-        };
+        let admits = |user: &str, password: &str| is_user(user, password, &config, &users);
         for user in ["plain", "hashed", "scram", "root"] {
             assert!(admits(user, "right") && !admits(user, "wrong") && !admits(user, ""), "{user}");
         }
@@ -288,6 +294,28 @@ mod tests {
         for value in ["Basic !!!", "Basic", "Digest x", "Basic bm9jb2xvbg=="] {
             assert!(Credentials::of(&headers(&[(AUTHORIZATION, value)])).is_none(), "{value}");
         }
+    }
+
+    #[tokio::test]
+    async fn wrong_passwords_are_limited_and_do_not_lock_out_the_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0123456789abcdef").unwrap();
+        let mut config = Config::default();
+        config.settings.set("stats_users", "ann").unwrap();
+        config.settings.set("http_token_file", file.path().to_str().unwrap()).unwrap();
+        let users = parse_user_list("users", "\"ann\" \"right\"").unwrap();
+        let checks = Arc::new(Semaphore::new(MAX_CHECKS));
+        let verify = |password: &str| {
+            let given = Credentials::Basic { user: "ann".to_owned(), password: password.to_owned().into() };
+            verify(Some(&given), &config, &users, &checks)
+        };
+        assert_eq!(verify("right"), Ok(()));
+        for _ in 0..MAX_CHECKS {
+            assert_eq!(verify("wrong"), Err(AccessError::Unauthorized));
+        }
+        assert_eq!(verify("right"), Err(AccessError::Unavailable));
+        assert_eq!(verify("0123456789abcdef"), Ok(()));
+        checks.acquire().await.unwrap().forget();
     }
 
     #[test]

@@ -147,8 +147,10 @@ fn rejection(error: AccessError) -> HttpResponse {
             with_header(refusal, WWW_AUTHENTICATE, "Basic realm=\"iambouncer\", charset=\"UTF-8\"")
         }
         AccessError::Forbidden(reason) => response(StatusCode::FORBIDDEN, PLAIN, format!("{reason}\n")),
-        AccessError::Unavailable => {
-            response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "The first worker does not answer.\n")
-        }
+        AccessError::Unavailable => response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            PLAIN,
+            "The first worker does not answer, or too many passwords are being verified.\n",
+        ),
     }
 }

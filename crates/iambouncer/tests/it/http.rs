@@ -371,7 +371,7 @@ fn a_failed_reload_is_reported() {
 fn only_existing_paths_can_be_read_and_no_other_methods_are_allowed() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO]);
     let port = bouncer.http_port();
-    let missing = get(port, "/");
+    let missing = get(port, "/nothing");
     assert!(missing.status == 404 && missing.body.contains("/metrics"), "{missing:?}");
     assert_eq!(status(port, "/metrics/"), 404);
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {

@@ -97,6 +97,7 @@ scram-sha-256
 {{- $fixed := list "listen_addr" "listen_port" "http_addr" "http_port" "unix_socket_dir" "workers" "drain_min_seconds" "drain_max_seconds" -}}
 {{- if .Values.peers.enabled }}{{ $fixed = append $fixed "peer_host" }}{{ end -}}
 {{- if .Values.authFile.existingSecret }}{{ $fixed = append $fixed "auth_file" }}{{ end -}}
+{{- if .Values.dashboardToken.existingSecret }}{{ $fixed = append $fixed "http_token_file" }}{{ end -}}
 {{- range $section, $lines := .Values.config }}
 [{{ $section }}]
 {{- if kindIs "string" $lines }}
@@ -104,7 +105,7 @@ scram-sha-256
 {{- else }}
 {{- range $name, $value := $lines }}
 {{- if and (has $section (list "pgbouncer" "iambouncer")) (has $name $fixed) }}
-{{- fail (printf "config.%s.%s: the chart sets this; see service.port, workers, drain, peers and authFile" $section $name) }}
+{{- fail (printf "config.%s.%s: the chart sets this; see service.port, workers, drain, peers, authFile and dashboardToken" $section $name) }}
 {{- end }}
 {{ $name }} = {{ include "iambouncer.iniValue" $value }}
 {{- end }}

@@ -108,7 +108,8 @@ impl Log {
         let harmless = filter_fn(|line| is_safe_to_log(line.target(), *line.level()));
         let filter = filter.and(harmless.with_max_level_hint(LevelFilter::TRACE));
         // A second start in one process (tests) keeps the first subscriber.
-        let notable = NotableLayer.with_filter(filter_fn(notable::is_notable));
+        let notable =
+            NotableLayer.with_filter(filter_fn(notable::is_notable).with_max_level_hint(LevelFilter::INFO));
         let _ = registry().with(layer.clone().with_filter(filter)).with(notable).try_init();
         Self { layer, filter: filter_handle, flags }
     }
