@@ -340,7 +340,7 @@ fn a_port_in_use_is_an_error_only_if_it_was_configured() {
     let variables = [("IAMBOUNCER_HTTP_PORT".to_owned(), port.clone())];
     let output = program::run(&[&arguments[0]], &variables);
     assert_eq!(output.code, Some(1), "{output:?}");
-    let expected = format!("error: no probes and metrics: cannot listen on 127.0.0.1:{port}: ");
+    let expected = format!("error: no dashboard, probes and metrics: cannot listen on 127.0.0.1:{port}: ");
     assert!(output.stderr.contains(&expected), "{output:?}");
 
     // The port is in use, by this listener or by another process.

@@ -90,6 +90,7 @@ fn file_values(dir: &Path) -> Vec<(&'static str, String)> {
         ("client_tls_key_file", key.clone()),
         ("client_tls_sslmode", "allow".to_owned()),
         ("conffile", dir.join("pooler.ini").display().to_string()),
+        ("http_token_file", path("token", "0123456789abcdef")),
         ("logfile", path("other.log", "")),
         ("server_tls_ca_file", authorities),
         ("server_tls_cert_file", certificate),
