@@ -24,6 +24,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// Number of secrets generated at a time: a call of the random number generator costs more than the bytes it returns.
 const SECRETS_DRAWN: usize = 64;
 
+/// Clients that are visited in a step: a fraction of a millisecond.
+const CLIENTS_PER_STEP: usize = 2000;
+
 /// What a client is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
@@ -407,11 +410,20 @@ impl ClientTable {
     }
 
     /// Calls a function for at most `most` clients from a slot on. Returns the slot of the next one, if there are more.
-    pub fn visit_from(&self, slot: u32, most: usize, mut each: impl FnMut(&ClientInfo)) -> Option<u32> {
+    pub fn visit_from(&self, slot: u32, most: usize, mut each: impl FnMut(&Rc<ClientInfo>)) -> Option<u32> {
         let clients = self.clients.borrow();
         let mut rest = clients.range(slot..);
         rest.by_ref().take(most).for_each(|(_, client)| each(client));
         rest.next().map(|(slot, _)| *slot)
+    }
+
+    /// Calls a function for each client, in steps between which the worker's other tasks run.
+    pub async fn visit_in_steps(&self, mut each: impl FnMut(&Rc<ClientInfo>)) {
+        let mut next = self.visit_from(0, CLIENTS_PER_STEP, &mut each);
+        while let Some(slot) = next {
+            executor::yield_now().await;
+            next = self.visit_from(slot, CLIENTS_PER_STEP, &mut each);
+        }
     }
 
     /// Number of clients.

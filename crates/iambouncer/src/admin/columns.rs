@@ -2,10 +2,13 @@
 //! from a record. Headers and rows are derived from the same list.
 
 use super::console::Console;
+use crate::process::Process;
 use crate::stats::snapshot::Snapshot;
 use crate::worker::executor;
 use std::collections::HashSet;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use wire::encode::ColumnType;
 
 /// A row of a result; `None` is NULL.
@@ -16,7 +19,10 @@ pub type ColumnHeader = (&'static str, ColumnType);
 pub(super) type PendingRows<'a> = Pin<Box<dyn Future<Output = Vec<Row>> + 'a>>;
 
 /// Rows that a worker makes before it serves its clients again: a fraction of a millisecond.
-const ROWS_PER_TURN: usize = 64;
+pub(super) const ROWS_PER_TURN: usize = 64;
+
+/// The records of a worker, once all have been collected.
+pub(super) type PendingRecords<R> = Pin<Box<dyn Future<Output = Vec<R>>>>;
 
 /// A value that is not NULL.
 pub(super) fn shown(value: impl ToString) -> Option<String> {
@@ -48,8 +54,12 @@ pub(super) const fn int8<R>(name: &'static str, value: fn(&R) -> Option<String>)
 pub(super) enum Records<R> {
     /// The same at every worker.
     Here(fn(&Console) -> Vec<R>),
+    /// The same at every worker, collected in steps.
+    HereInSteps(fn(Arc<Process>) -> PendingRecords<R>),
     /// Each worker has its own.
     EachWorker(fn(&Console) -> Vec<R>),
+    /// Each worker has its own, collected in steps.
+    EachWorkerInSteps(fn(Rc<Console>) -> PendingRecords<R>),
     /// Each worker has its own; rows with the same first value are duplicates. The rows are sorted by it.
     Distinct(fn(&Console) -> Vec<R>),
     /// Sums over all workers.
@@ -104,11 +114,20 @@ impl<R> ShowTable for Table<R> {
         Box::pin(async move {
             match self.records {
                 Records::Here(records) => self.rows(records(console)).await,
+                Records::HereInSteps(records) => {
+                    self.rows(records(console.context.process.clone()).await).await
+                }
                 Records::EachWorker(records) => self.rows_of_all(console, records).await,
+                Records::EachWorkerInSteps(records) => {
+                    let all = move |console| async move { self.rows(records(console).await).await };
+                    console.at_all(all).await.into_iter().flatten().collect()
+                }
                 Records::Distinct(records) => {
                     let mut rows = self.rows_of_all(console, records).await;
+                    executor::yield_now().await;
                     let mut seen = HashSet::new();
                     rows.retain(|row| seen.insert(row.first().cloned()));
+                    executor::yield_now().await;
                     rows.sort_by(|a, b| a.first().cmp(&b.first()));
                     rows
                 }

@@ -206,7 +206,8 @@ impl Console {
     /// The statistics of the process.
     pub(super) async fn snapshot_of_all(&self) -> Snapshot {
         let parts = self.at_all(|console| async move { console.snapshot().await }).await;
-        Snapshot::sum(parts.iter())
+        // With many pools this takes longer than a worker may be kept from its clients.
+        self.context.blocking(move || Snapshot::sum(parts.iter())).await.unwrap_or_default()
     }
 
     /// Begins a drain. A repeated one changes nothing; one that follows SHUTDOWN WAIT_FOR_CLIENTS ends that wait. False if

@@ -5,10 +5,12 @@ use super::columns::{ColumnHeader, PendingRows, Row, ShowTable, shown};
 use super::console::Console;
 use super::show_connections::wait;
 use super::show_status;
-use crate::clients::ClientState;
+use crate::clients::{ClientInfo, ClientState};
 use crate::pool::Pool;
+use crate::stats::last_failures::FailedLogin;
+use crate::stats::snapshot::PoolName;
+use crate::worker::executor;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 use wire::encode::ColumnType;
@@ -17,6 +19,10 @@ use wire::encode::ColumnType;
 const LONG_WAIT: Duration = Duration::from_secs(1);
 /// Tokens and credentials are renewed far earlier.
 const EXPIRES_SOON: Duration = Duration::from_secs(120);
+/// Tokens are renewed as long as they were used within this time.
+const UNUSED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Pools, or databases, that are looked at before other tasks of the worker get their turn.
+const POOLS_PER_STEP: usize = 100;
 /// A worker that computes for more of its time than this delays its clients.
 const BUSY_PERCENT: f64 = 90.0;
 /// Number of problems of each kind that are shown.
@@ -67,16 +73,18 @@ struct WaitGroup {
 #[derive(Default)]
 struct WorkerProblems {
     waits: BTreeMap<WaitKey, WaitGroup>,
+    /// Pools whose last login has failed.
+    failing: BTreeSet<PoolName>,
     paused: BTreeSet<String>,
     disabled: BTreeSet<String>,
     busy: Option<(usize, f64)>,
 }
 
 impl WorkerProblems {
-    fn of(console: &Console) -> Self {
+    async fn of(console: &Console) -> Self {
         let mut part = Self::default();
         let mut waiting: HashMap<*const Pool, (Rc<Pool>, usize, Duration)> = HashMap::new();
-        console.clients.visit(|client| {
+        let count = |client: &Rc<ClientInfo>| {
             let pool = client.pool.get().filter(|_| client.state.get() == ClientState::Waiting);
             if let Some(pool) = pool {
                 let (_, clients, longest) =
@@ -84,19 +92,34 @@ impl WorkerProblems {
                 *clients += 1;
                 *longest = wait(client).max(*longest);
             }
-        });
-        for (pool, clients, longest) in waiting.into_values() {
-            let reason = pool.wait_reason();
-            let key = (pool.database.name.to_string(), pool.user.to_string(), reason.as_str());
-            part.waits.insert(key, WaitGroup { clients, longest, detail: reason.to_string() });
+        };
+        console.clients.visit_in_steps(count).await;
+        let waiting: Vec<_> = waiting.into_values().collect();
+        for pools in waiting.chunks(POOLS_PER_STEP) {
+            for (pool, clients, longest) in pools {
+                let reason = pool.wait_reason();
+                let key = (pool.database.name.to_string(), pool.user.to_string(), reason.as_str());
+                let group = WaitGroup { clients: *clients, longest: *longest, detail: reason.to_string() };
+                part.waits.insert(key, group);
+            }
+            executor::yield_now().await;
         }
-        for database in console.directory.databases() {
-            if database.paused.get() {
-                part.paused.insert(database.name.to_string());
+        for pools in console.directory.pools().chunks(POOLS_PER_STEP) {
+            for pool in pools.iter().filter(|pool| pool.is_login_failing()) {
+                part.failing.insert((pool.database.name.to_string(), pool.user.to_string()));
             }
-            if database.disabled.get() {
-                part.disabled.insert(database.name.to_string());
+            executor::yield_now().await;
+        }
+        for databases in console.directory.databases().chunks(POOLS_PER_STEP) {
+            for database in databases {
+                if database.paused.get() {
+                    part.paused.insert(database.name.to_string());
+                }
+                if database.disabled.get() {
+                    part.disabled.insert(database.name.to_string());
+                }
             }
+            executor::yield_now().await;
         }
         let load = console.context.load.percent();
         part.busy = (load >= BUSY_PERCENT).then_some((console.context.worker.index(), load));
@@ -113,6 +136,7 @@ impl WorkerProblems {
             sum.clients += group.clients;
             sum.longest = sum.longest.max(group.longest);
         }
+        self.failing.extend(other.failing);
         self.paused.extend(other.paused);
         self.disabled.extend(other.disabled);
     }
@@ -157,22 +181,21 @@ fn of_process(console: &Console) -> Vec<Problem> {
 }
 
 /// Logins, tokens and secrets.
-fn of_identities(console: &Console, now: SystemTime) -> Vec<Problem> {
+fn of_identities(console: &Console, failing: &BTreeSet<PoolName>, now: SystemTime) -> Vec<Problem> {
     let process = &console.context.process;
     let failures = process.logins.last_failures.list().into_iter();
-    let failing =
-        failures.filter(|(_, failures)| failures.recovered_at.is_none()).map(|((database, user), known)| {
-            error(format!(
-                "logins of the user {user} to the database {database} fail: {}. {}",
-                known.last.message, known.last.remedy
-            ))
-        });
-    let tokens = process.tokens.snapshot().into_iter().filter_map(|token| {
+    // The table also has failures of pools that no longer exist, or that RELOAD has discarded.
+    let failing = failures.filter(|(pool, _)| failing.contains(pool)).map(|((database, user), known)| {
+        let FailedLogin { message, remedy, .. } = known.last;
+        error(format!("logins of the user {user} to the database {database} fail: {message}. {remedy}"))
+    });
+    let in_use = process.tokens.snapshot().into_iter().filter(|token| is_in_use(token.last_used_at, now));
+    let tokens = in_use.filter_map(|token| {
         let name = format!("the token of {} for {}:{}", token.key.user, token.key.host, token.key.port);
         let left = token.expires_at.map(|at| at.duration_since(now).unwrap_or_default());
         match (token.last_error, left) {
             (Some(reason), _) => Some(error(format!("{name} cannot be renewed: {reason}"))),
-            (None, Some(left)) if left < EXPIRES_SOON && is_in_use(token.last_used_at, now) => {
+            (None, Some(left)) if left < EXPIRES_SOON => {
                 Some(error(format!("{name} expires in {} s and was not renewed", left.as_secs())))
             }
             _ => None,
@@ -185,9 +208,9 @@ fn of_identities(console: &Console, now: SystemTime) -> Vec<Problem> {
     failing.take(MAX_OF_KIND).chain(tokens.take(MAX_OF_KIND)).chain(secrets.take(MAX_OF_KIND)).collect()
 }
 
-/// Tokens that no login uses are not renewed.
+/// Tokens that no login has used for an hour are not renewed.
 fn is_in_use(last_used_at: Option<SystemTime>, now: SystemTime) -> bool {
-    last_used_at.is_some_and(|at| now.duration_since(at).unwrap_or_default() < EXPIRES_SOON)
+    last_used_at.is_some_and(|at| now.duration_since(at).unwrap_or_default() < UNUSED_AFTER)
 }
 
 pub(super) struct ProblemsTable;
@@ -201,7 +224,7 @@ impl ShowTable for ProblemsTable {
 
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
-            let parts = console.at_all(|console| ready(WorkerProblems::of(&console))).await;
+            let parts = console.at_all(|console| async move { WorkerProblems::of(&console).await }).await;
             let mut sum = WorkerProblems::default();
             let mut problems = of_process(console);
             for part in parts {
@@ -210,8 +233,8 @@ impl ShowTable for ProblemsTable {
                 }
                 sum.add(part);
             }
+            problems.extend(of_identities(console, &sum.failing, SystemTime::now()));
             problems.extend(sum.problems());
-            problems.extend(of_identities(console, SystemTime::now()));
             problems.sort();
             let row =
                 |problem: Problem| -> Row { vec![shown(problem.severity.as_str()), shown(problem.text)] };

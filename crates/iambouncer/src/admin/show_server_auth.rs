@@ -1,15 +1,19 @@
 //! SHOW SERVER_AUTH: how each server was logged in to, and the token or secret of its pool. Owns its table; shows no secret.
 
-use super::columns::{Records, Table, int4, int8, shown, text};
+use super::columns::{PendingRecords, Records, Table, int4, int8, shown, text};
 use super::console::Console;
 use super::show_connections::link;
 use crate::config::ServerAuth;
 use crate::pool::Pool;
 use crate::server::ServerInfo;
-use crate::worker;
+use crate::worker::{self, executor};
 use rds_iam::TokenStatus;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::SystemTime;
+
+/// Tokens, or pools, that are looked at before other tasks of the worker get their turn.
+const PER_STEP: usize = 100;
 
 /// A server, with what proves the pool's identity.
 pub(super) struct ServerAuthRecord {
@@ -34,26 +38,22 @@ struct TokenTimes {
 }
 
 impl ServerMethod {
-    fn of(pool: &Pool, tokens: &[TokenStatus], now: SystemTime) -> Self {
+    fn of(pool: &Pool, tokens: &TokensInUse) -> Self {
         let line = pool.database.line.borrow();
         let identity = line.aws_identity().to_string();
         if line.server_auth != ServerAuth::Iam {
             return if line.secret_arn.is_some() { Self::Secret { identity } } else { Self::Password };
         }
-        let is_of_pool = |token: &&TokenStatus| {
-            *token.key.user == *pool.user && token.key.identity.to_string() == identity
+        let key = (pool.user.to_string(), identity.clone());
+        let candidates = tokens.0.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let is_of_host = |host: &str| {
+            line.iam_host.as_deref() == Some(host) || line.host.iter().any(|known| known.tcp() == Some(host))
         };
-        // The name that is signed may be behind an alias of the host.
-        let is_of_host = |token: &&TokenStatus| {
-            line.iam_host.as_deref() == Some(&*token.key.host)
-                || line.host.iter().any(|host| host.tcp() == Some(&*token.key.host))
+        let token = match candidates {
+            // The name that is signed may be behind an alias of the host.
+            [(_, only)] => Some(*only),
+            _ => candidates.iter().find(|(host, _)| is_of_host(host)).map(|(_, times)| *times),
         };
-        let mut candidates = tokens.iter().filter(is_of_pool);
-        let token =
-            candidates.clone().find(is_of_host).or_else(|| candidates.next()).map(|token| TokenTimes {
-                age: token.signed_at.map(|at| seconds(at, now)),
-                left: token.expires_at.map(|at| seconds(now, at)),
-            });
         Self::Iam { identity, token }
     }
 
@@ -102,16 +102,44 @@ pub(super) static SERVER_AUTH: Table<ServerAuthRecord> = Table {
         text("ptr", |server| shown(link('s', server.info.facts.id))),
         int8("id", |server| shown(server.info.facts.id)),
     ],
-    records: Records::EachWorker(servers),
+    records: Records::EachWorkerInSteps(servers),
 };
 
-fn servers(console: &Console) -> Vec<ServerAuthRecord> {
-    let tokens = console.context.process.tokens.snapshot();
-    let now = SystemTime::now();
-    let of_pool = |pool: Rc<Pool>| {
-        let method = ServerMethod::of(&pool, &tokens, now);
-        let servers = pool.table.list().into_iter();
-        servers.map(move |info| ServerAuthRecord { pool: pool.clone(), info, method: method.clone() })
-    };
-    console.directory.pools().into_iter().flat_map(of_pool).collect()
+/// Host and times of each token, by user and identity.
+struct TokensInUse(HashMap<(String, String), Vec<(String, TokenTimes)>>);
+
+impl TokensInUse {
+    async fn read(console: &Console) -> Self {
+        let tokens = console.context.process.tokens.snapshot();
+        let now = SystemTime::now();
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        for tokens in tokens.chunks(PER_STEP) {
+            for TokenStatus { key, signed_at, expires_at, .. } in tokens {
+                let times = TokenTimes {
+                    age: signed_at.map(|at| seconds(at, now)),
+                    left: expires_at.map(|at| seconds(now, at)),
+                };
+                let name = (key.user.to_string(), key.identity.to_string());
+                all.entry(name).or_default().push((key.host.to_string(), times));
+            }
+            executor::yield_now().await;
+        }
+        Self(all)
+    }
+}
+
+fn servers(console: Rc<Console>) -> PendingRecords<ServerAuthRecord> {
+    Box::pin(async move {
+        let tokens = TokensInUse::read(&console).await;
+        let mut records = Vec::new();
+        for pools in console.directory.pools().chunks(PER_STEP) {
+            for pool in pools {
+                let method = ServerMethod::of(pool, &tokens);
+                let record = |info| ServerAuthRecord { pool: pool.clone(), info, method: method.clone() };
+                records.extend(pool.table.list().into_iter().map(record));
+            }
+            executor::yield_now().await;
+        }
+        records
+    })
 }

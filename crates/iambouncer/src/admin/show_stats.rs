@@ -2,11 +2,11 @@
 //! [`crate::stats`].
 
 use super::DATABASE;
-use super::columns::{ColumnHeader, PendingRows, Row, ShowTable, shown};
+use super::columns::{ColumnHeader, PendingRows, ROWS_PER_TURN, Row, ShowTable, shown};
 use super::console::Console;
 use crate::stats::snapshot::DatabaseCounts;
 use crate::stats::{COUNTER_NAMES, CounterNames, Totals};
-use crate::worker;
+use crate::worker::{self, executor};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::encode::ColumnType;
@@ -56,11 +56,15 @@ impl ShowTable for StatsTable {
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
             let (databases, covered) = databases(console).await;
-            let rows = databases.iter().map(|(name, counts)| -> Row {
+            let mut rows: Vec<Row> = Vec::with_capacity(databases.len());
+            for (number, (name, counts)) in databases.iter().enumerate() {
                 let values = self.0.iter().flat_map(|part| (part.values)(counts, covered).values());
-                [shown(name)].into_iter().chain(values.map(shown)).collect()
-            });
-            rows.collect()
+                rows.push([shown(name)].into_iter().chain(values.map(shown)).collect());
+                if number % ROWS_PER_TURN == ROWS_PER_TURN - 1 {
+                    executor::yield_now().await;
+                }
+            }
+            rows
         })
     }
 }

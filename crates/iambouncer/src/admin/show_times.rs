@@ -1,10 +1,13 @@
 //! SHOW LATENCIES and SHOW HISTORY: the last minute of each database, and the last five of each pool. Owns their tables;
 //! the samples are taken every five seconds.
 
-use super::columns::{Records, Table, int4, int8, shown, text};
+use super::columns::{PendingRecords, Records, Table, int4, int8, shown, text};
 use super::console::Console;
+use crate::process::Process;
 use crate::stats::histogram::Buckets;
 use crate::stats::history::{PoolPoint, RecentWork};
+use crate::worker::executor;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A database and its last minute.
@@ -57,9 +60,16 @@ pub(super) static HISTORY: Table<HistoryRecord> = Table {
         int8("maxwait_us", |(_, _, point)| shown(point.longest_wait.as_micros())),
         int8("queries_per_s", |(_, _, point)| shown(point.queries_per_second.round())),
     ],
-    records: Records::Here(history),
+    records: Records::HereInSteps(history),
 };
 
-fn history(console: &Console) -> Vec<HistoryRecord> {
-    console.context.process.history.points(Instant::now())
+fn history(process: Arc<Process>) -> PendingRecords<HistoryRecord> {
+    Box::pin(async move {
+        let (mut samples, now) = (Vec::new(), Instant::now());
+        while let Some(sample) = process.history.sample(samples.len(), now) {
+            samples.push(sample);
+            executor::yield_now().await;
+        }
+        samples.into_iter().flatten().collect()
+    })
 }

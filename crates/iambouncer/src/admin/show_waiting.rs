@@ -1,10 +1,11 @@
 //! SHOW WAITING: the clients that wait for a server, and why. Owns its table.
 
-use super::columns::{Records, Table, int4, int8, shown, text};
+use super::columns::{PendingRecords, Records, Table, int4, int8, shown, text};
 use super::console::Console;
 use super::show_connections::{link, wait};
 use crate::clients::{ClientInfo, ClientState};
 use crate::pool::WaitReason;
+use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,22 +32,30 @@ pub(super) static WAITING: Table<WaitRecord> = Table {
         text("ptr", |record| shown(link('c', record.client.id))),
         int8("id", |record| shown(record.client.id)),
     ],
-    records: Records::EachWorker(waiting),
+    records: Records::EachWorkerInSteps(waiting),
 };
 
-fn waiting(console: &Console) -> Vec<WaitRecord> {
-    let mut clients: Vec<(Duration, Rc<ClientInfo>)> = console
-        .clients
-        .list()
-        .into_iter()
-        .filter(|client| client.state.get() == ClientState::Waiting)
-        .map(|client| (wait(&client), client))
-        .collect();
-    clients.sort_by_key(|(wait, _)| std::cmp::Reverse(*wait));
-    clients.truncate(MAX_SHOWN);
-    let record = |(wait, client): (Duration, Rc<ClientInfo>)| {
-        let reason = client.pool.get()?.wait_reason();
-        Some(WaitRecord { client, wait, reason })
-    };
-    clients.into_iter().filter_map(record).collect()
+fn waiting(console: Rc<Console>) -> PendingRecords<WaitRecord> {
+    Box::pin(async move {
+        let mut longest: Vec<(Duration, Rc<ClientInfo>)> = Vec::new();
+        let keep = |clients: &mut Vec<(Duration, Rc<ClientInfo>)>| {
+            clients.sort_by_key(|(wait, _)| Reverse(*wait));
+            clients.truncate(MAX_SHOWN);
+        };
+        let collect = |client: &Rc<ClientInfo>| {
+            if client.state.get() == ClientState::Waiting {
+                longest.push((wait(client), client.clone()));
+                if longest.len() >= 2 * MAX_SHOWN {
+                    keep(&mut longest);
+                }
+            }
+        };
+        console.clients.visit_in_steps(collect).await;
+        keep(&mut longest);
+        let record = |(wait, client): (Duration, Rc<ClientInfo>)| {
+            let reason = client.pool.get()?.wait_reason();
+            Some(WaitRecord { client, wait, reason })
+        };
+        longest.into_iter().filter_map(record).collect()
+    })
 }

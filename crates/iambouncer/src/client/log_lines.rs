@@ -3,9 +3,11 @@
 use crate::client_error::{self, ClientError};
 use crate::clients::ClientInfo;
 use crate::config::Settings;
+use crate::events::{EVENTS, NotableEvent};
 use crate::log_limit::LinePermit;
 use crate::relay::CloseReason;
 use std::fmt::Display;
+use std::time::SystemTime;
 
 /// A client has authenticated.
 pub(super) fn login_attempt(settings: &Settings, info: &ClientInfo) {
@@ -41,12 +43,24 @@ pub(super) fn refusal(settings: &Settings, info: &ClientInfo, error: &ClientErro
 
 /// An error is sent to the client.
 fn pooler_error(settings: &Settings, info: &ClientInfo, error: &ClientError, permit: LinePermit) {
+    let identity = info.identity();
+    let event = client_error::is_wait_timeout(error).then_some("query_wait_timeout");
     if !settings.log_pooler_errors {
+        if let Some(kind) = event {
+            // Events do not depend on what is logged.
+            let event = NotableEvent {
+                kind: kind.to_owned(),
+                level: "warn",
+                database: identity.database.to_string(),
+                user: identity.user.to_string(),
+                message: error.message.to_string(),
+                hint: error.hint.as_deref().unwrap_or_default().to_owned(),
+            };
+            EVENTS.add(event, SystemTime::now());
+        }
         return;
     }
-    let identity = info.identity();
     let LinePermit { left_out } = permit;
-    let event = client_error::is_wait_timeout(error).then_some("query_wait_timeout");
     tracing::warn!(
         event,
         id = info.id,

@@ -8,8 +8,6 @@ use crate::worker::executor;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Clients that are counted in a step.
-const CLIENTS_PER_STEP: usize = 2000;
 /// Pools, or databases, that are counted in a step.
 const POOLS_PER_STEP: usize = 100;
 
@@ -53,13 +51,7 @@ pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
     let mut part = Snapshot::default();
     let mut totals = ClientTotals::default();
     // One pass over all clients, regardless of the number of pools.
-    let mut next = Some(0);
-    while let Some(slot) = next {
-        next = table.visit_from(slot, CLIENTS_PER_STEP, |client| totals.add(client, &mut part));
-        if next.is_some() {
-            executor::yield_now().await;
-        }
-    }
+    table.visit_in_steps(|client| totals.add(client, &mut part)).await;
     for databases in directory.databases().chunks(POOLS_PER_STEP) {
         for database in databases {
             let (open_transactions, open_queries) =

@@ -67,7 +67,7 @@ pub fn api_markdown() -> String {
          | `{ROOT}` | the list of tables with their columns |\n\
          | `{ROOT}/TABLE` | `total`, the number of rows, and `rows`, an object for each of the first {DEFAULT_ROWS}; \
          `?limit=N` shows up to {MAX_ROWS} |\n\
-         | `{ROOT}/stream` | server-sent events `update`, one per second, with the tables {}; `trouble` if a worker does not \
+         | `{ROOT}/stream` | server-sent events `update`, one per second, with the tables {} and `sums` over all of their rows; `trouble` if a worker does not \
          answer. At most {MAX_STREAMS} at a time |\n\n\
          An error has a status other than 200 and an object with `error`. Names and meanings of the columns are those of the\n\
          console; numbers are numbers, NULL is `null`, times are texts in UTC. New columns may be added; existing ones\n\

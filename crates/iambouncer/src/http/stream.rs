@@ -5,11 +5,12 @@
 use super::api::{LimitedTable, TableReader, error};
 use super::body::{HttpResponse, respond, with_header};
 use super::places::HttpPlace;
-use crate::admin::TableName;
+use crate::admin::{Row, TableContents, TableName};
 use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,20 +118,74 @@ impl Streams {
             Ok(contents) => contents,
             Err(reason) => return event("trouble", &serde_json::json!({ "error": reason.text() })),
         };
-        let tables = contents.into_iter().map(|contents| LimitedTable { contents, limit: MAX_ROWS });
-        let update = Update(names.into_iter().map(TableName::name).zip(tables).collect());
-        let encoded = tokio::task::spawn_blocking(move || event("update", &update)).await;
+        let encode = move || {
+            let tables = names.into_iter().map(TableName::name).zip(contents);
+            event("update", &Update::of(tables.collect()))
+        };
+        let encoded = tokio::task::spawn_blocking(encode).await;
         encoded.unwrap_or_default()
     }
 }
 
-/// Tables by name.
-struct Update(Vec<(String, LimitedTable)>);
+/// Tables by name, of which the first rows are sent, and sums over all rows.
+struct Update {
+    sums: Sums,
+    tables: Vec<(String, LimitedTable)>,
+}
+
+/// Sums over the rows of all tables.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+struct Sums {
+    clients: u64,
+    waiting: u64,
+    servers: u64,
+    queries_per_s: u64,
+}
+
+impl Update {
+    fn of(mut tables: Vec<(String, TableContents)>) -> Self {
+        let sum = |name: &str, column: &str| {
+            let table = tables.iter().find(|(known, _)| known == name);
+            table.map_or(0, |(_, contents)| sum_of(contents, column))
+        };
+        let sums = Sums {
+            clients: sum("workers", "clients"),
+            waiting: sum("pools", "cl_waiting"),
+            servers: sum("workers", "servers"),
+            queries_per_s: sum("latencies", "queries_per_s"),
+        };
+        if let Some((_, waiting)) = tables.iter_mut().find(|(name, _)| name == "waiting") {
+            sort_by_wait(waiting);
+        }
+        let limited = |(name, contents)| (name, LimitedTable { contents, limit: MAX_ROWS });
+        Self { sums, tables: tables.into_iter().map(limited).collect() }
+    }
+}
+
+fn place_of(contents: &TableContents, column: &str) -> Option<usize> {
+    contents.columns.iter().position(|(name, _)| *name == column)
+}
+
+fn number(row: &Row, place: Option<usize>) -> u64 {
+    place.and_then(|place| row.get(place)?.as_deref()?.parse().ok()).unwrap_or(0)
+}
+
+fn sum_of(contents: &TableContents, column: &str) -> u64 {
+    let place = place_of(contents, column);
+    contents.rows.iter().map(|row| number(row, place)).sum()
+}
+
+/// The longest wait first: each worker has sent its own longest ones.
+fn sort_by_wait(waiting: &mut TableContents) {
+    let (seconds, micros) = (place_of(waiting, "wait"), place_of(waiting, "wait_us"));
+    waiting.rows.sort_by_key(|row| Reverse((number(row, seconds), number(row, micros))));
+}
 
 impl Serialize for Update {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, table) in &self.0 {
+        let mut map = serializer.serialize_map(Some(self.tables.len() + 1))?;
+        map.serialize_entry("sums", &self.sums)?;
+        for (name, table) in &self.tables {
             map.serialize_entry(name, table)?;
         }
         map.end()
@@ -187,6 +242,25 @@ mod tests {
     #[test]
     fn the_tables_of_an_update_exist() {
         assert!(TABLES.iter().all(|name| TableName::find(name).is_some()));
+    }
+
+    #[test]
+    fn sums_are_of_all_rows_and_the_longest_wait_is_first() {
+        use wire::encode::ColumnType::{Int4, Text};
+        let text = |value: &str| Some(value.to_owned());
+        let pools = TableContents {
+            columns: vec![("database", Text), ("cl_waiting", Int4)],
+            rows: (0..MAX_ROWS + 5).map(|_| vec![text("d"), text("2")]).collect(),
+        };
+        let waiting = TableContents {
+            columns: vec![("wait", Int4), ("wait_us", Int4)],
+            rows: vec![vec![text("9"), text("1")], vec![text("10"), text("0")], vec![text("9"), text("2")]],
+        };
+        let update = Update::of(vec![("pools".to_owned(), pools), ("waiting".to_owned(), waiting)]);
+        assert_eq!(update.sums, Sums { waiting: 2 * (MAX_ROWS as u64 + 5), ..Sums::default() });
+        let waits: Vec<_> =
+            update.tables[1].1.contents.rows.iter().map(|row| row[0].clone().unwrap()).collect();
+        assert_eq!(waits, ["10", "9", "9"]);
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Pool {
         self.shared.failure().map(|failure| failure.login.to_fault())
     }
 
+    /// True if the last login has failed.
+    pub fn is_login_failing(&self) -> bool {
+        self.shared.has_failed()
+    }
+
     /// The cause of the failure may be gone: the next client starts another login.
     pub(super) fn forget_failure(&self) {
         self.shared.set_failure(None);

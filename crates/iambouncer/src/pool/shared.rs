@@ -103,6 +103,11 @@ impl SharedPool {
         self.is_forgotten.load(Ordering::SeqCst)
     }
 
+    /// True if the last login has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
     /// The last login's failure, until one succeeds.
     pub(super) fn failure(&self) -> Option<RecentFailure> {
         if !self.has_failed.load(Ordering::Acquire) {

@@ -33,7 +33,8 @@ impl ClientLoginResult {
 }
 
 /// Classes of SQLSTATE in errors of the pooler itself. Others are those of servers that have refused a login.
-const CLASSES: [&str; 12] = ["08", "0A", "22", "25", "26", "28", "3D", "42", "53", "57", "58", "XX"];
+const CLASSES: [&str; 15] =
+    ["08", "0A", "22", "25", "26", "28", "34", "3D", "42", "53", "54", "55", "57", "58", "XX"];
 
 /// All counters of clients.
 pub struct ClientCounters {

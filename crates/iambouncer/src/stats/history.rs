@@ -89,8 +89,9 @@ impl History {
         let passed = lists.points.back().map(|point| at.saturating_duration_since(point.at).as_secs_f64());
         let queries = std::mem::take(&mut lists.queries);
         let point = |(name, counts): &(PoolName, PoolCounts)| {
-            let before = queries.get(name).copied().unwrap_or_default();
-            let increase = counts.totals.queries.saturating_sub(before);
+            // What a new name has counted before is not the work of one step.
+            let increase =
+                queries.get(name).map_or(0, |before| counts.totals.queries.saturating_sub(*before));
             let queries_per_second =
                 passed.filter(|passed| *passed > 0.0).map_or(0.0, |passed| increase as f64 / passed);
             let point = PoolPoint {
@@ -114,14 +115,13 @@ impl History {
         push(&mut lists.marks, MAX_MARKS, Mark { at, databases });
     }
 
-    /// The samples of all pools, the oldest first: how long ago each was taken, and the pool.
-    pub fn points(&self, now: Instant) -> Vec<(Duration, PoolName, PoolPoint)> {
+    /// The pools of the sample in this place, from the oldest one: how long ago it was taken, and the pool. `None` if
+    /// there are not as many.
+    pub fn sample(&self, place: usize, now: Instant) -> Option<Vec<(Duration, PoolName, PoolPoint)>> {
         let lists = self.lists();
-        let of_point = |point: &Point| {
-            let age = now.saturating_duration_since(point.at);
-            point.pools.iter().map(move |(name, pool)| (age, name.clone(), *pool)).collect::<Vec<_>>()
-        };
-        lists.points.iter().flat_map(of_point).collect()
+        let point = lists.points.get(place)?;
+        let age = now.saturating_duration_since(point.at);
+        Some(point.pools.iter().map(|(name, pool)| (age, name.clone(), *pool)).collect())
     }
 
     /// What each database has done in the last minute. A database that appeared within it counts from zero.
@@ -148,6 +148,10 @@ mod tests {
     use super::*;
     use crate::stats::histogram::Histogram;
 
+    fn points(history: &History, now: Instant) -> Vec<(Duration, PoolName, PoolPoint)> {
+        (0..).map_while(|place| history.sample(place, now)).flatten().collect()
+    }
+
     fn pool(queries: u64, took_us: &[u64]) -> (PoolName, PoolCounts) {
         let histogram = Histogram::default();
         took_us.iter().for_each(|us| histogram.observe(*us));
@@ -166,7 +170,7 @@ mod tests {
         let at = |seconds| began + Duration::from_secs(seconds);
         history.record(&[pool(1000, &[])], at(0));
         history.record(&[pool(1050, &[])], at(5));
-        let points = history.points(at(7));
+        let points = points(&history, at(7));
         let rates: Vec<_> =
             points.iter().map(|(age, _, pool)| (age.as_secs(), pool.queries_per_second)).collect();
         assert_eq!(rates, [(7, 0.0), (2, 10.0)]);
@@ -179,7 +183,7 @@ mod tests {
         for step in 0..200u64 {
             history.record(&[pool(step, &vec![100; step as usize])], began + STEP * step as u32);
         }
-        assert_eq!(history.points(began + STEP * 200).len(), MAX_POINTS);
+        assert_eq!(points(&history, began + STEP * 200).len(), MAX_POINTS);
         let work = history.last_minute()["app"];
         assert_eq!((work.period, work.totals.queries), (Duration::from_secs(60), 12));
         assert_eq!(work.durations.queries.count(), 12);

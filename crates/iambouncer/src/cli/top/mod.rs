@@ -19,8 +19,10 @@ use views::VIEWS;
 
 /// Width of the output that is not a terminal's.
 const WIDTH: u16 = 140;
-/// Height of it; empty lines at its end are not printed.
-const HEIGHT: u16 = 200;
+/// Height of it besides the rows; empty lines at its end are not printed.
+const HEIGHT: u16 = 30;
+/// Longest wait for a pooler that does not answer: meanwhile keys have no effect.
+const MAX_ANSWER: Duration = Duration::from_secs(3);
 /// Longest wait for a key: a change of the terminal's size is shown within it.
 const MAX_WAIT: Duration = Duration::from_millis(250);
 
@@ -49,12 +51,15 @@ fn once(options: &Top) -> anyhow::Result<String> {
     let mut client = control::connect(&options.console)?;
     let mut screen = Screen::new(true);
     let snapshot = TopSnapshot::read(&mut client, screen.view())?;
+    let height = u16::try_from(snapshot.rows.rows.len()).unwrap_or(u16::MAX).saturating_add(HEIGHT);
     screen.update(snapshot);
-    let mut terminal = ratatui::Terminal::new(TestBackend::new(WIDTH, HEIGHT))?;
+    let mut terminal = ratatui::Terminal::new(TestBackend::new(WIDTH, height))?;
     terminal.draw(|frame| screen.draw(frame))?;
     let lines = terminal.backend().to_string();
     // Each line of the backend's text is in quotes.
-    let lines: Vec<&str> = lines.lines().map(|line| line.trim_matches('"').trim_end()).collect();
+    let unquoted =
+        |line| str::strip_suffix(line, '"').and_then(|line: &str| line.strip_prefix('"')).unwrap_or(line);
+    let lines: Vec<&str> = lines.lines().map(|line| unquoted(line).trim_end()).collect();
     let end = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
     Ok(lines[..end].join("\n") + "\n")
 }
@@ -96,7 +101,7 @@ fn update(client: &mut Option<ConsoleClient>, options: &Top, screen: &Screen) ->
         Some(client) => client,
         None => client.insert(control::connect(&options.console)?),
     };
-    client.limit(Duration::from_secs(options.console.timeout));
+    client.limit(Duration::from_secs(options.console.timeout).min(MAX_ANSWER));
     TopSnapshot::read(client, screen.view())
 }
 

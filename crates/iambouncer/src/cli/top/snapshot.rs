@@ -32,7 +32,10 @@ impl TopSnapshot {
             latencies: client.run("SHOW LATENCIES")?,
             view,
             rows: without_console(client.run(command)?),
-            history: history(&client.run("SHOW HISTORY")?),
+            history: match command {
+                "SHOW POOLS" => history(&client.run("SHOW HISTORY")?),
+                _ => BTreeMap::new(),
+            },
         })
     }
 

@@ -19,7 +19,10 @@ impl ShownAs {
 
     /// A value as it is shown. What is not a number is shown as it is.
     pub(super) fn show(self, value: &str) -> String {
-        if value.is_empty() && self.is_number() {
+        if self == Self::Text {
+            return crate::printable::line(value);
+        }
+        if value.is_empty() {
             return "-".to_owned();
         }
         let Ok(number) = value.parse::<u64>() else { return crate::printable::line(value) };
@@ -204,6 +207,7 @@ mod tests {
             ("119 s".into(), "60 min".into())
         );
         assert_eq!((ShownAs::Count.show(""), ShownAs::Text.show("")), ("-".into(), String::new()));
+        assert_eq!(ShownAs::Text.show("0777"), "0777");
         assert_eq!(ShownAs::Bytes.show("2500000"), "2.5 MB");
         assert!(!ShownAs::Text.show("a\x1b[2Jb").contains('\x1b'));
     }

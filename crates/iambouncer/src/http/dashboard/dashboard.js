@@ -5,8 +5,6 @@ const SVG = "http://www.w3.org/2000/svg";
 // As in SHOW HISTORY.
 const HISTORY_SECONDS = 300;
 const STEP_SECONDS = 5;
-// A token or credential with less time left is a problem: it is renewed far earlier.
-const EXPIRES_SOON_SECONDS = 120;
 const BUSY_PERCENT = 90;
 const LONG_WAIT_SECONDS = 1;
 
@@ -139,7 +137,7 @@ const columns = {
   ],
   databases: [
     text("Database", (row) => row.database),
-    text("State", (row) => row.state, (row) => when(row.state !== "enabled", "warn")),
+    text("State", (row) => row.state, (row) => when(["disabled", "paused"].includes(row.state), "warn")),
     text("Server", (row) => row.server),
     number("Connections", (row) => row.connections),
     number("Queries", (row) => count(row.query_count)),
@@ -158,7 +156,7 @@ const columns = {
     text("Identity", (row) => row.arn ?? row.identity),
     text("Credentials", (row) => row.provider),
     number("Token age", (row) => seconds(row.age)),
-    number("Expires in", (row) => seconds(row.left), (row) => when(row.left !== null && row.left < EXPIRES_SOON_SECONDS, "bad")),
+    number("Expires in", (row) => seconds(row.left), (row) => when(Boolean(row.last_error), "bad")),
     text("Credentials until", (row) => row.credentials_until, () => "nowrap"),
     number("Refused", (row) => count(row.refusals), (row) => when(row.refusals > 0, "warn")),
     text("Last error", (row) => row.last_error, () => "bad"),
@@ -276,7 +274,7 @@ function databases(update) {
   const lines = keyed(update.databases.rows, (row) => row.name);
   return update.stats_totals.rows.map((totals) => {
     const line = lines.get(totals.database);
-    const state = line?.disabled ? "disabled" : line?.paused ? "paused" : "enabled";
+    const state = !line ? "–" : line.disabled ? "disabled" : line.paused ? "paused" : "enabled";
     const host = line?.host ? `${line.host}:${line.port}` : "";
     const limit = line?.max_connections ? ` of ${line.max_connections}` : "";
     const connections = line ? `${line.current_connections}${limit}` : "";
@@ -321,20 +319,22 @@ function show(update) {
   const status = new Map(update.status.rows.map((row) => [row.key, row.value]));
   const now = Date.now() / 1000;
   update.pools.rows.forEach((row) => remember(row, now));
-  const sum = (rows, value) => rows.reduce((total, row) => total + value(row), 0);
-  const waiting = sum(update.pools.rows, (row) => row.cl_waiting);
+  const shown = new Set(update.pools.rows.map(poolName));
+  for (const name of histories.keys()) if (!shown.has(name)) histories.delete(name);
+  // Of all rows, also those that are not shown.
+  const { clients, waiting, servers, queries_per_s: queries } = update.sums;
   byId("state").textContent = String(status.get("state")).replaceAll("_", " ");
   byId("ready").textContent = status.get("ready");
   byId("uptime").textContent = seconds(Number(status.get("uptime_seconds")));
   byId("version").textContent = status.get("version");
-  byId("clients").textContent = count(sum(update.workers.rows, (row) => row.clients));
+  byId("clients").textContent = count(clients);
   byId("waiting-count").textContent = count(waiting);
   byId("waiting-count").className = when(waiting > 0, "bad");
-  byId("servers-count").textContent = count(update.server_auth.total);
-  byId("queries").textContent = count(sum(update.latencies.rows, (row) => row.queries_per_s ?? 0));
+  byId("servers-count").textContent = count(servers);
+  byId("queries").textContent = count(queries);
   document.title = waiting > 0 ? `(${waiting} waiting) iambouncer` : "iambouncer";
   fill("pools", pools(update), update.pools.total);
-  fill("waiting", [...update.waiting.rows].sort((a, b) => waited(b) - waited(a)), update.waiting.total);
+  fill("waiting", update.waiting.rows, update.waiting.total);
   fill("databases", databases(update), update.stats_totals.total);
   fill("identities", identities(update), update.tokens.total);
   fill("secrets", update.secrets.rows, update.secrets.total);

@@ -35,7 +35,7 @@ fn fast_rules() -> String {
         }
         fast.push('\n');
     }
-    ["[5m]", "[15m]", "[1h]"].iter().fold(fast, |fast, window| fast.replace(window, "[10s]"))
+    ["[2m]", "[5m]", "[15m]", "[1h]"].iter().fold(fast, |fast, window| fast.replace(window, "[10s]"))
 }
 
 fn names() -> BTreeSet<String> {

@@ -4,8 +4,10 @@
 use super::bouncer::end_with_the_test;
 use super::http::connect;
 use base64::Engine as _;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 const DRIVER: &str = "/usr/bin/chromedriver";
@@ -27,6 +29,8 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(DRIVER);
         command.arg("--port=0").env("HOME", profile.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // The browser is ended with the driver, also by a test that fails.
+        command.process_group(0);
         end_with_the_test(&mut command);
         let mut driver = command.spawn().expect("chromium-driver is installed");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
@@ -113,10 +117,13 @@ impl Browser {
         base64::engine::general_purpose::STANDARD.decode(picture.as_str().unwrap()).unwrap()
     }
 
-    /// What the browser has written to its console since the last call.
+    /// What the page has written to the console since the last call, or what the browser has about it.
     pub fn console(&self) -> Vec<String> {
         let lines = self.post("/se/log", &json!({ "type": "browser" }));
-        lines.as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+        let lines = lines.as_array().unwrap().iter();
+        let lines = lines.map(|line| line["message"].as_str().unwrap().to_owned());
+        // The browser's own first page misses a network.
+        lines.filter(|line| !line.starts_with("chrome://")).collect()
     }
 }
 
@@ -143,7 +150,8 @@ impl Drop for Browser {
         if !self.session.is_empty() && !std::thread::panicking() {
             self.command("DELETE", &self.session, &json!({}));
         }
-        let _ = self.driver.kill();
+        let group = Pid::from_child(&self.driver);
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.driver.wait();
     }
 }
