@@ -55,7 +55,7 @@ test: setup ## Run all tests; requires only Rust and make
 	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it
 	bin=$$(tools/postgres $(NEWEST)) && PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it -- \
 		$(CORE:%=%::) $(NOT_IN_BUILDS)
-	$(CARGO) test --locked -p iambouncer --features pam --lib --test it -- pam
+	$(CARGO) test --locked -p iambouncer --features pam,otlp --lib --test it --test allocations -- pam otlp traces alloc
 	@if [ "$$(id -u)" -eq 0 ]; then \
 		$(MAKE) --no-print-directory test-deploy; \
 	else \
@@ -100,7 +100,7 @@ lint: ## Check format, lints and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy -p iambouncer --all-targets --features pam --locked -- -D warnings
+	$(CARGO) clippy -p iambouncer --all-targets --features pam,otlp --locked -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 		echo "$(CARGO) deny check"; $(CARGO) deny --locked check; \
 	else \

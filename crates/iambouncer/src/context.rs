@@ -20,6 +20,8 @@ use crate::parameters::Parameters;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
 use crate::stats::load::LoadMeter;
+#[cfg(feature = "otlp")]
+use crate::traces::Sampler;
 use crate::worker::workers::WorkerIndex;
 use rustls::ClientConfig;
 use std::cell::RefCell;
@@ -195,6 +197,12 @@ fn ldap_tls(settings: &Settings, hba: &HbaRules) -> Result<Option<Arc<ClientConf
     Ok(Some(tls))
 }
 
+/// `trace_sample` in force.
+#[cfg(feature = "otlp")]
+fn one_in(process: &Process, settings: &Settings) -> u32 {
+    if process.traces.is_on() { settings.trace_sample } else { 0 }
+}
+
 /// Shared by all tasks of a worker.
 pub struct Context {
     loaded: RefCell<Rc<ConfigFiles>>,
@@ -212,6 +220,9 @@ pub struct Context {
     pub unnamed: UnnamedTexts,
     /// How busy the worker's thread is.
     pub load: LoadMeter,
+    /// Which transactions are exported as traces.
+    #[cfg(feature = "otlp")]
+    pub traces: Sampler,
     /// Idle connections of `auth_query`.
     pub auth_connections: AuthConnections,
     /// Forms of the passwords in the current `auth_file`; computed on first use.
@@ -221,6 +232,12 @@ pub struct Context {
 impl Context {
     /// The context of one worker, with its first configuration.
     pub fn new(process: Arc<Process>, loaded: ConfigFiles, worker: WorkerIndex) -> Self {
+        #[cfg(feature = "otlp")]
+        let traces = {
+            let traces = Sampler::default();
+            traces.set(one_in(&process, &loaded.config.settings));
+            traces
+        };
         let extra: Vec<String> = loaded.config.settings.extra_parameters().map(str::to_owned).collect();
         Self {
             loaded: RefCell::new(Rc::new(loaded)),
@@ -231,6 +248,8 @@ impl Context {
             statements: Interner::default(),
             unnamed: UnnamedTexts::default(),
             load: LoadMeter::default(),
+            #[cfg(feature = "otlp")]
+            traces,
             auth_connections: AuthConnections::default(),
             forms: RefCell::default(),
         }
@@ -262,6 +281,8 @@ impl Context {
         self.forms.take();
         let config = self.config();
         self.process.configure(&config);
+        #[cfg(feature = "otlp")]
+        self.traces.set(one_in(&self.process, &config.settings));
     }
 
     /// Where addresses of host names are looked up.

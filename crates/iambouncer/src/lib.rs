@@ -49,6 +49,8 @@ mod service_manager;
 mod shared_values;
 mod sql_client;
 pub mod stats;
+#[cfg(feature = "otlp")]
+mod traces;
 mod version;
 pub mod worker;
 mod worker_state;

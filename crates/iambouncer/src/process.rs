@@ -15,6 +15,9 @@ use crate::pending_logins::PendingLogins;
 use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
+use crate::stats::trace_counters::TraceCounters;
+#[cfg(feature = "otlp")]
+use crate::traces::TraceQueue;
 use rds_iam::secrets::{AwsSecrets, SecretCache};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
 use std::io;
@@ -76,6 +79,11 @@ pub struct Process {
     pub history: History,
     /// Counters of clients.
     pub client_counters: ClientCounters,
+    /// Counters of traces.
+    pub trace_counters: Arc<TraceCounters>,
+    /// Traces on the way to the exporter.
+    #[cfg(feature = "otlp")]
+    pub traces: TraceQueue,
     /// State reported by probes.
     pub health: HealthState,
 }
@@ -135,6 +143,9 @@ impl Process {
             logins: LoginCounters::new(began),
             history: History::default(),
             client_counters: ClientCounters::default(),
+            trace_counters: Arc::default(),
+            #[cfg(feature = "otlp")]
+            traces: TraceQueue::default(),
             health: HealthState::new(workers, began, first_login),
         }))
     }
@@ -153,6 +164,8 @@ impl Process {
             PeerKey::Address(_) => true,
         });
         self.host_names.forget_failures();
+        #[cfg(feature = "otlp")]
+        self.traces.configure(&config.settings);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::build::{CONSOLE_DATABASE, ValuePlaces};
 use super::check_aws::{check_iam, check_no_iam, check_secret};
+use super::check_traces::check_traces;
 use super::diagnostics::Diagnostic;
 use super::enums::{AuthType, PAM_NEEDS, ServerAuth, TlsMode};
 use super::model::{Config, Database};
@@ -18,6 +19,7 @@ pub(super) fn check(config: &Config, places: &ValuePlaces) -> Vec<Diagnostic> {
     check_peer_host(&config.settings, places, &mut found);
     check_names(&config.settings, places, &mut found);
     check_drain(&config.settings, places, &mut found);
+    check_traces(&config.settings, places, &mut found);
     check_authentication(config, places, &mut found);
     check_tls_pairs(&config.settings, places, &mut found);
     check_tls_files(&config.settings, places, &mut found);

@@ -6,7 +6,8 @@
 mod build;
 mod check;
 mod check_aws;
-pub(crate) mod connstr;
+mod check_traces;
+mod connstr;
 pub(crate) mod diagnostics;
 mod enums;
 pub(crate) mod environment;
@@ -31,6 +32,8 @@ pub(crate) mod zero_config;
 
 pub use build::CONSOLE_DATABASE;
 pub use check::first_new_error;
+#[cfg(feature = "otlp")]
+pub use check_traces::otlp_uri;
 pub use diagnostics::ConfigReport;
 pub use enums::{
     AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, TlsMode, TlsProtocols,

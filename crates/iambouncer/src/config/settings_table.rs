@@ -77,6 +77,7 @@ settings! {
     max_user_client_connections: u32 = 0, ClientLogin, Working, "Client connections per user (0 = no limit)";
     max_user_connections: u32 = 0, ServerLogin, Working, "Server connections per user over all databases (0 = no limit)";
     min_pool_size: u32 = 0, Reload, Working, "Server connections kept open in a pool", 0..=1_000_000;
+    otlp_endpoint: String = "", Reload, Working, "URL of the OpenTelemetry collector that receives traces over OTLP with HTTP; empty for the one in OTEL_EXPORTER_OTLP_ENDPOINT, without which there are no traces. Needs a build with the feature otlp";
     peer_host: String = "", Start, Working, "Name whose addresses are those of all replicas: cancel requests for clients of others are sent to them; empty means none";
     peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering, with peer_host a random one)", 0..=16383;
     peer_port: u16 = 0, Start, Working, "Port of the addresses of peer_host (0 = the first listen_port)", 0..=65535;
@@ -126,6 +127,7 @@ settings! {
     tcp_keepintvl: Duration = 0, Connection, Working, "Seconds between probes (0 = system default)";
     tcp_socket_buffer: u32 = 0, Connection, Working, "Size of the send and receive buffers of sockets in bytes (0 = system default)";
     tcp_user_timeout: u32 = 0, Connection, Working, "Milliseconds sent data may stay unacknowledged (0 = system default)";
+    trace_sample: u32 = 100, Reload, Working, "Export one in this many transactions as a trace (0 = no traces, also of logins to servers)", 0..=1_000_000_000;
     track_extra_parameters: String = "IntervalStyle", Start, Working, "Additional server parameters tracked per client";
     transaction_timeout: Duration = 0, Janitor, Working, "Disconnect a client whose transaction runs longer than this many seconds";
     unix_socket_dir: String = "/tmp", Start, Working, "Directory of the UNIX socket; @ makes it abstract, empty means none";
@@ -242,7 +244,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 18);
+        assert_eq!(table().len(), 101 + 20);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

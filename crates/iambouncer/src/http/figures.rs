@@ -93,6 +93,8 @@ pub(super) struct Figures {
     pub(super) listener_left: Option<f64>,
     pub(super) client_logins: Vec<(&'static str, u64)>,
     pub(super) client_errors: Vec<(&'static str, u64)>,
+    pub(super) traces_exported: u64,
+    pub(super) traces_dropped: u64,
     pub(super) is_ready: bool,
     pub(super) is_draining: bool,
     pub(super) last_reload: LastReload,

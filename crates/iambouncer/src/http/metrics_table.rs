@@ -130,6 +130,13 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
         one(MetricValue::Gauge(f.logins.per_second))
     }),
 
+    row("traces_exported", Counter, None, &[], "Traces that the OpenTelemetry collector has accepted (otlp_endpoint).", |f| {
+        one(MetricValue::Count(f.traces_exported))
+    }),
+    row("traces_dropped", Counter, None, &[], "Traces that were dropped, because the queue was full or the collector did not accept them.", |f| {
+        one(MetricValue::Count(f.traces_dropped))
+    }),
+
     row("iam_token_requests", Counter, None, &["result"], "Requests for IAM tokens: ok, or the reason of the failure.", |f| {
         labelled(&f.logins.tokens)
     }),

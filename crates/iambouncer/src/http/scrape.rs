@@ -82,6 +82,8 @@ impl Scraper {
             listener_left: listener_expires_at.map(|at| (at - unix_seconds(SystemTime::now())) as f64),
             client_logins: self.process.client_counters.logins.read(),
             client_errors: self.process.client_counters.errors.read(),
+            traces_exported: self.process.trace_counters.exported(),
+            traces_dropped: self.process.trace_counters.dropped(),
             is_ready: health.is_ready(),
             is_draining: health.is_draining(),
             last_reload: health.last_reload(),

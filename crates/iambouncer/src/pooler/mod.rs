@@ -94,10 +94,14 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
         tracing::info!("peer_id = {} (random, since peer_host is set)", process.peer_id);
     }
     announce::endpoints(&loaded.config, &process);
+    #[cfg(feature = "otlp")]
+    process.traces.start(&process.control, &loaded.config.settings, &process.trace_counters);
     http::serve(&process, http, first.workers())?;
     let _running = process.limits.running.take(None);
     let serving = process.limits.serving.take(None);
     let shared_pools = Arc::new(SharedPools::new(workers));
+    #[cfg(feature = "otlp")]
+    let of_traces = process.clone();
     let start = WorkerStart { process, loaded, shared_pools, reloader };
     let mut others = Vec::new();
     for slot in slots {
@@ -110,7 +114,10 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
             tracing::error!(%error, "cannot start");
         }
     });
-    outcome.and_then(|()| others.into_iter().try_for_each(members::WorkerThread::join))
+    let outcome = outcome.and_then(|()| others.into_iter().try_for_each(members::WorkerThread::join));
+    #[cfg(feature = "otlp")]
+    of_traces.traces.finish(&of_traces.control);
+    outcome
 }
 
 /// The main task of the first worker: it listens, handles signals, and stops last.

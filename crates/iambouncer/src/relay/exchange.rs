@@ -70,6 +70,9 @@ pub(super) struct Exchange {
     pub(super) unanswered_bytes: usize,
     /// Names dropped by DISCARD ALL or DEALLOCATE ALL, for server messages that still mention them.
     pub(super) dropped_names: ClientNames,
+    /// The running transaction, if it is exported.
+    #[cfg(feature = "otlp")]
+    pub(super) trace: Option<Box<super::traced::OpenTrace>>,
 
     /// This task is registered to be woken when the client sends.
     pub(super) awaits_client_input: bool,
@@ -110,6 +113,8 @@ impl Exchange {
             flush: FlushState::None,
             unanswered_bytes: 0,
             dropped_names: ClientNames::default(),
+            #[cfg(feature = "otlp")]
+            trace: None,
             awaits_client_input: false,
             up: HalfDuplex::new(&FROM_CLIENT, max_message_bytes),
             down: HalfDuplex::new(&FROM_SERVER, max_message_bytes),
@@ -131,6 +136,8 @@ impl Exchange {
     /// Returns a finished exchange to the free list.
     pub(super) fn recycle(self: Box<Self>) {
         debug_assert!(self.is_finished());
+        #[cfg(feature = "otlp")]
+        debug_assert!(self.trace.is_none(), "a trace ends with its transaction");
         let _ = FREE_LIST.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < MAX_FREE {

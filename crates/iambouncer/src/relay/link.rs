@@ -249,6 +249,8 @@ impl Exchange {
     /// Ends the session on the server's side: a clean session-mode server is reset and kept; any other linked server is
     /// in the middle of something and is closed.
     pub(super) fn shut_down(&mut self, session: &ClientSession) {
+        #[cfg(feature = "otlp")]
+        self.abort_trace(session);
         let link = std::mem::replace(&mut self.link, Link::None);
         if matches!(link, Link::Server(_)) {
             session.count_aborted();

@@ -20,6 +20,8 @@ mod server_copies;
 mod server_messages;
 mod session;
 mod statements;
+#[cfg(feature = "otlp")]
+mod traced;
 mod unnamed;
 mod upstream;
 

@@ -292,8 +292,11 @@ impl Exchange {
 
     /// Handles a cancel request for a query that has not reached a server: the pooler answers it.
     pub(super) fn cancel_waiting_request(&mut self, session: &mut ClientSession) -> Result<(), CloseReason> {
+        #[cfg(feature = "otlp")]
+        self.trace_ended_wait(session, Some(&client_error::canceled_while_waiting().code));
         self.link = Link::None;
         session.info.state.set(crate::clients::ClientState::Idle);
+        session.info.time(|timing| timing.query_at = None);
         let counters = &session.pool.context.process.client_counters;
         counters.count_error(&client_error::canceled_while_waiting().code);
         loop {

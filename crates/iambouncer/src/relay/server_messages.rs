@@ -161,6 +161,13 @@ impl Exchange {
         };
         timing.quiet_since = now;
         session.info.timing.set(timing);
+        #[cfg(feature = "otlp")]
+        if is_idle {
+            self.end_trace(session);
+            if !owes_nothing {
+                self.count_next_for_trace(session, now);
+            }
+        }
     }
 
     /// True when the error is discarded or replaced.
@@ -188,6 +195,8 @@ impl Exchange {
             return Ok(true);
         }
         if fatal {
+            #[cfg(feature = "otlp")]
+            self.record_trace_error(frame);
             if let Link::Server(linked) = &mut self.link {
                 linked.condition = ServerCondition::SentFatal;
             }
@@ -196,6 +205,8 @@ impl Exchange {
         if self.on_stale_statement(frame) {
             return Ok(true);
         }
+        #[cfg(feature = "otlp")]
+        self.record_trace_error(frame);
         let replaced = self.replace_names(session, frame);
         self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };

@@ -171,6 +171,8 @@ impl Session {
     pub fn shut_down(mut self, reason: &CloseReason) -> Option<FinalMessage> {
         self.session.count_ended_wait(reason);
         if let Some(exchange) = &mut self.exchange {
+            #[cfg(feature = "otlp")]
+            exchange.trace_ended_wait(&self.session, super::traced::code_of(reason));
             exchange.shut_down(&self.session);
         }
         let CloseReason::Error(error) = reason else { return None };

@@ -73,6 +73,8 @@ impl Exchange {
         session.has_effects |= statement.effect != Effect::None;
         self.discard_message(frame)?;
         self.start_clock(session);
+        #[cfg(feature = "otlp")]
+        self.find_trace_parent_in(&statement.body);
         self.parse_shared(session, name, &statement)?;
         Ok(())
     }

@@ -369,14 +369,18 @@ impl Exchange {
         expected: impl Into<Expectation>,
     ) {
         self.start_clock(session);
+        #[cfg(feature = "otlp")]
+        self.find_trace_parent(frame);
         self.answers.push(expected);
         self.up.forward(frame);
     }
 
     /// The first message of a request starts its timer; later ones do not restart it.
-    pub(super) fn start_clock(&self, session: &ClientSession) {
+    pub(super) fn start_clock(&mut self, session: &ClientSession) {
         if self.answers.is_empty() || self.answers.is_internal() {
             let now = worker::now();
+            #[cfg(feature = "otlp")]
+            self.count_for_trace(session, now);
             session.info.time(|t| {
                 t.query_at = Some(now);
                 t.transaction_at.get_or_insert(now);

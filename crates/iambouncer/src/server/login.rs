@@ -62,14 +62,19 @@ pub async fn log_in(
     progress: &Progress,
 ) -> Result<LoginResult, LoginError> {
     progress.begin(target);
+    #[cfg(feature = "otlp")]
+    let began = worker::now();
     let limit = context.config().settings.server_connect_timeout;
     let outcome = timers::timeout(limit, attempt(context, target, progress)).await.unwrap_or_else(|| {
         let target = format!("{}:{}", target.host, target.port);
         Err(LoginError::Timeout { target, stage: progress.stage() })
     });
-    for (phase, took) in progress.take_phases() {
-        context.process.logins.count_phase(phase, took);
+    let phases = progress.take_phases();
+    for completed in &phases {
+        context.process.logins.count_phase(completed.phase, completed.took);
     }
+    #[cfg(feature = "otlp")]
+    super::login_trace::submit(context, target, began, &phases, outcome.as_ref().err());
     if let (Err(error), Credential::Iam(signing)) = (&outcome, &target.credential)
         && is_token_refusal(error)
         && progress.has_sent_token()

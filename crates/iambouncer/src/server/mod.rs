@@ -8,6 +8,8 @@ pub mod error;
 pub mod facts;
 pub mod login;
 mod login_exchange;
+#[cfg(feature = "otlp")]
+mod login_trace;
 pub mod moving;
 #[cfg(test)]
 mod moving_tests;

@@ -94,8 +94,18 @@ pub struct Progress {
     proof: RefCell<Proof>,
     trace: RefCell<LoginTrace>,
     stage_began: Cell<Option<Instant>>,
-    /// Completed phases: at most five for each connection that is tried.
-    phases: RefCell<Vec<(LoginPhase, Duration)>>,
+    /// At most five for each connection that is tried.
+    phases: RefCell<Vec<CompletedPhase>>,
+}
+
+/// A completed phase of a login.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CompletedPhase {
+    pub(super) phase: LoginPhase,
+    /// Its start; read for traces.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code))]
+    pub(super) began: Instant,
+    pub(super) took: Duration,
 }
 
 impl Progress {
@@ -200,11 +210,12 @@ impl Progress {
     }
 
     fn complete(&self, phase: LoginPhase) {
-        self.phases.borrow_mut().push((phase, self.stage_elapsed()));
+        let began = self.stage_began.get().unwrap_or_else(worker::now);
+        self.phases.borrow_mut().push(CompletedPhase { phase, began, took: self.stage_elapsed() });
     }
 
-    /// The completed phases with their durations, once.
-    pub(super) fn take_phases(&self) -> Vec<(LoginPhase, Duration)> {
+    /// The completed phases, once.
+    pub(super) fn take_phases(&self) -> Vec<CompletedPhase> {
         self.phases.take()
     }
 

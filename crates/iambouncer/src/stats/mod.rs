@@ -9,6 +9,7 @@ pub mod last_failures;
 pub mod load;
 pub mod logins;
 pub mod snapshot;
+pub mod trace_counters;
 
 use histogram::Histogram;
 use snapshot::Durations;

@@ -56,6 +56,8 @@ mod metrics_formats;
 mod moto;
 mod notices;
 mod odd_passwords;
+#[cfg(feature = "otlp")]
+mod otlp;
 #[cfg(feature = "pam")]
 mod pam_logins;
 mod peers;

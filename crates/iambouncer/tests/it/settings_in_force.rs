@@ -26,6 +26,7 @@ fn other_text(key: &str) -> Option<&'static str> {
         "ignore_startup_parameters" => "extra_float_digits",
         "pool_mode" => "session",
         "max_packet_size" => "100000",
+        "otlp_endpoint" => "http://127.0.0.1:9",
         "server_reset_query" => "SELECT 1",
         "server_check_query" => "SELECT 2",
         "stats_users" => "other",
