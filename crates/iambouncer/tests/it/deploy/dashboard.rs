@@ -1,8 +1,11 @@
 //! The dashboard in a real browser: every panel shows what a scripted pooler does.
 
+use crate::support::bouncer::Start;
 use crate::support::browser::Browser;
+use crate::support::moto::Moto;
 use crate::support::sim::{RDS_HOST, Sim};
 use crate::support::{Bouncer, Client, eventually, postgres};
+use serde_json::json;
 use std::path::Path;
 
 /// The picture in the documentation; `UPDATE_DOCS=1` writes it.
@@ -158,6 +161,35 @@ fn write_picture(setup: &DashboardSetup, browser: &Browser) {
     eventually("three clients wait", || browser.text("#waiting-count") == "3");
     std::fs::create_dir_all(Path::new(PICTURE).parent().unwrap()).unwrap();
     std::fs::write(PICTURE, browser.screenshot()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a browser: make test-deploy"]
+fn a_secret_is_shown_and_that_it_cannot_be_read_any_more() {
+    let moto = Moto::start();
+    moto.create_secret("app", &json!({ "username": "app", "password": "hush" }).to_string());
+    let described = moto.call("DescribeSecret", &json!({ "SecretId": "app" })).unwrap();
+    let arn = described["ARN"].as_str().unwrap();
+    let line = format!("app = host=127.0.0.1 port={} dbname=app secret_arn={arn}", postgres().port());
+    let start = Start::databases(&line).set("http_port = auto").set("server_tls_sslmode = disable");
+    let start = start.set("secret_refresh = 1").set("server_lifetime = 0");
+    let start = moto.environment().into_iter().fold(start, |start, (key, value)| start.env(key, &value));
+    let bouncer = start.start();
+    let mut client = bouncer.client();
+    client.query("BEGIN");
+    let browser = Browser::start(1500, 1650);
+    browser.open(&format!("http://127.0.0.1:{}/", bouncer.http_port()));
+    expect_row(&browser, "secrets", &[arn, "app"]);
+    expect_row(&browser, "servers", &["secret", "active"]);
+    client.query("COMMIT");
+    moto.call("DeleteSecret", &json!({ "SecretId": "app", "ForceDeleteWithoutRecovery": true })).unwrap();
+    eventually("the failure is shown", || {
+        // Each query has a login of its own.
+        client.query("SELECT 1");
+        browser.text("#problems").contains(&format!("the secret {arn} cannot be read"))
+    });
+    assert!(!browser.text("body").contains("hush"));
+    assert_eq!(browser.console(), [""; 0]);
 }
 
 #[test]
