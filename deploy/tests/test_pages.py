@@ -118,6 +118,8 @@ def console_errors(body, sandbox):
 def ini_errors(body, sandbox):
     sandbox.write_configuration(body)
     output = sandbox.run("iambouncer check pgbouncer.ini")
+    # A debug build does not have the feature that the released ones have.
+    output = re.sub("^warning: otlp_endpoint .*feature.*\n", "", output, flags=re.MULTILINE)
     return [] if sandbox.code == 0 and "warning" not in output else [output]
 
 
