@@ -183,11 +183,6 @@ pub fn simple_query_refused() -> ClientError {
     messages::PQEXEC.error().hint("Simple queries are refused by disable_pqexec; use the extended protocol.")
 }
 
-/// True if the client has waited for longer than `query_wait_timeout`.
-pub fn is_wait_timeout(error: &ClientError) -> bool {
-    error.message == messages::POOL_WAIT.text
-}
-
 /// `query_wait_timeout`.
 pub fn query_wait_timeout() -> ClientError {
     messages::POOL_WAIT

@@ -1,6 +1,6 @@
 //! Log lines about one client, in PgBouncer's words. Owns which setting enables which line.
 
-use crate::client_error::{self, ClientError};
+use crate::client_error::ClientError;
 use crate::clients::ClientInfo;
 use crate::config::Settings;
 use crate::events::{EVENTS, NotableEvent};
@@ -44,7 +44,7 @@ pub(super) fn refusal(settings: &Settings, info: &ClientInfo, error: &ClientErro
 /// An error is sent to the client.
 fn pooler_error(settings: &Settings, info: &ClientInfo, error: &ClientError, permit: LinePermit) {
     let identity = info.identity();
-    let event = client_error::is_wait_timeout(error).then_some("query_wait_timeout");
+    let event = error.is_wait_timeout().then_some("query_wait_timeout");
     if !settings.log_pooler_errors {
         if let Some(kind) = event {
             // Events do not depend on what is logged.
