@@ -9,3 +9,4 @@ pub mod md5;
 pub(crate) mod mock;
 pub mod scram;
 pub(crate) mod server_passwords;
+pub mod stored_password;

@@ -11,6 +11,7 @@ use crate::auth::md5;
 use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
 use crate::auth::scram::server::ServerExchange;
 use crate::auth::scram::{SCRAM_SHA_256, ScramError};
+use crate::auth::stored_password::{has_secret, is_stored_as, same};
 use crate::client_error::{self, ClientError, LoginMethod};
 use crate::config::Secret;
 use crate::context::Context;
@@ -175,16 +176,9 @@ impl Login<'_> {
     async fn is_password(&self, context: &Context, given: &Zeroizing<String>, text: &str) -> bool {
         if let Some(secret) = ScramSecret::parse(text) {
             let given = given.clone();
-            let derived = context.blocking(move || {
-                SaltedPassword::derive(&given, &secret.salt, secret.iterations)
-                    .map(|salted| same(&salted.keys().server, &secret.server))
-            });
-            return matches!(derived.await, Some(Ok(true)));
+            return context.blocking(move || has_secret(&given, &secret)).await == Some(true);
         }
-        match md5::is_stored(text) {
-            true => same(md5::stored(self.user, given).as_bytes(), text.as_bytes()),
-            false => same(given.as_bytes(), text.as_bytes()),
-        }
+        is_stored_as(self.user, given, text)
     }
 
     async fn md5(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
@@ -296,10 +290,6 @@ impl Login<'_> {
 /// As in PostgreSQL, no user has an empty password.
 pub(super) fn not_empty(given: Zeroizing<String>) -> Result<Zeroizing<String>, LoginRefusal> {
     if given.is_empty() { Err(LoginRefusal::Error(client_error::empty_password())) } else { Ok(given) }
-}
-
-fn same(a: &[u8], b: &[u8]) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
 fn random(bytes: &mut [u8]) -> Result<(), LoginRefusal> {

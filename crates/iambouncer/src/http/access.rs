@@ -1,34 +1,23 @@
-//! Who may use the dashboard and the API. Owns the check of a request's credentials; probes and metrics are open to all.
+//! Who may use the dashboard and the API. Owns which requests need credentials, and how many passwords
+//! are verified at a time; probes and metrics are open to all.
 //!
 //! On a loopback address no password is required, as for other processes of the host or the pod; but a web page in the
 //! browser of the host must not read the API through a name that resolves to 127.0.0.1, so the request has to name an
 //! address or `localhost`. On any other address the request needs a password or the token.
 
+use super::credentials::{AccessRules, Credentials, Digest, Missing, hash_of, is_token, is_user, missing};
 use crate::admin::Console;
-use crate::auth::md5;
-use crate::auth::scram::keys::{SaltedPassword, ScramSecret};
-use crate::config::{Config, UserEntry, UserList, read_text};
 use crate::worker::workers::Workers;
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
+use hyper::header::{HOST, HeaderMap};
 use std::collections::VecDeque;
 use std::future::ready;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
-/// Largest token file, in bytes.
-const MAX_TOKEN_BYTES: usize = 4096;
-/// Shortest token: a shorter one could be guessed.
-const MIN_TOKEN_BYTES: usize = 16;
 /// Number of passwords that are verified at once: each takes some milliseconds of CPU time.
 const MAX_CHECKS: usize = 2;
 /// Number of requests that may wait for that, and for how long: probes need connections, too.
@@ -43,9 +32,8 @@ const MAX_REMEMBERED: usize = 16;
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Time limit for the first worker to report the configuration in force.
 const CONFIG_LIMIT: Duration = Duration::from_secs(1);
-/// Salt and iterations of the derivation that takes the time of a real one.
-const MOCK_SALT: &[u8; 16] = b"iambouncer-http\0";
-const MOCK_ITERATIONS: u32 = 4096;
+const NOTHING_CONFIGURED: &str = "http_addr is not a loopback address, so the dashboard and the API require a password: set \
+                                  http_token_file, or name a user of auth_file in stats_users. Probes and metrics need none.";
 
 /// What a listener requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,35 +60,6 @@ pub(super) enum AccessError {
     Forbidden(String),
     /// The first worker does not answer, or too many passwords are being verified.
     Unavailable,
-}
-
-/// What a request presents.
-enum Credentials {
-    Bearer(Zeroizing<String>),
-    Basic { user: String, password: Zeroizing<String> },
-}
-
-impl Credentials {
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        let rest = rest.trim();
-        if scheme.eq_ignore_ascii_case("bearer") {
-            return Some(Self::Bearer(rest.to_owned().into()));
-        }
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
-        }
-        let bytes = Zeroizing::new(BASE64.decode(rest).ok()?);
-        let (user, password) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
-        Some(Self::Basic { user: user.to_owned(), password: password.to_owned().into() })
-    }
-
-    fn secret(&self) -> &str {
-        match self {
-            Self::Bearer(token) => token,
-            Self::Basic { password, .. } => password,
-        }
-    }
 }
 
 /// Checks requests.
@@ -159,12 +118,6 @@ impl AccessCheck {
             }
         }
     }
-}
-
-/// The configuration in force.
-struct AccessRules {
-    config: Arc<Config>,
-    users: Arc<UserList>,
 }
 
 /// What can be decided at once.
@@ -268,22 +221,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| AccessError::Unavailable)
 }
 
-/// A hash of an accepted password and of what it was compared with, which changes with the password in force.
-type Digest = [u8; 32];
-
-fn hash_of(user: &str, password: &str, rules: &AccessRules) -> Digest {
-    let stored = rules.users.get(user).filter(|_| is_reader(&rules.config, user));
-    let stored = stored.map(|entry| entry.password.expose()).unwrap_or_default();
-    let mut context = aws_lc_rs::digest::Context::new(&SHA256);
-    for text in [user, password, stored] {
-        context.update(&(text.len() as u64).to_be_bytes());
-        context.update(text.as_bytes());
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
-}
-
 /// True if the host of the request is an address or `localhost`, which no other name can be made to resolve to.
 fn names_an_address(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
@@ -297,77 +234,10 @@ fn names_an_address(headers: &HeaderMap) -> bool {
         || address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// What keeps all credentials from being sufficient.
-#[derive(Debug, PartialEq, Eq)]
-enum Missing {
-    /// Neither a token nor a user is configured.
-    Setting,
-    /// The token file cannot be used; for the log.
-    Token(String),
-}
-
-const NOTHING_CONFIGURED: &str = "http_addr is not a loopback address, so the dashboard and the API require a password: set \
-                                  http_token_file, or name a user of auth_file in stats_users. Probes and metrics need none.";
-
-/// Why no credentials can be sufficient with this configuration; `None` if some can.
-fn missing(config: &Config, users: &UserList) -> Option<Missing> {
-    let can_log_in = |user: &str, entry: &UserEntry| is_reader(config, user) && !entry.is_iam_token();
-    if users.iter().any(|(user, entry)| can_log_in(user, entry)) {
-        return None;
-    }
-    match config.settings.http_token_file.as_str() {
-        "" => Some(Missing::Setting),
-        path => token(path).err().map(Missing::Token),
-    }
-}
-
-fn is_reader(config: &Config, user: &str) -> bool {
-    config.settings.is_stats_user(user) || config.settings.is_admin(user)
-}
-
-/// The token in a file.
-fn token(path: &str) -> Result<Zeroizing<String>, String> {
-    let text = Zeroizing::new(
-        read_text(Path::new(path), MAX_TOKEN_BYTES)
-            .map_err(|reason| format!("http_token_file {path}: {reason}"))?,
-    );
-    let token = text.trim();
-    if token.len() < MIN_TOKEN_BYTES {
-        return Err(format!("http_token_file {path}: the token has fewer than {MIN_TOKEN_BYTES} characters"));
-    }
-    Ok(token.to_owned().into())
-}
-
-fn is_token(path: &str, secret: &str) -> bool {
-    !path.is_empty() && token(path).is_ok_and(|token| is_same(&token, secret))
-}
-
-/// Compares without revealing by its time where the difference is.
-fn is_same(a: &str, b: &str) -> bool {
-    let hash = |text: &str| digest(&SHA256, text.as_bytes());
-    verify_slices_are_equal(hash(a).as_ref(), hash(b).as_ref()).is_ok()
-}
-
-fn is_user(user: &str, password: &str, config: &Config, users: &UserList) -> bool {
-    let entry = users.get(user).filter(|entry| is_reader(config, user) && !entry.is_iam_token());
-    let stored = entry.map(|entry| entry.password.expose()).unwrap_or_default();
-    let scram = ScramSecret::parse(stored);
-    // One derivation for every attempt: the time must not reveal which users exist.
-    let (salt, iterations) = scram
-        .as_ref()
-        .map_or((MOCK_SALT.as_slice(), MOCK_ITERATIONS), |secret| (&secret.salt, secret.iterations));
-    let Ok(derived) = SaltedPassword::derive(password, salt, iterations) else { return false };
-    let is_right = match &scram {
-        Some(secret) => is_same(&derived.secret(salt, iterations).stored_text(), &secret.stored_text()),
-        None if md5::is_stored(stored) => is_same(&md5::stored(user, password), stored),
-        None => is_same(password, stored),
-    };
-    is_right && !stored.is_empty()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::config::userlist::parse as parse_user_list;
 
     fn headers(pairs: &[(hyper::header::HeaderName, &str)]) -> HeaderMap {
@@ -391,48 +261,6 @@ mod tests {
             assert!(!names_an_address(&headers(&[(HOST, host)])), "{host}");
         }
         assert!(!names_an_address(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn every_stored_form_is_verified_and_only_readers_are_admitted() {
-        let mut config = Config::default();
-        config.settings.set("stats_users", "plain, hashed, scram, empty, token").unwrap();
-        config.settings.set("admin_users", "root").unwrap();
-        let scram = SaltedPassword::derive("right", b"salt", 4096).unwrap().secret(b"salt", 4096);
-        let text = format!(
-            "\"plain\" \"right\"\n\"hashed\" \"{}\"\n\"scram\" \"{}\"\n\"empty\" \"\"\n\"root\" \"right\"\n\"other\" \"right\"\n",
-            *md5::stored("hashed", "right"),
-            *scram.stored_text()
-        );
-        let users = parse_user_list("users", &text).unwrap();
-        let admits = |user: &str, password: &str| is_user(user, password, &config, &users);
-        for user in ["plain", "hashed", "scram", "root"] {
-            assert!(admits(user, "right") && !admits(user, "wrong") && !admits(user, ""), "{user}");
-        }
-        assert!(!admits("other", "right") && !admits("unknown", "right") && !admits("empty", ""));
-        let stored = md5::stored("hashed", "right").to_string();
-        assert!(!admits("hashed", &stored), "the stored form is not the password");
-    }
-
-    #[test]
-    fn tokens_are_accepted_as_bearer_and_as_password_and_short_ones_never() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let path = file.path().to_str().unwrap();
-        std::fs::write(path, "0123456789abcdef\n").unwrap();
-        assert!(
-            is_token(path, "0123456789abcdef") && !is_token(path, "0123456789abcdee") && !is_token(path, "")
-        );
-        assert!(!is_token("", ""));
-        std::fs::write(path, "short\n").unwrap();
-        assert!(!is_token(path, "short"));
-        let basic = format!("Basic {}", BASE64.encode("any:0123456789abcdef"));
-        for value in ["Bearer 0123456789abcdef", &basic] {
-            let credentials = Credentials::of(&headers(&[(AUTHORIZATION, value)])).unwrap();
-            assert_eq!(credentials.secret(), "0123456789abcdef");
-        }
-        for value in ["Basic !!!", "Basic", "Digest x", "Basic bm9jb2xvbg=="] {
-            assert!(Credentials::of(&headers(&[(AUTHORIZATION, value)])).is_none(), "{value}");
-        }
     }
 
     fn rules(settings: &[(&str, &str)]) -> Arc<AccessRules> {
@@ -479,17 +307,5 @@ mod tests {
         for request in requests.collect::<Vec<_>>() {
             assert_eq!(request.await.unwrap(), Ok(()));
         }
-    }
-
-    #[test]
-    fn what_is_missing_is_reported() {
-        let (mut config, users) = (Config::default(), UserList::default());
-        assert_eq!(missing(&config, &users), Some(Missing::Setting));
-        config.settings.set("stats_users", "ann").unwrap();
-        assert_eq!(missing(&config, &parse_user_list("users", "\"ann\" \"x\"").unwrap()), None);
-        config.settings.set("http_token_file", "/nonexistent/token").unwrap();
-        assert!(
-            matches!(missing(&config, &users), Some(Missing::Token(reason)) if reason.contains("/nonexistent/token"))
-        );
     }
 }

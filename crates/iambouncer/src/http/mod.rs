@@ -10,6 +10,7 @@ mod access;
 mod api;
 mod body;
 mod cardinality;
+mod credentials;
 mod dashboard;
 mod exposition;
 mod figures;

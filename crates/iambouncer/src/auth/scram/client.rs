@@ -1,9 +1,10 @@
 //! The client side of SCRAM, which proves a password. Owns the messages to a server and the check that the server
 //! knows the password, too; it takes keys, never a password.
 
-use super::keys::{ClientKeys, hmac_sha256, same, xor};
+use super::keys::{ClientKeys, hmac_sha256, xor};
 use super::message::{attribute, fresh_nonce, is_nonce, text};
 use super::{MAX_ITERATIONS, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
+use crate::auth::stored_password::same;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 

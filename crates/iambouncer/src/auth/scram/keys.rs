@@ -2,7 +2,7 @@
 //! `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey` of `pg_authid`.
 
 use super::{MAX_ITERATIONS, ScramError};
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::borrow::Cow;
@@ -40,10 +40,6 @@ pub(super) fn xor(a: &Key, b: &Key) -> Key {
     let mut out = *a;
     out.iter_mut().zip(b).for_each(|(x, y)| *x ^= y);
     out
-}
-
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
 /// `Hi(password, salt, i)`, from which all keys are derived.

@@ -2,8 +2,9 @@
 //! client that requires one is refused.
 
 use super::ScramError;
-use super::keys::{ClientKeys, ScramSecret, hmac_sha256, same, xor};
+use super::keys::{ClientKeys, ScramSecret, hmac_sha256, xor};
 use super::message::{attribute, fresh_nonce, is_nonce, text};
+use crate::auth::stored_password::same;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
