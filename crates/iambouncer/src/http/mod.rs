@@ -26,6 +26,7 @@ mod pgbouncer_table;
 mod places;
 mod reference;
 mod scrape;
+mod shared_rounds;
 mod stream;
 mod worker_answers;
 mod worker_part;

@@ -3,6 +3,7 @@
 
 use super::cardinality::{Cardinality, MAX_POOLS, OTHER, PoolLabels};
 use super::pgbouncer_part::{ClientGroup, ConfigFigures, DatabaseFigures, PgbouncerPart, collect};
+use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
 use crate::admin::Console;
 use crate::config::{CONSOLE_DATABASE, PoolMode};
@@ -12,7 +13,6 @@ use crate::stats::snapshot::{PoolCounts, Snapshot};
 use crate::worker::workers::Workers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Maximum number of series of clients. Clients choose their application names, so the rest is summed.
 pub(super) const MAX_CLIENT_SERIES: usize = 500;
@@ -39,19 +39,17 @@ pub(super) struct PgbouncerFigures {
 }
 
 #[derive(Default)]
-struct PgbouncerRounds {
+struct PgbouncerScrapeState {
     workers: WorkerAnswers<PgbouncerPart>,
     pools: Cardinality,
     databases: Cardinality,
-    /// Start and result of the last round.
-    last: Option<(Instant, Arc<PgbouncerFigures>)>,
 }
 
 /// Produces the values of scrapes.
 pub(super) struct PgbouncerScraper {
     request: PartRequest<PgbouncerPart>,
     process: Arc<Process>,
-    rounds: tokio::sync::Mutex<PgbouncerRounds>,
+    rounds: SharedRounds<PgbouncerScrapeState, PgbouncerFigures>,
 }
 
 impl PgbouncerScraper {
@@ -61,26 +59,19 @@ impl PgbouncerScraper {
         Self { request: Box::new(request), process, rounds: Default::default() }
     }
 
-    /// Values no older than this call. Of several callers during a round, one starts the next round and the others
-    /// share its result.
+    /// Values no older than this call; concurrent callers share them.
     pub(super) async fn scrape(&self) -> Arc<PgbouncerFigures> {
-        let called_at = Instant::now();
-        let mut rounds = self.rounds.lock().await;
-        if let Some((began, figures)) = &rounds.last
-            && *began >= called_at
-        {
-            return figures.clone();
-        }
-        let began = Instant::now();
-        rounds.workers.collect(self.process.health.workers(), &self.request).await;
-        let figures = Arc::new(figures(&mut rounds, self.process.host_names.counts()));
-        rounds.last = Some((began, figures.clone()));
-        figures
+        self.rounds.result(async |state| self.round(state).await).await
+    }
+
+    async fn round(&self, state: &mut PgbouncerScrapeState) -> PgbouncerFigures {
+        state.workers.collect(self.process.health.workers(), &self.request).await;
+        figures(state, self.process.host_names.counts())
     }
 }
 
-fn figures(rounds: &mut PgbouncerRounds, (dns_names, dns_queries): (usize, usize)) -> PgbouncerFigures {
-    let parts = || rounds.workers.parts().map(|(_, part)| part);
+fn figures(state: &mut PgbouncerScrapeState, (dns_names, dns_queries): (usize, usize)) -> PgbouncerFigures {
+    let parts = || state.workers.parts().map(|(_, part)| part);
     let all = Snapshot::sum(parts().map(|part| &part.snapshot));
     let config = parts().next().map(|part| part.config).unwrap_or_default();
     let clients = bound_clients(parts().flat_map(|part| &part.clients), MAX_CLIENT_SERIES);
@@ -95,7 +86,7 @@ fn figures(rounds: &mut PgbouncerRounds, (dns_names, dns_queries): (usize, usize
         let counts = PoolCounts { totals: counts.begun(), ..PoolCounts::of_console(0, CONSOLE_MODE) };
         ((name.clone(), String::new()), counts)
     });
-    let mut totals: Vec<(String, Totals)> = rounds
+    let mut totals: Vec<(String, Totals)> = state
         .databases
         .bound(counters.collect(), MAX_POOLS)
         .into_iter()
@@ -103,7 +94,7 @@ fn figures(rounds: &mut PgbouncerRounds, (dns_names, dns_queries): (usize, usize
         .collect();
     let databases = bound_databases(lines, &totals, console_line(&config));
     totals.push((CONSOLE_DATABASE.to_owned(), all.console.begun()));
-    let mut pools = rounds.pools.bound(all.pools, MAX_POOLS);
+    let mut pools = state.pools.bound(all.pools, MAX_POOLS);
     let of_console = PoolCounts::of_console(all.on_console, CONSOLE_MODE);
     pools.push(((CONSOLE_DATABASE.to_owned(), CONSOLE_DATABASE.to_owned()), of_console));
     PgbouncerFigures {

@@ -1,8 +1,8 @@
-//! Collects the values of a scrape from all workers and from the process. Owns the rounds: one for all concurrent
-//! scrapes.
+//! Collects the values of a scrape from all workers and from the process. Owns what one scrape keeps for the next.
 
 use super::cardinality::{Cardinality, MAX_POOLS};
 use super::figures::{Figures, LoginFigures, iam, paused, secrets, unix_seconds};
+use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
 use super::worker_part::WorkerPart;
 use crate::admin::Console;
@@ -14,19 +14,17 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 #[derive(Default)]
-struct Rounds {
+struct ScrapeState {
     workers: WorkerAnswers<WorkerPart>,
     cardinality: Cardinality,
     scrape_errors: u64,
-    /// Start and result of the last round.
-    last: Option<(Instant, Arc<Figures>)>,
 }
 
 /// Produces the values of scrapes.
 pub(super) struct Scraper {
     request: PartRequest<WorkerPart>,
     process: Arc<Process>,
-    rounds: tokio::sync::Mutex<Rounds>,
+    rounds: SharedRounds<ScrapeState, Figures>,
 }
 
 impl Scraper {
@@ -42,43 +40,32 @@ impl Scraper {
         Self { request: Box::new(request), process, rounds: Default::default() }
     }
 
-    /// Values no older than this call. Of several callers during a round, one starts the next round and the others
-    /// share its result.
+    /// Values no older than this call; concurrent callers share them.
     pub(super) async fn scrape(&self) -> Arc<Figures> {
-        let called_at = Instant::now();
-        let mut rounds = self.rounds.lock().await;
-        if let Some((began, figures)) = &rounds.last
-            && *began >= called_at
-        {
-            return figures.clone();
-        }
-        let began = Instant::now();
-        let figures = Arc::new(self.round(&mut rounds).await);
-        rounds.last = Some((began, figures.clone()));
-        figures
+        self.rounds.result(async |state| self.round(state).await).await
     }
 
-    async fn round(&self, rounds: &mut Rounds) -> Figures {
+    async fn round(&self, state: &mut ScrapeState) -> Figures {
         let workers = self.process.health.workers();
-        let silent = rounds.workers.collect(workers, &self.request).await;
-        rounds.scrape_errors += silent as u64;
-        let all = Snapshot::sum(rounds.workers.parts().map(|(_, part)| &part.snapshot));
-        let listener_expires_at = rounds.workers.parts().find_map(|(_, part)| part.listener_expires_at);
+        let silent = state.workers.collect(workers, &self.request).await;
+        state.scrape_errors += silent as u64;
+        let all = Snapshot::sum(state.workers.parts().map(|(_, part)| &part.snapshot));
+        let listener_expires_at = state.workers.parts().find_map(|(_, part)| part.listener_expires_at);
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
-            pools: rounds.cardinality.bound(all.pools, MAX_POOLS),
+            pools: state.cardinality.bound(all.pools, MAX_POOLS),
             logging_in: all.logging_in,
             on_console: all.on_console,
             workers_answered: workers - silent,
             workers_silent: silent,
-            scrape_errors: rounds.scrape_errors,
+            scrape_errors: state.scrape_errors,
             logins: LoginFigures::read(&self.process, Instant::now()),
             tokens,
             credentials,
             secrets: secrets(&self.process.secrets, SystemTime::now()),
-            worker_cpu: rounds.workers.parts().map(|(worker, part)| (worker, part.cpu)).collect(),
-            paused: paused(rounds.workers.parts().map(|(_, part)| &part.paused), MAX_POOLS),
+            worker_cpu: state.workers.parts().map(|(worker, part)| (worker, part.cpu)).collect(),
+            paused: paused(state.workers.parts().map(|(_, part)| &part.paused), MAX_POOLS),
             listener_left: listener_expires_at.map(|at| (at - unix_seconds(SystemTime::now())) as f64),
             client_logins: self.process.client_counters.logins.read(),
             client_errors: self.process.client_counters.errors.read(),
