@@ -87,6 +87,34 @@ pub(super) struct Metric<F: 'static> {
     pub(super) samples: fn(&F) -> Vec<Sample>,
 }
 
+/// The values of one scrape, from which all metrics of a table come.
+pub(super) trait MetricSource {
+    /// Prefix of the names of its table.
+    const PREFIX: &'static str;
+}
+
+pub(super) const SECONDS: Option<Unit> = Some(Unit::Seconds);
+pub(super) const BYTES: Option<Unit> = Some(Unit::Bytes);
+
+/// A row of the table of `F`.
+pub(super) const fn row<F: MetricSource>(
+    stem: &'static str,
+    kind: MetricKind,
+    unit: Option<Unit>,
+    labels: &'static [&'static str],
+    help: &'static str,
+    samples: fn(&F) -> Vec<Sample>,
+) -> Metric<F> {
+    Metric { description: MetricDescription { prefix: F::PREFIX, stem, kind, unit, labels, help }, samples }
+}
+
+/// The descriptions of a table, in the order of a scrape.
+pub(super) fn descriptions<F>(
+    table: &'static [Metric<F>],
+) -> impl Iterator<Item = &'static MetricDescription> {
+    table.iter().map(|metric| &metric.description)
+}
+
 /// One series at one time.
 pub(super) struct Sample {
     /// In the order of the row's label names.

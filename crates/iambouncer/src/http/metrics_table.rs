@@ -3,36 +3,25 @@
 
 use super::figures::{CredentialFigures, Figures, SecretFigures, TokenFigures, seconds};
 use super::metric::{
-    Metric, MetricDescription, MetricKind, MetricValue, Sample, Unit, flag, one, sample, whole,
+    BYTES, Metric, MetricDescription, MetricKind, MetricSource, MetricValue, SECONDS, Sample, descriptions,
+    flag, one, row, sample, whole,
 };
 use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use std::time::SystemTime;
 
-/// Prefix of all names.
-const PREFIX: &str = "iambouncer";
+impl MetricSource for Figures {
+    const PREFIX: &'static str = "iambouncer";
+}
 
 /// The descriptions of all metrics, in the order of a scrape.
 pub fn table() -> impl Iterator<Item = &'static MetricDescription> {
-    TABLE.iter().map(|metric| &metric.description)
+    descriptions(TABLE)
 }
 
 const POOL: &[&str] = &["database", "user"];
 const TOKEN: &[&str] = &["endpoint", "user", "identity"];
 
-const fn row(
-    stem: &'static str,
-    kind: MetricKind,
-    unit: Option<Unit>,
-    labels: &'static [&'static str],
-    help: &'static str,
-    samples: fn(&Figures) -> Vec<Sample>,
-) -> Metric<Figures> {
-    Metric { description: MetricDescription { prefix: PREFIX, stem, kind, unit, labels, help }, samples }
-}
-
 use MetricKind::{Counter, Gauge, Histogram, Info};
-const SECONDS: Option<Unit> = Some(Unit::Seconds);
-const BYTES: Option<Unit> = Some(Unit::Bytes);
 
 #[rustfmt::skip]
 pub(super) static TABLE: &[Metric<Figures>] = &[

@@ -1,15 +1,19 @@
 //! The metrics of prometheus-community's pgbouncer_exporter 0.12, so that its dashboards and alerts work. Owns their names,
 //! labels and helps; the reference page has a section that is derived from this table.
 
-use super::metric::{Metric, MetricDescription, MetricKind, MetricValue, Sample, Unit, one, sample, whole};
+use super::metric::{
+    BYTES, Metric, MetricDescription, MetricKind, MetricSource, MetricValue, SECONDS, Sample, descriptions,
+    one, row, sample, whole,
+};
 use super::pgbouncer_figures::PgbouncerFigures;
 use super::pgbouncer_part::DatabaseFigures;
 use crate::stats::Totals;
 use crate::stats::snapshot::PoolCounts;
 use crate::version;
 
-/// Prefix of all names.
-const PREFIX: &str = "pgbouncer";
+impl MetricSource for PgbouncerFigures {
+    const PREFIX: &'static str = "pgbouncer";
+}
 
 const DATABASE: &[&str] = &["name", "host", "port", "database", "force_user", "pool_mode"];
 const POOL: &[&str] = &["database", "user"];
@@ -17,23 +21,10 @@ const TOTALS: &[&str] = &["database"];
 
 /// The descriptions of all metrics, in the order of a scrape.
 pub fn pgbouncer_table() -> impl Iterator<Item = &'static MetricDescription> {
-    TABLE.iter().map(|metric| &metric.description)
-}
-
-const fn row(
-    stem: &'static str,
-    kind: MetricKind,
-    unit: Option<Unit>,
-    labels: &'static [&'static str],
-    help: &'static str,
-    samples: fn(&PgbouncerFigures) -> Vec<Sample>,
-) -> Metric<PgbouncerFigures> {
-    Metric { description: MetricDescription { prefix: PREFIX, stem, kind, unit, labels, help }, samples }
+    descriptions(TABLE)
 }
 
 use MetricKind::{Counter, Gauge, Info};
-const SECONDS: Option<Unit> = Some(Unit::Seconds);
-const BYTES: Option<Unit> = Some(Unit::Bytes);
 
 #[rustfmt::skip]
 pub(super) static TABLE: &[Metric<PgbouncerFigures>] = &[
