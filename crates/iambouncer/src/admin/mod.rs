@@ -38,6 +38,9 @@ pub use console::{Console, Reloader};
 pub use contents::{TableContents, TableName};
 pub use driver_parameters::is_ignored;
 pub use session::ConsoleSession;
+pub(crate) use show::CONSOLE_MODE;
+pub(crate) use show_databases::{CONSOLE_POOL_SIZE, ServerDatabase};
+pub(crate) use show_users::count as user_count;
 
 use crate::client_error::{ClientError, messages};
 

@@ -41,7 +41,7 @@ pub(super) fn yes_or_no(is_on: bool) -> Option<String> {
 }
 
 /// The pool mode of the console: it has no transactions.
-pub(super) const CONSOLE_MODE: PoolMode = PoolMode::Statement;
+pub(crate) const CONSOLE_MODE: PoolMode = PoolMode::Statement;
 
 /// A pool at all workers.
 pub(super) struct PoolRecord {
@@ -94,7 +94,7 @@ fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
     let (dns_names, dns_queries) = console.context.process.host_names.counts();
     vec![
         ("databases", all.databases.len() + 1),
-        ("users", show_users::names(console).len()),
+        ("users", show_users::count(console)),
         ("peers", show_peers::peers(console).len()),
         // The console is one of them.
         ("pools", all.pools.len() + 1),

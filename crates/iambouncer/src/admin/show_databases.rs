@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// The pool size that PgBouncer shows for its console.
-const CONSOLE_POOL_SIZE: u32 = 2;
+pub(crate) const CONSOLE_POOL_SIZE: u32 = 2;
 
 /// What clients can connect to.
 pub(super) enum DatabaseRecord {
@@ -21,10 +21,11 @@ pub(super) enum DatabaseRecord {
     Console(ConsoleDatabase),
 }
 
-pub(super) struct ServerDatabase {
+/// A database on a server, with the settings in force for it.
+pub(crate) struct ServerDatabase {
     state: Rc<DatabaseState>,
-    line: Rc<Database>,
-    rules: PoolRules,
+    pub(crate) line: Rc<Database>,
+    pub(crate) rules: PoolRules,
     config: Arc<Config>,
 }
 
@@ -56,12 +57,19 @@ impl DatabaseRecord {
 }
 
 impl ServerDatabase {
-    fn hosts(&self) -> Option<String> {
+    pub(crate) fn of(state: &Rc<DatabaseState>, config: &Arc<Config>) -> Self {
+        let line = state.line.borrow().clone();
+        let rules = config.pool_rules(&line, line.user.as_deref().unwrap_or(""));
+        Self { state: state.clone(), line, rules, config: config.clone() }
+    }
+
+    /// Its hosts, with commas between them; `None` for one that has none.
+    pub(crate) fn hosts(&self) -> Option<String> {
         let hosts: Vec<String> = self.line.host.iter().map(ToString::to_string).collect();
         (!hosts.is_empty()).then(|| hosts.join(","))
     }
 
-    fn max_connections(&self) -> u32 {
+    pub(crate) fn max_connections(&self) -> u32 {
         self.line.max_db_connections.unwrap_or(self.config.settings.max_db_connections)
     }
 
@@ -101,11 +109,7 @@ pub(super) static DATABASES: Table<DatabaseRecord> = Table {
 
 fn databases(console: &Console) -> Vec<DatabaseRecord> {
     let config = console.context.config();
-    let record = |state: &Rc<DatabaseState>| {
-        let line = state.line.borrow().clone();
-        let rules = config.pool_rules(&line, line.user.as_deref().unwrap_or(""));
-        DatabaseRecord::Server(ServerDatabase { state: state.clone(), line, rules, config: config.clone() })
-    };
+    let record = |state| DatabaseRecord::Server(ServerDatabase::of(state, &config));
     let mut records: Vec<DatabaseRecord> = console.directory.databases().iter().map(record).collect();
     let clients = console.context.process.limits.counter(CounterKind::DatabaseClients, DATABASE).taken();
     records.push(DatabaseRecord::Console(ConsoleDatabase { config: config.clone(), clients }));

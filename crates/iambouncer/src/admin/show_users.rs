@@ -41,8 +41,17 @@ pub(super) static USERS: Table<UserRecord> = Table {
     records: Records::Here(users),
 };
 
+/// Number of users, with that of the console.
+pub(crate) fn count(console: &Console) -> usize {
+    let loaded = console.context.loaded();
+    let (of_file, of_lines) = (&loaded.users, &loaded.config.users);
+    let only_of_lines = of_lines.keys().filter(|user| !of_file.contains_key(*user)).count();
+    let has_console = of_file.contains_key(DATABASE) || of_lines.contains_key(DATABASE);
+    of_file.len() + only_of_lines + usize::from(!has_console)
+}
+
 /// All known users, and that of the console.
-pub(super) fn names(console: &Console) -> BTreeSet<String> {
+fn names(console: &Console) -> BTreeSet<String> {
     let loaded = console.context.loaded();
     let of_files = loaded.users.keys().chain(loaded.config.users.keys());
     of_files.cloned().chain([DATABASE.to_owned()]).collect()

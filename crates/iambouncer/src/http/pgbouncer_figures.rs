@@ -5,8 +5,8 @@ use super::cardinality::{Cardinality, MAX_POOLS, OTHER, PoolLabels};
 use super::pgbouncer_part::{ClientGroup, ConfigFigures, DatabaseFigures, PgbouncerPart, collect};
 use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
-use crate::admin::Console;
-use crate::config::{CONSOLE_DATABASE, PoolMode};
+use crate::admin::{CONSOLE_MODE, CONSOLE_POOL_SIZE, Console};
+use crate::config::CONSOLE_DATABASE;
 use crate::process::Process;
 use crate::stats::Totals;
 use crate::stats::snapshot::{PoolCounts, Snapshot};
@@ -16,10 +16,6 @@ use std::sync::Arc;
 
 /// Maximum number of series of clients. Clients choose their application names, so the rest is summed.
 pub(super) const MAX_CLIENT_SERIES: usize = 500;
-/// The pool mode that the console has on itself.
-const CONSOLE_MODE: PoolMode = PoolMode::Statement;
-/// The pool size that PgBouncer shows for its console.
-const CONSOLE_POOL_SIZE: u64 = 2;
 
 /// One scrape.
 pub(super) struct PgbouncerFigures {
@@ -182,7 +178,7 @@ fn console_line(config: &ConfigFigures) -> DatabaseFigures {
         database: name(),
         force_user: name(),
         pool_mode: Some(CONSOLE_MODE),
-        pool_size: CONSOLE_POOL_SIZE,
+        pool_size: CONSOLE_POOL_SIZE.into(),
         reserve_pool: config.reserve_pool_size.into(),
         max_connections: config.max_db_connections.into(),
         current_connections: 0,

@@ -1,15 +1,16 @@
 //! What one worker reports for the metrics of pgbouncer_exporter. Owns the counting of clients and databases, in steps
 //! between which the worker's other tasks run.
 
-use crate::admin::Console;
+use crate::admin::{Console, ServerDatabase, user_count};
 use crate::client_identity::ClientIdentity;
 use crate::clients::{ClientState, ClientTable};
-use crate::config::{CONSOLE_DATABASE, Database, PoolMode};
+use crate::config::{Config, PoolMode};
 use crate::pool::DatabaseState;
 use crate::stats::snapshot::Snapshot;
 use crate::worker::executor;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Clients, or databases, that are counted before other tasks of the worker get their turn.
 const STEP: usize = 500;
@@ -62,12 +63,13 @@ pub(super) struct PgbouncerPart {
 /// Collects the part of this worker.
 pub(super) async fn collect(console: Rc<Console>) -> PgbouncerPart {
     let clients = count_clients(&console.clients).await;
+    let config = console.context.config();
     let mut databases = Vec::new();
     for states in console.directory.databases().chunks(STEP) {
-        databases.extend(states.iter().map(|state| database(&console, state)));
+        databases.extend(states.iter().map(|state| database(state, &config)));
         executor::yield_now().await;
     }
-    PgbouncerPart { clients, databases, config: config(&console), snapshot: console.snapshot().await }
+    PgbouncerPart { clients, databases, config: config_figures(&console), snapshot: console.snapshot().await }
 }
 
 /// Clients of one identity: idle, waiting, active.
@@ -123,36 +125,29 @@ fn group_step(
     !is_over
 }
 
-fn database(console: &Console, state: &DatabaseState) -> DatabaseFigures {
-    let config = console.context.config();
-    let line: Rc<Database> = state.line.borrow().clone();
-    let rules = config.pool_rules(&line, line.user.as_deref().unwrap_or(""));
-    let hosts: Vec<String> = line.host.iter().map(ToString::to_string).collect();
+fn database(state: &Rc<DatabaseState>, config: &Arc<Config>) -> DatabaseFigures {
+    let database = ServerDatabase::of(state, config);
     DatabaseFigures {
         name: state.name.to_string(),
-        host: hosts.join(","),
-        port: line.port.to_string(),
-        database: line.server_dbname(&state.name).to_owned(),
-        force_user: line.user.clone().unwrap_or_default(),
-        pool_mode: line.pool_mode,
-        pool_size: rules.pool_size.into(),
-        reserve_pool: rules.reserve_pool_size.into(),
-        max_connections: line.max_db_connections.unwrap_or(config.settings.max_db_connections).into(),
+        host: database.hosts().unwrap_or_default(),
+        port: database.line.port.to_string(),
+        database: database.line.server_dbname(&state.name).to_owned(),
+        force_user: database.line.user.clone().unwrap_or_default(),
+        pool_mode: database.line.pool_mode,
+        pool_size: database.rules.pool_size.into(),
+        reserve_pool: database.rules.reserve_pool_size.into(),
+        max_connections: database.max_connections().into(),
         current_connections: state.open.taken().into(),
         paused: state.paused.get().into(),
         disabled: state.disabled.get().into(),
     }
 }
 
-fn config(console: &Console) -> ConfigFigures {
-    let loaded = console.context.loaded();
-    let settings = &loaded.config.settings;
-    let is_of_file = |user: &str| loaded.users.contains_key(user);
-    let of_lines = loaded.config.users.keys().filter(|user| !is_of_file(user)).count();
-    let has_console = is_of_file(CONSOLE_DATABASE) || loaded.config.users.contains_key(CONSOLE_DATABASE);
+fn config_figures(console: &Console) -> ConfigFigures {
+    let config = console.context.config();
+    let settings = &config.settings;
     ConfigFigures {
-        // As in SHOW USERS: those of both, and that of the console.
-        users: loaded.users.len() + of_lines + usize::from(!has_console),
+        users: user_count(console),
         max_client_conn: settings.max_client_conn,
         max_user_connections: settings.max_user_connections,
         max_db_connections: settings.max_db_connections,
