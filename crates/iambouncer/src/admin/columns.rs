@@ -77,17 +77,9 @@ impl<R> Table<R> {
     /// The rows of records, in steps: there may be thousands.
     async fn rows(&self, records: Vec<R>) -> Vec<Row> {
         let mut rows = Vec::with_capacity(records.len());
-        let mut left = records.into_iter();
-        loop {
-            let step = left.by_ref().take(ROWS_PER_TURN);
-            rows.extend(
-                step.map(|record| self.columns.iter().map(|column| (column.value)(&record)).collect()),
-            );
-            if left.len() == 0 {
-                return rows;
-            }
-            executor::yield_now().await;
-        }
+        let add = |record| rows.push(self.columns.iter().map(|column| (column.value)(&record)).collect());
+        executor::for_each_in_steps(records, ROWS_PER_TURN, add).await;
+        rows
     }
 
     async fn rows_of_all(&'static self, console: &Console, records: fn(&Console) -> Vec<R>) -> Vec<Row> {

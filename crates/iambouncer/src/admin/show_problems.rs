@@ -6,7 +6,7 @@ use super::console::Console;
 use super::show_connections::wait;
 use super::show_status;
 use crate::clients::{ClientInfo, ClientState};
-use crate::pool::Pool;
+use crate::pool::{DatabaseState, Pool};
 use crate::stats::last_failures::FailedLogin;
 use crate::stats::snapshot::PoolName;
 use crate::worker::executor;
@@ -94,33 +94,27 @@ impl WorkerProblems {
             }
         };
         console.clients.visit_in_steps(count).await;
-        let waiting: Vec<_> = waiting.into_values().collect();
-        for pools in waiting.chunks(POOLS_PER_STEP) {
-            for (pool, clients, longest) in pools {
-                let reason = pool.wait_reason();
-                let key = (pool.database.name.to_string(), pool.user.to_string(), reason.as_str());
-                let group = WaitGroup { clients: *clients, longest: *longest, detail: reason.to_string() };
-                part.waits.insert(key, group);
-            }
-            executor::yield_now().await;
-        }
-        for pools in console.directory.pools().chunks(POOLS_PER_STEP) {
-            for pool in pools.iter().filter(|pool| pool.is_login_failing()) {
+        let add_wait = |(pool, clients, longest): (Rc<Pool>, usize, Duration)| {
+            let reason = pool.wait_reason();
+            let key = (pool.database.name.to_string(), pool.user.to_string(), reason.as_str());
+            part.waits.insert(key, WaitGroup { clients, longest, detail: reason.to_string() });
+        };
+        executor::for_each_in_steps(waiting.into_values(), POOLS_PER_STEP, add_wait).await;
+        let add_failing = |pool: &Rc<Pool>| {
+            if pool.is_login_failing() {
                 part.failing.insert((pool.database.name.to_string(), pool.user.to_string()));
             }
-            executor::yield_now().await;
-        }
-        for databases in console.directory.databases().chunks(POOLS_PER_STEP) {
-            for database in databases {
-                if database.paused.get() {
-                    part.paused.insert(database.name.to_string());
-                }
-                if database.disabled.get() {
-                    part.disabled.insert(database.name.to_string());
-                }
+        };
+        executor::for_each_in_steps(&console.directory.pools(), POOLS_PER_STEP, add_failing).await;
+        let add_stopped = |database: &Rc<DatabaseState>| {
+            if database.paused.get() {
+                part.paused.insert(database.name.to_string());
             }
-            executor::yield_now().await;
-        }
+            if database.disabled.get() {
+                part.disabled.insert(database.name.to_string());
+            }
+        };
+        executor::for_each_in_steps(&console.directory.databases(), POOLS_PER_STEP, add_stopped).await;
         let load = console.context.load.percent();
         part.busy = (load >= BUSY_PERCENT).then_some((console.context.worker.index(), load));
         part

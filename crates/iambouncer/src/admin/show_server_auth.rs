@@ -3,6 +3,7 @@
 use super::columns::{PendingRecords, Records, Table, int4, int8, shown, text};
 use super::console::Console;
 use super::show_connections::link;
+use super::show_tokens::seconds;
 use crate::config::ServerAuth;
 use crate::pool::Pool;
 use crate::server::ServerInfo;
@@ -80,10 +81,6 @@ impl ServerMethod {
     }
 }
 
-fn seconds(from: SystemTime, to: SystemTime) -> u64 {
-    to.duration_since(from).unwrap_or_default().as_secs()
-}
-
 pub(super) static SERVER_AUTH: Table<ServerAuthRecord> = Table {
     columns: &[
         text("database", |server| shown(&server.pool.database.name)),
@@ -113,17 +110,15 @@ impl TokensInUse {
         let tokens = console.context.process.tokens.snapshot();
         let now = SystemTime::now();
         let mut all: HashMap<_, Vec<_>> = HashMap::new();
-        for tokens in tokens.chunks(PER_STEP) {
-            for TokenStatus { key, signed_at, expires_at, .. } in tokens {
-                let times = TokenTimes {
-                    age: signed_at.map(|at| seconds(at, now)),
-                    left: expires_at.map(|at| seconds(now, at)),
-                };
-                let name = (key.user.to_string(), key.identity.to_string());
-                all.entry(name).or_default().push((key.host.to_string(), times));
-            }
-            executor::yield_now().await;
-        }
+        let add = |TokenStatus { key, signed_at, expires_at, .. }: TokenStatus| {
+            let times = TokenTimes {
+                age: signed_at.map(|at| seconds(at, now)),
+                left: expires_at.map(|at| seconds(now, at)),
+            };
+            let name = (key.user, key.identity.to_string());
+            all.entry(name).or_default().push((key.host, times));
+        };
+        executor::for_each_in_steps(tokens, PER_STEP, add).await;
         Self(all)
     }
 }
@@ -132,14 +127,12 @@ fn servers(console: Rc<Console>) -> PendingRecords<ServerAuthRecord> {
     Box::pin(async move {
         let tokens = TokensInUse::read(&console).await;
         let mut records = Vec::new();
-        for pools in console.directory.pools().chunks(PER_STEP) {
-            for pool in pools {
-                let method = ServerMethod::of(pool, &tokens);
-                let record = |info| ServerAuthRecord { pool: pool.clone(), info, method: method.clone() };
-                records.extend(pool.table.list().into_iter().map(record));
-            }
-            executor::yield_now().await;
-        }
+        let add = |pool: &Rc<Pool>| {
+            let method = ServerMethod::of(pool, &tokens);
+            let record = |info| ServerAuthRecord { pool: pool.clone(), info, method: method.clone() };
+            records.extend(pool.table.list().into_iter().map(record));
+        };
+        executor::for_each_in_steps(&console.directory.pools(), PER_STEP, add).await;
         records
     })
 }

@@ -57,13 +57,11 @@ impl ShowTable for StatsTable {
         Box::pin(async move {
             let (databases, covered) = databases(console).await;
             let mut rows: Vec<Row> = Vec::with_capacity(databases.len());
-            for (number, (name, counts)) in databases.iter().enumerate() {
+            let add = |(name, counts): (&String, &_)| {
                 let values = self.0.iter().flat_map(|part| (part.values)(counts, covered).values());
                 rows.push([shown(name)].into_iter().chain(values.map(shown)).collect());
-                if number % ROWS_PER_TURN == ROWS_PER_TURN - 1 {
-                    executor::yield_now().await;
-                }
-            }
+            };
+            executor::for_each_in_steps(&databases, ROWS_PER_TURN, add).await;
             rows
         })
     }

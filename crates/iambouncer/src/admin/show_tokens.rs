@@ -32,7 +32,8 @@ impl TokenRecord {
     }
 }
 
-fn seconds(from: SystemTime, to: SystemTime) -> u64 {
+/// Whole seconds between two times; 0 if `to` is earlier.
+pub(super) fn seconds(from: SystemTime, to: SystemTime) -> u64 {
     to.duration_since(from).unwrap_or_default().as_secs()
 }
 

@@ -2,7 +2,7 @@
 //! between which the worker's other tasks run: there may be tens of thousands of clients.
 
 use super::{ClientInfo, ClientState, ClientTable};
-use crate::pool::{Directory, Pool};
+use crate::pool::{DatabaseState, Directory, Pool};
 use crate::stats::snapshot::{ClientCounts, DatabaseCounts, Snapshot};
 use crate::worker::executor;
 use std::collections::HashMap;
@@ -52,38 +52,26 @@ pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
     let mut totals = ClientTotals::default();
     // One pass over all clients, regardless of the number of pools.
     table.visit_in_steps(|client| totals.add(client, &mut part)).await;
-    for databases in directory.databases().chunks(POOLS_PER_STEP) {
-        for database in databases {
-            let (open_transactions, open_queries) =
-                totals.open.get(&database.name).copied().unwrap_or_default();
-            let counts = DatabaseCounts {
-                totals: database.totals(),
-                recent: database.recent(),
-                open_transactions,
-                open_queries,
-            };
-            part.databases.insert(database.name.to_string(), counts);
+    let add_database = |database: &Rc<DatabaseState>| {
+        let (open_transactions, open_queries) = totals.open.get(&database.name).copied().unwrap_or_default();
+        let counts = DatabaseCounts {
+            totals: database.totals(),
+            recent: database.recent(),
+            open_transactions,
+            open_queries,
+        };
+        part.databases.insert(database.name.to_string(), counts);
+    };
+    executor::for_each_in_steps(&directory.databases(), POOLS_PER_STEP, add_database).await;
+    let add_pool = |pool: &Rc<Pool>| {
+        let key = (pool.database.name.to_string(), pool.user.to_string());
+        if pool.is_forgotten() {
+            part.forgotten.insert(key);
+        } else {
+            let clients = totals.by_pool.get(&Rc::as_ptr(pool)).map(|(_, counts)| *counts);
+            part.pools.insert(key, pool.counts(clients.unwrap_or_default()));
         }
-        yield_after(databases.len()).await;
-    }
-    for pools in directory.pools().chunks(POOLS_PER_STEP) {
-        for pool in pools {
-            let key = (pool.database.name.to_string(), pool.user.to_string());
-            if pool.is_forgotten() {
-                part.forgotten.insert(key);
-            } else {
-                let clients = totals.by_pool.get(&Rc::as_ptr(pool)).map(|(_, counts)| *counts);
-                part.pools.insert(key, pool.counts(clients.unwrap_or_default()));
-            }
-        }
-        yield_after(pools.len()).await;
-    }
+    };
+    executor::for_each_in_steps(&directory.pools(), POOLS_PER_STEP, add_pool).await;
     part
-}
-
-/// Lets other tasks run after a full step.
-async fn yield_after(count: usize) {
-    if count == POOLS_PER_STEP {
-        executor::yield_now().await;
-    }
 }

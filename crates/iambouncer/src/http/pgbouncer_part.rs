@@ -65,10 +65,8 @@ pub(super) async fn collect(console: Rc<Console>) -> PgbouncerPart {
     let clients = count_clients(&console.clients).await;
     let config = console.context.config();
     let mut databases = Vec::new();
-    for states in console.directory.databases().chunks(STEP) {
-        databases.extend(states.iter().map(|state| database(state, &config)));
-        executor::yield_now().await;
-    }
+    let add = |state: &Rc<DatabaseState>| databases.push(database(state, &config));
+    executor::for_each_in_steps(&console.directory.databases(), STEP, add).await;
     PgbouncerPart { clients, databases, config: config_figures(&console), snapshot: console.snapshot().await }
 }
 

@@ -160,6 +160,16 @@ pub async fn yield_now() {
     .await;
 }
 
+/// Calls a function for each item. All other ready tasks run after every `per_step` items (at least 1).
+pub async fn for_each_in_steps<I: IntoIterator>(items: I, per_step: usize, mut each: impl FnMut(I::Item)) {
+    for (place, item) in items.into_iter().enumerate() {
+        each(item);
+        if (place + 1).is_multiple_of(per_step) {
+            yield_now().await;
+        }
+    }
+}
+
 /// The task being polled.
 #[inline]
 pub fn current() -> TaskKey {
