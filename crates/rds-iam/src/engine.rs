@@ -89,6 +89,17 @@ pub struct TokenStatus {
     pub last_error: Option<TokenError>,
 }
 
+impl TokenStatus {
+    /// Whether it is renewed in the background: a login has requested it within the last hour.
+    pub fn is_in_use(&self, now: SystemTime) -> bool {
+        is_in_use(self.last_used_at, now)
+    }
+}
+
+fn is_in_use(last_used_at: Option<SystemTime>, now: SystemTime) -> bool {
+    last_used_at.is_some_and(|at| until(at, now) < IDLE_AFTER)
+}
+
 /// Signs, caches and renews tokens. Clones share all state. Its methods require a tokio runtime.
 #[derive(Clone)]
 pub struct TokenEngine {
@@ -220,8 +231,8 @@ impl TokenEngine {
     pub async fn refresh_due(&self) {
         let now = self.inner.clock.now();
         for (key, slot) in self.inner.slots.entries() {
-            let in_use = lock(&slot).last_used_at.is_some_and(|at| until(at, now) < IDLE_AFTER);
-            if in_use {
+            let last_used_at = lock(&slot).last_used_at;
+            if is_in_use(last_used_at, now) {
                 // A failure is stored in the slot and was logged where it occurred.
                 let _outcome = self.inner.token(&key, &slot).await;
                 // Even if no token is due: this call starts an early refresh of the credentials.

@@ -19,8 +19,6 @@ use wire::encode::ColumnType;
 const LONG_WAIT: Duration = Duration::from_secs(1);
 /// Tokens and credentials are renewed far earlier.
 const EXPIRES_SOON: Duration = Duration::from_secs(120);
-/// Tokens are renewed as long as they were used within this time.
-const UNUSED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Pools, or databases, that are looked at before other tasks of the worker get their turn.
 const POOLS_PER_STEP: usize = 100;
 /// A worker that computes for more of its time than this delays its clients.
@@ -183,7 +181,7 @@ fn of_identities(console: &Console, failing: &BTreeSet<PoolName>, now: SystemTim
         let FailedLogin { message, remedy, .. } = known.last;
         error(format!("logins of the user {user} to the database {database} fail: {message}. {remedy}"))
     });
-    let in_use = process.tokens.snapshot().into_iter().filter(|token| is_in_use(token.last_used_at, now));
+    let in_use = process.tokens.snapshot().into_iter().filter(|token| token.is_in_use(now));
     let tokens = in_use.filter_map(|token| {
         let name = format!("the token of {} for {}:{}", token.key.user, token.key.host, token.key.port);
         let left = token.expires_at.map(|at| at.duration_since(now).unwrap_or_default());
@@ -200,11 +198,6 @@ fn of_identities(console: &Console, failing: &BTreeSet<PoolName>, now: SystemTim
         Some(error(format!("the secret {} cannot be read: {reason}", secret.key.arn)))
     });
     failing.take(MAX_OF_KIND).chain(tokens.take(MAX_OF_KIND)).chain(secrets.take(MAX_OF_KIND)).collect()
-}
-
-/// Tokens that no login has used for an hour are not renewed.
-fn is_in_use(last_used_at: Option<SystemTime>, now: SystemTime) -> bool {
-    last_used_at.is_some_and(|at| now.duration_since(at).unwrap_or_default() < UNUSED_AFTER)
 }
 
 pub(super) struct ProblemsTable;

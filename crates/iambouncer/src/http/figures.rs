@@ -14,8 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Maximum number of tokens with series of their own; the rest is summed.
 const MAX_TOKENS: usize = 200;
-/// Tokens unused for this time are not renewed any more, so their expiry is irrelevant.
-const IDLE_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Endpoint, user and identity.
 type TokenName = (String, String, String);
@@ -152,7 +150,8 @@ pub(super) fn iam(
 ) -> (BTreeMap<TokenName, TokenFigures>, Vec<CredentialFigures>) {
     let engine = identities.tokens();
     let mut tokens = engine.snapshot();
-    tokens.retain(|token| token.last_used_at.is_some_and(|at| seconds(at, now) < IDLE_AFTER.as_secs_f64()));
+    // The others are not renewed, so their expiry is irrelevant.
+    tokens.retain(|token| token.is_in_use(now));
     let in_use: BTreeSet<String> = tokens.iter().map(|token| token.key.identity.to_string()).collect();
     let credentials = engine.credentials_snapshot();
     let credentials =
