@@ -6,6 +6,7 @@ use super::console::Console;
 use crate::events::{EVENTS as LIST, EventRecord};
 use crate::identities::text_of_time;
 use crate::stats::last_failures::PoolFailures;
+use crate::stats::snapshot::PoolName;
 
 pub(super) static EVENTS: Table<EventRecord> = Table {
     columns: &[
@@ -23,7 +24,7 @@ pub(super) static EVENTS: Table<EventRecord> = Table {
 };
 
 /// Database and user, and the failures.
-type FailureRecord = ((String, String), PoolFailures);
+type FailureRecord = (PoolName, PoolFailures);
 
 pub(super) static LOGIN_FAILURES: Table<FailureRecord> = Table {
     columns: &[

@@ -6,6 +6,7 @@ use super::console::Console;
 use crate::process::Process;
 use crate::stats::histogram::Buckets;
 use crate::stats::history::{PoolPoint, RecentWork};
+use crate::stats::snapshot::PoolName;
 use crate::worker::executor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ fn latencies(console: &Console) -> Vec<LatencyRecord> {
 }
 
 /// The age of a sample, the pool, and the sample.
-type HistoryRecord = (Duration, (String, String), PoolPoint);
+type HistoryRecord = (Duration, PoolName, PoolPoint);
 
 pub(super) static HISTORY: Table<HistoryRecord> = Table {
     columns: &[

@@ -2,16 +2,13 @@
 //! may log in can create pools of a `*` line, and a metrics store keeps every name it has seen.
 
 use crate::stats::Totals;
-use crate::stats::snapshot::{Durations, PoolCounts};
+use crate::stats::snapshot::{Durations, PoolCounts, PoolName};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of pools with series of their own. With all histograms, one pool takes about eighty lines.
 pub(super) const MAX_POOLS: usize = 200;
 /// Replaces the names of all other pools.
 pub(super) const OTHER: &str = "_other";
-
-/// Database and user.
-pub(super) type PoolLabels = (String, String);
 
 /// Counters of removed pools.
 #[derive(Default)]
@@ -23,8 +20,8 @@ struct RemovedPools {
 /// Assigns names to pools. A name is kept as long as the pool exists, so that counters never decrease.
 #[derive(Default)]
 pub(super) struct Cardinality {
-    named: BTreeSet<PoolLabels>,
-    others: BTreeMap<PoolLabels, PoolCounts>,
+    named: BTreeSet<PoolName>,
+    others: BTreeMap<PoolName, PoolCounts>,
     /// Final counters of removed pools among the others, which stay in the sum.
     gone: RemovedPools,
 }
@@ -33,9 +30,9 @@ impl Cardinality {
     /// All pools: at most `most` of them by name, the rest as one.
     pub(super) fn bound(
         &mut self,
-        pools: BTreeMap<PoolLabels, PoolCounts>,
+        pools: BTreeMap<PoolName, PoolCounts>,
         most: usize,
-    ) -> Vec<(PoolLabels, PoolCounts)> {
+    ) -> Vec<(PoolName, PoolCounts)> {
         self.named.retain(|key| pools.contains_key(key));
         let before = std::mem::take(&mut self.others);
         let mut rows = Vec::new();
@@ -81,7 +78,7 @@ impl RemovedPools {
 mod tests {
     use super::*;
 
-    fn pools(counts: &[(&str, u64)]) -> BTreeMap<PoolLabels, PoolCounts> {
+    fn pools(counts: &[(&str, u64)]) -> BTreeMap<PoolName, PoolCounts> {
         let one = |(name, queries): &(&str, u64)| {
             let totals = Totals { queries: *queries, ..Totals::default() };
             let counts = PoolCounts { totals, size: 5, ..PoolCounts::default() };
@@ -90,7 +87,7 @@ mod tests {
         counts.iter().map(one).collect()
     }
 
-    fn shown(rows: &[(PoolLabels, PoolCounts)]) -> Vec<(&str, u64)> {
+    fn shown(rows: &[(PoolName, PoolCounts)]) -> Vec<(&str, u64)> {
         rows.iter().map(|((database, _), counts)| (database.as_str(), counts.totals.queries)).collect()
     }
 

@@ -1,12 +1,12 @@
 //! The values of one scrape. Owns the conversion from the snapshots of the token engine and the counters; names and
 //! units are in the table.
 
-use super::cardinality::{OTHER, PoolLabels};
+use super::cardinality::OTHER;
 use crate::health_state::LastReload;
 use crate::identities::{Identities, IdentityInfo};
 use crate::process::Process;
 use crate::stats::histogram::Buckets;
-use crate::stats::snapshot::PoolCounts;
+use crate::stats::snapshot::{PoolCounts, PoolName};
 use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,7 @@ pub(super) struct LoginFigures {
 /// One scrape.
 #[derive(Debug)]
 pub(super) struct Figures {
-    pub(super) pools: Vec<(PoolLabels, PoolCounts)>,
+    pub(super) pools: Vec<(PoolName, PoolCounts)>,
     pub(super) logging_in: usize,
     pub(super) on_console: usize,
     pub(super) workers_answered: usize,

@@ -1,7 +1,7 @@
 //! The values of the metrics of pgbouncer_exporter. Owns the sums over all workers and the limits on the number of series;
 //! names are in the table.
 
-use super::cardinality::{Cardinality, MAX_POOLS, OTHER, PoolLabels};
+use super::cardinality::{Cardinality, MAX_POOLS, OTHER};
 use super::pgbouncer_part::{ClientGroup, ConfigFigures, DatabaseFigures, PgbouncerPart, collect};
 use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
@@ -9,7 +9,7 @@ use crate::admin::{CONSOLE_MODE, CONSOLE_POOL_SIZE, Console};
 use crate::config::CONSOLE_DATABASE;
 use crate::process::Process;
 use crate::stats::Totals;
-use crate::stats::snapshot::{PoolCounts, Snapshot};
+use crate::stats::snapshot::{PoolCounts, PoolName, Snapshot};
 use crate::worker::workers::Workers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) const MAX_CLIENT_SERIES: usize = 500;
 
 /// One scrape.
 pub(super) struct PgbouncerFigures {
-    pub(super) pools: Vec<(PoolLabels, PoolCounts)>,
+    pub(super) pools: Vec<(PoolName, PoolCounts)>,
     /// Counters by database.
     pub(super) totals: Vec<(String, Totals)>,
     pub(super) databases: Vec<DatabaseFigures>,
