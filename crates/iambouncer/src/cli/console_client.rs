@@ -36,6 +36,13 @@ impl ConsoleTable {
         at.and_then(|at| row.get(at)).and_then(Option::as_deref).unwrap_or_default()
     }
 
+    /// The rows without those of the console, one of whose clients is this program.
+    pub(super) fn without_console(mut self) -> Self {
+        let rows = std::mem::take(&mut self.rows);
+        self.rows = rows.into_iter().filter(|row| self.value(row, "database") != DATABASE).collect();
+        self
+    }
+
     /// The value of a key, in a table of keys and values.
     pub(super) fn of_key(&self, key: &str) -> &str {
         let row = self.rows.iter().find(|row| self.value(row, "key") == key);

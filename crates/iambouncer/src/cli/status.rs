@@ -4,8 +4,8 @@
 use super::arguments::Status;
 use super::console_client::{ConsoleClient, ConsoleTable};
 use super::{Failure, control};
-use crate::admin::DATABASE;
 use crate::printable;
+use crate::sql_client::TextRow;
 use serde::Serialize;
 
 /// Titles of the table of pools.
@@ -60,7 +60,7 @@ pub(super) fn print(options: &Status) -> Result<(), Failure> {
 
 fn read(client: &mut ConsoleClient) -> anyhow::Result<PoolerStatus> {
     let process = client.run("SHOW STATUS")?;
-    let pools = client.run("SHOW POOLS")?;
+    let pools = client.run("SHOW POOLS")?.without_console();
     Ok(PoolerStatus {
         version: process.of_key("version").to_owned(),
         state: process.of_key("state").to_owned(),
@@ -71,10 +71,8 @@ fn read(client: &mut ConsoleClient) -> anyhow::Result<PoolerStatus> {
     })
 }
 
-/// The pools, without that of the console.
 fn pools_of(pools: &ConsoleTable) -> Vec<PoolStatus> {
-    let rows = pools.rows.iter().filter(|row| pools.value(row, "database") != DATABASE);
-    rows.map(|row| {
+    let pool = |row: &TextRow| {
         let number = |column: &str| pools.value(row, column).parse::<u64>().unwrap_or(0);
         PoolStatus {
             database: pools.value(row, "database").to_owned(),
@@ -86,8 +84,8 @@ fn pools_of(pools: &ConsoleTable) -> Vec<PoolStatus> {
             servers_idle: number("sv_idle"),
             max_wait_seconds: number("maxwait") as f64 + number("maxwait_us") as f64 / 1e6,
         }
-    })
-    .collect()
+    };
+    pools.rows.iter().map(pool).collect()
 }
 
 fn table(status: &PoolerStatus) -> String {

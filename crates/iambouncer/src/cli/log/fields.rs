@@ -34,9 +34,9 @@ impl EventFields {
         fields
     }
 
-    /// The value of a field; empty if the event does not have it.
-    pub(super) fn value(&self, name: &str) -> &str {
-        self.fields.iter().find(|field| field.name == name).map_or("", |field| field.value.as_str())
+    /// The value of a field, if the event has it.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|field| field.name == name).map(|field| field.value.as_str())
     }
 
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>, is_text: bool) {

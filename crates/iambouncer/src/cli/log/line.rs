@@ -87,18 +87,16 @@ fn pgbouncer_level(level: Level) -> &'static str {
 const CONNECTION_FIELDS: [&str; 5] = ["client", "server", "user", "database", "id"];
 
 fn write_connection_and_message(line: &mut String, event: &EventFields) -> fmt::Result {
-    let field =
-        |name: &str| event.fields.iter().find(|field| field.name == name).map(|field| field.value.as_str());
-    let (kind, address) = match (field("client"), field("server")) {
+    let (kind, address) = match (event.value("client"), event.value("server")) {
         (Some(client), None) => ('C', client),
         (None, Some(server)) => ('S', server),
         _ => return write_message(line, event, |_| true),
     };
-    let name = |name: &str, missing: &'static str| match field(name) {
+    let name = |name: &str, missing: &'static str| match event.value(name) {
         Some(value) if !value.is_empty() => printable::line(value),
         _ => missing.to_owned(),
     };
-    let id: u64 = field("id").and_then(|id| id.parse().ok()).unwrap_or(0);
+    let id: u64 = event.value("id").and_then(|id| id.parse().ok()).unwrap_or(0);
     let (database, user) = (name("database", "(nodb)"), name("user", "(nouser)"));
     write!(line, "{kind}-{id:#x}: {database}/{user}@")?;
     match address.rsplit_once("/.s.PGSQL.") {

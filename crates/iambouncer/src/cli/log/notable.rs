@@ -18,7 +18,7 @@ impl<S: Subscriber> Layer<S> for NotableLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut fields = EventFields::of(event);
         let Some(kind) = fields.kind.take() else { return };
-        let value = |name| fields.value(name).to_owned();
+        let value = |name| fields.value(name).unwrap_or_default().to_owned();
         let event = NotableEvent {
             kind,
             level: level(*event.metadata().level()),

@@ -2,7 +2,6 @@
 
 use super::super::console_client::{ConsoleClient, ConsoleTable};
 use super::views::VIEWS;
-use crate::admin::DATABASE;
 use crate::stats::snapshot::PoolName;
 use std::collections::BTreeMap;
 
@@ -28,10 +27,10 @@ impl TopSnapshot {
         Ok(Self {
             status: client.run("SHOW STATUS")?,
             problems: client.run("SHOW PROBLEMS")?,
-            pools: without_console(client.run("SHOW POOLS")?),
+            pools: client.run("SHOW POOLS")?.without_console(),
             latencies: client.run("SHOW LATENCIES")?,
             view,
-            rows: without_console(client.run(command)?),
+            rows: client.run(command)?.without_console(),
             history: match command {
                 "SHOW POOLS" => history(&client.run("SHOW HISTORY")?),
                 _ => BTreeMap::new(),
@@ -49,13 +48,6 @@ impl TopSnapshot {
     pub(super) fn sum(table: &ConsoleTable, column: &str) -> u64 {
         table.rows.iter().filter_map(|row| table.value(row, column).parse::<u64>().ok()).sum()
     }
-}
-
-/// The rows without those of the console, one of whose clients is this program.
-fn without_console(mut table: ConsoleTable) -> ConsoleTable {
-    let rows = std::mem::take(&mut table.rows);
-    table.rows = rows.into_iter().filter(|row| table.value(row, "database") != DATABASE).collect();
-    table
 }
 
 fn history(table: &ConsoleTable) -> BTreeMap<PoolName, Vec<u64>> {
