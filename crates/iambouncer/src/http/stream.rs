@@ -94,8 +94,9 @@ impl Streams {
 
     /// Reads the tables every second, until no dashboard is open.
     async fn publish(self: Arc<Self>) {
+        let names: Vec<TableName> = TABLES.iter().filter_map(|name| TableName::find(name)).collect();
         loop {
-            let update = self.update().await;
+            let update = self.update(names.clone()).await;
             {
                 let mut updates = self.updates();
                 match &*updates {
@@ -112,8 +113,7 @@ impl Streams {
         }
     }
 
-    async fn update(&self) -> Bytes {
-        let names: Vec<TableName> = TABLES.iter().filter_map(|name| TableName::find(name)).collect();
+    async fn update(&self, names: Vec<TableName>) -> Bytes {
         let contents = match self.tables.read(names.clone()).await {
             Ok(contents) => contents,
             Err(reason) => return event("trouble", &serde_json::json!({ "error": reason.text() })),
