@@ -193,9 +193,18 @@ impl Channel {
         if matches!(*self.sending.borrow(), SendState::Nothing) {
             Poll::Ready(Ok(()))
         } else {
-            self.awaits_room.set(true);
+            self.await_room()?;
             Poll::Pending
         }
+    }
+
+    /// The task that runs is woken when the send in progress has completed.
+    fn await_room(&self) -> io::Result<()> {
+        self.awaits_room.set(true);
+        with_ring(|ring| {
+            ring.await_attempt();
+            Ok(())
+        })
     }
 
     /// Accepts bytes of `head`, then of `body`, to be sent, and returns how many. A later failure is reported to the
@@ -239,7 +248,7 @@ impl Channel {
 
     fn start_send(&self, block: Inbound) -> io::Result<()> {
         *self.sending.borrow_mut() = SendState::Block(block);
-        with_ring(|ring| ring.start_sending(self))
+        with_ring(|ring| ring.attempt_sending(self))
     }
 
     fn send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
@@ -266,10 +275,34 @@ impl Channel {
         if !self.is_busy() {
             return Poll::Ready(Ok(()));
         }
-        self.awaits_room.set(true);
+        self.await_room()?;
         self.is_moving.set(true);
         with_ring(|ring| ring.stop_receiving(self))?;
         Poll::Pending
+    }
+
+    /// Undoes [`Channel::poll_quiet`]: the socket stays at this worker.
+    pub fn stay(&self) -> io::Result<()> {
+        self.is_moving.set(false);
+        self.receive_again()
+    }
+
+    /// Takes the bytes that were received and not read, of a channel that is quiet.
+    ///
+    /// # Errors
+    /// The connection has failed after these bytes.
+    pub fn take_unread(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut block = Inbound::default();
+        while self.transfer(&mut block).is_some() {
+            bytes.extend_from_slice(block.bytes());
+            block.clear();
+        }
+        match self.end.get() {
+            End::Failed(errno) => Err(errno.into()),
+            // The next worker reads the end of the stream again.
+            End::Open | End::Closed => Ok(bytes),
+        }
     }
 
     /// True when there are unread bytes or an unread end of stream.

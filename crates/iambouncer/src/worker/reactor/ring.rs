@@ -1,6 +1,10 @@
 //! The io_uring of a worker. Owns the requests submitted to the kernel and their targets; requests are submitted
 //! together with the next wait, so that a busy turn costs one system call.
 //!
+//! A send is attempted when it is submitted, and its completion follows at once, even if the socket has no room: the
+//! rest is then sent by a request that waits. So the completions of such attempts are known in advance, and unless a task
+//! needs one of them, a wait is for one more than these; otherwise each would end in vain.
+//!
 //! Only this thread uses the ring, and completions are processed only while it waits (single issuer, deferred task
 //! work): nothing changes concurrently between two waits, which [`Ring::has_reaped_all`] relies on.
 
@@ -36,12 +40,15 @@ const DRAIN_WAIT: Duration = Duration::from_millis(20);
 enum Op {
     Watched,
     Receive,
+    /// A send that completes when it is submitted.
+    Attempt,
+    /// A send, or a poll, that waits for room.
     Send,
     Cancel,
 }
 
 impl Op {
-    const ALL: [Self; 4] = [Self::Watched, Self::Receive, Self::Send, Self::Cancel];
+    const ALL: [Self; 5] = [Self::Watched, Self::Receive, Self::Attempt, Self::Send, Self::Cancel];
 
     fn user_data(self, index: u32) -> u64 {
         u64::from(index) << 8 | self as u64
@@ -62,6 +69,10 @@ pub(super) struct Ring {
     slots: Vec<Option<Rc<Channel>>>,
     free: Vec<u32>,
     completed: Vec<cqueue::Entry>,
+    /// Attempts to send whose completions have not been processed.
+    attempts: u32,
+    /// Something waits for the completion of an attempt.
+    is_attempt_awaited: bool,
     /// Closed channels with unsent bytes that have not been attempted yet.
     lingering: Vec<u32>,
     /// Requests were submitted outside a wait: their completions may be unprocessed.
@@ -127,6 +138,8 @@ impl Ring {
             slots: Vec::new(),
             free: Vec::new(),
             completed: Vec::new(),
+            attempts: 0,
+            is_attempt_awaited: false,
             lingering: Vec::new(),
             has_unseen: false,
             watched: Epoll::create(mailbox)?,
@@ -191,7 +204,30 @@ impl Ring {
         Ok(())
     }
 
-    /// Starts the send that the channel holds.
+    /// Attempts the send that the channel holds.
+    pub(super) fn attempt_sending(&mut self, channel: &Channel) -> io::Result<()> {
+        let file = types::Fd(channel.as_fd().as_raw_fd());
+        let flags = (SendFlags::NOSIGNAL | SendFlags::DONTWAIT).bits() as i32;
+        let request = channel.with_sending(|sending| match sending {
+            SendState::Block(block) => {
+                let bytes = block.bytes();
+                let send = opcode::Send::new(file, bytes.as_ptr(), bytes.len() as u32).flags(flags).build();
+                Some(send.user_data(Op::Attempt.user_data(channel.index())))
+            }
+            _ => None,
+        });
+        let Some(request) = request else { return self.start_sending(channel) };
+        self.push(&request)?;
+        self.attempts += 1;
+        Ok(())
+    }
+
+    /// The next wait ends when an attempt has completed.
+    pub(super) fn await_attempt(&mut self) {
+        self.is_attempt_awaited = true;
+    }
+
+    /// Starts the send that the channel holds, which waits for room.
     pub(super) fn start_sending(&mut self, channel: &Channel) -> io::Result<()> {
         let file = types::Fd(channel.as_fd().as_raw_fd());
         let user_data = Op::Send.user_data(channel.index());
@@ -228,6 +264,7 @@ impl Ring {
         let index = channel.index();
         self.stop_receiving(channel)?;
         if channel.is_busy() {
+            self.is_attempt_awaited = true;
             self.lingering.push(index);
         }
         self.free_if_idle(index);
@@ -247,7 +284,10 @@ impl Ring {
         self.provided.replenish();
         self.submissions.sync();
         let timespec = timeout.map(types::Timespec::from);
-        let min_completions = u32::from(timeout.is_none_or(|timeout| !timeout.is_zero()));
+        let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
+        let known_completions = if self.is_attempt_awaited { 0 } else { self.attempts };
+        let min_completions = if waits { known_completions + 1 } else { 0 };
+        self.is_attempt_awaited = false;
         self.enter(min_completions, timespec.as_ref())?;
         self.submissions.sync();
         self.reap()?;
@@ -340,6 +380,7 @@ impl Ring {
         let (result, flags) = (completion.result(), completion.flags());
         match op {
             Op::Receive => self.on_receive(index, result, flags),
+            Op::Attempt => self.on_attempt(index, result),
             Op::Send => self.on_send(index, result),
             Op::Watched => {
                 self.watched.process_events()?;
@@ -380,6 +421,21 @@ impl Ring {
                 errno => channel.end_of_stream(Some(errno)),
             },
         }
+        Ok(())
+    }
+
+    fn on_attempt(&mut self, index: u32, result: i32) -> io::Result<()> {
+        self.attempts = self.attempts.saturating_sub(1);
+        if result != -Errno::AGAIN.raw_os_error() {
+            return self.on_send(index, result);
+        }
+        let Some(Some(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+        let channel = channel.clone();
+        if !channel.is_closed() {
+            return self.start_sending(&channel);
+        }
+        channel.send_failed(Errno::AGAIN);
+        self.free_if_idle(index);
         Ok(())
     }
 
