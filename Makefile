@@ -11,6 +11,8 @@ NEWEST := 18
 NOT_IN_BUILDS := --skip a_base_backup_passes_through_the_pooler --skip a_real_postgresql_with_pam_accepts_the_poolers_token
 CORE := answers auth_query cancel copy drop_in fatal_with_answer libpq lifetimes lingering login login_parameters messages \
 	notices odd_passwords pooling prepared protocol replication server_checks server_logins tls tls_endings waiting
+# With TEST_MOVE_CLIENTS, clients change their worker after every request: these do not depend on where a client is.
+MOVING := answers cancel copy messages pooling prepared protocol waiting
 # Sequences of the model test.
 MODEL_CASES ?= 5000000
 
@@ -54,6 +56,7 @@ test: setup ## Run all tests; requires only Rust and make
 	$(CARGO) build --workspace --all-targets --locked
 	$(CARGO) test --workspace --locked
 	TEST_IO_ENGINE=epoll $(CARGO) test --workspace --locked --test it -- --skip driver_pages::
+	TEST_MOVE_CLIENTS=1 $(CARGO) test --locked -p iambouncer --test it -- $(MOVING:%=%::)
 	bin=$$(tools/postgres $(NEWEST)) && PG_BIN=$$bin $(CARGO) test --locked -p iambouncer --test it -- \
 		$(CORE:%=%::) $(NOT_IN_BUILDS)
 	$(CARGO) test --locked -p iambouncer --features pam,otlp --lib --test it --test allocations -- pam otlp traces alloc

@@ -51,6 +51,11 @@ impl AuthConnections {
         idle.push(IdleConnection { database, user, config, stream, since: now });
     }
 
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Closes those that were not used for `limit`, or that were opened with another configuration.
     pub fn close_unused(&self, limit: Duration, config: &Arc<Config>, now: Instant) {
         let is_kept = |known: &mut IdleConnection| {

@@ -1,12 +1,16 @@
 //! Connected clients: one record per client, which the console, cancel requests and the janitor can read while the
 //! client's own task runs. Owns the table, and requests to a client's task.
 
+mod busy;
 mod cancel_key;
 mod departures;
+mod moving;
 mod snapshot;
 
+pub use busy::{none_is_busy, visit_busy};
 pub use cancel_key::{CancelKey, KeyForm, KeyOwner};
 pub use departures::{Departure, DeparturePeriod, Departures, QUIET, STEP};
+pub use moving::ClientInTransit;
 pub use snapshot::snapshot;
 
 use crate::client_error::ClientError;
@@ -16,7 +20,7 @@ use crate::pool::Pool;
 use crate::server::ServerInfo;
 use crate::worker::executor::{self, TaskKey};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,7 +105,8 @@ pub struct ClientInfo {
     ends: Ends,
     /// Time of the connection, in seconds since 1970; sufficient until 2106.
     connected_s: u32,
-    identity: RefCell<Rc<ClientIdentity>>,
+    /// Always present, except for a moment.
+    identity: Cell<Option<Rc<ClientIdentity>>>,
     /// Its state.
     pub state: Cell<ClientState>,
     /// Its times.
@@ -115,6 +120,8 @@ pub struct ClientInfo {
     wait_event: Cell<WaitEvent>,
     end_check: Cell<EndCheck>,
     departure: Cell<Departure>,
+    /// It is in the list of busy clients.
+    is_listed: Cell<bool>,
 }
 
 /// Whether the end of a client's connection must be checked for.
@@ -168,12 +175,14 @@ impl ClientInfo {
 
     /// Its identity as known so far.
     pub fn identity(&self) -> Rc<ClientIdentity> {
-        self.identity.borrow().clone()
+        let identity = self.identity.take();
+        self.identity.set(identity.clone());
+        identity.unwrap_or_default()
     }
 
     /// Sets or changes its identity.
     pub fn set_identity(&self, identity: Rc<ClientIdentity>) {
-        *self.identity.borrow_mut() = identity;
+        self.identity.set(Some(identity));
     }
 
     /// The server linked to it.
@@ -235,8 +244,8 @@ impl ClientInfo {
     }
 
     /// The client begins to wait for a server, or for its startup response.
-    pub fn begin_wait(&self, now: Instant) {
-        self.state.set(ClientState::Waiting);
+    pub fn begin_wait(self: &Rc<Self>, now: Instant) {
+        self.begin_busy(ClientState::Waiting);
         self.wait_event.set(WaitEvent::None);
         self.time(|timing| timing.query_at = Some(now));
     }
@@ -291,6 +300,8 @@ pub struct ClientTable {
     /// How cancel keys of this process are made.
     pub key_form: KeyForm,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
+    /// The slots of clients that were moved here, by worker and slot in their cancel keys.
+    moved: RefCell<HashMap<(usize, u32), u32>>,
     next_slot: Cell<u32>,
     /// Secrets for the next clients.
     secrets: RefCell<Vec<[u8; cancel_key::SECRET_BYTES]>>,
@@ -307,6 +318,7 @@ impl ClientTable {
             worker,
             key_form,
             clients: RefCell::default(),
+            moved: RefCell::default(),
             next_slot: Cell::new(0),
             secrets: RefCell::default(),
             unidentified: Rc::default(),
@@ -322,11 +334,21 @@ impl ClientTable {
         pid: u32,
         now: Instant,
     ) -> Option<Rc<ClientInfo>> {
-        let mut clients = self.clients.borrow_mut();
+        let secret = self.secret()?;
+        let slot = self.free_slot()?;
+        let cancel_key = self.key_form.compose(self.worker, slot, secret);
+        let ends = self.ends(remote, local, pid);
+        let info = Rc::new(self.record(connection_id::next(), slot, cancel_key, ends, now));
+        self.clients.borrow_mut().insert(slot, info.clone());
+        Some(info)
+    }
+
+    /// A slot that no client has; `None` if there is none.
+    fn free_slot(&self) -> Option<u32> {
+        let clients = self.clients.borrow();
         if clients.len() >= self.key_form.max_clients() as usize {
             return None;
         }
-        let secret = self.secret()?;
         let mut slot = self.next_slot.get();
         loop {
             slot = self.key_form.slot_after(slot, || self.secret().map(u32::from_be_bytes))?;
@@ -335,15 +357,20 @@ impl ClientTable {
             }
         }
         self.next_slot.set(slot);
+        Some(slot)
+    }
+
+    /// The record of a client that has just connected; its task is the running one.
+    fn record(&self, id: u64, slot: u32, cancel_key: CancelKey, ends: Ends, now: Instant) -> ClientInfo {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let info = Rc::new(ClientInfo {
-            id: connection_id::next(),
+        ClientInfo {
+            id,
             slot,
-            cancel_key: self.key_form.compose(self.worker, slot, secret),
+            cancel_key,
             task: Cell::new(executor::current()),
-            ends: self.ends(remote, local, pid),
+            ends,
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
-            identity: RefCell::new(self.unidentified.clone()),
+            identity: Cell::new(Some(self.unidentified.clone())),
             state: Cell::new(ClientState::Login),
             timing: Cell::new(Timing { query_at: None, transaction_at: None, quiet_since: now }),
             pool: OnceCell::new(),
@@ -353,9 +380,8 @@ impl ClientTable {
             wait_event: Cell::new(WaitEvent::None),
             end_check: Cell::new(EndCheck::NotNeeded),
             departure: Cell::new(Departure::NotRequested),
-        });
-        clients.insert(slot, info.clone());
-        Some(info)
+            is_listed: Cell::new(false),
+        }
     }
 
     fn secret(&self) -> Option<[u8; cancel_key::SECRET_BYTES]> {
@@ -385,6 +411,7 @@ impl ClientTable {
     /// Removes a client.
     pub fn remove(&self, client: &ClientInfo) {
         self.clients.borrow_mut().remove(&client.slot);
+        self.forget_place(client);
     }
 
     /// The client in a slot.
@@ -394,9 +421,9 @@ impl ClientTable {
 
     /// The client of a cancel key.
     pub fn by_cancel_key(&self, key: &CancelKey) -> Option<Rc<ClientInfo>> {
-        let clients = self.clients.borrow();
-        let client = clients.get(&self.key_form.slot_of(key))?;
-        self.key_form.is_same(&client.cancel_key, *key).then(|| client.clone())
+        let of_this_slot = self.at(self.key_form.slot_of(key));
+        let with_key = |client: &Rc<ClientInfo>| self.key_form.is_same(&client.cancel_key, *key);
+        of_this_slot.filter(with_key).or_else(|| self.moved_with_key(key))
     }
 
     /// All clients.

@@ -17,6 +17,7 @@ use crate::net::tcp_options::TcpOptions;
 use crate::net::tls_config::{self, ListenerTls, TlsConfigError};
 use crate::net::verified::ServerTls;
 use crate::parameters::Parameters;
+use crate::placement::Moves;
 use crate::prepared::{Interner, UnnamedTexts};
 use crate::process::Process;
 use crate::stats::load::LoadMeter;
@@ -220,6 +221,8 @@ pub struct Context {
     pub unnamed: UnnamedTexts,
     /// How busy the worker's thread is.
     pub load: LoadMeter,
+    /// Which of its clients move to another worker.
+    pub moves: Moves,
     /// Which transactions are exported as traces.
     #[cfg(feature = "otlp")]
     pub traces: Sampler,
@@ -248,6 +251,7 @@ impl Context {
             statements: Interner::default(),
             unnamed: UnnamedTexts::default(),
             load: LoadMeter::default(),
+            moves: Moves::default(),
             #[cfg(feature = "otlp")]
             traces,
             auth_connections: AuthConnections::default(),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// nearly as long.
 pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 
-/// Heartbeat value of a worker that has stopped.
-const STOPPED: u64 = u64::MAX;
+/// Heartbeat value of a worker that has stopped, or sleeps.
+const NOT_EXPECTED: u64 = u64::MAX;
 
 /// Whether a login to a server has succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +128,15 @@ impl HealthState {
         }
     }
 
+    /// Reports that a worker sleeps until it has work, and sends no heartbeat until then.
+    pub fn sleep(&self, worker: usize) {
+        self.end(worker);
+    }
+
     /// Reports that a worker has stopped and sends no more heartbeats.
     pub fn end(&self, worker: usize) {
         if let Some(beat) = self.heartbeats.get(worker) {
-            beat.store(STOPPED, Ordering::Release);
+            beat.store(NOT_EXPECTED, Ordering::Release);
         }
     }
 
@@ -139,7 +144,7 @@ impl HealthState {
     pub fn silent(&self, now: Instant, limit: Duration) -> Vec<(usize, Duration)> {
         let silences = self.heartbeats.iter().enumerate().filter_map(|(worker, beat)| {
             let beat = beat.load(Ordering::Acquire);
-            (beat != STOPPED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
+            (beat != NOT_EXPECTED).then(|| (worker, Duration::from_millis(self.ms(now).saturating_sub(beat))))
         });
         silences.filter(|(_, silence)| *silence > limit).collect()
     }

@@ -37,6 +37,7 @@ pub mod net;
 pub mod parameters;
 mod peer_pools;
 mod pending_logins;
+mod placement;
 pub mod pool;
 pub mod pooler;
 pub mod prepared;

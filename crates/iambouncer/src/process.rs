@@ -12,6 +12,7 @@ use crate::log_limit::LogLimit;
 use crate::net::Endpoint;
 use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
+use crate::placement::{LoadLimits, Placement};
 use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
@@ -73,6 +74,8 @@ pub struct Process {
     pub key: [u8; 32],
     /// Process-wide counters and limits.
     pub limits: Limits,
+    /// Which workers serve clients.
+    pub placement: Placement,
     /// Counters of logins to servers.
     pub logins: LoginCounters,
     /// The last minutes of all pools.
@@ -139,7 +142,13 @@ impl Process {
             log_limit: LogLimit::default(),
             own_endpoints,
             key,
-            limits: Limits::new(workers, began),
+            limits: Limits::new(began),
+            placement: Placement::new(
+                settings.workers.at_least().min(workers),
+                workers,
+                load_limits(),
+                began,
+            ),
             logins: LoginCounters::new(began),
             history: History::default(),
             client_counters: ClientCounters::default(),
@@ -167,6 +176,15 @@ impl Process {
         #[cfg(feature = "otlp")]
         self.traces.configure(&config.settings);
     }
+}
+
+/// The loads at which workers join and leave.
+fn load_limits() -> LoadLimits {
+    #[cfg(debug_assertions)]
+    if let Some(busy) = std::env::var("TEST_BUSY_LOAD").ok().and_then(|text| text.parse().ok()) {
+        return LoadLimits::from_busy(busy);
+    }
+    LoadLimits::DEFAULT
 }
 
 /// The configured `peer_id`; with `peer_host` alone a random one. Another process may have the same: requests are sent to

@@ -10,17 +10,21 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::pool::{Directory, Pool};
 use crate::stats::snapshot::{DatabaseCounts, Snapshot};
 use crate::stats::{Periods, Statistics};
-use crate::worker;
 use crate::worker::workers::Workers;
+use crate::worker::{self, timers};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The worker that handles signals and runs commands.
 const FIRST: usize = 0;
+
+/// How long a command waits for clients that are moving to another worker, which takes them a fraction of a millisecond.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+const MOVE_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Sets the log destination and level from the settings.
 type DirectLog = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
@@ -181,6 +185,15 @@ impl Console {
         F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
         A: Future<Output = T> + 'static,
     {
+        let placement = &self.context.process.placement;
+        // A client between two workers is in no table.
+        let _hold = placement.hold_moves();
+        timers::timeout(MOVE_TIMEOUT, async {
+            while placement.is_moving() {
+                timers::sleep(MOVE_CHECK_INTERVAL).await;
+            }
+        })
+        .await;
         self.workers.ask_all(move |console: &Rc<Self>| what(console.clone())).await
     }
 

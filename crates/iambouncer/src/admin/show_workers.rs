@@ -7,6 +7,7 @@ use crate::worker::{self, reactor};
 pub(super) struct WorkerRecord {
     index: usize,
     engine: String,
+    is_active: bool,
     clients: usize,
     servers: usize,
     load_percent: f64,
@@ -17,6 +18,7 @@ pub(super) static WORKERS: Table<WorkerRecord> = Table {
     columns: &[
         int4("worker", |worker| shown(worker.index)),
         text("io_engine", |worker| shown(&worker.engine)),
+        text("state", |worker| shown(if worker.is_active { "active" } else { "inactive" })),
         int4("clients", |worker| shown(worker.clients)),
         int4("servers", |worker| shown(worker.servers)),
         int4("load_percent", |worker| shown(worker.load_percent.round())),
@@ -26,9 +28,13 @@ pub(super) static WORKERS: Table<WorkerRecord> = Table {
 };
 
 fn worker(console: &Console) -> Vec<WorkerRecord> {
+    let index = console.context.worker.index();
     let pools = console.directory.pools();
+    // A worker without work has taken no sample for a while.
+    console.context.load.sample(worker::now(), worker::cpu_time());
     vec![WorkerRecord {
-        index: console.context.worker.index(),
+        index,
+        is_active: console.context.process.placement.is_active(index),
         engine: reactor::kind().map(|engine| engine.to_string()).unwrap_or_default(),
         clients: console.clients.count(),
         servers: pools.iter().map(|pool| pool.table.count()).sum(),

@@ -21,7 +21,15 @@ pub(super) async fn route(worker: &Worker, pid: u32, key: &[u8]) {
     match worker.clients.key_form.owner_of(&key) {
         // An unused process ID is treated like any wrong key.
         KeyOwner::Worker(index) => {
-            if worker.workers.ask(index, request).await == Some(KeyMatch::None) {
+            let mut found = worker.workers.ask(index, request).await;
+            if found == Some(KeyMatch::None) && worker.context.process.placement.has_moved() {
+                for other in (0..worker.workers.count()).filter(|other| *other != index) {
+                    if found != Some(KeyMatch::Client) {
+                        found = worker.workers.ask(other, request).await;
+                    }
+                }
+            }
+            if found == Some(KeyMatch::None) {
                 peers::forward_namesake(worker, key).await;
             }
         }

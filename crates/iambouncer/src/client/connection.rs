@@ -1,7 +1,7 @@
 //! A client in the client table, from login to the end of its session. Owns its removal from the table, however its
 //! tasks end, and the log line of the close.
 
-use super::log_lines;
+use super::{log_lines, moving};
 use crate::clients::ClientInfo;
 use crate::files::PermittedUse;
 use crate::limits::Permit;
@@ -11,7 +11,7 @@ use crate::worker::executor;
 use crate::worker_state::Worker;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// Removes the client from the table and releases its permits when dropped.
 pub(super) struct Connection {
@@ -34,9 +34,12 @@ pub struct ConnectionPermit {
 }
 
 /// Permits of a client, released when it leaves the table.
+#[derive(Default)]
 pub(super) struct ClientPermits {
-    _worker: Permit,
-    _process: Permit,
+    /// In the worker's client count.
+    pub(super) of_worker: Option<Permit>,
+    /// In the process's client count.
+    pub(super) _of_process: Option<Permit>,
     /// In `max_db_client_connections`.
     pub(super) database: Option<Permit>,
     /// In `max_user_client_connections`.
@@ -56,20 +59,23 @@ impl Drop for Connection {
 
 impl Connection {
     /// Wraps a client that was just added to the table.
-    pub(super) fn new(
-        worker: Rc<Worker>,
-        info: Rc<ClientInfo>,
-        of_worker: Permit,
-        of_process: Permit,
-    ) -> Self {
-        let places = ClientPermits {
-            _worker: of_worker,
-            _process: of_process,
-            database: None,
-            user: None,
-            session: None,
-        };
+    pub(super) fn new(worker: Rc<Worker>, info: Rc<ClientInfo>, places: ClientPermits) -> Self {
         Self { worker, info, places }
+    }
+
+    /// Ends it without the end of the client, which moves to another worker with its places.
+    pub(super) fn into_places(mut self) -> ClientPermits {
+        std::mem::take(&mut self.places)
+    }
+
+    /// The worker.
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// The client's record.
+    pub(super) fn info(&self) -> &Rc<ClientInfo> {
+        &self.info
     }
 
     /// Continues in a task of its own. The login's task, which is many times larger, is freed: ten thousand idle
@@ -100,8 +106,17 @@ impl Future for SessionTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some((session, _)) = &mut self.0 else { return Poll::Ready(()) };
-        let reason = ready!(session.turn(cx));
+        let Some((session, connection)) = &mut self.0 else { return Poll::Ready(()) };
+        let Poll::Ready(reason) = session.turn(cx) else {
+            if connection.worker.context.moves.is_open()
+                && let Some(to) = moving::destination(session, connection)
+                && let Some((session, connection)) = self.0.take()
+            {
+                moving::begin(session, connection, to);
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        };
         if let Some((session, connection)) = self.0.take() {
             match session.shut_down(&reason) {
                 None => connection.log_close(&reason),

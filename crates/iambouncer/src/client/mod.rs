@@ -15,6 +15,7 @@ mod log_lines;
 mod login_record;
 mod message_boundary;
 mod method;
+mod moving;
 mod pam;
 #[cfg(feature = "pam")]
 mod pam_library;

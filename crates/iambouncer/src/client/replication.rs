@@ -51,7 +51,7 @@ impl ReplicationRequest {
 pub(super) async fn open(
     context: &Context,
     pool: &Rc<Pool>,
-    client: &ClientInfo,
+    client: &Rc<ClientInfo>,
     stream: &mut Stream,
     inbound: &mut Inbound,
     request: ReplicationRequest,
@@ -79,7 +79,7 @@ pub(super) async fn open(
 }
 
 /// The startup response: what the server has reported, and the client's own cancel key.
-pub(super) fn startup_response(client: &ClientInfo, server: &DedicatedServer) -> Vec<u8> {
+pub(super) fn startup_response(client: &Rc<ClientInfo>, server: &DedicatedServer) -> Vec<u8> {
     let mut message = Vec::new();
     encode::authentication_ok(&mut message);
     for (name, value) in &*server.reports {
@@ -102,7 +102,7 @@ pub(super) fn serve(
         let mut client = client;
         let DedicatedServer { mut lease, .. } = server;
         info.set_server(Some(lease.info.clone()));
-        info.state.set(ClientState::Active);
+        info.begin_busy(ClientState::Active);
         let end = pass_on(&info, &mut client, received, &mut lease.stream).await;
         info.set_server(None);
         info.state.set(ClientState::Idle);

@@ -1,7 +1,7 @@
 //! Serves one client from accept to its session. Owns the order of the steps and their log lines.
 
 use super::authenticate::{self, ClientClaim, LoginRefusal};
-use super::connection::{Connection, ConnectionPermit};
+use super::connection::{ClientPermits, Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
 use super::login_record::LoginRecord;
@@ -59,7 +59,12 @@ pub async fn serve(
     let Some(info) = worker.clients.add(remote, local, pid, worker::now()) else { return };
     let ConnectionPermit { of_worker, of_process, pending, permitted } = permit;
     pending.set_slot(info.slot);
-    let connection = Connection::new(worker.clone(), info.clone(), of_worker, of_process);
+    let places = ClientPermits {
+        of_worker: Some(of_worker),
+        _of_process: Some(of_process),
+        ..ClientPermits::default()
+    };
+    let connection = Connection::new(worker.clone(), info.clone(), places);
     let limit = worker.context.config().settings.client_login_timeout;
     let interrupt = Interrupt::new(worker.clone(), info.clone(), &pending);
     let record = LoginRecord::new(worker.clone());

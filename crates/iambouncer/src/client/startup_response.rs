@@ -41,7 +41,7 @@ pub(super) struct StartupReady {
 pub(super) async fn startup_response(
     context: &Context,
     pool: &Rc<Pool>,
-    client: &ClientInfo,
+    client: &Rc<ClientInfo>,
     stream: &mut Stream,
     inbound: &mut Inbound,
     tracked: &[(ParameterId, String)],
@@ -114,7 +114,7 @@ fn make(
 /// A client whose pool has had no server yet. It counts as waiting, and its disconnect is noticed.
 struct FirstWait<'a> {
     pool: &'a Rc<Pool>,
-    client: &'a ClientInfo,
+    client: &'a Rc<ClientInfo>,
     stream: &'a mut Stream,
     inbound: &'a mut Inbound,
     /// It has received AuthenticationOk and the NOTICE about its wait.
@@ -190,7 +190,7 @@ impl FirstWait<'_> {
 
 /// Waits until a client that waits for a server disconnects or is killed. Bytes received meanwhile are kept.
 pub(super) async fn gone_or_killed(
-    client: &ClientInfo,
+    client: &Rc<ClientInfo>,
     stream: &mut Stream,
     inbound: &mut Inbound,
 ) -> LoginRefusal {

@@ -135,7 +135,7 @@ settings! {
     unix_socket_mode: FileMode = 0o777, Start, Working, "Permissions of the UNIX socket, in octal";
     user: String = "", Start, Working, "System user to switch to after TCP ports were bound; required for a start as root with a file";
     verbose: u32 = 0, Reload, Working, "More log lines (0 to 3)", 0..=100;
-    workers: WorkerCount = WorkerCount::Auto, Start, Working, "Worker threads: a number, or auto for one per available CPU";
+    workers: WorkerCount = WorkerCount::Auto, Start, Working, "Worker threads: a number, a range such as 1-4, or auto for 1 to the number of available CPUs; of a range, as many as the load needs";
 }
 
 /// The times of a drain, from its start.

@@ -150,20 +150,38 @@ pub const MAX_WORKERS: usize = 64;
 /// Number of worker threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerCount {
-    /// One per available CPU.
+    /// As many as the load needs, at most one per available CPU.
     Auto,
     /// This number.
     Count(u32),
+    /// As many as the load needs, within these bounds.
+    Range(u32, u32),
 }
 
 impl WorkerCount {
-    /// The number, from 1 to [`MAX_WORKERS`]. `auto` respects CPU affinity and cgroup limits.
+    /// The number of threads, from 1 to [`MAX_WORKERS`]. `auto` respects CPU affinity and cgroup limits.
     pub fn count(self) -> usize {
         let count = match self {
             Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-            Self::Count(count) => count as usize,
+            Self::Count(count) | Self::Range(_, count) => count as usize,
         };
         count.clamp(1, MAX_WORKERS)
+    }
+
+    /// How many of them serve clients without load.
+    pub fn at_least(self) -> usize {
+        let count = match self {
+            Self::Auto => 1,
+            Self::Count(count) | Self::Range(count, _) => count as usize,
+        };
+        count.clamp(1, self.count())
+    }
+
+    fn parse_number(text: &str) -> Option<u32> {
+        match parse_number(text, MAX_NUMBER) {
+            Ok(count @ 1..) if count <= MAX_WORKERS as u64 => Some(count as u32),
+            _ => None,
+        }
     }
 }
 
@@ -176,15 +194,22 @@ impl SettingValue for WorkerCount {
         if text.eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
         }
-        match parse_number(text, MAX_NUMBER) {
-            Ok(count @ 1..) if count <= MAX_WORKERS as u64 => Ok(Self::Count(count as u32)),
-            _ => Err(format!("is neither auto nor a number from 1 to {MAX_WORKERS}")),
-        }
+        let parsed = match text.split_once('-') {
+            None => Self::parse_number(text).map(Self::Count),
+            Some((least, most)) => {
+                let both = Self::parse_number(least).zip(Self::parse_number(most));
+                both.filter(|(least, most)| least <= most).map(|(least, most)| Self::Range(least, most))
+            }
+        };
+        parsed.ok_or_else(|| {
+            format!("is neither auto, nor a number from 1 to {MAX_WORKERS}, nor two of them such as 1-4")
+        })
     }
     fn text(&self) -> String {
         match self {
             Self::Auto => "auto".to_owned(),
             Self::Count(count) => count.to_string(),
+            Self::Range(least, most) => format!("{least}-{most}"),
         }
     }
 }
@@ -302,13 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_a_number_or_auto() {
+    fn workers_are_a_number_a_range_or_auto() {
         assert_eq!(WorkerCount::parse("AUTO"), Ok(WorkerCount::Auto));
         assert_eq!(WorkerCount::parse("64"), Ok(WorkerCount::Count(64)));
-        for text in ["0", "65", "-1", "many", ""] {
+        assert_eq!(WorkerCount::parse("2-8"), Ok(WorkerCount::Range(2, 8)));
+        assert_eq!(WorkerCount::Range(2, 8).text(), "2-8");
+        for text in ["0", "65", "-1", "many", "", "1-", "0-4", "4-2", "1-65", "1-2-3"] {
             assert!(WorkerCount::parse(text).is_err(), "{text:?}");
         }
-        assert!(WorkerCount::Auto.count() >= 1);
+        let bounds = |text| WorkerCount::parse(text).map(|count| (count.at_least(), count.count()));
+        assert_eq!(bounds("2-8"), Ok((2, 8)));
+        assert_eq!(bounds("8"), Ok((8, 8)));
+        assert!(WorkerCount::Auto.count() >= 1 && WorkerCount::Auto.at_least() == 1);
     }
 
     #[test]

@@ -39,23 +39,20 @@ pub struct Limits {
     pub running: Counter,
     /// Workers that shutdown still waits for: their servers are in use.
     pub serving: Counter,
-    /// Clients of each worker: new clients are assigned to the worker with the fewest.
-    pub loads: Box<[Counter]>,
     /// Time when a server was last closed, in µs since the process started.
     closed_us: AtomicU64,
     named: Mutex<NamedCounters>,
 }
 
 impl Limits {
-    /// Counters at zero, for this number of workers.
-    pub fn new(workers: usize, began: Instant) -> Self {
+    /// Counters at zero.
+    pub fn new(began: Instant) -> Self {
         Self {
             began,
             clients: Counter::default(),
             sessions: Counter::default(),
             running: Counter::default(),
             serving: Counter::default(),
-            loads: (0..workers).map(|_| Counter::default()).collect(),
             closed_us: AtomicU64::new(0),
             named: Mutex::default(),
         }
@@ -106,7 +103,7 @@ mod tests {
 
     #[test]
     fn workers_share_counters() {
-        let limits = Limits::new(2, Instant::now());
+        let limits = Limits::new(Instant::now());
         let permit = limits.counter(CounterKind::UserClients, "a").take(None);
         assert_eq!(limits.counter(CounterKind::UserClients, "a").taken(), 1);
         assert_eq!(limits.counter(CounterKind::UserServers, "a").taken(), 0);
@@ -115,7 +112,7 @@ mod tests {
 
     #[test]
     fn unused_names_are_removed_and_counters_in_use_are_kept() {
-        let limits = Limits::new(1, Instant::now());
+        let limits = Limits::new(Instant::now());
         let permit = limits.counter(CounterKind::DatabaseClients, "kept").take(None);
         for i in 0..=2 * SWEEP_EVERY {
             limits.counter(CounterKind::DatabaseClients, &i.to_string());

@@ -216,6 +216,34 @@ impl Socket {
         Ok(file)
     }
 
+    /// The file descriptor for another worker, and the bytes that were received and not read. The socket must then be
+    /// dropped. Waits until the kernel has all sent bytes. Not cancel safe.
+    ///
+    /// # Errors
+    /// The connection has failed, or no file descriptor is available; the socket can still be used.
+    pub(super) async fn detach_with_input(&mut self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        if let SocketBackend::Ring(channel) = &self.0 {
+            poll_fn(|_| channel.poll_quiet()).await?;
+        }
+        let file = match self.as_fd().try_clone_to_owned() {
+            Ok(file) => file,
+            Err(error) => {
+                if let SocketBackend::Ring(channel) = &self.0 {
+                    channel.stay()?;
+                }
+                return Err(error);
+            }
+        };
+        match &self.0 {
+            SocketBackend::Ring(channel) => Ok((file, channel.take_unread()?)),
+            SocketBackend::Ready(fd, _) => {
+                // As in `detach`.
+                reactor::stop_watching(fd);
+                Ok((file, Vec::new()))
+            }
+        }
+    }
+
     /// True if the peer has closed the connection, or its sending direction. Costs a system call.
     pub fn has_hung_up(&self) -> bool {
         let end = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;

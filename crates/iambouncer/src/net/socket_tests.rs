@@ -251,3 +251,75 @@ fn an_idle_socket_notices_its_end_after_a_move() {
         |mut peer| peer.read_exact(&mut [0; 2]).unwrap(),
     );
 }
+
+/// The completion of a send is not waited for with the next event, unless a task needs it.
+#[test]
+fn a_task_that_waits_for_room_needs_no_other_event() {
+    on_every_engine(
+        |stream| async move {
+            let mut socket = socket(stream);
+            for _ in 0..200 {
+                send_all(&mut socket, b"some").await;
+                // The peer answers only the last one: nothing else wakes this task.
+                let settled = poll_fn(|_| socket.poll_settled());
+                timers::timeout(Duration::from_secs(10), settled).await.expect("no wake-up").unwrap();
+            }
+            let mut inbound = Inbound::default();
+            assert_eq!(poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap(), 1);
+        },
+        |mut peer| {
+            peer.read_exact(&mut [0; 800]).unwrap();
+            peer.write_all(b"!").unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_socket_that_is_closed_after_a_send_is_closed_at_once() {
+    on_every_engine(
+        |stream| async move {
+            let mut socket = socket(stream);
+            send_all(&mut socket, b"last words").await;
+            drop(socket);
+            // The peer reads the end before this worker has another event.
+            timers::sleep(Duration::from_secs(3)).await;
+        },
+        |mut peer| {
+            let began = std::time::Instant::now();
+            let mut text = String::new();
+            peer.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "last words");
+            assert!(began.elapsed() < Duration::from_secs(3), "closed with the next event only");
+        },
+    );
+}
+
+#[test]
+fn a_connection_that_moves_keeps_its_order_of_bytes_in_both_directions() {
+    on_every_engine(
+        |stream| async move {
+            let mut connection = Stream::Plain(socket(stream));
+            let mut all = Vec::new();
+            while all.len() < LARGE {
+                let moved = SocketInTransit::pack_with_input(connection).await;
+                let moved = moved.map_err(|(_, error)| error).unwrap();
+                let (stream, mut received) = moved.unpack_with_input().unwrap();
+                connection = stream;
+                if received.is_empty() {
+                    poll_fn(|cx| connection.poll_recv(cx, &mut received)).await.unwrap();
+                }
+                all.extend_from_slice(received.bytes());
+                connection.send_all(b"next").await.unwrap();
+            }
+            assert!(all == pattern(LARGE));
+        },
+        |mut peer| {
+            for chunk in pattern(LARGE).chunks(50_000) {
+                peer.write_all(chunk).unwrap();
+                peer.read_exact(&mut [0; 4]).unwrap();
+            }
+            // What the other side has sent for parts of chunks.
+            let _ = peer.read_to_end(&mut Vec::new());
+        },
+    );
+}

@@ -69,7 +69,7 @@ impl Stream {
 
     /// `Ready(Ok)` once the kernel has everything. For a stream of messages use [`Stream::poll_flush`], which does
     /// not wait for bytes that are already being sent.
-    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.socket().poll_settled()
     }

@@ -4,6 +4,7 @@
 //! rustls holds no buffers: ciphertext is in a borrowed block that is returned once it is decrypted, and records are
 //! built in a scratch buffer per thread. Only bytes that the kernel does not accept at once are stored.
 
+use super::moving::TlsInTransit;
 use super::socket::Socket;
 use super::verified::{ServerTls, VerifiedName};
 use super::x509::Certificate;
@@ -357,9 +358,27 @@ impl TlsStream {
         Ok((fd, std::mem::replace(&mut self.engine, TlsEngine::Moved)))
     }
 
-    /// Rebuilds a connection from the result of [`TlsStream::detach`].
-    pub(super) fn attach(socket: Socket, engine: TlsEngine) -> Self {
-        Self::new(socket, engine)
+    /// Detaches a client's connection with what it has received. The stream must then be dropped.
+    ///
+    /// # Errors
+    /// As [`Socket::detach_with_input`]; the stream can still be used.
+    pub(super) async fn detach_with_input(&mut self) -> io::Result<(OwnedFd, TlsInTransit)> {
+        if self.peer_closed || !self.outgoing.is_empty() {
+            return Err(io::Error::other("the connection is being closed, or has unsent bytes"));
+        }
+        let (fd, received) = self.socket.detach_with_input().await?;
+        let engine = std::mem::replace(&mut self.engine, TlsEngine::Moved);
+        let incoming = [self.incoming.bytes(), &received].concat();
+        Ok((fd, TlsInTransit { engine, incoming, plain: self.plain.bytes().to_vec() }))
+    }
+
+    /// Rebuilds a connection that was detached.
+    pub(super) fn attach(socket: Socket, tls: TlsInTransit) -> Self {
+        let TlsInTransit { engine, incoming, plain } = tls;
+        let mut stream = Self::new(socket, engine);
+        stream.incoming.append(&incoming);
+        stream.plain.append(&plain);
+        stream
     }
 
     /// The server's name, if the handshake of this connection verified it.

@@ -6,9 +6,11 @@ use super::canceling::CancelingServers;
 use super::checking::ServerChecks;
 use super::closing::ServerCloseReason;
 use super::directory::DatabaseState;
+use super::following::Following;
 use super::idle::IdleServers;
 use super::lease::Lease;
 use super::logins::ServerLogins;
+use super::maintenance::Maintenance;
 use super::queue::Queue;
 use super::rebalancer::Rebalancer;
 use super::rules::RulesInForce;
@@ -59,6 +61,8 @@ pub struct Pool {
     pub(super) arrivals: Arrivals,
     pub(super) logins: ServerLogins,
     pub(super) rebalancer: Rebalancer,
+    pub(super) following: Following,
+    pub(super) maintenance: Maintenance,
     /// Servers of this worker that are being closed.
     pub(super) lingering: Counter,
     pub(super) known_parameters: KnownParameters,
@@ -100,6 +104,8 @@ impl Pool {
             arrivals: Arrivals::default(),
             logins: ServerLogins::default(),
             rebalancer: Rebalancer::new(shared_limits.workers().clone()),
+            following: Following::default(),
+            maintenance: Maintenance::default(),
             lingering: Counter::default(),
             known_parameters: KnownParameters::default(),
             shared,
@@ -153,6 +159,7 @@ impl Pool {
                     return Acquired::Server(Lease::new(self, server));
                 }
                 self.check(server);
+                self.request_maintenance();
                 return Acquired::Wait(self.queue.join(worker::now()));
             }
             if let Some(error) = self.refusal_for(worker::now()) {
@@ -160,6 +167,7 @@ impl Pool {
             }
         }
         let waiter = self.queue.join(worker::now());
+        self.request_maintenance();
         self.serve_waiters();
         Acquired::Wait(waiter)
     }

@@ -36,6 +36,7 @@ impl Pool {
 
     /// Registers a client that waits for its startup response.
     pub fn arrive(self: &Rc<Self>, now: Instant) -> Arrival {
+        self.request_maintenance();
         let number = self.arrivals.next.replace(self.arrivals.next.get() + 1);
         let key = (now, number);
         self.arrivals.waiting.borrow_mut().insert(key);

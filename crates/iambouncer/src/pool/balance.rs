@@ -10,8 +10,10 @@ use super::acquire::Pool;
 use super::closing::ServerCloseReason;
 use super::demand::InTransit;
 use super::directory::Directory;
+use super::lease::Lease;
 use super::places::Full;
 use super::shared_limits::Requester;
+use crate::net::Inbound;
 use crate::server::Server;
 use crate::server::moving::DetachedServer;
 use crate::worker::{self, executor, timers};
@@ -154,7 +156,7 @@ impl Pool {
         Ok(())
     }
 
-    fn send_to(self: &Rc<Self>, to: usize, server: Box<Server>) {
+    pub(super) fn send_to(self: &Rc<Self>, to: usize, server: Box<Server>) {
         let incoming = InTransit::begin(&self.shared, to);
         let outgoing = self.rebalancer.send();
         let pool = self.clone();
@@ -175,12 +177,29 @@ impl Pool {
         });
     }
 
+    /// Adds the server of a client that was moved from another worker. Returns it with what it had sent before.
+    ///
+    /// # Errors
+    /// The worker cannot register the connection.
+    pub fn adopt(self: &Rc<Self>, packed: DetachedServer) -> std::io::Result<(Lease, Inbound)> {
+        let (server, received) =
+            packed.unpack_with_input(&self.context.parameters, &self.context.statements)?;
+        self.mark_if_outdated(&server);
+        self.add_to_table(&server.info);
+        Ok((Lease::new(self, Box::new(server)), received))
+    }
+
+    /// A lease of a server that [`Lease::into_server`] has taken.
+    pub fn lend(self: &Rc<Self>, server: Box<Server>) -> Lease {
+        Lease::new(self, server)
+    }
+
     /// Adds a server that was moved from another worker.
     fn add_moved(self: &Rc<Self>, packed: DetachedServer) {
         match packed.unpack(&self.context.parameters, &self.context.statements) {
             Ok(server) => {
                 self.mark_if_outdated(&server);
-                self.table.add(&server.info);
+                self.add_to_table(&server.info);
                 self.admit(Box::new(server), worker::now());
             }
             Err(error) => tracing::warn!(%error, "could not use a server moved from another worker"),

@@ -66,6 +66,7 @@ impl Pool {
         self.rules.replace(&config, &self.database.line.borrow(), &self.user);
         self.checks.renew(&config.settings, worker::now());
         self.forget_failure();
+        self.request_maintenance();
         self.connect_for_waiters();
     }
 }

@@ -123,6 +123,7 @@ impl Pool {
 
     /// As [`start_login`](Self::start_login); with `replacement`, the login replaces another server.
     pub(super) fn start_login_for(self: &Rc<Self>, permits: Vec<Permit>, replacement: Option<Replacement>) {
+        self.request_maintenance();
         let under_way = self.logins.begin();
         self.shared_limits.withdraw(self);
         let pool = self.clone();
@@ -227,7 +228,7 @@ impl Pool {
             self.adopt_server_parameters(server_parameters);
         }
         self.log_login(&server.info.facts, took);
-        self.table.add(&server.info);
+        self.add_to_table(&server.info);
         self.admit(Box::new(server), worker::now());
     }
 

@@ -75,7 +75,7 @@ impl Pool {
         self.context.process.logins.count_success(took, worker::now());
         self.mark_if_outdated(&server);
         self.log_login(&server.info.facts, took);
-        self.table.add(&server.info);
+        self.add_to_table(&server.info);
         server.info.client_id.set(client_id);
         server.info.activity.set(Activity::Active);
         let reports = server_parameters.reports.clone();

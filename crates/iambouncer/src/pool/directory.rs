@@ -61,13 +61,17 @@ impl DatabaseState {
 }
 
 /// Database and user on the server.
-type PoolKey = (Rc<str>, Rc<str>);
+pub(super) type PoolKey = (Rc<str>, Rc<str>);
 
 /// All databases and pools.
 pub struct Directory {
     pub(super) context: Rc<Context>,
     pub(super) databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
     pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
+    /// The databases of lines that name their user and have a `min_pool_size`.
+    with_minimum: RefCell<Vec<Rc<DatabaseState>>>,
+    /// The pool that was last checked for its use; `None` if all have been.
+    pub(super) last_checked: RefCell<Option<PoolKey>>,
     /// PAUSE without a name is in force.
     pub paused: Rc<Cell<bool>>,
     /// Notified when a server is released or closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for that.
@@ -84,6 +88,8 @@ impl Directory {
             context,
             databases: RefCell::default(),
             pools: RefCell::default(),
+            with_minimum: RefCell::default(),
+            last_checked: RefCell::default(),
             paused: Rc::default(),
             changed: Rc::default(),
             shared_limits: Rc::new(SharedLimits::new(shared_pools, workers)),
@@ -148,6 +154,7 @@ impl Directory {
         let (context, shared_limits) = (self.context.clone(), self.shared_limits.clone());
         let pool = Pool::new(context, database.clone(), key.1.clone(), self.changed.clone(), shared_limits);
         self.shared_limits.add(&pool);
+        pool.request_maintenance();
         database.pools.borrow_mut().push(Rc::downgrade(&pool));
         self.pools.borrow_mut().insert(key, pool.clone());
         pool
@@ -160,15 +167,22 @@ impl Directory {
 
     /// Creates the pools that open servers without a client: those with a forced user and `min_pool_size`.
     pub fn open_minimum(&self) {
-        for database in self.databases() {
-            let line = database.line.borrow().clone();
-            if let Some(user) = &line.user
-                && !database.is_auto.get()
-                && self.context.config().pool_rules(&line, user).min_pool_size > 0
-            {
-                self.pool(&database, user);
+        for database in self.with_minimum.borrow().iter() {
+            if let Some(user) = &database.line.borrow().user {
+                self.pool(database, user);
             }
         }
+    }
+
+    /// The databases for which [`Directory::open_minimum`] creates a pool.
+    fn find_minimum(&self) {
+        let config = self.context.config();
+        let has_minimum = |database: &Rc<DatabaseState>| {
+            let line = database.line.borrow();
+            let user = line.user.as_ref().filter(|_| !database.is_auto.get());
+            user.is_some_and(|user| config.pool_rules(&line, user).min_pool_size > 0)
+        };
+        *self.with_minimum.borrow_mut() = self.databases().into_iter().filter(has_minimum).collect();
     }
 
     /// True if any line names its user.
@@ -228,6 +242,7 @@ impl Directory {
                 None => self.remove(&state),
             }
         }
+        self.find_minimum();
         for pool in self.pools() {
             pool.reload();
         }

@@ -6,6 +6,7 @@ use super::acquire::Pool;
 use super::directory::{DatabaseState, Directory};
 use crate::stats::Totals;
 use crate::worker;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -39,10 +40,6 @@ impl DatabaseState {
     /// Their increase since the beginning of the last complete period.
     pub fn recent(&self) -> Totals {
         self.pools().iter().fold(Totals::default(), |sum, pool| sum + pool.stats.recent())
-    }
-
-    fn forget_gone_pools(&self) {
-        self.pools.borrow_mut().retain(|pool| pool.strong_count() > 0);
     }
 
     fn is_needed(&self) -> bool {
@@ -81,26 +78,20 @@ impl Directory {
         self.pools.borrow_mut().remove(&(database.name.clone(), pool.user.clone()));
     }
 
-    /// Drops unused pools and databases that were created from the `*` line.
-    pub fn forget_unused(&self) {
+    /// Drops unused pools, of the next `most` in turn, and after the last of them databases that were created from the `*`
+    /// line.
+    pub fn forget_unused(&self, most: usize) {
         let config = self.context.config();
         let (timeout, of_pools) = (config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout);
-        let gone = self.unused_pools(shorter(timeout, of_pools));
+        let gone = self.unused_pools(shorter(timeout, of_pools), most);
         for pool in &gone {
             self.drop_pool(pool);
         }
         let any_dropped = !gone.is_empty();
         drop(gone);
-        let now = worker::now();
-        self.databases.borrow_mut().retain(|_, database| {
-            if any_dropped {
-                database.forget_gone_pools();
-            }
-            let has_no_history = || database.retired.get() == Totals::default();
-            database.is_needed()
-                || !database.pools.borrow().is_empty()
-                || !(has_no_history() || is_over(timeout, now, database.used_at.get()))
-        });
+        if self.last_checked.borrow().is_none() {
+            self.forget_databases(timeout);
+        }
         if any_dropped {
             self.shared_limits.forget_gone();
             self.shared_limits.shared_pools().forget_gone();
@@ -108,14 +99,29 @@ impl Directory {
         }
     }
 
-    /// The pools to drop now. A pool is marked first and dropped one round later, so that sums over all workers include
-    /// all of it or nothing.
-    fn unused_pools(&self, timeout: Duration) -> Vec<Rc<Pool>> {
+    fn forget_databases(&self, timeout: Duration) {
+        let now = worker::now();
+        self.databases.borrow_mut().retain(|_, database| {
+            let has_no_history = || database.retired.get() == Totals::default();
+            database.is_needed()
+                || !database.pools.borrow().is_empty()
+                || !(has_no_history() || is_over(timeout, now, database.used_at.get()))
+        });
+    }
+
+    /// The pools to drop now, of the next `most`. A pool is marked first and dropped one round later, so that sums over all
+    /// workers include all of it or nothing.
+    fn unused_pools(&self, timeout: Duration, most: usize) -> Vec<Rc<Pool>> {
         let limits = &self.context.process.limits;
         let now_us = limits.micros(worker::now());
         let timeout_us = timeout.as_micros() as u64;
         let mut gone = Vec::new();
-        for pool in self.pools.borrow().values() {
+        let pools = self.pools.borrow();
+        let from = self.last_checked.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next = pools.range((from, Bound::Unbounded));
+        let mut last = None;
+        for (key, pool) in next.by_ref().take(most) {
+            last = Some(key);
             if pool.is_needed(UNUSED_HOLDERS) {
                 pool.shared.record_use(now_us);
             } else if pool.has_no_history() || pool.shared.is_forgotten() {
@@ -131,6 +137,9 @@ impl Directory {
                     oldest_us,
                 );
             }
+        }
+        if next.next().is_some() {
+            *self.last_checked.borrow_mut() = last.cloned();
         }
         gone
     }

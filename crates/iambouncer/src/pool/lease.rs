@@ -44,6 +44,11 @@ impl Lease {
         }
     }
 
+    /// Ends the lease without returning the server, which moves to another worker with its client.
+    pub fn into_server(mut self) -> Option<Box<Server>> {
+        self.server.take()
+    }
+
     /// Closes a server that is of no use.
     pub(super) fn close(mut self, reason: ServerCloseReason) {
         if let Some(server) = self.server.take() {

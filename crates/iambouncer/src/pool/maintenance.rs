@@ -1,14 +1,59 @@
 //! Periodic maintenance of a pool by the janitor: closes old and dead idle servers, keeps `min_pool_size`, opens the
-//! reserve. Owns no timer of its own.
+//! reserve. Owns the list of the pools that need it, so that unused pools cost nothing. Owns no timer.
 
 use super::acquire::Pool;
 use super::closing::ServerCloseReason;
-use crate::worker;
-use std::rc::Rc;
+use super::directory::Directory;
+use crate::server::ServerInfo;
+use crate::worker::{self, upkeep};
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+/// The pools of this worker that are maintained: those with servers, waiting clients, logins, or a minimum of servers.
+#[derive(Default)]
+pub(super) struct MaintainedPools(RefCell<Vec<Weak<Pool>>>);
+
+/// A pool's side of the list.
+#[derive(Default)]
+pub(super) struct Maintenance {
+    is_listed: Cell<bool>,
+}
 
 impl Pool {
+    /// Adds the pool to the list, if it is not in it. Called when it gets anything to maintain.
+    #[inline]
+    pub(super) fn request_maintenance(self: &Rc<Self>) {
+        if !self.maintenance.is_listed.get() {
+            self.begin_maintenance();
+        }
+    }
+
+    #[cold]
+    fn begin_maintenance(self: &Rc<Self>) {
+        self.maintenance.is_listed.set(true);
+        self.checks.renew(&self.context.config().settings, worker::now());
+        self.shared_limits.maintained().0.borrow_mut().push(Rc::downgrade(self));
+        upkeep::request();
+    }
+
+    /// Adds an open server to the pool's table.
+    pub(super) fn add_to_table(self: &Rc<Self>, server: &Rc<ServerInfo>) {
+        self.table.add(server);
+        self.request_maintenance();
+    }
+
+    /// True if a round would do nothing, now and later, unless the pool is used.
+    fn needs_no_maintenance(&self) -> bool {
+        self.table.count() == 0
+            && self.queue.is_empty()
+            && !self.has_arrivals()
+            && self.logins.under_way() == 0
+            && self.lingering.taken() == 0
+            && self.rules.current().min_pool_size == 0
+    }
+
     /// One round.
-    pub fn maintain(self: &Rc<Self>) {
+    fn maintain(self: &Rc<Self>) {
         self.checks.renew(&self.context.config().settings, worker::now());
         self.apply_address_changes();
         self.start_replacements();
@@ -51,5 +96,30 @@ impl Pool {
             }
         }
         self.idle.put_back(kept);
+    }
+}
+
+impl Directory {
+    /// One round of maintenance of the pools that need it.
+    pub fn maintain(&self) {
+        let listed = std::mem::take(&mut *self.shared_limits.maintained().0.borrow_mut());
+        let mut kept = Vec::with_capacity(listed.len());
+        for pool in listed.iter().filter_map(Weak::upgrade) {
+            pool.maintain();
+            let is_done = pool.needs_no_maintenance();
+            pool.maintenance.is_listed.set(!is_done);
+            if !is_done {
+                kept.push(Rc::downgrade(&pool));
+            }
+        }
+        // Those added meanwhile come last.
+        let mut list = self.shared_limits.maintained().0.borrow_mut();
+        kept.append(&mut list);
+        *list = kept;
+    }
+
+    /// True if no pool needs maintenance.
+    pub fn needs_no_maintenance(&self) -> bool {
+        self.shared_limits.maintained().0.borrow().is_empty()
     }
 }

@@ -20,6 +20,7 @@ mod counts;
 mod dedicated;
 mod demand;
 pub mod directory;
+mod following;
 mod forgetting;
 mod idle;
 mod learned;

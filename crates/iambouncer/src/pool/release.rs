@@ -19,29 +19,48 @@ impl Pool {
         if self.rules.uses_once() {
             return self.retire(server, ServerCloseReason::Lifetime);
         }
-        self.admit(server, now);
+        let Some(mut server) = self.accept(server, now) else { return };
+        if self.context.moves.is_open() {
+            match self.send_after_clients(server) {
+                Ok(()) => return,
+                Err(back) => server = back,
+            }
+        }
+        self.assign_or_keep(server);
     }
 
     /// Gives a free server to the client that has waited longest, or adds it to the idle servers.
     pub(super) fn admit(self: &Rc<Self>, server: Box<Server>, now: Instant) {
+        if let Some(server) = self.accept(server, now) {
+            self.assign_or_keep(server);
+        }
+    }
+
+    /// Returns a server that is free and may be used; any other is closed, or kept until it can be used.
+    #[inline]
+    fn accept(self: &Rc<Self>, server: Box<Server>, now: Instant) -> Option<Box<Server>> {
         let info = &server.info;
         info.client_id.set(0);
         info.activity.set(Activity::Idle);
         let is_too_old = info.facts.retire_at.is_some_and(|at| at <= now);
         if info.close_needed.get() {
-            return self.retire(server, ServerCloseReason::Changed);
+            self.retire(server, ServerCloseReason::Changed);
+            return None;
         }
         if is_too_old || self.is_above_size() {
             let reason = if is_too_old { ServerCloseReason::Lifetime } else { ServerCloseReason::Surplus };
-            return self.retire(server, reason);
+            self.retire(server, reason);
+            return None;
         }
         if info.cancels_in_flight.get() > 0 {
-            return self.canceling.keep(server);
+            self.canceling.keep(server);
+            return None;
         }
         if self.database.is_paused() {
-            return self.close(server, ServerCloseReason::Paused);
+            self.close(server, ServerCloseReason::Paused);
+            return None;
         }
-        self.assign_or_keep(server);
+        Some(server)
     }
 
     /// Closes a server that must not be used again, then serves the waiters or opens a replacement.
@@ -65,9 +84,21 @@ impl Pool {
         if self.shared_limits.claim_with_precedence(self, |pool| pool.queue.waiting_since()).is_some() {
             return self.close(server, ServerCloseReason::Evicted);
         }
-        if let Err(back) = self.queue.grant(self, server) {
-            self.keep(back);
+        if let Err(server) = self.queue.grant(self, server) {
+            self.keep_or_send_away(server);
         }
+    }
+
+    /// Keeps an idle server, unless this worker has left.
+    #[inline]
+    fn keep_or_send_away(self: &Rc<Self>, mut server: Box<Server>) {
+        if self.context.moves.are_for_all() {
+            match self.send_after_clients(server) {
+                Ok(()) => return,
+                Err(back) => server = back,
+            }
+        }
+        self.keep(server);
     }
 
     /// Adds a server to the idle ones.

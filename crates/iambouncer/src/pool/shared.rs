@@ -239,14 +239,14 @@ mod tests {
 
     #[test]
     fn workers_get_the_same_pools() {
-        let (limits, pools) = (Limits::new(2, Instant::now()), SharedPools::new(2));
+        let (limits, pools) = (Limits::new(Instant::now()), SharedPools::new(2));
         let one = pools.pool(&limits, "d", "u");
         assert!(Arc::ptr_eq(&one, &pools.pool(&limits, "d", "u")));
     }
 
     #[test]
     fn another_password_is_noticed() {
-        let pool = SharedPools::new(1).pool(&Limits::new(1, Instant::now()), "d", "u");
+        let pool = SharedPools::new(1).pool(&Limits::new(Instant::now()), "d", "u");
         let learn = |text: &str| pool.set_learned(LearnedCredential::Password(Secret::new(text)));
         let first = pool.password_version();
         assert!(!learn("old") && !learn("old"));

@@ -5,6 +5,7 @@
 use super::acquire::Pool;
 use super::balance::with_pool;
 use super::directory::Directory;
+use super::maintenance::MaintainedPools;
 use super::places::Full;
 use super::shared::SharedPools;
 use crate::worker::workers::Workers;
@@ -95,6 +96,7 @@ pub(super) struct SharedLimits {
     /// True if there are claims; checked at every release.
     has_claims: Cell<bool>,
     retry_due: Cell<bool>,
+    maintained: MaintainedPools,
     /// The state of pools that all workers share.
     shared_pools: Arc<SharedPools>,
     workers: Workers<Directory>,
@@ -108,9 +110,15 @@ impl SharedLimits {
             claims: RefCell::default(),
             has_claims: Cell::new(false),
             retry_due: Cell::new(false),
+            maintained: MaintainedPools::default(),
             shared_pools,
             workers,
         }
+    }
+
+    /// The pools of this worker that need maintenance.
+    pub(super) fn maintained(&self) -> &MaintainedPools {
+        &self.maintained
     }
 
     pub(super) fn shared_pools(&self) -> &SharedPools {

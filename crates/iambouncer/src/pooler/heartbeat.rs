@@ -2,7 +2,8 @@
 //! the report when the worker stops; the liveness probe in [`crate::http`] evaluates it.
 
 use crate::context::Context;
-use crate::worker::{self, timers};
+use crate::worker::{self, timers, upkeep};
+use crate::worker_state::Worker;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,13 +19,18 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Beats until the worker stops.
-pub(super) async fn run(context: Rc<Context>) {
-    let heartbeat = Heartbeat(context);
+/// Beats until the worker stops; a worker without work sleeps, and is not expected to beat.
+pub(super) async fn run(worker: Rc<Worker>) {
+    let heartbeat = Heartbeat(worker.context.clone());
+    let (context, index) = (&heartbeat.0, worker.context.worker.index());
     loop {
-        let context = &heartbeat.0;
-        context.process.health.heartbeat(context.worker.index(), worker::now());
+        context.process.health.heartbeat(index, worker::now());
         context.load.sample(worker::now(), worker::cpu_time());
-        timers::sleep(PERIOD).await;
+        if super::janitor::has_no_work(&worker) {
+            context.process.health.sleep(index);
+            upkeep::requested().await;
+        } else {
+            timers::sleep(PERIOD).await;
+        }
     }
 }

@@ -3,11 +3,11 @@
 
 use super::memory::HighWaterMark;
 use crate::client_error::{self, ClientError};
-use crate::clients::{ClientInfo, ClientState};
+use crate::clients::{self, ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
 use crate::lifecycle::Phase;
 use crate::stats::Totals;
-use crate::worker::{self, timers};
+use crate::worker::{self, executor, timers, upkeep};
 use crate::worker_state::Worker;
 use std::future::ready;
 use std::rc::Rc;
@@ -18,69 +18,146 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Time between two checks whether `auth_file` has changed.
 const USERS_PERIOD: Duration = Duration::from_secs(1);
 
-/// Sweeps until the process exits.
+/// Idle clients that are checked for `client_idle_timeout` in a sweep, and pools that are checked for their last use: with
+/// more of them, it takes several sweeps to check all, and a sweep never takes a millisecond.
+const CHECKED_PER_SWEEP: usize = 1000;
+/// Periods of the averages for which a worker without work continues to sweep, so that its averages become 0.
+const PERIODS_WITHOUT_WORK: u32 = 2;
+/// Longest sleep of a worker without work. Its idle clients count as a use of their pools, and pools are forgotten.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+/// Part of the shortest time after which a pool is forgotten for which a worker sleeps at most.
+const SLEEP_PARTS: u32 = 4;
+
+/// What the sweeps of a worker remember.
+struct Janitor {
+    worker: Rc<Worker>,
+    clients: HighWaterMark,
+    pools: HighWaterMark,
+    period_began: Instant,
+    users_checked: Instant,
+    /// Periods that have to end before the worker may sleep.
+    periods_left: u32,
+    /// The slot of the idle client that is checked next.
+    next_client: u32,
+}
+
+/// Sweeps until the process exits; a worker without work sleeps.
 pub(super) async fn run(worker: Rc<Worker>) {
-    let mut period_began = worker::now();
-    let (clients, pools) = (HighWaterMark::default(), HighWaterMark::default());
-    let mut users_checked = worker::now();
+    let now = worker::now();
+    let mut janitor = Janitor {
+        worker,
+        clients: HighWaterMark::default(),
+        pools: HighWaterMark::default(),
+        period_began: now,
+        users_checked: now,
+        periods_left: 0,
+        next_client: 0,
+    };
     loop {
+        janitor.sweep().await;
+        if janitor.periods_left == 0 && has_no_work(&janitor.worker) {
+            timers::timeout(janitor.longest_sleep(), upkeep::requested()).await;
+        } else {
+            timers::sleep(PERIOD).await;
+        }
+    }
+}
+
+/// True if the periodic tasks of this worker have nothing to do. The first worker has tasks for the process.
+pub(super) fn has_no_work(worker: &Worker) -> bool {
+    worker.context.worker.index() != 0
+        && worker.directory.needs_no_maintenance()
+        && clients::none_is_busy()
+        && worker.context.auth_connections.is_empty()
+        && worker.lifecycle.phase() == Phase::Running
+}
+
+impl Janitor {
+    async fn sweep(&mut self) {
+        let worker = self.worker.clone();
+        if !has_no_work(&worker) {
+            self.periods_left = PERIODS_WITHOUT_WORK;
+        }
         // Before pools are created that have no server yet.
-        worker.directory.forget_unused();
+        worker.directory.forget_unused(CHECKED_PER_SWEEP);
         worker.directory.open_minimum();
         super::first_login::try_login(&worker);
-        for pool in worker.directory.pools() {
-            pool.maintain();
-        }
-        let have_clients_left = worker.context.worker.index() == 0
-            && clients.is_low(worker.context.process.limits.clients.taken());
-        if have_clients_left || pools.is_low(worker.directory.pool_count()) {
-            tracing::debug!("returning free memory to the system: most clients or pools are gone");
-            worker.context.process.control.spawn_blocking(super::memory::trim);
-        }
+        worker.directory.maintain();
+        self.free_memory();
         let config = worker.context.config();
         let idle_timeout = config.settings.server_idle_timeout;
         worker.context.auth_connections.close_unused(idle_timeout, &config, worker::now());
         if worker.context.worker.index() == 0 {
-            let context = &worker.context;
-            let process = &context.process;
-            process.host_names.look_up_again(
-                &process.control,
-                &context.name_sources(),
-                context.cache_times(),
-            );
-            if let Some((name, _)) = config.settings.peers_by_name() {
-                process.peer_addresses.keep_up_to_date(&process.control, &context.name_sources(), name);
-            }
-            for (kind, left_out) in process.log_limit.overdue(worker::now()) {
-                tracing::warn!(
-                    kind,
-                    left_out,
-                    "suppressed log lines about connections that have not logged in"
-                );
-            }
+            self.sweep_process(&config).await;
         }
-        if worker.context.worker.index() == 0 && worker::now() - users_checked >= USERS_PERIOD {
-            users_checked = worker::now();
-            worker.console.reread_users().await;
-        }
-        for client in worker.clients.list() {
-            client.check_end();
-            if is_wait_long(&config, &client) {
-                client.notify_of_wait();
-            }
-            if let Some(fault) = overdue(&config, &client) {
-                client.kill(fault);
-            } else if worker.lifecycle.phase() == Phase::WaitForServers
-                && client.state.get() == ClientState::Waiting
-            {
-                client.kill(client_error::shutting_down());
-            }
-        }
-        if worker::now() - period_began >= config.settings.stats_period {
-            period_began = worker::now();
+        self.check_clients(&config);
+        if worker::now() - self.period_began >= config.settings.stats_period {
+            self.period_began = worker::now();
+            self.periods_left = self.periods_left.saturating_sub(1);
             end_period(&worker, &config).await;
         }
-        timers::sleep(PERIOD).await;
+    }
+
+    fn longest_sleep(&self) -> Duration {
+        let config = self.worker.context.config();
+        let timeouts = [config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout];
+        let shortest = timeouts.into_iter().filter(|timeout| !timeout.is_zero()).min();
+        shortest.map_or(MAX_SLEEP, |shortest| (shortest / SLEEP_PARTS).clamp(PERIOD, MAX_SLEEP))
+    }
+
+    fn free_memory(&self) {
+        let context = &self.worker.context;
+        let have_clients_left =
+            context.worker.index() == 0 && self.clients.is_low(context.process.limits.clients.taken());
+        if have_clients_left || self.pools.is_low(self.worker.directory.pool_count()) {
+            tracing::debug!("returning free memory to the system: most clients or pools are gone");
+            context.process.control.spawn_blocking(super::memory::trim);
+        }
+    }
+
+    /// What one worker does for the process.
+    async fn sweep_process(&mut self, config: &Config) {
+        let context = &self.worker.context;
+        let process = &context.process;
+        process.host_names.look_up_again(&process.control, &context.name_sources(), context.cache_times());
+        if let Some((name, _)) = config.settings.peers_by_name() {
+            process.peer_addresses.keep_up_to_date(&process.control, &context.name_sources(), name);
+        }
+        for (kind, left_out) in process.log_limit.overdue(worker::now()) {
+            tracing::warn!(kind, left_out, "suppressed log lines about connections that have not logged in");
+        }
+        if worker::now() - self.users_checked >= USERS_PERIOD {
+            self.users_checked = worker::now();
+            self.worker.console.reread_users().await;
+        }
+    }
+
+    /// Enforces the time limits of clients: of those that have or wait for a server, and of a part of the idle ones.
+    fn check_clients(&mut self, config: &Config) {
+        let is_closing = self.worker.lifecycle.phase() == Phase::WaitForServers;
+        clients::visit_busy(|client| {
+            client.check_end();
+            if is_wait_long(config, client) {
+                client.notify_of_wait();
+            }
+            if let Some(fault) = overdue(config, client) {
+                client.kill(fault);
+            } else if is_closing && client.state.get() == ClientState::Waiting {
+                client.kill(client_error::shutting_down());
+            }
+        });
+        let has_idle_limit = !config.settings.client_idle_timeout.is_zero()
+            || config.users.values().any(|user| user.client_idle_timeout.is_some());
+        if has_idle_limit {
+            let next = self.worker.clients.visit_from(self.next_client, CHECKED_PER_SWEEP, |client| {
+                if client.state.get() == ClientState::Idle
+                    && let Some(fault) = overdue(config, client)
+                {
+                    client.kill(fault);
+                }
+            });
+            self.next_client = next.unwrap_or_default();
+        }
     }
 }
 
@@ -147,9 +224,8 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
 
 /// Ends a period of the averages. The first worker logs them for all.
 async fn end_period(worker: &Worker, config: &Config) {
-    for pool in worker.directory.pools() {
-        pool.stats.mark();
-    }
+    let pools = worker.directory.pools();
+    executor::for_each_in_steps(&pools, CHECKED_PER_SWEEP, |pool| pool.stats.mark()).await;
     worker.console.statistics.mark();
     worker.console.periods.end(worker::now());
     if !config.settings.log_stats || worker.context.worker.index() != 0 {

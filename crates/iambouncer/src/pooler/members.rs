@@ -13,8 +13,8 @@ use crate::net::{Endpoint, Socket};
 use crate::pending_logins::AddressGroup;
 use crate::pool::{Directory, SharedPools};
 use crate::process::Process;
-use crate::worker::executor;
 use crate::worker::workers::WorkerSlot;
+use crate::worker::{self, executor};
 use crate::worker_state::Worker;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -100,14 +100,16 @@ pub(super) fn open(start: WorkerStart, slot: WorkerSlot<Worker>) -> Rc<Worker> {
         reloader,
         slot.workers(),
     ));
-    let worker = Rc::new(Worker { context, directory, clients, lifecycle, console, workers: slot.workers() });
+    let workers = slot.workers();
+    let worker = Rc::new(Worker { context, directory, clients, lifecycle, console, workers });
     slot.serve(worker.clone());
-    executor::spawn(super::heartbeat::run(worker.context.clone()));
+    executor::spawn(super::heartbeat::run(worker.clone()));
     executor::spawn(super::janitor::run(worker.clone()));
+    super::sizing::begin(&worker);
     worker
 }
 
-/// Passes a new connection to the worker with the fewest clients.
+/// Passes a new connection to a worker.
 pub(super) fn assign_client(
     worker: &Rc<Worker>,
     socket: OwnedFd,
@@ -115,10 +117,9 @@ pub(super) fn assign_client(
     remote: Endpoint,
     listener: Endpoint,
 ) {
-    let loads = &worker.context.process.limits.loads;
-    let Some((index, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.taken()) else { return };
-    let (Some(of_worker), Some(of_process)) =
-        (load.take(None), worker.context.process.limits.clients.take(None))
+    let process = &worker.context.process;
+    let (Some((index, of_worker)), Some(of_process)) =
+        (process.placement.assign(worker::now()), process.limits.clients.take(None))
     else {
         return;
     };

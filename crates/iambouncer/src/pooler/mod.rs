@@ -12,6 +12,7 @@ mod members;
 mod memory;
 mod shutdown;
 pub mod signals;
+mod sizing;
 
 use crate::context::ConfigFiles;
 pub use crate::health_state::FirstLogin;

@@ -1,8 +1,9 @@
 //! A client's own statement names. Owns one client's map; it costs nothing until the first named Parse.
 
-use super::statement::Statement;
+use super::statement::{Statement, Text};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Hashed at every Bind: the standard hash costs 3 % of a prepared query. Keys collide only with names of the same
 /// client, at most [`MAX_NAMES`] of them.
@@ -67,6 +68,12 @@ impl ClientNames {
         let (kept, dropped): (Names, Names) = names.into_iter().partition(|(name, _)| keeps(name));
         self.0 = (!kept.is_empty()).then(|| Box::new(kept));
         Self(Some(Box::new(dropped)))
+    }
+
+    /// All names with their texts, which can be passed to another worker.
+    pub fn texts(&self) -> Vec<(Box<[u8]>, Arc<Text>)> {
+        let names = self.0.iter().flat_map(|names| names.iter());
+        names.map(|(name, statement)| (name.clone(), statement.text())).collect()
     }
 
     /// Number of names.

@@ -156,6 +156,16 @@ impl ServerCache {
         self.entries.iter().rev().map(|(_, entry)| (entry.statement.text(), entry.version)).collect()
     }
 
+    /// The statements whose text is not kept.
+    pub fn private(&self) -> impl Iterator<Item = u64> {
+        self.private.iter().copied()
+    }
+
+    /// Records statements whose text is not kept, of a server that was moved here.
+    pub fn insert_private(&mut self, ids: impl IntoIterator<Item = u64>) {
+        self.private.extend(ids);
+    }
+
     /// Number of statements.
     #[allow(clippy::len_without_is_empty, reason = "shown as a number only")]
     pub fn len(&self) -> usize {

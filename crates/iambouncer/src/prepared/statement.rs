@@ -109,6 +109,9 @@ impl Interner {
 
     /// The statement for a text from another worker.
     pub fn adopt(&self, text: &Arc<Text>) -> Rc<Statement> {
+        if text.body.is_empty() {
+            return Rc::new(Statement(text.clone()));
+        }
         self.0.get_or_add(&text.body, || Statement(text.clone()))
     }
 

@@ -41,7 +41,7 @@ pub(super) enum ServerCondition {
 }
 
 impl Linked {
-    fn new(server: Lease) -> Self {
+    pub(super) fn new(server: Lease) -> Self {
         Self {
             server,
             status: TxStatus::Idle,
@@ -141,7 +141,7 @@ impl Exchange {
         server.info.activity.set(Activity::Active);
         server.info.touched_at.set(now);
         session.info.set_server(Some(server.info.clone()));
-        session.info.state.set(ClientState::Active);
+        session.info.begin_busy(ClientState::Active);
         // A cancel request that came too late for this wait must not affect the next.
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);

@@ -13,6 +13,7 @@ mod half_duplex;
 mod head;
 mod internal_names;
 mod link;
+mod moving;
 mod own_names;
 mod requests;
 mod retry;
@@ -25,4 +26,5 @@ mod traced;
 mod unnamed;
 mod upstream;
 
+pub use moving::SessionInTransit;
 pub use session::{CloseReason, Session, Start};

@@ -121,9 +121,9 @@ impl ClientSession {
 
 /// A client and, while it is active, its exchange with a server.
 pub struct Session {
-    session: ClientSession,
+    pub(super) session: ClientSession,
     /// `None` while the client is idle.
-    exchange: Option<Box<Exchange>>,
+    pub(super) exchange: Option<Box<Exchange>>,
 }
 
 impl Session {

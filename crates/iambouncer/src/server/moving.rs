@@ -1,10 +1,10 @@
-//! Moving an idle server to another worker. Owns the form in which it is passed between threads; which worker gets it
-//! belongs to the pool.
+//! Moving a server to another worker: an idle one, or that of a client that moves. Owns the form in which it is passed
+//! between threads; which worker gets it belongs to the pool and to [`crate::placement`].
 
 use super::{Server, ServerFacts, ServerInfo};
 use crate::limits::Permit;
-use crate::net::SocketInTransit;
-use crate::parameters::{ParameterId, ParameterIds, Parameters};
+use crate::net::{Inbound, SocketInTransit, Stream};
+use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use std::cell::Cell;
@@ -22,24 +22,39 @@ pub struct DetachedServer {
     reported: ParameterIds,
     has_client_names: bool,
     prepared: Vec<(Arc<Text>, u32)>,
+    private: Vec<u64>,
     has_uncertain: bool,
+    is_unnamed_own: bool,
     permits: Vec<Permit>,
 }
 
-impl DetachedServer {
-    /// Detaches an idle server from this worker.
-    ///
-    /// # Errors
-    /// The server has sent something meanwhile or is closed; the connection is dropped.
-    pub async fn pack(server: Server) -> io::Result<Self> {
-        // Every field is named, so that a new one is either passed on or dropped on purpose.
-        let Server { stream, parameters, reported, prepared, unnamed: _, has_client_names, info, permits } =
+/// The parts of a server besides its connection.
+struct Rest {
+    parameters: ValueSet,
+    reported: ParameterIds,
+    prepared: ServerCache,
+    unnamed: ServerUnnamed,
+    has_client_names: bool,
+    info: Rc<ServerInfo>,
+    permits: Vec<Permit>,
+}
+
+impl Rest {
+    // Every field is named, so that a new one is either passed on or dropped on purpose.
+    fn split(server: Server) -> (Stream, Self) {
+        let Server { stream, parameters, reported, prepared, unnamed, has_client_names, info, permits } =
             server;
-        let connection = SocketInTransit::pack(stream).await?;
-        if info.close_needed.get() {
-            return Err(io::Error::other("the server has to be closed"));
-        }
-        Ok(Self {
+        (stream, Self { parameters, reported, prepared, unnamed, has_client_names, info, permits })
+    }
+
+    fn join(self, stream: Stream) -> Server {
+        let Self { parameters, reported, prepared, unnamed, has_client_names, info, permits } = self;
+        Server { stream, parameters, reported, prepared, unnamed, has_client_names, info, permits }
+    }
+
+    fn detached(self, connection: SocketInTransit) -> DetachedServer {
+        let Self { parameters, reported, prepared, unnamed, has_client_names, info, permits } = self;
+        DetachedServer {
             connection,
             facts: info.facts.clone(),
             touched_at: info.touched_at.get(),
@@ -48,8 +63,38 @@ impl DetachedServer {
             has_client_names,
             has_uncertain: prepared.has_uncertain(),
             prepared: prepared.texts(),
+            private: prepared.private().collect(),
+            is_unnamed_own: matches!(unnamed, ServerUnnamed::Own),
             permits,
-        })
+        }
+    }
+}
+
+impl DetachedServer {
+    /// Detaches an idle server from this worker.
+    ///
+    /// # Errors
+    /// The server has sent something meanwhile or is closed; the connection is dropped.
+    pub async fn pack(server: Server) -> io::Result<Self> {
+        let (stream, rest) = Rest::split(server);
+        let connection = SocketInTransit::pack(stream).await?;
+        if rest.info.close_needed.get() {
+            return Err(io::Error::other("the server has to be closed"));
+        }
+        Ok(rest.detached(connection))
+    }
+
+    /// Detaches the server of a client that is between two transactions. What the server has sent moves with it. Not
+    /// cancel safe.
+    ///
+    /// # Errors
+    /// Returns the server, which can be used here as before, unless its connection has failed.
+    pub async fn pack_with_input(server: Server) -> Result<Self, (Box<Server>, io::Error)> {
+        let (stream, rest) = Rest::split(server);
+        match SocketInTransit::pack_with_input(stream).await {
+            Ok(connection) => Ok(rest.detached(connection)),
+            Err((stream, error)) => Err((Box::new(rest.join(stream)), error)),
+        }
     }
 
     /// Attaches it to this worker.
@@ -57,26 +102,40 @@ impl DetachedServer {
     /// # Errors
     /// The worker cannot register the connection.
     pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<Server> {
-        let stream = self.connection.unpack()?;
+        self.unpack_with_input(parameters, statements).map(|(server, _)| server)
+    }
+
+    /// The same with what it had sent before.
+    ///
+    /// # Errors
+    /// As [`DetachedServer::unpack`].
+    pub fn unpack_with_input(
+        self,
+        parameters: &Parameters,
+        statements: &Interner,
+    ) -> io::Result<(Server, Inbound)> {
+        let (stream, received) = self.connection.unpack_with_input()?;
         let mut prepared = ServerCache::default();
         for (text, version) in self.prepared {
             prepared.insert(statements.adopt(&text), version);
         }
+        prepared.insert_private(self.private);
         if self.has_uncertain {
             prepared.mark_others_uncertain();
         }
         let info = ServerInfo::new(self.facts, Rc::new(Cell::new(self.touched_at)));
         info.prepared_count.set(prepared.len());
-        Ok(Server {
+        let server = Server {
             stream,
             parameters: parameters.set_of(self.parameters),
             reported: self.reported,
             prepared,
-            // Statement texts are identified by their address, which is specific to a worker.
-            unnamed: ServerUnnamed::Unknown,
+            // Otherwise it is one of the texts of unnamed statements, whose addresses are specific to a worker.
+            unnamed: if self.is_unnamed_own { ServerUnnamed::Own } else { ServerUnnamed::Unknown },
             has_client_names: self.has_client_names,
             info: Rc::new(info),
             permits: self.permits,
-        })
+        };
+        Ok((server, received))
     }
 }

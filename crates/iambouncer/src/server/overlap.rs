@@ -44,8 +44,7 @@ impl Overlap {
     }
 
     /// True if nothing has begun.
-    #[cfg(test)]
-    pub(super) fn is_none(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         matches!(*self.0.borrow(), OverlapState::None)
     }
 }

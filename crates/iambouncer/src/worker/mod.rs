@@ -7,10 +7,12 @@
 
 pub mod buffer;
 pub mod executor;
+pub mod load;
 pub mod mailbox;
 pub mod notify;
 pub mod reactor;
 pub mod timers;
+pub mod upkeep;
 pub mod workers;
 
 use mailbox::Mailbox;
@@ -107,8 +109,11 @@ fn work(mailbox: Arc<Mailbox>, main: impl Future<Output = ()> + 'static) -> std:
         if let Err(error) = reactor::wait(wait) {
             break Err(error);
         }
-        timers::fire(refresh_clock());
+        let now = refresh_clock();
+        timers::fire(now);
+        load::after_wait(now);
     };
+    load::clear();
     executor::clear();
     reactor::remove();
     outcome

@@ -1,7 +1,7 @@
 //! Communication between the workers: jobs, and questions that all workers answer. Owns their queues. A job receives
 //! the worker that runs it, or the part of it that the sender knows. Not used while queries flow.
 
-use super::executor;
+use super::{executor, upkeep};
 use crate::config::MAX_WORKERS;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,6 +104,7 @@ impl<W: 'static> WorkerSlot<W> {
             while let Some(job) = jobs.recv().await {
                 let worker = worker.clone();
                 executor::spawn(async move { job(&worker) });
+                upkeep::request();
             }
         });
     }

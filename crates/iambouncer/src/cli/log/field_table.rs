@@ -37,6 +37,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("key_pid", "Process ID in the key of a cancel request"),
     ("kind", "Kind of lines that were suppressed"),
     ("left_out", "Number of lines of this kind that were suppressed before this one"),
+    ("load", "CPU time of a worker in its last milliseconds, in 1/1000 of that time"),
     ("left_seconds", "Seconds until AWS credentials expire"),
     ("new", "New addresses of a host name"),
     ("old", "Previous addresses of a host name"),

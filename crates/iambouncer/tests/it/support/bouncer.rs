@@ -297,6 +297,8 @@ pub fn command_through(
         .env("AWS_EC2_METADATA_DISABLED", "true")
         // `make test` runs all tests once more with another engine.
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
+        // It also runs some with clients that change their worker after every request.
+        .envs(std::env::var("TEST_MOVE_CLIENTS").map(|yes| ("TEST_MOVE_CLIENTS", yes)))
         .envs(root_user())
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())

@@ -1,5 +1,6 @@
 //! Several workers in one process behave like one for clients, the console and PostgreSQL.
 
+mod clients;
 mod commands;
 mod ending;
 mod limits;

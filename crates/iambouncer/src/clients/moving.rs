@@ -1,0 +1,135 @@
+//! Moving a client's record to another worker. Owns the form in which it is passed between threads, and the look-up of
+//! clients whose cancel key names another worker or slot than where they are now.
+
+use super::{CancelKey, ClientInfo, ClientTable, Departure, KeyOwner};
+use crate::client_identity::ClientIdentity;
+use crate::net::Endpoint;
+use crate::worker::executor::TaskKey;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// The record of a client that belongs to no worker.
+pub struct ClientInTransit {
+    id: u64,
+    cancel_key: CancelKey,
+    remote: Endpoint,
+    local: Option<Endpoint>,
+    pid: u32,
+    connected_s: u32,
+    /// What it has sent at its login.
+    pub identity: ClientIdentity,
+    quiet_since: Instant,
+    prepared_count: u32,
+    departure: Departure,
+}
+
+impl ClientInfo {
+    /// A copy of the record, for another worker. The client is between two transactions.
+    pub fn pack(&self) -> ClientInTransit {
+        ClientInTransit {
+            id: self.id,
+            cancel_key: self.cancel_key,
+            remote: self.remote(),
+            local: self.local(),
+            pid: self.pid(),
+            connected_s: self.connected_s,
+            identity: (*self.identity()).clone(),
+            quiet_since: self.timing.get().quiet_since,
+            prepared_count: self.prepared_count.get(),
+            departure: self.departure(),
+        }
+    }
+}
+
+/// Where the cancel key of a client says that it is.
+type KeyPlace = (usize, u32);
+
+impl ClientTable {
+    fn place_in_key(&self, key: &CancelKey) -> Option<KeyPlace> {
+        match self.key_form.owner_of(key) {
+            KeyOwner::Worker(worker) => Some((worker, self.key_form.slot_of(key))),
+            KeyOwner::Peer(_) => None,
+        }
+    }
+
+    /// Adds a client that was moved here. Its task is set when its session begins. `None` if no slot is available.
+    pub fn adopt(&self, client: ClientInTransit, identity: Rc<ClientIdentity>) -> Option<Rc<ClientInfo>> {
+        let slot = self.free_slot()?;
+        let ends = self.ends(client.remote, client.local, client.pid);
+        let mut info = self.record(client.id, slot, client.cancel_key, ends, client.quiet_since);
+        info.task.set(TaskKey::NONE);
+        info.connected_s = client.connected_s;
+        info.prepared_count.set(client.prepared_count);
+        info.departure.set(client.departure);
+        info.set_identity(identity);
+        let info = Rc::new(info);
+        if let Some(place) = self.place_in_key(&info.cancel_key) {
+            self.moved.borrow_mut().insert(place, slot);
+        }
+        self.clients.borrow_mut().insert(slot, info.clone());
+        Some(info)
+    }
+
+    /// Forgets the place of a client that was moved here.
+    pub(super) fn forget_place(&self, client: &ClientInfo) {
+        let mut moved = self.moved.borrow_mut();
+        if moved.is_empty() {
+            return;
+        }
+        if let Some(place) = self.place_in_key(&client.cancel_key)
+            && moved.get(&place) == Some(&client.slot)
+        {
+            moved.remove(&place);
+        }
+    }
+
+    /// The client of a cancel key, if it was moved here.
+    pub(super) fn moved_with_key(&self, key: &CancelKey) -> Option<Rc<ClientInfo>> {
+        let slot = *self.moved.borrow().get(&self.place_in_key(key)?)?;
+        self.at(slot).filter(|client| self.key_form.is_same(&client.cancel_key, *key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KeyForm;
+    use super::*;
+
+    fn moved(from: &ClientTable, to: &ClientTable) -> (Rc<ClientInfo>, Rc<ClientInfo>) {
+        let end = || Endpoint::Unix("/run/.s.PGSQL.6432".into());
+        let before = from.add(end(), Some(end()), 77, Instant::now()).unwrap();
+        let after = to.adopt(before.pack(), before.identity()).unwrap();
+        from.remove(&before);
+        (before, after)
+    }
+
+    #[test]
+    fn a_move_changes_nothing_about_a_client_but_its_slot() {
+        for form in [KeyForm::Alone, KeyForm::of(5, 2)] {
+            let (one, other) = (ClientTable::new(0, form), ClientTable::new(1, form));
+            let (before, after) = moved(&one, &other);
+            assert_eq!((before.id, before.pid(), before.remote()), (after.id, after.pid(), after.remote()));
+            assert_eq!((before.local(), before.connected_s), (after.local(), after.connected_s));
+            assert_eq!(before.timing.get().quiet_since, after.timing.get().quiet_since);
+            assert_eq!(one.count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_moved_is_found_by_its_cancel_key() {
+        for form in [KeyForm::Alone, KeyForm::of(5, 2)] {
+            let (one, other) = (ClientTable::new(0, form), ClientTable::new(1, form));
+            let (_, there) = moved(&one, &other);
+            let key = there.cancel_key;
+            assert!(one.by_cancel_key(&key).is_none());
+            assert_eq!(other.by_cancel_key(&key).map(|client| client.id), Some(there.id));
+            // And back, to another slot.
+            let back = one.adopt(there.pack(), there.identity()).unwrap();
+            other.remove(&there);
+            assert!(other.by_cancel_key(&key).is_none() && other.moved.borrow().is_empty());
+            assert_eq!(one.by_cancel_key(&key).map(|client| client.slot), Some(back.slot));
+            one.remove(&back);
+            assert!(one.by_cancel_key(&key).is_none() && one.moved.borrow().is_empty());
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Moving a client's session to another worker, between two of its transactions. Owns the form in which it is passed
+//! between threads: everything that the session has besides its record in the table of clients.
+
+use super::exchange::{Exchange, FlushState, RequestState};
+use super::link::{Link, Linked, ServerCondition};
+use super::session::{ClientSession, Session};
+use crate::clients::{ClientInfo, ClientState};
+use crate::net::{Inbound, SocketInTransit, Stream};
+use crate::parameters::{ParameterId, ValueSet};
+use crate::pool::Pool;
+use crate::prepared::statement::Text;
+use crate::prepared::{ClientNames, Effect, ServerUnnamed, Unnamed, UnnamedText};
+use crate::server::Activity;
+use crate::server::moving::DetachedServer;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use wire::backend::TxStatus;
+
+/// The unnamed statement of a client that belongs to no worker.
+enum UnnamedInTransit {
+    None,
+    Text(Box<[u8]>),
+    /// Its text was not kept.
+    OnServer(Effect),
+}
+
+impl UnnamedInTransit {
+    fn of(unnamed: &Unnamed) -> Self {
+        match unnamed {
+            None => Self::None,
+            Some(text) => match text.body() {
+                Some(body) => Self::Text(body.into()),
+                None => Self::OnServer(text.effect),
+            },
+        }
+    }
+}
+
+type ParameterValues = Vec<(ParameterId, Box<str>)>;
+
+fn values_of(set: &ValueSet) -> ParameterValues {
+    set.iter().map(|(id, value)| (id, value.into())).collect()
+}
+
+/// The server that a client keeps.
+struct KeptServer {
+    server: DetachedServer,
+    unnamed_portal: Effect,
+    named_portals: Effect,
+}
+
+/// A session that belongs to no worker. Its connections are closed when it is dropped.
+pub struct SessionInTransit {
+    client: SocketInTransit,
+    names: Vec<(Box<[u8]>, Arc<Text>)>,
+    unnamed: UnnamedInTransit,
+    has_effects: bool,
+    has_private: bool,
+    parameters: ParameterValues,
+    login_parameters: ParameterValues,
+    parameters_proven: bool,
+    kept: Option<KeptServer>,
+}
+
+impl Exchange {
+    /// True if a client with this exchange can move: it keeps its server between two transactions, and nothing is under
+    /// way.
+    fn can_move(&self, session: &ClientSession) -> bool {
+        let Link::Server(linked) = &self.link else { return false };
+        let info = &linked.server.info;
+        let timing = session.info.timing.get();
+        linked.status == TxStatus::Idle
+            && linked.condition == ServerCondition::InStep
+            && !linked.changed_schema
+            && timing.query_at.is_none()
+            && timing.transaction_at.is_none()
+            && info.cancels_in_flight.get() == 0
+            && !info.close_needed.get()
+            && info.overlap.is_none()
+            && self.answers.is_fresh()
+            && self.internal_query_error.is_none()
+            && self.request == RequestState::Accepted
+            && self.flush == FlushState::None
+            && self.dropped_names.is_empty()
+            && self.up.is_finished()
+            && self.down.is_finished()
+            && self.has_no_trace()
+    }
+
+    /// True if only the server knows the unnamed statement of the client that has it to itself.
+    fn has_own_unnamed(&self) -> bool {
+        matches!(&self.link, Link::Server(linked) if matches!(linked.server.unnamed, ServerUnnamed::Own))
+    }
+
+    #[cfg(feature = "otlp")]
+    fn has_no_trace(&self) -> bool {
+        self.trace.is_none()
+    }
+
+    #[cfg(not(feature = "otlp"))]
+    fn has_no_trace(&self) -> bool {
+        true
+    }
+}
+
+impl Session {
+    /// True if the client is between two transactions and nothing of it is under way.
+    pub fn can_move(&self) -> bool {
+        // A long text that exists only on the server is not worth the trouble.
+        let is_unnamed_kept = self.session.unnamed.as_ref().is_none_or(|text| text.body().is_some());
+        match &self.exchange {
+            None => true,
+            Some(exchange) => {
+                (is_unnamed_kept || exchange.has_own_unnamed()) && exchange.can_move(&self.session)
+            }
+        }
+    }
+
+    /// The connection, to wait until the kernel has all that was sent.
+    pub fn client(&mut self) -> &mut Stream {
+        &mut self.session.client
+    }
+
+    /// Detaches the session from this worker. [`Session::can_move`] is true, and the kernel has all that was sent to the
+    /// client. Not cancel safe.
+    ///
+    /// # Errors
+    /// Returns the session, which continues here, unless a connection has failed.
+    pub async fn detach(mut self) -> Result<SessionInTransit, (Box<Self>, io::Error)> {
+        let kept = match self.exchange.take() {
+            None => None,
+            Some(exchange) => match Self::detach_server(&mut self.session, exchange).await {
+                Ok(kept) => kept,
+                Err((exchange, error)) => {
+                    self.exchange = Some(exchange);
+                    return Err((Box::new(self), error));
+                }
+            },
+        };
+        let ClientSession {
+            pool,
+            info,
+            client,
+            names,
+            unnamed,
+            has_effects,
+            has_private,
+            parameters,
+            login_parameters,
+            parameters_proven,
+        } = self.session;
+        match SocketInTransit::pack_with_input(client).await {
+            Ok(client) => Ok(SessionInTransit {
+                client,
+                names: names.texts(),
+                unnamed: UnnamedInTransit::of(&unnamed),
+                has_effects,
+                has_private,
+                parameters: values_of(&parameters),
+                login_parameters: values_of(&login_parameters),
+                parameters_proven,
+                kept,
+            }),
+            Err((client, error)) => {
+                let session = ClientSession {
+                    pool,
+                    info,
+                    client,
+                    names,
+                    unnamed,
+                    has_effects,
+                    has_private,
+                    parameters,
+                    login_parameters,
+                    parameters_proven,
+                };
+                let mut stays = Self { session, exchange: None };
+                match kept.map(|kept| stays.adopt_server(kept)) {
+                    None | Some(Ok(())) => Err((Box::new(stays), error)),
+                    Some(Err(error)) => Err((Box::new(stays), error)),
+                }
+            }
+        }
+    }
+
+    /// Detaches the server that a client keeps; its exchange is free then.
+    async fn detach_server(
+        session: &mut ClientSession,
+        mut exchange: Box<Exchange>,
+    ) -> Result<Option<KeptServer>, (Box<Exchange>, io::Error)> {
+        let Link::Server(mut linked) = std::mem::replace(&mut exchange.link, Link::None) else {
+            return Ok(None);
+        };
+        linked.changed_parameters.commit(&mut session.parameters);
+        let Some(server) = linked.server.into_server() else { return Ok(None) };
+        match DetachedServer::pack_with_input(*server).await {
+            Ok(server) => {
+                let (unnamed_portal, named_portals) = (exchange.unnamed_portal, exchange.named_portals);
+                exchange.clear_link_state();
+                exchange.recycle();
+                session.record_unlinked();
+                Ok(Some(KeptServer { server, unnamed_portal, named_portals }))
+            }
+            Err((server, error)) => {
+                exchange.link = Link::Server(Linked::new(session.pool.lend(server)));
+                Err((exchange, error))
+            }
+        }
+    }
+
+    /// Links the client to its server at this worker.
+    fn adopt_server(&mut self, kept: KeptServer) -> io::Result<()> {
+        let (lease, received) = self.session.pool.adopt(kept.server)?;
+        let mut exchange = match self.exchange.take() {
+            Some(exchange) => exchange,
+            None => self.session.pool.with_session_rules(Exchange::allocate),
+        };
+        let info = &self.session.info;
+        lease.info.client_id.set(info.id);
+        lease.info.activity.set(Activity::Active);
+        info.set_server(Some(lease.info.clone()));
+        info.begin_busy(ClientState::Active);
+        exchange.down.set_received(received);
+        exchange.unnamed_portal = kept.unnamed_portal;
+        exchange.named_portals = kept.named_portals;
+        exchange.link = Link::Server(Linked::new(lease));
+        self.exchange = Some(exchange);
+        Ok(())
+    }
+}
+
+impl SessionInTransit {
+    /// True if it takes a server along.
+    pub fn keeps_server(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Attaches the session to this worker, where the client has this pool and this record.
+    ///
+    /// # Errors
+    /// The worker cannot register a connection; the session has ended.
+    pub fn attach(self, pool: Rc<Pool>, info: Rc<ClientInfo>) -> io::Result<Session> {
+        let Self {
+            client,
+            names,
+            unnamed,
+            has_effects,
+            has_private,
+            parameters,
+            login_parameters,
+            parameters_proven,
+            kept,
+        } = self;
+        let (client, received) = client.unpack_with_input()?;
+        let context = pool.context.clone();
+        let mut own_names = ClientNames::default();
+        for (name, text) in names {
+            own_names.insert(&name, context.statements.adopt(&text));
+        }
+        let unnamed = match unnamed {
+            UnnamedInTransit::None => None,
+            UnnamedInTransit::Text(body) => Some(context.unnamed.intern(&body)),
+            UnnamedInTransit::OnServer(effect) => Some(UnnamedText::without_body(effect)),
+        };
+        info.state.set(ClientState::Idle);
+        let session = ClientSession {
+            pool,
+            info,
+            client,
+            names: own_names,
+            unnamed,
+            has_effects,
+            has_private,
+            parameters: context.parameters.set_of(parameters),
+            login_parameters: context.parameters.set_of(login_parameters),
+            parameters_proven,
+        };
+        let mut session = Session { session, exchange: None };
+        session.receive_first(received);
+        if let Some(kept) = kept {
+            session.adopt_server(kept)?;
+        }
+        Ok(session)
+    }
+}
+
+impl Session {
+    /// Adds bytes that were received before this session began.
+    fn receive_first(&mut self, received: Inbound) {
+        if !received.is_empty() {
+            let mut exchange = self.session.pool.with_session_rules(Exchange::allocate);
+            exchange.up.set_received(received);
+            self.exchange = Some(exchange);
+        }
+    }
+}

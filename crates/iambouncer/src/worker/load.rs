@@ -1,0 +1,87 @@
+//! How busy this thread is. Owns the measurement of its CPU time over short periods in which it runs; a thread that
+//! sleeps is not woken for it.
+
+use super::cpu_time;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+/// Length of a period. Longer than a scheduler keeps a thread waiting that shares a core, several times.
+const PERIOD: Duration = Duration::from_millis(5);
+/// The result for a thread that has computed all the time.
+const FULL: u128 = 1000;
+
+type Observer = Box<dyn FnMut(u32)>;
+
+/// The current period.
+#[derive(Clone, Copy)]
+struct Period {
+    began: Instant,
+    /// The CPU time of the thread at its beginning.
+    cpu: Duration,
+}
+
+thread_local! {
+    static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
+    static PERIOD_BEGAN: Cell<Option<Period>> = const { Cell::new(None) };
+}
+
+/// Calls `observer` at the end of each period with the part of it in which this thread has computed, from 0 to 1000. A
+/// thread that waits for a core does not compute: another thread would have to wait for it as well.
+pub fn observe(observer: impl FnMut(u32) + 'static) {
+    OBSERVER.set(Some(Box::new(observer)));
+    PERIOD_BEGAN.set(Some(Period { began: super::now(), cpu: cpu_time() }));
+}
+
+/// Called after each wait.
+#[inline]
+pub(super) fn after_wait(now: Instant) {
+    if let Some(period) = PERIOD_BEGAN.get()
+        && now.saturating_duration_since(period.began) >= PERIOD
+    {
+        end_period(period, now);
+    }
+}
+
+#[cold]
+fn end_period(period: Period, now: Instant) {
+    let cpu = cpu_time();
+    PERIOD_BEGAN.set(Some(Period { began: now, cpu }));
+    let passed = now.saturating_duration_since(period.began).as_nanos().max(1);
+    let load = (cpu.saturating_sub(period.cpu).as_nanos() * FULL / passed).min(FULL) as u32;
+    OBSERVER.with_borrow_mut(|observer| {
+        if let Some(observer) = observer {
+            observer(load);
+        }
+    });
+}
+
+/// Stops observing.
+pub(super) fn clear() {
+    PERIOD_BEGAN.set(None);
+    OBSERVER.set(None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::{executor, reactor::EngineKind, timers};
+    use std::rc::Rc;
+
+    #[test]
+    fn a_thread_that_computes_is_busy_and_one_that_sleeps_is_not() {
+        crate::worker::run(EngineKind::Epoll, async {
+            let loads: Rc<RefCell<Vec<u32>>> = Rc::default();
+            let seen = loads.clone();
+            observe(move |load| seen.borrow_mut().push(load));
+            timers::sleep(4 * PERIOD).await;
+            assert!(loads.take().iter().all(|load| *load < 500), "it has slept");
+            // Until it has had a core for most of a period, which other load may delay.
+            let began = Instant::now();
+            while loads.borrow().iter().all(|load| *load < 700) && began.elapsed() < Duration::from_secs(30) {
+                executor::yield_now().await;
+            }
+            assert!(loads.borrow().iter().any(|load| *load >= 700), "{:?}", loads.borrow());
+        })
+        .unwrap();
+    }
+}
