@@ -5,7 +5,7 @@ use super::address::Endpoint;
 use super::peer_credentials::PeerCredentials;
 use super::tcp_options::{TcpOptions, apply_tcp_options};
 use crate::files::PermittedUse;
-use crate::worker::reactor::{self, SocketBackend, Source};
+use crate::worker::reactor::{self, SocketBackend, Source, flow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
@@ -70,9 +70,25 @@ impl Socket {
     /// caller must have made room if its block is full.
     #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
+        if self.0.has_flow() {
+            into.want_large_block();
+        }
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_recv(into),
             SocketBackend::Ready(fd, source) => receive(fd, source, into),
+        }
+    }
+
+    /// Data flows fast: fewer wake-ups, each for more of it. The flow ends by itself.
+    pub fn begin_flow(&self) {
+        self.0.begin_flow();
+    }
+
+    /// The next bytes are expected to be few, and are reported at once.
+    #[inline]
+    pub fn end_flow(&self) {
+        if self.0.has_flow() {
+            self.0.end_flow();
         }
     }
 
@@ -197,6 +213,7 @@ impl Socket {
     /// # Errors
     /// Bytes have arrived, or the connection was closed.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
+        self.end_flow();
         let is_quiet = match &self.0 {
             SocketBackend::Ring(channel) => {
                 poll_fn(|_| channel.poll_quiet()).await?;
@@ -222,6 +239,7 @@ impl Socket {
     /// # Errors
     /// The connection has failed, or no file descriptor is available; the socket can still be used.
     pub(super) async fn detach_with_input(&mut self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        self.end_flow();
         if let SocketBackend::Ring(channel) = &self.0 {
             poll_fn(|_| channel.poll_quiet()).await?;
         }
@@ -270,6 +288,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.end_flow();
         match &self.0 {
             SocketBackend::Ring(channel) => channel.close(),
             SocketBackend::Ready(_, source) => reactor::forget(source),
@@ -313,6 +332,9 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
                 if n < room {
                     source.drained();
                 }
+                if source.has_flow() {
+                    flow::received(fd, source, n, room);
+                }
                 into.filled(n);
                 return Poll::Ready(Ok(n));
             }
@@ -320,6 +342,9 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
             Err(Errno::AGAIN) => {
                 source.refused_read();
                 into.filled(0);
+                if source.has_flow() {
+                    flow::end(fd, source);
+                }
                 return Poll::Pending;
             }
             Err(error) => {

@@ -7,6 +7,7 @@ use crate::worker::{self, timers};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::future::poll_fn;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -321,5 +322,105 @@ fn a_connection_that_moves_keeps_its_order_of_bytes_in_both_directions() {
             // What the other side has sent for parts of chunks.
             let _ = peer.read_to_end(&mut Vec::new());
         },
+    );
+}
+
+/// As [`on_every_engine`] over TCP, since the low-water mark is a feature of TCP.
+fn over_tcp<F: Future<Output = ()> + 'static>(test: fn(Socket) -> F, peer: fn(TcpStream)) {
+    for engine in [EngineKind::Epoll, EngineKind::IoUring] {
+        if engine == EngineKind::IoUring && reactor::probe_ring().is_err() {
+            eprintln!("io_uring is not available, not tested");
+            continue;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        let peer = std::thread::spawn(move || peer(theirs));
+        let worker = std::thread::spawn(move || {
+            let run = async move {
+                ours.set_nonblocking(true).unwrap();
+                test(Socket::new(ours.into()).unwrap()).await;
+            };
+            worker::run(engine, run).unwrap();
+        });
+        worker.join().unwrap();
+        peer.join().unwrap();
+    }
+}
+
+async fn receive_in_time(socket: &mut Socket, into: &mut Inbound) -> usize {
+    let receiving = poll_fn(|cx| socket.poll_recv(cx, into));
+    timers::timeout(Duration::from_secs(10), receiving).await.expect("bytes that wait for more").unwrap()
+}
+
+#[test]
+fn the_last_bytes_of_a_flow_do_not_wait_for_more() {
+    over_tcp(
+        |mut socket| async move {
+            let mut all = Vec::new();
+            let mut inbound = Inbound::default();
+            while all.len() < LARGE {
+                receive_in_time(&mut socket, &mut inbound).await;
+                all.extend_from_slice(inbound.bytes());
+                inbound.clear();
+                socket.begin_flow();
+            }
+            assert!(all == pattern(LARGE));
+            send_all(&mut socket, b"end").await;
+        },
+        |mut peer| {
+            // It does not close the connection, whose end would be reported.
+            for chunk in pattern(LARGE).chunks(8192) {
+                peer.write_all(chunk).unwrap();
+            }
+            peer.read_exact(&mut [0; 3]).unwrap();
+        },
+    );
+}
+
+#[test]
+fn short_answers_after_a_flow_arrive_one_by_one() {
+    over_tcp(
+        |mut socket| async move {
+            for turn in 0..100 {
+                if turn % 3 == 0 {
+                    socket.begin_flow();
+                }
+                send_all(&mut socket, b"?").await;
+                let mut inbound = Inbound::default();
+                assert_eq!(receive_in_time(&mut socket, &mut inbound).await, 6);
+                assert_eq!(inbound.bytes(), b"answer");
+                if turn % 2 == 0 {
+                    socket.end_flow();
+                }
+            }
+        },
+        |mut peer| {
+            for _ in 0..100 {
+                peer.read_exact(&mut [0]).unwrap();
+                peer.write_all(b"answer").unwrap();
+            }
+        },
+    );
+}
+
+#[test]
+fn the_end_of_the_stream_is_noticed_during_and_after_a_flow() {
+    over_tcp(
+        |mut socket| async move {
+            let mut inbound = Inbound::default();
+            assert!(receive_in_time(&mut socket, &mut inbound).await > 0);
+            socket.begin_flow();
+            let mut received = inbound.len();
+            loop {
+                let mut inbound = Inbound::default();
+                match receive_in_time(&mut socket, &mut inbound).await {
+                    0 => break,
+                    n => received += n,
+                }
+            }
+            assert_eq!(received, 100_000);
+        },
+        |mut peer| peer.write_all(&[7; 100_000]).unwrap(),
     );
 }

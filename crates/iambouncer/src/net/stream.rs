@@ -30,6 +30,18 @@ impl Stream {
         }
     }
 
+    /// Data flows fast; see [`Socket::begin_flow`].
+    #[cold]
+    pub fn begin_flow(&self) {
+        self.socket().begin_flow();
+    }
+
+    /// The next bytes are reported at once.
+    #[inline]
+    pub fn end_flow(&self) {
+        self.socket().end_flow();
+    }
+
     /// Accepts bytes of `head`, then of `body`, for sending; returns how many.
     #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {

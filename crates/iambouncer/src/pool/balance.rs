@@ -40,7 +40,7 @@ impl Pool {
 
     /// A client waits and no server is available at once: with several workers, others may have one.
     pub(super) fn handle_shortage(self: &Rc<Self>, full: Full) {
-        if self.context.worker.is_alone() {
+        if self.context.worker.is_alone() || (full == Full::Pool && self.has_all_servers()) {
             return;
         }
         let waited = self.queue.waiting_since().map(|since| worker::now().saturating_duration_since(since));
@@ -49,6 +49,11 @@ impl Pool {
             self.request_servers(full);
         }
         self.retry_while_waiting();
+    }
+
+    /// True if no other worker has a server of the pool, or is opening one.
+    fn has_all_servers(&self) -> bool {
+        self.table.count() + self.logins.under_way() == self.shared.open.taken() as usize
     }
 
     /// Retries at short intervals as long as a client waits for a server that may become available.

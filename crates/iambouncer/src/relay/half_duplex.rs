@@ -4,9 +4,18 @@
 
 use super::head::Head;
 use crate::net::{Inbound, Stream};
+use crate::worker;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use wire::scan::{Event, Frame, FrameError, Interest, Scanner};
+
+/// A receive of fewer bytes is not part of a large result: PostgreSQL writes 8 KiB at a time.
+const LARGE_RECEIVE_BYTES: usize = 4096;
+/// Data flows fast if so much … (A debug build is slower, and its tests are to see flows.)
+const FAST_BYTES: usize = if cfg!(debug_assertions) { 16 * 1024 } else { 384 * 1024 };
+/// … arrives in this time.
+const RATE_PERIOD: Duration = Duration::from_millis(2);
 
 /// What happens to the rest of a message of which the beginning has been handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +34,27 @@ pub(super) struct HalfDuplex {
     /// Bytes sent before those.
     head: Head,
     remainder: Remainder,
+    rate: ReceiveRate,
+}
+
+/// How much was received in the current period.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReceiveRate {
+    began: Option<Instant>,
+    bytes: usize,
+}
+
+impl ReceiveRate {
+    /// Adds bytes. True if data flows fast.
+    #[cold]
+    fn add(&mut self, n: usize) -> bool {
+        let now = worker::now();
+        if self.began.is_none_or(|began| now.saturating_duration_since(began) > RATE_PERIOD) {
+            *self = Self { began: Some(now), bytes: 0 };
+        }
+        self.bytes += n;
+        self.bytes >= FAST_BYTES
+    }
 }
 
 impl HalfDuplex {
@@ -36,6 +66,7 @@ impl HalfDuplex {
             ready: 0,
             head: Head::default(),
             remainder: Remainder::Forward,
+            rate: ReceiveRate::default(),
         }
     }
 
@@ -226,7 +257,14 @@ impl HalfDuplex {
         cx: &mut Context<'_>,
         stream: &mut Stream,
     ) -> Poll<io::Result<usize>> {
-        stream.poll_recv(cx, &mut self.received)
+        let received = stream.poll_recv(cx, &mut self.received);
+        if let Poll::Ready(Ok(n)) = received
+            && n >= LARGE_RECEIVE_BYTES
+            && self.rate.add(n)
+        {
+            stream.begin_flow();
+        }
+        received
     }
 
     /// Sends what the stream accepts. Ready: this many bytes. Pending: the stream wakes the task when it accepts more.

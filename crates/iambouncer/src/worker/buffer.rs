@@ -148,6 +148,11 @@ impl Inbound {
         self.wants_large
     }
 
+    /// The next block is a large one.
+    pub fn want_large_block(&mut self) {
+        self.wants_large = true;
+    }
+
     /// The bytes received and not consumed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {

@@ -16,7 +16,7 @@ pub mod upkeep;
 pub mod workers;
 
 use mailbox::Mailbox;
-use reactor::EngineKind;
+use reactor::{EngineKind, flow};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -106,11 +106,12 @@ fn work(mailbox: Arc<Mailbox>, main: impl Future<Output = ()> + 'static) -> std:
             break Ok(());
         }
         let wait = if more { Some(Duration::ZERO) } else { timers::time_to_next(now()) };
-        if let Err(error) = reactor::wait(wait) {
+        if let Err(error) = reactor::wait(flow::limit_wait(wait)) {
             break Err(error);
         }
         let now = refresh_clock();
         timers::fire(now);
+        flow::after_wait(now);
         load::after_wait(now);
     };
     load::clear();

@@ -4,6 +4,7 @@
 //! Receiving continues while there is room: one request fills block after block. A send takes ownership of a block, or
 //! copies a few bytes into one, and completes for the caller at once; further bytes wait until the block has been sent.
 
+use super::flow::{self, FlowState};
 use super::with_ring;
 use crate::worker::buffer::{Inbound, SMALL_BLOCK_BYTES};
 use crate::worker::executor::{self, TaskKey};
@@ -110,6 +111,9 @@ pub struct Channel {
     closed: Cell<bool>,
     /// It is being moved to another worker: nothing more is received here.
     is_moving: Cell<bool>,
+    flow: Cell<FlowState>,
+    /// A poll request is active.
+    is_polling: Cell<bool>,
 }
 
 impl Channel {
@@ -126,6 +130,8 @@ impl Channel {
             awaits_room: Cell::new(false),
             closed: Cell::new(false),
             is_moving: Cell::new(false),
+            flow: Cell::default(),
+            is_polling: Cell::new(false),
         }
     }
 
@@ -144,6 +150,9 @@ impl Channel {
             End::Failed(errno) => return Poll::Ready(Err(errno.into())),
             End::Open => {}
         }
+        if self.flow.get() != FlowState::Off {
+            return self.poll_recv_in_flow(into);
+        }
         // Large results are received faster in large blocks, which are not provided to the kernel.
         if into.wants_large_block() && with_ring(|ring| Ok(ring.has_reaped_all()))? {
             match self.receive_directly(into) {
@@ -153,6 +162,40 @@ impl Channel {
         }
         self.receive_again()?;
         Poll::Pending
+    }
+
+    /// Receives directly while data flows, since blocks that are provided to the kernel are small.
+    fn poll_recv_in_flow(&self, into: &mut Inbound) -> Poll<io::Result<usize>> {
+        if self.receiving.get() != ReceiveState::Off {
+            with_ring(|ring| ring.stop_receiving(self))?;
+            return Poll::Pending;
+        }
+        let room = into.spare().len();
+        match self.receive_directly(into) {
+            Ok(n) => {
+                flow::received(self, self, n, room);
+                self.receive_again()?;
+                Poll::Ready(Ok(n))
+            }
+            Err(Errno::AGAIN) => {
+                if self.flow.get() == FlowState::Due {
+                    self.end_flow();
+                } else if !self.is_polling.get() {
+                    with_ring(|ring| ring.poll_readable(self))?;
+                }
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    /// Data does not flow fast any more: it is received into provided blocks again.
+    pub(super) fn end_flow(&self) {
+        if self.flow.get() != FlowState::Off {
+            flow::end(self, self);
+            // What cannot be received is reported by the next receive.
+            let _ = with_ring(|ring| ring.stop_polling(self)).and_then(|()| self.receive_again());
+        }
     }
 
     fn transfer(&self, into: &mut Inbound) -> Option<usize> {
@@ -277,7 +320,10 @@ impl Channel {
         }
         self.await_room()?;
         self.is_moving.set(true);
-        with_ring(|ring| ring.stop_receiving(self))?;
+        with_ring(|ring| {
+            ring.stop_polling(self)?;
+            ring.stop_receiving(self)
+        })?;
         Poll::Pending
     }
 
@@ -307,7 +353,12 @@ impl Channel {
 
     /// True when there are unread bytes or an unread end of stream.
     pub fn has_pending_input(&self) -> bool {
-        self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
+        let may_be_readable = match self.flow.get() {
+            FlowState::Off => false,
+            FlowState::On => !self.is_polling.get(),
+            FlowState::Due => true,
+        };
+        may_be_readable || self.unread.borrow().first.is_some() || !matches!(self.end.get(), End::Open)
     }
 
     /// From now on no task is woken.
@@ -337,8 +388,28 @@ impl Channel {
 
     pub(super) fn set_receiving(&self, receiving: ReceiveState) {
         self.receiving.set(receiving);
-        if receiving == ReceiveState::Off && self.is_moving.get() {
-            executor::wake(self.owner.get());
+        if receiving == ReceiveState::Off && (self.is_moving.get() || self.flow.get() != FlowState::Off) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn flow_state(&self) -> &Cell<FlowState> {
+        &self.flow
+    }
+
+    /// Wakes the task that uses the socket.
+    pub(super) fn wake(&self) {
+        executor::wake(self.owner.get());
+    }
+
+    pub(super) fn is_polling(&self) -> bool {
+        self.is_polling.get()
+    }
+
+    pub(super) fn set_polling(&self, is_polling: bool) {
+        self.is_polling.set(is_polling);
+        if !is_polling {
+            self.wake();
         }
     }
 
@@ -353,7 +424,9 @@ impl Channel {
 
     /// True while a request is active.
     pub(super) fn is_busy(&self) -> bool {
-        self.receiving.get() != ReceiveState::Off || !matches!(*self.sending.borrow(), SendState::Nothing)
+        self.receiving.get() != ReceiveState::Off
+            || self.is_polling.get()
+            || !matches!(*self.sending.borrow(), SendState::Nothing)
     }
 
     /// Adds received bytes. Returns the number of unread blocks.
@@ -369,7 +442,10 @@ impl Channel {
 
     /// True when nothing is unread and more may arrive.
     pub(super) fn wants_more(&self) -> bool {
-        !self.is_moving.get() && matches!(self.end.get(), End::Open) && self.unread.borrow().first.is_none()
+        !self.is_moving.get()
+            && self.flow.get() == FlowState::Off
+            && matches!(self.end.get(), End::Open)
+            && self.unread.borrow().first.is_none()
     }
 
     /// Records that nothing more will arrive.

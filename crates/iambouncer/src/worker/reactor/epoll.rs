@@ -7,6 +7,9 @@
 use super::Source;
 use crate::worker::mailbox::Mailbox;
 use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -17,6 +20,10 @@ use std::time::Duration;
 const MAX_EVENTS: usize = 256;
 /// Identifies the mailbox's eventfd among the events.
 const WAKE_KEY: u64 = u64::MAX;
+/// Identifies the timer of short waits among the events.
+const TIMER_KEY: u64 = u64::MAX - 1;
+/// The kernel's unit of a wait; a timer limits shorter ones.
+const WAIT_UNIT: Duration = Duration::from_millis(1);
 /// Longest wait requested from the kernel; longer ones are split.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -27,6 +34,8 @@ pub(super) struct Epoll {
     free: Vec<u32>,
     events: Vec<epoll::Event>,
     mailbox: Arc<Mailbox>,
+    /// Created with the first short wait.
+    timer: Option<OwnedFd>,
 }
 
 fn interest(in_writing: bool) -> epoll::EventFlags {
@@ -45,6 +54,7 @@ impl Epoll {
             free: Vec::new(),
             events: Vec::with_capacity(MAX_EVENTS),
             mailbox: mailbox.clone(),
+            timer: None,
         })
     }
 
@@ -109,7 +119,34 @@ impl Epoll {
         self.free.push(index);
     }
 
+    /// Limits the next wait to less than [`WAIT_UNIT`].
+    fn set_timer(&mut self, timeout: Duration) -> io::Result<()> {
+        let timer = match self.timer.take() {
+            Some(timer) => timer,
+            None => {
+                let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+                let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+                let data = epoll::EventData::new_u64(TIMER_KEY);
+                // Each expiration is reported once, and need not be read.
+                epoll::add(&self.epoll, &timer, data, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+                timer
+            }
+        };
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let once = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        timerfd_settime(
+            &timer,
+            TimerfdTimerFlags::empty(),
+            &Itimerspec { it_interval: never, it_value: once },
+        )?;
+        self.timer = Some(timer);
+        Ok(())
+    }
+
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if let Some(short) = timeout.filter(|timeout| !timeout.is_zero() && *timeout < WAIT_UNIT) {
+            self.set_timer(short)?;
+        }
         // Rounded up to whole milliseconds, the kernel's unit here, so that a deadline has passed when its wait ends.
         let timeout = timeout.map(|timeout| {
             let timeout = timeout.min(MAX_WAIT) + Duration::from_nanos(999_999);
@@ -136,6 +173,9 @@ impl Epoll {
         let index = data.u64();
         if index == WAKE_KEY {
             self.mailbox.deliver();
+            return;
+        }
+        if index == TIMER_KEY {
             return;
         }
         let Some(Some(source)) = self.sources.get(index as usize) else { return };

@@ -4,12 +4,14 @@
 
 pub mod channel;
 mod epoll;
+pub mod flow;
 mod provided;
 mod ring;
 
 use super::executor::{self, TaskKey};
 use super::mailbox::Mailbox;
 use channel::Channel;
+use flow::FlowState;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
@@ -47,6 +49,7 @@ pub struct Source {
     awaits_room: Cell<bool>,
     owner: Cell<TaskKey>,
     index: Cell<u32>,
+    flow: Cell<FlowState>,
 }
 
 impl Source {
@@ -59,6 +62,7 @@ impl Source {
             awaits_room: Cell::new(false),
             owner: Cell::new(TaskKey::NONE),
             index: Cell::new(u32::MAX),
+            flow: Cell::default(),
         })
     }
 
@@ -80,6 +84,12 @@ impl Source {
     #[inline]
     pub fn refused_read(&self) {
         self.readable.set(false);
+    }
+
+    /// True if data flows fast through the socket.
+    #[inline]
+    pub fn has_flow(&self) -> bool {
+        self.flow.get() != FlowState::Off
     }
 
     /// False after a refused write until the kernel has room again.
@@ -213,6 +223,33 @@ pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
         }
         Engine::Ring(ring) => Ok(SocketBackend::Ring(ring.open(fd))),
     })
+}
+
+impl SocketBackend {
+    /// Data flows fast through the socket: see [`flow`].
+    pub fn begin_flow(&self) {
+        match self {
+            Self::Ready(fd, source) => flow::begin(fd, source),
+            Self::Ring(channel) => flow::begin(&**channel, channel),
+        }
+    }
+
+    /// The next bytes are reported at once.
+    pub fn end_flow(&self) {
+        match self {
+            Self::Ready(fd, source) => flow::end(fd, &**source),
+            Self::Ring(channel) => channel.end_flow(),
+        }
+    }
+
+    /// True if data flows fast through the socket.
+    #[inline]
+    pub fn has_flow(&self) -> bool {
+        match self {
+            Self::Ready(_, source) => source.has_flow(),
+            Self::Ring(channel) => channel.flow_state().get() != FlowState::Off,
+        }
+    }
 }
 
 /// Watches `file`, such as a listener, for reading.

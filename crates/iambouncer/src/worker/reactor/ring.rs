@@ -44,11 +44,14 @@ enum Op {
     Attempt,
     /// A send, or a poll, that waits for room.
     Send,
+    /// A poll of a socket with flow, which is read directly.
+    Readable,
     Cancel,
 }
 
 impl Op {
-    const ALL: [Self; 5] = [Self::Watched, Self::Receive, Self::Attempt, Self::Send, Self::Cancel];
+    const ALL: [Self; 6] =
+        [Self::Watched, Self::Receive, Self::Attempt, Self::Send, Self::Readable, Self::Cancel];
 
     fn user_data(self, index: u32) -> u64 {
         u64::from(index) << 8 | self as u64
@@ -204,6 +207,21 @@ impl Ring {
         Ok(())
     }
 
+    /// Reports when a socket with flow can be read.
+    pub(super) fn poll_readable(&mut self, channel: &Channel) -> io::Result<()> {
+        let file = types::Fd(channel.as_fd().as_raw_fd());
+        let events = u32::from((PollFlags::IN | PollFlags::RDHUP).bits());
+        let poll = opcode::PollAdd::new(file, events).build();
+        self.push(&poll.user_data(Op::Readable.user_data(channel.index())))?;
+        channel.set_polling(true);
+        Ok(())
+    }
+
+    /// Cancels [`Ring::poll_readable`].
+    pub(super) fn stop_polling(&mut self, channel: &Channel) -> io::Result<()> {
+        if channel.is_polling() { self.cancel(Op::Readable.user_data(channel.index())) } else { Ok(()) }
+    }
+
     /// Attempts the send that the channel holds.
     pub(super) fn attempt_sending(&mut self, channel: &Channel) -> io::Result<()> {
         let file = types::Fd(channel.as_fd().as_raw_fd());
@@ -263,6 +281,7 @@ impl Ring {
     pub(super) fn close(&mut self, channel: &Channel) -> io::Result<()> {
         let index = channel.index();
         self.stop_receiving(channel)?;
+        self.stop_polling(channel)?;
         if channel.is_busy() {
             self.is_attempt_awaited = true;
             self.lingering.push(index);
@@ -382,6 +401,12 @@ impl Ring {
             Op::Receive => self.on_receive(index, result, flags),
             Op::Attempt => self.on_attempt(index, result),
             Op::Send => self.on_send(index, result),
+            Op::Readable => {
+                let Some(Some(channel)) = self.slots.get(index as usize) else { return Ok(()) };
+                channel.set_polling(false);
+                self.free_if_idle(index);
+                Ok(())
+            }
             Op::Watched => {
                 self.watched.process_events()?;
                 if cqueue::more(flags) { Ok(()) } else { self.watch_epoll() }
