@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::client::{BenchTarget, Client};
 use crate::cpu::Peak;
@@ -13,8 +14,9 @@ use crate::latency::Latencies;
 use crate::load::{self, Length, Pgbench};
 use crate::poolers::Pooler;
 use crate::test_bed::{DATABASE, TestBed, USER};
+use crate::transfer::{self, Transfer};
 
-/// Bytes of one row of a large result.
+/// Bytes of one row of a large result beside other work.
 const ROW_BYTES: u64 = 1000;
 /// One megabyte, as in the tables.
 const MEGABYTE_BYTES: u64 = 1_000_000;
@@ -51,10 +53,15 @@ pub(crate) struct Beside {
     pub(crate) beside_ms: f64,
 }
 
-/// Reads a result of `megabytes` and discards it.
-pub(crate) fn measure(pooler: &Pooler, megabytes: u64) -> Result<Bulk> {
+/// Transfers `megabytes`, with TLS if `tls` connects with it.
+pub(crate) fn measure(
+    pooler: &Pooler,
+    transfer: Transfer,
+    tls: Option<&TlsConnector>,
+    megabytes: u64,
+) -> Result<Bulk> {
     let before = pooler.cpu_time()?;
-    let read = read_all(pooler.port, megabytes * MEGABYTE_BYTES)?;
+    let read = transfer_all(&target(pooler.port, tls), transfer, megabytes * MEGABYTE_BYTES)?;
     let after = pooler.cpu_time()?;
     let read_mb = read.bytes as f64 / MEGABYTE_BYTES as f64;
     let cpu_ns = after.zip(before).map(|(after, before)| after.since(&before));
@@ -78,7 +85,8 @@ pub(crate) fn beside(
     let (read, report) = thread::scope(|scope| {
         let reader = scope.spawn(|| {
             wait_for_other_clients(test_bed)?;
-            read_all(pooler.port, mebibytes * MEBIBYTE_BYTES)
+            let target = target(pooler.port, None);
+            transfer_all(&target, Transfer::Rows(ROW_BYTES), mebibytes * MEBIBYTE_BYTES)
         });
         // Not in the thread: a child process is killed when the thread that started it ends.
         let report = others(2 * seconds).run(test_bed, pooler.port);
@@ -109,13 +117,15 @@ fn wait_for_other_clients(test_bed: &TestBed) -> Result<()> {
 /// The growth of the pooler's peak memory in MiB while a client reads a result of `mebibytes` slowly, for
 /// `time`; `None` without a pooler.
 pub(crate) fn slow(pooler: &Pooler, mebibytes: u64, time: Duration) -> Result<Option<f64>> {
-    let target = target(pooler.port);
+    let target = target(pooler.port, None);
     let peak = pooler.pid().map(Peak::watch).transpose()?;
     runtime()?.block_on(async {
         let read = async {
             let mut client = Client::login(&target).await?;
             client.enlarge_buffer();
-            client.read_slowly(&select(mebibytes * MEBIBYTE_BYTES), SLOW_BYTES_PER_S, time).await?;
+            client
+                .read_slowly(&transfer::rows(ROW_BYTES, mebibytes * MEBIBYTE_BYTES), SLOW_BYTES_PER_S, time)
+                .await?;
             // Read while the client is still connected.
             growth_mib(peak)
         };
@@ -123,35 +133,28 @@ pub(crate) fn slow(pooler: &Pooler, mebibytes: u64, time: Duration) -> Result<Op
     })
 }
 
-/// A large result that was read.
+/// Data that was transferred.
 struct Read {
     bytes: u64,
     began: SystemTime,
     elapsed: Duration,
 }
 
-fn read_all(port: u16, bytes: u64) -> Result<Read> {
-    let target = target(port);
+fn transfer_all(target: &BenchTarget<'_>, transfer: Transfer, bytes: u64) -> Result<Read> {
     runtime()?.block_on(async {
         let read = async {
-            let mut client = Client::login(&target).await?;
+            let mut client = Client::login(target).await?;
             client.enlarge_buffer();
             let (began, start) = (SystemTime::now(), Instant::now());
-            let bytes = client.query(&select(bytes)).await?;
+            let bytes = transfer.run(&mut client, bytes).await?;
             anyhow::Ok(Read { bytes, began, elapsed: start.elapsed() })
         };
         timeout(READ_LIMIT, read).await.context("the large result takes too long")?
     })
 }
 
-/// Rows are generated one by one: with the subquery, PostgreSQL does not materialize them in a file first.
-fn select(bytes: u64) -> String {
-    let rows = bytes / ROW_BYTES;
-    format!("SELECT repeat('x', {ROW_BYTES}) FROM (SELECT generate_series(1, {rows})) AS rows")
-}
-
-fn target(port: u16) -> BenchTarget<'static> {
-    BenchTarget { port, user: USER, database: DATABASE, tls: None }
+fn target(port: u16, tls: Option<&TlsConnector>) -> BenchTarget<'_> {
+    BenchTarget { port, user: USER, database: DATABASE, tls }
 }
 
 fn growth_mib(peak: Option<Peak>) -> Result<Option<f64>> {

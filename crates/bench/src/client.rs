@@ -140,9 +140,32 @@ impl Client {
         Ok(())
     }
 
+    /// Runs a COPY to the server: sends `line` at least until `bytes` have been sent, `lines` of them at a time. Returns
+    /// the number of bytes.
+    pub(crate) async fn copy_in(&mut self, sql: &str, line: &[u8], lines: u64, bytes: u64) -> Result<u64> {
+        let mut request = Vec::new();
+        encode::query(&mut request, sql);
+        self.stream.write_all(&request).await?;
+        self.read_until(backend::COPY_IN_RESPONSE).await.with_context(|| format!("running {sql}"))?;
+        let one: Message<'_> = (frontend::COPY_DATA, &[line]);
+        let chunk = messages(&vec![one; lines.max(1) as usize]);
+        let mut sent = 0;
+        while sent < bytes {
+            self.stream.write_all(&chunk).await?;
+            sent += chunk.len() as u64;
+        }
+        self.exchange(&messages(&[(frontend::COPY_DONE, &[])])).await.context("ending COPY")?;
+        Ok(sent)
+    }
+
     /// Sends `request` and reads up to the next ReadyForQuery.
     async fn exchange(&mut self, request: &[u8]) -> Result<u64> {
         self.stream.write_all(request).await?;
+        self.read_until(backend::READY_FOR_QUERY).await
+    }
+
+    /// Reads up to the next message with this tag. Returns the number of bytes.
+    async fn read_until(&mut self, tag: u8) -> Result<u64> {
         self.stream.flush().await?;
         let mut answer_bytes = 0;
         loop {
@@ -156,16 +179,16 @@ impl Client {
             }
             answer_bytes += n as u64;
             self.filled += n;
-            if self.scan()? {
+            if self.scan(tag)? {
                 return Ok(answer_bytes);
             }
         }
     }
 
-    /// Scans the received bytes; true if they contain ReadyForQuery.
-    fn scan(&mut self) -> Result<bool> {
+    /// Scans the received bytes; true if they contain a message with this tag.
+    fn scan(&mut self, tag: u8) -> Result<bool> {
         let mut at = 0;
-        let mut is_ready = false;
+        let mut is_found = false;
         loop {
             let bytes = &self.buffer[at..self.filled];
             match self.scanner.next(bytes)? {
@@ -175,7 +198,7 @@ impl Client {
                         let fields = view::error_fields(&bytes[..frame.len.min(bytes.len())])?;
                         bail!("{} {}: {}", fields.severity, fields.code, fields.message);
                     }
-                    is_ready |= frame.tag == backend::READY_FOR_QUERY;
+                    is_found |= frame.tag == tag;
                     at += self.scanner.consume(frame, bytes.len());
                 }
                 Event::Incomplete(_) => break,
@@ -183,7 +206,7 @@ impl Client {
         }
         self.buffer.copy_within(at..self.filled, 0);
         self.filled -= at;
-        Ok(is_ready)
+        Ok(is_found)
     }
 }
 

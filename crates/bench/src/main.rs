@@ -16,6 +16,7 @@ mod contenders;
 mod cpu;
 mod entrants;
 mod formats;
+mod goals;
 mod idle;
 mod instructions;
 mod latency;
@@ -32,6 +33,7 @@ mod rounds;
 mod summary;
 mod test_bed;
 mod tokens;
+mod transfer;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 
-use crate::bulk;
+use crate::bulk::{self, Bulk};
+use crate::client;
 use crate::contenders::{Contender, ContenderKind};
 use crate::entrants::Entrant;
 use crate::idle;
@@ -12,6 +13,7 @@ use crate::metrics::ParsedMetric;
 use crate::plan::{BenchSettings, PlanRow, Work};
 use crate::poolers::Pooler;
 use crate::test_bed::TestBed;
+use crate::transfer::Transfer;
 
 /// Logins per second that PostgreSQL handles at least, beside other work.
 const LOGINS_PER_S: u32 = 64;
@@ -35,8 +37,8 @@ pub(crate) fn start(
     match row.work {
         Work::Pgbench(kind, clients) => load(kind, clients)?,
         Work::Beside(others) => load(others.load, others.clients)?,
-        Work::Bulk | Work::Slow => bulk::measure(&pooler, 1).map(drop)?,
-        Work::Idle => {}
+        Work::Bulk(transfer) => bulk_of(test_bed, row, transfer, &pooler, 1).map(drop)?,
+        Work::Slow | Work::Idle => {}
     }
     Ok(pooler)
 }
@@ -65,8 +67,8 @@ pub(crate) fn once(
                 (ParsedMetric::PssAfterBurst, idle.left_mib),
             ])
         }
-        Work::Bulk => {
-            let bulk = bulk::measure(pooler, settings.bulk_megabytes)?;
+        Work::Bulk(transfer) => {
+            let bulk = bulk_of(test_bed, row, transfer, pooler, settings.bulk_megabytes)?;
             let cpu = bulk.us_per_mb.map(|value| (ParsedMetric::CpuPerMegabyte, value));
             Ok(cpu.into_iter().chain([(ParsedMetric::MegabytesPerSecond, bulk.mb_per_s)]).collect())
         }
@@ -86,6 +88,17 @@ pub(crate) fn once(
             Ok(growth.map(|value| (ParsedMetric::PeakGrowth, value)).into_iter().collect())
         }
     }
+}
+
+fn bulk_of(
+    test_bed: &TestBed,
+    row: &PlanRow,
+    transfer: Transfer,
+    pooler: &Pooler,
+    megabytes: u64,
+) -> Result<Bulk> {
+    let connector = row.ini.client_tls.then(|| client::tls_connector(&test_bed.certs.ca_pem)).transpose()?;
+    bulk::measure(pooler, transfer, connector.as_ref(), megabytes)
 }
 
 fn pgbench(test_bed: &TestBed, pgbench: &Pgbench, pooler: &Pooler) -> Result<Measurement> {

@@ -31,7 +31,7 @@ impl MetricsSection {
             Self::Queries => "Queries",
             Self::Logins => "Logins",
             Self::Idle => "Idle clients",
-            Self::Bulk => "Large results",
+            Self::Bulk => "Large results and COPY",
             Self::Beside => "A large result beside OLTP",
             Self::Sweep => "More and more clients",
             Self::Cores => "All cores",
@@ -101,13 +101,18 @@ impl ParsedMetric {
             Self::PssPerClient => "Memory per idle client: growth of PSS, KiB (less is better)",
             Self::RssPerClient => "Memory per idle client: growth of RSS, KiB (less is better)",
             Self::PssAfterBurst => "Memory after a burst: growth of PSS that stays, MiB (less is better)",
-            Self::CpuPerMegabyte => "CPU time of the pooler per MB of a large result, µs (less is better)",
-            Self::MegabytesPerSecond => "Large result, MB per second (more is better)",
+            Self::CpuPerMegabyte => "CPU time of the pooler per MB, µs (less is better)",
+            Self::MegabytesPerSecond => "MB per second (more is better)",
             Self::PeakGrowth => "Growth of the pooler's peak memory, MiB (less is better)",
             Self::P99Alone => "p99 of OLTP before, ms",
             Self::P99Beside => "p99 of OLTP meanwhile, ms (less is better)",
             Self::P99Raise => "p99 of OLTP: meanwhile over before (less is better)",
         }
+    }
+
+    /// The figure in a few words.
+    pub(crate) fn short(self) -> &'static str {
+        self.title().split([',', '(']).next().unwrap_or_default().trim_end()
     }
 
     /// Name in the raw file.

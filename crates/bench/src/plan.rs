@@ -8,6 +8,7 @@ use crate::formats::Ini;
 use crate::load::{Length, Load, Pgbench};
 use crate::metrics::MetricsSection;
 use crate::test_bed::MAX_UNPOOLED_CLIENTS;
+use crate::transfer::Transfer;
 
 /// Pool size of all transaction-pooling rows.
 const POOL_SIZE: u32 = 20;
@@ -22,6 +23,10 @@ const MAX_PREPARED: u32 = 200;
 const CLIENTS_BESIDE: u32 = 8;
 /// Their rate per second if it is limited: low enough to leave cores idle.
 const RATE_BESIDE_PER_S: u32 = 2000;
+/// Rows of large results: as in a table of numbers, where the headers of rows count …
+const SMALL_ROW_BYTES: u64 = 100;
+/// … and as in one with texts.
+const LARGE_ROW_BYTES: u64 = 1000;
 /// Maximum number of rounds of rows that start a new process each time, which takes long.
 const FRESH_ROUNDS: u32 = 2;
 /// Maximum number of rounds of the sweep and of the rows about threads.
@@ -59,8 +64,8 @@ pub(crate) enum Work {
     Pgbench(Load, u32),
     /// Idle sessions.
     Idle,
-    /// One large result.
-    Bulk,
+    /// One large result, or COPY.
+    Bulk(Transfer),
     /// A large result beside these short queries.
     Beside(Pgbench),
     /// A large result for a client that reads slowly.
@@ -126,7 +131,7 @@ impl PlanRow {
         let fits = match self.work {
             Work::Pgbench(_, clients) => clients <= MAX_UNPOOLED_CLIENTS,
             Work::Idle => false,
-            Work::Bulk | Work::Beside(_) | Work::Slow => true,
+            Work::Bulk(_) | Work::Beside(_) | Work::Slow => true,
         };
         fits && self.ini.pool_mode == "transaction" && !self.ini.client_tls
     }
@@ -179,8 +184,9 @@ fn queries(base: Ini) -> Vec<PlanRow> {
     for server_tls in [false, true] {
         let to_server = if server_tls { "TLS to server" } else { "plain" };
         for mode in ["simple", "extended", "prepared"] {
-            for clients in [16, 64] {
-                let name = format!("{mode}, {clients} clients, {to_server}");
+            for clients in [1, 16, 64] {
+                let plural = if clients == 1 { "" } else { "s" };
+                let name = format!("{mode}, {clients} client{plural}, {to_server}");
                 let work = Work::Pgbench(Load::Select(mode), clients);
                 let is_prepared = mode == "prepared";
                 let ini = Ini { server_tls, ..base };
@@ -203,7 +209,6 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
     let BenchSettings { idle_clients, bulk_megabytes, beside_mebibytes, .. } = settings;
     let logins = Work::Pgbench(Load::Logins, LOGIN_CLIENTS);
     let client_tls = Ini { client_tls: true, ..base };
-    let server_tls = Ini { server_tls: true, ..base };
     let size = match beside_mebibytes {
         1024 => "1 GiB".to_owned(),
         _ => format!("{beside_mebibytes} MiB"),
@@ -223,13 +228,6 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
             Work::Idle,
             client_tls,
         ),
-        (format!("large result, {bulk_megabytes} MB, plain"), MetricsSection::Bulk, Work::Bulk, base),
-        (
-            format!("large result, {bulk_megabytes} MB, TLS to server"),
-            MetricsSection::Bulk,
-            Work::Bulk,
-            server_tls,
-        ),
         (format!("{size} beside {CLIENTS_BESIDE} busy clients"), MetricsSection::Beside, beside(None), base),
         (
             format!("{size} beside {CLIENTS_BESIDE} clients, {RATE_BESIDE_PER_S} transactions per second"),
@@ -239,7 +237,29 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
         ),
         (format!("{size} to a slow client"), MetricsSection::Beside, Work::Slow, base),
     ];
-    rows.into_iter().map(|(name, section, work, ini)| row(name, section, work, ini)).collect()
+    let rows = rows.into_iter().map(|(name, section, work, ini)| row(name, section, work, ini));
+    rows.chain(bulk(base, *bulk_megabytes)).collect()
+}
+
+/// The rows about large amounts of data.
+fn bulk(base: Ini, megabytes: u64) -> impl Iterator<Item = PlanRow> {
+    let (small, large) = (Transfer::Rows(SMALL_ROW_BYTES), Transfer::Rows(LARGE_ROW_BYTES));
+    let (copy_out, copy_in) = (Transfer::CopyOut(SMALL_ROW_BYTES), Transfer::CopyIn(SMALL_ROW_BYTES));
+    let server_tls = Ini { server_tls: true, ..base };
+    let client_tls = Ini { client_tls: true, ..base };
+    let rows = [
+        (small, "plain", base),
+        (large, "plain", base),
+        (small, "TLS to server", server_tls),
+        (large, "TLS to server", server_tls),
+        (small, "TLS from client", client_tls),
+        (copy_out, "plain", base),
+        (copy_in, "plain", base),
+    ];
+    rows.into_iter().map(move |(transfer, connections, ini)| {
+        let name = format!("{megabytes} MB, {}, {connections}", transfer.name());
+        row(name, MetricsSection::Bulk, Work::Bulk(transfer), ini)
+    })
 }
 
 #[cfg(test)]

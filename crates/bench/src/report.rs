@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::budget::Budget;
 use crate::contenders::Contender;
+use crate::goals;
 use crate::instructions::{Count, NAME};
 use crate::machine::Machine;
 use crate::metrics::{MetricsSection, ParsedMetric};
@@ -36,6 +37,7 @@ impl ResultsPage<'_> {
     pub(crate) fn text(&self) -> String {
         let mut page = String::from(HEAD);
         self.machine.write(&mut page, self.command);
+        goals::write(&mut page, self.rows, self.results);
         for section in MetricsSection::ALL {
             self.section(&mut page, section);
         }
@@ -113,15 +115,15 @@ const METHOD: &str = "## How it is measured\n\n\
     - Idle clients have run one query each; no client resumes the TLS session of another. Growth of the process\n  \
       is divided by their number; kernel memory of sockets is not included. Remaining memory is read when it\n  \
       has stopped shrinking after all have disconnected.\n\
-    - A large result is one SELECT of rows of 1000 bytes, read and discarded by a raw client. OLTP\n  \
+    - A large result is one SELECT, read and discarded by a raw client; COPY in is discarded by PostgreSQL. OLTP\n  \
       beside it is `pgbench -S` in simple mode; its p99 covers the time during which the result was read. With\n  \
       a rate given, latency is measured from the scheduled time, so it includes every stall. A slow client\n  \
       reads 20 MB per second, for a few seconds. Growth refers to the peak of resident memory.\n\
     - More and more clients: simple mode, plain, a pool of 20.\n\
     - All cores: simple mode, plain. \"tokio, mutex per pool\" is `crates/bench/examples/mutex_pool.rs`: not a\n  \
       complete pooler, but the alternative design for several threads.\n\
-    - TLS to the server is `verify-full`. All keys are RSA-2048. Logging of logins is off. All have one thread\n  \
-      for data, unless a row states otherwise.\n\
+    - TLS to the server is `verify-full`. All keys are RSA-2048. Logging of logins is off. iambouncer has its\n  \
+      default, `workers = auto`, unless a row states otherwise; the others have one thread.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
 

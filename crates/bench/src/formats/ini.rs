@@ -1,14 +1,11 @@
 //! PgBouncer's INI file, which iambouncer reads as well. Both get the same lines, except for the settings
-//! that only iambouncer has: one worker (PgBouncer is single-threaded) except in the rows about several, the
-//! engine of the column, and no HTTP port.
+//! that only iambouncer has: the number of workers in the rows about it (otherwise the default, `auto`), the engine
+//! of the column, and no HTTP port.
 
 use std::fmt::Write as _;
 
 use super::{Ini, MAX_CLIENTS, Site};
 use crate::test_bed::{DATABASE, USER};
-
-/// Default number of workers of iambouncer.
-const ONE_CORE: u32 = 1;
 
 impl Ini {
     /// The whole file; with `io_engine` for iambouncer.
@@ -38,7 +35,7 @@ impl Ini {
         let count = |value: Option<u32>| value.map(|value| value.to_string());
         let further = [
             ("max_prepared_statements", count(self.max_prepared)),
-            ("workers", io_engine.and_then(|_| count(self.workers.or(Some(ONE_CORE))))),
+            ("workers", io_engine.and_then(|_| count(self.workers))),
             ("io_engine", io_engine.map(str::to_owned)),
             // PgBouncer does not have this port.
             ("http_port", io_engine.map(|_| "0".to_owned())),

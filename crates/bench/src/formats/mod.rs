@@ -114,8 +114,7 @@ mod tests {
     fn ini_files_differ_only_in_port_and_settings_of_iambouncer() {
         let iambouncer_ini = text(Contender::Iambouncer, &INI, &site());
         let pgbouncer_ini = text(Contender::PgBouncer, &INI, &Site { listen_port: 6002, ..site() });
-        let common =
-            iambouncer_ini.replace("workers = 1\nio_engine = auto\nhttp_port = 0\ncore_dumps = 1\n", "");
+        let common = iambouncer_ini.replace("io_engine = auto\nhttp_port = 0\ncore_dumps = 1\n", "");
         assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), pgbouncer_ini);
         let epoll = text(Contender::Epoll, &INI, &site());
         assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), iambouncer_ini);
