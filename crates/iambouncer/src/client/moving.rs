@@ -2,7 +2,7 @@
 //! decided by [`crate::placement`].
 
 use super::connection::{ClientPermits, Connection};
-use crate::client_error;
+use crate::client_error::{self, ClientError};
 use crate::clients::ClientInTransit;
 use crate::lifecycle::Phase;
 use crate::placement::MoveTicket;
@@ -25,6 +25,8 @@ struct MovingClient {
     /// Names of its pool.
     database: String,
     user: String,
+    /// Why it is to be closed, if that was decided during the move.
+    kill: Option<ClientError>,
     ticket: MoveTicket,
 }
 
@@ -67,12 +69,14 @@ async fn run(mut session: Session, connection: Connection, to: usize) {
     if !session.keeps_server() {
         pool.client_moved(to);
     }
+    let kill = connection.info().take_kill();
     let moving = MovingClient {
         record: connection.info().pack(),
         session,
         places: connection.into_places(),
         database: pool.database.name.to_string(),
         user: pool.user.to_string(),
+        kill,
         ticket,
     };
     send(&worker, moving, to);
@@ -98,7 +102,7 @@ fn send(worker: &Rc<Worker>, moving: MovingClient, to: usize) {
 
 /// Continues the session of a client at this worker.
 fn arrive(worker: &Rc<Worker>, moving: MovingClient) {
-    let MovingClient { record, session, mut places, database, user, ticket } = moving;
+    let MovingClient { record, session, mut places, database, user, kill, ticket } = moving;
     let identity = worker.context.client_identities.share(record.identity.clone());
     let Some(info) = worker.clients.adopt(record, identity) else {
         tracing::warn!("closing a client that was moved to a worker without room");
@@ -116,9 +120,14 @@ fn arrive(worker: &Rc<Worker>, moving: MovingClient) {
         Ok(session) => connection.serve(session),
         Err(error) => return connection.log_close(&CloseReason::ClientLost(error)),
     }
-    if known.gone.get() {
-        info.kill(client_error::database_removed());
+    let kill = if known.gone.get() {
+        Some(client_error::database_removed())
     } else if worker.lifecycle.phase() == Phase::Now {
-        info.kill(client_error::shutting_down());
+        Some(client_error::shutting_down())
+    } else {
+        kill
+    };
+    if let Some(error) = kill {
+        info.kill(error);
     }
 }

@@ -171,10 +171,16 @@ impl Pool {
             let packed = timers::timeout(limit, DetachedServer::pack(*server)).await;
             drop(outgoing);
             match packed {
-                Some(Ok(packed)) => pool.run_on(to, |pool| {
-                    drop(incoming);
-                    pool.add_moved(packed);
-                }),
+                Some(Ok(packed)) => {
+                    let (database, user) = (pool.database.name.to_string(), pool.user.to_string());
+                    pool.rebalancer.run_on(to, move |directory| {
+                        drop(incoming);
+                        // The pool may be new there.
+                        if let Some(database) = directory.database(&database) {
+                            directory.pool(&database, &user).add_moved(packed);
+                        }
+                    });
+                }
                 Some(Err(error)) => tracing::debug!(%error, "could not move a server to another worker"),
                 None => tracing::warn!("could not move a server to another worker: it does not read"),
             }

@@ -49,7 +49,12 @@ impl Pool {
             && !self.has_arrivals()
             && self.logins.under_way() == 0
             && self.lingering.taken() == 0
-            && self.rules.current().min_pool_size == 0
+            && (self.rules.current().min_pool_size == 0 || !self.keeps_minimum_here())
+    }
+
+    /// False at a worker that has left: its servers have moved to another, which keeps the minimum.
+    fn keeps_minimum_here(&self) -> bool {
+        self.context.process.placement.is_active(self.context.worker.index())
     }
 
     /// One round.
@@ -61,7 +66,9 @@ impl Pool {
         // A client may have waited long enough for the reserve, or a shared limit may have room again.
         self.connect_for_waiters();
         self.report_refusals();
-        self.keep_minimum();
+        if self.keeps_minimum_here() {
+            self.keep_minimum();
+        }
     }
 
     fn close_expired(self: &Rc<Self>) {
