@@ -72,6 +72,8 @@ pub struct Directory {
     with_minimum: RefCell<Vec<Rc<DatabaseState>>>,
     /// The pool that was last checked for its use; `None` if all have been.
     pub(super) last_checked: RefCell<Option<PoolKey>>,
+    /// The same for databases.
+    pub(super) last_database: RefCell<Option<Rc<str>>>,
     /// PAUSE without a name is in force.
     pub paused: Rc<Cell<bool>>,
     /// Notified when a server is released or closed: PAUSE, WAIT_CLOSE and SHUTDOWN wait for that.
@@ -90,6 +92,7 @@ impl Directory {
             pools: RefCell::default(),
             with_minimum: RefCell::default(),
             last_checked: RefCell::default(),
+            last_database: RefCell::default(),
             paused: Rc::default(),
             changed: Rc::default(),
             shared_limits: Rc::new(SharedLimits::new(shared_pools, workers)),
@@ -187,8 +190,9 @@ impl Directory {
 
     /// True if any line names its user.
     pub fn has_named_user(&self) -> bool {
-        self.databases()
-            .iter()
+        self.databases
+            .borrow()
+            .values()
             .any(|database| !database.is_auto.get() && database.line.borrow().user.is_some())
     }
 

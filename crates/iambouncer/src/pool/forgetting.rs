@@ -78,8 +78,7 @@ impl Directory {
         self.pools.borrow_mut().remove(&(database.name.clone(), pool.user.clone()));
     }
 
-    /// Drops unused pools, of the next `most` in turn, and after the last of them databases that were created from the `*`
-    /// line.
+    /// Drops unused pools, of the next `most` in turn, and likewise databases that were created from the `*` line.
     pub fn forget_unused(&self, most: usize) {
         let config = self.context.config();
         let (timeout, of_pools) = (config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout);
@@ -89,9 +88,7 @@ impl Directory {
         }
         let any_dropped = !gone.is_empty();
         drop(gone);
-        if self.last_checked.borrow().is_none() {
-            self.forget_databases(timeout);
-        }
+        self.forget_databases(timeout, most);
         if any_dropped {
             self.shared_limits.forget_gone();
             self.shared_limits.shared_pools().forget_gone();
@@ -99,14 +96,25 @@ impl Directory {
         }
     }
 
-    fn forget_databases(&self, timeout: Duration) {
+    fn forget_databases(&self, timeout: Duration, most: usize) {
         let now = worker::now();
-        self.databases.borrow_mut().retain(|_, database| {
+        let is_kept = |database: &Rc<DatabaseState>| {
             let has_no_history = || database.retired.get() == Totals::default();
             database.is_needed()
                 || !database.pools.borrow().is_empty()
                 || !(has_no_history() || is_over(timeout, now, database.used_at.get()))
-        });
+        };
+        let mut databases = self.databases.borrow_mut();
+        let from = self.last_database.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next = databases.range::<Rc<str>, _>((from, Bound::Unbounded));
+        let checked: Vec<_> =
+            next.by_ref().take(most).map(|(name, state)| (name.clone(), is_kept(state))).collect();
+        if next.next().is_some() {
+            *self.last_database.borrow_mut() = checked.last().map(|(name, _)| name.clone());
+        }
+        for (name, _) in checked.iter().filter(|(_, is_kept)| !is_kept) {
+            databases.remove(name);
+        }
     }
 
     /// The pools to drop now, of the next `most`. A pool is marked first and dropped one round later, so that sums over all

@@ -18,9 +18,11 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Time between two checks whether `auth_file` has changed.
 const USERS_PERIOD: Duration = Duration::from_secs(1);
 
-/// Idle clients that are checked for `client_idle_timeout` in a sweep, and pools that are checked for their last use: with
-/// more of them, it takes several sweeps to check all, and a sweep never takes a millisecond.
+/// Idle clients that are checked for `client_idle_timeout` in a sweep: with more of them, it takes several sweeps to check
+/// all, and a sweep never takes a millisecond.
 const CHECKED_PER_SWEEP: usize = 1000;
+/// The same for pools and databases that are checked for their last use, which may be seconds late.
+const POOLS_PER_SWEEP: usize = 100;
 /// Periods of the averages for which a worker without work continues to sweep, so that its averages become 0.
 const PERIODS_WITHOUT_WORK: u32 = 2;
 /// Longest sleep of a worker without work. Its idle clients count as a use of their pools, and pools are forgotten.
@@ -79,7 +81,7 @@ impl Janitor {
             self.periods_left = PERIODS_WITHOUT_WORK;
         }
         // Before pools are created that have no server yet.
-        worker.directory.forget_unused(CHECKED_PER_SWEEP);
+        worker.directory.forget_unused(POOLS_PER_SWEEP);
         worker.directory.open_minimum();
         super::first_login::try_login(&worker);
         worker.directory.maintain();
