@@ -70,9 +70,6 @@ impl Socket {
     /// caller must have made room if its block is full.
     #[inline]
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
-        if self.0.has_flow() {
-            into.want_large_block();
-        }
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_recv(into),
             SocketBackend::Ready(fd, source) => receive(fd, source, into),
@@ -321,6 +318,10 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
     if !source.is_readable() {
         return Poll::Pending;
     }
+    let has_flow = source.has_flow();
+    if has_flow {
+        into.want_large_block();
+    }
     loop {
         let spare = into.spare();
         let room = spare.len();
@@ -332,7 +333,7 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
                 if n < room {
                     source.drained();
                 }
-                if source.has_flow() {
+                if has_flow {
                     flow::received(fd, source, n, room);
                 }
                 into.filled(n);
@@ -342,7 +343,7 @@ fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result
             Err(Errno::AGAIN) => {
                 source.refused_read();
                 into.filled(0);
-                if source.has_flow() {
+                if has_flow {
                     flow::end(fd, source);
                 }
                 return Poll::Pending;

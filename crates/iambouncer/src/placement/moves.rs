@@ -53,6 +53,8 @@ enum Order {
 pub struct Moves {
     /// Read at the end of every turn of a session.
     is_open: Cell<bool>,
+    /// Read whenever a server becomes idle.
+    is_for_all: Cell<bool>,
     order: Cell<Order>,
     /// Identifies the order, so that each pool counts for one.
     number: Cell<u32>,
@@ -64,6 +66,7 @@ impl Default for Moves {
     fn default() -> Self {
         Self {
             is_open: Cell::new(false),
+            is_for_all: Cell::new(false),
             order: Cell::new(Order::None),
             number: Cell::new(0),
             under_way: Counter::default(),
@@ -80,8 +83,9 @@ impl Moves {
     }
 
     /// True if all clients that become active move, since the worker has left.
+    #[inline]
     pub fn are_for_all(&self) -> bool {
-        matches!(self.order.get(), Order::All)
+        self.is_for_all.get()
     }
 
     /// From now on every client moves to this worker after every request.
@@ -107,6 +111,7 @@ impl Moves {
         self.number.set(self.number.get().wrapping_add(1));
         self.order.set(order);
         self.is_open.set(!matches!(order, Order::None));
+        self.is_for_all.set(matches!(order, Order::All));
     }
 
     /// A part of the active clients moves.

@@ -35,6 +35,8 @@ pub(super) struct HalfDuplex {
     head: Head,
     remainder: Remainder,
     rate: ReceiveRate,
+    /// Data has flowed fast; the flow may have ended by itself.
+    has_flow: bool,
 }
 
 /// How much was received in the current period.
@@ -46,7 +48,6 @@ struct ReceiveRate {
 
 impl ReceiveRate {
     /// Adds bytes. True if data flows fast.
-    #[cold]
     fn add(&mut self, n: usize) -> bool {
         let now = worker::now();
         if self.began.is_none_or(|began| now.saturating_duration_since(began) > RATE_PERIOD) {
@@ -67,6 +68,7 @@ impl HalfDuplex {
             head: Head::default(),
             remainder: Remainder::Forward,
             rate: ReceiveRate::default(),
+            has_flow: false,
         }
     }
 
@@ -260,11 +262,28 @@ impl HalfDuplex {
         let received = stream.poll_recv(cx, &mut self.received);
         if let Poll::Ready(Ok(n)) = received
             && n >= LARGE_RECEIVE_BYTES
-            && self.rate.add(n)
         {
-            stream.begin_flow();
+            self.received_much(stream, n);
         }
         received
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn received_much(&mut self, stream: &Stream, n: usize) {
+        if self.rate.add(n) {
+            self.has_flow = true;
+            stream.begin_flow();
+        }
+    }
+
+    /// Ends the flow of the stream, if data has flowed fast.
+    #[inline]
+    pub(super) fn end_flow(&mut self, stream: &Stream) {
+        if self.has_flow {
+            self.has_flow = false;
+            stream.end_flow();
+        }
     }
 
     /// Sends what the stream accepts. Ready: this many bytes. Pending: the stream wakes the task when it accepts more.

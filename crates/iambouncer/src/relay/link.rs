@@ -168,7 +168,7 @@ impl Exchange {
         if !self.owes_nothing() || !at_boundary {
             return Ok(());
         }
-        linked.server.stream.end_flow();
+        self.down.end_flow(&linked.server.stream);
         if linked.condition != ServerCondition::InStep {
             self.abandon_if_left_open(session);
             return Ok(());

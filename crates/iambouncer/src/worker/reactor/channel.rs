@@ -170,6 +170,7 @@ impl Channel {
             with_ring(|ring| ring.stop_receiving(self))?;
             return Poll::Pending;
         }
+        into.want_large_block();
         let room = into.spare().len();
         match self.receive_directly(into) {
             Ok(n) => {
