@@ -21,15 +21,16 @@ pub(super) async fn route(worker: &Worker, pid: u32, key: &[u8]) {
     match worker.clients.key_form.owner_of(&key) {
         // An unused process ID is treated like any wrong key.
         KeyOwner::Worker(index) => {
-            let mut found = worker.workers.ask(index, request).await;
-            if found == Some(KeyMatch::None) && worker.context.process.placement.has_moved() {
-                for other in (0..worker.workers.count()).filter(|other| *other != index) {
-                    if found != Some(KeyMatch::Client) {
-                        found = worker.workers.ask(other, request).await;
-                    }
+            let has_moved = worker.context.process.placement.has_moved();
+            let others = (0..worker.workers.count()).filter(|other| has_moved && *other != index);
+            let mut is_unknown = false;
+            for candidate in std::iter::once(index).chain(others) {
+                match worker.workers.ask(candidate, request).await {
+                    Some(KeyMatch::Client) => return,
+                    answer => is_unknown |= answer == Some(KeyMatch::None),
                 }
             }
-            if found == Some(KeyMatch::None) {
+            if is_unknown {
                 peers::forward_namesake(worker, key).await;
             }
         }

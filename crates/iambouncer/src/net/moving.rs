@@ -26,57 +26,45 @@ pub struct SocketInTransit {
 }
 
 impl SocketInTransit {
-    /// Detaches a connection to a server from this worker. No bytes may be in transit in either direction.
+    /// Detaches a connection from this worker; the stream must then be dropped. No bytes may be in transit in either
+    /// direction.
     ///
     /// # Errors
-    /// Bytes are in transit or the connection was closed; it is closed.
-    pub async fn pack(stream: Stream) -> io::Result<Self> {
+    /// Bytes are in transit or the connection was closed.
+    pub async fn pack(stream: &mut Stream) -> io::Result<Self> {
+        let (fd, tls) = match stream {
+            Stream::Plain(socket) => (socket.detach().await?, None),
+            Stream::Tls(tls) => {
+                let (fd, tls) = tls.detach().await?;
+                (fd, Some(Box::new(tls)))
+            }
+        };
+        Ok(Self { fd, tls, received: Vec::new() })
+    }
+
+    /// The same for a connection that may receive at any time: what it has received moves with it. All sent bytes must
+    /// have been passed to the kernel, see [`Stream::poll_settled`]. Not cancel safe.
+    ///
+    /// # Errors
+    /// The stream can be used here as before, unless its connection has failed.
+    pub async fn pack_with_input(stream: &mut Stream) -> io::Result<Self> {
         match stream {
-            Stream::Plain(mut socket) => {
-                Ok(Self { fd: socket.detach().await?, tls: None, received: Vec::new() })
+            Stream::Plain(socket) => {
+                let (fd, received) = socket.detach_with_input().await?;
+                Ok(Self { fd, tls: None, received })
             }
             Stream::Tls(tls) => {
-                let (fd, engine) = tls.detach().await?;
-                let tls = TlsInTransit { engine, incoming: Vec::new(), plain: Vec::new() };
+                let (fd, tls) = tls.detach_with_input().await?;
                 Ok(Self { fd, tls: Some(Box::new(tls)), received: Vec::new() })
             }
         }
     }
 
-    /// Detaches a client's connection, which may receive at any time: what it has received moves with it. All sent bytes
-    /// must have been passed to the kernel, see [`Stream::poll_settled`]. Not cancel safe.
-    ///
-    /// # Errors
-    /// Returns the connection, which can be used here as before, unless it has failed.
-    pub async fn pack_with_input(mut stream: Stream) -> Result<Self, (Stream, io::Error)> {
-        let detached = match &mut stream {
-            Stream::Plain(socket) => {
-                socket.detach_with_input().await.map(|(fd, received)| (fd, None, received))
-            }
-            Stream::Tls(tls) => {
-                let detached = tls.detach_with_input().await;
-                detached.map(|(fd, tls)| (fd, Some(Box::new(tls)), Vec::new()))
-            }
-        };
-        match detached {
-            Ok((fd, tls, received)) => Ok(Self { fd, tls, received }),
-            Err(error) => Err((stream, error)),
-        }
-    }
-
-    /// Attaches it to this worker.
+    /// Attaches it to this worker. Returns it with the bytes that were received before.
     ///
     /// # Errors
     /// The worker's engine rejects it.
-    pub fn unpack(self) -> io::Result<Stream> {
-        self.unpack_with_input().map(|(stream, _)| stream)
-    }
-
-    /// The same with the bytes that were received before.
-    ///
-    /// # Errors
-    /// As [`SocketInTransit::unpack`].
-    pub fn unpack_with_input(self) -> io::Result<(Stream, Inbound)> {
+    pub fn unpack(self) -> io::Result<(Stream, Inbound)> {
         let socket = Socket::new(self.fd)?;
         // It may be idle from the start, but its end must be noticed.
         socket.watch_input()?;

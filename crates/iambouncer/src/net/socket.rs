@@ -210,24 +210,16 @@ impl Socket {
     /// # Errors
     /// Bytes have arrived, or the connection was closed.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
-        self.end_flow();
+        self.become_quiet().await?;
         let is_quiet = match &self.0 {
-            SocketBackend::Ring(channel) => {
-                poll_fn(|_| channel.poll_quiet()).await?;
-                !channel.has_pending_input()
-            }
+            SocketBackend::Ring(channel) => !channel.has_pending_input(),
             // With epoll, a socket that was not read until EAGAIN counts as readable, whether or not there are bytes.
             SocketBackend::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
         };
         if !is_quiet {
             return Err(io::Error::other("the connection is in use"));
         }
-        let file = self.as_fd().try_clone_to_owned()?;
-        if let SocketBackend::Ready(fd, _) = &self.0 {
-            // The clone keeps the socket open, so closing this descriptor would not remove it from the epoll set.
-            reactor::stop_watching(fd);
-        }
-        Ok(file)
+        self.file_to_move()
     }
 
     /// The file descriptor for another worker, and the bytes that were received and not read. The socket must then be
@@ -236,27 +228,32 @@ impl Socket {
     /// # Errors
     /// The connection has failed, or no file descriptor is available; the socket can still be used.
     pub(super) async fn detach_with_input(&mut self) -> io::Result<(OwnedFd, Vec<u8>)> {
-        self.end_flow();
-        if let SocketBackend::Ring(channel) = &self.0 {
-            poll_fn(|_| channel.poll_quiet()).await?;
-        }
-        let file = match self.as_fd().try_clone_to_owned() {
-            Ok(file) => file,
-            Err(error) => {
-                if let SocketBackend::Ring(channel) = &self.0 {
-                    channel.stay()?;
-                }
-                return Err(error);
-            }
-        };
+        self.become_quiet().await?;
+        let file = self.file_to_move();
         match &self.0 {
-            SocketBackend::Ring(channel) => Ok((file, channel.take_unread()?)),
-            SocketBackend::Ready(fd, _) => {
-                // As in `detach`.
-                reactor::stop_watching(fd);
-                Ok((file, Vec::new()))
-            }
+            SocketBackend::Ring(channel) if file.is_err() => channel.stay()?,
+            SocketBackend::Ring(channel) => return Ok((file?, channel.take_unread()?)),
+            SocketBackend::Ready(..) => {}
         }
+        Ok((file?, Vec::new()))
+    }
+
+    /// Waits until the kernel neither receives nor sends for this socket.
+    async fn become_quiet(&self) -> io::Result<()> {
+        self.end_flow();
+        match &self.0 {
+            SocketBackend::Ring(channel) => poll_fn(|_| channel.poll_quiet()).await,
+            SocketBackend::Ready(..) => Ok(()),
+        }
+    }
+
+    fn file_to_move(&self) -> io::Result<OwnedFd> {
+        let file = self.as_fd().try_clone_to_owned()?;
+        if let SocketBackend::Ready(fd, _) = &self.0 {
+            // The clone keeps the socket open, so closing this descriptor would not remove it from the epoll set.
+            reactor::stop_watching(fd);
+        }
+        Ok(file)
     }
 
     /// True if the peer has closed the connection, or its sending direction. Costs a system call.

@@ -238,8 +238,8 @@ fn a_socket_with_unread_bytes_cannot_be_moved() {
 fn an_idle_socket_notices_its_end_after_a_move() {
     on_every_engine(
         |stream| async move {
-            let moving = SocketInTransit::pack(Stream::Plain(socket(stream))).await.unwrap();
-            let mut stream = moving.unpack().unwrap();
+            let moving = SocketInTransit::pack(&mut Stream::Plain(socket(stream))).await.unwrap();
+            let (mut stream, _) = moving.unpack().unwrap();
             stream.send_all(b"go").await.unwrap();
             // With io_uring, no receive was submitted before the first read.
             let noticed = timers::timeout(Duration::from_secs(20), async {
@@ -302,9 +302,8 @@ fn a_connection_that_moves_keeps_its_order_of_bytes_in_both_directions() {
             let mut connection = Stream::Plain(socket(stream));
             let mut all = Vec::new();
             while all.len() < LARGE {
-                let moved = SocketInTransit::pack_with_input(connection).await;
-                let moved = moved.map_err(|(_, error)| error).unwrap();
-                let (stream, mut received) = moved.unpack_with_input().unwrap();
+                let moved = SocketInTransit::pack_with_input(&mut connection).await.unwrap();
+                let (stream, mut received) = moved.unpack().unwrap();
                 connection = stream;
                 if received.is_empty() {
                     poll_fn(|cx| connection.poll_recv(cx, &mut received)).await.unwrap();

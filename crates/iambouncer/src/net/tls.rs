@@ -349,16 +349,16 @@ impl TlsStream {
     ///
     /// # Errors
     /// A record is incomplete, or the peer has closed the connection.
-    pub(super) async fn detach(mut self) -> io::Result<(OwnedFd, TlsEngine)> {
+    pub(super) async fn detach(&mut self) -> io::Result<(OwnedFd, TlsInTransit)> {
         let is_between = self.plain.is_empty() && self.incoming.is_empty() && self.outgoing.is_empty();
         if self.peer_closed || !is_between {
             return Err(io::Error::other("the connection is in use"));
         }
         let fd = self.socket.detach().await?;
-        Ok((fd, std::mem::replace(&mut self.engine, TlsEngine::Moved)))
+        Ok((fd, self.take_engine(&[])))
     }
 
-    /// Detaches a client's connection with what it has received. The stream must then be dropped.
+    /// Detaches a connection with what it has received. The stream must then be dropped.
     ///
     /// # Errors
     /// As [`Socket::detach_with_input`]; the stream can still be used.
@@ -367,9 +367,16 @@ impl TlsStream {
             return Err(io::Error::other("the connection is being closed, or has unsent bytes"));
         }
         let (fd, received) = self.socket.detach_with_input().await?;
-        let engine = std::mem::replace(&mut self.engine, TlsEngine::Moved);
-        let incoming = [self.incoming.bytes(), &received].concat();
-        Ok((fd, TlsInTransit { engine, incoming, plain: self.plain.bytes().to_vec() }))
+        Ok((fd, self.take_engine(&received)))
+    }
+
+    /// What moves with the socket, which has received these bytes last.
+    fn take_engine(&mut self, received: &[u8]) -> TlsInTransit {
+        TlsInTransit {
+            engine: std::mem::replace(&mut self.engine, TlsEngine::Moved),
+            incoming: [self.incoming.bytes(), received].concat(),
+            plain: self.plain.bytes().to_vec(),
+        }
     }
 
     /// Rebuilds a connection that was detached.

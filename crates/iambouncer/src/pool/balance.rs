@@ -188,13 +188,12 @@ impl Pool {
         });
     }
 
-    /// Adds the server of a client that was moved from another worker. Returns it with what it had sent before.
+    /// Adds a server that was moved from another worker. Returns it with what it had sent before.
     ///
     /// # Errors
     /// The worker cannot register the connection.
     pub fn adopt(self: &Rc<Self>, packed: DetachedServer) -> std::io::Result<(Lease, Inbound)> {
-        let (server, received) =
-            packed.unpack_with_input(&self.context.parameters, &self.context.statements)?;
+        let (server, received) = packed.unpack(&self.context.parameters, &self.context.statements)?;
         self.mark_if_outdated(&server);
         self.add_to_table(&server.info);
         Ok((Lease::new(self, Box::new(server)), received))
@@ -205,14 +204,10 @@ impl Pool {
         Lease::new(self, server)
     }
 
-    /// Adds a server that was moved from another worker.
+    /// Adds an idle server that was moved from another worker.
     fn add_moved(self: &Rc<Self>, packed: DetachedServer) {
-        match packed.unpack(&self.context.parameters, &self.context.statements) {
-            Ok(server) => {
-                self.mark_if_outdated(&server);
-                self.add_to_table(&server.info);
-                self.admit(Box::new(server), worker::now());
-            }
+        match self.adopt(packed) {
+            Ok((lease, _)) => lease.admit_again(),
             Err(error) => tracing::warn!(%error, "could not use a server moved from another worker"),
         }
     }

@@ -61,6 +61,12 @@ fn shorter(a: Duration, b: Duration) -> Duration {
 }
 
 impl Directory {
+    /// How long a pool may be unused before it is dropped; zero means forever.
+    pub fn time_to_forget(&self) -> Duration {
+        let config = self.context.config();
+        shorter(config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout)
+    }
+
     /// True if this pool is the one that all workers have registered under its name.
     pub(super) fn is_still_known(&self, pool: &Rc<Pool>) -> bool {
         let limits = &self.context.process.limits;
@@ -80,15 +86,13 @@ impl Directory {
 
     /// Drops unused pools, of the next `most` in turn, and likewise databases that were created from the `*` line.
     pub fn forget_unused(&self, most: usize) {
-        let config = self.context.config();
-        let (timeout, of_pools) = (config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout);
-        let gone = self.unused_pools(shorter(timeout, of_pools), most);
+        let gone = self.unused_pools(self.time_to_forget(), most);
         for pool in &gone {
             self.drop_pool(pool);
         }
         let any_dropped = !gone.is_empty();
         drop(gone);
-        self.forget_databases(timeout, most);
+        self.forget_databases(self.context.config().settings.autodb_idle_timeout, most);
         if any_dropped {
             self.shared_limits.forget_gone();
             self.shared_limits.shared_pools().forget_gone();

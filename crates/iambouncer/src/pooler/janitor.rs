@@ -101,10 +101,10 @@ impl Janitor {
     }
 
     fn longest_sleep(&self) -> Duration {
-        let config = self.worker.context.config();
-        let timeouts = [config.settings.autodb_idle_timeout, config.settings.pool_idle_timeout];
-        let shortest = timeouts.into_iter().filter(|timeout| !timeout.is_zero()).min();
-        shortest.map_or(MAX_SLEEP, |shortest| (shortest / SLEEP_PARTS).clamp(PERIOD, MAX_SLEEP))
+        match self.worker.directory.time_to_forget() {
+            Duration::ZERO => MAX_SLEEP,
+            time => (time / SLEEP_PARTS).clamp(PERIOD, MAX_SLEEP),
+        }
     }
 
     fn free_memory(&self) {

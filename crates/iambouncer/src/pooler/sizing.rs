@@ -20,7 +20,7 @@ pub(super) fn begin(worker: &Rc<Worker>) {
     if !worker.context.process.placement.is_elastic() {
         return;
     }
-    follow(worker);
+    join_or_leave(worker);
     let weak = Rc::downgrade(worker);
     load::observe(move |load| {
         if let Some(worker) = weak.upgrade() {
@@ -37,19 +37,19 @@ fn react(worker: &Worker, load: u32) {
             if relief.joins {
                 tracing::debug!(worker = relief.to, load, "another worker joins");
                 // It joins as soon as it runs this; new clients may already be assigned to it.
-                let _ = worker.workers.run_on(relief.to, follow);
+                let _ = worker.workers.run_on(relief.to, join_or_leave);
             }
             context.moves.begin_part(relief, now);
         }
         Outcome::Leave(leaving) => {
             tracing::debug!(worker = leaving, "a worker leaves");
-            let _ = worker.workers.run_on(leaving, follow);
+            let _ = worker.workers.run_on(leaving, join_or_leave);
         }
     }
 }
 
 /// Brings a worker in line with the number of active workers.
-fn follow(worker: &Rc<Worker>) {
+fn join_or_leave(worker: &Rc<Worker>) {
     let context = &worker.context;
     if context.process.placement.is_active(context.worker.index()) {
         return context.moves.end();

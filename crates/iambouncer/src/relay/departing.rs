@@ -14,7 +14,7 @@ const END_OF_EMPTY_ANSWER: &[u8] = b"I\0\0\0\x04Z\0\0\0\x05I";
 
 impl Exchange {
     /// True if nothing of the client is under way. It may have a server, in session pooling.
-    fn is_between_transactions(&self, session: &ClientSession) -> bool {
+    pub(super) fn is_between_transactions(&self, session: &ClientSession) -> bool {
         let timing = session.info.timing.get();
         timing.query_at.is_none()
             && timing.transaction_at.is_none()

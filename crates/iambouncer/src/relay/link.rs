@@ -5,11 +5,10 @@ use super::exchange::{Exchange, RequestState};
 use super::session::{ClientSession, CloseReason};
 use crate::answers::{ExpectedAnswer, StateChange};
 use crate::client_error;
-use crate::clients::ClientState;
 use crate::config::PoolMode;
 use crate::parameters::TransactionValues;
 use crate::pool::{Acquired, Lease, UnfinishedWork, Waiter};
-use crate::server::{Activity, Server};
+use crate::server::Server;
 use crate::worker;
 use wire::backend::TxStatus;
 use wire::encode;
@@ -137,11 +136,8 @@ impl Exchange {
     fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;
-        server.info.client_id.set(session.info.id);
-        server.info.activity.set(Activity::Active);
         server.info.touched_at.set(now);
-        session.info.set_server(Some(server.info.clone()));
-        session.info.begin_busy(ClientState::Active);
+        session.record_linked(server);
         // A cancel request that came too late for this wait must not affect the next.
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);

@@ -1,16 +1,15 @@
 //! Moving a client's session to another worker, between two of its transactions. Owns the form in which it is passed
 //! between threads: everything that the session has besides its record in the table of clients.
 
-use super::exchange::{Exchange, FlushState, RequestState};
+use super::exchange::{Exchange, FlushState};
 use super::link::{Link, Linked, ServerCondition};
 use super::session::{ClientSession, Session};
-use crate::clients::{ClientInfo, ClientState};
-use crate::net::{Inbound, SocketInTransit, Stream};
+use crate::clients::ClientInfo;
+use crate::net::{SocketInTransit, Stream};
 use crate::parameters::{ParameterId, ValueSet};
 use crate::pool::Pool;
 use crate::prepared::statement::Text;
 use crate::prepared::{ClientNames, Effect, ServerUnnamed, Unnamed, UnnamedText};
-use crate::server::Activity;
 use crate::server::moving::DetachedServer;
 use std::io;
 use std::rc::Rc;
@@ -65,42 +64,26 @@ pub struct SessionInTransit {
 
 impl Exchange {
     /// True if a client with this exchange can move: it keeps its server between two transactions, and nothing is under
-    /// way.
+    /// way. (A trace ends with its transaction.)
     fn can_move(&self, session: &ClientSession) -> bool {
         let Link::Server(linked) = &self.link else { return false };
         let info = &linked.server.info;
-        let timing = session.info.timing.get();
         linked.status == TxStatus::Idle
             && linked.condition == ServerCondition::InStep
             && !linked.changed_schema
-            && timing.query_at.is_none()
-            && timing.transaction_at.is_none()
             && info.cancels_in_flight.get() == 0
             && !info.close_needed.get()
             && info.overlap.is_none()
-            && self.answers.is_fresh()
             && self.internal_query_error.is_none()
-            && self.request == RequestState::Accepted
             && self.flush == FlushState::None
             && self.dropped_names.is_empty()
-            && self.up.is_finished()
             && self.down.is_finished()
-            && self.has_no_trace()
+            && self.is_between_transactions(session)
     }
 
     /// True if only the server knows the unnamed statement of the client that has it to itself.
     fn has_own_unnamed(&self) -> bool {
         matches!(&self.link, Link::Server(linked) if matches!(linked.server.unnamed, ServerUnnamed::Own))
-    }
-
-    #[cfg(feature = "otlp")]
-    fn has_no_trace(&self) -> bool {
-        self.trace.is_none()
-    }
-
-    #[cfg(not(feature = "otlp"))]
-    fn has_no_trace(&self) -> bool {
-        true
     }
 }
 
@@ -128,20 +111,15 @@ impl Session {
     /// # Errors
     /// Returns the session, which continues here, unless a connection has failed.
     pub async fn detach(mut self) -> Result<SessionInTransit, (Box<Self>, io::Error)> {
-        let kept = match self.exchange.take() {
-            None => None,
-            Some(exchange) => match Self::detach_server(&mut self.session, exchange).await {
-                Ok(kept) => kept,
-                Err((exchange, error)) => {
-                    self.exchange = Some(exchange);
-                    return Err((Box::new(self), error));
-                }
-            },
+        let (client, kept) = match self.detach_connections().await {
+            Ok(detached) => detached,
+            Err(error) => return Err((Box::new(self), error)),
         };
+        // Every field is named, so that a new one is either passed on or dropped on purpose.
         let ClientSession {
-            pool,
-            info,
-            client,
+            pool: _,
+            info: _,
+            client: _,
             names,
             unnamed,
             has_effects,
@@ -150,61 +128,52 @@ impl Session {
             login_parameters,
             parameters_proven,
         } = self.session;
-        match SocketInTransit::pack_with_input(client).await {
-            Ok(client) => Ok(SessionInTransit {
-                client,
-                names: names.texts(),
-                unnamed: UnnamedInTransit::of(&unnamed),
-                has_effects,
-                has_private,
-                parameters: values_of(&parameters),
-                login_parameters: values_of(&login_parameters),
-                parameters_proven,
-                kept,
-            }),
-            Err((client, error)) => {
-                let session = ClientSession {
-                    pool,
-                    info,
-                    client,
-                    names,
-                    unnamed,
-                    has_effects,
-                    has_private,
-                    parameters,
-                    login_parameters,
-                    parameters_proven,
-                };
-                let mut stays = Self { session, exchange: None };
-                match kept.map(|kept| stays.adopt_server(kept)) {
-                    None | Some(Ok(())) => Err((Box::new(stays), error)),
-                    Some(Err(error)) => Err((Box::new(stays), error)),
+        Ok(SessionInTransit {
+            client,
+            names: names.texts(),
+            unnamed: UnnamedInTransit::of(&unnamed),
+            has_effects,
+            has_private,
+            parameters: values_of(&parameters),
+            login_parameters: values_of(&login_parameters),
+            parameters_proven,
+            kept,
+        })
+    }
+
+    async fn detach_connections(&mut self) -> io::Result<(SocketInTransit, Option<KeptServer>)> {
+        let kept = self.detach_server().await?;
+        match SocketInTransit::pack_with_input(&mut self.session.client).await {
+            Ok(client) => Ok((client, kept)),
+            Err(error) => {
+                if let Some(kept) = kept {
+                    self.adopt_server(kept)?;
                 }
+                Err(error)
             }
         }
     }
 
-    /// Detaches the server that a client keeps; its exchange is free then.
-    async fn detach_server(
-        session: &mut ClientSession,
-        mut exchange: Box<Exchange>,
-    ) -> Result<Option<KeptServer>, (Box<Exchange>, io::Error)> {
+    /// Detaches the server that the client keeps, if it keeps one; its exchange is free then.
+    async fn detach_server(&mut self) -> io::Result<Option<KeptServer>> {
+        let Some(mut exchange) = self.exchange.take() else { return Ok(None) };
         let Link::Server(mut linked) = std::mem::replace(&mut exchange.link, Link::None) else {
             return Ok(None);
         };
-        linked.changed_parameters.commit(&mut session.parameters);
+        linked.changed_parameters.commit(&mut self.session.parameters);
         let Some(server) = linked.server.into_server() else { return Ok(None) };
-        match DetachedServer::pack_with_input(*server).await {
+        match DetachedServer::pack_with_input(server).await {
             Ok(server) => {
                 let (unnamed_portal, named_portals) = (exchange.unnamed_portal, exchange.named_portals);
                 exchange.clear_link_state();
                 exchange.recycle();
-                session.record_unlinked();
+                self.session.record_unlinked();
                 Ok(Some(KeptServer { server, unnamed_portal, named_portals }))
             }
             Err((server, error)) => {
-                exchange.link = Link::Server(Linked::new(session.pool.lend(server)));
-                Err((exchange, error))
+                exchange.link = Link::Server(Linked::new(self.session.pool.lend(server)));
+                self.exchange = Some(exchange);
+                Err(error)
             }
         }
     }
@@ -216,11 +185,7 @@ impl Session {
             Some(exchange) => exchange,
             None => self.session.pool.with_session_rules(Exchange::allocate),
         };
-        let info = &self.session.info;
-        lease.info.client_id.set(info.id);
-        lease.info.activity.set(Activity::Active);
-        info.set_server(Some(lease.info.clone()));
-        info.begin_busy(ClientState::Active);
+        self.session.record_linked(&lease);
         exchange.down.set_received(received);
         exchange.unnamed_portal = kept.unnamed_portal;
         exchange.named_portals = kept.named_portals;
@@ -252,7 +217,7 @@ impl SessionInTransit {
             parameters_proven,
             kept,
         } = self;
-        let (client, received) = client.unpack_with_input()?;
+        let (client, received) = client.unpack()?;
         let context = pool.context.clone();
         let mut own_names = ClientNames::default();
         for (name, text) in names {
@@ -263,7 +228,6 @@ impl SessionInTransit {
             UnnamedInTransit::Text(body) => Some(context.unnamed.intern(&body)),
             UnnamedInTransit::OnServer(effect) => Some(UnnamedText::without_body(effect)),
         };
-        info.state.set(ClientState::Idle);
         let session = ClientSession {
             pool,
             info,
@@ -276,22 +240,10 @@ impl SessionInTransit {
             login_parameters: context.parameters.set_of(login_parameters),
             parameters_proven,
         };
-        let mut session = Session { session, exchange: None };
-        session.receive_first(received);
+        let mut session = Session::begin(session, received);
         if let Some(kept) = kept {
             session.adopt_server(kept)?;
         }
         Ok(session)
-    }
-}
-
-impl Session {
-    /// Adds bytes that were received before this session began.
-    fn receive_first(&mut self, received: Inbound) {
-        if !received.is_empty() {
-            let mut exchange = self.session.pool.with_session_rules(Exchange::allocate);
-            exchange.up.set_received(received);
-            self.exchange = Some(exchange);
-        }
     }
 }

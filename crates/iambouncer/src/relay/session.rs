@@ -8,6 +8,7 @@ use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
 use crate::pool::Pool;
 use crate::prepared::{ClientNames, Unnamed};
+use crate::server::{Activity, Server};
 use crate::worker::timers;
 use std::rc::Rc;
 use std::task::{self, Poll};
@@ -112,6 +113,14 @@ impl ClientSession {
         }
     }
 
+    /// Records that the client has this server.
+    pub(super) fn record_linked(&self, server: &Server) {
+        server.info.client_id.set(self.info.id);
+        server.info.activity.set(Activity::Active);
+        self.info.set_server(Some(server.info.clone()));
+        self.info.begin_busy(ClientState::Active);
+    }
+
     /// Records that the client has no server.
     pub(super) fn record_unlinked(&self) {
         self.info.set_server(None);
@@ -130,12 +139,6 @@ impl Session {
     /// Creates a session that has not sent a request yet.
     pub fn new(pool: Rc<Pool>, info: Rc<ClientInfo>, start: Start) -> Self {
         let Start { client, up, parameters, parameters_proven } = start;
-        info.state.set(ClientState::Idle);
-        let exchange = (!up.is_empty()).then(|| {
-            let mut exchange = pool.with_session_rules(Exchange::allocate);
-            exchange.up.set_received(up);
-            exchange
-        });
         let names = ClientNames::default();
         let session = ClientSession {
             pool,
@@ -149,6 +152,17 @@ impl Session {
             parameters,
             parameters_proven,
         };
+        Self::begin(session, up)
+    }
+
+    /// Begins at this worker, with bytes of requests that were received before.
+    pub(super) fn begin(session: ClientSession, received: Inbound) -> Self {
+        session.info.state.set(ClientState::Idle);
+        let exchange = (!received.is_empty()).then(|| {
+            let mut exchange = session.pool.with_session_rules(Exchange::allocate);
+            exchange.up.set_received(received);
+            exchange
+        });
         Self { session, exchange }
     }
 

@@ -3,8 +3,8 @@
 
 use super::{Server, ServerFacts, ServerInfo};
 use crate::limits::Permit;
-use crate::net::{Inbound, SocketInTransit, Stream};
-use crate::parameters::{ParameterId, ParameterIds, Parameters, ValueSet};
+use crate::net::{Inbound, SocketInTransit};
+use crate::parameters::{ParameterId, ParameterIds, Parameters};
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use std::cell::Cell;
@@ -28,33 +28,37 @@ pub struct DetachedServer {
     permits: Vec<Permit>,
 }
 
-/// The parts of a server besides its connection.
-struct Rest {
-    parameters: ValueSet,
-    reported: ParameterIds,
-    prepared: ServerCache,
-    unnamed: ServerUnnamed,
-    has_client_names: bool,
-    info: Rc<ServerInfo>,
-    permits: Vec<Permit>,
-}
+impl DetachedServer {
+    /// Detaches an idle server from this worker.
+    ///
+    /// # Errors
+    /// The server has sent something meanwhile or is closed; the connection is dropped.
+    pub async fn pack(mut server: Server) -> io::Result<Self> {
+        let connection = SocketInTransit::pack(&mut server.stream).await?;
+        if server.info.close_needed.get() {
+            return Err(io::Error::other("the server has to be closed"));
+        }
+        Ok(Self::of(server, connection))
+    }
 
-impl Rest {
-    // Every field is named, so that a new one is either passed on or dropped on purpose.
-    fn split(server: Server) -> (Stream, Self) {
-        let Server { stream, parameters, reported, prepared, unnamed, has_client_names, info, permits } =
+    /// Detaches the server of a client that is between two transactions. What the server has sent moves with it. Not
+    /// cancel safe.
+    ///
+    /// # Errors
+    /// Returns the server, which can be used here as before, unless its connection has failed.
+    pub async fn pack_with_input(mut server: Box<Server>) -> Result<Self, (Box<Server>, io::Error)> {
+        match SocketInTransit::pack_with_input(&mut server.stream).await {
+            Ok(connection) => Ok(Self::of(*server, connection)),
+            Err(error) => Err((server, error)),
+        }
+    }
+
+    /// The server whose connection was detached.
+    fn of(server: Server, connection: SocketInTransit) -> Self {
+        // Every field is named, so that a new one is either passed on or dropped on purpose.
+        let Server { stream: _, parameters, reported, prepared, unnamed, has_client_names, info, permits } =
             server;
-        (stream, Self { parameters, reported, prepared, unnamed, has_client_names, info, permits })
-    }
-
-    fn join(self, stream: Stream) -> Server {
-        let Self { parameters, reported, prepared, unnamed, has_client_names, info, permits } = self;
-        Server { stream, parameters, reported, prepared, unnamed, has_client_names, info, permits }
-    }
-
-    fn detached(self, connection: SocketInTransit) -> DetachedServer {
-        let Self { parameters, reported, prepared, unnamed, has_client_names, info, permits } = self;
-        DetachedServer {
+        Self {
             connection,
             facts: info.facts.clone(),
             touched_at: info.touched_at.get(),
@@ -68,53 +72,13 @@ impl Rest {
             permits,
         }
     }
-}
 
-impl DetachedServer {
-    /// Detaches an idle server from this worker.
-    ///
-    /// # Errors
-    /// The server has sent something meanwhile or is closed; the connection is dropped.
-    pub async fn pack(server: Server) -> io::Result<Self> {
-        let (stream, rest) = Rest::split(server);
-        let connection = SocketInTransit::pack(stream).await?;
-        if rest.info.close_needed.get() {
-            return Err(io::Error::other("the server has to be closed"));
-        }
-        Ok(rest.detached(connection))
-    }
-
-    /// Detaches the server of a client that is between two transactions. What the server has sent moves with it. Not
-    /// cancel safe.
-    ///
-    /// # Errors
-    /// Returns the server, which can be used here as before, unless its connection has failed.
-    pub async fn pack_with_input(server: Server) -> Result<Self, (Box<Server>, io::Error)> {
-        let (stream, rest) = Rest::split(server);
-        match SocketInTransit::pack_with_input(stream).await {
-            Ok(connection) => Ok(rest.detached(connection)),
-            Err((stream, error)) => Err((Box::new(rest.join(stream)), error)),
-        }
-    }
-
-    /// Attaches it to this worker.
+    /// Attaches it to this worker. Returns it with what it had sent before.
     ///
     /// # Errors
     /// The worker cannot register the connection.
-    pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<Server> {
-        self.unpack_with_input(parameters, statements).map(|(server, _)| server)
-    }
-
-    /// The same with what it had sent before.
-    ///
-    /// # Errors
-    /// As [`DetachedServer::unpack`].
-    pub fn unpack_with_input(
-        self,
-        parameters: &Parameters,
-        statements: &Interner,
-    ) -> io::Result<(Server, Inbound)> {
-        let (stream, received) = self.connection.unpack_with_input()?;
+    pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<(Server, Inbound)> {
+        let (stream, received) = self.connection.unpack()?;
         let mut prepared = ServerCache::default();
         for (text, version) in self.prepared {
             prepared.insert(statements.adopt(&text), version);

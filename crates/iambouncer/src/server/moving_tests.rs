@@ -63,7 +63,7 @@ fn a_move_resets_no_fact_about_a_server() {
         let detached = DetachedServer::pack(before).await.unwrap();
         // Those of another worker.
         let (parameters, statements) = (Parameters::new([]), Interner::default());
-        let after = detached.unpack(&parameters, &statements).unwrap();
+        let (after, _) = detached.unpack(&parameters, &statements).unwrap();
         assert_eq!(everything(&after, &permits), expected);
         let name = parameters.id("application_name").unwrap();
         assert!(after.parameters.same(&parameters.set_of([(name, "22".into())])), "interned at its worker");

@@ -111,7 +111,7 @@ pub struct Channel {
     closed: Cell<bool>,
     /// It is being moved to another worker: nothing more is received here.
     is_moving: Cell<bool>,
-    flow: Cell<FlowState>,
+    pub(super) flow: Cell<FlowState>,
     /// A poll request is active.
     is_polling: Cell<bool>,
 }
@@ -150,7 +150,7 @@ impl Channel {
             End::Failed(errno) => return Poll::Ready(Err(errno.into())),
             End::Open => {}
         }
-        if self.flow.get() != FlowState::Off {
+        if self.has_flow() {
             return self.poll_recv_in_flow(into);
         }
         // Large results are received faster in large blocks, which are not provided to the kernel.
@@ -192,7 +192,7 @@ impl Channel {
 
     /// Data does not flow fast any more: it is received into provided blocks again.
     pub(super) fn end_flow(&self) {
-        if self.flow.get() != FlowState::Off {
+        if self.has_flow() {
             flow::end(self, self);
             // What cannot be received is reported by the next receive.
             let _ = with_ring(|ring| ring.stop_polling(self)).and_then(|()| self.receive_again());
@@ -389,13 +389,15 @@ impl Channel {
 
     pub(super) fn set_receiving(&self, receiving: ReceiveState) {
         self.receiving.set(receiving);
-        if receiving == ReceiveState::Off && (self.is_moving.get() || self.flow.get() != FlowState::Off) {
+        if receiving == ReceiveState::Off && (self.is_moving.get() || self.has_flow()) {
             self.wake();
         }
     }
 
-    pub(super) fn flow_state(&self) -> &Cell<FlowState> {
-        &self.flow
+    /// True if data flows fast through the socket.
+    #[inline]
+    pub(super) fn has_flow(&self) -> bool {
+        self.flow.get() != FlowState::Off
     }
 
     /// Wakes the task that uses the socket.
@@ -444,7 +446,7 @@ impl Channel {
     /// True when nothing is unread and more may arrive.
     pub(super) fn wants_more(&self) -> bool {
         !self.is_moving.get()
-            && self.flow.get() == FlowState::Off
+            && !self.has_flow()
             && matches!(self.end.get(), End::Open)
             && self.unread.borrow().first.is_none()
     }

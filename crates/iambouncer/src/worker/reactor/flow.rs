@@ -147,7 +147,7 @@ impl Flowing for Source {
 
 impl Flowing for Channel {
     fn flow(&self) -> &Cell<FlowState> {
-        self.flow_state()
+        &self.flow
     }
     fn read_anyway(&self) {
         self.wake();

@@ -247,7 +247,7 @@ impl SocketBackend {
     pub fn has_flow(&self) -> bool {
         match self {
             Self::Ready(_, source) => source.has_flow(),
-            Self::Ring(channel) => channel.flow_state().get() != FlowState::Off,
+            Self::Ring(channel) => channel.has_flow(),
         }
     }
 }
