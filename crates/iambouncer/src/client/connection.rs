@@ -86,7 +86,8 @@ impl Connection {
     }
 
     /// Continues as a session.
-    pub(super) fn serve(self, session: Session) {
+    pub(super) fn serve(self, mut session: Session) {
+        session.continue_in_new_task();
         self.continue_in(|connection| SessionTask(Some((session, connection))));
     }
 

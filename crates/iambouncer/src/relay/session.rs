@@ -166,6 +166,14 @@ impl Session {
         Self { session, exchange }
     }
 
+    /// Continues in another task than before. A client that keeps its server keeps its exchange, and that must not rely
+    /// on the client's socket waking a task that no longer exists.
+    pub fn continue_in_new_task(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.awaits_client_input = false;
+        }
+    }
+
     /// One turn of the task, until [`Session::shut_down`] is due. Never inlined: `make instructions` counts the
     /// instructions executed here.
     #[inline(never)]

@@ -93,9 +93,9 @@ fn bytes_that_arrive_during_a_move_are_not_lost() {
     }
 }
 
-#[test]
-fn commands_find_each_client_once_while_clients_move() {
-    let bouncer = always_moving(&["pool_mode = transaction"]);
+/// Clients send requests while commands hold their moves back.
+fn move_during_commands(mode: &str) {
+    let bouncer = always_moving(&[&format!("pool_mode = {mode}")]);
     let mut clients: Vec<Client> = (0..8).map(|_| bouncer.client()).collect();
     let mut console = bouncer.console();
     let before = ids_of_clients(&mut console);
@@ -116,6 +116,17 @@ fn commands_find_each_client_once_while_clients_move() {
     });
     let killed = console.column("SHOW CLIENTS", "ptr");
     assert_eq!(killed.len(), before.len());
+}
+
+#[test]
+fn commands_find_each_client_once_while_clients_move() {
+    move_during_commands("transaction");
+}
+
+/// The client keeps its server, and with it the state of its last request.
+#[test]
+fn a_client_whose_move_is_held_back_in_session_pooling_is_still_served() {
+    move_during_commands("session");
 }
 
 #[test]
