@@ -30,14 +30,16 @@ struct MovingClient {
     ticket: MoveTicket,
 }
 
-/// The worker to which a client moves after a turn that has left it waiting for its next request.
+/// The worker to which a client moves that has ended a request in this turn. One that has sent none since its login, or
+/// since its last move, is no load.
 #[cold]
 pub(super) fn destination(session: &Session, connection: &Connection) -> Option<usize> {
     let (worker, info) = (connection.worker(), connection.info());
-    if worker.lifecycle.phase() != Phase::Running || !session.can_move() {
+    let (placement, now) = (&worker.context.process.placement, worker::now());
+    let has_ended_request = info.timing.get().quiet_since == now;
+    if !has_ended_request || worker.lifecycle.phase() != Phase::Running || !session.can_move() {
         return None;
     }
-    let (placement, now) = (&worker.context.process.placement, worker::now());
     let to = worker.context.moves.destination(info.id, now, || placement.for_moved(now))?;
     (to != worker.context.worker.index()).then_some(to)
 }
