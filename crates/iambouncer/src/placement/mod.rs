@@ -11,6 +11,7 @@ mod moves;
 pub use moves::{MoveTicket, Moves};
 
 use crate::limits::{Counter, Permit};
+use crate::worker::load::ThreadLoad;
 use crate::worker::workers::WorkerIndex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 pub const FULL_LOAD: u32 = 1000;
 /// Measurements in a row in which a worker is busy before clients move: a single one may be chance.
 const BUSY_MEASUREMENTS: u32 = 2;
-/// How long that must have been so.
-const LEAVING_DELAY: Duration = Duration::from_secs(2);
+/// Time over which the mean load is measured that decides whether a worker leaves. Load comes in bursts, so neither the
+/// highest nor the lowest load of some milliseconds says whether it is needed.
+const LEAVING_PERIOD: Duration = Duration::from_secs(2);
 /// Time between two workers that join, in which the first takes effect.
 const JOINING_PAUSE: Duration = Duration::from_millis(10);
 /// A load that was measured longer ago belongs to a worker that has had nothing to do since.
@@ -36,7 +38,7 @@ pub struct LoadLimits {
     busy: u32,
     /// Up to this load, it can take clients of a busy one.
     can_take_more: u32,
-    /// A worker leaves if the remaining ones would have less than this load each.
+    /// A worker leaves if the remaining ones would have had less than this mean load each.
     after_leaving: u32,
 }
 
@@ -68,6 +70,8 @@ struct WorkerLoad {
     busy_for: AtomicU32,
     /// When it was measured, in µs since the process started.
     measured_us: AtomicU64,
+    /// CPU time of its thread at that time, in µs.
+    computed_us: AtomicU64,
 }
 
 /// The workers of the process.
@@ -83,8 +87,10 @@ pub struct Placement {
     last_chosen: AtomicUsize,
     /// When a worker last joined, in µs since the process started.
     joined_us: AtomicU64,
-    /// Since when one worker less would be sufficient, likewise; 0 if it would not.
-    surplus_since_us: AtomicU64,
+    /// Since when the mean load is measured, likewise.
+    period_began_us: AtomicU64,
+    /// CPU time of all workers until then, in µs.
+    computed_before_us: AtomicU64,
     /// Clients on their way to another worker.
     moving: Counter,
     /// Commands that clients must not move during.
@@ -130,7 +136,8 @@ impl Placement {
             workers: (0..count).map(|_| WorkerLoad::default()).collect(),
             last_chosen: AtomicUsize::new(0),
             joined_us: AtomicU64::new(0),
-            surplus_since_us: AtomicU64::new(0),
+            period_began_us: AtomicU64::new(0),
+            computed_before_us: AtomicU64::new(0),
             moving: Counter::default(),
             holds: Counter::default(),
             has_moved: AtomicBool::new(false),
@@ -201,11 +208,13 @@ impl Placement {
         if age_us > micros(LOAD_TTL) { 0 } else { worker.load.load(Ordering::Acquire) }
     }
 
-    /// Records the load of a worker, of [`FULL_LOAD`], measured by it over its last milliseconds.
-    pub fn measured(&self, worker: WorkerIndex, load: u32, now: Instant) -> Outcome {
+    /// Records what a worker has measured over its last milliseconds.
+    pub fn measured(&self, worker: WorkerIndex, measurement: ThreadLoad, now: Instant) -> Outcome {
+        let ThreadLoad { load, computed } = measurement;
         let now_us = self.micros_since(now);
         let index = worker.index();
         let record = &self.workers[index];
+        record.computed_us.store(micros(computed), Ordering::Release);
         record.load.store(load, Ordering::Release);
         record.measured_us.store(now_us, Ordering::Release);
         let busy_for = if load < self.limits.busy { 0 } else { record.busy_for.load(Ordering::Relaxed) + 1 };
@@ -236,32 +245,34 @@ impl Placement {
         }
         self.active.compare_exchange(active, active + 1, Ordering::AcqRel, Ordering::Acquire).ok()?;
         self.joined_us.store(now_us.max(1), Ordering::Release);
-        self.surplus_since_us.store(0, Ordering::Release);
+        let _ = self.begin_period(now_us);
         Some(Relief { to: active, share: FULL_LOAD / 2, joins: true })
     }
 
-    /// The worker that leaves now, if the others have been sufficient for [`LEAVING_DELAY`].
+    /// The worker that leaves now, if the others would have been sufficient in a period that has just ended.
     fn leaving(&self, now_us: u64) -> Option<usize> {
         let active = self.active();
-        if active == self.least {
+        let passed_us = now_us.saturating_sub(self.period_began_us.load(Ordering::Acquire));
+        if active == self.least || passed_us < micros(LEAVING_PERIOD) {
             return None;
         }
-        let total: u32 = (0..active).map(|worker| self.load(worker, now_us)).sum();
-        if total >= self.limits.after_leaving * (active as u32 - 1) {
-            self.surplus_since_us.store(0, Ordering::Release);
+        let computed_us = self.begin_period(now_us)?;
+        let mean_load = u64::from(FULL_LOAD) * computed_us / passed_us;
+        if mean_load >= u64::from(self.limits.after_leaving) * (active as u64 - 1) {
             return None;
         }
-        let since_us = self.surplus_since_us.load(Ordering::Acquire);
-        if since_us == 0 {
-            self.surplus_since_us.store(now_us.max(1), Ordering::Release);
-            return None;
-        }
-        if now_us.saturating_sub(since_us) < micros(LEAVING_DELAY) {
-            return None;
-        }
-        self.surplus_since_us.store(0, Ordering::Release);
         self.active.compare_exchange(active, active - 1, Ordering::AcqRel, Ordering::Acquire).ok()?;
         Some(active - 1)
+    }
+
+    /// Begins a period in which the mean load is measured. Returns the CPU time of all workers in the last one, in µs;
+    /// `None` if another worker has done so at the same time.
+    fn begin_period(&self, now_us: u64) -> Option<u64> {
+        let began_us = self.period_began_us.load(Ordering::Acquire);
+        self.period_began_us.compare_exchange(began_us, now_us, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        // Idle clients of a worker that has left still cost it something.
+        let computed_us = self.workers.iter().map(|worker| worker.computed_us.load(Ordering::Acquire)).sum();
+        Some(computed_us - self.computed_before_us.swap(computed_us, Ordering::AcqRel).min(computed_us))
     }
 
     /// A client begins to move to a worker; counted until the ticket is dropped. `None` while a command holds moves back.
@@ -299,18 +310,35 @@ impl Placement {
 mod tests {
     use super::*;
     use crate::worker::workers::WorkerSlot;
+    use std::cell::RefCell;
 
-    struct TestWorkers(Placement, Vec<WorkerIndex>, Instant);
+    /// Workers with the time at which each was measured last, in ms, and the CPU time that it has had until then, in µs.
+    struct TestWorkers {
+        placement: Placement,
+        indexes: Vec<WorkerIndex>,
+        began: Instant,
+        computed: RefCell<Vec<(u64, u64)>>,
+    }
 
     impl TestWorkers {
         fn new(least: usize, count: usize) -> Self {
             let began = Instant::now();
             let indexes = WorkerSlot::<()>::create(count).iter().map(WorkerSlot::index).collect();
-            Self(Placement::new(least, count, LoadLimits::DEFAULT, began), indexes, began)
+            let placement = Placement::new(least, count, LoadLimits::DEFAULT, began);
+            Self { placement, indexes, began, computed: RefCell::new(vec![(0, 0); count]) }
         }
 
         fn measured(&self, worker: usize, load: u32, at_ms: u64) -> Outcome {
-            self.0.measured(self.1[worker], load, self.2 + Duration::from_millis(at_ms))
+            let mut computed = self.computed.borrow_mut();
+            let (measured_ms, computed_us) = computed[worker];
+            let computed_us = computed_us + (at_ms - measured_ms) * u64::from(load);
+            computed[worker] = (at_ms, computed_us);
+            let measurement = ThreadLoad { load, computed: Duration::from_micros(computed_us) };
+            self.placement.measured(
+                self.indexes[worker],
+                measurement,
+                self.began + Duration::from_millis(at_ms),
+            )
         }
     }
 
@@ -320,7 +348,7 @@ mod tests {
         assert_eq!(workers.measured(0, 990, 100), Outcome::Stay, "one measurement may be chance");
         let joins = |to| Outcome::Relieve(Relief { to, share: 500, joins: true });
         assert_eq!(workers.measured(0, 990, 105), joins(1));
-        assert_eq!(workers.0.active(), 2);
+        assert_eq!(workers.placement.active(), 2);
         // The new one takes its part first.
         assert_eq!(workers.measured(0, 990, 108), Outcome::Stay);
         workers.measured(1, 300, 110);
@@ -332,37 +360,52 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_leaves_when_the_others_have_been_sufficient_for_a_while() {
+    fn a_worker_leaves_when_the_others_would_have_been_sufficient_for_a_while() {
         let workers = TestWorkers::new(1, 2);
         workers.measured(0, 990, 100);
         workers.measured(0, 990, 105);
-        assert_eq!(workers.0.active(), 2);
-        for at_ms in (200..2200).step_by(100) {
+        assert_eq!(workers.placement.active(), 2);
+        for at_ms in (200..2100).step_by(100) {
             assert_eq!(workers.measured(0, 200, at_ms), Outcome::Stay, "{at_ms}");
         }
-        assert_eq!(workers.measured(0, 200, 2300), Outcome::Leave(1));
-        assert!(!workers.0.is_active(1));
+        assert_eq!(workers.measured(0, 200, 2105), Outcome::Leave(1));
+        assert!(!workers.placement.is_active(1));
         // One is always active.
-        for at_ms in (2400..9000).step_by(100) {
+        for at_ms in (2200..9000).step_by(100) {
             assert_eq!(workers.measured(0, 0, at_ms), Outcome::Stay);
         }
     }
 
     #[test]
-    fn a_moment_of_load_restarts_the_delay() {
+    fn a_worker_stays_while_the_mean_load_needs_it() {
         let workers = TestWorkers::new(1, 2);
         workers.measured(0, 990, 100);
         workers.measured(0, 990, 105);
-        workers.measured(0, 200, 200);
-        workers.measured(1, 700, 2100);
-        assert_eq!(workers.measured(0, 200, 2300), Outcome::Stay);
-        assert_eq!(workers.0.active(), 2);
+        for at_ms in (200..9000).step_by(100) {
+            // Every other measurement would be low enough.
+            let load = if at_ms % 200 == 0 { 100 } else { 600 };
+            assert_eq!(workers.measured(1, load, at_ms), Outcome::Stay, "{at_ms}");
+            assert_eq!(workers.measured(0, load, at_ms), Outcome::Stay, "{at_ms}");
+        }
+        assert_eq!(workers.placement.active(), 2);
+    }
+
+    #[test]
+    fn a_worker_leaves_although_there_are_moments_of_load() {
+        let workers = TestWorkers::new(1, 2);
+        workers.measured(0, 990, 100);
+        workers.measured(0, 990, 105);
+        let outcomes = (200..4000).step_by(100).flat_map(|at_ms| {
+            let rest = workers.measured(0, 10, at_ms - 5);
+            [rest, workers.measured(0, 800, at_ms)]
+        });
+        assert!(outcomes.into_iter().any(|outcome| outcome == Outcome::Leave(1)));
     }
 
     #[test]
     fn a_fixed_number_of_workers_is_always_active() {
         let workers = TestWorkers::new(3, 3);
-        assert_eq!(workers.0.active(), 3);
+        assert_eq!(workers.placement.active(), 3);
         for at_ms in 0..9000 {
             assert!(!matches!(workers.measured(0, 0, at_ms), Outcome::Leave(_)));
         }
@@ -386,8 +429,8 @@ mod tests {
     fn new_clients_go_to_active_workers_that_are_not_busy() {
         let workers = TestWorkers::new(1, 4);
         let assigned = |at_ms: u64| {
-            let at = workers.2 + Duration::from_millis(at_ms);
-            (0..6).filter_map(|_| workers.0.assign(at)).map(|(worker, _)| worker).collect::<Vec<_>>()
+            let at = workers.began + Duration::from_millis(at_ms);
+            (0..6).filter_map(|_| workers.placement.assign(at)).map(|(worker, _)| worker).collect::<Vec<_>>()
         };
         assert_eq!(assigned(50), [0; 6]);
         workers.measured(0, 990, 100);

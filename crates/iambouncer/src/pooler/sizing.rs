@@ -2,7 +2,8 @@
 //! [`crate::placement`].
 
 use crate::placement::Outcome;
-use crate::worker::{self, executor, load};
+use crate::worker::load::{self, ThreadLoad};
+use crate::worker::{self, executor};
 use crate::worker_state::Worker;
 use std::rc::Rc;
 
@@ -22,20 +23,20 @@ pub(super) fn begin(worker: &Rc<Worker>) {
     }
     join_or_leave(worker);
     let weak = Rc::downgrade(worker);
-    load::observe(move |load| {
+    load::observe(move |measurement| {
         if let Some(worker) = weak.upgrade() {
-            react(&worker, load);
+            react(&worker, measurement);
         }
     });
 }
 
-fn react(worker: &Worker, load: u32) {
+fn react(worker: &Worker, measurement: ThreadLoad) {
     let (context, now) = (&worker.context, worker::now());
-    match context.process.placement.measured(context.worker, load, now) {
+    match context.process.placement.measured(context.worker, measurement, now) {
         Outcome::Stay => {}
         Outcome::Relieve(relief) => {
             if relief.joins {
-                tracing::debug!(worker = relief.to, load, "another worker joins");
+                tracing::debug!(worker = relief.to, load = measurement.load, "another worker joins");
                 // It joins as soon as it runs this; new clients may already be assigned to it.
                 let _ = worker.workers.run_on(relief.to, join_or_leave);
             }

@@ -10,7 +10,16 @@ const PERIOD: Duration = Duration::from_millis(5);
 /// The result for a thread that has computed all the time.
 const FULL: u128 = 1000;
 
-type Observer = Box<dyn FnMut(u32)>;
+/// What a thread has computed.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadLoad {
+    /// The part of the last period in which it has computed, from 0 to 1000.
+    pub load: u32,
+    /// Its CPU time since it started.
+    pub computed: Duration,
+}
+
+type Observer = Box<dyn FnMut(ThreadLoad)>;
 
 /// The current period.
 #[derive(Clone, Copy)]
@@ -25,9 +34,9 @@ thread_local! {
     static PERIOD_BEGAN: Cell<Option<Period>> = const { Cell::new(None) };
 }
 
-/// Calls `observer` at the end of each period with the part of it in which this thread has computed, from 0 to 1000. A
-/// thread that waits for a core does not compute: another thread would have to wait for it as well.
-pub fn observe(observer: impl FnMut(u32) + 'static) {
+/// Calls `observer` at the end of each period. A thread that waits for a core does not compute: another thread would have
+/// to wait for it as well.
+pub fn observe(observer: impl FnMut(ThreadLoad) + 'static) {
     OBSERVER.set(Some(Box::new(observer)));
     PERIOD_BEGAN.set(Some(Period { began: super::now(), cpu: cpu_time() }));
 }
@@ -50,7 +59,7 @@ fn end_period(period: Period, now: Instant) {
     let load = (cpu.saturating_sub(period.cpu).as_nanos() * FULL / passed).min(FULL) as u32;
     OBSERVER.with_borrow_mut(|observer| {
         if let Some(observer) = observer {
-            observer(load);
+            observer(ThreadLoad { load, computed: cpu });
         }
     });
 }
@@ -72,7 +81,7 @@ mod tests {
         crate::worker::run(EngineKind::Epoll, async {
             let loads: Rc<RefCell<Vec<u32>>> = Rc::default();
             let seen = loads.clone();
-            observe(move |load| seen.borrow_mut().push(load));
+            observe(move |measurement| seen.borrow_mut().push(measurement.load));
             timers::sleep(4 * PERIOD).await;
             assert!(loads.take().iter().all(|load| *load < 500), "it has slept");
             // Until it has had a core for most of a period, which other load may delay.
