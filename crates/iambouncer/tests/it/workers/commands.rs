@@ -35,8 +35,9 @@ fn pause_waits_for_a_transaction_of_another_worker_and_blocks_new_ones() {
         let mut late = workers.clients_at(&[0, 1, 2]);
         let mut pauser = workers.bouncer.console();
         pauser.send_query("PAUSE");
-        let mut console = workers.bouncer.console();
-        eventually("PAUSE is in force", || console.sees_pause());
+        let mut consoles = workers.clients_with(&[(); 3], &[0, 1, 2], |()| workers.bouncer.console());
+        eventually("PAUSE is in force at each worker", || consoles.iter_mut().all(Client::sees_pause));
+        let mut console = consoles.remove(0);
         for client in &mut late {
             client.send_query("SELECT 'late'");
         }
