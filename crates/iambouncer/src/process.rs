@@ -150,7 +150,7 @@ impl Process {
                 began,
             ),
             logins: LoginCounters::new(began),
-            history: History::default(),
+            history: History::new(began),
             client_counters: ClientCounters::default(),
             trace_counters: Arc::default(),
             #[cfg(feature = "otlp")]

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 type LatencyRecord = (String, RecentWork);
 
 /// A count per second.
-fn rate(work: &RecentWork, count: u64) -> Option<String> {
-    let seconds = work.period.as_secs_f64();
+fn rate(recent: &RecentWork, count: u64) -> Option<String> {
+    let seconds = recent.period.as_secs_f64();
     (seconds > 0.0).then(|| format!("{:.0}", count as f64 / seconds))
 }
 
@@ -28,17 +28,17 @@ fn quantile(buckets: Buckets, part: f64) -> Option<String> {
 pub(super) static LATENCIES: Table<LatencyRecord> = Table {
     columns: &[
         text("database", |(database, _)| shown(database)),
-        int4("period", |(_, work)| shown(work.period.as_secs())),
-        int8("queries_per_s", |(_, work)| rate(work, work.totals.queries)),
-        int8("xacts_per_s", |(_, work)| rate(work, work.totals.transactions)),
-        int8("received_per_s", |(_, work)| rate(work, work.totals.received_bytes)),
-        int8("sent_per_s", |(_, work)| rate(work, work.totals.sent_bytes)),
-        int8("query_p50_us", |(_, work)| quantile(work.durations.queries, 0.5)),
-        int8("query_p99_us", |(_, work)| quantile(work.durations.queries, 0.99)),
-        int8("xact_p50_us", |(_, work)| quantile(work.durations.transactions, 0.5)),
-        int8("xact_p99_us", |(_, work)| quantile(work.durations.transactions, 0.99)),
-        int8("wait_p50_us", |(_, work)| quantile(work.durations.waits, 0.5)),
-        int8("wait_p99_us", |(_, work)| quantile(work.durations.waits, 0.99)),
+        int4("period", |(_, recent)| shown(recent.period.as_secs())),
+        int8("queries_per_s", |(_, recent)| rate(recent, recent.work.totals.queries)),
+        int8("xacts_per_s", |(_, recent)| rate(recent, recent.work.totals.transactions)),
+        int8("received_per_s", |(_, recent)| rate(recent, recent.work.totals.received_bytes)),
+        int8("sent_per_s", |(_, recent)| rate(recent, recent.work.totals.sent_bytes)),
+        int8("query_p50_us", |(_, recent)| quantile(recent.work.durations.queries, 0.5)),
+        int8("query_p99_us", |(_, recent)| quantile(recent.work.durations.queries, 0.99)),
+        int8("xact_p50_us", |(_, recent)| quantile(recent.work.durations.transactions, 0.5)),
+        int8("xact_p99_us", |(_, recent)| quantile(recent.work.durations.transactions, 0.99)),
+        int8("wait_p50_us", |(_, recent)| quantile(recent.work.durations.waits, 0.5)),
+        int8("wait_p99_us", |(_, recent)| quantile(recent.work.durations.waits, 0.99)),
     ],
     records: Records::Here(latencies),
 };

@@ -2,13 +2,8 @@
 //! may log in can create pools of a `*` line, and a metrics store keeps every name it has seen.
 
 use crate::stats::Totals;
-use crate::stats::snapshot::{Durations, PoolCounts, PoolName};
+use crate::stats::snapshot::{Durations, OTHER, PoolCounts, PoolName};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Maximum number of pools with series of their own. With all histograms, one pool takes about eighty lines.
-pub(super) const MAX_POOLS: usize = 200;
-/// Replaces the names of all other pools.
-pub(super) const OTHER: &str = "_other";
 
 /// Counters of removed pools.
 #[derive(Default)]

@@ -1,12 +1,11 @@
 //! The values of one scrape. Owns the conversion from the snapshots of the token engine and the counters; names and
 //! units are in the table.
 
-use super::cardinality::OTHER;
 use crate::health_state::LastReload;
 use crate::identities::{Identities, IdentityInfo};
 use crate::process::Process;
 use crate::stats::histogram::Buckets;
-use crate::stats::snapshot::{PoolCounts, PoolName};
+use crate::stats::snapshot::{OTHER, PoolCounts, PoolName};
 use rds_iam::secrets::SecretCache;
 use rds_iam::{CredentialStatus, TokenStatus};
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,7 +15,6 @@ mod dashboard;
 mod exposition;
 mod figures;
 mod health;
-mod history;
 mod metric;
 mod metrics_page;
 mod metrics_table;

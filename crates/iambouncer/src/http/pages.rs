@@ -5,7 +5,6 @@ use super::api::{ROOT, TableReader};
 use super::body::{HttpResponse, JSON, PLAIN, response, with_header};
 use super::dashboard::DashboardFile;
 use super::health::{self, ProbeResult};
-use super::history;
 use super::metrics_page::MetricsPage;
 use super::places::HttpPlace;
 use super::scrape::Scraper;
@@ -76,10 +75,9 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Starts recording the history of the pools, too. Called on the control thread.
+    /// The pages of these workers. Called on the control thread.
     pub(super) fn new(process: &Arc<Process>, consoles: Workers<Console>) -> Arc<Self> {
         let scraper = Arc::new(Scraper::new(consoles.clone(), process.clone()));
-        process.control.spawn(history::record(process.clone(), scraper.clone()));
         let tables = TableReader::new(consoles.clone());
         Arc::new(Self {
             process: process.clone(),

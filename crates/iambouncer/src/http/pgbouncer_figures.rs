@@ -1,7 +1,7 @@
 //! The values of the metrics of pgbouncer_exporter. Owns the sums over all workers and the limits on the number of series;
 //! names are in the table.
 
-use super::cardinality::{Cardinality, MAX_POOLS, OTHER};
+use super::cardinality::Cardinality;
 use super::pgbouncer_part::{ClientGroup, ConfigFigures, DatabaseFigures, PgbouncerPart, collect};
 use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
@@ -9,7 +9,7 @@ use crate::admin::{CONSOLE_MODE, CONSOLE_POOL_SIZE, Console};
 use crate::config::CONSOLE_DATABASE;
 use crate::process::Process;
 use crate::stats::Totals;
-use crate::stats::snapshot::{PoolCounts, PoolName, Snapshot};
+use crate::stats::snapshot::{MAX_NAMED_POOLS, OTHER, PoolCounts, PoolName, Snapshot};
 use crate::worker::workers::Workers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -84,13 +84,13 @@ fn figures(state: &mut PgbouncerScrapeState, (dns_names, dns_queries): (usize, u
     });
     let mut totals: Vec<(String, Totals)> = state
         .databases
-        .bound(counters.collect(), MAX_POOLS)
+        .bound(counters.collect(), MAX_NAMED_POOLS)
         .into_iter()
         .map(|((database, _), counts)| (database, counts.totals))
         .collect();
     let databases = bound_databases(lines, &totals, console_line(&config));
     totals.push((CONSOLE_DATABASE.to_owned(), all.console.begun()));
-    let mut pools = state.pools.bound(all.pools, MAX_POOLS);
+    let mut pools = state.pools.bound(all.pools, MAX_NAMED_POOLS);
     let of_console = PoolCounts::of_console(all.on_console, CONSOLE_MODE);
     pools.push(((CONSOLE_DATABASE.to_owned(), CONSOLE_DATABASE.to_owned()), of_console));
     PgbouncerFigures {

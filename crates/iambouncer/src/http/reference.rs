@@ -1,7 +1,6 @@
 //! The reference pages of the metrics and of the API, generated from the tables. Adds only what applies to all of them.
 
 use super::api::{DEFAULT_ROWS, MAX_ROWS, ROOT};
-use super::cardinality::{MAX_POOLS, OTHER};
 use super::metric::MetricDescription;
 use super::metrics_table::table;
 use super::pgbouncer_figures::MAX_CLIENT_SERIES;
@@ -10,6 +9,7 @@ use super::stream::{MAX_STREAMS, TABLES};
 use crate::admin::TableName;
 use crate::events::{KINDS, MAX_EVENTS};
 use crate::login_failure::LoginFailure;
+use crate::stats::snapshot::{MAX_NAMED_POOLS, OTHER};
 use wire::encode::ColumnType;
 
 /// The text of `docs/metrics.md`.
@@ -26,7 +26,7 @@ pub fn metrics_markdown() -> String {
          | `/metrics?format=openmetrics` | the same | OpenMetrics |\n\
          | `/metrics?format=pgbouncer` | [those of pgbouncer_exporter](#metrics-of-pgbouncer_exporter) | as negotiated |\n\n\
          A dashboard and alert rules are in [deploy/monitoring](../deploy/monitoring/README.md).\n\n\
-         Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_POOLS} pools have series of their\n\
+         Labels: `database` and `user` name a pool, as in `SHOW POOLS`. The first {MAX_NAMED_POOLS} pools have series of their\n\
          own; all later ones are summed as `{OTHER}`. Histograms have bounds from 64 µs to 33.6 s, each twice the one\n\
          before, and the usual `_bucket`, `_sum` and `_count`.\n\n\
          | Metric | Kind | Labels | Meaning |\n|---|---|---|---|\n"

@@ -1,13 +1,13 @@
 //! Collects the values of a scrape from all workers and from the process. Owns what one scrape keeps for the next.
 
-use super::cardinality::{Cardinality, MAX_POOLS};
+use super::cardinality::Cardinality;
 use super::figures::{Figures, LoginFigures, iam, paused, secrets, unix_seconds};
 use super::shared_rounds::SharedRounds;
 use super::worker_answers::{PartRequest, WorkerAnswers};
 use super::worker_part::WorkerPart;
 use crate::admin::Console;
 use crate::process::Process;
-use crate::stats::snapshot::Snapshot;
+use crate::stats::snapshot::{MAX_NAMED_POOLS, Snapshot};
 use crate::worker::workers::Workers;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Scraper {
         let health = &self.process.health;
         let (tokens, credentials) = iam(&self.process.identities, SystemTime::now());
         Figures {
-            pools: state.cardinality.bound(all.pools, MAX_POOLS),
+            pools: state.cardinality.bound(all.pools, MAX_NAMED_POOLS),
             logging_in: all.logging_in,
             on_console: all.on_console,
             workers_answered: workers - silent,
@@ -65,7 +65,7 @@ impl Scraper {
             credentials,
             secrets: secrets(&self.process.secrets, SystemTime::now()),
             worker_cpu: state.workers.parts().map(|(worker, part)| (worker, part.cpu)).collect(),
-            paused: paused(state.workers.parts().map(|(_, part)| &part.paused), MAX_POOLS),
+            paused: paused(state.workers.parts().map(|(_, part)| &part.paused), MAX_NAMED_POOLS),
             listener_left: listener_expires_at.map(|at| (at - unix_seconds(SystemTime::now())) as f64),
             client_logins: self.process.client_counters.logins.read(),
             client_errors: self.process.client_counters.errors.read(),

@@ -16,6 +16,11 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
+    /// Number of them.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Since when the first of them waits.
     pub(super) fn first(&self) -> Option<Instant> {
         self.waiting.borrow().first().map(|(since, _)| *since)

@@ -2,6 +2,7 @@
 
 use super::acquire::Pool;
 use crate::server::Activity;
+use crate::stats::history::PoolPoint;
 use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use crate::worker;
 
@@ -36,6 +37,19 @@ impl Pool {
     /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
         self.lingering.taken() as usize
+    }
+
+    /// Its state for the history, without a rate.
+    pub fn point(&self) -> PoolPoint {
+        let servers = self.table.list();
+        let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
+        PoolPoint {
+            active: doing(Activity::Active),
+            idle: doing(Activity::Idle),
+            waiting: self.queue.waiting().0 + self.arrivals.len(),
+            longest_wait: self.first_waiting_since().map(|since| worker::now() - since).unwrap_or_default(),
+            queries_per_second: 0.0,
+        }
     }
 
     /// All counts, together with those of its clients.

@@ -36,6 +36,11 @@ impl Pool {
         upkeep::request();
     }
 
+    /// True while the pool is in the list.
+    pub fn is_maintained(&self) -> bool {
+        self.maintenance.is_listed.get()
+    }
+
     /// Adds an open server to the pool's table.
     pub(super) fn add_to_table(self: &Rc<Self>, server: &Rc<ServerInfo>) {
         self.table.add(server);
@@ -123,6 +128,11 @@ impl Directory {
         let mut list = self.shared_limits.maintained().0.borrow_mut();
         kept.append(&mut list);
         *list = kept;
+    }
+
+    /// The pools with servers, waiting clients, logins, or a minimum of servers.
+    pub fn maintained_pools(&self) -> Vec<Rc<Pool>> {
+        self.shared_limits.maintained().0.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// True if no pool needs maintenance.

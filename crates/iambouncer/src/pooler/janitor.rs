@@ -1,6 +1,7 @@
 //! The sweep a few times a second: pools, client timeouts, averages. Owns every time limit that has no timer of its
 //! own, so that a query needs none.
 
+use super::history::HistoryReporter;
 use super::memory::HighWaterMark;
 use crate::client_error::{self, ClientError};
 use crate::clients::{self, ClientInfo, ClientState};
@@ -41,12 +42,14 @@ struct Janitor {
     periods_left: u32,
     /// The slot of the idle client that is checked next.
     next_client: u32,
+    history: HistoryReporter,
 }
 
 /// Sweeps until the process exits; a worker without work sleeps.
 pub(super) async fn run(worker: Rc<Worker>) {
     let now = worker::now();
     let mut janitor = Janitor {
+        history: HistoryReporter::new(worker.clone()),
         worker,
         clients: HighWaterMark::default(),
         pools: HighWaterMark::default(),
@@ -57,8 +60,9 @@ pub(super) async fn run(worker: Rc<Worker>) {
     };
     loop {
         janitor.sweep().await;
-        if janitor.periods_left == 0 && has_no_work(&janitor.worker) {
+        if janitor.periods_left == 0 && janitor.history.is_complete() && has_no_work(&janitor.worker) {
             timers::timeout(janitor.longest_sleep(), upkeep::requested()).await;
+            janitor.history.resume();
         } else {
             timers::sleep(PERIOD).await;
         }
@@ -93,6 +97,7 @@ impl Janitor {
             self.sweep_process(&config).await;
         }
         self.check_clients(&config);
+        self.history.report_if_due().await;
         if worker::now() - self.period_began >= config.settings.stats_period {
             self.period_began = worker::now();
             self.periods_left = self.periods_left.saturating_sub(1);

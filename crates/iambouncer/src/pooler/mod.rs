@@ -7,6 +7,7 @@ mod drain;
 mod engine;
 mod first_login;
 mod heartbeat;
+mod history;
 mod janitor;
 mod members;
 mod memory;

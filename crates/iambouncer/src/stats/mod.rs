@@ -12,8 +12,9 @@ pub mod snapshot;
 pub mod trace_counters;
 
 use histogram::Histogram;
+use history::PoolWork;
 use snapshot::Durations;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,8 @@ pub struct Statistics {
     pub waits: Histogram,
     /// Values at the end of the last two periods; averages cover the time between.
     marks: Cell<(Totals, Totals)>,
+    /// What was reported to the history, once there was anything.
+    reported: RefCell<Option<Box<PoolWork>>>,
 }
 
 impl Statistics {
@@ -181,6 +184,19 @@ impl Statistics {
             queries: self.queries.buckets(),
             transactions: self.transactions.buckets(),
             waits: waits.with_instant(instant),
+        }
+    }
+
+    /// Increase since the last call, for the history.
+    pub fn take_unreported(&self) -> PoolWork {
+        let work = PoolWork { totals: self.totals(), durations: self.durations() };
+        let mut reported = self.reported.borrow_mut();
+        match &mut *reported {
+            Some(before) => work - std::mem::replace(&mut **before, work),
+            None => {
+                *reported = (!work.is_none()).then(|| Box::new(work));
+                work
+            }
         }
     }
 

@@ -11,6 +11,11 @@ use std::time::Duration;
 /// Database and user of a pool.
 pub type PoolName = (String, String);
 
+/// Maximum number of pools with series, or samples, of their own. With all histograms, one pool takes about eighty lines.
+pub const MAX_NAMED_POOLS: usize = 200;
+/// Replaces the names of all other pools.
+pub const OTHER: &str = "_other";
+
 /// Rows: field, type, how the values of two workers are combined (`sum`, `longest`, or `same`), description.
 macro_rules! pool_counts {
     ($($name:ident: $kind:ty, $rule:ident, $doc:literal;)*) => {

@@ -207,9 +207,13 @@ fn a_worker_without_work_is_not_scheduled() {
     let bouncer = start(("RUST_BACKTRACE", "0"), &["pool_mode = transaction"]);
     let mut client = bouncer.client();
     assert_eq!(client.value("SELECT 1"), "1");
-    let before = times_scheduled(&bouncer);
-    assert_eq!(before.len(), 2);
-    // Five sweeps of the first worker's janitor; the history takes its next sample later.
-    client.query("SELECT pg_sleep(1)");
+    let mut before = Vec::new();
+    eventually("the other workers have started", || {
+        before = times_scheduled(&bouncer);
+        client.query("SELECT pg_sleep(0.1)");
+        before.len() == 2 && times_scheduled(&bouncer) == before
+    });
+    // Sweeps of the first worker's janitor, and a sample of the history.
+    client.query("SELECT pg_sleep(6)");
     assert_eq!(times_scheduled(&bouncer), before);
 }
