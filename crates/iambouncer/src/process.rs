@@ -3,6 +3,7 @@
 
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::lookups::Lookups;
+use crate::auth::scram::derived::DerivedKeys;
 use crate::config::{Config, MAX_PEER_ID};
 use crate::health_state::{FirstLogin, HealthState};
 use crate::host_names::{FreshAddresses, HostNames};
@@ -72,6 +73,8 @@ pub struct Process {
     pub own_endpoints: Vec<Endpoint>,
     /// A random key for the lifetime of the process.
     pub key: [u8; 32],
+    /// Keys of passwords.
+    pub derived_keys: DerivedKeys,
     /// Process-wide counters and limits.
     pub limits: Limits,
     /// Which workers serve clients.
@@ -142,6 +145,7 @@ impl Process {
             log_limit: LogLimit::default(),
             own_endpoints,
             key,
+            derived_keys: DerivedKeys::new(key),
             limits: Limits::new(began),
             placement: Placement::new(
                 settings.workers.at_least().min(workers),

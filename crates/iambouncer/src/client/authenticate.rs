@@ -8,10 +8,9 @@ use super::method::{AuthMethod, PasswordExchange};
 use super::stored::StoredCredentials;
 use super::{iam, iam_sts, ldap, pam, server_password, system_name};
 use crate::auth::md5;
-use crate::auth::scram::keys::{ClientKeys, SALT_BYTES, SaltedPassword, ScramSecret};
-use crate::auth::scram::server::ServerExchange;
-use crate::auth::scram::{SCRAM_SHA_256, ScramError};
-use crate::auth::stored_password::{has_secret, is_stored_as, same};
+use crate::auth::scram::derived::KeySource;
+use crate::auth::scram::keys::ScramSecret;
+use crate::auth::stored_password::{is_stored_as, same};
 use crate::client_error::{self, ClientError, LoginMethod};
 use crate::config::Secret;
 use crate::context::Context;
@@ -111,7 +110,7 @@ pub(super) struct Login<'a> {
 }
 
 impl Login<'_> {
-    fn failed(&self, method: LoginMethod, stored: &StoredCredentials) -> LoginRefusal {
+    pub(super) fn failed(&self, method: LoginMethod, stored: &StoredCredentials) -> LoginRefusal {
         LoginRefusal::Error(match stored.is_unknown_to_server() {
             true => client_error::not_found(method, self.user),
             false => client_error::authentication_failed(method, self.user),
@@ -119,7 +118,7 @@ impl Login<'_> {
     }
 
     /// Sends a request and reads the client's answer.
-    async fn ask(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, LoginRefusal> {
+    pub(super) async fn ask(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, LoginRefusal> {
         self.stream.send_all(message).await.map_err(|_| LoginRefusal::Gone)?;
         let received = self.stream.recv_message(self.inbound, MAX_PASSWORD_BYTES as u32).await;
         let frame = match received {
@@ -174,11 +173,20 @@ impl Login<'_> {
 
     /// True if the password matches the stored text: the same password, or one with the same hash or SCRAM secret.
     async fn is_password(&self, context: &Context, given: &Zeroizing<String>, text: &str) -> bool {
-        if let Some(secret) = ScramSecret::parse(text) {
-            let given = given.clone();
-            return context.blocking(move || has_secret(&given, &secret)).await == Some(true);
+        let Some(secret) = ScramSecret::parse(text) else { return is_stored_as(self.user, given, text) };
+        let process = &context.process;
+        let source =
+            KeySource { password: given.clone(), salt: secret.salt.clone(), iterations: secret.iterations };
+        // Only keys of right passwords are known.
+        if let Some(keys) = process.derived_keys.get(&source) {
+            return same(&keys.server, &secret.server);
         }
-        is_stored_as(self.user, given, text)
+        let Ok(keys) = process.derived_keys.derive(&process.control, &source).await else { return false };
+        let is_right = same(&keys.server, &secret.server);
+        if is_right {
+            process.derived_keys.insert(&source, &keys);
+        }
+        is_right
     }
 
     async fn md5(&mut self, context: &Rc<Context>, stored: &StoredCredentials) -> Result<(), LoginRefusal> {
@@ -197,93 +205,6 @@ impl Login<'_> {
             return Ok(());
         }
         Err(self.failed(LoginMethod::Password, stored))
-    }
-
-    async fn scram(
-        &mut self,
-        context: &Rc<Context>,
-        stored: &StoredCredentials,
-    ) -> Result<ClientKeys, LoginRefusal> {
-        let (secret, others) = self.scram_secrets(context, stored.texts()).await?;
-        let (salt, iterations) = (secret.salt.clone(), secret.iterations);
-        let mut message = Vec::new();
-        encode::authentication_sasl(&mut message, &[SCRAM_SHA_256]);
-        let first = self.ask(&message).await?;
-        let violation = |text: String| LoginRefusal::Error(client_error::protocol(text));
-        let (mechanism, data) =
-            frontend::sasl_initial(&first).map_err(|error| violation(error.to_string()))?;
-        if mechanism != SCRAM_SHA_256 {
-            return Err(LoginRefusal::Error(client_error::unknown_sasl_mechanism()));
-        }
-        let (exchange, challenge) =
-            ServerExchange::fresh(secret, data).map_err(|error| violation(error.to_string()))?;
-        message.clear();
-        encode::authentication_sasl_continue(&mut message, challenge.as_bytes());
-        let last = self.ask(&message).await?;
-        let data = last.get(wire::limits::HEADER_BYTES..).unwrap_or_default();
-        let mut finished = exchange.finish(data);
-        for other in others {
-            finished = finished.or_else(|_| exchange.finish_with(&other, data));
-        }
-        // The exchange so far does not depend on the password, so a password learned only now can still be checked.
-        if matches!(finished, Err(ScramError::Proof))
-            && let Some(newer) = stored.newer(context, self.user).await
-        {
-            let newer = self.derive(context, newer, salt, iterations).await?;
-            finished = exchange.finish_with(&newer, data);
-        }
-        let (proof, keys) = finished.map_err(|_| self.failed(LoginMethod::Scram, stored))?;
-        message.clear();
-        encode::authentication_sasl_final(&mut message, proof.as_bytes());
-        self.stream.send_all(&message).await.map_err(|_| LoginRefusal::Gone)?;
-        Ok(keys)
-    }
-
-    /// The secrets to check against: the stored secret, one derived from a stored password, or a mock secret that no
-    /// password matches; then those of further passwords, with the same salt.
-    async fn scram_secrets(
-        &self,
-        context: &Rc<Context>,
-        texts: Vec<Zeroizing<String>>,
-    ) -> Result<(ScramSecret, Vec<ScramSecret>), LoginRefusal> {
-        let mut texts = texts.into_iter();
-        let iterations = context.config().settings.scram_iterations;
-        // A user's salt never changes, whether the user exists or not; otherwise two logins would reveal which is the
-        // case.
-        let mock = || ScramSecret::mock(self.user, &context.process.key, iterations, SALT_BYTES);
-        let Some(first) = texts.next() else { return Ok((mock(), Vec::new())) };
-        if let Some(stored) = ScramSecret::parse(&first) {
-            return Ok((stored, Vec::new()));
-        }
-        if md5::is_stored(&first) {
-            return Ok((mock(), Vec::new()));
-        }
-        let salt = ScramSecret::salt_of(self.user, &context.process.key);
-        let first = self.derive(context, first, salt.clone(), iterations).await?;
-        let mut others = Vec::new();
-        for text in texts {
-            others.push(self.derive(context, text, salt.clone(), iterations).await?);
-        }
-        Ok((first, others))
-    }
-
-    /// The SCRAM secret of a password.
-    async fn derive(
-        &self,
-        context: &Context,
-        password: Zeroizing<String>,
-        salt: Vec<u8>,
-        iterations: u32,
-    ) -> Result<ScramSecret, LoginRefusal> {
-        context
-            .blocking(move || {
-                SaltedPassword::derive(&password, &salt, iterations).map(|k| k.secret(&salt, iterations))
-            })
-            .await
-            .and_then(Result::ok)
-            .ok_or_else(|| {
-                LoginRefusal::Error(client_error::authentication_failed(LoginMethod::Scram, self.user))
-            })
     }
 }
 

@@ -23,6 +23,7 @@ mod peer_host;
 mod peers;
 mod proofs;
 mod replication;
+mod scram;
 mod serve;
 mod server_password;
 mod spelling;

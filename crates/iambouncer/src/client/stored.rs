@@ -66,7 +66,7 @@ impl StoredCredentials {
         let config = context.config();
         let line = config.database_for(database).filter(|_| database != admin::DATABASE);
         let secret = match line.and_then(crate::config::Database::secret_key) {
-            Some(key) => SecretCredentials::find(context, key, user).await,
+            Some(key) => Box::pin(SecretCredentials::find(context, key, user)).await,
             None => None,
         };
         let entry = Self::entry(context, claim).await?;
@@ -102,7 +102,7 @@ impl StoredCredentials {
         if claim.lookup.as_ref().is_ok_and(|target| target.as_ref().is_some_and(is_auth_user)) {
             return Ok(Some(KnownUser { learned: None }));
         }
-        let secret = Self::find(context, claim).await?.secret;
+        let secret = Box::pin(Self::find(context, claim)).await?.secret;
         Ok(secret.filter(|secret| !secret.versions.is_empty()).map(|_| KnownUser { learned: None }))
     }
 
@@ -122,7 +122,8 @@ impl StoredCredentials {
             Ok(None) => return Ok(None),
             Err(error) => return Err(error.clone()),
         };
-        Ok(match target.look_up(context, claim.user).await? {
+        // In a box, since every login reserves, and copies, the memory of its future.
+        Ok(match Box::pin(target.look_up(context, claim.user)).await? {
             LookupAnswer::NoUser => None,
             LookupAnswer::User(password) => {
                 Some(StoredEntry::Server(password.as_ref().map(text_of_secret).unwrap_or_default()))

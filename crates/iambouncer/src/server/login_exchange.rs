@@ -11,8 +11,9 @@ use super::target::{Credential, LoginTarget};
 use super::token_for_server::TokenForServer;
 use crate::auth::md5;
 use crate::auth::scram::client::{Binding, ClientExchange};
-use crate::auth::scram::keys::{ClientKeys, SaltedPassword, ScramSecret};
-use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
+use crate::auth::scram::derived::KeySource;
+use crate::auth::scram::keys::{ClientKeys, ScramSecret};
+use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use crate::config::Secret;
 use crate::context::Context;
 use crate::net::certificates::{self, SignatureHash};
@@ -377,12 +378,15 @@ impl LoginExchange<'_> {
         if md5::is_stored(secret.expose()) || ScramSecret::parse(secret.expose()).is_some() {
             return Err(self.unusable("SCRAM"));
         }
-        let derived = self
-            .context
-            .blocking(move || SaltedPassword::derive(secret.expose(), &salt, iterations))
-            .await
-            .ok_or(LoginError::Scram(ScramError::Refused))?;
-        Ok(derived?.keys())
+        let password = Zeroizing::new(secret.expose().to_owned());
+        let source = KeySource { password, salt, iterations };
+        let process = &self.context.process;
+        if let Some(keys) = process.derived_keys.get(&source) {
+            return Ok(keys);
+        }
+        let keys = process.derived_keys.derive(&process.control, &source).await?;
+        process.derived_keys.insert(&source, &keys);
+        Ok(keys)
     }
 }
 

@@ -73,8 +73,7 @@ impl SaltedPassword {
 
     /// The secret that a verifier stores.
     pub fn secret(&self, salt: &[u8], iterations: u32) -> ScramSecret {
-        let keys = self.keys();
-        ScramSecret { iterations, salt: salt.to_vec(), stored: sha256(&keys.client), server: keys.server }
+        self.keys().secret(salt, iterations)
     }
 }
 
@@ -90,6 +89,11 @@ pub struct ClientKeys {
 impl ClientKeys {
     pub(super) fn stored(&self) -> Key {
         sha256(&self.client)
+    }
+
+    /// The secret that a verifier stores, for the salt and iterations of these keys.
+    pub fn secret(&self, salt: &[u8], iterations: u32) -> ScramSecret {
+        ScramSecret { iterations, salt: salt.to_vec(), stored: self.stored(), server: self.server }
     }
 }
 

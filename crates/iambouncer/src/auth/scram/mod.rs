@@ -1,9 +1,11 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677) as implemented by PostgreSQL. Owns keys, messages and their checks; both sides
 //! share the computations in [`keys`].
 //!
-//! PBKDF2 is slow by design: [`keys::SaltedPassword::derive`] runs on the control thread, never on a worker.
+//! PBKDF2 is slow by design: it runs on threads of the control runtime, never on a worker, and [`derived`] keeps its
+//! results.
 
 pub mod client;
+pub mod derived;
 pub mod keys;
 mod message;
 pub mod server;
@@ -58,11 +60,12 @@ mod tests {
     fn run(stored: &str, given: &str) -> Result<(), ScramError> {
         let mut client = ClientExchange::new(Binding::Unsupported, "client-nonce".into());
         let (server, challenge) =
-            ServerExchange::start(secret(stored), client.first().as_bytes(), "server-nonce".into())?;
+            ServerExchange::start(&SALT, 4096, client.first().as_bytes(), "server-nonce".into())?;
         let request = client.challenge(challenge.as_bytes())?;
         let keys = SaltedPassword::derive(given, &request.salt, request.iterations)?.keys();
         let answer = client.answer(&keys);
-        let (last, _) = server.finish(answer.as_bytes())?;
+        let proof = server.proof(answer.as_bytes())?;
+        let (last, _) = proof.check(&secret(stored)).ok_or(ScramError::Proof)?;
         client.verify(last.as_bytes())
     }
 
@@ -98,16 +101,18 @@ mod tests {
     fn the_keys_a_login_reveals_can_log_in_to_a_server() {
         let mut client = ClientExchange::new(Binding::Unsupported, "a".into());
         let (server, challenge) =
-            ServerExchange::start(secret("pw"), client.first().as_bytes(), "b".into()).unwrap();
+            ServerExchange::start(&SALT, 4096, client.first().as_bytes(), "b".into()).unwrap();
         let request = client.challenge(challenge.as_bytes()).unwrap();
         let keys = SaltedPassword::derive("pw", &request.salt, request.iterations).unwrap().keys();
-        let (_, learned) = server.finish(client.answer(&keys).as_bytes()).unwrap();
+        let proof = server.proof(client.answer(&keys).as_bytes()).unwrap();
+        let (_, learned) = proof.check(&secret("pw")).unwrap();
 
         let mut again = ClientExchange::new(Binding::Unsupported, "c".into());
         let (upstream, challenge) =
-            ServerExchange::start(secret("pw"), again.first().as_bytes(), "d".into()).unwrap();
+            ServerExchange::start(&SALT, 4096, again.first().as_bytes(), "d".into()).unwrap();
         again.challenge(challenge.as_bytes()).unwrap();
-        assert!(upstream.finish(again.answer(&learned).as_bytes()).is_ok());
+        let proof = upstream.proof(again.answer(&learned).as_bytes()).unwrap();
+        assert!(proof.check(&secret("pw")).is_some());
     }
 
     #[test]
@@ -115,7 +120,7 @@ mod tests {
         let client = ClientExchange::new(Binding::EndPoint(vec![1; 32]), "n".into());
         assert!(client.first().starts_with("p=tls-server-end-point,,"));
         assert_eq!(client.mechanism(), SCRAM_SHA_256_PLUS);
-        let started = ServerExchange::start(secret("pw"), client.first().as_bytes(), "s".into());
+        let started = ServerExchange::start(&SALT, 4096, client.first().as_bytes(), "s".into());
         assert_eq!(started.err(), Some(ScramError::ChannelBinding));
     }
 }

@@ -2,7 +2,7 @@
 //! client that requires one is refused.
 
 use super::ScramError;
-use super::keys::{ClientKeys, ScramSecret, hmac_sha256, xor};
+use super::keys::{ClientKeys, Key, ScramSecret, hmac_sha256, xor};
 use super::message::{attribute, fresh_nonce, is_nonce, text};
 use crate::auth::stored_password::same;
 use base64::Engine;
@@ -10,20 +10,27 @@ use base64::engine::general_purpose::STANDARD;
 
 /// One login as server.
 pub struct ServerExchange {
-    secret: ScramSecret,
     gs2_header: String,
     nonce: String,
     first_bare: String,
     server_first: String,
 }
 
+/// The proof of a client that it knows a password, and the messages that it is for.
+pub struct ClientProof {
+    proof: Key,
+    auth_message: String,
+}
+
 impl ServerExchange {
-    /// Parses client-first-message and builds server-first-message, with the given part of the nonce.
+    /// Parses client-first-message and builds server-first-message, with the given part of the nonce. The client derives its
+    /// keys with this salt and number of iterations.
     ///
     /// # Errors
     /// Malformed, or channel binding is required.
     pub fn start(
-        secret: ScramSecret,
+        salt: &[u8],
+        iterations: u32,
         client_first: &[u8],
         nonce_part: String,
     ) -> Result<(Self, String), ScramError> {
@@ -47,9 +54,8 @@ impl ServerExchange {
             return Err(ScramError::Malformed("nonce is not printable"));
         }
         let nonce = format!("{client_nonce}{nonce_part}");
-        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&secret.salt), secret.iterations);
+        let server_first = format!("r={nonce},s={},i={iterations}", STANDARD.encode(salt));
         let exchange = Self {
-            secret,
             gs2_header: format!("{flag},,"),
             nonce,
             first_bare: bare.to_owned(),
@@ -62,29 +68,15 @@ impl ServerExchange {
     ///
     /// # Errors
     /// See there, or no random numbers are available.
-    pub fn fresh(secret: ScramSecret, client_first: &[u8]) -> Result<(Self, String), ScramError> {
-        Self::start(secret, client_first, fresh_nonce()?)
+    pub fn fresh(salt: &[u8], iterations: u32, client_first: &[u8]) -> Result<(Self, String), ScramError> {
+        Self::start(salt, iterations, client_first, fresh_nonce()?)
     }
 
-    /// Checks client-final-message. Returns server-final-message and the keys revealed by the proof, which can
-    /// authenticate to a server with the same stored secret.
+    /// Reads client-final-message.
     ///
     /// # Errors
-    /// Malformed, another nonce, another GS2 header, or a wrong proof.
-    pub fn finish(&self, client_final: &[u8]) -> Result<(String, ClientKeys), ScramError> {
-        self.finish_with(&self.secret, client_final)
-    }
-
-    /// Like [`finish`](Self::finish), with the secret of another password. It must have the same salt and iterations,
-    /// which the client has already received.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn finish_with(
-        &self,
-        secret: &ScramSecret,
-        client_final: &[u8],
-    ) -> Result<(String, ClientKeys), ScramError> {
+    /// Malformed, another nonce, or another GS2 header.
+    pub fn proof(&self, client_final: &[u8]) -> Result<ClientProof, ScramError> {
         let message = text(client_final)?;
         let (without_proof, proof) = message.rsplit_once(",p=").ok_or(ScramError::Malformed("no proof"))?;
         let mut fields = without_proof;
@@ -95,19 +87,28 @@ impl ServerExchange {
         if !same(attribute(&mut fields, 'r')?.as_bytes(), self.nonce.as_bytes()) {
             return Err(ScramError::Nonce);
         }
-        let proof: [u8; 32] = STANDARD
+        let proof = STANDARD
             .decode(proof)
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(ScramError::Malformed("proof is not a key"))?;
-        let auth: [&[u8]; 5] =
-            [self.first_bare.as_bytes(), b",", self.server_first.as_bytes(), b",", without_proof.as_bytes()];
-        let client = xor(&proof, &hmac_sha256(&secret.stored, &auth));
+        let auth_message = format!("{},{},{without_proof}", self.first_bare, self.server_first);
+        Ok(ClientProof { proof, auth_message })
+    }
+}
+
+impl ClientProof {
+    /// Checks the proof against a secret with the salt and iterations of the exchange. Returns server-final-message and the
+    /// keys revealed by the proof, which can authenticate to a server with the same stored secret; `None` if the proof is
+    /// wrong.
+    pub fn check(&self, secret: &ScramSecret) -> Option<(String, ClientKeys)> {
+        let auth: [&[u8]; 1] = [self.auth_message.as_bytes()];
+        let client = xor(&self.proof, &hmac_sha256(&secret.stored, &auth));
         let keys = ClientKeys { client, server: secret.server };
         if !same(&keys.stored(), &secret.stored) {
-            return Err(ScramError::Proof);
+            return None;
         }
         let signature = hmac_sha256(&secret.server, &auth);
-        Ok((format!("v={}", STANDARD.encode(signature)), keys))
+        Some((format!("v={}", STANDARD.encode(signature)), keys))
     }
 }
