@@ -13,6 +13,7 @@ use crate::net::{Endpoint, Socket};
 use crate::pending_logins::AddressGroup;
 use crate::pool::{Directory, SharedPools};
 use crate::process::Process;
+use crate::worker::executor::Priority;
 use crate::worker::workers::WorkerSlot;
 use crate::worker::{self, executor};
 use crate::worker_state::Worker;
@@ -127,7 +128,8 @@ pub(super) fn assign_client(
     let permit = client::ConnectionPermit { of_worker, of_process, pending, permitted };
     let serve_client = move |worker: &Rc<Worker>| match Socket::new(socket) {
         Ok(socket) => {
-            executor::spawn(client::serve(worker.clone(), socket, remote, listener, permit));
+            let login = client::serve(worker.clone(), socket, remote, listener, permit);
+            executor::spawn_with(Priority::Low, login);
         }
         Err(error) => {
             warn_unauthenticated!(worker.context, "attach", client = %remote, %error, "connection dropped");

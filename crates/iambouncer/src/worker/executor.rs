@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 /// Identifies a task of this thread. Waking a key whose task has finished does nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +33,25 @@ impl TaskKey {
     }
 }
 
+/// When a ready task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// In the next turn.
+    Normal,
+    /// After all of normal priority, as long as the turn has not used [`LOW_PRIORITY_TIME`].
+    Low,
+}
+
+/// Time for tasks of low priority in a turn. Thousands of clients that log in at once would otherwise keep the queries of
+/// others waiting until each has been served.
+const LOW_PRIORITY_TIME: Duration = Duration::from_millis(1);
+
 type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 struct TaskSlot {
     generation: u32,
     queued: bool,
+    priority: Priority,
     /// Taken out while it is polled.
     task: Option<TaskFuture>,
 }
@@ -49,6 +64,8 @@ struct Executor {
     slots: RefCell<Vec<TaskSlot>>,
     free: RefCell<Vec<u32>>,
     ready: RefCell<VecDeque<TaskKey>>,
+    /// Those of low priority.
+    ready_low: RefCell<VecDeque<TaskKey>>,
     current: Cell<TaskKey>,
     waker: Cell<Option<SharedWaker>>,
     mailbox: RefCell<Option<Arc<Mailbox>>>,
@@ -60,11 +77,22 @@ thread_local! {
             slots: RefCell::new(Vec::new()),
             free: RefCell::new(Vec::new()),
             ready: RefCell::new(VecDeque::new()),
+            ready_low: RefCell::new(VecDeque::new()),
             current: Cell::new(TaskKey::NONE),
             waker: Cell::new(None),
             mailbox: RefCell::new(None),
         }
     };
+}
+
+impl Executor {
+    #[inline]
+    fn queue(&self, priority: Priority) -> &RefCell<VecDeque<TaskKey>> {
+        match priority {
+            Priority::Normal => &self.ready,
+            Priority::Low => &self.ready_low,
+        }
+    }
 }
 
 struct CrossThreadWaker {
@@ -126,15 +154,21 @@ pub(super) fn install(mailbox: Arc<Mailbox>) {
 /// Starts a task. It is first polled in the next turn.
 #[inline]
 pub fn spawn(future: impl Future<Output = ()> + 'static) -> TaskKey {
-    // Boxed here, since passing a future on copies it.
-    enqueue(Box::pin(future))
+    spawn_with(Priority::Normal, future)
 }
 
-fn enqueue(future: TaskFuture) -> TaskKey {
+/// Starts a task with this priority.
+#[inline]
+pub fn spawn_with(priority: Priority, future: impl Future<Output = ()> + 'static) -> TaskKey {
+    // Boxed here, since passing a future on copies it.
+    enqueue(priority, Box::pin(future))
+}
+
+fn enqueue(priority: Priority, future: TaskFuture) -> TaskKey {
     EXECUTOR.with(|e| {
         let mut slots = e.slots.borrow_mut();
         let index = e.free.borrow_mut().pop().unwrap_or_else(|| {
-            slots.push(TaskSlot { generation: 0, queued: false, task: None });
+            slots.push(TaskSlot { generation: 0, queued: false, priority, task: None });
             // Bounded by the number of open files, far below 2^32.
             (slots.len() - 1) as u32
         });
@@ -142,7 +176,8 @@ fn enqueue(future: TaskFuture) -> TaskKey {
         let key = TaskKey { index, generation: slot.generation };
         slot.task = Some(future);
         slot.queued = true;
-        e.ready.borrow_mut().push_back(key);
+        slot.priority = priority;
+        e.queue(priority).borrow_mut().push_back(key);
         key
     })
 }
@@ -170,6 +205,15 @@ pub async fn for_each_in_steps<I: IntoIterator>(items: I, per_step: usize, mut e
     }
 }
 
+/// The priority of a task; low if it has finished.
+pub fn priority_of(key: TaskKey) -> Priority {
+    EXECUTOR.with(|e| {
+        let slots = e.slots.borrow();
+        let slot = slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
+        slot.map_or(Priority::Low, |slot| slot.priority)
+    })
+}
+
 /// The task being polled.
 #[inline]
 pub fn current() -> TaskKey {
@@ -187,7 +231,7 @@ pub fn wake(key: TaskKey) {
             && !slot.queued
         {
             slot.queued = true;
-            e.ready.borrow_mut().push_back(key);
+            e.queue(slot.priority).borrow_mut().push_back(key);
         }
     });
 }
@@ -199,8 +243,8 @@ pub(super) fn is_alive(key: TaskKey) -> bool {
     })
 }
 
-/// Polls every task that was ready when the turn began. True if more have become ready since. One turn per wait keeps a
-/// busy task from starving the sockets of the others.
+/// Polls every task of normal priority that was ready when the turn began, and as many of low priority as there is time
+/// for. True if more are ready. One turn per wait keeps a busy task from starving the sockets of the others.
 pub(super) fn turn() -> bool {
     EXECUTOR.with(|e| {
         let count = e.ready.borrow().len();
@@ -213,9 +257,32 @@ pub(super) fn turn() -> bool {
                 waker = fresh();
             }
         }
+        if !e.ready_low.borrow().is_empty() {
+            waker = turn_of_low_priority(e, waker, fresh);
+        }
         e.waker.set(Some(waker));
-        !e.ready.borrow().is_empty()
+        !e.ready.borrow().is_empty() || !e.ready_low.borrow().is_empty()
     })
+}
+
+#[cold]
+fn turn_of_low_priority(
+    e: &Executor,
+    mut waker: SharedWaker,
+    fresh: impl Fn() -> SharedWaker,
+) -> SharedWaker {
+    let (began, count) = (Instant::now(), e.ready_low.borrow().len());
+    for _ in 0..count {
+        let Some(key) = e.ready_low.borrow_mut().pop_front() else { break };
+        poll(e, key, waker.for_task(key));
+        if waker.is_cloned() {
+            waker = fresh();
+        }
+        if began.elapsed() >= LOW_PRIORITY_TIME {
+            break;
+        }
+    }
+    waker
 }
 
 fn poll(e: &Executor, key: TaskKey, waker: &Waker) {
@@ -267,6 +334,7 @@ pub(super) fn clear() {
         e.slots.borrow_mut().clear();
         e.free.borrow_mut().clear();
         e.ready.borrow_mut().clear();
+        e.ready_low.borrow_mut().clear();
     });
 }
 
@@ -321,5 +389,32 @@ mod tests {
         drop(kept);
         assert!(!shared_waker.is_cloned());
         assert_eq!(TaskKey::from_bits(shared_waker.shared.key.load(Ordering::Relaxed)), key);
+    }
+
+    #[test]
+    fn tasks_of_low_priority_run_after_the_others_and_for_a_part_of_the_turn() {
+        super::super::run(crate::worker::reactor::EngineKind::Epoll, async move {
+            let log: Rc<RefCell<Vec<&str>>> = Rc::default();
+            for _ in 0..3 {
+                let log = log.clone();
+                spawn_with(Priority::Low, async move {
+                    log.borrow_mut().push("low");
+                    std::thread::sleep(2 * LOW_PRIORITY_TIME);
+                });
+            }
+            let normal = log.clone();
+            spawn(async move {
+                for _ in 0..3 {
+                    normal.borrow_mut().push("normal");
+                    yield_now().await;
+                }
+            });
+            while log.borrow().len() < 6 {
+                yield_now().await;
+            }
+            // The first one runs at the end of the turn in which it was spawned.
+            assert_eq!(*log.borrow(), ["low", "normal", "low", "normal", "low", "normal"]);
+        })
+        .unwrap();
     }
 }
