@@ -3,12 +3,14 @@
 use super::*;
 use crate::net::{SocketInTransit, Stream};
 use crate::worker::reactor::EngineKind;
-use crate::worker::{self, timers};
+use crate::worker::{self, executor, timers};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -422,4 +424,46 @@ fn the_end_of_the_stream_is_noticed_during_and_after_a_flow() {
         },
         |mut peer| peer.write_all(&[7; 100_000]).unwrap(),
     );
+}
+
+/// More than the ring has blocks, and requests in its submission queue.
+const MANY_SOCKETS: usize = 1500;
+
+/// Regression test: a worker submitted the receives that had found no block again and again, within one wait.
+#[test]
+fn bytes_of_more_sockets_than_the_ring_has_requests_arrive() {
+    if reactor::probe_ring().is_err() {
+        eprintln!("io_uring is not available, not tested");
+        return;
+    }
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let received = Rc::new(Cell::new(0));
+        worker::run(EngineKind::IoUring, async move {
+            let (mut peers, all) = (Vec::new(), Rc::new(worker::notify::Notify::default()));
+            for _ in 0..MANY_SOCKETS {
+                let (ours, mut theirs) = UnixStream::pair().unwrap();
+                theirs.write_all(b"request").unwrap();
+                peers.push(theirs);
+                let (received, all) = (received.clone(), all.clone());
+                executor::spawn(async move {
+                    let (mut socket, mut inbound) = (socket(ours), Inbound::default());
+                    while inbound.len() < b"request".len() {
+                        assert!(poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap() > 0);
+                    }
+                    received.set(received.get() + 1);
+                    if received.get() == MANY_SOCKETS {
+                        all.notify_all();
+                    }
+                });
+            }
+            all.wait().await;
+        })
+        .unwrap();
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("all of them receive");
 }

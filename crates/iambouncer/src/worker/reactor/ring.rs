@@ -13,6 +13,7 @@
 use super::channel::{Channel, MAX_UNREAD_BLOCKS, ReceiveState, SendCompletion, SendState};
 use super::epoll::Epoll;
 use super::provided::{BLOCKS, BufferRing, GROUP};
+use crate::worker::executor::Priority;
 use crate::worker::mailbox::Mailbox;
 use io_uring::{
     CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
@@ -20,6 +21,7 @@ use io_uring::{
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -76,6 +78,10 @@ pub(super) struct Ring {
     attempts: u32,
     /// Something waits for the completion of an attempt.
     is_attempt_awaited: bool,
+    /// Channels for whose bytes no block was left, in the order in which they are to receive again.
+    starved: VecDeque<Rc<Channel>>,
+    /// Those of tasks of low priority, which come after the others.
+    starved_low: VecDeque<Rc<Channel>>,
     /// Closed channels with unsent bytes that have not been attempted yet.
     lingering: Vec<u32>,
     /// Requests were submitted outside a wait: their completions may be unprocessed.
@@ -143,6 +149,8 @@ impl Ring {
             completed: Vec::new(),
             attempts: 0,
             is_attempt_awaited: false,
+            starved: VecDeque::new(),
+            starved_low: VecDeque::new(),
             lingering: Vec::new(),
             has_unseen: false,
             watched: Epoll::create(mailbox)?,
@@ -301,7 +309,10 @@ impl Ring {
     /// Submits what is queued, waits, and processes all completions.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.provided.replenish();
+        self.feed_starved()?;
         self.submissions.sync();
+        let is_any_starved = !self.starved.is_empty() || !self.starved_low.is_empty();
+        let timeout = if is_any_starved { Some(Duration::ZERO) } else { timeout };
         let timespec = timeout.map(types::Timespec::from);
         let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
         let known_completions = if self.is_attempt_awaited { 0 } else { self.attempts };
@@ -311,6 +322,21 @@ impl Ring {
         self.submissions.sync();
         self.reap()?;
         self.cancel_stuck_sends()
+    }
+
+    /// Starts receiving on as many starved channels as there are blocks; more would find none again, and be submitted again
+    /// and again.
+    fn feed_starved(&mut self) -> io::Result<()> {
+        let mut started = 0;
+        while started < BLOCKS
+            && let Some(channel) = self.starved.pop_front().or_else(|| self.starved_low.pop_front())
+        {
+            if !channel.is_closed() && channel.receiving() == ReceiveState::Off && channel.wants_more() {
+                self.start_receiving(&channel)?;
+                started += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Enters the kernel, which delivers completions even without waiting.
@@ -439,10 +465,12 @@ impl Ring {
             _ if was == ReceiveState::Stopping && !channel.wants_more() => {}
             n if n > 0 => return self.start_receiving(&channel),
             n => match Errno::from_raw_os_error(-n) {
-                // If no block was left, they are returned with the next wait.
-                Errno::CANCELED | Errno::NOBUFS | Errno::INTR | Errno::AGAIN => {
-                    return self.start_receiving(&channel);
-                }
+                // Blocks are returned before the next wait.
+                Errno::NOBUFS => match channel.priority() {
+                    Priority::Normal => self.starved.push_back(channel),
+                    Priority::Low => self.starved_low.push_back(channel),
+                },
+                Errno::CANCELED | Errno::INTR | Errno::AGAIN => return self.start_receiving(&channel),
                 errno => channel.end_of_stream(Some(errno)),
             },
         }
