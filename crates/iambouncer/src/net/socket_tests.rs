@@ -426,6 +426,13 @@ fn the_end_of_the_stream_is_noticed_during_and_after_a_flow() {
     );
 }
 
+/// Each test process may open as many files as the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
 /// More than the ring has blocks, and requests in its submission queue.
 const MANY_SOCKETS: usize = 1500;
 
@@ -436,9 +443,7 @@ fn bytes_of_more_sockets_than_the_ring_has_requests_arrive() {
         eprintln!("io_uring is not available, not tested");
         return;
     }
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    raise_file_limit();
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let received = Rc::new(Cell::new(0));
@@ -466,4 +471,43 @@ fn bytes_of_more_sockets_than_the_ring_has_requests_arrive() {
         done.send(()).unwrap();
     });
     is_done.recv_timeout(Duration::from_secs(60)).expect("all of them receive");
+}
+
+/// Sockets that receive at the same time.
+const SOME_SOCKETS: usize = 400;
+
+/// Regression test: the kernel reported 20 of them per wait, so that the last one was served twenty turns later.
+#[test]
+fn bytes_that_arrive_together_are_served_in_the_same_turn() {
+    if reactor::probe_ring().is_err() {
+        eprintln!("io_uring is not available, not tested");
+        return;
+    }
+    raise_file_limit();
+    let work = || async {
+        let received = Rc::new(Cell::new(0));
+        let mut peers = Vec::new();
+        for _ in 0..SOME_SOCKETS {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            peers.push(theirs);
+            let received = received.clone();
+            executor::spawn(async move {
+                let (mut socket, mut inbound) = (socket(ours), Inbound::default());
+                assert!(poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap() > 0);
+                received.set(received.get() + 1);
+            });
+        }
+        // They are submitted with the next wait.
+        executor::yield_now().await;
+        executor::yield_now().await;
+        peers.iter_mut().for_each(|peer| peer.write_all(b"request").unwrap());
+        let mut turns = 0;
+        while received.get() < SOME_SOCKETS {
+            executor::yield_now().await;
+            turns += 1;
+        }
+        // A few more if the machine had no blocks in time.
+        assert!(turns <= 5, "{turns} turns");
+    };
+    std::thread::spawn(move || worker::run(EngineKind::IoUring, work()).unwrap()).join().unwrap();
 }

@@ -32,6 +32,11 @@ use std::time::Duration;
 const SUBMISSIONS: u32 = 1024;
 /// Size of the completion queue; the kernel keeps further completions until there is room.
 const COMPLETIONS: u32 = 8192;
+/// Events that the kernel (since 6.13) turns into completions in one call, if that many are not waited for. Then there may be
+/// more, which would be late by a turn for each such number of them.
+const EVENTS_PER_CALL: usize = 20;
+/// Calls after which other events are left for the next wait.
+const MAX_CALLS_PER_WAIT: usize = 50;
 /// Waits for unsent bytes when the worker stops.
 const MAX_DRAIN_WAITS: usize = 10;
 const DRAIN_WAIT: Duration = Duration::from_millis(20);
@@ -366,19 +371,25 @@ impl Ring {
     }
 
     fn reap(&mut self) -> io::Result<()> {
+        let mut calls = 1;
         loop {
             let mut completed = std::mem::take(&mut self.completed);
             self.completions.sync();
             completed.extend(&mut self.completions);
             self.completions.sync();
             self.has_unseen = false;
+            let attempts = self.attempts;
             for completion in &completed {
                 self.dispatch(completion)?;
             }
+            let events = completed.len().saturating_sub(attempts.saturating_sub(self.attempts) as usize);
             completed.clear();
             self.completed = completed;
+            let may_be_more = events >= EVENTS_PER_CALL && calls < MAX_CALLS_PER_WAIT;
+            calls += 1;
             // The kernel keeps completions that found no room and delivers them on request.
-            if self.submissions.cq_overflow() {
+            if may_be_more || self.submissions.cq_overflow() {
+                self.provided.replenish();
                 self.submissions.sync();
                 self.enter(0, None)?;
                 self.submissions.sync();
