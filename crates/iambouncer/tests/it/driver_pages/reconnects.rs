@@ -73,7 +73,7 @@ fn hikaricp_tests_a_connection_that_was_idle() {
 
 #[test]
 fn hikaricp_outlives_client_idle_timeout() {
-    let run = PageRun::start_with("idle_jdbc", &["client_idle_timeout = 1"]);
+    let run = PageRun::start_with("idle_jdbc", &["client_idle_timeout = 3"]);
     run.unpack("drivers/jdbc.md");
     assert_eq!(run.output("javac -d classes Pool.java Serve.java"), "");
     let mut program = run.program("java -cp \"classes:$CLASSPATH\" Serve");
