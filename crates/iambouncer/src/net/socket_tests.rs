@@ -14,11 +14,19 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// False if the kernel refuses a ring, which the test then does without.
+fn has_ring() -> bool {
+    let has_ring = reactor::probe_ring().is_ok();
+    if !has_ring {
+        eprintln!("io_uring is not available, not tested");
+    }
+    has_ring
+}
+
 /// Runs a test on a worker with each engine that the kernel supports.
 fn on_every_engine<F: Future<Output = ()> + 'static>(test: fn(UnixStream) -> F, peer: fn(UnixStream)) {
     for engine in [EngineKind::Epoll, EngineKind::IoUring] {
-        if engine == EngineKind::IoUring && reactor::probe_ring().is_err() {
-            eprintln!("io_uring is not available, not tested");
+        if engine == EngineKind::IoUring && !has_ring() {
             continue;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -329,8 +337,7 @@ fn a_connection_that_moves_keeps_its_order_of_bytes_in_both_directions() {
 /// As [`on_every_engine`] over TCP, since the low-water mark is a feature of TCP.
 fn over_tcp<F: Future<Output = ()> + 'static>(test: fn(Socket) -> F, peer: fn(TcpStream)) {
     for engine in [EngineKind::Epoll, EngineKind::IoUring] {
-        if engine == EngineKind::IoUring && reactor::probe_ring().is_err() {
-            eprintln!("io_uring is not available, not tested");
+        if engine == EngineKind::IoUring && !has_ring() {
             continue;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -439,8 +446,7 @@ const MANY_SOCKETS: usize = 1500;
 /// Regression test: a worker submitted the receives that had found no block again and again, within one wait.
 #[test]
 fn bytes_of_more_sockets_than_the_ring_has_requests_arrive() {
-    if reactor::probe_ring().is_err() {
-        eprintln!("io_uring is not available, not tested");
+    if !has_ring() {
         return;
     }
     raise_file_limit();
@@ -479,8 +485,7 @@ const SOME_SOCKETS: usize = 400;
 /// Regression test: the kernel reported 20 of them per wait, so that the last one was served twenty turns later.
 #[test]
 fn bytes_that_arrive_together_are_served_in_the_same_turn() {
-    if reactor::probe_ring().is_err() {
-        eprintln!("io_uring is not available, not tested");
+    if !has_ring() {
         return;
     }
     raise_file_limit();

@@ -1,10 +1,16 @@
 //! The number of servers of a pool, for the console, metrics, PAUSE and shutdown. Owns no state.
 
 use super::acquire::Pool;
-use crate::server::Activity;
+use crate::server::{Activity, ServerInfo};
 use crate::stats::history::PoolPoint;
 use crate::stats::snapshot::{ClientCounts, PoolCounts};
 use crate::worker;
+use std::rc::Rc;
+
+/// Number of these servers that do this.
+fn count_doing(servers: &[Rc<ServerInfo>], activity: Activity) -> usize {
+    servers.iter().filter(|server| server.activity.get() == activity).count()
+}
 
 impl Pool {
     /// Servers open or being opened, at all workers.
@@ -42,7 +48,7 @@ impl Pool {
     /// Its state for the history, without a rate.
     pub fn point(&self) -> PoolPoint {
         let servers = self.table.list();
-        let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
+        let doing = |activity| count_doing(&servers, activity);
         PoolPoint {
             active: doing(Activity::Active),
             idle: doing(Activity::Idle),
@@ -56,7 +62,7 @@ impl Pool {
     pub fn counts(&self, clients: ClientCounts) -> PoolCounts {
         let rules = self.rules();
         let servers = self.table.list();
-        let doing = |activity| servers.iter().filter(|server| server.activity.get() == activity).count();
+        let doing = |activity| count_doing(&servers, activity);
         let oldest = self.first_waiting_since();
         PoolCounts {
             clients,
