@@ -337,5 +337,6 @@ fn reload(source: &ConfigSource, running: &ConfigFiles) -> Result<ConfigFiles, S
         tracing::warn!("{line}");
     }
     show_path(&mut read.config, path);
+    rlimit::reserve_table(&read.config);
     ConfigFiles::read_again(read.config, running)
 }

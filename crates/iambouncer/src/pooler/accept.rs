@@ -15,8 +15,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Connections accepted before other tasks of the first worker get their turn.
-const MAX_ACCEPTED_PER_TURN: u32 = 64;
+/// Connections accepted before other tasks of the first worker get their turn: about as many as can log in in a turn.
+const MAX_ACCEPTED_PER_TURN: u32 = 16;
 /// Pause after accept(2) failed, which means that files or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after a login was evicted because files are scarce: its file is available once the login has been closed.

@@ -16,8 +16,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Maximum number of events taken from the kernel per wait.
-const MAX_EVENTS: usize = 256;
+/// Maximum number of events taken from the kernel per wait; others are late by a turn. With 256, a query waited for up to
+/// forty turns while 10,000 clients logged in.
+const MAX_EVENTS: usize = 4096;
 /// Identifies the mailbox's eventfd among the events.
 const WAKE_KEY: u64 = u64::MAX;
 /// Identifies the timer of short waits among the events.

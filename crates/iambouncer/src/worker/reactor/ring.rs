@@ -36,7 +36,7 @@ const COMPLETIONS: u32 = 8192;
 /// more, which would be late by a turn for each such number of them.
 const EVENTS_PER_CALL: usize = 20;
 /// Calls after which other events are left for the next wait.
-const MAX_CALLS_PER_WAIT: usize = 50;
+const MAX_CALLS_PER_WAIT: usize = 256;
 /// Waits for unsent bytes when the worker stops.
 const MAX_DRAIN_WAITS: usize = 10;
 const DRAIN_WAIT: Duration = Duration::from_millis(20);

@@ -42,6 +42,34 @@ fn a_request_that_arrives_slowly_is_aborted_after_a_second() {
     assert!((Duration::from_millis(900)..Duration::from_millis(4900)).contains(&took), "{took:?}");
 }
 
+/// The size of the process's table of open files.
+fn open_file_slots(bouncer: &Bouncer) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bouncer.pid().as_raw_pid())).unwrap();
+    let slots = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    slots.trim().parse().unwrap()
+}
+
+/// Each doubling of the table stopped the worker that accepts for about 10 ms.
+#[test]
+fn a_burst_of_clients_does_not_wait_for_the_table_of_open_files_to_grow() {
+    let max_client_conn = if has_files_for(3000) { 1500 } else { 300 };
+    let bouncer =
+        Bouncer::in_front_of(postgres(), &[format!("max_client_conn = {max_client_conn}").as_str()]);
+    let slots = open_file_slots(&bouncer);
+    assert!(slots >= max_client_conn, "{slots}");
+    let ini = std::fs::read_to_string(bouncer.ini()).unwrap();
+    let (few, many) = (format!("conn = {max_client_conn}"), format!("conn = {}", 2 * max_client_conn));
+    std::fs::write(bouncer.ini(), ini.replace(&few, &many)).unwrap();
+    bouncer.console().query("RELOAD");
+    let slots = open_file_slots(&bouncer);
+    assert!(slots >= 2 * max_client_conn, "{slots} after RELOAD");
+}
+
+fn has_files_for(clients: u64) -> bool {
+    let allowed = rustix::process::getrlimit(Resource::Nofile).maximum;
+    allowed.is_none_or(|allowed| allowed > clients)
+}
+
 #[test]
 fn probes_and_console_answer_when_open_files_have_run_out() {
     let bouncer = Bouncer::in_front_of(postgres(), &[AUTO, "max_client_conn = 1000"]);
