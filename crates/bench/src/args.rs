@@ -31,6 +31,9 @@ pub(crate) const FULL: BenchSettings = BenchSettings {
     beside_mebibytes: 1024,
     beside_s: 2,
     slow: Duration::from_secs(3),
+    storm_clients: 20_000,
+    storm_quiet_s: 4,
+    storm_s: 8,
     sweep: &[1, 4, 16, 64, 256, 1000],
 };
 
@@ -45,6 +48,9 @@ const QUICK: BenchSettings = BenchSettings {
     beside_mebibytes: 128,
     beside_s: 1,
     slow: Duration::from_secs(1),
+    storm_clients: 300,
+    storm_quiet_s: 1,
+    storm_s: 1,
     sweep: &[1, 64, 1000],
 };
 

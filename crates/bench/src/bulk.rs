@@ -103,7 +103,7 @@ pub(crate) fn beside(
 
 /// Waits until the other clients have logged in and run queries; without pooling, logins take longer than
 /// reading the result.
-fn wait_for_other_clients(test_bed: &TestBed) -> Result<()> {
+pub(crate) fn wait_for_other_clients(test_bed: &TestBed) -> Result<()> {
     let deadline = Instant::now() + BEGIN_LIMIT;
     while !load::has_started(test_bed) {
         if Instant::now() > deadline {

@@ -89,6 +89,11 @@ impl Contender {
         }
     }
 
+    /// True if it reads PgBouncer's INI file, so that all settings of a row apply to it.
+    pub(crate) fn reads_ini(self) -> bool {
+        matches!(self, Self::Iambouncer | Self::Epoll | Self::PgBouncer)
+    }
+
     /// True if it can be configured to verify the server's certificate with a private CA.
     pub(crate) fn verifies_servers(self) -> bool {
         self.kind() == ContenderKind::Pooler && self != Self::PgCat && !self.is_spike()

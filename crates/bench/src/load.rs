@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::latency::Latencies;
 use crate::process::{self, ChildProcess};
-use crate::test_bed::{DATABASE, TestBed, USER};
+use crate::test_bed::{DATABASE, PASSWORD, TestBed, USER};
 
 /// How much longer than requested pgbench may run before it is killed, in case a pooler hangs.
 const GRACE: Duration = Duration::from_secs(30);
@@ -82,6 +82,8 @@ impl Pgbench {
             Load::Logins => command.args(["-M", "simple", "-C"]),
         };
         command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", USER, DATABASE]);
+        // Only poolers with SCRAM ask for it.
+        command.env("PGPASSWORD", PASSWORD);
         command.env("PGSSLMODE", if self.tls { "require" } else { "disable" }).env("PGGSSENCMODE", "disable");
         let process = ChildProcess::start(command, "pgbench", test_bed.dir().join("pgbench.out"), None)?;
         let outcome = process.finish(self.limit());

@@ -30,6 +30,12 @@ mod poolers;
 mod process;
 mod report;
 mod rounds;
+mod scram;
+mod scram_logins;
+mod scram_session;
+mod storm;
+mod storm_clients;
+mod storm_phases;
 mod summary;
 mod test_bed;
 mod tokens;
@@ -168,13 +174,18 @@ fn bench_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench")
 }
 
-/// Reduces the number of idle clients if the limit of open `files` is too low.
+/// Reduces the numbers of idle clients and of clients in a login storm if the limit of open `files` is too low.
 fn limit_clients(files: u64, settings: BenchSettings) -> BenchSettings {
     let room = u32::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX);
-    if room < settings.idle_clients {
-        eprintln!("limit of {files} open files: {room} idle clients instead of {}", settings.idle_clients);
-    }
-    BenchSettings { idle_clients: settings.idle_clients.min(room), ..settings }
+    let limit = |clients: u32, kind: &str| {
+        if room < clients {
+            eprintln!("limit of {files} open files: {room} {kind} instead of {clients}");
+        }
+        clients.min(room)
+    };
+    let idle_clients = limit(settings.idle_clients, "idle clients");
+    let storm_clients = limit(settings.storm_clients, "clients in a login storm");
+    BenchSettings { idle_clients, storm_clients, ..settings }
 }
 
 /// Raises the limit of open files and returns it: ten thousand idle sessions need more than the usual soft

@@ -1,6 +1,8 @@
 //! One round of one row for one contender. Owns the choice of measurement for a kind of work, and the
 //! resulting figures; independent of rounds and other contenders.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::bulk::{self, Bulk};
@@ -12,6 +14,8 @@ use crate::load::{Length, Load, Pgbench};
 use crate::metrics::ParsedMetric;
 use crate::plan::{BenchSettings, PlanRow, Work};
 use crate::poolers::Pooler;
+use crate::scram_logins;
+use crate::storm;
 use crate::test_bed::TestBed;
 use crate::transfer::Transfer;
 
@@ -38,7 +42,11 @@ pub(crate) fn start(
         Work::Pgbench(kind, clients) => load(kind, clients)?,
         Work::Beside(others) => load(others.load, others.clients)?,
         Work::Bulk(transfer) => bulk_of(test_bed, row, transfer, &pooler, 1).map(drop)?,
-        Work::Slow | Work::Idle => {}
+        Work::ScramLogins => {
+            scram_logins::measure(&pooler, &test_bed.scram, for_load(length, Load::Logins)).map(drop)?;
+        }
+        // The other clients of a storm have time to fill the pool.
+        Work::Slow | Work::Idle | Work::Storm(_) => {}
     }
     Ok(pooler)
 }
@@ -56,6 +64,16 @@ pub(crate) fn once(
             let length = with_logins(for_load(settings.length, load), contender, clients);
             let tls = row.ini.client_tls;
             pgbench(test_bed, &Pgbench { load, clients, tls, length, rate_per_s: None }, pooler)
+        }
+        Work::ScramLogins => {
+            let length = for_load(settings.length, Load::Logins);
+            let logins = scram_logins::measure(pooler, &test_bed.scram, length)?;
+            let cpu = logins.us_each.map(|value| (ParsedMetric::CpuPerLogin, value));
+            Ok(cpu.into_iter().chain([(ParsedMetric::Logins, logins.per_second)]).collect())
+        }
+        Work::Storm(others) => {
+            let quiet = Duration::from_secs(settings.storm_quiet_s.into());
+            storm::measure(test_bed, pooler, &others, settings.storm_clients, quiet)
         }
         Work::Idle => {
             let Some(pid) = pooler.pid() else { return Ok(Vec::new()) };

@@ -1,6 +1,8 @@
 //! The sections and tables of the report. Owns their titles, their order and their assignment; never stores
 //! figures.
 
+use crate::storm_phases::{self, StormPhase, StormRank};
+
 /// A section of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MetricsSection {
@@ -8,6 +10,8 @@ pub(crate) enum MetricsSection {
     Queries,
     /// Logins.
     Logins,
+    /// Many logins at once.
+    Storms,
     /// Idle clients.
     Idle,
     /// One large result.
@@ -22,14 +26,23 @@ pub(crate) enum MetricsSection {
 
 impl MetricsSection {
     /// All sections, in the order of the report.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Queries, Self::Logins, Self::Idle, Self::Bulk, Self::Beside, Self::Sweep, Self::Cores];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Queries,
+        Self::Logins,
+        Self::Storms,
+        Self::Idle,
+        Self::Bulk,
+        Self::Beside,
+        Self::Sweep,
+        Self::Cores,
+    ];
 
     /// Heading of the section.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Queries => "Queries",
             Self::Logins => "Logins",
+            Self::Storms => "Login storms",
             Self::Idle => "Idle clients",
             Self::Bulk => "Large results and COPY",
             Self::Beside => "A large result beside OLTP",
@@ -38,12 +51,15 @@ impl MetricsSection {
         }
     }
 
-    /// Its tables, in the order of the report.
+    /// Its tables, in the order of the report. The phases of a storm are lines of a table of their own.
     pub(crate) fn metrics(self) -> &'static [ParsedMetric] {
         use ParsedMetric as M;
         match self {
             Self::Queries => &[M::CpuPerTransaction, M::Throughput, M::LatencyMedian, M::LatencyP99],
             Self::Logins => &[M::CpuPerLogin, M::Logins],
+            Self::Storms => {
+                &[M::CpuPerStormLogin, M::FailedLogins, M::StormTime, M::P99Alone, M::P99Beside, M::P99Growth]
+            }
             Self::Idle => &[M::PssPerClient, M::RssPerClient, M::PssAfterBurst],
             Self::Bulk => &[M::CpuPerMegabyte, M::MegabytesPerSecond],
             Self::Beside => &[M::PeakGrowth, M::P99Alone, M::P99Beside, M::P99Raise],
@@ -68,6 +84,14 @@ pub(crate) enum ParsedMetric {
     CpuPerLogin,
     /// Logins per second.
     Logins,
+    /// CPU time of the pooler per login of a storm.
+    CpuPerStormLogin,
+    /// Clients of a storm that could not log in.
+    FailedLogins,
+    /// Time until all clients of a storm are logged in.
+    StormTime,
+    /// Time from connect to the end of a phase, of the clients of a storm.
+    StormLogin(StormPhase, StormRank),
     /// Growth of PSS per idle client.
     PssPerClient,
     /// Growth of RSS per idle client.
@@ -80,12 +104,14 @@ pub(crate) enum ParsedMetric {
     MegabytesPerSecond,
     /// Growth of the pooler's peak memory by a large result.
     PeakGrowth,
-    /// 99th percentile without the large result.
+    /// 99th percentile without the large result, or before the storm.
     P99Alone,
-    /// 99th percentile while the large result is read.
+    /// 99th percentile while the large result is read, or during the storm.
     P99Beside,
     /// The ratio of the two.
     P99Raise,
+    /// The difference of the two.
+    P99Growth,
 }
 
 impl ParsedMetric {
@@ -98,6 +124,10 @@ impl ParsedMetric {
             Self::LatencyP99 => "Latency: p99, ms (less is better)",
             Self::CpuPerLogin => "CPU time of the pooler per login, query and logout, µs (less is better)",
             Self::Logins => "Logins per second (more is better)",
+            Self::CpuPerStormLogin => "CPU time of the pooler per login, µs (less is better)",
+            Self::FailedLogins => "Clients that could not log in (less is better)",
+            Self::StormTime => "Time until all are logged in, s (less is better)",
+            Self::StormLogin(phase, rank) => storm_phases::names(phase, rank).0,
             Self::PssPerClient => "Memory per idle client: growth of PSS, KiB (less is better)",
             Self::RssPerClient => "Memory per idle client: growth of RSS, KiB (less is better)",
             Self::PssAfterBurst => "Memory after a burst: growth of PSS that stays, MiB (less is better)",
@@ -107,6 +137,7 @@ impl ParsedMetric {
             Self::P99Alone => "p99 of OLTP before, ms",
             Self::P99Beside => "p99 of OLTP meanwhile, ms (less is better)",
             Self::P99Raise => "p99 of OLTP: meanwhile over before (less is better)",
+            Self::P99Growth => "p99 of OLTP: meanwhile minus before, ms (less is better)",
         }
     }
 
@@ -124,6 +155,10 @@ impl ParsedMetric {
             Self::LatencyP99 => "latency_p99_ms",
             Self::CpuPerLogin => "cpu_us_per_login",
             Self::Logins => "logins_per_s",
+            Self::CpuPerStormLogin => "cpu_us_per_storm_login",
+            Self::FailedLogins => "failed_logins",
+            Self::StormTime => "storm_s",
+            Self::StormLogin(phase, rank) => storm_phases::names(phase, rank).1,
             Self::PssPerClient => "pss_kib_per_client",
             Self::RssPerClient => "rss_kib_per_client",
             Self::PssAfterBurst => "pss_mib_after_burst",
@@ -133,12 +168,16 @@ impl ParsedMetric {
             Self::P99Alone => "p99_alone_ms",
             Self::P99Beside => "p99_beside_ms",
             Self::P99Raise => "p99_raise",
+            Self::P99Growth => "p99_growth_ms",
         }
     }
 
     /// True if the ratio of two contenders' figures is meaningful: not if zero is the goal, and not if the
     /// figure is itself a ratio.
     pub(crate) fn has_ratio(self) -> bool {
-        !matches!(self, Self::PssAfterBurst | Self::PeakGrowth | Self::P99Alone | Self::P99Raise)
+        let is_without =
+            matches!(self, Self::PssAfterBurst | Self::PeakGrowth | Self::P99Alone | Self::P99Raise)
+                || matches!(self, Self::FailedLogins | Self::P99Growth);
+        !is_without
     }
 }

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use crate::certs::KeyKind;
 use crate::contenders::{Contender, ContenderKind};
 use crate::formats::Ini;
 use crate::load::{Length, Load, Pgbench};
 use crate::metrics::MetricsSection;
+use crate::storm;
 use crate::test_bed::MAX_UNPOOLED_CLIENTS;
 use crate::transfer::Transfer;
 
@@ -19,6 +21,8 @@ const LOGIN_CLIENTS: u32 = 8;
 const CORES: [(u32, u32); 2] = [(64, POOL_SIZE), (16, 4)];
 /// Prepared statements per server, if both readers of the INI file accept the setting.
 const MAX_PREPARED: u32 = 200;
+/// `listen_backlog` for a storm: the most that Linux grants by default.
+const STORM_BACKLOG: u32 = 4096;
 /// Clients beside a large result: fewer than servers in the pool, so that no client queues.
 const CLIENTS_BESIDE: u32 = 8;
 /// Their rate per second if it is limited: low enough to leave cores idle.
@@ -53,6 +57,12 @@ pub(crate) struct BenchSettings {
     pub(crate) beside_s: u32,
     /// How long a slow client reads.
     pub(crate) slow: Duration,
+    /// Number of clients in a login storm.
+    pub(crate) storm_clients: u32,
+    /// How long the other clients are measured before it …
+    pub(crate) storm_quiet_s: u32,
+    /// … and how long they continue after it has begun.
+    pub(crate) storm_s: u32,
     /// Numbers of clients in the sweep.
     pub(crate) sweep: &'static [u32],
 }
@@ -62,6 +72,10 @@ pub(crate) struct BenchSettings {
 pub(crate) enum Work {
     /// pgbench with this load and number of clients.
     Pgbench(Load, u32),
+    /// Logins with SCRAM, one after the other.
+    ScramLogins,
+    /// Many logins at once beside these short queries.
+    Storm(Pgbench),
     /// Idle sessions.
     Idle,
     /// One large result, or COPY.
@@ -75,7 +89,7 @@ pub(crate) enum Work {
 impl Work {
     /// True if each round needs a new process: memory freed in an earlier round would hide growth.
     pub(crate) fn needs_new_process(self) -> bool {
-        matches!(self, Self::Idle | Self::Beside(_) | Self::Slow)
+        matches!(self, Self::Storm(_) | Self::Idle | Self::Beside(_) | Self::Slow)
     }
 }
 
@@ -104,6 +118,7 @@ impl PlanRow {
                 matches!(contender, Contender::Iambouncer | Contender::Epoll | Contender::MutexPool)
             }
             _ if contender.is_spike() => false,
+            _ if self.ini.needs_ini_reader() && !contender.reads_ini() => false,
             // The plot compares numbers of clients, not engines.
             MetricsSection::Sweep if contender == Contender::Epoll => false,
             _ if self.ini.server_tls && !contender.verifies_servers() => false,
@@ -120,7 +135,9 @@ impl PlanRow {
     pub(crate) fn rounds(&self, rounds: u32) -> u32 {
         match self.section {
             MetricsSection::Queries | MetricsSection::Logins | MetricsSection::Bulk => rounds,
-            MetricsSection::Idle | MetricsSection::Beside => rounds.min(FRESH_ROUNDS),
+            MetricsSection::Storms | MetricsSection::Idle | MetricsSection::Beside => {
+                rounds.min(FRESH_ROUNDS)
+            }
             MetricsSection::Sweep | MetricsSection::Cores => rounds.min(FEW_ROUNDS),
         }
     }
@@ -130,7 +147,7 @@ impl PlanRow {
     fn allows_unpooled(&self) -> bool {
         let fits = match self.work {
             Work::Pgbench(_, clients) => clients <= MAX_UNPOOLED_CLIENTS,
-            Work::Idle => false,
+            Work::Idle | Work::ScramLogins | Work::Storm(_) => false,
             Work::Bulk(_) | Work::Beside(_) | Work::Slow => true,
         };
         fits && self.ini.pool_mode == "transaction" && !self.ini.client_tls
@@ -145,6 +162,9 @@ pub(crate) fn base(shared_prepared: bool) -> Ini {
         pool_size: POOL_SIZE,
         server_tls: false,
         client_tls: false,
+        client_key: KeyKind::Rsa,
+        scram: false,
+        listen_backlog: None,
         max_prepared: shared_prepared.then_some(MAX_PREPARED),
         workers: None,
     }
@@ -209,6 +229,8 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
     let BenchSettings { idle_clients, bulk_megabytes, beside_mebibytes, .. } = settings;
     let logins = Work::Pgbench(Load::Logins, LOGIN_CLIENTS);
     let client_tls = Ini { client_tls: true, ..base };
+    let ecdsa = Ini { client_key: KeyKind::Ecdsa, ..client_tls };
+    let scram = Ini { scram: true, ..base };
     let size = match beside_mebibytes {
         1024 => "1 GiB".to_owned(),
         _ => format!("{beside_mebibytes} MiB"),
@@ -220,7 +242,9 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
     };
     let rows = [
         ("logins, plain".to_owned(), MetricsSection::Logins, logins, base),
+        ("logins, SCRAM".to_owned(), MetricsSection::Logins, Work::ScramLogins, scram),
         ("logins, TLS from client".to_owned(), MetricsSection::Logins, logins, client_tls),
+        ("logins, TLS from client, ECDSA".to_owned(), MetricsSection::Logins, logins, ecdsa),
         (format!("{idle_clients} idle clients, plain"), MetricsSection::Idle, Work::Idle, base),
         (
             format!("{idle_clients} idle clients, TLS from client"),
@@ -238,7 +262,14 @@ fn singles(base: Ini, settings: &BenchSettings) -> Vec<PlanRow> {
         (format!("{size} to a slow client"), MetricsSection::Beside, Work::Slow, base),
     ];
     let rows = rows.into_iter().map(|(name, section, work, ini)| row(name, section, work, ini));
-    rows.chain(bulk(base, *bulk_megabytes)).collect()
+    rows.chain([storm_of(scram, settings)]).chain(bulk(base, *bulk_megabytes)).collect()
+}
+
+/// Many logins at once.
+fn storm_of(scram: Ini, settings: &BenchSettings) -> PlanRow {
+    let work = Work::Storm(storm::others(settings.storm_quiet_s + settings.storm_s));
+    let name = format!("storm of {} clients, SCRAM", settings.storm_clients);
+    row(name, MetricsSection::Storms, work, Ini { listen_backlog: Some(STORM_BACKLOG), ..scram })
 }
 
 /// The rows about large amounts of data.

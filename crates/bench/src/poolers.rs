@@ -13,6 +13,7 @@ use crate::cpu::CpuTime;
 use crate::entrants::Entrant;
 use crate::formats::{self, Ini, Site};
 use crate::process::{self, ChildProcess};
+use crate::scram_session::ScramSession;
 use crate::test_bed::{self, DATABASE, TestBed, USER};
 
 /// Time limit until a login through a pooler succeeds.
@@ -111,11 +112,17 @@ fn wait(test_bed: &TestBed, mut process: ChildProcess, port: u16, ini: Ini) -> R
     let deadline = Instant::now() + READY_LIMIT;
     loop {
         let attempt = runtime.block_on(async {
-            tokio::time::timeout(READY_LIMIT, async { Client::login(&target).await?.query("SELECT 1").await })
-                .await?
+            let attempt = async {
+                if ini.scram {
+                    let (mut session, _) = ScramSession::login(port, None, &test_bed.scram).await?;
+                    return session.query("SELECT 1").await;
+                }
+                Client::login(&target).await?.query("SELECT 1").await.map(drop)
+            };
+            tokio::time::timeout(READY_LIMIT, attempt).await?
         });
         match attempt {
-            Ok(_) => return Ok(Pooler { process: Some(process), port }),
+            Ok(()) => return Ok(Pooler { process: Some(process), port }),
             Err(_) if process.is_running() && Instant::now() < deadline => std::thread::sleep(READY_POLL),
             Err(error) => return Err(error).with_context(|| process.output_tail()),
         }

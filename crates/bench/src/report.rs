@@ -9,6 +9,7 @@ use crate::instructions::{Count, NAME};
 use crate::machine::Machine;
 use crate::metrics::{MetricsSection, ParsedMetric};
 use crate::plan::PlanRow;
+use crate::storm_phases;
 use crate::summary::{Gap, Results, Summary};
 
 /// Instructions per query with their budget, or the reason why they are missing.
@@ -61,6 +62,9 @@ impl ResultsPage<'_> {
             let _ = writeln!(page, "![Throughput and p99 against clients]({plot})\n");
         }
         page.push_str(&tables);
+        if section == MetricsSection::Storms {
+            storm_phases::write(page, self.rows, self.results);
+        }
     }
 
     /// A column for each contender with figures, followed by their ratios.

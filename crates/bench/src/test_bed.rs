@@ -6,16 +6,20 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rds_sim::postgres::{Postgres, PostgresOptions, PostgresTls};
 
-use crate::certs::Certs;
+use crate::certs::{Certs, KeyKind};
 use crate::process::{self, Account, ChildProcess};
+use crate::scram::ScramKeys;
 
 /// User of all clients and of the poolers' logins.
 pub(crate) const USER: &str = "bench";
+/// Its password, for poolers that ask for one.
+pub(crate) const PASSWORD: &str = "secret";
 /// Database of all measurements.
 pub(crate) const DATABASE: &str = "bench";
 /// pgbench's scale factor: a million rows, which fit in the server's memory.
@@ -32,6 +36,8 @@ pub(crate) struct TestBed {
     postgres: Postgres,
     /// Certificates of PostgreSQL and of the poolers.
     pub(crate) certs: Certs,
+    /// The keys of [`PASSWORD`].
+    pub(crate) scram: Arc<ScramKeys>,
     dir: PathBuf,
     account: Option<Account>,
 }
@@ -53,16 +59,17 @@ impl TestBed {
             // Large enough for all test data, and no background work during measurements.
             config_lines: vec!["shared_buffers = 512MB".into(), "autovacuum = off".into()],
             tls: Some(PostgresTls {
-                certificate_pem: certs.certificate_pem.clone(),
-                key_pem: certs.key_pem.clone(),
+                certificate_pem: certs.rsa.certificate_pem.clone(),
+                key_pem: certs.rsa.key_pem.clone(),
             }),
             ..PostgresOptions::default()
         })?;
         let dir = postgres.socket_dir().join("bench");
         let owner = fs::metadata(postgres.socket_dir())?;
+        let scram = Arc::new(ScramKeys::derive(PASSWORD)?);
         let is_root = rustix::process::geteuid().is_root();
         let account = is_root.then(|| Account { uid: owner.uid(), gid: owner.gid() });
-        let test_bed = Self { postgres, certs, dir, account };
+        let test_bed = Self { postgres, certs, scram, dir, account };
         test_bed.make_dir(&test_bed.dir)?;
         test_bed.write_files()?;
         test_bed.postgres.sql(&format!("CREATE ROLE {USER} LOGIN"))?;
@@ -102,15 +109,16 @@ impl TestBed {
     }
 
     fn write_files(&self) -> Result<()> {
-        let files = [
-            ("ca.pem", self.certs.ca_pem.as_str()),
-            ("pooler.crt", &self.certs.certificate_pem),
-            ("pooler.key", &self.certs.key_pem),
-            ("users.txt", &format!("\"{USER}\" \"\"\n")),
-        ];
-        for (name, text) in files {
-            fs::write(self.dir.join(name), text).with_context(|| format!("writing {name}"))?;
+        let write = |name: &str, text: &str| {
+            fs::write(self.dir.join(name), text).with_context(|| format!("writing {name}"))
+        };
+        write("ca.pem", &self.certs.ca_pem)?;
+        for (kind, pair) in [(KeyKind::Rsa, &self.certs.rsa), (KeyKind::Ecdsa, &self.certs.ecdsa)] {
+            write(&format!("{}.crt", kind.file()), &pair.certificate_pem)?;
+            write(&format!("{}.key", kind.file()), &pair.key_pem)?;
         }
+        // The secret instead of the password: older PgBouncers derive keys from a password at each login.
+        write("users.txt", &format!("\"{USER}\" \"{}\"\n", self.scram.secret()))?;
         Ok(())
     }
 

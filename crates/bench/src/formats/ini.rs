@@ -12,11 +12,13 @@ impl Ini {
     pub(crate) fn text(&self, site: &Site<'_>, io_engine: Option<&str>) -> String {
         let dir = site.dir.display();
         let Site { postgres_port, listen_port, .. } = site;
-        let Self { pool_mode, pool_size, .. } = self;
+        let Self { pool_mode, pool_size, client_key, .. } = self;
+        let auth_type = if self.scram { "scram-sha-256" } else { "trust" };
+        let key_file = client_key.file();
         let mut ini = format!(
             "[databases]\n{DATABASE} = host=127.0.0.1 port={postgres_port} dbname={DATABASE} user={USER}\n\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen_port}\nunix_socket_dir =\n\
-             auth_type = trust\nauth_file = {dir}/users.txt\npool_mode = {pool_mode}\n\
+             auth_type = {auth_type}\nauth_file = {dir}/users.txt\npool_mode = {pool_mode}\n\
              default_pool_size = {pool_size}\nmax_client_conn = {MAX_CLIENTS}\nlog_connections = 0\n\
              log_disconnections = 0\nlog_stats = 0\n"
         );
@@ -28,12 +30,13 @@ impl Ini {
         if self.client_tls {
             let _ = writeln!(
                 ini,
-                "client_tls_sslmode = require\nclient_tls_cert_file = {dir}/pooler.crt\n\
-                 client_tls_key_file = {dir}/pooler.key"
+                "client_tls_sslmode = require\nclient_tls_cert_file = {dir}/{key_file}.crt\n\
+                 client_tls_key_file = {dir}/{key_file}.key"
             );
         }
         let count = |value: Option<u32>| value.map(|value| value.to_string());
         let further = [
+            ("listen_backlog", count(self.listen_backlog)),
             ("max_prepared_statements", count(self.max_prepared)),
             ("workers", io_engine.and_then(|_| count(self.workers))),
             ("io_engine", io_engine.map(str::to_owned)),

@@ -14,10 +14,11 @@ mod pgdog;
 
 use std::path::Path;
 
+use crate::certs::KeyKind;
 use crate::contenders::Contender;
 
-/// Enough for the idle clients of the memory rows.
-pub(crate) const MAX_CLIENTS: u32 = 12_000;
+/// Enough for the idle clients of the memory rows, and for those of a login storm.
+pub(crate) const MAX_CLIENTS: u32 = 21_000;
 
 /// The configuration parameters that differ between rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,23 @@ pub(crate) struct Ini {
     pub(crate) server_tls: bool,
     /// TLS required from clients.
     pub(crate) client_tls: bool,
+    /// The certificate for clients. Only readers of the INI file have a choice; the others use RSA.
+    pub(crate) client_key: KeyKind,
+    /// SCRAM-SHA-256 for clients instead of trust, for readers of the INI file.
+    pub(crate) scram: bool,
+    /// `listen_backlog`, if not the default, for readers of the INI file.
+    pub(crate) listen_backlog: Option<u32>,
     /// `max_prepared_statements`, if both readers of the INI file accept the setting.
     pub(crate) max_prepared: Option<u32>,
     /// `workers` of iambouncer, if not one.
     pub(crate) workers: Option<u32>,
+}
+
+impl Ini {
+    /// True if only a reader of the INI file can be configured so.
+    pub(crate) fn needs_ini_reader(&self) -> bool {
+        self.scram || self.client_key != KeyKind::Rsa
+    }
 }
 
 /// Addresses and paths.
@@ -101,6 +115,9 @@ mod tests {
         pool_size: 23,
         server_tls: true,
         client_tls: true,
+        client_key: KeyKind::Rsa,
+        scram: false,
+        listen_backlog: None,
         max_prepared: None,
         workers: None,
     };
@@ -118,6 +135,20 @@ mod tests {
         assert_eq!(common.replace("listen_port = 6001", "listen_port = 6002"), pgbouncer_ini);
         let epoll = text(Contender::Epoll, &INI, &site());
         assert_eq!(epoll.replace("io_engine = epoll", "io_engine = auto"), iambouncer_ini);
+    }
+
+    #[test]
+    fn an_ini_file_asks_for_scram_and_for_the_certificate_of_the_row() {
+        let ini = Ini { scram: true, client_key: KeyKind::Ecdsa, listen_backlog: Some(7), ..INI };
+        let text = text(Contender::PgBouncer, &ini, &site());
+        for word in [
+            "auth_type = scram-sha-256\n",
+            "/d/pooler-ecdsa.crt\n",
+            "/d/pooler-ecdsa.key\n",
+            "listen_backlog = 7\n",
+        ] {
+            assert!(text.contains(word), "no {word} in {text}");
+        }
     }
 
     #[test]
