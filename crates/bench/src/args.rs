@@ -32,8 +32,8 @@ pub(crate) const FULL: BenchSettings = BenchSettings {
     beside_s: 2,
     slow: Duration::from_secs(3),
     storm_clients: 20_000,
-    storm_quiet_s: 4,
-    storm_s: 8,
+    storm_quiet_s: 3,
+    storm_s: 6,
     sweep: &[1, 4, 16, 64, 256, 1000],
 };
 
@@ -50,7 +50,7 @@ const QUICK: BenchSettings = BenchSettings {
     slow: Duration::from_secs(1),
     storm_clients: 300,
     storm_quiet_s: 1,
-    storm_s: 1,
+    storm_s: 2,
     sweep: &[1, 64, 1000],
 };
 

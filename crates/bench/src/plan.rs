@@ -328,6 +328,14 @@ mod tests {
     }
 
     #[test]
+    fn only_readers_of_the_ini_file_take_part_in_storms() {
+        let all = all();
+        let storm = all.iter().find(|row| row.section == MetricsSection::Storms).unwrap();
+        let admitted: Vec<_> = Contender::ALL.into_iter().filter(|&one| storm.admits(one)).collect();
+        assert_eq!(admitted, [Contender::Iambouncer, Contender::Epoll, Contender::PgBouncer]);
+    }
+
+    #[test]
     fn unpooled_contenders_get_at_most_one_client_per_server() {
         let unpooled = all().into_iter().filter(|row| row.admits(Contender::HaProxy));
         for row in unpooled {

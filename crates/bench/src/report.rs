@@ -115,7 +115,11 @@ const METHOD: &str = "## How it is measured\n\n\
       the pooler, from before pgbench starts until it has exited: its logins are included.\n\
     - Transactions are those of `pgbench -S`: one indexed SELECT of one row each. Several thousand before the first\n  \
       round fill the pool. Latencies are pgbench's own log of every transaction.\n\
-    - A login row is `pgbench -S -C` with 8 clients: connect, one query, disconnect.\n\
+    - A login row is `pgbench -S -C` with 8 clients: connect, one query, disconnect. With SCRAM it is a raw client,\n  \
+      two at a time, whose keys are derived beforehand.\n\
+    - In a login storm, all clients connect at once and stay. OLTP beside it is `pgbench -S` in simple mode with 4\n  \
+      clients, 400 queries per second in all; its p99 covers the time until all are logged in, and the\n  \
+      pooler's CPU time includes it. Times of a login count from the call of connect.\n\
     - Idle clients have run one query each; no client resumes the TLS session of another. Growth of the process\n  \
       is divided by their number; kernel memory of sockets is not included. Remaining memory is read when it\n  \
       has stopped shrinking after all have disconnected.\n\
@@ -126,8 +130,9 @@ const METHOD: &str = "## How it is measured\n\n\
     - More and more clients: simple mode, plain, a pool of 20.\n\
     - All cores: simple mode, plain. \"tokio, mutex per pool\" is `crates/bench/examples/mutex_pool.rs`: not a\n  \
       complete pooler, but the alternative design for several threads.\n\
-    - TLS to the server is `verify-full`. All keys are RSA-2048. Logging of logins is off. iambouncer has its\n  \
-      default, `workers = auto`, unless a row states otherwise; the others have one thread.\n\
+    - TLS to the server is `verify-full`. Keys are RSA-2048, unless a row states ECDSA (P-256). Logging of\n  \
+      logins is off. iambouncer has its default, `workers = auto`, unless a row states otherwise; the others have\n  \
+      one thread.\n\
     - Instructions are counted by Valgrind's callgrind while the relay runs, in user space, for `SELECT 1` over\n  \
       one connection: the difference between a long and a short run, divided by the difference in queries.\n";
 

@@ -1,5 +1,5 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677) as a client needs it, and the secret that a pooler checks it against. Owns keys and
-//! messages; never sends anything. The pooler's signature is not verified: nobody pretends to be a pooler here.
+//! messages; never sends anything, and never verifies the pooler's signature, which costs the pooler nothing.
 
 use std::num::NonZeroU32;
 

@@ -64,11 +64,9 @@ pub(crate) fn run(pooler: &Pooler, keys: &Arc<ScramKeys>, clients: u32) -> Resul
     })
 }
 
-type Login = Result<(ScramSession, LoginTimes)>;
-
 /// Waits until `deadline` for all `logins`. Returns those that succeeded.
 async fn join_all(
-    mut logins: JoinSet<Login>,
+    mut logins: JoinSet<Result<(ScramSession, LoginTimes)>>,
     deadline: Instant,
 ) -> Result<(Vec<ScramSession>, Vec<LoginTimes>)> {
     let mut sessions = Vec::with_capacity(logins.len());
