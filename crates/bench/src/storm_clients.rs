@@ -15,8 +15,9 @@ use crate::scram_session::{LoginTimes, ScramSession};
 
 /// Clients that are not logged in after this time have failed.
 const STORM_LIMIT: Duration = Duration::from_secs(60);
-/// Number of local addresses of the clients. The kernel finds a free port fast only while most ports of an address are free.
-const SOURCES: u32 = 8;
+/// Number of local addresses of the clients. The kernel finds a free port fast only while most ports of an address are free,
+/// and ports of the last storms are still in TIME_WAIT.
+const SOURCES: u32 = 200;
 /// The clients stay at least this long, so that a short storm is followed by enough transactions of the other clients.
 const MIN_STAY: Duration = Duration::from_millis(500);
 /// Maximum number of errors printed.
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn clients_are_spread_over_local_addresses() {
         assert_eq!(source(0), Ipv4Addr::new(127, 0, 0, 2));
-        assert_eq!(source(7), Ipv4Addr::new(127, 0, 0, 9));
-        assert_eq!(source(8), source(0));
+        assert_eq!(source(SOURCES - 1), Ipv4Addr::new(127, 0, 0, 201));
+        assert_eq!(source(SOURCES), source(0));
     }
 }
