@@ -29,6 +29,7 @@ use crate::stats::client_counters::ClientLoginResult;
 use crate::worker::{self, timers};
 use crate::worker_state::Worker;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -42,11 +43,19 @@ const FINAL_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves one client of a listener.
 pub async fn serve(
     worker: Rc<Worker>,
-    socket: Socket,
+    accepted: OwnedFd,
     remote: Endpoint,
     listener: Endpoint,
     permit: ConnectionPermit,
 ) {
+    let socket = match Socket::of_login(accepted) {
+        Ok(socket) => socket,
+        Err(error) => {
+            let client = &remote;
+            warn_unauthenticated!(worker.context, "attach", %client, %error, "connection dropped");
+            return;
+        }
+    };
     let local = match listener {
         // The listener's address is enough, unless it is the unspecified address.
         Endpoint::Tcp(at) if at.ip().is_unspecified() => socket.local(),
@@ -421,6 +430,7 @@ impl LoginInProgress<'_> {
         if self.stream.send_all(&ready.message).await.is_err() {
             return;
         }
+        self.stream.use_engine();
         self.record.end(ClientLoginResult::Ok);
         pool.stats.count(|t| t.client_logins += 1);
         let start = Start {
@@ -442,6 +452,7 @@ impl LoginInProgress<'_> {
             Ok(server) => {
                 let response = replication::startup_response(self.info, &server);
                 if self.stream.send_all(&response).await.is_ok() {
+                    self.stream.use_engine();
                     self.record.end(ClientLoginResult::Ok);
                     replication::serve(connection, self.info.clone(), self.stream, self.inbound, server);
                 }

@@ -28,6 +28,24 @@ impl Socket {
         Ok(Self(reactor::attach(fd)?))
     }
 
+    /// The same for a client that has not logged in. With either engine it is watched for readiness only: a ring would
+    /// receive what thousands of clients send at once before anything of the sessions.
+    ///
+    /// # Errors
+    /// The worker rejects it.
+    pub fn of_login(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self(reactor::attach_login(fd)?))
+    }
+
+    /// The client has logged in: from now on, the worker's engine is used. All sent bytes must have been passed to the
+    /// kernel.
+    pub(super) fn use_engine(&mut self) {
+        let SocketBackend::Login(login) = &self.0 else { return };
+        reactor::stop_watching(&*login.channel);
+        reactor::forget(&login.source);
+        self.0 = SocketBackend::Ring(login.channel.clone());
+    }
+
     /// Connects over TCP. If cancelled, the attempt is abandoned.
     ///
     /// # Errors
@@ -72,7 +90,8 @@ impl Socket {
     pub fn poll_recv(&mut self, _cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_recv(into),
-            SocketBackend::Ready(fd, source) => receive(fd, source, into),
+            SocketBackend::Ready(fd, source) => receive(fd.as_fd(), source, into),
+            SocketBackend::Login(login) => receive(login.channel.as_fd(), &login.source, into),
         }
     }
 
@@ -93,7 +112,7 @@ impl Socket {
     pub(super) fn send_last(&mut self, bytes: &[u8]) {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.send_last(bytes),
-            SocketBackend::Ready(..) => {
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => {
                 let _ = self.poll_send_directly(bytes, &[]);
             }
         }
@@ -103,7 +122,7 @@ impl Socket {
     pub fn poll_send(&mut self, _cx: &mut Context<'_>, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_send(head, body),
-            SocketBackend::Ready(..) => self.poll_send_directly(head, body),
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => self.poll_send_directly(head, body),
         }
     }
 
@@ -133,13 +152,13 @@ impl Socket {
     pub fn poll_settled(&self) -> Poll<io::Result<()>> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.poll_room(),
-            SocketBackend::Ready(..) => Poll::Ready(Ok(())),
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => Poll::Ready(Ok(())),
         }
     }
 
     /// Sends in one call as much as the kernel accepts.
     fn poll_send_directly(&self, head: &[u8], body: &[u8]) -> Poll<io::Result<usize>> {
-        let SocketBackend::Ready(fd, source) = &self.0 else { return Poll::Pending };
+        let Some((fd, source)) = self.0.readiness() else { return Poll::Pending };
         source.set_waker();
         if !source.is_writable() {
             return Poll::Pending;
@@ -175,6 +194,7 @@ impl Socket {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.has_pending_input(),
             SocketBackend::Ready(_, source) => source.is_readable(),
+            SocketBackend::Login(login) => login.source.is_readable(),
         }
     }
 
@@ -185,7 +205,7 @@ impl Socket {
     pub fn watch_input(&self) -> io::Result<()> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.receive_again(),
-            SocketBackend::Ready(..) => Ok(()),
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => Ok(()),
         }
     }
 
@@ -202,6 +222,7 @@ impl Socket {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.clear_waker(),
             SocketBackend::Ready(_, source) => source.clear_waker(),
+            SocketBackend::Login(login) => login.source.clear_waker(),
         }
     }
 
@@ -211,10 +232,10 @@ impl Socket {
     /// Bytes have arrived, or the connection was closed.
     pub(super) async fn detach(&mut self) -> io::Result<OwnedFd> {
         self.become_quiet().await?;
-        let is_quiet = match &self.0 {
-            SocketBackend::Ring(channel) => !channel.has_pending_input(),
-            // With epoll, a socket that was not read until EAGAIN counts as readable, whether or not there are bytes.
-            SocketBackend::Ready(fd, source) => !source.is_readable() || has_nothing(fd),
+        let is_quiet = match self.0.readiness() {
+            None => !self.has_pending_input(),
+            // A socket that was not read until EAGAIN counts as readable, whether or not there are bytes.
+            Some((fd, source)) => !source.is_readable() || has_nothing(fd),
         };
         if !is_quiet {
             return Err(io::Error::other("the connection is in use"));
@@ -233,7 +254,7 @@ impl Socket {
         match &self.0 {
             SocketBackend::Ring(channel) if file.is_err() => channel.stay()?,
             SocketBackend::Ring(channel) => return Ok((file?, channel.take_unread()?)),
-            SocketBackend::Ready(..) => {}
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => {}
         }
         Ok((file?, Vec::new()))
     }
@@ -243,13 +264,13 @@ impl Socket {
         self.end_flow();
         match &self.0 {
             SocketBackend::Ring(channel) => poll_fn(|_| channel.poll_quiet()).await,
-            SocketBackend::Ready(..) => Ok(()),
+            SocketBackend::Ready(..) | SocketBackend::Login(..) => Ok(()),
         }
     }
 
     fn file_to_move(&self) -> io::Result<OwnedFd> {
         let file = self.as_fd().try_clone_to_owned()?;
-        if let SocketBackend::Ready(fd, _) = &self.0 {
+        if let Some((fd, _)) = self.0.readiness() {
             // The clone keeps the socket open, so closing this descriptor would not remove it from the epoll set.
             reactor::stop_watching(fd);
         }
@@ -286,6 +307,10 @@ impl Drop for Socket {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.close(),
             SocketBackend::Ready(_, source) => reactor::forget(source),
+            SocketBackend::Login(login) => {
+                reactor::forget(&login.source);
+                login.channel.close();
+            }
         }
     }
 }
@@ -294,6 +319,7 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
             SocketBackend::Ring(channel) => channel.as_fd(),
+            SocketBackend::Login(login) => login.channel.as_fd(),
             SocketBackend::Ready(fd, _) => fd.as_fd(),
         }
     }
@@ -305,12 +331,12 @@ fn leave_reserve(socket: &socket2::Socket) -> io::Result<()> {
 }
 
 /// True if there are neither bytes nor the end of the stream.
-fn has_nothing(fd: &OwnedFd) -> bool {
+fn has_nothing(fd: BorrowedFd<'_>) -> bool {
     matches!(recv(fd, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
 /// Receives in one call, if the source is readable.
-fn receive(fd: &OwnedFd, source: &Source, into: &mut Inbound) -> Poll<io::Result<usize>> {
+fn receive(fd: BorrowedFd<'_>, source: &Source, into: &mut Inbound) -> Poll<io::Result<usize>> {
     source.set_waker();
     if !source.is_readable() {
         return Poll::Pending;

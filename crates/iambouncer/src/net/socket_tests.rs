@@ -67,6 +67,36 @@ fn pattern(len: usize) -> Vec<u8> {
 
 const LARGE: usize = 6_000_000;
 
+/// What was sent before, while and after the client logs in arrives once and in order.
+#[test]
+fn a_client_that_has_logged_in_continues_on_the_engine_of_its_worker() {
+    on_every_engine(
+        |stream| async move {
+            stream.set_nonblocking(true).unwrap();
+            let mut socket = Socket::of_login(stream.into()).unwrap();
+            let mut inbound = Inbound::default();
+            assert_eq!(poll_fn(|cx| socket.poll_recv(cx, &mut inbound)).await.unwrap(), 1);
+            send_all(&mut socket, b"?").await;
+            // The rest may have arrived already.
+            socket.use_engine();
+            assert_eq!(
+                matches!(socket.0, SocketBackend::Ring(_)),
+                reactor::kind().unwrap() == EngineKind::IoUring
+            );
+            socket.use_engine();
+            let mut rest = Vec::new();
+            receive_all(&mut socket, |bytes| rest.extend_from_slice(bytes)).await;
+            assert_eq!(rest, [pattern(100), pattern(LARGE)].concat());
+        },
+        |mut peer| {
+            peer.write_all(b"!").unwrap();
+            peer.read_exact(&mut [0]).unwrap();
+            peer.write_all(&pattern(100)).unwrap();
+            peer.write_all(&pattern(LARGE)).unwrap();
+        },
+    );
+}
+
 #[test]
 fn many_bytes_arrive_in_order_in_small_and_large_blocks() {
     on_every_engine(

@@ -21,6 +21,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// The client has logged in; see [`Socket::use_engine`].
+    pub fn use_engine(&mut self) {
+        match self {
+            Self::Plain(socket) => socket.use_engine(),
+            Self::Tls(tls) => tls.socket_mut().use_engine(),
+        }
+    }
+
     /// Receives once; see [`Socket::poll_recv`].
     #[inline]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>, into: &mut Inbound) -> Poll<io::Result<usize>> {

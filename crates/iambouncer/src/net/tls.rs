@@ -435,6 +435,11 @@ impl TlsStream {
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
+
+    /// The same, for a change of its state.
+    pub(super) fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
 }
 
 impl Drop for TlsStream {

@@ -9,7 +9,7 @@ use crate::context::{ConfigFiles, Context};
 use crate::files::PermittedUse;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::warn_unauthenticated;
-use crate::net::{Endpoint, Socket};
+use crate::net::Endpoint;
 use crate::pending_logins::AddressGroup;
 use crate::pool::{Directory, SharedPools};
 use crate::process::Process;
@@ -126,14 +126,8 @@ pub(super) fn assign_client(
     };
     let pending = worker.context.process.pending_logins.add(AddressGroup::of(&remote), index);
     let permit = client::ConnectionPermit { of_worker, of_process, pending, permitted };
-    let serve_client = move |worker: &Rc<Worker>| match Socket::new(socket) {
-        Ok(socket) => {
-            let login = client::serve(worker.clone(), socket, remote, listener, permit);
-            executor::spawn_with(Priority::Low, login);
-        }
-        Err(error) => {
-            warn_unauthenticated!(worker.context, "attach", client = %remote, %error, "connection dropped");
-        }
+    let serve_client = move |worker: &Rc<Worker>| {
+        executor::spawn_with(Priority::Low, client::serve(worker.clone(), socket, remote, listener, permit));
     };
     if index == worker.context.worker.index() {
         serve_client(worker);

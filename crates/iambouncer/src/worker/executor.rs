@@ -205,15 +205,6 @@ pub async fn for_each_in_steps<I: IntoIterator>(items: I, per_step: usize, mut e
     }
 }
 
-/// The priority of a task; low if it has finished.
-pub fn priority_of(key: TaskKey) -> Priority {
-    EXECUTOR.with(|e| {
-        let slots = e.slots.borrow();
-        let slot = slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
-        slot.map_or(Priority::Low, |slot| slot.priority)
-    })
-}
-
 /// The task being polled.
 #[inline]
 pub fn current() -> TaskKey {

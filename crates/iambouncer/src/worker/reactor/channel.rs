@@ -7,7 +7,7 @@
 use super::flow::{self, FlowState};
 use super::with_ring;
 use crate::worker::buffer::{Inbound, SMALL_BLOCK_BYTES};
-use crate::worker::executor::{self, Priority, TaskKey};
+use crate::worker::executor::{self, TaskKey};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use std::cell::{Cell, RefCell};
@@ -398,11 +398,6 @@ impl Channel {
     #[inline]
     pub(super) fn has_flow(&self) -> bool {
         self.flow.get() != FlowState::Off
-    }
-
-    /// The priority of the task that uses the socket.
-    pub(super) fn priority(&self) -> Priority {
-        executor::priority_of(self.owner.get())
     }
 
     /// Wakes the task that uses the socket.

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -209,6 +209,16 @@ pub enum SocketBackend {
     Ready(OwnedFd, Rc<Source>),
     /// By the ring.
     Ring(Rc<Channel>),
+    /// As `Ready`, and by the ring once the client has logged in. Boxed, for the size of a session.
+    Login(Box<LoginSocket>),
+}
+
+/// A socket that changes from readiness to the ring.
+pub struct LoginSocket {
+    /// Owns the file; nothing is requested from the ring yet.
+    pub channel: Rc<Channel>,
+    /// Reports when the file is ready.
+    pub source: Rc<Source>,
 }
 
 /// Takes ownership of a connected, non-blocking stream socket.
@@ -225,12 +235,40 @@ pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
     })
 }
 
+/// The same for a client that has not logged in, which is watched for readiness with either engine.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_login(fd: OwnedFd) -> io::Result<SocketBackend> {
+    with(|engine| match engine {
+        Engine::Epoll(epoll) => {
+            let source = epoll.watch(fd.as_fd())?;
+            Ok(SocketBackend::Ready(fd, source))
+        }
+        Engine::Ring(ring) => {
+            let source = ring.watched().watch(fd.as_fd())?;
+            let channel = ring.open(fd);
+            Ok(SocketBackend::Login(Box::new(LoginSocket { channel, source })))
+        }
+    })
+}
+
 impl SocketBackend {
+    /// The file and its source, unless the ring is used.
+    pub fn readiness(&self) -> Option<(BorrowedFd<'_>, &Rc<Source>)> {
+        match self {
+            Self::Ring(_) => None,
+            Self::Ready(fd, source) => Some((fd.as_fd(), source)),
+            Self::Login(login) => Some((login.channel.as_fd(), &login.source)),
+        }
+    }
+
     /// Data flows fast through the socket: see [`flow`].
     pub fn begin_flow(&self) {
         match self {
             Self::Ready(fd, source) => flow::begin(fd, source),
             Self::Ring(channel) => flow::begin(&**channel, channel),
+            Self::Login(login) => flow::begin(&*login.channel, &login.source),
         }
     }
 
@@ -239,6 +277,7 @@ impl SocketBackend {
         match self {
             Self::Ready(fd, source) => flow::end(fd, &**source),
             Self::Ring(channel) => channel.end_flow(),
+            Self::Login(login) => flow::end(&*login.channel, &*login.source),
         }
     }
 
@@ -247,6 +286,7 @@ impl SocketBackend {
     pub fn has_flow(&self) -> bool {
         match self {
             Self::Ready(_, source) => source.has_flow(),
+            Self::Login(login) => login.source.has_flow(),
             Self::Ring(channel) => channel.has_flow(),
         }
     }

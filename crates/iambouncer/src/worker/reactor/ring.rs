@@ -13,7 +13,6 @@
 use super::channel::{Channel, MAX_UNREAD_BLOCKS, ReceiveState, SendCompletion, SendState};
 use super::epoll::Epoll;
 use super::provided::{BLOCKS, BufferRing, GROUP};
-use crate::worker::executor::Priority;
 use crate::worker::mailbox::Mailbox;
 use io_uring::{
     CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
@@ -85,8 +84,6 @@ pub(super) struct Ring {
     is_attempt_awaited: bool,
     /// Channels for whose bytes no block was left, in the order in which they are to receive again.
     starved: VecDeque<Rc<Channel>>,
-    /// Those of tasks of low priority, which come after the others.
-    starved_low: VecDeque<Rc<Channel>>,
     /// Closed channels with unsent bytes that have not been attempted yet.
     lingering: Vec<u32>,
     /// Requests were submitted outside a wait: their completions may be unprocessed.
@@ -155,7 +152,6 @@ impl Ring {
             attempts: 0,
             is_attempt_awaited: false,
             starved: VecDeque::new(),
-            starved_low: VecDeque::new(),
             lingering: Vec::new(),
             has_unseen: false,
             watched: Epoll::create(mailbox)?,
@@ -316,8 +312,7 @@ impl Ring {
         self.provided.replenish();
         self.feed_starved()?;
         self.submissions.sync();
-        let is_any_starved = !self.starved.is_empty() || !self.starved_low.is_empty();
-        let timeout = if is_any_starved { Some(Duration::ZERO) } else { timeout };
+        let timeout = if !self.starved.is_empty() { Some(Duration::ZERO) } else { timeout };
         let timespec = timeout.map(types::Timespec::from);
         let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
         let known_completions = if self.is_attempt_awaited { 0 } else { self.attempts };
@@ -334,7 +329,7 @@ impl Ring {
     fn feed_starved(&mut self) -> io::Result<()> {
         let mut started = 0;
         while started < BLOCKS
-            && let Some(channel) = self.starved.pop_front().or_else(|| self.starved_low.pop_front())
+            && let Some(channel) = self.starved.pop_front()
         {
             if !channel.is_closed() && channel.receiving() == ReceiveState::Off && channel.wants_more() {
                 self.start_receiving(&channel)?;
@@ -477,10 +472,7 @@ impl Ring {
             n if n > 0 => return self.start_receiving(&channel),
             n => match Errno::from_raw_os_error(-n) {
                 // Blocks are returned before the next wait.
-                Errno::NOBUFS => match channel.priority() {
-                    Priority::Normal => self.starved.push_back(channel),
-                    Priority::Low => self.starved_low.push_back(channel),
-                },
+                Errno::NOBUFS => self.starved.push_back(channel),
                 Errno::CANCELED | Errno::INTR | Errno::AGAIN => return self.start_receiving(&channel),
                 errno => channel.end_of_stream(Some(errno)),
             },
