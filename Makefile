@@ -27,7 +27,7 @@ STATIC = $(TARGET)/$(shell uname -m)-unknown-linux-gnu/release/iambouncer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build dist images test test-deploy versions pgbouncer answers lint doc demo bench bench-tokens \
-	instructions fuzz clean
+	bench-growth instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +133,11 @@ bench: ## Compare with PgBouncer, HAProxy and others, and write bench/RESULTS.md
 bench-tokens: ## Compare the cost of a token with boto3 and @aws-sdk/rds-signer, and write bench/TOKENS.md
 	@tools/drivers
 	$(CARGO) run --release --locked --quiet -p bench -- --tokens
+
+bench-growth: ## Measure how cost grows with databases, users, clients, statements, workers; write bench/GROWTH.md
+	@tools/setup bench
+	$(CARGO) build --release --locked -p iambouncer
+	$(CARGO) run --release --locked --quiet -p bench --bin bench -- --growth
 
 # A part of `make bench` that takes seconds. It measures counts, not times, so other load does not affect the result.
 instructions: setup ## Compare the relay's instructions per query with bench/instructions.txt (UPDATE_BUDGET=1 writes it)

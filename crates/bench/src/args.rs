@@ -75,6 +75,9 @@ pub(crate) struct Args {
     /// Only sign tokens, compared with signers in other languages
     #[arg(long)]
     pub(crate) tokens: bool,
+    /// Only measure how cost grows with databases, users, clients, statements and workers
+    #[arg(long)]
+    pub(crate) growth: bool,
     /// Directory of the drivers installed by tools/drivers [default: `drivers` in the target directory of this program]
     #[arg(long, env = "DRIVERS")]
     drivers: Option<PathBuf>,
@@ -196,6 +199,13 @@ impl Args {
         format!("make bench-tokens{quick}{rounds}")
     }
 
+    /// The command line that repeats the benchmark of growth.
+    pub(crate) fn growth_command_line(&self) -> String {
+        let quick = if self.quick { " QUICK=1" } else { "" };
+        let only = self.only.as_ref().map(|only| format!(" BENCH_ONLY='{only}'")).unwrap_or_default();
+        format!("make bench-growth{quick}{only}")
+    }
+
     /// Contenders that take part only if a program is given, with the variable that gives it.
     fn optional(&self) -> [(Contender, &'static str, &Option<PathBuf>); 4] {
         [
@@ -221,6 +231,12 @@ mod tests {
         let command = "make bench ROUNDS=3 DURATION=2 BENCH_ONLY='simple' PGCAT=/opt/pgcat";
         assert_eq!(args.command_line(), command);
         assert!(args.programs().unwrap().contains(&(Contender::PgCat, "/opt/pgcat".into())));
+    }
+
+    #[test]
+    fn the_command_line_of_growth_contains_the_section() {
+        let command = parse(&["--growth", "--quick", "users"]).growth_command_line();
+        assert_eq!(command, "make bench-growth QUICK=1 BENCH_ONLY='users'");
     }
 
     #[test]

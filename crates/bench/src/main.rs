@@ -2,6 +2,7 @@
 //! `make instructions`: counts the instructions per query in the relay and compares them with
 //! `bench/instructions.txt`.
 //! `make bench-tokens`: compares the cost of a token with signers in other languages; see `tokens`.
+//! `make bench-growth`: how cost grows with databases, users, clients, statements and workers; see `growth`.
 //!
 //! Owns the sequence of a run. Never edits a result: the page is generated from the samples, and only a full
 //! run replaces the files under version control.
@@ -17,6 +18,7 @@ mod cpu;
 mod entrants;
 mod formats;
 mod goals;
+mod growth;
 mod idle;
 mod instructions;
 mod latency;
@@ -70,6 +72,9 @@ fn main() -> Result<()> {
         return tokens::run(&args, &bench_dir());
     }
     let files = raise_file_limit()?;
+    if args.growth {
+        return growth::run(&args, &bench_dir(), files);
+    }
     if args.only_instructions() { count(&args) } else { compare(&args, files) }
 }
 
