@@ -1,4 +1,4 @@
-//! Prepared statements: clients that have prepared many, each with a text of its own, in transaction pooling. Owns these
+//! PreparedLevel statements: clients that have prepared many, each with a text of its own, in transaction pooling. Owns these
 //! clients and the texts; never runs one of the statements.
 
 use std::thread;
@@ -21,7 +21,7 @@ pub(super) const OWNERS: u32 = 16;
 const BATCH: usize = 100;
 
 /// A pooler whose clients have prepared statements.
-struct Prepared {
+struct PreparedLevel {
     bouncer: GrowthBouncer,
     _owners: Vec<PlainClient>,
     count: u32,
@@ -59,7 +59,7 @@ pub(super) fn measure(run: &GrowthRun<'_>, counts: &[u32]) -> Result<Vec<LevelRo
     Ok(rows)
 }
 
-fn prepare(run: &GrowthRun<'_>, entrant: &Entrant, count: u32) -> Result<Prepared> {
+fn prepare(run: &GrowthRun<'_>, entrant: &Entrant, count: u32) -> Result<PreparedLevel> {
     eprintln!("  {}: {count}", entrant.contender.name());
     let bouncer = GrowthBouncer::start(run.test_bed, entrant, GrowthIni::SMALLEST)?;
     let mut owners = crowd::open(&bouncer, OWNERS.min(count))?;
@@ -76,7 +76,7 @@ fn prepare(run: &GrowthRun<'_>, entrant: &Entrant, count: u32) -> Result<Prepare
     thread::sleep(run.settings.settle);
     // One statement alone has the one-time costs of the first.
     let each_kib = levels::kib_each(before_kib, bouncer.pss_kib()?, count).filter(|_| count > 1);
-    Ok(Prepared { bouncer, _owners: owners, count, each_kib })
+    Ok(PreparedLevel { bouncer, _owners: owners, count, each_kib })
 }
 
 /// Name and text of a statement.
