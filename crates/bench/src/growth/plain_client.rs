@@ -1,9 +1,9 @@
 //! A client without a runtime, for threads of their own and for many idle connections: one connection without TLS to a
 //! pooler that trusts it. Owns the reading of rows; never encrypts.
 
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use wire::startup::Version;
@@ -14,6 +14,10 @@ use wire::{backend as view, encode};
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Time limit for each read, in case a pooler hangs.
 const READ_LIMIT: Duration = Duration::from_secs(60);
+/// Time limit until a local port is free; longer than TIME_WAIT lasts.
+const PORT_LIMIT: Duration = Duration::from_secs(90);
+/// Interval between attempts.
+const PORT_POLL: Duration = Duration::from_millis(100);
 /// Tag and length of a message.
 const HEAD_BYTES: usize = 5;
 /// The length field includes itself.
@@ -29,7 +33,7 @@ pub(super) struct PlainClient {
 impl PlainClient {
     /// Connects and logs in.
     pub(super) fn login(port: u16, user: &str, database: &str) -> Result<Self> {
-        let tcp = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
+        let tcp = connect(port).context("connecting")?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(READ_LIMIT))?;
         let stream = BufReader::with_capacity(BUFFER_BYTES, tcp);
@@ -103,6 +107,19 @@ impl PlainClient {
         let body_bytes = length.checked_sub(LENGTH_BYTES).context("invalid length of a message")?;
         self.message.resize(HEAD_BYTES + body_bytes, 0);
         self.stream.read_exact(&mut self.message[HEAD_BYTES..]).context("reading an answer")
+    }
+}
+
+/// Connects, and waits if no local port is free: those of closed connections are not for a while.
+fn connect(port: u16) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + PORT_LIMIT;
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {
+                std::thread::sleep(PORT_POLL);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! PreparedLevel statements: clients that have prepared many, each with a text of its own, in transaction pooling. Owns these
+//! Prepared statements: clients that have prepared many, each with a text of its own, in transaction pooling. Owns these
 //! clients and the texts; never runs one of the statements.
 
 use std::thread;
