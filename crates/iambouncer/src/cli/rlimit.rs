@@ -9,6 +9,8 @@ use std::os::fd::RawFd;
 
 /// Files other than connections: log, epoll, listeners, AWS.
 const OTHER_FILES: u64 = 64;
+/// Files for which the table is enlarged at most: 8 MiB, even if the configuration permits any number of clients.
+const MAX_RESERVED_FILES: u64 = 1 << 20;
 
 /// Raises the limit, warns if it may not suffice for all clients and servers, and reserves the table.
 pub(super) fn raise(config: &Config) {
@@ -34,7 +36,7 @@ pub(super) fn raise(config: &Config) {
 /// worker that accepts them serves no client meanwhile.
 pub(super) fn reserve_table(config: &Config) {
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let last = needed(config).min(allowed).saturating_sub(1);
+    let last = needed(config).min(allowed).min(MAX_RESERVED_FILES).saturating_sub(1);
     // Closed at once: the table never shrinks. Without it, everything works as well, but later.
     let _ = RawFd::try_from(last).map(|last| fcntl_dupfd_cloexec(std::io::stdin(), last));
 }
