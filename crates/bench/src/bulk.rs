@@ -10,7 +10,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::client::{BenchTarget, Client};
 use crate::cpu::Peak;
-use crate::latency::Latencies;
 use crate::load::{self, Length, Pgbench};
 use crate::poolers::Pooler;
 use crate::test_bed::{DATABASE, TestBed, USER};
@@ -28,8 +27,6 @@ const READ_LIMIT: Duration = Duration::from_secs(120);
 const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 /// … and the interval between checks.
 const BEGIN_POLL: Duration = Duration::from_millis(5);
-/// The percentile reported in the tables.
-const PERCENT: usize = 99;
 /// How fast a slow client reads.
 pub(crate) const SLOW_BYTES_PER_S: u32 = 20_000_000;
 
@@ -96,8 +93,8 @@ pub(crate) fn beside(
     let during = report?.latencies.between(read.began, read.began + read.elapsed)?;
     Ok(Beside {
         growth_mib: growth_mib(peak)?,
-        alone_ms: percentile_ms(&alone)?,
-        beside_ms: percentile_ms(&during).context("while the large result was read")?,
+        alone_ms: alone.p99_ms()?,
+        beside_ms: during.p99_ms().context("while the large result was read")?,
     })
 }
 
@@ -160,10 +157,6 @@ fn target(port: u16, tls: Option<&TlsConnector>) -> BenchTarget<'_> {
 fn growth_mib(peak: Option<Peak>) -> Result<Option<f64>> {
     let growth_kib = peak.map(|peak| peak.growth_kib()).transpose()?;
     Ok(growth_kib.map(|kib| kib as f64 / 1024.0))
-}
-
-fn percentile_ms(latencies: &Latencies) -> Result<f64> {
-    latencies.percentile_ms(PERCENT).context("no transaction has finished")
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -10,6 +10,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+/// The line of the kernel's summary with anonymous memory.
+const ANONYMOUS: &str = "Pss_Anon:";
 /// Length of one tick in `/proc/PID/stat`: `USER_HZ` is 100 on every Linux this runs on.
 const TICK_NS: u64 = 10_000_000;
 /// Fields of `/proc/PID/stat` between the parenthesis after the command and `utime`.
@@ -64,14 +66,27 @@ pub(crate) struct Memory {
 impl Memory {
     /// Reads the current memory of process `pid`.
     pub(crate) fn read(pid: u32) -> Result<Self> {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(first_number).with_context(|| format!("{path} has no line {name}"))
-        };
+        let (path, text) = summary(pid)?;
+        let field = |name| field(&text, name).with_context(|| format!("{path} has no line {name}"));
         Ok(Self { rss_kib: field("Rss:")?, pss_kib: field("Pss:")? })
     }
+}
+
+/// The anonymous part of a process's PSS, in KiB. The pages of the program's file count less the more processes share them.
+pub(crate) fn anonymous_kib(pid: u32) -> Result<u64> {
+    let (path, text) = summary(pid)?;
+    field(&text, ANONYMOUS).with_context(|| format!("{path} has no line {ANONYMOUS}"))
+}
+
+/// The kernel's summary of a process's memory, with its path.
+fn summary(pid: u32) -> Result<(String, String)> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    Ok((path, text))
+}
+
+fn field(summary: &str, name: &str) -> Option<u64> {
+    summary.lines().find_map(|line| line.strip_prefix(name)).and_then(first_number)
 }
 
 /// The peak of a process's resident memory since a point in time, in KiB.
@@ -130,6 +145,13 @@ mod tests {
         assert_eq!(after.since(&before), 3 * TICK_NS);
         let all_running = CpuTime { threads_ns: BTreeMap::from([(1, 30), (2, 15), (3, 7)]), ticks: 4 };
         assert_eq!(all_running.since(&before), 32);
+    }
+
+    #[test]
+    fn only_anonymous_memory_counts() {
+        let summary = "Rss:  9000 kB\nPss:  8000 kB\nPss_Anon:  700 kB\nPss_File:  7300 kB\n";
+        assert_eq!(field(summary, ANONYMOUS), Some(700));
+        assert_eq!(field("Rss: 1 kB", ANONYMOUS), None);
     }
 
     #[test]

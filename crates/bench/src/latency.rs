@@ -49,8 +49,15 @@ impl Latencies {
     pub(crate) fn percentile_ms(&self, percent: usize) -> Option<f64> {
         let mut sorted: Vec<_> = self.0.iter().map(|one| one.latency_us).collect();
         sorted.sort_unstable();
-        let rank = (sorted.len() * percent).div_ceil(100);
-        Some(*sorted.get(rank.checked_sub(1)?)? as f64 / 1000.0)
+        nearest_rank(&sorted, percent).map(|us| us as f64 / 1000.0)
+    }
+
+    /// The 99th percentile in ms.
+    ///
+    /// # Errors
+    /// There are no transactions.
+    pub(crate) fn p99_ms(&self) -> Result<f64> {
+        self.percentile_ms(99).context("no transaction has finished")
     }
 
     fn parse(&mut self, text: &str) -> Result<()> {
@@ -61,6 +68,12 @@ impl Latencies {
         }
         Ok(())
     }
+}
+
+/// The value that `percent` of the `sorted` ones do not exceed; `None` without values.
+pub(crate) fn nearest_rank<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.checked_sub(1)?).copied()
 }
 
 fn transaction(line: &str) -> Option<Transaction> {

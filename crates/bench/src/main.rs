@@ -26,6 +26,7 @@ mod load;
 mod machine;
 mod measure;
 mod metrics;
+mod page_file;
 mod plan;
 mod plot;
 mod poolers;
@@ -168,11 +169,7 @@ fn write(
         plot: has_plot.then_some(plot),
     }
     .text();
-    println!("{text}");
-    let file = dir.join(page);
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    eprintln!("written to {}", fs::canonicalize(&file)?.display());
-    Ok(())
+    page_file::write(&dir, page, &text)
 }
 
 fn bench_dir() -> PathBuf {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use crate::bulk;
-use crate::latency::Latencies;
 use crate::load::{Length, Load, Pgbench};
 use crate::metrics::ParsedMetric;
 use crate::poolers::Pooler;
@@ -19,8 +18,6 @@ use crate::test_bed::TestBed;
 const CLIENTS: u32 = 4;
 /// … and their rate: low enough to leave cores idle before.
 const RATE_PER_S: u32 = 400;
-/// The percentile of the other clients in the tables.
-const PERCENT: usize = 99;
 
 /// Short queries beside the storm, for `seconds`.
 pub(crate) fn others(seconds: u32) -> Pgbench {
@@ -52,8 +49,8 @@ pub(crate) fn measure(
         (storm.join().unwrap_or_else(|_| Err(anyhow!("the storm panicked"))), report)
     });
     let (storm, others) = (storm.context("logging in")?, report?.latencies);
-    let before_ms = percentile_ms(&others.between(storm.began - quiet, storm.began)?)?;
-    let during_ms = percentile_ms(&others.between(storm.began, storm.began + storm.stayed)?)?;
+    let before_ms = others.between(storm.began - quiet, storm.began)?.p99_ms()?;
+    let during_ms = others.between(storm.began, storm.began + storm.stayed)?.p99_ms()?;
     Ok(figures(&storm, before_ms, during_ms))
 }
 
@@ -69,10 +66,6 @@ fn figures(storm: &StormLogins, before_ms: f64, during_ms: f64) -> Vec<(ParsedMe
     ];
     let cpu = us_each.map(|value| (ParsedMetric::CpuPerStormLogin, value));
     cpu.into_iter().chain(figures).chain(storm_phases::summarize(&storm.times)).collect()
-}
-
-fn percentile_ms(latencies: &Latencies) -> Result<f64> {
-    latencies.percentile_ms(PERCENT).context("no transaction has finished")
 }
 
 #[cfg(test)]

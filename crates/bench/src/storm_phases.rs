@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::contenders::Contender;
+use crate::latency::nearest_rank;
 use crate::metrics::{MetricsSection, ParsedMetric};
 use crate::plan::PlanRow;
 use crate::report::{figures, line, quotient};
@@ -79,14 +80,15 @@ fn all() -> impl Iterator<Item = (StormPhase, StormRank)> {
 
 /// The figures of all phases; none without logins.
 pub(crate) fn summarize(times: &[LoginTimes]) -> Vec<(ParsedMetric, f64)> {
-    let figure = |(phase, rank): (StormPhase, StormRank)| {
+    let of_phase = |phase: StormPhase| {
         let mut sorted: Vec<_> = times.iter().map(|times| phase.of(times)).collect();
         sorted.sort_unstable();
-        let nearest = (sorted.len() * rank.percent()).div_ceil(100);
-        let time = sorted.get(nearest.checked_sub(1)?)?;
-        Some((ParsedMetric::StormLogin(phase, rank), time.as_secs_f64() * 1000.0))
+        StormRank::ALL.into_iter().filter_map(move |rank| {
+            let time = nearest_rank(&sorted, rank.percent())?;
+            Some((ParsedMetric::StormLogin(phase, rank), time.as_secs_f64() * 1000.0))
+        })
     };
-    all().filter_map(figure).collect()
+    StormPhase::ALL.into_iter().flat_map(of_phase).collect()
 }
 
 /// Writes a table for each storm that was measured.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::config::GrowthIni;
 use super::plain_client::PlainClient;
 use crate::contenders::Contender;
-use crate::cpu::CpuTime;
+use crate::cpu::{self, CpuTime};
 use crate::entrants::Entrant;
 use crate::formats::Site;
 use crate::process::{self, ChildProcess};
@@ -22,8 +22,6 @@ const READY_POLL: Duration = Duration::from_millis(20);
 const START_ATTEMPTS: u32 = 3;
 /// The database of the console.
 const CONSOLE: &str = "pgbouncer";
-/// The line of the kernel's summary with anonymous memory.
-const ANONYMOUS: &str = "Pss_Anon:";
 
 /// A running pooler.
 pub(super) struct GrowthBouncer {
@@ -112,33 +110,13 @@ impl GrowthBouncer {
         CpuTime::read(self.process.pid()).with_context(|| self.process.output_tail())
     }
 
-    /// Its memory, in KiB: the anonymous part of PSS. The pages of the program's file would count less the more poolers
-    /// share them.
+    /// Its memory, in KiB.
     pub(super) fn pss_kib(&self) -> Result<u64> {
-        let path = format!("/proc/{}/smaps_rollup", self.process.pid());
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        anonymous_kib(&text).with_context(|| format!("{path} has no line {ANONYMOUS}"))
+        cpu::anonymous_kib(self.process.pid())
     }
 }
 
 /// True for the program that has its own settings.
 pub(super) fn is_iambouncer(entrant: &Entrant) -> bool {
     entrant.contender == Contender::Iambouncer
-}
-
-fn anonymous_kib(summary: &str) -> Option<u64> {
-    let line = summary.lines().find_map(|line| line.strip_prefix(ANONYMOUS))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_anonymous_memory_counts() {
-        let summary = "Rss:  9000 kB\nPss:  8000 kB\nPss_Anon:  700 kB\nPss_File:  7300 kB\n";
-        assert_eq!(anonymous_kib(summary), Some(700));
-        assert_eq!(anonymous_kib("Rss: 1 kB"), None);
-    }
 }

@@ -15,6 +15,7 @@ use super::config::GrowthIni;
 use super::delays::ms;
 use super::plain_client::PlainClient;
 use crate::client::{BenchTarget, Client};
+use crate::latency::nearest_rank;
 use crate::test_bed::{DATABASE, USER};
 
 /// Interval between readings of SHOW WORKERS.
@@ -27,8 +28,6 @@ const CPU_US: usize = 6;
 const ACTIVE: &str = "active";
 /// An active worker has its share with this part of the mean number of clients.
 const SHARE: f64 = 0.5;
-/// A percentile of the latencies.
-const P99: f64 = 0.99;
 /// The period that counts as the spread if no other worker joins.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// Clients beside those that query: the console, and those of the start.
@@ -184,8 +183,7 @@ fn busiest_percent(readings: &[WorkersReading]) -> f64 {
 fn p99_ms<'a>(queries: impl Iterator<Item = &'a BurstQuery>) -> Option<f64> {
     let mut sorted: Vec<_> = queries.map(|(began, ended)| ms(*ended - *began)).collect();
     sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() as f64 * P99).ceil() as usize;
-    sorted.get(rank.checked_sub(1)?).copied()
+    nearest_rank(&sorted, 99)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::GrowthRun;
 use super::bouncer::GrowthBouncer;
 use super::config::GrowthIni;
 use super::delays::{self, DelayAction};
-use super::levels::{self, ACTIVE_CLIENTS, CpuLoad, LevelRow, cpu_costs, idle_percents, median_ratio};
+use super::levels::{self, CpuLoad, LevelRow, cpu_costs, idle_percents, median_ratio};
 use super::plain_client::PlainClient;
 use crate::entrants::Entrant;
 use crate::summary::Summary;
@@ -52,12 +52,7 @@ fn level(
     let idle = idle_percents(&[&bouncer], run.settings.idle)?;
     // One client alone has the one-time costs of the first.
     let each_kib = levels::kib_each(before_kib, bouncer.pss_kib()?, count).filter(|_| count > 1);
-    let load = CpuLoad {
-        mode: "simple",
-        clients: ACTIVE_CLIENTS,
-        length: run.settings.length,
-        rounds: run.settings.rounds,
-    };
+    let load = CpuLoad::of_active("simple", &run.settings);
     let poolers: Vec<_> = base.into_iter().chain([&bouncer]).collect();
     let costs = cpu_costs(run.test_bed, &poolers, load)?;
     let own = costs.last().context("no figures of CPU time")?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::GrowthSettings;
 use super::bouncer::GrowthBouncer;
 use super::delays::QueryDelay;
 use crate::load::{Length, Load, Pgbench};
@@ -49,6 +50,13 @@ pub(super) struct CpuLoad {
     pub(super) length: Length,
     /// Number of rounds.
     pub(super) rounds: u32,
+}
+
+impl CpuLoad {
+    /// The load of most sections, in this query mode.
+    pub(super) fn of_active(mode: &'static str, settings: &GrowthSettings) -> Self {
+        Self { mode, clients: ACTIVE_CLIENTS, length: settings.length, rounds: settings.rounds }
+    }
 }
 
 /// CPU time without any query, in percent of a core, of all `poolers` during the same `time`.

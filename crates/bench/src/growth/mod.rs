@@ -16,17 +16,17 @@ mod targets;
 mod tenants;
 mod worker_counts;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::args::Args;
 use crate::contenders::Contender;
 use crate::entrants::{Entrant, Entrants};
 use crate::load::Length;
 use crate::machine::{self, Machine};
+use crate::page_file;
 use crate::test_bed::TestBed;
 use burst::BurstRound;
 use levels::LevelRow;
@@ -228,12 +228,7 @@ fn write(args: &Args, bench_dir: &Path, text: &str) -> Result<()> {
     let is_full = !args.quick && args.only.is_none();
     let (dir, name) =
         if is_full { (bench_dir.to_owned(), "GROWTH.md") } else { (bench_dir.join("raw"), "growth.md") };
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    println!("{text}");
-    let file = dir.join(name);
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    eprintln!("written to {}", fs::canonicalize(&file)?.display());
-    Ok(())
+    page_file::write(&dir, name, text)
 }
 
 #[cfg(test)]

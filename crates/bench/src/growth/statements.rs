@@ -10,7 +10,7 @@ use super::bouncer::GrowthBouncer;
 use super::config::GrowthIni;
 use super::crowd;
 use super::delays::{self, DelayAction};
-use super::levels::{self, ACTIVE_CLIENTS, CpuLoad, LevelRow, cpu_costs, median_ratio};
+use super::levels::{self, CpuLoad, LevelRow, cpu_costs, median_ratio};
 use super::plain_client::PlainClient;
 use crate::entrants::Entrant;
 use crate::summary::Summary;
@@ -36,13 +36,8 @@ pub(super) fn measure(run: &GrowthRun<'_>, counts: &[u32]) -> Result<Vec<LevelRo
         let prepared = counts.iter().map(|&count| prepare(run, entrant, count));
         let prepared = prepared.collect::<Result<Vec<_>>>()?;
         let poolers: Vec<_> = prepared.iter().map(|one| &one.bouncer).collect();
-        let load = CpuLoad {
-            // A simple query is never looked up among the statements.
-            mode: "prepared",
-            clients: ACTIVE_CLIENTS,
-            length: run.settings.length,
-            rounds: run.settings.rounds,
-        };
+        // A simple query is never looked up among the statements.
+        let load = CpuLoad::of_active("prepared", &run.settings);
         let costs = cpu_costs(run.test_bed, &poolers, load)?;
         for (one, of_one) in prepared.iter().zip(&costs) {
             rows.push(LevelRow {

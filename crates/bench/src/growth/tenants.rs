@@ -10,7 +10,7 @@ use super::GrowthRun;
 use super::bouncer::GrowthBouncer;
 use super::config::{self, GrowthIni};
 use super::delays::{self, DelayAction};
-use super::levels::{self, ACTIVE_CLIENTS, CpuLoad, LevelRow, cpu_costs, idle_percents, median_ratio};
+use super::levels::{self, CpuLoad, LevelRow, cpu_costs, idle_percents, median_ratio};
 use super::plain_client::PlainClient;
 use crate::entrants::Entrant;
 use crate::summary::Summary;
@@ -107,12 +107,7 @@ fn query<'a>(
     rows: impl Iterator<Item = &'a mut LevelRow>,
 ) -> Result<()> {
     let poolers: Vec<_> = group.iter().map(|one| &one.bouncer).collect();
-    let load = CpuLoad {
-        mode: "simple",
-        clients: ACTIVE_CLIENTS,
-        length: run.settings.length,
-        rounds: run.settings.rounds,
-    };
+    let load = CpuLoad::of_active("simple", &run.settings);
     let costs = cpu_costs(run.test_bed, &poolers, load)?;
     for (index, row) in rows.enumerate() {
         row.cpu_us = Summary::of(costs[index].clone());

@@ -8,7 +8,6 @@ mod external_minter;
 mod page;
 mod rds_iam_minter;
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +16,7 @@ use rds_sim::{AccessKey, KeyStore, TokenTarget, verify};
 
 use crate::args::Args;
 use crate::machine::{self, Machine};
+use crate::page_file;
 use crate::summary::Summary;
 
 /// Time limit for a token of rds-iam, in microseconds, whatever the source of its credentials.
@@ -131,12 +131,7 @@ pub(crate) fn run(args: &Args, bench_dir: &Path) -> Result<()> {
 fn write(args: &Args, bench_dir: &Path, text: &str) -> Result<()> {
     let (dir, name) =
         if args.quick { (bench_dir.join("raw"), "tokens.md") } else { (bench_dir.to_owned(), "TOKENS.md") };
-    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    println!("{text}");
-    let file = dir.join(name);
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-    eprintln!("written to {}", fs::canonicalize(&file)?.display());
-    Ok(())
+    page_file::write(&dir, name, text)
 }
 
 /// Runs all minters and cases in turns. The first round is a warm-up and is discarded.

@@ -240,16 +240,12 @@ pub fn attach(fd: OwnedFd) -> io::Result<SocketBackend> {
 /// # Errors
 /// As [`attach`].
 pub fn attach_login(fd: OwnedFd) -> io::Result<SocketBackend> {
-    with(|engine| match engine {
-        Engine::Epoll(epoll) => {
-            let source = epoll.watch(fd.as_fd())?;
-            Ok(SocketBackend::Ready(fd, source))
-        }
-        Engine::Ring(ring) => {
-            let source = ring.watched().watch(fd.as_fd())?;
-            let channel = ring.open(fd);
-            Ok(SocketBackend::Login(Box::new(LoginSocket { channel, source })))
-        }
+    if kind()? == EngineKind::Epoll {
+        return attach(fd);
+    }
+    with_ring(|ring| {
+        let source = ring.watched().watch(fd.as_fd())?;
+        Ok(SocketBackend::Login(Box::new(LoginSocket { channel: ring.open(fd), source })))
     })
 }
 
