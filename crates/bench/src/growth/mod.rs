@@ -5,8 +5,8 @@
 mod bouncer;
 mod burst;
 mod config;
-mod crowd;
 mod delays;
+mod idle_clients;
 mod levels;
 mod page;
 mod plain_client;
@@ -155,7 +155,7 @@ impl GrowthResults {
         Self {
             databases: section("databases", only, || tenants::measure(run, TenantKind::Databases, databases)),
             users: section("users", only, || tenants::measure(run, TenantKind::Users, users)),
-            clients: section("clients", only, || crowd::measure(run, clients)),
+            clients: section("clients", only, || idle_clients::measure(run, clients)),
             statements: section("statements", only, || statements::measure(run, statements)),
             workers: section("workers", only, || worker_counts::measure(run, worker_clients)),
             burst: section("burst", only, || burst::measure(run)),

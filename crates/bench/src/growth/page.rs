@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::burst::{self, BurstRound};
 use super::levels::{ACTIVE_CLIENTS, LevelRow};
-use super::worker_counts::{WORKERS, WorkersRow};
+use super::worker_counts::{COMPARED_WITH_TWO, WORKERS, WorkersRow};
 use super::{GrowthResults, GrowthSettings, Section, statements, targets, tenants};
 use crate::load::Length;
 use crate::machine::Machine;
@@ -189,11 +189,13 @@ fn delay_table(page: &mut String, rows: &[LevelRow]) {
 }
 
 fn worker_table(page: &mut String, rows: &[WorkersRow]) {
-    let ratios = ["4 / 2", "8 / 2", "auto / better of 1 and 2"].map(str::to_owned);
+    let to_two = COMPARED_WITH_TWO.map(|column| format!("{} / 2", WORKERS[column]));
+    let ratios = to_two.into_iter().chain(["auto / better of 1 and 2".to_owned()]);
     header(page, WORKERS.into_iter().map(str::to_owned).chain(ratios));
     for row in rows {
         let cells = (0..WORKERS.len()).map(|column| figures(row.cell(column)));
-        let ratios = [row.four_to_two(), row.eight_to_two(), row.auto_to_best()];
+        let to_two = COMPARED_WITH_TWO.map(|column| row.ratio_to_two(column));
+        let ratios = to_two.into_iter().chain([row.auto_to_best()]);
         let ratios = ratios.map(|ratio| ratio.map_or_else(missing, |ratio| format!("{ratio:.2}")));
         let name = format!("`io_engine = {}`, {} clients", row.engine, grouped(row.clients));
         line(page, &name, cells.chain(ratios));

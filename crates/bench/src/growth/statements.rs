@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use super::GrowthRun;
 use super::bouncer::GrowthBouncer;
 use super::config::GrowthIni;
-use super::crowd;
 use super::delays::{self, DelayAction};
+use super::idle_clients;
 use super::levels::{self, CpuLoad, LevelRow, cpu_costs, median_ratio};
 use super::plain_client::PlainClient;
 use crate::entrants::Entrant;
@@ -57,7 +57,7 @@ pub(super) fn measure(run: &GrowthRun<'_>, counts: &[u32]) -> Result<Vec<LevelRo
 fn prepare(run: &GrowthRun<'_>, entrant: &Entrant, count: u32) -> Result<PreparedLevel> {
     eprintln!("  {}: {count}", entrant.contender.name());
     let bouncer = GrowthBouncer::start(run.test_bed, entrant, GrowthIni::SMALLEST)?;
-    let mut owners = crowd::open(&bouncer, OWNERS.min(count))?;
+    let mut owners = idle_clients::open(&bouncer, OWNERS.min(count))?;
     thread::sleep(run.settings.settle);
     let before_kib = bouncer.pss_kib()?;
     let share = count as usize / owners.len();

@@ -9,16 +9,17 @@ use super::config::GrowthIni;
 use super::levels::{CpuLoad, cpu_costs, median_ratio};
 use crate::summary::Summary;
 
-/// The columns: values of `workers`.
-pub(super) const WORKERS: [&str; 5] = ["auto", "1", "2", "4", "8"];
+/// The columns: values of `workers`. With `1-8`, the pooler has as many threads as by default on eight cores, and uses
+/// those that the load needs.
+pub(super) const WORKERS: [&str; 7] = ["auto", "1", "2", "4", "8", "1-4", "1-8"];
 /// The engines that are measured.
 pub(super) const ENGINES: [&str; 2] = ["auto", "epoll"];
 /// Columns of the values in ratios.
 const AUTO: usize = 0;
 const ONE: usize = 1;
 const TWO: usize = 2;
-const FOUR: usize = 3;
-const EIGHT: usize = 4;
+/// The numbers that are compared with two workers.
+pub(super) const COMPARED_WITH_TWO: [usize; 4] = [3, 4, 5, 6];
 
 /// One number of clients with one engine.
 #[derive(Debug, Clone)]
@@ -41,14 +42,9 @@ impl WorkersRow {
         median_ratio(self.rounds_us.get(of)?, self.rounds_us.get(base)?)
     }
 
-    /// 4 workers compared with 2.
-    pub(super) fn four_to_two(&self) -> Option<f64> {
-        self.ratio(FOUR, TWO)
-    }
-
-    /// 8 workers compared with 2.
-    pub(super) fn eight_to_two(&self) -> Option<f64> {
-        self.ratio(EIGHT, TWO)
+    /// One of [`WORKERS`] compared with 2.
+    pub(super) fn ratio_to_two(&self, column: usize) -> Option<f64> {
+        self.ratio(column, TWO)
     }
 
     /// `auto` compared with the better of 1 and 2.
@@ -92,11 +88,11 @@ mod tests {
 
     #[test]
     fn auto_is_compared_with_the_better_one() {
-        let rounds_us = [3.0, 4.0, 2.0, 3.0, 5.0].map(|us| vec![us]).to_vec();
+        let rounds_us = [3.0, 4.0, 2.0, 3.0, 5.0, 2.0, 2.5].map(|us| vec![us]).to_vec();
         let row = WorkersRow { engine: ENGINES[0], clients: 1, rounds_us };
         assert_eq!(row.auto_to_best(), Some(1.5));
-        assert_eq!((row.four_to_two(), row.eight_to_two()), (Some(1.5), Some(2.5)));
+        assert_eq!(COMPARED_WITH_TWO.map(|column| row.ratio_to_two(column)), [1.5, 2.5, 1.0, 1.25].map(Some));
         assert_eq!(row.cell(4).map(|cell| cell.median), Some(5.0));
-        assert_eq!(row.cell(5), None);
+        assert_eq!(row.cell(WORKERS.len()), None);
     }
 }
