@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{BenchTarget, Client};
 use crate::contenders::Contender;
@@ -35,8 +35,12 @@ const LONG_QUERIES: u64 = 1200;
 const QUERIES_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit for a pooler to exit, including callgrind's output.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// The query that is run.
-const SQL: &str = "SELECT 1";
+/// The query that is run. Its answer arrives after the turn that has sent the request: a fast answer sometimes arrives
+/// during that turn and saves the next one, depending on other load of the machine.
+const SQL: &str = "SELECT 1 FROM pg_sleep(0.002)";
+/// Time between an answer and the next request, so that it does not arrive during the turn that has sent the answer
+/// either.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// How a query is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +128,7 @@ fn run_queries(port: u16, kind: QueryKind, queries: u64) -> Result<()> {
                 QueryKind::Simple => client.query(SQL).await?,
                 QueryKind::Prepared => client.execute_prepared().await?,
             };
+            sleep(PAUSE).await;
         }
         anyhow::Ok(())
     };
