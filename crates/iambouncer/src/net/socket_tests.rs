@@ -417,6 +417,36 @@ fn the_last_bytes_of_a_flow_do_not_wait_for_more() {
 }
 
 #[test]
+fn a_flow_does_not_end_with_the_few_bytes_that_follow_a_receive() {
+    const MUCH: usize = 100_000;
+    const FEW: usize = 8192;
+    over_tcp(
+        |mut socket| async move {
+            let (mut inbound, mut received) = (Inbound::default(), 0);
+            while received < MUCH {
+                socket.begin_flow();
+                received += receive_in_time(&mut socket, &mut inbound).await;
+                inbound.clear();
+            }
+            socket.begin_flow();
+            // No turn of the worker from here: after a while it would have the socket read anyway.
+            rustix::io::write(&socket, b"?").unwrap();
+            while rustix::io::ioctl_fionread(&socket).unwrap() < FEW as u64 {
+                std::thread::yield_now();
+            }
+            let once = poll_fn(|cx| Poll::Ready(socket.poll_recv(cx, &mut inbound).is_pending()));
+            assert!(once.await && socket.0.has_flow());
+            assert_eq!(receive_in_time(&mut socket, &mut inbound).await, FEW);
+        },
+        |mut peer| {
+            peer.write_all(&[7; MUCH]).unwrap();
+            peer.read_exact(&mut [0]).unwrap();
+            peer.write_all(&[7; FEW]).unwrap();
+        },
+    );
+}
+
+#[test]
 fn short_answers_after_a_flow_arrive_one_by_one() {
     over_tcp(
         |mut socket| async move {

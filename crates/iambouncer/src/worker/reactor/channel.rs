@@ -114,6 +114,9 @@ pub struct Channel {
     pub(super) flow: Cell<FlowState>,
     /// A poll request is active.
     is_polling: Cell<bool>,
+    /// During a flow: too little is left for another receive before the next report. A receive would find a few bytes, as
+    /// if the flow had ended.
+    is_drained: Cell<bool>,
 }
 
 impl Channel {
@@ -132,6 +135,7 @@ impl Channel {
             is_moving: Cell::new(false),
             flow: Cell::default(),
             is_polling: Cell::new(false),
+            is_drained: Cell::new(true),
         }
     }
 
@@ -170,30 +174,41 @@ impl Channel {
             with_ring(|ring| ring.stop_receiving(self))?;
             return Poll::Pending;
         }
+        if self.is_drained.get() && self.flow.get() == FlowState::On {
+            return self.await_low_water();
+        }
         into.want_large_block();
         let room = into.spare().len();
         match self.receive_directly(into) {
             Ok(n) => {
                 flow::received(self, self, n, room);
+                self.is_drained.set(n < room);
                 self.receive_again()?;
                 Poll::Ready(Ok(n))
             }
             Err(Errno::AGAIN) => {
                 if self.flow.get() == FlowState::Due {
                     self.end_flow();
-                } else if !self.is_polling.get() {
-                    with_ring(|ring| ring.poll_readable(self))?;
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                self.await_low_water()
             }
             Err(error) => Poll::Ready(Err(error.into())),
         }
+    }
+
+    fn await_low_water(&self) -> Poll<io::Result<usize>> {
+        if !self.is_polling.get() {
+            with_ring(|ring| ring.poll_readable(self))?;
+        }
+        Poll::Pending
     }
 
     /// Data does not flow fast any more: it is received into provided blocks again.
     pub(super) fn end_flow(&self) {
         if self.has_flow() {
             flow::end(self, self);
+            self.is_drained.set(true);
             // What cannot be received is reported by the next receive.
             let _ = with_ring(|ring| ring.stop_polling(self)).and_then(|()| self.receive_again());
         }
@@ -412,6 +427,7 @@ impl Channel {
     pub(super) fn set_polling(&self, is_polling: bool) {
         self.is_polling.set(is_polling);
         if !is_polling {
+            self.is_drained.set(false);
             self.wake();
         }
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Bytes with which a socket is reported while data flows.
-pub const LOW_WATER_BYTES: usize = 64 * 1024;
+const LOW_WATER_BYTES: usize = 64 * 1024;
 /// How long fewer bytes may wait.
 const MAX_DELAY: Duration = Duration::from_micros(400);
 /// What a flow ends with: fewer bytes than it has at a fraction of the rate with which it has begun.
