@@ -7,7 +7,7 @@ use crate::files::PermittedUse;
 use crate::limits::Permit;
 use crate::pending_logins::PendingLogin;
 use crate::relay::{CloseReason, Session};
-use crate::worker::executor;
+use crate::worker::executor::{self, Priority};
 use crate::worker_state::Worker;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -119,15 +119,25 @@ impl Future for SessionTask {
             return Poll::Pending;
         };
         if let Some((session, connection)) = self.0.take() {
-            match session.shut_down(&reason) {
-                None => connection.log_close(&reason),
-                Some(final_message) => connection.continue_in(|connection| async move {
-                    final_message.send().await;
-                    connection.log_close(&reason);
-                }),
+            if executor::is_crowded() && session.is_unlinked() {
+                // Thousands of clients may disconnect at once. The requests of others come first.
+                executor::spawn_with(Priority::Low, async move { end(session, connection, reason) });
+            } else {
+                end(session, connection, reason);
             }
         }
         Poll::Ready(())
+    }
+}
+
+/// Ends a session after its last turn.
+fn end(session: Session, connection: Connection, reason: CloseReason) {
+    match session.shut_down(&reason) {
+        None => connection.log_close(&reason),
+        Some(final_message) => connection.continue_in(|connection| async move {
+            final_message.send().await;
+            connection.log_close(&reason);
+        }),
     }
 }
 

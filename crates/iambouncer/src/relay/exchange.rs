@@ -156,6 +156,11 @@ impl Exchange {
             && self.request == RequestState::Accepted
     }
 
+    /// True when no server is linked or waited for.
+    pub(super) fn is_unlinked(&self) -> bool {
+        matches!(self.link, Link::None)
+    }
+
     /// Clears what was recorded for the previous link.
     pub(super) fn clear_link_state(&mut self) {
         self.unnamed_portal = Effect::None;

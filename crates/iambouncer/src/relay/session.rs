@@ -189,6 +189,11 @@ impl Session {
         outcome
     }
 
+    /// True while it has no server and waits for none.
+    pub fn is_unlinked(&self) -> bool {
+        self.exchange.as_ref().is_none_or(|exchange| exchange.is_unlinked())
+    }
+
     /// Releases the server after the last turn. Returns the final message if the client is to receive one.
     pub fn shut_down(mut self, reason: &CloseReason) -> Option<FinalMessage> {
         self.session.count_ended_wait(reason);

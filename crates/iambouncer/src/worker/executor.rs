@@ -46,6 +46,9 @@ pub enum Priority {
 /// others waiting until each has been served.
 const LOW_PRIORITY_TIME: Duration = Duration::from_millis(1);
 
+/// Ready tasks from which on work that can wait gets a low priority. Each takes some microseconds.
+const CROWD: usize = 100;
+
 type TaskFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 struct TaskSlot {
@@ -225,6 +228,11 @@ pub fn wake(key: TaskKey) {
             e.queue(slot.priority).borrow_mut().push_back(key);
         }
     });
+}
+
+/// True while many tasks of normal priority are ready, so that the last of them waits noticeably.
+pub fn is_crowded() -> bool {
+    EXECUTOR.with(|e| e.ready.borrow().len() >= CROWD)
 }
 
 /// True while the task has not finished.

@@ -1,7 +1,38 @@
-//! Sessions that settings end: `server_fast_close` and `disable_pqexec`.
+//! Sessions that settings end (`server_fast_close` and `disable_pqexec`), and many sessions that end at once.
 
 use crate::support::raw::{bind, execute, parse, sync, tags};
-use crate::support::{Bouncer, postgres};
+use crate::support::{Bouncer, Client, eventually, postgres};
+use rustix::process::Signal;
+
+/// More than a worker handles at once before the requests of others.
+const MANY: usize = 300;
+
+#[test]
+fn of_many_clients_that_disconnect_at_once_none_remains() {
+    for engine in ["epoll", "auto"] {
+        let limit = format!("max_client_conn = {}", MANY + 4);
+        let settings = ["workers = 1", &format!("io_engine = {engine}"), &limit, "default_pool_size = 2"];
+        let bouncer = Bouncer::in_front_of(postgres(), &settings);
+        let mut console = bouncer.console();
+        let mut stays = bouncer.client();
+        let mut in_transaction = bouncer.client();
+        in_transaction.query("BEGIN");
+        let clients: Vec<Client> = (0..MANY).map(|_| bouncer.client()).collect();
+        bouncer.signal(Signal::STOP);
+        drop((clients, in_transaction));
+        bouncer.signal(Signal::CONT);
+        // One of them had a server, which others get.
+        assert_eq!(stays.query("BEGIN").len(), 2);
+        assert_eq!(bouncer.client().value("SELECT 1"), "1");
+        stays.query("COMMIT");
+        eventually("only this client is left", || {
+            console.column("SHOW CLIENTS", "database").iter().filter(|name| *name != "pgbouncer").count() == 1
+        });
+        // So are their places in the limit.
+        let again: Vec<Client> = (0..MANY).map(|_| bouncer.client()).collect();
+        assert_eq!(again.len(), MANY);
+    }
+}
 
 #[test]
 fn with_server_fast_close_sessions_end_with_their_transaction() {
