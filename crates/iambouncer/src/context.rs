@@ -52,6 +52,11 @@ pub struct ConfigFiles {
 }
 
 impl ConfigFiles {
+    /// True if both are of the same RELOAD, SET, or change of `auth_file`.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config) && Arc::ptr_eq(&self.users, &other.users)
+    }
+
     /// Reads the files named by a configuration: users, maps, HBA rules and certificates. Blocks.
     ///
     /// # Errors

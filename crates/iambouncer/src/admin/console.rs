@@ -2,7 +2,7 @@
 
 use super::table::Action;
 use crate::client_error::{self, ClientError};
-use crate::clients::{self, ClientTable};
+use crate::clients::{self, ClientInfo, ClientTable};
 use crate::config::FileStamp;
 use crate::config::Settings;
 use crate::context::{ConfigFiles, Context, LoadedUsers};
@@ -110,8 +110,9 @@ impl Console {
             _ => None,
         };
         let Some((stamp, users)) = self.context.blocking(read).await.flatten() else { return };
+        let before = (*self.context.loaded()).clone();
         // Only the users: RELOAD may have put another configuration in force meanwhile.
-        let mut changed = (*self.context.loaded()).clone();
+        let mut changed = before.clone();
         changed.users_stamp = Some(stamp);
         match users {
             Ok(users) => {
@@ -129,10 +130,10 @@ impl Console {
         self.at_all(move |console| {
             console.context.replace(changed.clone());
             // A login that was refused may succeed with another password.
-            console.directory.reload();
-            ready(())
+            async move { console.directory.reload().await }
         })
         .await;
+        self.free_elsewhere(before).await;
     }
 
     /// Activates a configuration at all workers; at this worker first, so that the next change builds on it.
@@ -141,31 +142,40 @@ impl Console {
     /// The log file cannot be opened; nothing has been changed.
     pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
         (self.reloader.log)(&loaded.config.settings)?;
-        let running = self.context.config();
-        let replaces_servers = running.settings.encrypts_servers_differently(&loaded.config.settings);
+        let before = (*self.context.loaded()).clone();
+        let replaces_servers = before.config.settings.encrypts_servers_differently(&loaded.config.settings);
         self.context.replace(loaded.clone());
         self.at_all(move |console| {
             console.context.replace(loaded.clone());
-            console.directory.reload();
-            if replaces_servers {
-                console.directory.pools().iter().for_each(Pool::retire_all);
+            async move {
+                console.directory.reload().await;
+                if replaces_servers {
+                    console.directory.pools().iter().for_each(Pool::retire_all);
+                }
+                // Listeners set their options now rather than with the next connection.
+                console.lifecycle.changed.notify_all();
+                console.kill_clients_of_removed_databases().await;
             }
-            // Listeners set their options now rather than with the next connection.
-            console.lifecycle.changed.notify_all();
-            console.kill_clients_of_removed_databases();
-            ready(())
         })
         .await;
+        self.free_elsewhere(before).await;
         Ok(())
     }
 
     /// Closes the clients of databases removed from the configuration.
-    fn kill_clients_of_removed_databases(&self) {
-        for client in self.clients.list() {
+    async fn kill_clients_of_removed_databases(&self) {
+        let kill = |client: &Rc<ClientInfo>| {
             if client.pool.get().is_some_and(|pool| pool.database.gone.get()) {
                 client.kill(client_error::database_removed());
             }
-        }
+        };
+        self.clients.visit_in_steps(kill).await;
+    }
+
+    /// Frees a configuration that is no longer in force. With thousands of databases and users that takes longer than a
+    /// worker may be kept from its clients.
+    async fn free_elsewhere(&self, files: ConfigFiles) {
+        self.context.blocking(move || drop(files)).await;
     }
 
     /// Runs a command that changes something. It always runs at the first worker, so that all workers receive changes

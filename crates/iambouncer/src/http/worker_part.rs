@@ -1,10 +1,15 @@
 //! What one worker reports for the pooler's own metrics. Owns the reading of its state.
 
 use crate::admin::Console;
+use crate::pool::directory::DatabaseState;
 use crate::stats::snapshot::Snapshot;
-use crate::worker;
+use crate::worker::{self, executor};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
+
+/// Databases that are listed before other tasks of the worker get their turn.
+const DATABASES_PER_STEP: usize = 500;
 
 /// The part of one worker.
 #[derive(Default)]
@@ -21,8 +26,9 @@ pub(super) struct WorkerPart {
 impl WorkerPart {
     /// The part of this worker.
     pub(super) async fn of(console: &Console) -> Self {
-        let databases = console.directory.databases();
-        let paused = databases.iter().map(|state| (state.name.to_string(), state.is_paused())).collect();
+        let mut paused = BTreeMap::new();
+        let add = |state: &Rc<DatabaseState>| paused.extend([(state.name.to_string(), state.is_paused())]);
+        executor::for_each_in_steps(&console.directory.databases(), DATABASES_PER_STEP, add).await;
         let tls = &console.context.loaded().client_tls;
         Self {
             snapshot: console.snapshot().await,

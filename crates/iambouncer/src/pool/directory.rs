@@ -1,11 +1,11 @@
-//! All databases and pools of a worker. Owns their look-up and creation, and provides what RELOAD, PAUSE and the limits
-//! per database and user need to find them.
+//! All databases and pools of a worker. Owns their look-up and creation, and provides what PAUSE and the limits per
+//! database and user need to find them.
 
 use super::acquire::Pool;
 use super::closing::ServerCloseReason;
 use super::shared::SharedPools;
 use super::shared_limits::{SharedLimits, longest_idle};
-use crate::config::Database;
+use crate::config::{Config, Database};
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
 use crate::stats::Totals;
@@ -54,6 +54,13 @@ impl DatabaseState {
         self.pools.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// True if a pool of it opens servers without a client: that of a line with a user and `min_pool_size`.
+    pub(super) fn has_minimum(&self, config: &Config) -> bool {
+        let line = self.line.borrow();
+        let user = line.user.as_ref().filter(|_| !self.is_auto.get());
+        user.is_some_and(|user| config.pool_rules(&line, user).min_pool_size > 0)
+    }
+
     /// Of the pools of other users than `user`, the one whose server has been idle longest.
     pub(super) fn longest_idle_except(&self, user: &str) -> Option<Rc<Pool>> {
         longest_idle(self.pools().into_iter().filter(|pool| &*pool.user != user))
@@ -69,7 +76,7 @@ pub struct Directory {
     pub(super) databases: RefCell<BTreeMap<Rc<str>, Rc<DatabaseState>>>,
     pub(super) pools: RefCell<BTreeMap<PoolKey, Rc<Pool>>>,
     /// The databases of lines that name their user and have a `min_pool_size`.
-    with_minimum: RefCell<Vec<Rc<DatabaseState>>>,
+    pub(super) with_minimum: RefCell<Vec<Rc<DatabaseState>>>,
     /// The pool that was last checked for its use; `None` if all have been.
     pub(super) last_checked: RefCell<Option<PoolKey>>,
     /// The same for databases.
@@ -98,7 +105,12 @@ impl Directory {
             shared_limits: Rc::new(SharedLimits::new(shared_pools, workers)),
             client_left: Notify::default(),
         });
-        directory.reload();
+        let config = directory.context.config();
+        for (name, line) in &config.databases {
+            directory.add_database(name, Rc::new(line.clone()), false);
+        }
+        let with_minimum = directory.databases().into_iter().filter(|state| state.has_minimum(&config));
+        *directory.with_minimum.borrow_mut() = with_minimum.collect();
         directory
     }
 
@@ -124,7 +136,7 @@ impl Directory {
         Some(self.add_database(name, Rc::new(line.clone()), true))
     }
 
-    fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
+    pub(super) fn add_database(&self, name: &str, line: Rc<Database>, is_auto: bool) -> Rc<DatabaseState> {
         let name: Rc<str> = name.into();
         let state = Rc::new(DatabaseState {
             line: RefCell::new(line),
@@ -170,22 +182,11 @@ impl Directory {
 
     /// Creates the pools that open servers without a client: those with a forced user and `min_pool_size`.
     pub fn open_minimum(&self) {
-        for database in self.with_minimum.borrow().iter() {
+        for database in self.with_minimum.borrow().iter().filter(|database| !database.gone.get()) {
             if let Some(user) = &database.line.borrow().user {
                 self.pool(database, user);
             }
         }
-    }
-
-    /// The databases for which [`Directory::open_minimum`] creates a pool.
-    fn find_minimum(&self) {
-        let config = self.context.config();
-        let has_minimum = |database: &Rc<DatabaseState>| {
-            let line = database.line.borrow();
-            let user = line.user.as_ref().filter(|_| !database.is_auto.get());
-            user.is_some_and(|user| config.pool_rules(&line, user).min_pool_size > 0)
-        };
-        *self.with_minimum.borrow_mut() = self.databases().into_iter().filter(has_minimum).collect();
     }
 
     /// True if any line names its user.
@@ -219,56 +220,6 @@ impl Directory {
     /// All pools by database and user.
     pub fn pools(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().values().cloned().collect()
-    }
-
-    /// Applies the current configuration to databases and pools. Servers of a changed line are closed as they become
-    /// free. A database whose line was removed is dropped and marked; the caller closes its clients. Its name is then
-    /// covered by the fallback, if any.
-    pub fn reload(&self) {
-        let config = self.context.config();
-        for (name, line) in &config.databases {
-            match self.known(name) {
-                Some(state) => {
-                    state.is_auto.set(false);
-                    Self::replace_line(&state, line);
-                }
-                None => {
-                    self.add_database(name, Rc::new(line.clone()), false);
-                }
-            }
-        }
-        for state in self.databases() {
-            if config.databases.contains_key(&*state.name) {
-                continue;
-            }
-            match config.fallback.as_ref().filter(|_| state.is_auto.get()) {
-                Some(line) => Self::replace_line(&state, line),
-                None => self.remove(&state),
-            }
-        }
-        self.find_minimum();
-        for pool in self.pools() {
-            pool.reload();
-        }
-    }
-
-    fn remove(&self, state: &Rc<DatabaseState>) {
-        tracing::info!(event = "database_removed", database = %state.name, "database removed");
-        state.gone.set(true);
-        self.databases.borrow_mut().remove(&state.name);
-        self.pools.borrow_mut().retain(|_, pool| !Rc::ptr_eq(&pool.database, state));
-        for pool in state.pools() {
-            pool.shut_down();
-        }
-    }
-
-    fn replace_line(state: &DatabaseState, line: &Database) {
-        if **state.line.borrow() != *line {
-            *state.line.borrow_mut() = Rc::new(line.clone());
-            for pool in state.pools() {
-                pool.apply_line_change();
-            }
-        }
     }
 
     /// Pauses or resumes one database, or all. To resume all does not resume those that were paused one by one.

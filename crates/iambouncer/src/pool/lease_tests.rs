@@ -2,64 +2,20 @@
 //! process.
 
 use super::lease::Lease;
-use super::{Acquired, Directory, Pool, SharedPools, UnfinishedWork};
-use crate::config::{self, MapEnvironment};
-use crate::context::{ConfigFiles, Context};
-use crate::process::{Process, ProcessParts};
+use super::{Acquired, Pool, UnfinishedWork, sample_directory};
 use crate::server::{Activity, sample};
-use crate::worker::{
-    self, executor,
-    reactor::EngineKind,
-    workers::{WorkerIndex, WorkerSlot},
-};
-use rds_iam::{AwsCredentials, TokenEngine};
+use crate::worker::{self, executor};
 use std::cell::RefCell;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::Arc;
 
 const INI: &str =
     "[databases]\napp = host=/nowhere user=app\n[pgbouncer]\nauth_type = any\nserver_check_query =\n";
 
-fn pool(context: Rc<Context>) -> Rc<Pool> {
-    let directory = Directory::new(
-        context,
-        Arc::new(SharedPools::new(1)),
-        WorkerSlot::<Directory>::create(1)[0].workers(),
-    );
-    directory.pool(&directory.database("app").unwrap(), "app")
-}
-
 /// Runs a test on a worker with a pool that has one idle server.
 fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>) -> F + 'static) {
-    let control = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("pooler.ini");
-    std::fs::write(&file, INI).unwrap();
-    let config = Arc::new(config::load_file(&file, &MapEnvironment::default(), &[]).unwrap().config);
-    let parts = ProcessParts {
-        control: control.handle().clone(),
-        tokens: TokenEngine::new(AwsCredentials::shared()),
-        resolver: None,
-        own_endpoints: Vec::new(),
-        workers: 1,
-        first_login: crate::health_state::FirstLogin::NotNeeded,
-    };
-    let process = Process::new(&config, parts).unwrap();
-    let (users, ident) = (Arc::default(), Arc::default());
-    let (hba, ldap_tls) = Default::default();
-    let loaded = ConfigFiles {
-        config,
-        users,
-        users_stamp: None,
-        ident,
-        hba,
-        ldap_tls,
-        server_tls: None,
-        client_tls: None,
-    };
-    let outcome = worker::run(EngineKind::Epoll, async move {
-        let pool = pool(Rc::new(Context::new(process, loaded, WorkerIndex::ONLY)));
+    sample_directory::run(INI, async move |directory| {
+        let pool = directory.pool(&directory.database("app").unwrap(), "app");
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = sample::server(ours, pool.shared.open.take(None).into_iter().collect(), worker::now());
         pool.table.add(&server.info);
@@ -68,7 +24,6 @@ fn with_one_server<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<Pool>)
         test(pool).await;
         drop(theirs);
     });
-    outcome.unwrap();
 }
 
 fn acquire(pool: &Rc<Pool>) -> Lease {

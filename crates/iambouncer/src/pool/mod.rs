@@ -35,8 +35,11 @@ mod queue;
 mod rebalancer;
 mod refusal;
 mod release;
+mod reloading;
 mod replacement;
 mod rules;
+#[cfg(test)]
+mod sample_directory;
 mod session_rules;
 pub mod shared;
 mod shared_limits;
