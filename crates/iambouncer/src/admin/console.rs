@@ -91,8 +91,8 @@ impl Console {
             .unwrap_or_else(|| Err("reading the configuration was aborted".to_owned()));
         self.context.process.health.reloaded(read.is_ok(), SystemTime::now());
         let mut loaded = read?;
-        let running = self.context.config();
-        for name in Arc::make_mut(&mut loaded.config).settings.keep_restart_only(&running.settings) {
+        let settings = &mut Arc::make_mut(&mut loaded.config).settings;
+        for name in settings.keep_restart_only(&self.context.config().settings) {
             tracing::warn!("{name} has changed in the configuration; it takes effect after a restart");
         }
         self.put_in_force(loaded).await?;

@@ -22,7 +22,7 @@ impl Directory {
         let mut with_minimum = Vec::new();
         let apply_to_known = |state: Rc<DatabaseState>| {
             self.apply_removal(&config, &state);
-            if state.has_minimum(&config) {
+            if !state.gone.get() && state.has_minimum(&config) {
                 with_minimum.push(state);
             }
         };
