@@ -110,9 +110,8 @@ impl Console {
             _ => None,
         };
         let Some((stamp, users)) = self.context.blocking(read).await.flatten() else { return };
-        let before = (*self.context.loaded()).clone();
         // Only the users: RELOAD may have put another configuration in force meanwhile.
-        let mut changed = before.clone();
+        let mut changed = (*self.context.loaded()).clone();
         changed.users_stamp = Some(stamp);
         match users {
             Ok(users) => {
@@ -127,39 +126,50 @@ impl Console {
                 text.lines().for_each(|line| tracing::error!("{line}"));
             }
         }
-        self.at_all(move |console| {
-            console.context.replace(changed.clone());
-            // A login that was refused may succeed with another password.
-            async move { console.directory.reload().await }
-        })
-        .await;
-        self.free_elsewhere(before).await;
+        // A login that was refused may succeed with another password, so the pools forget that.
+        self.apply(changed, |_| ready(())).await;
     }
 
-    /// Activates a configuration at all workers; at this worker first, so that the next change builds on it.
+    /// Activates a configuration with its settings, including that of the log, and closes what it does not permit any more.
     ///
     /// # Errors
     /// The log file cannot be opened; nothing has been changed.
     pub(super) async fn put_in_force(&self, loaded: ConfigFiles) -> Result<(), String> {
         (self.reloader.log)(&loaded.config.settings)?;
+        let replaces_servers =
+            self.context.config().settings.encrypts_servers_differently(&loaded.config.settings);
+        self.apply(loaded, move |console| async move {
+            if replaces_servers {
+                console.directory.pools().iter().for_each(Pool::retire_all);
+            }
+            // Listeners set their options now rather than with the next connection.
+            console.lifecycle.changed.notify_all();
+            console.kill_clients_of_removed_databases().await;
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Puts a configuration in force at all workers, and runs `then` at each; at this worker first, so that the next change
+    /// builds on it.
+    async fn apply<F, A>(&self, files: ConfigFiles, then: F)
+    where
+        F: Fn(Rc<Self>) -> A + Clone + Send + 'static,
+        A: Future<Output = ()> + 'static,
+    {
         let before = (*self.context.loaded()).clone();
-        let replaces_servers = before.config.settings.encrypts_servers_differently(&loaded.config.settings);
-        self.context.replace(loaded.clone());
+        self.context.replace(files.clone());
         self.at_all(move |console| {
-            console.context.replace(loaded.clone());
+            console.context.replace(files.clone());
+            let then = then.clone();
             async move {
                 console.directory.reload().await;
-                if replaces_servers {
-                    console.directory.pools().iter().for_each(Pool::retire_all);
-                }
-                // Listeners set their options now rather than with the next connection.
-                console.lifecycle.changed.notify_all();
-                console.kill_clients_of_removed_databases().await;
+                then(console).await;
             }
         })
         .await;
-        self.free_elsewhere(before).await;
-        Ok(())
+        // With thousands of databases and users, that takes longer than a worker may be kept from its clients.
+        self.context.blocking(move || drop(before)).await;
     }
 
     /// Closes the clients of databases removed from the configuration.
@@ -170,12 +180,6 @@ impl Console {
             }
         };
         self.clients.visit_in_steps(kill).await;
-    }
-
-    /// Frees a configuration that is no longer in force. With thousands of databases and users that takes longer than a
-    /// worker may be kept from its clients.
-    async fn free_elsewhere(&self, files: ConfigFiles) {
-        self.context.blocking(move || drop(files)).await;
     }
 
     /// Runs a command that changes something. It always runs at the first worker, so that all workers receive changes
