@@ -3,7 +3,7 @@
 
 use super::directory::{DatabaseState, Directory};
 use crate::config::{Config, Database};
-use crate::worker::executor;
+use crate::worker::executor::for_each_in_steps_while;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ impl Directory {
     /// Returns early if another configuration is put in force meanwhile: that one is applied by its own call.
     pub async fn reload(&self) {
         let config = self.context.config();
-        let lines = config.databases.iter();
+        let is_in_force = || Arc::ptr_eq(&config, &self.context.config());
+        let apply_line = |(name, line): (&String, &Database)| self.apply_line(name, line);
         let mut with_minimum = Vec::new();
         let apply_to_known = |state: Rc<DatabaseState>| {
             self.apply_removal(&config, &state);
@@ -26,31 +27,12 @@ impl Directory {
                 with_minimum.push(state);
             }
         };
-        if self.in_steps(&config, lines, |(name, line)| self.apply_line(name, line)).await
-            && self.in_steps(&config, self.databases(), apply_to_known).await
+        if for_each_in_steps_while(is_in_force, &config.databases, PER_STEP, apply_line).await
+            && for_each_in_steps_while(is_in_force, self.databases(), PER_STEP, apply_to_known).await
         {
             *self.with_minimum.borrow_mut() = with_minimum;
-            self.in_steps(&config, self.pools(), |pool| pool.reload()).await;
+            for_each_in_steps_while(is_in_force, self.pools(), PER_STEP, |pool| pool.reload()).await;
         }
-    }
-
-    /// Calls a function for each item. False if it was not called for all, since the configuration is no longer in force.
-    async fn in_steps<I: IntoIterator>(
-        &self,
-        config: &Arc<Config>,
-        items: I,
-        mut apply: impl FnMut(I::Item),
-    ) -> bool {
-        for (place, item) in items.into_iter().enumerate() {
-            if place > 0 && place.is_multiple_of(PER_STEP) {
-                executor::yield_now().await;
-                if !Arc::ptr_eq(config, &self.context.config()) {
-                    return false;
-                }
-            }
-            apply(item);
-        }
-        true
     }
 
     fn apply_line(&self, name: &str, line: &Database) {
@@ -100,6 +82,7 @@ mod tests {
     use super::*;
     use crate::context::ConfigFiles;
     use crate::pool::sample_directory;
+    use crate::worker::executor;
     use std::cell::Cell;
 
     const DATABASES: usize = 10 * PER_STEP;

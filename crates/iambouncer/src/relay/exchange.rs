@@ -148,7 +148,7 @@ impl Exchange {
 
     /// True when no state is left that affects the next request, so that another client can use the exchange.
     pub(super) fn is_finished(&self) -> bool {
-        matches!(self.link, Link::None)
+        self.is_unlinked()
             && self.up.is_finished()
             && self.down.is_finished()
             && self.answers.is_fresh()
@@ -157,6 +157,7 @@ impl Exchange {
     }
 
     /// True when no server is linked or waited for.
+    #[inline]
     pub(super) fn is_unlinked(&self) -> bool {
         matches!(self.link, Link::None)
     }
@@ -174,7 +175,7 @@ impl Exchange {
     /// True when no server is linked and the client has sent nothing unexamined.
     #[inline]
     fn is_idle(&self, session: &ClientSession) -> bool {
-        matches!(self.link, Link::None)
+        self.is_unlinked()
             && self.up.is_empty()
             && self.down.is_empty()
             && !session.client.has_pending_input()

@@ -199,13 +199,27 @@ pub async fn yield_now() {
 }
 
 /// Calls a function for each item. All other ready tasks run after every `per_step` items (at least 1).
-pub async fn for_each_in_steps<I: IntoIterator>(items: I, per_step: usize, mut each: impl FnMut(I::Item)) {
+pub async fn for_each_in_steps<I: IntoIterator>(items: I, per_step: usize, each: impl FnMut(I::Item)) {
+    for_each_in_steps_while(|| true, items, per_step, each).await;
+}
+
+/// The same, as long as `goes_on` after each step. False if it did not.
+pub async fn for_each_in_steps_while<I: IntoIterator>(
+    goes_on: impl Fn() -> bool,
+    items: I,
+    per_step: usize,
+    mut each: impl FnMut(I::Item),
+) -> bool {
     for (place, item) in items.into_iter().enumerate() {
         each(item);
         if (place + 1).is_multiple_of(per_step) {
             yield_now().await;
+            if !goes_on() {
+                return false;
+            }
         }
     }
+    true
 }
 
 /// The task being polled.
