@@ -112,7 +112,7 @@ lint: ## Check format, lints and dependencies
 	fi
 
 doc: ## Build the API documentation and the generated pages in docs/
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links -A rustdoc::invalid-html-tags -A rustdoc::broken-intra-doc-links" $(CARGO) doc --workspace --no-deps --locked
 	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p iambouncer --test config_docs
 
 # One build for both programs: two builds would compile shared crates twice, with different features.

@@ -187,7 +187,7 @@ pub fn simple_query_refused() -> ClientError {
 pub fn query_wait_timeout() -> ClientError {
     messages::POOL_WAIT
         .error()
-        .hint("No server connection became available in time; see SHOW POOLS for cl_waiting and maxwait.")
+        .hint("No server connection became available in time; see SHOW POOLS for cl_waiting and maxwait, and SHOW PINS for clients that keep their servers.")
 }
 
 /// `query_timeout`.

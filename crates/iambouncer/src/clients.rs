@@ -5,12 +5,14 @@ mod busy;
 mod cancel_key;
 mod departures;
 mod moving;
+mod pin;
 mod snapshot;
 
 pub use busy::{none_is_busy, visit_busy};
 pub use cancel_key::{CancelKey, KeyForm, KeyOwner};
 pub use departures::{Departure, DeparturePeriod, Departures, QUIET, STEP};
 pub use moving::ClientInTransit;
+pub use pin::Pin;
 pub use snapshot::snapshot;
 
 use crate::client_error::ClientError;
@@ -19,6 +21,7 @@ use crate::net::{Endpoint, connection_id};
 use crate::pool::Pool;
 use crate::server::ServerInfo;
 use crate::worker::executor::{self, TaskKey};
+use sql::Features;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -122,6 +125,8 @@ pub struct ClientInfo {
     departure: Cell<Departure>,
     /// It is in the list of busy clients.
     is_listed: Cell<bool>,
+    /// State that its server has for it.
+    pins: Cell<Features>,
 }
 
 /// Whether the end of a client's connection must be checked for.
@@ -381,6 +386,7 @@ impl ClientTable {
             end_check: Cell::new(EndCheck::NotNeeded),
             departure: Cell::new(Departure::NotRequested),
             is_listed: Cell::new(false),
+            pins: Cell::default(),
         }
     }
 
@@ -412,6 +418,7 @@ impl ClientTable {
     pub fn remove(&self, client: &ClientInfo) {
         self.clients.borrow_mut().remove(&client.slot);
         self.forget_place(client);
+        client.forget_pin();
     }
 
     /// The client in a slot.

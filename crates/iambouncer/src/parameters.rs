@@ -1,9 +1,13 @@
 //! Session parameters that are restored when a client changes its server: their names, and sets of values. Owns
-//! comparison and SET statements; never sends anything.
+//! comparison; never sends anything.
 //!
 //! Sets are interned, so that checking whether a server has a client's values is a pointer comparison.
 
-use crate::quoted_text;
+mod names;
+mod set_statements;
+
+pub use set_statements::push_literal;
+
 use crate::shared_values::SharedValues;
 use std::rc::Rc;
 
@@ -24,8 +28,11 @@ const ALWAYS: [&str; 9] = [
 /// The right to set other parameters depends on it.
 pub const SESSION_AUTHORIZATION: &str = "session_authorization";
 
-/// Its value is a list of identifiers, each of which is an argument of SET.
-const SEARCH_PATH: &str = "search_path";
+/// The role that is in force, if it is not that of the session authorization.
+pub const ROLE: &str = "role";
+
+/// The number of the first name that is not tracked for all clients.
+const FIRST_FOLLOWED: u16 = 1 << 14;
 
 /// `client_encoding` in [`ALWAYS`].
 const CLIENT_ENCODING: ParameterId = ParameterId(0);
@@ -52,6 +59,11 @@ impl ValueSet {
     /// The value of a parameter.
     pub fn get(&self, id: ParameterId) -> Option<&str> {
         self.0.binary_search_by_key(&id, |(known, _)| *known).ok().map(|at| &*self.0[at].1)
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// The values by parameter.
@@ -117,6 +129,8 @@ impl ParameterIds {
 /// The tracked names and all sets used on this worker.
 pub struct Parameters {
     names: Vec<Box<str>>,
+    /// That of [`ROLE`].
+    role: Option<ParameterId>,
     sets: SharedValues<Values>,
 }
 
@@ -126,11 +140,13 @@ impl Parameters {
         let mut names: Vec<Box<str>> = ALWAYS.iter().map(|&name| name.into()).collect();
         for name in extra {
             let is_new = !names.iter().any(|known| known.eq_ignore_ascii_case(&name));
-            if is_new && names.len() < usize::from(u16::MAX) {
+            if is_new && names.len() < usize::from(FIRST_FOLLOWED) {
                 names.push(name.into());
             }
         }
-        Self { names, sets: SharedValues::default() }
+        let mut parameters = Self { names, role: None, sets: SharedValues::default() };
+        parameters.role = parameters.followed(ROLE);
+        parameters
     }
 
     /// The tracked parameter with this name, ignoring case.
@@ -139,9 +155,20 @@ impl Parameters {
         u16::try_from(at).ok().map(ParameterId)
     }
 
-    /// The name of a tracked parameter.
+    /// The parameter with this name, ignoring case, which some client has set. `None` if there are too many names.
+    pub fn followed(&self, name: &str) -> Option<ParameterId> {
+        self.id(name).or_else(|| {
+            let number = names::number(&name.to_ascii_lowercase())?;
+            number.checked_add(FIRST_FOLLOWED).map(ParameterId)
+        })
+    }
+
+    /// The name of a parameter.
     pub fn name(&self, id: ParameterId) -> &str {
-        self.names.get(usize::from(id.0)).map_or("", |name| name)
+        match id.0.checked_sub(FIRST_FOLLOWED) {
+            Some(number) => names::name(number),
+            None => self.names.get(usize::from(id.0)).map_or("", |name| name),
+        }
     }
 
     /// The set without values.
@@ -170,6 +197,14 @@ impl Parameters {
         self.overlay(set, [(id, value)])
     }
 
+    /// `set` without one value.
+    pub fn without(&self, set: &ValueSet, id: ParameterId) -> ValueSet {
+        match set.get(id) {
+            Some(_) => self.filter(set, |known| known != id),
+            None => set.clone(),
+        }
+    }
+
     /// `set`, overridden by the values in `over`.
     pub fn overlay<'a>(
         &self,
@@ -184,94 +219,6 @@ impl Parameters {
     pub fn filter(&self, set: &ValueSet, keeps: impl Fn(ParameterId) -> bool) -> ValueSet {
         self.intern(set.0.iter().filter(|(id, _)| keeps(*id)).cloned().collect())
     }
-
-    /// The queries that change a server's values from `have` to `want`, in order; none if they are equal. The server
-    /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own. Values
-    /// are set by the user that has logged in.
-    pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
-        let (mut encoding, mut others, mut authorization) = (String::new(), String::new(), String::new());
-        let mut ids = ParameterIds::default();
-        have.iter().chain(want.iter()).for_each(|(id, _)| ids.insert(id));
-        for id in ids.0 {
-            if have.get(id) == want.get(id) {
-                continue;
-            }
-            let sql = match self.name(id) {
-                _ if id == CLIENT_ENCODING => &mut encoding,
-                SESSION_AUTHORIZATION => &mut authorization,
-                _ => &mut others,
-            };
-            match want.get(id) {
-                Some(want) => push_set(sql, self.name(id), want),
-                // The client has not set it, and the server has the value of another client.
-                None => sql.extend(["RESET ", self.name(id), ";"]),
-            }
-        }
-        if !authorization.is_empty() && !others.is_empty() {
-            others.insert_str(0, "RESET session_authorization;");
-        }
-        others.push_str(&authorization);
-        [encoding, others].into_iter().filter(|sql| !sql.is_empty()).collect()
-    }
-}
-
-/// Appends `SET name=…`.
-fn push_set(sql: &mut String, name: &str, value: &str) {
-    sql.extend(["SET ", name, "="]);
-    match name.eq_ignore_ascii_case(SEARCH_PATH).then(|| identifiers(value)).flatten() {
-        Some(list) if !list.is_empty() => {
-            for (at, identifier) in list.iter().enumerate() {
-                sql.push_str(if at > 0 { "," } else { "" });
-                push_literal(sql, identifier);
-            }
-        }
-        _ => push_literal(sql, value),
-    }
-    sql.push(';');
-}
-
-/// Appends a string in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character may be
-/// a backslash or, if misinterpreted, consume the closing quote.
-fn push_literal(sql: &mut String, value: &str) {
-    // The meaning of an escape string does not depend on standard_conforming_strings.
-    let needs_escapes = value.contains('\\') || !value.is_ascii();
-    sql.push_str(if needs_escapes { "E'" } else { "'" });
-    for c in value.chars() {
-        match c {
-            '\'' | '\\' => sql.extend([c, c]),
-            c if c.is_ascii() => sql.push(c),
-            c => sql.push_str(&format!("\\U{:08X}", u32::from(c))),
-        }
-    }
-    sql.push('\'');
-}
-
-/// The identifiers of a list as the server reads it: unquoted ones are in lower case. `None` if the list is malformed.
-fn identifiers(list: &str) -> Option<Vec<String>> {
-    let mut found = Vec::new();
-    let mut rest = list.trim_start();
-    while !rest.is_empty() {
-        let identifier = if let Some(quoted) = rest.strip_prefix('"') {
-            let (identifier, after) = quoted_text::read(quoted, '"')?;
-            rest = after.trim_start();
-            identifier
-        } else {
-            let end = rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(rest.len());
-            if end == 0 {
-                return None;
-            }
-            let identifier = rest[..end].to_ascii_lowercase();
-            rest = rest[end..].trim_start();
-            identifier
-        };
-        found.push(identifier);
-        rest = match (rest.strip_prefix(','), rest) {
-            (Some(next), _) if !next.trim_start().is_empty() => next.trim_start(),
-            (None, "") => "",
-            _ => return None,
-        };
-    }
-    Some(found)
 }
 
 #[cfg(test)]
@@ -324,62 +271,5 @@ mod tests {
         transaction.record(&parameters, &session, name, "psql");
         transaction.commit(&mut session);
         assert_eq!(session.get(name), Some("psql"));
-    }
-
-    #[test]
-    fn quotes_in_values_are_escaped() {
-        let parameters = Parameters::new([]);
-        let name = parameters.id("application_name").unwrap();
-        let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
-        assert_eq!(
-            parameters.set_statements(&parameters.empty(), &set),
-            [r"SET application_name=E'a''; DROP TABLE t; -- \\''';"]
-        );
-    }
-
-    #[test]
-    fn the_encoding_is_set_first_and_other_values_are_ascii() {
-        let parameters = Parameters::new([]);
-        let name = parameters.id("application_name").unwrap();
-        let set = parameters.with(&parameters.empty(), name, "表'");
-        let set = parameters.with(&set, CLIENT_ENCODING, "SJIS");
-        assert_eq!(
-            parameters.set_statements(&parameters.empty(), &set),
-            ["SET client_encoding='SJIS';", r"SET application_name=E'\U00008868''';"]
-        );
-    }
-
-    #[test]
-    fn the_session_authorization_is_set_last() {
-        let parameters = Parameters::new(["IntervalStyle".to_owned()]);
-        let id = |name: &str| parameters.id(name).unwrap();
-        let app = parameters.with(&parameters.empty(), id("session_authorization"), "app");
-        let other = parameters.with(&app, id("session_authorization"), "other");
-        assert_eq!(parameters.set_statements(&app, &other), ["SET session_authorization='other';"]);
-        let both = parameters.with(&other, id("IntervalStyle"), "iso_8601");
-        let sql =
-            "RESET session_authorization;SET IntervalStyle='iso_8601';SET session_authorization='other';";
-        assert_eq!(parameters.set_statements(&app, &both), [sql]);
-    }
-
-    #[test]
-    fn the_search_path_is_set_as_a_list() {
-        let parameters = Parameters::new([]);
-        let path = parameters.id("search_path").unwrap();
-        for (value, sql) in [
-            ("\"$user\", public", "SET search_path='$user','public';"),
-            ("A,\"B\"", "SET search_path='a','B';"),
-            ("\"a\"\"b, c\"", "SET search_path='a\"b, c';"),
-            ("\"\"", "SET search_path='';"),
-            ("", "SET search_path='';"),
-            ("it's", "SET search_path='it''s';"),
-            // The server refuses these as well.
-            ("a,", "SET search_path='a,';"),
-            ("a b", "SET search_path='a b';"),
-            ("\"a", "SET search_path='\"a';"),
-        ] {
-            let set = parameters.with(&parameters.empty(), path, value);
-            assert_eq!(parameters.set_statements(&parameters.empty(), &set), [sql], "{value}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use crate::placement::{LoadLimits, Placement};
 use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
+use crate::stats::session_counters::SessionCounters;
 use crate::stats::trace_counters::TraceCounters;
 #[cfg(feature = "otlp")]
 use crate::traces::TraceQueue;
@@ -85,6 +86,8 @@ pub struct Process {
     pub history: History,
     /// Counters of clients.
     pub client_counters: ClientCounters,
+    /// Counters of session state.
+    pub session_counters: SessionCounters,
     /// Counters of traces.
     pub trace_counters: Arc<TraceCounters>,
     /// Traces on the way to the exporter.
@@ -156,6 +159,7 @@ impl Process {
             logins: LoginCounters::new(began),
             history: History::new(began),
             client_counters: ClientCounters::default(),
+            session_counters: SessionCounters::default(),
             trace_counters: Arc::default(),
             #[cfg(feature = "otlp")]
             traces: TraceQueue::default(),

@@ -44,6 +44,22 @@ impl Interest {
         }
         Self(table)
     }
+
+    /// The same, except that these are reported when their header or the whole message has arrived.
+    const fn with(&self, head: &[u8], whole: &[u8]) -> Self {
+        let mut table = self.0;
+        let mut i = 0;
+        while i < head.len() {
+            table[head[i] as usize] = Treatment::Head;
+            i += 1;
+        }
+        i = 0;
+        while i < whole.len() {
+            table[whole[i] as usize] = Treatment::Whole;
+            i += 1;
+        }
+        Self(table)
+    }
 }
 
 /// From server to client, for a pooler.
@@ -78,6 +94,17 @@ pub static FROM_SERVER: Interest = Interest::new(
         backend::ERROR_RESPONSE,
         backend::COMMAND_COMPLETE,
     ],
+);
+
+/// From server to client, while the pooler reads the rows of a query of its own.
+pub static ROWS_FROM_SERVER: Interest = FROM_SERVER.with(
+    &[
+        backend::COPY_DATA,
+        backend::COPY_DONE,
+        backend::NOTIFICATION_RESPONSE,
+        backend::FUNCTION_CALL_RESPONSE,
+    ],
+    &[backend::DATA_ROW],
 );
 
 /// From client to server, for a pooler.
@@ -160,6 +187,11 @@ impl Scanner {
     /// A scanner at a message boundary. `max_message_bytes` limits the length field.
     pub fn new(interest: &'static Interest, max_message_bytes: u32) -> Self {
         Self { interest, max_message_bytes, tail_bytes: 0 }
+    }
+
+    /// Treats the next messages differently.
+    pub fn set_interest(&mut self, interest: &'static Interest) {
+        self.interest = interest;
     }
 
     /// True at a message boundary.

@@ -18,6 +18,7 @@ mod show_dns;
 mod show_events;
 mod show_memory;
 mod show_peers;
+mod show_pins;
 mod show_problems;
 mod show_secrets;
 mod show_server_auth;

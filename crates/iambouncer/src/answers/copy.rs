@@ -13,6 +13,11 @@ use super::entry::{Answer, ExpectedAnswer};
 use super::queue::{ExpectedAnswers, Mismatch, MismatchCause, Tail};
 
 impl ExpectedAnswers {
+    /// True while the server reads COPY data.
+    pub fn is_copying(&self) -> bool {
+        self.copying
+    }
+
     /// True if a COPY that the server may be reading could ignore a Sync sent now.
     pub fn may_ignore_sync(&self) -> bool {
         self.tail != Tail::Other && !self.skip_to_sync

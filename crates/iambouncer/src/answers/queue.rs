@@ -366,6 +366,11 @@ impl ExpectedAnswers {
         matches!(self.front(), Some(ExpectedAnswer::InternalQuery))
     }
 
+    /// True if no answer is owed to the client.
+    pub fn owes_only_internal(&self) -> bool {
+        self.queue.iter().all(|entry| matches!(entry.answer, ExpectedAnswer::InternalQuery))
+    }
+
     /// The shared statement that the front message names, if it is a Bind or Describe.
     pub fn front_statement(&self) -> Option<u64> {
         match self.front() {

@@ -4,7 +4,7 @@
 use crate::admin;
 use crate::client_error::{self, ClientError};
 use crate::client_identity::Replication;
-use crate::config::Settings;
+use crate::config::{SessionState, Settings};
 use crate::context::Context;
 use crate::parameters::ParameterId;
 
@@ -29,7 +29,7 @@ pub(super) struct SessionRequest {
 /// Sorts startup parameters.
 ///
 /// # Errors
-/// No user, or a parameter that is neither tracked nor ignored.
+/// No user, or a parameter that is neither followed nor ignored.
 pub(super) fn sort(
     context: &Context,
     settings: &Settings,
@@ -95,7 +95,11 @@ fn take(
     if settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
-    if let Some(id) = context.parameters.id(name) {
+    let known = match settings.session_state {
+        SessionState::Follow => context.parameters.followed(name),
+        SessionState::Pgbouncer => context.parameters.id(name),
+    };
+    if let Some(id) = known {
         if name.eq_ignore_ascii_case("application_name") {
             request.application_name = Some(value.clone());
         }

@@ -1,10 +1,11 @@
 //! Moving a client's record to another worker. Owns the form in which it is passed between threads, and the look-up of
 //! clients whose cancel key names another worker or slot than where they are now.
 
-use super::{CancelKey, ClientInfo, ClientTable, Departure, KeyOwner};
+use super::{CancelKey, ClientInfo, ClientTable, Departure, KeyOwner, Pin};
 use crate::client_identity::ClientIdentity;
 use crate::net::Endpoint;
 use crate::worker::executor::TaskKey;
+use sql::Features;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -21,6 +22,8 @@ pub struct ClientInTransit {
     quiet_since: Instant,
     prepared_count: u32,
     departure: Departure,
+    pins: Features,
+    pin: Option<Pin>,
 }
 
 impl ClientInfo {
@@ -37,6 +40,8 @@ impl ClientInfo {
             quiet_since: self.timing.get().quiet_since,
             prepared_count: self.prepared_count.get(),
             departure: self.departure(),
+            pins: self.pins(),
+            pin: self.pin(),
         }
     }
 }
@@ -62,6 +67,9 @@ impl ClientTable {
         info.prepared_count.set(client.prepared_count);
         info.departure.set(client.departure);
         info.set_identity(identity);
+        if let Some(pin) = client.pin {
+            info.set_pins(client.pins, || pin);
+        }
         let info = Rc::new(info);
         if let Some(place) = self.place_in_key(&info.cancel_key) {
             self.moved.borrow_mut().insert(place, slot);

@@ -71,6 +71,16 @@ words! {
 }
 
 words! {
+    /// What happens to the state of a client's session when it changes its server.
+    SessionState {
+        /// It follows the client, or the client keeps its server.
+        Follow = "follow",
+        /// As in PgBouncer: only parameters that servers report follow the client.
+        Pgbouncer = "pgbouncer",
+    }
+}
+
+words! {
     /// How clients authenticate.
     AuthType {
         /// No authentication, but the user must exist.

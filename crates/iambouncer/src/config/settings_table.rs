@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, TlsMode, TlsProtocols};
+use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, SessionState, TlsMode, TlsProtocols};
 use super::ldap_options::LdapSetting;
 use super::ports::PortList;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
@@ -113,6 +113,7 @@ settings! {
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
     service_name: String = "", Start, Ignored, "Name of the Windows service";
+    session_state: SessionState = SessionState::Pgbouncer, Release, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. follow without a file";
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 20);
+        assert_eq!(table().len(), 101 + 21);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

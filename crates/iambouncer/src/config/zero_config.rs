@@ -20,12 +20,13 @@ use rds_iam::secrets::SecretArn;
 pub const MODE_SOCKET_DIR: &str = "@iambouncer";
 
 /// Defaults of settings in this mode.
-const MODE_DEFAULTS: [(&str, &str); 9] = [
+const MODE_DEFAULTS: [(&str, &str); 10] = [
     ("listen_addr", "127.0.0.1"),
     ("listen_port", "6432"),
     ("unix_socket_dir", MODE_SOCKET_DIR),
     ("auth_type", "any"),
     ("pool_mode", "transaction"),
+    ("session_state", "follow"),
     ("workers", "1"),
     ("server_tls_sslmode", "verify-full"),
     // JDBC, lib/pq and sqlx send it.

@@ -90,6 +90,8 @@ pub(super) struct Figures {
     pub(super) listener_left: Option<f64>,
     pub(super) client_logins: Vec<(&'static str, u64)>,
     pub(super) client_errors: Vec<(&'static str, u64)>,
+    pub(super) session_pins: Vec<(&'static str, u64)>,
+    pub(super) session_mismatches: u64,
     pub(super) traces_exported: u64,
     pub(super) traces_dropped: u64,
     pub(super) is_ready: bool,

@@ -57,6 +57,7 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     row("client_connections", Gauge, None, &["database", "user", "state"], "Clients by state: idle, active (with a server), waiting (for a server); login and console have no pool.", client_connections),
     row("server_connections", Gauge, None, &["database", "user", "state"], "Servers by state: active, idle, tested (reset query), being_canceled, login.", server_connections),
     row("pool_size", Gauge, None, POOL, "Servers that the pool may have.", |f| pools(f, |p| whole(p.size.into()))),
+    row("pool_kept_servers", Gauge, None, POOL, "Servers that their clients keep outside of transactions (session_state = follow); see SHOW PINS.", |f| pools(f, |p| whole(p.kept as u64))),
     row("pool_waiting", Gauge, None, POOL, "Clients waiting for a server.", |f| pools(f, |p| whole(p.clients.waiting as u64))),
     row("pool_maxwait", Gauge, SECONDS, POOL, "Longest current wait of a client for a server.", |f| {
         pools(f, |p| MetricValue::Gauge(p.longest_wait.as_secs_f64()))
@@ -75,6 +76,12 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     }),
     row("client_errors", Counter, None, &["class"], "Errors that clients have received from the pooler, by class: the first two characters of SQLSTATE.", |f| {
         labelled(&f.client_errors)
+    }),
+    row("session_pins", Counter, None, &["reason"], "Clients that began to keep their server outside of transactions, by reason (session_state = follow). SHOW PINS shows those that do now.", |f| {
+        labelled(&f.session_pins)
+    }),
+    row("session_mismatches", Counter, None, &[], "Statements that changed their session without being recognized. Each is an error of this program; please report it.", |f| {
+        one(MetricValue::Count(f.session_mismatches))
     }),
 
     row("queries", Counter, None, POOL, "Queries answered.", |f| pools(f, |p| MetricValue::Count(p.totals.queries))),

@@ -69,6 +69,8 @@ impl Scraper {
             listener_left: listener_expires_at.map(|at| (at - unix_seconds(SystemTime::now())) as f64),
             client_logins: self.process.client_counters.logins.read(),
             client_errors: self.process.client_counters.errors.read(),
+            session_pins: self.process.session_counters.pins.read(),
+            session_mismatches: self.process.session_counters.mismatches(),
             traces_exported: self.process.trace_counters.exported(),
             traces_dropped: self.process.trace_counters.dropped(),
             is_ready: health.is_ready(),

@@ -21,7 +21,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The client has logged in; see [`Socket::use_engine`].
+    /// The client has logged in; see `Socket::use_engine`.
     pub fn use_engine(&mut self) {
         match self {
             Self::Plain(socket) => socket.use_engine(),

@@ -28,6 +28,8 @@ use crate::server::Server;
 use crate::stats::Statistics;
 use crate::worker;
 use crate::worker::notify::Notify;
+use sql::Features;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,6 +68,8 @@ pub struct Pool {
     /// Servers of this worker that are being closed.
     pub(super) lingering: Counter,
     pub(super) known_parameters: KnownParameters,
+    /// Reasons for which a client has kept its server.
+    noted_pins: Cell<Features>,
     /// State shared with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     /// Notified when a server becomes free or is closed.
@@ -108,6 +112,7 @@ impl Pool {
             maintenance: Maintenance::default(),
             lingering: Counter::default(),
             known_parameters: KnownParameters::default(),
+            noted_pins: Cell::default(),
             shared,
             changed,
             shared_limits,
@@ -131,6 +136,13 @@ impl Pool {
     #[inline]
     pub fn changed_session_rules(&self, known: &Rc<SessionRules>) -> Option<Rc<SessionRules>> {
         self.rules.changed_session(known)
+    }
+
+    /// True if a client keeps its server for one of these reasons for the first time.
+    pub fn note_pin(&self, features: Features) -> bool {
+        let mut noted = self.noted_pins.get();
+        noted.add(features);
+        self.noted_pins.replace(noted) != noted
     }
 
     /// Changes whenever a client changes the database's schema.

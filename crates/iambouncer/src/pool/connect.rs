@@ -292,6 +292,7 @@ impl Pool {
             prepared: Default::default(),
             unnamed: Default::default(),
             has_client_names: false,
+            last_client: 0,
             info: Rc::new(ServerInfo::new(facts, touched_at)),
             permits,
         };

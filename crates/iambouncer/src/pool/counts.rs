@@ -40,6 +40,11 @@ impl Pool {
             .saturating_sub(self.idle_count())
     }
 
+    /// Those that their clients keep outside of transactions.
+    pub fn kept_servers(&self) -> usize {
+        self.table.list().iter().filter(|server| server.is_kept.get()).count()
+    }
+
     /// Those of them that are being closed.
     pub fn lingering_servers(&self) -> usize {
         self.lingering.taken() as usize
@@ -69,6 +74,7 @@ impl Pool {
             longest_wait: oldest.map(|since| worker::now() - since).unwrap_or_default(),
             cancels: servers.iter().map(|server| server.cancels_in_flight.get()).sum(),
             active: doing(Activity::Active),
+            kept: self.kept_servers(),
             active_cancel: servers
                 .iter()
                 .filter(|s| s.activity.get() == Activity::Active && s.cancels_in_flight.get() > 0)

@@ -9,6 +9,9 @@ use crate::worker;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+/// Removes all state of a session.
+const DISCARD: &str = "DISCARD ALL";
+
 /// A server on loan from its pool. The verbs end the lease with what the holder knows. A lease that is dropped instead,
 /// by an error or with its task, returns a server that was not used, and closes one whose state is unknown.
 pub struct Lease {
@@ -34,6 +37,13 @@ impl Lease {
     pub fn release_dirty(mut self) {
         if let Some(server) = self.server.take() {
             self.pool.release_dirty(server);
+        }
+    }
+
+    /// Returns a server that is in step and owes nothing, with state that only its client could use.
+    pub fn release_discarding(mut self) {
+        if let Some(server) = self.server.take() {
+            self.pool.release_with(server, DISCARD.to_owned());
         }
     }
 

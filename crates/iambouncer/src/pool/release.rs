@@ -41,6 +41,7 @@ impl Pool {
     fn accept(self: &Rc<Self>, server: Box<Server>, now: Instant) -> Option<Box<Server>> {
         let info = &server.info;
         info.client_id.set(0);
+        info.is_kept.set(false);
         info.activity.set(Activity::Idle);
         let is_too_old = info.facts.retire_at.is_some_and(|at| at <= now);
         if info.close_needed.get() {
@@ -114,11 +115,16 @@ impl Pool {
     /// Takes back a server whose session state may be dirty: it runs the reset query first.
     pub(super) fn release_dirty(self: &Rc<Self>, server: Box<Server>) {
         let settings = self.context.config();
-        let sql = settings.settings.server_reset_query.clone();
+        self.release_with(server, settings.settings.server_reset_query.clone());
+    }
+
+    /// Takes back a server that runs this query first; none if it is empty.
+    pub(super) fn release_with(self: &Rc<Self>, server: Box<Server>, sql: String) {
         if sql.is_empty() || self.rules.uses_once() || server.info.close_needed.get() {
             return self.release(server);
         }
         server.info.client_id.set(0);
+        server.info.is_kept.set(false);
         if server.info.cancels_in_flight.get() > 0 {
             // A cancel request would hit the reset query itself.
             return self.abandon(server, UnfinishedWork { owes_answers: false, between_messages: true });

@@ -1,7 +1,7 @@
 //! Per-session rules derived from a pool's settings. Owns their derivation; sessions adopt changed rules when they have
 //! no server.
 
-use crate::config::{Config, PoolMode, PoolRules};
+use crate::config::{Config, PoolMode, PoolRules, SessionState};
 
 /// Rules in force for a session until it next releases a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct SessionRules {
     pub max_prepared: u32,
     /// `max_packet_size`, bytes.
     pub max_message_bytes: u32,
+    /// What a client has set follows it (`session_state = follow`). In session pooling there is nothing to follow.
+    pub follows: bool,
     /// Run the reset query at every release.
     pub always_reset: bool,
     /// `disable_pqexec`.
@@ -29,6 +31,7 @@ impl SessionRules {
             // In session pooling a client has its server to itself, so names cannot conflict.
             max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
+            follows: mode != PoolMode::Session && settings.session_state == SessionState::Follow,
             always_reset: settings.server_reset_query_always,
             refuses_simple_queries: settings.disable_pqexec,
             forbids_requests: settings.disable_pqexec || mode == PoolMode::Statement,

@@ -24,7 +24,12 @@ pub enum WaitReason {
     /// A server is logging in.
     LoggingIn,
     /// As many servers as the pool may have are in use.
-    PoolFull(u32),
+    PoolFull {
+        /// Their number.
+        size: u32,
+        /// Those of this worker that clients keep outside of transactions.
+        kept: usize,
+    },
     /// `max_user_connections` is reached.
     UserFull(u32),
     /// `max_db_connections` is reached.
@@ -40,7 +45,7 @@ impl WaitReason {
             Self::Paused => "paused",
             Self::LoginFailed { .. } => "login_failed",
             Self::LoggingIn => "logging_in",
-            Self::PoolFull(_) => "pool_full",
+            Self::PoolFull { .. } => "pool_full",
             Self::UserFull(_) => "user_full",
             Self::DatabaseFull(_) => "database_full",
             Self::ServerOnTheWay => "server_on_the_way",
@@ -61,9 +66,13 @@ impl fmt::Display for WaitReason {
                 )
             }
             Self::LoggingIn => f.write_str("a server is logging in"),
-            Self::PoolFull(size) => write!(
+            Self::PoolFull { size, kept: 0 } => write!(
                 f,
                 "all servers of the pool are in use (pool_size = {size}); raise it, or look for long transactions"
+            ),
+            Self::PoolFull { size, kept } => write!(
+                f,
+                "all servers of the pool are in use (pool_size = {size}), of which clients keep {kept}; raise it, or see SHOW PINS"
             ),
             Self::UserFull(limit) => {
                 write!(f, "the user has {limit} servers over all databases (max_user_connections)")
@@ -98,7 +107,7 @@ impl Pool {
         }
         let size = self.size_now();
         match self.full_limit(size) {
-            Some((Full::Pool, limit)) => WaitReason::PoolFull(limit),
+            Some((Full::Pool, size)) => WaitReason::PoolFull { size, kept: self.kept_servers() },
             Some((Full::User, limit)) => WaitReason::UserFull(limit),
             Some((Full::Database | Full::UserAndDatabase, limit)) => WaitReason::DatabaseFull(limit),
             None => WaitReason::ServerOnTheWay,

@@ -3,6 +3,7 @@
 
 use super::effect::Effect;
 use super::interned::{ByBody, HasBody, InternTable, SweepTimer};
+use sql::SessionChanges;
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -22,6 +23,8 @@ pub struct Text {
     pub body: Box<[u8]>,
     /// Its effect.
     pub effect: Effect,
+    /// What it may change in its session.
+    pub changes: Option<Box<SessionChanges>>,
 }
 
 /// A worker's handle of a statement: cheap to share there, without touching memory that other workers modify.
@@ -80,9 +83,17 @@ fn text(body: &[u8]) -> Arc<Text> {
     }
     texts.last_id += 1;
     let id = texts.last_id;
-    let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect: Effect::of(body) });
+    let changes = SessionChanges::of(until_zero(body));
+    let effect = Effect::of(body);
+    let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect, changes });
     texts.table.insert(ByBody(text.clone()));
     text
+}
+
+/// The text of a query, which ends with its first zero byte.
+pub fn until_zero(body: &[u8]) -> &[u8] {
+    let end = memchr::memchr(0, body).unwrap_or(body.len());
+    &body[..end]
 }
 
 fn server_name(id: u64) -> Box<[u8]> {
@@ -104,7 +115,14 @@ impl Interner {
         let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
         texts.last_id += 1;
         let id = texts.last_id;
-        Rc::new(Statement(Arc::new(Text { id, name: server_name(id), body: Box::default(), effect })))
+        let changes = Some(Box::new(SessionChanges::unreadable()));
+        Rc::new(Statement(Arc::new(Text {
+            id,
+            name: server_name(id),
+            body: Box::default(),
+            effect,
+            changes,
+        })))
     }
 
     /// The statement for a text from another worker.

@@ -3,6 +3,8 @@
 
 use super::effect::Effect;
 use super::interned::{HasBody, InternTable};
+use super::statement::until_zero;
+use sql::SessionChanges;
 use std::rc::Rc;
 
 /// Longest unnamed statement that is kept for parsing it again, in bytes. A client with a longer one keeps its server
@@ -14,6 +16,8 @@ pub struct UnnamedText {
     body: Option<Box<[u8]>>,
     /// Its effect.
     pub effect: Effect,
+    /// What it may change in its session.
+    pub changes: Option<Box<SessionChanges>>,
 }
 
 impl UnnamedText {
@@ -24,8 +28,8 @@ impl UnnamedText {
 
     /// A statement whose text is not kept, because it is too long or the client keeps its server. It is not equal to
     /// any other.
-    pub fn without_body(effect: Effect) -> Rc<Self> {
-        Rc::new(Self { body: None, effect })
+    pub fn without_body(effect: Effect, changes: Option<Box<SessionChanges>>) -> Rc<Self> {
+        Rc::new(Self { body: None, effect, changes })
     }
 }
 
@@ -74,7 +78,11 @@ pub struct UnnamedTexts(InternTable<UnnamedText>);
 impl UnnamedTexts {
     /// The text with this body, created if necessary.
     pub fn intern(&self, body: &[u8]) -> Rc<UnnamedText> {
-        let make = || UnnamedText { body: Some(body.into()), effect: Effect::of(body) };
+        let make = || UnnamedText {
+            body: Some(body.into()),
+            effect: Effect::of(body),
+            changes: SessionChanges::of(until_zero(body)),
+        };
         self.0.get_or_add(body, make)
     }
 }
@@ -89,8 +97,8 @@ mod tests {
         let a = texts.intern(b"SELECT 1\0\0\0");
         assert!(Rc::ptr_eq(&a, &texts.intern(b"SELECT 1\0\0\0")));
         assert!(!Rc::ptr_eq(&a, &texts.intern(b"SELECT 2\0\0\0")));
-        let long = UnnamedText::without_body(Effect::None);
+        let long = UnnamedText::without_body(Effect::None, None);
         let server = ServerUnnamed::Text(long.clone());
-        assert!(server.is(&long) && !server.is(&UnnamedText::without_body(Effect::None)));
+        assert!(server.is(&long) && !server.is(&UnnamedText::without_body(Effect::None, None)));
     }
 }

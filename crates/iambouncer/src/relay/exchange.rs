@@ -222,6 +222,7 @@ mod tests {
                 mode,
                 max_prepared: 0,
                 max_message_bytes,
+                follows: false,
                 always_reset: false,
                 refuses_simple_queries: false,
                 forbids_requests: false,

@@ -78,6 +78,11 @@ impl HalfDuplex {
         self.scanner = Scanner::new(interest, max_message_bytes);
     }
 
+    /// Reports other messages from now on.
+    pub(super) fn set_interest(&mut self, interest: &'static Interest) {
+        self.scanner.set_interest(interest);
+    }
+
     /// Adds bytes that were received before this exchange began.
     pub(super) fn set_received(&mut self, bytes: Inbound) {
         debug_assert!(self.received.is_empty(), "received bytes must not be lost");

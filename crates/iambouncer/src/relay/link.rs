@@ -3,11 +3,13 @@
 
 use super::exchange::{Exchange, RequestState};
 use super::session::{ClientSession, CloseReason};
+use super::unread_state::UnreadState;
 use crate::answers::{ExpectedAnswer, StateChange};
 use crate::client_error;
 use crate::config::PoolMode;
 use crate::parameters::TransactionValues;
 use crate::pool::{Acquired, Lease, UnfinishedWork, Waiter};
+use crate::prepared::ServerUnnamed;
 use crate::server::Server;
 use crate::worker;
 use wire::backend::TxStatus;
@@ -23,6 +25,8 @@ pub(super) struct Linked {
     pub(super) changed_schema: bool,
     /// Parameters that the transaction has changed.
     pub(super) changed_parameters: TransactionValues,
+    /// What the client may have changed in its session. Boxed, since it is rare.
+    pub(super) unread: Option<Box<UnreadState>>,
 }
 
 /// Whether the server can be used again.
@@ -47,6 +51,7 @@ impl Linked {
             condition: ServerCondition::InStep,
             changed_schema: false,
             changed_parameters: TransactionValues::default(),
+            unread: None,
         }
     }
 
@@ -133,7 +138,7 @@ impl Exchange {
         Ok(true)
     }
 
-    fn attach(&mut self, session: &ClientSession, lease: Lease) {
+    fn attach(&mut self, session: &ClientSession, mut lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;
         server.info.touched_at.set(now);
@@ -145,8 +150,12 @@ impl Exchange {
             let parameters = &session.pool.context.parameters;
             let mut statements =
                 parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
+            if statements.peek().is_some() {
+                // A simple query drops it.
+                lease.unnamed.set_unless_own(ServerUnnamed::None);
+            }
             while let Some(sql) = statements.next() {
-                tracing::debug!(id = server.info.facts.id, "varcache_apply: {sql}");
+                tracing::debug!(id = lease.info.facts.id, "varcache_apply: {sql}");
                 encode::query(self.up.insert(), &sql);
                 let is_last = statements.peek().is_none();
                 let change = if is_last { StateChange::Parameters } else { StateChange::None };
@@ -177,7 +186,7 @@ impl Exchange {
         }
         let old_mode = self.rules.mode;
         self.refresh_rules(session);
-        if self.rules.mode != PoolMode::Session && !session.is_pinned() {
+        if self.rules.mode != PoolMode::Session && !self.reads_state(session) && !session.is_pinned() {
             self.release(session, old_mode);
         }
         Ok(())
@@ -195,7 +204,10 @@ impl Exchange {
 
     /// True when the server is about to be released, once everything received from it has been examined.
     pub(super) fn is_about_to_be_released(&self, session: &ClientSession) -> bool {
-        let is_idle = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle);
+        let is_idle = matches!(
+            &self.link,
+            Link::Server(linked) if linked.status == TxStatus::Idle && linked.unread.is_none()
+        );
         is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }
 
@@ -211,6 +223,7 @@ impl Exchange {
         let mut lease = linked.server;
         let server: &mut Server = &mut lease;
         server.end_ownership();
+        server.last_client = session.info.id;
         server.info.prepared_count.set(server.prepared.len());
         // Statements under clients' own names would be visible to other clients.
         if self.rules.always_reset
@@ -262,9 +275,8 @@ impl Exchange {
             && self.down.is_examined()
             && unfinished.between_messages;
         match link {
-            Link::Server(mut linked) if in_order && linked.is_idle() => {
-                linked.server.end_ownership();
-                linked.server.release_dirty();
+            Link::Server(linked) if in_order && linked.is_idle() => {
+                Self::release_after_client(session, linked);
             }
             Link::Server(linked) => linked.server.abandon(unfinished),
             Link::None | Link::Waiting(_) => {}

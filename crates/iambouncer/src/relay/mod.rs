@@ -15,15 +15,18 @@ mod internal_names;
 mod link;
 mod moving;
 mod own_names;
+mod read_state;
 mod requests;
 mod retry;
 mod server_copies;
 mod server_messages;
 mod session;
+mod session_state;
 mod statements;
 #[cfg(feature = "otlp")]
 mod traced;
 mod unnamed;
+mod unread_state;
 mod upstream;
 
 pub use moving::SessionInTransit;

@@ -4,6 +4,7 @@
 use super::exchange::{Exchange, FlushState};
 use super::link::{Link, Linked, ServerCondition};
 use super::session::{ClientSession, Session};
+use super::unread_state::UnreadState;
 use crate::clients::ClientInfo;
 use crate::net::{SocketInTransit, Stream};
 use crate::parameters::{ParameterId, ValueSet};
@@ -11,6 +12,7 @@ use crate::pool::Pool;
 use crate::prepared::statement::Text;
 use crate::prepared::{ClientNames, Effect, ServerUnnamed, Unnamed, UnnamedText};
 use crate::server::moving::DetachedServer;
+use sql::SessionChanges;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ enum UnnamedInTransit {
     None,
     Text(Box<[u8]>),
     /// Its text was not kept.
-    OnServer(Effect),
+    OnServer(Effect, Option<Box<SessionChanges>>),
 }
 
 impl UnnamedInTransit {
@@ -30,7 +32,7 @@ impl UnnamedInTransit {
             None => Self::None,
             Some(text) => match text.body() {
                 Some(body) => Self::Text(body.into()),
-                None => Self::OnServer(text.effect),
+                None => Self::OnServer(text.effect, text.changes.clone()),
             },
         }
     }
@@ -47,6 +49,7 @@ struct KeptServer {
     server: DetachedServer,
     unnamed_portal: Effect,
     named_portals: Effect,
+    unread: Option<Box<UnreadState>>,
 }
 
 /// A session that belongs to no worker. Its connections are closed when it is dropped.
@@ -161,6 +164,7 @@ impl Session {
             return Ok(None);
         };
         linked.changed_parameters.commit(&mut self.session.parameters);
+        let unread = linked.unread.take();
         let Some(server) = linked.server.into_server() else { return Ok(None) };
         match DetachedServer::pack_with_input(server).await {
             Ok(server) => {
@@ -168,10 +172,12 @@ impl Session {
                 exchange.clear_link_state();
                 exchange.recycle();
                 self.session.record_unlinked();
-                Ok(Some(KeptServer { server, unnamed_portal, named_portals }))
+                Ok(Some(KeptServer { server, unnamed_portal, named_portals, unread }))
             }
             Err((server, error)) => {
-                exchange.link = Link::Server(Linked::new(self.session.pool.lend(server)));
+                let mut linked = Linked::new(self.session.pool.lend(server));
+                linked.unread = unread;
+                exchange.link = Link::Server(linked);
                 self.exchange = Some(exchange);
                 Err(error)
             }
@@ -189,7 +195,9 @@ impl Session {
         exchange.down.set_received(received);
         exchange.unnamed_portal = kept.unnamed_portal;
         exchange.named_portals = kept.named_portals;
-        exchange.link = Link::Server(Linked::new(lease));
+        let mut linked = Linked::new(lease);
+        linked.unread = kept.unread;
+        exchange.link = Link::Server(linked);
         self.exchange = Some(exchange);
         Ok(())
     }
@@ -226,7 +234,7 @@ impl SessionInTransit {
         let unnamed = match unnamed {
             UnnamedInTransit::None => None,
             UnnamedInTransit::Text(body) => Some(context.unnamed.intern(&body)),
-            UnnamedInTransit::OnServer(effect) => Some(UnnamedText::without_body(effect)),
+            UnnamedInTransit::OnServer(effect, changes) => Some(UnnamedText::without_body(effect, changes)),
         };
         let session = ClientSession {
             pool,

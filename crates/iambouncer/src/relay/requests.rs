@@ -27,6 +27,9 @@ impl Exchange {
             if self.up.has_sendable() {
                 return Err(NotConsumed::SendFirst);
             }
+            if self.is_reading_state() {
+                return Err(self.await_answer());
+            }
             self.up.clear_received();
             return Err(CloseReason::ClientLeft.into());
         }
@@ -46,6 +49,9 @@ impl Exchange {
             return refused;
         }
         self.ensure_server(session)?;
+        if is_answered(frame.tag) && self.awaits_reset() {
+            return Err(self.await_answer());
+        }
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
             return self.discard_message(frame);
         }
@@ -54,8 +60,11 @@ impl Exchange {
         }
         self.retry.next_message();
         match frame.tag {
-            tag::frontend::QUERY => self.on_query(session, frame),
+            tag::frontend::QUERY => return self.on_query(session, frame),
             tag::frontend::FUNCTION_CALL => {
+                if self.rules.follows {
+                    self.record_function_call(session)?;
+                }
                 self.retry.clear();
                 self.forward_expecting(session, frame, ExpectedAnswer::FunctionCall);
             }
@@ -116,7 +125,10 @@ impl Exchange {
         Ok(())
     }
 
-    fn on_query(&mut self, session: &mut ClientSession, frame: Frame) {
+    fn on_query(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
+        if self.rules.follows {
+            self.record_query(session, frame)?;
+        }
         self.retry.clear();
         if let Link::Server(linked) = &mut self.link {
             // The server drops its unnamed statement (manual, "Extended Query"), unless it skips the query because of
@@ -128,6 +140,7 @@ impl Exchange {
         let text = self.up.front().get(HEADER_BYTES..).unwrap_or_default();
         let deallocates = Effect::of(text) == Effect::Deallocates;
         self.forward_expecting(session, frame, ExpectedAnswer::Query { deallocates });
+        Ok(())
     }
 
     /// Sends the Sync, or holds it while a COPY may be running that would ignore it.
@@ -166,6 +179,7 @@ impl Exchange {
             copies: effect == Effect::Copies,
             deallocates: effect == Effect::Deallocates,
         });
+        self.record_execute();
         self.up.forward(frame);
         Ok(())
     }

@@ -34,6 +34,11 @@ impl Exchange {
             from_server::ERROR_RESPONSE => self.on_error(session, frame, is_internal)?,
             from_server::NOTICE_RESPONSE => is_internal || self.replace_names(session, frame),
             from_server::PARAMETER_STATUS => self.on_parameter(session, frame, is_internal),
+            from_server::DATA_ROW if is_internal => {
+                self.on_state_row(frame);
+                true
+            }
+            from_server::NOTIFICATION_RESPONSE => false,
             from_server::COMMAND_COMPLETE if !is_internal => {
                 self.on_command_complete(session, frame);
                 self.on_answer(session, frame.tag)?
@@ -105,8 +110,12 @@ impl Exchange {
         } else {
             self.answers.await_command();
         }
+        let is_announced = linked.unread.is_some();
         self.flush_has_passed();
         self.count_ready(session, status);
+        if is_announced && self.answers.is_settled() {
+            self.restore_after_reset(session);
+        }
         Ok(false)
     }
 
@@ -116,18 +125,20 @@ impl Exchange {
         session: &mut ClientSession,
         committed: &StateChange,
     ) -> Result<(), CloseReason> {
-        if self.answers.is_internal() {
-            return Ok(());
-        }
-        if let Some(message) = self.internal_query_error.take() {
-            return Err(CloseReason::Error(refused_parameter(&message)));
-        }
-        if let (StateChange::Parameters, Link::Server(linked)) = (committed, &mut self.link) {
+        if let (StateChange::Parameters, Link::Server(linked)) = (committed, &mut self.link)
+            && self.internal_query_error.is_none()
+        {
             let parameters = &session.pool.context.parameters;
             session.parameters = linked.server.accept_parameters(parameters, &session.parameters);
             session.parameters_proven = true;
         }
-        Ok(())
+        if self.answers.is_internal() || self.state_query_completed(session)? {
+            return Ok(());
+        }
+        match self.internal_query_error.take() {
+            Some(message) => Err(CloseReason::Error(refused_parameter(&message))),
+            None => Ok(()),
+        }
     }
 
     fn count_ready(&mut self, session: &ClientSession, status: TxStatus) {
@@ -210,6 +221,9 @@ impl Exchange {
         let replaced = self.replace_names(session, frame);
         self.retry.clear();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
+        if let Some(unread) = &mut linked.unread {
+            unread.request_failed();
+        }
         if linked.condition == ServerCondition::TransactionLeftOpen {
             // The error has ended the transaction.
             linked.condition = ServerCondition::InStep;
@@ -271,6 +285,7 @@ impl Exchange {
     fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, is_internal: bool) -> bool {
         let message = self.down.front();
         let message = &message[..frame.len.min(message.len())];
+        let is_internal = is_internal && !self.is_restoring();
         let Link::Server(linked) = &mut self.link else { return is_internal };
         let tracked = linked.server.record_parameter(&session.pool.context.parameters, message);
         if tracked.is_some() && matches!(linked.changed_parameters, TransactionValues::Restored) {
@@ -299,6 +314,10 @@ impl Exchange {
                 let discards_all = tag == b"DISCARD ALL";
                 self.on_deallocated(session, discards_all);
             }
+            b"SET" | b"RESET" | b"LISTEN" | b"PREPARE" | b"LOAD" | b"CALL" => {
+                let tag = tag.to_vec();
+                self.check_announced(session, &tag);
+            }
             [b'A' | b'C' | b'D', ..] if changes_schema(tag) => {
                 if let Link::Server(linked) = &mut self.link {
                     linked.changed_schema = true;
@@ -321,7 +340,9 @@ impl Exchange {
         if discards_all {
             linked.server.forget_unreported(&session.pool.context.parameters);
             // Otherwise what the server reports may be the values of a later SET.
-            if self.rules.mode != PoolMode::Session && self.answers.is_last_command() {
+            if self.rules.follows {
+                self.discarded_all(session);
+            } else if self.rules.mode != PoolMode::Session && self.answers.is_last_command() {
                 self.restore_parameters(session);
             }
         }
@@ -380,7 +401,7 @@ fn changes_schema(tag: &[u8]) -> bool {
     [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().any(|command| tag.starts_with(command))
 }
 
-fn refused_parameter(message: &[u8]) -> crate::client_error::ClientError {
+pub(super) fn refused_parameter(message: &[u8]) -> crate::client_error::ClientError {
     let fields = backend::error_fields(message).unwrap_or_default();
     client_error::parameter_refused(&fields.message, fields.code.into_owned())
 }

@@ -78,7 +78,9 @@ pub(super) struct ClientSession {
 impl ClientSession {
     /// As [`ClientSession::is_pinned`], without checking whether private statements are left.
     pub(super) fn may_be_pinned(&self) -> bool {
-        self.has_private || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
+        self.has_private
+            || self.keeps_state()
+            || self.unnamed.as_ref().is_some_and(|text| text.body().is_none())
     }
 
     /// True while a statement of the client exists only on its server, so that the client has to keep that server.
@@ -116,6 +118,9 @@ impl ClientSession {
     /// Records that the client has this server.
     pub(super) fn record_linked(&self, server: &Server) {
         server.info.client_id.set(self.info.id);
+        if self.keeps_state() {
+            server.info.is_kept.set(true);
+        }
         server.info.activity.set(Activity::Active);
         self.info.set_server(Some(server.info.clone()));
         self.info.begin_busy(ClientState::Active);
@@ -152,6 +157,9 @@ impl Session {
             parameters,
             parameters_proven,
         };
+        if session.pool.with_session_rules(|rules| rules.follows) {
+            session.pin_for_parameters();
+        }
         Self::begin(session, up)
     }
 

@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
+use super::session_state::StatementMessage;
 use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, LocalAnswer, StateChange};
 use crate::client_error;
@@ -62,6 +63,9 @@ impl Exchange {
             return Err(self.await_answer());
         }
         let name: Box<[u8]> = parse.name.into();
+        if let Some(changes) = &statement.changes {
+            self.discard_foreign_sequences(session, changes);
+        }
         if self.is_on_server(&statement) {
             // Whether a failed transaction refuses it depends on outstanding answers.
             if self.is_refused_by_transaction(&statement) && self.answers.owes_ready() {
@@ -133,6 +137,9 @@ impl Exchange {
             return Err(NotConsumed::SendFirst);
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
+        if let Some(changes) = &statement.changes {
+            self.record_statement(session, changes, &statement.body, StatementMessage::Bind)?;
+        }
         self.record_portal(session, portal_len == 0, statement.effect);
         session.pool.stats.count(|t| t.binds += 1);
         self.start_clock(session);

@@ -6,11 +6,14 @@ use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
+use super::session_state::{MAX_READ_BYTES, StatementMessage};
 use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, StateChange};
 use crate::config::PoolMode;
+use crate::prepared::statement::until_zero;
 use crate::prepared::unnamed::MAX_KEPT_BYTES;
 use crate::prepared::{Effect, ServerUnnamed, UnnamedText};
+use sql::SessionChanges;
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
 use wire::rewrite;
@@ -24,7 +27,7 @@ impl Exchange {
             let effect = Effect::of(text);
             session.has_effects |= effect != Effect::None;
             let change = if session.has_effects {
-                StateChange::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect)))
+                StateChange::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect, None)))
             } else {
                 StateChange::None
             };
@@ -36,7 +39,8 @@ impl Exchange {
         }
         let text = if frame.len > MAX_KEPT_BYTES {
             let front = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
-            UnnamedText::without_body(Effect::of(front))
+            let effect = Effect::of(front);
+            UnnamedText::without_body(effect, self.changes_of_long_parse(frame)?)
         } else {
             let message = self.whole(frame)?;
             let body = frontend::parse(message).map_err(violation)?.body;
@@ -46,6 +50,9 @@ impl Exchange {
                 _ => session.pool.context.unnamed.intern(body),
             }
         };
+        if let Some(changes) = &text.changes {
+            self.discard_foreign_sequences(session, changes);
+        }
         session.has_effects |= text.effect != Effect::None;
         let before = session.unnamed.replace(text.clone());
         if let Link::Server(linked) = &mut self.link {
@@ -59,9 +66,24 @@ impl Exchange {
         Ok(())
     }
 
+    /// What a statement may change whose text is not kept.
+    fn changes_of_long_parse(&self, frame: Frame) -> Consumed<Option<Box<SessionChanges>>> {
+        if !self.rules.follows {
+            return Ok(None);
+        }
+        if frame.len > MAX_READ_BYTES {
+            return Ok(Some(Box::new(SessionChanges::unreadable())));
+        }
+        let body = frontend::parse(self.whole(frame)?).map_err(violation)?.body;
+        Ok(SessionChanges::of(until_zero(body)))
+    }
+
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.clear();
         self.ensure_unnamed(session)?;
+        if session.unnamed.as_ref().is_some_and(|text| text.changes.is_some()) {
+            self.record_unnamed(session)?;
+        }
         if session.has_effects {
             let is_unnamed_portal = self.up.front().get(HEADER_BYTES) == Some(&0);
             let effect = session.unnamed.as_ref().map_or(Effect::None, |text| text.effect);
@@ -69,6 +91,15 @@ impl Exchange {
         }
         self.forward_expecting(session, frame, ExpectedAnswer::Bind(0));
         Ok(())
+    }
+
+    /// Records what the unnamed statement may change.
+    #[cold]
+    fn record_unnamed(&mut self, session: &mut ClientSession) -> Consumed {
+        let Some(text) = session.unnamed.clone() else { return Ok(()) };
+        let Some(changes) = &text.changes else { return Ok(()) };
+        let body = text.body().unwrap_or_default();
+        self.record_statement(session, changes, body, StatementMessage::Bind)
     }
 
     pub(super) fn on_unnamed_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {

@@ -99,6 +99,8 @@ pub struct ServerInfo {
     pub activity: Cell<Activity>,
     /// Linked client's id, or 0.
     pub client_id: Cell<u64>,
+    /// Its client keeps it outside of transactions (`session_state`).
+    pub is_kept: Cell<bool>,
     /// It has to be closed on release (RECONNECT, changed configuration).
     pub close_needed: Cell<bool>,
     /// Cancel requests under way to it. Until they are done, it is not assigned to another client.
@@ -116,6 +118,7 @@ impl ServerInfo {
             overlap: Overlap::default(),
             activity: Cell::new(Activity::Idle),
             client_id: Cell::new(0),
+            is_kept: Cell::new(false),
             close_needed: Cell::new(false),
             cancels_in_flight: Cell::new(0),
             prepared_count: Cell::new(0),
@@ -137,6 +140,8 @@ pub struct Server {
     pub unnamed: ServerUnnamed,
     /// It has, or had, statements under names that clients chose.
     pub has_client_names: bool,
+    /// The client that has used it last; 0 if there was none.
+    pub last_client: u64,
     /// Its places in the limits. Dropped before the place above the pool's size in the next field, so that no count is
     /// too high.
     pub permits: Vec<Permit>,

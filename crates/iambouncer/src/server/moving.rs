@@ -21,6 +21,7 @@ pub struct DetachedServer {
     parameters: Vec<(ParameterId, Box<str>)>,
     reported: ParameterIds,
     has_client_names: bool,
+    last_client: u64,
     prepared: Vec<(Arc<Text>, u32)>,
     private: Vec<u64>,
     has_uncertain: bool,
@@ -56,8 +57,17 @@ impl DetachedServer {
     /// The server whose connection was detached.
     fn of(server: Server, connection: SocketInTransit) -> Self {
         // Every field is named, so that a new one is either passed on or dropped on purpose.
-        let Server { stream: _, parameters, reported, prepared, unnamed, has_client_names, info, permits } =
-            server;
+        let Server {
+            stream: _,
+            parameters,
+            reported,
+            prepared,
+            unnamed,
+            has_client_names,
+            last_client,
+            info,
+            permits,
+        } = server;
         Self {
             connection,
             facts: info.facts.clone(),
@@ -65,6 +75,7 @@ impl DetachedServer {
             parameters: parameters.iter().map(|(id, value)| (id, value.into())).collect(),
             reported,
             has_client_names,
+            last_client,
             has_uncertain: prepared.has_uncertain(),
             prepared: prepared.texts(),
             private: prepared.private().collect(),
@@ -97,6 +108,7 @@ impl DetachedServer {
             // Otherwise it is one of the texts of unnamed statements, whose addresses are specific to a worker.
             unnamed: if self.is_unnamed_own { ServerUnnamed::Own } else { ServerUnnamed::Unknown },
             has_client_names: self.has_client_names,
+            last_client: self.last_client,
             info: Rc::new(info),
             permits: self.permits,
         };

@@ -18,6 +18,8 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
         overlap,
         activity,
         client_id,
+        // Recorded when the client is linked again.
+        is_kept: _,
         close_needed,
         cancels_in_flight,
         prepared_count,
@@ -47,7 +49,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
         format!("{replication:?}"),
         format!("{touched_at:?} {activity:?} {client_id:?} {close_needed:?}"),
         format!("{cancels_in_flight:?} {prepared_count:?} {}", overlap.is_none()),
-        format!("{values:?} {:?} {}", server.reported, server.has_client_names),
+        format!("{values:?} {:?} {} {}", server.reported, server.has_client_names, server.last_client),
         format!("{texts:?} {}", server.prepared.has_uncertain()),
         format!("{} {}", server.permits.len(), permits.taken()),
     ]

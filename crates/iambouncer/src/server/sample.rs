@@ -54,6 +54,7 @@ pub(crate) fn server(stream: UnixStream, permits: Vec<Permit>, now: Instant) -> 
         prepared,
         unnamed: ServerUnnamed::Unknown,
         has_client_names: true,
+        last_client: 7,
         permits,
         info,
     }

@@ -1,5 +1,5 @@
 //! Counters and averages. Owns plain cells of one worker, summed on request; values changed by queries are never
-//! shared between threads. Rare events, [`logins`] and [`client_counters`], are counted for the whole
+//! shared between threads. Rare events, [`logins`], [`client_counters`] and [`session_counters`], are counted for the whole
 //! process. [`snapshot`] is what others read.
 
 pub mod client_counters;
@@ -8,6 +8,7 @@ pub mod history;
 pub mod last_failures;
 pub mod load;
 pub mod logins;
+pub mod session_counters;
 pub mod snapshot;
 pub mod trace_counters;
 

@@ -42,6 +42,7 @@ pool_counts! {
     longest_wait: Duration, longest, "Longest current wait.";
     cancels: u32, sum, "Cancel requests under way.";
     active: usize, sum, "Linked servers.";
+    kept: usize, sum, "Linked servers that their clients keep outside of transactions.";
     active_cancel: usize, sum, "Linked servers with a cancel request under way.";
     being_canceled: usize, sum, "Servers that are waiting for a cancel request to complete, or are being closed.";
     idle: usize, sum, "Idle servers.";
@@ -62,6 +63,7 @@ impl PoolCounts {
             longest_wait: Duration::ZERO,
             cancels: 0,
             active: 0,
+            kept: 0,
             active_cancel: 0,
             being_canceled: 0,
             idle: 0,

@@ -113,7 +113,17 @@ fn every_table_has_the_columns_of_pgbouncer_in_their_order_and_types() {
     }
     let mut known: Vec<&str> = tables().iter().map(|(command, ..)| *command).collect();
     // The pooler's own; those of the API are compared with it in `api`.
-    known.extend(["HELP", "SECRETS", "STATUS", "TOKENS", "SERVER_AUTH", "PROBLEMS", "WAITING", "LATENCIES"]);
+    known.extend([
+        "HELP",
+        "SECRETS",
+        "STATUS",
+        "TOKENS",
+        "SERVER_AUTH",
+        "PROBLEMS",
+        "PINS",
+        "WAITING",
+        "LATENCIES",
+    ]);
     known.extend(["HISTORY", "WORKERS", "EVENTS", "LOGIN_FAILURES", "SETTINGS"]);
     for command in iambouncer::admin::table::COMMANDS {
         let Some(what) = command.words.strip_prefix("SHOW ") else { continue };

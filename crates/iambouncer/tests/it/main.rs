@@ -76,6 +76,7 @@ mod secrets;
 mod server_checks;
 mod server_logins;
 mod server_passwords;
+mod session_state;
 mod settings_in_force;
 mod shared_limits;
 mod signals;

@@ -8,6 +8,7 @@
 use crate::cancel::cancel;
 use crate::support::Bouncer;
 use crate::support::postgres::start;
+use crate::support::random::Random;
 use crate::support::raw::{self, Client, Message};
 use rds_sim::postgres::{Postgres, PostgresOptions};
 use std::io::Write;
@@ -35,22 +36,6 @@ enum Transaction {
     Open,
     /// The next one was another, without a transaction: the next command may fail.
     LeftOpen,
-}
-
-/// A small pseudorandom generator: the same seed gives the same messages.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % limit
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
 }
 
 /// Totals over all clients.

@@ -184,11 +184,12 @@ fn an_unreported_parameter_of_the_startup_packet_is_applied_once_and_reset() {
 }
 
 #[test]
-fn the_search_path_of_a_startup_packet_is_a_list() {
+fn the_search_path_of_a_startup_packet_is_that_of_a_direct_connection() {
     let bouncer = Bouncer::in_front_of(postgres(), &["default_pool_size = 1"]);
     let path = "\"$user\", Public,\"Odd, one\"";
     let mut client =
         Client::log_in_with(bouncer.port, &[("user", "app"), ("database", "app"), ("search_path", path)]);
-    assert_eq!(client.value("SHOW search_path"), "\"$user\", public, \"Odd, one\"");
+    assert_eq!(client.value("SHOW search_path"), path);
+    assert_eq!(client.value("SELECT current_schemas(false)"), "{public}");
     assert_eq!(bouncer.client().value("SHOW search_path"), "\"$user\", public");
 }

@@ -299,6 +299,8 @@ pub fn command_through(
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
         // It also runs some with clients that change their worker after every request.
         .envs(std::env::var("TEST_MOVE_CLIENTS").map(|yes| ("TEST_MOVE_CLIENTS", yes)))
+        // With follow, all tests can be run with clients whose session state follows them.
+        .envs(std::env::var("TEST_SESSION_STATE").map(|value| ("IAMBOUNCER_SESSION_STATE", value)))
         .envs(root_user())
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())

@@ -13,6 +13,7 @@ pub mod pam;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod program;
+pub mod random;
 pub mod raw;
 pub mod replicas;
 pub mod scripted;

@@ -1,0 +1,224 @@
+//! Queries about the state of a client's session, between its requests: the client's startup values after a RESET, and
+//! what has changed, before another client gets the server. Owns these queries and what their answers mean.
+//!
+//! What a statement has changed is never concluded from its text: savepoints, errors and functions decide. The server is
+//! asked instead, while the client already has its answer.
+
+use super::exchange::Exchange;
+use super::link::Link;
+use super::session::{ClientSession, CloseReason};
+use super::unread_state::{MAX_SETTINGS, StateQuery};
+use crate::answers::ExpectedAnswer;
+use crate::parameters::{ParameterId, ROLE, ValueSet, push_literal};
+use crate::prepared::ServerUnnamed;
+use crate::sql_client;
+use sql::{Feature, Features};
+use wire::backend::TxStatus;
+use wire::encode;
+use wire::scan::{FROM_SERVER, Frame, ROWS_FROM_SERVER};
+
+/// Whether the server has the state of [`PROBED`], in that order. PostgreSQL itself finds temporary objects by their
+/// dependency on their schema (DISCARD TEMP).
+const PROBES: &str = "\
+    CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) 0 THEN false ELSE EXISTS (SELECT FROM pg_catalog.pg_depend \
+    WHERE refclassid OPERATOR(pg_catalog.=) 2615 AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) END,\
+    EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),\
+    EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+    AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),\
+    EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),\
+    EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+/// What the columns of [`PROBES`] show.
+const PROBED: [Feature; 5] = [
+    Feature::TemporaryObject,
+    Feature::HoldableCursor,
+    Feature::AdvisoryLock,
+    Feature::Listen,
+    Feature::SqlPrepared,
+];
+
+impl Exchange {
+    /// Called when the server has answered a request of the client. Sets the client's startup values again that the
+    /// request has reset.
+    pub(super) fn restore_after_reset(&mut self, session: &ClientSession) {
+        let Some(linked) = self.link.server() else { return };
+        let is_open = matches!(linked.status, TxStatus::Idle | TxStatus::Open);
+        let Some(unread) = &mut linked.unread else { return };
+        let has_set = std::mem::take(&mut unread.has_set) | std::mem::take(&mut unread.has_discarded);
+        if linked.status == TxStatus::Open && !has_set {
+            // A portal that is executed later.
+            return;
+        }
+        unread.is_reset_executed = false;
+        let resets = std::mem::take(&mut unread.resets);
+        if !has_set || !is_open {
+            return;
+        }
+        let values = self.values_to_restore(session, &resets);
+        if values.is_empty() {
+            return;
+        }
+        let parameters = &session.pool.context.parameters;
+        let sql = parameters.set_values(values.iter().map(|(id, value)| (*id, &**value)));
+        self.send_state_query(&sql, StateQuery::Restore);
+    }
+
+    /// Called when the server could be released. Asks it for what may have changed. True if that is under way.
+    pub(super) fn reads_state(&mut self, session: &ClientSession) -> bool {
+        let Link::Server(linked) = &mut self.link else { return false };
+        let Some(unread) = &mut linked.unread else { return false };
+        let pins = session.info.pins();
+        let is_due = unread.probe || pins.is_empty() && unread.needs_query();
+        if !is_due || !pins.without(Features::PROBED).is_empty() {
+            return false;
+        }
+        let probes = std::mem::take(&mut unread.probe);
+        let mut settings = std::mem::take(&mut unread.settings);
+        settings.retain(|id| !linked.server.reported.contains(*id));
+        if !probes && settings.is_empty() {
+            return false;
+        }
+        let mut sql = String::from("SELECT ");
+        if probes {
+            sql.push_str(PROBES);
+        }
+        for (at, id) in settings.iter().enumerate() {
+            sql.push_str(if at > 0 || probes { "," } else { "" });
+            sql.push_str("pg_catalog.current_setting(");
+            push_literal(&mut sql, session.pool.context.parameters.name(*id));
+            sql.push_str(",true)");
+        }
+        self.send_state_query(&sql, StateQuery::Read { probes, settings, row: None });
+        true
+    }
+
+    fn send_state_query(&mut self, sql: &str, query: StateQuery) {
+        let Link::Server(linked) = &mut self.link else { return };
+        tracing::debug!(id = linked.server.info.facts.id, "session state: {sql}");
+        linked.unread.get_or_insert_default().query = query;
+        // A simple query drops it.
+        linked.server.unnamed.set_unless_own(ServerUnnamed::None);
+        self.down.set_interest(&ROWS_FROM_SERVER);
+        encode::query(self.up.insert(), sql);
+        self.answers.push(ExpectedAnswer::InternalQuery);
+    }
+
+    /// True while the server is asked what has changed.
+    pub(super) fn is_reading_state(&self) -> bool {
+        matches!(self.state_query(), Some(StateQuery::Read { .. }))
+    }
+
+    /// True while the client's startup values are set again.
+    pub(super) fn is_restoring(&self) -> bool {
+        matches!(self.state_query(), Some(StateQuery::Restore))
+    }
+
+    fn state_query(&self) -> Option<&StateQuery> {
+        let Link::Server(linked) = &self.link else { return None };
+        linked.unread.as_deref().map(|unread| &unread.query)
+    }
+
+    /// Keeps the row of the answer.
+    #[cold]
+    pub(super) fn on_state_row(&mut self, frame: Frame) {
+        let message = self.down.message(frame);
+        let parsed = if message.len() < frame.len { None } else { sql_client::text_row(message).ok() };
+        let unread = self.link.server().and_then(|linked| linked.unread.as_deref_mut());
+        if let Some(StateQuery::Read { row, .. }) = unread.map(|unread| &mut unread.query) {
+            *row = parsed;
+        }
+    }
+
+    /// The query under way has been answered. False if there is none.
+    #[cold]
+    pub(super) fn state_query_completed(&mut self, session: &mut ClientSession) -> Result<bool, CloseReason> {
+        let Some(unread) = self.link.server().and_then(|linked| linked.unread.as_deref_mut()) else {
+            return Ok(false);
+        };
+        match std::mem::take(&mut unread.query) {
+            StateQuery::None => Ok(false),
+            StateQuery::Restore => {
+                self.down.set_interest(&FROM_SERVER);
+                match self.internal_query_error.take() {
+                    None => Ok(true),
+                    Some(message) => {
+                        Err(CloseReason::Error(super::server_messages::refused_parameter(&message)))
+                    }
+                }
+            }
+            StateQuery::Read { probes, settings, row } => {
+                self.down.set_interest(&FROM_SERVER);
+                let is_refused = self.internal_query_error.take().is_some();
+                let read =
+                    row.filter(|_| !is_refused).and_then(|row| StateAnswer::of(row, probes, &settings));
+                match read {
+                    Some(state) => self.adopt_state(session, state, &settings),
+                    // Values that are too long, or that the server does not show.
+                    None => session.pin(Features::of(&[Feature::ManySettings]), b""),
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// The client and its server have the values that were read.
+    fn adopt_state(&mut self, session: &mut ClientSession, state: StateAnswer, settings: &[ParameterId]) {
+        let Link::Server(linked) = &mut self.link else { return };
+        linked.changed_parameters.commit(&mut session.parameters);
+        if let Some(present) = state.present {
+            session.unpin(Features::PROBED.without(present));
+            session.pin(present, b"");
+        }
+        let context = session.pool.context.clone();
+        let parameters = &context.parameters;
+        let is_utf8 = parameters
+            .id("client_encoding")
+            .and_then(|id| linked.server.parameters.get(id))
+            .is_some_and(|encoding| encoding.eq_ignore_ascii_case("UTF8"));
+        for (id, value) in settings.iter().zip(state.values) {
+            // Other encodings are not decoded.
+            let is_readable = value.as_ref().is_none_or(|value| is_utf8 || value.is_ascii());
+            if !is_readable {
+                session.pin(Features::of(&[Feature::ManySettings]), b"");
+                return;
+            }
+            let value = value.filter(|value| !(value == "none" && parameters.name(*id) == ROLE));
+            let changed = |set: &ValueSet| match &value {
+                Some(value) => parameters.with(set, *id, value),
+                None => parameters.without(set, *id),
+            };
+            let of_server = changed(&linked.server.parameters);
+            linked.server.parameters = of_server;
+            session.parameters = changed(&session.parameters);
+        }
+        if session.parameters.count() > MAX_SETTINGS {
+            session.pin(Features::of(&[Feature::ManySettings]), b"");
+        }
+    }
+}
+
+/// What the server has answered.
+struct StateAnswer {
+    /// The features that it has, if it was asked.
+    present: Option<Features>,
+    values: Vec<Option<String>>,
+}
+
+impl StateAnswer {
+    /// `None` if the row is not an answer to the query.
+    fn of(row: Vec<Option<String>>, probes: bool, settings: &[ParameterId]) -> Option<Self> {
+        let probe_count = if probes { PROBED.len() } else { 0 };
+        if row.len() != probe_count + settings.len() {
+            return None;
+        }
+        let mut row = row.into_iter();
+        let mut present = Features::NONE;
+        for feature in PROBED.into_iter().take(probe_count) {
+            match row.next()?.as_deref() {
+                Some("t") => present.insert(feature),
+                Some("f") => {}
+                _ => return None,
+            }
+        }
+        Some(Self { present: probes.then_some(present), values: row.collect() })
+    }
+}

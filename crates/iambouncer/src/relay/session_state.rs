@@ -1,0 +1,334 @@
+//! The state of a client's session in transaction pooling: what its statements may change is recorded when they are sent.
+//! Owns these records, and decides whether the client keeps its server; the server is asked in [`super::read_state`].
+
+use super::decision::{Consumed, NotConsumed};
+use super::exchange::Exchange;
+use super::link::Link;
+use super::session::ClientSession;
+use super::unread_state::Resets;
+use crate::answers::ExpectedAnswer;
+use crate::clients::Pin;
+use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
+use crate::prepared::ServerUnnamed;
+use crate::prepared::statement::until_zero;
+use crate::worker;
+use sql::token::LexerSettings;
+use sql::{Feature, Features, SessionChanges};
+use wire::backend::TxStatus;
+use wire::encode;
+use wire::limits::HEADER_BYTES;
+use wire::scan::Frame;
+
+/// Longest simple query that is read, in bytes: it has to be received as a whole. After a longer one the client keeps
+/// its server.
+pub(super) const MAX_READ_BYTES: usize = 1024 * 1024;
+/// Longest text of a statement in the record of a client that keeps its server, in characters.
+const MAX_SHOWN: usize = 80;
+/// What DISCARD ALL may end.
+const ALL: Features = Features::of(&Feature::ALL);
+/// State that DISCARD ALL does not remove: the server is closed after its client.
+const NOT_DISCARDED: Features = Features::of(&[
+    Feature::RandomSeed,
+    Feature::LoadedLibrary,
+    Feature::ReplicationSlot,
+    Feature::RemoteConnection,
+]);
+
+/// Numbers of the functions for large objects, which drivers call by number; their state ends with the transaction.
+const LARGE_OBJECT_FUNCTIONS: [u32; 15] =
+    [715, 764, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// How a statement is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StatementMessage {
+    /// As a simple query.
+    Query,
+    /// As a Bind, in a batch.
+    Bind,
+}
+
+impl ClientSession {
+    /// True while its server may have state that no other has.
+    pub(super) fn keeps_state(&self) -> bool {
+        !self.info.pins().is_empty()
+    }
+
+    /// The client keeps its server from now on, for these features.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn pin(&self, features: Features, statement: &[u8]) {
+        let before = self.info.pins();
+        let mut all = before;
+        all.add(features);
+        if all == before {
+            return;
+        }
+        let pool = &self.pool;
+        let pin = || Pin { since: worker::now(), statement: sql::summary(statement, MAX_SHOWN).into() };
+        self.info.set_pins(all, pin);
+        self.record_kept();
+        for feature in features.without(before).iter() {
+            pool.context.process.session_counters.count_pin(feature);
+        }
+        if pool.note_pin(features) {
+            let identity = self.info.identity();
+            tracing::info!(
+                id = self.info.id,
+                user = %identity.user,
+                database = %identity.database,
+                reasons = self.info.pin_reasons(),
+                statement = sql::summary(statement, MAX_SHOWN),
+                "a client keeps its server; further ones of this pool are not logged, see SHOW PINS"
+            );
+        }
+    }
+
+    /// Some of the features for which the client keeps its server no longer exist.
+    pub(super) fn unpin(&self, features: Features) {
+        let left = self.info.pins().without(features);
+        self.info.set_pins(left, || Pin { since: worker::now(), statement: Box::default() });
+        self.record_kept();
+    }
+
+    fn record_kept(&self) {
+        if let Some(server) = self.info.server() {
+            server.is_kept.set(self.keeps_state());
+        }
+    }
+
+    /// What the values of its login mean for how its statements are read.
+    pub(super) fn pin_for_parameters(&self) {
+        let parameters = &self.pool.context.parameters;
+        let value = |name: &str| parameters.id(name).and_then(|id| self.parameters.get(id));
+        let is_unreadable = value("standard_conforming_strings").is_some_and(|value| value != "on")
+            || value("client_encoding").is_some_and(LexerSettings::has_ascii_in_characters);
+        if is_unreadable {
+            self.pin(Features::of(&[Feature::UnreadableText]), b"");
+        }
+        if value("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp")) {
+            self.pin(Features::of(&[Feature::TemporarySchema]), b"");
+        }
+    }
+}
+
+impl Exchange {
+    /// Reads a simple query, at whose front the buffer is.
+    #[inline]
+    pub(super) fn record_query(&mut self, session: &ClientSession, frame: Frame) -> Consumed {
+        if frame.len > MAX_READ_BYTES {
+            self.record_changes(session, &SessionChanges::unreadable(), b"");
+            return Ok(());
+        }
+        let message = self.whole(frame)?;
+        let text = until_zero(message.get(HEADER_BYTES..).unwrap_or_default());
+        if let Some(changes) = SessionChanges::of(text) {
+            let text = text.to_vec();
+            self.record_statement(session, &changes, &text, StatementMessage::Query)?;
+        }
+        Ok(())
+    }
+
+    /// Records what a statement may change that is about to be sent.
+    ///
+    /// A RESET waits for earlier requests, so that their errors are not taken for its own. One that the server may skip,
+    /// because of an earlier error or a COPY, must not wait: what the client sends behind it may be what the server
+    /// waits for. Its client keeps its server.
+    #[inline(never)]
+    pub(super) fn record_statement(
+        &mut self,
+        session: &ClientSession,
+        changes: &SessionChanges,
+        statement: &[u8],
+        kind: StatementMessage,
+    ) -> Consumed {
+        if !self.rules.follows {
+            return Ok(());
+        }
+        let resets = changes.resets_all || !changes.resets.is_empty() || changes.ends == ALL;
+        let may_be_skipped = changes.has_copy
+            || self.answers.is_copying()
+            || kind == StatementMessage::Query && self.answers.is_batch_open();
+        if resets && !may_be_skipped && self.answers.owes_ready() {
+            return Err(self.await_answer());
+        }
+        self.discard_foreign_sequences(session, changes);
+        self.record_changes(session, changes, statement);
+        if resets && may_be_skipped {
+            session.pin(Features::of(&[Feature::UnreadableText]), statement);
+        } else if resets {
+            self.record_resets(session, changes);
+        }
+        Ok(())
+    }
+
+    /// Records what a statement may change.
+    fn record_changes(&mut self, session: &ClientSession, changes: &SessionChanges, statement: &[u8]) {
+        let Link::Server(linked) = &mut self.link else { return };
+        let parameters = &session.pool.context.parameters;
+        let unread = linked.unread.get_or_insert_default();
+        let mut begins = changes.begins;
+        for name in &changes.settings {
+            let id = parameters.followed(name);
+            if let Some(id) = id {
+                unread.resets.remove(id);
+            }
+            if !id.is_some_and(|id| unread.add(id)) {
+                begins.insert(Feature::ManySettings);
+            }
+        }
+        session.pin(begins, statement);
+        let mut concerned = begins;
+        concerned.add(changes.ends);
+        let pins = session.info.pins().and(Features::PROBED);
+        unread.probe |= !concerned.and(pins).is_empty();
+    }
+
+    /// Records what a statement resets.
+    fn record_resets(&mut self, session: &ClientSession, changes: &SessionChanges) {
+        let Link::Server(linked) = &mut self.link else { return };
+        let parameters = &session.pool.context.parameters;
+        let unread = linked.unread.get_or_insert_default();
+        if changes.resets_all || changes.ends == ALL {
+            let set_behind = changes.set_after_reset.iter();
+            unread.resets = Resets::All {
+                except: set_behind.filter_map(|name| parameters.followed(name)).collect(),
+                discards: changes.ends == ALL,
+            };
+            let known = session.parameters.iter().chain(linked.server.parameters.iter());
+            let unreported = known.map(|(id, _)| id).filter(|id| !linked.server.reported.contains(*id));
+            let has_room = unreported.map(|id| unread.add(id)).collect::<Vec<_>>();
+            if has_room.contains(&false) {
+                session.pin(Features::of(&[Feature::ManySettings]), b"");
+            }
+        } else {
+            let ids = changes.resets.iter().filter_map(|name| parameters.followed(name));
+            match &mut unread.resets {
+                Resets::These(known) => known.extend(ids),
+                Resets::All { except, .. } => ids.for_each(|id| except.retain(|other| *other != id)),
+                Resets::None => unread.resets = Resets::These(ids.collect()),
+            }
+        }
+    }
+
+    /// Called before a statement is sent that asks for the last value of a sequence. The values that another client has
+    /// left on the server are discarded.
+    pub(super) fn discard_foreign_sequences(&mut self, session: &ClientSession, changes: &SessionChanges) {
+        if !self.rules.follows || !changes.begins.contains(Feature::SequenceValue) {
+            return;
+        }
+        let is_first = self.answers.owes_only_internal() && !self.answers.is_batch_open();
+        let Link::Server(linked) = &mut self.link else { return };
+        let has_used_it = linked.server.last_client == session.info.id;
+        if has_used_it || !is_first || linked.status != TxStatus::Idle {
+            return;
+        }
+        linked.server.last_client = session.info.id;
+        linked.server.unnamed.set_unless_own(ServerUnnamed::None);
+        encode::query(self.up.insert(), "DISCARD SEQUENCES");
+        self.answers.push(ExpectedAnswer::InternalQuery);
+    }
+
+    /// A call of a function by its number.
+    pub(super) fn record_function_call(&mut self, session: &ClientSession) -> Consumed {
+        let front = self.up.front();
+        let Some(number) = front.get(HEADER_BYTES..HEADER_BYTES + 4) else {
+            return Err(NotConsumed::NeedBytes(HEADER_BYTES + 4));
+        };
+        let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
+            let changes =
+                SessionChanges { begins: Features::of(&[Feature::UnknownCode]), ..SessionChanges::default() };
+            self.record_changes(session, &changes, b"");
+        }
+        Ok(())
+    }
+
+    /// True while a RESET is under way whose outcome a following request must not overtake: the client's own startup
+    /// values are set behind it.
+    #[inline]
+    pub(super) fn awaits_reset(&self) -> bool {
+        let Link::Server(linked) = &self.link else { return false };
+        let Some(unread) = &linked.unread else { return false };
+        !unread.resets.is_none()
+            && !self.answers.is_empty()
+            && (unread.is_reset_executed || !self.answers.is_batch_open())
+            && !self.answers.is_copying()
+    }
+
+    /// An Execute was sent.
+    #[inline]
+    pub(super) fn record_execute(&mut self) {
+        if let Some(unread) = self.link.server().and_then(|linked| linked.unread.as_deref_mut()) {
+            unread.is_reset_executed = !unread.resets.is_none();
+        }
+    }
+
+    /// The values that the client has to get back after a successful RESET.
+    pub(super) fn values_to_restore(
+        &self,
+        session: &ClientSession,
+        resets: &Resets,
+    ) -> Vec<(ParameterId, Box<str>)> {
+        let Link::Server(linked) = &self.link else { return Vec::new() };
+        let parameters = &session.pool.context.parameters;
+        let server = &linked.server;
+        let is_current = |id, value| server.reported.contains(id) && server.parameters.get(id) == Some(value);
+        let is_kept = |id| {
+            matches!(resets, Resets::All { discards: false, .. })
+                && [ROLE, SESSION_AUTHORIZATION].contains(&parameters.name(id))
+        };
+        let values = session.login_parameters.iter();
+        let due =
+            values.filter(|(id, value)| resets.contains(*id) && !is_kept(*id) && !is_current(*id, value));
+        due.map(|(id, value)| (id, value.into())).collect()
+    }
+
+    /// A command tag that reports a change of the session. One that no statement has announced was not read correctly.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn check_announced(&mut self, session: &ClientSession, tag: &[u8]) {
+        let Link::Server(linked) = &mut self.link else { return };
+        if let Some(unread) = &mut linked.unread {
+            unread.has_set = true;
+            unread.is_reset_executed = false;
+            return;
+        }
+        if !self.rules.follows || session.keeps_state() {
+            return;
+        }
+        session.pool.context.process.session_counters.count_mismatch();
+        tracing::warn!(
+            id = session.info.id,
+            tag = %String::from_utf8_lossy(tag),
+            "a statement has changed its session unexpectedly; the client keeps its server. Please report its text"
+        );
+        session.pin(Features::of(&[Feature::UnreadableText]), b"");
+    }
+
+    /// A DISCARD ALL has succeeded, and nothing was sent behind it.
+    pub(super) fn discarded_all(&mut self, session: &ClientSession) {
+        let Some(unread) = self.link.server().and_then(|linked| linked.unread.as_deref_mut()) else { return };
+        if unread.resets.is_none() {
+            // It was not expected to succeed, so others may have been sent.
+            return;
+        }
+        unread.probe = false;
+        unread.has_discarded = true;
+        unread.is_reset_executed = false;
+        session.unpin(ALL.without(NOT_DISCARDED));
+    }
+
+    /// Returns the server of a client that has left. Its session may have any state.
+    pub(super) fn release_after_client(session: &ClientSession, linked: super::link::Linked) {
+        let mut lease = linked.server;
+        lease.end_ownership();
+        if !session.info.pins().and(NOT_DISCARDED).is_empty() {
+            let unfinished = crate::pool::UnfinishedWork { owes_answers: false, between_messages: true };
+            return lease.abandon(unfinished);
+        }
+        if session.keeps_state() || linked.unread.is_some_and(|unread| unread.needs_query()) {
+            return lease.release_discarding();
+        }
+        lease.release_dirty();
+    }
+}

@@ -1,0 +1,17 @@
+//! SQL as far as a pooler needs it: where tokens and statements end, and what a statement may change in its session.
+//! Never parses a statement, and never needs a server.
+//!
+//! The rules of tokens are those of the manual's section "Lexical Structure".
+#![forbid(unsafe_code)]
+
+pub mod changes;
+mod commands;
+pub mod features;
+mod filter;
+pub mod statements;
+mod summary;
+pub mod token;
+
+pub use changes::SessionChanges;
+pub use features::{Feature, Features};
+pub use summary::summary;
