@@ -61,6 +61,11 @@ impl ValueSet {
         self.0.binary_search_by_key(&id, |(known, _)| *known).ok().map(|at| &*self.0[at].1)
     }
 
+    /// True if it has values that are not tracked for all clients.
+    pub fn has_followed(&self) -> bool {
+        self.0.last().is_some_and(|(id, _)| id.0 >= FIRST_FOLLOWED)
+    }
+
     /// Number of values.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -94,6 +99,14 @@ impl TransactionValues {
             Self::Restored => return,
         };
         *self = Self::Changed(parameters.with(current, id, value));
+    }
+
+    /// The current value; `session` is what the session had before the transaction.
+    pub fn current<'a>(&'a self, session: &'a ValueSet, id: ParameterId) -> Option<&'a str> {
+        match self {
+            Self::Unchanged | Self::Restored => session.get(id),
+            Self::Changed(values) => values.get(id),
+        }
     }
 
     /// The transaction has ended: the session has the values.

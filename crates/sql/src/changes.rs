@@ -6,6 +6,12 @@ use crate::features::{Feature, Features};
 use crate::filter;
 use crate::statements::Statements;
 use crate::token::{LexerSettings, Unreadable};
+use crate::values;
+
+/// Maximum number of settings that a text may name; one with more counts as unreadable.
+const MAX_SETTINGS: usize = 256;
+/// Longest text that is read, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
 /// What the statements of a text may change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,10 +36,16 @@ pub struct SessionChanges {
 
 impl SessionChanges {
     /// What `text` may change; `None` if nothing. The text ends with its first zero byte, if it has one. It is read with
-    /// [`LexerSettings::DEFAULT`].
+    /// [`LexerSettings::DEFAULT`]. The time is proportional to its length.
     #[inline]
     pub fn of(text: &[u8]) -> Option<Box<Self>> {
-        if filter::may_change_session(text) { Self::read(text) } else { None }
+        if text.len() > MAX_TEXT_BYTES {
+            Some(Box::new(Self::unreadable()))
+        } else if filter::may_change_session(text) {
+            Self::read(text)
+        } else {
+            None
+        }
     }
 
     #[inline(never)]
@@ -41,6 +53,9 @@ impl SessionChanges {
         let mut changes = Self::default();
         let mut statements = Statements::new(text, LexerSettings::DEFAULT);
         loop {
+            if changes.settings.len() > MAX_SETTINGS {
+                return Some(Box::new(Self::unreadable()));
+            }
             match statements.next_statement() {
                 Ok(Some(range)) => commands::add(&mut changes, &text[range]),
                 Ok(None) => break,
@@ -56,6 +71,11 @@ impl SessionChanges {
         let changes_nothing = changes == Self::default();
         changes.has_copy = has_copy;
         (!changes_nothing).then(|| Box::new(changes))
+    }
+
+    /// True if texts in this encoding of a client can be read: a byte below 0x80 is always a character.
+    pub fn can_read_encoding(client_encoding: &str) -> bool {
+        values::has_plain_characters(client_encoding.as_bytes())
     }
 
     /// A text that cannot be read may change anything.
@@ -87,7 +107,7 @@ impl SessionChanges {
 }
 
 fn add_name(names: &mut Vec<Box<str>>, name: &str) {
-    if !names.iter().any(|known| &**known == name) {
+    if names.len() <= MAX_SETTINGS && !names.iter().any(|known| &**known == name) {
         names.push(name.into());
     }
 }

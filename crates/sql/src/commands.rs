@@ -1,18 +1,17 @@
-//! One statement: the commands that change a session, and calls of functions that do. Owns their forms.
+//! One statement: the commands that change a session. Owns their forms.
 
+use crate::calls::{Function, add_calls, function};
 use crate::changes::SessionChanges;
 use crate::features::Feature;
+use crate::reader::{Reader, contains, is};
 use crate::token::{LexerSettings, SqlToken, Tokens};
+use crate::values::{OF_TRANSACTION, check_value};
 
 /// The settings of SET SESSION CHARACTERISTICS.
 const CHARACTERISTICS: [&str; 3] =
     ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
 /// What SET SESSION AUTHORIZATION changes.
 const AUTHORIZATION: [&str; 2] = ["session_authorization", "role"];
-/// Settings that decide how the next texts are read.
-const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
-/// Longest name of a setting; PostgreSQL has none that long.
-const MAX_NAME_BYTES: usize = 128;
 /// Words of a DO block without which it changes nothing of its session.
 const WORDS_OF_CODE: [&str; 10] = [
     "set",
@@ -29,68 +28,25 @@ const WORDS_OF_CODE: [&str; 10] = [
 
 /// Adds what one statement may change. `text` can be read, since it was split already.
 pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
-    let mut tokens = Reader(Tokens::new(text, LexerSettings::DEFAULT));
-    if let Some(SqlToken::Word(word)) = tokens.peek() {
-        tokens.next();
-        add_command(changes, word, &mut tokens);
-    }
-    add_calls(changes, Reader(Tokens::new(text, LexerSettings::DEFAULT)));
-}
-
-/// The tokens of a statement that can be read.
-#[derive(Clone)]
-struct Reader<'a>(Tokens<'a>);
-
-impl<'a> Iterator for Reader<'a> {
-    type Item = SqlToken<'a>;
-
-    fn next(&mut self) -> Option<SqlToken<'a>> {
-        self.0.next_token().ok().flatten()
-    }
-}
-
-impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<SqlToken<'a>> {
-        self.clone().next()
-    }
-
-    /// Passes this word, if it is next.
-    fn passes(&mut self, word: &str) -> bool {
-        let is_next = matches!(self.peek(), Some(SqlToken::Word(next)) if is(next, word));
-        if is_next {
-            self.next();
+    let all = Reader::new(text);
+    let mut tokens = all.clone();
+    let prepares = match tokens.next() {
+        Some(SqlToken::Word(word)) => {
+            add_command(changes, word, &mut tokens);
+            is(word, "prepare")
         }
-        is_next
-    }
-
-    /// A name, possibly with dots, in lower case. Names of settings do not depend on case, even in quotes.
-    fn setting_name(&mut self) -> Option<String> {
-        let mut name = String::new();
-        loop {
-            match self.next()? {
-                SqlToken::Word(part) | SqlToken::QuotedName(part) => {
-                    name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
-                }
-                _ => return None,
-            }
-            match self.peek() {
-                Some(SqlToken::Symbol(b'.')) => {
-                    self.next();
-                    name.push('.');
-                }
-                _ => return (name.len() <= MAX_NAME_BYTES).then_some(name),
-            }
+        _ => false,
+    };
+    if prepares {
+        let mut prepared = SessionChanges::default();
+        add_calls(&mut prepared, all);
+        if prepared != SessionChanges::default() {
+            // EXECUTE does not show it.
+            changes.begins.insert(Feature::UnknownCode);
         }
+    } else {
+        add_calls(changes, all);
     }
-}
-
-fn is(word: &[u8], keyword: &str) -> bool {
-    word.eq_ignore_ascii_case(keyword.as_bytes())
-}
-
-/// True if the text of a token contains this, ignoring case.
-fn contains(text: &[u8], part: &str) -> bool {
-    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_>) {
@@ -116,7 +72,6 @@ fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_
             }
         }
         b"copy" => changes.has_copy = true,
-        b"create" => add_create(changes, tokens),
         b"load" => changes.begins.insert(Feature::LoadedLibrary),
         b"call" => changes.begins.insert(Feature::UnknownCode),
         b"do" if !is_harmless_code(tokens) => changes.begins.insert(Feature::UnknownCode),
@@ -132,19 +87,6 @@ fn add_discard(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
         }
     } else if tokens.passes("temp") || tokens.passes("temporary") {
         changes.ends.insert(Feature::TemporaryObject);
-    }
-}
-
-/// CREATE [OR REPLACE] [GLOBAL | LOCAL] TEMP …: the words before the kind of object.
-fn add_create(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
-    for token in tokens.take(5) {
-        let SqlToken::Word(word) = token else { return };
-        if is(word, "temp") || is(word, "temporary") {
-            return changes.begins.insert(Feature::TemporaryObject);
-        }
-        if !["or", "replace", "global", "local", "unlogged"].iter().any(|known| is(word, known)) {
-            return;
-        }
     }
 }
 
@@ -180,6 +122,12 @@ fn add_set(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
         tokens.setting_name()
     };
     let Some(name) = name else { return changes.begins.insert(Feature::ComputedSetting) };
+    if OF_TRANSACTION.contains(&name.as_str()) {
+        return;
+    }
+    if name == "seed" {
+        return changes.begins.insert(Feature::RandomSeed);
+    }
     check_value(changes, &name, tokens.clone());
     if is_local {
         return;
@@ -192,42 +140,6 @@ fn add_set(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     } else {
         changes.add_setting(&name);
     }
-}
-
-/// Values that make the following texts unreadable, or temporary objects of ordinary statements.
-fn check_value<'a>(changes: &mut SessionChanges, name: &str, tokens: impl IntoIterator<Item = SqlToken<'a>>) {
-    for token in tokens {
-        let value = match token {
-            SqlToken::Word(text)
-            | SqlToken::QuotedName(text)
-            | SqlToken::String(text)
-            | SqlToken::Number(text) => text,
-            SqlToken::EscapedString(_) | SqlToken::EscapedName(_) | SqlToken::DollarString(_) => b"?",
-            _ => continue,
-        };
-        match name {
-            _ if is(value, "to") || is(value, "default") => {}
-            "search_path" if value == b"?" || contains(value, "pg_temp") => {
-                changes.begins.insert(Feature::TemporarySchema);
-            }
-            "standard_conforming_strings"
-                if !["on", "true", "yes", "1"].iter().any(|known| is(value, known)) =>
-            {
-                changes.begins.insert(Feature::UnreadableText);
-            }
-            "client_encoding" if !has_plain_characters(value) => {
-                changes.begins.insert(Feature::UnreadableText);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// True for encodings in which a byte below 0x80 is always a character.
-fn has_plain_characters(encoding: &[u8]) -> bool {
-    let name: String =
-        encoding.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(|byte| char::from(*byte)).collect();
-    !name.is_empty() && !LexerSettings::has_ascii_in_characters(&name)
 }
 
 fn add_reset(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
@@ -252,9 +164,9 @@ fn is_harmless_code(tokens: &mut Reader<'_>) -> bool {
     let mut is_harmless = true;
     while let Some(token) = tokens.next() {
         match token {
-            SqlToken::DollarString(code) | SqlToken::String(code) => {
-                is_harmless &= has_no_command(code);
-            }
+            SqlToken::DollarString(code) => is_harmless &= has_no_command(code),
+            // With doubled quotes it is not the code itself.
+            SqlToken::String(code) => is_harmless &= !code.contains(&b'\'') && has_no_command(code),
             SqlToken::Word(word) if is(word, "language") => {
                 is_harmless &= matches!(tokens.next(), Some(SqlToken::Word(name)) if is(name, "plpgsql"));
             }
@@ -282,127 +194,11 @@ fn has_no_command(code: &[u8]) -> bool {
     }
 }
 
-/// Functions that change a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    Other,
-    SetConfig,
-    SetLimit,
-    Begins(Feature),
-    Ends(Feature),
-}
-
-fn function(name: &[u8]) -> Function {
-    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-    match name.as_str() {
-        "set_config" => Function::SetConfig,
-        "set_limit" => Function::SetLimit,
-        "lastval" | "currval" => Function::Begins(Feature::SequenceValue),
-        "setseed" => Function::Begins(Feature::RandomSeed),
-        "dblink_connect" | "dblink_connect_u" => Function::Begins(Feature::RemoteConnection),
-        "pg_create_logical_replication_slot"
-        | "pg_create_physical_replication_slot"
-        | "pg_copy_logical_replication_slot"
-        | "pg_copy_physical_replication_slot"
-        | "pg_replication_origin_session_setup" => Function::Begins(Feature::ReplicationSlot),
-        name if name.contains("advisory") && name.contains("xact") => Function::Other,
-        name if name.starts_with("pg_advisory_unlock") => Function::Ends(Feature::AdvisoryLock),
-        name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
-            Function::Begins(Feature::AdvisoryLock)
-        }
-        _ => Function::Other,
-    }
-}
-
-/// Adds calls of functions, SELECT INTO TEMP, and objects in pg_temp.
-fn add_calls(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
-    let mut is_after_into = false;
-    while let Some(token) = tokens.next() {
-        let was_after_into = std::mem::take(&mut is_after_into);
-        match token {
-            SqlToken::Word(name) | SqlToken::QuotedName(name) => {
-                is_after_into =
-                    is(name, "into") || was_after_into && (is(name, "local") || is(name, "global"));
-                if was_after_into && (is(name, "temp") || is(name, "temporary")) || starts_temporary(name) {
-                    changes.begins.insert(Feature::TemporaryObject);
-                }
-                match function(name) {
-                    Function::Other => {}
-                    Function::SetConfig => add_set_config(changes, tokens.clone()),
-                    Function::SetLimit => changes.add_setting("pg_trgm.similarity_threshold"),
-                    Function::Begins(feature) => changes.begins.insert(feature),
-                    Function::Ends(feature) => changes.ends.insert(feature),
-                }
-            }
-            // It may be any name.
-            SqlToken::EscapedName(_) => changes.begins.insert(Feature::UnreadableText),
-            _ => {}
-        }
-    }
-}
-
-fn starts_temporary(name: &[u8]) -> bool {
-    name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"pg_temp"))
-}
-
-/// `set_config('name', value, is_local)`, behind the name of the function.
-fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
-    if tokens.next() != Some(SqlToken::Symbol(b'(')) {
-        return;
-    }
-    let name = tokens.next();
-    let (Some(SqlToken::String(name)), Some(SqlToken::Symbol(b','))) = (name, tokens.next()) else {
-        return changes.begins.insert(Feature::ComputedSetting);
-    };
-    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-    if name.len() > MAX_NAME_BYTES || name.contains('\'') {
-        return changes.begins.insert(Feature::ComputedSetting);
-    }
-    let (value, is_local) = rest_of_set_config(tokens);
-    match value {
-        Some(value) => check_value(changes, &name, std::iter::once(value)),
-        // It may be any value.
-        None if name == "search_path" => changes.begins.insert(Feature::TemporarySchema),
-        None if READING.contains(&name.as_str()) => changes.begins.insert(Feature::UnreadableText),
-        None => {}
-    }
-    if !is_local {
-        changes.add_setting(&name);
-    }
-}
-
-/// The second argument of `set_config`, if it is a plain string, and whether the third one is `true`.
-fn rest_of_set_config<'a>(tokens: Reader<'a>) -> (Option<SqlToken<'a>>, bool) {
-    let (mut depth, mut argument) = (0_u32, 0_usize);
-    // The first token of each argument, and how many it has.
-    let mut arguments = [(None, 0); 2];
-    for token in tokens {
-        match token {
-            SqlToken::Symbol(b')') if depth == 0 => break,
-            SqlToken::Symbol(b',') if depth == 0 => argument += 1,
-            _ => {
-                match token {
-                    SqlToken::Symbol(b'(' | b'[') => depth += 1,
-                    SqlToken::Symbol(b')' | b']') => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                if let Some((first, count)) = arguments.get_mut(argument) {
-                    first.get_or_insert(token);
-                    *count += 1;
-                }
-            }
-        }
-    }
-    let alone = |(first, count): (Option<SqlToken<'a>>, i32)| first.filter(|_| count == 1);
-    let value = alone(arguments[0]).filter(|token| matches!(token, SqlToken::String(_)));
-    let is_local = matches!(alone(arguments[1]), Some(SqlToken::Word(word)) if is(word, "true"));
-    (value, is_local)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::features::Features;
+    use crate::values::has_plain_characters;
 
     fn changes(text: &str) -> SessionChanges {
         SessionChanges::of(text.as_bytes()).map(|changes| *changes).unwrap_or_default()
@@ -426,6 +222,11 @@ mod tests {
             ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", &CHARACTERISTICS),
             ("SET XML OPTION DOCUMENT", &["xmloption"]),
             ("SET LOCAL work_mem = 1", &[]),
+            ("SET schema.tenant = 'x'", &["schema.tenant"]),
+            ("SET transaction.id = 'x'", &["transaction.id"]),
+            ("SET session.id = 'x'", &["session.id"]),
+            ("RESET session.id", &["session.id"]),
+            ("SET transaction_read_only = on", &[]),
             ("SET TRANSACTION READ ONLY", &[]),
             ("SET CONSTRAINTS ALL DEFERRED", &[]),
             ("BEGIN; SET a.b = 1; RESET a.c; COMMIT", &["a.b", "a.c"]),
@@ -477,6 +278,13 @@ mod tests {
             ("SELECT pg_try_advisory_lock_shared(1)", AdvisoryLock),
             ("LISTEN a", Listen),
             ("PREPARE p AS SELECT 1", SqlPrepared),
+            ("PREPARE p AS SELECT set_config('role', 'x', false)", UnknownCode),
+            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", TemporaryObject),
+            ("SET search_path = 'pg_'\n'temp'", TemporarySchema),
+            ("DO 'begin perform ''--''; perform set_config(''a.b'', ''c'', false); end'", UnknownCode),
+            ("SET seed = 0.5", RandomSeed),
+            ("SET client_encoding = 'SHIFT_JIS_2004'", UnreadableText),
+            ("SET NAMES 'win932'", UnreadableText),
             ("SELECT lastval()", SequenceValue),
             ("SELECT setseed(0.5)", RandomSeed),
             ("SET SEED TO 0.5", RandomSeed),
@@ -515,6 +323,46 @@ mod tests {
         }
         assert!(changes("SET client_encoding = 'UTF8'").begins.is_empty());
         assert!(changes("SET standard_conforming_strings TO on").begins.is_empty());
+    }
+
+    #[test]
+    fn a_long_text_is_read_in_proportion_to_its_length() {
+        let nested = "SELECT set_config('a.b', ".repeat(20_000);
+        let many: String = (0..20_000).map(|number| format!("SET a.b{number} = 1;")).collect();
+        assert_eq!(changes(&nested).settings.len(), 1);
+        assert!(changes(&many).begins.contains(Feature::UnreadableText));
+    }
+
+    #[test]
+    fn encodings_of_databases_are_plain() {
+        for name in [
+            "UTF8",
+            "utf-8",
+            "LATIN1",
+            "iso_8859_5",
+            "WIN1252",
+            "koi8-r",
+            "EUC_JIS_2004",
+            "euc-jp",
+            "SQL_ASCII",
+        ] {
+            assert!(has_plain_characters(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "SJIS",
+            "SHIFT_JIS_2004",
+            "WIN932",
+            "WIN949",
+            "BIG5",
+            "GBK",
+            "GB18030",
+            "JOHAB",
+            "UHC",
+            "mskanji",
+            "",
+        ] {
+            assert!(!has_plain_characters(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! The rules of tokens are those of the manual's section "Lexical Structure".
 #![forbid(unsafe_code)]
 
+mod calls;
 pub mod changes;
 mod commands;
 pub mod features;
 mod filter;
+mod reader;
 pub mod statements;
 mod summary;
 pub mod token;
+mod values;
 
 pub use changes::SessionChanges;
 pub use features::{Feature, Features};

@@ -6,12 +6,19 @@ use crate::token::{LexerSettings, SqlToken, Tokens};
 pub fn summary(text: &[u8], max_chars: usize) -> String {
     let mut tokens = Tokens::new(text, LexerSettings::DEFAULT);
     let mut out = String::new();
-    let mut end = 0;
+    let (mut end, mut was_number) = (0, false);
     while let Ok(Some((token, place))) = tokens.next_with_place() {
         if place.start > end && !out.is_empty() {
             out.push(' ');
         }
+        // The rest of a number such as 0x1F.
+        let continues_number =
+            was_number && place.start == end && matches!(token, SqlToken::Word(_) | SqlToken::Number(_));
         end = place.end;
+        was_number = matches!(token, SqlToken::Number(_));
+        if continues_number {
+            continue;
+        }
         match token {
             SqlToken::Word(_)
             | SqlToken::QuotedName(_)
@@ -44,5 +51,6 @@ mod tests {
         assert_eq!(summary(text, 100), "SELECT set_config(?, ?, ?) FROM \"T\" WHERE a = $1");
         assert_eq!(summary(text, 6), "SELECT");
         assert_eq!(summary(b"SELECT 'secret", 100), "SELECT");
+        assert_eq!(summary(b"SELECT 0xDEADBEEF, 1.5e3", 100), "SELECT ?, ?");
     }
 }

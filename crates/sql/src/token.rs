@@ -15,14 +15,6 @@ pub struct LexerSettings {
 impl LexerSettings {
     /// PostgreSQL's default, with an encoding that servers support, too.
     pub const DEFAULT: Self = Self { standard_conforming_strings: true, ascii_in_characters: false };
-
-    /// True if the encoding of clients has characters with bytes below 0x80 that are not their first. Those are the
-    /// encodings that no database can have (manual, "Character Set Support"). Names as in `client_encoding`.
-    pub fn has_ascii_in_characters(client_encoding: &str) -> bool {
-        ["BIG5", "GB18030", "GBK", "JOHAB", "SJIS", "SHIFT_JIS_2004", "UHC"]
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(client_encoding))
-    }
 }
 
 /// A token. Slices are parts of the text.
@@ -356,8 +348,5 @@ mod tests {
         let sjis = LexerSettings { ascii_in_characters: true, ..LexerSettings::DEFAULT };
         assert_eq!(tokens_with("SELECT 'ä'", sjis), Err(Unreadable::Encoding));
         assert_eq!(tokens_with("a", sjis).unwrap(), [word("a")]);
-        assert!(
-            LexerSettings::has_ascii_in_characters("sjis") && !LexerSettings::has_ascii_in_characters("UTF8")
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! The messages that a pooler itself sends: to clients as a server, to servers as a client. Owns their
 //! layout. Everything is appended to a buffer of the caller; nothing is sent here.
 
+use crate::backend::TxStatus;
 use crate::frontend::Format;
 use crate::startup::{CANCEL_CODE, SSL_CODE, Version};
 use crate::tag::{backend, frontend};
@@ -170,6 +171,16 @@ pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: Version, unknown_op
 /// ReadyForQuery, idle.
 pub fn ready_for_query(out: &mut Vec<u8>) {
     out.extend_from_slice(&[backend::READY_FOR_QUERY, 0, 0, 0, 5, b'I']);
+}
+
+/// ReadyForQuery with this status.
+pub fn ready_for_query_in(out: &mut Vec<u8>, status: TxStatus) {
+    let status = match status {
+        TxStatus::Idle => b'I',
+        TxStatus::Open => b'T',
+        TxStatus::Failed => b'E',
+    };
+    out.extend_from_slice(&[backend::READY_FOR_QUERY, 0, 0, 0, 5, status]);
 }
 
 /// A message without body, such as ParseComplete.

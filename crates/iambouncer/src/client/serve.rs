@@ -298,6 +298,11 @@ impl LoginInProgress<'_> {
         // Cannot fail: a client logs in once.
         let _ = self.info.pool.set(pool.clone());
         let mut tracked = request.tracked;
+        for (name, value) in request.followed {
+            let id = self.worker.context.parameters.followed(&name);
+            let id = id.ok_or_else(|| LoginRefusal::Error(client_error::unknown_startup_parameter(&name)))?;
+            tracked.push((id, value));
+        }
         self.add_host_to_name(settings, &mut tracked);
         Ok(match request.replication {
             Replication::No => Destination::Session { pool, tracked },

@@ -18,6 +18,8 @@ pub(super) struct SessionRequest {
     pub(super) database: String,
     /// Tracked parameters: position and value.
     pub(super) tracked: Vec<(ParameterId, String)>,
+    /// Others that follow the client: they get numbers once it has logged in.
+    pub(super) followed: Vec<(String, String)>,
     pub(super) application_name: Option<String>,
     pub(super) replication: Replication,
     /// `options` of a replication connection, which its server reads.
@@ -39,6 +41,7 @@ pub(super) fn sort(
         user: String::new(),
         database: String::new(),
         tracked: Vec::new(),
+        followed: Vec::new(),
         application_name: None,
         replication: replication_of(&parameters)?,
         options: None,
@@ -95,18 +98,24 @@ fn take(
     if settings.ignored_startup_parameters().any(|known| known.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
-    let known = match settings.session_state {
-        SessionState::Follow => context.parameters.followed(name),
-        SessionState::Pgbouncer => context.parameters.id(name),
-    };
-    if let Some(id) = known {
+    if let Some(id) = context.parameters.id(name) {
         if name.eq_ignore_ascii_case("application_name") {
             request.application_name = Some(value.clone());
         }
         request.tracked.push((id, value));
         return Ok(());
     }
+    if settings.session_state == SessionState::Follow && is_setting_name(name) {
+        request.followed.push((name.to_owned(), value));
+        return Ok(());
+    }
     Err(client_error::unknown_startup_parameter(name))
+}
+
+/// True for what may be the name of a setting.
+fn is_setting_name(name: &str) -> bool {
+    let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '$');
+    name.starts_with(|c: char| c.is_alphabetic() || c == '_') && name.chars().all(is_of_name)
 }
 
 /// `options=-c name=value --name=value`, where a backslash keeps a space.

@@ -113,7 +113,7 @@ settings! {
     server_tls_protocols: TlsProtocols = "secure", ServerLogin, Working, "TLS versions offered to servers";
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
     service_name: String = "", Start, Ignored, "Name of the Windows service";
-    session_state: SessionState = SessionState::Pgbouncer, Release, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. follow without a file";
+    session_state: SessionState = SessionState::Pgbouncer, Start, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. follow without a file";
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";

@@ -1,11 +1,12 @@
-//! SettingNames of settings that clients have set and that are not tracked for all clients. Owns their numbers, which are the
+//! Names of settings that clients have set and that are not tracked for all clients. Owns their numbers, which are the
 //! same at all workers.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Maximum number of names in the process. SettingNames are kept until it ends.
-const MAX_NAMES: usize = 4096;
+/// Maximum number of names in the process. Names are kept until it ends; only clients that have
+/// logged in add any.
+const MAX_NAMES: usize = 32 * 1024;
 /// Longest name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 

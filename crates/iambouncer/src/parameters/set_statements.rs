@@ -67,10 +67,18 @@ impl Parameters {
     }
 
     /// The commands that set these values, whatever the server has.
-    pub fn set_values<'a>(&self, values: impl Iterator<Item = (super::ParameterId, &'a str)>) -> String {
+    pub fn set_values(&self, values: &[(super::ParameterId, Box<str>)]) -> String {
         let mut sql = String::new();
-        for (id, value) in values {
-            push_set(&mut sql, self.name(id), value);
+        // The rights to set others depend on the last two.
+        let order = |id: super::ParameterId| match self.name(id) {
+            ROLE => 2,
+            SESSION_AUTHORIZATION => 1,
+            _ => 0,
+        };
+        let mut sorted: Vec<_> = values.iter().collect();
+        sorted.sort_by_key(|(id, _)| order(*id));
+        for (id, value) in sorted {
+            push_set(&mut sql, self.name(*id), value);
         }
         sql
     }

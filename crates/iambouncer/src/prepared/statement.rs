@@ -74,7 +74,14 @@ static TEXTS: LazyLock<Mutex<Texts>> = LazyLock::new(Mutex::default);
 
 /// The text with this body, created if necessary.
 fn text(body: &[u8]) -> Arc<Text> {
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let texts = || TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(existing) = texts().table.get(body) {
+        return existing.0.clone();
+    }
+    // Without the lock, since a text may be long.
+    let changes = SessionChanges::of(until_zero(body));
+    let effect = Effect::of(body);
+    let mut texts = texts();
     if let Some(existing) = texts.table.get(body) {
         return existing.0.clone();
     }
@@ -83,8 +90,6 @@ fn text(body: &[u8]) -> Arc<Text> {
     }
     texts.last_id += 1;
     let id = texts.last_id;
-    let changes = SessionChanges::of(until_zero(body));
-    let effect = Effect::of(body);
     let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect, changes });
     texts.table.insert(ByBody(text.clone()));
     text

@@ -25,6 +25,8 @@ pub(super) struct Linked {
     pub(super) changed_schema: bool,
     /// Parameters that the transaction has changed.
     pub(super) changed_parameters: TransactionValues,
+    /// The client's request waits until the server has accepted the client's values.
+    pub(super) awaits_values: bool,
     /// What the client may have changed in its session. Boxed, since it is rare.
     pub(super) unread: Option<Box<UnreadState>>,
 }
@@ -51,6 +53,7 @@ impl Linked {
             condition: ServerCondition::InStep,
             changed_schema: false,
             changed_parameters: TransactionValues::default(),
+            awaits_values: false,
             unread: None,
         }
     }
@@ -162,7 +165,30 @@ impl Exchange {
                 self.answers.push(ExpectedAnswer::InternalQuery.with(change));
             }
         }
-        self.link = Link::Server(Linked::new(lease));
+        // A server may refuse to change a value that another client has set with more rights.
+        let awaits_values = self.rules.follows
+            && !self.answers.is_empty()
+            && (lease.parameters.has_followed() || session.parameters.has_followed());
+        let mut linked = Linked::new(lease);
+        linked.awaits_values = awaits_values;
+        self.link = Link::Server(linked);
+    }
+
+    /// The server has refused the client's values before it received a request. Resets it, and the client waits for a
+    /// server again; false if that has happened before.
+    #[cold]
+    pub(super) fn replace_refusing_server(&mut self, session: &ClientSession) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_replaced_server, true);
+        let is_awaited = matches!(&self.link, Link::Server(linked) if linked.awaits_values);
+        if !is_first || !is_awaited || !self.answers.is_empty() {
+            return false;
+        }
+        if let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) {
+            session.record_unlinked();
+            self.clear_link_state();
+            linked.server.release_discarding();
+        }
+        true
     }
 
     /// Releases the server if it owes nothing and the pool mode allows it. Called when everything received from it has

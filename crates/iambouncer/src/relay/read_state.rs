@@ -38,28 +38,30 @@ const PROBED: [Feature; 5] = [
 
 impl Exchange {
     /// Called when the server has answered a request of the client. Sets the client's startup values again that the
-    /// request has reset.
-    pub(super) fn restore_after_reset(&mut self, session: &ClientSession) {
-        let Some(linked) = self.link.server() else { return };
+    /// request has reset. True if that is under way; the ReadyForQuery follows it.
+    pub(super) fn restore_after_reset(&mut self, session: &ClientSession) -> bool {
+        let Some(linked) = self.link.server() else { return false };
+        let status = linked.status;
         let is_open = matches!(linked.status, TxStatus::Idle | TxStatus::Open);
-        let Some(unread) = &mut linked.unread else { return };
+        let Some(unread) = &mut linked.unread else { return false };
         let has_set = std::mem::take(&mut unread.has_set) | std::mem::take(&mut unread.has_discarded);
         if linked.status == TxStatus::Open && !has_set {
             // A portal that is executed later.
-            return;
+            return false;
         }
         unread.is_reset_executed = false;
         let resets = std::mem::take(&mut unread.resets);
         if !has_set || !is_open {
-            return;
+            return false;
         }
         let values = self.values_to_restore(session, &resets);
         if values.is_empty() {
-            return;
+            return false;
         }
         let parameters = &session.pool.context.parameters;
-        let sql = parameters.set_values(values.iter().map(|(id, value)| (*id, &**value)));
-        self.send_state_query(&sql, StateQuery::Restore);
+        let sql = parameters.set_values(&values);
+        self.send_state_query(&sql, StateQuery::Restore(status));
+        true
     }
 
     /// Called when the server could be released. Asks it for what may have changed. True if that is under way.
@@ -109,7 +111,7 @@ impl Exchange {
 
     /// True while the client's startup values are set again.
     pub(super) fn is_restoring(&self) -> bool {
-        matches!(self.state_query(), Some(StateQuery::Restore))
+        matches!(self.state_query(), Some(StateQuery::Restore(_)))
     }
 
     fn state_query(&self) -> Option<&StateQuery> {
@@ -136,10 +138,13 @@ impl Exchange {
         };
         match std::mem::take(&mut unread.query) {
             StateQuery::None => Ok(false),
-            StateQuery::Restore => {
+            StateQuery::Restore(status) => {
                 self.down.set_interest(&FROM_SERVER);
                 match self.internal_query_error.take() {
-                    None => Ok(true),
+                    None => {
+                        encode::ready_for_query_in(self.down.insert(), status);
+                        Ok(true)
+                    }
                     Some(message) => {
                         Err(CloseReason::Error(super::server_messages::refused_parameter(&message)))
                     }
@@ -147,9 +152,10 @@ impl Exchange {
             }
             StateQuery::Read { probes, settings, row } => {
                 self.down.set_interest(&FROM_SERVER);
-                let is_refused = self.internal_query_error.take().is_some();
-                let read =
-                    row.filter(|_| !is_refused).and_then(|row| StateAnswer::of(row, probes, &settings));
+                if self.internal_query_error.take().is_some() && unread.asks_again(probes, &settings) {
+                    return Ok(true);
+                }
+                let read = row.and_then(|row| StateAnswer::of(row, probes, &settings));
                 match read {
                     Some(state) => self.adopt_state(session, state, &settings),
                     // Values that are too long, or that the server does not show.
@@ -180,6 +186,9 @@ impl Exchange {
             if !is_readable {
                 session.pin(Features::of(&[Feature::ManySettings]), b"");
                 return;
+            }
+            if let Some(value) = &value {
+                session.pin_for_parameter(*id, value);
             }
             let value = value.filter(|value| !(value == "none" && parameters.name(*id) == ROLE));
             let changed = |set: &ValueSet| match &value {

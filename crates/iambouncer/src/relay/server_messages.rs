@@ -113,10 +113,7 @@ impl Exchange {
         let is_announced = linked.unread.is_some();
         self.flush_has_passed();
         self.count_ready(session, status);
-        if is_announced && self.answers.is_settled() {
-            self.restore_after_reset(session);
-        }
-        Ok(false)
+        Ok(is_announced && self.answers.is_settled() && self.restore_after_reset(session))
     }
 
     /// After the pooler's last SET the server has the client's values, in its own spelling if it reports them.
@@ -131,11 +128,13 @@ impl Exchange {
             let parameters = &session.pool.context.parameters;
             session.parameters = linked.server.accept_parameters(parameters, &session.parameters);
             session.parameters_proven = true;
+            linked.awaits_values = false;
         }
         if self.answers.is_internal() || self.state_query_completed(session)? {
             return Ok(());
         }
         match self.internal_query_error.take() {
+            Some(_) if self.replace_refusing_server(session) => Ok(()),
             Some(message) => Err(CloseReason::Error(refused_parameter(&message))),
             None => Ok(()),
         }
@@ -285,7 +284,8 @@ impl Exchange {
     fn on_parameter(&mut self, session: &mut ClientSession, frame: Frame, is_internal: bool) -> bool {
         let message = self.down.front();
         let message = &message[..frame.len.min(message.len())];
-        let is_internal = is_internal && !self.is_restoring();
+        let is_restoring = is_internal && self.is_restoring();
+        let is_internal = is_internal && !is_restoring;
         let Link::Server(linked) = &mut self.link else { return is_internal };
         let tracked = linked.server.record_parameter(&session.pool.context.parameters, message);
         if tracked.is_some() && matches!(linked.changed_parameters, TransactionValues::Restored) {
@@ -295,6 +295,16 @@ impl Exchange {
             && !is_internal
             && let Some(value) = linked.server.parameters.get(id)
         {
+            // The client's own value follows, and is reported only if the client had another one.
+            let is_to_be_restored = linked.unread.as_deref().is_some_and(|unread| unread.resets.contains(id))
+                && session.login_parameters.get(id).is_some_and(|own| own != value);
+            let is_known = linked.changed_parameters.current(&session.parameters, id) == Some(value);
+            if is_to_be_restored || is_restoring && is_known {
+                return true;
+            }
+            if self.rules.follows {
+                session.pin_for_parameter(id, value);
+            }
             let parameters = &session.pool.context.parameters;
             linked.changed_parameters.record(parameters, &session.parameters, id, value);
             if let Ok(("application_name", value)) = backend::parameter_status(message) {

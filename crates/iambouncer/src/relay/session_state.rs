@@ -12,16 +12,16 @@ use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
 use crate::prepared::ServerUnnamed;
 use crate::prepared::statement::until_zero;
 use crate::worker;
-use sql::token::LexerSettings;
+use sql::changes::MAX_TEXT_BYTES;
 use sql::{Feature, Features, SessionChanges};
 use wire::backend::TxStatus;
 use wire::encode;
 use wire::limits::HEADER_BYTES;
 use wire::scan::Frame;
 
-/// Longest simple query that is read, in bytes: it has to be received as a whole. After a longer one the client keeps
-/// its server.
-pub(super) const MAX_READ_BYTES: usize = 1024 * 1024;
+/// Longest message with a text that is read, in bytes: it has to be received as a whole. After a longer one the client
+/// keeps its server.
+pub(super) const MAX_READ_BYTES: usize = MAX_TEXT_BYTES;
 /// Longest text of a statement in the record of a client that keeps its server, in characters.
 const MAX_SHOWN: usize = 80;
 /// What DISCARD ALL may end.
@@ -64,7 +64,10 @@ impl ClientSession {
             return;
         }
         let pool = &self.pool;
-        let pin = || Pin { since: worker::now(), statement: sql::summary(statement, MAX_SHOWN).into() };
+        // Where strings end is not known in a text that cannot be read.
+        let is_readable = !all.contains(Feature::UnreadableText);
+        let summary = || if is_readable { sql::summary(statement, MAX_SHOWN) } else { String::new() };
+        let pin = || Pin { since: worker::now(), statement: summary().into() };
         self.info.set_pins(all, pin);
         self.record_kept();
         for feature in features.without(before).iter() {
@@ -77,7 +80,7 @@ impl ClientSession {
                 user = %identity.user,
                 database = %identity.database,
                 reasons = self.info.pin_reasons(),
-                statement = sql::summary(statement, MAX_SHOWN),
+                statement = summary(),
                 "a client keeps its server; further ones of this pool are not logged, see SHOW PINS"
             );
         }
@@ -98,16 +101,20 @@ impl ClientSession {
 
     /// What the values of its login mean for how its statements are read.
     pub(super) fn pin_for_parameters(&self) {
-        let parameters = &self.pool.context.parameters;
-        let value = |name: &str| parameters.id(name).and_then(|id| self.parameters.get(id));
-        let is_unreadable = value("standard_conforming_strings").is_some_and(|value| value != "on")
-            || value("client_encoding").is_some_and(LexerSettings::has_ascii_in_characters);
-        if is_unreadable {
-            self.pin(Features::of(&[Feature::UnreadableText]), b"");
+        for (id, value) in self.login_parameters.iter() {
+            self.pin_for_parameter(id, value);
         }
-        if value("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp")) {
-            self.pin(Features::of(&[Feature::TemporarySchema]), b"");
-        }
+    }
+
+    /// The same for a value that the server reports.
+    pub(super) fn pin_for_parameter(&self, id: ParameterId, value: &str) {
+        let feature = match self.pool.context.parameters.name(id) {
+            "standard_conforming_strings" if value != "on" => Feature::UnreadableText,
+            "client_encoding" if !SessionChanges::can_read_encoding(value) => Feature::UnreadableText,
+            "search_path" if value.to_ascii_lowercase().contains("pg_temp") => Feature::TemporarySchema,
+            _ => return,
+        };
+        self.pin(Features::of(&[feature]), b"");
     }
 }
 
@@ -316,6 +323,7 @@ impl Exchange {
         unread.has_discarded = true;
         unread.is_reset_executed = false;
         session.unpin(ALL.without(NOT_DISCARDED));
+        session.pin_for_parameters();
     }
 
     /// Returns the server of a client that has left. Its session may have any state.

@@ -12,6 +12,7 @@ use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, LocalAnswer, StateChange};
 use crate::client_error;
 use crate::prepared::{Effect, Statement};
+use sql::{Feature, Features};
 use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::frontend::{self, Named, NamedKind};
@@ -45,6 +46,10 @@ impl Exchange {
             return self.on_unnamed_parse(session, frame);
         }
         if self.rules.max_prepared == 0 && session.names.is_empty() {
+            if self.rules.follows {
+                // What it changes is not examined.
+                session.pin(Features::of(&[Feature::UnreadableText]), b"");
+            }
             return self.on_untracked_parse(session, frame);
         }
         if frame.len > MAX_SHARED_PARSE_BYTES {

@@ -2,9 +2,13 @@
 //! [`super::read_state`].
 
 use crate::parameters::ParameterId;
+use wire::backend::TxStatus;
 
 /// Maximum number of settings of one client that are followed; with more, it keeps its server.
 pub(super) const MAX_SETTINGS: usize = 256;
+
+/// How often the server is asked again after an error, such as that of a cancel request.
+const MAX_REFUSALS: u32 = 3;
 
 /// What may have changed since the server was linked, or since it was last asked. It exists once a statement was sent that
 /// changes the session.
@@ -22,6 +26,8 @@ pub(super) struct UnreadState {
     pub(super) has_set: bool,
     /// It has reported a DISCARD ALL.
     pub(super) has_discarded: bool,
+    /// How often the server has refused to be asked.
+    pub(super) refusals: u32,
     /// The pooler's query that is under way.
     pub(super) query: StateQuery,
 }
@@ -73,8 +79,8 @@ pub(super) enum StateQuery {
     /// None.
     #[default]
     None,
-    /// Sets the client's own startup values again.
-    Restore,
+    /// Sets the client's own startup values again. The client receives its ReadyForQuery behind it.
+    Restore(TxStatus),
     /// Asks for state and for the values of settings.
     Read {
         /// The columns before those of the settings are present.
@@ -97,6 +103,13 @@ impl UnreadState {
         }
         self.settings.push(id);
         true
+    }
+
+    /// The server has refused to be asked about these. True if it is asked again.
+    pub(super) fn asks_again(&mut self, probes: bool, settings: &[ParameterId]) -> bool {
+        self.refusals += 1;
+        self.probe |= probes;
+        self.refusals <= MAX_REFUSALS && settings.iter().all(|id| self.add(*id))
     }
 
     /// The current request has failed, and what it has reset is rolled back. A DISCARD ALL that has succeeded before, in

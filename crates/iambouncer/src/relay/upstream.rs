@@ -334,7 +334,8 @@ impl Exchange {
     /// True while a server has never accepted the client's values and the SET that carries them is unanswered: a
     /// request sent now could run with the wrong values.
     pub(super) fn waits_for_internal_query(&self, session: &ClientSession) -> bool {
-        !session.parameters_proven && self.answers.is_internal()
+        let awaits_values = matches!(&self.link, Link::Server(linked) if linked.awaits_values);
+        (awaits_values || !session.parameters_proven) && self.answers.is_internal()
     }
 
     /// `None` when a server can be requested: a request is complete, or the buffer is full. Otherwise the number of

@@ -25,7 +25,6 @@ fn other_text(key: &str) -> Option<&'static str> {
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
         "ignore_startup_parameters" => "extra_float_digits",
         "pool_mode" => "session",
-        "session_state" => "follow",
         "max_packet_size" => "100000",
         "otlp_endpoint" => "http://127.0.0.1:9",
         "server_reset_query" => "SELECT 1",

@@ -204,3 +204,56 @@ fn the_last_value_of_a_sequence_is_never_that_of_another_client() {
     assert_eq!(code(&b.until_ready()), "55000");
     assert_eq!(pins(&bouncer), ["sequence_value"]);
 }
+
+#[test]
+fn a_prepared_statement_that_changes_its_session_keeps_the_server() {
+    let bouncer = with_one_server();
+    for untracked in [false, true] {
+        let limit = if untracked { "max_prepared_statements = 0" } else { "max_prepared_statements = 10" };
+        let settings = ["session_state = follow", "default_pool_size = 1", limit];
+        let other = Bouncer::in_front_of(postgres(), &settings);
+        let mut a = other.client();
+        let named = [
+            raw::parse("s", "SELECT set_config('app.tenant', 'x', false)"),
+            raw::bind("", "s", &[]),
+            raw::execute(),
+            raw::sync(),
+        ];
+        a.send(&named.concat());
+        assert_eq!(code(&a.until_ready()), "");
+        assert_eq!(pins(&other).is_empty(), !untracked);
+        drop(a);
+        assert_eq!(other.client().value("SELECT coalesce(current_setting('app.tenant', true), '')"), "");
+    }
+    let mut a = bouncer.client();
+    run(&mut a, &["PREPARE p AS SELECT set_config('app.tenant', 'x', false)", "EXECUTE p", "DEALLOCATE p"]);
+    assert_eq!(pins(&bouncer), ["sql_prepare, unknown_code"]);
+    a.send(&raw::terminate());
+    a.until_end();
+    assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.tenant', true), '')"), "");
+}
+
+#[test]
+fn texts_that_cannot_be_read_are_not_forgotten_by_discard_all() {
+    let bouncer = with_one_server();
+    let parameters = [("user", "app"), ("database", "app"), ("standard_conforming_strings", "off")];
+    let mut a = Client::log_in_with(bouncer.port, &parameters);
+    run(&mut a, &["SELECT 1", "DISCARD ALL"]);
+    assert_eq!(pins(&bouncer), ["unreadable_text"]);
+    assert_eq!(a.value("SHOW standard_conforming_strings"), "off");
+    drop(a);
+    let mut b = bouncer.client();
+    run(&mut b, &["SET standard_conforming_strings = off"]);
+    assert_eq!(pins(&bouncer), ["unreadable_text"]);
+    // A function may set it, too.
+    drop(b);
+    let mut c = bouncer.client();
+    run(
+        &mut c,
+        &[
+            "CREATE OR REPLACE FUNCTION follows_off() RETURNS text LANGUAGE sql AS $$ SELECT set_config('standard_conforming_strings', 'off', false) $$",
+        ],
+    );
+    c.query("SELECT follows_off()");
+    assert_eq!(pins(&bouncer), ["unreadable_text"]);
+}

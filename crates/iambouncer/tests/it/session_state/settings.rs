@@ -161,3 +161,42 @@ fn a_setting_follows_a_client_that_changes_its_worker() {
     }
     assert!(pins(&bouncer).is_empty() && !mismatches(&bouncer));
 }
+
+#[test]
+fn a_setting_of_a_client_with_more_rights_affects_no_other() {
+    let bouncer = with_one_server();
+    crate::support::postgres()
+        .sql_in("app", "DO $$ BEGIN CREATE ROLE follows_admin SUPERUSER; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT follows_admin TO app")
+        .unwrap();
+    let (mut a, mut b) = (bouncer.client(), bouncer.client());
+    b.value("SELECT 1");
+    run(&mut a, &["SET app.tenant = 'a'"]);
+    run(
+        &mut a,
+        &["BEGIN; SET ROLE follows_admin; SET session_replication_role = replica; RESET ROLE; COMMIT"],
+    );
+    // The login user may not reset it.
+    assert_eq!(b.value("SELECT coalesce(current_setting('app.tenant', true), '')"), "");
+    assert_eq!(b.value("SHOW session_replication_role"), "origin");
+    a.send_query("SELECT 1");
+    assert_eq!(code(&a.until_end()), "42501");
+    assert_eq!(b.value("SELECT 1"), "1");
+}
+
+#[test]
+fn settings_of_the_transaction_are_not_those_of_the_session() {
+    let bouncer = with_one_server();
+    let (mut a, mut b) = (bouncer.client(), bouncer.client());
+    run(
+        &mut a,
+        &[
+            "BEGIN; SET transaction_read_only = on; COMMIT",
+            "SELECT set_config('transaction_read_only', 'on', false)",
+        ],
+    );
+    assert_eq!(
+        (b.value("SHOW transaction_read_only"), a.value("SHOW transaction_read_only")),
+        ("off".into(), "off".into())
+    );
+    run(&mut b, &["CREATE TABLE IF NOT EXISTS follows_writes (a int)"]);
+}

@@ -1,0 +1,137 @@
+//! Calls of functions that change their session, and temporary objects, anywhere in a statement. Owns their names and
+//! forms.
+
+use crate::changes::SessionChanges;
+use crate::features::Feature;
+use crate::reader::{MAX_NAME_BYTES, Reader, is};
+use crate::token::SqlToken;
+use crate::values::{OF_TRANSACTION, READING, check_value};
+
+/// Tokens of the arguments of `set_config` that are examined.
+const MAX_ARGUMENT_TOKENS: usize = 48;
+
+/// Functions that change a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Function {
+    Other,
+    SetConfig,
+    SetLimit,
+    Begins(Feature),
+    Ends(Feature),
+}
+
+pub(crate) fn function(name: &[u8]) -> Function {
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    match name.as_str() {
+        "set_config" => Function::SetConfig,
+        "set_limit" => Function::SetLimit,
+        "lastval" | "currval" => Function::Begins(Feature::SequenceValue),
+        "setseed" => Function::Begins(Feature::RandomSeed),
+        "dblink_connect" | "dblink_connect_u" => Function::Begins(Feature::RemoteConnection),
+        "pg_create_logical_replication_slot"
+        | "pg_create_physical_replication_slot"
+        | "pg_copy_logical_replication_slot"
+        | "pg_copy_physical_replication_slot"
+        | "pg_replication_origin_session_setup" => Function::Begins(Feature::ReplicationSlot),
+        name if name.contains("advisory") && name.contains("xact") => Function::Other,
+        name if name.starts_with("pg_advisory_unlock") => Function::Ends(Feature::AdvisoryLock),
+        name if name.starts_with("pg_advisory_") || name.starts_with("pg_try_advisory_") => {
+            Function::Begins(Feature::AdvisoryLock)
+        }
+        _ => Function::Other,
+    }
+}
+
+/// Words between CREATE or INTO and TEMP.
+const BEFORE_TEMP: [&str; 5] = ["or", "replace", "global", "local", "unlogged"];
+
+/// Adds calls of functions, CREATE TEMP and SELECT INTO TEMP, and objects in pg_temp.
+pub(crate) fn add_calls(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
+    let mut may_be_temporary = false;
+    while let Some(token) = tokens.next() {
+        let was_before = std::mem::take(&mut may_be_temporary);
+        match token {
+            SqlToken::Word(name) | SqlToken::QuotedName(name) => {
+                let is_any = |words: &[&str]| words.iter().any(|word| is(name, word));
+                may_be_temporary = is_any(&["create", "into"]) || was_before && is_any(&BEFORE_TEMP);
+                if was_before && is_any(&["temp", "temporary"]) || starts_temporary(name) {
+                    changes.begins.insert(Feature::TemporaryObject);
+                }
+                match function(name) {
+                    Function::Other => {}
+                    Function::SetConfig => add_set_config(changes, tokens.clone()),
+                    Function::SetLimit => changes.add_setting("pg_trgm.similarity_threshold"),
+                    Function::Begins(feature) => changes.begins.insert(feature),
+                    Function::Ends(feature) => changes.ends.insert(feature),
+                }
+            }
+            // It may be any name.
+            SqlToken::EscapedName(_) => changes.begins.insert(Feature::UnreadableText),
+            _ => {}
+        }
+    }
+}
+
+fn starts_temporary(name: &[u8]) -> bool {
+    name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"pg_temp"))
+}
+
+/// `set_config('name', value, is_local)`, behind the name of the function.
+fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
+    if tokens.next() != Some(SqlToken::Symbol(b'(')) {
+        return;
+    }
+    let name = tokens.next();
+    let (Some(SqlToken::String(name)), Some(SqlToken::Symbol(b','))) = (name, tokens.next()) else {
+        return changes.begins.insert(Feature::ComputedSetting);
+    };
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    if name.len() > MAX_NAME_BYTES || name.contains('\'') {
+        return changes.begins.insert(Feature::ComputedSetting);
+    }
+    if OF_TRANSACTION.contains(&name.as_str()) {
+        return;
+    }
+    if name == "seed" {
+        return changes.begins.insert(Feature::RandomSeed);
+    }
+    let (value, is_local) = rest_of_set_config(tokens);
+    match value {
+        Some(value) => check_value(changes, &name, std::iter::once(value)),
+        // It may be any value.
+        None if name == "search_path" => changes.begins.insert(Feature::TemporarySchema),
+        None if READING.contains(&name.as_str()) => changes.begins.insert(Feature::UnreadableText),
+        None => {}
+    }
+    if !is_local {
+        changes.add_setting(&name);
+    }
+}
+
+/// The second argument of `set_config`, if it is a plain string, and whether the third one is `true`.
+fn rest_of_set_config<'a>(tokens: Reader<'a>) -> (Option<SqlToken<'a>>, bool) {
+    let (mut depth, mut argument) = (0_u32, 0_usize);
+    // The first token of each argument, and how many it has.
+    let mut arguments = [(None, 0); 2];
+    for token in tokens.take(MAX_ARGUMENT_TOKENS) {
+        match token {
+            SqlToken::Symbol(b')') if depth == 0 => break,
+            SqlToken::Symbol(b',') if depth == 0 => argument += 1,
+            _ => {
+                match token {
+                    SqlToken::Symbol(b'(' | b'[') => depth += 1,
+                    SqlToken::Symbol(b')' | b']') => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                if let Some((first, count)) = arguments.get_mut(argument) {
+                    first.get_or_insert(token);
+                    *count += 1;
+                }
+            }
+        }
+    }
+    let alone = |(first, count): (Option<SqlToken<'a>>, i32)| first.filter(|_| count == 1);
+    let value = alone(arguments[0]).filter(|token| matches!(token, SqlToken::String(_)));
+    let is_local = matches!(alone(arguments[1]), Some(SqlToken::Word(word)) if is(word, "true"));
+    (value, is_local)
+}

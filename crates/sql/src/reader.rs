@@ -1,0 +1,71 @@
+//! The tokens of one statement, for those who look for words in it. Owns the forms of names.
+
+use crate::token::{LexerSettings, SqlToken, Tokens};
+
+/// Longest name of a setting; PostgreSQL has none that long.
+pub(crate) const MAX_NAME_BYTES: usize = 128;
+
+/// The tokens of a statement that can be read.
+#[derive(Clone)]
+pub(crate) struct Reader<'a>(Tokens<'a>);
+
+impl<'a> Iterator for Reader<'a> {
+    type Item = SqlToken<'a>;
+
+    fn next(&mut self) -> Option<SqlToken<'a>> {
+        self.0.next_token().ok().flatten()
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The tokens of this text.
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self(Tokens::new(text, LexerSettings::DEFAULT))
+    }
+
+    /// The next token, which is not passed.
+    pub(crate) fn peek(&self) -> Option<SqlToken<'a>> {
+        self.clone().next()
+    }
+
+    /// Passes this keyword, if it is next. Before a dot it is a name.
+    pub(crate) fn passes(&mut self, keyword: &str) -> bool {
+        let mut rest = self.clone();
+        let is_word = matches!(rest.next(), Some(SqlToken::Word(next)) if is(next, keyword));
+        let is_next = is_word && rest.peek() != Some(SqlToken::Symbol(b'.'));
+        if is_next {
+            *self = rest;
+        }
+        is_next
+    }
+
+    /// A name, possibly with dots, in lower case. Names of settings do not depend on case, even in quotes.
+    pub(crate) fn setting_name(&mut self) -> Option<String> {
+        let mut name = String::new();
+        loop {
+            match self.next()? {
+                SqlToken::Word(part) | SqlToken::QuotedName(part) => {
+                    name.push_str(&String::from_utf8_lossy(part).to_ascii_lowercase());
+                }
+                _ => return None,
+            }
+            match self.peek() {
+                Some(SqlToken::Symbol(b'.')) => {
+                    self.next();
+                    name.push('.');
+                }
+                _ => return (name.len() <= MAX_NAME_BYTES).then_some(name),
+            }
+        }
+    }
+}
+
+/// True if the word is this keyword.
+pub(crate) fn is(word: &[u8], keyword: &str) -> bool {
+    word.eq_ignore_ascii_case(keyword.as_bytes())
+}
+
+/// True if the text of a token contains this, ignoring case.
+pub(crate) fn contains(text: &[u8], part: &str) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+}
