@@ -58,6 +58,11 @@ impl Exchange {
         if values.is_empty() {
             return false;
         }
+        if !self.up.at_boundary() {
+            // COPY data that nothing has asked for; no message can be put into the middle of it.
+            session.pin(Features::of(&[Feature::UnreadableText]), b"");
+            return false;
+        }
         let parameters = &session.pool.context.parameters;
         let sql = parameters.set_values(&values);
         self.send_state_query(&sql, StateQuery::Restore(status));

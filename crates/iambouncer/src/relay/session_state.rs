@@ -210,7 +210,13 @@ impl Exchange {
         } else {
             let ids = changes.resets.iter().filter_map(|name| parameters.followed(name));
             match &mut unread.resets {
-                Resets::These(known) => known.extend(ids),
+                Resets::These(known) => {
+                    for id in ids {
+                        if !known.contains(&id) {
+                            known.push(id);
+                        }
+                    }
+                }
                 Resets::All { except, .. } => ids.for_each(|id| except.retain(|other| *other != id)),
                 Resets::None => unread.resets = Resets::These(ids.collect()),
             }

@@ -59,7 +59,8 @@ impl Resets {
         match self {
             Self::None => {}
             Self::These(ids) => ids.retain(|known| *known != id),
-            Self::All { except, .. } => except.push(id),
+            Self::All { except, .. } if !except.contains(&id) => except.push(id),
+            Self::All { .. } => {}
         }
     }
 
