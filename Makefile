@@ -2,11 +2,13 @@
 
 # Seconds for each combination of pool mode and workers; there are twelve, of which two run at a time.
 ANSWERS_SECONDS ?= 3600
+STATE_SECONDS ?= 3600
 # Major versions of PostgreSQL for the integration tests.
 VERSIONS ?= 14 15 16 17 18
 # The newest one. `make test` runs the modules in CORE against it, besides all tests against the system's version: those whose
 # outcome depends on what a server sends. They take about three minutes; the other modules test the pooler around it.
 NEWEST := 18
+OLDEST := 14
 # The builds of other versions have neither pg_basebackup nor PAM, which these need. They run with the system's version.
 NOT_IN_BUILDS := --skip a_base_backup_passes_through_the_pooler --skip a_real_postgresql_with_pam_accepts_the_poolers_token
 CORE := answers auth_query cancel copy drop_in fatal_with_answer libpq lifetimes lingering login login_parameters messages \
@@ -26,7 +28,7 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 STATIC = $(TARGET)/$(shell uname -m)-unknown-linux-gnu/release/iambouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist images test test-deploy versions pgbouncer answers lint doc demo bench bench-tokens \
+.PHONY: help setup build dist images test test-deploy versions pgbouncer session-state answers lint doc demo bench bench-tokens \
 	bench-growth instructions fuzz clean
 
 help: ## List the targets
@@ -91,6 +93,14 @@ pgbouncer: setup ## Run the tests that need a PgBouncer of 1.19 or newer: PGBOUN
 	$(CARGO) test --locked -p iambouncer --test it -- --ignored pgbouncer_
 	$(CARGO) build --release --locked -p iambouncer
 	tools/pgbouncer-tests "$(PGBOUNCER_SOURCE)"
+
+# Both engines, and the oldest and the newest version of PostgreSQL. STATE_SEED repeats a run.
+session-state: setup ## Compare random programs with a direct connection: STATE_SECONDS per engine and version of PostgreSQL
+	@for engine in epoll io_uring; do for version in $(OLDEST) $(NEWEST); do \
+		echo "random programs, $$engine, PostgreSQL $$version"; \
+		bin=$$(tools/postgres $$version) && PG_BIN=$$bin TEST_IO_ENGINE=$$engine STATE_SECONDS=$(STATE_SECONDS) \
+			$(CARGO) test --locked -p iambouncer --test it -- session_state::differential --nocapture || exit 1; \
+	done; done
 
 answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests
