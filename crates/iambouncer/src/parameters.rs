@@ -61,11 +61,6 @@ impl ValueSet {
         self.0.binary_search_by_key(&id, |(known, _)| *known).ok().map(|at| &*self.0[at].1)
     }
 
-    /// True if it has values that are not tracked for all clients.
-    pub fn has_followed(&self) -> bool {
-        self.0.last().is_some_and(|(id, _)| id.0 >= FIRST_FOLLOWED)
-    }
-
     /// Number of values.
     pub fn count(&self) -> usize {
         self.0.len()

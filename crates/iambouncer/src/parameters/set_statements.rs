@@ -7,6 +7,18 @@ use super::{CLIENT_ENCODING, ParameterIds, Parameters, ROLE, SESSION_AUTHORIZATI
 const LISTS: [&str; 4] =
     ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
 
+/// Settings that every user may set to every valid value.
+const NEVER_REFUSED: [&str; 8] = [
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "default_transaction_read_only",
+    "search_path",
+    "standard_conforming_strings",
+];
+
 /// The parts of what is sent.
 #[derive(Default)]
 struct Commands {
@@ -36,6 +48,12 @@ impl Parameters {
             push_set(&mut others, ROLE, &name);
         }
         [encoding, others].into_iter().filter(|sql| !sql.is_empty()).collect()
+    }
+
+    /// True if a server that has these values may refuse to change them, although it has accepted `want` before.
+    pub fn may_be_refused(&self, have: &ValueSet, want: &ValueSet) -> bool {
+        let mut ids = have.iter().chain(want.iter()).map(|(id, _)| id);
+        ids.any(|id| have.get(id) != want.get(id) && !NEVER_REFUSED.contains(&self.name(id)))
     }
 
     /// The commands for all values that differ, except the role.

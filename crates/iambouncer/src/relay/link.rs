@@ -168,7 +168,7 @@ impl Exchange {
         // A server may refuse to change a value that another client has set with more rights.
         let awaits_values = self.rules.follows
             && !self.answers.is_empty()
-            && (lease.parameters.has_followed() || session.parameters.has_followed());
+            && session.pool.context.parameters.may_be_refused(&lease.parameters, &session.parameters);
         let mut linked = Linked::new(lease);
         linked.awaits_values = awaits_values;
         self.link = Link::Server(linked);
@@ -186,6 +186,7 @@ impl Exchange {
         if let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) {
             session.record_unlinked();
             self.clear_link_state();
+            self.request = RequestState::Accepted;
             linked.server.release_discarding();
         }
         true
@@ -256,7 +257,8 @@ impl Exchange {
             || old_mode == PoolMode::Session
             || (server.has_client_names && self.rules.max_prepared > 0)
         {
-            lease.release_dirty()
+            // What another query leaves is not known.
+            if self.rules.follows { lease.release_discarding() } else { lease.release_dirty() }
         } else {
             lease.release()
         }

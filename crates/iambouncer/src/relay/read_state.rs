@@ -9,7 +9,7 @@ use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::unread_state::{MAX_SETTINGS, StateQuery};
 use crate::answers::ExpectedAnswer;
-use crate::parameters::{ParameterId, ROLE, ValueSet, push_literal};
+use crate::parameters::{ParameterId, ValueSet, push_literal};
 use crate::prepared::ServerUnnamed;
 use crate::sql_client;
 use sql::{Feature, Features};
@@ -147,6 +147,7 @@ impl Exchange {
                 self.down.set_interest(&FROM_SERVER);
                 match self.internal_query_error.take() {
                     None => {
+                        self.report_current(session);
                         encode::ready_for_query_in(self.down.insert(), status);
                         Ok(true)
                     }
@@ -167,6 +168,20 @@ impl Exchange {
                     None => session.pin(Features::of(&[Feature::ManySettings]), b""),
                 }
                 Ok(true)
+            }
+        }
+    }
+
+    /// Reports the values of the server that the client does not know: a report of a value that was to be restored has been
+    /// held back, and the server does not repeat it if it spells the same value differently.
+    fn report_current(&mut self, session: &ClientSession) {
+        let Link::Server(linked) = &mut self.link else { return };
+        let parameters = &session.pool.context.parameters;
+        for (id, value) in linked.server.parameters.iter() {
+            let is_known = linked.changed_parameters.current(&session.parameters, id) == Some(value);
+            if linked.server.reported.contains(id) && !is_known {
+                linked.changed_parameters.record(parameters, &session.parameters, id, value);
+                encode::parameter_status(self.down.insert(), parameters.name(id), value);
             }
         }
     }
@@ -195,7 +210,6 @@ impl Exchange {
             if let Some(value) = &value {
                 session.pin_for_parameter(*id, value);
             }
-            let value = value.filter(|value| !(value == "none" && parameters.name(*id) == ROLE));
             let changed = |set: &ValueSet| match &value {
                 Some(value) => parameters.with(set, *id, value),
                 None => parameters.without(set, *id),

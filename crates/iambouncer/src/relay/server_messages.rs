@@ -129,6 +129,7 @@ impl Exchange {
             session.parameters = linked.server.accept_parameters(parameters, &session.parameters);
             session.parameters_proven = true;
             linked.awaits_values = false;
+            self.has_replaced_server = false;
         }
         if self.answers.is_internal() || self.state_query_completed(session)? {
             return Ok(());

@@ -5,7 +5,7 @@ use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
-use super::unread_state::Resets;
+use super::unread_state::{Resets, StateQuery};
 use crate::answers::ExpectedAnswer;
 use crate::clients::Pin;
 use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
@@ -28,6 +28,8 @@ const MAX_SHOWN: usize = 80;
 const ALL: Features = Features::of(&Feature::ALL);
 /// State that DISCARD ALL does not remove: the server is closed after its client.
 const NOT_DISCARDED: Features = Features::of(&[
+    Feature::UnknownCode,
+    Feature::UnreadableText,
     Feature::RandomSeed,
     Feature::LoadedLibrary,
     Feature::ReplicationSlot,
@@ -262,6 +264,9 @@ impl Exchange {
     pub(super) fn awaits_reset(&self) -> bool {
         let Link::Server(linked) = &self.link else { return false };
         let Some(unread) = &linked.unread else { return false };
+        if matches!(unread.query, StateQuery::Restore(_)) {
+            return true;
+        }
         !unread.resets.is_none()
             && !self.answers.is_empty()
             && (unread.is_reset_executed || !self.answers.is_batch_open())

@@ -93,3 +93,14 @@ fn a_discard_in_a_batch_returns_to_the_startup_values() {
         assert_eq!(client.value("SHOW statement_timeout"), "5s");
     }
 }
+
+#[test]
+fn a_value_in_another_spelling_is_reported_after_a_reset() {
+    let bouncer = with_one_server();
+    let parameters =
+        [("user", "app"), ("database", "app"), ("options", "-c default_transaction_read_only=false")];
+    let mut client = Client::log_in_with(bouncer.port, &parameters);
+    run(&mut client, &["SET default_transaction_read_only = on", "RESET ALL"]);
+    bouncer.client().value("SELECT 1");
+    assert_eq!(client.value("SHOW transaction_read_only"), "off");
+}

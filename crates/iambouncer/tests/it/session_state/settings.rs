@@ -200,3 +200,27 @@ fn settings_of_the_transaction_are_not_those_of_the_session() {
     );
     run(&mut b, &["CREATE TABLE IF NOT EXISTS follows_writes (a int)"]);
 }
+
+#[test]
+fn set_role_none_is_not_the_default_role() {
+    let server = crate::support::postgres();
+    server
+        .sql_in(
+            "app",
+            "DO $$ BEGIN CREATE ROLE follows_limited; CREATE ROLE follows_default LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+             GRANT follows_limited TO follows_default; ALTER ROLE follows_default SET role = follows_limited",
+        )
+        .unwrap();
+    let databases = format!("app = host=127.0.0.1 port={} dbname=app", server.port());
+    let start = crate::support::bouncer::Start::databases(&databases)
+        .users("\"follows_default\" \"\"\n\"postgres\" \"\"\n");
+    let bouncer = start.set("session_state = follow").set("default_pool_size = 1").start();
+    let log_in = || Client::log_in(bouncer.port, "follows_default", "app");
+    let (mut a, mut b) = (log_in(), log_in());
+    assert_eq!(b.value("SELECT current_user"), "follows_limited");
+    run(&mut a, &["SET ROLE none"]);
+    for _ in 0..2 {
+        assert_eq!(b.value("SELECT current_user"), "follows_limited");
+        assert_eq!(a.value("SELECT current_user"), "follows_default");
+    }
+}
