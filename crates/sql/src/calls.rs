@@ -5,7 +5,7 @@ use crate::changes::SessionChanges;
 use crate::features::Feature;
 use crate::reader::{MAX_NAME_BYTES, Reader, is};
 use crate::token::SqlToken;
-use crate::values::{OF_TRANSACTION, READING, check_value};
+use crate::values::{READING, check_value, is_no_setting_of_session};
 
 /// Tokens of the arguments of `set_config` that are examined.
 const MAX_ARGUMENT_TOKENS: usize = 48;
@@ -89,11 +89,8 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     if name.len() > MAX_NAME_BYTES || name.contains('\'') {
         return changes.begins.insert(Feature::ComputedSetting);
     }
-    if OF_TRANSACTION.contains(&name.as_str()) {
+    if is_no_setting_of_session(changes, &name) {
         return;
-    }
-    if name == "seed" {
-        return changes.begins.insert(Feature::RandomSeed);
     }
     let (value, is_local) = rest_of_set_config(tokens);
     match value {

@@ -39,6 +39,7 @@ impl SessionChanges {
     /// [`LexerSettings::DEFAULT`]. The time is proportional to its length.
     #[inline]
     pub fn of(text: &[u8]) -> Option<Box<Self>> {
+        let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
         if text.len() > MAX_TEXT_BYTES {
             Some(Box::new(Self::unreadable()))
         } else if filter::may_change_session(text) {
@@ -71,6 +72,16 @@ impl SessionChanges {
         let changes_nothing = changes == Self::default();
         changes.has_copy = has_copy;
         (!changes_nothing).then(|| Box::new(changes))
+    }
+
+    /// One of the statements is DISCARD ALL.
+    pub fn discards_all(&self) -> bool {
+        self.ends == Features::ALL
+    }
+
+    /// True if a setting may return to its first value.
+    pub fn resets_any(&self) -> bool {
+        self.resets_all || !self.resets.is_empty() || self.discards_all()
     }
 
     /// True if texts in this encoding of a client can be read: a byte below 0x80 is always a character.

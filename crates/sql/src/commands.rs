@@ -2,10 +2,10 @@
 
 use crate::calls::{Function, add_calls, function};
 use crate::changes::SessionChanges;
-use crate::features::Feature;
+use crate::features::{Feature, Features};
 use crate::reader::{Reader, contains, is};
 use crate::token::{LexerSettings, SqlToken, Tokens};
-use crate::values::{OF_TRANSACTION, check_value};
+use crate::values::{check_value, is_no_setting_of_session};
 
 /// The settings of SET SESSION CHARACTERISTICS.
 const CHARACTERISTICS: [&str; 3] =
@@ -82,9 +82,7 @@ fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_
 /// DISCARD ALL, TEMP and TEMPORARY.
 fn add_discard(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     if tokens.passes("all") {
-        for feature in Feature::ALL {
-            changes.ends.insert(feature);
-        }
+        changes.ends = Features::ALL;
     } else if tokens.passes("temp") || tokens.passes("temporary") {
         changes.ends.insert(Feature::TemporaryObject);
     }
@@ -116,17 +114,12 @@ fn add_set(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     } else if tokens.passes("xml") {
         tokens.passes("option");
         Some("xmloption".to_owned())
-    } else if tokens.passes("seed") {
-        return changes.begins.insert(Feature::RandomSeed);
     } else {
         tokens.setting_name()
     };
     let Some(name) = name else { return changes.begins.insert(Feature::ComputedSetting) };
-    if OF_TRANSACTION.contains(&name.as_str()) {
+    if is_no_setting_of_session(changes, &name) {
         return;
-    }
-    if name == "seed" {
-        return changes.begins.insert(Feature::RandomSeed);
     }
     check_value(changes, &name, tokens.clone());
     if is_local {
@@ -197,7 +190,6 @@ fn has_no_command(code: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::Features;
     use crate::values::has_plain_characters;
 
     fn changes(text: &str) -> SessionChanges {

@@ -56,6 +56,10 @@ impl Feature {
         Self::ManySettings,
     ];
 
+    /// Those whose presence a query to the server can determine.
+    pub const PROBED: [Self; 5] =
+        [Self::TemporaryObject, Self::HoldableCursor, Self::AdvisoryLock, Self::Listen, Self::SqlPrepared];
+
     /// The name, as shown by the console and in metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -86,14 +90,11 @@ impl Features {
     /// None.
     pub const NONE: Self = Self(0);
 
-    /// Those whose presence a query to the server can determine.
-    pub const PROBED: Self = Self::of(&[
-        Feature::TemporaryObject,
-        Feature::HoldableCursor,
-        Feature::AdvisoryLock,
-        Feature::Listen,
-        Feature::SqlPrepared,
-    ]);
+    /// All.
+    pub const ALL: Self = Self::of(&Feature::ALL);
+
+    /// Those of [`Feature::PROBED`].
+    pub const PROBED: Self = Self::of(&Feature::PROBED);
 
     /// The set of these.
     pub const fn of(features: &[Feature]) -> Self {

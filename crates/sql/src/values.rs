@@ -9,7 +9,7 @@ use crate::token::SqlToken;
 /// Settings that decide how the next texts are read.
 pub(crate) const READING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 /// Settings of the current transaction, whose names end with it.
-pub(crate) const OF_TRANSACTION: [&str; 3] =
+const OF_TRANSACTION: [&str; 3] =
     ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
 /// Encodings that a database can have: a byte below 0x80 is always a character (manual, "Character Set Support").
 /// Without signs between letters and digits.
@@ -31,6 +31,16 @@ const PLAIN_ENCODINGS: [&str; 16] = [
     "euctw",
     "eucj",
 ];
+
+/// True if a value of this name does not follow the client: it ends with its transaction, or it is the seed, which cannot
+/// be read.
+pub(crate) fn is_no_setting_of_session(changes: &mut SessionChanges, name: &str) -> bool {
+    let is_seed = name == "seed";
+    if is_seed {
+        changes.begins.insert(Feature::RandomSeed);
+    }
+    is_seed || OF_TRANSACTION.contains(&name)
+}
 
 /// Values that make the following texts unreadable, or temporary objects of ordinary statements.
 pub(crate) fn check_value<'a>(

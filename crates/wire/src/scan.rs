@@ -26,36 +26,18 @@ pub struct Interest([Treatment; 256]);
 
 impl Interest {
     const fn new(opaque: &[u8], head: &[u8], whole: &[u8]) -> Self {
-        let mut table = [Treatment::Unknown; 256];
-        let mut i = 0;
-        while i < opaque.len() {
-            table[opaque[i] as usize] = Treatment::Opaque;
-            i += 1;
-        }
-        i = 0;
-        while i < head.len() {
-            table[head[i] as usize] = Treatment::Head;
-            i += 1;
-        }
-        i = 0;
-        while i < whole.len() {
-            table[whole[i] as usize] = Treatment::Whole;
-            i += 1;
-        }
-        Self(table)
+        Self([Treatment::Unknown; 256])
+            .with(opaque, Treatment::Opaque)
+            .with(head, Treatment::Head)
+            .with(whole, Treatment::Whole)
     }
 
-    /// The same, except that these are reported when their header or the whole message has arrived.
-    const fn with(&self, head: &[u8], whole: &[u8]) -> Self {
+    /// The same, except for these tags.
+    const fn with(&self, tags: &[u8], treatment: Treatment) -> Self {
         let mut table = self.0;
         let mut i = 0;
-        while i < head.len() {
-            table[head[i] as usize] = Treatment::Head;
-            i += 1;
-        }
-        i = 0;
-        while i < whole.len() {
-            table[whole[i] as usize] = Treatment::Whole;
+        while i < tags.len() {
+            table[tags[i] as usize] = treatment;
             i += 1;
         }
         Self(table)
@@ -97,15 +79,17 @@ pub static FROM_SERVER: Interest = Interest::new(
 );
 
 /// From server to client, while the pooler reads the rows of a query of its own.
-pub static ROWS_FROM_SERVER: Interest = FROM_SERVER.with(
-    &[
-        backend::COPY_DATA,
-        backend::COPY_DONE,
-        backend::NOTIFICATION_RESPONSE,
-        backend::FUNCTION_CALL_RESPONSE,
-    ],
-    &[backend::DATA_ROW],
-);
+pub static ROWS_FROM_SERVER: Interest = FROM_SERVER
+    .with(
+        &[
+            backend::COPY_DATA,
+            backend::COPY_DONE,
+            backend::NOTIFICATION_RESPONSE,
+            backend::FUNCTION_CALL_RESPONSE,
+        ],
+        Treatment::Head,
+    )
+    .with(&[backend::DATA_ROW], Treatment::Whole);
 
 /// From client to server, for a pooler.
 pub static FROM_CLIENT: Interest = Interest::new(

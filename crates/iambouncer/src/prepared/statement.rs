@@ -79,7 +79,7 @@ fn text(body: &[u8]) -> Arc<Text> {
         return existing.0.clone();
     }
     // Without the lock, since a text may be long.
-    let changes = SessionChanges::of(until_zero(body));
+    let changes = SessionChanges::of(body);
     let effect = Effect::of(body);
     let mut texts = texts();
     if let Some(existing) = texts.table.get(body) {
@@ -93,12 +93,6 @@ fn text(body: &[u8]) -> Arc<Text> {
     let text = Arc::new(Text { id, name: server_name(id), body: body.into(), effect, changes });
     texts.table.insert(ByBody(text.clone()));
     text
-}
-
-/// The text of a query, which ends with its first zero byte.
-pub fn until_zero(body: &[u8]) -> &[u8] {
-    let end = memchr::memchr(0, body).unwrap_or(body.len());
-    &body[..end]
 }
 
 fn server_name(id: u64) -> Box<[u8]> {

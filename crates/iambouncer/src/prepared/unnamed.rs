@@ -3,7 +3,6 @@
 
 use super::effect::Effect;
 use super::interned::{HasBody, InternTable};
-use super::statement::until_zero;
 use sql::SessionChanges;
 use std::rc::Rc;
 
@@ -81,7 +80,7 @@ impl UnnamedTexts {
         let make = || UnnamedText {
             body: Some(body.into()),
             effect: Effect::of(body),
-            changes: SessionChanges::of(until_zero(body)),
+            changes: SessionChanges::of(body),
         };
         self.0.get_or_add(body, make)
     }

@@ -141,7 +141,7 @@ impl Exchange {
         Ok(true)
     }
 
-    fn attach(&mut self, session: &ClientSession, mut lease: Lease) {
+    fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;
         server.info.touched_at.set(now);
@@ -149,29 +149,39 @@ impl Exchange {
         // A cancel request that came too late for this wait must not affect the next.
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);
-        if !server.parameters.same(&session.parameters) {
-            let parameters = &session.pool.context.parameters;
-            let mut statements =
-                parameters.set_statements(&server.parameters, &session.parameters).into_iter().peekable();
-            if statements.peek().is_some() {
-                // A simple query drops it.
-                lease.unnamed.set_unless_own(ServerUnnamed::None);
-            }
-            while let Some(sql) = statements.next() {
-                tracing::debug!(id = lease.info.facts.id, "varcache_apply: {sql}");
-                encode::query(self.up.insert(), &sql);
-                let is_last = statements.peek().is_none();
-                let change = if is_last { StateChange::Parameters } else { StateChange::None };
-                self.answers.push(ExpectedAnswer::InternalQuery.with(change));
-            }
+        let differs = !server.parameters.same(&session.parameters);
+        self.link = Link::Server(Linked::new(lease));
+        if differs {
+            self.send_values(session);
         }
+    }
+
+    /// Gives the server the client's values.
+    fn send_values(&mut self, session: &ClientSession) {
+        let Link::Server(linked) = &mut self.link else { return };
+        let parameters = &session.pool.context.parameters;
+        let (have, want) = (&linked.server.parameters, &session.parameters);
+        let statements = parameters.set_statements(have, want);
         // A server may refuse to change a value that another client has set with more rights.
-        let awaits_values = self.rules.follows
-            && !self.answers.is_empty()
-            && session.pool.context.parameters.may_be_refused(&lease.parameters, &session.parameters);
-        let mut linked = Linked::new(lease);
-        linked.awaits_values = awaits_values;
-        self.link = Link::Server(linked);
+        linked.awaits_values =
+            self.rules.follows && !statements.is_empty() && parameters.may_be_refused(have, want);
+        let id = linked.server.info.facts.id;
+        let mut statements = statements.into_iter().peekable();
+        while let Some(sql) = statements.next() {
+            tracing::debug!(id, "varcache_apply: {sql}");
+            let is_last = statements.peek().is_none();
+            let change = if is_last { StateChange::Parameters } else { StateChange::None };
+            self.send_internal_query(&sql, change);
+        }
+    }
+
+    /// Sends a query of the pooler, between two messages of the client.
+    pub(super) fn send_internal_query(&mut self, sql: &str, change: StateChange) {
+        let Link::Server(linked) = &mut self.link else { return };
+        // A simple query drops it (manual, "Extended Query").
+        linked.server.unnamed.set_unless_own(ServerUnnamed::None);
+        encode::query(self.up.insert(), sql);
+        self.answers.push(ExpectedAnswer::InternalQuery.with(change));
     }
 
     /// The server has refused the client's values before it received a request. Resets it, and the client waits for a

@@ -175,9 +175,8 @@ impl Session {
                 Ok(Some(KeptServer { server, unnamed_portal, named_portals, unread }))
             }
             Err((server, error)) => {
-                let mut linked = Linked::new(self.session.pool.lend(server));
-                linked.unread = unread;
-                exchange.link = Link::Server(linked);
+                let linked = Linked::new(self.session.pool.lend(server));
+                exchange.link = Link::Server(Linked { unread, ..linked });
                 self.exchange = Some(exchange);
                 Err(error)
             }
@@ -195,9 +194,7 @@ impl Session {
         exchange.down.set_received(received);
         exchange.unnamed_portal = kept.unnamed_portal;
         exchange.named_portals = kept.named_portals;
-        let mut linked = Linked::new(lease);
-        linked.unread = kept.unread;
-        exchange.link = Link::Server(linked);
+        exchange.link = Link::Server(Linked { unread: kept.unread, ..Linked::new(lease) });
         self.exchange = Some(exchange);
         Ok(())
     }

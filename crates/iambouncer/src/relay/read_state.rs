@@ -8,16 +8,15 @@ use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::unread_state::{MAX_SETTINGS, StateQuery};
-use crate::answers::ExpectedAnswer;
+use crate::answers::StateChange;
 use crate::parameters::{ParameterId, ValueSet, push_literal};
-use crate::prepared::ServerUnnamed;
 use crate::sql_client;
 use sql::{Feature, Features};
 use wire::backend::TxStatus;
 use wire::encode;
 use wire::scan::{FROM_SERVER, Frame, ROWS_FROM_SERVER};
 
-/// Whether the server has the state of [`PROBED`], in that order. PostgreSQL itself finds temporary objects by their
+/// Whether the server has the state of [`Feature::PROBED`], in that order. PostgreSQL itself finds temporary objects by their
 /// dependency on their schema (DISCARD TEMP).
 const PROBES: &str = "\
     CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) 0 THEN false ELSE EXISTS (SELECT FROM pg_catalog.pg_depend \
@@ -27,15 +26,6 @@ const PROBES: &str = "\
     AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()),\
     EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),\
     EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
-/// What the columns of [`PROBES`] show.
-const PROBED: [Feature; 5] = [
-    Feature::TemporaryObject,
-    Feature::HoldableCursor,
-    Feature::AdvisoryLock,
-    Feature::Listen,
-    Feature::SqlPrepared,
-];
-
 impl Exchange {
     /// Called when the server has answered a request of the client. Sets the client's startup values again that the
     /// request has reset. True if that is under way; the ReadyForQuery follows it.
@@ -102,11 +92,8 @@ impl Exchange {
         let Link::Server(linked) = &mut self.link else { return };
         tracing::debug!(id = linked.server.info.facts.id, "session state: {sql}");
         linked.unread.get_or_insert_default().query = query;
-        // A simple query drops it.
-        linked.server.unnamed.set_unless_own(ServerUnnamed::None);
         self.down.set_interest(&ROWS_FROM_SERVER);
-        encode::query(self.up.insert(), sql);
-        self.answers.push(ExpectedAnswer::InternalQuery);
+        self.send_internal_query(sql, StateChange::None);
     }
 
     /// True while the server is asked what has changed.
@@ -234,13 +221,13 @@ struct StateAnswer {
 impl StateAnswer {
     /// `None` if the row is not an answer to the query.
     fn of(row: Vec<Option<String>>, probes: bool, settings: &[ParameterId]) -> Option<Self> {
-        let probe_count = if probes { PROBED.len() } else { 0 };
+        let probe_count = if probes { Feature::PROBED.len() } else { 0 };
         if row.len() != probe_count + settings.len() {
             return None;
         }
         let mut row = row.into_iter();
         let mut present = Features::NONE;
-        for feature in PROBED.into_iter().take(probe_count) {
+        for feature in Feature::PROBED.into_iter().take(probe_count) {
             match row.next()?.as_deref() {
                 Some("t") => present.insert(feature),
                 Some("f") => {}

@@ -5,27 +5,19 @@ use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
-use super::unread_state::{Resets, StateQuery};
-use crate::answers::ExpectedAnswer;
+use super::unread_state::Resets;
+use crate::answers::StateChange;
 use crate::clients::Pin;
 use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
-use crate::prepared::ServerUnnamed;
-use crate::prepared::statement::until_zero;
 use crate::worker;
 use sql::changes::MAX_TEXT_BYTES;
 use sql::{Feature, Features, SessionChanges};
 use wire::backend::TxStatus;
-use wire::encode;
 use wire::limits::HEADER_BYTES;
 use wire::scan::Frame;
 
-/// Longest message with a text that is read, in bytes: it has to be received as a whole. After a longer one the client
-/// keeps its server.
-pub(super) const MAX_READ_BYTES: usize = MAX_TEXT_BYTES;
 /// Longest text of a statement in the record of a client that keeps its server, in characters.
 const MAX_SHOWN: usize = 80;
-/// What DISCARD ALL may end.
-const ALL: Features = Features::of(&Feature::ALL);
 /// State that DISCARD ALL does not remove: the server is closed after its client.
 const NOT_DISCARDED: Features = Features::of(&[
     Feature::UnknownCode,
@@ -124,12 +116,11 @@ impl Exchange {
     /// Reads a simple query, at whose front the buffer is.
     #[inline]
     pub(super) fn record_query(&mut self, session: &ClientSession, frame: Frame) -> Consumed {
-        if frame.len > MAX_READ_BYTES {
+        if frame.len > MAX_TEXT_BYTES {
             self.record_changes(session, &SessionChanges::unreadable(), b"");
             return Ok(());
         }
-        let message = self.whole(frame)?;
-        let text = until_zero(message.get(HEADER_BYTES..).unwrap_or_default());
+        let text = self.whole(frame)?.get(HEADER_BYTES..).unwrap_or_default();
         if let Some(changes) = SessionChanges::of(text) {
             let text = text.to_vec();
             self.record_statement(session, &changes, &text, StatementMessage::Query)?;
@@ -153,7 +144,7 @@ impl Exchange {
         if !self.rules.follows {
             return Ok(());
         }
-        let resets = changes.resets_all || !changes.resets.is_empty() || changes.ends == ALL;
+        let resets = changes.resets_any();
         let may_be_skipped = changes.has_copy
             || self.answers.is_copying()
             || kind == StatementMessage::Query && self.answers.is_batch_open();
@@ -197,11 +188,11 @@ impl Exchange {
         let Link::Server(linked) = &mut self.link else { return };
         let parameters = &session.pool.context.parameters;
         let unread = linked.unread.get_or_insert_default();
-        if changes.resets_all || changes.ends == ALL {
+        if changes.resets_all || changes.discards_all() {
             let set_behind = changes.set_after_reset.iter();
             unread.resets = Resets::All {
                 except: set_behind.filter_map(|name| parameters.followed(name)).collect(),
-                discards: changes.ends == ALL,
+                discards: changes.discards_all(),
             };
             let known = session.parameters.iter().chain(linked.server.parameters.iter());
             let unreported = known.map(|(id, _)| id).filter(|id| !linked.server.reported.contains(*id));
@@ -238,9 +229,7 @@ impl Exchange {
             return;
         }
         linked.server.last_client = session.info.id;
-        linked.server.unnamed.set_unless_own(ServerUnnamed::None);
-        encode::query(self.up.insert(), "DISCARD SEQUENCES");
-        self.answers.push(ExpectedAnswer::InternalQuery);
+        self.send_internal_query("DISCARD SEQUENCES", StateChange::None);
     }
 
     /// A call of a function by its number.
@@ -264,13 +253,11 @@ impl Exchange {
     pub(super) fn awaits_reset(&self) -> bool {
         let Link::Server(linked) = &self.link else { return false };
         let Some(unread) = &linked.unread else { return false };
-        if matches!(unread.query, StateQuery::Restore(_)) {
-            return true;
-        }
-        !unread.resets.is_none()
+        let is_under_way = !unread.resets.is_none()
             && !self.answers.is_empty()
             && (unread.is_reset_executed || !self.answers.is_batch_open())
-            && !self.answers.is_copying()
+            && !self.answers.is_copying();
+        is_under_way || self.is_restoring()
     }
 
     /// An Execute was sent.
@@ -333,7 +320,7 @@ impl Exchange {
         unread.probe = false;
         unread.has_discarded = true;
         unread.is_reset_executed = false;
-        session.unpin(ALL.without(NOT_DISCARDED));
+        session.unpin(Features::ALL.without(NOT_DISCARDED));
         session.pin_for_parameters();
     }
 

@@ -6,14 +6,14 @@ use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
-use super::session_state::{MAX_READ_BYTES, StatementMessage};
+use super::session_state::StatementMessage;
 use super::upstream::violation;
 use crate::answers::{Answer, ExpectedAnswer, StateChange};
 use crate::config::PoolMode;
-use crate::prepared::statement::until_zero;
 use crate::prepared::unnamed::MAX_KEPT_BYTES;
 use crate::prepared::{Effect, ServerUnnamed, UnnamedText};
 use sql::SessionChanges;
+use sql::changes::MAX_TEXT_BYTES;
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
 use wire::rewrite;
@@ -71,11 +71,11 @@ impl Exchange {
         if !self.rules.follows {
             return Ok(None);
         }
-        if frame.len > MAX_READ_BYTES {
+        if frame.len > MAX_TEXT_BYTES {
             return Ok(Some(Box::new(SessionChanges::unreadable())));
         }
         let body = frontend::parse(self.whole(frame)?).map_err(violation)?.body;
-        Ok(SessionChanges::of(until_zero(body)))
+        Ok(SessionChanges::of(body))
     }
 
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
