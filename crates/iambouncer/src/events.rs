@@ -39,6 +39,8 @@ pub static KINDS: &[EventKind] = &[
     kind("reload_failed", "RELOAD found an error, and nothing was changed"),
     kind("reloaded", "the configuration was read again"),
     kind("reserve_used", "a pool uses its reserve"),
+    kind("session_functions", "a database has functions that change the session of their caller"),
+    kind("session_functions_unread", "the functions of a database could not be read"),
     kind("setting_changed", "a setting was changed with SET"),
     kind("shutdown", "a phase of the shutdown has begun"),
     kind("started", "the process accepts clients"),

@@ -47,6 +47,7 @@ mod quoted_text;
 pub mod relay;
 pub mod server;
 mod service_manager;
+pub mod session_functions;
 mod shared_values;
 mod sql_client;
 pub mod stats;

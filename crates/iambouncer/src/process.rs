@@ -14,6 +14,7 @@ use crate::net::Endpoint;
 use crate::peer_pools::{PeerKey, PeerPools};
 use crate::pending_logins::PendingLogins;
 use crate::placement::{LoadLimits, Placement};
+use crate::session_functions::FunctionRegistry;
 use crate::stats::client_counters::ClientCounters;
 use crate::stats::history::History;
 use crate::stats::logins::LoginCounters;
@@ -88,6 +89,8 @@ pub struct Process {
     pub client_counters: ClientCounters,
     /// Counters of session state.
     pub session_counters: SessionCounters,
+    /// Functions that change the session of their caller.
+    pub session_functions: FunctionRegistry,
     /// Counters of traces.
     pub trace_counters: Arc<TraceCounters>,
     /// Traces on the way to the exporter.
@@ -160,6 +163,7 @@ impl Process {
             history: History::new(began),
             client_counters: ClientCounters::default(),
             session_counters: SessionCounters::default(),
+            session_functions: FunctionRegistry::default(),
             trace_counters: Arc::default(),
             #[cfg(feature = "otlp")]
             traces: TraceQueue::default(),

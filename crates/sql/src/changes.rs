@@ -28,6 +28,8 @@ pub struct SessionChanges {
     pub has_copy: bool,
     /// One of the statements is SET or RESET, possibly LOCAL.
     pub has_set: bool,
+    /// One of the statements is CALL: what it changes, the database's catalog says.
+    pub has_call: bool,
     /// State that the session may have afterwards.
     pub begins: Features,
     /// State that the session may no longer have afterwards.
@@ -50,7 +52,7 @@ impl SessionChanges {
     }
 
     #[inline(never)]
-    fn read(text: &[u8]) -> Option<Box<Self>> {
+    pub(crate) fn read(text: &[u8]) -> Option<Box<Self>> {
         let mut changes = Self::default();
         let mut statements = Statements::new(text, LexerSettings::DEFAULT);
         loop {
@@ -92,6 +94,17 @@ impl SessionChanges {
     /// A text that cannot be read may change anything.
     pub fn unreadable() -> Self {
         Self { begins: Features::of(&[Feature::UnreadableText]), ..Self::default() }
+    }
+
+    /// Adds what another text or a function may change. Its resets are settings that may have another value.
+    pub fn add(&mut self, other: &Self) {
+        other.settings.iter().for_each(|name| self.add_setting(name));
+        self.has_call |= other.has_call;
+        self.begins.add(other.begins);
+        self.ends.add(other.ends);
+        if other.resets_all || self.settings.len() > MAX_SETTINGS {
+            self.begins.insert(Feature::UnknownCode);
+        }
     }
 
     /// Adds a setting.

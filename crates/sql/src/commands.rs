@@ -1,10 +1,11 @@
 //! One statement: the commands that change a session. Owns their forms.
 
-use crate::calls::{Function, add_calls, function};
+use crate::calls::add_calls;
 use crate::changes::SessionChanges;
 use crate::features::{Feature, Features};
-use crate::reader::{Reader, contains, is};
-use crate::token::{LexerSettings, SqlToken, Tokens};
+use crate::reader::{Reader, is};
+use crate::routines::add_block;
+use crate::token::SqlToken;
 use crate::values::{check_value, is_no_setting_of_session};
 
 /// The settings of SET SESSION CHARACTERISTICS.
@@ -12,20 +13,6 @@ const CHARACTERISTICS: [&str; 3] =
     ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
 /// What SET SESSION AUTHORIZATION changes.
 const AUTHORIZATION: [&str; 2] = ["session_authorization", "role"];
-/// Words of a DO block without which it changes nothing of its session.
-const WORDS_OF_CODE: [&str; 10] = [
-    "set",
-    "reset",
-    "set_config",
-    "execute",
-    "listen",
-    "unlisten",
-    "prepare",
-    "deallocate",
-    "discard",
-    "load",
-];
-
 /// Adds what one statement may change. `text` can be read, since it was split already.
 pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
     let all = Reader::new(text);
@@ -49,7 +36,7 @@ pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
     }
 }
 
-fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_>) {
+pub(crate) fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_>) {
     let mut lower = [0; 10];
     let Some(keyword) = lower.get_mut(..word.len()) else { return };
     keyword.copy_from_slice(word);
@@ -73,8 +60,8 @@ fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_
         }
         b"copy" => changes.has_copy = true,
         b"load" => changes.begins.insert(Feature::LoadedLibrary),
-        b"call" => changes.begins.insert(Feature::UnknownCode),
-        b"do" if !is_harmless_code(tokens) => changes.begins.insert(Feature::UnknownCode),
+        b"call" => changes.has_call = true,
+        b"do" => add_do(changes, tokens),
         _ => {}
     }
 }
@@ -151,38 +138,17 @@ fn add_reset(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     }
 }
 
-/// True for the rest of a DO statement whose code is in PL/pgSQL and contains no command that changes the session.
-/// What functions do that it calls is not known, as in other statements.
-fn is_harmless_code(tokens: &mut Reader<'_>) -> bool {
-    let mut is_harmless = true;
+/// The rest of a DO statement. What functions do that it calls, the database's catalog says, as for other statements.
+fn add_do(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     while let Some(token) = tokens.next() {
         match token {
-            SqlToken::DollarString(code) => is_harmless &= has_no_command(code),
+            SqlToken::DollarString(code) => add_block(changes, code),
             // With doubled quotes it is not the code itself.
-            SqlToken::String(code) => is_harmless &= !code.contains(&b'\'') && has_no_command(code),
-            SqlToken::Word(word) if is(word, "language") => {
-                is_harmless &= matches!(tokens.next(), Some(SqlToken::Word(name)) if is(name, "plpgsql"));
-            }
-            _ => is_harmless = false,
-        }
-    }
-    is_harmless
-}
-
-fn has_no_command(code: &[u8]) -> bool {
-    let mut tokens = Tokens::new(code, LexerSettings::DEFAULT);
-    loop {
-        match tokens.next_token() {
-            Ok(None) => return true,
-            Ok(Some(SqlToken::Word(word) | SqlToken::QuotedName(word)))
-                if WORDS_OF_CODE.iter().any(|known| is(word, known))
-                    || contains(word, "temp")
-                    || function(word) != Function::Other =>
-            {
-                return false;
-            }
-            Err(_) | Ok(Some(SqlToken::EscapedName(_))) => return false,
-            Ok(Some(_)) => {}
+            SqlToken::String(code) if !code.contains(&b'\'') => add_block(changes, code),
+            SqlToken::Word(word)
+                if is(word, "language")
+                    && matches!(tokens.next(), Some(SqlToken::Word(name)) if is(name, "plpgsql")) => {}
+            _ => changes.begins.insert(Feature::UnknownCode),
         }
     }
 }
@@ -223,6 +189,10 @@ mod tests {
             ("SET CONSTRAINTS ALL DEFERRED", &[]),
             ("BEGIN; SET a.b = 1; RESET a.c; COMMIT", &["a.b", "a.c"]),
             ("/* SET a.b = 1; */ SELECT 'SET a.c = 1;'", &[]),
+            (
+                "DO $$ BEGIN SET a.b = 1; PERFORM set_config('a.c', '1', false); RESET a.d; END $$",
+                &["a.c", "a.b", "a.d"],
+            ),
         ] {
             assert_eq!(settings(text), names, "{text}");
             assert_eq!(changes(text).begins, Features::NONE, "{text}");
@@ -287,7 +257,6 @@ mod tests {
             ("SELECT set_config('search_path', $1, false)", TemporarySchema),
             ("SELECT set_config($1, $2, false)", ComputedSetting),
             ("SELECT set_config('a' || 'b', '', false)", ComputedSetting),
-            ("CALL f()", UnknownCode),
             ("DO $$ BEGIN EXECUTE 'SET a.b = 1'; END $$", UnknownCode),
             ("DO LANGUAGE plpython3u $$ pass $$", UnknownCode),
             ("SET standard_conforming_strings = off", UnreadableText),
@@ -307,6 +276,7 @@ mod tests {
             "INSERT INTO temperature VALUES (1)",
             "PREPARE TRANSACTION 'a'",
             "DO $$ BEGIN PERFORM 1; END $$",
+            "DO $$ BEGIN UPDATE t SET a = 1; SET LOCAL a.b = 1; END $$ LANGUAGE plpgsql",
             "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('a.b', 'c', false); END $$",
             "COPY t FROM STDIN",
             "SELECT 'unterminated; SET a.b = 1",

@@ -16,6 +16,7 @@ mod show_connections;
 mod show_databases;
 mod show_dns;
 mod show_events;
+mod show_functions;
 mod show_memory;
 mod show_peers;
 mod show_pins;

@@ -5,9 +5,9 @@ use super::columns::ShowTable;
 use super::console::Console;
 use super::{
     actions, driver_parameters as driver, reconnect_clients, settings, show, show_connections as connections,
-    show_databases, show_dns as dns, show_events as events, show_memory, show_peers as peers, show_pins,
-    show_problems, show_secrets, show_server_auth, show_settings, show_stats as stats, show_status,
-    show_times as times, show_tokens, show_users, show_waiting, show_workers, words,
+    show_databases, show_dns as dns, show_events as events, show_functions, show_memory, show_peers as peers,
+    show_pins, show_problems, show_secrets, show_server_auth, show_settings, show_stats as stats,
+    show_status, show_times as times, show_tokens, show_users, show_waiting, show_workers, words,
 };
 use crate::client_error::ClientError;
 use std::pin::Pin;
@@ -102,6 +102,11 @@ pub static COMMANDS: &[Command] = &[
         &show_server_auth::SERVER_AUTH,
     ),
     shows("SHOW PROBLEMS", "what is wrong now, and what to do", &show_problems::PROBLEMS),
+    shows(
+        "SHOW FUNCTIONS",
+        "functions that change the session of the client that calls them",
+        &show_functions::FUNCTIONS,
+    ),
     shows("SHOW PINS", "clients that keep their server outside of transactions, and why", &show_pins::PINS),
     shows("SHOW WAITING", "clients that wait for a server, and why", &show_waiting::WAITING),
     shows("SHOW LATENCIES", "rates and percentiles of the last minute per database", &times::LATENCIES),

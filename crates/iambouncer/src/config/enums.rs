@@ -81,6 +81,16 @@ words! {
 }
 
 words! {
+    /// What is assumed about functions of a database that cannot be examined.
+    SessionStateFunctions {
+        /// They change nothing.
+        Careful = "careful",
+        /// They may change anything.
+        Strict = "strict",
+    }
+}
+
+words! {
     /// How clients authenticate.
     AuthType {
         /// No authentication, but the user must exist.

@@ -36,8 +36,8 @@ pub use check::first_new_error;
 pub use check_traces::otlp_uri;
 pub use diagnostics::ConfigReport;
 pub use enums::{
-    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, SessionState, TlsMode,
-    TlsProtocols,
+    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, SessionState,
+    SessionStateFunctions, TlsMode, TlsProtocols,
 };
 pub use environment::{
     CONFIG_VARIABLE, Environment, MapEnvironment, ProcessEnvironment, settings_from_variables,

@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::enums::{AuthType, IoEngine, LogFormat, PoolMode, SessionState, TlsMode, TlsProtocols};
+use super::enums::{
+    AuthType, IoEngine, LogFormat, PoolMode, SessionState, SessionStateFunctions, TlsMode, TlsProtocols,
+};
 use super::ldap_options::LdapSetting;
 use super::ports::PortList;
 use super::settings::{AppliedBy, SettingError, SettingInfo, SettingStatus, settings, split_list};
@@ -114,6 +116,7 @@ settings! {
     server_tls_sslmode: TlsMode = TlsMode::Prefer, ServerLogin, Working, "TLS mode for connections to servers";
     service_name: String = "", Start, Ignored, "Name of the Windows service";
     session_state: SessionState = SessionState::Pgbouncer, Start, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. follow without a file";
+    session_state_functions: SessionStateFunctions = SessionStateFunctions::Careful, Use, Working, "With session_state = follow, functions that cannot be examined: careful assumes that they change nothing, strict that they change anything, so that their callers keep their servers";
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 21);
+        assert_eq!(table().len(), 101 + 22);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

@@ -153,6 +153,9 @@ impl Pool {
     /// Records that a client has changed the database's schema: earlier prepared statements may be outdated.
     pub fn schema_changed(&self) {
         self.schema_changes.advance();
+        if self.with_session_rules(|rules| rules.follows) {
+            self.checks.set_functions_due(true);
+        }
     }
 
     /// Server parameters, once a server has logged in.

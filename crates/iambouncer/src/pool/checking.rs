@@ -1,5 +1,5 @@
-//! Checking idle servers before a client gets them: `server_check_query`. Owns which servers need it, and the tasks that
-//! run it; a server that has failed is closed, and its client gets another one.
+//! Checking idle servers before a client gets them: `server_check_query`, and whether the functions of the database are
+//! those that are known. Owns which servers need it, and the tasks that run it; a server that has failed is closed, and its client gets another one.
 
 use super::acquire::Pool;
 use super::closing::ServerCloseReason;
@@ -23,6 +23,9 @@ pub(super) struct ServerChecks {
     /// A server that was last used then, or earlier, is checked; `None` if none is. Renewed by the janitor, so that
     /// acquiring a server costs one comparison.
     stale_at: Cell<Option<Instant>>,
+    /// The functions of the database have to be compared with its catalog, on any server.
+    functions_due: Cell<bool>,
+    looked_at: Cell<Option<Instant>>,
     under_way: Counter,
 }
 
@@ -40,7 +43,32 @@ impl ServerChecks {
     /// True if this idle server is to be checked before a client gets it.
     #[inline]
     pub(super) fn is_due(&self, server: &Server) -> bool {
+        self.is_stale(server) || self.functions_due.get()
+    }
+
+    #[inline]
+    fn is_stale(&self, server: &Server) -> bool {
         Some(server.info.touched_at.get()) <= self.stale_at.get()
+    }
+
+    /// Whether the next server is used for comparing the functions of the database with its catalog.
+    pub(super) fn set_functions_due(&self, is_due: bool) {
+        self.functions_due.set(is_due);
+    }
+
+    /// True if the next server is used for comparing the functions of the database with its catalog.
+    #[inline]
+    pub(super) fn are_functions_due(&self) -> bool {
+        self.functions_due.get()
+    }
+
+    /// True if this much time has passed since the last time that this was true.
+    pub(super) fn is_time_to_look(&self, now: Instant, pause: Duration) -> bool {
+        let is_time = self.looked_at.get().is_none_or(|at| now.saturating_duration_since(at) >= pause);
+        if is_time {
+            self.looked_at.set(Some(now));
+        }
+        is_time
     }
 
     /// Checks under way. Each is for a client that waits.
@@ -50,19 +78,25 @@ impl ServerChecks {
 }
 
 impl Pool {
-    /// Runs the check query on an idle server. The server is then free for the client that has waited longest.
+    /// Runs the check query on an idle server, and compares the functions of the database. The server is then free for the client that has waited longest.
     pub(super) fn check(self: &Rc<Self>, server: Box<Server>) {
         let settings = self.context.config();
         let query = &settings.settings.server_check_query;
         let sql = if query == EMPTY_QUERY { String::new() } else { query.clone() };
         let limit = settings.settings.server_connect_timeout;
+        let is_stale = self.checks.is_stale(&server);
+        self.checks.set_functions_due(false);
         server.info.activity.set(Activity::Tested);
         let under_way = self.checks.under_way.take(None);
         let mut lease = Lease::new(self, server);
         let pool = self.clone();
         executor::spawn(async move {
-            let run = crate::server::reset::check(&mut lease, &pool.context.parameters, &sql);
-            let passed = timers::timeout(limit, run).await.unwrap_or(false);
+            let mut passed = true;
+            if is_stale {
+                let run = crate::server::reset::check(&mut lease, &pool.context.parameters, &sql);
+                passed = timers::timeout(limit, run).await.unwrap_or(false);
+            }
+            let passed = passed && pool.check_functions(&mut lease).await;
             drop(under_way);
             if passed {
                 lease.admit_again();

@@ -31,6 +31,8 @@ const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 const CLOSING_PAUSE: Duration = Duration::from_millis(10);
 /// … at most this many times.
 const MAX_TRIES_WHILE_CLOSING: u32 = 5;
+/// Why a server is not used although it has accepted the login.
+const FUNCTIONS_UNREAD: &str = "the connection failed while the functions of the database were read";
 /// The lifetime of each server is reduced by a random share of up to this much, so that servers do not all expire at
 /// once.
 const LIFETIME_SPREAD: f64 = 0.2;
@@ -133,20 +135,29 @@ impl Pool {
             let password_version = pool.shared.password_version();
             let loaded = pool.context.loaded();
             let outcome = pool.log_in().await;
-            drop(under_way);
             match outcome {
                 Ok(logged_in) => {
                     let touched_at = replacement
                         .as_ref()
                         .map_or_else(|| Rc::new(Cell::new(worker::now())), Replacement::touched_at);
-                    let (server, server_parameters) =
+                    let (mut server, server_parameters) =
                         pool.new_server(logged_in, generation, permits, touched_at);
-                    pool.login_succeeded(server, server_parameters, started);
-                    if let Some(replacement) = replacement {
-                        pool.finish_replacement(replacement);
+                    let is_usable = pool.check_functions(&mut server).await;
+                    drop(under_way);
+                    if is_usable {
+                        pool.login_succeeded(server, server_parameters, started);
+                        if let Some(replacement) = replacement {
+                            pool.finish_replacement(replacement);
+                        }
+                    } else {
+                        drop(server);
+                        pool.shared_limits.retry_claims();
+                        let error = LoginError::BrokenOff(FUNCTIONS_UNREAD.to_owned());
+                        pool.login_failed(Progress::default().explain(error), true);
                     }
                 }
                 Err(error) => {
+                    drop(under_way);
                     drop(permits);
                     pool.shared_limits.retry_claims();
                     let is_current = Rc::ptr_eq(&loaded, &pool.context.loaded())

@@ -8,6 +8,7 @@ use super::shared_limits::{SharedLimits, longest_idle};
 use crate::config::{Config, Database};
 use crate::context::Context;
 use crate::limits::{Counter, CounterKind};
+use crate::session_functions::DatabaseFunctions;
 use crate::stats::Totals;
 use crate::worker::{self, notify::Notify, workers::Workers};
 use std::cell::{Cell, RefCell};
@@ -24,6 +25,8 @@ pub struct DatabaseState {
     pub line: RefCell<Rc<Database>>,
     /// Created from the `*` line.
     pub is_auto: Cell<bool>,
+    /// Its functions that change the session of their caller.
+    pub functions: DatabaseFunctions,
     /// Open servers of all users, at all workers.
     pub open: Counter,
     /// Logged-in clients, at all workers.
@@ -143,6 +146,7 @@ impl Directory {
             is_auto: Cell::new(is_auto),
             used_at: Cell::new(worker::now()),
             retired: Cell::default(),
+            functions: self.context.process.session_functions.of_database(&name),
             open: self.context.process.limits.counter(CounterKind::DatabaseServers, &name),
             clients: self.context.process.limits.counter(CounterKind::DatabaseClients, &name),
             paused: Cell::new(false),

@@ -65,6 +65,7 @@ impl Pool {
     /// One round.
     fn maintain(self: &Rc<Self>) {
         self.checks.renew(&self.context.config().settings, worker::now());
+        self.look_at_functions(worker::now());
         self.apply_address_changes();
         self.start_replacements();
         self.close_expired();

@@ -22,6 +22,7 @@ mod demand;
 pub mod directory;
 mod following;
 mod forgetting;
+mod functions;
 mod idle;
 mod learned;
 mod lease;

@@ -76,6 +76,9 @@ impl Pool {
     }
 
     pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
+        if self.checks.are_functions_due() && self.queue.has_waiters() {
+            return self.check(server);
+        }
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {
                 Ok(()) => return,

@@ -5,6 +5,7 @@
 //! name on all servers. The statements of clients and servers are recorded when a message is sent, and corrected if the
 //! server answers with an error: each expected answer carries its own undo information (see [`crate::answers`]).
 
+mod call_cache;
 pub mod client_names;
 pub mod effect;
 mod interned;
@@ -12,6 +13,7 @@ pub mod server_cache;
 pub mod statement;
 pub mod unnamed;
 
+pub use call_cache::CallCache;
 pub use client_names::ClientNames;
 pub use effect::Effect;
 pub use server_cache::{MAX_EVICTED, ServerCache};

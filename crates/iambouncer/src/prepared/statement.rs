@@ -1,6 +1,7 @@
 //! Statements by text. Owns the table of all texts in use and their names on servers: one table for the process, behind
 //! a lock, and in front of it one per worker, which is sufficient once a text is known.
 
+use super::call_cache::CallCache;
 use super::effect::Effect;
 use super::interned::{ByBody, HasBody, InternTable, SweepTimer};
 use sql::SessionChanges;
@@ -28,25 +29,33 @@ pub struct Text {
 }
 
 /// A worker's handle of a statement: cheap to share there, without touching memory that other workers modify.
-pub struct Statement(Arc<Text>);
+pub struct Statement {
+    text: Arc<Text>,
+    /// What it changes by calling functions.
+    pub calls: CallCache,
+}
 
 impl Deref for Statement {
     type Target = Text;
 
     fn deref(&self) -> &Text {
-        &self.0
+        &self.text
     }
 }
 
 impl Statement {
+    fn new(text: Arc<Text>) -> Self {
+        Self { text, calls: CallCache::default() }
+    }
+
     /// True if its text is not kept: see [`Interner::private`].
     pub fn is_private(&self) -> bool {
-        self.0.body.is_empty()
+        self.text.body.is_empty()
     }
 
     /// The part that can be passed to another worker.
     pub fn text(&self) -> Arc<Text> {
-        self.0.clone()
+        self.text.clone()
     }
 }
 
@@ -106,7 +115,7 @@ pub struct Interner(InternTable<Statement>);
 impl Interner {
     /// The statement with this body, created if necessary.
     pub fn intern(&self, body: &[u8]) -> Rc<Statement> {
-        self.0.get_or_add(body, || Statement(text(body)))
+        self.0.get_or_add(body, || Statement::new(text(body)))
     }
 
     /// A statement that is not shared and whose text is not kept: it exists only on one server.
@@ -115,7 +124,7 @@ impl Interner {
         texts.last_id += 1;
         let id = texts.last_id;
         let changes = Some(Box::new(SessionChanges::unreadable()));
-        Rc::new(Statement(Arc::new(Text {
+        Rc::new(Statement::new(Arc::new(Text {
             id,
             name: server_name(id),
             body: Box::default(),
@@ -127,9 +136,9 @@ impl Interner {
     /// The statement for a text from another worker.
     pub fn adopt(&self, text: &Arc<Text>) -> Rc<Statement> {
         if text.body.is_empty() {
-            return Rc::new(Statement(text.clone()));
+            return Rc::new(Statement::new(text.clone()));
         }
-        self.0.get_or_add(&text.body, || Statement(text.clone()))
+        self.0.get_or_add(&text.body, || Statement::new(text.clone()))
     }
 
     /// Number of texts.

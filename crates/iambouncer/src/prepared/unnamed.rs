@@ -1,6 +1,7 @@
 //! The unnamed statement. PostgreSQL keeps it until the next unnamed Parse, so a client may use it in a later batch,
 //! which may run on another server. Owns the texts for parsing it again there.
 
+use super::call_cache::CallCache;
 use super::effect::Effect;
 use super::interned::{HasBody, InternTable};
 use sql::SessionChanges;
@@ -17,6 +18,8 @@ pub struct UnnamedText {
     pub effect: Effect,
     /// What it may change in its session.
     pub changes: Option<Box<SessionChanges>>,
+    /// What it changes by calling functions.
+    pub calls: CallCache,
 }
 
 impl UnnamedText {
@@ -28,7 +31,7 @@ impl UnnamedText {
     /// A statement whose text is not kept, because it is too long or the client keeps its server. It is not equal to
     /// any other.
     pub fn without_body(effect: Effect, changes: Option<Box<SessionChanges>>) -> Rc<Self> {
-        Rc::new(Self { body: None, effect, changes })
+        Rc::new(Self { body: None, effect, changes, calls: CallCache::default() })
     }
 }
 
@@ -81,6 +84,7 @@ impl UnnamedTexts {
             body: Some(body.into()),
             effect: Effect::of(body),
             changes: SessionChanges::of(body),
+            calls: CallCache::default(),
         };
         self.0.get_or_add(body, make)
     }

@@ -12,6 +12,7 @@ use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
 use crate::worker;
 use sql::changes::MAX_TEXT_BYTES;
 use sql::{Feature, Features, SessionChanges};
+use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::limits::HEADER_BYTES;
 use wire::scan::Frame;
@@ -80,6 +81,13 @@ impl ClientSession {
         }
     }
 
+    /// What a text may change by calling functions of the database.
+    #[inline]
+    pub(super) fn changes_by_calls(&self, text: &[u8]) -> Option<Rc<SessionChanges>> {
+        let functions = &self.pool.database.functions;
+        if functions.may_change() { functions.changes_of(text) } else { None }
+    }
+
     /// Some of the features for which the client keeps its server no longer exist.
     pub(super) fn unpin(&self, features: Features) {
         let left = self.info.pins().without(features);
@@ -121,11 +129,27 @@ impl Exchange {
             return Ok(());
         }
         let text = self.whole(frame)?.get(HEADER_BYTES..).unwrap_or_default();
-        if let Some(changes) = SessionChanges::of(text) {
-            let text = text.to_vec();
+        let changes = SessionChanges::of(text);
+        let calls = if self.rules.follows { session.changes_by_calls(text) } else { None };
+        if changes.is_none() && calls.is_none() {
+            return Ok(());
+        }
+        let text = text.to_vec();
+        if let Some(changes) = changes {
             self.record_statement(session, &changes, &text, StatementMessage::Query)?;
         }
+        if let Some(calls) = calls {
+            self.record_calls(session, &calls, &text);
+        }
         Ok(())
+    }
+
+    /// Records what a statement may change by calling functions.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn record_calls(&mut self, session: &ClientSession, calls: &SessionChanges, statement: &[u8]) {
+        self.discard_foreign_sequences(session, calls);
+        self.record_changes(session, calls, statement);
     }
 
     /// Records what a statement may change that is about to be sent.
@@ -167,6 +191,9 @@ impl Exchange {
         let parameters = &session.pool.context.parameters;
         let unread = linked.unread.get_or_insert_default();
         let mut begins = changes.begins;
+        if changes.has_call && !session.pool.database.functions.are_known() {
+            begins.insert(Feature::UnknownCode);
+        }
         for name in &changes.settings {
             let id = parameters.followed(name);
             if let Some(id) = id {

@@ -40,7 +40,7 @@ impl Exchange {
         let text = if frame.len > MAX_KEPT_BYTES {
             let front = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(front);
-            UnnamedText::without_body(effect, self.changes_of_long_parse(frame)?)
+            UnnamedText::without_body(effect, self.changes_of_long_parse(session, frame)?)
         } else {
             let message = self.whole(frame)?;
             let body = frontend::parse(message).map_err(violation)?.body;
@@ -67,7 +67,11 @@ impl Exchange {
     }
 
     /// What a statement may change whose text is not kept.
-    fn changes_of_long_parse(&self, frame: Frame) -> Consumed<Option<Box<SessionChanges>>> {
+    fn changes_of_long_parse(
+        &self,
+        session: &ClientSession,
+        frame: Frame,
+    ) -> Consumed<Option<Box<SessionChanges>>> {
         if !self.rules.follows {
             return Ok(None);
         }
@@ -75,7 +79,11 @@ impl Exchange {
             return Ok(Some(Box::new(SessionChanges::unreadable())));
         }
         let body = frontend::parse(self.whole(frame)?).map_err(violation)?.body;
-        Ok(SessionChanges::of(body))
+        let mut changes = SessionChanges::of(body);
+        if let Some(calls) = session.changes_by_calls(body) {
+            changes.get_or_insert_default().add(&calls);
+        }
+        Ok(changes)
     }
 
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
@@ -83,6 +91,9 @@ impl Exchange {
         self.ensure_unnamed(session)?;
         if session.unnamed.as_ref().is_some_and(|text| text.changes.is_some()) {
             self.record_unnamed(session)?;
+        }
+        if self.rules.follows && session.pool.database.functions.may_change() {
+            self.record_unnamed_calls(session);
         }
         if session.has_effects {
             let is_unnamed_portal = self.up.front().get(HEADER_BYTES) == Some(&0);
@@ -100,6 +111,16 @@ impl Exchange {
         let Some(changes) = &text.changes else { return Ok(()) };
         let body = text.body().unwrap_or_default();
         self.record_statement(session, changes, body, StatementMessage::Bind)
+    }
+
+    /// Records what the unnamed statement may change by calling functions.
+    #[cold]
+    fn record_unnamed_calls(&mut self, session: &ClientSession) {
+        let Some(text) = session.unnamed.clone() else { return };
+        let Some(body) = text.body() else { return };
+        if let Some(calls) = session.pool.database.functions.cached_changes_of(body, &text.calls) {
+            self.record_calls(session, &calls, body);
+        }
     }
 
     pub(super) fn on_unnamed_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod diagnosis;
 pub mod error;
 pub mod facts;
+pub mod functions;
 pub mod login;
 mod login_exchange;
 #[cfg(feature = "otlp")]

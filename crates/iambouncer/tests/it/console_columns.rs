@@ -120,6 +120,7 @@ fn every_table_has_the_columns_of_pgbouncer_in_their_order_and_types() {
         "TOKENS",
         "SERVER_AUTH",
         "PROBLEMS",
+        "FUNCTIONS",
         "PINS",
         "WAITING",
         "LATENCIES",

@@ -29,6 +29,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("detail", "Detail of an error that a client has received"),
     ("endpoint", "Endpoint that tokens are signed for: host and port"),
     ("error", "What went wrong, as text"),
+    ("functions_found", "Number of functions, tables and views that change a session, as in SHOW FUNCTIONS"),
     ("hint", "What to do about it"),
     ("event", "Kind of a notable event: [api.md](api.md#events). In JSON only"),
     ("host", "Host name that was looked up"),

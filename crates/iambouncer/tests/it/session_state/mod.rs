@@ -2,6 +2,7 @@
 //! its server.
 
 mod differential;
+mod functions;
 mod pins;
 mod resets;
 mod settings;

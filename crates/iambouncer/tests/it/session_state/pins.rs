@@ -100,7 +100,7 @@ fn nothing_is_left_behind_by_a_client_that_disconnects() {
         for statement in [
             "CREATE TEMP TABLE t (a int)",
             "SELECT pg_advisory_lock(77)",
-            "DO $$ BEGIN PERFORM set_config('app.tenant', 'x', false); END $$",
+            "DO $$ DECLARE text text := 'SET app.tenant = 1'; BEGIN EXECUTE text; END $$",
             "SELECT set_config('app.' || 'tenant', 'x', false)",
             "SET search_path = pg_temp",
             "LISTEN left_behind",
