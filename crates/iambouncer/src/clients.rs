@@ -4,6 +4,7 @@
 mod busy;
 mod cancel_key;
 mod departures;
+mod misleading_key;
 mod moving;
 mod pin;
 mod snapshot;
@@ -23,7 +24,7 @@ use crate::server::ServerInfo;
 use crate::worker::executor::{self, TaskKey};
 use sql::Features;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -102,7 +103,7 @@ pub struct ClientInfo {
     /// Its slot in the table of its worker.
     pub slot: u32,
     /// Its cancel key.
-    pub cancel_key: CancelKey,
+    pub cancel_key: Cell<CancelKey>,
     /// Its current task: that of the login, then that of the session.
     pub task: Cell<TaskKey>,
     ends: Ends,
@@ -305,8 +306,8 @@ pub struct ClientTable {
     /// How cancel keys of this process are made.
     pub key_form: KeyForm,
     clients: RefCell<BTreeMap<u32, Rc<ClientInfo>>>,
-    /// The slots of clients that were moved here, by worker and slot in their cancel keys.
-    moved: RefCell<HashMap<(usize, u32), u32>>,
+    /// Clients that their cancel keys do not lead to: the process ID in the key, and the slot.
+    misleading: RefCell<BTreeSet<(u32, u32)>>,
     next_slot: Cell<u32>,
     /// Secrets for the next clients.
     secrets: RefCell<Vec<[u8; cancel_key::SECRET_BYTES]>>,
@@ -323,7 +324,7 @@ impl ClientTable {
             worker,
             key_form,
             clients: RefCell::default(),
-            moved: RefCell::default(),
+            misleading: RefCell::default(),
             next_slot: Cell::new(0),
             secrets: RefCell::default(),
             unidentified: Rc::default(),
@@ -371,7 +372,7 @@ impl ClientTable {
         ClientInfo {
             id,
             slot,
-            cancel_key,
+            cancel_key: Cell::new(cancel_key),
             task: Cell::new(executor::current()),
             ends,
             connected_s: since_1970.map_or(0, |since| since.as_secs() as u32),
@@ -417,7 +418,7 @@ impl ClientTable {
     /// Removes a client.
     pub fn remove(&self, client: &ClientInfo) {
         self.clients.borrow_mut().remove(&client.slot);
-        self.forget_place(client);
+        self.forget_key(client);
         client.forget_pin();
     }
 
@@ -429,8 +430,12 @@ impl ClientTable {
     /// The client of a cancel key.
     pub fn by_cancel_key(&self, key: &CancelKey) -> Option<Rc<ClientInfo>> {
         let of_this_slot = self.at(self.key_form.slot_of(key));
-        let with_key = |client: &Rc<ClientInfo>| self.key_form.is_same(&client.cancel_key, *key);
-        of_this_slot.filter(with_key).or_else(|| self.moved_with_key(key))
+        of_this_slot.filter(|client| self.has_key(client, key)).or_else(|| self.misleading_with_key(key))
+    }
+
+    /// True if this client has this cancel key.
+    fn has_key(&self, client: &ClientInfo, key: &CancelKey) -> bool {
+        self.key_form.is_same(&client.cancel_key.get(), *key)
     }
 
     /// All clients.
@@ -509,9 +514,10 @@ mod tests {
         table.remove(&first);
         let second = add(&table, end(), end());
         assert_ne!(first.slot, second.slot);
-        assert_ne!(first.cancel_key.secret(), second.cancel_key.secret());
-        assert!(table.by_cancel_key(&first.cancel_key).is_none());
-        assert!(table.by_cancel_key(&second.cancel_key).is_some());
+        let (first, second) = (first.cancel_key.get(), second.cancel_key.get());
+        assert_ne!(first.secret(), second.secret());
+        assert!(table.by_cancel_key(&first).is_none());
+        assert!(table.by_cancel_key(&second).is_some());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl ConsoleSession {
         ] {
             encode::parameter_status(out, name, value);
         }
-        let key = &self.info.cancel_key;
+        let key = self.info.cancel_key.get();
         encode::backend_key_data(out, key.pid(), key.secret());
         encode::ready_for_query(out);
     }

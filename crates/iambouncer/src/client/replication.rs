@@ -85,7 +85,8 @@ pub(super) fn startup_response(client: &Rc<ClientInfo>, server: &DedicatedServer
     for (name, value) in &*server.reports {
         encode::parameter_status(&mut message, name, value);
     }
-    encode::backend_key_data(&mut message, client.cancel_key.pid(), client.cancel_key.secret());
+    let key = client.cancel_key.get();
+    encode::backend_key_data(&mut message, key.pid(), key.secret());
     encode::ready_for_query(&mut message);
     message
 }

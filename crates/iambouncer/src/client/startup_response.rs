@@ -69,7 +69,8 @@ pub(super) async fn startup_response(
     if !welcome.is_empty() {
         encode::notice_response(&mut message, &ErrorReport::notice(welcome));
     }
-    encode::backend_key_data(&mut message, client.cancel_key.pid(), client.cancel_key.secret());
+    let key = client.cancel_key.get();
+    encode::backend_key_data(&mut message, key.pid(), key.secret());
     encode::ready_for_query(&mut message);
     // A requested value is validated by the first server that accepts it; application_name is always valid.
     let name = context.parameters.id("application_name");

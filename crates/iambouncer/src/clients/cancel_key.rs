@@ -54,6 +54,11 @@ impl CancelKey {
         u32::from_be_bytes(self.halves().0)
     }
 
+    /// A key with the same secret and another first half.
+    pub(super) fn with_pid(self, pid: u32) -> Self {
+        Self::from_halves(pid.to_be_bytes(), self.halves().1)
+    }
+
     /// The second half.
     pub fn secret(&self) -> &[u8] {
         &self.0[4..]

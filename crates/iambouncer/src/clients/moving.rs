@@ -1,7 +1,6 @@
-//! Moving a client's record to another worker. Owns the form in which it is passed between threads, and the look-up of
-//! clients whose cancel key names another worker or slot than where they are now.
+//! Moving a client's record to another worker. Owns the form in which it is passed between threads.
 
-use super::{CancelKey, ClientInfo, ClientTable, Departure, KeyOwner, Pin};
+use super::{CancelKey, ClientInfo, ClientTable, Departure, Pin};
 use crate::client_identity::ClientIdentity;
 use crate::net::Endpoint;
 use crate::worker::executor::TaskKey;
@@ -31,7 +30,7 @@ impl ClientInfo {
     pub fn pack(&self) -> ClientInTransit {
         ClientInTransit {
             id: self.id,
-            cancel_key: self.cancel_key,
+            cancel_key: self.cancel_key.get(),
             remote: self.remote(),
             local: self.local(),
             pid: self.pid(),
@@ -46,17 +45,7 @@ impl ClientInfo {
     }
 }
 
-/// Where the cancel key of a client says that it is.
-type KeyPlace = (usize, u32);
-
 impl ClientTable {
-    fn place_in_key(&self, key: &CancelKey) -> Option<KeyPlace> {
-        match self.key_form.owner_of(key) {
-            KeyOwner::Worker(worker) => Some((worker, self.key_form.slot_of(key))),
-            KeyOwner::Peer(_) => None,
-        }
-    }
-
     /// Adds a client that was moved here. Its task is set when its session begins. `None` if no slot is available.
     pub fn adopt(&self, client: ClientInTransit, identity: Rc<ClientIdentity>) -> Option<Rc<ClientInfo>> {
         let slot = self.free_slot()?;
@@ -71,30 +60,9 @@ impl ClientTable {
             info.set_pins(client.pins, || pin);
         }
         let info = Rc::new(info);
-        if let Some(place) = self.place_in_key(&info.cancel_key) {
-            self.moved.borrow_mut().insert(place, slot);
-        }
+        self.add_misleading(&info);
         self.clients.borrow_mut().insert(slot, info.clone());
         Some(info)
-    }
-
-    /// Forgets the place of a client that was moved here.
-    pub(super) fn forget_place(&self, client: &ClientInfo) {
-        let mut moved = self.moved.borrow_mut();
-        if moved.is_empty() {
-            return;
-        }
-        if let Some(place) = self.place_in_key(&client.cancel_key)
-            && moved.get(&place) == Some(&client.slot)
-        {
-            moved.remove(&place);
-        }
-    }
-
-    /// The client of a cancel key, if it was moved here.
-    pub(super) fn moved_with_key(&self, key: &CancelKey) -> Option<Rc<ClientInfo>> {
-        let slot = *self.moved.borrow().get(&self.place_in_key(key)?)?;
-        self.at(slot).filter(|client| self.key_form.is_same(&client.cancel_key, *key))
     }
 }
 
@@ -120,24 +88,6 @@ mod tests {
             assert_eq!((before.local(), before.connected_s), (after.local(), after.connected_s));
             assert_eq!(before.timing.get().quiet_since, after.timing.get().quiet_since);
             assert_eq!(one.count(), 0);
-        }
-    }
-
-    #[test]
-    fn a_client_that_has_moved_is_found_by_its_cancel_key() {
-        for form in [KeyForm::Alone, KeyForm::of(5, 2)] {
-            let (one, other) = (ClientTable::new(0, form), ClientTable::new(1, form));
-            let (_, there) = moved(&one, &other);
-            let key = there.cancel_key;
-            assert!(one.by_cancel_key(&key).is_none());
-            assert_eq!(other.by_cancel_key(&key).map(|client| client.id), Some(there.id));
-            // And back, to another slot.
-            let back = one.adopt(there.pack(), there.identity()).unwrap();
-            other.remove(&there);
-            assert!(other.by_cancel_key(&key).is_none() && other.moved.borrow().is_empty());
-            assert_eq!(one.by_cancel_key(&key).map(|client| client.slot), Some(back.slot));
-            one.remove(&back);
-            assert!(one.by_cancel_key(&key).is_none() && one.moved.borrow().is_empty());
         }
     }
 }
