@@ -14,6 +14,7 @@ pub mod admin;
 pub mod answers;
 pub mod auth;
 mod auth_connections;
+mod cancel_requests;
 pub mod cli;
 mod client;
 pub mod client_error;

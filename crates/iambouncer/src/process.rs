@@ -4,6 +4,7 @@
 use crate::auth::iam::proof_verifiers::ProofVerifiers;
 use crate::auth::lookups::Lookups;
 use crate::auth::scram::derived::DerivedKeys;
+use crate::cancel_requests::CancelRequests;
 use crate::config::{Config, MAX_PEER_ID};
 use crate::health_state::{FirstLogin, HealthState};
 use crate::host_names::{FreshAddresses, HostNames};
@@ -69,6 +70,8 @@ pub struct Process {
     pub peer_addresses: FreshAddresses,
     /// Cancel requests to other processes.
     pub peer_pools: PeerPools,
+    /// Wrong keys in cancel requests.
+    pub cancel_requests: CancelRequests,
     /// Limits log lines about unauthenticated connections.
     pub log_limit: LogLimit,
     /// The addresses of this process's listeners, to detect a server that is the pooler itself.
@@ -148,6 +151,7 @@ impl Process {
             peer_id,
             peer_addresses: FreshAddresses::default(),
             peer_pools: PeerPools::default(),
+            cancel_requests: CancelRequests::default(),
             log_limit: LogLimit::default(),
             own_endpoints,
             key,

@@ -97,7 +97,8 @@ pub async fn serve(
         InitialPacket::Cancel { stream, pid, key } => {
             record.discard();
             // Evicted, it gives up its place; a request that has reached its worker goes on.
-            let _ = interrupt.or(pin!(cancel::route(&worker, pid, &key))).await;
+            let sender = cancel::Sender::of(info.remote(), &stream);
+            let _ = interrupt.or(pin!(cancel::route(&worker, &sender, pid, &key))).await;
             drop(stream);
         }
         InitialPacket::Session { stream, inbound, version, parameters } => {
