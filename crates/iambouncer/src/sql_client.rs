@@ -58,6 +58,9 @@ pub enum SqlError {
     /// The answer has too many messages.
     #[error("the answer to a query has too many messages")]
     TooLong,
+    /// The server is in a transaction afterwards, or has sent more.
+    #[error("the server is not idle after a query")]
+    NotIdle,
 }
 
 /// Runs one simple query. `inbound` contains received bytes that were not consumed; `on_parameter` is called for each

@@ -15,21 +15,16 @@ use std::task::Poll;
 pub(super) struct Interrupt {
     worker: Rc<Worker>,
     info: Rc<ClientInfo>,
-    pending: Option<PendingHandle>,
+    pending: PendingHandle,
 }
 
 impl Interrupt {
     pub(super) fn new(worker: Rc<Worker>, info: Rc<ClientInfo>, pending: &PendingLogin) -> Self {
-        Self { worker, info, pending: Some(pending.place()) }
-    }
-
-    /// For a client that has logged in, which cannot be evicted any more.
-    pub(super) fn of_admitted(self) -> Self {
-        Self { pending: None, ..self }
+        Self { worker, info, pending: pending.place() }
     }
 
     fn is_evicted(&self) -> bool {
-        self.pending.as_ref().is_some_and(PendingHandle::is_evicted)
+        self.pending.is_evicted()
     }
 
     /// The result of a login that ends now, by itself with `otherwise`.

@@ -3,9 +3,9 @@
 
 use super::authenticate::LoginRefusal;
 use super::connection::Connection;
+use super::login_wait::gone_or_killed;
 use super::message_boundary::MessageBoundary;
 use super::serve::send_last;
-use super::startup_response::gone_or_killed;
 use crate::client_identity::Replication;
 use crate::clients::{ClientInfo, ClientState};
 use crate::context::Context;

@@ -5,6 +5,7 @@ use super::connection::{ClientPermits, Connection, ConnectionPermit};
 use super::handshake::{self, HandshakeError, InitialPacket};
 use super::interrupt::Interrupt;
 use super::login_record::LoginRecord;
+use super::login_wait::LoginWait;
 use super::method::AuthMethod;
 use super::replication::{self, ReplicationRequest};
 use super::startup::{self, SessionRequest};
@@ -245,17 +246,13 @@ impl LoginInProgress<'_> {
             Destination::Replication { pool, request } => self.replication(&pool, request, connection).await,
             Destination::Session { pool, tracked } => {
                 let (stream, inbound) = (&mut self.stream, &mut self.inbound);
-                let response = {
-                    let context = &self.worker.context;
-                    let responding = pin!(startup_response::startup_response(
-                        context, &pool, self.info, stream, inbound, &tracked
-                    ));
-                    interrupt.of_admitted().or(responding).await
-                };
-                match response {
-                    Ok(Ok(ready)) => self.session(pool, ready, connection).await,
-                    Ok(Err(LoginRefusal::Gone)) => {}
-                    Ok(Err(LoginRefusal::Error(error))) | Err(error) => {
+                let client = self.info;
+                let wait = LoginWait { pool: &pool, client, stream, inbound, has_notified: false };
+                // A client that waits notices itself that it is killed.
+                match startup_response::startup_response(self.worker, wait, &tracked).await {
+                    Ok(ready) => self.session(pool, ready, connection).await,
+                    Err(LoginRefusal::Gone) => {}
+                    Err(LoginRefusal::Error(error)) => {
                         self.record.end(ClientLoginResult::Refused);
                         reject(self.worker, self.info, self.stream, &error).await;
                     }
@@ -434,6 +431,9 @@ impl LoginInProgress<'_> {
         connection: Connection,
     ) {
         if self.stream.send_all(&ready.message).await.is_err() {
+            if let Some(lease) = ready.server {
+                lease.release_dirty();
+            }
             return;
         }
         self.stream.use_engine();
@@ -444,6 +444,7 @@ impl LoginInProgress<'_> {
             up: self.inbound,
             parameters: ready.parameters,
             parameters_proven: ready.parameters_proven,
+            server: ready.server,
         };
         let session = Session::new(pool, self.info.clone(), start);
         connection.serve(session);

@@ -14,6 +14,8 @@ pub struct SessionRules {
     pub max_message_bytes: u32,
     /// What a client has set follows it (`session_state = follow`). In session pooling there is nothing to follow.
     pub follows: bool,
+    /// A client gets its server in its login, as with a direct connection (`session_state = follow` in session pooling).
+    pub links_in_login: bool,
     /// Run the reset query at every release.
     pub always_reset: bool,
     /// `disable_pqexec`.
@@ -26,12 +28,14 @@ impl SessionRules {
     pub(super) fn new(config: &Config, rules: &PoolRules) -> Self {
         let settings = &config.settings;
         let mode = rules.pool_mode;
+        let is_followed = settings.session_state == SessionState::Follow;
         Self {
             mode,
             // In session pooling a client has its server to itself, so names cannot conflict.
             max_prepared: if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements },
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
-            follows: mode != PoolMode::Session && settings.session_state == SessionState::Follow,
+            follows: mode != PoolMode::Session && is_followed,
+            links_in_login: mode == PoolMode::Session && is_followed,
             always_reset: settings.server_reset_query_always,
             refuses_simple_queries: settings.disable_pqexec,
             forbids_requests: settings.disable_pqexec || mode == PoolMode::Statement,

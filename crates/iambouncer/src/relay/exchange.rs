@@ -227,6 +227,7 @@ mod tests {
                 max_prepared: 0,
                 max_message_bytes,
                 follows: false,
+                links_in_login: false,
                 always_reset: false,
                 refuses_simple_queries: false,
                 forbids_requests: false,

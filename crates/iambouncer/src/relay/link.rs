@@ -141,7 +141,7 @@ impl Exchange {
         Ok(true)
     }
 
-    fn attach(&mut self, session: &ClientSession, lease: Lease) {
+    pub(super) fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;
         server.info.touched_at.set(now);

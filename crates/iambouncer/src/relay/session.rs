@@ -6,7 +6,7 @@ use crate::client_error::ClientError;
 use crate::clients::{ClientInfo, ClientState};
 use crate::net::{Inbound, Stream};
 use crate::parameters::ValueSet;
-use crate::pool::Pool;
+use crate::pool::{Lease, Pool};
 use crate::prepared::{ClientNames, Unnamed};
 use crate::server::{Activity, Server};
 use crate::worker::timers;
@@ -53,6 +53,8 @@ pub struct Start {
     pub parameters: ValueSet,
     /// True if they are a server's own values, which no server refuses.
     pub parameters_proven: bool,
+    /// The server that the client has got in its login, with these values.
+    pub server: Option<Lease>,
 }
 
 /// The state of a client that persists while it is idle.
@@ -143,7 +145,7 @@ pub struct Session {
 impl Session {
     /// Creates a session that has not sent a request yet.
     pub fn new(pool: Rc<Pool>, info: Rc<ClientInfo>, start: Start) -> Self {
-        let Start { client, up, parameters, parameters_proven } = start;
+        let Start { client, up, parameters, parameters_proven, server } = start;
         let names = ClientNames::default();
         let session = ClientSession {
             pool,
@@ -160,7 +162,18 @@ impl Session {
         if session.pool.with_session_rules(|rules| rules.follows) {
             session.pin_for_parameters();
         }
-        Self::begin(session, up)
+        let mut begun = Self::begin(session, up);
+        if let Some(lease) = server {
+            begun.link(lease);
+        }
+        begun
+    }
+
+    /// Links the client to a server before its first request.
+    fn link(&mut self, lease: Lease) {
+        let session = &self.session;
+        let free = || session.pool.with_session_rules(Exchange::allocate);
+        self.exchange.get_or_insert_with(free).attach(session, lease);
     }
 
     /// Begins at this worker, with bytes of requests that were received before.

@@ -7,7 +7,6 @@ use crate::session_functions::queries::{self, LIMITS, MAX_ROWS};
 use crate::session_functions::{Catalog, FunctionsRead};
 use crate::sql_client::{SqlError, TextRow};
 use sql::routines::Doubt;
-use wire::backend::TxStatus;
 
 /// Maximum number of times that callers of what was found are looked for.
 const MAX_ROUNDS: usize = 16;
@@ -97,7 +96,6 @@ impl CatalogReader<'_> {
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, UnreadFunctions> {
         match reset::ask(self.server, self.parameters, sql, LIMITS, WHEN).await {
-            Ok(answer) if answer.status != TxStatus::Idle => Err(UnreadFunctions::Unusable),
             Ok(answer) if answer.rows.len() >= MAX_ROWS => {
                 Err(UnreadFunctions::Refused(format!("more than {MAX_ROWS} functions would have to be read")))
             }

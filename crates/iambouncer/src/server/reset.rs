@@ -1,9 +1,9 @@
-//! Queries on a server between two clients: `server_reset_query`, `server_check_query` and others. Owns one query and its answer;
-//! a server that is not idle afterwards is unusable.
+//! Queries on a server between two clients: `server_reset_query`, `server_check_query`, the values of the next client, and
+//! others. Owns these queries and their answers; a server that is not idle afterwards is unusable.
 
 use super::{Server, out_of_step};
 use crate::net::Inbound;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, ValueSet};
 use crate::prepared::ServerUnnamed;
 use crate::sql_client::{self, AnswerLimits, QueryAnswer, SqlError};
 use wire::backend::TxStatus;
@@ -29,16 +29,33 @@ pub async fn check(server: &mut Server, parameters: &Parameters, sql: &str) -> b
     run_query(server, parameters, sql, "during the check query").await
 }
 
-/// Runs a query between two clients. True if the server is idle afterwards.
-async fn run_query(server: &mut Server, parameters: &Parameters, sql: &str, when: &str) -> bool {
-    let answer = ask(server, parameters, sql, LIMITS, when).await;
-    answer.is_ok_and(|answer| answer.status == TxStatus::Idle)
-}
-
-/// Runs a query between two clients, and returns its answer. `when` is for the log.
+/// Gives a server that is idle the values of a client, and records what it has accepted.
 ///
 /// # Errors
-/// As [`sql_client::query`]; bytes behind the answer are an error, too.
+/// The server refuses a value, and has a part of the others; or it is unusable.
+pub async fn set_values(
+    server: &mut Server,
+    parameters: &Parameters,
+    wanted: &ValueSet,
+) -> Result<(), SqlError> {
+    let statements = parameters.set_statements(&server.parameters, wanted);
+    for sql in statements {
+        tracing::debug!(id = server.info.facts.id, "varcache_apply: {sql}");
+        ask(server, parameters, &sql, LIMITS, "while it received a client's values").await?;
+    }
+    server.accept_parameters(parameters, wanted);
+    Ok(())
+}
+
+/// Runs a query between two clients. True if the server is idle afterwards.
+async fn run_query(server: &mut Server, parameters: &Parameters, sql: &str, when: &str) -> bool {
+    ask(server, parameters, sql, LIMITS, when).await.is_ok()
+}
+
+/// Runs a query between two clients, and returns its answer. The server is idle afterwards. `when` is for the log.
+///
+/// # Errors
+/// As [`sql_client::query`]; and the server is not idle, or has sent more than the answer.
 pub async fn ask(
     server: &mut Server,
     parameters: &Parameters,
@@ -55,13 +72,16 @@ pub async fn ask(
     }
     // A simple query drops it.
     server.unnamed = ServerUnnamed::None;
-    if let Err(SqlError::Unexpected(tag)) = &answer {
-        out_of_step::report_message(&server.info, *tag, when);
+    match answer {
+        Ok(answer) if answer.status == TxStatus::Idle && inbound.is_empty() => Ok(answer),
+        Ok(_) => Err(SqlError::NotIdle),
+        Err(error) => {
+            if let SqlError::Unexpected(tag) = error {
+                out_of_step::report_message(&server.info, tag, when);
+            }
+            Err(error)
+        }
     }
-    if !inbound.is_empty() {
-        return Err(SqlError::TooLong);
-    }
-    answer
 }
 
 /// True if the reset query also resets settings and prepared statements.

@@ -5,6 +5,7 @@ mod differential;
 mod functions;
 mod pins;
 mod resets;
+mod session_pooling;
 mod settings;
 mod startup;
 
