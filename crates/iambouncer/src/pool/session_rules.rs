@@ -12,7 +12,7 @@ pub struct SessionRules {
     pub max_prepared: u32,
     /// `max_packet_size`, bytes.
     pub max_message_bytes: u32,
-    /// What a client has set follows it (`session_state = follow`). In session pooling there is nothing to follow.
+    /// What a client has set follows it (`session_state = follow`). In session pooling it keeps its server instead.
     pub follows: bool,
     /// A client gets its server in its login, as with a direct connection (`session_state = follow` in session pooling).
     pub links_in_login: bool,
@@ -25,6 +25,12 @@ pub struct SessionRules {
 }
 
 impl SessionRules {
+    /// Statements are read: a RESET returns to the values of the client's own startup packet.
+    #[inline]
+    pub fn reads_statements(&self) -> bool {
+        self.follows || self.links_in_login
+    }
+
     pub(super) fn new(config: &Config, rules: &PoolRules) -> Self {
         let settings = &config.settings;
         let mode = rules.pool_mode;

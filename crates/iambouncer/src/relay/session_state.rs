@@ -125,7 +125,9 @@ impl Exchange {
     #[inline]
     pub(super) fn record_query(&mut self, session: &ClientSession, frame: Frame) -> Consumed {
         if frame.len > MAX_TEXT_BYTES {
-            self.record_changes(session, &SessionChanges::unreadable(), b"");
+            if self.rules.follows {
+                self.record_changes(session, &SessionChanges::unreadable(), b"");
+            }
             return Ok(());
         }
         let text = self.whole(frame)?.get(HEADER_BYTES..).unwrap_or_default();
@@ -165,7 +167,7 @@ impl Exchange {
         statement: &[u8],
         kind: StatementMessage,
     ) -> Consumed {
-        if !self.rules.follows {
+        if !self.rules.reads_statements() {
             return Ok(());
         }
         let resets = changes.resets_any();
@@ -175,6 +177,10 @@ impl Exchange {
         if resets && !may_be_skipped && self.answers.owes_ready() {
             return Err(self.await_answer());
         }
+        if !self.rules.follows {
+            self.record_in_session_pooling(session, changes, !may_be_skipped);
+            return Ok(());
+        }
         self.discard_foreign_sequences(session, changes);
         self.record_changes(session, changes, statement);
         if resets && may_be_skipped {
@@ -183,6 +189,24 @@ impl Exchange {
             self.record_resets(session, changes);
         }
         Ok(())
+    }
+
+    /// The client keeps its server, so only what a statement resets matters.
+    fn record_in_session_pooling(
+        &mut self,
+        session: &ClientSession,
+        changes: &SessionChanges,
+        is_executed: bool,
+    ) {
+        let Link::Server(linked) = &mut self.link else { return };
+        if let Some(unread) = &mut linked.unread {
+            let set =
+                changes.settings.iter().filter_map(|name| session.pool.context.parameters.followed(name));
+            set.for_each(|id| unread.resets.remove(id));
+        }
+        if changes.resets_any() && is_executed {
+            self.record_resets(session, changes);
+        }
     }
 
     /// Records what a statement may change.
@@ -347,8 +371,10 @@ impl Exchange {
         unread.probe = false;
         unread.has_discarded = true;
         unread.is_reset_executed = false;
-        session.unpin(Features::ALL.without(NOT_DISCARDED));
-        session.pin_for_parameters();
+        if self.rules.follows {
+            session.unpin(Features::ALL.without(NOT_DISCARDED));
+            session.pin_for_parameters();
+        }
     }
 
     /// Returns the server of a client that has left. Its session may have any state.

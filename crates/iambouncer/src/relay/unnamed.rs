@@ -23,11 +23,12 @@ impl Exchange {
     pub(super) fn on_unnamed_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.rules.mode == PoolMode::Session {
             // The client has the server to itself.
+            let changes = if self.rules.links_in_login { self.resets_of_parse(frame)? } else { None };
             let text = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
-            session.has_effects |= effect != Effect::None;
+            session.has_effects |= effect != Effect::None || changes.is_some();
             let change = if session.has_effects {
-                StateChange::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect, None)))
+                StateChange::Unnamed(session.unnamed.replace(UnnamedText::without_body(effect, changes)))
             } else {
                 StateChange::None
             };
@@ -64,6 +65,15 @@ impl Exchange {
             ExpectedAnswer::Parse(Answer::Forward).with(StateChange::Unnamed(before)),
         );
         Ok(())
+    }
+
+    /// What a statement of session pooling resets, or sets behind that.
+    fn resets_of_parse(&self, frame: Frame) -> Consumed<Option<Box<SessionChanges>>> {
+        if frame.len > MAX_TEXT_BYTES {
+            return Ok(None);
+        }
+        let body = frontend::parse(self.whole(frame)?).map_err(violation)?.body;
+        Ok(SessionChanges::of(body))
     }
 
     /// What a statement may change whose text is not kept.
