@@ -322,3 +322,8 @@ fn random_programs_have_the_answers_of_a_direct_connection() {
 fn random_programs_have_the_answers_of_a_direct_connection_with_two_workers() {
     run_programs(&["workers = 2"]);
 }
+
+#[test]
+fn random_programs_have_the_answers_of_a_direct_connection_in_session_pooling() {
+    run_programs(&["pool_mode = session"]);
+}
