@@ -16,6 +16,8 @@ pub struct SessionRules {
     pub follows: bool,
     /// A client gets its server in its login, as with a direct connection (`session_state = follow` in session pooling).
     pub links_in_login: bool,
+    /// Statements are read: a RESET returns to the values of the client's own startup packet.
+    pub reads_statements: bool,
     /// Run the reset query at every release.
     pub always_reset: bool,
     /// `disable_pqexec`.
@@ -25,12 +27,6 @@ pub struct SessionRules {
 }
 
 impl SessionRules {
-    /// Statements are read: a RESET returns to the values of the client's own startup packet.
-    #[inline]
-    pub fn reads_statements(&self) -> bool {
-        self.follows || self.links_in_login
-    }
-
     pub(super) fn new(config: &Config, rules: &PoolRules) -> Self {
         let settings = &config.settings;
         let mode = rules.pool_mode;
@@ -42,6 +38,7 @@ impl SessionRules {
             max_message_bytes: settings.max_packet_size.min(wire::limits::MAX_MESSAGE_BYTES),
             follows: mode != PoolMode::Session && is_followed,
             links_in_login: mode == PoolMode::Session && is_followed,
+            reads_statements: is_followed,
             always_reset: settings.server_reset_query_always,
             refuses_simple_queries: settings.disable_pqexec,
             forbids_requests: settings.disable_pqexec || mode == PoolMode::Statement,

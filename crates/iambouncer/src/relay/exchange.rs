@@ -228,6 +228,7 @@ mod tests {
                 max_message_bytes,
                 follows: false,
                 links_in_login: false,
+                reads_statements: false,
                 always_reset: false,
                 refuses_simple_queries: false,
                 forbids_requests: false,

@@ -126,7 +126,7 @@ impl Exchange {
     }
 
     fn on_query(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
-        if self.rules.reads_statements() {
+        if self.rules.reads_statements {
             self.record_query(session, frame)?;
         }
         self.retry.clear();

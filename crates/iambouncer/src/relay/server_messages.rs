@@ -351,7 +351,7 @@ impl Exchange {
         if discards_all {
             linked.server.forget_unreported(&session.pool.context.parameters);
             // Otherwise what the server reports may be the values of a later SET.
-            if self.rules.reads_statements() {
+            if self.rules.reads_statements {
                 self.discarded_all(session);
             } else if self.rules.mode != PoolMode::Session && self.answers.is_last_command() {
                 self.restore_parameters(session);

@@ -167,7 +167,7 @@ impl Exchange {
         statement: &[u8],
         kind: StatementMessage,
     ) -> Consumed {
-        if !self.rules.reads_statements() {
+        if !self.rules.reads_statements {
             return Ok(());
         }
         let resets = changes.resets_any();

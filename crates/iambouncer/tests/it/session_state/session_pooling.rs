@@ -364,6 +364,33 @@ fn requests_sent_before_the_startup_response_are_served() {
 }
 
 #[test]
+fn clients_that_disconnect_while_they_get_their_values_leave_no_server_behind() {
+    let settings = [&FOLLOW[..], &["default_pool_size = 2"]].concat();
+    let workers = Workers::start("left_in_login", 2, &settings);
+    for n in 0..150 {
+        let work_mem = format!("{}MB", n % 7 + 1);
+        let parameters = [("user", "left_in_login"), ("database", "app"), ("work_mem", &work_mem)];
+        let mut client = Client::start(workers.bouncer.port, &parameters);
+        // Some leave at once, others after a part of the startup response, or when they have all of it.
+        match n % 4 {
+            0 | 1 => {}
+            2 => drop(client.read()),
+            _ => drop(client.until_ready()),
+        }
+    }
+    workers.wait_for_clients(0);
+    let mut clients: Vec<Client> = (0..2).map(|_| workers.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.value("SHOW work_mem"), "4MB");
+    }
+    drop(clients);
+    workers.wait_for_clients(0);
+    workers.servers_agree();
+    let mut console = workers.bouncer.console();
+    eventually("all servers are free", || workers.in_pools(&mut console, "sv_active") == "0");
+}
+
+#[test]
 fn clients_leave_no_server_behind_at_several_workers() {
     let workers = Workers::start("own_server", 2, &[&FOLLOW[..], &["default_pool_size = 2"]].concat());
     for _ in 0..10 {
