@@ -210,6 +210,14 @@ pub fn transaction_timeout() -> ClientError {
     messages::TRANSACTION.error()
 }
 
+/// `pin_idle_timeout`, of a client that keeps its server for these reasons.
+pub fn pin_idle_timeout(reasons: &str) -> ClientError {
+    messages::PIN_IDLE
+        .error()
+        .detail(format!("The session has kept its server without using it: {reasons}."))
+        .hint("Drop temporary tables, unlock advisory locks and close cursors that are not needed any more.")
+}
+
 /// `client_idle_timeout`.
 pub fn client_idle_timeout() -> ClientError {
     messages::CLIENT_IDLE.error()

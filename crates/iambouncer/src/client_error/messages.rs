@@ -81,6 +81,7 @@ messages! {
     PASSWORD: Client "28P01" "password authentication failed",
         "A wrong password or an unknown user, without SCRAM; with 28000 a refused IAM token or AWS identity, whose detail says why";
     PEER: Client "28000" "unix socket login rejected", "An account of the host that may not log in as the user";
+    PIN_IDLE: Client "57P05" "pin_idle_timeout", "pin_idle_timeout has passed for a client that keeps its server";
     POOL_WAIT: Us "53300" "query_wait_timeout", "query_wait_timeout has passed without a server";
     QUERY: Client "57014" "query timeout", "query_timeout has passed";
     REJECTED: Client "28000" "login rejected", "An HBA rule rejects the client";

@@ -84,6 +84,7 @@ settings! {
     peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering, with peer_host a random one)", 0..=16383;
     peer_port: u16 = 0, Start, Working, "Port of the addresses of peer_host (0 = the first listen_port)", 0..=65535;
     pidfile: String = "", Start, Working, "File with the process ID";
+    pin_idle_timeout: Duration = 0, Janitor, Working, "With session_state = follow, disconnect a client that keeps its server and has been silent for this many seconds; not one that listens (0 = never)";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
     pool_idle_timeout: Duration = 0, Janitor, Working, "Remove a pool unused for this many seconds (0 = only after autodb_idle_timeout)";
     pool_mode: PoolMode = PoolMode::Session, Release, Working, "When a server is released to its pool";
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 22);
+        assert_eq!(table().len(), 101 + 23);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

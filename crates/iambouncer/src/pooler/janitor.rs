@@ -10,6 +10,7 @@ use crate::lifecycle::Phase;
 use crate::stats::Totals;
 use crate::worker::{self, executor, timers, upkeep};
 use crate::worker_state::Worker;
+use sql::Feature;
 use std::future::ready;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -186,6 +187,16 @@ fn delays_closing(client: &ClientInfo) -> bool {
         && client.server().is_some_and(|server| server.close_needed.get())
 }
 
+/// True if a client has kept its server for this time without using it, outside of transactions. A client that listens
+/// waits for notifications.
+fn is_idly_pinned(client: &ClientInfo, limit: Duration) -> bool {
+    let (pins, timing) = (client.pins(), client.timing.get());
+    !pins.is_empty()
+        && !pins.contains(Feature::Listen)
+        && timing.transaction_at.is_none()
+        && elapsed(limit, Some(timing.quiet_since))
+}
+
 /// The limit that a client has exceeded, if any.
 fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
     let pool = client.pool.get()?;
@@ -220,6 +231,8 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
                 && elapsed(idle, Some(timing.quiet_since))
             {
                 Some(client_error::idle_transaction_timeout())
+            } else if is_between_queries && is_idly_pinned(client, settings.pin_idle_timeout) {
+                Some(client_error::pin_idle_timeout(&client.pin_reasons()))
             } else if settings.server_fast_close && delays_closing(client) {
                 Some(client_error::configuration_changed())
             } else {

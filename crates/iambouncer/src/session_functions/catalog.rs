@@ -161,7 +161,7 @@ impl Catalog {
         self.spread(Doubt::Harmless);
     }
 
-    /// The names with an effect, in order.
+    /// The names that set or leave something, in order; those that only remove something are not listed.
     pub(super) fn report(&self) -> Vec<SessionFunction> {
         let mut report = BTreeSet::new();
         for (oid, effect) in &self.effects {
@@ -174,7 +174,10 @@ impl Catalog {
                 report.insert(SessionFunction::new("", name, usage, effect));
             }
         }
-        report.into_iter().collect()
+        report
+            .into_iter()
+            .filter(|function| !function.settings.is_empty() || !function.keeps.is_empty())
+            .collect()
     }
 }
 

@@ -144,6 +144,7 @@ counters! {
         aborted_queries: "Queries during which the session ended.";
         abandoned_waits: "Clients that disconnected while they waited for a server.";
         wait_timeouts: "Clients closed by query_wait_timeout.";
+        kept_transactions: "Transactions of clients that keep their server.";
     }
 }
 

@@ -39,6 +39,7 @@ fn other_text(key: &str) -> Option<&'static str> {
         "client_tls_ecdhcurve" => "X25519",
         "client_tls_dheparams" => "none",
         "server_tls_sslmode" => "disable",
+        "session_state_functions" => "strict",
         _ => return None,
     })
 }

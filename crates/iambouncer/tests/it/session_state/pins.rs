@@ -257,3 +257,19 @@ fn texts_that_cannot_be_read_are_not_forgotten_by_discard_all() {
     c.query("SELECT follows_off()");
     assert_eq!(pins(&bouncer), ["unreadable_text"]);
 }
+
+#[test]
+fn a_client_that_keeps_its_server_in_silence_is_disconnected_unless_it_listens() {
+    let settings = ["session_state = follow", "default_pool_size = 3", "pin_idle_timeout = 1"];
+    let bouncer = Bouncer::in_front_of(postgres(), &settings);
+    let (mut silent, mut listener, mut free) = (bouncer.client(), bouncer.client(), bouncer.client());
+    run(&mut listener, &["LISTEN silence", "SELECT pg_advisory_lock(5)"]);
+    run(&mut free, &["SELECT 1"]);
+    run(&mut silent, &["CREATE TEMP TABLE t (a int)"]);
+    let messages = silent.until_end();
+    assert_eq!(code(&messages), "57P05");
+    let error = messages.iter().find(|message| message.tag == b'E').unwrap();
+    assert!(error.detail().contains("temporary_object"), "{}", error.detail());
+    assert_eq!((free.value("SELECT 1"), listener.value("SELECT 1")), ("1".into(), "1".into()));
+    assert_eq!(pins(&bouncer), ["advisory_lock, listen"]);
+}
