@@ -130,8 +130,8 @@ mod tests {
         }
         assert_eq!(requests.wrong().len(), MAX_SOURCES);
         assert!(!requests.admits(attacker, now));
-        // All but the attacker are forgotten by then.
-        requests.record_wrong(CancelSource::Account(0), now + WRONG_KEY_PERIOD);
+        // All but the attacker are forgotten by then, when one more comes.
+        requests.record_wrong(CancelSource::Account(u32::MAX - 1), now + WRONG_KEY_PERIOD);
         assert_eq!(requests.wrong().len(), 2);
     }
 }

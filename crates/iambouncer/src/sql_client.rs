@@ -17,6 +17,8 @@ pub struct AnswerLimits {
     pub messages: usize,
     /// Maximum number of rows to store; further rows are read and dropped.
     pub rows: usize,
+    /// Maximum size of the rows to store, in bytes; further rows are dropped, too.
+    pub bytes: usize,
 }
 
 /// One row in text format; `None` is NULL.
@@ -27,6 +29,8 @@ pub type TextRow = Vec<Option<String>>;
 pub struct QueryAnswer {
     /// The stored rows.
     pub rows: Vec<TextRow>,
+    /// Further rows were dropped.
+    pub is_truncated: bool,
     /// The transaction status after the query.
     pub status: TxStatus,
 }
@@ -111,6 +115,7 @@ async fn read_answer(
     on_parameter: &mut impl FnMut(&[u8]),
 ) -> Result<QueryAnswer, SqlError> {
     let (mut rows, mut refused) = (Vec::new(), None);
+    let (mut bytes, mut is_truncated) = (0, false);
     for _ in 0..limits.messages {
         let frame = match stream.recv_message(inbound, limits.message_bytes).await {
             Ok(frame) => frame,
@@ -119,7 +124,10 @@ async fn read_answer(
         };
         let message = &inbound.bytes()[..frame.len];
         match frame.tag {
-            tag::backend::DATA_ROW if rows.len() < limits.rows => rows.push(text_row(message)?),
+            tag::backend::DATA_ROW if rows.len() < limits.rows && bytes + frame.len <= limits.bytes => {
+                bytes += frame.len;
+                rows.push(text_row(message)?);
+            }
             tag::backend::PARAMETER_STATUS => on_parameter(message),
             tag::backend::ERROR_RESPONSE => refused = refused.or_else(|| Some(server_error(message))),
             tag::backend::READY_FOR_QUERY => {
@@ -127,11 +135,11 @@ async fn read_answer(
                 inbound.consume(frame.len);
                 return match refused {
                     Some(error) => Err(error),
-                    None => Ok(QueryAnswer { rows, status }),
+                    None => Ok(QueryAnswer { rows, is_truncated, status }),
                 };
             }
-            tag::backend::DATA_ROW
-            | tag::backend::PARSE_COMPLETE
+            tag::backend::DATA_ROW => is_truncated = true,
+            tag::backend::PARSE_COMPLETE
             | tag::backend::BIND_COMPLETE
             | tag::backend::ROW_DESCRIPTION
             | tag::backend::COMMAND_COMPLETE

@@ -81,9 +81,11 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     if tokens.next() != Some(SqlToken::Symbol(b'(')) {
         return;
     }
-    let name = tokens.next();
-    let (Some(SqlToken::String(name)), Some(SqlToken::Symbol(b','))) = (name, tokens.next()) else {
-        return changes.begins.insert(Feature::ComputedSetting);
+    let Some(name) = plain_argument(&mut tokens) else {
+        if !rest_of_set_config(tokens).1 {
+            changes.begins.insert(Feature::ComputedSetting);
+        }
+        return;
     };
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     if name.len() > MAX_NAME_BYTES || name.contains('\'') {
@@ -94,15 +96,43 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     }
     let (value, is_local) = rest_of_set_config(tokens);
     match value {
-        Some(value) => check_value(changes, &name, std::iter::once(value)),
-        // It may be any value.
-        None if name == "search_path" => changes.begins.insert(Feature::TemporarySchema),
+        Some(value) => check_value(changes, &name, std::iter::once(value), is_local),
+        // It may be any value. A schema of temporary objects is noticed when the value is read.
         None if READING.contains(&name.as_str()) => changes.begins.insert(Feature::UnreadableText),
         None => {}
     }
     if !is_local {
         changes.add_setting(&name);
     }
+}
+
+/// An argument that is a string, possibly with a cast, and the comma behind it. Otherwise the whole argument is passed.
+fn plain_argument<'a>(tokens: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let first = tokens.next();
+    let mut depth = 0_u32;
+    let mut is_plain = true;
+    let mut was_colon = false;
+    while let Some(token) = tokens.peek() {
+        match token {
+            SqlToken::Symbol(b')') if depth == 0 => return None,
+            SqlToken::Symbol(b',') if depth == 0 => {
+                tokens.next();
+                return match first {
+                    Some(SqlToken::String(text)) if is_plain => Some(text),
+                    _ => None,
+                };
+            }
+            SqlToken::Symbol(b'(' | b'[') => depth += 1,
+            SqlToken::Symbol(b')' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let is_colon = token == SqlToken::Symbol(b':');
+        let is_type = was_colon && matches!(token, SqlToken::Word(_));
+        is_plain &= is_colon || is_type;
+        was_colon = is_colon;
+        tokens.next();
+    }
+    None
 }
 
 /// The second argument of `set_config`, if it is a plain string, and whether the third one is `true`.

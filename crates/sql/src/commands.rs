@@ -17,12 +17,12 @@ const AUTHORIZATION: [&str; 2] = ["session_authorization", "role"];
 pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
     let all = Reader::new(text);
     let mut tokens = all.clone();
-    let prepares = match tokens.next() {
+    let (prepares, sets) = match tokens.next() {
         Some(SqlToken::Word(word)) => {
             add_command(changes, word, &mut tokens);
-            is(word, "prepare")
+            (is(word, "prepare"), is(word, "set"))
         }
-        _ => false,
+        _ => (false, false),
     };
     if prepares {
         let mut prepared = SessionChanges::default();
@@ -31,7 +31,7 @@ pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
             // EXECUTE does not show it.
             changes.begins.insert(Feature::UnknownCode);
         }
-    } else {
+    } else if !sets {
         add_calls(changes, all);
     }
 }
@@ -108,7 +108,7 @@ fn add_set(changes: &mut SessionChanges, tokens: &mut Reader<'_>) {
     if is_no_setting_of_session(changes, &name) {
         return;
     }
-    check_value(changes, &name, tokens.clone());
+    check_value(changes, &name, tokens.clone(), is_local);
     if is_local {
         return;
     }
@@ -219,6 +219,10 @@ mod tests {
             ("SELECT pg_catalog.set_config('search_path', '', false)", &["search_path"]),
             ("SELECT set_config('a.b', f(1, 2), true)", &[]),
             ("SELECT set_config('a.b', 'c', $1)", &["a.b"]),
+            ("SELECT set_config('a.b'::text, ('c')::text, false)", &["a.b"]),
+            ("SELECT set_config('search_path', $1, false)", &["search_path"]),
+            ("SELECT set_config('search_path', $1, true)", &[]),
+            ("SELECT set_config('a.' || $1, $2, true)", &[]),
             ("WITH x AS (SELECT \"set_config\"('a.b', 'c', false)) SELECT 1", &["a.b"]),
         ] {
             assert_eq!(settings(text), names, "{text}");
@@ -254,7 +258,8 @@ mod tests {
             ("SELECT dblink_connect('a', 'b')", RemoteConnection),
             ("SELECT pg_create_logical_replication_slot('a', 'b', true)", ReplicationSlot),
             ("SET search_path = pg_temp, public", TemporarySchema),
-            ("SELECT set_config('search_path', $1, false)", TemporarySchema),
+            ("SET LOCAL search_path = pg_temp, public", TemporaryObject),
+            ("SELECT set_config('search_path', 'pg_temp', false)", TemporarySchema),
             ("SELECT set_config($1, $2, false)", ComputedSetting),
             ("SELECT set_config('a' || 'b', '', false)", ComputedSetting),
             ("DO $$ BEGIN EXECUTE 'SET a.b = 1'; END $$", UnknownCode),

@@ -64,7 +64,10 @@ impl StatementKind {
     fn of(mut tokens: Reader<'_>) -> Self {
         let Some(SqlToken::Word(first)) = tokens.next() else { return Self::Ordinary };
         let is_first = |words: &[&str]| words.iter().any(|word| is(first, word));
-        if is_first(&OF_SCHEMA) {
+        if is(first, "alter") && matches!(tokens.peek(), Some(SqlToken::Word(kind)) if is(kind, "table")) {
+            // A default of a new column is evaluated.
+            Self::Creation
+        } else if is_first(&OF_SCHEMA) {
             Self::Definition
         } else if is(first, "create") {
             let kind = tokens.find(|token| !matches!(token, SqlToken::Word(word) if BEFORE_KIND.iter().any(|known| is(word, known))));
@@ -131,7 +134,7 @@ impl ChangingNames {
     }
 
     /// True if one of the words of the text may be one of the names.
-    fn may_occur_in(&self, text: &[u8]) -> bool {
+    pub(crate) fn may_occur_in(&self, text: &[u8]) -> bool {
         if self.has_quoted {
             return true;
         }
@@ -268,6 +271,7 @@ mod tests {
             "WITH x AS (SELECT SET_TENANT(1)) SELECT 1; SELECT 2",
             "CALL set_tenant(1)",
             "CREATE TABLE t AS SELECT set_tenant(1)",
+            "ALTER TABLE t ADD COLUMN a text DEFAULT set_tenant(1)",
             "DO $$ BEGIN PERFORM set_tenant(1); END $$",
             "INSERT INTO audited VALUES (1)",
             "copy public.audited from stdin",

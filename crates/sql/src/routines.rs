@@ -5,7 +5,7 @@
 use crate::calls::add_calls;
 use crate::changes::{MAX_TEXT_BYTES, SessionChanges};
 use crate::commands::add_command;
-use crate::features::Feature;
+use crate::features::{Feature, Features};
 use crate::names::ChangingNames;
 use crate::reader::{Reader, contains, is};
 use crate::token::{LexerSettings, SqlToken, Tokens};
@@ -37,10 +37,8 @@ impl Language {
 pub struct Routine {
     /// Its language.
     pub language: Language,
-    /// Its source. Strings have the form that they have without `E`.
+    /// Its source.
     pub source: Box<str>,
-    /// Settings of its SET clause, in lower case: the server restores them at its end.
-    pub restores: Vec<String>,
 }
 
 /// How code is judged that cannot be read.
@@ -53,8 +51,8 @@ pub enum Doubt {
 }
 
 /// Commands of PL/pgSQL and of dynamic SQL that change a session.
-const COMMANDS: [&str; 9] =
-    ["set", "reset", "discard", "listen", "unlisten", "load", "deallocate", "prepare", "drop"];
+const COMMANDS: [&str; 10] =
+    ["set", "reset", "discard", "listen", "unlisten", "load", "deallocate", "prepare", "drop", "do"];
 /// Words of PL/pgSQL behind which a statement begins.
 const BEFORE_STATEMENT: [&str; 4] = ["begin", "then", "else", "loop"];
 /// Words in the source of another language that suggest that it changes its session. Lower case.
@@ -71,8 +69,8 @@ const SUSPICIOUS: [&str; 9] = [
 ];
 
 impl Routine {
-    /// What a call may change.
-    pub fn changes(&self, names: &ChangingNames, doubt: Doubt) -> SessionChanges {
+    /// What a call may change without the names of the database.
+    pub fn own_changes(&self, doubt: Doubt) -> SessionChanges {
         let source = self.source.as_bytes();
         let mut changes = SessionChanges::default();
         if source.len() > MAX_TEXT_BYTES {
@@ -84,21 +82,31 @@ impl Routine {
                 if let Some(of_text) = SessionChanges::read(source) {
                     changes.add(&of_text);
                 }
-                names.add_uses(&mut changes, source);
             }
-            Language::PlPgSql => add_plpgsql(&mut changes, source, names, doubt),
+            Language::PlPgSql => add_plpgsql(&mut changes, source, doubt),
             Language::Other => {
                 if doubt == Doubt::Opaque || is_suspicious(source) {
                     changes.begins.insert(Feature::UnknownCode);
                 }
             }
         }
-        self.restored(without_resets(changes))
+        changes = without_resets(changes);
+        // Values of sequences that it uses itself. A caller that uses them afterwards says so.
+        changes.begins = changes.begins.without(Features::of(&[Feature::SequenceValue]));
+        changes
     }
 
-    /// Without the settings that the server restores.
-    fn restored(&self, mut changes: SessionChanges) -> SessionChanges {
-        changes.settings.retain(|name| !self.restores.iter().any(|restored| **restored == **name));
+    /// What a call may change by using these names.
+    pub fn changes_by(&self, names: &ChangingNames) -> SessionChanges {
+        let source = self.source.as_bytes();
+        let mut changes = SessionChanges::default();
+        if !names.may_occur_in(source) {
+            return changes;
+        }
+        names.add_uses(&mut changes, source);
+        if self.language == Language::PlPgSql && contains(source, "execute") {
+            for_each_string(source, |text, _| names.add_uses(&mut changes, text));
+        }
         changes
     }
 }
@@ -115,14 +123,13 @@ fn without_resets(changes: SessionChanges) -> SessionChanges {
 /// Adds what a DO block in PL/pgSQL may change. Strings that it runs may be anything.
 pub(crate) fn add_block(changes: &mut SessionChanges, source: &[u8]) {
     let mut of_block = SessionChanges::default();
-    add_plpgsql(&mut of_block, source, &ChangingNames::default(), Doubt::Opaque);
+    add_plpgsql(&mut of_block, source, Doubt::Opaque);
     changes.add(&without_resets(of_block));
 }
 
 /// A source in PL/pgSQL: its own statements, and the strings that EXECUTE may run.
-fn add_plpgsql(changes: &mut SessionChanges, source: &[u8], names: &ChangingNames, doubt: Doubt) {
+fn add_plpgsql(changes: &mut SessionChanges, source: &[u8], doubt: Doubt) {
     add_calls(changes, Reader::new(source));
-    names.add_uses(changes, source);
     let mut tokens = Tokens::new(source, LexerSettings::DEFAULT);
     let (mut command, mut begins, mut executes) = (None, true, false);
     let mut before = None;
@@ -157,7 +164,7 @@ fn add_plpgsql(changes: &mut SessionChanges, source: &[u8], names: &ChangingName
         if doubt == Doubt::Opaque {
             changes.begins.insert(Feature::UnknownCode);
         }
-        add_dynamic(changes, source, names);
+        add_dynamic(changes, source);
     }
 }
 
@@ -176,51 +183,122 @@ fn add_one_command(changes: &mut SessionChanges, text: &[u8]) {
 }
 
 /// The strings of a source that runs strings.
-fn add_dynamic(changes: &mut SessionChanges, source: &[u8], names: &ChangingNames) {
-    let mut is_continued = false;
+fn add_dynamic(changes: &mut SessionChanges, source: &[u8]) {
+    let mut updates = false;
+    for_each_string(source, |text, _| {
+        updates |= Reader::new(text).any(|token| matches!(token, SqlToken::Word(word) if is(word, "update")));
+    });
+    for_each_string(source, |text, is_continued| {
+        add_calls(changes, Reader::new(text));
+        for (at, statement) in text.split(|byte| *byte == b';').enumerate() {
+            if at > 0 || !is_continued {
+                add_dynamic_command(changes, statement, updates);
+            }
+        }
+    });
+}
+
+/// Passes the strings of a source in PL/pgSQL that may be run, and whether they continue another one. Messages of RAISE
+/// and ASSERT are not run.
+fn for_each_string(source: &[u8], mut each: impl FnMut(&[u8], bool)) {
+    let (mut is_continued, mut is_message) = (false, false);
     for token in Reader::new(source) {
         let text = match token {
-            SqlToken::String(text) | SqlToken::EscapedString(text) => {
-                String::from_utf8_lossy(text).replace("''", "'").into_bytes()
+            SqlToken::String(text) => String::from_utf8_lossy(text).replace("''", "'").into_bytes(),
+            SqlToken::EscapedString(text) => {
+                let text = String::from_utf8_lossy(text).replace("''", "'");
+                text.replace("\\n", " ").replace("\\t", " ").replace("\\r", " ").into_bytes()
             }
             SqlToken::DollarString(text) => text.to_vec(),
             _ => {
                 is_continued = token == SqlToken::Symbol(b'|');
+                is_message = match token {
+                    SqlToken::Word(word) => is_message || is(word, "raise") || is(word, "assert"),
+                    SqlToken::Symbol(b';') => false,
+                    _ => is_message,
+                };
                 continue;
             }
         };
-        add_calls(changes, Reader::new(&text));
-        names.add_uses(changes, &text);
-        for (at, statement) in text.split(|byte| *byte == b';').enumerate() {
-            if at > 0 || !is_continued {
-                add_dynamic_command(changes, statement);
-            }
+        if !is_message {
+            each(&text, is_continued);
         }
         is_continued = false;
     }
 }
 
-/// A part of a string that may be the beginning of a statement. The name of a setting counts as complete if its value
-/// follows.
-fn add_dynamic_command(changes: &mut SessionChanges, text: &[u8]) {
+/// Settings that are set by their name alone, in a source that also contains UPDATE … SET.
+const KNOWN_SETTINGS: [&str; 10] = [
+    "client_encoding",
+    "datestyle",
+    "lock_timeout",
+    "role",
+    "row_security",
+    "search_path",
+    "session_authorization",
+    "statement_timeout",
+    "timezone",
+    "work_mem",
+];
+
+/// A part of a string that may be the beginning of a statement; `updates` if one of the strings contains UPDATE, whose
+/// SET may be this one. What only looks like a command is text for people.
+fn add_dynamic_command(changes: &mut SessionChanges, text: &[u8], updates: bool) {
     let mut tokens = Reader::new(text);
     let Some(SqlToken::Word(word)) = tokens.next() else { return };
-    if is(word, "call") || is(word, "do") {
+    let rest: Vec<SqlToken<'_>> = tokens.clone().take(8).collect();
+    let begins_code = match rest.first() {
+        Some(SqlToken::String(_) | SqlToken::DollarString(_)) => true,
+        Some(SqlToken::Word(next)) => is(next, "language"),
+        _ => false,
+    };
+    if is(word, "do") && begins_code || is(word, "call") && rest.contains(&SqlToken::Symbol(b'(')) {
         return changes.begins.insert(Feature::UnknownCode);
     }
-    if !is_command(word) {
+    let is_words = is(word, "do") || is(word, "call") || is(word, "load") && !begins_code && !rest.is_empty();
+    if is_words {
+        return;
+    }
+    let sets = is(word, "set");
+    if sets && !is_set_command(&rest, updates) || !is_command(word) && !is(word, "declare") {
         return;
     }
     let mut of_command = SessionChanges::default();
     add_command(&mut of_command, word, &mut tokens);
-    let names_setting = is(word, "set") || is(word, "reset");
-    let is_whole = Reader::new(text).any(|token| {
-        token == SqlToken::Symbol(b'=') || matches!(token, SqlToken::Word(word) if is(word, "to"))
-    });
-    if names_setting && !of_command.settings.is_empty() && !is_whole {
+    let has_value = is_assigned(&rest);
+    if sets && !of_command.settings.is_empty() && !has_value && !names_no_value(&rest) {
         of_command.begins.insert(Feature::ComputedSetting);
     }
     changes.add(&of_command);
+}
+
+fn is_assigned(rest: &[SqlToken<'_>]) -> bool {
+    rest.iter().any(|token| {
+        *token == SqlToken::Symbol(b'=') || matches!(token, SqlToken::Word(word) if is(word, "to"))
+    })
+}
+
+/// True for SET ROLE, SET SESSION AUTHORIZATION, SET TIME ZONE and others without `=`.
+fn names_no_value(rest: &[SqlToken<'_>]) -> bool {
+    let of_command = ["role", "session", "time", "names", "schema", "xml", "local"];
+    matches!(rest.first(), Some(SqlToken::Word(word)) if of_command.iter().any(|known| is(word, known)))
+}
+
+/// True if what follows SET may be a setting, as opposed to a column or words.
+fn is_set_command(rest: &[SqlToken<'_>], updates: bool) -> bool {
+    match rest {
+        // The name is computed.
+        [] | [SqlToken::Symbol(b'%'), ..] => !updates,
+        [SqlToken::Word(_) | SqlToken::QuotedName(_), SqlToken::Symbol(b'.'), ..] => true,
+        [SqlToken::Word(name) | SqlToken::QuotedName(name), ..] if names_no_value(rest) => {
+            !updates || !is(name, "names")
+        }
+        [SqlToken::Word(name) | SqlToken::QuotedName(name), ..] => {
+            is_assigned(rest) && (!updates || KNOWN_SETTINGS.iter().any(|known| is(name, known)))
+                || KNOWN_SETTINGS.iter().any(|known| is(name, known))
+        }
+        _ => false,
+    }
 }
 
 /// True if the source of another language seems to change its session.
@@ -251,7 +329,6 @@ fn starts_with(text: &[u8], word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::Features;
     use crate::names::NameUse;
 
     fn changes(language: Language, source: &str, doubt: Doubt) -> SessionChanges {
@@ -260,8 +337,10 @@ mod tests {
         known.add_setting("app.known");
         names.add("set_known", NameUse::Call, &known);
         names.add("audited", NameUse::Write, &known);
-        let routine = Routine { language, source: source.into(), restores: vec!["app.restored".to_owned()] };
-        routine.changes(&names, doubt)
+        let routine = Routine { language, source: source.into() };
+        let mut changes = routine.own_changes(doubt);
+        changes.add(&routine.changes_by(&names));
+        changes
     }
 
     fn of_plpgsql(source: &str) -> SessionChanges {
@@ -288,6 +367,9 @@ mod tests {
             ("BEGIN UPDATE audited SET a = 1; END", "app.known"),
             ("BEGIN EXECUTE 'SELECT set_known(' || 1 || ')'; END", "app.known"),
             ("BEGIN SET ROLE a; END", "role"),
+            ("BEGIN EXECUTE 'SET ROLE ' || a; END", "role"),
+            ("BEGIN DO $i$ BEGIN PERFORM set_config('app.tenant', 'a', false); END $i$; END", "app.tenant"),
+            ("BEGIN EXECUTE 'UPDATE t SET a = 1'; EXECUTE 'SET search_path = ' || s; END", "search_path"),
         ] {
             let found = of_plpgsql(source);
             assert_eq!(found.settings, [name.into()], "{source}");
@@ -308,6 +390,9 @@ mod tests {
             ("BEGIN EXECUTE 'SET ' || name || ' = 1'; END", ComputedSetting),
             ("BEGIN EXECUTE format('SET %I = %L', a, b); END", ComputedSetting),
             ("BEGIN EXECUTE 'SET app.' || name || ' = 1'; END", ComputedSetting),
+            ("BEGIN EXECUTE E'\\n SET ' || name; END", ComputedSetting),
+            ("BEGIN EXECUTE concat_ws(' ', 'SET', a); END", ComputedSetting),
+            ("BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'; END", HoldableCursor),
             ("BEGIN EXECUTE 'RESET ALL'; END", UnknownCode),
             ("BEGIN RESET ALL; END", UnknownCode),
             ("BEGIN CREATE TEMP TABLE t (a int); END", TemporaryObject),
@@ -331,10 +416,14 @@ mod tests {
             "BEGIN EXECUTE 'UPDATE ' || t || ' SET a = 1'; END",
             "BEGIN EXECUTE format('UPDATE %I SET a = 1', t); END",
             "BEGIN SET LOCAL app.tenant = 'a'; PERFORM set_config('app.tenant', 'a', true); END",
-            "BEGIN SET app.restored = 1; END",
             "DECLARE load int; BEGIN load := 1; END",
             "BEGIN -- SET app.tenant = 1;\n RAISE NOTICE 'SET app.tenant = 1'; END",
             "BEGIN PERFORM pg_advisory_xact_lock(1); SELECT a FROM audited; END",
+            "BEGIN EXECUTE a; RAISE EXCEPTION 'Call of % finished; set counters', a; END",
+            "BEGIN EXECUTE a; b := 'Set up partition'; c := 'SET NULL'; d := 'Do not call this'; END",
+            "BEGIN q := 'UPDATE t'; q := q || format(' SET %I = %L', a, b); s := 'SET '; EXECUTE q; END",
+            "BEGIN INSERT INTO t VALUES (1); RETURN currval('t_id_seq'); END",
+            "BEGIN PERFORM set_config('app.' || k, v, true); END",
         ] {
             assert_eq!(of_plpgsql(source), SessionChanges::default(), "{source}");
         }

@@ -47,13 +47,16 @@ pub(crate) fn check_value<'a>(
     changes: &mut SessionChanges,
     name: &str,
     tokens: impl IntoIterator<Item = SqlToken<'a>>,
+    is_local: bool,
 ) {
+    // Objects that are created in this transaction can be looked for at its end.
+    let temporary = if is_local { Feature::TemporaryObject } else { Feature::TemporarySchema };
     let mut was_string = false;
     for token in tokens {
         let is_string = matches!(token, SqlToken::String(_));
         if std::mem::replace(&mut was_string, is_string) && is_string && name == "search_path" {
             // One string in two parts.
-            changes.begins.insert(Feature::TemporarySchema);
+            changes.begins.insert(temporary);
         }
         let value = match token {
             SqlToken::Word(text)
@@ -66,7 +69,7 @@ pub(crate) fn check_value<'a>(
         match name {
             _ if is(value, "to") || is(value, "default") => {}
             "search_path" if value == b"?" || contains(value, "pg_temp") => {
-                changes.begins.insert(Feature::TemporarySchema);
+                changes.begins.insert(temporary);
             }
             "standard_conforming_strings"
                 if !["on", "true", "yes", "1"].iter().any(|known| is(value, known)) =>

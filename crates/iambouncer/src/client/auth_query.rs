@@ -16,7 +16,8 @@ use crate::worker::{self, timers};
 use std::rc::Rc;
 
 /// Limits of the answer. One row is used; a longer password than this is not accepted from clients either.
-const ANSWER_LIMITS: AnswerLimits = AnswerLimits { message_bytes: 128 * 1024, messages: 100, rows: 1 };
+const ANSWER_LIMITS: AnswerLimits =
+    AnswerLimits { message_bytes: 128 * 1024, messages: 100, rows: 1, bytes: 128 * 1024 };
 /// SQLSTATE of a table that may not be read.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 

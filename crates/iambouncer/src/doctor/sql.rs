@@ -6,7 +6,8 @@ use crate::net::{Inbound, Stream};
 use crate::sql_client::{self, AnswerLimits};
 
 /// Limits for description, row, tag, ready, and some notices.
-const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 64, rows: 1 };
+const LIMITS: AnswerLimits =
+    AnswerLimits { message_bytes: 64 * 1024, messages: 64, rows: 1, bytes: 64 * 1024 };
 /// One row: version, role of the server, user, connection slots, the role's limit, and the path to `rds_iam`.
 const QUESTIONS: &str = "\
 SELECT current_setting('server_version'), pg_is_in_recovery(), current_user, \

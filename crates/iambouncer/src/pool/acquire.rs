@@ -153,9 +153,6 @@ impl Pool {
     /// Records that a client has changed the database's schema: earlier prepared statements may be outdated.
     pub fn schema_changed(&self) {
         self.schema_changes.advance();
-        if self.with_session_rules(|rules| rules.follows) {
-            self.checks.set_functions_due(true);
-        }
     }
 
     /// Server parameters, once a server has logged in.
@@ -170,7 +167,7 @@ impl Pool {
             if self.queue.is_empty()
                 && let Some(server) = self.take_idle()
             {
-                if !self.checks.is_due(&server) {
+                if !self.checks.is_due(&server) && !self.database.functions.are_changed() {
                     return Acquired::Server(Lease::new(self, server));
                 }
                 self.check(server);

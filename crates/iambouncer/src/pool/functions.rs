@@ -25,25 +25,34 @@ impl Pool {
         }
         let read_for = self.functions_read_for();
         let (database, known) = (&self.database.name, &self.database.functions);
-        if !known.begin_check(worker::now(), &read_for) {
-            return true;
-        }
+        let Some(began) = known.begin_check(worker::now(), &read_for) else { return true };
         let doubt = match read_for.setting {
             SessionStateFunctions::Careful => Doubt::Harmless,
             SessionStateFunctions::Strict => Doubt::Opaque,
         };
-        let fingerprint = known.fingerprint(read_for.setting);
-        let reading = functions::read(server, &self.context.parameters, doubt, fingerprint.as_deref());
-        let outcome = timers::timeout(READ_LIMIT, reading).await.unwrap_or(Err(UnreadFunctions::Unusable));
-        match outcome {
-            Err(UnreadFunctions::Unusable) => return false,
-            Err(UnreadFunctions::Refused(reason)) => {
-                known.record_failure(database, &reason, read_for.setting);
+        let fingerprint = known.fingerprint(&read_for);
+        let reading = functions::read(&self.context, server, doubt, fingerprint.as_deref());
+        let too_long = || Err(UnreadFunctions::Misunderstood(format!("no end within {READ_LIMIT:?}")));
+        match timers::timeout(READ_LIMIT, reading).await.unwrap_or_else(too_long) {
+            // Another server has to be asked.
+            Err(UnreadFunctions::Lost) => {
+                known.abandon_check();
+                return false;
             }
-            Ok(None) => {}
-            Ok(Some(read)) => known.record(database, read),
+            Err(UnreadFunctions::Refused(reason)) => known.record_failure(database, &reason, &read_for),
+            // The next login does without this reading.
+            Err(UnreadFunctions::Misunderstood(reason)) => {
+                known.record_failure(database, &reason, &read_for);
+                known.checked(worker::now(), read_for, began);
+                return false;
+            }
+            Ok(None) => known.confirm(),
+            Ok(Some(read)) => {
+                known.record(database, read, &read_for);
+                known.confirm();
+            }
         }
-        known.checked(worker::now(), read_for);
+        known.checked(worker::now(), read_for, began);
         true
     }
 
@@ -65,7 +74,6 @@ impl Pool {
         ReadFor {
             target: format!("{}/{}", line.endpoint_text(), line.server_dbname(&self.database.name)),
             setting: self.context.config().settings.session_state_functions,
-            schema_version: self.schema_version(),
         }
     }
 }

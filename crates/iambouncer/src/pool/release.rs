@@ -76,7 +76,8 @@ impl Pool {
     }
 
     pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
-        if self.checks.are_functions_due() && self.queue.has_waiters() {
+        let are_functions_due = self.checks.are_functions_due() || self.database.functions.are_changed();
+        if are_functions_due && self.queue.has_waiters() {
             return self.check(server);
         }
         if self.is_needed_elsewhere() {

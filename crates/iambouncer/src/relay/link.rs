@@ -22,13 +22,52 @@ pub(super) struct Linked {
     pub(super) status: TxStatus,
     pub(super) condition: ServerCondition,
     /// The transaction has changed the schema.
-    pub(super) changed_schema: bool,
+    pub(super) changed_schema: SchemaChange,
     /// Parameters that the transaction has changed.
     pub(super) changed_parameters: TransactionValues,
     /// The client's request waits until the server has accepted the client's values.
     pub(super) awaits_values: bool,
     /// What the client may have changed in its session. Boxed, since it is rare.
     pub(super) unread: Option<Box<UnreadState>>,
+}
+
+/// What a transaction has changed in the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SchemaChange {
+    /// Nothing.
+    None,
+    /// Something: prepared statements may be outdated.
+    Any,
+    /// Also functions, or what calls them.
+    Functions,
+}
+
+impl SchemaChange {
+    /// What the command with this tag changes. A new table has no trigger yet, and is not examined: temporary tables are
+    /// created all the time.
+    pub(super) fn of_tag(tag: &[u8]) -> Self {
+        let Some(object) =
+            [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().find_map(|verb| tag.strip_prefix(*verb))
+        else {
+            return Self::None;
+        };
+        let calls = [
+            &b"FUNCTION"[..],
+            b"PROCEDURE",
+            b"ROUTINE",
+            b"AGGREGATE",
+            b"TRIGGER",
+            b"EVENT TRIGGER",
+            b"RULE",
+            b"VIEW",
+            b"MATERIALIZED VIEW",
+            b"POLICY",
+            b"EXTENSION",
+            b"SCHEMA",
+        ];
+        let alters_table = tag == b"ALTER TABLE";
+        if calls.contains(&object) || alters_table { Self::Functions } else { Self::Any }
+    }
 }
 
 /// Whether the server can be used again.
@@ -51,7 +90,7 @@ impl Linked {
             server,
             status: TxStatus::Idle,
             condition: ServerCondition::InStep,
-            changed_schema: false,
+            changed_schema: SchemaChange::None,
             changed_parameters: TransactionValues::default(),
             awaits_values: false,
             unread: None,

@@ -2,7 +2,7 @@
 //! between threads: everything that the session has besides its record in the table of clients.
 
 use super::exchange::{Exchange, FlushState};
-use super::link::{Link, Linked, ServerCondition};
+use super::link::{Link, Linked, SchemaChange, ServerCondition};
 use super::session::{ClientSession, Session};
 use super::unread_state::UnreadState;
 use crate::clients::ClientInfo;
@@ -73,7 +73,7 @@ impl Exchange {
         let info = &linked.server.info;
         linked.status == TxStatus::Idle
             && linked.condition == ServerCondition::InStep
-            && !linked.changed_schema
+            && linked.changed_schema == SchemaChange::None
             && info.cancels_in_flight.get() == 0
             && !info.close_needed.get()
             && info.overlap.is_none()

@@ -4,7 +4,7 @@
 use super::downstream::server_violation;
 use super::exchange::Exchange;
 use super::internal_names;
-use super::link::{Link, ServerCondition};
+use super::link::{Link, SchemaChange, ServerCondition};
 use super::retry::Stale;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::{Answer, Mismatch, Ready, Rollback, StateChange};
@@ -104,8 +104,12 @@ impl Exchange {
         session.parameters_proven = true;
         if status == TxStatus::Idle {
             linked.changed_parameters.commit(&mut session.parameters);
-            if std::mem::take(&mut linked.changed_schema) {
+            let changed = std::mem::replace(&mut linked.changed_schema, SchemaChange::None);
+            if changed != SchemaChange::None {
                 session.pool.schema_changed();
+            }
+            if changed == SchemaChange::Functions && self.rules.follows {
+                session.pool.database.functions.note_change();
             }
         } else {
             self.answers.await_command();
@@ -331,9 +335,10 @@ impl Exchange {
                 let tag = tag.to_vec();
                 self.check_announced(session, &tag);
             }
-            [b'A' | b'C' | b'D', ..] if changes_schema(tag) => {
+            [b'A' | b'C' | b'D', ..] => {
+                let change = SchemaChange::of_tag(tag);
                 if let Link::Server(linked) = &mut self.link {
-                    linked.changed_schema = true;
+                    linked.changed_schema = linked.changed_schema.max(change);
                 }
             }
             _ => {}
@@ -407,11 +412,6 @@ fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChan
         }
         StateChange::ServerUnnamed => server.unnamed.set_unless_own(ServerUnnamed::Unknown),
     }
-}
-
-/// True for command tags of statements that may change the meaning of prepared statements.
-fn changes_schema(tag: &[u8]) -> bool {
-    [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().any(|command| tag.starts_with(command))
 }
 
 pub(super) fn refused_parameter(message: &[u8]) -> crate::client_error::ClientError {

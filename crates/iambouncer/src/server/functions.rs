@@ -2,7 +2,7 @@
 //! known belongs to [`crate::session_functions`].
 
 use super::{Server, reset};
-use crate::parameters::Parameters;
+use crate::context::Context;
 use crate::session_functions::queries::{self, LIMITS, MAX_ROWS};
 use crate::session_functions::{Catalog, FunctionsRead};
 use crate::sql_client::{SqlError, TextRow};
@@ -23,87 +23,117 @@ const WHEN: &str = "while the functions of the database were read";
 pub enum UnreadFunctions {
     /// The server can be used nevertheless.
     Refused(String),
-    /// It cannot be used.
-    Unusable,
+    /// It cannot be used, but others might be without this reading.
+    Misunderstood(String),
+    /// The connection has failed.
+    Lost,
 }
 
-/// Reads the functions of a server's database; `None` if they are those of the fingerprint `known`.
+/// Reads the functions of a server's database; `None` if they are those of the fingerprint `known`. The sources are judged
+/// on a thread of the control runtime.
 ///
 /// # Errors
-/// The server refuses a query, there are too many functions, or the connection fails.
+/// The server refuses a query, or sends what was not asked for; the connection fails.
 pub async fn read(
+    context: &Context,
     server: &mut Server,
-    parameters: &Parameters,
     doubt: Doubt,
     known: Option<&str>,
 ) -> Result<Option<FunctionsRead>, UnreadFunctions> {
-    let mut reader = CatalogReader { server, parameters };
+    let mut reader = CatalogReader { context, server, doubt, catalog: Catalog::default() };
     let mut rows = reader.ask(&queries::fingerprint()).await?;
     let (fingerprint, version) = match rows.pop().as_deref() {
         Some([Some(fingerprint), Some(version)]) => (fingerprint.clone(), version.parse().unwrap_or(0)),
-        _ => return Err(UnreadFunctions::Refused("the answer has another form".to_owned())),
+        _ => return Err(malformed()),
     };
     if known == Some(&*fingerprint) {
         return Ok(None);
     }
-    let catalog = reader.read_catalog(doubt, version >= PARSED_BODIES_SINCE).await?;
-    Ok(Some(FunctionsRead { fingerprint, catalog }))
+    reader.read_catalog(version >= PARSED_BODIES_SINCE).await?;
+    Ok(Some(FunctionsRead { fingerprint, catalog: reader.catalog }))
 }
 
 struct CatalogReader<'a> {
+    context: &'a Context,
     server: &'a mut Server,
-    parameters: &'a Parameters,
+    doubt: Doubt,
+    catalog: Catalog,
 }
 
 impl CatalogReader<'_> {
-    async fn read_catalog(
-        &mut self,
-        doubt: Doubt,
-        has_parsed_bodies: bool,
-    ) -> Result<Catalog, UnreadFunctions> {
-        let mut catalog = Catalog::default();
-        let sql = queries::candidates(has_parsed_bodies, doubt == Doubt::Opaque);
-        for row in self.ask(&sql).await? {
-            catalog.add_routine(queries::routine(row).ok_or_else(malformed)?);
-        }
+    async fn read_catalog(&mut self, has_parsed_bodies: bool) -> Result<(), UnreadFunctions> {
+        self.add_routines(&queries::candidates(has_parsed_bodies, self.doubt == Doubt::Opaque)).await?;
         for _ in 0..MAX_ROUNDS {
-            catalog.spread(doubt);
-            let routines = catalog.unasked_routines();
+            self.spread().await?;
+            let routines = self.catalog.unasked_routines();
             if !routines.is_empty() {
                 for row in self.ask(&queries::users(&routines)).await? {
-                    catalog.add_edge(queries::edge(row).ok_or_else(malformed)?);
+                    self.catalog.add_edge(queries::edge(row).ok_or_else(malformed)?);
                 }
-                catalog.spread(doubt);
+                self.spread().await?;
             }
-            let names = catalog.unasked_names();
+            let names = self.catalog.unasked_names();
             if names.is_empty() {
-                return Ok(catalog);
+                return Ok(());
             }
             if names.len() > MAX_NAMES {
-                return Err(UnreadFunctions::Refused(format!(
-                    "more than {MAX_NAMES} functions change the session"
-                )));
+                self.catalog.add_problem(format!("more than {MAX_NAMES} functions change the session"));
+                return Ok(());
             }
             for names in names.chunks(NAMES_PER_QUERY) {
-                let sql = queries::callers(has_parsed_bodies, names.iter().map(String::as_str));
-                for row in self.ask(&sql).await? {
-                    catalog.add_routine(queries::routine(row).ok_or_else(malformed)?);
-                }
+                let names = names.iter().map(String::as_str);
+                self.add_routines(&queries::callers(has_parsed_bodies, names)).await?;
             }
         }
-        Err(UnreadFunctions::Refused(format!("functions call each other over more than {MAX_ROUNDS} levels")))
+        self.catalog.add_problem(format!("functions call each other over more than {MAX_ROUNDS} levels"));
+        Ok(())
+    }
+
+    async fn add_routines(&mut self, sql: &str) -> Result<(), UnreadFunctions> {
+        let rows = self.ask(sql).await?;
+        let doubt = self.doubt;
+        self.with_catalog(move |catalog| {
+            for row in rows {
+                catalog.add_routine(queries::routine(row, doubt).ok_or_else(malformed)?);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn spread(&mut self) -> Result<(), UnreadFunctions> {
+        self.with_catalog(|catalog| {
+            catalog.spread();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the catalog on another thread: there may be megabytes of sources.
+    async fn with_catalog(
+        &mut self,
+        change: impl FnOnce(&mut Catalog) -> Result<(), UnreadFunctions> + Send + 'static,
+    ) -> Result<(), UnreadFunctions> {
+        let mut catalog = std::mem::take(&mut self.catalog);
+        let work = move || change(&mut catalog).map(|()| catalog);
+        let stopped = || Err(UnreadFunctions::Refused("the control runtime has stopped".to_owned()));
+        self.catalog = self.context.blocking(work).await.unwrap_or_else(stopped)?;
+        Ok(())
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, UnreadFunctions> {
-        match reset::ask(self.server, self.parameters, sql, LIMITS, WHEN).await {
-            Ok(answer) if answer.rows.len() >= MAX_ROWS => {
-                Err(UnreadFunctions::Refused(format!("more than {MAX_ROWS} functions would have to be read")))
+        match reset::ask(self.server, &self.context.parameters, sql, LIMITS, WHEN).await {
+            Ok(answer) => {
+                if answer.is_truncated || answer.rows.len() >= MAX_ROWS {
+                    self.catalog.add_problem("there are more functions than are read".to_owned());
+                }
+                Ok(answer.rows)
             }
-            Ok(answer) => Ok(answer.rows),
             Err(SqlError::Refused { severity, message, .. }) if severity == "ERROR" => {
                 Err(UnreadFunctions::Refused(message))
             }
-            Err(_) => Err(UnreadFunctions::Unusable),
+            Err(SqlError::Connection(_) | SqlError::Refused { .. }) => Err(UnreadFunctions::Lost),
+            Err(error) => Err(UnreadFunctions::Misunderstood(error.to_string())),
         }
     }
 }

@@ -35,7 +35,7 @@ const MAX_LOGIN_MESSAGE_BYTES: u32 = 64 * 1024;
 const MAX_LOGIN_MESSAGES: usize = 1000;
 /// Limits for the answer to `connect_query`.
 const CONNECT_QUERY_LIMITS: AnswerLimits =
-    AnswerLimits { message_bytes: MAX_LOGIN_MESSAGE_BYTES, messages: MAX_LOGIN_MESSAGES, rows: 0 };
+    AnswerLimits { message_bytes: MAX_LOGIN_MESSAGE_BYTES, messages: MAX_LOGIN_MESSAGES, rows: 0, bytes: 0 };
 
 /// A login under way.
 pub(super) struct LoginExchange<'a> {

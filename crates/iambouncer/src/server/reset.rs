@@ -8,7 +8,7 @@ use crate::prepared::ServerUnnamed;
 use crate::sql_client::{self, AnswerLimits, QueryAnswer, SqlError};
 use wire::backend::TxStatus;
 
-const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 1000, rows: 0 };
+const LIMITS: AnswerLimits = AnswerLimits { message_bytes: 64 * 1024, messages: 1000, rows: 0, bytes: 0 };
 
 /// Runs the reset query `sql`. True if the server is idle and clean afterwards.
 pub async fn run(server: &mut Server, parameters: &Parameters, sql: &str) -> bool {

@@ -17,6 +17,21 @@ pub struct FoundRoutine {
     pub(super) name: String,
     /// `None` if it may change anything: its source is not available, or too long.
     pub(super) routine: Option<Routine>,
+    /// What it changes without calling others.
+    pub(super) own: SessionChanges,
+}
+
+impl FoundRoutine {
+    pub(super) fn new(
+        oid: u32,
+        schema: String,
+        name: String,
+        routine: Option<Routine>,
+        doubt: Doubt,
+    ) -> Self {
+        let own = routine.as_ref().map_or_else(anything, |routine| routine.own_changes(doubt));
+        Self { oid, schema, name, routine, own }
+    }
 }
 
 /// Something that calls a routine without naming it.
@@ -51,6 +66,7 @@ pub struct Catalog {
     names: ChangingNames,
     asked_routines: BTreeSet<u32>,
     asked_names: BTreeSet<String>,
+    problem: Option<String>,
 }
 
 /// A name with an effect, for people.
@@ -84,15 +100,14 @@ impl Catalog {
     }
 
     /// Computes the effects of everything that is known.
-    pub fn spread(&mut self, doubt: Doubt) {
+    pub fn spread(&mut self) {
         for _ in 0..MAX_PASSES {
             let mut effects = BTreeMap::new();
             for found in self.routines.values() {
-                let effect = match &found.routine {
-                    Some(routine) => routine.changes(&self.names, doubt),
-                    None => anything(),
-                };
-                add_effect(&mut effects, found.oid, &effect);
+                add_effect(&mut effects, found.oid, &found.own);
+                if let Some(routine) = &found.routine {
+                    add_effect(&mut effects, found.oid, &routine.changes_by(&self.names));
+                }
             }
             self.add_effects_of_edges(&mut effects);
             let names = self.names_of(&effects);
@@ -102,6 +117,17 @@ impl Catalog {
                 return;
             }
         }
+        self.problem = Some(format!("functions call each other over more than {MAX_PASSES} levels"));
+    }
+
+    /// The catalog has more than was read.
+    pub fn add_problem(&mut self, problem: String) {
+        self.problem = Some(problem);
+    }
+
+    /// Why this is not all, if it is not.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     /// Routines that call others in a body that the server has parsed.
@@ -152,13 +178,8 @@ impl Catalog {
 
     #[cfg(test)]
     pub(super) fn add_opaque_routine(&mut self, name: &str) {
-        self.add_routine(FoundRoutine {
-            oid: 1,
-            schema: String::new(),
-            name: name.to_owned(),
-            routine: None,
-        });
-        self.spread(Doubt::Harmless);
+        self.add_routine(FoundRoutine::new(1, String::new(), name.to_owned(), None, Doubt::Harmless));
+        self.spread();
     }
 
     /// The names that set or leave something, in order; those that only remove something are not listed.
@@ -167,6 +188,13 @@ impl Catalog {
         for (oid, effect) in &self.effects {
             if let Some(found) = self.routines.get(oid) {
                 report.insert(SessionFunction::new(&found.schema, &found.name, NameUse::Call, effect));
+            }
+        }
+        for edge in &self.edges {
+            if let (EdgeKind::Routine(oid), Some(effect)) = (edge.kind, self.effects.get(&edge.from))
+                && !self.routines.contains_key(&oid)
+            {
+                report.insert(SessionFunction::new("", &edge.name, NameUse::Call, effect));
             }
         }
         for (name, usage, effect) in self.names.iter() {
@@ -209,15 +237,15 @@ mod tests {
     use sql::routines::Language;
 
     fn routine(oid: u32, name: &str, source: &str) -> FoundRoutine {
-        let routine = Routine { language: Language::PlPgSql, source: source.into(), restores: Vec::new() };
-        FoundRoutine { oid, schema: "public".to_owned(), name: name.to_owned(), routine: Some(routine) }
+        let routine = Routine { language: Language::PlPgSql, source: source.into() };
+        FoundRoutine::new(oid, "public".to_owned(), name.to_owned(), Some(routine), Doubt::Harmless)
     }
 
     fn spread(routines: &[FoundRoutine], edges: &[Edge]) -> Catalog {
         let mut catalog = Catalog::default();
         routines.iter().for_each(|routine| catalog.add_routine(routine.clone()));
         edges.iter().for_each(|edge| catalog.add_edge(edge.clone()));
-        catalog.spread(Doubt::Harmless);
+        catalog.spread();
         catalog
     }
 

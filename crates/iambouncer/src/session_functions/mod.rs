@@ -14,7 +14,7 @@ use sql::{ChangingNames, Feature, Features, SessionChanges};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -33,15 +33,13 @@ enum Functions {
     Known(ChangingNames),
 }
 
-/// For what the functions of a database were read. Another configuration or schema needs another reading.
+/// For what the functions of a database were read. Another configuration needs another reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadFor {
     /// The server and the database on it.
     pub target: String,
     /// `session_state_functions`.
     pub setting: SessionStateFunctions,
-    /// Changes when a client changes the schema.
-    pub schema_version: u32,
 }
 
 /// The functions of one database, shared by its pools at all workers.
@@ -49,6 +47,10 @@ pub struct ReadFor {
 struct SharedFunctions {
     /// Changes with the functions; odd while a statement can change something by calling one.
     version: AtomicU64,
+    /// How often clients have changed functions, or what calls them, …
+    changes: AtomicU32,
+    /// … and how often they had when the functions were last compared with the catalog.
+    compared: AtomicU32,
     state: Mutex<ReadState>,
 }
 
@@ -60,7 +62,9 @@ struct ReadState {
     fingerprint: Option<String>,
     read_for: Option<ReadFor>,
     checked_at: Option<Instant>,
-    /// Why the last reading failed.
+    /// Why they are not all.
+    problem: Option<String>,
+    /// Why the last reading failed, since when nothing was compared.
     failure: Option<String>,
 }
 
@@ -71,12 +75,15 @@ impl Default for SharedFunctions {
     fn default() -> Self {
         Self {
             version: AtomicU64::new(0),
+            changes: AtomicU32::new(0),
+            compared: AtomicU32::new(0),
             state: Mutex::new(ReadState {
                 functions: Arc::new(Functions::Unknown),
                 report: Arc::default(),
                 fingerprint: None,
                 read_for: None,
                 checked_at: None,
+                problem: None,
                 failure: None,
             }),
         }
@@ -131,10 +138,16 @@ impl FunctionRegistry {
             let state = shared.state();
             let mut add = |content| rows.push(FunctionRow { database: database.clone(), content });
             state.report.iter().for_each(|function| add(Ok(function.clone())));
-            state.failure.iter().for_each(|reason| add(Err(reason.clone())));
+            state.failure.iter().chain(&state.problem).for_each(|reason| add(Err(reason.clone())));
         }
         rows
     }
+}
+
+/// A check that is under way.
+#[must_use]
+pub struct CheckBegun {
+    changes: u32,
 }
 
 /// What was read of a catalog.
@@ -215,6 +228,17 @@ impl DatabaseFunctions {
         }
     }
 
+    /// A client has changed functions, or what calls them.
+    pub fn note_change(&self) {
+        self.shared.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// True if a client has done so, and nothing has been compared since.
+    #[inline]
+    pub fn are_changed(&self) -> bool {
+        self.shared.changes.load(Ordering::Acquire) != self.shared.compared.load(Ordering::Relaxed)
+    }
+
     /// True if the functions have to be compared with the catalog: they have not been for a while, or for something else.
     pub fn is_check_due(&self, now: Instant, read_for: &ReadFor) -> bool {
         let state = self.shared.state();
@@ -222,39 +246,53 @@ impl DatabaseFunctions {
         !is_fresh || state.read_for.as_ref() != Some(read_for)
     }
 
-    /// As [`is_check_due`](Self::is_check_due), and the caller is the one who does it.
-    pub fn begin_check(&self, now: Instant, read_for: &ReadFor) -> bool {
-        let is_due = self.is_check_due(now, read_for);
+    /// As [`is_check_due`](Self::is_check_due), and the caller is the one who does it. Returns what
+    /// [`checked`](Self::checked) needs.
+    ///
+    /// A change by a client makes all check that come before it has been compared: none of them may use what was known.
+    pub fn begin_check(&self, now: Instant, read_for: &ReadFor) -> Option<CheckBegun> {
+        let changes = self.shared.changes.load(Ordering::Acquire);
+        let is_changed = changes != self.shared.compared.load(Ordering::Acquire);
+        let is_due = is_changed || self.is_check_due(now, read_for);
         let mut state = self.shared.state();
         // The first reading is not left to another worker, whose server may be slow.
-        if is_due && state.read_for.is_some() {
+        if is_due && state.read_for.as_ref() == Some(read_for) {
             state.checked_at = Some(now);
-            state.read_for = Some(read_for.clone());
         }
-        is_due
+        is_due.then_some(CheckBegun { changes })
     }
 
-    /// The fingerprint of the catalog from which they are, if they were read with the same setting.
-    pub fn fingerprint(&self, setting: SessionStateFunctions) -> Option<String> {
+    /// A check has ended without a result: the next server is asked.
+    pub fn abandon_check(&self) {
+        self.shared.state().checked_at = None;
+    }
+
+    /// The fingerprint of the catalog from which they are, if they were read for the same.
+    pub fn fingerprint(&self, read_for: &ReadFor) -> Option<String> {
         let state = self.shared.state();
-        let has_same_setting = state.read_for.as_ref().is_some_and(|known| known.setting == setting);
-        state.fingerprint.clone().filter(|_| has_same_setting)
+        let is_same = state.read_for.as_ref() == Some(read_for);
+        state.fingerprint.clone().filter(|_| is_same)
     }
 
-    /// They have been compared with the catalog.
-    pub fn checked(&self, now: Instant, read_for: ReadFor) {
+    /// They are those of the catalog, or what could be read of it.
+    pub fn confirm(&self) {
+        self.shared.state().failure = None;
+    }
+
+    /// They have been compared with the catalog, or that was tried.
+    pub fn checked(&self, now: Instant, read_for: ReadFor, began: CheckBegun) {
+        self.shared.compared.store(began.changes, Ordering::Release);
         let mut state = self.shared.state();
         state.checked_at = Some(now);
         state.read_for = Some(read_for);
     }
 
     /// Keeps what was read.
-    pub fn record(&self, database: &str, read: FunctionsRead) {
+    pub fn record(&self, database: &str, read: FunctionsRead, read_for: &ReadFor) {
         let FunctionsRead { fingerprint, catalog } = read;
         let report = catalog.report();
         let mut state = self.shared.state();
-        let is_new = *state.report != *report;
-        if is_new && !report.is_empty() {
+        if *state.report != *report && !report.is_empty() {
             tracing::info!(
                 event = "session_functions",
                 database,
@@ -262,43 +300,66 @@ impl DatabaseFunctions {
                 "functions of this database change the session of their caller, see SHOW FUNCTIONS"
             );
         }
-        state.fingerprint = Some(fingerprint);
-        state.failure = None;
-        state.report = report.into();
-        self.shared.set(&mut state, Functions::Known(catalog.into_names()));
-    }
-
-    /// They could not be read.
-    pub fn record_failure(&self, database: &str, reason: &str, setting: SessionStateFunctions) {
-        let mut state = self.shared.state();
-        let is_new = state.failure.as_deref() != Some(reason);
-        let (functions, consequence) = match setting {
-            SessionStateFunctions::Careful => {
-                (Functions::Unknown, "what they change does not follow the clients")
-            }
-            SessionStateFunctions::Strict => (Functions::Opaque, "clients keep their servers"),
-        };
-        if is_new {
-            tracing::warn!(
-                event = "session_functions_unread",
+        let problem = catalog.problem().map(str::to_owned);
+        let is_opaque = problem.is_some() && read_for.setting == SessionStateFunctions::Strict;
+        if let Some(reason) = problem.as_deref().filter(|reason| state.problem.as_deref() != Some(reason)) {
+            warn_unread(
                 database,
                 reason,
-                "the functions of the database could not be read: {consequence}"
+                if is_opaque { OPAQUE } else { "what the others change does not follow the clients" },
             );
         }
-        state.failure = Some(reason.to_owned());
-        state.fingerprint = None;
-        state.report = Arc::default();
-        self.shared.set(&mut state, functions);
+        state.fingerprint = Some(fingerprint);
+        state.problem = problem;
+        state.report = report.into();
+        let known = Functions::Known(catalog.into_names());
+        self.shared.set(&mut state, if is_opaque { Functions::Opaque } else { known });
     }
+
+    /// They could not be read. What was known remains, if it was read for the same.
+    pub fn record_failure(&self, database: &str, reason: &str, read_for: &ReadFor) {
+        let mut state = self.shared.state();
+        let is_new = state.failure.as_deref() != Some(reason);
+        state.failure = Some(reason.to_owned());
+        let has_names = matches!(&*state.functions, Functions::Known(_));
+        let is_kept = has_names && state.read_for.as_ref() == Some(read_for);
+        let (functions, consequence) = match read_for.setting {
+            _ if is_kept => (None, "those that were known are used"),
+            SessionStateFunctions::Careful => {
+                (Some(Functions::Unknown), "what they change does not follow the clients")
+            }
+            SessionStateFunctions::Strict => (Some(Functions::Opaque), OPAQUE),
+        };
+        if is_new {
+            warn_unread(database, reason, consequence);
+        }
+        if let Some(functions) = functions {
+            state.fingerprint = None;
+            state.problem = None;
+            state.report = Arc::default();
+            self.shared.set(&mut state, functions);
+        }
+    }
+}
+
+/// The consequence of [`Functions::Opaque`], for the log.
+const OPAQUE: &str = "clients keep their servers";
+
+fn warn_unread(database: &str, reason: &str, consequence: &str) {
+    tracing::warn!(
+        event = "session_functions_unread",
+        database,
+        reason,
+        "the functions of the database could not be read completely: {consequence}"
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_for(schema_version: u32) -> ReadFor {
-        ReadFor { target: "a:5432/b".to_owned(), setting: SessionStateFunctions::Careful, schema_version }
+    fn read_for(target: &str) -> ReadFor {
+        ReadFor { target: target.to_owned(), setting: SessionStateFunctions::Careful }
     }
 
     #[test]
@@ -308,11 +369,15 @@ mod tests {
         assert!(!one.may_change() && !one.are_known());
         let mut catalog = Catalog::default();
         catalog.add_opaque_routine("lock_it");
-        one.record("a", FunctionsRead { fingerprint: "1".to_owned(), catalog });
+        one.record("a", FunctionsRead { fingerprint: "1".to_owned(), catalog }, &read_for("a"));
         assert!(other.may_change() && other.are_known());
         let cache = CallCache::default();
         assert!(other.cached_changes_of(b"SELECT lock_it()", &cache).is_some());
-        one.record("a", FunctionsRead { fingerprint: "2".to_owned(), catalog: Catalog::default() });
+        one.record(
+            "a",
+            FunctionsRead { fingerprint: "2".to_owned(), catalog: Catalog::default() },
+            &read_for("a"),
+        );
         assert!(!other.may_change());
         assert!(other.cached_changes_of(b"SELECT lock_it()", &cache).is_none());
         assert!(!registry.of_database("b").are_known());
@@ -321,26 +386,51 @@ mod tests {
     #[test]
     fn without_knowledge_the_setting_decides() {
         let functions = FunctionRegistry::default().of_database("a");
-        functions.record_failure("a", "no", SessionStateFunctions::Careful);
+        functions.record_failure("a", "no", &read_for("a"));
         assert!(!functions.may_change());
-        functions.record_failure("a", "no", SessionStateFunctions::Strict);
+        functions.record_failure(
+            "a",
+            "no",
+            &ReadFor { setting: SessionStateFunctions::Strict, ..read_for("a") },
+        );
         assert!(functions.may_change());
         assert!(functions.changes_of(b"SELECT 1").is_some());
     }
 
     #[test]
-    fn a_check_is_due_after_a_while_and_after_a_change_of_the_schema() {
+    fn a_check_is_due_after_a_while_and_after_a_change() {
         let functions = FunctionRegistry::default().of_database("a");
         let now = Instant::now();
-        assert!(functions.begin_check(now, &read_for(0)));
-        assert!(
-            functions.begin_check(now, &read_for(0)),
-            "the first reading is done by each server until one has ended"
-        );
-        functions.checked(now, read_for(0));
-        assert!(!functions.begin_check(now, &read_for(0)));
-        assert!(functions.begin_check(now, &read_for(1)));
-        assert!(!functions.begin_check(now, &read_for(1)), "only one does it");
-        assert!(functions.begin_check(now + CHECK_INTERVAL, &read_for(1)));
+        let begin = |now, target| functions.begin_check(now, &read_for(target));
+        assert!(begin(now, "a").is_some());
+        let first = begin(now, "a").expect("the first reading is done by each server until one has ended");
+        functions.checked(now, read_for("a"), first);
+        assert!(begin(now, "a").is_none());
+        let other = begin(now, "b").unwrap();
+        functions.checked(now, read_for("b"), other);
+        assert!(begin(now + CHECK_INTERVAL, "b").is_some());
+        assert!(begin(now + CHECK_INTERVAL, "b").is_none(), "only one does it");
+        functions.abandon_check();
+        let again = begin(now + CHECK_INTERVAL, "b").expect("the other one has failed");
+        functions.note_change();
+        functions.checked(now, read_for("b"), again);
+        assert!(functions.are_changed() && begin(now, "b").is_some(), "the change came during the check");
+        let last = begin(now, "b").unwrap();
+        functions.checked(now, read_for("b"), last);
+        assert!(!functions.are_changed() && begin(now, "b").is_none());
+    }
+
+    #[test]
+    fn what_was_known_remains_when_it_cannot_be_read_again() {
+        let functions = FunctionRegistry::default().of_database("a");
+        let mut catalog = Catalog::default();
+        catalog.add_opaque_routine("lock_it");
+        let began = functions.begin_check(Instant::now(), &read_for("a")).unwrap();
+        functions.record("a", FunctionsRead { fingerprint: "1".to_owned(), catalog }, &read_for("a"));
+        functions.checked(Instant::now(), read_for("a"), began);
+        functions.record_failure("a", "lock timeout", &read_for("a"));
+        assert!(functions.changes_of(b"SELECT lock_it()").is_some());
+        functions.record_failure("a", "lock timeout", &read_for("b"));
+        assert!(functions.changes_of(b"SELECT lock_it()").is_none());
     }
 }

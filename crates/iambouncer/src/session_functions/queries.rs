@@ -6,13 +6,15 @@ use super::catalog::{Edge, EdgeKind, FoundRoutine};
 use crate::parameters::push_literal;
 use crate::sql_client::{AnswerLimits, TextRow};
 use sql::names::NameUse;
-use sql::routines::{Language, Routine};
+use sql::routines::{Doubt, Language, Routine};
 use std::fmt::Write;
 
 /// Longest source that is transferred, in bytes; the function of a longer one may change anything.
 const MAX_SOURCE_BYTES: usize = 512 * 1024;
 /// Maximum number of rows of one answer; a database with more has not been read completely.
 pub const MAX_ROWS: usize = 20_000;
+/// Maximum size of the rows of one answer, in bytes.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Objects of the system have smaller numbers (`FirstNormalObjectId`).
 const FIRST_OF_USERS: u32 = 16_384;
 
@@ -21,6 +23,7 @@ pub const LIMITS: AnswerLimits = AnswerLimits {
     message_bytes: MAX_SOURCE_BYTES as u32 * 2 + 64 * 1024,
     messages: MAX_ROWS + 1000,
     rows: MAX_ROWS,
+    bytes: MAX_BYTES,
 };
 
 /// In front of each query: names are those of the catalog, whatever the role's settings are.
@@ -29,7 +32,7 @@ const PROLOGUE: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL s
 
 /// The words of sources that may change a session, as a regular expression of PostgreSQL. SET is looked for where a
 /// statement or a string may begin, since UPDATE contains it, too.
-const WORDS: &str = r#"set_config|advisory|lastval|currval|setseed|set_limit|dblink_connect|replication_(slot|origin)|\m(temp|temporary|listen|unlisten|load|deallocate|discard|reset|prepare|hold|call|do)\M|pg_temp|(^|[;'"$/>\n]|\m(begin|then|else|loop)\M)\s*set\s"#;
+const WORDS: &str = r#"set_config|advisory|lastval|currval|setseed|set_limit|dblink_connect|replication_(slot|origin)|\m(temp|temporary|listen|unlisten|load|deallocate|discard|reset|prepare|hold|call|do)\M|pg_temp|(^|[;'"`$/>\n]|\\[ntr]|\m(begin|then|else|loop)\M)\s*set[\s"'/]"#;
 
 /// Extensions whose functions in C keep state in the session: the extension, and the schema and the name of the functions
 /// as patterns of LIKE.
@@ -44,28 +47,33 @@ const STATEFUL_EXTENSIONS: [(&str, &str, &str); 8] = [
     ("postgres_fdw", "%", "postgres_fdw_disconnect%"),
 ];
 
-/// A text that changes when a function, or what calls one without its name, changes.
+/// A text that changes when a function, or what calls one without its name, changes. Temporary objects do not count.
 pub fn fingerprint() -> String {
-    let mut sql = String::from(PROLOGUE);
-    sql.push_str("SELECT concat_ws(' ', (SELECT oid FROM pg_database WHERE datname = current_database())");
-    for table in [
-        "pg_proc",
-        "pg_trigger",
-        "pg_rewrite",
-        "pg_attrdef",
-        "pg_policy",
-        "pg_constraint",
-        "pg_event_trigger",
-        "pg_extension",
+    let mut sql = format!(
+        "{PROLOGUE}WITH kept AS MATERIALIZED (SELECT oid, relname FROM pg_class \
+         WHERE oid >= {FIRST_OF_USERS} AND relpersistence <> 't' AND relkind IN ('r', 'p', 'v', 'm', 'f')) \
+         SELECT concat_ws(' ', (SELECT oid FROM pg_database WHERE datname = current_database()), \
+         (SELECT concat(count(*), '/', sum(hashtext(relname)::bigint # oid::bigint)) FROM kept), \
+         (SELECT concat(count(*), '/', sum(p.xmin::text::bigint)) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+         WHERE p.oid >= {FIRST_OF_USERS} AND n.nspname NOT LIKE 'pg\\_temp\\_%')"
+    );
+    for (table, relation) in [
+        ("pg_trigger", "tgrelid"),
+        ("pg_rewrite", "ev_class"),
+        ("pg_attrdef", "adrelid"),
+        ("pg_policy", "polrelid"),
+        ("pg_constraint", "conrelid"),
+        ("pg_inherits", "inhrelid"),
     ] {
         let _ = write!(
             sql,
-            ", (SELECT concat(count(*), '/', sum(xmin::text::bigint)) FROM {table} WHERE oid >= {FIRST_OF_USERS})"
+            ", (SELECT concat(count(*), '/', sum(c.xmin::text::bigint)) FROM {table} c JOIN kept ON kept.oid = c.{relation})"
         );
     }
-    sql.push_str(
-        ", (SELECT concat(count(*), '/', sum(xmin::text::bigint)) FROM pg_inherits)), current_setting('server_version_num')",
-    );
+    for table in ["pg_event_trigger", "pg_extension"] {
+        let _ = write!(sql, ", (SELECT concat(count(*), '/', sum(xmin::text::bigint)) FROM {table})");
+    }
+    sql.push_str("), current_setting('server_version_num')");
     sql
 }
 
@@ -78,10 +86,9 @@ fn select_routines(has_parsed_bodies: bool) -> String {
         "p.prosrc"
     };
     format!(
-        "SELECT p.oid, n.nspname, p.proname, l.lanname, s.source, \
-         (SELECT string_agg(lower(split_part(setting, '=', 1)), ',') FROM unnest(p.proconfig) AS setting) \
-         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
-         CROSS JOIN LATERAL (SELECT CASE WHEN octet_length(p.prosrc) <= {MAX_SOURCE_BYTES} THEN {source} END) AS s(source) \
+        "SELECT p.oid, n.nspname, p.proname, l.lanname, s.source FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
+         CROSS JOIN LATERAL (SELECT {source}) AS whole(body) \
+         CROSS JOIN LATERAL (SELECT CASE WHEN octet_length(body) <= {MAX_SOURCE_BYTES} THEN body END) AS s(source) \
          WHERE p.oid >= {FIRST_OF_USERS} "
     )
 }
@@ -168,16 +175,13 @@ pub fn users(oids: &[u32]) -> String {
 }
 
 /// A row of [`candidates`] or [`callers`].
-pub fn routine(row: TextRow) -> Option<FoundRoutine> {
-    let [oid, schema, name, language, source, restores] = <[_; 6]>::try_from(row).ok()?;
+pub fn routine(row: TextRow, doubt: Doubt) -> Option<FoundRoutine> {
+    let [oid, schema, name, language, source] = <[_; 5]>::try_from(row).ok()?;
     let language = language?;
-    let restores = restores.unwrap_or_default();
-    let routine = source.filter(|_| language != "c").map(|source| Routine {
-        language: Language::of(&language),
-        source: source.into(),
-        restores: restores.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
-    });
-    Some(FoundRoutine { oid: oid?.parse().ok()?, schema: schema?, name: name?, routine })
+    let routine = source
+        .filter(|_| language != "c")
+        .map(|source| Routine { language: Language::of(&language), source: source.into() });
+    Some(FoundRoutine::new(oid?.parse().ok()?, schema?, name?, routine, doubt))
 }
 
 /// A row of [`users`].

@@ -4,7 +4,7 @@
 use super::{mismatches, pins, run};
 use crate::support::bouncer::Start;
 use crate::support::raw::{self, Client};
-use crate::support::{Bouncer, postgres};
+use crate::support::{Bouncer, eventually, postgres};
 use std::time::{Duration, Instant};
 
 /// A pooler with one server, which all clients share, and a database of its own.
@@ -117,6 +117,11 @@ fn every_way_to_call_a_function_is_seen() {
             CREATE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS
                 $$ BEGIN PERFORM set_config('app.tenant', 'x', false); RETURN OLD; END $$;
             CREATE TRIGGER t BEFORE DELETE ON many FOR EACH ROW EXECUTE FUNCTION on_delete()",
+        "CREATE FUNCTION own_clause() RETURNS void LANGUAGE plpgsql SET app.tenant = 'y' AS
+            $$ BEGIN PERFORM set_config('app.tenant', 'x', false); END $$",
+        "CREATE FUNCTION nested() RETURNS void LANGUAGE plpgsql AS
+            $$ BEGIN DO $i$ BEGIN PERFORM set_config('app.tenant', 'x', false); END $i$; END $$",
+        "CREATE FUNCTION parsed_set() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT set_config('app.tenant', 'x', false); END",
         "CREATE FUNCTION parsed_body(t text) RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT set_tenant(t); END",
     ];
     let fixture = Fixture::new("ways", &definitions, &[]);
@@ -134,6 +139,9 @@ fn every_way_to_call_a_function_is_seen() {
         "INSERT INTO with_default (a) VALUES (1)",
         "INSERT INTO parent VALUES (1)",
         "DELETE FROM one",
+        "SELECT own_clause()",
+        "SELECT nested()",
+        "SELECT parsed_set()",
         "SELECT parsed_body('x')",
     ] {
         fixture.expect_tenant(statement, "x");
@@ -186,6 +194,48 @@ fn a_function_that_a_client_creates_is_known_when_it_is_called() {
 }
 
 #[test]
+fn a_function_that_one_user_creates_is_known_to_another() {
+    let fixture = Fixture::new("another", &["GRANT ALL ON SCHEMA public TO PUBLIC"], &["workers = 2"]);
+    let mut a = fixture.bouncer.client();
+    let mut other = Client::log_in(fixture.bouncer.port, "other", "app");
+    run(&mut other, &["SELECT 1"]);
+    run(&mut a, &[SET_TENANT]);
+    run(&mut other, &["SELECT set_tenant('x')"]);
+    assert_eq!(Client::log_in(fixture.bouncer.port, "other", "app").value(TENANT), "");
+    // A table that is renamed keeps its trigger.
+    let trigger = "CREATE FUNCTION on_write() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM set_tenant('x'); RETURN NEW; END $$";
+    run(&mut a, &[trigger, "CREATE TABLE before (a int)"]);
+    run(&mut a, &["CREATE TRIGGER t BEFORE INSERT ON before FOR EACH ROW EXECUTE FUNCTION on_write()"]);
+    run(&mut a, &["ALTER TABLE before RENAME TO behind"]);
+    fixture.expect_tenant("INSERT INTO behind VALUES (1)", "x");
+}
+
+#[test]
+fn common_forms_of_functions_make_no_client_keep_its_server() {
+    let definitions = [
+        "CREATE TABLE t (id serial, a int); GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+            GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO PUBLIC",
+        "CREATE FUNCTION insert_t() RETURNS bigint LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO t (a) VALUES (1); RETURN currval('t_id_seq'); END $$",
+        "CREATE FUNCTION dynamic() RETURNS void LANGUAGE plpgsql AS $$ DECLARE q text := 'UPDATE t'; BEGIN
+            q := q || format(' SET %I = %L', 'a', 2); EXECUTE q; IF false THEN RAISE 'Call of % finished', q; END IF; END $$",
+        "CREATE FUNCTION local_settings(p text) RETURNS void LANGUAGE plpgsql SET search_path = public, pg_temp AS $$ BEGIN
+            PERFORM set_config('app.' || p, 'x', true), set_config('search_path', p, true);
+            SET LOCAL search_path = public, pg_temp; END $$",
+    ];
+    let fixture = Fixture::new("common", &definitions, &[]);
+    for statement in [
+        "SELECT insert_t()",
+        "SELECT dynamic()",
+        "SELECT local_settings('public')",
+        "SELECT set_config('search_path', 'pub' || 'lic', true), set_config('app.' || 'x', 'y', true)",
+    ] {
+        fixture.expect_tenant(statement, "");
+    }
+}
+
+#[test]
 fn a_function_that_was_created_elsewhere_is_known_within_30_seconds() {
     let fixture = Fixture::new("elsewhere", &[], &[]);
     let (mut a, _b) = fixture.clients();
@@ -213,6 +263,16 @@ fn the_setting_decides_about_functions_that_cannot_be_examined() {
     run(&mut strict.bouncer.client(), &["SELECT harmless()"]);
     assert!(pins(&strict.bouncer).is_empty());
     strict.expect_pin("SELECT runs('SELECT 1')", "unknown_code");
+    // RELOAD has an effect.
+    let ini = std::fs::read_to_string(careful.bouncer.ini()).unwrap();
+    std::fs::write(careful.bouncer.ini(), format!("{ini}\nsession_state_functions = strict\n")).unwrap();
+    careful.bouncer.console().query("RELOAD");
+    let mut client = careful.bouncer.client();
+    eventually("the functions are judged again", || {
+        run(&mut client, &["SELECT 1"]);
+        careful.bouncer.show("FUNCTIONS", "name") == ["runs"]
+    });
+    careful.expect_pin("SELECT runs('SELECT 1')", "unknown_code");
 }
 
 #[test]
