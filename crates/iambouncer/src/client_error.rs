@@ -215,7 +215,7 @@ pub fn pin_idle_timeout(reasons: &str) -> ClientError {
     messages::PIN_IDLE
         .error()
         .detail(format!("The session has kept its server without using it: {reasons}."))
-        .hint("Drop temporary tables, unlock advisory locks and close cursors that are not needed any more.")
+        .hint("Connect again. Drop temporary tables, unlock advisory locks and close cursors that are not needed any more; see SHOW PINS.")
 }
 
 /// `client_idle_timeout`.

@@ -17,7 +17,7 @@ pub struct AnswerLimits {
     pub messages: usize,
     /// Maximum number of rows to store; further rows are read and dropped.
     pub rows: usize,
-    /// Maximum size of the rows to store, in bytes; further rows are dropped, too.
+    /// Maximum size of the rows to store, in bytes; rows that would exceed it are dropped.
     pub bytes: usize,
 }
 

@@ -81,11 +81,12 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     if tokens.next() != Some(SqlToken::Symbol(b'(')) {
         return;
     }
-    let Some(name) = plain_argument(&mut tokens) else {
-        if !rest_of_set_config(tokens).1 {
-            changes.begins.insert(Feature::ComputedSetting);
+    let name = match name_argument(&mut tokens) {
+        NameArgument::Plain(name) => name,
+        NameArgument::Computed if rest_of_set_config(tokens).1 => return,
+        NameArgument::Computed | NameArgument::Long => {
+            return changes.begins.insert(Feature::ComputedSetting);
         }
-        return;
     };
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     if name.len() > MAX_NAME_BYTES || name.contains('\'') {
@@ -97,7 +98,7 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     let (value, is_local) = rest_of_set_config(tokens);
     match value {
         Some(value) => check_value(changes, &name, std::iter::once(value), is_local),
-        // It may be any value. A schema of temporary objects is noticed when the value is read.
+        // It may be any value. The schema of temporary objects is noticed when the value is read; with `true` it is not.
         None if READING.contains(&name.as_str()) => changes.begins.insert(Feature::UnreadableText),
         None => {}
     }
@@ -106,33 +107,39 @@ fn add_set_config(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
     }
 }
 
-/// An argument that is a string, possibly with a cast, and the comma behind it. Otherwise the whole argument is passed.
-fn plain_argument<'a>(tokens: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let first = tokens.next();
-    let mut depth = 0_u32;
-    let mut is_plain = true;
-    let mut was_colon = false;
-    while let Some(token) = tokens.peek() {
+/// The first argument of `set_config`.
+enum NameArgument<'a> {
+    /// A string, possibly with a cast.
+    Plain(&'a [u8]),
+    /// Anything else.
+    Computed,
+    /// Its end was not looked for.
+    Long,
+}
+
+/// Reads the first argument of `set_config` and the comma behind it.
+fn name_argument<'a>(tokens: &mut Reader<'a>) -> NameArgument<'a> {
+    let (mut name, mut depth, mut was_colon) = (None, 0_u32, false);
+    for (at, token) in tokens.by_ref().take(MAX_ARGUMENT_TOKENS).enumerate() {
         match token {
-            SqlToken::Symbol(b')') if depth == 0 => return None,
+            SqlToken::Symbol(b')') if depth == 0 => return NameArgument::Computed,
             SqlToken::Symbol(b',') if depth == 0 => {
-                tokens.next();
-                return match first {
-                    Some(SqlToken::String(text)) if is_plain => Some(text),
-                    _ => None,
-                };
+                return name.map_or(NameArgument::Computed, NameArgument::Plain);
             }
             SqlToken::Symbol(b'(' | b'[') => depth += 1,
             SqlToken::Symbol(b')' | b']') => depth = depth.saturating_sub(1),
             _ => {}
         }
         let is_colon = token == SqlToken::Symbol(b':');
-        let is_type = was_colon && matches!(token, SqlToken::Word(_));
-        is_plain &= is_colon || is_type;
+        let is_cast = is_colon || was_colon && matches!(token, SqlToken::Word(_));
         was_colon = is_colon;
-        tokens.next();
+        match token {
+            SqlToken::String(text) if at == 0 => name = Some(text),
+            _ if is_cast => {}
+            _ => name = None,
+        }
     }
-    None
+    NameArgument::Long
 }
 
 /// The second argument of `set_config`, if it is a plain string, and whether the third one is `true`.

@@ -262,6 +262,7 @@ mod tests {
             ("SELECT set_config('search_path', 'pg_temp', false)", TemporarySchema),
             ("SELECT set_config($1, $2, false)", ComputedSetting),
             ("SELECT set_config('a' || 'b', '', false)", ComputedSetting),
+            ("SELECT set_config((SELECT a FROM t ORDER BY b, c, true), '', false)", ComputedSetting),
             ("DO $$ BEGIN EXECUTE 'SET a.b = 1'; END $$", UnknownCode),
             ("DO LANGUAGE plpython3u $$ pass $$", UnknownCode),
             ("SET standard_conforming_strings = off", UnreadableText),
@@ -297,6 +298,8 @@ mod tests {
         let nested = "SELECT set_config('a.b', ".repeat(20_000);
         let many: String = (0..20_000).map(|number| format!("SET a.b{number} = 1;")).collect();
         assert_eq!(changes(&nested).settings.len(), 1);
+        let endless = format!("SELECT {}", "set_config(".repeat(90_000));
+        assert!(changes(&endless).begins.contains(Feature::ComputedSetting));
         assert!(changes(&many).begins.contains(Feature::UnreadableText));
     }
 

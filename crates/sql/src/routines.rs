@@ -91,8 +91,9 @@ impl Routine {
             }
         }
         changes = without_resets(changes);
-        // Values of sequences that it uses itself. A caller that uses them afterwards says so.
-        changes.begins = changes.begins.without(Features::of(&[Feature::SequenceValue]));
+        if uses_own_sequences(source) {
+            changes.begins = changes.begins.without(Features::of(&[Feature::SequenceValue]));
+        }
         changes
     }
 
@@ -109,6 +110,14 @@ impl Routine {
         }
         changes
     }
+}
+
+/// True if a source advances sequences itself, or is that of a trigger, which asks for what its statement has advanced: no
+/// value of another statement is asked for.
+fn uses_own_sequences(source: &[u8]) -> bool {
+    Reader::new(source).any(|token| {
+        matches!(token, SqlToken::Word(word) if ["insert", "nextval", "new"].iter().any(|known| is(word, known)))
+    })
 }
 
 /// Code reports no reset: what it resets may have any value afterwards.
@@ -188,20 +197,30 @@ fn add_dynamic(changes: &mut SessionChanges, source: &[u8]) {
     for_each_string(source, |text, _| {
         updates |= Reader::new(text).any(|token| matches!(token, SqlToken::Word(word) if is(word, "update")));
     });
-    for_each_string(source, |text, is_continued| {
+    for_each_string(source, |text, place| {
         add_calls(changes, Reader::new(text));
         for (at, statement) in text.split(|byte| *byte == b';').enumerate() {
-            if at > 0 || !is_continued {
-                add_dynamic_command(changes, statement, updates);
+            if at > 0 || place != StringPlace::Continued {
+                add_dynamic_command(changes, statement, updates && place != StringPlace::Executed);
             }
         }
     });
 }
 
-/// Passes the strings of a source in PL/pgSQL that may be run, and whether they continue another one. Messages of RAISE
-/// and ASSERT are not run.
-fn for_each_string(source: &[u8], mut each: impl FnMut(&[u8], bool)) {
-    let (mut is_continued, mut is_message) = (false, false);
+/// Where a string is in a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StringPlace {
+    /// Behind `EXECUTE`, or `EXECUTE format(`: a statement begins with it.
+    Executed,
+    /// Behind `||`.
+    Continued,
+    Elsewhere,
+}
+
+/// Passes the strings of a source in PL/pgSQL that may be run, and where they are. Messages of RAISE and ASSERT are not
+/// run.
+fn for_each_string(source: &[u8], mut each: impl FnMut(&[u8], StringPlace)) {
+    let (mut place, mut is_message) = (StringPlace::Elsewhere, false);
     for token in Reader::new(source) {
         let text = match token {
             SqlToken::String(text) => String::from_utf8_lossy(text).replace("''", "'").into_bytes(),
@@ -211,7 +230,12 @@ fn for_each_string(source: &[u8], mut each: impl FnMut(&[u8], bool)) {
             }
             SqlToken::DollarString(text) => text.to_vec(),
             _ => {
-                is_continued = token == SqlToken::Symbol(b'|');
+                place = match token {
+                    SqlToken::Symbol(b'|') => StringPlace::Continued,
+                    SqlToken::Word(word) if is(word, "execute") => StringPlace::Executed,
+                    SqlToken::Word(_) | SqlToken::Symbol(b'(') if place == StringPlace::Executed => place,
+                    _ => StringPlace::Elsewhere,
+                };
                 is_message = match token {
                     SqlToken::Word(word) => is_message || is(word, "raise") || is(word, "assert"),
                     SqlToken::Symbol(b';') => false,
@@ -221,9 +245,9 @@ fn for_each_string(source: &[u8], mut each: impl FnMut(&[u8], bool)) {
             }
         };
         if !is_message {
-            each(&text, is_continued);
+            each(&text, place);
         }
-        is_continued = false;
+        place = StringPlace::Elsewhere;
     }
 }
 
@@ -370,6 +394,10 @@ mod tests {
             ("BEGIN EXECUTE 'SET ROLE ' || a; END", "role"),
             ("BEGIN DO $i$ BEGIN PERFORM set_config('app.tenant', 'a', false); END $i$; END", "app.tenant"),
             ("BEGIN EXECUTE 'UPDATE t SET a = 1'; EXECUTE 'SET search_path = ' || s; END", "search_path"),
+            (
+                "BEGIN EXECUTE 'UPDATE t SET a = 1'; EXECUTE format('SET session_replication_role = %s', s); END",
+                "session_replication_role",
+            ),
         ] {
             let found = of_plpgsql(source);
             assert_eq!(found.settings, [name.into()], "{source}");
@@ -392,6 +420,8 @@ mod tests {
             ("BEGIN EXECUTE 'SET app.' || name || ' = 1'; END", ComputedSetting),
             ("BEGIN EXECUTE E'\\n SET ' || name; END", ComputedSetting),
             ("BEGIN EXECUTE concat_ws(' ', 'SET', a); END", ComputedSetting),
+            ("BEGIN EXECUTE 'UPDATE t SET a = 1'; EXECUTE 'SET ' || k || ' = 1'; END", ComputedSetting),
+            ("BEGIN RETURN lastval(); END", SequenceValue),
             ("BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'; END", HoldableCursor),
             ("BEGIN EXECUTE 'RESET ALL'; END", UnknownCode),
             ("BEGIN RESET ALL; END", UnknownCode),

@@ -437,6 +437,8 @@ impl LoginInProgress<'_> {
             return;
         }
         self.stream.use_engine();
+        // A login may have waited for its server.
+        self.info.time(|timing| timing.quiet_since = worker::now());
         self.record.end(ClientLoginResult::Ok);
         pool.stats.count(|t| t.client_logins += 1);
         let start = Start {

@@ -2,7 +2,7 @@
 //! mean; finds no client.
 //!
 //! A process without peers puts the worker (7 bits) and the client (24 bits) into the process ID; the secret has 32
-//! bits. A process with a `peer_id` uses PgBouncer's form, so that PgBouncer can be its peer:
+//! bits. A client of session pooling may have the process ID of its server instead (`misleading_key`). A process with a `peer_id` uses PgBouncer's form, so that PgBouncer can be its peer:
 //!
 //! | Byte | Contents |
 //! |---:|---|

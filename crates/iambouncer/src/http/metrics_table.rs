@@ -88,7 +88,7 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     row("transactions", Counter, None, POOL, "Transactions completed; a query outside a transaction counts as one.", |f| {
         pools(f, |p| MetricValue::Count(p.totals.transactions))
     }),
-    row("kept_transactions", Counter, None, POOL, "Transactions, of these, of clients that keep their server afterwards (session_state = follow).", |f| {
+    row("kept_transactions", Counter, None, POOL, "Those of clients that keep their server outside of transactions (session_state = follow); a part of transactions_total.", |f| {
         pools(f, |p| MetricValue::Count(p.totals.kept_transactions))
     }),
     row("server_assignments", Counter, None, POOL, "Times a server was assigned to a client.", |f| {

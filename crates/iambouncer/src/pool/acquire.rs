@@ -167,7 +167,7 @@ impl Pool {
             if self.queue.is_empty()
                 && let Some(server) = self.take_idle()
             {
-                if !self.checks.is_due(&server) && !self.database.functions.are_changed() {
+                if !self.checks.is_due(&server) && !self.must_check_functions() {
                     return Acquired::Server(Lease::new(self, server));
                 }
                 self.check(server);

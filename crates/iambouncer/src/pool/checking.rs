@@ -40,14 +40,9 @@ impl ServerChecks {
         });
     }
 
-    /// True if this idle server is to be checked before a client gets it.
+    /// True if the check query is to be run on this idle server before a client gets it.
     #[inline]
     pub(super) fn is_due(&self, server: &Server) -> bool {
-        self.is_stale(server) || self.functions_due.get()
-    }
-
-    #[inline]
-    fn is_stale(&self, server: &Server) -> bool {
         Some(server.info.touched_at.get()) <= self.stale_at.get()
     }
 
@@ -84,7 +79,7 @@ impl Pool {
         let query = &settings.settings.server_check_query;
         let sql = if query == EMPTY_QUERY { String::new() } else { query.clone() };
         let limit = settings.settings.server_connect_timeout;
-        let is_stale = self.checks.is_stale(&server);
+        let is_stale = self.checks.is_due(&server);
         self.checks.set_functions_due(false);
         server.info.activity.set(Activity::Tested);
         let under_way = self.checks.under_way.take(None);
@@ -99,7 +94,7 @@ impl Pool {
             let passed = passed && pool.check_functions(&mut lease).await;
             drop(under_way);
             if passed {
-                lease.admit_again();
+                lease.admit_checked();
             } else {
                 lease.close(ServerCloseReason::CheckFailed);
             }

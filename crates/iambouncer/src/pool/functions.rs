@@ -34,14 +34,14 @@ impl Pool {
         let reading = functions::read(&self.context, server, doubt, fingerprint.as_deref());
         let too_long = || Err(UnreadFunctions::Misunderstood(format!("no end within {READ_LIMIT:?}")));
         match timers::timeout(READ_LIMIT, reading).await.unwrap_or_else(too_long) {
-            // Another server has to be asked.
-            Err(UnreadFunctions::Lost) => {
-                known.abandon_check();
-                return false;
-            }
+            Err(UnreadFunctions::Lost) if known.retries_check() => return false,
             Err(UnreadFunctions::Refused(reason)) => known.record_failure(database, &reason, &read_for),
             // The next login does without this reading.
-            Err(UnreadFunctions::Misunderstood(reason)) => {
+            Err(unread @ (UnreadFunctions::Misunderstood(_) | UnreadFunctions::Lost)) => {
+                let reason = match unread {
+                    UnreadFunctions::Misunderstood(reason) => reason,
+                    _ => "the connection failed".to_owned(),
+                };
                 known.record_failure(database, &reason, &read_for);
                 known.checked(worker::now(), read_for, began);
                 return false;
@@ -63,6 +63,13 @@ impl Pool {
         }
         let is_due = self.follows() && self.database.functions.is_check_due(now, &self.functions_read_for());
         self.checks.set_functions_due(is_due);
+    }
+
+    /// True if the next server is used for comparing the functions of the database with its catalog. Pools that do not
+    /// follow the state of sessions leave that to others.
+    #[inline]
+    pub(super) fn must_check_functions(&self) -> bool {
+        self.checks.are_functions_due() || self.database.functions.are_changed() && self.follows()
     }
 
     fn follows(&self) -> bool {

@@ -54,6 +54,13 @@ impl Lease {
         }
     }
 
+    /// Returns a server that has just been checked.
+    pub(super) fn admit_checked(mut self) {
+        if let Some(server) = self.server.take() {
+            self.pool.admit_checked(server);
+        }
+    }
+
     /// Ends the lease without returning the server, which moves to another worker with its client.
     pub fn into_server(mut self) -> Option<Box<Server>> {
         self.server.take()

@@ -75,11 +75,22 @@ impl Pool {
         }
     }
 
-    pub(super) fn assign_or_keep(self: &Rc<Self>, mut server: Box<Server>) {
-        let are_functions_due = self.checks.are_functions_due() || self.database.functions.are_changed();
-        if are_functions_due && self.queue.has_waiters() {
+    /// Takes back a server that has just been checked. It is not checked again for a change that came meanwhile: with
+    /// many changes, no client would get a server.
+    pub(super) fn admit_checked(self: &Rc<Self>, server: Box<Server>) {
+        if let Some(server) = self.accept(server, worker::now()) {
+            self.assign_without_check(server);
+        }
+    }
+
+    pub(super) fn assign_or_keep(self: &Rc<Self>, server: Box<Server>) {
+        if self.must_check_functions() && self.queue.has_waiters() {
             return self.check(server);
         }
+        self.assign_without_check(server);
+    }
+
+    fn assign_without_check(self: &Rc<Self>, mut server: Box<Server>) {
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {
                 Ok(()) => return,

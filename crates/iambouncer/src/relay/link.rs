@@ -43,8 +43,8 @@ pub(super) enum SchemaChange {
 }
 
 impl SchemaChange {
-    /// What the command with this tag changes. A new table has no trigger yet, and is not examined: temporary tables are
-    /// created all the time.
+    /// What the command with this tag changes. A new table counts as one without triggers and defaults until the next
+    /// regular comparison: temporary tables are created all the time.
     pub(super) fn of_tag(tag: &[u8]) -> Self {
         let Some(object) =
             [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().find_map(|verb| tag.strip_prefix(*verb))

@@ -108,7 +108,7 @@ impl Exchange {
             if changed != SchemaChange::None {
                 session.pool.schema_changed();
             }
-            if changed == SchemaChange::Functions && self.rules.follows {
+            if changed == SchemaChange::Functions && self.rules.reads_statements {
                 session.pool.database.functions.note_change();
             }
         } else {

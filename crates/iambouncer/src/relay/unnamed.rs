@@ -23,7 +23,7 @@ impl Exchange {
     pub(super) fn on_unnamed_parse(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         if self.rules.mode == PoolMode::Session {
             // The client has the server to itself.
-            let changes = if self.rules.links_in_login { self.resets_of_parse(frame)? } else { None };
+            let changes = if self.rules.reads_statements { self.resets_of_parse(frame)? } else { None };
             let text = self.up.front().get(HEADER_BYTES + 1..).unwrap_or_default();
             let effect = Effect::of(text);
             session.has_effects |= effect != Effect::None || changes.is_some();

@@ -223,7 +223,10 @@ impl SessionFunction {
 
 fn add_effect(effects: &mut BTreeMap<u32, SessionChanges>, oid: u32, effect: &SessionChanges) {
     if *effect != SessionChanges::default() {
-        effects.entry(oid).or_default().add(effect);
+        let known = effects.entry(oid).or_default();
+        known.add(effect);
+        // So that equal effects are equal values.
+        known.settings.sort();
     }
 }
 

@@ -62,6 +62,8 @@ struct ReadState {
     fingerprint: Option<String>,
     read_for: Option<ReadFor>,
     checked_at: Option<Instant>,
+    /// The connection has failed during the last check.
+    has_lost: bool,
     /// Why they are not all.
     problem: Option<String>,
     /// Why the last reading failed, since when nothing was compared.
@@ -83,6 +85,7 @@ impl Default for SharedFunctions {
                 fingerprint: None,
                 read_for: None,
                 checked_at: None,
+                has_lost: false,
                 problem: None,
                 failure: None,
             }),
@@ -249,7 +252,7 @@ impl DatabaseFunctions {
     /// As [`is_check_due`](Self::is_check_due), and the caller is the one who does it. Returns what
     /// [`checked`](Self::checked) needs.
     ///
-    /// A change by a client makes all check that come before it has been compared: none of them may use what was known.
+    /// After a change by a client, every caller checks until one check has ended: nothing that was known before is used.
     pub fn begin_check(&self, now: Instant, read_for: &ReadFor) -> Option<CheckBegun> {
         let changes = self.shared.changes.load(Ordering::Acquire);
         let is_changed = changes != self.shared.compared.load(Ordering::Acquire);
@@ -262,9 +265,12 @@ impl DatabaseFunctions {
         is_due.then_some(CheckBegun { changes })
     }
 
-    /// A check has ended without a result: the next server is asked.
-    pub fn abandon_check(&self) {
-        self.shared.state().checked_at = None;
+    /// The connection has failed during a check. True if the next server is to be asked; false if the one before has
+    /// failed, too.
+    pub fn retries_check(&self) -> bool {
+        let mut state = self.shared.state();
+        state.checked_at = None;
+        !std::mem::replace(&mut state.has_lost, true)
     }
 
     /// The fingerprint of the catalog from which they are, if they were read for the same.
@@ -284,6 +290,7 @@ impl DatabaseFunctions {
         self.shared.compared.store(began.changes, Ordering::Release);
         let mut state = self.shared.state();
         state.checked_at = Some(now);
+        state.has_lost = false;
         state.read_for = Some(read_for);
     }
 
@@ -324,7 +331,7 @@ impl DatabaseFunctions {
         let has_names = matches!(&*state.functions, Functions::Known(_));
         let is_kept = has_names && state.read_for.as_ref() == Some(read_for);
         let (functions, consequence) = match read_for.setting {
-            _ if is_kept => (None, "those that were known are used"),
+            SessionStateFunctions::Careful if is_kept => (None, "those that were known are used"),
             SessionStateFunctions::Careful => {
                 (Some(Functions::Unknown), "what they change does not follow the clients")
             }
@@ -410,7 +417,7 @@ mod tests {
         functions.checked(now, read_for("b"), other);
         assert!(begin(now + CHECK_INTERVAL, "b").is_some());
         assert!(begin(now + CHECK_INTERVAL, "b").is_none(), "only one does it");
-        functions.abandon_check();
+        assert!(functions.retries_check() && !functions.retries_check());
         let again = begin(now + CHECK_INTERVAL, "b").expect("the other one has failed");
         functions.note_change();
         functions.checked(now, read_for("b"), again);

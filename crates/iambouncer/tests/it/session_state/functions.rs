@@ -212,6 +212,23 @@ fn a_function_that_one_user_creates_is_known_to_another() {
 }
 
 #[test]
+fn a_session_pool_of_the_same_database_goes_on_after_a_change() {
+    let grant = ["GRANT ALL ON SCHEMA public TO PUBLIC"];
+    let fixture = Fixture::new("modes", &grant, &["[users]", "other = pool_mode=session"]);
+    let mut first = Client::log_in(fixture.bouncer.port, "other", "app");
+    let mut a = fixture.bouncer.client();
+    assert_eq!(first.value("SELECT 1"), "1");
+    run(&mut a, &[SET_TENANT]);
+    // Nothing has been compared since; that is left to the other pool.
+    first.send(&raw::terminate());
+    for _ in 0..3 {
+        let mut next = Client::log_in(fixture.bouncer.port, "other", "app");
+        assert_eq!(next.value("SELECT 1"), "1");
+        next.send(&raw::terminate());
+    }
+}
+
+#[test]
 fn common_forms_of_functions_make_no_client_keep_its_server() {
     let definitions = [
         "CREATE TABLE t (id serial, a int); GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
