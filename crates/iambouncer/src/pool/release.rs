@@ -84,12 +84,13 @@ impl Pool {
     }
 
     pub(super) fn assign_or_keep(self: &Rc<Self>, server: Box<Server>) {
-        if self.must_check_functions() && self.queue.has_waiters() {
+        if self.queue.has_waiters() && self.must_check_functions() {
             return self.check(server);
         }
         self.assign_without_check(server);
     }
 
+    #[inline]
     fn assign_without_check(self: &Rc<Self>, mut server: Box<Server>) {
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {

@@ -157,15 +157,16 @@ impl Exchange {
             true => us(timing.transaction_at),
             false => 0,
         };
-        let keeps_state = session.keeps_state();
         session.pool.stats.count(|t| {
             t.queries += 1;
             t.query_us += query_us;
             t.transactions += u64::from(is_idle);
             t.transaction_us += transaction_us;
-            t.kept_transactions += u64::from(is_idle && keeps_state);
         });
         session.pool.stats.queries.observe(query_us);
+        if is_idle && session.keeps_state() {
+            session.pool.stats.count(|t| t.kept_transactions += 1);
+        }
         if is_idle {
             session.pool.stats.transactions.observe(transaction_us);
         }
