@@ -18,7 +18,7 @@ fn run(command: &str, arguments: &[&str]) -> String {
 fn the_binary_runs_in_an_empty_root_file_system() {
     let pod = Pod::new();
     let root = tempfile::tempdir().unwrap();
-    std::fs::copy(released("iambouncer"), root.path().join("iambouncer")).unwrap();
+    program::copy(&released("iambouncer"), &root.path().join("iambouncer"));
     std::fs::copy(pod.sim.ca_file(), root.path().join("ca.pem")).unwrap();
     // There is neither /etc/hosts nor /etc/resolv.conf, so the name server is named.
     let dns = pod.dns();

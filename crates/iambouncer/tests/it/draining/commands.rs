@@ -186,7 +186,7 @@ fn another_account_needs_a_password() {
     let dir = directory();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let copy = dir.path().join("iambouncer");
-    std::fs::copy(env!("CARGO_BIN_EXE_iambouncer"), &copy).unwrap();
+    program::copy(env!("CARGO_BIN_EXE_iambouncer").as_ref(), &copy);
     let mut command = std::process::Command::new(copy);
     command.args(arguments).env_clear().uid(65534).current_dir("/");
     let output = program::to_end(&mut command);

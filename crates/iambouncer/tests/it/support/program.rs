@@ -25,6 +25,13 @@ pub fn run(arguments: &[&str], environment: &[(String, String)]) -> ProgramOutpu
     to_end(&mut command(&arguments, environment))
 }
 
+/// Copies a program that is then run. A copy by this process could be open for writing in a child that another test starts
+/// meanwhile, and the system would not run it (ETXTBSY).
+pub fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp runs");
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
+}
+
 /// Runs a command until it exits, within the time limit. Its output must fit into a pipe.
 pub fn to_end(command: &mut Command) -> ProgramOutput {
     to_end_within(command, TIMEOUT)
