@@ -84,7 +84,7 @@ impl Pool {
     }
 
     pub(super) fn assign_or_keep(self: &Rc<Self>, server: Box<Server>) {
-        if self.queue.has_waiters() && self.must_check_functions() {
+        if self.must_check_functions() && self.queue.has_waiters() {
             return self.check(server);
         }
         self.assign_without_check(server);

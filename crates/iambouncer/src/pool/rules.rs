@@ -43,7 +43,7 @@ impl RulesInForce {
     }
 
     /// Passes the current rules of sessions.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with_session<T>(&self, look: impl FnOnce(&Rc<SessionRules>) -> T) -> T {
         look(&self.session.borrow())
     }

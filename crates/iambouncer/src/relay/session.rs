@@ -170,6 +170,8 @@ impl Session {
     }
 
     /// Links the client to a server before its first request.
+    #[cold]
+    #[inline(never)]
     fn link(&mut self, lease: Lease) {
         let session = &self.session;
         let free = || session.pool.with_session_rules(Exchange::allocate);
