@@ -3,7 +3,7 @@
 
 use crate::changes::SessionChanges;
 use crate::features::Feature;
-use crate::reader::{MAX_NAME_BYTES, Reader, is};
+use crate::reader::{MAX_NAME_BYTES, Reader, is, is_any};
 use crate::token::SqlToken;
 use crate::values::{READING, check_value, is_no_setting_of_session};
 
@@ -52,9 +52,9 @@ pub(crate) fn add_calls(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
         let was_before = std::mem::take(&mut may_be_temporary);
         match token {
             SqlToken::Word(name) | SqlToken::QuotedName(name) => {
-                let is_any = |words: &[&str]| words.iter().any(|word| is(name, word));
-                may_be_temporary = is_any(&["create", "into"]) || was_before && is_any(&BEFORE_TEMP);
-                if was_before && is_any(&["temp", "temporary"]) || starts_temporary(name) {
+                may_be_temporary =
+                    is_any(name, &["create", "into"]) || was_before && is_any(name, &BEFORE_TEMP);
+                if was_before && is_any(name, &["temp", "temporary"]) || starts_temporary(name) {
                     changes.begins.insert(Feature::TemporaryObject);
                 }
                 match function(name) {

@@ -5,7 +5,7 @@ use crate::commands;
 use crate::features::{Feature, Features};
 use crate::filter;
 use crate::statements::Statements;
-use crate::token::{LexerSettings, Unreadable};
+use crate::token::{LexerSettings, Unreadable, until_zero};
 use crate::values;
 
 /// Maximum number of settings that a text may name; one with more counts as unreadable.
@@ -41,7 +41,7 @@ impl SessionChanges {
     /// [`LexerSettings::DEFAULT`]. The time is proportional to its length.
     #[inline]
     pub fn of(text: &[u8]) -> Option<Box<Self>> {
-        let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
+        let text = until_zero(text);
         if text.len() > MAX_TEXT_BYTES {
             Some(Box::new(Self::unreadable()))
         } else if filter::may_change_session(text) {
@@ -89,6 +89,11 @@ impl SessionChanges {
     /// True if texts in this encoding of a client can be read: a byte below 0x80 is always a character.
     pub fn can_read_encoding(client_encoding: &str) -> bool {
         values::has_plain_characters(client_encoding.as_bytes())
+    }
+
+    /// Code that is not known may change anything.
+    pub fn unknown_code() -> Self {
+        Self { begins: Features::of(&[Feature::UnknownCode]), ..Self::default() }
     }
 
     /// A text that cannot be read may change anything.

@@ -3,8 +3,8 @@
 use crate::calls::add_calls;
 use crate::changes::SessionChanges;
 use crate::features::{Feature, Features};
+use crate::plpgsql::add_block;
 use crate::reader::{Reader, is};
-use crate::routines::add_block;
 use crate::token::SqlToken;
 use crate::values::{check_value, is_no_setting_of_session};
 
@@ -13,6 +13,7 @@ const CHARACTERISTICS: [&str; 3] =
     ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
 /// What SET SESSION AUTHORIZATION changes.
 const AUTHORIZATION: [&str; 2] = ["session_authorization", "role"];
+
 /// Adds what one statement may change. `text` can be read, since it was split already.
 pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
     let all = Reader::new(text);
@@ -36,6 +37,7 @@ pub(crate) fn add(changes: &mut SessionChanges, text: &[u8]) {
     }
 }
 
+/// Adds what the command that begins with this word may change; `tokens` are behind it.
 pub(crate) fn add_command(changes: &mut SessionChanges, word: &[u8], tokens: &mut Reader<'_>) {
     let mut lower = [0; 10];
     let Some(keyword) = lower.get_mut(..word.len()) else { return };

@@ -10,6 +10,7 @@ mod commands;
 pub mod features;
 mod filter;
 pub mod names;
+mod plpgsql;
 mod reader;
 pub mod routines;
 pub mod statements;

@@ -3,9 +3,9 @@
 
 use crate::changes::{MAX_TEXT_BYTES, SessionChanges};
 use crate::features::Feature;
-use crate::reader::{Reader, is};
+use crate::reader::{Reader, is, is_any, is_keyword};
 use crate::statements::Statements;
-use crate::token::{LexerSettings, SqlToken};
+use crate::token::{LexerSettings, SqlToken, until_zero};
 use std::collections::HashMap;
 
 /// How a name has to be used.
@@ -63,19 +63,17 @@ enum StatementKind {
 impl StatementKind {
     fn of(mut tokens: Reader<'_>) -> Self {
         let Some(SqlToken::Word(first)) = tokens.next() else { return Self::Ordinary };
-        let is_first = |words: &[&str]| words.iter().any(|word| is(first, word));
-        if is(first, "alter") && matches!(tokens.peek(), Some(SqlToken::Word(kind)) if is(kind, "table")) {
+        if is(first, "alter") && tokens.peek().is_some_and(|kind| is_keyword(kind, &["table"])) {
             // A default of a new column is evaluated.
             Self::Creation
-        } else if is_first(&OF_SCHEMA) {
+        } else if is_any(first, &OF_SCHEMA) {
             Self::Definition
         } else if is(first, "create") {
-            let kind = tokens.find(|token| !matches!(token, SqlToken::Word(word) if BEFORE_KIND.iter().any(|known| is(word, known))));
-            match kind {
-                Some(SqlToken::Word(kind)) if DEFINITIONS.iter().any(|known| is(kind, known)) => {
-                    Self::Definition
-                }
-                _ => Self::Creation,
+            let kind = tokens.find(|token| !is_keyword(*token, &BEFORE_KIND));
+            if kind.is_some_and(|kind| is_keyword(kind, &DEFINITIONS)) {
+                Self::Definition
+            } else {
+                Self::Creation
             }
         } else if is(first, "do") {
             Self::Code
@@ -158,7 +156,7 @@ impl ChangingNames {
 
     #[inline(never)]
     fn read(&self, text: &[u8]) -> Option<Box<SessionChanges>> {
-        let text = &text[..memchr::memchr(0, text).unwrap_or(text.len())];
+        let text = until_zero(text);
         if text.len() > MAX_TEXT_BYTES {
             return None;
         }
@@ -201,10 +199,7 @@ impl ChangingNames {
         if self.names.is_empty() {
             return;
         }
-        let mut writes = false;
-        for token in Reader::new(code) {
-            writes |= matches!(token, SqlToken::Word(word) if WRITING.iter().any(|known| is(word, known)));
-        }
+        let writes = Reader::new(code).any(|token| is_keyword(token, &WRITING));
         let mut tokens = Reader::new(code);
         while let Some(token) = tokens.next() {
             let (SqlToken::Word(name) | SqlToken::QuotedName(name)) = token else { continue };

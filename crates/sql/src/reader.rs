@@ -65,6 +65,16 @@ pub(crate) fn is(word: &[u8], keyword: &str) -> bool {
     word.eq_ignore_ascii_case(keyword.as_bytes())
 }
 
+/// True if the word is one of these keywords.
+pub(crate) fn is_any(word: &[u8], keywords: &[&str]) -> bool {
+    keywords.iter().any(|keyword| is(word, keyword))
+}
+
+/// True if the token is a word that is one of these keywords.
+pub(crate) fn is_keyword(token: SqlToken<'_>, keywords: &[&str]) -> bool {
+    matches!(token, SqlToken::Word(word) if is_any(word, keywords))
+}
+
 /// True if the text of a token contains this, ignoring case.
 pub(crate) fn contains(text: &[u8], part: &str) -> bool {
     text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))

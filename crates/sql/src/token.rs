@@ -59,11 +59,15 @@ pub struct Tokens<'a> {
     settings: LexerSettings,
 }
 
+/// The text without its first zero byte and what is behind that.
+pub(crate) fn until_zero(text: &[u8]) -> &[u8] {
+    &text[..memchr::memchr(0, text).unwrap_or(text.len())]
+}
+
 impl<'a> Tokens<'a> {
     /// The tokens of `text`.
     pub fn new(text: &'a [u8], settings: LexerSettings) -> Self {
-        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-        Self { text: &text[..end], at: 0, settings }
+        Self { text: until_zero(text), at: 0, settings }
     }
 
     /// The next token; `None` at the end of the text.

@@ -85,9 +85,7 @@ impl LoginWait<'_> {
         loop {
             match waiter.poll() {
                 Some(Ok(lease)) => {
-                    let waited_us = (worker::now() - waiter.since()).as_micros() as u64;
-                    self.pool.stats.count(|t| t.wait_us += waited_us);
-                    self.pool.stats.waits.observe(waited_us);
+                    self.pool.stats.record_wait(waiter.since());
                     return Ok(lease);
                 }
                 Some(Err(error)) => return Err(LoginRefusal::Error((*error).clone())),

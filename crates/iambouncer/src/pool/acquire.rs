@@ -7,6 +7,7 @@ use super::checking::ServerChecks;
 use super::closing::ServerCloseReason;
 use super::directory::DatabaseState;
 use super::following::Following;
+use super::functions::FunctionChecks;
 use super::idle::IdleServers;
 use super::lease::Lease;
 use super::logins::ServerLogins;
@@ -59,6 +60,7 @@ pub struct Pool {
     pub(super) idle: IdleServers,
     pub(super) canceling: CancelingServers,
     pub(super) checks: ServerChecks,
+    pub(super) function_checks: FunctionChecks,
     pub(super) queue: Queue,
     pub(super) arrivals: Arrivals,
     pub(super) logins: ServerLogins,
@@ -97,6 +99,7 @@ impl Pool {
         checks.renew(&context.config().settings, worker::now());
         Rc::new(Self {
             checks,
+            function_checks: FunctionChecks::default(),
             idle: IdleServers::new(shared.clone(), context.worker.index()),
             context,
             database,

@@ -1,5 +1,6 @@
 //! Checking idle servers before a client gets them: `server_check_query`, and whether the functions of the database are
-//! those that are known. Owns which servers need it, and the tasks that run it; a server that has failed is closed, and its client gets another one.
+//! those that are known. Owns which servers need the query, and the tasks that run it; a server that has failed is closed,
+//! and its client gets another one.
 
 use super::acquire::Pool;
 use super::closing::ServerCloseReason;
@@ -23,9 +24,6 @@ pub(super) struct ServerChecks {
     /// A server that was last used then, or earlier, is checked; `None` if none is. Renewed by the janitor, so that
     /// acquiring a server costs one comparison.
     stale_at: Cell<Option<Instant>>,
-    /// The functions of the database have to be compared with its catalog, on any server.
-    functions_due: Cell<bool>,
-    looked_at: Cell<Option<Instant>>,
     under_way: Counter,
 }
 
@@ -46,26 +44,6 @@ impl ServerChecks {
         Some(server.info.touched_at.get()) <= self.stale_at.get()
     }
 
-    /// Whether the next server is used for comparing the functions of the database with its catalog.
-    pub(super) fn set_functions_due(&self, is_due: bool) {
-        self.functions_due.set(is_due);
-    }
-
-    /// True if the next server is used for comparing the functions of the database with its catalog.
-    #[inline]
-    pub(super) fn are_functions_due(&self) -> bool {
-        self.functions_due.get()
-    }
-
-    /// True if this much time has passed since the last time that this was true.
-    pub(super) fn is_time_to_look(&self, now: Instant, pause: Duration) -> bool {
-        let is_time = self.looked_at.get().is_none_or(|at| now.saturating_duration_since(at) >= pause);
-        if is_time {
-            self.looked_at.set(Some(now));
-        }
-        is_time
-    }
-
     /// Checks under way. Each is for a client that waits.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.taken() as usize
@@ -79,15 +57,15 @@ impl Pool {
         let query = &settings.settings.server_check_query;
         let sql = if query == EMPTY_QUERY { String::new() } else { query.clone() };
         let limit = settings.settings.server_connect_timeout;
-        let is_stale = self.checks.is_due(&server);
-        self.checks.set_functions_due(false);
+        let runs_query = self.checks.is_due(&server);
+        self.begin_check_of_functions();
         server.info.activity.set(Activity::Tested);
         let under_way = self.checks.under_way.take(None);
         let mut lease = Lease::new(self, server);
         let pool = self.clone();
         executor::spawn(async move {
             let mut passed = true;
-            if is_stale {
+            if runs_query {
                 let run = crate::server::reset::check(&mut lease, &pool.context.parameters, &sql);
                 passed = timers::timeout(limit, run).await.unwrap_or(false);
             }

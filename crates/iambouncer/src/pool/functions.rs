@@ -9,12 +9,21 @@ use crate::server::functions::{self, UnreadFunctions};
 use crate::session_functions::ReadFor;
 use crate::worker::{self, timers};
 use sql::routines::Doubt;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Longest time for reading the functions of a database.
 const READ_LIMIT: Duration = Duration::from_secs(15);
 /// Pause between two looks at whether a check is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether the functions are to be compared for one pool at one worker.
+#[derive(Default)]
+pub(super) struct FunctionChecks {
+    /// The next server is used for it, whichever that is.
+    is_due: Cell<bool>,
+    looked_at: Cell<Option<Instant>>,
+}
 
 impl Pool {
     /// Compares the functions with the catalog, if that is due and this pool follows the state of sessions. False if the
@@ -35,22 +44,14 @@ impl Pool {
         let too_long = || Err(UnreadFunctions::Misunderstood(format!("no end within {READ_LIMIT:?}")));
         match timers::timeout(READ_LIMIT, reading).await.unwrap_or_else(too_long) {
             Err(UnreadFunctions::Lost) if known.retries_check() => return false,
-            Err(UnreadFunctions::Refused(reason)) => known.record_failure(database, &reason, &read_for),
-            // The next login does without this reading.
-            Err(unread @ (UnreadFunctions::Misunderstood(_) | UnreadFunctions::Lost)) => {
-                let reason = match unread {
-                    UnreadFunctions::Misunderstood(reason) => reason,
-                    _ => "the connection failed".to_owned(),
-                };
-                known.record_failure(database, &reason, &read_for);
+            Err(error) => {
+                known.record_failure(database, &error.to_string(), &read_for);
                 known.checked(worker::now(), read_for, began);
-                return false;
+                // The next login does without this reading.
+                return matches!(error, UnreadFunctions::Refused(_));
             }
             Ok(None) => known.confirm(),
-            Ok(Some(read)) => {
-                known.record(database, read, &read_for);
-                known.confirm();
-            }
+            Ok(Some(read)) => known.record(database, read, &read_for),
         }
         known.checked(worker::now(), read_for, began);
         true
@@ -58,18 +59,26 @@ impl Pool {
 
     /// Called regularly: from now on, the next client waits for a check, if one is due.
     pub(super) fn look_at_functions(&self, now: Instant) {
-        if !self.checks.is_time_to_look(now, LOOK_INTERVAL) {
+        let checks = &self.function_checks;
+        if checks.looked_at.get().is_some_and(|at| now.saturating_duration_since(at) < LOOK_INTERVAL) {
             return;
         }
-        let is_due = self.follows() && self.database.functions.is_check_due(now, &self.functions_read_for());
-        self.checks.set_functions_due(is_due);
+        checks.looked_at.set(Some(now));
+        checks
+            .is_due
+            .set(self.follows() && self.database.functions.is_check_due(now, &self.functions_read_for()));
+    }
+
+    /// A server is about to be used for comparing the functions, if that was due.
+    pub(super) fn begin_check_of_functions(&self) {
+        self.function_checks.is_due.set(false);
     }
 
     /// True if the next server is used for comparing the functions of the database with its catalog. Pools that do not
     /// follow the state of sessions leave that to others.
     #[inline]
     pub(super) fn must_check_functions(&self) -> bool {
-        self.checks.are_functions_due() || self.database.functions.are_changed() && self.follows()
+        self.function_checks.is_due.get() || self.database.functions.are_changed() && self.follows()
     }
 
     fn follows(&self) -> bool {

@@ -154,9 +154,7 @@ impl Exchange {
             Link::Waiting(waiter) => match waiter.poll() {
                 None => return Ok(false),
                 Some(Ok(lease)) => {
-                    let waited_us = (worker::now() - waiter.since()).as_micros() as u64;
-                    session.pool.stats.count(|t| t.wait_us += waited_us);
-                    session.pool.stats.waits.observe(waited_us);
+                    session.pool.stats.record_wait(waiter.since());
                     lease
                 }
                 Some(Err(error)) => {
@@ -180,6 +178,7 @@ impl Exchange {
         Ok(true)
     }
 
+    #[inline]
     pub(super) fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;

@@ -164,11 +164,11 @@ impl Exchange {
             t.transaction_us += transaction_us;
         });
         session.pool.stats.queries.observe(query_us);
-        if is_idle && session.keeps_state() {
-            session.pool.stats.count(|t| t.kept_transactions += 1);
-        }
         if is_idle {
             session.pool.stats.transactions.observe(transaction_us);
+            if session.keeps_state() {
+                session.pool.stats.count(|t| t.kept_transactions += 1);
+            }
         }
         let owes_nothing = !self.answers.owes_server_answer();
         timing.query_at = (!owes_nothing).then_some(now);

@@ -9,6 +9,7 @@ use super::unread_state::Resets;
 use crate::answers::StateChange;
 use crate::clients::Pin;
 use crate::parameters::{ParameterId, ROLE, SESSION_AUTHORIZATION};
+use crate::prepared::CallCache;
 use crate::worker;
 use sql::changes::MAX_TEXT_BYTES;
 use sql::{Feature, Features, SessionChanges};
@@ -154,6 +155,15 @@ impl Exchange {
         self.record_changes(session, calls, statement);
     }
 
+    /// The same for a statement that is executed again and again.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn record_cached_calls(&mut self, session: &ClientSession, body: &[u8], cache: &CallCache) {
+        if let Some(calls) = session.pool.database.functions.cached_changes_of(body, cache) {
+            self.record_calls(session, &calls, body);
+        }
+    }
+
     /// Records what a statement may change that is about to be sent.
     ///
     /// A RESET waits for earlier requests, so that their errors are not taken for its own. One that the server may skip,
@@ -291,9 +301,7 @@ impl Exchange {
         };
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
-            let changes =
-                SessionChanges { begins: Features::of(&[Feature::UnknownCode]), ..SessionChanges::default() };
-            self.record_changes(session, &changes, b"");
+            self.record_changes(session, &SessionChanges::unknown_code(), b"");
         }
         Ok(())
     }

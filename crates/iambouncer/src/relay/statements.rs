@@ -146,10 +146,7 @@ impl Exchange {
             self.record_statement(session, changes, &statement.body, StatementMessage::Bind)?;
         }
         if self.rules.follows && session.pool.database.functions.may_change() {
-            let functions = &session.pool.database.functions;
-            if let Some(calls) = functions.cached_changes_of(&statement.body, &statement.calls) {
-                self.record_calls(session, &calls, &statement.body);
-            }
+            self.record_cached_calls(session, &statement.body, &statement.calls);
         }
         self.record_portal(session, portal_len == 0, statement.effect);
         session.pool.stats.count(|t| t.binds += 1);

@@ -128,9 +128,7 @@ impl Exchange {
     fn record_unnamed_calls(&mut self, session: &ClientSession) {
         let Some(text) = session.unnamed.clone() else { return };
         let Some(body) = text.body() else { return };
-        if let Some(calls) = session.pool.database.functions.cached_changes_of(body, &text.calls) {
-            self.record_calls(session, &calls, body);
-        }
+        self.record_cached_calls(session, body, &text.calls);
     }
 
     pub(super) fn on_unnamed_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {

@@ -20,12 +20,16 @@ const PARSED_BODIES_SINCE: u32 = 140_000;
 const WHEN: &str = "while the functions of the database were read";
 
 /// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
 pub enum UnreadFunctions {
     /// The server can be used nevertheless.
+    #[error("{0}")]
     Refused(String),
     /// It cannot be used, but others might be without this reading.
+    #[error("{0}")]
     Misunderstood(String),
     /// The connection has failed.
+    #[error("the connection failed")]
     Lost,
 }
 

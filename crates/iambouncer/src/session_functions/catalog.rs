@@ -3,7 +3,7 @@
 
 use sql::names::NameUse;
 use sql::routines::{Doubt, Routine};
-use sql::{ChangingNames, Feature, Features, SessionChanges};
+use sql::{ChangingNames, Feature, SessionChanges};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of times that the effects are computed again because a function that is called has gained one.
@@ -29,7 +29,8 @@ impl FoundRoutine {
         routine: Option<Routine>,
         doubt: Doubt,
     ) -> Self {
-        let own = routine.as_ref().map_or_else(anything, |routine| routine.own_changes(doubt));
+        let own =
+            routine.as_ref().map_or_else(SessionChanges::unknown_code, |routine| routine.own_changes(doubt));
         Self { oid, schema, name, routine, own }
     }
 }
@@ -228,10 +229,6 @@ fn add_effect(effects: &mut BTreeMap<u32, SessionChanges>, oid: u32, effect: &Se
         // So that equal effects are equal values.
         known.settings.sort();
     }
-}
-
-fn anything() -> SessionChanges {
-    SessionChanges { begins: Features::of(&[Feature::UnknownCode]), ..SessionChanges::default() }
 }
 
 #[cfg(test)]

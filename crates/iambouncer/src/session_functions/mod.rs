@@ -10,7 +10,7 @@ pub use sql::names::NameUse;
 use crate::config::SessionStateFunctions;
 use crate::limits::SweptTable;
 use crate::prepared::CallCache;
-use sql::{ChangingNames, Feature, Features, SessionChanges};
+use sql::{ChangingNames, SessionChanges};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -206,10 +206,7 @@ impl DatabaseFunctions {
         self.update();
         match &**self.current.borrow() {
             Functions::Unknown => None,
-            Functions::Opaque => Some(Rc::new(SessionChanges {
-                begins: Features::of(&[Feature::UnknownCode]),
-                ..SessionChanges::default()
-            })),
+            Functions::Opaque => Some(Rc::new(SessionChanges::unknown_code())),
             Functions::Known(names) => names.changes_of(text).map(Rc::from),
         }
     }
@@ -280,7 +277,7 @@ impl DatabaseFunctions {
         state.fingerprint.clone().filter(|_| is_same)
     }
 
-    /// They are those of the catalog, or what could be read of it.
+    /// They are still those of the catalog.
     pub fn confirm(&self) {
         self.shared.state().failure = None;
     }
@@ -318,6 +315,7 @@ impl DatabaseFunctions {
         }
         state.fingerprint = Some(fingerprint);
         state.problem = problem;
+        state.failure = None;
         state.report = report.into();
         let known = Functions::Known(catalog.into_names());
         self.shared.set(&mut state, if is_opaque { Functions::Opaque } else { known });

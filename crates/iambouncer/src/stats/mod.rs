@@ -12,6 +12,7 @@ pub mod session_counters;
 pub mod snapshot;
 pub mod trace_counters;
 
+use crate::worker;
 use histogram::Histogram;
 use history::PoolWork;
 use snapshot::Durations;
@@ -171,6 +172,13 @@ impl Statistics {
         let mut totals = self.now.get();
         change(&mut totals);
         self.now.set(totals);
+    }
+
+    /// A client has got the server for which it has waited since then.
+    pub fn record_wait(&self, since: Instant) {
+        let waited_us = worker::now().saturating_duration_since(since).as_micros() as u64;
+        self.count(|t| t.wait_us += waited_us);
+        self.waits.observe(waited_us);
     }
 
     /// Current values.
