@@ -7,6 +7,7 @@ pub mod messages;
 
 pub use login::*;
 
+use sql::{Feature, Features};
 use std::borrow::Cow;
 use wire::encode::{self, ErrorReport};
 
@@ -216,6 +217,33 @@ pub fn pin_idle_timeout(reasons: &str) -> ClientError {
         .error()
         .detail(format!("The session has kept its server without using it: {reasons}."))
         .hint("Connect again. Drop temporary tables, unlock advisory locks and close cursors that are not needed any more; see SHOW PINS.")
+}
+
+/// `pin = error`, of a statement for which the client would keep its server.
+pub fn pin_refused(features: Features) -> ClientError {
+    let message = format!("statement refused: the client would keep its server ({features})");
+    let error = ClientError::new(Blame::Client, "0A000", message)
+        .detail("The statement begins state that no other server has. The setting \"pin\" of the database is \"error\".");
+    let hints = features.iter().filter_map(alternative).collect::<Vec<_>>();
+    if hints.is_empty() { error } else { error.hint(hints.join(" ")) }
+}
+
+/// What does the same within a transaction.
+fn alternative(feature: Feature) -> Option<&'static str> {
+    Some(match feature {
+        Feature::TemporaryObject | Feature::TemporarySchema => {
+            "Create temporary tables with ON COMMIT DROP in a transaction."
+        }
+        Feature::HoldableCursor => "Use the cursor in a transaction, without WITH HOLD.",
+        Feature::AdvisoryLock => {
+            "Use pg_advisory_xact_lock, which is unlocked at the end of the transaction."
+        }
+        Feature::SqlPrepared => "Use the prepared statements of the driver.",
+        Feature::SequenceValue => "Use INSERT … RETURNING, or nextval.",
+        Feature::ComputedSetting => "Write the name of the setting in the statement.",
+        Feature::UnreadableText => "Set max_prepared_statements to more than 0, and use the encoding UTF8.",
+        _ => return None,
+    })
 }
 
 /// `client_idle_timeout`.

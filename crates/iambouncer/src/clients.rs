@@ -128,6 +128,8 @@ pub struct ClientInfo {
     is_listed: Cell<bool>,
     /// State that its server has for it.
     pins: Cell<Features>,
+    /// The same for clients with the same settings.
+    pub settings_fingerprint: Cell<u32>,
 }
 
 /// Whether the end of a client's connection must be checked for.
@@ -388,6 +390,7 @@ impl ClientTable {
             departure: Cell::new(Departure::NotRequested),
             is_listed: Cell::new(false),
             pins: Cell::default(),
+            settings_fingerprint: Cell::default(),
         }
     }
 

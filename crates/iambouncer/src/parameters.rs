@@ -9,7 +9,9 @@ mod set_statements;
 pub use set_statements::push_literal;
 
 use crate::shared_values::SharedValues;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 /// Parameters that PgBouncer always tracks, as spelled by the server: those that a server of some version reports and
 /// that a client can change.
@@ -66,6 +68,12 @@ impl ValueSet {
         self.0.len()
     }
 
+    /// A number that equal sets share in this process. It does not reveal the values: its key is a secret of the process.
+    pub fn fingerprint(&self) -> u32 {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        KEY.get_or_init(RandomState::new).hash_one(&*self.0) as u32
+    }
+
     /// The values by parameter.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &str)> {
         self.0.iter().map(|(id, value)| (*id, &**value))
@@ -104,15 +112,16 @@ impl TransactionValues {
         }
     }
 
-    /// The transaction has ended: the session has the values.
+    /// The transaction has ended: the session has the values. True if they are others.
     #[inline]
-    pub fn commit(&mut self, session: &mut ValueSet) {
+    pub fn commit(&mut self, session: &mut ValueSet) -> bool {
         if matches!(self, Self::Unchanged) {
-            return;
+            return false;
         }
         if let Self::Changed(values) = std::mem::take(self) {
             *session = values;
         }
+        true
     }
 }
 
@@ -139,6 +148,7 @@ pub struct Parameters {
     names: Vec<Box<str>>,
     /// That of [`ROLE`].
     role: Option<ParameterId>,
+    authorization: Option<ParameterId>,
     sets: SharedValues<Values>,
 }
 
@@ -152,8 +162,9 @@ impl Parameters {
                 names.push(name.into());
             }
         }
-        let mut parameters = Self { names, role: None, sets: SharedValues::default() };
+        let mut parameters = Self { names, role: None, authorization: None, sets: SharedValues::default() };
         parameters.role = parameters.followed(ROLE);
+        parameters.authorization = parameters.followed(SESSION_AUTHORIZATION);
         parameters
     }
 
@@ -243,9 +254,9 @@ mod tests {
         let b = parameters.with(&empty, zone, "UTC");
         assert!(a.same(&b));
         assert!(!a.same(&empty));
-        assert_eq!(parameters.set_statements(&empty, &a), ["SET TimeZone='UTC';"]);
-        assert!(parameters.set_statements(&a, &b).is_empty());
-        assert_eq!(parameters.set_statements(&a, &empty), ["RESET TimeZone;"]);
+        assert_eq!(parameters.set_statements(&empty, &a, "app"), ["SET TimeZone='UTC';"]);
+        assert!(parameters.set_statements(&a, &b, "app").is_empty());
+        assert_eq!(parameters.set_statements(&a, &empty, "app"), ["RESET TimeZone;"]);
     }
 
     #[test]

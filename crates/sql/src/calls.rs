@@ -2,7 +2,7 @@
 //! forms.
 
 use crate::changes::SessionChanges;
-use crate::features::Feature;
+use crate::features::{Feature, Features};
 use crate::reader::{MAX_NAME_BYTES, Reader, is, is_any};
 use crate::token::SqlToken;
 use crate::values::{READING, check_value, is_no_setting_of_session};
@@ -45,16 +45,57 @@ pub(crate) fn function(name: &[u8]) -> Function {
 /// Words between CREATE or INTO and TEMP.
 const BEFORE_TEMP: [&str; 5] = ["or", "replace", "global", "local", "unlogged"];
 
+/// CREATE TEMP and SELECT INTO TEMP, of which the tokens passed so far are the beginning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Temporary {
+    No,
+    /// CREATE, INTO, and words that may follow.
+    MayFollow,
+    /// The object, unless ON COMMIT DROP follows: these words have been passed.
+    Created {
+        of_on_commit_drop: usize,
+    },
+}
+
+/// The end of a CREATE TEMP TABLE whose table ends with the transaction.
+const ON_COMMIT_DROP: [&str; 3] = ["on", "commit", "drop"];
+
+impl Temporary {
+    fn pass(&mut self, token: SqlToken<'_>, begins: &mut Features) {
+        let was = *self;
+        let name = match token {
+            SqlToken::Word(name) | SqlToken::QuotedName(name) => name,
+            _ => b"",
+        };
+        let is_before = is_any(name, &["create", "into"]);
+        let is_end = token == SqlToken::Symbol(b';');
+        *self = match was {
+            Self::MayFollow if is_any(name, &BEFORE_TEMP) => return,
+            Self::MayFollow if is_any(name, &["temp", "temporary"]) => Self::Created { of_on_commit_drop: 0 },
+            Self::Created { of_on_commit_drop: at } if !is_before && !is_end => {
+                match ON_COMMIT_DROP.get(at) {
+                    Some(word) if is(name, word) && at + 1 == ON_COMMIT_DROP.len() => Self::No,
+                    Some(word) if is(name, word) => Self::Created { of_on_commit_drop: at + 1 },
+                    _ => Self::Created { of_on_commit_drop: usize::from(is(name, ON_COMMIT_DROP[0])) },
+                }
+            }
+            _ if is_before => Self::MayFollow,
+            _ => Self::No,
+        };
+        if matches!(was, Self::Created { .. }) && (is_before || is_end) {
+            begins.insert(Feature::TemporaryObject);
+        }
+    }
+}
+
 /// Adds calls of functions, CREATE TEMP and SELECT INTO TEMP, and objects in pg_temp.
 pub(crate) fn add_calls(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
-    let mut may_be_temporary = false;
+    let mut temporary = Temporary::No;
     while let Some(token) = tokens.next() {
-        let was_before = std::mem::take(&mut may_be_temporary);
+        temporary.pass(token, &mut changes.begins);
         match token {
             SqlToken::Word(name) | SqlToken::QuotedName(name) => {
-                may_be_temporary =
-                    is_any(name, &["create", "into"]) || was_before && is_any(name, &BEFORE_TEMP);
-                if was_before && is_any(name, &["temp", "temporary"]) || starts_temporary(name) {
+                if starts_temporary(name) {
                     changes.begins.insert(Feature::TemporaryObject);
                 }
                 match function(name) {
@@ -69,6 +110,9 @@ pub(crate) fn add_calls(changes: &mut SessionChanges, mut tokens: Reader<'_>) {
             SqlToken::EscapedName(_) => changes.begins.insert(Feature::UnreadableText),
             _ => {}
         }
+    }
+    if matches!(temporary, Temporary::Created { .. }) {
+        changes.begins.insert(Feature::TemporaryObject);
     }
 }
 

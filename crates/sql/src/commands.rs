@@ -240,6 +240,17 @@ mod tests {
             ("create local temporary table t (a int)", TemporaryObject),
             ("CREATE OR REPLACE TEMP VIEW v AS SELECT 1", TemporaryObject),
             ("SELECT 1 INTO TEMPORARY t", TemporaryObject),
+            ("CREATE TEMP TABLE t (a int) ON COMMIT DELETE ROWS", TemporaryObject),
+            ("CREATE TEMP TABLE t AS SELECT a FROM b JOIN c ON commit", TemporaryObject),
+            ("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT * FROM pg_temp.other", TemporaryObject),
+            (
+                "DO $$ BEGIN CREATE TEMP TABLE a (b int) ON COMMIT DROP; CREATE TEMP TABLE b (c int); END $$",
+                TemporaryObject,
+            ),
+            (
+                "DO $$ BEGIN CREATE TEMP TABLE a (b int); CREATE TEMP TABLE b (c int) ON COMMIT DROP; END $$",
+                TemporaryObject,
+            ),
             ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", TemporaryObject),
             ("DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1", HoldableCursor),
             ("SELECT pg_advisory_lock(1)", AdvisoryLock),
@@ -281,6 +292,9 @@ mod tests {
         for text in [
             "SELECT pg_advisory_xact_lock(1)",
             "SELECT temp FROM sensors",
+            "CREATE TEMP TABLE t (a int) ON COMMIT DROP",
+            "create temporary table t on commit drop as select 1",
+            "DO $$ BEGIN CREATE TEMP TABLE t (a int) ON COMMIT DROP; END $$",
             "INSERT INTO temperature VALUES (1)",
             "PREPARE TRANSACTION 'a'",
             "DO $$ BEGIN PERFORM 1; END $$",

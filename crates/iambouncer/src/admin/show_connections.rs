@@ -165,8 +165,17 @@ const SOCKET_COLUMNS: &[Column<ConnectionRecord>] = columns!(
     position("send_avail")
 );
 
+/// Those of PgBouncer, and what the session of a client has.
+const CLIENT_COLUMNS: &[Column<ConnectionRecord>] = columns!(
+    |peer| peer.show(|c| c.state.get().as_str(), |s| s.info.activity.get().as_str()),
+    text("pins", |peer| peer.show(ClientInfo::pin_reasons, |_| "")),
+    text("settings", |peer| {
+        peer.show(|c| format!("{:08x}", c.settings_fingerprint.get()), |_| String::new())
+    })
+);
+
 pub(super) static CLIENTS: Table<ConnectionRecord> =
-    Table { columns: COLUMNS, records: Records::EachWorker(clients) };
+    Table { columns: CLIENT_COLUMNS, records: Records::EachWorker(clients) };
 pub(super) static SERVERS: Table<ConnectionRecord> =
     Table { columns: COLUMNS, records: Records::EachWorker(servers) };
 

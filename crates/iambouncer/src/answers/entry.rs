@@ -1,6 +1,7 @@
 //! One entry of the queue: an expected answer, and the change of state that depends on it.
 
 use crate::prepared::{Statement, Unnamed};
+use sql::Features;
 use std::rc::Rc;
 use wire::encode;
 use wire::tag::backend;
@@ -76,6 +77,8 @@ pub enum StateChange {
     Duplicate(Box<NameChange>),
     /// The server has the client's parameters, once it has accepted them.
     Parameters,
+    /// Nothing, but the message was replaced by one that fails, since its client would keep its server for these features.
+    Refused(Features),
 }
 
 /// Why a [`StateChange`] is rolled back.
@@ -107,7 +110,7 @@ impl StateChange {
     /// True for changes on which later messages may depend.
     #[inline]
     pub(super) fn is_tracked(&self) -> bool {
-        !matches!(self, Self::None | Self::Duplicate(_) | Self::Parameters)
+        !matches!(self, Self::None | Self::Duplicate(_) | Self::Parameters | Self::Refused(_))
     }
 
     /// The client's name that changes; empty for the unnamed statement.
@@ -115,7 +118,12 @@ impl StateChange {
         match self {
             Self::Name(renamed) => Some(&renamed.name),
             Self::Unnamed(_) | Self::ServerUnnamed => Some(b""),
-            Self::None | Self::Prepared(_) | Self::Closed(_) | Self::Duplicate(_) | Self::Parameters => None,
+            Self::None
+            | Self::Prepared(_)
+            | Self::Closed(_)
+            | Self::Duplicate(_)
+            | Self::Parameters
+            | Self::Refused(_) => None,
         }
     }
 

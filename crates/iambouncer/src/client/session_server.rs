@@ -79,7 +79,7 @@ async fn set_values(
     let limit = context.config().settings.server_connect_timeout;
     let mut outcome = None;
     let setting = async {
-        outcome = timers::timeout(limit, reset::set_values(lease, parameters, wanted)).await;
+        outcome = timers::timeout(limit, reset::set_values(lease, parameters, wanted, &wait.pool.user)).await;
     };
     if let Some(refusal) = either(wait.end(), setting).await {
         return Err(ValuesError::Client(refusal));

@@ -2,7 +2,7 @@
 //! those of the clients, since nearly no client has one.
 
 use super::ClientInfo;
-use sql::{Feature, Features};
+use sql::Features;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -46,7 +46,7 @@ impl ClientInfo {
 
     /// The names of the features for which it keeps its server.
     pub fn pin_reasons(&self) -> String {
-        self.pins().iter().map(Feature::name).collect::<Vec<_>>().join(", ")
+        self.pins().to_string()
     }
 
     /// The client has left this worker.

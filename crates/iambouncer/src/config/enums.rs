@@ -81,6 +81,16 @@ words! {
 }
 
 words! {
+    /// What happens to a statement for which a client would keep its server.
+    PinRule {
+        /// The client keeps its server.
+        On = "on",
+        /// The statement is refused.
+        Error = "error",
+    }
+}
+
+words! {
     /// What is assumed about functions of a database that cannot be examined.
     SessionStateFunctions {
         /// They change nothing.

@@ -36,7 +36,7 @@ pub use check::first_new_error;
 pub use check_traces::otlp_uri;
 pub use diagnostics::ConfigReport;
 pub use enums::{
-    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PoolMode, ServerAuth, SessionState,
+    AuthType, IoEngine, LoadBalanceHosts, LogFormat, PAM_NEEDS, PinRule, PoolMode, ServerAuth, SessionState,
     SessionStateFunctions, TlsMode, TlsProtocols,
 };
 pub use environment::{

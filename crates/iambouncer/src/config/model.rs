@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::enums::{LoadBalanceHosts, PoolMode, ServerAuth};
+use super::enums::{LoadBalanceHosts, PinRule, PoolMode, ServerAuth};
 use super::environment::{origin_key, record_setting};
 use super::secret::Secret;
 use super::settings_table::Settings;
@@ -108,6 +108,8 @@ pub struct Database {
     pub reserve_pool_size: Option<u32>,
     /// Pool mode of this database.
     pub pool_mode: Option<PoolMode>,
+    /// What happens to a statement for which a client would keep its server.
+    pub pin: Option<PinRule>,
     /// Maximum number of servers of all users.
     pub max_db_connections: Option<u32>,
     /// Maximum number of clients of all users.
@@ -194,6 +196,7 @@ impl Database {
             min_pool_size: None,
             reserve_pool_size: None,
             pool_mode: None,
+            pin: None,
             max_db_connections: None,
             max_db_client_connections: None,
             server_lifetime: None,
@@ -277,6 +280,8 @@ pub struct PoolRules {
     pub reserve_pool_size: u32,
     /// Longest wait for a server; zero for no limit.
     pub query_wait_timeout: Duration,
+    /// What happens to a statement for which a client would keep its server.
+    pub pin: PinRule,
     /// Age at which an idle server is closed.
     pub server_lifetime: Duration,
 }
@@ -325,6 +330,7 @@ impl Config {
                 .query_wait_timeout
                 .or(database.query_wait_timeout)
                 .unwrap_or(settings.query_wait_timeout),
+            pin: database.pin.unwrap_or(settings.pin),
             server_lifetime: database.server_lifetime.unwrap_or(settings.server_lifetime),
         }
     }

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::enums::{
-    AuthType, IoEngine, LogFormat, PoolMode, SessionState, SessionStateFunctions, TlsMode, TlsProtocols,
+    AuthType, IoEngine, LogFormat, PinRule, PoolMode, SessionState, SessionStateFunctions, TlsMode,
+    TlsProtocols,
 };
 use super::ldap_options::LdapSetting;
 use super::ports::PortList;
@@ -84,6 +85,7 @@ settings! {
     peer_id: u16 = 0, Start, Working, "Number of this process among its peers (0 = no peering, with peer_host a random one)", 0..=16383;
     peer_port: u16 = 0, Start, Working, "Port of the addresses of peer_host (0 = the first listen_port)", 0..=65535;
     pidfile: String = "", Start, Working, "File with the process ID";
+    pin: PinRule = PinRule::On, Release, Working, "With session_state = follow, a statement for which the client would have to keep its server (a temporary table, a lock of the session …): on keeps the server, error refuses the statement";
     pin_idle_timeout: Duration = 0, Janitor, Working, "With session_state = follow, disconnect a client that keeps its server and has been silent for this many seconds; not one that listens (0 = never)";
     pkt_buf: u32 = 4096, Start, Ignored, "Size of PgBouncer's packet buffers; buffers grow as needed here";
     pool_idle_timeout: Duration = 0, Janitor, Working, "Remove a pool unused for this many seconds (0 = only after autodb_idle_timeout)";
@@ -119,6 +121,7 @@ settings! {
     session_state: SessionState = SessionState::Pgbouncer, Start, Working, "In transaction pooling, what a client has set (SET, temporary tables, advisory locks, LISTEN …): follow keeps it, pgbouncer keeps only parameters that servers report. In session pooling, follow gives a client its server in its login. follow without a file";
     session_state_functions: SessionStateFunctions = SessionStateFunctions::Careful, Use, Working, "With session_state = follow, functions that cannot be examined: careful assumes that they change nothing, strict that they change anything, so that their callers keep their servers";
     so_reuseport: bool = false, Start, Working, "Let several processes share the port";
+    state_verify: u32 = 0, Release, Working, "With session_state = follow, after one transaction in this many, ask the server for the whole state of its session and compare it with what is recorded; a difference is logged and counted (0 = never)";
     stats_period: Duration = 60, Janitor, Working, "Period of averages, in seconds";
     stats_users: String = "", ClientLogin, Working, "Users who may use SHOW commands only";
     suspend_timeout: Duration = 10, Nothing, Ignored, "Time limit of SUSPEND, which PgBouncer has deprecated and so_reuseport replaces";
@@ -249,7 +252,7 @@ mod tests {
 
     #[test]
     fn all_settings_of_pgbouncer_and_the_own_ones_are_listed() {
-        assert_eq!(table().len(), 101 + 23);
+        assert_eq!(table().len(), 101 + 25);
         assert!(table().is_sorted_by_key(|row| row.name));
     }
 

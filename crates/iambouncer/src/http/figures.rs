@@ -91,6 +91,9 @@ pub(super) struct Figures {
     pub(super) client_logins: Vec<(&'static str, u64)>,
     pub(super) client_errors: Vec<(&'static str, u64)>,
     pub(super) session_pins: Vec<(&'static str, u64)>,
+    pub(super) refused_pins: Vec<(&'static str, u64)>,
+    /// Comparisons of `state_verify`, and those that have found a difference.
+    pub(super) sessions_verified: (u64, u64),
     pub(super) session_mismatches: u64,
     pub(super) traces_exported: u64,
     pub(super) traces_dropped: u64,

@@ -80,6 +80,13 @@ pub(super) static TABLE: &[Metric<Figures>] = &[
     row("session_pins", Counter, None, &["reason"], "Clients that began to keep their server outside of transactions, by reason (session_state = follow). SHOW PINS shows those that do now.", |f| {
         labelled(&f.session_pins)
     }),
+    row("refused_pins", Counter, None, &["reason"], "Statements that were refused since their client would have kept its server, by reason (pin = error).", |f| {
+        labelled(&f.refused_pins)
+    }),
+    row("session_verifications", Counter, None, &["result"], "Comparisons of a server's session with what is recorded of it: agrees, differs (state_verify).", |f| {
+        let (all, differ) = f.sessions_verified;
+        labelled(&[("agrees", all.saturating_sub(differ)), ("differs", differ)])
+    }),
     row("session_mismatches", Counter, None, &[], "Statements that changed their session without being recognized. Each is an error of this program; please report it.", |f| {
         one(MetricValue::Count(f.session_mismatches))
     }),

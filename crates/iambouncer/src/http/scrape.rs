@@ -70,6 +70,8 @@ impl Scraper {
             client_logins: self.process.client_counters.logins.read(),
             client_errors: self.process.client_counters.errors.read(),
             session_pins: self.process.session_counters.pins.read(),
+            refused_pins: self.process.session_counters.refused.read(),
+            sessions_verified: self.process.session_counters.verified(),
             session_mismatches: self.process.session_counters.mismatches(),
             traces_exported: self.process.trace_counters.exported(),
             traces_dropped: self.process.trace_counters.dropped(),

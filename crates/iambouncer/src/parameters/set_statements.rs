@@ -30,11 +30,18 @@ struct Commands {
 impl Parameters {
     /// The queries that change a server's values from `have` to `want`, in order; none if they are equal. The server
     /// decodes a query in the encoding set before it, so `client_encoding` is set first, in a query of its own. Values
-    /// are set by the user that has logged in; the session authorization and the role follow.
-    pub fn set_statements(&self, have: &ValueSet, want: &ValueSet) -> Vec<String> {
+    /// are set with the rights of `login_user`, who has logged in; the session authorization and the role follow.
+    pub fn set_statements(&self, have: &ValueSet, want: &ValueSet, login_user: &str) -> Vec<String> {
         let role_of = |set: &ValueSet| self.role.and_then(|id| set.get(id)).map(str::to_owned);
         let (had_role, role_wanted) = (role_of(have), role_of(want));
-        let Commands { encoding, mut others, authorization } = self.commands(have, want);
+        let Commands { encoding, mut others, mut authorization } = self.commands(have, want);
+        if authorization.is_empty()
+            && !others.is_empty()
+            && let Some(other_user) =
+                self.authorization.and_then(|id| want.get(id)).filter(|user| *user != login_user)
+        {
+            push_set(&mut authorization, SESSION_AUTHORIZATION, other_user);
+        }
         let leaves_role = had_role.is_some()
             && (had_role != role_wanted || !others.is_empty() || !authorization.is_empty());
         if !authorization.is_empty() && !others.is_empty() {
@@ -155,7 +162,7 @@ mod tests {
         let name = parameters.id("application_name").unwrap();
         let set = parameters.with(&parameters.empty(), name, r"a'; DROP TABLE t; -- \'");
         assert_eq!(
-            parameters.set_statements(&parameters.empty(), &set),
+            parameters.set_statements(&parameters.empty(), &set, "app"),
             [r"SET application_name=E'a''; DROP TABLE t; -- \\''';"]
         );
     }
@@ -167,7 +174,7 @@ mod tests {
         let set = parameters.with(&parameters.empty(), name, "表'");
         let set = parameters.with(&set, CLIENT_ENCODING, "SJIS");
         assert_eq!(
-            parameters.set_statements(&parameters.empty(), &set),
+            parameters.set_statements(&parameters.empty(), &set, "app"),
             ["SET client_encoding='SJIS';", r"SET application_name=E'\U00008868''';"]
         );
     }
@@ -178,11 +185,15 @@ mod tests {
         let id = |name: &str| parameters.id(name).unwrap();
         let app = parameters.with(&parameters.empty(), id("session_authorization"), "app");
         let other = parameters.with(&app, id("session_authorization"), "other");
-        assert_eq!(parameters.set_statements(&app, &other), ["SET session_authorization='other';"]);
+        assert_eq!(parameters.set_statements(&app, &other, "app"), ["SET session_authorization='other';"]);
         let both = parameters.with(&other, id("IntervalStyle"), "iso_8601");
         let sql =
             "RESET session_authorization;SET IntervalStyle='iso_8601';SET session_authorization='other';";
-        assert_eq!(parameters.set_statements(&app, &both), [sql]);
+        assert_eq!(parameters.set_statements(&app, &both, "app"), [sql]);
+        // Also if the server has it already: `other` may have no right to set the value.
+        assert_eq!(parameters.set_statements(&other, &both, "app"), [sql]);
+        let plain = parameters.with(&app, id("IntervalStyle"), "iso_8601");
+        assert_eq!(parameters.set_statements(&app, &plain, "app"), ["SET IntervalStyle='iso_8601';"]);
     }
 
     #[test]
@@ -193,7 +204,7 @@ mod tests {
         {
             let set = parameters.with(&parameters.empty(), path, value);
             let sql = format!("SELECT pg_catalog.set_config('search_path',{literal},false);");
-            assert_eq!(parameters.set_statements(&parameters.empty(), &set), [sql], "{value}");
+            assert_eq!(parameters.set_statements(&parameters.empty(), &set, "app"), [sql], "{value}");
         }
     }
 
@@ -205,11 +216,11 @@ mod tests {
         let none = parameters.empty();
         let a = parameters.with(&parameters.with(&none, role, "a"), tenant, "1");
         let sql = "SET \"app\".\"tenant\"='1';SET \"role\"='a';";
-        assert_eq!(parameters.set_statements(&none, &a), [sql]);
+        assert_eq!(parameters.set_statements(&none, &a, "app"), [sql]);
         let b = parameters.with(&a, tenant, "2");
         let sql = "RESET \"role\";SET \"app\".\"tenant\"='2';SET \"role\"='a';";
-        assert_eq!(parameters.set_statements(&a, &b), [sql]);
+        assert_eq!(parameters.set_statements(&a, &b, "app"), [sql]);
         let sql = "RESET \"role\";RESET \"app\".\"tenant\";";
-        assert_eq!(parameters.set_statements(&a, &none), [sql]);
+        assert_eq!(parameters.set_statements(&a, &none, "app"), [sql]);
     }
 }

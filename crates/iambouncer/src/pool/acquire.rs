@@ -72,6 +72,8 @@ pub struct Pool {
     pub(super) known_parameters: KnownParameters,
     /// Reasons for which a client has kept its server.
     noted_pins: Cell<Features>,
+    /// Transactions since the state of a server was verified.
+    unverified_transactions: Cell<u32>,
     /// State shared with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     /// Notified when a server becomes free or is closed.
@@ -116,6 +118,7 @@ impl Pool {
             lingering: Counter::default(),
             known_parameters: KnownParameters::default(),
             noted_pins: Cell::default(),
+            unverified_transactions: Cell::default(),
             shared,
             changed,
             shared_limits,
@@ -146,6 +149,14 @@ impl Pool {
         let mut noted = self.noted_pins.get();
         noted.add(features);
         self.noted_pins.replace(noted) != noted
+    }
+
+    /// True once in `every` calls.
+    pub fn is_verified_now(&self, every: u32) -> bool {
+        let count = self.unverified_transactions.get() + 1;
+        let is_due = count >= every;
+        self.unverified_transactions.set(if is_due { 0 } else { count });
+        is_due
     }
 
     /// Changes whenever a client changes the database's schema.

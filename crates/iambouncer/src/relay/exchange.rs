@@ -58,8 +58,8 @@ pub(super) struct Exchange {
     pub(super) answers: ExpectedAnswers,
     /// The server's error for a SET of the pooler.
     pub(super) internal_query_error: Option<Vec<u8>>,
-    /// A server has refused the client's values, and was reset.
-    pub(super) has_replaced_server: bool,
+    /// The server has refused the client's values, and was reset.
+    pub(super) has_reset_server: bool,
     pub(super) request: RequestState,
     /// What executing the unnamed portal may do.
     pub(super) unnamed_portal: Effect,
@@ -91,7 +91,7 @@ impl Exchange {
             return Box::new(Self::new(rules.clone()));
         };
         exchange.awaits_client_input = false;
-        exchange.has_replaced_server = false;
+        exchange.has_reset_server = false;
         // The rules may be those of another client.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();
@@ -109,7 +109,7 @@ impl Exchange {
             link: Link::None,
             answers: ExpectedAnswers::default(),
             internal_query_error: None,
-            has_replaced_server: false,
+            has_reset_server: false,
             request: RequestState::Accepted,
             unnamed_portal: Effect::None,
             named_portals: Effect::None,
@@ -229,6 +229,8 @@ mod tests {
                 follows: false,
                 links_in_login: false,
                 reads_statements: false,
+                refuses_pins: false,
+                verify_every: 0,
                 always_reset: false,
                 refuses_simple_queries: false,
                 forbids_requests: false,

@@ -27,6 +27,8 @@ pub(super) struct Linked {
     pub(super) changed_parameters: TransactionValues,
     /// The client's request waits until the server has accepted the client's values.
     pub(super) awaits_values: bool,
+    /// Its state is compared with what is recorded before it is released (`state_verify`).
+    pub(super) is_verified: bool,
     /// What the client may have changed in its session. Boxed, since it is rare.
     pub(super) unread: Option<Box<UnreadState>>,
 }
@@ -93,6 +95,7 @@ impl Linked {
             changed_schema: SchemaChange::None,
             changed_parameters: TransactionValues::default(),
             awaits_values: false,
+            is_verified: false,
             unread: None,
         }
     }
@@ -188,7 +191,11 @@ impl Exchange {
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);
         let differs = !server.parameters.same(&session.parameters);
-        self.link = Link::Server(Linked::new(lease));
+        let mut linked = Linked::new(lease);
+        if self.rules.verify_every > 0 {
+            linked.is_verified = session.pool.is_verified_now(self.rules.verify_every);
+        }
+        self.link = Link::Server(linked);
         if differs {
             self.send_values(session);
         }
@@ -199,7 +206,7 @@ impl Exchange {
         let Link::Server(linked) = &mut self.link else { return };
         let parameters = &session.pool.context.parameters;
         let (have, want) = (&linked.server.parameters, &session.parameters);
-        let statements = parameters.set_statements(have, want);
+        let statements = parameters.set_statements(have, want, &session.pool.user);
         // A server may refuse to change a value that another client has set with more rights.
         linked.awaits_values =
             self.rules.follows && !statements.is_empty() && parameters.may_be_refused(have, want);
@@ -222,20 +229,28 @@ impl Exchange {
         self.answers.push(ExpectedAnswer::InternalQuery.with(change));
     }
 
-    /// The server has refused the client's values before it received a request. Resets it, and the client waits for a
-    /// server again; false if that has happened before.
+    /// The server has refused the client's values before it received a request: another client may have left values that
+    /// only a user with more rights can change. Resets it, and gives it the values again. False if that has happened before.
     #[cold]
-    pub(super) fn replace_refusing_server(&mut self, session: &ClientSession) -> bool {
-        let is_first = !std::mem::replace(&mut self.has_replaced_server, true);
+    pub(super) fn reset_refusing_server(&mut self, session: &ClientSession) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_reset_server, true);
         let is_awaited = matches!(&self.link, Link::Server(linked) if linked.awaits_values);
         if !is_first || !is_awaited || !self.answers.is_empty() {
             return false;
         }
-        if let Link::Server(linked) = std::mem::replace(&mut self.link, Link::None) {
-            session.record_unlinked();
-            self.clear_link_state();
-            self.request = RequestState::Accepted;
-            linked.server.release_discarding();
+        // In contrast to RESET of a single one, it does not depend on rights.
+        self.send_internal_query("SET SESSION AUTHORIZATION DEFAULT; RESET ALL", StateChange::None);
+        let Link::Server(linked) = &mut self.link else { return false };
+        let parameters = &session.pool.context.parameters;
+        linked.server.forget_unreported(parameters);
+        // What the server reports of the reset comes later.
+        let statements =
+            parameters.set_statements(&parameters.empty(), &session.parameters, &session.pool.user);
+        let mut statements = statements.into_iter().peekable();
+        while let Some(sql) = statements.next() {
+            let change =
+                if statements.peek().is_none() { StateChange::Parameters } else { StateChange::None };
+            self.send_internal_query(&sql, change);
         }
         true
     }
@@ -281,7 +296,7 @@ impl Exchange {
     pub(super) fn is_about_to_be_released(&self, session: &ClientSession) -> bool {
         let is_idle = matches!(
             &self.link,
-            Link::Server(linked) if linked.status == TxStatus::Idle && linked.unread.is_none()
+            Link::Server(linked) if linked.status == TxStatus::Idle && linked.unread.is_none() && !linked.is_verified
         );
         is_idle && self.rules.mode != PoolMode::Session && self.owes_nothing() && !session.may_be_pinned()
     }

@@ -16,6 +16,7 @@ mod link;
 mod moving;
 mod own_names;
 mod read_state;
+mod refused_pins;
 mod requests;
 mod retry;
 mod server_copies;
@@ -28,6 +29,7 @@ mod traced;
 mod unnamed;
 mod unread_state;
 mod upstream;
+mod verified_state;
 
 pub use moving::SessionInTransit;
 pub use session::{CloseReason, Session, Start};

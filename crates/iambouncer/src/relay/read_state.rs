@@ -18,7 +18,7 @@ use wire::scan::{FROM_SERVER, Frame, ROWS_FROM_SERVER};
 
 /// Whether the server has the state of [`Feature::PROBED`], in that order. PostgreSQL itself finds temporary objects by their
 /// dependency on their schema (DISCARD TEMP).
-const PROBES: &str = "\
+pub(super) const PROBES: &str = "\
     CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.=) 0 THEN false ELSE EXISTS (SELECT FROM pg_catalog.pg_depend \
     WHERE refclassid OPERATOR(pg_catalog.=) 2615 AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) END,\
     EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),\
@@ -62,6 +62,15 @@ impl Exchange {
     /// Called when the server could be released. Asks it for what may have changed. True if that is under way.
     pub(super) fn reads_state(&mut self, session: &ClientSession) -> bool {
         let Link::Server(linked) = &mut self.link else { return false };
+        let is_verified = linked.is_verified;
+        if linked.unread.is_some() && self.reads_changes(session) {
+            return true;
+        }
+        is_verified && self.verifies_state(session)
+    }
+
+    fn reads_changes(&mut self, session: &ClientSession) -> bool {
+        let Link::Server(linked) = &mut self.link else { return false };
         let Some(unread) = &mut linked.unread else { return false };
         let pins = session.info.pins();
         let is_due = unread.probe || pins.is_empty() && unread.needs_query();
@@ -88,7 +97,7 @@ impl Exchange {
         true
     }
 
-    fn send_state_query(&mut self, sql: &str, query: StateQuery) {
+    pub(super) fn send_state_query(&mut self, sql: &str, query: StateQuery) {
         let Link::Server(linked) = &mut self.link else { return };
         tracing::debug!(id = linked.server.info.facts.id, "session state: {sql}");
         linked.unread.get_or_insert_default().query = query;
@@ -98,7 +107,7 @@ impl Exchange {
 
     /// True while the server is asked what has changed.
     pub(super) fn is_reading_state(&self) -> bool {
-        matches!(self.state_query(), Some(StateQuery::Read { .. }))
+        matches!(self.state_query(), Some(StateQuery::Read { .. } | StateQuery::Verify { .. }))
     }
 
     /// True while the client's startup values are set again.
@@ -117,7 +126,9 @@ impl Exchange {
         let message = self.down.message(frame);
         let parsed = if message.len() < frame.len { None } else { sql_client::text_row(message).ok() };
         let unread = self.link.server().and_then(|linked| linked.unread.as_deref_mut());
-        if let Some(StateQuery::Read { row, .. }) = unread.map(|unread| &mut unread.query) {
+        if let Some(StateQuery::Read { row, .. } | StateQuery::Verify { row, .. }) =
+            unread.map(|unread| &mut unread.query)
+        {
             *row = parsed;
         }
     }
@@ -153,6 +164,13 @@ impl Exchange {
                     Some(state) => self.adopt_state(session, state, &settings),
                     // Values that are too long, or that the server does not show.
                     None => session.pin(Features::of(&[Feature::ManySettings]), b""),
+                }
+                Ok(true)
+            }
+            StateQuery::Verify { settings, row } => {
+                self.down.set_interest(&FROM_SERVER);
+                if self.internal_query_error.take().is_none() {
+                    self.state_verified(session, &settings, row);
                 }
                 Ok(true)
             }
@@ -205,6 +223,7 @@ impl Exchange {
             linked.server.parameters = of_server;
             session.parameters = changed(&session.parameters);
         }
+        session.record_settings();
         if session.parameters.count() > MAX_SETTINGS {
             session.pin(Features::of(&[Feature::ManySettings]), b"");
         }
@@ -226,14 +245,20 @@ impl StateAnswer {
             return None;
         }
         let mut row = row.into_iter();
-        let mut present = Features::NONE;
-        for feature in Feature::PROBED.into_iter().take(probe_count) {
-            match row.next()?.as_deref() {
-                Some("t") => present.insert(feature),
-                Some("f") => {}
-                _ => return None,
-            }
-        }
-        Some(Self { present: probes.then_some(present), values: row.collect() })
+        let present = if probes { Some(present_features(&mut row)?) } else { None };
+        Some(Self { present, values: row.collect() })
     }
+}
+
+/// The features that a server has, from the columns of [`PROBES`].
+pub(super) fn present_features(row: &mut impl Iterator<Item = Option<String>>) -> Option<Features> {
+    let mut present = Features::NONE;
+    for feature in Feature::PROBED {
+        match row.next()?.as_deref() {
+            Some("t") => present.insert(feature),
+            Some("f") => {}
+            _ => return None,
+        }
+    }
+    Some(present)
 }

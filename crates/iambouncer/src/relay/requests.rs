@@ -12,6 +12,7 @@ use crate::client_error;
 use crate::config::PoolMode;
 use crate::prepared::ServerUnnamed;
 use crate::prepared::effect::{Effect, begins_transaction};
+use sql::{Feature, Features};
 use wire::frontend;
 use wire::limits::HEADER_BYTES;
 use wire::scan::{self, Frame};
@@ -49,7 +50,7 @@ impl Exchange {
             return refused;
         }
         self.ensure_server(session)?;
-        if is_answered(frame.tag) && self.awaits_reset() {
+        if is_answered(frame.tag) && (self.awaits_reset() || self.awaits_functions(session)) {
             return Err(self.await_answer());
         }
         if self.answers.skips_to_sync() && frame.tag != tag::frontend::SYNC {
@@ -62,8 +63,12 @@ impl Exchange {
         match frame.tag {
             tag::frontend::QUERY => return self.on_query(session, frame),
             tag::frontend::FUNCTION_CALL => {
-                if self.rules.follows {
-                    self.record_function_call(session)?;
+                if self.rules.follows && self.calls_unknown_function()? {
+                    if self.rules.refuses_pins && !session.keeps_state() {
+                        let refused = Features::of(&[Feature::UnknownCode]);
+                        return self.refuse_pin(session, frame, ExpectedAnswer::FunctionCall, refused, b"");
+                    }
+                    self.record_function_call(session);
                 }
                 self.retry.clear();
                 self.forward_expecting(session, frame, ExpectedAnswer::FunctionCall);
@@ -126,6 +131,14 @@ impl Exchange {
     }
 
     fn on_query(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
+        if self.rules.refuses_pins {
+            let pins = self.pins_of_query(session, frame)?;
+            if !pins.is_empty() {
+                let text = self.up.front().get(HEADER_BYTES..).unwrap_or_default().to_vec();
+                let answer = ExpectedAnswer::Query { deallocates: false };
+                return self.refuse_pin(session, frame, answer, pins, &text);
+            }
+        }
         if self.rules.reads_statements {
             self.record_query(session, frame)?;
         }

@@ -15,6 +15,7 @@ use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
 use crate::server::{Server, out_of_step};
 use crate::worker;
+use sql::Features;
 use std::collections::HashSet;
 use wire::backend::{self, TxStatus};
 use wire::scan::Frame;
@@ -103,7 +104,9 @@ impl Exchange {
         }
         session.parameters_proven = true;
         if status == TxStatus::Idle {
-            linked.changed_parameters.commit(&mut session.parameters);
+            if linked.changed_parameters.commit(&mut session.parameters) {
+                session.record_settings();
+            }
             let changed = std::mem::replace(&mut linked.changed_schema, SchemaChange::None);
             if changed != SchemaChange::None {
                 session.pool.schema_changed();
@@ -133,13 +136,13 @@ impl Exchange {
             session.parameters = linked.server.accept_parameters(parameters, &session.parameters);
             session.parameters_proven = true;
             linked.awaits_values = false;
-            self.has_replaced_server = false;
+            self.has_reset_server = false;
         }
         if self.answers.is_internal() || self.state_query_completed(session)? {
             return Ok(());
         }
         match self.internal_query_error.take() {
-            Some(_) if self.replace_refusing_server(session) => Ok(()),
+            Some(_) if self.reset_refusing_server(session) => Ok(()),
             Some(message) => Err(CloseReason::Error(refused_parameter(&message))),
             None => Ok(()),
         }
@@ -236,11 +239,16 @@ impl Exchange {
             linked.condition = ServerCondition::InStep;
         }
         let server = &mut linked.server;
-        if let Err(mismatch) = self.answers.error(|change, why| roll_back(session, server, change, why)) {
+        let mut refused = Features::NONE;
+        let failed = self.answers.error(|change, why| match change {
+            StateChange::Refused(features) if why.is_front => refused = features,
+            change => roll_back(session, server, change, why),
+        });
+        if let Err(mismatch) = failed {
             return Err(self.out_of_step(session, &mismatch));
         }
         session.info.prepared_count.set(session.names.len() as u32);
-        Ok(replaced)
+        Ok(replaced || !refused.is_empty() && self.replace_refusal(session, refused, frame))
     }
 
     /// The server refuses a statement that it was assumed to have; this is corrected. True when the batch is sent
@@ -389,7 +397,8 @@ impl Exchange {
 /// Undoes what was recorded in advance for an answer that is an error.
 fn roll_back(session: &mut ClientSession, server: &mut Server, change: StateChange, why: Rollback) {
     match change {
-        StateChange::None | StateChange::Duplicate(_) | StateChange::Parameters => {}
+        StateChange::None | StateChange::Duplicate(_) | StateChange::Parameters | StateChange::Refused(_) => {
+        }
         StateChange::Name(renamed) => {
             match renamed.before {
                 Some(statement) => session.names.insert(&renamed.name, statement),

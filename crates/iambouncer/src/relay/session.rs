@@ -128,6 +128,13 @@ impl ClientSession {
         self.info.begin_busy(ClientState::Active);
     }
 
+    /// Records which settings the client has.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn record_settings(&self) {
+        self.info.settings_fingerprint.set(self.parameters.fingerprint());
+    }
+
     /// Records that the client has no server.
     pub(super) fn record_unlinked(&self) {
         self.info.set_server(None);
@@ -181,6 +188,7 @@ impl Session {
     /// Begins at this worker, with bytes of requests that were received before.
     pub(super) fn begin(session: ClientSession, received: Inbound) -> Self {
         session.info.state.set(ClientState::Idle);
+        session.record_settings();
         let exchange = (!received.is_empty()).then(|| {
             let mut exchange = session.pool.with_session_rules(Exchange::allocate);
             exchange.up.set_received(received);

@@ -60,9 +60,7 @@ impl ClientSession {
             return;
         }
         let pool = &self.pool;
-        // Where strings end is not known in a text that cannot be read.
-        let is_readable = !all.contains(Feature::UnreadableText);
-        let summary = || if is_readable { sql::summary(statement, MAX_SHOWN) } else { String::new() };
+        let summary = || shown_statement(all, statement);
         let pin = || Pin { since: worker::now(), statement: summary().into() };
         self.info.set_pins(all, pin);
         self.record_kept();
@@ -119,6 +117,13 @@ impl ClientSession {
         };
         self.pin(Features::of(&[feature]), b"");
     }
+}
+
+/// The text of a statement in the log and on the console, without its values.
+pub(super) fn shown_statement(features: Features, statement: &[u8]) -> String {
+    // Where strings end is not known in a text that cannot be read.
+    let is_readable = !features.contains(Feature::UnreadableText);
+    if is_readable { sql::summary(statement, MAX_SHOWN) } else { String::new() }
 }
 
 impl Exchange {
@@ -224,10 +229,7 @@ impl Exchange {
         let Link::Server(linked) = &mut self.link else { return };
         let parameters = &session.pool.context.parameters;
         let unread = linked.unread.get_or_insert_default();
-        let mut begins = changes.begins;
-        if changes.has_call && !session.pool.database.functions.are_known() {
-            begins.insert(Feature::UnknownCode);
-        }
+        let mut begins = session.begins(changes);
         for name in &changes.settings {
             let id = parameters.followed(name);
             if let Some(id) = id {
@@ -293,17 +295,19 @@ impl Exchange {
         self.send_internal_query("DISCARD SEQUENCES", StateChange::None);
     }
 
-    /// A call of a function by its number.
-    pub(super) fn record_function_call(&mut self, session: &ClientSession) -> Consumed {
+    /// A call of a function by its number. True if it may change anything.
+    pub(super) fn calls_unknown_function(&self) -> Consumed<bool> {
         let front = self.up.front();
         let Some(number) = front.get(HEADER_BYTES..HEADER_BYTES + 4) else {
             return Err(NotConsumed::NeedBytes(HEADER_BYTES + 4));
         };
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
-        if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
-            self.record_changes(session, &SessionChanges::unknown_code(), b"");
-        }
-        Ok(())
+        Ok(!LARGE_OBJECT_FUNCTIONS.contains(&number))
+    }
+
+    /// Records such a call.
+    pub(super) fn record_function_call(&mut self, session: &ClientSession) {
+        self.record_changes(session, &SessionChanges::unknown_code(), b"");
     }
 
     /// True while a RESET is under way whose outcome a following request must not overtake: the client's own startup
@@ -317,6 +321,13 @@ impl Exchange {
             && (unread.is_reset_executed || !self.answers.is_batch_open())
             && !self.answers.is_copying();
         is_under_way || self.is_restoring()
+    }
+
+    /// True while the server is asked for its state after a change of functions: the next request gets a server that has read
+    /// the catalog again.
+    #[inline]
+    pub(super) fn awaits_functions(&self, session: &ClientSession) -> bool {
+        self.is_reading_state() && session.pool.database.functions.are_changed()
     }
 
     /// An Execute was sent.

@@ -46,6 +46,9 @@ impl Exchange {
             return self.on_unnamed_parse(session, frame);
         }
         if self.rules.max_prepared == 0 && session.names.is_empty() {
+            if self.rules.refuses_pins {
+                return self.refuse_parse(session, frame);
+            }
             if self.rules.follows {
                 // What it changes is not examined.
                 session.pin(Features::of(&[Feature::UnreadableText]), b"");
@@ -142,6 +145,13 @@ impl Exchange {
             return Err(NotConsumed::SendFirst);
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
+        if self.rules.refuses_pins {
+            let pins =
+                session.pins_of_prepared(&statement.body, statement.changes.as_deref(), &statement.calls);
+            if !pins.is_empty() {
+                return self.refuse_pin(session, frame, ExpectedAnswer::Bind(0), pins, &statement.body);
+            }
+        }
         if let Some(changes) = &statement.changes {
             self.record_statement(session, changes, &statement.body, StatementMessage::Bind)?;
         }

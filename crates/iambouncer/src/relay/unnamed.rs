@@ -99,6 +99,15 @@ impl Exchange {
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.clear();
         self.ensure_unnamed(session)?;
+        if self.rules.refuses_pins
+            && let Some(text) = session.unnamed.clone()
+        {
+            let body = text.body().unwrap_or_default();
+            let pins = session.pins_of_prepared(body, text.changes.as_deref(), &text.calls);
+            if !pins.is_empty() {
+                return self.refuse_pin(session, frame, ExpectedAnswer::Bind(0), pins, body);
+            }
+        }
         if session.unnamed.as_ref().is_some_and(|text| text.changes.is_some()) {
             self.record_unnamed(session)?;
         }

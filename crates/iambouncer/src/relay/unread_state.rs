@@ -91,6 +91,13 @@ pub(super) enum StateQuery {
         /// The answer.
         row: Option<Vec<Option<String>>>,
     },
+    /// Asks for the whole state, to compare it with what is recorded.
+    Verify {
+        /// In the order of the columns.
+        settings: Vec<ParameterId>,
+        /// The answer.
+        row: Option<Vec<Option<String>>>,
+    },
 }
 
 impl UnreadState {

@@ -37,8 +37,9 @@ pub async fn set_values(
     server: &mut Server,
     parameters: &Parameters,
     wanted: &ValueSet,
+    login_user: &str,
 ) -> Result<(), SqlError> {
-    let statements = parameters.set_statements(&server.parameters, wanted);
+    let statements = parameters.set_statements(&server.parameters, wanted, login_user);
     for sql in statements {
         tracing::debug!(id = server.info.facts.id, "varcache_apply: {sql}");
         ask(server, parameters, &sql, LIMITS, "while it received a client's values").await?;

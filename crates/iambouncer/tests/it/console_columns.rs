@@ -56,7 +56,8 @@ fn tables() -> Vec<(&'static str, String, String)> {
              sv_active_cancel sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode \
              load_balance_hosts",
         ),
-        row("CLIENTS", connection, CONNECTION),
+        // The last two columns are the pooler's own.
+        row("CLIENTS", &format!("{connection}ss"), &format!("{CONNECTION} pins settings")),
         row("SERVERS", connection, CONNECTION),
         row("SOCKETS", &format!("{connection}iiiiiii"), &format!("{CONNECTION} {POSITIONS}")),
         row("ACTIVE_SOCKETS", &format!("{connection}iiiiiii"), &format!("{CONNECTION} {POSITIONS}")),

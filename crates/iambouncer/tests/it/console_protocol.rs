@@ -18,10 +18,6 @@ fn bind_in(formats: &[u16]) -> Vec<u8> {
     framed(b'B', &body)
 }
 
-fn describe_portal() -> Vec<u8> {
-    framed(b'D', b"P\0")
-}
-
 fn peak_kib(bouncer: &Bouncer) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", bouncer.pid().as_raw_nonzero())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -65,7 +61,7 @@ fn result_formats_are_those_that_bind_requests() {
     let parse = raw::parse("", "SHOW LISTS");
     let mut run = |formats: &[u16]| {
         console.send(
-            &[parse.clone(), bind_in(formats), describe_portal(), raw::execute(), raw::sync()].concat(),
+            &[parse.clone(), bind_in(formats), raw::describe_portal(), raw::execute(), raw::sync()].concat(),
         );
         console.until_ready()
     };

@@ -24,6 +24,7 @@ fn other_text(key: &str) -> Option<&'static str> {
         "auth_ldap_options" => "ldapserver=h ldapprefix=cn=",
         "client_tls_protocols" | "server_tls_protocols" => "tlsv1.3",
         "ignore_startup_parameters" => "extra_float_digits",
+        "pin" => "error",
         "pool_mode" => "session",
         "max_packet_size" => "100000",
         "otlp_endpoint" => "http://127.0.0.1:9",

@@ -27,6 +27,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("code", "SQLSTATE"),
     ("database", "Database, as clients call it"),
     ("detail", "Detail of an error that a client has received"),
+    ("differences", "What differs from what is recorded of a session: settings, or reasons as in SHOW PINS"),
     ("endpoint", "Endpoint that tokens are signed for: host and port"),
     ("error", "What went wrong, as text"),
     ("functions_found", "Number of functions, tables and views that change a session, as in SHOW FUNCTIONS"),

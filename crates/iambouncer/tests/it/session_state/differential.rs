@@ -311,6 +311,7 @@ fn run_programs(settings: &[&str]) {
         seed - 1
     );
     assert!(!mismatches(&bouncer), "{}", bouncer.log());
+    assert!(!bouncer.log().contains("differs from what is recorded of it"), "{}", bouncer.log());
 }
 
 #[test]
@@ -321,6 +322,11 @@ fn random_programs_have_the_answers_of_a_direct_connection() {
 #[test]
 fn random_programs_have_the_answers_of_a_direct_connection_with_two_workers() {
     run_programs(&["workers = 2"]);
+}
+
+#[test]
+fn random_programs_leave_servers_with_what_is_recorded_of_them() {
+    run_programs(&["state_verify = 1"]);
 }
 
 #[test]

@@ -4,10 +4,12 @@
 mod differential;
 mod functions;
 mod pins;
+mod refused_pins;
 mod resets;
 mod session_pooling;
 mod settings;
 mod startup;
+mod verified;
 
 use crate::support::raw::{Client, Message};
 use crate::support::{Bouncer, postgres};

@@ -1,6 +1,7 @@
 //! Settings follow the client: with savepoints, errors, several statements in one message, and the extended protocol.
 
 use super::{code, mismatches, pins, run, with_one_server, with_several_servers};
+use crate::support::eventually;
 use crate::support::raw::{self, Client};
 
 #[test]
@@ -222,5 +223,65 @@ fn set_role_none_is_not_the_default_role() {
     for _ in 0..2 {
         assert_eq!(b.value("SELECT current_user"), "follows_limited");
         assert_eq!(a.value("SELECT current_user"), "follows_default");
+    }
+}
+
+#[test]
+fn show_clients_shows_pins_and_which_clients_have_the_same_settings() {
+    let bouncer = with_several_servers();
+    let (mut a, mut b) = (bouncer.client(), bouncer.client());
+    let settings = || bouncer.show("CLIENTS", "settings")[..2].to_vec();
+    assert_eq!(settings()[0], settings()[1]);
+    let first = settings()[0].clone();
+    run(&mut a, &["SET app.tenant = 'a'", "SELECT pg_advisory_lock(12)"]);
+    eventually("the settings differ", || settings().contains(&first) && settings()[0] != settings()[1]);
+    assert!(bouncer.show("CLIENTS", "pins").contains(&"advisory_lock".to_owned()));
+    run(&mut b, &["SET app.tenant = 'a'"]);
+    run(&mut a, &["SELECT pg_advisory_unlock(12)"]);
+    eventually("the settings are the same", || settings()[0] == settings()[1] && settings()[0] != first);
+    run(&mut a, &["SET timezone = 'UTC'"]);
+    eventually("a reported value counts, too", || settings()[0] != settings()[1]);
+}
+
+#[test]
+fn a_setting_of_a_superuser_follows_beside_another_session_authorization() {
+    let bouncer = with_one_server();
+    let log_in = || Client::log_in(bouncer.port, "postgres", "app");
+    let (mut a, mut b) = (log_in(), log_in());
+    run(&mut b, &["SET SESSION AUTHORIZATION app", "SELECT 1"]);
+    run(&mut a, &["SET lo_compat_privileges = on", "SET SESSION AUTHORIZATION app"]);
+    for _ in 0..3 {
+        // The server has the authorization already, but `app` may not change the setting.
+        assert_eq!(
+            (b.value("SHOW lo_compat_privileges"), b.value("SELECT current_user")),
+            ("off".into(), "app".into())
+        );
+        assert_eq!(
+            (a.value("SHOW lo_compat_privileges"), a.value("SELECT current_user")),
+            ("on".into(), "app".into())
+        );
+    }
+    assert!(pins(&bouncer).is_empty());
+}
+
+#[test]
+fn a_value_that_another_client_has_set_with_more_rights_is_reset() {
+    let bouncer = with_several_servers();
+    crate::support::postgres()
+        .sql_in(
+            "app",
+            "CREATE OR REPLACE FUNCTION follows_rights() RETURNS text LANGUAGE sql SECURITY DEFINER
+             AS $$ SELECT set_config('log_min_messages', 'error', false) $$",
+        )
+        .unwrap();
+    let mut clients: Vec<Client> = (0..3).map(|_| bouncer.client()).collect();
+    // Each server has the value.
+    clients.iter_mut().for_each(|client| run(client, &["BEGIN"]));
+    clients.iter_mut().for_each(|client| run(client, &["SELECT follows_rights()", "COMMIT"]));
+    let mut other = bouncer.client();
+    run(&mut other, &["SET app.tenant = 'other'"]);
+    for _ in 0..4 {
+        assert_eq!(other.value("SHOW log_min_messages"), "warning");
+        assert_eq!(other.value("SELECT current_setting('app.tenant')"), "other");
     }
 }

@@ -301,6 +301,8 @@ pub fn command_through(
         .envs(std::env::var("TEST_MOVE_CLIENTS").map(|yes| ("TEST_MOVE_CLIENTS", yes)))
         // With follow, all tests can be run with clients whose session state follows them.
         .envs(std::env::var("TEST_SESSION_STATE").map(|value| ("IAMBOUNCER_SESSION_STATE", value)))
+        // After each transaction, the state of the server can be compared with what is recorded of it.
+        .envs(std::env::var("TEST_STATE_VERIFY").map(|every| ("IAMBOUNCER_STATE_VERIFY", every)))
         .envs(root_user())
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .stdin(Stdio::null())

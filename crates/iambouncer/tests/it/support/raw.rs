@@ -319,6 +319,15 @@ pub fn describe_statement(name: &str) -> Vec<u8> {
     framed(b'D', format!("S{name}\0").as_bytes())
 }
 
+pub fn describe_portal() -> Vec<u8> {
+    framed(b'D', b"P\0")
+}
+
+/// Calls a function without arguments by its number.
+pub fn call_function(number: u32) -> Vec<u8> {
+    framed(b'F', &[&number.to_be_bytes()[..], &[0, 0, 0, 0, 0, 0]].concat())
+}
+
 pub fn close_statement(name: &str) -> Vec<u8> {
     framed(b'C', format!("S{name}\0").as_bytes())
 }
