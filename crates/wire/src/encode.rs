@@ -42,12 +42,14 @@ pub struct ErrorReport<'a> {
     pub detail: Option<&'a str>,
     /// Hint.
     pub hint: Option<&'a str>,
+    /// The function of PostgreSQL that reports the error, which some drivers examine.
+    pub routine: Option<&'a str>,
 }
 
 impl<'a> ErrorReport<'a> {
     /// An error after which the connection closes.
     pub fn fatal(code: &'a str, message: &'a str) -> Self {
-        Self { severity: "FATAL", code, message, detail: None, hint: None }
+        Self { severity: "FATAL", code, message, detail: None, hint: None, routine: None }
     }
 
     /// An error after which the session continues.
@@ -70,6 +72,7 @@ fn report(out: &mut Vec<u8>, tag: u8, report: &ErrorReport<'_>) {
             (b'M', Some(report.message)),
             (b'D', report.detail),
             (b'H', report.hint),
+            (b'R', report.routine),
         ];
         for (kind, value) in fields {
             if let Some(value) = value {

@@ -11,6 +11,12 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
     out.extend_from_slice(body);
 }
 
+/// Appends a whole Query with this text, which ends with a zero byte.
+pub fn query(out: &mut Vec<u8>, text: &[u8]) {
+    head(out, frontend::QUERY, text.len());
+    out.extend_from_slice(text);
+}
+
 /// Appends the head of a Parse for `name`; `body_len` bytes of query and types must follow it.
 pub fn parse_head(out: &mut Vec<u8>, name: &[u8], body_len: usize) {
     head(out, frontend::PARSE, name.len() + 1 + body_len);

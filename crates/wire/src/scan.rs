@@ -57,8 +57,6 @@ pub static FROM_SERVER: Interest = Interest::new(
         backend::PARSE_COMPLETE,
         backend::BIND_COMPLETE,
         backend::CLOSE_COMPLETE,
-        backend::PARAMETER_DESCRIPTION,
-        backend::ROW_DESCRIPTION,
         backend::NO_DATA,
         backend::PORTAL_SUSPENDED,
         backend::EMPTY_QUERY_RESPONSE,
@@ -75,6 +73,8 @@ pub static FROM_SERVER: Interest = Interest::new(
         backend::PARAMETER_STATUS,
         backend::ERROR_RESPONSE,
         backend::COMMAND_COMPLETE,
+        backend::PARAMETER_DESCRIPTION,
+        backend::ROW_DESCRIPTION,
     ],
 );
 

@@ -56,6 +56,15 @@ pub struct NameChange {
     pub prepared: u64,
 }
 
+/// Why the pooler refuses a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client would keep its server for these features.
+    Pins(Features),
+    /// The statement does not have the result any more that was described to the client.
+    ChangedResult,
+}
+
 /// A change of state that depends on an answer: the answer commits it, an error rolls it back. Most changes are recorded
 /// when the message is sent and only have to be rolled back. Small, because every entry has room for it.
 #[derive(Default)]
@@ -77,8 +86,8 @@ pub enum StateChange {
     Duplicate(Box<NameChange>),
     /// The server has the client's parameters, once it has accepted them.
     Parameters,
-    /// Nothing, but the message was replaced by one that fails, since its client would keep its server for these features.
-    Refused(Features),
+    /// Nothing, but the message was replaced by one that fails.
+    Refused(Refusal),
 }
 
 /// Why a [`StateChange`] is rolled back.
@@ -194,6 +203,8 @@ pub enum ExpectedAnswer {
     Bind(u64),
     /// RowDescription or NoData, after a ParameterDescription for a statement; the shared statement it names, or 0.
     Describe(u64),
+    /// The same, discarded, for a statement whose description the pooler compares.
+    Inspect(u64),
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute {
         /// It may read COPY data.
@@ -246,6 +257,7 @@ impl ExpectedAnswer {
             Self::Parse(_) | Self::Reprepare(_) | Self::Local(LocalAnswer::ParseComplete) => "Parse",
             Self::Bind(_) => "Bind",
             Self::Describe(_) => "Describe",
+            Self::Inspect(_) => "Describe of the pooler",
             Self::Execute { .. } => "Execute",
             Self::Close(_) | Self::Local(LocalAnswer::CloseComplete) => "Close",
             Self::Local(LocalAnswer::Messages(_)) => "a refused request",

@@ -379,6 +379,21 @@ impl ExpectedAnswers {
         }
     }
 
+    /// The shared statement that the answer at the front describes, and true if only the pooler has asked for it.
+    #[inline]
+    pub fn described(&self) -> Option<(u64, bool)> {
+        match self.front() {
+            Some(&ExpectedAnswer::Describe(id)) if id > 0 => Some((id, false)),
+            Some(&ExpectedAnswer::Inspect(id)) => Some((id, true)),
+            _ => None,
+        }
+    }
+
+    /// True if the pooler has asked for the description of this statement.
+    pub fn inspects(&self, id: u64) -> bool {
+        self.queue.iter().any(|entry| matches!(entry.answer, ExpectedAnswer::Inspect(known) if known == id))
+    }
+
     /// The client's name of the statement that the front message parses.
     pub fn front_name(&self) -> Option<&[u8]> {
         match self.queue.front() {
@@ -457,6 +472,10 @@ impl ExpectedAnswers {
             (Some(ExpectedAnswer::Describe(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Forward),
             (Some(ExpectedAnswer::Describe(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
                 (true, Answer::Forward)
+            }
+            (Some(ExpectedAnswer::Inspect(_)), backend::PARAMETER_DESCRIPTION) => (false, Answer::Skip),
+            (Some(ExpectedAnswer::Inspect(_)), backend::ROW_DESCRIPTION | backend::NO_DATA) => {
+                (true, Answer::Skip)
             }
             (
                 Some(ExpectedAnswer::InternalQuery),

@@ -7,6 +7,7 @@
 
 mod call_cache;
 pub mod client_names;
+pub mod description;
 pub mod effect;
 mod interned;
 pub mod server_cache;
@@ -14,7 +15,8 @@ pub mod statement;
 pub mod unnamed;
 
 pub use call_cache::CallCache;
-pub use client_names::ClientNames;
+pub use client_names::{ClientNames, NamedStatement};
+pub use description::Description;
 pub use effect::Effect;
 pub use server_cache::{MAX_EVICTED, ServerCache};
 pub use statement::{Interner, Statement};

@@ -1,6 +1,7 @@
 //! The statements on one server, least recently used first. Owns the order of eviction, and which statements are
 //! uncertain.
 
+use super::description::Description;
 use super::statement::{Statement, Text};
 use lru::LruCache;
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ struct CachedStatement {
     statement: Rc<Statement>,
     /// The schema version when it was prepared.
     version: u32,
+    /// How the server has described it.
+    description: Description,
 }
 
 /// Statements that may or may not exist on the server: they are closed before they are prepared again.
@@ -50,6 +53,22 @@ impl ServerCache {
         self.entries.get(&id).is_some() || self.private.contains(&id)
     }
 
+    /// The same with its description.
+    #[inline]
+    pub fn touch_described(&mut self, id: u64) -> Option<Description> {
+        match self.entries.get(&id) {
+            Some(entry) => Some(entry.description),
+            None => self.private.contains(&id).then_some(Description::UNKNOWN),
+        }
+    }
+
+    /// Records how the server has described a statement.
+    pub fn describe(&mut self, id: u64, description: Description) {
+        if let Some(entry) = self.entries.peek_mut(&id) {
+            entry.description = description;
+        }
+    }
+
     /// The schema version at which the server has prepared it, if it has.
     pub fn version(&self, id: u64) -> Option<u32> {
         self.entries
@@ -71,7 +90,8 @@ impl ServerCache {
         if statement.is_private() {
             self.private.insert(statement.id);
         } else {
-            self.entries.push(statement.id, CachedStatement { statement, version });
+            let description = Description::UNKNOWN;
+            self.entries.push(statement.id, CachedStatement { statement, version, description });
         }
     }
 
@@ -151,9 +171,10 @@ impl ServerCache {
         self.uncertain = Uncertain::All;
     }
 
-    /// All statements with their schema versions, least recently used first.
-    pub fn texts(&self) -> Vec<(Arc<Text>, u32)> {
-        self.entries.iter().rev().map(|(_, entry)| (entry.statement.text(), entry.version)).collect()
+    /// All statements with their schema versions and descriptions, least recently used first.
+    pub fn texts(&self) -> Vec<(Arc<Text>, u32, Description)> {
+        let entries = self.entries.iter().rev();
+        entries.map(|(_, entry)| (entry.statement.text(), entry.version, entry.description)).collect()
     }
 
     /// The statements whose text is not kept.

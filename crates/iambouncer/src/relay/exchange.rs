@@ -1,6 +1,7 @@
 //! A request under way, with its answers: the state that a session needs only while it is active. Owns that state and a
 //! thread-local free list, so that idle clients do not hold an exchange and queries do not allocate one.
 
+use super::descriptions::Inspection;
 use super::half_duplex::HalfDuplex;
 use super::link::Link;
 use super::retry::Retry;
@@ -9,7 +10,7 @@ use crate::answers::ExpectedAnswers;
 use crate::clients::Departure;
 use crate::config::PoolMode;
 use crate::pool::SessionRules;
-use crate::prepared::{ClientNames, Effect};
+use crate::prepared::{ClientNames, Description, Effect};
 use crate::worker::executor;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -65,6 +66,12 @@ pub(super) struct Exchange {
     pub(super) unnamed_portal: Effect,
     /// The same for all named portals combined.
     pub(super) named_portals: Effect,
+    /// The comparison of a description for the next Bind.
+    pub(super) inspection: Inspection,
+    /// The first part of the description that is being received.
+    pub(super) description: Description,
+    /// The statement of the unnamed portal, if its result has not been described to the client; otherwise 0.
+    pub(super) undescribed: u64,
     /// The current batch, in case it has to be sent again.
     pub(super) retry: Retry,
     pub(super) flush: FlushState,
@@ -92,6 +99,7 @@ impl Exchange {
         };
         exchange.awaits_client_input = false;
         exchange.has_reset_server = false;
+        exchange.inspection = Inspection::None;
         // The rules may be those of another client.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();
@@ -113,6 +121,9 @@ impl Exchange {
             request: RequestState::Accepted,
             unnamed_portal: Effect::None,
             named_portals: Effect::None,
+            inspection: Inspection::None,
+            description: Description::UNKNOWN,
+            undescribed: 0,
             retry: Retry::default(),
             flush: FlushState::None,
             unanswered_bytes: 0,

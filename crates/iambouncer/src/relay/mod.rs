@@ -7,6 +7,7 @@
 
 mod decision;
 mod departing;
+mod descriptions;
 mod downstream;
 mod exchange;
 mod half_duplex;
@@ -16,13 +17,14 @@ mod link;
 mod moving;
 mod own_names;
 mod read_state;
-mod refused_pins;
+mod refusals;
 mod requests;
 mod retry;
 mod server_copies;
 mod server_messages;
 mod session;
 mod session_state;
+mod sql_names;
 mod statements;
 #[cfg(feature = "otlp")]
 mod traced;

@@ -10,7 +10,7 @@ use crate::net::{SocketInTransit, Stream};
 use crate::parameters::{ParameterId, ValueSet};
 use crate::pool::Pool;
 use crate::prepared::statement::Text;
-use crate::prepared::{ClientNames, Effect, ServerUnnamed, Unnamed, UnnamedText};
+use crate::prepared::{ClientNames, Description, Effect, ServerUnnamed, Unnamed, UnnamedText};
 use crate::server::moving::DetachedServer;
 use sql::SessionChanges;
 use std::io;
@@ -55,7 +55,7 @@ struct KeptServer {
 /// A session that belongs to no worker. Its connections are closed when it is dropped.
 pub struct SessionInTransit {
     client: SocketInTransit,
-    names: Vec<(Box<[u8]>, Arc<Text>)>,
+    names: Vec<(Box<[u8]>, Arc<Text>, Description)>,
     unnamed: UnnamedInTransit,
     has_effects: bool,
     has_private: bool,
@@ -225,8 +225,8 @@ impl SessionInTransit {
         let (client, received) = client.unpack()?;
         let context = pool.context.clone();
         let mut own_names = ClientNames::default();
-        for (name, text) in names {
-            own_names.insert(&name, context.statements.adopt(&text));
+        for (name, text, description) in names {
+            own_names.insert_described(&name, context.statements.adopt(&text), description);
         }
         let unnamed = match unnamed {
             UnnamedInTransit::None => None,

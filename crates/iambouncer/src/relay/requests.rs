@@ -131,6 +131,9 @@ impl Exchange {
     }
 
     fn on_query(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
+        if self.uses_name(session, frame)? {
+            return Ok(());
+        }
         if self.rules.refuses_pins {
             let pins = self.pins_of_query(session, frame)?;
             if !pins.is_empty() {

@@ -30,6 +30,8 @@ pub(super) struct Retry {
     bytes: Vec<u8>,
     /// Pending bytes that are sent before the batch.
     skipped: usize,
+    /// The client does not know the result of the statement, or asks for its description in the batch.
+    may_change_result: bool,
 }
 
 /// What the server's error reveals about the statement.
@@ -58,10 +60,16 @@ impl Stale {
 impl Retry {
     /// Begins recording a batch. Its first message follows `unsent` bytes that do not belong to it.
     #[inline]
-    pub(super) fn begin(&mut self, unsent: usize) {
+    pub(super) fn begin(&mut self, unsent: usize, may_change_result: bool) {
         self.bytes.clear();
         self.skipped = unsent;
+        self.may_change_result = may_change_result;
         self.stage = RetryStage::Open;
+    }
+
+    /// True if the batch may be sent again although the statement has another result then.
+    pub(super) fn may_change_result(&self) -> bool {
+        self.may_change_result
     }
 
     /// Another client message begins. A retry must not overtake a message that follows the batch.
@@ -149,7 +157,7 @@ mod tests {
     #[test]
     fn only_sent_bytes_of_the_batch_are_recorded() {
         let mut retry = Retry::default();
-        retry.begin(3);
+        retry.begin(3, true);
         retry.record(b"SETbind", b"");
         retry.record(b"", b"execute");
         retry.unrecord(3);
@@ -160,15 +168,15 @@ mod tests {
     fn a_batch_is_retried_once_and_only_if_it_is_small() {
         let mut retry = Retry::default();
         assert!(retry.take().is_none());
-        retry.begin(0);
+        retry.begin(0, true);
         retry.record(b"bind", b"");
         assert_eq!(retry.take(), Some((&b"bind"[..], true)));
         assert!(retry.take().is_none());
-        retry.begin(0);
+        retry.begin(0, true);
         retry.record(b"bind", b"");
         retry.complete_if_open();
         assert_eq!(retry.take(), Some((&b"bind"[..], false)));
-        retry.begin(0);
+        retry.begin(0, true);
         retry.record(b"", &[0; MAX_KEPT_BYTES + 1]);
         assert!(retry.take().is_none());
     }

@@ -86,11 +86,16 @@ impl Exchange {
 
     /// Makes sure that the server has the statement before a message names it. True if the server already had it.
     pub(super) fn ensure_prepared(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) -> bool {
-        if self.is_prepared(statement) {
-            return true;
+        let was_prepared = self.is_prepared(statement);
+        if !was_prepared {
+            self.prepare(session, statement);
         }
+        was_prepared
+    }
+
+    /// Prepares the statement on the server, again if it has it.
+    pub(super) fn prepare(&mut self, session: &mut ClientSession, statement: &Rc<Statement>) {
         self.add_to_server(session, statement);
         self.answers.push(ExpectedAnswer::Parse(Answer::Skip).with(StateChange::Prepared(statement.id)));
-        false
     }
 }

@@ -15,7 +15,6 @@ use crate::prepared::ServerUnnamed;
 use crate::prepared::server_cache::UNKNOWN_VERSION;
 use crate::server::{Server, out_of_step};
 use crate::worker;
-use sql::Features;
 use std::collections::HashSet;
 use wire::backend::{self, TxStatus};
 use wire::scan::Frame;
@@ -44,7 +43,10 @@ impl Exchange {
                 self.on_command_complete(session, frame);
                 self.on_answer(session, frame.tag)?
             }
-            tag => self.on_answer(session, tag)?,
+            tag => match self.answers.described() {
+                Some(described) if is_description(tag) => self.on_description(session, frame, described)?,
+                _ => self.on_answer(session, tag)?,
+            },
         };
         if discard {
             self.down.discard(frame);
@@ -56,7 +58,7 @@ impl Exchange {
 
     /// True when the answer is discarded.
     #[inline]
-    fn on_answer(&mut self, session: &ClientSession, tag: u8) -> Result<bool, CloseReason> {
+    pub(super) fn on_answer(&mut self, session: &ClientSession, tag: u8) -> Result<bool, CloseReason> {
         // The changes that depend on it were recorded in advance.
         match self.answers.answer(tag, |_| ()) {
             Ok(answer) => {
@@ -223,7 +225,7 @@ impl Exchange {
             }
             return Ok(self.replace_names(session, frame));
         }
-        if self.on_stale_statement(frame) {
+        if self.on_stale_statement(session, frame) {
             return Ok(true);
         }
         #[cfg(feature = "otlp")]
@@ -239,21 +241,21 @@ impl Exchange {
             linked.condition = ServerCondition::InStep;
         }
         let server = &mut linked.server;
-        let mut refused = Features::NONE;
+        let mut refusal = None;
         let failed = self.answers.error(|change, why| match change {
-            StateChange::Refused(features) if why.is_front => refused = features,
+            StateChange::Refused(reason) if why.is_front => refusal = Some(reason),
             change => roll_back(session, server, change, why),
         });
         if let Err(mismatch) = failed {
             return Err(self.out_of_step(session, &mismatch));
         }
         session.info.prepared_count.set(session.names.len() as u32);
-        Ok(replaced || !refused.is_empty() && self.replace_refusal(session, refused, frame))
+        Ok(replaced || refusal.is_some_and(|refusal| self.replace_refusal(session, refusal, frame)))
     }
 
     /// The server refuses a statement that it was assumed to have; this is corrected. True when the batch is sent
     /// again, so that the client does not notice.
-    fn on_stale_statement(&mut self, frame: Frame) -> bool {
+    fn on_stale_statement(&mut self, session: &ClientSession, frame: Frame) -> bool {
         let Some(id) = self.answers.front_statement() else { return false };
         let Some(stale) = Stale::of(self.message(frame)) else { return false };
         let can_send = self.is_between_messages();
@@ -263,7 +265,14 @@ impl Exchange {
         match stale {
             // If one statement was dropped unseen, all may have been.
             Stale::Missing => prepared.mark_all_uncertain(),
-            Stale::Outdated => prepared.mark_uncertain(id),
+            Stale::Outdated => {
+                prepared.mark_uncertain(id);
+                // Other servers have it as it was, too.
+                session.pool.schema_changed();
+                if !self.retry.may_change_result() {
+                    return false;
+                }
+            }
         }
         let Some(statement) = statement.filter(|statement| can_send && !statement.is_private()) else {
             return false;
@@ -392,6 +401,10 @@ impl Exchange {
             }
         }
     }
+}
+
+fn is_description(tag: u8) -> bool {
+    matches!(tag, from_server::PARAMETER_DESCRIPTION | from_server::ROW_DESCRIPTION | from_server::NO_DATA)
 }
 
 /// Undoes what was recorded in advance for an answer that is an error.

@@ -3,6 +3,7 @@
 //! statement belongs to [`super::unnamed`].
 
 use super::decision::{Consumed, NotConsumed};
+use super::descriptions::Inspection;
 use super::exchange::Exchange;
 use super::internal_names;
 use super::link::Link;
@@ -135,9 +136,10 @@ impl Exchange {
         if head.statement.is_empty() {
             return self.on_unnamed_bind(session, frame);
         }
-        let Some(statement) = session.names.get(head.statement).cloned() else {
+        let Some(named) = session.names.named(head.statement) else {
             return self.on_unknown_bind(session, frame);
         };
+        let (statement, known) = (named.statement.clone(), named.description);
         if self.answers.is_name_unsettled(head.statement) || self.must_await(&statement) {
             return Err(self.await_answer());
         }
@@ -145,6 +147,15 @@ impl Exchange {
             return Err(NotConsumed::SendFirst);
         }
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
+        let copy = self.link.server().and_then(|linked| linked.server.prepared.touch_described(statement.id));
+        let is_known = known.is_known();
+        if is_known
+            && (copy.is_none_or(|copy| !copy.is_that_of(known)) || self.inspection != Inspection::None)
+            && self.refuses_changed_result(session, frame, &statement, known)?
+        {
+            return Ok(());
+        }
+        self.undescribed = if is_known || portal_len > 0 { 0 } else { statement.id };
         if self.rules.refuses_pins {
             let pins =
                 session.pins_of_prepared(&statement.body, statement.changes.as_deref(), &statement.calls);
@@ -162,9 +173,11 @@ impl Exchange {
         session.pool.stats.count(|t| t.binds += 1);
         self.start_clock(session);
         let begins = self.begins_batch();
-        let was_prepared = self.ensure_prepared(session, &statement);
-        if begins && was_prepared {
-            self.retry.begin(self.up.sendable_bytes());
+        if copy.is_none() {
+            self.prepare(session, &statement);
+        } else if begins {
+            let may_change_result = !is_known || self.is_described_next(frame);
+            self.retry.begin(self.up.sendable_bytes(), may_change_result);
         }
         self.forward_bind(frame, (portal_len, head_len), &statement.name, statement.id);
         Ok(())
@@ -218,8 +231,10 @@ impl Exchange {
     pub(super) fn on_describe(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         let named = self.named(frame)?;
         if named.target == NamedKind::Portal {
+            let is_unnamed = named.name.is_empty();
             self.start_clock(session);
-            self.answers.push(ExpectedAnswer::Describe(0));
+            let described = if is_unnamed { std::mem::take(&mut self.undescribed) } else { 0 };
+            self.answers.push(ExpectedAnswer::Describe(described));
             self.up.forward(frame);
             return Ok(());
         }
@@ -233,11 +248,13 @@ impl Exchange {
         if self.answers.is_name_unsettled(named.name) || self.must_await(&statement) {
             return Err(self.await_answer());
         }
+        let name: Box<[u8]> = named.name.into();
         self.discard_message(frame)?;
+        session.names.forget_description(&name);
         self.start_clock(session);
         let begins = self.begins_batch();
         if self.ensure_prepared(session, &statement) && begins {
-            self.retry.begin(self.up.sendable_bytes());
+            self.retry.begin(self.up.sendable_bytes(), true);
         }
         rewrite::describe_statement(self.up.insert(), &statement.name);
         self.answers.push(ExpectedAnswer::Describe(statement.id));

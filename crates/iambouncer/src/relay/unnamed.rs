@@ -98,6 +98,7 @@ impl Exchange {
 
     pub(super) fn on_unnamed_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.clear();
+        self.undescribed = 0;
         self.ensure_unnamed(session)?;
         if self.rules.refuses_pins
             && let Some(text) = session.unnamed.clone()

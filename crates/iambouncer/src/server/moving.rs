@@ -5,6 +5,7 @@ use super::{Server, ServerFacts, ServerInfo};
 use crate::limits::Permit;
 use crate::net::{Inbound, SocketInTransit};
 use crate::parameters::{ParameterId, ParameterIds, Parameters};
+use crate::prepared::Description;
 use crate::prepared::statement::Text;
 use crate::prepared::{Interner, ServerCache, ServerUnnamed};
 use std::cell::Cell;
@@ -22,7 +23,7 @@ pub struct DetachedServer {
     reported: ParameterIds,
     has_client_names: bool,
     last_client: u64,
-    prepared: Vec<(Arc<Text>, u32)>,
+    prepared: Vec<(Arc<Text>, u32, Description)>,
     private: Vec<u64>,
     has_uncertain: bool,
     is_unnamed_own: bool,
@@ -91,8 +92,11 @@ impl DetachedServer {
     pub fn unpack(self, parameters: &Parameters, statements: &Interner) -> io::Result<(Server, Inbound)> {
         let (stream, received) = self.connection.unpack()?;
         let mut prepared = ServerCache::default();
-        for (text, version) in self.prepared {
-            prepared.insert(statements.adopt(&text), version);
+        for (text, version, description) in self.prepared {
+            let statement = statements.adopt(&text);
+            let id = statement.id;
+            prepared.insert(statement, version);
+            prepared.describe(id, description);
         }
         prepared.insert_private(self.private);
         if self.has_uncertain {

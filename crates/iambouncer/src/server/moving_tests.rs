@@ -41,7 +41,7 @@ fn everything(server: &Server, permits: &Counter) -> Vec<String> {
         application_name,
     } = facts;
     let texts: Vec<_> =
-        server.prepared.texts().iter().map(|(text, version)| (text.body.clone(), *version)).collect();
+        server.prepared.texts().iter().map(|(text, version, _)| (text.body.clone(), *version)).collect();
     let values: Vec<_> = server.parameters.iter().collect();
     vec![
         format!("{id} {generation} {pid} {cancel_key:?} {route:?} {remote:?} {local:?} {tls}"),

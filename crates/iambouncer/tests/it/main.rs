@@ -67,6 +67,7 @@ mod pgbouncer_peers;
 mod pooling;
 mod ports;
 mod prepared;
+mod prepared_names;
 mod proof_bounds;
 mod protocol;
 mod replication;

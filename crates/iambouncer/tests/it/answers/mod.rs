@@ -1,5 +1,6 @@
 //! Every client receives its own answers and no other client's, whatever it or the server sends.
 
+mod changed_results;
 mod combinations;
 mod copy_messages;
 mod copy_sync;

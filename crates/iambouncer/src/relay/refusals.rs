@@ -1,5 +1,5 @@
-//! `pin = error`: statements for which the client would keep its server. Owns what the server receives in their place, so
-//! that it fails the transaction or the batch itself, and the error that the client receives.
+//! Messages that the pooler refuses. Owns what the server receives in their place, so that it fails the transaction or the
+//! batch itself, and the error that the client receives; and which statements `pin = error` refuses.
 //!
 //! What only the server's answer shows, such as the value of a setting that a function has computed, is not refused.
 
@@ -8,20 +8,33 @@ use super::exchange::Exchange;
 use super::internal_names::NO_STATEMENT;
 use super::session::ClientSession;
 use super::session_state::shown_statement;
-use crate::answers::{Answer, ExpectedAnswer, StateChange};
+use crate::answers::{Answer, ExpectedAnswer, Refusal, StateChange};
 use crate::client_error;
 use crate::prepared::{CallCache, ServerUnnamed};
 use sql::changes::MAX_TEXT_BYTES;
 use sql::{Feature, Features, SessionChanges};
 use wire::backend;
+use wire::encode::{self, ErrorReport};
 use wire::limits::HEADER_BYTES;
+use wire::rewrite;
 use wire::scan::Frame;
-use wire::{encode, rewrite};
 
-/// Fails when it is analyzed, so also as a Parse, and without changing anything. The log of the server shows it.
-const FAILING: &str = "SELECT 'statement refused by iambouncer: its client would keep its server (pin = error)'::pg_catalog.int4";
+/// These fail when they are analyzed, so also as a Parse, and without changing anything. The log of the server shows them.
+const FAILING_RESULT: &str =
+    "SELECT 'statement refused by iambouncer: its result type has changed'::pg_catalog.int4";
+const FAILING_PIN: &str = "SELECT 'statement refused by iambouncer: its client would keep its server (pin = error)'::pg_catalog.int4";
 /// The SQLSTATE with which it fails (invalid_text_representation). In a failed transaction it is another one.
 const FAILS_WITH: &str = "22P02";
+
+/// PostgreSQL's own error. Drivers prepare the statement again, some of them only with this routine.
+const CHANGED_RESULT: ErrorReport<'static> = ErrorReport {
+    severity: "ERROR",
+    code: "0A000",
+    message: "cached plan must not change result type",
+    detail: None,
+    hint: None,
+    routine: Some("RevalidateCachedQuery"),
+};
 
 impl Exchange {
     /// The features for which a simple query would make its client keep its server.
@@ -39,9 +52,8 @@ impl Exchange {
         Ok(session.new_pins(begins))
     }
 
-    /// Refuses the message at the front. Its answer is expected as if it had been sent.
+    /// Refuses the message at the front, for which its client would keep its server.
     #[cold]
-    #[inline(never)]
     pub(super) fn refuse_pin(
         &mut self,
         session: &mut ClientSession,
@@ -50,23 +62,43 @@ impl Exchange {
         refused: Features,
         statement: &[u8],
     ) -> Consumed {
+        self.refuse(session, frame, answer, Refusal::Pins(refused), statement)
+    }
+
+    /// Refuses the message at the front. Its answer is expected as if it had been sent.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        answer: ExpectedAnswer,
+        refusal: Refusal,
+        statement: &[u8],
+    ) -> Consumed {
         self.discard_message(frame)?;
         self.retry.clear();
         self.start_clock(session);
-        session.note_refused(refused, statement);
+        let failing = match refusal {
+            Refusal::Pins(features) => {
+                session.note_refused(features, statement);
+                FAILING_PIN
+            }
+            Refusal::ChangedResult => FAILING_RESULT,
+        };
         match answer {
             ExpectedAnswer::Query { .. } | ExpectedAnswer::FunctionCall => {
-                encode::query(self.up.insert(), FAILING);
+                encode::query(self.up.insert(), failing);
                 if let Some(linked) = self.link.server() {
                     linked.server.unnamed.set_unless_own(ServerUnnamed::Unknown);
                 }
             }
             _ => {
-                let body = [FAILING.as_bytes(), b"\0\0\0"].concat();
+                let body = [failing.as_bytes(), b"\0\0\0"].concat();
                 rewrite::parse(self.up.insert(), NO_STATEMENT, &body);
             }
         }
-        self.answers.push(answer.with(StateChange::Refused(refused)));
+        self.answers.push(answer.with(StateChange::Refused(refusal)));
         Ok(())
     }
 
@@ -82,15 +114,21 @@ impl Exchange {
     pub(super) fn replace_refusal(
         &mut self,
         session: &ClientSession,
-        refused: Features,
+        refusal: Refusal,
         frame: Frame,
     ) -> bool {
         let has_failed_so = backend::error_fields(self.down.message(frame))
             .is_ok_and(|fields| fields.code.as_ref() == FAILS_WITH);
         if has_failed_so {
-            let error = client_error::pin_refused(refused);
-            session.pool.context.process.client_counters.count_error(&error.code);
-            error.encode_error(self.down.insert());
+            let out = self.down.insert();
+            match refusal {
+                Refusal::Pins(features) => {
+                    let error = client_error::pin_refused(features);
+                    session.pool.context.process.client_counters.count_error(&error.code);
+                    error.encode_error(out);
+                }
+                Refusal::ChangedResult => encode::error_response(out, &CHANGED_RESULT),
+            }
         }
         has_failed_so
     }

@@ -1,0 +1,110 @@
+//! Statements of the protocol that a simple query names: `DEALLOCATE name` and `EXECUTE name`. In PostgreSQL both have the same
+//! names; on a server, those of clients are others. Owns the answer to the first and the new text of the second.
+//!
+//! Several statements in one message, and batches of the extended protocol, are left to the server.
+
+use super::decision::Consumed;
+use super::exchange::Exchange;
+use super::link::Link;
+use super::session::ClientSession;
+use super::session_state::StatementMessage;
+use crate::answers::{Answer, ExpectedAnswer, LocalAnswer};
+use crate::prepared::{ServerUnnamed, Statement};
+use sql::{NameUse, PreparedName, prepared_name};
+use std::rc::Rc;
+use wire::backend::TxStatus;
+use wire::limits::HEADER_BYTES;
+use wire::scan::Frame;
+use wire::{encode, rewrite, tag};
+
+/// Longest text that is examined, in bytes.
+const MAX_EXAMINED_BYTES: usize = 64 * 1024;
+
+impl Exchange {
+    /// Handles a simple query that names a statement of the client. True if it was consumed.
+    #[inline]
+    pub(super) fn uses_name(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed<bool> {
+        if session.names.is_empty() || frame.len > MAX_EXAMINED_BYTES || self.answers.may_be_copying() {
+            return Ok(false);
+        }
+        let Some(named) = prepared_name(self.whole(frame)?.get(HEADER_BYTES..).unwrap_or_default()) else {
+            return Ok(false);
+        };
+        self.on_named_query(session, frame, &named)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn on_named_query(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        named: &PreparedName,
+    ) -> Consumed<bool> {
+        let Some(statement) = session.names.get(&named.name).cloned() else { return Ok(false) };
+        let is_failed = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed);
+        if !self.answers.is_settled() {
+            // The status of the transaction, and what the name means, depend on earlier answers.
+            return Err(self.await_answer());
+        }
+        // A private statement exists on one server only, which drops it. A failed transaction refuses both.
+        if is_failed || statement.is_private() {
+            return Ok(false);
+        }
+        match named.name_use {
+            NameUse::Deallocate => self.deallocate(session, frame, &named.name)?,
+            NameUse::Execute => self.execute_named(session, frame, named, &statement)?,
+        }
+        Ok(true)
+    }
+
+    /// Only the client drops the statement: the server keeps it for other clients.
+    fn deallocate(&mut self, session: &mut ClientSession, frame: Frame, name: &[u8]) -> Consumed {
+        let Link::Server(linked) = &self.link else { return Ok(()) };
+        let status = linked.status;
+        self.discard_message(frame)?;
+        self.retry.clear();
+        session.names.remove(name);
+        session.info.prepared_count.set(session.names.len() as u32);
+        let mut messages = Vec::new();
+        encode::command_complete(&mut messages, "DEALLOCATE");
+        encode::ready_for_query_in(&mut messages, status);
+        self.answers.push(ExpectedAnswer::Local(LocalAnswer::messages(messages)));
+        self.send_local_answers();
+        Ok(())
+    }
+
+    /// Sends the text with the name that the statement has on the server.
+    fn execute_named(
+        &mut self,
+        session: &mut ClientSession,
+        frame: Frame,
+        named: &PreparedName,
+        statement: &Rc<Statement>,
+    ) -> Consumed {
+        if let Some(changes) = &statement.changes {
+            self.record_statement(session, changes, &statement.body, StatementMessage::Query)?;
+        }
+        if self.rules.follows && session.pool.database.functions.may_change() {
+            self.record_cached_calls(session, &statement.body, &statement.calls);
+        }
+        let text = self.whole(frame)?.get(HEADER_BYTES..).unwrap_or_default();
+        let before = text.get(..named.place.start).unwrap_or_default();
+        let behind = text.get(named.place.end..).unwrap_or_default();
+        let query = [before, &statement.name[..], behind].concat();
+        self.discard_message(frame)?;
+        self.retry.clear();
+        self.start_clock(session);
+        if !self.ensure_prepared(session, statement) {
+            // Otherwise the server would skip the query after an error of the Parse.
+            encode::empty(self.up.insert(), tag::frontend::SYNC);
+            self.answers.push(ExpectedAnswer::Sync(Answer::Skip));
+        }
+        if let Some(linked) = self.link.server() {
+            linked.server.unnamed.set_unless_own(ServerUnnamed::None);
+        }
+        rewrite::query(self.up.insert(), &query);
+        self.answers.push(ExpectedAnswer::Query { deallocates: false });
+        Ok(())
+    }
+}

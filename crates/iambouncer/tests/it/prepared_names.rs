@@ -1,0 +1,89 @@
+//! Prepared statements of the protocol that simple queries name, as drivers and people do: they are the client's, on every
+//! server.
+
+use crate::support::raw::{self, Client, tags};
+use crate::support::{Bouncer, postgres};
+
+fn setup(settings: &[&str]) -> (Bouncer, Client) {
+    let bouncer = Bouncer::in_front_of(
+        postgres(),
+        &[&["default_pool_size = 2", "server_round_robin = 1"], settings].concat(),
+    );
+    // Both servers are open.
+    let mut clients = [bouncer.client(), bouncer.client()];
+    clients.iter_mut().for_each(|client| drop(client.query("BEGIN")));
+    let mut client = bouncer.client();
+    drop(clients);
+    client.send(&[raw::parse("Mine", "SELECT $1::int + 1"), raw::sync()].concat());
+    assert_eq!(tags(&client.until_ready()), "1Z");
+    (bouncer, client)
+}
+
+fn code(messages: &[raw::Message]) -> String {
+    messages.iter().find(|message| message.tag == b'E').map(|error| error.error().0).unwrap_or_default()
+}
+
+#[test]
+fn deallocate_drops_the_clients_statement_of_the_protocol() {
+    for state in ["session_state = pgbouncer", "session_state = follow"] {
+        let (bouncer, mut a) = setup(&[state]);
+        let mut b = bouncer.client();
+        b.send(&[raw::parse("Mine", "SELECT $1::int + 1"), raw::sync()].concat());
+        b.until_ready();
+        let messages = a.query("DEALLOCATE \"Mine\"");
+        assert_eq!((tags(&messages).as_str(), messages[0].command_tag().as_str()), ("CZ", "DEALLOCATE"));
+        assert_eq!(code(&a.query("DEALLOCATE \"Mine\"")), "26000");
+        a.send(&[raw::bind("", "Mine", &[b"1"]), raw::sync()].concat());
+        assert_eq!(code(&a.until_ready()), "26000");
+        // The name is free, also in a transaction; another client's statement of this name exists.
+        a.query("BEGIN");
+        for _ in 0..2 {
+            a.send(&[raw::parse("Mine", "SELECT 5"), raw::sync()].concat());
+            assert_eq!(tags(&a.until_ready()), "1Z");
+            let messages = a.query("deallocate prepare \"Mine\";");
+            assert_eq!((tags(&messages).as_str(), messages[1].bytes[5]), ("CZ", b'T'));
+        }
+        a.query("SELECT 1/0");
+        assert_eq!(code(&a.query("DEALLOCATE \"Mine\"")), "25P02");
+        a.query("ROLLBACK");
+        b.send(&[raw::bind("", "Mine", &[b"1"]), raw::execute(), raw::sync()].concat());
+        assert_eq!(tags(&b.until_ready()), "2DCZ");
+        // Names are in lower case without quotes.
+        assert_eq!(code(&b.query("DEALLOCATE Mine")), "26000");
+        // Behind an unanswered batch.
+        b.send(&[raw::parse("late", "SELECT 1"), raw::sync(), raw::query("DEALLOCATE late")].concat());
+        assert_eq!((tags(&b.until_ready()), tags(&b.until_ready())), ("1Z".into(), "CZ".into()));
+        assert!(bouncer.show("PINS", "reasons").is_empty());
+    }
+}
+
+#[test]
+fn execute_and_explain_use_the_clients_statement_of_the_protocol() {
+    for state in ["session_state = pgbouncer", "session_state = follow"] {
+        let (bouncer, mut a) = setup(&[state]);
+        for _ in 0..4 {
+            assert_eq!(a.value("EXECUTE \"Mine\" (41)"), "42");
+            assert!(a.value("EXPLAIN (COSTS off) EXECUTE \"Mine\" (1);").starts_with("Result"));
+        }
+        let error = a.query("EXECUTE \"Mine\"");
+        let text = error[0].error().1;
+        assert!(text.contains("\"Mine\"") && !text.contains("iamb_"), "{text}");
+        assert_eq!(code(&a.query("EXECUTE mine (41)")), "26000");
+        a.query("BEGIN");
+        assert_eq!(a.value("execute \"Mine\" (1)"), "2");
+        a.query("COMMIT");
+        assert!(bouncer.show("PINS", "reasons").is_empty());
+    }
+}
+
+#[test]
+fn what_an_executed_statement_changes_follows_the_client() {
+    let (bouncer, mut a) = setup(&["session_state = follow"]);
+    a.send(&[raw::parse("s", "SELECT set_config('app.named', $1, false)"), raw::sync()].concat());
+    a.until_ready();
+    a.value("EXECUTE s ('x')");
+    for _ in 0..3 {
+        assert_eq!(a.value("SELECT current_setting('app.named', true)"), "x");
+        assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.named', true), '')"), "");
+    }
+}
