@@ -22,5 +22,5 @@ mod values;
 pub use changes::SessionChanges;
 pub use features::{Feature, Features};
 pub use names::ChangingNames;
-pub use prepared_names::{NameUse, PreparedName, prepared_name};
+pub use prepared_names::{PreparedName, PreparedUse, prepared_name};
 pub use summary::summary;

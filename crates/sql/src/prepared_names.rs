@@ -9,7 +9,7 @@ const MAX_TOKENS: usize = 24;
 
 /// What a text does with a prepared statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameUse {
+pub enum PreparedUse {
     /// `DEALLOCATE name`.
     Deallocate,
     /// `EXECUTE name`, also behind EXPLAIN.
@@ -20,7 +20,7 @@ pub enum NameUse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedName {
     /// What it does with it.
-    pub name_use: NameUse,
+    pub name_use: PreparedUse,
     /// The name, in lower case unless it is in quotes.
     pub name: Vec<u8>,
     /// Where it is in the text, with its quotes.
@@ -37,20 +37,20 @@ pub fn prepared_name(text: &[u8]) -> Option<PreparedName> {
     let mut tokens = Tokens::new(text, LexerSettings::DEFAULT);
     let first = tokens.next_token().ok()??;
     let name_use = match first {
-        SqlToken::Word(word) if is(word, "deallocate") => NameUse::Deallocate,
-        SqlToken::Word(word) if is(word, "execute") => NameUse::Execute,
+        SqlToken::Word(word) if is(word, "deallocate") => PreparedUse::Deallocate,
+        SqlToken::Word(word) if is(word, "execute") => PreparedUse::Execute,
         SqlToken::Word(word) if is(word, "explain") => pass_options(&mut tokens)?,
         _ => return None,
     };
     let mut named = tokens.next_with_place().ok()??;
-    if name_use == NameUse::Deallocate && is_word(named.0, "prepare") {
+    if name_use == PreparedUse::Deallocate && is_word(named.0, "prepare") {
         let behind = tokens.clone().next_token().ok()?;
         if matches!(behind, Some(SqlToken::Word(_) | SqlToken::QuotedName(_))) {
             named = tokens.next_with_place().ok()??;
         }
     }
     let name = match named.0 {
-        SqlToken::Word(word) if name_use == NameUse::Deallocate && is(word, "all") => return None,
+        SqlToken::Word(word) if name_use == PreparedUse::Deallocate && is(word, "all") => return None,
         SqlToken::Word(word) => word.to_ascii_lowercase(),
         SqlToken::QuotedName(name) => unquoted(name),
         _ => return None,
@@ -59,10 +59,10 @@ pub fn prepared_name(text: &[u8]) -> Option<PreparedName> {
 }
 
 /// Passes the options of EXPLAIN and EXECUTE.
-fn pass_options(tokens: &mut Tokens<'_>) -> Option<NameUse> {
+fn pass_options(tokens: &mut Tokens<'_>) -> Option<PreparedUse> {
     for _ in 0..MAX_TOKENS {
         match tokens.next_token().ok()?? {
-            SqlToken::Word(word) if is(word, "execute") => return Some(NameUse::Execute),
+            SqlToken::Word(word) if is(word, "execute") => return Some(PreparedUse::Execute),
             SqlToken::Symbol(b';') => return None,
             SqlToken::Word(_) | SqlToken::Symbol(_) => {}
             _ => return None,
@@ -72,13 +72,13 @@ fn pass_options(tokens: &mut Tokens<'_>) -> Option<NameUse> {
 }
 
 /// True if no other statement follows: only arguments, and a semicolon.
-fn is_last(mut tokens: Tokens<'_>, name_use: NameUse) -> bool {
+fn is_last(mut tokens: Tokens<'_>, name_use: PreparedUse) -> bool {
     let mut has_ended = false;
     loop {
         match tokens.next_token() {
             Ok(None) => return true,
             Ok(Some(SqlToken::Symbol(b';'))) => has_ended = true,
-            Ok(Some(_)) if !has_ended && name_use == NameUse::Execute => {}
+            Ok(Some(_)) if !has_ended && name_use == PreparedUse::Execute => {}
             _ => return false,
         }
     }
@@ -105,14 +105,14 @@ mod tests {
     #[test]
     fn the_name_of_a_single_statement_is_found() {
         for (text, name_use, name, place) in [
-            ("DEALLOCATE p", NameUse::Deallocate, "p", "p"),
-            ("deallocate prepare \"P\";", NameUse::Deallocate, "P", "\"P\""),
-            ("DEALLOCATE prepare", NameUse::Deallocate, "prepare", "prepare"),
-            (" /* x */ DEALLOCATE \"a\"\"b\" ; ", NameUse::Deallocate, "a\"b", "\"a\"\"b\""),
-            ("EXECUTE S_1", NameUse::Execute, "s_1", "S_1"),
-            ("execute s(1, 'a;b', $$;$$);", NameUse::Execute, "s", "s"),
-            ("EXPLAIN EXECUTE s", NameUse::Execute, "s", "s"),
-            ("explain (analyze, format json) execute \"s\" (1)", NameUse::Execute, "s", "\"s\""),
+            ("DEALLOCATE p", PreparedUse::Deallocate, "p", "p"),
+            ("deallocate prepare \"P\";", PreparedUse::Deallocate, "P", "\"P\""),
+            ("DEALLOCATE prepare", PreparedUse::Deallocate, "prepare", "prepare"),
+            (" /* x */ DEALLOCATE \"a\"\"b\" ; ", PreparedUse::Deallocate, "a\"b", "\"a\"\"b\""),
+            ("EXECUTE S_1", PreparedUse::Execute, "s_1", "S_1"),
+            ("execute s(1, 'a;b', $$;$$);", PreparedUse::Execute, "s", "s"),
+            ("EXPLAIN EXECUTE s", PreparedUse::Execute, "s", "s"),
+            ("explain (analyze, format json) execute \"s\" (1)", PreparedUse::Execute, "s", "\"s\""),
         ] {
             let found = prepared_name(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(

@@ -58,7 +58,7 @@ pub struct NameChange {
 
 /// Why the pooler refuses a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// The client would keep its server for these features.
     Pins(Features),
     /// The statement does not have the result any more that was described to the client.
@@ -87,7 +87,7 @@ pub enum StateChange {
     /// The server has the client's parameters, once it has accepted them.
     Parameters,
     /// Nothing, but the message was replaced by one that fails.
-    Refused(Refusal),
+    Refused(RefusalReason),
 }
 
 /// Why a [`StateChange`] is rolled back.

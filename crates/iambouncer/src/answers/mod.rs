@@ -17,5 +17,5 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Answer, Expectation, ExpectedAnswer, LocalAnswer, Refusal, Rollback, StateChange};
+pub use entry::{Answer, Expectation, ExpectedAnswer, LocalAnswer, RefusalReason, Rollback, StateChange};
 pub use queue::{ExpectedAnswers, Mismatch, Ready};

@@ -7,7 +7,7 @@ use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
-use crate::answers::{ExpectedAnswer, Refusal};
+use crate::answers::{ExpectedAnswer, RefusalReason};
 use crate::prepared::{Description, Statement};
 use std::rc::Rc;
 use wire::backend::TxStatus;
@@ -63,7 +63,7 @@ impl Exchange {
             }
             Some(_) if is_prepared => {
                 self.inspection = Inspection::None;
-                self.refuse(session, frame, ExpectedAnswer::Bind(0), Refusal::ChangedResult, b"")?;
+                self.refuse(session, frame, ExpectedAnswer::Bind(0), RefusalReason::ChangedResult, b"")?;
                 Ok(true)
             }
             Some(copy) if !copy.is_known() => Err(self.inspect(session, statement, false)),

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::internal_names::NO_STATEMENT;
 use super::session::ClientSession;
 use super::session_state::shown_statement;
-use crate::answers::{Answer, ExpectedAnswer, Refusal, StateChange};
+use crate::answers::{Answer, ExpectedAnswer, RefusalReason, StateChange};
 use crate::client_error;
 use crate::prepared::{CallCache, ServerUnnamed};
 use sql::changes::MAX_TEXT_BYTES;
@@ -62,7 +62,7 @@ impl Exchange {
         refused: Features,
         statement: &[u8],
     ) -> Consumed {
-        self.refuse(session, frame, answer, Refusal::Pins(refused), statement)
+        self.refuse(session, frame, answer, RefusalReason::Pins(refused), statement)
     }
 
     /// Refuses the message at the front. Its answer is expected as if it had been sent.
@@ -73,18 +73,18 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
         answer: ExpectedAnswer,
-        refusal: Refusal,
+        refusal: RefusalReason,
         statement: &[u8],
     ) -> Consumed {
         self.discard_message(frame)?;
         self.retry.clear();
         self.start_clock(session);
         let failing = match refusal {
-            Refusal::Pins(features) => {
+            RefusalReason::Pins(features) => {
                 session.note_refused(features, statement);
                 FAILING_PIN
             }
-            Refusal::ChangedResult => FAILING_RESULT,
+            RefusalReason::ChangedResult => FAILING_RESULT,
         };
         match answer {
             ExpectedAnswer::Query { .. } | ExpectedAnswer::FunctionCall => {
@@ -114,7 +114,7 @@ impl Exchange {
     pub(super) fn replace_refusal(
         &mut self,
         session: &ClientSession,
-        refusal: Refusal,
+        refusal: RefusalReason,
         frame: Frame,
     ) -> bool {
         let has_failed_so = backend::error_fields(self.down.message(frame))
@@ -122,12 +122,12 @@ impl Exchange {
         if has_failed_so {
             let out = self.down.insert();
             match refusal {
-                Refusal::Pins(features) => {
+                RefusalReason::Pins(features) => {
                     let error = client_error::pin_refused(features);
                     session.pool.context.process.client_counters.count_error(&error.code);
                     error.encode_error(out);
                 }
-                Refusal::ChangedResult => encode::error_response(out, &CHANGED_RESULT),
+                RefusalReason::ChangedResult => encode::error_response(out, &CHANGED_RESULT),
             }
         }
         has_failed_so

@@ -10,7 +10,7 @@ use super::session::ClientSession;
 use super::session_state::StatementMessage;
 use crate::answers::{Answer, ExpectedAnswer, LocalAnswer};
 use crate::prepared::{ServerUnnamed, Statement};
-use sql::{NameUse, PreparedName, prepared_name};
+use sql::{PreparedName, PreparedUse, prepared_name};
 use std::rc::Rc;
 use wire::backend::TxStatus;
 use wire::limits::HEADER_BYTES;
@@ -52,8 +52,8 @@ impl Exchange {
             return Ok(false);
         }
         match named.name_use {
-            NameUse::Deallocate => self.deallocate(session, frame, &named.name)?,
-            NameUse::Execute => self.execute_named(session, frame, named, &statement)?,
+            PreparedUse::Deallocate => self.deallocate(session, frame, &named.name)?,
+            PreparedUse::Execute => self.execute_named(session, frame, named, &statement)?,
         }
         Ok(true)
     }
