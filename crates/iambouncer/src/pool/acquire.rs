@@ -74,6 +74,8 @@ pub struct Pool {
     noted_pins: Cell<Features>,
     /// Transactions since the state of a server was verified.
     unverified_transactions: Cell<u32>,
+    #[cfg(debug_assertions)]
+    pub(super) rotation: super::rotation::Rotation,
     /// State shared with the pools of the other workers.
     pub(super) shared: Arc<SharedPool>,
     /// Notified when a server becomes free or is closed.
@@ -119,6 +121,8 @@ impl Pool {
             known_parameters: KnownParameters::default(),
             noted_pins: Cell::default(),
             unverified_transactions: Cell::default(),
+            #[cfg(debug_assertions)]
+            rotation: super::rotation::Rotation::new(),
             shared,
             changed,
             shared_limits,
@@ -175,6 +179,18 @@ impl Pool {
         self.known_parameters.get(&self.context.parameters, &self.shared, users)
     }
 
+    /// Requests a server for the client with this id.
+    #[inline]
+    pub fn acquire_for(self: &Rc<Self>, client_id: u64) -> Acquired {
+        #[cfg(debug_assertions)]
+        return self.acquire_other(client_id);
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = client_id;
+            self.acquire()
+        }
+    }
+
     /// Requests a server.
     pub fn acquire(self: &Rc<Self>) -> Acquired {
         if !self.database.is_paused() {
@@ -201,13 +217,22 @@ impl Pool {
     /// The most recently used idle server that is usable; unusable ones are closed.
     pub(super) fn take_idle(&self) -> Option<Box<Server>> {
         loop {
-            let mut server =
-                if self.rules.uses_oldest_first() { self.idle.pop_oldest() } else { self.idle.pop_newest() }?;
+            let mut server = self.pop_idle()?;
             if server.is_fit(&self.context.parameters) {
                 return Some(server);
             }
             self.close(server, ServerCloseReason::Died);
         }
+    }
+
+    /// The idle server that is used next.
+    #[inline]
+    fn pop_idle(&self) -> Option<Box<Server>> {
+        #[cfg(debug_assertions)]
+        if let Some(server) = self.take_other() {
+            return server;
+        }
+        if self.rules.uses_oldest_first() { self.idle.pop_oldest() } else { self.idle.pop_newest() }
     }
 
     /// Closes the server that has been idle longest, to make room for another one. True if there was one.

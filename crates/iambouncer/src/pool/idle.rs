@@ -49,6 +49,15 @@ impl IdleServers {
         self.change(VecDeque::pop_front)
     }
 
+    /// Takes the server that has been idle longest, but not the one that this client has had last.
+    #[cfg(debug_assertions)]
+    pub(super) fn pop_oldest_but_last_of(&self, client_id: u64) -> Option<Box<Server>> {
+        self.change(|servers| {
+            let last = servers.iter().rposition(|server| server.last_client == client_id);
+            servers.remove(if last == Some(0) { 1 } else { 0 })
+        })
+    }
+
     /// Since when the first of them has been idle.
     pub(super) fn oldest_since(&self) -> Option<Instant> {
         self.servers.borrow().front().map(|server| server.info.touched_at.get())

@@ -38,6 +38,8 @@ mod refusal;
 mod release;
 mod reloading;
 mod replacement;
+#[cfg(debug_assertions)]
+mod rotation;
 mod rules;
 #[cfg(test)]
 mod sample_directory;

@@ -165,7 +165,7 @@ impl Exchange {
                     return Err(CloseReason::Error((*error).clone()));
                 }
             },
-            Link::None => match session.pool.acquire() {
+            Link::None => match session.pool.acquire_for(session.info.id) {
                 Acquired::Server(lease) => lease,
                 Acquired::Wait(waiter) => {
                     session.info.begin_wait(worker::now());

@@ -299,6 +299,8 @@ pub fn command_through(
         .envs(std::env::var("TEST_IO_ENGINE").map(|engine| ("IAMBOUNCER_IO_ENGINE", engine)))
         // It also runs some with clients that change their worker after every request.
         .envs(std::env::var("TEST_MOVE_CLIENTS").map(|yes| ("TEST_MOVE_CLIENTS", yes)))
+        // With it, a client gets another server for every transaction.
+        .envs(std::env::var("TEST_ROTATE_SERVERS").map(|yes| ("TEST_ROTATE_SERVERS", yes)))
         // With follow, all tests can be run with clients whose session state follows them.
         .envs(std::env::var("TEST_SESSION_STATE").map(|value| ("IAMBOUNCER_SESSION_STATE", value)))
         // After each transaction, the state of the server can be compared with what is recorded of it.
