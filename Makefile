@@ -28,8 +28,8 @@ TARGET = $${CARGO_TARGET_DIR:-target}
 STATIC = $(TARGET)/$(shell uname -m)-unknown-linux-gnu/release/iambouncer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist images test test-deploy versions pgbouncer session-state answers lint doc demo bench bench-tokens \
-	bench-growth instructions fuzz clean
+.PHONY: help setup build dist images test test-deploy versions pgbouncer session-state regression-suite driver-suites answers lint \
+	doc demo bench bench-tokens bench-growth instructions fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,15 @@ session-state: setup ## Compare random programs with a direct connection: STATE_
 		bin=$$(tools/postgres $$version) && PG_BIN=$$bin TEST_IO_ENGINE=$$engine STATE_SECONDS=$(STATE_SECONDS) \
 			$(CARGO) test --locked -p iambouncer --test it -- session_state::differential --nocapture || exit 1; \
 	done; done
+
+# Both use a debug build, in which no client gets the server that it has had last.
+regression-suite: setup ## Compare PostgreSQL's own regression suite with a direct connection, in transaction pooling
+	$(CARGO) build --locked -p iambouncer
+	tools/regression-suite
+
+driver-suites: setup ## Compare drivers' own tests with a direct connection, in transaction pooling: DRIVERS
+	$(CARGO) build --locked -p iambouncer
+	tools/driver-suites
 
 answers: setup ## Search for answers sent to the wrong client: ANSWERS_SECONDS per pool mode, number of workers and engine
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) test --locked -p iambouncer --lib -- answers::model_tests
