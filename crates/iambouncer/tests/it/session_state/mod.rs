@@ -9,6 +9,7 @@ mod resets;
 mod session_pooling;
 mod settings;
 mod startup;
+mod tenants;
 mod verified;
 
 use crate::support::raw::{Client, Message};
