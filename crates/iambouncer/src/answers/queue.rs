@@ -379,7 +379,13 @@ impl ExpectedAnswers {
         }
     }
 
-    /// The shared statement that the answer at the front describes, and true if only the pooler has asked for it.
+    /// True if the answer at the front describes a shared statement.
+    #[inline]
+    pub fn is_described(&self) -> bool {
+        self.described().is_some()
+    }
+
+    /// This statement, and true if only the pooler has asked for it.
     #[inline]
     pub fn described(&self) -> Option<(u64, bool)> {
         match self.front() {

@@ -90,7 +90,7 @@ impl Pool {
         self.assign_without_check(server);
     }
 
-    #[inline]
+    #[inline(always)]
     fn assign_without_check(self: &Rc<Self>, mut server: Box<Server>) {
         if self.is_needed_elsewhere() {
             match self.donate_if_fair(server) {

@@ -102,8 +102,10 @@ impl Exchange {
         &mut self,
         session: &mut ClientSession,
         frame: Frame,
-        (id, is_inspected): (u64, bool),
     ) -> Result<bool, CloseReason> {
+        let Some((id, is_inspected)) = self.answers.described() else {
+            return self.on_answer(session, frame.tag);
+        };
         self.description.add(self.down.message(frame));
         if frame.tag != tag::backend::PARAMETER_DESCRIPTION {
             let description = std::mem::take(&mut self.description);

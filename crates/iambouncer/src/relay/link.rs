@@ -181,7 +181,7 @@ impl Exchange {
         Ok(true)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn attach(&mut self, session: &ClientSession, lease: Lease) {
         let now = worker::now();
         let server: &Server = &lease;

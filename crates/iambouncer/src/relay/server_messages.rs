@@ -22,6 +22,7 @@ use wire::tag::{self, backend as from_server};
 use wire::{encode, rewrite};
 
 impl Exchange {
+    #[inline(always)]
     pub(super) fn on_server_message(
         &mut self,
         session: &mut ClientSession,
@@ -43,10 +44,12 @@ impl Exchange {
                 self.on_command_complete(session, frame);
                 self.on_answer(session, frame.tag)?
             }
-            tag => match self.answers.described() {
-                Some(described) if is_description(tag) => self.on_description(session, frame, described)?,
-                _ => self.on_answer(session, tag)?,
-            },
+            from_server::PARAMETER_DESCRIPTION | from_server::ROW_DESCRIPTION | from_server::NO_DATA
+                if self.answers.is_described() =>
+            {
+                self.on_description(session, frame)?
+            }
+            tag => self.on_answer(session, tag)?,
         };
         if discard {
             self.down.discard(frame);
@@ -401,10 +404,6 @@ impl Exchange {
             }
         }
     }
-}
-
-fn is_description(tag: u8) -> bool {
-    matches!(tag, from_server::PARAMETER_DESCRIPTION | from_server::ROW_DESCRIPTION | from_server::NO_DATA)
 }
 
 /// Undoes what was recorded in advance for an answer that is an error.

@@ -340,6 +340,7 @@ impl Exchange {
 
     /// `None` when a server can be requested: a request is complete, or the buffer is full. Otherwise the number of
     /// bytes needed before checking again.
+    #[inline(always)]
     pub(super) fn request_needs(&self) -> Result<Option<usize>, CloseReason> {
         let bytes = self.up.front();
         let mut at = 0;
