@@ -20,7 +20,7 @@ MODEL_CASES ?= 5000000
 
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := scanner startup messages
+FUZZ_TARGETS := scanner startup messages sql
 
 CARGO ?= cargo
 TARGET = $${CARGO_TARGET_DIR:-target}
@@ -163,7 +163,7 @@ instructions: setup ## Compare the relay's instructions per query with bench/ins
 	$(CARGO) build --release --locked -p iambouncer
 	$(CARGO) run --release --locked --quiet -p bench -- --instructions
 
-fuzz: ## Fuzz the wire protocol, FUZZ_SECONDS per target (requires cargo-fuzz)
+fuzz: ## Fuzz the wire protocol and the reading of SQL, FUZZ_SECONDS per target (requires cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 \
 		|| { echo "cargo-fuzz is missing: install it with 'cargo install cargo-fuzz --locked'." >&2; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \

@@ -49,6 +49,8 @@ const BEFORE_TEMP: [&str; 5] = ["or", "replace", "global", "local", "unlogged"];
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Temporary {
     No,
+    /// INSERT or MERGE, whose INTO names a table.
+    Writes,
     /// CREATE, INTO, and words that may follow.
     MayFollow,
     /// The object, unless ON COMMIT DROP follows: these words have been passed.
@@ -67,7 +69,7 @@ impl Temporary {
             SqlToken::Word(name) | SqlToken::QuotedName(name) => name,
             _ => b"",
         };
-        let is_before = is_any(name, &["create", "into"]);
+        let is_before = is(name, "create") || is(name, "into") && was != Self::Writes;
         let is_end = token == SqlToken::Symbol(b';');
         *self = match was {
             Self::MayFollow if is_any(name, &BEFORE_TEMP) => return,
@@ -80,6 +82,7 @@ impl Temporary {
                 }
             }
             _ if is_before => Self::MayFollow,
+            _ if is_any(name, &["insert", "merge"]) => Self::Writes,
             _ => Self::No,
         };
         if matches!(was, Self::Created { .. }) && (is_before || is_end) {

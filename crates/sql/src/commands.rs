@@ -292,6 +292,8 @@ mod tests {
         for text in [
             "SELECT pg_advisory_xact_lock(1)",
             "SELECT temp FROM sensors",
+            "INSERT INTO temp (a) VALUES (1)",
+            "MERGE INTO temporary USING b ON true WHEN MATCHED THEN DELETE",
             "CREATE TEMP TABLE t (a int) ON COMMIT DROP",
             "create temporary table t on commit drop as select 1",
             "DO $$ BEGIN CREATE TEMP TABLE t (a int) ON COMMIT DROP; END $$",

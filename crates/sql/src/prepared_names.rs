@@ -58,13 +58,18 @@ pub fn prepared_name(text: &[u8]) -> Option<PreparedName> {
     is_last(tokens, name_use).then_some(PreparedName { name_use, name, place: named.1 })
 }
 
-/// Passes the options of EXPLAIN and EXECUTE.
+/// Passes the options of EXPLAIN, and EXECUTE.
 fn pass_options(tokens: &mut Tokens<'_>) -> Option<PreparedUse> {
-    for _ in 0..MAX_TOKENS {
+    let mut is_list = false;
+    for at in 0..MAX_TOKENS {
         match tokens.next_token().ok()?? {
+            SqlToken::Symbol(b'(') if at == 0 => is_list = true,
+            SqlToken::Symbol(b')') if is_list => {
+                return is_word(tokens.next_token().ok()??, "execute").then_some(PreparedUse::Execute);
+            }
+            SqlToken::Word(_) | SqlToken::Symbol(b',') if is_list => {}
             SqlToken::Word(word) if is(word, "execute") => return Some(PreparedUse::Execute),
-            SqlToken::Symbol(b';') => return None,
-            SqlToken::Word(_) | SqlToken::Symbol(_) => {}
+            SqlToken::Word(word) if is(word, "analyze") || is(word, "analyse") || is(word, "verbose") => {}
             _ => return None,
         }
     }
@@ -112,6 +117,7 @@ mod tests {
             ("EXECUTE S_1", PreparedUse::Execute, "s_1", "S_1"),
             ("execute s(1, 'a;b', $$;$$);", PreparedUse::Execute, "s", "s"),
             ("EXPLAIN EXECUTE s", PreparedUse::Execute, "s", "s"),
+            ("explain analyze verbose execute s", PreparedUse::Execute, "s", "s"),
             ("explain (analyze, format json) execute \"s\" (1)", PreparedUse::Execute, "s", "\"s\""),
         ] {
             let found = prepared_name(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
@@ -132,6 +138,8 @@ mod tests {
             "DEALLOCATE p; SELECT 1",
             "EXECUTE p; EXECUTE q",
             "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE CREATE TEMP TABLE x AS EXECUTE p",
+            "EXPLAIN (ANALYZE) SELECT execute p",
             "EXPLAIN (FORMAT 'json') EXECUTE p",
             "DELETE FROM t",
             "END",

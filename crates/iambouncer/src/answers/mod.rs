@@ -8,6 +8,7 @@
 //! Rules: manual, "Message Flow", sections "Extended Query" and "COPY Operations"; `docs/protocol.md` has the table.
 
 mod copy;
+mod described;
 mod entry;
 mod queue;
 mod unsettled;

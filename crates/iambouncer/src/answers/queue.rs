@@ -223,7 +223,7 @@ impl ExpectedAnswers {
     }
 
     #[inline]
-    fn add(&mut self, expected: Expectation) {
+    pub(super) fn add(&mut self, expected: Expectation) {
         let Expectation { answer, change } = &expected;
         match answer {
             ExpectedAnswer::CopyEnd => {
@@ -292,7 +292,7 @@ impl ExpectedAnswers {
     }
 
     #[inline]
-    fn front(&self) -> Option<&ExpectedAnswer> {
+    pub(super) fn front(&self) -> Option<&ExpectedAnswer> {
         self.queue.front().map(|entry| &entry.answer)
     }
 
@@ -374,30 +374,11 @@ impl ExpectedAnswers {
     /// The shared statement that the front message names, if it is a Bind or Describe.
     pub fn front_statement(&self) -> Option<u64> {
         match self.front() {
-            Some(&(ExpectedAnswer::Bind(id) | ExpectedAnswer::Describe(id))) if id > 0 => Some(id),
+            Some(
+                &(ExpectedAnswer::Bind(id) | ExpectedAnswer::Describe(id) | ExpectedAnswer::Inspect(id)),
+            ) if id > 0 => Some(id),
             _ => None,
         }
-    }
-
-    /// True if the answer at the front describes a shared statement.
-    #[inline]
-    pub fn is_described(&self) -> bool {
-        self.described().is_some()
-    }
-
-    /// This statement, and true if only the pooler has asked for it.
-    #[inline]
-    pub fn described(&self) -> Option<(u64, bool)> {
-        match self.front() {
-            Some(&ExpectedAnswer::Describe(id)) if id > 0 => Some((id, false)),
-            Some(&ExpectedAnswer::Inspect(id)) => Some((id, true)),
-            _ => None,
-        }
-    }
-
-    /// True if the pooler has asked for the description of this statement.
-    pub fn inspects(&self, id: u64) -> bool {
-        self.queue.iter().any(|entry| matches!(entry.answer, ExpectedAnswer::Inspect(known) if known == id))
     }
 
     /// The client's name of the statement that the front message parses.

@@ -4,17 +4,16 @@
 //! is prepared later would not notice.
 
 use super::decision::{Consumed, NotConsumed};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, FlushState};
 use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use crate::answers::{ExpectedAnswer, RefusalReason};
 use crate::prepared::{Description, Statement};
 use std::rc::Rc;
 use wire::backend::TxStatus;
-use wire::limits::HEADER_BYTES;
-use wire::rewrite;
+use wire::limits::{HEADER_BYTES, MAX_WHOLE_BYTES};
 use wire::scan::Frame;
-use wire::tag;
+use wire::{encode, rewrite, tag};
 
 /// How far the comparison for a Bind has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,15 +38,20 @@ impl Exchange {
         &mut self,
         session: &mut ClientSession,
         frame: Frame,
-        statement: &Rc<Statement>,
+        (name, statement): (&[u8], &Rc<Statement>),
         known: Description,
     ) -> Consumed<bool> {
         let id = statement.id;
         let copy = self.link.server().and_then(|linked| linked.server.prepared.touch_described(id));
         let is_failed = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed);
         let is_compared = !is_failed && !statement.is_private() && !self.answers.may_be_copying();
-        if !is_compared || copy.is_some_and(|copy| copy.is_that_of(known)) || self.is_described_next(frame) {
+        let is_described_next = self.is_described_next(frame);
+        if !is_compared || copy.is_some_and(|copy| copy.is_that_of(known)) || is_described_next {
             self.inspection = Inspection::None;
+            if is_described_next {
+                // The client will know what it gets.
+                session.names.forget_description(name);
+            }
             return Ok(false);
         }
         if self.answers.inspects(id) {
@@ -79,6 +83,7 @@ impl Exchange {
         prepares: bool,
     ) -> NotConsumed {
         self.retry.clear();
+        self.inspects_first = self.begins_batch();
         self.start_clock(session);
         if prepares {
             self.prepare(session, statement);
@@ -87,13 +92,37 @@ impl Exchange {
         self.answers.push(ExpectedAnswer::Inspect(statement.id));
         self.inspection =
             if prepares { Inspection::Prepared(statement.id) } else { Inspection::Described(statement.id) };
-        self.await_answer()
+        // An earlier Flush does not concern these messages.
+        self.flush = FlushState::Due;
+        NotConsumed::AwaitAnswer
     }
 
-    /// True if the message behind this one describes a portal: the client learns then what it gets.
+    /// The server has dropped the statement that it was asked to describe, or can no longer use it. Nothing else of the batch
+    /// has been sent, so the Bind that waits is handled again after a Sync. True if so.
+    #[cold]
+    pub(super) fn inspects_again(&mut self) -> bool {
+        if !self.inspects_first || !self.answers.replace_inspection() {
+            return false;
+        }
+        encode::empty(self.up.insert(), tag::frontend::SYNC);
+        self.forget_descriptions();
+        true
+    }
+
+    /// What has been received or begun does not concern later messages.
+    pub(super) fn forget_descriptions(&mut self) {
+        self.inspection = Inspection::None;
+        self.description = Description::UNKNOWN;
+        self.undescribed = 0;
+    }
+
+    /// True if this Bind makes the unnamed portal, and the message behind it describes that.
     pub(super) fn is_described_next(&self, frame: Frame) -> bool {
-        let next = self.up.front().get(frame.len..).unwrap_or_default();
-        next.first() == Some(&tag::frontend::DESCRIBE) && next.get(HEADER_BYTES) == Some(&b'P')
+        let front = self.up.front();
+        let next = front.get(frame.len..).unwrap_or_default();
+        front.get(HEADER_BYTES) == Some(&0)
+            && next.first() == Some(&tag::frontend::DESCRIBE)
+            && next.get(HEADER_BYTES..HEADER_BYTES + 2) == Some(b"P\0")
     }
 
     /// Records a description that the client or the pooler has asked for. True if it is discarded.
@@ -106,7 +135,13 @@ impl Exchange {
         let Some((id, is_inspected)) = self.answers.described() else {
             return self.on_answer(session, frame.tag);
         };
-        self.description.add(self.down.message(frame));
+        if frame.tag == tag::backend::PARAMETER_DESCRIPTION {
+            self.description = Description::UNKNOWN;
+        }
+        // Others may be complete or not, by chance.
+        if frame.len <= MAX_WHOLE_BYTES as usize {
+            self.description.add(self.down.message(frame));
+        }
         if frame.tag != tag::backend::PARAMETER_DESCRIPTION {
             let description = std::mem::take(&mut self.description);
             if let Some(linked) = self.link.server() {

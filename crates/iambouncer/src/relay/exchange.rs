@@ -68,6 +68,8 @@ pub(super) struct Exchange {
     pub(super) named_portals: Effect,
     /// The comparison of a description for the next Bind.
     pub(super) inspection: Inspection,
+    /// It is the first message of its batch for the server.
+    pub(super) inspects_first: bool,
     /// The first part of the description that is being received.
     pub(super) description: Description,
     /// The statement of the unnamed portal, if its result has not been described to the client; otherwise 0.
@@ -99,7 +101,7 @@ impl Exchange {
         };
         exchange.awaits_client_input = false;
         exchange.has_reset_server = false;
-        exchange.inspection = Inspection::None;
+        exchange.forget_descriptions();
         // The rules may be those of another client.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();
@@ -122,6 +124,7 @@ impl Exchange {
             unnamed_portal: Effect::None,
             named_portals: Effect::None,
             inspection: Inspection::None,
+            inspects_first: false,
             description: Description::UNKNOWN,
             undescribed: 0,
             retry: Retry::default(),
@@ -181,6 +184,7 @@ impl Exchange {
     pub(super) fn clear_link_state(&mut self) {
         self.unnamed_portal = Effect::None;
         self.named_portals = Effect::None;
+        self.forget_descriptions();
         self.retry.clear();
         self.flush = FlushState::None;
         self.unanswered_bytes = 0;

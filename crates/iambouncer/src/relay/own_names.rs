@@ -82,6 +82,7 @@ impl Exchange {
     /// A name that the client has not parsed is left to the server: SQL may have prepared it.
     pub(super) fn on_unknown_bind(&mut self, session: &mut ClientSession, frame: Frame) -> Consumed {
         self.retry.clear();
+        self.undescribed = 0;
         if self.must_send_first() {
             return Err(NotConsumed::SendFirst);
         }

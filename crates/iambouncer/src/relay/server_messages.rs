@@ -235,6 +235,7 @@ impl Exchange {
         self.record_trace_error(frame);
         let replaced = self.replace_names(session, frame);
         self.retry.clear();
+        self.forget_descriptions();
         let Link::Server(linked) = &mut self.link else { return Ok(replaced) };
         if let Some(unread) = &mut linked.unread {
             unread.request_failed();
@@ -265,6 +266,7 @@ impl Exchange {
         let Link::Server(linked) = &mut self.link else { return false };
         let prepared = &mut linked.server.prepared;
         let statement = prepared.get(id);
+        let is_of_schema = prepared.version(id) == Some(session.pool.schema_version());
         match stale {
             // If one statement was dropped unseen, all may have been.
             Stale::Missing => prepared.mark_all_uncertain(),
@@ -272,11 +274,18 @@ impl Exchange {
                 prepared.mark_uncertain(id);
                 // Other servers have it as it was, too.
                 session.pool.schema_changed();
-                if !self.retry.may_change_result() {
-                    return false;
-                }
             }
         }
+        if self.answers.is_inspection() {
+            return self.inspects_again();
+        }
+        // The client may expect another result than the statement has now.
+        let is_same = stale == Stale::Missing && is_of_schema;
+        if !is_same && !self.retry.may_change_result() {
+            return false;
+        }
+        let Link::Server(linked) = &mut self.link else { return false };
+        let prepared = &mut linked.server.prepared;
         let Some(statement) = statement.filter(|statement| can_send && !statement.is_private()) else {
             return false;
         };

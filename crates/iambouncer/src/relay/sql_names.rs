@@ -3,7 +3,7 @@
 //!
 //! Several statements in one message, and batches of the extended protocol, are left to the server.
 
-use super::decision::Consumed;
+use super::decision::{Consumed, NotConsumed};
 use super::exchange::Exchange;
 use super::link::Link;
 use super::session::ClientSession;
@@ -43,9 +43,15 @@ impl Exchange {
     ) -> Consumed<bool> {
         let Some(statement) = session.names.get(&named.name).cloned() else { return Ok(false) };
         let is_failed = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed);
-        if !self.answers.is_settled() {
+        if !self.answers.is_empty() {
             // The status of the transaction, and what the name means, depend on earlier answers.
             return Err(self.await_answer());
+        }
+        if self.answers.is_batch_open() {
+            // In PostgreSQL, a simple query ends a batch that has no Sync.
+            encode::empty(self.up.insert(), tag::frontend::SYNC);
+            self.answers.push(ExpectedAnswer::Sync(Answer::Skip));
+            return Err(NotConsumed::AwaitAnswer);
         }
         // A private statement exists on one server only, which drops it. A failed transaction refuses both.
         if is_failed || statement.is_private() {
@@ -82,6 +88,22 @@ impl Exchange {
         named: &PreparedName,
         statement: &Rc<Statement>,
     ) -> Consumed {
+        if self.rules.refuses_pins {
+            let mut pins = self.pins_of_query(session, frame)?;
+            pins.add(session.pins_of_prepared(
+                &statement.body,
+                statement.changes.as_deref(),
+                &statement.calls,
+            ));
+            if !pins.is_empty() {
+                let answer = ExpectedAnswer::Query { deallocates: false };
+                return self.refuse_pin(session, frame, answer, pins, &statement.body);
+            }
+        }
+        if self.rules.reads_statements {
+            // Its arguments may call functions.
+            self.record_query(session, frame)?;
+        }
         if let Some(changes) = &statement.changes {
             self.record_statement(session, changes, &statement.body, StatementMessage::Query)?;
         }

@@ -149,13 +149,14 @@ impl Exchange {
         let (portal_len, head_len) = (head.portal.len(), head.head_len);
         let copy = self.link.server().and_then(|linked| linked.server.prepared.touch_described(statement.id));
         let is_known = known.is_known();
-        if is_known
-            && (copy.is_none_or(|copy| !copy.is_that_of(known)) || self.inspection != Inspection::None)
-            && self.refuses_changed_result(session, frame, &statement, known)?
-        {
-            return Ok(());
+        let agrees = copy.is_some_and(|copy| copy.is_that_of(known));
+        if is_known && (!agrees || self.inspection != Inspection::None) {
+            let name: Box<[u8]> = head.statement.into();
+            if self.refuses_changed_result(session, frame, (&name, &statement), known)? {
+                return Ok(());
+            }
         }
-        self.undescribed = if is_known || portal_len > 0 { 0 } else { statement.id };
+        self.undescribed = if agrees && is_known || portal_len > 0 { 0 } else { statement.id };
         if self.rules.refuses_pins {
             let pins =
                 session.pins_of_prepared(&statement.body, statement.changes.as_deref(), &statement.calls);
@@ -215,7 +216,7 @@ impl Exchange {
 
     /// True when nothing is under way that sending this batch again could overtake or repeat.
     #[inline]
-    fn begins_batch(&self) -> bool {
+    pub(super) fn begins_batch(&self) -> bool {
         self.answers.begins_batch()
             && matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Idle)
     }

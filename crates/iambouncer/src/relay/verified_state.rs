@@ -85,8 +85,8 @@ fn verified_settings(parameters: &Parameters, of_server: &ValueSet) -> Vec<Param
 fn query(parameters: &Parameters, settings: &[ParameterId]) -> String {
     let mut sql = format!(
         "SELECT {PROBES},(SELECT pg_catalog.string_agg(name, ',') FROM pg_catalog.pg_settings \
-         WHERE source OPERATOR(pg_catalog.=) 'session' AND name NOT IN \
-         ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')),\
+         WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL \
+         (ARRAY['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'])),\
          EXISTS (SELECT FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS setting \
          WHERE setting OPERATOR(pg_catalog.~~) 'role=%')"
     );

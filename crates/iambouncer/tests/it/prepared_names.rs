@@ -87,3 +87,46 @@ fn what_an_executed_statement_changes_follows_the_client() {
         assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.named', true), '')"), "");
     }
 }
+
+#[test]
+fn a_name_is_known_behind_a_batch_without_sync() {
+    let (_bouncer, mut a) = setup(&["session_state = follow"]);
+    for query in ["EXECUTE foo", "DEALLOCATE foo"] {
+        if query == "EXECUTE foo" {
+            a.send(&[raw::parse("foo", "SELECT 7"), raw::describe_statement("foo"), raw::flush()].concat());
+            assert_eq!([a.expect(b'1').tag, a.expect(b't').tag, a.expect(b'T').tag], *b"1tT");
+        } else {
+            a.send(&[raw::describe_statement("foo"), raw::flush()].concat());
+            assert_eq!([a.expect(b't').tag, a.expect(b'T').tag], *b"tT");
+        }
+        assert_eq!(code(&a.query(query)), "", "{query}");
+    }
+}
+
+#[test]
+fn arguments_of_execute_are_examined_like_other_statements() {
+    let (bouncer, mut a) = setup(&["session_state = follow"]);
+    a.send(&[raw::parse("s", "SELECT $1::text"), raw::sync()].concat());
+    a.until_ready();
+    a.value("EXECUTE s(set_config('app.argument', 'x', false))");
+    for _ in 0..3 {
+        assert_eq!(a.value("SELECT current_setting('app.argument', true)"), "x");
+        assert_eq!(bouncer.client().value("SELECT coalesce(current_setting('app.argument', true), '')"), "");
+    }
+    a.value("EXECUTE s(pg_advisory_lock(8)::text)");
+    assert_eq!(bouncer.show("PINS", "reasons"), ["advisory_lock"]);
+}
+
+#[test]
+fn a_statement_that_would_keep_its_server_is_refused_under_its_name_too() {
+    let (bouncer, mut a) = setup(&["session_state = follow", "pin = error"]);
+    a.send(&[raw::parse("s", "SELECT pg_advisory_lock($1)"), raw::sync()].concat());
+    a.until_ready();
+    for query in
+        ["EXECUTE s(1)", "EXPLAIN ANALYZE EXECUTE s(1)", "EXECUTE \"Mine\" (pg_advisory_lock(1)::text::int)"]
+    {
+        assert_eq!(code(&a.query(query)), "0A000", "{query}");
+    }
+    assert_eq!(a.value("EXECUTE \"Mine\" (1)"), "2");
+    assert!(bouncer.show("PINS", "reasons").is_empty());
+}

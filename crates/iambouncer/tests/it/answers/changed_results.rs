@@ -201,3 +201,69 @@ fn types_of_parameters_are_compared_too() {
     assert!(outcomes.iter().all(|tags| tags == "2CZ" || tags == "EZ"), "{outcomes:?}");
     assert!(outcomes.contains(&"EZ".to_owned()), "{outcomes:?}");
 }
+
+/// One server, on which another client has seen the statement fail and be prepared again.
+#[test]
+fn a_comparison_in_two_steps_is_answered() {
+    let bouncer = setup("changed_steps", &["default_pool_size = 1"]);
+    let sql = "SELECT * FROM changed_steps";
+    let (mut a, mut c) = (bouncer.client(), bouncer.client());
+    describe(&mut a, "s", sql);
+    let portal = [raw::bind("", "s", &[]), raw::describe_portal(), raw::execute(), raw::sync()].concat();
+    c.send(&[raw::parse("s", sql), portal.clone()].concat());
+    assert_eq!(tags(&c.until_ready()), "12TDCZ");
+    change("changed_steps");
+    for _ in 0..3 {
+        c.send(&portal);
+        assert_eq!(tags(&c.until_ready()), "2TDCZ");
+        assert_changed(&execute(&mut a, "s"));
+    }
+}
+
+#[test]
+fn a_statement_that_was_dropped_unseen_is_compared_after_it_is_prepared_again() {
+    let bouncer = setup("changed_dropped", &["default_pool_size = 1"]);
+    let (mut a, mut b) = (bouncer.client(), bouncer.client());
+    describe(&mut a, "s", "SELECT * FROM changed_dropped");
+    for _ in 0..3 {
+        b.query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$");
+        assert_eq!(tags(&execute(&mut a, "s")), "2DCZ");
+    }
+    b.query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$");
+    assert_eq!(tags(&execute(&mut a, "s")), "2DCZ");
+    // In a transaction the error has failed it; afterwards the server has the statement again.
+    b.query("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$");
+    a.query("BEGIN");
+    assert_eq!(execute(&mut a, "s")[0].error().0, "26000");
+    a.query("ROLLBACK");
+    assert_eq!(tags(&execute(&mut a, "s")), "2DCZ");
+}
+
+#[test]
+fn a_failed_describe_leaves_nothing_for_the_next_description() {
+    let bouncer = setup("changed_failed", &["default_pool_size = 1"]);
+    let mut a = bouncer.client();
+    a.send(
+        &[
+            raw::parse("old", "SELECT * FROM changed_failed WHERE a = $1"),
+            raw::describe_statement("old"),
+            raw::sync(),
+        ]
+        .concat(),
+    );
+    assert_eq!(tags(&a.until_ready()), "1tTZ");
+    let sql = "SELECT 1, $1::text";
+    a.send(&[raw::parse("new", sql), raw::sync()].concat());
+    a.until_ready();
+    change("changed_failed");
+    a.send(&[raw::describe_statement("old"), raw::sync()].concat());
+    a.until_ready();
+    let portal = [raw::bind("", "new", &[b"x"]), raw::describe_portal(), raw::execute(), raw::sync()];
+    a.send(&portal.concat());
+    assert_eq!(tags(&a.until_ready()), "2TDCZ");
+    bouncer.console().query("RECONNECT app");
+    for _ in 0..3 {
+        a.send(&[raw::bind("", "new", &[b"x"]), raw::execute(), raw::sync()].concat());
+        assert_eq!(tags(&a.until_ready()), "2DCZ");
+    }
+}
