@@ -101,7 +101,6 @@ impl Exchange {
         };
         exchange.awaits_client_input = false;
         exchange.has_reset_server = false;
-        exchange.forget_descriptions();
         // The rules may be those of another client.
         if !Rc::ptr_eq(&exchange.rules, rules) {
             exchange.rules = rules.clone();

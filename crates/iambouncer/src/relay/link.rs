@@ -191,13 +191,19 @@ impl Exchange {
         session.info.take_cancel_wait();
         session.pool.stats.count(|t| t.server_assignments += 1);
         let differs = !server.parameters.same(&session.parameters);
-        let mut linked = Linked::new(lease);
+        self.link = Link::Server(Linked::new(lease));
         if self.rules.verify_every > 0 {
-            linked.is_verified = session.pool.is_verified_now(self.rules.verify_every);
+            self.count_for_verification(session);
         }
-        self.link = Link::Server(linked);
         if differs {
             self.send_values(session);
+        }
+    }
+
+    #[cold]
+    fn count_for_verification(&mut self, session: &ClientSession) {
+        if let Link::Server(linked) = &mut self.link {
+            linked.is_verified = session.pool.is_verified_now(self.rules.verify_every);
         }
     }
 
