@@ -6,7 +6,7 @@
 mod names;
 mod set_statements;
 
-pub use set_statements::push_literal;
+pub use set_statements::{push_current_setting, push_literal};
 
 use crate::shared_values::SharedValues;
 use std::hash::{BuildHasher, RandomState};
@@ -148,6 +148,7 @@ pub struct Parameters {
     names: Vec<Box<str>>,
     /// That of [`ROLE`].
     role: Option<ParameterId>,
+    /// That of [`SESSION_AUTHORIZATION`].
     authorization: Option<ParameterId>,
     sets: SharedValues<Values>,
 }

@@ -101,6 +101,10 @@ fn server_socket_state(activity: Activity) -> &'static str {
     }
 }
 
+fn state(connection: &ConnectionRecord) -> Option<String> {
+    connection.show(|client| client.state.get().as_str(), |server| server.info.activity.get().as_str())
+}
+
 /// The columns up to `id`, with another state in each table.
 macro_rules! columns {
     ($state:expr $(, $more:expr)*) => {
@@ -152,8 +156,7 @@ const fn position(name: &'static str) -> Column<ConnectionRecord> {
     int4(name, |_| shown(0))
 }
 
-const COLUMNS: &[Column<ConnectionRecord>] =
-    columns!(|peer| peer.show(|c| c.state.get().as_str(), |s| s.info.activity.get().as_str()));
+const COLUMNS: &[Column<ConnectionRecord>] = columns!(state);
 const SOCKET_COLUMNS: &[Column<ConnectionRecord>] = columns!(
     |peer| peer.show(socket_state, |s| server_socket_state(s.info.activity.get())),
     position("recv_pos"),
@@ -167,7 +170,7 @@ const SOCKET_COLUMNS: &[Column<ConnectionRecord>] = columns!(
 
 /// Those of PgBouncer, and what the session of a client has.
 const CLIENT_COLUMNS: &[Column<ConnectionRecord>] = columns!(
-    |peer| peer.show(|c| c.state.get().as_str(), |s| s.info.activity.get().as_str()),
+    state,
     text("pins", |peer| peer.show(ClientInfo::pin_reasons, |_| "")),
     text("settings", |peer| {
         peer.show(|c| format!("{:08x}", c.settings_fingerprint.get()), |_| String::new())

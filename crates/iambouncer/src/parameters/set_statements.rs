@@ -136,6 +136,13 @@ fn push_name(sql: &mut String, name: &str) {
     }
 }
 
+/// Appends a column with the current value of a setting; NULL if there is none of this name.
+pub fn push_current_setting(sql: &mut String, name: &str) {
+    sql.push_str("pg_catalog.current_setting(");
+    push_literal(sql, name);
+    sql.push_str(",true)");
+}
+
 /// Appends a string in ASCII only: in some encodings (BIG5, SJIS, GBK, UHC, JOHAB) the second byte of a character may be
 /// a backslash or, if misinterpreted, consume the closing quote.
 pub fn push_literal(sql: &mut String, value: &str) {

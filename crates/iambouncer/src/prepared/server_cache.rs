@@ -50,7 +50,7 @@ impl ServerCache {
     /// True if the server has it, in which case it becomes the most recently used.
     #[inline]
     pub fn touch(&mut self, id: u64) -> bool {
-        self.entries.get(&id).is_some() || self.private.contains(&id)
+        self.touch_described(id).is_some()
     }
 
     /// The same with its description.

@@ -39,10 +39,9 @@ impl Exchange {
         session: &mut ClientSession,
         frame: Frame,
         (name, statement): (&[u8], &Rc<Statement>),
-        known: Description,
+        (known, copy): (Description, Option<Description>),
     ) -> Consumed<bool> {
         let id = statement.id;
-        let copy = self.link.server().and_then(|linked| linked.server.prepared.touch_described(id));
         let is_failed = matches!(&self.link, Link::Server(linked) if linked.status == TxStatus::Failed);
         let is_compared = !is_failed && !statement.is_private() && !self.answers.may_be_copying();
         let is_described_next = self.is_described_next(frame);

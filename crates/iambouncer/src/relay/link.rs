@@ -216,6 +216,12 @@ impl Exchange {
         // A server may refuse to change a value that another client has set with more rights.
         linked.awaits_values =
             self.rules.follows && !statements.is_empty() && parameters.may_be_refused(have, want);
+        self.send_statements(statements);
+    }
+
+    /// Sends the queries after which the server has the client's values.
+    fn send_statements(&mut self, statements: Vec<String>) {
+        let Link::Server(linked) = &self.link else { return };
         let id = linked.server.info.facts.id;
         let mut statements = statements.into_iter().peekable();
         while let Some(sql) = statements.next() {
@@ -252,12 +258,7 @@ impl Exchange {
         // What the server reports of the reset comes later.
         let statements =
             parameters.set_statements(&parameters.empty(), &session.parameters, &session.pool.user);
-        let mut statements = statements.into_iter().peekable();
-        while let Some(sql) = statements.next() {
-            let change =
-                if statements.peek().is_none() { StateChange::Parameters } else { StateChange::None };
-            self.send_internal_query(&sql, change);
-        }
+        self.send_statements(statements);
         true
     }
 

@@ -9,7 +9,7 @@ use super::link::Link;
 use super::session::{ClientSession, CloseReason};
 use super::unread_state::{MAX_SETTINGS, StateQuery};
 use crate::answers::StateChange;
-use crate::parameters::{ParameterId, ValueSet, push_literal};
+use crate::parameters::{ParameterId, ValueSet, push_current_setting};
 use crate::sql_client;
 use sql::{Feature, Features};
 use wire::backend::TxStatus;
@@ -89,9 +89,7 @@ impl Exchange {
         }
         for (at, id) in settings.iter().enumerate() {
             sql.push_str(if at > 0 || probes { "," } else { "" });
-            sql.push_str("pg_catalog.current_setting(");
-            push_literal(&mut sql, session.pool.context.parameters.name(*id));
-            sql.push_str(",true)");
+            push_current_setting(&mut sql, session.pool.context.parameters.name(*id));
         }
         self.send_state_query(&sql, StateQuery::Read { probes, settings, row: None });
         true

@@ -152,7 +152,7 @@ impl Exchange {
         let agrees = copy.is_some_and(|copy| copy.is_that_of(known));
         if is_known && (!agrees || self.inspection != Inspection::None) {
             let name: Box<[u8]> = head.statement.into();
-            if self.refuses_changed_result(session, frame, (&name, &statement), known)? {
+            if self.refuses_changed_result(session, frame, (&name, &statement), (known, copy))? {
                 return Ok(());
             }
         }

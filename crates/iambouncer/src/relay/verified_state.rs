@@ -9,13 +9,13 @@ use super::link::Link;
 use super::read_state::{PROBES, present_features};
 use super::session::ClientSession;
 use super::unread_state::StateQuery;
-use crate::parameters::{ParameterId, Parameters, ROLE, ValueSet, push_literal};
+use crate::parameters::{ParameterId, Parameters, ROLE, ValueSet, push_current_setting};
 use sql::{Feature, Features};
 
 /// What a session has without SET ROLE.
 const NO_ROLE: &str = "none";
-/// Columns behind those of the features: settings that have been set in the session, which those of the transaction are not, and whether roles are set by
-/// ALTER ROLE or ALTER DATABASE, which is no change of the session.
+/// Columns behind those of the features: settings that have been set in the session, without those of the transaction, and
+/// whether roles are set by ALTER ROLE or ALTER DATABASE, which is no change of the session.
 const COLUMNS: usize = 2;
 
 impl Exchange {
@@ -91,9 +91,8 @@ fn query(parameters: &Parameters, settings: &[ParameterId]) -> String {
          WHERE setting OPERATOR(pg_catalog.~~) 'role=%')"
     );
     for id in settings {
-        sql.push_str(",pg_catalog.current_setting(");
-        push_literal(&mut sql, parameters.name(*id));
-        sql.push_str(",true)");
+        sql.push(',');
+        push_current_setting(&mut sql, parameters.name(*id));
     }
     sql
 }
