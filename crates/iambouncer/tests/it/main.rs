@@ -72,6 +72,7 @@ mod proof_bounds;
 mod protocol;
 mod replication;
 mod rolling_restart;
+mod round_trips;
 mod scenarios;
 mod secrets;
 mod server_checks;
