@@ -117,6 +117,14 @@ impl Client {
         self.exchange(&request).await.context("running the prepared statement")
     }
 
+    /// Closes a statement that does not exist `count` times, in one batch: a pooler answers it without a server.
+    pub(crate) async fn close_unknown(&mut self, count: usize) -> Result<u64> {
+        let close: Message<'_> = (frontend::CLOSE, &[b"S", b"unknown\0"]);
+        let mut batch = vec![close; count];
+        batch.push(SYNC);
+        self.exchange(&messages(&batch)).await.context("closing statements")
+    }
+
     /// Enlarges the receive buffer for a large result.
     pub(crate) fn enlarge_buffer(&mut self) {
         self.buffer.resize(LARGE_BUFFER_BYTES, 0);

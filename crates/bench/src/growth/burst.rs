@@ -1,5 +1,6 @@
-//! A burst: many idle clients start to query at the same time. Owns the clients, the reading of SHOW WORKERS and the
-//! criterion of an even spread; never changes when a worker joins.
+//! A burst: many idle clients start to send batches at the same time. The pooler answers these itself, since on few cores
+//! PostgreSQL would leave it too little time to become busy. Owns the clients, the reading of SHOW WORKERS and the criterion
+//! of an even spread; never changes when a worker joins.
 
 use std::sync::Arc;
 use std::thread;
@@ -30,7 +31,9 @@ const ACTIVE: &str = "active";
 const SHARE: f64 = 0.5;
 /// The period that counts as the spread if no other worker joins.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
-/// Clients beside those that query: the console, and those of the start.
+/// Messages of a batch. The pooler needs more time for them than the client.
+pub(super) const BATCH_MESSAGES: usize = 1000;
+/// Clients beside those that send: the console, and those of the start.
 const OTHER_CLIENTS: u32 = 100;
 
 /// The figures of one burst.
@@ -42,9 +45,9 @@ pub(super) struct BurstRound {
     pub(super) spread_ms: Option<f64>,
     /// CPU time of the worker with the most, in percent of a core.
     pub(super) busiest_percent: f64,
-    /// p99 of queries that ended until then, or in the first second.
+    /// p99 of batches that ended until then, or in the first second.
     pub(super) p99_before_ms: Option<f64>,
-    /// p99 of queries that began later.
+    /// p99 of batches that began later.
     pub(super) p99_after_ms: Option<f64>,
 }
 
@@ -58,8 +61,8 @@ struct WorkersReading {
     cpu_us: Vec<u64>,
 }
 
-/// When a query began and ended, since the burst began.
-type BurstQuery = (Duration, Duration);
+/// When a batch began and ended, since the burst began.
+type BurstBatch = (Duration, Duration);
 
 /// Runs all bursts, each with a new pooler.
 pub(super) fn measure(run: &GrowthRun<'_>) -> Result<Vec<BurstRound>> {
@@ -74,8 +77,8 @@ fn once(run: &GrowthRun<'_>) -> Result<BurstRound> {
     let mut console = bouncer.console()?;
     let port = bouncer.port;
     let settle = run.settings.settle;
-    let (readings, queries) = thread::scope(|scope| {
-        let load = scope.spawn(move || query_all(port, count, settle, time, &began));
+    let (readings, batches) = thread::scope(|scope| {
+        let load = scope.spawn(move || send_all(port, count, settle, time, &began));
         let readings = match is_begun.recv() {
             Ok(began) => read_workers(&mut console, began, time),
             // The load has failed, and has the reason.
@@ -83,18 +86,18 @@ fn once(run: &GrowthRun<'_>) -> Result<BurstRound> {
         };
         (readings, load.join())
     });
-    let queries = queries.map_err(|_| anyhow!("the load has panicked"))??;
-    Ok(summarize(&readings?, &queries, time))
+    let batches = batches.map_err(|_| anyhow!("the load has panicked"))??;
+    Ok(summarize(&readings?, &batches, time))
 }
 
-/// Opens all clients, waits, and lets all of them query for `time`; reports when they begin.
-fn query_all(
+/// Opens all clients, waits, and lets all of them send batches for `time`; reports when they begin.
+fn send_all(
     port: u16,
     count: u32,
     settle: Duration,
     time: Duration,
     begins: &std::sync::mpsc::Sender<Instant>,
-) -> Result<Vec<BurstQuery>> {
+) -> Result<Vec<BurstBatch>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // The clients stay on this thread: on few cores the others are those of the pooler and of PostgreSQL.
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -107,13 +110,13 @@ fn query_all(
             let barrier = Arc::clone(&barrier);
             clients.spawn_local(async move {
                 barrier.wait().await;
-                let (began, mut queries) = (Instant::now(), Vec::new());
+                let (began, mut batches) = (Instant::now(), Vec::new());
                 while began.elapsed() < time {
                     let from = Instant::now();
-                    client.query("SELECT 1").await?;
-                    queries.push((from, Instant::now()));
+                    client.close_unknown(BATCH_MESSAGES).await?;
+                    batches.push((from, Instant::now()));
                 }
-                anyhow::Ok(queries)
+                anyhow::Ok(batches)
             });
         }
         tokio::time::sleep(settle).await;
@@ -121,9 +124,9 @@ fn query_all(
         begins.send(began).context("reporting the begin of the burst")?;
         barrier.wait().await;
         let mut all = Vec::new();
-        while let Some(queries) = clients.join_next().await {
+        while let Some(batches) = clients.join_next().await {
             let since = |at: Instant| at.saturating_duration_since(began);
-            all.extend(queries??.into_iter().map(|(from, to)| (since(from), since(to))));
+            all.extend(batches??.into_iter().map(|(from, to)| (since(from), since(to))));
         }
         Ok(all)
     })
@@ -156,15 +159,15 @@ fn is_even(clients: &[u32]) -> bool {
     clients.iter().all(|&of_one| f64::from(of_one) >= SHARE * mean)
 }
 
-fn summarize(readings: &[WorkersReading], queries: &[BurstQuery], time: Duration) -> BurstRound {
+fn summarize(readings: &[WorkersReading], batches: &[BurstBatch], time: Duration) -> BurstRound {
     let active = readings.iter().map(|reading| reading.clients.len()).max().unwrap_or(0);
     // The first reading with the most workers, since fewer of them are not the end of the spread.
     let spread =
         readings.iter().find(|one| active > 1 && one.clients.len() == active && is_even(&one.clients));
     let spread = spread.map(|reading| reading.at);
     let until = spread.unwrap_or_else(|| FIRST.min(time / 2));
-    let before = queries.iter().filter(|(_, ended)| *ended <= until);
-    let after = queries.iter().filter(|(began, _)| *began > until);
+    let before = batches.iter().filter(|(_, ended)| *ended <= until);
+    let after = batches.iter().filter(|(began, _)| *began > until);
     BurstRound {
         active,
         spread_ms: spread.map(ms),
@@ -180,8 +183,8 @@ fn busiest_percent(readings: &[WorkersReading]) -> f64 {
     100.0 * used_us.unwrap_or(0) as f64 / (last.at - first.at).as_micros().max(1) as f64
 }
 
-fn p99_ms<'a>(queries: impl Iterator<Item = &'a BurstQuery>) -> Option<f64> {
-    let mut sorted: Vec<_> = queries.map(|(began, ended)| ms(*ended - *began)).collect();
+fn p99_ms<'a>(batches: impl Iterator<Item = &'a BurstBatch>) -> Option<f64> {
+    let mut sorted: Vec<_> = batches.map(|(began, ended)| ms(*ended - *began)).collect();
     sorted.sort_by(f64::total_cmp);
     nearest_rank(&sorted, 99)
 }
@@ -199,9 +202,9 @@ mod tests {
     fn the_spread_ends_when_every_active_worker_has_half_of_the_mean() {
         let readings =
             [at(0, &[100]), at(5, &[90, 10]), at(9, &[76, 24]), at(12, &[75, 25]), at(20, &[50, 50])];
-        let query = |from, to| (Duration::from_millis(from), Duration::from_millis(to));
-        let queries = [query(0, 8), query(1, 13), query(13, 15)];
-        let round = summarize(&readings, &queries, Duration::from_secs(4));
+        let batch = |from, to| (Duration::from_millis(from), Duration::from_millis(to));
+        let batches = [batch(0, 8), batch(1, 13), batch(13, 15)];
+        let round = summarize(&readings, &batches, Duration::from_secs(4));
         assert_eq!((round.active, round.spread_ms), (2, Some(12.0)));
         assert_eq!((round.p99_before_ms, round.p99_after_ms), (Some(8.0), Some(2.0)));
         assert_eq!(round.busiest_percent, 50.0);

@@ -1,5 +1,5 @@
-//! How long commands take, and how long they delay the queries of another client. Owns the client that queries all the
-//! time and the comparison with periods without a command; never judges.
+//! How long commands take, how long they keep a worker from its clients, and how long they delay the queries of another
+//! client. Owns the client that queries all the time and the comparison with periods without a command; never judges.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,6 +16,8 @@ use crate::summary::Summary;
 const TAIL: Duration = Duration::from_millis(20);
 /// Time between two periods, which belongs to neither.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The column of SHOW WORKERS with the longest turn since the previous SHOW WORKERS.
+const LONGEST_TURN_US: usize = 7;
 /// The query of the other client.
 const QUERY: &str = "SELECT 1";
 
@@ -58,6 +60,8 @@ pub(super) struct QueryDelay {
     pub(super) action: DelayAction,
     /// Its duration, in ms.
     pub(super) time_ms: Option<Summary>,
+    /// The CPU time of the longest turn of a worker during it, in ms; `None` if the pooler does not report it.
+    pub(super) turn_ms: Option<Summary>,
     /// The longest query of another client during it, in ms.
     pub(super) during_ms: Option<Summary>,
     /// The longest query in an equally long period without it, in ms.
@@ -81,6 +85,7 @@ struct QueryPeriod {
 /// One run of a command.
 struct DelayRound {
     took: Duration,
+    turn_ms: Option<f64>,
     during: QueryPeriod,
     without: QueryPeriod,
 }
@@ -120,17 +125,34 @@ fn run_rounds(
     let mut done = Vec::new();
     for _ in 0..rounds {
         thread::sleep(PAUSE);
+        longest_turn_ms(bouncer, console)?;
         let began = Instant::now();
         action.run(bouncer, console)?;
         let took = began.elapsed();
         thread::sleep(TAIL);
+        let turn_ms = longest_turn_ms(bouncer, console)?;
         let during = QueryPeriod { began, ended: Instant::now() };
         thread::sleep(PAUSE);
         let began = Instant::now();
         thread::sleep(during.ended - during.began);
-        done.push(DelayRound { took, during, without: QueryPeriod { began, ended: Instant::now() } });
+        done.push(DelayRound {
+            took,
+            turn_ms,
+            during,
+            without: QueryPeriod { began, ended: Instant::now() },
+        });
     }
     Ok(done)
+}
+
+/// The longest turn of all workers since the previous call. PgBouncer does not report it.
+fn longest_turn_ms(bouncer: &GrowthBouncer, console: &mut PlainClient) -> Result<Option<f64>> {
+    if bouncer.http_port.is_none() {
+        return Ok(None);
+    }
+    let rows = console.rows("SHOW WORKERS")?;
+    let turns = rows.iter().filter_map(|row| row.get(LONGEST_TURN_US)?.parse::<f64>().ok());
+    Ok(turns.map(|us| us / 1000.0).max_by(f64::total_cmp))
 }
 
 /// Queries until `stops`; returns when each query began and ended.
@@ -151,6 +173,7 @@ fn summarize(action: DelayAction, rounds: &[DelayRound], queries: &[QueryPeriod]
     QueryDelay {
         action,
         time_ms: Summary::of(rounds.iter().map(|round| ms(round.took)).collect()),
+        turn_ms: Summary::of(rounds.iter().filter_map(|round| round.turn_ms).collect()),
         during_ms: longest(|round| round.during),
         without_ms: longest(|round| round.without),
     }
@@ -191,6 +214,7 @@ mod tests {
         let queries = [period(from, 0, 5), period(from, 5, 6), period(from, 40, 42)];
         let round = DelayRound {
             took: Duration::from_millis(4),
+            turn_ms: Some(0.5),
             during: period(from, 1, 10),
             without: period(from, 40, 49),
         };

@@ -53,11 +53,13 @@ impl GrowthPage<'_> {
     fn burst_intro(&self) -> String {
         let GrowthSettings { burst_clients, burst, .. } = self.settings;
         format!(
-            "`workers = auto`. {} idle clients start to query at the same time, for {} s. The spread ends when no active worker\n\
-             has fewer than half of the mean number of clients (`SHOW WORKERS`, every few ms). Without a second active worker\n\
-             there is no spread; p99 is then that of the first {} s and of the rest.",
+            "`workers = auto`. {} idle clients start to send batches at the same time, for {} s. A batch closes a statement that\n\
+             does not exist {} times: the pooler answers it without a server. The spread ends when no active worker has fewer than\n\
+             half of the mean number of clients (`SHOW WORKERS`, every few ms). Without a second active worker there is no\n\
+             spread; p99 is then that of the first {} s and of the rest.",
             grouped(*burst_clients),
             burst.as_secs_f64(),
+            burst::BATCH_MESSAGES,
             burst::FIRST.min(*burst / 2).as_secs_f64()
         )
     }
@@ -88,7 +90,8 @@ impl GrowthPage<'_> {
              - Delays: one client sends `SELECT 1` all the time, while a command runs {delay_rounds} times. A period is the command and the 20 ms\n  \
                after it. Each is followed by an equally long period without a command. The cells are the longest query of a\n  \
                period: median, with the smallest and largest in brackets. On few cores, a part of the difference is the wait for a\n  \
-               core that the client of the command uses.\n\
+               core that the client of the command uses. The longest turn is the most CPU time that a worker took at a time\n  \
+               (`longest_turn_us` in SHOW WORKERS), during which its clients wait.\n\
              - A scrape is `GET /metrics`. Pools after the first 200 have no series of their own.\n\
              - The texts of statements have up to {bytes} bytes; at most {} clients prepare them.\n",
             grouped(tenants::MOST_POOLS),
@@ -176,12 +179,13 @@ fn level_table(page: &mut String, kind: &LevelTable<'_>, rows: &[LevelRow]) {
 }
 
 fn delay_table(page: &mut String, rows: &[LevelRow]) {
-    let names = ["Time, ms", "Longest query during it, ms", "Without it, ms", "Added, ms"];
+    let names =
+        ["Time, ms", "Longest turn, ms", "Longest query during it, ms", "Without it, ms", "Added, ms"];
     header(page, names.into_iter().map(str::to_owned));
     for row in rows {
         for delay in &row.delays {
             let added = delay.added_ms().map_or_else(missing, |added| format!("{added:+.1}"));
-            let cells = [delay.time_ms, delay.during_ms, delay.without_ms].map(figures);
+            let cells = [delay.time_ms, delay.turn_ms, delay.during_ms, delay.without_ms].map(figures);
             let name = format!("{}, {}", delay.action.title(), label(row));
             line(page, &name, cells.into_iter().chain([added]));
         }
@@ -226,7 +230,7 @@ fn burst_table(page: &mut String, rounds: &[BurstRound]) {
 
 /// What the page says if there is nothing to measure about the spread.
 const NO_SECOND: &str = "\nNo second worker joined in any burst, so this run says nothing about the spread. A worker joins when one has computed\n\
-    for more than 85 % of ten milliseconds; on few cores, PostgreSQL and the load leave it less.\n";
+    for more than 85 % of ten milliseconds; on few cores, the load may leave it less.\n";
 
 fn header(page: &mut String, names: impl Iterator<Item = String>) {
     let names: Vec<_> = names.collect();
@@ -279,6 +283,7 @@ mod tests {
         let delay = QueryDelay {
             action: DelayAction::Scrape,
             time_ms: one(2.0),
+            turn_ms: one(0.5),
             during_ms: one(3.0),
             without_ms: one(1.0),
         };
@@ -295,7 +300,10 @@ mod tests {
         let mut page = String::new();
         levels(&mut page, &CLIENTS, &Some(Ok(vec![row])));
         assert!(page.contains("| 1,000, iambouncer | 0.050 | 2.00 | 12.5 | 1.00 |\n"), "{page}");
-        assert!(page.contains("| scrape, 1,000, iambouncer | 2.00 | 3.00 | 1.00 | +2.0 |\n"), "{page}");
+        assert!(
+            page.contains("| scrape, 1,000, iambouncer | 2.00 | 0.500 | 3.00 | 1.00 | +2.0 |\n"),
+            "{page}"
+        );
     }
 
     #[test]

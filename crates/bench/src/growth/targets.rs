@@ -14,8 +14,8 @@ const IDLE_PERCENT: f64 = 0.1;
 const MANY: u32 = 10_000;
 /// CPU time per query, as a ratio to one database, user, client or statement.
 const CPU_RATIO: f64 = 1.05;
-/// How much longer the longest query of another client may take during a command, in ms.
-const ADDED_MS: f64 = 1.0;
+/// CPU time that a worker may take at a time during a command, in ms: its clients wait for that long.
+const TURN_MS: f64 = 1.0;
 /// CPU time of more workers than cores, as a ratio to 2 workers.
 const WORKERS_RATIO: f64 = 1.1;
 /// CPU time with `workers = auto`, as a ratio to the better of 1 and 2.
@@ -101,11 +101,11 @@ fn delays(name: &str, rows: &[&LevelRow]) -> Vec<GrowthGoal> {
     let of_action = |action| {
         let all = rows.iter().flat_map(|row| row.delays.iter().map(|one| (row.count, one)));
         let figures = all.filter(|(_, one)| one.action == action);
-        worst(figures.filter_map(|(count, one)| Some((one.added_ms()?, grouped(count)))))
+        worst(figures.filter_map(|(count, one)| Some((one.turn_ms?.median, grouped(count)))))
     };
     let goal = |action: super::delays::DelayAction| GrowthGoal {
-        what: format!("{name}: another client's longest query, added by {}", action.title()),
-        most: ADDED_MS,
+        what: format!("{name}: longest turn of a worker during {}", action.title()),
+        most: TURN_MS,
         unit: " ms",
         digits: 1,
         worst: of_action(action),

@@ -2,7 +2,8 @@
 
 use super::columns::{Records, Table, int4, int8, shown, text};
 use super::console::Console;
-use crate::worker::{self, reactor};
+use crate::worker::{self, load, reactor};
+use std::time::Duration;
 
 pub(super) struct WorkerRecord {
     index: usize,
@@ -12,6 +13,7 @@ pub(super) struct WorkerRecord {
     servers: usize,
     load_percent: f64,
     cpu_us: u128,
+    longest_turn: Option<Duration>,
 }
 
 pub(super) static WORKERS: Table<WorkerRecord> = Table {
@@ -23,13 +25,15 @@ pub(super) static WORKERS: Table<WorkerRecord> = Table {
         int4("servers", |worker| shown(worker.servers)),
         int4("load_percent", |worker| shown(worker.load_percent.round())),
         int8("cpu_time", |worker| shown(worker.cpu_us)),
+        int8("longest_turn_us", |worker| worker.longest_turn.and_then(|turn| shown(turn.as_micros()))),
     ],
     records: Records::EachWorker(worker),
 };
 
 fn worker(console: &Console) -> Vec<WorkerRecord> {
     let index = console.context.worker.index();
-    let pools = console.directory.pools();
+    // Only pools that are maintained have servers.
+    let pools = console.directory.maintained_pools();
     // A worker without work has taken no sample for a while.
     console.context.load.sample(worker::now(), worker::cpu_time());
     vec![WorkerRecord {
@@ -40,5 +44,6 @@ fn worker(console: &Console) -> Vec<WorkerRecord> {
         servers: pools.iter().map(|pool| pool.table.count()).sum(),
         load_percent: console.context.load.percent(),
         cpu_us: worker::cpu_time().as_micros(),
+        longest_turn: load::take_longest_turn(),
     }]
 }

@@ -1,5 +1,5 @@
-//! How busy this thread is. Owns the measurement of its CPU time over short periods in which it runs; a thread that
-//! sleeps is not woken for it.
+//! How busy this thread is. Owns the measurement of its CPU time over short periods in which it runs, and of its longest
+//! turn; a thread that sleeps is not woken for it.
 
 use super::cpu_time;
 use std::cell::{Cell, RefCell};
@@ -29,7 +29,17 @@ struct Period {
     cpu: Duration,
 }
 
+/// The turns since they were asked for: what the thread computes between two waits.
+#[derive(Clone, Copy)]
+struct Turns {
+    /// The CPU time of the thread at the beginning of the current turn.
+    began: Duration,
+    longest: Duration,
+}
+
 thread_local! {
+    /// `None` until they are asked for: each turn reads the CPU time once more.
+    static TURNS: Cell<Option<Turns>> = const { Cell::new(None) };
     static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
     static PERIOD_BEGAN: Cell<Option<Period>> = const { Cell::new(None) };
 }
@@ -39,6 +49,30 @@ thread_local! {
 pub fn observe(observer: impl FnMut(ThreadLoad) + 'static) {
     OBSERVER.set(Some(Box::new(observer)));
     PERIOD_BEGAN.set(Some(Period { began: super::now(), cpu: cpu_time() }));
+}
+
+/// The CPU time of the longest turn since the previous call, and so for how long others waited for this thread; `None`
+/// at the first call.
+pub fn take_longest_turn() -> Option<Duration> {
+    let cpu = cpu_time();
+    let before = TURNS.replace(Some(Turns { began: cpu, longest: Duration::ZERO }))?;
+    Some(before.longest.max(cpu.saturating_sub(before.began)))
+}
+
+/// Called before each wait.
+#[inline]
+pub(super) fn before_wait() {
+    if TURNS.get().is_some() {
+        end_turn();
+    }
+}
+
+#[cold]
+fn end_turn() {
+    let cpu = cpu_time();
+    let end =
+        |turns: Turns| Turns { began: cpu, longest: turns.longest.max(cpu.saturating_sub(turns.began)) };
+    TURNS.set(TURNS.get().map(end));
 }
 
 /// Called after each wait.
@@ -66,6 +100,7 @@ fn end_period(period: Period, now: Instant) {
 
 /// Stops observing.
 pub(super) fn clear() {
+    TURNS.set(None);
     PERIOD_BEGAN.set(None);
     OBSERVER.set(None);
 }
@@ -75,6 +110,22 @@ mod tests {
     use super::*;
     use crate::worker::{executor, reactor::EngineKind, timers};
     use std::rc::Rc;
+
+    #[test]
+    fn the_longest_turn_is_that_since_the_previous_question() {
+        const TURN: Duration = Duration::from_millis(3);
+        crate::worker::run(EngineKind::Epoll, async {
+            assert_eq!(take_longest_turn(), None, "not measured yet");
+            let began = cpu_time();
+            while cpu_time() - began < TURN {}
+            executor::yield_now().await;
+            assert!(take_longest_turn().is_some_and(|turn| turn >= TURN));
+            let began = cpu_time();
+            executor::yield_now().await;
+            assert!(take_longest_turn().is_some_and(|turn| turn <= cpu_time() - began + TURN / 2));
+        })
+        .unwrap();
+    }
 
     #[test]
     fn a_thread_that_computes_is_busy_and_one_that_sleeps_is_not() {

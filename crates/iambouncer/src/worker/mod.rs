@@ -105,6 +105,7 @@ fn work(mailbox: Arc<Mailbox>, main: impl Future<Output = ()> + 'static) -> std:
         if !executor::is_alive(main) {
             break Ok(());
         }
+        load::before_wait();
         let wait = if more { Some(Duration::ZERO) } else { timers::time_to_next(now()) };
         if let Err(error) = reactor::wait(flow::limit_wait(wait)) {
             break Err(error);
