@@ -7,8 +7,8 @@ use crate::auth::mock::Forms;
 use crate::auth_connections::AuthConnections;
 use crate::client_identity::ClientIdentities;
 use crate::config::{
-    AuthType, Config, Environment, FileStamp, LdapTransport, ProcessEnvironment, Settings, TlsMode, UserList,
-    load_user_list, read_text, users_with_tokens,
+    AuthType, Config, Database, Environment, FileStamp, LdapTransport, ProcessEnvironment, Settings, TlsMode,
+    UserList, load_user_list, read_text, users_with_tokens,
 };
 use crate::host_names::{CacheTimes, NameSources};
 use crate::net::interfaces::interface_addresses;
@@ -24,8 +24,10 @@ use crate::stats::load::LoadMeter;
 #[cfg(feature = "otlp")]
 use crate::traces::Sampler;
 use crate::worker::workers::WorkerIndex;
+use rds_iam::secrets::SecretKey;
 use rustls::ClientConfig;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub struct ConfigFiles {
     pub server_tls: Option<ServerTls>,
     /// TLS with clients; `None` if disabled.
     pub client_tls: Option<ListenerTls>,
+    /// The secrets that lines name.
+    pub secrets: Arc<HashSet<SecretKey>>,
 }
 
 impl ConfigFiles {
@@ -115,6 +119,7 @@ impl ConfigFiles {
             users_stamp: users.stamp,
             ident: Arc::new(ident),
             hba: Arc::new(hba),
+            secrets: Arc::new(config.all_databases().filter_map(Database::secret_key).collect()),
             config: Arc::new(config),
         })
     }
@@ -288,8 +293,9 @@ impl Context {
     pub fn replace(&self, loaded: ConfigFiles) {
         *self.loaded.borrow_mut() = Rc::new(loaded);
         self.forms.take();
-        let config = self.config();
-        self.process.configure(&config);
+        let loaded = self.loaded();
+        let config = &loaded.config;
+        self.process.configure(config, &loaded.secrets);
         #[cfg(feature = "otlp")]
         self.traces.set(one_in(&self.process, &config.settings));
     }

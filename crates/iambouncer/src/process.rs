@@ -23,8 +23,9 @@ use crate::stats::session_counters::SessionCounters;
 use crate::stats::trace_counters::TraceCounters;
 #[cfg(feature = "otlp")]
 use crate::traces::TraceQueue;
-use rds_iam::secrets::{AwsSecrets, SecretCache};
+use rds_iam::secrets::{AwsSecrets, SecretCache, SecretKey};
 use rds_iam::{LoginLimiter, Resolver, SystemClock, TokenEngine};
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -176,10 +177,10 @@ impl Process {
     }
 
     /// Applies an activated configuration.
-    pub fn configure(&self, config: &Config) {
+    pub fn configure(&self, config: &Config, secrets: &HashSet<SecretKey>) {
         self.login_rate.set_rate(config.settings.iam_login_rate);
         self.secrets.set_times(config.settings.secret_refresh, config.settings.secret_grace);
-        self.secrets.keep_only(&config.all_databases().filter_map(|line| line.secret_key()).collect());
+        self.secrets.keep_only(secrets);
         // With another endpoint or database, a proof may have another result.
         self.proofs.tokens.forget();
         self.proofs.passwords.forget();

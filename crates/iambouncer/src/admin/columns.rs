@@ -2,13 +2,9 @@
 //! from a record. Headers and rows are derived from the same list.
 
 use super::console::Console;
-use crate::process::Process;
-use crate::stats::snapshot::Snapshot;
 use crate::worker::executor;
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use wire::encode::ColumnType;
 
 /// A row of a result; `None` is NULL.
@@ -21,8 +17,8 @@ pub(super) type PendingRows<'a> = Pin<Box<dyn Future<Output = Vec<Row>> + 'a>>;
 /// Rows that a worker makes before it serves its clients again: a fraction of a millisecond.
 pub(super) const ROWS_PER_TURN: usize = 64;
 
-/// The records of a worker, once all have been collected.
-pub(super) type PendingRecords<R> = Pin<Box<dyn Future<Output = Vec<R>>>>;
+/// The records of a table, once all have been collected.
+pub(super) type PendingRecords<'a, R> = Pin<Box<dyn Future<Output = Vec<R>> + 'a>>;
 
 /// A value that is not NULL.
 pub(super) fn shown(value: impl ToString) -> Option<String> {
@@ -54,16 +50,14 @@ pub(super) const fn int8<R>(name: &'static str, value: fn(&R) -> Option<String>)
 pub(super) enum Records<R> {
     /// The same at every worker.
     Here(fn(&Console) -> Vec<R>),
-    /// The same at every worker, collected in steps.
-    HereInSteps(fn(Arc<Process>) -> PendingRecords<R>),
+    /// The same at every worker, or sums over all of them; collected in steps or by another thread.
+    HereInSteps(for<'a> fn(&'a Console) -> PendingRecords<'a, R>),
     /// Each worker has its own.
     EachWorker(fn(&Console) -> Vec<R>),
     /// Each worker has its own, collected in steps.
-    EachWorkerInSteps(fn(Rc<Console>) -> PendingRecords<R>),
-    /// Each worker has its own; rows with the same first value are duplicates. The rows are sorted by it.
-    Distinct(fn(&Console) -> Vec<R>),
-    /// Sums over all workers.
-    Sums(fn(&Console, Snapshot) -> Vec<R>),
+    EachWorkerInSteps(fn(Rc<Console>) -> PendingRecords<'static, R>),
+    /// The same; rows with the same first value are duplicates. The rows are sorted by it.
+    Distinct(fn(Rc<Console>) -> PendingRecords<'static, R>),
 }
 
 /// The table of one command.
@@ -82,10 +76,21 @@ impl<R> Table<R> {
         rows
     }
 
-    async fn rows_of_all(&'static self, console: &Console, records: fn(&Console) -> Vec<R>) -> Vec<Row> {
-        let parts = console.at_all(move |console| async move { self.rows(records(&console)).await }).await;
-        parts.into_iter().flatten().collect()
+    async fn rows_of_all(
+        &'static self,
+        console: &Console,
+        records: fn(Rc<Console>) -> PendingRecords<'static, R>,
+    ) -> Vec<Row> {
+        let all = move |console| async move { self.rows(records(console).await).await };
+        console.at_all(all).await.into_iter().flatten().collect()
     }
+}
+
+/// The rows by their first value, without duplicates of it.
+fn distinct(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.sort_by(|a, b| a.first().cmp(&b.first()));
+    rows.dedup_by(|a, b| a.first() == b.first());
+    rows
 }
 
 /// A table, whatever its records are.
@@ -106,26 +111,15 @@ impl<R> ShowTable for Table<R> {
         Box::pin(async move {
             match self.records {
                 Records::Here(records) => self.rows(records(console)).await,
-                Records::HereInSteps(records) => {
-                    self.rows(records(console.context.process.clone()).await).await
-                }
-                Records::EachWorker(records) => self.rows_of_all(console, records).await,
-                Records::EachWorkerInSteps(records) => {
-                    let all = move |console| async move { self.rows(records(console).await).await };
+                Records::HereInSteps(records) => self.rows(records(console).await).await,
+                Records::EachWorker(records) => {
+                    let all = move |console: Rc<Console>| async move { self.rows(records(&console)).await };
                     console.at_all(all).await.into_iter().flatten().collect()
                 }
+                Records::EachWorkerInSteps(records) => self.rows_of_all(console, records).await,
                 Records::Distinct(records) => {
-                    let mut rows = self.rows_of_all(console, records).await;
-                    executor::yield_now().await;
-                    let mut seen = HashSet::new();
-                    rows.retain(|row| seen.insert(row.first().cloned()));
-                    executor::yield_now().await;
-                    rows.sort_by(|a, b| a.first().cmp(&b.first()));
-                    rows
-                }
-                Records::Sums(records) => {
-                    let all = console.snapshot_of_all().await;
-                    self.rows(records(console, all)).await
+                    let rows = self.rows_of_all(console, records).await;
+                    console.context.blocking(move || distinct(rows)).await.unwrap_or_default()
                 }
             }
         })

@@ -230,11 +230,11 @@ impl Console {
         names.await.into_iter().flatten().collect()
     }
 
-    /// The statistics of the process.
-    pub(super) async fn snapshot_of_all(&self) -> Snapshot {
+    /// What `read` takes from the statistics of the process. With many pools that takes longer than a worker may be kept
+    /// from its clients, so another thread does it.
+    pub(super) async fn sums<T: Default + Send + 'static>(&self, read: fn(Snapshot) -> T) -> T {
         let parts = self.at_all(|console| async move { console.snapshot().await }).await;
-        // With many pools this takes longer than a worker may be kept from its clients.
-        self.context.blocking(move || Snapshot::sum(parts.iter())).await.unwrap_or_default()
+        self.context.blocking(move || read(Snapshot::sum(parts.iter()))).await.unwrap_or_default()
     }
 
     /// Begins a drain. A repeated one changes nothing; one that follows SHUTDOWN WAIT_FOR_CLIENTS ends that wait. False if

@@ -70,10 +70,10 @@ pub(super) static POOLS: Table<PoolRecord> = Table {
         text("pool_mode", |pool| shown(pool.counts.mode)),
         text("load_balance_hosts", |pool| pool.counts.load_balance_hosts.and_then(shown)),
     ],
-    records: Records::Sums(pools),
+    records: Records::HereInSteps(|console| Box::pin(console.sums(pools))),
 };
 
-fn pools(_: &Console, all: Snapshot) -> Vec<PoolRecord> {
+fn pools(all: Snapshot) -> Vec<PoolRecord> {
     let of_console = PoolCounts::of_console(all.on_console, CONSOLE_MODE);
     let mut pools = all.pools;
     pools.insert((DATABASE.to_owned(), DATABASE.to_owned()), of_console);
@@ -86,24 +86,46 @@ type ListRecord = (&'static str, usize);
 
 pub(super) static LISTS: Table<ListRecord> = Table {
     columns: &[text("list", |(name, _)| shown(name)), int4("items", |(_, count)| shown(count))],
-    records: Records::Sums(lists),
+    records: Records::HereInSteps(|console| Box::pin(lists(console))),
 };
 
-fn lists(console: &Console, all: Snapshot) -> Vec<ListRecord> {
-    let servers: usize = all.pools.values().map(PoolCounts::servers).sum();
+/// The numbers of what workers have.
+#[derive(Default)]
+struct ObjectCounts {
+    databases: usize,
+    pools: usize,
+    clients: usize,
+    logging_in: usize,
+    servers: usize,
+}
+
+impl ObjectCounts {
+    fn of(all: Snapshot) -> Self {
+        Self {
+            // The console is one of them.
+            databases: all.databases.len() + 1,
+            pools: all.pools.len() + 1,
+            clients: all.clients,
+            logging_in: all.logging_in,
+            servers: all.pools.values().map(PoolCounts::servers).sum(),
+        }
+    }
+}
+
+async fn lists(console: &Console) -> Vec<ListRecord> {
+    let counts = console.sums(ObjectCounts::of).await;
     let (dns_names, dns_queries) = console.context.process.host_names.counts();
     vec![
-        ("databases", all.databases.len() + 1),
+        ("databases", counts.databases),
         ("users", show_users::count(console)),
         ("peers", show_peers::peers(console).len()),
-        // The console is one of them.
-        ("pools", all.pools.len() + 1),
+        ("pools", counts.pools),
         ("peer_pools", show_peers::peer_pools(console).len()),
         ("free_clients", 0),
-        ("used_clients", all.clients - all.logging_in),
-        ("login_clients", all.logging_in),
+        ("used_clients", counts.clients - counts.logging_in),
+        ("login_clients", counts.logging_in),
         ("free_servers", 0),
-        ("used_servers", servers),
+        ("used_servers", counts.servers),
         ("dns_names", dns_names),
         ("dns_zones", 0),
         ("dns_queries", dns_queries),

@@ -1,7 +1,7 @@
 //! SHOW CLIENTS, SERVERS, SOCKETS and ACTIVE_SOCKETS, which have the same columns. Owns their tables; never shows a secret
 //! or a query.
 
-use super::columns::{Column, Records, Table, int4, shown, text};
+use super::columns::{Column, PendingRecords, Records, Table, int4, shown, text};
 use super::console::Console;
 use crate::clients::{ClientInfo, ClientState};
 use crate::identities::text_of_time;
@@ -11,6 +11,9 @@ use crate::server::{Activity, ServerInfo};
 use crate::worker;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Pools whose servers are listed before other tasks of the worker run.
+const POOLS_PER_STEP: usize = 100;
 
 /// One connection.
 pub(super) enum ConnectionRecord {
@@ -178,40 +181,60 @@ const CLIENT_COLUMNS: &[Column<ConnectionRecord>] = columns!(
 );
 
 pub(super) static CLIENTS: Table<ConnectionRecord> =
-    Table { columns: CLIENT_COLUMNS, records: Records::EachWorker(clients) };
+    Table { columns: CLIENT_COLUMNS, records: Records::EachWorkerInSteps(clients) };
 pub(super) static SERVERS: Table<ConnectionRecord> =
-    Table { columns: COLUMNS, records: Records::EachWorker(servers) };
+    Table { columns: COLUMNS, records: Records::EachWorkerInSteps(servers) };
 
 pub(super) static SOCKETS: Table<ConnectionRecord> =
-    Table { columns: SOCKET_COLUMNS, records: Records::EachWorker(sockets) };
+    Table { columns: SOCKET_COLUMNS, records: Records::EachWorkerInSteps(sockets) };
 pub(super) static ACTIVE_SOCKETS: Table<ConnectionRecord> =
-    Table { columns: SOCKET_COLUMNS, records: Records::EachWorker(active_sockets) };
+    Table { columns: SOCKET_COLUMNS, records: Records::EachWorkerInSteps(active_sockets) };
 
 /// Both kinds of connections.
-fn sockets(console: &Console) -> Vec<ConnectionRecord> {
-    let all = console.clients.list().into_iter().map(ConnectionRecord::Client);
-    all.chain(servers(console)).collect()
+fn sockets(console: Rc<Console>) -> PendingRecords<'static, ConnectionRecord> {
+    Box::pin(async move {
+        let mut records = clients_with(&console, |_| true).await;
+        records.extend(servers_with(&console, |_| true).await);
+        records
+    })
 }
 
 /// Those with a query under way.
-fn active_sockets(console: &Console) -> Vec<ConnectionRecord> {
-    let is_active = |connection: &ConnectionRecord| match connection {
-        ConnectionRecord::Client(info) => info.timing.get().query_at.is_some(),
-        ConnectionRecord::Server(peer) => peer.info.activity.get() != Activity::Idle,
-    };
-    sockets(console).into_iter().filter(is_active).collect()
+fn active_sockets(console: Rc<Console>) -> PendingRecords<'static, ConnectionRecord> {
+    Box::pin(async move {
+        let mut records = clients_with(&console, |client| client.timing.get().query_at.is_some()).await;
+        records.extend(servers_with(&console, |server| server.activity.get() != Activity::Idle).await);
+        records
+    })
 }
 
 /// Clients that have logged in, or wait for a server to do so.
-fn clients(console: &Console) -> Vec<ConnectionRecord> {
-    let all = console.clients.list().into_iter();
-    all.filter(|client| client.state.get() != ClientState::Login).map(ConnectionRecord::Client).collect()
+fn clients(console: Rc<Console>) -> PendingRecords<'static, ConnectionRecord> {
+    let has_logged_in = |client: &ClientInfo| client.state.get() != ClientState::Login;
+    Box::pin(async move { clients_with(&console, has_logged_in).await })
 }
 
-fn servers(console: &Console) -> Vec<ConnectionRecord> {
-    let of_pool = |pool: Rc<Pool>| {
-        let servers = pool.table.list().into_iter();
-        servers.map(move |info| ConnectionRecord::Server(ServerPeer { pool: pool.clone(), info }))
+fn servers(console: Rc<Console>) -> PendingRecords<'static, ConnectionRecord> {
+    Box::pin(async move { servers_with(&console, |_| true).await })
+}
+
+async fn clients_with(console: &Console, is_shown: impl Fn(&ClientInfo) -> bool) -> Vec<ConnectionRecord> {
+    let mut records = Vec::new();
+    let add = |client: &Rc<ClientInfo>| {
+        if is_shown(client) {
+            records.push(ConnectionRecord::Client(client.clone()));
+        }
     };
-    console.directory.pools().into_iter().flat_map(of_pool).collect()
+    console.clients.visit_in_steps(add).await;
+    records
+}
+
+async fn servers_with(console: &Console, is_shown: impl Fn(&ServerInfo) -> bool) -> Vec<ConnectionRecord> {
+    let mut records = Vec::new();
+    let add = |pool: Rc<Pool>| {
+        let servers = pool.table.list().into_iter().filter(|info| is_shown(info));
+        records.extend(servers.map(|info| ConnectionRecord::Server(ServerPeer { pool: pool.clone(), info })));
+    };
+    console.directory.visit_pools(POOLS_PER_STEP, add).await;
+    records
 }

@@ -1,7 +1,7 @@
 //! SHOW DATABASES. Owns its table, of which the console is a row.
 
 use super::DATABASE;
-use super::columns::{Records, Table, int4, shown, text};
+use super::columns::{PendingRecords, Records, Table, int4, shown, text};
 use super::console::Console;
 use super::show::CONSOLE_MODE;
 use crate::config::{Config, Database, PoolRules, Settings};
@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 /// The pool size that PgBouncer shows for its console.
 pub(crate) const CONSOLE_POOL_SIZE: u32 = 2;
+
+/// Databases that are listed before other tasks of the worker run.
+const DATABASES_PER_STEP: usize = 100;
 
 /// What clients can connect to.
 pub(super) enum DatabaseRecord {
@@ -107,11 +110,14 @@ pub(super) static DATABASES: Table<DatabaseRecord> = Table {
     records: Records::Distinct(databases),
 };
 
-fn databases(console: &Console) -> Vec<DatabaseRecord> {
-    let config = console.context.config();
-    let record = |state| DatabaseRecord::Server(ServerDatabase::of(state, &config));
-    let mut records: Vec<DatabaseRecord> = console.directory.databases().iter().map(record).collect();
-    let clients = console.context.process.limits.counter(CounterKind::DatabaseClients, DATABASE).taken();
-    records.push(DatabaseRecord::Console(ConsoleDatabase { config: config.clone(), clients }));
-    records
+fn databases(console: Rc<Console>) -> PendingRecords<'static, DatabaseRecord> {
+    Box::pin(async move {
+        let config = console.context.config();
+        let mut records = Vec::new();
+        let add = |state| records.push(DatabaseRecord::Server(ServerDatabase::of(&state, &config)));
+        console.directory.visit_databases(DATABASES_PER_STEP, add).await;
+        let clients = console.context.process.limits.counter(CounterKind::DatabaseClients, DATABASE).taken();
+        records.push(DatabaseRecord::Console(ConsoleDatabase { config: config.clone(), clients }));
+        records
+    })
 }

@@ -29,7 +29,7 @@ pub(super) static PINS: Table<PinRecord> = Table {
     records: Records::EachWorkerInSteps(pins),
 };
 
-fn pins(console: Rc<Console>) -> PendingRecords<PinRecord> {
+fn pins(console: Rc<Console>) -> PendingRecords<'static, PinRecord> {
     Box::pin(async move {
         let mut records = Vec::new();
         let collect = |client: &Rc<ClientInfo>| {

@@ -98,13 +98,13 @@ impl WorkerProblems {
             part.waits.insert(key, WaitGroup { clients, longest, detail: reason.to_string() });
         };
         executor::for_each_in_steps(waiting.into_values(), POOLS_PER_STEP, add_wait).await;
-        let add_failing = |pool: &Rc<Pool>| {
+        let add_failing = |pool: Rc<Pool>| {
             if pool.is_login_failing() {
                 part.failing.insert((pool.database.name.to_string(), pool.user.to_string()));
             }
         };
-        executor::for_each_in_steps(&console.directory.pools(), POOLS_PER_STEP, add_failing).await;
-        let add_stopped = |database: &Rc<DatabaseState>| {
+        console.directory.visit_pools(POOLS_PER_STEP, add_failing).await;
+        let add_stopped = |database: Rc<DatabaseState>| {
             if database.paused.get() {
                 part.paused.insert(database.name.to_string());
             }
@@ -112,7 +112,7 @@ impl WorkerProblems {
                 part.disabled.insert(database.name.to_string());
             }
         };
-        executor::for_each_in_steps(&console.directory.databases(), POOLS_PER_STEP, add_stopped).await;
+        console.directory.visit_databases(POOLS_PER_STEP, add_stopped).await;
         let load = console.context.load.percent();
         part.busy = (load >= BUSY_PERCENT).then_some((console.context.worker.index(), load));
         part

@@ -123,16 +123,16 @@ impl TokensInUse {
     }
 }
 
-fn servers(console: Rc<Console>) -> PendingRecords<ServerAuthRecord> {
+fn servers(console: Rc<Console>) -> PendingRecords<'static, ServerAuthRecord> {
     Box::pin(async move {
         let tokens = TokensInUse::read(&console).await;
         let mut records = Vec::new();
-        let add = |pool: &Rc<Pool>| {
-            let method = ServerMethod::of(pool, &tokens);
+        let add = |pool: Rc<Pool>| {
+            let method = ServerMethod::of(&pool, &tokens);
             let record = |info| ServerAuthRecord { pool: pool.clone(), info, method: method.clone() };
             records.extend(pool.table.list().into_iter().map(record));
         };
-        executor::for_each_in_steps(&console.directory.pools(), PER_STEP, add).await;
+        console.directory.visit_pools(PER_STEP, add).await;
         records
     })
 }

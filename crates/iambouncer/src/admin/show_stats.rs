@@ -4,10 +4,9 @@
 use super::DATABASE;
 use super::columns::{ColumnHeader, PendingRows, ROWS_PER_TURN, Row, ShowTable, shown};
 use super::console::Console;
-use crate::stats::snapshot::DatabaseCounts;
+use crate::stats::snapshot::{DatabaseCounts, Snapshot};
 use crate::stats::{COUNTER_NAMES, CounterNames, Totals};
 use crate::worker::{self, executor};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::encode::ColumnType;
 
@@ -38,12 +37,15 @@ pub(super) static STATS_TOTALS: StatsTable =
 pub(super) static STATS_AVERAGES: StatsTable =
     StatsTable(&[StatsPart { name: |names| names.in_averages, values: averages }]);
 
-/// The databases with their counters, the console among them, and the time that averages cover.
-async fn databases(console: &Console) -> (BTreeMap<String, DatabaseCounts>, Duration) {
-    let all = console.snapshot_of_all().await;
+/// The databases with their counters, by name, the console among them.
+fn databases(all: Snapshot) -> Vec<(String, DatabaseCounts)> {
     let mut databases = all.databases;
     databases.insert(DATABASE.to_owned(), all.console);
-    (databases, console.periods.covered(worker::now()))
+    databases.into_iter().collect()
+}
+
+fn sum_of_databases(all: Snapshot) -> DatabaseCounts {
+    all.databases.into_values().fold(all.console, |sum, counts| sum + counts)
 }
 
 impl ShowTable for StatsTable {
@@ -55,13 +57,14 @@ impl ShowTable for StatsTable {
 
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
-            let (databases, covered) = databases(console).await;
+            let databases = console.sums(databases).await;
+            let covered = console.periods.covered(worker::now());
             let mut rows: Vec<Row> = Vec::with_capacity(databases.len());
-            let add = |(name, counts): (&String, &_)| {
-                let values = self.0.iter().flat_map(|part| (part.values)(counts, covered).values());
+            let add = |(name, counts)| {
+                let values = self.0.iter().flat_map(|part| (part.values)(&counts, covered).values());
                 rows.push([shown(name)].into_iter().chain(values.map(shown)).collect());
             };
-            executor::for_each_in_steps(&databases, ROWS_PER_TURN, add).await;
+            executor::for_each_in_steps(databases, ROWS_PER_TURN, add).await;
             rows
         })
     }
@@ -79,8 +82,8 @@ impl ShowTable for SumsTable {
 
     fn fetch<'a>(&'static self, console: &'a Console) -> PendingRows<'a> {
         Box::pin(async move {
-            let (databases, covered) = databases(console).await;
-            let sum = databases.into_values().fold(DatabaseCounts::default(), |sum, counts| sum + counts);
+            let sum = console.sums(sum_of_databases).await;
+            let covered = console.periods.covered(worker::now());
             let rows = |prefix: &'static str, values: Totals| {
                 let named = COUNTER_NAMES.iter().zip(values.values());
                 named.map(move |(names, value)| -> Row {

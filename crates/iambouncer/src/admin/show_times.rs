@@ -3,12 +3,10 @@
 
 use super::columns::{PendingRecords, Records, Table, int4, int8, shown, text};
 use super::console::Console;
-use crate::process::Process;
 use crate::stats::histogram::Buckets;
 use crate::stats::history::{PoolPoint, RecentWork};
 use crate::stats::snapshot::PoolName;
 use crate::worker::executor;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A database and its last minute.
@@ -64,7 +62,8 @@ pub(super) static HISTORY: Table<HistoryRecord> = Table {
     records: Records::HereInSteps(history),
 };
 
-fn history(process: Arc<Process>) -> PendingRecords<HistoryRecord> {
+fn history(console: &Console) -> PendingRecords<'_, HistoryRecord> {
+    let process = &console.context.process;
     Box::pin(async move {
         let (mut samples, now) = (Vec::new(), Instant::now());
         while let Some(sample) = process.history.sample(samples.len(), now) {

@@ -35,7 +35,7 @@ pub(super) static WAITING: Table<WaitRecord> = Table {
     records: Records::EachWorkerInSteps(waiting),
 };
 
-fn waiting(console: Rc<Console>) -> PendingRecords<WaitRecord> {
+fn waiting(console: Rc<Console>) -> PendingRecords<'static, WaitRecord> {
     Box::pin(async move {
         let mut longest: Vec<(Duration, Rc<ClientInfo>)> = Vec::new();
         let keep = |clients: &mut Vec<(Duration, Rc<ClientInfo>)>| {

@@ -4,12 +4,11 @@
 use super::{ClientInfo, ClientState, ClientTable};
 use crate::pool::{DatabaseState, Directory, Pool};
 use crate::stats::snapshot::{ClientCounts, DatabaseCounts, Snapshot};
-use crate::worker::executor;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Pools, or databases, that are counted in a step.
-const POOLS_PER_STEP: usize = 100;
+const POOLS_PER_STEP: usize = 50;
 
 /// The clients counted so far.
 #[derive(Default)]
@@ -52,7 +51,7 @@ pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
     let mut totals = ClientTotals::default();
     // One pass over all clients, regardless of the number of pools.
     table.visit_in_steps(|client| totals.add(client, &mut part)).await;
-    let add_database = |database: &Rc<DatabaseState>| {
+    let add_database = |database: Rc<DatabaseState>| {
         let (open_transactions, open_queries) = totals.open.get(&database.name).copied().unwrap_or_default();
         let counts = DatabaseCounts {
             totals: database.totals(),
@@ -62,16 +61,16 @@ pub async fn snapshot(directory: &Directory, table: &ClientTable) -> Snapshot {
         };
         part.databases.insert(database.name.to_string(), counts);
     };
-    executor::for_each_in_steps(&directory.databases(), POOLS_PER_STEP, add_database).await;
-    let add_pool = |pool: &Rc<Pool>| {
+    directory.visit_databases(POOLS_PER_STEP, add_database).await;
+    let add_pool = |pool: Rc<Pool>| {
         let key = (pool.database.name.to_string(), pool.user.to_string());
         if pool.is_forgotten() {
             part.forgotten.insert(key);
         } else {
-            let clients = totals.by_pool.get(&Rc::as_ptr(pool)).map(|(_, counts)| *counts);
+            let clients = totals.by_pool.get(&Rc::as_ptr(&pool)).map(|(_, counts)| *counts);
             part.pools.insert(key, pool.counts(clients.unwrap_or_default()));
         }
     };
-    executor::for_each_in_steps(&directory.pools(), POOLS_PER_STEP, add_pool).await;
+    directory.visit_pools(POOLS_PER_STEP, add_pool).await;
     part
 }

@@ -65,8 +65,8 @@ pub(super) async fn collect(console: Rc<Console>) -> PgbouncerPart {
     let clients = count_clients(&console.clients).await;
     let config = console.context.config();
     let mut databases = Vec::new();
-    let add = |state: &Rc<DatabaseState>| databases.push(database(state, &config));
-    executor::for_each_in_steps(&console.directory.databases(), STEP, add).await;
+    let add = |state: Rc<DatabaseState>| databases.push(database(&state, &config));
+    console.directory.visit_databases(STEP, add).await;
     PgbouncerPart { clients, databases, config: config_figures(&console), snapshot: console.snapshot().await }
 }
 

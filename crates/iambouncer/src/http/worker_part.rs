@@ -3,13 +3,13 @@
 use crate::admin::Console;
 use crate::pool::directory::DatabaseState;
 use crate::stats::snapshot::Snapshot;
-use crate::worker::{self, executor};
+use crate::worker;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Databases that are listed before other tasks of the worker get their turn.
-const DATABASES_PER_STEP: usize = 500;
+const DATABASES_PER_STEP: usize = 100;
 
 /// The part of one worker.
 #[derive(Default)]
@@ -27,8 +27,8 @@ impl WorkerPart {
     /// The part of this worker.
     pub(super) async fn of(console: &Console) -> Self {
         let mut paused = BTreeMap::new();
-        let add = |state: &Rc<DatabaseState>| paused.extend([(state.name.to_string(), state.is_paused())]);
-        executor::for_each_in_steps(&console.directory.databases(), DATABASES_PER_STEP, add).await;
+        let add = |state: Rc<DatabaseState>| paused.extend([(state.name.to_string(), state.is_paused())]);
+        console.directory.visit_databases(DATABASES_PER_STEP, add).await;
         let tls = &console.context.loaded().client_tls;
         Self {
             snapshot: console.snapshot().await,

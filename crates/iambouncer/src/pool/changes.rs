@@ -66,7 +66,9 @@ impl Pool {
         self.rules.replace(&config, &self.database.line.borrow(), &self.user);
         self.checks.renew(&config.settings, worker::now());
         self.forget_failure();
-        self.request_maintenance();
+        if !self.needs_no_maintenance() {
+            self.request_maintenance();
+        }
         self.connect_for_waiters();
     }
 }

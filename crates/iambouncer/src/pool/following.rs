@@ -5,7 +5,7 @@ use super::acquire::Pool;
 use super::directory::Directory;
 use crate::placement::FULL_LOAD;
 use crate::server::Server;
-use crate::worker::{self, executor};
+use crate::worker;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -81,13 +81,13 @@ impl Pool {
 impl Directory {
     /// This worker has left: its idle servers are sent to the others.
     pub async fn send_idle_away(&self) {
-        let send = |pool: &Rc<Pool>| {
+        let send = |pool: Rc<Pool>| {
             while let Some(server) = pool.take_idle() {
                 if let Err(server) = pool.send_after_clients(server) {
                     return pool.keep(server);
                 }
             }
         };
-        executor::for_each_in_steps(&self.pools(), POOLS_PER_STEP, send).await;
+        self.visit_pools(POOLS_PER_STEP, send).await;
     }
 }

@@ -5,9 +5,12 @@ use super::acquire::Pool;
 use super::closing::ServerCloseReason;
 use super::directory::Directory;
 use crate::server::ServerInfo;
-use crate::worker::{self, upkeep};
+use crate::worker::{self, executor, upkeep};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+
+/// Pools that are maintained before other tasks of the worker run.
+const POOLS_PER_STEP: usize = 50;
 
 /// The pools of this worker that are maintained: those with servers, waiting clients, logins, or a minimum of servers.
 #[derive(Default)]
@@ -48,7 +51,7 @@ impl Pool {
     }
 
     /// True if a round would do nothing, now and later, unless the pool is used.
-    fn needs_no_maintenance(&self) -> bool {
+    pub(super) fn needs_no_maintenance(&self) -> bool {
         self.table.count() == 0
             && self.queue.is_empty()
             && !self.has_arrivals()
@@ -113,11 +116,27 @@ impl Pool {
 }
 
 impl Directory {
-    /// One round of maintenance of the pools that need it.
-    pub fn maintain(&self) {
-        let listed = std::mem::take(&mut *self.shared_limits.maintained().0.borrow_mut());
-        let mut kept = Vec::with_capacity(listed.len());
-        for pool in listed.iter().filter_map(Weak::upgrade) {
+    /// One round of maintenance of the pools that need it, in steps between which the worker's other tasks run. Only one
+    /// round may run at a time.
+    pub async fn maintain(&self) {
+        let mut done = 0;
+        // Pools are added at the end of the list, and removed only here.
+        while let Some(kept) = self.maintain_from(done) {
+            done += kept;
+            executor::yield_now().await;
+        }
+    }
+
+    /// Maintains the pools at the next places of the list. Returns how many of them stay in it; `None` at its end.
+    fn maintain_from(&self, place: usize) -> Option<usize> {
+        let list = &self.shared_limits.maintained().0;
+        let places = |list: &[Weak<Pool>]| place..list.len().min(place + POOLS_PER_STEP);
+        let step: Vec<_> = {
+            let list = list.borrow();
+            list[places(&list)].to_vec()
+        };
+        let mut kept = Vec::with_capacity(step.len());
+        for pool in step.iter().filter_map(Weak::upgrade) {
             pool.maintain();
             let is_done = pool.needs_no_maintenance();
             pool.maintenance.is_listed.set(!is_done);
@@ -125,10 +144,10 @@ impl Directory {
                 kept.push(Rc::downgrade(&pool));
             }
         }
-        // Those added meanwhile come last.
-        let mut list = self.shared_limits.maintained().0.borrow_mut();
-        kept.append(&mut list);
-        *list = kept;
+        let stay = kept.len();
+        let mut list = list.borrow_mut();
+        list.splice(place..place + step.len(), kept);
+        (place + stay < list.len()).then_some(stay)
     }
 
     /// The pools with servers, waiting clients, logins, or a minimum of servers.
@@ -139,5 +158,35 @@ impl Directory {
     /// True if no pool needs maintenance.
     pub fn needs_no_maintenance(&self) -> bool {
         self.shared_limits.maintained().0.borrow().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::sample_directory;
+
+    const POOLS: usize = 10 * POOLS_PER_STEP + 1;
+
+    #[test]
+    fn a_worker_serves_its_clients_while_thousands_of_pools_are_maintained() {
+        sample_directory::run("[databases]\napp = host=/nowhere\n", async |directory| {
+            let database = directory.known("app").unwrap();
+            for number in 0..POOLS {
+                directory.pool(&database, &format!("user{number}")).request_maintenance();
+            }
+            let turns = Rc::new(Cell::new(0));
+            let counted = turns.clone();
+            executor::spawn(async move {
+                loop {
+                    counted.set(counted.get() + 1);
+                    executor::yield_now().await;
+                }
+            });
+            assert_eq!(directory.maintained_pools().len(), POOLS);
+            directory.maintain().await;
+            assert!(directory.needs_no_maintenance(), "none has anything to maintain");
+            assert!(turns.get() >= POOLS / POOLS_PER_STEP, "{}", turns.get());
+        });
     }
 }

@@ -48,6 +48,7 @@ pub mod shared;
 mod shared_limits;
 mod startup_response;
 pub mod table;
+mod visiting;
 mod wait_reason;
 mod waiter;
 

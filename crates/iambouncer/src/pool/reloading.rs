@@ -28,10 +28,10 @@ impl Directory {
             }
         };
         if for_each_in_steps_while(is_in_force, &config.databases, PER_STEP, apply_line).await
-            && for_each_in_steps_while(is_in_force, self.databases(), PER_STEP, apply_to_known).await
+            && self.visit_databases_while(is_in_force, PER_STEP, apply_to_known).await
         {
             *self.with_minimum.borrow_mut() = with_minimum;
-            for_each_in_steps_while(is_in_force, self.pools(), PER_STEP, |pool| pool.reload()).await;
+            self.visit_pools_while(is_in_force, PER_STEP, |pool| pool.reload()).await;
         }
     }
 

@@ -48,6 +48,7 @@ pub(super) fn run<F: Future<Output = ()> + 'static>(
         ldap_tls,
         server_tls: None,
         client_tls: None,
+        secrets: Default::default(),
     };
     let outcome = worker::run(EngineKind::Epoll, async move {
         let context = Rc::new(Context::new(process, loaded, WorkerIndex::ONLY));

@@ -8,7 +8,7 @@ use crate::clients::{self, ClientInfo, ClientState};
 use crate::config::{Config, UserOverrides};
 use crate::lifecycle::Phase;
 use crate::stats::Totals;
-use crate::worker::{self, executor, timers, upkeep};
+use crate::worker::{self, timers, upkeep};
 use crate::worker_state::Worker;
 use sql::Feature;
 use std::future::ready;
@@ -89,7 +89,7 @@ impl Janitor {
         worker.directory.forget_unused(POOLS_PER_SWEEP);
         worker.directory.open_minimum();
         super::first_login::try_login(&worker);
-        worker.directory.maintain();
+        worker.directory.maintain().await;
         self.free_memory();
         let config = worker.context.config();
         let idle_timeout = config.settings.server_idle_timeout;
@@ -244,8 +244,7 @@ fn overdue(config: &Config, client: &ClientInfo) -> Option<ClientError> {
 
 /// Ends a period of the averages. The first worker logs them for all.
 async fn end_period(worker: &Worker, config: &Config) {
-    let pools = worker.directory.pools();
-    executor::for_each_in_steps(&pools, CHECKED_PER_SWEEP, |pool| pool.stats.mark()).await;
+    worker.directory.visit_pools(CHECKED_PER_SWEEP, |pool| pool.stats.mark()).await;
     worker.console.statistics.mark();
     worker.console.periods.end(worker::now());
     if !config.settings.log_stats || worker.context.worker.index() != 0 {

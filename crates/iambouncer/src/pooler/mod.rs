@@ -77,6 +77,7 @@ pub fn run(plan: StartPlan) -> io::Result<()> {
         first_login,
         on_ready,
     } = plan;
+    memory::merge_at_once();
     let settings = &loaded.config.settings;
     let engine = engine::choose(settings.io_engine)?;
     let mut slots = WorkerSlot::<Worker>::create(settings.workers.count()).into_iter();

@@ -38,6 +38,7 @@ pub fn start_pooler(server: &Postgres, settings: &str, on_thread: fn()) -> u16 {
         ldap_tls: None,
         server_tls: None,
         client_tls: None,
+        secrets: Default::default(),
     };
     std::thread::spawn(move || {
         let control =
